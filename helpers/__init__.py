@@ -1,0 +1,39 @@
+"""Helpers of the course: launch a Triton server, send it requests, read its metrics, check exercises.
+
+Typical use::
+
+    from helpers import launch_server, connect
+    server = launch_server("models")
+    server
+    server.stop()
+
+Names are imported when they are first used, so that ``python -m helpers doctor`` works before anything is installed.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+# name -> module that defines it
+_EXPORTS = {
+    "launch_server": "helpers.server",
+    "connect": "helpers.server",
+    "Server": "helpers.server",
+    "Client": "helpers.client",
+    "CourseError": "helpers.errors",
+    "checkout": "helpers.repository",
+    "scrape": "helpers.metrics",
+    "exercises": "helpers.exercises",
+}
+
+__all__ = ["__version__", *_EXPORTS]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'helpers' has no attribute {name!r}")
+    module = importlib.import_module(_EXPORTS[name])
+    return module if _EXPORTS[name] == f"helpers.{name}" else getattr(module, name)

@@ -1,0 +1,51 @@
+"""The errors of the course: what happened, what was expected, and what to type next.
+
+Every error that a student can cause or meet is a :class:`CourseError`. Its text is one paragraph in plain English, and a
+notebook shows that paragraph alone, without a traceback.
+"""
+
+from __future__ import annotations
+
+
+class CourseError(Exception):
+    """Base of all errors of the helpers.
+
+    Args:
+        happened: what happened, one sentence.
+        expected: what was expected instead, one sentence.
+        todo: what to do or to type next, one sentence.
+    """
+
+    def __init__(self, happened: str, expected: str = "", todo: str = "") -> None:
+        self.happened = happened
+        self.expected = expected
+        self.todo = todo
+        super().__init__(" ".join(part for part in (happened, expected, todo) if part))
+
+    def _render_traceback_(self) -> list[str]:
+        # IPython calls this instead of printing a traceback: a student needs the paragraph, not our frames.
+        return [f"{type(self).__name__}: {self}"]
+
+
+class SetupError(CourseError):
+    """This machine, or one of the two environments, is not ready for what was asked."""
+
+
+class ServerError(CourseError):
+    """The server did not start, died, or does not answer."""
+
+
+class ModelError(CourseError):
+    """A model is not there, is not READY, or refused its new configuration."""
+
+
+class ConfigError(CourseError):
+    """A ``config.pbtxt`` has a fault; the message names the file and the line."""
+
+
+class InputError(CourseError):
+    """An argument or a tensor does not fit; nothing was sent to the server."""
+
+
+class RequestError(CourseError):
+    """The server refused a request, or did not answer it in time."""

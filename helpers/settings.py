@@ -1,0 +1,101 @@
+"""Every default of the course in one place, each with its unit and its reason.
+
+Values that people change often can be set by an environment variable, which is named beside them.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from helpers.errors import SetupError
+
+# Ports. HTTP gets the base port, gRPC the next, metrics the one after, as in the course text. Not Triton's own 8000:
+# on shared nodes JupyterHub sits there.
+BASE_PORT = 9000
+# Ports of one server. The next server on the same machine starts its search this many ports higher.
+PORTS_PER_SERVER = 3
+# How many triples are tried before giving up: a class of forty on one node, twice over.
+PORT_TRIPLES = 80
+# Loopback only: whoever reaches a server's ports can use it.
+HOST = "127.0.0.1"
+
+# Seconds until every model must be READY. PyTorch models with warm-up take longest, on a loaded 2-core machine tens of seconds.
+START_TIMEOUT_S = 180.0
+# Seconds that a server outlives the notebook kernel that owned it: enough for "Restart kernel", short enough that nothing is left behind.
+GRACE_S = 15.0
+# Seconds that a server gets to finish its requests and unload its models before it is killed (seen: 2 to 7 s).
+STOP_TIMEOUT_S = 12.0
+# Seconds between two looks at a starting server.
+POLL_S = 0.05
+
+# Seconds that one inference request may take. The first request of a new shape compiles in PyTorch and takes seconds.
+REQUEST_TIMEOUT_S = 60.0
+# Seconds for questions about the server (health, metadata, metrics): these answer in milliseconds or not at all.
+QUERY_TIMEOUT_S = 10.0
+# How often a request is sent again when the connection was refused or dropped before an answer came. Refused inputs are never repeated.
+RETRIES = 2
+# Seconds before the first repetition; doubled each time.
+RETRY_WAIT_S = 0.2
+# Requests under way at once in asynchronous sending: enough to keep two model instances and their queue busy.
+MAX_IN_FLIGHT = 8
+
+# Name of the header that carries the administration key. gRPC metadata needs the prefix "triton-grpc-protocol-".
+ADMIN_HEADER = "course-admin-key"
+# The protocol groups that need the key: through these, whoever reaches the port could run code or read memory as the owner.
+ADMIN_APIS = "model-repository,shared-memory,trace,logging"
+
+# Lines of the server's log that an error message quotes.
+LOG_TAIL_LINES = 15
+# The release of tritonserver in the pinned wheel. containers/VERSION names the image of the same release.
+EMBEDDED_TRITON = "2.51.0"
+# Free disk space that the two environments need, in GB: with the CPU build of PyTorch, and with the CUDA build.
+DISK_CPU_GB = 3.0
+DISK_CUDA_GB = 8.0
+
+
+def root() -> Path:
+    """The course's folder: the one that holds ``models/`` and ``notebooks/``.
+
+    Looks at the environment variable ``COURSE_ROOT``, at the folder that holds this package, then upwards from the
+    current folder.
+
+    Raises:
+        SetupError: no such folder is to be found.
+    """
+    here = Path.cwd()
+    candidates = [Path(os.environ["COURSE_ROOT"])] if "COURSE_ROOT" in os.environ else []
+    candidates += [Path(__file__).resolve().parent.parent, here, *here.parents]
+    for candidate in candidates:
+        if (candidate / "models").is_dir() and (candidate / "notebooks").is_dir():
+            return candidate.resolve()
+    raise SetupError(
+        "The folder of the course was not found.",
+        f"It holds models/ and notebooks/; looked upwards from {here}.",
+        "Type: export COURSE_ROOT=/the/folder/of/the/course",
+    )
+
+
+def work_dir() -> Path:
+    """The git-ignored folder for everything that students make (``COURSE_WORK``, else ``work/`` in the course)."""
+    return Path(os.environ["COURSE_WORK"]).resolve() if "COURSE_WORK" in os.environ else root() / "work"
+
+
+def log_dir() -> Path:
+    """Where the servers' logs go."""
+    return work_dir() / "logs"
+
+
+def models_dir() -> Path:
+    """The model repository of the course. Students edit a working copy, ``work_dir() / "models"``."""
+    return root() / "models"
+
+
+def server_env() -> Path:
+    """The environment of the embedded server (``COURSE_SERVER_ENV``, else ``.server/`` in the course)."""
+    return Path(os.environ["COURSE_SERVER_ENV"]).resolve() if "COURSE_SERVER_ENV" in os.environ else root() / ".server"
+
+
+def image_version() -> str:
+    """The NGC image tag without its suffix, such as ``24.10``; ``containers/VERSION`` is the only place that names it."""
+    return (root() / "containers" / "VERSION").read_text().strip()
