@@ -19,8 +19,8 @@ __version__ = "0.1.0"
 
 # name -> module that defines it
 _EXPORTS = {
-    "launch_server": "helpers.server",
-    "connect": "helpers.server",
+    "launch_server": "helpers.launch",
+    "connect": "helpers.launch",
     "Server": "helpers.server",
     "Client": "helpers.client",
     "CourseError": "helpers.errors",

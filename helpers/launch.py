@@ -1,0 +1,214 @@
+"""Launch a server of one's own, or connect to one that somebody else runs.
+
+Typical use::
+
+    server = launch_server("models")
+    server.http_url                       # "localhost:9000"
+    server.reload("add_sub")
+    server.stop()
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from helpers import lease, rest, runtimes, settings
+from helpers.address import Address, parse_address
+from helpers.errors import InputError, RequestError, ServerError, SetupError
+from helpers.server import Server
+from helpers.supervisor import Plan
+
+# Servers launched or found by this process, by their id: keeps their leases while the process lives, whatever happens to variables.
+_OWNED: dict[str, Server] = {}
+
+
+class ModelWarning(UserWarning):
+    """Some models of a launched server could not be loaded; the others serve."""
+
+
+def launch_server(
+    models: str | Path = "models",
+    *,
+    runtime: str = "embedded",
+    base_port: int = settings.BASE_PORT,
+    name: str = "",
+    load: Sequence[str] = ("*",),
+    cache_size_bytes: int = 0,
+    extra_arguments: Sequence[str] = (),
+    timeout_s: float = settings.START_TIMEOUT_S,
+    grace_s: float = settings.GRACE_S,
+    dry_run: bool = False,
+) -> Server:
+    """Launch a Triton server and return when every model is READY.
+
+    A second call with the same repository, runtime and name returns the running server, also after a restart of the
+    notebook's kernel. Models that cannot be loaded are named in a :class:`ModelWarning`; the others serve.
+
+    Args:
+        models: the model repository, a path or a folder of the course such as ``models`` or ``work/models``.
+        runtime: ``embedded``, ``apptainer``, ``docker`` or ``podman``.
+        base_port: HTTP port; gRPC gets the next and metrics the one after. When one is taken, the next free triple.
+        name: a name for a further server of the same repository.
+        load: models to load; all by default.
+        cache_size_bytes: size of the response cache; 0 turns it off.
+        extra_arguments: further arguments for tritonserver.
+        timeout_s: seconds until every model must be READY.
+        grace_s: seconds that the server outlives the notebook kernel.
+        dry_run: print the command and start nothing; returns None then.
+
+    Raises:
+        SetupError: the repository is missing or empty, or this machine cannot run this runtime.
+        ServerError: the server did not start; the message has the end of its log.
+    """
+    launch = {"models": str(models), "runtime": runtime, "base_port": base_port, "name": name, "load": list(load)}
+    launch |= {"cache_size_bytes": cache_size_bytes, "extra_arguments": list(extra_arguments), "timeout_s": timeout_s, "grace_s": grace_s}
+    path = _repository(models)
+    engine = runtimes.runtime(runtime)
+    if dry_run:
+        _print_command(engine, path, base_port, launch)
+        return None  # type: ignore[return-value]
+    facts = {"owner": lease.owner(), "repository": str(path), "runtime": runtime, "name": name}
+    if held := lease.find(**facts):
+        return _found(held, launch)
+    server_id = f"course-{secrets.token_hex(6)}"
+    key = secrets.token_urlsafe(24)
+    serving = runtimes.Serving(path, server_id, key, tuple(load), cache_size_bytes, tuple(extra_arguments))
+    run_dir = lease.run_root() / server_id
+    command = engine.command(serving, run_dir)
+    log = _new_log(server_id)
+    run_dir.mkdir(mode=0o700)
+    engine.prepare(run_dir)
+    ports = [[first, first + 1, first + 2] for first in _candidates(base_port)]
+    plan = Plan(
+        str(run_dir), command.public, command.private, command.environment, ports, settings.HOST, str(log), grace_s, settings.STOP_TIMEOUT_S, server_id,
+        {**facts, "admin_key": key, "launch": launch},
+    )  # fmt: skip
+    held = lease.start(plan)
+    return _wait(held, base_port, timeout_s)
+
+
+def connect(url: str) -> Server:
+    """A server that somebody else runs, by the address of its HTTP or its gRPC port; nothing is owned.
+
+    Args:
+        url: such as ``gpu-node:9000``, ``http://gpu-node:9000`` or ``grpc://gpu-node:9001``.
+
+    Raises:
+        ServerError: no Triton server answers there.
+        InputError: the text is no address.
+    """
+    given = parse_address(url, settings.BASE_PORT)
+    base = [given.port - 1] if given.scheme.startswith("grpc") else [given.port, given.port - 1]
+    problem: Exception | None = None
+    for port in base:
+        http, grpc, metrics = (Address(given.host, port + step, given.secure) for step in range(3))
+        try:
+            rest.ask(http, "/v2/health/live")
+            return Server(http, grpc, metrics)
+        except (ServerError, RequestError) as error:
+            problem = problem or error
+    raise ServerError(
+        f"No Triton server answers at {given}.", "Expected its HTTP port, such as gpu-node:9000, or its gRPC port.", "Ask its owner for server.http_url."
+    ) from problem
+
+
+def _repository(models: str | Path) -> Path:
+    """The folder that is meant: as given, else in the course."""
+    given = Path(models).expanduser()
+    candidates = [given] if given.is_absolute() else [settings.root() / given, settings.work_dir().parent / given, Path.cwd() / given]
+    if not given.is_absolute() and given.parts[:1] == ("work",):
+        candidates.insert(0, settings.work_dir() / given.relative_to("work"))
+    path = next((candidate for candidate in candidates if candidate.is_dir()), None)
+    if path is None:
+        raise SetupError(f"There is no model repository {str(models)!r}.", "Expected a folder with one folder for each model.", 'Type: launch_server("models")')
+    if not any(entry.is_dir() for entry in path.iterdir()):
+        raise SetupError(f"The model repository {path} is empty.", "Expected one folder for each model.", 'Type: launch_server("models")')
+    return path.resolve()
+
+
+def _candidates(base_port: int) -> range:
+    last = base_port + settings.PORTS_PER_SERVER * settings.PORT_TRIPLES
+    if not 1024 <= base_port <= 65533:
+        raise InputError(f"The base port {base_port} cannot be used.", "Expected a number from 1024 to 65533.", f"Type: launch_server(base_port={settings.BASE_PORT})")
+    return range(base_port, min(last, 65534), settings.PORTS_PER_SERVER)
+
+
+def _new_log(server_id: str) -> Path:
+    folder = settings.log_dir()
+    path = folder / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{server_id}.log"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+    except OSError as error:
+        raise SetupError(
+            f"The server's log cannot be written to {folder}: {error.strerror}.",
+            "Expected a folder that you may write to, on a disk that is not full.",
+            "Type: export COURSE_WORK=/a/folder/of/yours",
+        ) from error
+    return path
+
+
+def _print_command(engine: runtimes.Embedded | runtimes.Container, path: Path, base_port: int, launch: dict[str, Any]) -> None:
+    ports = tuple(str(base_port + step) for step in range(3))
+    serving = runtimes.Serving(path, "course", "$COURSE_ADMIN_KEY", launch["load"], launch["cache_size_bytes"], launch["extra_arguments"], ports)
+    command = engine.dry_command(serving) if isinstance(engine, runtimes.Container) else engine.command(serving, Path("/tmp/course"))  # noqa: S108
+    print(command.shown())
+
+
+def _found(held: lease.Lease, launch: dict[str, Any]) -> Server:
+    state = held.state()
+    server = _OWNED.get(str(state["server_id"])) or _server(held)
+    server.note = "Already running: this is the same server as before."
+    different = sorted(option for option, value in launch.items() if dict(state["launch"]).get(option) != value)
+    if different:
+        server.note += f" It was launched with another {' and '.join(different)}; for a change type server.restart(...)."
+    print(f"{server.note} {server.http_url}, pid {server.pid}")
+    return server
+
+
+def _server(held: lease.Lease) -> Server:
+    state = held.state()
+    http, grpc, metrics = (Address("localhost", int(port)) for port in state["ports"])
+    server = Server(http, grpc, metrics, runtime=str(state["runtime"]), held=held)
+    _OWNED[str(state["server_id"])] = server
+    return server
+
+
+def _wait(held: lease.Lease, base_port: int, timeout_s: float) -> Server:
+    """Wait until the server answers and no model is loading any more."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        state = held.state()
+        if state.get("status") in ("died", "stopped", "failed"):
+            raise _not_started(state)
+        if state.get("ports"):
+            server = _server(held)
+            if server.is_alive() and server.metadata().get("name") == state["server_id"]:
+                break
+        if time.monotonic() > deadline:
+            held.stop()
+            raise _not_started({**state, "reason": f"not ready after {timeout_s:.0f} s"})
+        time.sleep(settings.POLL_S)
+    if server.http.port != base_port:
+        server.note = f"Port {base_port} or one of the two after it is taken, so this server got {server.http.port} to {server.metrics.port}."
+        print(server.note)
+    bad = [model for model in server.models() if model.state != "READY"]
+    if bad and "*" in server.launch_options["load"]:
+        reasons = "; ".join(f"{model.name}: {model.reason or 'no reason given'}" for model in bad)
+        advice = "Mend its folder and type server.reload(name); server.log() has the whole story."
+        warnings.warn(f"Not every model could be loaded; the others serve. {reasons}. {advice}", ModelWarning, stacklevel=3)
+    return server
+
+
+def _not_started(state: dict[str, Any]) -> ServerError:
+    log = Path(str(state.get("log", "")))
+    tail = "\n".join(log.read_text(errors="replace").splitlines()[-settings.LOG_TAIL_LINES :]) if log.is_file() else ""
+    if state.get("reason") == "no free ports":
+        return ServerError("No three free ports in a row were found.", "", "Type: launch_server(base_port=20000)")
+    reason = state.get("reason") or f"it ended with status {state.get('returncode')}"
+    return ServerError(f"The server did not start: {reason}.", f"The end of its log, {log}:\n{tail}\n", "Type: python -m helpers doctor")

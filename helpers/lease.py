@@ -1,0 +1,148 @@
+"""The launcher's side of a supervisor: start one, find it again, hold a lease, ask it to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from helpers import settings
+from helpers import supervisor as supervisor_script
+from helpers.errors import ServerError, SetupError
+
+# Seconds that a supervisor may take from its start to its first answer: it only imports a few standard modules.
+_SUPERVISOR_START_S = 20.0
+
+
+def run_root() -> Path:
+    """The private folder of this user for sockets and states: paths of Unix sockets must be shorter than 108 characters.
+
+    Raises:
+        SetupError: the folder belongs to somebody else or others can enter it.
+    """
+    path = Path(os.environ.get("COURSE_RUN_DIR") or f"/tmp/triton-course-{os.getuid()}")  # noqa: S108
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=0o700, parents=True)
+    facts = path.lstat()
+    if facts.st_uid != os.getuid() or not stat.S_ISDIR(facts.st_mode) or facts.st_mode & 0o077:
+        raise SetupError(
+            f"The folder {path} is not private to you.",
+            "It must be a folder of yours that nobody else can enter, because it holds the keys of your servers.",
+            "Type: export COURSE_RUN_DIR=$HOME/.triton-course",
+        )
+    return path
+
+
+def owner() -> str:
+    """Who owns the servers launched here: this notebook kernel, over its restarts, else this process."""
+    try:
+        from ipykernel.connect import get_connection_file  # noqa: PLC0415  (only where there is a kernel)
+
+        return Path(get_connection_file()).name
+    except (ImportError, RuntimeError):
+        started = Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19] if Path("/proc/self/stat").exists() else ""
+        return f"pid-{os.getpid()}-{started}"
+
+
+class Lease:
+    """A connection to a supervisor. While it is open, the server lives.
+
+    Args:
+        run_dir: the server's private folder.
+
+    Raises:
+        OSError: no supervisor answers there.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
+        self._last: dict[str, Any] = {}
+        self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._connection.settimeout(_SUPERVISOR_START_S)
+            self._connection.connect(str(run_dir / "socket"))
+            self._lines = self._connection.makefile("r")
+            self._command("hold")
+        except OSError:
+            self._connection.close()
+            raise
+
+    def _command(self, word: str) -> dict[str, Any]:
+        self._connection.sendall(f"{word}\n".encode())
+        line = self._lines.readline()
+        if not line:
+            raise ConnectionError("the supervisor has ended")
+        self._last = json.loads(line)
+        return self._last
+
+    def state(self) -> dict[str, Any]:
+        """What the supervisor says of the server; after its end, the last words it left in the state file."""
+        try:
+            return self._command("status")
+        except OSError:
+            with contextlib.suppress(OSError, ValueError):
+                self._last = json.loads((self.run_dir / "state.json").read_text())
+            if self._last.get("status") == "running":  # the supervisor itself was killed, and the server with it
+                self._last["status"] = "died"
+            return self._last
+
+    def stop(self) -> None:
+        """Stop the server and wait until it has ended.
+
+        Raises:
+            ServerError: it has not ended in time.
+        """
+        try:
+            self._connection.settimeout(settings.STOP_TIMEOUT_S + 10)
+            self._command("stop")
+            while line := self._lines.readline():
+                self._last = json.loads(line)
+        except TimeoutError as error:
+            raise ServerError("The server has not ended in time.", "", f"Type: kill {self._last.get('supervisor_pid', '')}") from error
+        except OSError:
+            pass  # it has ended already
+        self._last["status"] = "stopped"
+        self._connection.close()
+
+
+def start(plan: supervisor_script.Plan) -> Lease:
+    """Start a supervisor with this plan and take the first lease.
+
+    Raises:
+        ServerError: the supervisor did not start.
+    """
+    run_dir = Path(plan.run_dir)
+    with open(run_dir / "supervisor.log", "w+") as log:
+        # Its own session: the interrupt of a notebook goes to the kernel's whole process group.
+        command = [sys.executable, "-I", supervisor_script.__file__]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True, text=True) as process:
+            with contextlib.suppress(BrokenPipeError):
+                process.communicate(json.dumps(asdict(plan)), timeout=_SUPERVISOR_START_S)
+        if process.returncode == 0:
+            return Lease(run_dir)
+        log.seek(0)
+        words = log.read().strip()[-500:]
+    raise ServerError(f"The process that owns the server did not start: {words or 'no answer'}.", "", "Type: python -m helpers doctor")
+
+
+def find(**facts: object) -> Lease | None:
+    """A lease on a running server whose state has these facts, or None; removes what dead servers left behind."""
+    for run_dir in sorted(run_root().iterdir()):
+        try:
+            state = json.loads((run_dir / "state.json").read_text())
+        except (OSError, ValueError):
+            continue
+        if not Path(f"/proc/{state.get('supervisor_pid')}").exists():
+            shutil.rmtree(run_dir, ignore_errors=True)
+        elif state.get("status") == "running" and all(state.get(name) == value for name, value in facts.items()):
+            with contextlib.suppress(OSError):
+                return Lease(run_dir)
+    return None

@@ -1,0 +1,110 @@
+"""Start a program whose secret arguments no other user can read. Standard library only, Linux.
+
+Every user of a machine can read every command line (``ps``, ``/proc/PID/cmdline``), but only the owner can read a process's
+environment. tritonserver takes its administration key on the command line alone. So the program is started with
+place-holders there and with the real arguments in its environment; while it is still stopped before its first
+instruction, the pointers in its ``argv`` are turned from the place-holders to the text in the environment. The program
+sees the real arguments; ``ps`` shows the place-holders.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import struct
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+_PTRACE_TRACEME = 0
+_PTRACE_DETACH = 17
+_PR_SET_PDEATHSIG = 1
+# Number of the field in /proc/PID/stat that tells where the kernel put argc and argv, counted behind the program's name.
+_STARTSTACK = 28 - 3
+_WORD = struct.calcsize("P")
+_PLACE_HOLDER = "--private-argument-"
+_VARIABLE = "COURSE_PRIVATE_ARGUMENT_"
+
+_libc = ctypes.CDLL(None, use_errno=True)
+# Pointers and process ids need their full width: the default of ctypes is a C int.
+_libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+_libc.ptrace.restype = ctypes.c_long
+
+
+def _before_exec() -> None:
+    # The kernel kills the server when the process that owns it is killed, and stops it at its first instruction for us.
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if _libc.ptrace(_PTRACE_TRACEME, 0, None, None) != 0:
+        raise OSError(ctypes.get_errno(), "ptrace is not allowed here")
+
+
+def _end_with_parent() -> None:
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def start(command: Sequence[str], private: Sequence[str], environment: Mapping[str, str], output: IO[bytes]) -> tuple[subprocess.Popen, bool]:
+    """Start a program in a session of its own, with some of its arguments hidden from other users.
+
+    The process dies with the thread that calls this (``PR_SET_PDEATHSIG``): call it from the main thread.
+
+    Args:
+        command: program and the arguments that everybody may read.
+        private: further arguments, which only the owner may read.
+        environment: the program's whole environment.
+        output: file for standard output and standard error.
+
+    Returns:
+        The process, and whether the private arguments are hidden: False where the kernel does not allow tracing a child.
+
+    Raises:
+        OSError: the program cannot be started.
+    """
+    options = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT, "start_new_session": True}
+    holders = [f"{_PLACE_HOLDER}{number}" for number in range(len(private))]
+    hidden = {f"{_VARIABLE}{number}": text for number, text in enumerate(private)}
+    try:
+        process = subprocess.Popen([*command, *holders], env={**environment, **hidden}, preexec_fn=_before_exec, **options)
+    except subprocess.SubprocessError:  # raised by _before_exec: no tracing here
+        return subprocess.Popen([*command, *private], env=dict(environment), preexec_fn=_end_with_parent, **options), False
+    os.waitpid(process.pid, 0)  # returns when the new program is loaded and stopped
+    try:
+        _redirect(process.pid, len(private))
+    except OSError:
+        process.kill()
+        _libc.ptrace(_PTRACE_DETACH, process.pid, None, None)
+        process.wait()
+        return subprocess.Popen([*command, *private], env=dict(environment), preexec_fn=_end_with_parent, **options), False
+    _libc.ptrace(_PTRACE_DETACH, process.pid, None, None)
+    return process, True
+
+
+def _redirect(pid: int, count: int) -> None:
+    """Turn the last ``count`` pointers of a stopped process's argv to the texts in its environment."""
+    stat = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    with open(f"/proc/{pid}/mem", "r+b", buffering=0) as memory:
+        argc_at = int(stat[_STARTSTACK])
+        argc = _read_word(memory, argc_at)
+        first_hidden = argc_at + _WORD * (1 + argc - count)
+        texts = _environment_texts(memory, argc_at + _WORD * (argc + 2))
+        for number in range(count):
+            memory.seek(first_hidden + _WORD * number)
+            memory.write(struct.pack("P", texts[f"{_VARIABLE}{number}="]))
+
+
+def _read_word(memory: IO[bytes], at: int) -> int:
+    memory.seek(at)
+    return struct.unpack("P", memory.read(_WORD))[0]
+
+
+def _environment_texts(memory: IO[bytes], at: int) -> dict[str, int]:
+    """Where the values of our variables lie: ``{"COURSE_PRIVATE_ARGUMENT_0=": address of the value}``."""
+    found = {}
+    while pointer := _read_word(memory, at):
+        memory.seek(pointer)
+        name = memory.read(len(_VARIABLE) + 8).split(b"=", 1)[0].decode("utf-8", "replace") + "="
+        if name.startswith(_VARIABLE):
+            found[name] = pointer + len(name)
+        at += _WORD
+    return found

@@ -1,0 +1,262 @@
+"""The process that owns a server. Standard library only; runs as a script of its own, in a session of its own.
+
+A notebook kernel is interrupted, restarted and killed; a server must survive the first two and end with the last. So the
+kernel starts this supervisor and keeps a connection to its Unix socket open: the lease. The kernel's death, of any kind,
+closes the lease; without any lease for the grace period the supervisor stops the server. A restarted kernel connects
+again and finds the same server.
+
+It also holds the locks of the server's three ports: abstract Unix sockets, which belong to the machine and not to a
+user, and which the kernel frees when this process ends, so that two servers never start on the same port.
+
+The launcher writes the :class:`Plan` as JSON to standard input. Commands on the socket, one a line: ``status`` (answered
+with the state as JSON), ``hold`` (makes the connection a lease), ``stop`` (answered when the server has ended).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+import json
+import os
+import selectors
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+if __name__ == "__main__":  # started as a script, with python -I
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from helpers import private_arguments
+
+_PR_SET_CHILD_SUBREAPER = 36
+# Seconds between two looks at the server process.
+_TICK_S = 0.1
+# What tritonserver writes when another program was faster with a port.
+_PORT_TAKEN = "already in use"
+
+
+@dataclasses.dataclass
+class Plan:
+    """What the supervisor is told to do.
+
+    Attributes:
+        run_dir: private folder of this server: socket, state, links to the backends.
+        command: program and arguments, with ``{http}``, ``{grpc}`` and ``{metrics}`` for the ports.
+        private: arguments that no other user may read.
+        environment: the server's environment.
+        ports: triples to try, in this order.
+        host: address to listen on.
+        log: file for the server's output.
+        grace_s: seconds without a lease after which the server is stopped.
+        stop_s: seconds for a clean end before the server is killed.
+        server_id: name of the server and of its shared memory regions.
+        about: facts for whoever finds the state file (owner, repository, runtime, …).
+    """
+
+    run_dir: str
+    command: list[str]
+    private: list[str]
+    environment: dict[str, str]
+    ports: list[list[int]]
+    host: str
+    log: str
+    grace_s: float
+    stop_s: float
+    server_id: str
+    about: dict[str, object]
+
+
+def lock_ports(ports: list[int], host: str) -> list[socket.socket] | None:
+    """Take the locks of these ports, or None when another supervisor has one or any program listens on one."""
+    held: list[socket.socket] = []
+    try:
+        for port in ports:
+            lock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            held.append(lock)
+            lock.bind(f"\0triton-course-port-{port}")
+            # "localhost" may mean either loopback address, and a server on every interface holds both.
+            for family, address in ((socket.AF_INET, host), (socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::1")):  # noqa: S104
+                _try_port(family, address, port)
+    except OSError:
+        for lock in held:
+            lock.close()
+        return None
+    return held
+
+
+def _try_port(family: int, address: str, port: int) -> None:
+    """Raise OSError when a program listens on this port."""
+    try:
+        probe = socket.socket(family, socket.SOCK_STREAM)
+    except OSError:  # a machine without IPv6
+        return
+    with probe:
+        # Connections that a former server left in TIME_WAIT do not make the port taken.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError as error:
+            if family == socket.AF_INET6 and "assign requested address" in str(error):
+                return
+            raise
+
+
+class Supervisor:
+    """Starts one server, watches it, and ends it when nobody holds a lease any more."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.run_dir = Path(plan.run_dir)
+        self.selector = selectors.DefaultSelector()
+        self.leases: set[socket.socket] = set()
+        self.waiting_for_stop: list[socket.socket] = []
+        self.free_since = time.monotonic()
+        self.stopping_since: float | None = None
+        self.locks: list[socket.socket] = []
+        self.triples = iter(plan.ports)
+        self.process: subprocess.Popen | None = None
+        self.log_start = 0
+        self.state: dict[str, object] = {**plan.about, "server_id": plan.server_id, "supervisor_pid": os.getpid(), "log": plan.log}
+
+    def run(self, listener: socket.socket) -> int:
+        """Serve until the server has ended; returns its exit status."""
+        self.selector.register(listener, selectors.EVENT_READ, self._accept)
+        signal.signal(signal.SIGTERM, lambda *_: self._stop())
+        self._start()
+        while self.process is not None:
+            for key, _ in self.selector.select(_TICK_S):
+                key.data(key.fileobj)
+            self._reap()
+            self._watch()
+        return int(self.state.get("returncode") or 0)
+
+    def _start(self) -> None:
+        """Start the server on the next free triple of ports."""
+        for ports in self.triples:
+            locks = lock_ports(ports, self.plan.host)
+            if locks is None:
+                continue
+            self.locks = locks
+            http, grpc, metrics = ports
+            command = [part.format(http=http, grpc=grpc, metrics=metrics) if "{" in part and "port=" in part else part for part in self.plan.command]
+            with open(self.plan.log, "ab") as log:
+                self.log_start = log.tell()
+                self.process, hidden = private_arguments.start(command, self.plan.private, self.plan.environment, log)
+            self._write(status="running", pid=self.process.pid, ports=ports, key_hidden=hidden, started=time.time())
+            return
+        self._write(status="failed", reason="no free ports")
+        self.process = None
+
+    def _write(self, **news: object) -> None:
+        self.state.update(news)
+        draft = self.run_dir / "state.json.new"
+        draft.write_text(json.dumps(self.state))
+        draft.replace(self.run_dir / "state.json")
+
+    def _accept(self, listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        connection.setblocking(True)
+        connection.settimeout(1.0)
+        self.selector.register(connection, selectors.EVENT_READ, self._hear)
+
+    def _hear(self, connection: socket.socket) -> None:
+        try:
+            words = connection.recv(4096).decode().split()
+            if not words:
+                raise ConnectionError
+            for word in words:
+                self._obey(word, connection)
+        except OSError:  # the other side has gone
+            self.selector.unregister(connection)
+            self.leases.discard(connection)
+            connection.close()
+            if not self.leases:
+                self.free_since = time.monotonic()
+
+    def _obey(self, word: str, connection: socket.socket) -> None:
+        if word == "hold":
+            self.leases.add(connection)
+        elif word == "stop":
+            self.waiting_for_stop.append(connection)
+            self._stop()
+        connection.sendall(json.dumps({**self.state, "leases": len(self.leases)}).encode() + b"\n")
+
+    def _stop(self) -> None:
+        if self.stopping_since is None and self.process is not None:
+            self.stopping_since = time.monotonic()
+            self._signal(signal.SIGINT)
+
+    def _signal(self, number: int) -> None:
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.send_signal(number)
+
+    def _reap(self) -> None:
+        """Collect the server's orphans, which become children of this process; the server itself is left to Popen."""
+        while True:
+            try:
+                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if found is None or (self.process is not None and found.si_pid == self.process.pid):
+                return
+            os.waitpid(found.si_pid, 0)
+
+    def _watch(self) -> None:
+        now = time.monotonic()
+        if self.process is not None and self.process.poll() is not None:
+            self._ended(self.process)
+        elif self.stopping_since is not None and now - self.stopping_since > self.plan.stop_s:
+            self._signal(signal.SIGKILL)
+        elif not self.leases and now - self.free_since > self.plan.grace_s:
+            self._stop()
+
+    def _ended(self, process: subprocess.Popen) -> None:
+        # The server was the leader of its own session: what is left of it are stubs of Python models.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        for leftover in Path("/dev/shm").glob(f"{self.plan.server_id}*"):
+            leftover.unlink(missing_ok=True)
+        for lock in self.locks:
+            lock.close()
+        if self.stopping_since is None and _PORT_TAKEN in self._log_since_start():
+            self._start()  # a program outside the course was faster
+            return
+        self._write(status="stopped" if self.stopping_since is not None else "died", returncode=process.returncode, ended=time.time())
+        self.process = None
+        if self.stopping_since is not None:
+            shutil.rmtree(self.run_dir, ignore_errors=True)
+        for connection in self.waiting_for_stop:
+            with contextlib.suppress(OSError):
+                connection.sendall(json.dumps(self.state).encode() + b"\n")
+
+    def _log_since_start(self) -> str:
+        with open(self.plan.log, "rb") as log:
+            log.seek(self.log_start)
+            return log.read().decode("utf-8", "replace")
+
+
+def main() -> int:
+    """Read the plan from standard input and carry it out."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    plan = Plan(**json.load(sys.stdin))
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(Path(plan.run_dir) / "socket"))
+    listener.listen(16)
+    listener.setblocking(False)
+    # The launcher gets its process back as soon as the socket can be connected to; the supervisor is nobody's child.
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    return Supervisor(plan).run(listener)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
