@@ -1,0 +1,46 @@
+"""Fixtures for every test: a work folder of its own, free ports, the real server."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from helpers import settings
+from helpers.launch import launch_server
+from helpers.server import Server
+
+# Above the ports of a course that runs beside the tests, below the range from which the system takes clients' ports.
+_FIRST_PORT, _LAST_PORT = 16000, 31000
+
+
+@pytest.fixture(scope="session", autouse=True)
+def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder that stands for ``work/``: no test touches a student's own."""
+    folder = tmp_path_factory.mktemp("work")
+    before = os.environ.get("COURSE_WORK")
+    os.environ["COURSE_WORK"] = str(folder)
+    yield folder
+    if before is None:
+        del os.environ["COURSE_WORK"]
+    else:
+        os.environ["COURSE_WORK"] = before
+
+
+@pytest.fixture(scope="session")
+def free_base_port() -> Callable[[], int]:
+    """Calls give base ports far apart, another row in each run: the launcher takes the next triple when one is taken."""
+    start = random.randrange(_FIRST_PORT, _LAST_PORT - 3000, 3)  # noqa: S311
+    ports = itertools.count(start, 3 * 20)
+    return lambda: next(ports)
+
+
+@pytest.fixture(scope="session")
+def server(free_base_port: Callable[[], int]) -> Iterator[Server]:
+    """The course's own model repository, served by the embedded server for the whole run."""
+    with launch_server(settings.models_dir(), base_port=free_base_port(), name="tests") as running:
+        yield running
