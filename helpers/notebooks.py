@@ -1,0 +1,218 @@
+"""Generate the notebooks from their text sources: ``python -m helpers.notebooks``, or ``make notebooks``.
+
+Each ``notebooks/source/NN_name.py`` (jupytext's percent format) is the only place where a notebook is written, with its
+answers. From it come ``notebooks/NN_name.ipynb``, exercises blank, and ``notebooks/solutions/NN_name.ipynb``. Neither holds
+outputs, and nothing in them changes unless the source does. ``--check`` writes nothing and exits with 1 when a notebook is
+out of step.
+
+How an exercise is marked in a source. All its cells carry the metadata ``exercise="1.2"``; the tags say the rest:
+
+* ``starter``: a code cell with the answer. A line ``answer = 9002  #? answer = ____`` reads ``answer = 9002`` in the
+  solution and ``answer = ____`` in the exercise. With nothing after ``#?`` the line is only in the solution, with nothing
+  before it only in the exercise.
+* ``hints``: Markdown, a numbered list, only in the solution notebook, from where ``hint(n)`` reads it.
+* ``answer``: Markdown that explains the answer, only in the solution notebook, from where ``solution()`` reads it.
+
+A picture is written as ``![what it shows](images/name.svg)`` and travels inside the notebook.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import hashlib
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from helpers import settings
+from helpers.errors import CourseError, SetupError
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+# What an exercise line looks like in place of the answer on the same line.
+_MARK = re.compile(r"^(?P<indent>\s*)(?P<answer>.*?)\s*#\?(?: (?P<starter>.*))?$")
+_IMAGE = re.compile(r"!\[(?P<alt>[^\]]*)\]\(images/(?P<name>[\w.-]+)\)")
+_MEDIA = {".svg": "image/svg+xml", ".png": "image/png"}
+_METADATA = {
+    "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+_ONLY_IN_SOLUTION = {"hints", "answer"}
+
+
+class SourceError(CourseError):
+    """A notebook source breaks a rule of this module."""
+
+
+def sources() -> list[Path]:
+    """All notebook sources, in order."""
+    return sorted((settings.root() / "notebooks" / "source").glob("[0-9][0-9]_*.py"))
+
+
+def generate(source: Path) -> dict[Path, str]:
+    """Turn one source into its two notebooks.
+
+    Args:
+        source: ``notebooks/source/NN_name.py``.
+
+    Returns:
+        path -> the text of the ``.ipynb`` to be there.
+
+    Raises:
+        SetupError: jupytext is not installed.
+        SourceError: an exercise lacks a part, or a picture is not there.
+    """
+    folder = source.parent.parent
+    name = f"{source.stem}.ipynb"
+    return {
+        folder / name: _text(_notebook(source, solution=False)),
+        folder / "solutions" / name: _text(_notebook(source, solution=True)),
+    }
+
+
+def out_of_step() -> list[Path]:
+    """Notebooks that differ from what their sources give, or that have no source."""
+    wanted = {path: text for source in sources() for path, text in generate(source).items()}
+    folder = settings.root() / "notebooks"
+    present = {*folder.glob("*.ipynb"), *(folder / "solutions").glob("*.ipynb")}
+    stale = {path for path, text in wanted.items() if not path.is_file() or path.read_text(encoding="utf-8") != text}
+    return sorted(stale | (present - set(wanted)))
+
+
+def _notebook(source: Path, *, solution: bool) -> NotebookNode:
+    cells = []
+    for cell in _read(source).cells:
+        tags = set(cell.metadata.get("tags", []))
+        if not solution and tags & _ONLY_IN_SOLUTION:
+            continue
+        if "starter" in tags:
+            cell.source = _choose(cell.source, solution=solution)
+        if cell.cell_type == "markdown":
+            _dress(cell, tags, solution=solution)
+            _attach(cell, source.parent / "images")
+        cells.append(cell)
+    return _assemble(cells)
+
+
+def _read(source: Path) -> NotebookNode:
+    try:
+        import jupytext
+    except ImportError as error:
+        raise SetupError(
+            "jupytext is not installed in this environment.", "It reads the notebook sources.", 'Type: pip install -e ".[dev]"'
+        ) from error
+    notebook = jupytext.read(source, fmt="py:percent")
+    _check_exercises(notebook, source)
+    return notebook
+
+
+def _check_exercises(notebook: NotebookNode, source: Path) -> None:
+    """Every exercise has its five parts, in this order, and only starters carry marks."""
+    parts: dict[str, list[str]] = {}
+    for cell in notebook.cells:
+        number, tags = cell.metadata.get("exercise"), cell.metadata.get("tags", [])
+        if number:
+            parts.setdefault(number, []).append(next((tag for tag in ("starter", "check", "hints", "answer") if tag in tags), "task"))
+        if "starter" not in tags and re.search(r"#\?( |$)", cell.source, re.MULTILINE):
+            raise SourceError(f"{source.name}: a cell that is no starter has a mark #?: {cell.source.splitlines()[0]!r}.")
+    for number, found in parts.items():
+        for part in ("task", "starter", "check", "hints", "answer"):
+            if part not in found:
+                raise SourceError(f"{source.name}: exercise {number} has no cell for {part!r}.", f"It has {found}.")
+
+
+def _choose(text: str, *, solution: bool) -> str:
+    """Keep the answer or the starter of each marked line."""
+    return "\n".join(_lines(text, solution=solution)).strip("\n")
+
+
+def _lines(text: str, *, solution: bool) -> Iterator[str]:
+    for line in text.splitlines():
+        match = _MARK.match(line)
+        if match is None:
+            yield line
+            continue
+        chosen = match["answer"] if solution else match["starter"]
+        if chosen:
+            yield match["indent"] + chosen
+
+
+def _dress(cell: NotebookNode, tags: set[str], *, solution: bool) -> None:
+    """What only the solution notebook's text needs: a title of its own, and names for its extra cells."""
+    number = cell.metadata.get("exercise")
+    if "hints" in tags:
+        cell.source = f"**Hints for exercise {number}.**\n\n{cell.source}"
+    elif "answer" in tags:
+        cell.source = f"**Answer.** {cell.source}"
+    elif solution:
+        cell.source = re.sub(r"\A(# .+)$", r"\1 (with answers)", cell.source, count=1, flags=re.MULTILINE)
+
+
+def _attach(cell: NotebookNode, images: Path) -> None:
+    """Put the pictures of a cell into the notebook, so that it can be copied anywhere."""
+    attachments = {}
+    for match in _IMAGE.finditer(cell.source):
+        path = images / match["name"]
+        if not path.is_file():
+            raise SourceError(f"The picture {path.name} is not in {images}.")
+        attachments[path.name] = {_MEDIA[path.suffix]: base64.b64encode(path.read_bytes()).decode("ascii")}
+    if attachments:
+        cell.attachments = attachments
+        cell.source = _IMAGE.sub(r"![\g<alt>](attachment:\g<name>)", cell.source)
+
+
+def _assemble(cells: list[NotebookNode]) -> NotebookNode:
+    import nbformat.v4
+
+    made: list[NotebookNode] = []
+    seen: dict[str, int] = {}
+    for cell in cells:
+        # The id comes from the text, so that it stays when other cells change, and differs for twins.
+        digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:8]
+        seen[digest] = seen.get(digest, 0) + 1
+        cell_id = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
+        make = nbformat.v4.new_markdown_cell if cell.cell_type == "markdown" else nbformat.v4.new_code_cell
+        metadata = {key: value for key, value in sorted(cell.metadata.items()) if key in ("exercise", "tags")}
+        made.append(make(cell.source, id=cell_id, metadata=metadata))
+        if "attachments" in cell:
+            made[-1].attachments = cell.attachments
+    return nbformat.v4.new_notebook(cells=made, metadata=_METADATA)
+
+
+def _text(notebook: NotebookNode) -> str:
+    import nbformat
+
+    nbformat.validate(notebook)
+    text: str = nbformat.writes(notebook)
+    return text.rstrip("\n") + "\n"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the notebooks that changed (or, with ``--check``, name them and exit with 1)."""
+    parser = argparse.ArgumentParser(prog="python -m helpers.notebooks", description="Generate the notebooks from notebooks/source.")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 when a notebook is out of step")
+    options = parser.parse_args(arguments)
+    try:
+        stale = out_of_step()
+        if options.check:
+            for path in stale:
+                print(f"out of step: {path.relative_to(settings.root())} (type: make notebooks)")
+            return 1 if stale else 0
+        for source in sources():
+            for path, text in generate(source).items():
+                if path in stale:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_text(text, encoding="utf-8")
+                    print(f"wrote {path.relative_to(settings.root())}")
+    except CourseError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
