@@ -1,0 +1,179 @@
+"""A TorchScript module as a model instance needs it. Imports PyTorch: import this only when needed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from course_backend.datatypes import NUMPY_TYPES, triton_type
+from course_backend.faults import ModelFault, RequestFault, one_line
+from course_backend.serving import Arrays
+from course_backend.settings import Settings, default_threads
+from course_backend.torch_names import input_places, output_places
+
+# Types that the native backend serves. PyTorch itself also has 16-, 32- and 64-bit unsigned integers, but computes little with them.
+SERVED_TYPES = set(NUMPY_TYPES) - {"TYPE_UINT16", "TYPE_UINT32", "TYPE_UINT64"}
+
+
+class Module:
+    """One loaded module, ready to run on arrays.
+
+    Args:
+        settings: the model's config.
+        info: writes a line into the server's log.
+        warn: writes a warning into the server's log.
+
+    Raises:
+        ModelFault: the file, the config or a parameter is wrong.
+    """
+
+    def __init__(self, settings: Settings, info: Callable[[str], None], warn: Callable[[str], None]) -> None:
+        self.settings = settings
+        self.device = _device(settings, warn)
+        _warn_of_no_effect(settings, warn)
+        threads = _set_threads(settings)
+        _set_jit(settings)
+        self.inference_mode = settings.switch("INFERENCE_MODE", True)
+        self.clean_cache = settings.switch("ENABLE_CACHE_CLEANING", False) and self.device.type == "cuda"
+        with torch.inference_mode(self.inference_mode):
+            self.module = _load(settings, self.device)
+        self._match_names(warn)
+        info(f"{settings.instance}: PyTorch {torch.__version__} on {self.device}; {threads} thread(s)")
+
+    def run(self, inputs: Arrays, wanted: Sequence[str]) -> list[np.ndarray]:
+        """Run the module once.
+
+        Args:
+            inputs: by name; read in place, not copied, on a CPU.
+            wanted: the outputs to return.
+
+        Returns:
+            The outputs in the order of ``wanted``.
+        """
+        with torch.inference_mode(self.inference_mode), torch.no_grad():
+            tensors = {name: self._to_torch(name, array) for name, array in inputs.items()}
+            try:
+                if self.takes_dict:
+                    result = self.module(tensors)
+                else:
+                    result = self.module(*sorted_by_place(tensors, self.inputs))
+            except Exception as error:
+                raise RuntimeError(f"PyTorch: {_last_lines(error)}") from None
+            results = result if isinstance(result, tuple) else (result,)
+            outputs = [self._to_numpy(name, results) for name in wanted]
+        if self.clean_cache:
+            torch.cuda.empty_cache()
+        return outputs
+
+    def _match_names(self, warn: Callable[[str], None]) -> None:
+        arguments = [argument for argument in self.module.forward.schema.arguments if argument.name != "self"]
+        names = [*(spec.name for spec in self.settings.inputs), *self.settings.controls]
+        self.takes_dict = len(arguments) == 1 and isinstance(arguments[0].type, torch.DictType)
+        if not self.takes_dict:
+            for argument in arguments:
+                if not isinstance(argument.type, torch.TensorType | torch.ListType):
+                    raise ModelFault(f"forward() takes '{argument.name}' of type {argument.type}; only tensors can be served.")
+            self.inputs = input_places(names, [argument.name for argument in arguments], warn)
+        self.outputs = output_places([spec.name for spec in self.settings.outputs], warn)
+        self.types = {spec.name: spec.dtype for spec in [*self.settings.inputs, *self.settings.outputs]}
+        for name, dtype in self.types.items():
+            if dtype not in SERVED_TYPES:
+                raise ModelFault(f"tensor '{name}' is {dtype}, which Triton's PyTorch backend does not serve.")
+
+    def _to_torch(self, name: str, array: np.ndarray) -> Any:
+        if array.dtype == object:
+            if array.ndim != 1:
+                raise RequestFault(f"input '{name}': strings reach a TorchScript model only as a list, that is, with one dimension.")
+            return [value.decode() for value in array]
+        return torch.from_numpy(array).to(self.device, non_blocking=True)
+
+    def _to_numpy(self, name: str, results: Sequence[Any]) -> np.ndarray:
+        place = self.outputs[name]
+        if place >= len(results):
+            raise RuntimeError(f"output '{name}' stands for output {place} of forward(), which returns {len(results)}")
+        result = results[place]
+        if isinstance(result, list) and all(isinstance(item, str) for item in result):
+            array = np.array(result, dtype=object)
+        elif isinstance(result, torch.Tensor):
+            array = result.detach().cpu().contiguous().numpy()
+        else:
+            raise RuntimeError(f"output '{name}' is a {type(result).__name__}; only tensors and lists of strings can be served")
+        if triton_type(array) != self.types[name]:
+            raise RuntimeError(f"output '{name}' is {self.types[name]} in the config and {triton_type(array)} in the model")
+        if array.ndim == 0:
+            raise RuntimeError(f"output '{name}' is a scalar, which Triton's PyTorch backend does not serve; give it a dimension")
+        return array
+
+
+def sorted_by_place(tensors: dict[str, Any], places: dict[str, int]) -> list[Any]:
+    """The tensors in the order of the arguments of ``forward()``."""
+    arguments: list[Any] = [None] * len(places)
+    for name, tensor in tensors.items():
+        arguments[places[name]] = tensor
+    return arguments
+
+
+def _device(settings: Settings, warn: Callable[[str], None]) -> torch.device:
+    if not settings.on_gpu:
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda", settings.device_id)
+    warn(f"model '{settings.name}': the server has a GPU, but this PyTorch was built without CUDA; the model runs on the CPU")
+    return torch.device("cpu")
+
+
+def _warn_of_no_effect(settings: Settings, warn: Callable[[str], None]) -> None:
+    for accelerator in settings.accelerators:
+        warn(
+            f"model '{settings.name}': execution accelerator '{accelerator.name}' has no effect: accelerators act on ONNX models, "
+            "and this is a TorchScript model; in a Triton container it has none either"
+        )
+    if settings.graph_level:
+        warn(f"model '{settings.name}': optimization.graph.level has no effect: it acts on ONNX models, and this is a TorchScript model")
+    for key, reason in {
+        "ENABLE_WEIGHT_SHARING": "every instance is a process of its own in the embedded server",
+        "ENABLE_NVFUSER": "PyTorch no longer has this fuser",
+    }.items():
+        if settings.switch(key, False):
+            warn(f"model '{settings.name}': parameter '{key}' has no effect here: {reason}")
+
+
+def _set_threads(settings: Settings) -> int:
+    threads = settings.count("INTRA_OP_THREAD_COUNT") or default_threads(settings)
+    torch.set_num_threads(threads)
+    torch.set_num_interop_threads(settings.count("INTER_OP_THREAD_COUNT") or threads)
+    return threads
+
+
+def _set_jit(settings: Settings) -> None:
+    """Switches of the TorchScript executor; PyTorch offers them only under these private names."""
+    torch._C._set_graph_executor_optimize(not settings.switch("DISABLE_OPTIMIZED_EXECUTION", False))
+    for key, switch in {
+        "ENABLE_JIT_EXECUTOR": torch._C._jit_set_profiling_executor,
+        "ENABLE_JIT_PROFILING": torch._C._jit_set_profiling_mode,
+        "ENABLE_TENSOR_FUSER": torch._C._jit_set_texpr_fuser_enabled,
+    }.items():
+        if key in settings.parameters:
+            switch(settings.switch(key, True))
+
+
+def _load(settings: Settings, device: torch.device) -> torch.jit.ScriptModule:
+    try:
+        with warnings.catch_warnings():
+            # PyTorch calls TorchScript deprecated; it is what Triton's backend of this release serves.
+            warnings.simplefilter("ignore")
+            # map_location: a file saved on a GPU loads on a CPU.
+            return torch.jit.load(str(settings.path), map_location=device).eval()
+    except Exception as error:
+        size = settings.path.stat().st_size
+        hint = " Was it written by torch.save() instead of torch.jit.save()?" if "constants.pkl" in str(error) else ""
+        raise ModelFault(f"PyTorch cannot load {settings.path} ({size} bytes) as TorchScript: {one_line(error)}{hint}") from None
+
+
+def _last_lines(error: Exception) -> str:
+    """TorchScript errors begin with pages of source code; what went wrong stands at the end."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return one_line(Exception(" ".join(lines[-2:])))

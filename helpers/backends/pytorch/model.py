@@ -1,0 +1,47 @@
+"""Backend ``pytorch`` of the embedded server: serves TorchScript files, ``model.pt``, by the rules of the native backend.
+
+A Triton "Python-based backend": every model whose config says ``backend: "pytorch"`` or ``platform: "pytorch_libtorch"``
+is an instance of this class, in a process of its own. In a Triton container the native backend serves the same models.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+# This file is reached through a link in the server's backend directory; what both backends share lies beside the real one.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "common"))
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+from course_backend.serving import Arrays, ServedModel
+from course_backend.settings import Settings
+
+
+class TritonPythonModel(ServedModel):
+    """One instance of a TorchScript model."""
+
+    DEFAULT_FILE = "model.pt"
+
+    @staticmethod
+    def auto_complete_config(auto_complete_model_config: Any) -> Any:
+        """TorchScript files do not name shapes and types, so the config must; this says so where it does not."""
+        config = auto_complete_model_config.as_dict()
+        if not (config["input"] and config["output"]):
+            raise pb_utils.TritonModelException(
+                f"model '{config['name']}': a TorchScript file does not say its shapes and types, "
+                "so config.pbtxt must list input and output."
+            )
+        return auto_complete_model_config
+
+    def load(self, settings: Settings) -> None:
+        """Load the TorchScript module and compare its arguments with the config."""
+        from course_backend.torch_module import Module
+
+        self.module = Module(settings, pb_utils.Logger.log_info, pb_utils.Logger.log_warn)
+
+    def run(self, inputs: Arrays, wanted: Sequence[str]) -> list[np.ndarray]:
+        """Run the module once."""
+        return self.module.run(inputs, wanted)

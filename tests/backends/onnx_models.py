@@ -1,0 +1,94 @@
+"""Small ONNX models, each made for one question about the backend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+# What every ONNX Runtime of the last years reads.
+_OPSET, _IR = 17, 9
+Shape = Sequence[int | str | None]
+
+FLOAT, STRING, BOOL = TensorProto.FLOAT, TensorProto.STRING, TensorProto.BOOL
+
+
+def tensor(name: str, shape: Shape, dtype: int = FLOAT) -> onnx.ValueInfoProto:
+    """An input or output; a text in the shape is a variable dimension."""
+    return helper.make_tensor_value_info(name, dtype, shape)
+
+
+def save(
+    path: Path,
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Sequence[onnx.ValueInfoProto],
+    outputs: Sequence[onnx.ValueInfoProto],
+    weights: dict[str, np.ndarray] | None = None,
+) -> None:
+    """Write a model file, its folders included."""
+    initializers = [onnx.numpy_helper.from_array(value, name) for name, value in (weights or {}).items()]
+    graph = helper.make_graph(nodes, "test", inputs, outputs, initializers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, path)
+
+
+def identity(path: Path, dtype: int, shape: Shape = ("batch", 2)) -> None:
+    """``y = x`` for one type."""
+    save(path, [helper.make_node("Identity", ["x"], ["y"])], [tensor("x", shape, dtype)], [tensor("y", shape, dtype)])
+
+
+def affine(path: Path, shape: Shape = ("batch", 3), out_shape: Shape | None = None) -> None:
+    """``y = 2 x + 1`` and ``z = -x``."""
+    nodes = [
+        helper.make_node("Mul", ["x", "two"], ["doubled"]),
+        helper.make_node("Add", ["doubled", "one"], ["y"]),
+        helper.make_node("Neg", ["x"], ["z"]),
+    ]
+    weights = {"two": np.float32(2).reshape(()), "one": np.float32(1).reshape(())}
+    outputs = [tensor("y", out_shape or shape), tensor("z", out_shape or shape)]
+    save(path, nodes, [tensor("x", shape)], outputs, weights)
+
+
+def table(path: Path) -> None:
+    """``y = rows[i]`` of ten rows: an index of 10 or more is an error while it runs, for the whole batch."""
+    nodes = [helper.make_node("Gather", ["rows", "i"], ["gathered"]), helper.make_node("Squeeze", ["gathered", "axis"], ["y"])]
+    weights = {"rows": np.arange(20, dtype=np.float32).reshape(10, 2), "axis": np.array([1], dtype=np.int64)}
+    save(path, nodes, [tensor("i", ("batch", 1), TensorProto.INT64)], [tensor("y", ("batch", 2))], weights)
+
+
+def row_sum(path: Path) -> None:
+    """``y`` = sum over the variable second dimension of ``x``."""
+    weights = {"axis": np.array([1], dtype=np.int64)}
+    node = helper.make_node("ReduceSum", ["x", "axis"], ["y"], keepdims=1)
+    save(path, [node], [tensor("x", ("batch", "n"))], [tensor("y", ("batch", 1))], weights)
+
+
+def scale_optional(path: Path) -> None:
+    """``y = x * factor``; the factor has a default of 3 that a request may overrule."""
+    shape = (3,)
+    inputs = [tensor("x", shape), tensor("factor", (1,))]
+    weights = {"factor": np.array([3], dtype=np.float32)}
+    save(path, [helper.make_node("Mul", ["x", "factor"], ["y"])], inputs, [tensor("y", shape)], weights)
+
+
+def scalar(path: Path) -> None:
+    """``y = x + 1`` for scalars, shape ``[]``."""
+    nodes = [helper.make_node("Add", ["x", "one"], ["y"])]
+    save(path, nodes, [tensor("x", ())], [tensor("y", ())], {"one": np.float32(1).reshape(())})
+
+
+def per_event(path: Path) -> None:
+    """One number in and one out per element of the batch, without a further dimension."""
+    nodes = [helper.make_node("Add", ["x", "one"], ["y"])]
+    save(path, nodes, [tensor("x", ("batch",))], [tensor("y", ("batch",))], {"one": np.float32(1).reshape(())})
+
+
+def batch_mixer(path: Path) -> None:
+    """``y`` loses the batch dimension: a model that cannot be served with max_batch_size > 0 although its input could."""
+    weights = {"axis": np.array([0], dtype=np.int64)}
+    node = helper.make_node("ReduceSum", ["x", "axis"], ["y"], keepdims=1)
+    save(path, [node], [tensor("x", ("batch", 3))], [tensor("y", ("other", 3))], weights)
