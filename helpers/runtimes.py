@@ -174,7 +174,11 @@ class Embedded:
         (folder / "python").mkdir(parents=True, exist_ok=True)
         parts = [triton / "backends" / "python" / "libtriton_python.so", triton / "backends" / "python" / "triton_python_backend_utils.py"]
         for part in [*parts, triton / "python_backend_stubs" / version / "triton_python_backend_stub"]:
-            (folder / "python" / part.name).symlink_to(part)
+            if part.suffix == ".so":
+                # Triton refuses a library that leads out of its folder for Python-based backends, so this one is a copy (1 MB).
+                shutil.copy2(part, folder / "python" / part.name)
+            else:
+                (folder / "python" / part.name).symlink_to(part)
         for backend in (Path(__file__).parent / "backends").resolve().iterdir():
             if (backend / "model.py").exists():
                 (folder / backend.name).symlink_to(backend)
