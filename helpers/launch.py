@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from helpers import lease, rest, runtimes, settings
+from helpers import lease, loadlog, rest, runtimes, settings
 from helpers.address import Address, parse_address
 from helpers.errors import InputError, RequestError, ServerError, SetupError
 from helpers.server import Server
@@ -197,18 +197,27 @@ def _wait(held: lease.Lease, base_port: int, timeout_s: float) -> Server:
     if server.http.port != base_port:
         server.note = f"Port {base_port} or one of the two after it is taken, so this server got {server.http.port} to {server.metrics.port}."
         print(server.note)
-    bad = [model for model in server.models() if model.state != "READY"]
-    if bad and "*" in server.launch_options["load"]:
-        reasons = "; ".join(f"{model.name}: {model.reason or 'no reason given'}" for model in bad)
-        advice = "Mend its folder and type server.reload(name); server.log() has the whole story."
-        warnings.warn(f"Not every model could be loaded; the others serve. {reasons}. {advice}", ModelWarning, stacklevel=3)
+    if not state.get("key_hidden"):
+        server.note += " Other users of this machine can read this server's administration key, since tracing is not allowed here."
+    _warn_of_failures(server)
     return server
+
+
+def _warn_of_failures(server: Server) -> None:
+    """Say in one message which models could not be loaded, why, and what to do."""
+    models = server.models()
+    bad = [model for model in models if model.state != "READY" and ("*" in server.launch_options["load"] or model.name in server.launch_options["load"])]
+    if bad:
+        reasons = "\n".join(f"  {model.name}: {model.reason or 'the server gives no reason'}" for model in bad)
+        serving = ", ".join(model.name for model in models if model.state == "READY") or "none"
+        advice = "Mend the model's folder and type server.reload(name); server.log() has the whole story."
+        warnings.warn(f"{len(bad)} of {len(models)} models could not be loaded:\n{reasons}\nServing: {serving}. {advice}", ModelWarning, stacklevel=4)
 
 
 def _not_started(state: dict[str, Any]) -> ServerError:
     log = Path(str(state.get("log", "")))
-    tail = "\n".join(log.read_text(errors="replace").splitlines()[-settings.LOG_TAIL_LINES :]) if log.is_file() else ""
+    tail = loadlog.meaningful(log.read_text(errors="replace"), settings.LOG_TAIL_LINES) if log.is_file() else ""
     if state.get("reason") == "no free ports":
         return ServerError("No three free ports in a row were found.", "", "Type: launch_server(base_port=20000)")
     reason = state.get("reason") or f"it ended with status {state.get('returncode')}"
-    return ServerError(f"The server did not start: {reason}.", f"The end of its log, {log}:\n{tail}\n", "Type: python -m helpers doctor")
+    return ServerError(f"The server did not start: {reason}.", f"What its log {log} says:\n{tail}\n", "Type: python -m helpers doctor")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -65,8 +66,8 @@ class Command:
         private = [f"{argument.rsplit('=', 1)[0]}=$COURSE_ADMIN_KEY" for argument in self.private]
         lines: list[str] = []
         for argument in self.public:
-            # An option that takes its value as the next word stays on one line with it.
-            if lines and not argument.startswith("-") and lines[-1].startswith("-") and "=" not in lines[-1] and " " not in lines[-1]:
+            # A word stays on one line with the option whose value it is, and with words before it ("docker run").
+            if lines and not argument.startswith("-") and not re.match(r"-\S*[ =]", lines[-1]):
                 lines[-1] += f" {shlex.quote(argument)}"
             else:
                 lines.append(shlex.quote(argument))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from helpers import card, lease, rest, settings
+from helpers import card, lease, loadlog, rest, settings
 from helpers.address import Address
 from helpers.errors import ModelError, RequestError, ServerError
 
@@ -97,10 +97,24 @@ class Server:
         """
         if self._key:
             index = rest.ask(self.http, "/v2/repository/index", headers=self.admin_headers("http"), post=True)
-            return [ModelState(m["name"], m.get("version", ""), m.get("state") or "UNAVAILABLE", m.get("reason", "")) for m in index]
+            return self._with_reasons([(m["name"], m.get("version", ""), m.get("state", ""), m.get("reason", "")) for m in index])
         lines = rest.ask(self.metrics, "/metrics").splitlines()
         counters = (line.split('"') for line in lines if line.startswith("nv_inference_request_success{"))
         return [ModelState(parts[1], parts[3], "READY") for parts in counters]
+
+    def _with_reasons(self, index: list[tuple[str, str, str, str]]) -> list[ModelState]:
+        """The server's index, completed: folders that it leaves out, and reasons that only its log has."""
+        listed = {name for name, *_ in index}
+        if self.repository is not None and "*" in self.launch_options.get("load", ()):
+            folders = (path.name for path in self.repository.iterdir() if path.is_dir() and not path.name.startswith("."))
+            index = index + [(name, "", "", "") for name in sorted(folders) if name not in listed]
+        if all(state == "READY" for _, _, state, _ in index):
+            return [ModelState(*entry) for entry in index]
+        why = loadlog.reasons(self.log(lines=0))
+        return [
+            ModelState(name, version, state or "UNAVAILABLE", "" if state == "READY" else loadlog.one_line(reason) or why.get(name, ""))
+            for name, version, state, reason in index
+        ]
 
     # --- what it says of its models ----------------------------------------------------------------------------------
 
@@ -146,9 +160,9 @@ class Server:
             ConfigError: the configuration has a fault; nothing was sent, and what was loaded keeps serving.
             ModelError: the server refused it; what was loaded keeps serving.
         """
+        self._must_own("load a model")
         from helpers import repository  # noqa: PLC0415  (loads gRPC, half a second that a launch need not wait for)
 
-        self._must_own("load a model")
         body: dict[str, Any] = {}
         if config is not None:
             body = {"parameters": {"config": config if _is_json(config) else repository.config_json(config)}}
@@ -190,7 +204,7 @@ class Server:
     # --- log and end ---------------------------------------------------------------------------------------------------
 
     def log(self, lines: int = settings.LOG_TAIL_LINES) -> str:
-        """The last lines of the server's log."""
+        """The last lines of the server's log; all of it with ``lines=0``."""
         if self.log_path is None:
             return "The log of a server that was launched elsewhere is not here."
         try:

@@ -1,0 +1,49 @@
+"""What tests need to see of processes: who is alive, whose child, which ports. Linux only, like the embedded server."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and was not collected yet does not count."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def with_word(word: str) -> list[int]:
+    """Processes that have this word in their command line, such as a server's id."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if word.encode() in (entry / "cmdline").read_bytes() and alive(int(entry.name)):
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return found
+
+
+def session(leader: int) -> list[int]:
+    """Living processes of the session that this process leads: a server and the stubs of its Python models."""
+    answer = subprocess.run(["ps", "-s", str(leader), "-o", "pid=,stat="], capture_output=True, text=True, check=False)
+    rows = (line.split() for line in answer.stdout.splitlines())
+    return [int(pid) for pid, state in rows if not state.startswith("Z")]
+
+
+def wait_until(fact: Callable[[], bool], seconds: float) -> float:
+    """Wait until something is so; returns the seconds it took.
+
+    Raises:
+        AssertionError: it was not so in time.
+    """
+    start = time.monotonic()
+    while not fact():
+        assert time.monotonic() - start < seconds, f"not so after {seconds} s"
+        time.sleep(0.05)
+    return time.monotonic() - start
