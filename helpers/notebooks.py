@@ -8,8 +8,7 @@ out of step.
 How an exercise is marked in a source. All its cells carry the metadata ``exercise="1.2"``; the tags say the rest:
 
 * ``starter``: a code cell with the answer. A line ``answer = 9002  #? answer = ____`` reads ``answer = 9002`` in the
-  solution and ``answer = ____`` in the exercise. With nothing after ``#?`` the line is only in the solution, with nothing
-  before it only in the exercise.
+  solution and ``answer = ____`` in the exercise. With nothing after ``#?`` the line is only in the solution.
 * ``hints``: Markdown, a numbered list, only in the solution notebook, from where ``hint(n)`` reads it.
 * ``answer``: Markdown that explains the answer, only in the solution notebook, from where ``solution()`` reads it.
 

@@ -1,0 +1,204 @@
+"""House style that a machine can check: sizes, opening, close, headings, alt text, tags, no outputs."""
+
+from __future__ import annotations
+
+import ast
+import re
+import statistics
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat import NotebookNode
+
+from helpers import coursemap, settings
+
+ROOT = settings.root()
+EXERCISES = sorted((ROOT / "notebooks").glob("*.ipynb"))
+SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
+ALL = EXERCISES + SOLUTIONS
+
+CELLS = (22, 50)
+WORDS = (500, 1500)
+CODE_LINES = 110
+MEDIAN_CELL_LINES = 3
+LONGEST_CELL_LINES = 25
+TAGS = {"starter", "check", "hints", "answer", "raises-exception"}
+HEADING = re.compile(r"^(#{1,6}) (.+)$", re.MULTILINE)
+
+
+def _id(path: Path) -> str:
+    return f"{path.parent.name}/{path.name}"
+
+
+def _read(path: Path) -> NotebookNode:
+    return nbformat.read(path, as_version=4)
+
+
+def _markdown(notebook: NotebookNode) -> list[NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "markdown"]
+
+
+def _code(notebook: NotebookNode) -> list[NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def _lines(cell: NotebookNode) -> int:
+    return sum(bool(line.strip()) for line in cell.source.splitlines())
+
+
+def _headings(notebook: NotebookNode) -> list[tuple[int, str]]:
+    """Level and text of each heading, without what stands in code blocks."""
+    found = []
+    for cell in _markdown(notebook):
+        text = re.sub(r"^```.*?^```", "", cell.source, flags=re.DOTALL | re.MULTILINE)
+        found += [(len(level), title) for level, title in HEADING.findall(text)]
+    return found
+
+
+def _words(notebook: NotebookNode) -> int:
+    text = "\n".join(cell.source for cell in _markdown(notebook))
+    text = re.sub(r"\]\([^)]*\)", "]", text)
+    return len(re.findall(r"[A-Za-z][A-Za-z'’-]*|\d[\d.,]*", text))
+
+
+def test_each_notebook_has_its_solution() -> None:
+    assert len(EXERCISES) >= 1
+    assert [path.name for path in EXERCISES] == [path.name for path in SOLUTIONS]
+
+
+@pytest.mark.parametrize("path", ALL, ids=_id)
+def test_clean_in_git(path: Path) -> None:
+    notebook = _read(path)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+    for cell in _code(notebook):
+        assert cell.outputs == [] and cell.execution_count is None
+    ids = [cell.id for cell in notebook.cells]
+    assert len(set(ids)) == len(ids)
+    for cell in notebook.cells:
+        assert set(cell.metadata) <= {"tags", "exercise"}
+        assert set(cell.metadata.get("tags", [])) <= TAGS
+        assert cell.source.strip(), "an empty cell"
+
+
+@pytest.mark.parametrize("path", EXERCISES, ids=_id)
+def test_size(path: Path) -> None:
+    notebook = _read(path)
+    lines = [_lines(cell) for cell in _code(notebook)]
+    assert CELLS[0] <= len(notebook.cells) <= CELLS[1], len(notebook.cells)
+    assert WORDS[0] <= _words(notebook) <= WORDS[1], _words(notebook)
+    assert sum(lines) <= CODE_LINES, sum(lines)
+    assert statistics.median(lines) <= MEDIAN_CELL_LINES, lines
+    assert 0.6 <= len(lines) / len(_markdown(notebook)) <= 1.6, "about one text cell per code cell"
+
+
+@pytest.mark.parametrize("path", ALL, ids=_id)
+def test_no_long_cell(path: Path) -> None:
+    for cell in _code(_read(path)):
+        assert _lines(cell) <= LONGEST_CELL_LINES, cell.source
+        assert max(map(len, cell.source.splitlines())) <= 120, cell.source
+
+
+@pytest.mark.parametrize("path", ALL, ids=_id)
+def test_opening(path: Path) -> None:
+    first = _read(path).cells[0]
+    assert first.cell_type == "markdown" and first.source.startswith("# ")
+    for part in ("What you'll do", "What you'll learn", "What you'll need", "Time"):
+        assert f"**{part}:**" in first.source, part
+    do = re.search(r"\*\*What you'll do:\*\* (.+)", first.source)
+    assert do and do[1].rstrip(".").count(". ") == 0, "one sentence"
+    learn = re.search(r"\*\*What you'll learn:\*\* (.+)", first.source)
+    assert learn and 3 <= len(learn[1].split(" · ")) <= 5
+
+
+@pytest.mark.parametrize("path", ALL, ids=_id)
+def test_time_adds_up_and_agrees_with_the_map(path: Path) -> None:
+    notebook = _read(path)
+    found = re.search(r"\*\*Time:\*\* (\d+) minutes \((\d+) reading \+ (\d+) exercises\)", notebook.cells[0].source)
+    assert found, notebook.cells[0].source
+    total, reading, exercises = map(int, found.groups())
+    part = next(part for part in coursemap.PARTS if path.name.startswith(part.number))
+    assert total == reading + exercises == part.minutes
+    clocks = [int(minutes) for _, title in _headings(notebook) for minutes in re.findall(r"\((\d+) minutes?\)", title)]
+    assert sum(clocks) == exercises, clocks
+    title = _headings(notebook)[0][1].removesuffix(" (with answers)")
+    assert title.split(":")[0] == part.title
+
+
+@pytest.mark.parametrize("path", ALL, ids=_id)
+def test_close(path: Path) -> None:
+    notebook = _read(path)
+    assert "server.stop()" in notebook.cells[-1].source, "the last cell stops the student's own server"
+    end = "\n".join(cell.source for cell in notebook.cells[-4:])
+    assert "## Remember" in end and "**In practice…**" in end and "**Next:**" in end
+    points = re.findall(r"^- ", end, re.MULTILINE)
+    assert 3 <= len(points) <= 5, "key points"
+    for link in re.findall(r"\]\(([\w]+\.ipynb)\)", end):
+        assert (path.parent / link).is_file() or int(link[:2]) > int(EXERCISES[-1].name[:2]), link
+
+
+@pytest.mark.parametrize("path", ALL, ids=_id)
+def test_headings(path: Path) -> None:
+    headings = _headings(_read(path))
+    levels = [level for level, _ in headings]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False)), "a skipped level"
+    for _, title in headings:
+        words = title.split(" — ")[-1].split()
+        assert not any(word.istitle() and word[1:].islower() and word not in NAMES for word in words[1:]), f"sentence case: {title}"
+    assert all(not title.endswith((".", ":")) for _, title in headings)
+
+
+# Words that keep their capital inside a heading.
+NAMES = {"Triton", "Python", "Exercise", "Apptainer", "Docker", "NumPy", "JupyterLab", "Z"}
+
+
+@pytest.mark.parametrize("path", ALL, ids=_id)
+def test_exercises_have_a_clock_a_task_a_blank_and_a_check(path: Path) -> None:
+    notebook = _read(path)
+    part = str(int(path.name[:2]))
+    numbers = list(dict.fromkeys(cell.metadata.exercise for cell in notebook.cells if "exercise" in cell.metadata))
+    assert numbers == [f"{part}.{n}" for n in range(1, len(numbers) + 1)] and numbers
+    for number in numbers:
+        cells = [cell for cell in notebook.cells if cell.metadata.get("exercise") == number]
+        assert re.match(rf"### Exercise {re.escape(number)} \(\d+ minutes?\) — \S", cells[0].source), cells[0].source
+        starters = [cell for cell in cells if "starter" in cell.metadata.get("tags", [])]
+        check = next(cell.source for cell in cells if "check" in cell.metadata.get("tags", []))
+        name = re.escape(f'exercise("{number}")')
+        assert re.fullmatch(rf"{name}\.check\([^\n]*\)\n# {name}\.hint\(1\)\n# {name}\.solution\(\)", check), check
+        has_blank = any("____" in cell.source for cell in starters)
+        assert has_blank is (path in EXERCISES), f"{number}: a blank in the exercise, none in the solution"
+
+
+@pytest.mark.parametrize("path", ALL, ids=_id)
+def test_pictures_have_alt_text_and_come_along(path: Path) -> None:
+    for cell in _markdown(_read(path)):
+        assert "<img" not in cell.source
+        for alt, target in re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", cell.source):
+            assert len(alt.split()) >= 5, f"alt text for {target}"
+            assert target.removeprefix("attachment:") in cell.attachments
+
+
+@pytest.mark.parametrize("path", ALL, ids=_id)
+def test_asks_before_and_after(path: Path) -> None:
+    text = "\n".join(cell.source for cell in _markdown(_read(path)))
+    assert "What do you expect" in text
+    assert "What stands out?" in text
+
+
+@pytest.mark.parametrize("path", ALL, ids=_id)
+def test_code_is_python_and_uses_no_fixed_port_or_path(path: Path) -> None:
+    for cell in _code(_read(path)):
+        if not cell.source.startswith(("%%", "!", "%")):
+            ast.parse("\n".join(line for line in cell.source.splitlines() if not line.startswith(("%", "!"))))
+        assert not re.search(r"""["'](localhost|127\.0\.0\.1):?\d*["']|/home/|/tmp""", cell.source), cell.source
+
+
+@pytest.mark.parametrize("path", ALL, ids=_id)
+def test_runs_alone(path: Path) -> None:
+    """Restart & Run All needs no other notebook: the imports and the server are made here."""
+    code = [cell.source for cell in _code(_read(path))]
+    assert any("launch_server(" in source for source in code)
+    assert any("from helpers" in source for source in code[:2])

@@ -1,0 +1,154 @@
+"""The notebooks are what their sources say, and the generator keeps its promises."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from helpers import notebooks, settings
+
+SOURCE = """\
+# %% [markdown]
+# # Count
+#
+# ![a very small red dot on white](images/dot.svg)
+
+# %%
+x = 1
+
+# %%
+x = 1
+
+# %% [markdown] exercise="97.1"
+# ### Exercise 97.1 (1 minute) — Count
+
+# %% exercise="97.1" tags=["starter"]
+given = 2
+total = given + x  #? total = ____
+for step in range(total):  #? ____
+    print(step)  #?
+
+# %% exercise="97.1" tags=["starter"]
+# %%writefile {folder}/model.py
+class Model:
+    def run(self):
+        return 3  #? return ____
+
+# %% exercise="97.1" tags=["check"]
+exercise("97.1").check(total)
+
+# %% [markdown] exercise="97.1" tags=["hints"]
+# 1. Add.
+
+# %% [markdown] exercise="97.1" tags=["answer"]
+# It is three.
+"""
+
+
+@pytest.fixture
+def course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small course in a folder of its own."""
+    (tmp_path / "models").mkdir()
+    images = tmp_path / "notebooks" / "source" / "images"
+    images.mkdir(parents=True)
+    (images / "dot.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
+    (tmp_path / "notebooks" / "source" / "97_count.py").write_text(SOURCE)
+    monkeypatch.setenv("COURSE_ROOT", str(tmp_path))
+    return tmp_path
+
+
+def _sources(path: Path) -> list[str]:
+    return ["".join(cell["source"]) for cell in json.loads(path.read_text())["cells"]]
+
+
+def test_notebooks_in_git_are_in_step_with_their_sources() -> None:
+    stale = [path.relative_to(settings.root()).as_posix() for path in notebooks.out_of_step()]
+    assert stale == [], "type: make notebooks"
+
+
+def test_exercise_and_solution_differ_only_where_marked(course: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert notebooks.main([]) == 0
+    exercise, solution = _sources(course / "notebooks" / "97_count.ipynb"), _sources(course / "notebooks" / "solutions" / "97_count.ipynb")
+    assert exercise[4] == "given = 2\ntotal = ____\n____"
+    assert solution[4] == "given = 2\ntotal = given + x\nfor step in range(total):\n    print(step)"
+    assert exercise[5] == "%%writefile {folder}/model.py\nclass Model:\n    def run(self):\n        return ____"
+    assert solution[5].endswith("return 3")
+    assert solution[0].startswith("# Count (with answers)\n") and exercise[0].startswith("# Count\n")
+    assert not any("#?" in text for text in exercise + solution)
+    assert len(solution) == len(exercise) + 2
+    assert solution[-2:] == ["**Hints for exercise 97.1.**\n\n1. Add.", "**Answer.** It is three."]
+
+
+def test_pictures_travel_inside(course: Path) -> None:
+    cell = json.loads(notebooks.generate(notebooks.sources()[0])[course / "notebooks" / "97_count.ipynb"])["cells"][0]
+    assert "(attachment:dot.svg)" in "".join(cell["source"])
+    assert list(cell["attachments"]["dot.svg"]) == ["image/svg+xml"]
+
+
+def test_nothing_changes_unless_the_source_does(course: Path) -> None:
+    assert notebooks.main([]) == 0
+    target = course / "notebooks" / "97_count.ipynb"
+    before, stamp = target.read_bytes(), target.stat().st_mtime_ns
+    assert notebooks.main([]) == 0
+    assert target.stat().st_mtime_ns == stamp, "not even written"
+    again = subprocess.run(
+        [sys.executable, "-m", "helpers.notebooks", "--check"],
+        cwd=Path(notebooks.__file__).parent.parent,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert target.read_bytes() == before
+
+
+def test_ids_stay_when_another_cell_changes(course: Path) -> None:
+    def ids() -> list[str]:
+        return [
+            cell["id"] for cell in json.loads(notebooks.generate(notebooks.sources()[0])[course / "notebooks" / "97_count.ipynb"])["cells"]
+        ]
+
+    before = ids()
+    assert len(set(before)) == len(before), "twins get different ids"
+    source = course / "notebooks" / "source" / "97_count.py"
+    source.write_text(SOURCE.replace("given = 2", "given = 4"))
+    after = ids()
+    assert sum(one != other for one, other in zip(before, after, strict=True)) == 1
+
+
+@pytest.mark.parametrize("change", ["source", "notebook", "missing", "orphan"])
+def test_check_notices_what_is_out_of_step(course: Path, change: str, capsys: pytest.CaptureFixture[str]) -> None:
+    notebooks.main([])
+    target = course / "notebooks" / "solutions" / "97_count.ipynb"
+    if change == "source":
+        (course / "notebooks" / "source" / "97_count.py").write_text(SOURCE.replace("Count", "Tell"))
+    elif change == "notebook":
+        target.write_text(target.read_text().replace("three", "four"))
+    elif change == "missing":
+        target.unlink()
+    else:
+        (course / "notebooks" / "96_orphan.ipynb").write_text("{}")
+    capsys.readouterr()
+    assert notebooks.main(["--check"]) == 1
+    assert "out of step" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("x = 1\n\n# %%\n", "x = 1  #? x = ____\n\n# %%\n", "no starter has a mark"),
+        (' tags=["hints"]', "", "no cell for 'hints'"),
+        ("images/dot.svg", "images/missing.svg", "missing.svg is not in"),
+    ],
+)
+def test_a_broken_source_is_refused_with_its_reason(
+    course: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, words: str
+) -> None:
+    (course / "notebooks" / "source" / "97_count.py").write_text(SOURCE.replace(old, new, 1))
+    assert notebooks.main([]) == 1
+    assert words in capsys.readouterr().err
+    assert not (course / "notebooks" / "97_count.ipynb").exists()
