@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # Symbols beside the words, so that the state can be read without colour.
 _MARKS = {"running": "●", "stopped": "■", "died": "✖", "unreachable": "?"}
 # Colours that keep a contrast of at least 4.5 : 1 on white and on JupyterLab's dark background.
-_COLOURS = {"running": "#2e8540", "READY": "#2e8540", "stopped": "#767676", "died": "#d4351c", "unreachable": "#d4351c"}
+_COLOURS = {"running": "#2e8540", "stopped": "#767676", "died": "#d4351c", "unreachable": "#d4351c"}
 
 
 @functools.cache
@@ -40,7 +40,13 @@ def _facts(server: Server) -> tuple[str, list[tuple[str, str]], list[ModelState]
     """State, facts, models and, when the models cannot be asked for, why not."""
     state = server.state()
     where = this_machine() if rest.is_loopback(server.http.host) else "on another machine"
-    facts = [("runtime", server.runtime), ("device", where), ("HTTP", server.http_url), ("gRPC", server.grpc_url), ("metrics", server.metrics_url)]
+    facts = [
+        ("runtime", server.runtime),
+        ("device", where),
+        ("HTTP", server.http_url),
+        ("gRPC", server.grpc_url),
+        ("metrics", server.metrics_url),
+    ]
     if server.repository:
         facts.append(("repository", _short(server.repository)))
     if server.log_path:
@@ -75,7 +81,10 @@ def text(server: Server) -> str:
     lines = [f"Triton server {_MARKS.get(state, '?')} {state}"]
     lines += [f"  {name:<11}{value}" for name, value in facts]
     width = max((len(model.name) for model in models), default=0)
-    lines += [f"  {'models' if number == 0 else '':<11}{m.name:<{width}}  {m.version or '-':>2}  {m.state}  {m.reason}".rstrip() for number, m in enumerate(models)]
+    lines += [
+        f"  {'models' if number == 0 else '':<11}{m.name:<{width}}  {m.version or '-':>2}  {m.state}  {m.reason}".rstrip()
+        for number, m in enumerate(models)
+    ]
     return "\n".join(lines + [f"  {remark}" for remark in (server.note, problem) if remark])
 
 
@@ -83,14 +92,14 @@ def html(server: Server) -> str:
     """The card for a notebook: one table of facts, one of models; inherits the theme's colours."""
     state, facts, models, problem = _facts(server)
     cell = "padding:1px 14px 1px 0;text-align:left;vertical-align:top"
-    rows = "".join(f'<tr><th scope="row" style="{cell};font-weight:normal;opacity:.75">{_e(n)}</th><td style="{cell}"><code>{_e(v)}</code></td></tr>' for n, v in facts)
-    body = "".join(
-        f'<tr><td style="{cell}"><code>{_e(m.name)}</code></td><td style="{cell}">{_e(m.version or "–")}</td>'
-        f'<td style="{cell};color:{_COLOURS.get(m.state, "#d4351c")};font-weight:600">{"✔" if m.state == "READY" else "✖"} {_e(m.state)}</td>'
-        f'<td style="{cell};white-space:normal">{_e(m.reason)}</td></tr>'
-        for m in models
+    rows = "".join(
+        f'<tr><th scope="row" style="{cell};font-weight:normal;opacity:.75">{_e(n)}</th><td style="{cell}"><code>{_e(v)}</code></td></tr>'
+        for n, v in facts
     )
-    head = "".join(f'<th scope="col" style="{cell};font-weight:normal;opacity:.75">{title}</th>' for title in ("model", "version", "state", "why"))
+    body = "".join(_model_row(model, cell) for model in models)
+    head = "".join(
+        f'<th scope="col" style="{cell};font-weight:normal;opacity:.75">{title}</th>' for title in ("model", "version", "state", "why")
+    )
     table = f'<table style="margin:6px 0 0 0;border:0"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>' if models else ""
     remarks = "".join(f'<div style="margin-top:6px">{_e(remark)}</div>' for remark in (server.note, problem) if remark)
     colour = _COLOURS.get(state, "#d4351c")
@@ -98,6 +107,15 @@ def html(server: Server) -> str:
         f'<div style="border:1px solid #8888;border-left:5px solid {colour};border-radius:4px;padding:8px 14px;max-width:60em">'
         f'<div><b>Triton server</b> <span style="color:{colour};font-weight:600">{_MARKS.get(state, "?")} {_e(state)}</span></div>'
         f'<table style="margin:4px 0 0 0;border:0"><tbody>{rows}</tbody></table>{table}{remarks}</div>'
+    )
+
+
+def _model_row(model: ModelState, cell: str) -> str:
+    good = model.state == "READY"
+    return (
+        f'<tr><td style="{cell}"><code>{_e(model.name)}</code></td><td style="{cell}">{_e(model.version or "–")}</td>'
+        f'<td style="{cell};color:{_COLOURS["running" if good else "died"]};font-weight:600">{"✔" if good else "✖"} {_e(model.state)}</td>'
+        f'<td style="{cell};white-space:normal">{_e(model.reason)}</td></tr>'
     )
 
 

@@ -21,6 +21,7 @@ from helpers import lease, loadlog, rest, runtimes, settings
 from helpers.address import Address, parse_address
 from helpers.errors import InputError, RequestError, ServerError, SetupError
 from helpers.server import Server
+from helpers.serving import Serving
 from helpers.supervisor import Plan
 
 # Servers launched or found by this process, by their id: keeps their leases while the process lives, whatever happens to variables.
@@ -77,17 +78,25 @@ def launch_server(
         return _found(held, launch)
     server_id = f"course-{secrets.token_hex(6)}"
     key = secrets.token_urlsafe(24)
-    serving = runtimes.Serving(path, server_id, key, tuple(load), cache_size_bytes, tuple(extra_arguments))
+    serving = Serving(path, server_id, key, tuple(load), cache_size_bytes, tuple(extra_arguments))
     run_dir = lease.run_root() / server_id
     command = engine.command(serving, run_dir)
     log = _new_log(server_id)
     run_dir.mkdir(mode=0o700)
-    engine.prepare(run_dir)
-    ports = [[first, first + 1, first + 2] for first in _candidates(base_port)]
+    command.make_backends(run_dir)
     plan = Plan(
-        str(run_dir), command.public, command.private, command.environment, ports, settings.HOST, str(log), grace_s, settings.STOP_TIMEOUT_S, server_id,
-        {**facts, "admin_key": key, "launch": launch},
-    )  # fmt: skip
+        run_dir=str(run_dir),
+        command=command.public,
+        private=command.private,
+        environment=command.environment,
+        ports=[[first, first + 1, first + 2] for first in _candidates(base_port)],
+        host=settings.HOST,
+        log=str(log),
+        grace_s=grace_s,
+        stop_s=settings.STOP_TIMEOUT_S,
+        server_id=server_id,
+        about={**facts, "admin_key": key, "launch": launch},
+    )
     held = lease.start(plan)
     return _wait(held, base_port, timeout_s)
 
@@ -113,7 +122,9 @@ def connect(url: str) -> Server:
         except (ServerError, RequestError) as error:
             problem = problem or error
     raise ServerError(
-        f"No Triton server answers at {given}.", "Expected its HTTP port, such as gpu-node:9000, or its gRPC port.", "Ask its owner for server.http_url."
+        f"No Triton server answers at {given}.",
+        "Expected its HTTP port, such as gpu-node:9000, or its gRPC port.",
+        "Ask its owner for server.http_url.",
     ) from problem
 
 
@@ -125,7 +136,11 @@ def _repository(models: str | Path) -> Path:
         candidates.insert(0, settings.work_dir() / given.relative_to("work"))
     path = next((candidate for candidate in candidates if candidate.is_dir()), None)
     if path is None:
-        raise SetupError(f"There is no model repository {str(models)!r}.", "Expected a folder with one folder for each model.", 'Type: launch_server("models")')
+        raise SetupError(
+            f"There is no model repository {str(models)!r}.",
+            "Expected a folder with one folder for each model.",
+            'Type: launch_server("models")',
+        )
     if not any(entry.is_dir() for entry in path.iterdir()):
         raise SetupError(f"The model repository {path} is empty.", "Expected one folder for each model.", 'Type: launch_server("models")')
     return path.resolve()
@@ -134,7 +149,11 @@ def _repository(models: str | Path) -> Path:
 def _candidates(base_port: int) -> range:
     last = base_port + settings.PORTS_PER_SERVER * settings.PORT_TRIPLES
     if not 1024 <= base_port <= 65533:
-        raise InputError(f"The base port {base_port} cannot be used.", "Expected a number from 1024 to 65533.", f"Type: launch_server(base_port={settings.BASE_PORT})")
+        raise InputError(
+            f"The base port {base_port} cannot be used.",
+            "Expected a number from 1024 to 65533.",
+            f"Type: launch_server(base_port={settings.BASE_PORT})",
+        )
     return range(base_port, min(last, 65534), settings.PORTS_PER_SERVER)
 
 
@@ -155,8 +174,8 @@ def _new_log(server_id: str) -> Path:
 
 def _print_command(engine: runtimes.Embedded | runtimes.Container, path: Path, base_port: int, launch: dict[str, Any]) -> None:
     ports = tuple(str(base_port + step) for step in range(3))
-    serving = runtimes.Serving(path, "course", "$COURSE_ADMIN_KEY", launch["load"], launch["cache_size_bytes"], launch["extra_arguments"], ports)
-    command = engine.dry_command(serving) if isinstance(engine, runtimes.Container) else engine.command(serving, Path("/tmp/course"))  # noqa: S108
+    serving = Serving(path, "course", "$COURSE_ADMIN_KEY", launch["load"], launch["cache_size_bytes"], launch["extra_arguments"], ports)
+    command = engine.dry_command(serving) if isinstance(engine, runtimes.Container) else engine.command(serving, Path("/tmp/course"))
     print(command.shown())
 
 
@@ -195,7 +214,9 @@ def _wait(held: lease.Lease, base_port: int, timeout_s: float) -> Server:
             raise _not_started({**state, "reason": f"not ready after {timeout_s:.0f} s"})
         time.sleep(settings.POLL_S)
     if server.http.port != base_port:
-        server.note = f"Port {base_port} or one of the two after it is taken, so this server got {server.http.port} to {server.metrics.port}."
+        server.note = (
+            f"Port {base_port} or one of the two after it is taken, so this server got {server.http.port} to {server.metrics.port}."
+        )
         print(server.note)
     if not state.get("key_hidden"):
         server.note += " Other users of this machine can read this server's administration key, since tracing is not allowed here."
@@ -206,12 +227,18 @@ def _wait(held: lease.Lease, base_port: int, timeout_s: float) -> Server:
 def _warn_of_failures(server: Server) -> None:
     """Say in one message which models could not be loaded, why, and what to do."""
     models = server.models()
-    bad = [model for model in models if model.state != "READY" and ("*" in server.launch_options["load"] or model.name in server.launch_options["load"])]
+    bad = [
+        model
+        for model in models
+        if model.state != "READY" and ("*" in server.launch_options["load"] or model.name in server.launch_options["load"])
+    ]
     if bad:
         reasons = "\n".join(f"  {model.name}: {model.reason or 'the server gives no reason'}" for model in bad)
         serving = ", ".join(model.name for model in models if model.state == "READY") or "none"
         advice = "Mend the model's folder and type server.reload(name); server.log() has the whole story."
-        warnings.warn(f"{len(bad)} of {len(models)} models could not be loaded:\n{reasons}\nServing: {serving}. {advice}", ModelWarning, stacklevel=4)
+        warnings.warn(
+            f"{len(bad)} of {len(models)} models could not be loaded:\n{reasons}\nServing: {serving}. {advice}", ModelWarning, stacklevel=4
+        )
 
 
 def _not_started(state: dict[str, Any]) -> ServerError:

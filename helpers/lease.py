@@ -28,7 +28,7 @@ def run_root() -> Path:
     Raises:
         SetupError: the folder belongs to somebody else or others can enter it.
     """
-    path = Path(os.environ.get("COURSE_RUN_DIR") or f"/tmp/triton-course-{os.getuid()}")  # noqa: S108
+    path = Path(os.environ.get("COURSE_RUN_DIR") or f"/tmp/triton-course-{os.getuid()}")
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode=0o700, parents=True)
     facts = path.lstat()
@@ -44,10 +44,9 @@ def run_root() -> Path:
 def owner() -> str:
     """Who owns the servers launched here: this notebook kernel, over its restarts, else this process."""
     try:
-        from ipykernel.connect import get_connection_file  # noqa: PLC0415  (only where there is a kernel)
-
-        return Path(get_connection_file()).name
-    except (ImportError, RuntimeError):
+        # A kernel has imported ipykernel already; elsewhere there is none, and importing it would take half a second.
+        return Path(sys.modules["ipykernel.connect"].get_connection_file()).name
+    except (KeyError, RuntimeError):
         started = Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19] if Path("/proc/self/stat").exists() else ""
         return f"pid-{os.getpid()}-{started}"
 
@@ -123,9 +122,16 @@ def start(plan: supervisor_script.Plan) -> Lease:
     with open(run_dir / "supervisor.log", "w+") as log:
         # Its own session: the interrupt of a notebook goes to the kernel's whole process group.
         command = [sys.executable, "-I", supervisor_script.__file__]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True, text=True) as process:
-            with contextlib.suppress(BrokenPipeError):
-                process.communicate(json.dumps(asdict(plan)), timeout=_SUPERVISOR_START_S)
+        process = subprocess.run(
+            command,
+            input=json.dumps(asdict(plan)),
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            text=True,
+            timeout=_SUPERVISOR_START_S,
+            check=False,
+        )
         if process.returncode == 0:
             return Lease(run_dir)
         log.seek(0)

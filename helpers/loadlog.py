@@ -6,7 +6,8 @@ import re
 
 # The three sentences in which tritonserver 2.51 says that a model stays out.
 _SENTENCES = re.compile(
-    r"\"(?:Poll failed for model directory '(?P<folder>[^']+)'|failed to load model '(?P<model>[^']+)'|failed to load '(?P<name>[^']+)' version \d+): (?P<reason>.*)\"\s*$"
+    r"\"(?:Poll failed for model directory '(?P<folder>[^']+)'|failed to load model '(?P<model>[^']+)'|"
+    r"failed to load '(?P<name>[^']+)' version \d+): (?P<reason>.*)\"\s*$"
 )
 # The parser's own line comes just before and has what the sentence lacks: line, column and fault.
 _PARSER = re.compile(r"Error parsing text-format inference\.ModelConfig: (?P<line>\d+):(?P<column>\d+): (?P<fault>.*)$")

@@ -44,7 +44,9 @@ def _end_with_parent() -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def start(command: Sequence[str], private: Sequence[str], environment: Mapping[str, str], output: IO[bytes]) -> tuple[subprocess.Popen, bool]:
+def start(
+    command: Sequence[str], private: Sequence[str], environment: Mapping[str, str], output: IO[bytes]
+) -> tuple[subprocess.Popen, bool]:
     """Start a program in a session of its own, with some of its arguments hidden from other users.
 
     The process dies with the thread that calls this (``PR_SET_PDEATHSIG``): call it from the main thread.

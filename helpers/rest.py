@@ -51,13 +51,17 @@ def ask(
         RequestError: the server refused; the message is the server's own.
     """
     data = json.dumps(body).encode() if body is not None else (b"" if post else None)
-    request = urllib.request.Request(address.http(path), data=data, headers=dict(headers or {}), method="POST" if data is not None else "GET")  # noqa: S310
+    request = urllib.request.Request(
+        address.http(path), data=data, headers=dict(headers or {}), method="POST" if data is not None else "GET"
+    )
     opener = _DIRECT if is_loopback(address.host) else _BY_SITE_RULES
     try:
         with opener.open(request, timeout=timeout_s) as answer:
             text = answer.read().decode("utf-8", "replace")
     except urllib.error.HTTPError as error:
-        raise RequestError(refusal(error.read().decode("utf-8", "replace")) or f"The server answered {error.code} {error.reason} to {path}.") from error
+        raise RequestError(
+            refusal(error.read().decode("utf-8", "replace")) or f"The server answered {error.code} {error.reason} to {path}."
+        ) from error
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise ServerError(

@@ -10,6 +10,7 @@ from helpers import card, lease, loadlog, rest, settings
 from helpers.address import Address
 from helpers.errors import ModelError, RequestError, ServerError
 
+
 @dataclass(frozen=True)
 class ModelState:
     """One version of a model as the server reports it; ``state`` is READY, UNAVAILABLE, LOADING or UNLOADING."""
@@ -161,7 +162,7 @@ class Server:
             ModelError: the server refused it; what was loaded keeps serving.
         """
         self._must_own("load a model")
-        from helpers import repository  # noqa: PLC0415  (loads gRPC, half a second that a launch need not wait for)
+        from helpers import repository
 
         body: dict[str, Any] = {}
         if config is not None:
@@ -170,7 +171,14 @@ class Server:
             repository.validate(self.repository / model)
         served = any(state.name == model and state.state == "READY" for state in self.models())
         try:
-            rest.ask(self.http, f"/v2/repository/models/{model}/load", body, headers=self.admin_headers("http"), post=True, timeout_s=settings.START_TIMEOUT_S)
+            rest.ask(
+                self.http,
+                f"/v2/repository/models/{model}/load",
+                body,
+                headers=self.admin_headers("http"),
+                post=True,
+                timeout_s=settings.START_TIMEOUT_S,
+            )
         except RequestError as error:
             keeps = "What was loaded before keeps serving." if served else ""
             raise ModelError(f"The server refused to load {model!r}: {error}", keeps, self._advice(str(error))) from error
@@ -199,7 +207,11 @@ class Server:
 
     @staticmethod
     def _advice(reason: str) -> str:
-        return "Mend its config.pbtxt or its files and type: server.reload(...)" if "config" in reason else "Look at server.log() for the whole story."
+        return (
+            "Mend its config.pbtxt or its files and type: server.reload(...)"
+            if "config" in reason
+            else "Look at server.log() for the whole story."
+        )
 
     # --- log and end ---------------------------------------------------------------------------------------------------
 
@@ -221,7 +233,7 @@ class Server:
         """Stop the server and launch it again, with other options for :func:`launch_server` if some are given."""
         if not self.owned:
             raise ServerError(f"Only the owner of the server at {self.http} can restart it.")
-        from helpers.launch import launch_server  # noqa: PLC0415  (launch is built on this module)
+        from helpers.launch import launch_server
 
         self.stop()
         return launch_server(**{**self.launch_options, **changes})

@@ -80,7 +80,7 @@ def lock_ports(ports: list[int], host: str) -> list[socket.socket] | None:
             held.append(lock)
             lock.bind(f"\0triton-course-port-{port}")
             # "localhost" may mean either loopback address, and a server on every interface holds both.
-            for family, address in ((socket.AF_INET, host), (socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::1")):  # noqa: S104
+            for family, address in ((socket.AF_INET, host), (socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::1")):
                 _try_port(family, address, port)
     except OSError:
         for lock in held:
@@ -143,7 +143,10 @@ class Supervisor:
                 continue
             self.locks = locks
             http, grpc, metrics = ports
-            command = [part.format(http=http, grpc=grpc, metrics=metrics) if "{" in part and "port=" in part else part for part in self.plan.command]
+            command = [
+                part.format(http=http, grpc=grpc, metrics=metrics) if "{" in part and "port=" in part else part
+                for part in self.plan.command
+            ]
             with open(self.plan.log, "ab") as log:
                 self.log_start = log.tell()
                 self.process, hidden = private_arguments.start(command, self.plan.private, self.plan.environment, log)

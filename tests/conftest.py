@@ -34,7 +34,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def free_base_port() -> Callable[[], int]:
     """Calls give base ports far apart, another row in each run: the launcher takes the next triple when one is taken."""
-    start = random.randrange(_FIRST_PORT, _LAST_PORT - 3000, 3)  # noqa: S311
+    start = random.randrange(_FIRST_PORT, _LAST_PORT - 3000, 3)
     ports = itertools.count(start, 3 * 20)
     return lambda: next(ports)
 

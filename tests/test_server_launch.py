@@ -87,7 +87,7 @@ def test_a_missing_or_empty_repository_is_refused_before_anything_starts(tmp_pat
         launch_server(path)
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::1"])  # noqa: S104
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::1"])
 def test_a_taken_port_moves_the_server_to_the_next_triple_and_the_card_says_so(tmp_path, free_base_port, capsys, host):
     base = free_base_port()
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -110,7 +110,8 @@ def test_a_taken_port_moves_the_server_to_the_next_triple_and_the_card_says_so(t
 def test_servers_started_at_the_same_instant_get_different_ports(free_base_port, work):
     code = (
         "import sys; from helpers import launch_server; sys.stdin.readline()\n"
-        f"with launch_server({str(settings.models_dir())!r}, base_port={free_base_port()}, load=['add_sub']) as s: print('PORT', s.http.port, s.is_alive(), flush=True); sys.stdin.readline()"
+        f"with launch_server({str(settings.models_dir())!r}, base_port={free_base_port()}, load=['add_sub']) as s:\n"
+        "    print('PORT', s.http.port, s.is_alive(), flush=True); sys.stdin.readline()"
     )
     many = [subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     try:
@@ -164,7 +165,7 @@ def test_a_killed_server_is_reported_with_what_to_do(tmp_path, free_base_port):
 
 def test_a_command_that_cannot_start_shows_the_end_of_the_log(tmp_path, free_base_port):
     _copy("one", tmp_path)
-    with pytest.raises(ServerError, match="(?s)did not start.*no-such-option.*doctor"):
+    with pytest.raises(ServerError, match=r"(?s)did not start.*no-such-option.*doctor"):
         launch_server(tmp_path, base_port=free_base_port(), extra_arguments=["--no-such-option"])
 
 
@@ -212,15 +213,21 @@ def test_connect_to_nothing_says_so(free_base_port):
 
 
 def test_questions_about_a_model_that_is_not_there_name_those_that_are(server):
-    with pytest.raises(Exception, match="no model 'nope'.*add_sub"):
+    with pytest.raises(Exception, match=r"no model 'nope'.*add_sub"):
         server.config("nope")
 
 
 def test_administration_without_the_key_is_refused_over_http(server):
     from helpers import rest
 
-    for path in ("/v2/repository/index", "/v2/repository/models/add_sub/unload", "/v2/systemsharedmemory/region/x/register", "/v2/logging", "/v2/trace/setting"):
-        with pytest.raises(RequestError, match="403|Forbidden|restricted"):
+    for path in (
+        "/v2/repository/index",
+        "/v2/repository/models/add_sub/unload",
+        "/v2/systemsharedmemory/region/x/register",
+        "/v2/logging",
+        "/v2/trace/setting",
+    ):
+        with pytest.raises(RequestError, match=r"403|Forbidden|restricted"):
             rest.ask(server.http, path, {})
     assert server.is_ready()
 

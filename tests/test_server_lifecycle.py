@@ -24,7 +24,8 @@ class Kernel:
 
     def __init__(self, base_port: int) -> None:
         self.launch = (
-            f"from helpers import launch_server\nserver = launch_server('models', base_port={base_port}, grace_s={_GRACE_S}, load=['add_sub'])\n"
+            "from helpers import launch_server\n"
+            f"server = launch_server('models', base_port={base_port}, grace_s={_GRACE_S}, load=['add_sub'])\n"
             "print('PID', server.pid, server.is_ready(), server.http.port)"
         )
         self.manager: KernelManager

@@ -61,7 +61,7 @@ def test_the_server_listens_on_the_loopback_interface_alone(server):
 )
 @pytest.mark.parametrize("headers", [{}, {settings.ADMIN_HEADER: "guess"}, {settings.ADMIN_HEADER: "--private-argument-0"}])
 def test_http_administration_needs_the_key(server, path, body, headers):
-    with pytest.raises(RequestError, match="(?i)restricted|forbidden|not allowed"):
+    with pytest.raises(RequestError, match=r"(?i)restricted|forbidden|not allowed"):
         rest.ask(server.http, path, body, headers=headers)
     assert server.is_ready()
 

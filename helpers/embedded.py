@@ -1,0 +1,122 @@
+"""The embedded runtime: the real tritonserver of a PyPI wheel, in an environment of its own, with the course's backends."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+from helpers import settings
+from helpers.errors import SetupError
+from helpers.serving import BACKENDS, Command, Serving, private_arguments, triton_arguments
+
+
+class Embedded:
+    """The real tritonserver of the pinned wheel, with the Python-based backends of this course. Linux on x86-64."""
+
+    name = "embedded"
+
+    def command(self, serving: Serving, run_dir: Path) -> Command:
+        """The command for a server whose private folder is ``run_dir``.
+
+        Raises:
+            SetupError: this machine or the server's environment cannot run it.
+        """
+        facts = self.environment_facts()
+        wheel = Path(facts["purelib"])
+        triton = wheel / "pytriton" / "tritonserver"
+        public = [
+            str(triton / "bin" / "tritonserver"),
+            *triton_arguments(serving, str(serving.repository)),
+            f"--backend-directory={run_dir / BACKENDS}",
+            f"--cache-directory={triton / 'caches'}",
+            # Names of shared memory regions that the supervisor can recognise and remove if the server was killed.
+            f"--backend-config=python,shm-region-prefix-name={serving.server_id}",
+        ]
+        environment = self._environment(wheel, Path(facts["libpython"]).parent)
+        return Command(public, private_arguments(serving), environment, self._backends(triton, facts["version"]))
+
+    def environment_facts(self) -> dict[str, str]:
+        """Version, packages folder, libpython and numpy of the server's environment.
+
+        Raises:
+            SetupError: the environment is missing, has numpy 2 or no shared libpython, or this is no Linux on x86-64.
+        """
+        if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+            raise SetupError(
+                f"The embedded server runs on Linux with an x86-64 processor; this is {platform.system()} on {platform.machine()}.",
+                "Everything else of the course works here against a server on another machine.",
+                'Type: server = connect("gpu-node:9000")',
+            )
+        python = settings.server_env() / "bin" / "python"
+        install = "Type: python -m helpers install-server"
+        if not python.exists():
+            raise SetupError(
+                f"The environment of the embedded server is not there: {python.parent.parent}.",
+                "It holds tritonserver, PyTorch and ONNX Runtime, apart from the notebooks' own packages.",
+                install,
+            )
+        probe = subprocess.run([python, "-I", "-c", _PROBE], capture_output=True, text=True, check=False)
+        if probe.returncode:
+            raise SetupError(f"The Python of {python.parent.parent} does not start: {probe.stderr.strip()[-200:]}", "", install)
+        facts = json.loads(probe.stdout)
+        if not facts["triton"]:
+            raise SetupError(f"{python.parent.parent} holds no tritonserver.", "Expected the wheel nvidia-pytriton 0.7.0.", install)
+        if not facts["numpy"].startswith("1."):
+            raise SetupError(
+                f"The server's environment has numpy {facts['numpy'] or '(none)'}.",
+                "tritonserver needs numpy 1.26: with numpy 2 its Python models answer with empty tensors and no error.",
+                install,
+            )
+        if not facts["libpython"]:
+            raise SetupError(
+                f"The Python {facts['version']} of {python.parent.parent} has no shared library libpython{facts['version']}.so.",
+                "tritonserver runs Python models with it.",
+                f"Type: sudo apt-get install libpython{facts['version']}   (or use a Python from conda, which brings it)",
+            )
+        return facts
+
+    @staticmethod
+    def _backends(triton: Path, version: str) -> dict[str, Path]:
+        """Triton's own python backend and the course's Python-based backends, by their places in the folder of backends."""
+        library = triton / "backends" / "python"
+        parts = [library / "libtriton_python.so", library / "triton_python_backend_utils.py"]
+        parts.append(triton / "python_backend_stubs" / version / "triton_python_backend_stub")
+        folders = [path for path in (Path(__file__).parent / "backends").resolve().iterdir() if (path / "model.py").exists()]
+        return {f"python/{part.name}": part for part in parts} | {folder.name: folder for folder in folders}
+
+    @staticmethod
+    def _environment(wheel: Path, libpython: Path) -> dict[str, str]:
+        # The notebooks' own Python settings must not reach the server's Python, which has other packages.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV", "CONDA_"))}
+        environment["PATH"] = f"{settings.server_env() / 'bin'}{os.pathsep}{environment.get('PATH', os.defpath)}"
+        environment["LD_LIBRARY_PATH"] = f"{wheel / 'nvidia_pytriton.libs'}{os.pathsep}{libpython}"
+        # Python models' prints appear in the log at once.
+        environment["PYTHONUNBUFFERED"] = "1"
+        return environment
+
+
+# Runs in the server's environment: prints what the launcher must know about it.
+_PROBE = """
+import importlib.metadata, json, pathlib, sys, sysconfig
+version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+def installed(name):
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+variables = sysconfig.get_config_vars()
+folders = [variables.get("LIBDIR") or "", f"{variables.get('LIBDIR')}/{variables.get('MULTIARCH')}", f"{sys.base_prefix}/lib"]
+folders += ["/usr/lib/x86_64-linux-gnu", "/usr/lib64"] if sys.base_prefix == "/usr" else []
+libraries = [path for folder in folders for path in sorted(pathlib.Path(folder).glob(f"libpython{version}.so*"))]
+purelib = sysconfig.get_paths()["purelib"]
+print(json.dumps({
+    "version": version,
+    "purelib": purelib,
+    "libpython": str(libraries[0]) if libraries else "",
+    "numpy": installed("numpy"),
+    "triton": pathlib.Path(purelib, "pytriton", "tritonserver", "bin", "tritonserver").exists(),
+}))
+"""

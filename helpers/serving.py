@@ -1,0 +1,109 @@
+"""What is to be served, and the command line that serves it: what all runtimes share."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from helpers import settings
+
+# The supervisor chooses the ports, since it holds their locks: until then the command has these in their places.
+HTTP_PORT, GRPC_PORT, METRICS_PORT = "{http}", "{grpc}", "{metrics}"
+# Name of the folder of backends in a server's private folder.
+BACKENDS = "backends"
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What is to be served, whatever the runtime.
+
+    Attributes:
+        repository: the model repository.
+        server_id: name of the server, by which its owner recognises it.
+        admin_key: key that administration calls must carry.
+        load: names of the models to load, or ``("*",)`` for all.
+        cache_size_bytes: size of the response cache; 0 turns it off.
+        extra_arguments: further arguments for tritonserver.
+        ports: HTTP, gRPC and metrics port, as text.
+    """
+
+    repository: Path
+    server_id: str
+    admin_key: str
+    load: Sequence[str] = ("*",)
+    cache_size_bytes: int = 0
+    extra_arguments: Sequence[str] = ()
+    ports: tuple[str, str, str] = (HTTP_PORT, GRPC_PORT, METRICS_PORT)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line ready to start.
+
+    Attributes:
+        public: program and arguments that everybody may read.
+        private: further arguments with the key in them.
+        environment: the whole environment of the program.
+        backends: what the folder of backends must hold, by path in it; empty where the backends come with the program.
+    """
+
+    public: list[str]
+    private: list[str]
+    environment: dict[str, str] = field(repr=False, default_factory=dict)
+    backends: dict[str, Path] = field(repr=False, default_factory=dict)
+
+    def make_backends(self, run_dir: Path) -> None:
+        """Make the folder of backends in ``run_dir``."""
+        for place, source in self.backends.items():
+            path = run_dir / BACKENDS / place
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if source.suffix == ".so":
+                # Triton refuses a library that leads out of its folder, so this one is a copy (1 MB).
+                shutil.copy2(source, path)
+            else:
+                path.symlink_to(source)
+
+    def shown(self) -> str:
+        """The command as people type it, one option a line, the key replaced by ``$COURSE_ADMIN_KEY``."""
+        private = [f"{argument.rsplit('=', 1)[0]}=$COURSE_ADMIN_KEY" for argument in self.private]
+        lines: list[str] = []
+        for argument in self.public:
+            # A word stays on one line with the option whose value it is, and with words before it ("docker run").
+            if lines and not argument.startswith("-") and not re.match(r"-\S*[ =]", lines[-1]):
+                lines[-1] += f" {shlex.quote(argument)}"
+            else:
+                lines.append(shlex.quote(argument))
+        return " \\\n    ".join([*lines, *(f'"{argument}"' for argument in private)])
+
+
+def triton_arguments(serving: Serving, repository: str) -> list[str]:
+    """The options of tritonserver that all runtimes share."""
+    http, grpc, metrics = serving.ports
+    arguments = [
+        f"--model-repository={repository}",
+        f"--http-port={http}",
+        f"--grpc-port={grpc}",
+        f"--metrics-port={metrics}",
+        # Triton's default is every interface of the machine.
+        f"--http-address={settings.HOST}",
+        f"--grpc-address={settings.HOST}",
+        f"--metrics-address={settings.HOST}",
+        f"--id={serving.server_id}",
+        # One bad model must not stop the others, and models must be loadable while the server runs.
+        "--exit-on-error=false",
+        "--model-control-mode=explicit",
+        *(f"--load-model={name}" for name in serving.load),
+    ]
+    if serving.cache_size_bytes:
+        arguments.append(f"--cache-config=local,size={serving.cache_size_bytes}")
+    return arguments + list(serving.extra_arguments)
+
+
+def private_arguments(serving: Serving) -> list[str]:
+    """The options that carry the administration key, for HTTP and for gRPC."""
+    rule = f"{settings.ADMIN_APIS}:{settings.ADMIN_HEADER}={serving.admin_key}"
+    return [f"--http-restricted-api={rule}", f"--grpc-restricted-protocol={rule}"]
