@@ -49,7 +49,10 @@ ADMIN_APIS = "model-repository,shared-memory,trace,logging"
 LOG_TAIL_LINES = 15
 # The release of tritonserver in the pinned wheel. containers/VERSION names the image of the same release.
 EMBEDDED_TRITON = "2.51.0"
-# Free disk space that the two environments need, in GB: with the CPU build of PyTorch, and with the CUDA build.
+# Free disk space, in GB, that making the environments needs, with what pip unpacks on the way: the notebooks' alone, both without PyTorch,
+# both with the CPU build of PyTorch, and both with the CUDA build.
+DISK_CLIENT_GB = 1.2
+DISK_NO_TORCH_GB = 2.0
 DISK_CPU_GB = 3.0
 DISK_CUDA_GB = 8.0
 

@@ -1,0 +1,65 @@
+# The course in one word each; `make` alone lists them. Plain GNU make, POSIX sh and Python 3.11 or 3.12.
+PYTHON ?= python3
+# TORCH=no: the embedded server without PyTorch, for machines with little disk. SERVER=no: no embedded server (containers, or a server elsewhere).
+TORCH ?=
+SERVER ?=
+# Arguments for the tests: make test ARGS="-k doctor"
+ARGS ?=
+UV = uv==0.13.9
+
+# The first Python that there is looks for one that fits, and says what to type when none does.
+FIND = for p in $(PYTHON) python3.12 python3.11 python3 python; do command -v "$$p" >/dev/null 2>&1 && break; p=; done; \
+  [ -n "$$p" ] || { echo "There is no Python here; the course needs 3.11 or 3.12. Type: sudo apt-get install python3 python3-venv" >&2; exit 1; }
+SETUP = @$(FIND); exec "$$p" helpers/preflight.py --server=$(SERVER) --torch=$(TORCH)
+AS_IS = @$(FIND); exec "$$p" helpers/preflight.py --as-is --server=no
+
+.DEFAULT_GOAL := help
+.PHONY: help setup lab test demo doctor reset notebooks bench lint lock
+
+help:
+	@echo "make lab           set up what is missing, open the course in JupyterLab"
+	@echo "make demo          the course without a browser, in two minutes; see work/demo/"
+	@echo "make doctor        is this machine ready, and if not, what to type"
+	@echo "make reset NB=03   a pristine notebook 03; yours stays beside it"
+	@echo "make test          all tests (ARGS='-m \"not slow\"' for the quick ones)"
+	@echo "make bench         the embedded backends against the same models without a server"
+	@echo "make notebooks     generate notebooks/*.ipynb from notebooks/source/"
+	@echo "make lint          ruff, codespell and clean notebooks"
+	@echo "make lock          new locks from pyproject.toml and containers/server-requirements.txt"
+	@echo "options: TORCH=no (server without PyTorch, little disk), SERVER=no (no embedded server), PYTHON=/path/to/python3.12"
+
+setup:
+	$(SETUP)
+
+lab:
+	$(SETUP) -- -m helpers lab
+
+test:
+	$(SETUP) --dev -- -m pytest $(ARGS)
+
+demo:
+	$(SETUP) -- -m helpers demo
+
+doctor:
+	$(AS_IS) -- -m helpers doctor
+
+reset:
+	$(AS_IS) -- -m helpers reset $(NB)
+
+notebooks:
+	$(SETUP) --dev -- -m helpers.notebooks
+
+bench:
+	$(SETUP) --dev -- -m benchmarks
+
+lint:
+	$(SETUP) --dev -- -m helpers.lint
+
+# Each lock holds for Python 3.11 and 3.12. The CUDA bindings and the placeholder of perf_analyzer have no wheels outside Linux.
+LOCK = "$$d/bin/uv" pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --no-header --no-annotate --no-emit-index-url
+lock:
+	@$(FIND); d=$$(mktemp -d); trap 'rm -rf "$$d"' EXIT; "$$p" -m venv "$$d" && "$$d/bin/pip" install -q $(UV) && \
+	{ echo "# Made by 'make lock' from pyproject.toml (with its dev extra), for Python 3.11 and 3.12."; $(LOCK) pyproject.toml --extra dev; } \
+	| sed -E "/^(cuda-|perf-analyzer)/s/$$/ ; sys_platform == 'linux'/" > "$$d/client" && \
+	{ echo "# Made by 'make lock' from containers/server-requirements.txt, for Python 3.11 and 3.12 on Linux."; $(LOCK) containers/server-requirements.txt; } > "$$d/server" && \
+	cp "$$d/client" requirements.lock && cp "$$d/server" containers/server-requirements.lock && wc -l requirements.lock containers/server-requirements.lock
