@@ -1,0 +1,200 @@
+"""``config.pbtxt`` as text: parse it, print it, point at a fault, change one part and leave the rest as it was written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from google.protobuf import json_format, text_format
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+from tritonclient.grpc import model_config_pb2
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from helpers.errors import ConfigError
+from helpers.wording import suggestion
+
+_INT64 = (
+    FieldDescriptor.TYPE_INT64,
+    FieldDescriptor.TYPE_UINT64,
+    FieldDescriptor.TYPE_SINT64,
+    FieldDescriptor.TYPE_FIXED64,
+    FieldDescriptor.TYPE_SFIXED64,
+)
+
+
+def parse(text: str, source: str = "config.pbtxt") -> ModelConfig:
+    """Read a config from protobuf text.
+
+    Args:
+        text: the content of a ``config.pbtxt``.
+        source: what to call it in a message, such as its path.
+
+    Raises:
+        ConfigError: the text has a fault; the message holds its line, its column and the line itself.
+    """
+    try:
+        return text_format.Parse(text, ModelConfig())
+    except text_format.ParseError as error:
+        line, column = error.GetLine() or 0, error.GetColumn() or 0
+        reason = re.sub(r"^\d+:\d+ : ", "", str(error))
+        raise fault(source, text, line, column, reason) from error
+
+
+def fault(source: str, text: str, line: int, column: int, reason: str) -> ConfigError:
+    """The error for a fault at a line and a column, both counted from 1, with that line quoted and the column marked."""
+    lines = text.splitlines() or [""]
+    if not 0 < line <= len(lines):
+        # protobuf gives no place for a text that ends too early.
+        line, column = len(lines), len(lines[-1]) + 1
+    shown = lines[line - 1].expandtabs(1)
+    excerpt = f"\n  {line} | {shown}\n  {' ' * len(str(line))} | {' ' * max(column - 1, 0)}^\n"
+    said = _plain(reason, lines[line - 1])
+    return ConfigError(
+        f"{source}, line {line}, column {column}: {said}{'' if said.endswith('?') else '.'}{excerpt}{_unclosed(text)}".rstrip(" "),
+        "Expected protobuf text, as in the models that came with the course.",
+        "Look at this line and at the end of the one before it: a bracket, a comma or a quotation mark is often missing there.",
+    )
+
+
+def _plain(reason: str, line: str) -> str:
+    # protobuf puts the whole line in front of its message or behind it; the excerpt shows it better.
+    reason = reason.strip().rstrip(".").removeprefix(f"'{line}': ").removeprefix("'': ")
+    unknown = re.search(r'Message type "(?:\w+\.)*(\w+)" has no field named "(\w+)"', reason)
+    if unknown:
+        known = {field.name for message in model_config_pb2.DESCRIPTOR.message_types_by_name.values() for field in message.fields}
+        hint = suggestion(unknown[2], sorted(known))
+        return f"{unknown[1]} has no field {unknown[2]!r}" + (f". {hint}" if hint else "")
+    value = re.search(r'Enum type "(?:\w+\.)*(\w+)" has no value named (\w+)', reason)
+    if value:
+        names = model_config_pb2.DESCRIPTOR.enum_types_by_name.get(value[1])
+        hint = suggestion(value[2], names.values_by_name) if names else ""
+        return f"{value[2]} is no value of {value[1]}" + (f". {hint}" if hint else "")
+    return reason[:1].lower() + reason[1:]
+
+
+def _unclosed(text: str) -> str:
+    """Which bracket was opened and never closed, in words, or an empty string."""
+    stack = []
+    for token in _TOKEN.finditer(text):
+        if token.lastgroup == "open":
+            stack.append(token)
+        elif token.lastgroup == "close" and stack:
+            if "[{<".index(stack[-1].group()) != "]}>".index(token.group()):
+                break
+            stack.pop()
+    if not stack:
+        return ""
+    return f"The {stack[-1].group()} of line {text.count(chr(10), 0, stack[-1].start()) + 1} is not closed."
+
+
+def as_dict(message: Message) -> dict[str, Any]:
+    """A protobuf message as a dictionary of the fields that are set, integers as numbers, enumerations by name."""
+    return _numbers(json_format.MessageToDict(message, preserving_proto_field_name=True), message.DESCRIPTOR)
+
+
+def _numbers(value: Any, descriptor: Any) -> Any:
+    # JSON for protobuf writes 64-bit integers as strings, because JavaScript's numbers are too short for them.
+    out = {}
+    for key, item in value.items():
+        field = descriptor.fields_by_name[key]
+        message = field.message_type
+        if message is not None and message.GetOptions().map_entry:
+            inner = message.fields_by_name["value"]
+            out[key] = {name: _convert(entry, inner) for name, entry in item.items()}
+        elif isinstance(item, list):
+            out[key] = [_convert(entry, field) for entry in item]
+        else:
+            out[key] = _convert(item, field)
+    return out
+
+
+def _convert(item: Any, field: Any) -> Any:
+    if field.message_type is not None:
+        return _numbers(item, field.message_type) if isinstance(item, dict) else item
+    return int(item) if field.type in _INT64 else item
+
+
+def render(config: ModelConfig, fields: Iterable[str] | None = None) -> str:
+    """A config, or some of its top-level fields, as protobuf text."""
+    if fields is None:
+        return text_format.MessageToString(config)
+    part = ModelConfig()
+    for name in fields:
+        _copy_field(config, part, name)
+    return text_format.MessageToString(part)
+
+
+def _copy_field(source: ModelConfig, target: ModelConfig, name: str) -> None:
+    whole = ModelConfig()
+    whole.CopyFrom(source)
+    for field, _ in source.ListFields():
+        if field.name != name:
+            whole.ClearField(field.name)
+    target.MergeFrom(whole)
+
+
+def changed_fields(old: ModelConfig, new: ModelConfig) -> list[str]:
+    """Names of the top-level fields that differ, in the order of the protobuf definition."""
+    return [field.name for field in ModelConfig.DESCRIPTOR.fields if render(old, [field.name]) != render(new, [field.name])]
+
+
+def rewrite(text: str, new: ModelConfig) -> str:
+    """Change a config's text so that it means ``new``, and leave everything else as it was written.
+
+    Comments and layout survive outside the changed top-level fields. A comment inside a changed field, for instance within
+    ``instance_group [ … ]``, goes with the old text of that field.
+
+    Raises:
+        ConfigError: the old text has a fault.
+    """
+    names = changed_fields(parse(text), new)
+    spans = top_level_fields(text)
+    added = []
+    for name in names:
+        replacement = render(new, [name]).rstrip("\n")
+        own = [span for span in spans if span[0] == name]
+        if not own:
+            added.append(replacement)
+        for index, (_, start, end) in reversed(list(enumerate(own))):
+            text = text[:start] + (replacement if index == 0 else "") + text[end:]
+        spans = top_level_fields(text)
+    if added:
+        text = text.rstrip("\n") + "\n" + "\n".join(part for part in added if part) + "\n"
+    if parse(text) != new:
+        raise AssertionError("the rewritten text means something else; this is a fault of the helpers")
+    return text
+
+
+_TOKEN = re.compile(
+    r"""(?P<skip>\s+|\#[^\n]*)"""
+    r"""|(?P<string>"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')"""
+    r"""|(?P<open>[\[{<])|(?P<close>[\]}>])|(?P<word>[^\s#"'\[\]{}<>:,;]+)|(?P<mark>.)"""
+)
+
+
+def top_level_fields(text: str) -> list[tuple[str, int, int]]:
+    """Where the top-level fields of a valid config's text are: name, start and end, in the order of the text."""
+    fields: list[tuple[str, int, int]] = []
+    depth = 0
+    name, start, end, complete = "", 0, 0, False
+    for token in _TOKEN.finditer(text):
+        kind = token.lastgroup
+        if kind == "skip":
+            continue
+        if depth == 0 and kind == "word" and (complete or not name):
+            if name:
+                fields.append((name, start, end))
+            name, start, complete = token.group(), token.start(), False
+        elif kind == "open":
+            depth += 1
+        elif kind == "close":
+            depth -= 1
+            complete = complete or depth == 0
+        elif depth == 0 and kind in ("word", "string"):
+            complete = True
+        end = token.end()
+    if name:
+        fields.append((name, start, end))
+    return fields

@@ -1,0 +1,122 @@
+"""From a request that came to no answer to an error that says what happened and what to do."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from helpers.address import Address, parse_address
+from helpers.errors import CourseError, ModelError, RequestError
+from helpers.rest import ask
+from helpers.transport import Refused, TimedOut, TransportError
+from helpers.wording import quoted, suggestion
+
+# Seconds for a look around after a failure: it makes the message better and must not make it late.
+_LOOK_TIMEOUT_S = 1.0
+
+
+def explain(error: TransportError, model: str, address: Address, protocol: str, server: Any = None) -> CourseError:
+    """The error to raise for a request to a model that came to no answer.
+
+    Args:
+        error: how it failed.
+        model: the model that was asked.
+        address: where.
+        protocol: ``grpc`` or ``http``.
+        server: the Server object, where there is one.
+    """
+    if isinstance(error, TimedOut):
+        return RequestError(
+            f"The server at {address} gave {error} to the request to {model!r}.",
+            "The first request of a new shape takes longest; a queue that is too long looks the same.",
+            "Try again, or give the client more time: Client(…, timeout_s=300)",
+        )
+    if not isinstance(error, Refused):
+        return _unreachable(error, address, protocol, server)
+    if error.reason == "unknown":
+        return _unknown_model(error, model, address, protocol, server)
+    if error.reason == "inputs":
+        return RequestError(
+            f"The server refused the request to {model!r}: {_sentence(error)}", "", "Compare the inputs with client.metadata(model)."
+        )
+    if error.reason == "protocol":
+        return RequestError(
+            f"The server at {address} does not answer in {protocol.upper()}.",
+            "By the course's convention HTTP has the base port (9000), gRPC the next (9001) and metrics the one after (9002).",
+            f"Type the port for {protocol.upper()}, or Client(…, protocol={'http' if protocol == 'grpc' else 'grpc'!r})",
+        )
+    if error.reason == "restricted":
+        return RequestError(
+            f"The server does not let us do this: {_sentence(error)}", "Expected the Server object that launched the server."
+        )
+    return RequestError(
+        f"The model {model!r} failed on this request: {_sentence(error)}",
+        "Other requests are not touched by it.",
+        "Look at the inputs, and at the end of server.log().",
+    )
+
+
+def _sentence(error: TransportError) -> str:
+    text = " ".join(str(error).split())
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def _unreachable(error: TransportError, address: Address, protocol: str, server: Any) -> CourseError:
+    if protocol == "grpc" and _speaks_http(address):
+        return explain(Refused(str(error), "protocol"), "", address, protocol)
+    happened = f"The server at {address} cannot be reached, or closed the connection before it answered ({_sentence(error).rstrip('.')})."
+    if getattr(server, "owned", False) and server.state() != "running":
+        return RequestError(
+            happened, "It is no longer running; requests that were under way are lost.", "Look at server.log(), then type: server.restart()"
+        )
+    return RequestError(
+        happened,
+        "Expected a running server at this address; requests that were under way when it went away are lost.",
+        'Check the address and the port. To start a server, type: server = launch_server("models")',
+    )
+
+
+def _speaks_http(address: Address) -> bool:
+    try:
+        ask(address, "/v2/health/live", timeout_s=_LOOK_TIMEOUT_S)
+    except CourseError as error:
+        return isinstance(error, RequestError)
+    return True
+
+
+def _unknown_model(error: Refused, model: str, address: Address, protocol: str, server: Any) -> CourseError:
+    states = _states(server)
+    ready = sorted({name for name, state, _ in states if state == "READY"}) if states else _on_metrics_page(address, protocol, server)
+    if ready is not None and model in ready:
+        return ModelError(
+            f"The model {model!r} is loaded, but not in the version that was asked for: {_sentence(error)}", "Leave the version out."
+        )
+    reason = next((reason for name, state, reason in states if name == model and state != "READY"), "")
+    happened = f"The model {model!r} is not loaded{f': {reason}' if reason else ''}.".replace("..", ".")
+    expected = f"The models that are loaded: {quoted(ready)}." if ready is not None else ""
+    return ModelError(
+        happened, expected, suggestion(model, ready or ()) or f'To load one that is in the repository, type: server.load("{model}")'
+    )
+
+
+def _states(server: Any) -> list[tuple[str, str, str]]:
+    if not hasattr(server, "models"):
+        return []
+    with suppress(CourseError):
+        return [(model.name, model.state, model.reason) for model in server.models()]
+    return []
+
+
+def _on_metrics_page(address: Address, protocol: str, server: Any) -> list[str] | None:
+    """Names of the loaded models: the metrics page is open to all, the repository's index is not. None when there is no page."""
+    url = getattr(server, "metrics_url", None)
+    place = parse_address(url) if url else replace(address, port=address.port + (1 if protocol == "grpc" else 2))
+    try:
+        page = ask(place, "/metrics", timeout_s=_LOOK_TIMEOUT_S)
+    except CourseError:
+        return None
+    families = text_string_to_metric_families(page if isinstance(page, str) else "")
+    return sorted({sample.labels["model"] for family in families for sample in family.samples if "model" in sample.labels})

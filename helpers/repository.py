@@ -1,0 +1,197 @@
+"""The model repository: look at it, copy models to work on, read, change, check and compare their configs.
+
+Typical use::
+
+    from helpers import repository
+    print(repository.tree("models"))
+    repository.checkout("particlenet_PT")                                  # a copy in work/models, yours to edit
+    repository.change_config("particlenet_PT", max_batch_size=64)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import json_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from helpers import config_text, settings
+from helpers.config_checks import CONFIG, Problem, check_config, problems, visible
+from helpers.config_compare import Comparison
+from helpers.config_compare import compare as compare_configs
+from helpers.errors import ConfigError, ModelError
+from helpers.files import replace, shown, writing
+from helpers.repository_tree import tree
+from helpers.wording import quoted, suggestion
+from helpers.working_copy import checkout
+
+__all__ = ["Problem", "change_config", "checkout", "compare", "locate", "problems", "read_config", "tree", "validate", "write_config"]
+
+
+def locate(model: str | Path) -> Path:
+    """Find a model's folder.
+
+    Args:
+        model: the folder or its ``config.pbtxt``, absolute, or relative to the current folder or to the course's; or a model's
+            bare name, looked up in the working copies first and then in the course's own models.
+
+    Raises:
+        ModelError: there is no such folder.
+    """
+    given = Path(model)
+    candidates = [given, settings.root() / given]
+    if len(given.parts) == 1:
+        candidates = [settings.work_dir() / "models" / given, settings.models_dir() / given, given]
+    for candidate in candidates:
+        if candidate.is_file() and candidate.name == CONFIG:
+            return candidate.parent
+        if candidate.is_dir():
+            return candidate
+    names = sorted({folder.name for place in (settings.models_dir(), settings.work_dir() / "models") for folder in visible(place)})
+    raise ModelError(
+        f"There is no model folder {str(model)!r}.",
+        f"The models here: {quoted(names)}.",
+        suggestion(given.name, names) or "Type: repository.tree()",
+    )
+
+
+def read_config(model: str | Path) -> ModelConfig:
+    """Read a model's ``config.pbtxt``.
+
+    Args:
+        model: as for :func:`locate`.
+
+    Raises:
+        ModelError: there is no such folder.
+        ConfigError: it has no config, or the config has a fault in its syntax; the message names the line.
+    """
+    path = locate(model) / CONFIG
+    return config_text.parse(_read(path), shown(path))
+
+
+def write_config(model: str | Path, config: ModelConfig) -> None:
+    """Write a model's ``config.pbtxt``; what does not change in it keeps its layout and its comments.
+
+    Args:
+        model: as for :func:`locate`; the course's own models are not written to.
+        config: what it should say.
+
+    Raises:
+        ConfigError: the folder is one of the course's own models, or the old config has a fault.
+        SetupError: the file cannot be written.
+    """
+    folder = _own(model)
+    path = folder / CONFIG
+    text = config_text.rewrite(_read(path), config) if path.is_file() else config_text.render(config)
+    with writing(path):
+        replace(path, text)
+
+
+def change_config(
+    model: str | Path, edit: Callable[[ModelConfig], Any] | str | None = None, *, check: bool = True, **fields: Any
+) -> Comparison:
+    """Change a model's config, check it, write it, and show what is different.
+
+    Comments and layout survive outside the top-level fields that change; a comment inside a changed field is lost.
+
+    Args:
+        model: as for :func:`locate`; the course's own models are not written to.
+        edit: a function that changes the config in place, or protobuf text such as ``dynamic_batching { }``, whose fields
+            take the place of those of the same name.
+        check: refuse a config that the server would refuse.
+        fields: top-level fields with their new values, as numbers, text, lists and dictionaries; None takes a field out.
+
+    Returns:
+        Old and new side by side.
+
+    Raises:
+        ConfigError: the change has a fault, or would make a config that the server refuses; nothing was written.
+    """
+    folder = _own(model)
+    old = read_config(folder)
+    new = ModelConfig()
+    new.CopyFrom(old)
+    if callable(edit):
+        edit(new)
+    elif edit is not None:
+        stanza = config_text.parse(edit, "the text to put in")
+        for name in {field.name for field, _ in stanza.ListFields()}:
+            new.ClearField(name)
+        new.MergeFrom(stanza)
+    for name, value in fields.items():
+        _set(new, name, value)
+    if check:
+        _raise_first([problem for problem in check_config(folder, new) if problem.fatal], folder / CONFIG)
+    write_config(folder, new)
+    return compare_configs(old, new)
+
+
+def compare(old: Any, new: Any, reported: Any = None) -> Comparison:
+    """Put configs side by side: old, new, and what the server reports.
+
+    Args:
+        old: a config, a dictionary such as ``server.config(model)`` gives, or a model as for :func:`locate`.
+        new: the same.
+        reported: the same, or None; fields that only the server knows are marked as filled in by it.
+    """
+    return compare_configs(*(read_config(item) if isinstance(item, (str, Path)) else item for item in (old, new, reported)))
+
+
+def validate(model: str | Path) -> None:
+    """Check a model's folder and config before the server sees it; see :func:`problems` for the list with its warnings.
+
+    Raises:
+        ModelError: there is no such folder.
+        ConfigError: the server would refuse it; the message names the file and the line.
+    """
+    folder = locate(model)
+    _raise_first([problem for problem in problems(folder) if problem.fatal], folder / CONFIG)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"There is no {shown(path)}.", "Expected a file config.pbtxt in the model's folder.", "Look with: repository.tree()"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{shown(path)} cannot be read: {error}.", "Expected a text file.") from error
+
+
+def _own(model: str | Path) -> Path:
+    folder = locate(model).resolve()
+    if settings.models_dir() in folder.parents:
+        raise ConfigError(
+            f"The model in {shown(folder)} belongs to the course and is not edited.",
+            "Expected a working copy in work/models.",
+            f'Type: checkout("{folder.name}"), and serve work/models',
+        )
+    return folder
+
+
+def _set(config: ModelConfig, name: str, value: Any) -> None:
+    known = [field.name for field in ModelConfig.DESCRIPTOR.fields]
+    if name not in known:
+        raise ConfigError(f"A config has no field {name!r}.", "Expected a field of config.pbtxt.", suggestion(name, known))
+    part = ModelConfig()
+    if value is not None:
+        try:
+            json_format.ParseDict({name: value}, part)
+        except json_format.ParseError as error:
+            raise ConfigError(
+                f"The value {value!r} does not fit the field {name!r}: {error}.", "Expected what config.pbtxt takes there."
+            ) from error
+    config.ClearField(name)
+    if value is not None:
+        config.MergeFrom(part)
+
+
+def _raise_first(found: list[Problem], path: Path) -> None:
+    if found:
+        first = found[0]
+        place = f"{shown(path)}, line {first.line}" if first.line else shown(path.parent)
+        more = f" ({len(found) - 1} more: {'; '.join(problem.text for problem in found[1:])})" if len(found) > 1 else ""
+        raise first.error or ConfigError(f"{place}: {first.text}.{more}", first.expected, first.todo)

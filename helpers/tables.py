@@ -1,0 +1,66 @@
+"""Plain tables: a list of dictionaries as aligned text and as HTML. ``pandas.DataFrame(rows)`` takes the same rows."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+Row = Mapping[str, Any]
+
+
+def columns_of(rows: Sequence[Row]) -> list[str]:
+    """Names of the columns, in the order of their first appearance."""
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def as_text(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
+    """A table for a terminal, numbers to the right."""
+    names = list(columns or columns_of(rows))
+    cells = [[cell(row.get(name, "")) for name in names] for row in rows]
+    widths = [max([len(name), *(len(line[index]) for line in cells)]) for index, name in enumerate(names)]
+    right = [any(_is_number(row.get(name)) for row in rows) for name in names]
+
+    def line(texts: Sequence[str]) -> str:
+        return "  ".join(
+            text.rjust(width) if number else text.ljust(width) for text, width, number in zip(texts, widths, right, strict=True)
+        ).rstrip()
+
+    return "\n".join([line(names), "  ".join("-" * width for width in widths), *(line(texts) for texts in cells)])
+
+
+def as_html(
+    rows: Sequence[Row], columns: Sequence[str] | None = None, *, caption: str = "", bold: Callable[[Row], bool] = lambda row: False
+) -> str:
+    """A table for a notebook.
+
+    Args:
+        rows: the rows.
+        columns: which columns, in which order; all of them by default.
+        caption: a sentence above the table.
+        bold: tells which rows stand out.
+    """
+    names = list(columns or columns_of(rows))
+    right = {name: "right" if any(_is_number(row.get(name)) for row in rows) else "left" for name in names}
+    head = "".join(f"<th scope='col' style='text-align:{right[name]}'>{html.escape(name)}</th>" for name in names)
+    body = []
+    for row in rows:
+        texts = "".join(
+            f"<td style='text-align:{right[name]};white-space:pre-wrap'>{html.escape(cell(row.get(name, '')))}</td>" for name in names
+        )
+        body.append(f"<tr style='font-weight:{'bold' if bold(row) else 'normal'}'>{texts}</tr>")
+    above = f"<caption style='text-align:left'>{html.escape(caption)}</caption>" if caption else ""
+    return f"<table>{above}<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+
+
+def cell(value: Any) -> str:
+    """A value as text: whole numbers without a point, others with four digits, nothing for None."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.0f}" if value.is_integer() and abs(value) < 1e15 else f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
+    return str(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,0 +1,125 @@
+"""The way to a server over HTTP.
+
+Requests are encoded and answers decoded by ``tritonclient``. The connection is the standard library's: tritonclient's own belongs
+to the thread that made it, and notebooks and asynchronous sending use several.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+import tritonclient.http as triton_http
+from google.protobuf import json_format
+from tritonclient.grpc import model_config_pb2
+
+from helpers import settings
+from helpers.address import Address
+from helpers.config_text import as_dict
+from helpers.rest import refusal
+from helpers.transport import Refused, Request, TimedOut, Unreachable, without_id
+
+
+class HttpTransport:
+    """HTTP: connections are kept and used again, by whichever thread comes next."""
+
+    protocol = "http"
+
+    def __init__(self, address: Address, timeout_s: float) -> None:
+        self._address = address
+        self._timeout_s = timeout_s
+        self._idle: list[http.client.HTTPConnection] = []
+        self._lock = threading.Lock()
+
+    def metadata(self, model: str, version: str = "") -> dict[str, Any]:
+        """The model's metadata."""
+        return self._json("GET", self._path(model, version))
+
+    def config(self, model: str, version: str = "") -> dict[str, Any]:
+        """The model's config as the server has completed it."""
+        answer = self._json("GET", f"{self._path(model, version)}/config")
+        # Through the protobuf message, so that both protocols give the same dictionary, without the fields that nobody set.
+        return as_dict(json_format.ParseDict(answer, model_config_pb2.ModelConfig(), ignore_unknown_fields=True))
+
+    def infer(self, request: Request) -> Any:
+        """Send one request and return tritonclient's result."""
+        inputs, outputs = request.encode(triton_http)
+        body, json_size = triton_http.InferenceServerClient.generate_request_body(inputs, outputs=outputs)
+        headers = {"Content-Type": "application/octet-stream"}
+        if json_size is not None:
+            headers["Inference-Header-Content-Length"] = str(json_size)
+        data, header_length = self._exchange("POST", f"{self._path(request.model, request.version)}/infer", body, headers, self._timeout_s)
+        return triton_http.InferenceServerClient.parse_response_body(data, header_length=header_length)
+
+    def register(self, name: str, key: str, byte_size: int, headers: Mapping[str, str]) -> None:
+        """Tell the server about a region of system shared memory."""
+        body = json.dumps({"key": key, "offset": 0, "byte_size": byte_size}).encode()
+        self._exchange("POST", f"/v2/systemsharedmemory/region/{name}/register", body, headers, settings.QUERY_TIMEOUT_S)
+
+    def unregister(self, name: str, headers: Mapping[str, str]) -> None:
+        """Let the server forget a region."""
+        self._exchange("POST", f"/v2/systemsharedmemory/region/{name}/unregister", b"", headers, settings.QUERY_TIMEOUT_S)
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        with self._lock:
+            connections, self._idle = self._idle, []
+        for connection in connections:
+            connection.close()
+
+    @staticmethod
+    def _path(model: str, version: str) -> str:
+        return f"/v2/models/{quote(model, safe='')}" + (f"/versions/{quote(version, safe='')}" if version else "")
+
+    def _json(self, method: str, path: str) -> Any:
+        data, _ = self._exchange(method, path, None, {}, settings.QUERY_TIMEOUT_S)
+        try:
+            return json.loads(data)
+        except ValueError as error:
+            raise Refused("what answers there is no Triton server", "protocol") from error
+
+    def _exchange(self, method: str, path: str, body: Any, headers: Mapping[str, str], timeout_s: float) -> tuple[bytes, int | None]:
+        with self._lock:
+            connection = self._idle.pop() if self._idle else None
+        if connection is None:
+            kind = http.client.HTTPSConnection if self._address.secure else http.client.HTTPConnection
+            connection = kind(self._address.host, self._address.port)
+        connection.timeout = timeout_s
+        if connection.sock is not None:
+            connection.sock.settimeout(timeout_s)
+        try:
+            connection.request(method, path, body=body, headers=dict(headers))
+            response = connection.getresponse()
+            data = response.read()
+        except http.client.RemoteDisconnected as error:
+            connection.close()
+            self.close()
+            raise Unreachable("the connection was closed") from error
+        except http.client.BadStatusLine as error:
+            connection.close()
+            raise Refused("what answers there does not speak HTTP", "protocol") from error
+        except TimeoutError as error:
+            connection.close()
+            raise TimedOut(f"no answer within {timeout_s:g} s") from error
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            # The other idle connections lead to the same dead server.
+            self.close()
+            raise Unreachable(str(error) or type(error).__name__) from error
+        except BaseException:
+            connection.close()
+            raise
+        with self._lock:
+            self._idle.append(connection)
+        if response.status != http.client.OK:
+            message = refusal(data.decode("utf-8", "replace")) or f"the server answered {response.status} {response.reason}"
+            raise Refused(without_id(message), _REASONS.get(response.status, "failed"))
+        length = response.headers.get("Inference-Header-Content-Length")
+        return data, int(length) if length else None
+
+
+_REASONS = {400: "inputs", 401: "restricted", 403: "restricted", 404: "unknown"}
