@@ -181,7 +181,11 @@ def _print_command(engine: runtimes.Embedded | runtimes.Container, path: Path, b
 
 def _found(held: lease.Lease, launch: dict[str, Any]) -> Server:
     state = held.state()
-    server = _OWNED.get(str(state["server_id"])) or _server(held)
+    server = _OWNED.get(str(state["server_id"]))
+    if server is None:
+        server = _server(held)  # the kernel was restarted
+    else:
+        held.close()
     server.note = "Already running: this is the same server as before."
     different = sorted(option for option, value in launch.items() if dict(state["launch"]).get(option) != value)
     if different:

@@ -10,6 +10,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,8 @@ class Lease:
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
         self._last: dict[str, Any] = {}
+        # A dashboard's thread asks too: question and answer must not mix with another thread's.
+        self._lock = threading.Lock()
         self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._connection.settimeout(_SUPERVISOR_START_S)
@@ -75,8 +78,9 @@ class Lease:
             raise
 
     def _command(self, word: str) -> dict[str, Any]:
-        self._connection.sendall(f"{word}\n".encode())
-        line = self._lines.readline()
+        with self._lock:
+            self._connection.sendall(f"{word}\n".encode())
+            line = self._lines.readline()
         if not line:
             raise ConnectionError("the supervisor has ended")
         self._last = json.loads(line)
@@ -86,7 +90,7 @@ class Lease:
         """What the supervisor says of the server; after its end, the last words it left in the state file."""
         try:
             return self._command("status")
-        except OSError:
+        except (OSError, ValueError):  # ValueError: the lease was given back
             with contextlib.suppress(OSError, ValueError):
                 self._last = json.loads((self.run_dir / "state.json").read_text())
             if self._last.get("status") == "running":  # the supervisor itself was killed, and the server with it
@@ -106,9 +110,14 @@ class Lease:
                 self._last = json.loads(line)
         except TimeoutError as error:
             raise ServerError("The server has not ended in time.", "", f"Type: kill {self._last.get('supervisor_pid', '')}") from error
-        except OSError:
+        except (OSError, ValueError):
             pass  # it has ended already
         self._last["status"] = "stopped"
+        self.close()
+
+    def close(self) -> None:
+        """Give the lease back; the server lives on if somebody else holds one, else for the grace period."""
+        self._lines.close()
         self._connection.close()
 
 
