@@ -5,7 +5,6 @@ TORCH ?=
 SERVER ?=
 # Arguments for the tests: make test ARGS="-k doctor"
 ARGS ?=
-UV = uv==0.13.9
 
 # The first Python that there is looks for one that fits, and says what to type when none does.
 FIND = for p in $(PYTHON) python3.12 python3.11 python3 python; do command -v "$$p" >/dev/null 2>&1 && break; p=; done; \
@@ -58,7 +57,7 @@ lint:
 # Each lock holds for Python 3.11 and 3.12. The CUDA bindings and the placeholder of perf_analyzer have no wheels outside Linux.
 LOCK = "$$d/bin/uv" pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --no-header --no-annotate --no-emit-index-url
 lock:
-	@$(FIND); d=$$(mktemp -d); trap 'rm -rf "$$d"' EXIT; "$$p" -m venv "$$d" && "$$d/bin/pip" install -q $(UV) && \
+	@$(FIND); d=$$(mktemp -d); trap 'rm -rf "$$d"' EXIT; "$$p" -m venv "$$d" && "$$d/bin/pip" install -q "uv>=0.13,<0.14" 2>/dev/null && \
 	{ echo "# Made by 'make lock' from pyproject.toml (with its dev extra), for Python 3.11 and 3.12."; $(LOCK) pyproject.toml --extra dev; } \
 	| sed -E "/^(cuda-|perf-analyzer)/s/$$/ ; sys_platform == 'linux'/" > "$$d/client" && \
 	{ echo "# Made by 'make lock' from containers/server-requirements.txt, for Python 3.11 and 3.12 on Linux."; $(LOCK) containers/server-requirements.txt; } > "$$d/server" && \

@@ -1,143 +1,24 @@
-"""The two environments of the course: what is there, and making what is missing from the locks.
+"""Makes the two environments of the course from their locks, where they are missing, old or half made.
 
 ``.venv`` (or the active conda environment, when it has the packages) is the notebooks' side; ``.server`` is the embedded
-server's. Each holds a stamp with the fingerprint of its lock, so that a second call starts at once, and a mark while it is
-being made, so that a half-made one is recognised and made anew. Standard library only.
+server's. Standard library only: ``make`` runs this in the Python that :mod:`helpers.preflight` has chosen.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-from helpers import installer, preflight, settings
+from helpers import installed, installer, preflight, settings
 from helpers.errors import CourseError, SetupError
-
-STAMP = "course-environment.json"
-BEING_MADE = "course-being-made"
-_KIND = {"client": "the notebooks' environment", "server": "the embedded server's environment"}
-
-
-def client_folder() -> Path:
-    """Where ``make`` puts the notebooks' environment (``COURSE_CLIENT_ENV``, else ``.venv`` in the course)."""
-    return Path(os.environ["COURSE_CLIENT_ENV"]).resolve() if "COURSE_CLIENT_ENV" in os.environ else settings.root() / ".venv"
-
-
-def client_requirements(dev: bool = False) -> list[str]:
-    """The packages of the notebooks' side with their ranges, from ``pyproject.toml``."""
-    project = tomllib.loads((settings.root() / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return project["dependencies"] + (project["optional-dependencies"]["dev"] if dev else [])
-
-
-def server_requirements(torch: bool = True) -> list[str]:
-    """The packages of the server's side with their ranges, without the server's wheel."""
-    return [line for line in _lines("containers/server-requirements.txt") if torch or not line.startswith("torch")]
-
-
-def locked(name: str) -> dict[str, str]:
-    """Package -> exact version in a lock (``requirements.lock`` or ``containers/server-requirements.lock``)."""
-    pins = (re.match(r"([^=\s\[]+)(?:\[\w+\])?==([^\s;]+)", line) for line in _lines(name))
-    return {re.sub(r"[-_.]+", "-", pin[1]).lower(): pin[2] for pin in pins if pin}
-
-
-def _lines(name: str) -> list[str]:
-    text = (settings.root() / name).read_text(encoding="utf-8")
-    return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
-
-
-def fingerprint(kind: str) -> str:
-    """What an environment must have been made from: changes when its lock or its list of packages does."""
-    if kind == "client":
-        parts = _lines("requirements.lock") + client_requirements(dev=True)
-    else:
-        parts = _lines("containers/server-requirements.lock") + _lines("containers/server-wheel.txt") + server_requirements()
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-
-
-def state(folder: Path, kind: str) -> str:
-    """``absent``, ``half-made``, ``moved``, ``old`` (another lock), ``ready``, or ``foreign`` (not made by the course)."""
-    if not folder.exists() or not any(folder.iterdir()):
-        return "absent"
-    if (folder / BEING_MADE).exists():
-        return "half-made"
-    stamp = read_stamp(folder)
-    if not stamp:
-        return "foreign"
-    if stamp.get("folder") != str(folder.resolve()) or not installer.python_of(folder).exists():
-        return "moved"
-    return "ready" if stamp.get("fingerprint") == fingerprint(kind) else "old"
-
-
-def read_stamp(folder: Path) -> dict:
-    """The stamp of a finished environment; empty when there is none or it is no stamp."""
-    try:
-        return json.loads((folder / STAMP).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-
-
-def numpy_fault(folder: Path) -> str:
-    """Why the numpy of a server environment must not be used; empty when it may."""
-    version = installer.installed_versions(folder).get("numpy", "")
-    if version.startswith("1."):
-        return ""
-    return (
-        f"The server's environment {folder} has {'numpy ' + version if version else 'no numpy'}; it needs numpy 1.26, "
-        "because with numpy 2 models load, are READY and answer with empty tensors, without an error."
-    )
-
-
-def conda_lacks(dev: bool = False) -> list[str] | None:
-    """What the active conda environment lacks for the notebooks; ``None`` when no conda environment is active."""
-    prefix = os.environ.get("CONDA_PREFIX", "")
-    python = Path(prefix) / "bin" / "python"
-    if not prefix or not python.exists():
-        return None
-    done = subprocess.run([python, "-I", "-c", _LACKS, *client_requirements(dev)], capture_output=True, text=True, check=False)
-    return done.stdout.split() if done.returncode == 0 else ["packaging"]
-
-
-# Runs in a conda environment: prints the requirements (its arguments) that it does not meet.
-_LACKS = """
-import importlib.metadata as metadata, importlib.util, sys
-from packaging.requirements import Requirement
-if not (3, 11) <= sys.version_info[:2] <= (3, 12):
-    print("python<3.13,>=3.11")
-for requirement in map(Requirement, sys.argv[1:]):
-    try:
-        good = requirement.specifier.contains(metadata.version(requirement.name), prereleases=True)
-    except metadata.PackageNotFoundError:
-        good = False
-    if not good:
-        print(requirement.name)
-"""
-
-
-def client_python(dev: bool = False) -> Path | None:
-    """The interpreter of the notebooks' side if it is ready, else ``None``."""
-    if conda_lacks(dev) == []:
-        return Path(os.environ["CONDA_PREFIX"]) / "bin" / "python"
-    folder = client_folder()
-    ready = state(folder, "client") == "ready" and (read_stamp(folder).get("dev") or not dev)
-    return installer.python_of(folder) if ready else None
-
-
-def server_ready(torch: bool | None = None) -> bool:
-    """Whether the embedded server's environment is as its lock says; ``torch=None`` takes it with or without PyTorch."""
-    folder = settings.server_env()
-    if "COURSE_SERVER_ENV" in os.environ and state(folder, "server") == "foreign":
-        return not numpy_fault(folder)
-    return state(folder, "server") == "ready" and (not torch or bool(read_stamp(folder).get("torch"))) and not numpy_fault(folder)
 
 
 @contextlib.contextmanager
@@ -181,11 +62,11 @@ def check_disk(need_gb: float, folder: Path, free_gb: float | None = None) -> No
 
 def _begin(folder: Path, kind: str) -> str:
     """Make or empty the environment's folder and mark it as being made; returns ``making`` or ``updating``."""
-    found = state(folder, kind)
+    found = installed.state(folder, kind)
     if found == "foreign":
         raise SetupError(
             f"There is a folder {folder} that the course did not make.",
-            f"{_KIND[kind].capitalize()} goes there.",
+            f"{installed.KINDS[kind].capitalize()} goes there.",
             f"Move it away and type the same again: mv {folder} {folder}-mine",
         )
     if found in ("half-made", "moved"):
@@ -193,14 +74,18 @@ def _begin(folder: Path, kind: str) -> str:
         print(f"{folder.name} {reason}: making it anew", flush=True)
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / BEING_MADE).write_text("If this file is still here when nothing is being installed, the environment is half made.\n")
+    (folder / installed.BEING_MADE).write_text("While this file is here, the environment is being made, or was left half made.\n")
     return "updating" if installer.python_of(folder).exists() else "making"
 
 
 def _finish(folder: Path, kind: str, **facts: object) -> None:
-    stamp = {"fingerprint": fingerprint(kind), "folder": str(folder.resolve()), "python": sys.version.split()[0], **facts}
-    (folder / STAMP).write_text(json.dumps(stamp, indent=1) + "\n", encoding="utf-8")
-    (folder / BEING_MADE).unlink()
+    stamp = {"fingerprint": installed.fingerprint(kind), "folder": str(folder.resolve()), "python": sys.version.split()[0], **facts}
+    (folder / installed.STAMP).write_text(json.dumps(stamp, indent=1) + "\n", encoding="utf-8")
+    (folder / installed.BEING_MADE).unlink()
+
+
+def _uv() -> str:
+    return f"uv=={installed.locked('requirements.lock')['uv']}"
 
 
 def setup_log() -> Path:
@@ -210,16 +95,19 @@ def setup_log() -> Path:
 
 def make_client(dev: bool, base: str = sys.executable) -> None:
     """Make or update ``.venv``."""
-    folder, root = client_folder(), settings.root()
-    dev = dev or bool(read_stamp(folder).get("dev"))
-    verb = _begin(folder, "client")
+    folder, root = installed.client_folder(), settings.root()
+    dev = dev or bool(installed.read_stamp(folder).get("dev"))
     check_disk(settings.DISK_CLIENT_GB, root)
-    total = len(_lines("requirements.lock"))
-    progress = installer.Progress(f"{verb} {folder.name} ({_KIND['client']}): about {round(total, -1)} packages, one to two minutes", total)
+    verb = _begin(folder, "client")
+    total = len(installed.lines("requirements.lock"))
+    progress = installer.Progress(
+        f"{verb} {folder.name} ({installed.KINDS['client']}): about {round(total, -1)} packages, one to two minutes", total
+    )
     if verb == "making":
         installer.make_venv(base, folder)
-    arguments = ["-c", str(root / "requirements.lock"), *client_requirements(dev)]
-    installer.pip_install(installer.pip_command(base, folder), arguments, progress, folder, setup_log())
+    arguments = ["-c", str(root / "requirements.lock"), *installed.client_requirements(dev)]
+    installer.install(installer.pip_command(base, folder), arguments, progress, folder, setup_log(), _uv())
+    installer.clean(folder)
     # The course itself: a line with its folder is all that an editable install would leave, and needs no download.
     for packages in folder.glob("lib/python3*/site-packages") if os.name != "nt" else [folder / "Lib" / "site-packages"]:
         (packages / "triton_course.pth").write_text(f"{root}\n", encoding="utf-8")
@@ -242,31 +130,38 @@ def make_server(torch: bool | None = None, base: str = sys.executable) -> None:
     if lack := preflight.missing(preflight.probe(base)):
         raise SetupError(lack)
     folder, root = settings.server_env(), settings.root()
-    torch = read_stamp(folder).get("torch", True) if torch is None else torch
+    torch = installed.read_stamp(folder).get("torch", True) if torch is None else torch
+    need, what = _server_size(torch, base)
+    check_disk(need, folder.parent)
     verb = _begin(folder, "server")
     if verb == "making":
         installer.make_venv(base, folder)
     pip = installer.pip_command(base, folder)
-    need, what = _torch_build(pip) if torch else (settings.DISK_NO_TORCH_GB - settings.DISK_CLIENT_GB, "without PyTorch, half a minute")
-    check_disk(need, folder)
-    total = len(server_requirements(torch)) * 5
-    progress = installer.Progress(f"{verb} {folder.name} ({_KIND['server']}): tritonserver, ONNX Runtime, {what}", total)
+    total = len(installed.server_requirements(torch)) * 5
+    progress = installer.Progress(f"{verb} {folder.name} ({installed.KINDS['server']}): tritonserver, ONNX Runtime, {what}", total)
     lock = ["-c", str(root / "containers" / "server-requirements.lock")]
-    installer.pip_install(pip, [*lock, *server_requirements(torch)], progress, folder, setup_log())
+    installer.install(pip, [*lock, *installed.server_requirements(torch=False)], progress, folder, setup_log(), _uv())
     # Its own requirements are for PyTriton's Python API, which the course does not use.
-    installer.pip_install(pip, ["--no-deps", *_lines("containers/server-wheel.txt")], progress, folder, setup_log())
-    if fault := numpy_fault(folder):
+    installer.install(pip, ["--no-deps", *installed.lines("containers/server-wheel.txt")], progress, folder, setup_log(), _uv())
+    if torch:
+        # By pip in any case: it may be set up to find a CPU build of the same version, which uv would pass by.
+        installer.install(pip, [*lock, *installed.server_requirements()], progress, folder, setup_log())
+    installer.clean(folder)
+    if fault := installed.numpy_fault(folder):
         raise SetupError(fault, "", "Type: git checkout containers && make lab")
     _finish(folder, "server", torch=torch)
     progress.done(f"{folder.name} is ready")
 
 
-def _torch_build(pip: list[str]) -> tuple[float, str]:
-    """Space (GB) and words for the build of PyTorch that pip would take; asked without downloading it."""
-    version = locked("containers/server-requirements.lock")["torch"]
-    answer = subprocess.run([*pip, "index", "versions", "torch"], capture_output=True, text=True, check=False, env=installer.clean_environment())
+def _server_size(torch: bool, base: str) -> tuple[float, str]:
+    """Space (GB) that the server's environment needs, and words for it; asks pip, without a download, which PyTorch it would take."""
+    if not torch:
+        return settings.DISK_NO_TORCH_GB - settings.DISK_CLIENT_GB, "without PyTorch, half a minute"
+    version = installed.locked("containers/server-requirements.lock")["torch"]
+    command = [base, "-m", "pip", "index", "versions", "torch"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False, env=installer.clean_environment())
     if re.search(rf"\b{re.escape(version)}\+cpu\b", answer.stdout):
-        return settings.DISK_CPU_GB - settings.DISK_CLIENT_GB, "PyTorch for CPUs, one to two minutes"
+        return settings.DISK_CPU_GB - settings.DISK_CLIENT_GB, "PyTorch for CPUs, about a minute"
     return settings.DISK_CUDA_GB - settings.DISK_CLIENT_GB, "PyTorch with CUDA (some 3 GB to fetch), several minutes"
 
 
@@ -284,16 +179,21 @@ def ready(dev: bool = False, server: bool = True, torch: bool | None = None) -> 
     if server and (obstacle := preflight.embedded_obstacle()):
         print(obstacle, flush=True)
         server = False
-    client = client_python(dev)
-    if client and (not server or server_ready(torch)):
+    client = installed.client_python(dev)
+    if client and (not server or installed.server_ready(torch)):
         return client
     with _alone():
-        if not (client := client_python(dev)):
-            if lacking := conda_lacks(dev):
+        client, make_one = installed.client_python(dev), server and not installed.server_ready(torch)
+        if make_one and not client:
+            # Both, before the first is begun.
+            chosen = installed.read_stamp(settings.server_env()).get("torch", True) if torch is None else torch
+            check_disk(settings.DISK_CLIENT_GB + _server_size(chosen, sys.executable)[0], settings.root())
+        if not client:
+            if lacking := installed.conda_lacks(dev):
                 print(f"the active conda environment lacks {', '.join(lacking[:5])}{' …' * (len(lacking) > 5)}: using .venv", flush=True)
             make_client(dev)
-            client = installer.python_of(client_folder())
-        if server and not server_ready(torch):
+            client = installer.python_of(installed.client_folder())
+        if make_one:
             make_server(torch)
     return client
 
@@ -309,11 +209,17 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.as_is:
-            python = client_python() or Path(sys.executable)
+            python = installed.client_python() or Path(sys.executable)
         else:
             python = ready(options.dev, options.server != "no", {"yes": True, "no": False, "": None}[options.torch])
     except CourseError as error:
         print(error, file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(
+            f"{error.strerror}: {error.filename}. Check that this folder is yours and the disk has room: ls -ld . ; df -h .",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
         print("\nStopped. Type the same again to go on: what is half made is made anew.", file=sys.stderr)

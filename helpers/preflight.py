@@ -36,7 +36,9 @@ folders = [sysconfig.get_config_var("LIBDIR") or "", getattr(sys, "base_prefix",
 folders += [os.path.join(folder, sysconfig.get_config_var("MULTIARCH") or "") for folder in folders]
 found = [os.path.join(folder, library) for folder in folders if folder and os.path.exists(os.path.join(folder, library))]
 print(json.dumps({
-    "version": list(sys.version_info[:3]), "executable": getattr(sys, "_base_executable", sys.executable), "prefix": getattr(sys, "base_prefix", sys.prefix),
+    "version": list(sys.version_info[:3]),
+    "executable": getattr(sys, "_base_executable", sys.executable),
+    "prefix": getattr(sys, "base_prefix", sys.prefix),
     "venv": has("venv"), "ensurepip": has("ensurepip"), "pip": pip, "libpython": found[0] if found else "",
 }))
 """
@@ -71,13 +73,13 @@ def embedded_obstacle(system=None, machine=None, libc=None):
     if (system, machine) != ("Linux", "x86_64"):
         return (
             "This is {} on {}: the embedded server needs Linux on x86-64, so only the notebooks' side is made here; "
-            "it works with a server on another machine, connect(\"HOST:9000\").".format(system, machine)
+            'it works with a server on another machine, connect("HOST:9000").'.format(system, machine)
         )
     libc = libc if libc is not None else c_library()
     if libc[0] != "glibc":
         return (
             "This Linux has no glibc (its C library is {}): the embedded server cannot run, so only the notebooks' side is made here; "
-            "it works with a server on another machine, connect(\"HOST:9000\").".format(libc[0] or "another one")
+            'it works with a server on another machine, connect("HOST:9000").'.format(libc[0] or "another one")
         )
     if tuple(int(part) for part in libc[1].split(".")[:2]) < GLIBC:
         return (
