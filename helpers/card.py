@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from helpers import rest
 from helpers.errors import CourseError
+from helpers.files import shown
 
 if TYPE_CHECKING:
     from helpers.server import ModelState, Server
@@ -48,9 +49,9 @@ def _facts(server: Server) -> tuple[str, list[tuple[str, str]], list[ModelState]
         ("metrics", server.metrics_url),
     ]
     if server.repository:
-        facts.append(("repository", _short(server.repository)))
+        facts.append(("repository", shown(server.repository)))
     if server.log_path:
-        facts.append(("log", _short(server.log_path)))
+        facts.append(("log", shown(server.log_path)))
     if server.pid:
         facts.append(("pid", str(server.pid)))
     models: list[ModelState] = []
@@ -65,14 +66,6 @@ def _facts(server: Server) -> tuple[str, list[tuple[str, str]], list[ModelState]
     elif state == "unreachable":
         problem = "Nothing answers at this address."
     return state, facts, models, problem
-
-
-def _short(path: Path) -> str:
-    """A path with the home folder as ``~``."""
-    try:
-        return f"~/{path.relative_to(Path.home())}"
-    except ValueError:
-        return str(path)
 
 
 def text(server: Server) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -162,13 +163,16 @@ class Server:
             ModelError: the server refused it; what was loaded keeps serving.
         """
         self._must_own("load a model")
-        from helpers import repository
+        from helpers import config_text, repository
 
-        body: dict[str, Any] = {}
-        if config is not None:
-            body = {"parameters": {"config": config if _is_json(config) else repository.config_json(config)}}
-        elif self.repository is not None and (self.repository / model / "config.pbtxt").exists():
+        if isinstance(config, str):
+            config = config_text.as_dict(config_text.parse(config, "the given configuration"))
+        elif config is None and self.repository is not None and (self.repository / model / "config.pbtxt").exists():
             repository.validate(self.repository / model)
+            # Sent along, because Triton does not read a file again that has not changed since, even if the model was loaded
+            # with another configuration meanwhile.
+            config = config_text.as_dict(repository.read_config(self.repository / model))
+        body = {} if config is None else {"parameters": {"config": json.dumps({"name": model, **config})}}
         served = any(state.name == model and state.state == "READY" for state in self.models())
         try:
             rest.ask(
@@ -249,7 +253,3 @@ class Server:
 
     def _repr_html_(self) -> str:
         return card.html(self)
-
-
-def _is_json(config: str | dict[str, Any]) -> bool:
-    return isinstance(config, str) and config.lstrip().startswith("{")

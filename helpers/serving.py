@@ -93,6 +93,7 @@ def triton_arguments(serving: Serving, repository: str) -> list[str]:
         f"--grpc-address={settings.HOST}",
         f"--metrics-address={settings.HOST}",
         f"--id={serving.server_id}",
+        f"--exit-timeout-secs={settings.EXIT_TIMEOUT_S}",
         # One bad model must not stop the others, and models must be loadable while the server runs.
         "--exit-on-error=false",
         "--model-control-mode=explicit",

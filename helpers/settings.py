@@ -26,6 +26,9 @@ START_TIMEOUT_S = 180.0
 GRACE_S = 15.0
 # Seconds that a server gets to finish its requests and unload its models before it is killed (seen: 2 to 7 s).
 STOP_TIMEOUT_S = 12.0
+# Seconds that tritonserver itself waits for models to unload before it exits all the same: after a load that failed on top of a
+# running model it keeps count of one model too many, and would wait for its default of 30 s.
+EXIT_TIMEOUT_S = 6
 # Seconds between two looks at a starting server.
 POLL_S = 0.05
 
