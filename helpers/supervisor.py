@@ -36,6 +36,8 @@ from helpers import private_arguments
 _PR_SET_CHILD_SUBREAPER = 36
 # Seconds between two looks at the server process.
 _TICK_S = 0.1
+# Seconds that a supervisor without a server waits for somebody to ask why.
+_TELL_S = 10.0
 # What tritonserver writes when another program was faster with a port.
 _PORT_TAKEN = "already in use"
 
@@ -121,6 +123,8 @@ class Supervisor:
         self.triples = iter(plan.ports)
         self.process: subprocess.Popen | None = None
         self.log_start = 0
+        self.ended = 0.0
+        self.told = False
         self.state: dict[str, object] = {**plan.about, "server_id": plan.server_id, "supervisor_pid": os.getpid(), "log": plan.log}
 
     def run(self, listener: socket.socket) -> int:
@@ -128,12 +132,17 @@ class Supervisor:
         self.selector.register(listener, selectors.EVENT_READ, self._accept)
         signal.signal(signal.SIGTERM, lambda *_: self._stop())
         self._start()
-        while self.process is not None:
+        while self.process is not None or self._must_tell():
             for key, _ in self.selector.select(_TICK_S):
                 key.data(key.fileobj)
             self._reap()
             self._watch()
         return int(self.state.get("returncode") or 0)
+
+    def _must_tell(self) -> bool:
+        """Whether the launcher still has to hear that there is no server: it connects after the supervisor has started."""
+        self.ended = self.ended or time.monotonic()
+        return not self.told and self.stopping_since is None and time.monotonic() - self.ended < _TELL_S
 
     def _start(self) -> None:
         """Start the server on the next free triple of ports."""
@@ -188,6 +197,7 @@ class Supervisor:
             self.waiting_for_stop.append(connection)
             self._stop()
         connection.sendall(json.dumps({**self.state, "leases": len(self.leases)}).encode() + b"\n")
+        self.told = self.process is None
 
     def _stop(self) -> None:
         if self.stopping_since is None and self.process is not None:
