@@ -7,8 +7,9 @@ out of step.
 
 How an exercise is marked in a source. All its cells carry the metadata ``exercise="1.2"``; the tags say the rest:
 
-* ``starter``: a code cell with the answer. A line ``answer = 9002  #? answer = ____`` reads ``answer = 9002`` in the
-  solution and ``answer = ____`` in the exercise. With nothing after ``#?`` the line is only in the solution.
+* ``starter``: a code cell with the answer. A line ``answer = 9002  #: answer = ____`` reads ``answer = 9002`` in the
+  solution and ``answer = ____`` in the exercise. With nothing after ``#:`` the line is only in the solution. (Other code
+  cells may have such lines, too: the solution need not import the blank.)
 * ``hints``: Markdown, a numbered list, only in the solution notebook, from where ``hint(n)`` reads it.
 * ``answer``: Markdown that explains the answer, only in the solution notebook, from where ``solution()`` reads it.
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 # What an exercise line looks like in place of the answer on the same line.
-_MARK = re.compile(r"^(?P<indent>\s*)(?P<answer>.*?)\s*#\?(?: (?P<starter>.*))?$")
+_MARK = re.compile(r"^(?P<indent>\s*)(?P<answer>.*?)\s*#:(?: (?P<starter>.*))?$")
 _IMAGE = re.compile(r"!\[(?P<alt>[^\]]*)\]\(images/(?P<name>[\w.-]+)\)")
 _MEDIA = {".svg": "image/svg+xml", ".png": "image/png"}
 _METADATA = {
@@ -88,9 +89,9 @@ def _notebook(source: Path, *, solution: bool) -> NotebookNode:
         tags = set(cell.metadata.get("tags", []))
         if not solution and tags & _ONLY_IN_SOLUTION:
             continue
-        if "starter" in tags:
+        if cell.cell_type == "code":
             cell.source = _choose(cell.source, solution=solution)
-        if cell.cell_type == "markdown":
+        else:
             _dress(cell, tags, solution=solution)
             _attach(cell, source.parent / "images")
         cells.append(cell)
@@ -110,14 +111,14 @@ def _read(source: Path) -> NotebookNode:
 
 
 def _check_exercises(notebook: NotebookNode, source: Path) -> None:
-    """Every exercise has its five parts, in this order, and only starters carry marks."""
+    """Every exercise has its five parts, and only code carries marks."""
     parts: dict[str, list[str]] = {}
     for cell in notebook.cells:
         number, tags = cell.metadata.get("exercise"), cell.metadata.get("tags", [])
         if number:
             parts.setdefault(number, []).append(next((tag for tag in ("starter", "check", "hints", "answer") if tag in tags), "task"))
-        if "starter" not in tags and re.search(r"#\?( |$)", cell.source, re.MULTILINE):
-            raise SourceError(f"{source.name}: a cell that is no starter has a mark #?: {cell.source.splitlines()[0]!r}.")
+        if cell.cell_type != "code" and re.search(r"#:( |$)", cell.source, re.MULTILINE):
+            raise SourceError(f"{source.name}: a text cell has a mark #:: {cell.source.splitlines()[0]!r}.")
     for number, found in parts.items():
         for part in ("task", "starter", "check", "hints", "answer"):
             if part not in found:

@@ -28,15 +28,15 @@ x = 1
 
 # %% exercise="97.1" tags=["starter"]
 given = 2
-total = given + x  #? total = ____
-for step in range(total):  #? ____
-    print(step)  #?
+total = given + x  #: total = ____
+for step in range(total):  #: ____
+    print(step)  #:
 
 # %% exercise="97.1" tags=["starter"]
 # %%writefile {folder}/model.py
 class Model:
     def run(self):
-        return 3  #? return ____
+        return 3  #: return ____
 
 # %% exercise="97.1" tags=["check"]
 exercise("97.1").check(total)
@@ -78,7 +78,7 @@ def test_exercise_and_solution_differ_only_where_marked(course: Path, capsys: py
     assert exercise[5] == "%%writefile {folder}/model.py\nclass Model:\n    def run(self):\n        return ____"
     assert solution[5].endswith("return 3")
     assert solution[0].startswith("# Count (with answers)\n") and exercise[0].startswith("# Count\n")
-    assert not any("#?" in text for text in exercise + solution)
+    assert not any("#:" in text for text in exercise + solution)
     assert len(solution) == len(exercise) + 2
     assert solution[-2:] == ["**Hints for exercise 97.1.**\n\n1. Add.", "**Answer.** It is three."]
 
@@ -140,7 +140,7 @@ def test_check_notices_what_is_out_of_step(course: Path, change: str, capsys: py
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("x = 1\n\n# %%\n", "x = 1  #? x = ____\n\n# %%\n", "no starter has a mark"),
+        ("# # Count", "# # Count #: Tell", "a text cell has a mark"),
         (' tags=["hints"]', "", "no cell for 'hints'"),
         ("images/dot.svg", "images/missing.svg", "missing.svg is not in"),
     ],

@@ -1,0 +1,139 @@
+"""Checkers of notebook 02, Inspect the model repository."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from helpers.checks import CannotTell, Outcome, checker, correct, look, not_attempted, not_yet
+from helpers.checks.placeholder import BLANK
+from helpers.client import Client
+from helpers.errors import ConfigError, CourseError, ModelError
+from helpers.server import Server
+
+_MODEL = "dimuon_mass"
+# Relative difference from NumPy that 32-bit floats may have; the mass of two nearly parallel muons loses digits.
+_TOLERANCE = 2e-3
+_EVENTS = 50
+
+
+@checker("2.1")
+def filled_in(server: Any, found: Any) -> Outcome:
+    """What the server filled in for ``add_sub``."""
+    config = look.must_be_server(server).config("add_sub")
+    wanted = ("instances", "file", "versions")
+    if not isinstance(found, dict) or not set(wanted) <= set(found):
+        return not_yet(f"Expected a dictionary with the keys {', '.join(f'`{name}`' for name in wanted)}.")
+    if "latest" not in config.get("version_policy", {}):
+        raise CannotTell(
+            'The server has another version policy by now. Type `server.load("add_sub")`, and run the cells from `reported` on again.'
+        )
+    truth = {
+        "instances": sum(group["count"] for group in config["instance_group"]),
+        "file": config["default_model_filename"],
+        "versions": config["version_policy"]["latest"]["num_versions"],
+    }
+    for name in ("instances", "versions"):
+        if look.number(found[name]) != truth[name]:
+            return not_yet(
+                f"For `{name}` you have `{found[name]!r}`, and the server reports another number. Look for `count` and `num_versions`."
+            )
+    if Path(str(found["file"])).name != truth["file"]:
+        return not_yet(f"For `file` you have `{found['file']!r}`. Look for `default_model_filename`.")
+    return correct("One instance, `model.py`, and one version at a time. Nobody wrote these three; the server did.")
+
+
+@checker("2.2")
+def both_versions(server: Any, line: Any) -> Outcome:
+    """With this line in the config, the server has versions 1 and 2 of ``add_sub`` READY."""
+    look.must_be_server(server)
+    if not isinstance(line, str) or not line.strip():
+        return not_yet(f"Expected a line of text in quotes, and got {look.kind(line)}.")
+    repository = _repository(server)
+    if not (repository / "add_sub" / "2").is_dir():
+        raise CannotTell("There is no folder `add_sub/2` yet. Run the cell with `shutil.copytree` first.")
+    text = (repository / "add_sub" / "config.pbtxt").read_text()
+    try:
+        server.load("add_sub", config=f"{text}\n{line}\n")
+    except (ConfigError, ModelError) as error:
+        return not_yet(f"The server did not take it, and the old configuration keeps serving. {error}")
+    versions = sorted(state.version for state in server.models() if state.name == "add_sub" and state.state == "READY")
+    if versions == ["1", "2"]:
+        return correct("Versions 1 and 2 of `add_sub` are READY, side by side, and no client noticed a pause.")
+    policy = server.config("add_sub").get("version_policy", {})
+    return not_yet(
+        f"The server took your line, but it serves only version {', '.join(versions)}. It understood: `version_policy: {policy}`."
+    )
+
+
+def _repository(server: Server) -> Path:
+    if server.repository is None:
+        raise CannotTell("This server was launched elsewhere, so its repository is not here. Launch your own with `launch_server(models)`.")
+    return server.repository
+
+
+@checker("2.3")
+def dimuon_mass(server: Any) -> Outcome:
+    """The student's model computes the invariant mass of muon pairs."""
+    look.must_be_server(server)
+    file = _repository(server) / _MODEL / "1" / "model.py"
+    code = file.read_text() if file.is_file() else ""
+    blanks = sum(BLANK in row.partition("#")[0] for row in code.splitlines())
+    if not code or blanks:
+        return not_attempted(max(blanks, 1))
+    if not any(state.name == _MODEL and state.state == "READY" for state in server.models()):
+        return not_yet(f"`model.py` is complete, but the server has not loaded `{_MODEL}`. The second blank is the call that does it.")
+    events = _muons()
+    try:
+        with Client(server) as client:
+            seen = client.infer(_MODEL, events)["MASS"]
+    except CourseError as error:
+        return not_yet(f"The model was loaded, and failed at its first request. After a change, load it again. {error}")
+    return _judge_masses(seen, events)
+
+
+def _muons() -> dict[str, np.ndarray]:
+    """Muon pairs: first a Z at rest, then random ones, not collinear; PT in GeV, each of shape (events, 2)."""
+    generator = np.random.default_rng(seed=91)
+    shape = (_EVENTS, 2)
+    pt, eta = generator.uniform(5, 60, shape), generator.uniform(-2.4, 2.4, shape)
+    phi = np.sort(generator.uniform(-np.pi, np.pi, shape), axis=1) + np.array([0, 0.3])
+    pt[0], eta[0], phi[0] = 45.594, 0.0, (0.0, np.pi)
+    return {name: values.astype(np.float32) for name, values in (("PT", pt), ("ETA", eta), ("PHI", phi))}
+
+
+def _judge_masses(seen: np.ndarray, events: dict[str, np.ndarray]) -> Outcome:
+    """Compare with the right formula, and with the usual wrong ones."""
+    if seen.shape != (_EVENTS, 1):
+        return not_yet(f"`MASS` has the shape {seen.shape} for {_EVENTS} events; expected ({_EVENTS}, 1).")
+    formulas = _formulas(events)
+    close = [name for name, values in formulas.items() if np.allclose(seen[:, 0], values, rtol=_TOLERANCE, atol=1e-2, equal_nan=True)]
+    if "right" in close:
+        return correct(
+            f"{_EVENTS} muon pairs in one request agree with NumPy. The first one, two muons of 45.6 GeV back to back, "
+            f"has a mass of {seen[0, 0]:.1f} GeV: you found the Z."
+        )
+    if close:
+        return not_yet(f"The formula runs, but {close[0]}. After the change, run the cell of `model.py` and load the model again.")
+    first = np.flatnonzero(~np.isclose(seen[:, 0], formulas["right"], rtol=_TOLERANCE, atol=1e-2))[0]
+    return not_yet(f"For event {first} your model says {seen[first, 0]:.2f} GeV, and NumPy says {formulas['right'][first]:.2f} GeV.")
+
+
+def _formulas(events: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The right masses and the usual wrong ones, by what is wrong with them; float64, shape (events,)."""
+    pt, eta, phi = (events[name].astype(np.float64) for name in ("PT", "ETA", "PHI"))
+    product, d_eta, d_phi = pt[:, 0] * pt[:, 1], eta[:, 0] - eta[:, 1], phi[:, 0] - phi[:, 1]
+    bracket = np.cosh(d_eta) - np.cos(d_phi)
+    with np.errstate(invalid="ignore"):
+        return {
+            "right": np.sqrt(2 * product * bracket),
+            "the square root is missing": 2 * product * bracket,
+            "the factor 2 is missing": np.sqrt(product * bracket),
+            "`cosh` and `cos` are swapped": np.sqrt(2 * product * (np.cosh(d_phi) - np.cos(d_eta))),
+            "there should be a minus between `cosh` and `cos`": np.sqrt(2 * product * (np.cosh(d_eta) + np.cos(d_phi))),
+            "both functions are `cos`; the first one is `cosh`": np.sqrt(2 * product * (np.cos(d_eta) - np.cos(d_phi))),
+            "the order of `cosh` and `cos` is the other way round": np.sqrt(2 * product * -bracket),
+            "the result is in MeV": 1000 * np.sqrt(2 * product * bracket),
+        }

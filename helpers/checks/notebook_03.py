@@ -1,0 +1,104 @@
+"""Checkers of notebook 03, Run inference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from helpers import rest
+from helpers.checks import CannotTell, Outcome, checker, correct, look, not_yet
+from helpers.errors import RequestError
+
+
+@checker("3.1")
+def one_output(server: Any, before: Any, difference: Any, expected: Any) -> Outcome:
+    """One request, and an answer that holds OUTPUT1 only."""
+    sent = look.rise(server, before, "add_sub")
+    if not hasattr(difference, "as_numpy"):
+        if isinstance(difference, np.ndarray):
+            return not_yet("`difference` is an array. Keep the whole answer of `by_grpc.infer(...)`; the check looks at what came along.")
+        return not_yet(f"`difference` is {look.kind(difference)}. Expected the answer of `by_grpc.infer(...)`.")
+    present = [name for name in ("OUTPUT0", "OUTPUT1") if difference.as_numpy(name) is not None]
+    if present != ["OUTPUT1"]:
+        return not_yet(
+            f"The answer holds {' and '.join(f'`{name}`' for name in present)}. Ask for `OUTPUT1` and nothing else, with `outputs=[...]`."
+        )
+    values = difference.as_numpy("OUTPUT1")
+    if not np.array_equal(values, expected):
+        return not_yet(
+            f"The first number is {values.flat[0]:.2f}, and `ecal - hcal` begins with {np.ravel(expected)[0]:.2f}. Are the inputs the same?"
+        )
+    if sent < 1:
+        raise CannotTell("The server has seen no request since `before`. Run your cell again from its first line, then this one.")
+    return correct(
+        f"The server counted {look.plain(sent)} request{'s' if sent > 1 else ''}, "
+        f"and {values.nbytes} bytes came back in place of {2 * values.nbytes}."
+    )
+
+
+@checker("3.2")
+def hot_tower(server: Any, before: Any, stream: Any, answers: Any, hottest: Any) -> Outcome:
+    """All requests of the stream arrived once, the answers are in order, and the hottest one was found."""
+    sent = look.rise(server, before, "add_sub")
+    sums = np.array([event["INPUT0"] + event["INPUT1"] for event in stream])
+    if not isinstance(answers, list) or len(answers) != len(sums):
+        length = f"{len(answers)} answers" if isinstance(answers, list) else look.kind(answers)
+        return not_yet(f"Expected a list of {len(sums)} answers, and got {length}. `client.infer_many` returns it.")
+    try:
+        seen = np.array([answer["OUTPUT0"] for answer in answers])
+    except (TypeError, KeyError, IndexError):
+        return not_yet("Each answer should be a dictionary with `OUTPUT0`, as `client.infer_many` returns it.")
+    if not np.allclose(seen, sums):
+        return not_yet("The answers are not the sums of the stream, in its order. Send `stream` as it is, and run the whole cell.")
+    if sent != len(sums):
+        return not_yet(
+            f"The server counted {look.plain(sent)} requests since `before`; expected {len(sums)}. Run the whole cell again, once."
+        )
+    return _judge_hottest(hottest, sums)
+
+
+def _judge_hottest(hottest: Any, sums: np.ndarray) -> Outcome:
+    """Whether ``hottest`` is the index of the largest sum; ``sums`` has the shape (events, 16), in GeV."""
+    index, tower = np.unravel_index(np.argmax(sums), sums.shape)
+    given = look.number(hottest)
+    if given == index:
+        return correct(
+            f"{len(sums)} requests arrived, and number {index} has the hottest tower: {sums[index, tower]:.1f} GeV in tower {tower}."
+        )
+    if given is None:
+        return not_yet(f"`hottest` should be one number, an index from 0 to {len(sums) - 1}, and it is {look.kind(hottest)}.")
+    usual = {
+        float(index + 1): "You seem to count from 1, and Python counts from 0",
+        float(tower): "That is the number of the tower; we asked for the request",
+        float(np.argmax(sums)): "That is an index over all towers of all requests; divide it by 16",
+        float(np.argmax(sums.sum(axis=1))): "That request has the largest total; we asked for the largest single tower",
+        float(np.argmin(sums.max(axis=1))): "That is the coldest one",
+    }
+    if given in usual:
+        return not_yet(f"`hottest` is {look.plain(given)}. {usual[given]}.")
+    if abs(given - sums.max()) < 0.1:
+        return not_yet(f"{look.plain(given)} is the energy of the tower; we asked for the index of its request.")
+    return not_yet(f"`hottest` is {look.plain(given)}, and that request's hottest tower is not the largest of all.")
+
+
+@checker("3.3")
+def mended_request(server: Any, mended: Any, ecal: Any, hcal: Any) -> Outcome:
+    """A request written by hand that the server answers with the right sums."""
+    look.must_be_server(server)
+    if not isinstance(mended, dict) or not isinstance(mended.get("inputs"), list):
+        return not_yet("Expected a dictionary with the key `inputs` and a list of two inputs, like `body` above.")
+    try:
+        outputs = rest.ask(server.http, "/v2/models/add_sub/infer", mended)["outputs"]
+    except RequestError as error:
+        return not_yet(f"The server says: {error} It tells one fault at a time.")
+    except (TypeError, ValueError) as error:
+        return not_yet(f"This cannot be written as JSON: {error}. Use `.tolist()` for arrays.")
+    sums = next((output["data"] for output in outputs if output["name"] == "OUTPUT0"), [])
+    wanted = np.asarray(ecal, dtype=np.float64) + np.asarray(hcal, dtype=np.float64)
+    if len(sums) != len(wanted) or not np.allclose(sums, wanted, rtol=1e-5):
+        return not_yet(
+            f"The server answers, but with other sums: they begin with {sums[:1]}, "
+            f"and `ecal + hcal` with {wanted[0]:.2f}. Send the same numbers."
+        )
+    return correct(f"The server answers: {len(sums)} sums, all as NumPy has them. Your colleague owes you a coffee.")

@@ -1,0 +1,307 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Run inference
+#
+# **What you'll do:** send requests to a server in every way that it offers, and read the errors when they
+# go wrong.
+#
+# **What you'll learn:** build a request by hand · compare gRPC with HTTP · count requests on the server ·
+# keep many requests under way · read six errors.
+#
+# **What you'll need:** this machine. No GPU, no other notebook before this one.
+#
+# **Time:** 30 minutes (15 reading + 15 exercises).
+
+# %% [markdown]
+# ## Prepare server and data
+#
+# Our data: 16 towers of a calorimeter, the detector part that measures energy. Each tower has an
+# electromagnetic part (`ecal`) and a hadronic part (`hcal`), in GeV. `add_sub` adds them up.
+
+# %%
+import numpy as np
+import requests
+import tritonclient.grpc as grpcclient
+import tritonclient.http as httpclient
+
+from helpers import Client, launch_server, scrape
+from helpers.exercises import exercise  #: from helpers.exercises import ____, exercise
+
+# %%
+server = launch_server("models", load=["add_sub"])
+generator = np.random.default_rng(seed=42)
+ecal = generator.exponential(20, 16).astype(np.float32)
+hcal = generator.exponential(10, 16).astype(np.float32)
+server
+
+# %% [markdown]
+# ## Send a request over gRPC
+#
+# `tritonclient` is NVIDIA's own client library. **gRPC** is a protocol that packs numbers as they are in
+# memory, and the one that CMS uses. A request takes three steps: connect, fill the inputs, send. For each
+# input you must give name, shape and data type.
+
+# %%
+by_grpc = grpcclient.InferenceServerClient(server.grpc_url)
+inputs = [grpcclient.InferInput("INPUT0", [16], "FP32"), grpcclient.InferInput("INPUT1", [16], "FP32")]
+inputs[0].set_data_from_numpy(ecal)
+inputs[1].set_data_from_numpy(hcal)
+
+# %%
+answer = by_grpc.infer("add_sub", inputs)
+print(answer.as_numpy("OUTPUT0"))
+np.array_equal(answer.as_numpy("OUTPUT0"), ecal + hcal)
+
+# %% [markdown]
+# Look: 16 sums, and NumPy agrees with them. Always check a server against something that you trust. "It
+# answered" is not a check.
+
+# %% [markdown] exercise="3.1"
+# ### Exercise 3.1 (4 minutes) — Ask for less
+#
+# A server sends all outputs, unless you ask for some. Ask for the difference, `OUTPUT1`, only. Use
+# `by_grpc` and `inputs` as they are. Your request needs a list `outputs=[...]` with one object of the class
+# `grpcclient.InferRequestedOutput`.
+
+# %% exercise="3.1" tags=["starter"]
+before = scrape(server)
+wanted = [grpcclient.InferRequestedOutput("OUTPUT1")]  #:
+difference = by_grpc.infer("add_sub", inputs, outputs=wanted)  #: difference = ____
+
+# %% exercise="3.1" tags=["check"]
+exercise("3.1").check(server, before, difference, ecal - hcal)
+# exercise("3.1").hint(1)
+# exercise("3.1").solution()
+
+# %% [markdown] exercise="3.1" tags=["hints"]
+# 1. Begin with the line `answer = by_grpc.infer("add_sub", inputs)` from above, and add an argument.
+# 2. `grpcclient.InferRequestedOutput("OUTPUT1")` makes the object. It goes into a list, even alone.
+
+# %% [markdown] exercise="3.1" tags=["answer"]
+# With `outputs` the answer holds only what is in the list. For a network with large outputs this saves most
+# of the traffic.
+
+# %% [markdown]
+# ## Send the same over HTTP
+#
+# **HTTP** is what browsers speak. The steps are the same, with the other half of the library. **What do you
+# expect:** which one is faster for 16 numbers?
+
+# %%
+by_http = httpclient.InferenceServerClient(server.http_url)
+http_inputs = [httpclient.InferInput("INPUT0", [16], "FP32"), httpclient.InferInput("INPUT1", [16], "FP32")]
+http_inputs[0].set_data_from_numpy(ecal)
+http_inputs[1].set_data_from_numpy(hcal)
+# %timeit -n 100 -r 5 by_grpc.infer("add_sub", inputs)
+# %timeit -n 100 -r 5 by_http.infer("add_sub", http_inputs)
+
+# %% [markdown]
+# **What stands out?** Both take a millisecond or less, on one machine. With small inputs the two differ
+# little; look at the spread (±) before you call one of them faster.
+#
+# There is no magic in either. Any language that can send text can send a request:
+
+# %%
+body = {"inputs": [{"name": "INPUT0", "shape": [16], "datatype": "FP32", "data": ecal.tolist()}]}
+body["inputs"].append({"name": "INPUT1", "shape": [16], "datatype": "FP32", "data": hcal.tolist()})
+infer_url = f"http://{server.http_url}/v2/models/add_sub/infer"
+requests.post(infer_url, json=body).json()["outputs"][1]
+
+# %% [markdown]
+# ## Let a helper do the chores
+#
+# The course's `Client` asks the server for names, shapes and types, checks your arrays before anything is
+# sent, and returns a dictionary. From now on we use it.
+
+# %%
+client = Client(server)
+sums = client.infer("add_sub", INPUT0=ecal, INPUT1=hcal)
+sums["OUTPUT0"][:4]
+
+# %% [markdown]
+# ## Count on the server
+#
+# Whatever a client claims, the server knows. Its metrics page is plain text; in a terminal you would type
+# `curl localhost:9002/metrics`.
+
+# %%
+page = requests.get(server.metrics_url).text
+print("\n".join(line for line in page.splitlines() if 'model="add_sub"' in line))
+
+# %% [markdown]
+# These numbers only grow, since the start of the server. To learn what *one* request did, read them before
+# and after, and subtract.
+
+# %%
+before = scrape(server)
+client.infer("add_sub", INPUT0=ecal, INPUT1=hcal)
+scrape(server) - before
+
+# %% [markdown]
+# **What stands out?** One request, one inference, one execution. `compute_infer` is the time in the model,
+# in microseconds; `queue` is the time spent waiting for it. Notebook 06 takes this table apart.
+
+# %% [markdown]
+# ## Keep many requests under way
+#
+# So far the client waits for each answer before it asks again, and meanwhile the server is idle. An
+# **asynchronous** client sends on. How many requests are under way at once is called the **concurrency**.
+# **What do you expect** for 200 requests with a concurrency of 1 and of 8?
+
+# %%
+towers = [{"INPUT0": ecal * scale, "INPUT1": hcal * scale} for scale in range(200)]
+# %time one_by_one = client.infer_many("add_sub", towers, max_in_flight=1)
+# %time eight_at_once = client.infer_many("add_sub", towers, max_in_flight=8)
+
+# %% [markdown]
+# Compare the two lines *Wall time*. This model has one instance, so it works on one request at a time. What
+# you win is the waiting between them.
+
+# %% [markdown] exercise="3.2"
+# ### Exercise 3.2 (5 minutes) — Find a hot tower in the stream
+#
+# A hundred events, and one of them has the hottest tower. Send all of `stream` once, with a concurrency of
+# 4, and find out which request has the largest sum in any tower. The check counts the requests that the
+# server saw.
+
+# %% exercise="3.2" tags=["starter"]
+events = generator.exponential(20, (100, 16)).astype(np.float32)
+stream = [{"INPUT0": energies, "INPUT1": hcal} for energies in events]
+before = scrape(server)
+answers = client.infer_many("add_sub", stream, max_in_flight=4)  #: answers = ____
+hottest = np.argmax([answer["OUTPUT0"].max() for answer in answers])  #: hottest = ____  # index, 0 to 99
+
+# %% exercise="3.2" tags=["check"]
+exercise("3.2").check(server, before, stream, answers, hottest)
+# exercise("3.2").hint(1)
+# exercise("3.2").solution()
+
+# %% [markdown] exercise="3.2" tags=["hints"]
+# 1. `client.infer_many` returns one dictionary for each request, in the order of the requests, whatever
+#    came back first.
+# 2. `np.argmax([answer["OUTPUT0"].max() for answer in answers])` is the index of the largest.
+# 3. Sent too often? Run the whole cell again: it reads `before` again, too.
+
+# %% [markdown] exercise="3.2" tags=["answer"]
+# The answers come back in the order of the requests, so the index of the largest answer is the index of the
+# request.
+
+# %% [markdown]
+# ## Skip the network
+#
+# When client and server share a machine, both can use the same piece of memory, **shared memory**. The
+# request then only says where the numbers are. **What do you expect** for 16 numbers?
+
+# %%
+# %timeit -n 100 -r 5 client.infer("add_sub", INPUT0=ecal, INPUT1=hcal)
+# %timeit -n 100 -r 5 client.infer("add_sub", INPUT0=ecal, INPUT1=hcal, shared_memory=True)
+
+# %% [markdown]
+# No gain: 64 bytes travel fast anyway. For images of many megabytes it is another story. Measure, before
+# you believe.
+#
+# ## Break it on purpose
+#
+# You will meet these six errors sooner or later. Meet them now, while nothing depends on it. The first line
+# makes error messages short.
+
+# %% tags=["raises-exception"]
+# %xmode Minimal
+by_grpc.infer("particlenet", inputs)
+
+# %% [markdown]
+# **1. Unknown model.** The server has no such name. Look at the card for the right one, and mind small and
+# capital letters.
+
+# %% tags=["raises-exception"]
+wide = [grpcclient.InferInput("INPUT0", [1, 16], "FP32").set_data_from_numpy(ecal.reshape(1, 16)), inputs[1]]
+by_grpc.infer("add_sub", wide)
+
+# %% [markdown]
+# **2. Wrong shape.** *Expected* and *got* stand in the message. `[1,16]` is a batch of one, and this model
+# takes no batches.
+
+# %% tags=["raises-exception"]
+inputs[0].set_data_from_numpy(ecal.astype(np.float64))
+
+# %% [markdown]
+# **3. Wrong data type.** NumPy makes `float64` (FP64) unless told otherwise. Here the client library
+# noticed; nothing was sent.
+
+# %% tags=["raises-exception"]
+by_grpc.infer("add_sub", inputs[:1])
+
+# %% [markdown]
+# **4. Missing input.** The message names the one that is missing.
+
+# %% tags=["raises-exception"]
+grpcclient.InferenceServerClient(server.http_url).infer("add_sub", inputs)
+
+# %% [markdown]
+# **5. Wrong door.** gRPC was spoken at the HTTP port. *Socket closed* or *connection refused* nearly always
+# means port or host.
+
+# %% tags=["raises-exception"]
+by_grpc.load_model("add_sub")
+
+# %% [markdown]
+# **6. Locked door.** Loading models runs code, so it needs the owner's key. `server.load("add_sub")` sends
+# it; a stranger cannot.
+
+# %% [markdown] exercise="3.3"
+# ### Exercise 3.3 (6 minutes) — Mend a request
+#
+# A colleague's request fails, and it has three faults. Write a correct one with the same numbers: all 16 of
+# `ecal` and of `hcal`, as in `body` above. The check sends it to your server.
+
+# %%
+faulty = {"name": "INPUT_0", "shape": [1, 16], "datatype": "FP64", "data": ecal.tolist()}
+broken = {"inputs": [faulty, body["inputs"][1]]}
+requests.post(infer_url, json=broken).json()["error"]
+
+# %% exercise="3.3" tags=["starter"]
+first = {"name": "INPUT0", "shape": [16], "datatype": "FP32", "data": ecal.tolist()}  #: first = ____
+mended = {"inputs": [first, body["inputs"][1]]}
+
+# %% exercise="3.3" tags=["check"]
+exercise("3.3").check(server, mended, ecal, hcal)
+# exercise("3.3").hint(1)
+# exercise("3.3").solution()
+
+# %% [markdown] exercise="3.3" tags=["hints"]
+# 1. Copy the dictionary `faulty`, and mend what the message says. Then send it again: a server reports one
+#    fault at a time.
+# 2. The three faults: the name, the shape, the datatype.
+
+# %% [markdown] exercise="3.3" tags=["answer"]
+# The name is `INPUT0`, the shape `[16]` without a batch dimension, and the datatype `FP32`. The server
+# stops at the first fault, so mending takes as many rounds as there are faults, unless you look at the
+# metadata first.
+
+# %% [markdown]
+# ## Remember
+#
+# - A request is: model, and for each input a name, a shape, a data type and the numbers.
+# - gRPC and HTTP carry the same request.
+# - Concurrency hides waiting; shared memory hides copying. Both must be measured.
+# - Errors say what was expected and what came. Read them to the end.
+#
+# **In practice…** in CMSSW, the reconstruction program of CMS, a SONIC producer sends asynchronous gRPC
+# requests and works on other parts of the event while it waits.
+#
+# **Next:** [Tag jets](04_tag_jets.ipynb), with a real network.
+
+# %% [markdown]
+# This cell stops your server. Run it when you are done.
+
+# %%
+client.close()
+server.stop()
+server
