@@ -11,9 +11,9 @@ from onnx import TensorProto, helper
 
 # What every ONNX Runtime of the last years reads.
 _OPSET, _IR = 17, 9
-Shape = Sequence[int | str | None]
+Shape = Sequence[int | str]
 
-FLOAT, STRING, BOOL = TensorProto.FLOAT, TensorProto.STRING, TensorProto.BOOL
+FLOAT = TensorProto.FLOAT
 
 
 def tensor(name: str, shape: Shape, dtype: int = FLOAT) -> onnx.ValueInfoProto:
@@ -36,9 +36,11 @@ def save(
     onnx.save(model, path)
 
 
-def identity(path: Path, dtype: int, shape: Shape = ("batch", 2)) -> None:
-    """``y = x`` for one type."""
-    save(path, [helper.make_node("Identity", ["x"], ["y"])], [tensor("x", shape, dtype)], [tensor("y", shape, dtype)])
+def identities(path: Path, types: dict[str, int]) -> None:
+    """``NAME_back = NAME`` for each type, shape (batch, 2)."""
+    nodes = [helper.make_node("Identity", [name], [f"{name}_back"]) for name in types]
+    inputs = [tensor(name, ("batch", 2), number) for name, number in types.items()]
+    save(path, nodes, inputs, [tensor(f"{name}_back", ("batch", 2), number) for name, number in types.items()])
 
 
 def affine(path: Path, shape: Shape = ("batch", 3), out_shape: Shape | None = None) -> None:
@@ -67,11 +69,11 @@ def row_sum(path: Path) -> None:
     save(path, [node], [tensor("x", ("batch", "n"))], [tensor("y", ("batch", 1))], weights)
 
 
-def scale_optional(path: Path) -> None:
-    """``y = x * factor``; the factor has a default of 3 that a request may overrule."""
+def scale_optional(path: Path, optional: bool = True) -> None:
+    """``y = x * factor``; the factor may have a default of 3 that a request may overrule."""
     shape = (3,)
     inputs = [tensor("x", shape), tensor("factor", (1,))]
-    weights = {"factor": np.array([3], dtype=np.float32)}
+    weights = {"factor": np.array([3], dtype=np.float32)} if optional else {}
     save(path, [helper.make_node("Mul", ["x", "factor"], ["y"])], inputs, [tensor("y", shape)], weights)
 
 
@@ -87,8 +89,11 @@ def per_event(path: Path) -> None:
     save(path, nodes, [tensor("x", ("batch",))], [tensor("y", ("batch",))], {"one": np.float32(1).reshape(())})
 
 
-def batch_mixer(path: Path) -> None:
-    """``y`` loses the batch dimension: a model that cannot be served with max_batch_size > 0 although its input could."""
-    weights = {"axis": np.array([0], dtype=np.int64)}
-    node = helper.make_node("ReduceSum", ["x", "axis"], ["y"], keepdims=1)
-    save(path, [node], [tensor("x", ("batch", 3))], [tensor("y", ("other", 3))], weights)
+def keep_positive(path: Path) -> None:
+    """``y`` = the rows of ``x`` with a positive number in them: the first dimension of the output need not be the batch."""
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["largest"], axes=[1], keepdims=0),
+        helper.make_node("Greater", ["largest", "zero"], ["keep"]),
+        helper.make_node("Compress", ["x", "keep"], ["y"], axis=0),
+    ]
+    save(path, nodes, [tensor("x", ("batch", 3))], [tensor("y", ("kept", 3))], {"zero": np.float32(0).reshape(())})

@@ -81,9 +81,7 @@ def complete(config: dict[str, Any], inputs: Sequence[ModelTensor], outputs: Seq
         config["output"] = [_entry(tensor, config["max_batch_size"]) for tensor in outputs]
 
 
-def check(
-    settings: Settings, inputs: Sequence[ModelTensor], initializers: Sequence[ModelTensor], outputs: Sequence[ModelTensor]
-) -> None:
+def check(settings: Settings, inputs: Sequence[ModelTensor], initializers: Sequence[ModelTensor], outputs: Sequence[ModelTensor]) -> None:
     """Compare the config with the model: number of inputs, names, types and shapes.
 
     Raises:

@@ -1,0 +1,1 @@
+"""Tests of the embedded backends, against the real server."""
