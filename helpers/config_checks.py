@@ -12,6 +12,7 @@ from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
 
 from helpers import config_text
 from helpers.errors import ConfigError
+from helpers.files import read_text
 from helpers.wording import quoted, suggestion
 
 CONFIG = "config.pbtxt"
@@ -29,7 +30,7 @@ _PLATFORMS = {
     "ensemble": "",
 }
 # Files from which Triton can tell the backend without a config.
-_SELF_EXPLAINING = ("model.onnx", "model.plan", "model.xml")
+_SELF_EXPLAINING = ("model.py", "model.onnx", "model.pt", "model.plan", "model.xml")
 
 
 @dataclass(frozen=True)
@@ -66,17 +67,16 @@ def problems(folder: Path) -> list[Problem]:
     """All that is wrong with a model's folder, fatal or not."""
     path = folder / CONFIG
     if not path.is_file():
-        guessable = any((version / name).exists() for version in _versions(folder) for name in _SELF_EXPLAINING)
-        text = "no config.pbtxt" + ("; the server has to guess it from the model file" if guessable else "")
-        return [Problem(text, "Expected a file config.pbtxt in the model's folder.", where="", fatal=not guessable)]
+        text = "no config.pbtxt" + ("; the server has to guess it from the model file" if _guessable(folder) else "")
+        return [Problem(text, "Expected a file config.pbtxt in the model's folder.", where="", fatal=not _guessable(folder))]
     try:
-        text = path.read_text()
+        text = read_text(path)
         config = config_text.parse(text, str(path))
     except ConfigError as error:
         line = re.search(r", line (\d+)", error.happened)
         return [Problem(f"syntax error in line {line[1]}" if line else "syntax error", line=int(line[1]) if line else 0, error=error)]
-    except (OSError, UnicodeDecodeError) as error:
-        return [Problem(f"cannot be read: {error}")]
+    except OSError as error:
+        return [Problem(f"cannot be read: {error.strerror or error}")]
     return check_config(folder, config, text)
 
 
@@ -139,16 +139,29 @@ def _check_backend(folder: Path, config: ModelConfig, lines: _Lines) -> Iterator
             suggestion(config.backend, known),
             lines.of("backend"),
         )
-    elif not config.backend and not config.platform:
-        guessable = any((version / name).exists() for version in _versions(folder) for name in _SELF_EXPLAINING)
-        if not guessable:
-            yield Problem(
-                "neither backend nor platform is given", "The server must know what runs the model.", 'Write for example: backend: "python"'
-            )
+    elif not config.backend and not config.platform and not _guessable(folder):
+        yield Problem("neither backend nor platform is given", "The server must know what runs the model.", 'Write: backend: "python"')
 
 
 def _versions(folder: Path) -> list[Path]:
-    return [path for path in visible(folder) if path.is_dir() and path.name.isdigit() and not path.name.startswith("0")]
+    # Triton takes no leading zeros, and sorts by number.
+    found = [path for path in visible(folder) if path.is_dir() and path.name.isdecimal() and path.name == str(int(path.name))]
+    return sorted(found, key=lambda path: int(path.name))
+
+
+def _served(folder: Path, config: ModelConfig) -> list[Path]:
+    """The version folders that the server loads: the latest one, unless version_policy says otherwise."""
+    versions = _versions(folder)
+    policy = config.version_policy.WhichOneof("policy_choice")
+    if policy == "all":
+        return versions
+    if policy == "specific":
+        return [path for path in versions if int(path.name) in config.version_policy.specific.versions]
+    return versions[-max(config.version_policy.latest.num_versions, 1) :]
+
+
+def _guessable(folder: Path) -> bool:
+    return any((version / name).exists() for version in _versions(folder) for name in _SELF_EXPLAINING)
 
 
 def _check_versions(folder: Path, config: ModelConfig, lines: _Lines) -> Iterator[Problem]:
@@ -156,7 +169,7 @@ def _check_versions(folder: Path, config: ModelConfig, lines: _Lines) -> Iterato
     if not versions:
         yield Problem("no version folder", "Expected a folder with a number as its name, such as 1, that holds the model.", where="")
     wanted = config.default_model_filename or _FILES.get(_backend(config), "")
-    for version in versions:
+    for version in _served(folder, config):
         files = [path.name for path in visible(version)]
         if config.platform == "ensemble" or config.HasField("ensemble_scheduling") or not wanted or wanted in files:
             continue
@@ -196,7 +209,7 @@ def _check_each(field: str, tensors: Iterable, lines: _Lines) -> Iterator[Proble
         if not name:
             yield Problem(f"an {field} has no name", 'Expected: name: "…"', line=lines.of(field))
         elif count > 1:
-            yield Problem(f"{field} {name!r} is there {count} times", "Each name may stand once.", line=lines.of(field, name))
+            yield Problem(f"{field} {name!r} is there {count} times", "Each name may stand once.", line=lines.of(field, name), fatal=False)
     for tensor in tensors:
         line = lines.of(field, tensor.name)
         if tensor.data_type == DataType.TYPE_INVALID:
@@ -231,7 +244,7 @@ def _check_batching(folder: Path, config: ModelConfig, lines: _Lines) -> Iterato
 def _check_instances(folder: Path, config: ModelConfig, lines: _Lines) -> Iterator[Problem]:
     for group in config.instance_group:
         if group.count < 0:
-            yield Problem(f"an instance_group has count {group.count}", "Expected 1 or more.", line=lines.of("instance_group"))
+            yield Problem(f"an instance_group has count {group.count}", "Expected 1 or more.", line=lines.of("instance_group"), fatal=False)
 
 
 def _check_steps(folder: Path, config: ModelConfig, lines: _Lines) -> Iterator[Problem]:

@@ -34,6 +34,8 @@ def parse(text: str, source: str = "config.pbtxt") -> ModelConfig:
     Raises:
         ConfigError: the text has a fault; the message holds its line, its column and the line itself.
     """
+    if text.startswith("\ufeff"):
+        raise fault(source, text, 1, 1, "the file begins with a byte order mark; save it as UTF-8 without one")
     try:
         return text_format.Parse(text, ModelConfig())
     except text_format.ParseError as error:
@@ -48,7 +50,7 @@ def fault(source: str, text: str, line: int, column: int, reason: str) -> Config
     if not 0 < line <= len(lines):
         # protobuf gives no place for a text that ends too early.
         line, column = len(lines), len(lines[-1]) + 1
-    shown = lines[line - 1].expandtabs(1)
+    shown = lines[line - 1].expandtabs(1).lstrip("\ufeff")
     excerpt = f"\n  {line} | {shown}\n  {' ' * len(str(line))} | {' ' * max(column - 1, 0)}^\n"
     said = _plain(reason, lines[line - 1])
     return ConfigError(

@@ -14,6 +14,15 @@ from helpers import settings
 from helpers.errors import SetupError
 
 
+def find(path: str | Path) -> Path | None:
+    """A folder or file by what people type: in the working folder (``work/…``), the course's folder, or the current one."""
+    given = Path(path).expanduser()
+    places = [settings.root() / given, Path.cwd() / given]
+    if given.parts[:1] == ("work",):
+        places.insert(0, settings.work_dir().joinpath(*given.parts[1:]))
+    return next((place for place in places if place.exists()), None)
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turn the errors of writing below a path into one that says what to do.
@@ -34,12 +43,18 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
+def read_text(path: Path) -> str:
+    """A text file as it is: line ends, and bytes that are no UTF-8, survive being written back by :func:`replace`."""
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        return file.read()
+
+
 def replace(path: Path, text: str) -> None:
     """Write a text file in one step."""
     # A reader, and the server is one, sees the old file or the new one, never half of it.
     descriptor, temporary = tempfile.mkstemp(prefix=".config-", dir=path.parent)
     try:
-        with os.fdopen(descriptor, "w") as file:
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
             file.write(text)
         shutil.copymode(path, temporary) if path.exists() else Path(temporary).chmod(0o644)
         Path(temporary).replace(path)

@@ -10,7 +10,8 @@ Typical use::
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,25 @@ from helpers.config_checks import CONFIG, Problem, check_config, problems, visib
 from helpers.config_compare import Comparison
 from helpers.config_compare import compare as compare_configs
 from helpers.errors import ConfigError, ModelError
-from helpers.files import replace, shown, writing
+from helpers.files import find, read_text, replace, shown, writing
 from helpers.repository_tree import tree
 from helpers.wording import quoted, suggestion
 from helpers.working_copy import checkout
 
-__all__ = ["Problem", "change_config", "checkout", "compare", "locate", "problems", "read_config", "tree", "validate", "write_config"]
+__all__ = [
+    "Problem",
+    "change_config",
+    "checkout",
+    "compare",
+    "config_json",
+    "faults",
+    "locate",
+    "problems",
+    "read_config",
+    "tree",
+    "validate",
+    "write_config",
+]
 
 
 def locate(model: str | Path) -> Path:
@@ -41,10 +55,10 @@ def locate(model: str | Path) -> Path:
         ModelError: there is no such folder.
     """
     given = Path(model)
-    candidates = [given, settings.root() / given]
+    candidates = [find(given)]
     if len(given.parts) == 1:
-        candidates = [settings.work_dir() / "models" / given, settings.models_dir() / given, given]
-    for candidate in candidates:
+        candidates = [settings.work_dir() / "models" / given, settings.models_dir() / given, *candidates]
+    for candidate in filter(None, candidates):
         if candidate.is_file() and candidate.name == CONFIG:
             return candidate.parent
         if candidate.is_dir():
@@ -150,14 +164,42 @@ def validate(model: str | Path) -> None:
     _raise_first([problem for problem in problems(folder) if problem.fatal], folder / CONFIG)
 
 
+def faults(repository: str | Path) -> dict[str, str]:
+    """The models that a server would refuse, each with the reason in a sentence.
+
+    Worth a look before a server starts: Triton waits for ever for a Python model whose ``model.py`` is not there.
+    """
+    folder = find(repository)
+    found = {
+        model.name: next((p for p in problems(model) if p.fatal), None) for model in visible(folder or Path(repository)) if model.is_dir()
+    }
+    return {name: str(problem.error or f"{problem.text}. {problem.expected}".strip()) for name, problem in found.items() if problem}
+
+
+def config_json(config: str | Mapping[str, Any] | ModelConfig) -> str:
+    """A config as the JSON text that Triton's load call takes.
+
+    Args:
+        config: text as in ``config.pbtxt``, or a dictionary such as ``server.config(model)`` gives.
+
+    Raises:
+        ConfigError: it has a fault.
+    """
+    if isinstance(config, str):
+        config = config_text.parse(config, "the config")
+    elif not isinstance(config, ModelConfig):
+        config = _from_dict(dict(config))
+    return json.dumps(config_text.as_dict(config))
+
+
 def _read(path: Path) -> str:
     try:
-        return path.read_text()
+        return read_text(path)
     except FileNotFoundError as error:
         raise ConfigError(
             f"There is no {shown(path)}.", "Expected a file config.pbtxt in the model's folder.", "Look with: repository.tree()"
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ConfigError(f"{shown(path)} cannot be read: {error}.", "Expected a text file.") from error
 
 
@@ -176,17 +218,16 @@ def _set(config: ModelConfig, name: str, value: Any) -> None:
     known = [field.name for field in ModelConfig.DESCRIPTOR.fields]
     if name not in known:
         raise ConfigError(f"A config has no field {name!r}.", "Expected a field of config.pbtxt.", suggestion(name, known))
-    part = ModelConfig()
-    if value is not None:
-        try:
-            json_format.ParseDict({name: value}, part)
-        except json_format.ParseError as error:
-            raise ConfigError(
-                f"The value {value!r} does not fit the field {name!r}: {error}.", "Expected what config.pbtxt takes there."
-            ) from error
+    part = _from_dict({} if value is None else {name: value})
     config.ClearField(name)
-    if value is not None:
-        config.MergeFrom(part)
+    config.MergeFrom(part)
+
+
+def _from_dict(fields: dict[str, Any]) -> ModelConfig:
+    try:
+        return json_format.ParseDict(fields, ModelConfig())
+    except json_format.ParseError as error:
+        raise ConfigError(f"These fields make no config: {str(error).rstrip('.')}.", "Expected what config.pbtxt takes there.") from error
 
 
 def _raise_first(found: list[Problem], path: Path) -> None:

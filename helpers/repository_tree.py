@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from helpers import settings
 from helpers.config_checks import problems, visible
 from helpers.errors import ModelError
+from helpers.files import find
 
 
 def tree(repository: str | Path = "models") -> str:
@@ -15,9 +15,8 @@ def tree(repository: str | Path = "models") -> str:
     Raises:
         ModelError: there is no such folder.
     """
-    given = Path(repository)
-    folder = next((place for place in (given, settings.root() / given) if place.is_dir()), None)
-    if folder is None:
+    folder = find(repository)
+    if folder is None or not folder.is_dir():
         raise ModelError(
             f"There is no folder {str(repository)!r}.", "Expected a model repository: a folder with one folder for each model."
         )

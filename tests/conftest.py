@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -43,4 +44,14 @@ def free_base_port() -> Callable[[], int]:
 def server(free_base_port: Callable[[], int]) -> Iterator[Server]:
     """The course's own model repository, served by the embedded server for the whole run."""
     with launch_server(settings.models_dir(), base_port=free_base_port(), name="tests") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def models_server(free_base_port: Callable[[], int], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Small models with batching, axes of any length, strings, labels and errors, and add_sub, for tests of the client's side."""
+    repository = tmp_path_factory.mktemp("models_for_tests") / "models"
+    shutil.copytree(Path(__file__).parent / "models_for_tests", repository, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(settings.models_dir() / "add_sub", repository / "add_sub", ignore=shutil.ignore_patterns("__pycache__"))
+    with launch_server(repository, base_port=free_base_port(), name="models-for-tests") as running:
         yield running

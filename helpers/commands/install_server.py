@@ -1,0 +1,30 @@
+"""``python -m helpers install-server``: the embedded server's environment, from any Python 3.11 or 3.12."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from helpers import environments, installed, settings
+from helpers.files import shown
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
+    parser.add_argument(
+        "--without-torch", action="store_true", help="leave PyTorch out: its models stay UNAVAILABLE, little disk is needed"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make ``.server`` if it is not ready.
+
+    Raises:
+        SetupError: this machine cannot run it, or the installation failed.
+    """
+    torch = False if args.without_torch else None
+    if installed.server_ready(torch):
+        print(f"{shown(settings.server_env())} is ready.")
+        return 0
+    environments.make_server_alone(torch, getattr(sys, "_base_executable", sys.executable))
+    return 0

@@ -1,0 +1,101 @@
+"""``python -m helpers serve``: launch a server and wait until Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import time
+import warnings
+from types import FrameType
+
+from helpers import settings
+from helpers.errors import ServerError
+from helpers.launch import ModelWarning, launch_server
+from helpers.server import Server
+
+HELP = "launch a server and keep it until Ctrl-C"
+
+# Seconds that the server outlives this command when it is killed: nobody comes back to it, as a restarted notebook does.
+_GRACE_S = 2.0
+# Seconds between two looks whether the server is still there.
+_LOOK_S = 0.5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
+    parser.add_argument(
+        "--models", default="models", help="the model repository: a path, or models or work/models of the course (default models)"
+    )
+    parser.add_argument("--runtime", default="embedded", help="embedded (the default), apptainer, docker or podman")
+    parser.add_argument(
+        "--base-port",
+        type=int,
+        default=settings.BASE_PORT,
+        help=f"HTTP port; gRPC and metrics get the next two (default {settings.BASE_PORT})",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the command and start nothing")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Launch the server, print its card and what to try, wait for Ctrl-C or SIGTERM, stop it.
+
+    Returns:
+        0.
+
+    Raises:
+        CourseError: it did not start, or ended by itself.
+    """
+    if args.dry_run:
+        launch_server(args.models, runtime=args.runtime, base_port=args.base_port, dry_run=True)
+        return 0
+    # A closed terminal (SIGHUP, where there is one) and the system's polite request to end count as Ctrl-C.
+    signals = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        # Once only: a second Ctrl-C would interrupt the stopping.
+        for each in signals:
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in signals}
+    try:
+        _serve(args)
+    except KeyboardInterrupt:
+        # While models were loading: the server goes as soon as this process has ended.
+        print("\nStopped.", flush=True)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return 0
+
+
+def _serve(args: argparse.Namespace) -> None:
+    with warnings.catch_warnings():
+        # The card names the models that are not READY, with the reasons.
+        warnings.simplefilter("ignore", ModelWarning)
+        server = launch_server(args.models, runtime=args.runtime, base_port=args.base_port, grace_s=_GRACE_S)
+    with server:
+        try:
+            print(server, _to_try(server), sep="\n\n", flush=True)
+            while server.state() == "running":
+                time.sleep(_LOOK_S)
+        except KeyboardInterrupt:
+            print("\nStopping the server …", flush=True)
+        else:
+            raise ServerError("The server ended by itself.", f"The end of its log:\n{server.log()}\n", "Type: python -m helpers doctor")
+    print("Stopped.", flush=True)
+
+
+def _to_try(server: Server) -> str:
+    model = next((model.name for model in server.models() if model.state == "READY"), "add_sub")
+    return "\n".join(
+        (
+            "Try in another terminal:",
+            f"  curl -i {server.http.http('/v2/health/ready')}",
+            f"  curl {server.http.http(f'/v2/models/{model}/config')}",
+            f"  curl {server.metrics_url}",
+            f"  python -m helpers infer -m {model} -u {server.grpc_url} -p grpc",
+            f"  python -m helpers metrics -u {server.metrics.host}:{server.metrics.port}",
+            "Stop the server here with Ctrl-C.",
+        )
+    )

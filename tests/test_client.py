@@ -1,0 +1,291 @@
+"""Requests to the real server, over both protocols; after each test the server is READY."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from helpers.client import Class, Client
+from helpers.errors import InputError, ModelError, RequestError
+from helpers.many import send_many
+from helpers.metrics import scrape
+from helpers.server import Server
+
+X, Y = np.arange(16, dtype=np.float32), np.linspace(-1, 1, 16, dtype=np.float32)
+
+
+@pytest.fixture(params=["grpc", "http"])
+def client(request: pytest.FixtureRequest, models_server: Server) -> Iterator[Client]:
+    with Client(models_server, request.param) as made:
+        yield made
+    assert models_server.is_ready()
+
+
+def counted(server: Server, metric: str, model: str) -> float:
+    return scrape(server).value(metric, model=model)
+
+
+def test_sum_and_difference(client: Client) -> None:
+    result = client.infer("add_sub", INPUT0=X, INPUT1=Y)
+    np.testing.assert_array_equal(result["OUTPUT0"], X + Y)
+    np.testing.assert_array_equal(result["OUTPUT1"], X - Y)
+    assert (result.model, result.version, result.requests) == ("add_sub", "1", 1)
+    result["OUTPUT0"] += 1  # answers may be changed
+
+
+def test_inputs_as_a_dictionary_and_one_output(client: Client) -> None:
+    result = client.infer("add_sub", {"INPUT0": X, "INPUT1": list(range(16))}, outputs="OUTPUT1", version=1)
+    assert list(result) == ["OUTPUT1"]
+    np.testing.assert_array_equal(result["OUTPUT1"], X - np.arange(16, dtype=np.float32))
+
+
+def test_a_batch_above_the_limit_is_sent_in_parts_and_comes_back_whole(client: Client, models_server: Server) -> None:
+    values = np.random.default_rng(0).standard_normal((10, 3)).astype(np.float32)
+    before = scrape(models_server)
+    result = client.infer("double", X=values)
+    np.testing.assert_array_equal(result["Y"], 2 * values)
+    assert result.requests == 3
+    change = scrape(models_server) - before
+    assert change.value("nv_inference_request_success", model="double") == 3
+    assert change.value("nv_inference_count", model="double") == 10
+
+
+def test_axes_of_any_length_nan_and_infinity(client: Client) -> None:
+    for length in (1, 5, 0):
+        assert client.infer("double", X=np.ones((2, length), np.float32))["Y"].shape == (2, length)
+    values = np.array([[np.nan, np.inf, -np.inf, -0.0]], np.float32)
+    answer = client.infer("double", X=values)["Y"]
+    np.testing.assert_array_equal(answer, values)
+    assert np.signbit(answer[0, 3])
+
+
+def test_strings(client: Client) -> None:
+    text = ["muon", "µτ", b"a\0b\xff", ""]
+    result = client.infer("strings", TEXT=text)
+    assert result["ECHO"].tolist() == [b"muon", "µτ".encode(), b"a\0b\xff", b""]
+    assert result["LENGTH"].tolist() == [4, 4, 4, 0]
+
+
+def test_every_dtype_and_an_input_left_out(client: Client) -> None:
+    given: dict[str, Any] = {
+        "HALF": np.array([[1.5, -2]], np.float16),
+        "DOUBLE": np.array([[0.1, 1e300]]),
+        "FLAG": np.array([[True, False]]),
+        "LONG": np.array([[-(2**63), 2**63 - 1]]),
+        "BYTE": np.array([[0, 255]], np.uint8),
+    }
+    result = client.infer("types", given)
+    for name, array in given.items():
+        assert result[f"{name}_OUT"].dtype == array.dtype
+        np.testing.assert_array_equal(result[f"{name}_OUT"], array)
+    assert result["EXTRA_OUT"].tolist() == [[0, 0]]
+    assert client.infer("types", given | {"EXTRA": [[-7, 7]]})["EXTRA_OUT"].tolist() == [[-7, 7]]
+
+
+def test_classes_by_name_in_all_parts_of_a_batch(client: Client) -> None:
+    logits = np.zeros((6, 5), np.float32)
+    logits[np.arange(6), [0, 1, 2, 3, 4, 0]] = 3
+    answer = client.infer("classes", LOGITS=logits, classes=2)["PROBABILITIES"]
+    assert [entry[0].label for entry in answer] == ["b", "c", "uds", "g", "tau: hadronic", "b"]
+    best: Class = answer[4][0]
+    expected = np.exp(3) / (np.exp(3) + 4)
+    assert best.index == 4
+    assert best.score == pytest.approx(expected, abs=1e-6)
+    assert [len(entry) for entry in answer] == [2] * 6
+
+
+def test_labels_from_the_file_and_from_the_answer(client: Client, models_server: Server) -> None:
+    names = ["b", "c", "uds", "g", "tau: hadronic"]
+    assert client.labels("classes") == names
+    url = models_server.grpc_url if client.protocol == "grpc" else models_server.http_url
+    with Client(url, client.protocol) as stranger:
+        assert stranger.labels("classes", "PROBABILITIES") == names
+    with pytest.raises(InputError, match="no labels"):
+        client.labels("double")
+
+
+def test_metadata_and_config_read_the_same_over_both_protocols(models_server: Server) -> None:
+    with Client(models_server, "grpc") as left, Client(models_server, "http") as right:
+        for model in ("double", "types", "classes", "strings"):
+            assert left.metadata(model) == right.metadata(model)
+            assert left.config(model) == right.config(model)
+        config = left.config("double")
+    assert config["max_batch_size"] == 4
+    assert config["input"] == [{"name": "X", "data_type": "TYPE_FP32", "dims": [-1]}]
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "words"),
+    [
+        ("add_sub", {"INPUT0": X.astype(float), "INPUT1": Y}, ["'INPUT0'", "float64", "FP32", "x.astype(np.float32)"]),
+        ("add_sub", {"INPUT0": X, "INPUT2": Y}, ["'INPUT2'", "'INPUT1'", "Did you mean 'INPUT1'?"]),
+        ("add_sub", {"INPUT0": X}, ["nothing for 'INPUT1'"]),
+        ("add_sub", {"INPUT0": X[:15], "INPUT1": Y}, ["(15,)", "(16,)"]),
+        ("add_sub", {"INPUT0": X[None], "INPUT1": Y}, ["(1, 16)", "no batch axis"]),
+        ("double", {"X": np.ones((0, 3), np.float32)}, ["empty"]),
+        ("double", {"X": np.ones(3, np.float32)}, ["batch axis is missing"]),
+        ("strings", {"TEXT": [1, 2]}, ["strings"]),
+        ("add_sub", [X, Y], ["dictionary"]),
+    ],
+)
+def test_what_does_not_fit_is_never_sent(client: Client, models_server: Server, model: str, inputs: Any, words: list[str]) -> None:
+    before = scrape(models_server)
+    with pytest.raises(InputError) as caught:
+        client.infer(model, inputs)
+    for word in words:
+        assert word in str(caught.value)
+    change = scrape(models_server) - before
+    assert change.value("nv_inference_request_success", model=model) == 0
+    assert change.value("nv_inference_request_failure", model=model) == 0
+
+
+def test_a_model_that_is_not_loaded(client: Client, models_server: Server) -> None:
+    with pytest.raises(ModelError, match=r"'ad_sub' is not loaded.*'add_sub', 'classes'.*Did you mean 'add_sub'"):
+        client.infer("ad_sub", INPUT0=X, INPUT1=Y)
+    url = models_server.grpc_url if client.protocol == "grpc" else models_server.http_url
+    with Client(url, client.protocol) as stranger, pytest.raises(ModelError, match=r"'other' is not loaded.*'add_sub', 'classes'"):
+        stranger.infer("other", INPUT0=X)
+    with pytest.raises(ModelError, match="not in the version"):
+        client.infer("add_sub", INPUT0=X, INPUT1=Y, version=7)
+
+
+def test_an_error_of_the_model_is_of_that_request_alone(client: Client) -> None:
+    with pytest.raises(RequestError, match=r"'slow' failed on this request: a negative time cannot be slept"):
+        client.infer("slow", SECONDS=[-1])
+    assert client.infer("slow", SECONDS=[0])["SLEPT"].tolist() == [0]
+
+
+def test_too_slow_an_answer_is_given_up_and_not_sent_again(client: Client, models_server: Server) -> None:
+    before = scrape(models_server)
+    with Client(models_server, client.protocol, timeout_s=0.2) as hasty:
+        start = time.monotonic()
+        with pytest.raises(RequestError, match=r"no answer.*timeout_s"):
+            hasty.infer("slow", SECONDS=[0.8])
+        assert time.monotonic() - start < 0.7
+        assert hasty.infer("add_sub", INPUT0=X, INPUT1=Y)["OUTPUT0"][0] == X[0] + Y[0]
+    time.sleep(1)
+    change = scrape(models_server) - before
+    asked = sum(change.value(f"nv_inference_request_{end}", model="slow") for end in ("success", "failure"))
+    assert asked == 1
+
+
+def test_many_come_back_in_order(client: Client) -> None:
+    seconds = [0.2, 0.0, 0.1, 0.0]
+    results = client.infer_many("slow", ({"SECONDS": [value]} for value in seconds), max_in_flight=3)
+    assert [float(result["SLEPT"][0]) for result in results] == pytest.approx(seconds)
+
+
+def test_the_error_of_one_among_many_stays_in_its_place(client: Client) -> None:
+    many = [{"SECONDS": [value]} for value in (0, -1, 0, 0)]
+    many[3] = {"SECONDS": [0.0, 1.0]}
+    results = client.infer_many("slow", many, errors="return")
+    assert results[0]["SLEPT"].tolist() == results[2]["SLEPT"].tolist() == [0]
+    assert isinstance(results[1], RequestError)
+    assert isinstance(results[3], InputError)
+    with pytest.raises(RequestError, match="Request number 1 .*negative") as caught:
+        client.infer_many("slow", many, max_in_flight=1)
+    assert caught.value.results[0]["SLEPT"].tolist() == [0]
+    assert isinstance(caught.value.results[1], RequestError)
+
+
+def test_never_more_under_way_than_was_asked_for() -> None:
+    lock, now, most, taken, done = threading.Lock(), 0, 0, 0, 0
+
+    def send(item: int) -> int:
+        nonlocal now, most, done
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.005)
+        with lock:
+            now -= 1
+            done += 1
+        return item
+
+    def items() -> Iterator[int]:
+        nonlocal taken
+        for item in range(40):
+            assert taken - done <= 4  # the generator is not read ahead
+            taken += 1
+            yield item
+
+    assert send_many(send, items(), 4, "raise") == list(range(40))
+    assert most == 4
+
+
+def test_asynchronous_requests_take_the_arrays_as_they_were(client: Client) -> None:
+    values, futures = np.zeros((1, 3), np.float32), []
+    for number in range(5):
+        values[:] = number
+        futures.append(client.infer_async("double", X=values))
+    assert [future.result()["Y"][0, 0] for future in futures] == [0, 2, 4, 6, 8]
+
+
+def test_several_threads_share_a_client(client: Client) -> None:
+    wrong: list[Any] = []
+
+    def work(number: int) -> None:
+        for step in range(15):
+            value = np.full((1, number + 1), 100 * number + step, np.float32)
+            answer = client.infer("double", X=value)["Y"]
+            if not np.array_equal(answer, 2 * value):
+                wrong.append((number, step, answer))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+@pytest.mark.parametrize("form", ["localhost:{}", "http://localhost:{}", "http://localhost:{}/", "127.0.0.1:{}"])
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_an_address_in_every_form(models_server: Server, form: str, protocol: str) -> None:
+    port = (models_server.http if protocol == "http" else models_server.grpc).port
+    with Client(form.format(port), protocol) as client:
+        assert client.infer("double", X=[[1]])["Y"].tolist() == [[2]]
+
+
+def test_the_protocol_follows_from_the_address(models_server: Server) -> None:
+    for url, protocol in ((models_server.http.http(), "http"), (models_server.grpc_url, "grpc"), (f"grpc://{models_server.grpc_url}", "grpc")):
+        with Client(url) as client:
+            assert client.protocol == protocol
+            assert client.infer("double", X=[[1]])["Y"].tolist() == [[2]]
+    with Client(models_server) as client:
+        assert client.protocol == "grpc"
+
+
+@pytest.mark.parametrize("arguments", [("localhost", None), ("", None), (7, None), ("localhost:1", "udp"), ("ftp://a:1", None)])
+def test_no_address_no_client(arguments: tuple[Any, Any]) -> None:
+    with pytest.raises(InputError):
+        Client(*arguments)
+
+
+@pytest.mark.parametrize(("protocol", "port"), [("http", "grpc"), ("http", "metrics"), ("grpc", "http"), ("grpc", "metrics")])
+def test_the_wrong_port_is_recognised(models_server: Server, protocol: str, port: str) -> None:
+    url = f"localhost:{getattr(models_server, port).port}"
+    with Client(url, protocol, retries=0) as client, pytest.raises(RequestError, match=rf"does not answer in {protocol.upper()}.*9000.*9001"):
+        client.infer("double", X=[[1]])
+    assert models_server.is_ready()
+
+
+@pytest.mark.parametrize("options", [{"classes": -1}, {"classes": 1.5}, {"outputs": ["Z"]}, {"model": ""}, {"model": 3}, {"X": [[1]]}])
+def test_options_that_make_no_sense(client: Client, options: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        client.infer(**{"model": "double", "inputs": {"X": [[1]]}, **options})
+    for wrong in ({"max_in_flight": 0}, {"errors": "ignore"}):
+        with pytest.raises(InputError):
+            client.infer_many("double", [], **wrong)
+
+
+def test_a_closed_client_can_be_closed_again(models_server: Server) -> None:
+    client = Client(models_server, "http")
+    assert client.infer_async("double", X=[[1]]).result()["Y"].tolist() == [[2]]
+    client.close()
+    client.close()
