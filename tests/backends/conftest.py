@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.backends import repositories
 
 from helpers import settings
 from helpers.launch import ModelWarning, launch_server
 from helpers.server import Server
+from tests.backends import repositories
 
 
 @pytest.fixture(scope="session")

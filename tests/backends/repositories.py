@@ -6,8 +6,9 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-from tests.backends import onnx_models
 from onnx import TensorProto
+
+from tests.backends import onnx_models
 
 ONE_CPU = "instance_group { kind: KIND_CPU count: 1 }"
 # config.pbtxt's name -> ONNX's number and NumPy's type

@@ -97,7 +97,7 @@ def test_version_policy_and_file_name_of_the_config(onnx_server: Server, asker: 
     versions = {state.version for state in onnx_server.models() if state.name == "versions" and state.state == "READY"}
     assert versions == {"1", "3"}
     assert asker.ask("versions", version="1", x=np.zeros(3, np.float32))["y"].tolist() == [1, 1, 1]
-    with pytest.raises(InferenceServerException, match="version 2 is not at ready state|version 2 is not found|unknown model"):
+    with pytest.raises(InferenceServerException, match=r"version 2"):
         asker.ask("versions", version="2", x=np.zeros(3, np.float32))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
+
 from course_backend.faults import ModelFault, one_line
 from course_backend.onnx_config import ModelTensor
 from course_backend.onnx_providers import choose_providers

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
+
 from course_backend.faults import ModelFault, RequestFault, one_line
 from course_backend.settings import Settings, read_settings
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from course_backend.datatypes import NUMPY_TYPES, triton_type
 from course_backend.faults import ModelFault, RequestFault, one_line
 from course_backend.serving import Arrays
@@ -56,10 +57,7 @@ class Module:
         with torch.inference_mode(self.inference_mode), torch.no_grad():
             tensors = {name: self._to_torch(name, array) for name, array in inputs.items()}
             try:
-                if self.takes_dict:
-                    result = self.module(tensors)
-                else:
-                    result = self.module(*sorted_by_place(tensors, self.inputs))
+                result = self.module(tensors) if self.takes_dict else self.module(*sorted_by_place(tensors, self.inputs))
             except Exception as error:
                 raise RuntimeError(f"PyTorch: {_last_lines(error)}") from None
             results = result if isinstance(result, tuple) else (result,)
