@@ -153,6 +153,16 @@ def make_server(torch: bool | None = None, base: str = sys.executable) -> None:
     progress.done(f"{folder.name} is ready")
 
 
+def make_server_alone(torch: bool | None, base: str) -> None:
+    """:func:`make_server`, while no other set-up of this folder runs.
+
+    Raises:
+        SetupError: as there.
+    """
+    with _alone():
+        make_server(torch, base)
+
+
 def _server_size(torch: bool, base: str) -> tuple[float, str]:
     """Space (GB) that the server's environment needs, and words for it; asks pip, without a download, which PyTorch it would take."""
     if not torch:

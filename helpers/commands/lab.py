@@ -13,12 +13,13 @@ from pathlib import Path
 from helpers import settings, workspace
 from helpers.files import shown
 
+PASSES_ON = True
 FIRST = "notebooks/00_start_here.ipynb"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments."""
-    parser.add_argument("jupyter", nargs=argparse.REMAINDER, help="options for JupyterLab, such as --no-browser --port=8899")
+    parser.epilog = "Other options go to JupyterLab, such as --no-browser --port=8899."
 
 
 def run(args: argparse.Namespace) -> int:
@@ -30,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     for sentence in workspace.hand_out():
         print(sentence)
     print(f"Your notebooks are in {shown(workspace.folder())}. Stop JupyterLab with Ctrl-C.")
-    options = [option for option in args.jupyter if option != "--"]
+    options = list(args.others)
     if "SSH_CONNECTION" in os.environ and "DISPLAY" not in os.environ:
         here = f"{getpass.getuser()}@{socket.getfqdn()}"
         print(f"You are on another machine. On your own type: ssh -N -L 8888:localhost:8888 {here}   then open there the address below.")

@@ -1,0 +1,150 @@
+"""The students' own copies of the notebooks in ``work/notebooks``: handed out, renewed, reset, never lost. Standard library only.
+
+A record beside them says what was handed out: a notebook that is still like that may be replaced by a newer one, any other
+belongs to the student.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from datetime import datetime
+from pathlib import Path
+
+from helpers import settings
+from helpers.errors import InputError
+from helpers.files import shown, writing
+from helpers.wording import quoted, suggestion
+
+RECORD = ".handed-out.json"
+
+
+def notebooks() -> list[Path]:
+    """The course's notebooks, in order, as they are handed out."""
+    return sorted((settings.root() / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+
+
+def folder() -> Path:
+    """Where the students' copies are."""
+    return settings.work_dir() / "notebooks"
+
+
+def hand_out() -> list[str]:
+    """Copy the notebooks to ``work/notebooks``, never over one that a student changed.
+
+    Returns:
+        One sentence for each notebook about which there is something to say.
+
+    Raises:
+        SetupError: the folder cannot be written.
+    """
+    said = []
+    with writing(folder()):
+        folder().mkdir(parents=True, exist_ok=True)
+        _link_data()
+        record = _read_record()
+        for source in notebooks():
+            target, new = folder() / source.name, _digest(source)
+            known = record.get(source.name, {})
+            theirs = _digest(target) if target.exists() else ""
+            if theirs in ("", known.get("handed_out"), new):
+                if theirs != new:
+                    _copy(source, target)
+                record[source.name] = {"handed_out": new}
+            elif new not in (known.get("handed_out"), known.get("offered")):
+                beside = _free_name(target, f"new-{datetime.now():%Y-%m-%d}")
+                _copy(source, beside)
+                record[source.name] = {**known, "offered": new}
+                said.append(f"There is a new version of {target.name}: it is beside yours, which you have changed, as {beside.name}.")
+        _write_record(record)
+    return said
+
+
+def reset(which: str) -> str:
+    """Bring back a pristine notebook; the student's stays beside it, with the time in its name.
+
+    Args:
+        which: number or name of the notebook, such as ``03``.
+
+    Returns:
+        One sentence on what was done.
+
+    Raises:
+        InputError: there is no such notebook.
+        SetupError: the folder cannot be written.
+    """
+    source = _find(which)
+    target = folder() / source.name
+    with writing(target):
+        folder().mkdir(parents=True, exist_ok=True)
+        _link_data()
+        record = _read_record()
+        if target.exists() and _digest(target) == _digest(source):
+            said = f"{shown(target)} is pristine already."
+        elif target.exists():
+            old = _free_name(target, f"{datetime.now():%Y-%m-%dT%H-%M-%S}")
+            target.rename(old)
+            _copy(source, target)
+            said = f"{shown(target)} is pristine again; yours is beside it: {old.name}. If it is open: File > Reload Notebook from Disk."
+        else:
+            _copy(source, target)
+            said = f"{shown(target)} is there again."
+        record[source.name] = {"handed_out": _digest(source)}
+        _write_record(record)
+    return said
+
+
+def _find(which: str) -> Path:
+    names = {source.stem: source for source in notebooks()}
+    wanted = Path(which.strip()).name.removesuffix(".ipynb")
+    number = f"{int(wanted):02d}_" if re.fullmatch(r"\d{1,2}", wanted) else None
+    for name, source in names.items():
+        if name == wanted or (number and name.startswith(number)):
+            return source
+    raise InputError(
+        f"There is no notebook {which!r}." if which.strip() else "No notebook was named.",
+        f"The course has {quoted(names)}.",
+        suggestion(wanted, names) or "Type for example: make reset NB=03",
+    )
+
+
+def _link_data() -> None:
+    data, link = settings.root() / "notebooks" / "data", folder() / "data"
+    if data.is_dir() and not os.path.lexists(link):
+        link.symlink_to(data)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _copy(source: Path, target: Path) -> None:
+    # In one step: a copy cut short must not look like a student's change.
+    temporary = target.with_name(f".{target.name}.part")
+    shutil.copyfile(source, temporary)
+    temporary.replace(target)
+
+
+def _free_name(target: Path, mark: str) -> Path:
+    names = (target.with_name(f"{target.stem}.{mark}{extra}{target.suffix}") for extra in ("", *(f"-{n}" for n in range(2, 1000))))
+    return next(name for name in names if not name.exists())
+
+
+def _read_record() -> dict[str, dict[str, str]]:
+    try:
+        record = json.loads((folder() / RECORD).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        # Damaged: then every notebook that differs counts as the student's own.
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _write_record(record: dict[str, dict[str, str]]) -> None:
+    temporary = folder() / f"{RECORD}.part"
+    temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(folder() / RECORD)
