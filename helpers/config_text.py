@@ -52,28 +52,31 @@ def fault(source: str, text: str, line: int, column: int, reason: str) -> Config
         line, column = len(lines), len(lines[-1]) + 1
     shown = lines[line - 1].expandtabs(1).lstrip("\ufeff")
     excerpt = f"\n  {line} | {shown}\n  {' ' * len(str(line))} | {' ' * max(column - 1, 0)}^\n"
-    said = _plain(reason, lines[line - 1])
+    said, named = _plain(reason, lines[line - 1])
+    where = "Look at this line and at the end of the one before it: a bracket, a comma or a quotation mark is often missing there."
     return ConfigError(
-        f"{source}, line {line}, column {column}: {said}{'' if said.endswith('?') else '.'}{excerpt}{_unclosed(text)}".rstrip(" "),
-        "Expected protobuf text, as in the models that came with the course.",
-        "Look at this line and at the end of the one before it: a bracket, a comma or a quotation mark is often missing there.",
+        f"{source}, line {line}, column {column}: {said}.{excerpt}{_unclosed(text)}".rstrip(" "),
+        "" if named else "Expected protobuf text, as in the models that came with the course.",
+        named or where,
     )
 
 
-def _plain(reason: str, line: str) -> str:
+def _plain(reason: str, line: str) -> tuple[str, str]:
+    """protobuf's reason in plain words, and for a name that does not exist what may be meant."""
+    pool = model_config_pb2.DESCRIPTOR.pool
+    if unknown := re.search(r'Message type "([\w.]+)" has no field named "(\w+)"', reason):
+        message = pool.FindMessageTypeByName(unknown[1])
+        return f"{message.name} has no field {unknown[2]!r}", _names(unknown[2], [field.name for field in message.fields])
+    if unknown := re.search(r'Enum type "([\w.]+)" has no value named (\w+)', reason):
+        enumeration = pool.FindEnumTypeByName(unknown[1])
+        return f"{unknown[2]} is no value of {enumeration.name}", _names(unknown[2], [value.name for value in enumeration.values])
     # protobuf puts the whole line in front of its message or behind it; the excerpt shows it better.
     reason = reason.strip().rstrip(".").removeprefix(f"'{line}': ").removeprefix("'': ")
-    unknown = re.search(r'Message type "(?:\w+\.)*(\w+)" has no field named "(\w+)"', reason)
-    if unknown:
-        known = {field.name for message in model_config_pb2.DESCRIPTOR.message_types_by_name.values() for field in message.fields}
-        hint = suggestion(unknown[2], sorted(known))
-        return f"{unknown[1]} has no field {unknown[2]!r}" + (f". {hint}" if hint else "")
-    value = re.search(r'Enum type "(?:\w+\.)*(\w+)" has no value named (\w+)', reason)
-    if value:
-        names = model_config_pb2.DESCRIPTOR.enum_types_by_name.get(value[1])
-        hint = suggestion(value[2], names.values_by_name) if names else ""
-        return f"{value[2]} is no value of {value[1]}" + (f". {hint}" if hint else "")
-    return reason[:1].lower() + reason[1:]
+    return reason[:1].lower() + reason[1:], ""
+
+
+def _names(name: str, known: list[str]) -> str:
+    return suggestion(name, known) or f"There are: {', '.join(known)}."
 
 
 def _unclosed(text: str) -> str:

@@ -25,6 +25,8 @@ from helpers.transport import Place, Refused, TransportError
 _FOLDER = Path("/dev/shm")
 # Bytes to which each tensor's place is aligned: one cache line, so that vector instructions read it at full speed.
 _ALIGNMENT = 64
+# Regions are named by this, the process that made them, and a random part.
+_PREFIX = "course-tensors-"
 
 
 class Region:
@@ -41,10 +43,11 @@ class Region:
     """
 
     def __init__(self, transport: Any, byte_size: int, headers: Mapping[str, str]) -> None:
-        self.name = f"course-tensors-{os.getpid()}-{uuid.uuid4().hex[:12]}"
+        self.name = f"{_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:12]}"
         self.byte_size = max(byte_size, 1)
         self.memory = _allocate(self.name, self.byte_size)
         try:
+            _sweep(transport, headers)
             transport.register(self.name, f"/{self.name}", self.byte_size, headers)
         except BaseException as error:
             self.memory.close()
@@ -188,6 +191,15 @@ def _release(transport: Any, name: str, headers: Mapping[str, str], memory: mmap
     with suppress(TransportError):
         transport.unregister(name, headers)
     memory.close()
+
+
+def _sweep(transport: Any, headers: Mapping[str, str]) -> None:
+    """Let the server forget regions of processes that were killed: nobody else will, and their memory is held until then."""
+    for name in transport.regions(headers):
+        owner = name.removeprefix(_PREFIX).partition("-")[0] if name.startswith(_PREFIX) else ""
+        if owner.isdecimal() and not Path(f"/proc/{owner}").exists():
+            with suppress(Refused):  # another client was faster
+                transport.unregister(name, headers)
 
 
 def _refused(error: TransportError) -> InputError:

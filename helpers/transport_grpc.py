@@ -23,56 +23,65 @@ class GrpcTransport:
 
     def __init__(self, address: Address, timeout_s: float) -> None:
         self._timeout_s = timeout_s
-        options = [
+        self._address = address
+        self._options = [
             # Tensors are larger than gRPC's own limit of 4 MB.
             ("grpc.max_send_message_length", -1),
             ("grpc.max_receive_message_length", -1),
-            # gRPC waits ever longer, up to two minutes, before it tries a dead address again, and shares that wait among
-            # channels; in a notebook the server is back a second after its restart.
+            # gRPC waits ever longer, up to two minutes, before it tries a dead address again, and lets all channels of a process
+            # wait together. In a notebook the server is back a second after its restart, so each channel starts afresh.
             ("grpc.use_local_subchannel_pool", 1),
-            ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.min_reconnect_backoff_ms", 1000),
-            ("grpc.max_reconnect_backoff_ms", 1000),
         ]
         if is_loopback(address.host):
             # A proxy of the site would look for "localhost" on its own machine.
-            options.append(("grpc.enable_http_proxy", 0))
-        self._client = triton_grpc.InferenceServerClient(str(address), ssl=address.secure, channel_args=options)
+            self._options.append(("grpc.enable_http_proxy", 0))
+        self._client = self._connect()
 
     def metadata(self, model: str, version: str = "") -> dict[str, Any]:
         """The model's metadata."""
-        answer = self._call(self._client.get_model_metadata, model, version, client_timeout=settings.QUERY_TIMEOUT_S)
+        answer = self._call("get_model_metadata", model, version, client_timeout=settings.QUERY_TIMEOUT_S)
         return as_dict(answer)
 
     def config(self, model: str, version: str = "") -> dict[str, Any]:
         """The model's config as the server has completed it."""
-        answer = self._call(self._client.get_model_config, model, version, client_timeout=settings.QUERY_TIMEOUT_S)
+        answer = self._call("get_model_config", model, version, client_timeout=settings.QUERY_TIMEOUT_S)
         return as_dict(answer.config)
 
     def infer(self, request: Request) -> Any:
         """Send one request and return tritonclient's result."""
         inputs, outputs = request.encode(triton_grpc)
-        return self._call(self._client.infer, request.model, inputs, request.version, outputs, client_timeout=self._timeout_s)
+        return self._call("infer", request.model, inputs, request.version, outputs, client_timeout=self._timeout_s)
+
+    def regions(self, headers: Mapping[str, str]) -> list[str]:
+        """Names of the regions of system shared memory that the server knows."""
+        answer = self._call("get_system_shared_memory_status", headers=dict(headers), client_timeout=settings.QUERY_TIMEOUT_S)
+        return list(answer.regions)
 
     def register(self, name: str, key: str, byte_size: int, headers: Mapping[str, str]) -> None:
         """Tell the server about a region of system shared memory."""
-        self._call(
-            self._client.register_system_shared_memory, name, key, byte_size, headers=dict(headers), client_timeout=settings.QUERY_TIMEOUT_S
-        )
+        self._call("register_system_shared_memory", name, key, byte_size, headers=dict(headers), client_timeout=settings.QUERY_TIMEOUT_S)
 
     def unregister(self, name: str, headers: Mapping[str, str]) -> None:
         """Let the server forget a region."""
-        self._call(self._client.unregister_system_shared_memory, name, headers=dict(headers), client_timeout=settings.QUERY_TIMEOUT_S)
+        self._call("unregister_system_shared_memory", name, headers=dict(headers), client_timeout=settings.QUERY_TIMEOUT_S)
 
     def close(self) -> None:
         """Close the channel."""
         self._client.close()
 
-    def _call(self, function: Any, *arguments: Any, **options: Any) -> Any:
+    def _connect(self) -> triton_grpc.InferenceServerClient:
+        return triton_grpc.InferenceServerClient(str(self._address), ssl=self._address.secure, channel_args=self._options)
+
+    def _call(self, method: str, *arguments: Any, **options: Any) -> Any:
+        client = self._client
         try:
-            return function(*arguments, **options)
+            return getattr(client, method)(*arguments, **options)
         except InferenceServerException as error:
-            raise _from_grpc(error) from error
+            failure = _from_grpc(error)
+            if isinstance(failure, Unreachable) and client is self._client:
+                # The old channel closes itself when the last request on it has ended.
+                self._client = self._connect()
+            raise failure from error
 
 
 # How gRPC words a connection that failed; Triton's own UNAVAILABLE, such as a full queue, reads otherwise and is an answer.
@@ -91,7 +100,8 @@ def _from_grpc(error: InferenceServerException) -> TransportError:
     if status == "DEADLINE_EXCEEDED":
         return TimedOut("no answer in time")
     if (status in ("UNAVAILABLE", "CANCELLED") and _LOST.search(message)) or (status in ("UNKNOWN", "INTERNAL") and _CUT.search(message)):
-        return Unreachable(message)
+        # The reason at the end of a chain of reasons is the one that says something.
+        return Unreachable(re.sub(r"^(UNKNOWN|UNAVAILABLE): ", "", message.rsplit("last error: ", 1)[-1]))
     if "protocol is restricted" in message:
         return Refused(message, "restricted")
     reasons = {"INVALID_ARGUMENT": "inputs", "NOT_FOUND": "unknown", "PERMISSION_DENIED": "restricted", "UNAUTHENTICATED": "restricted"}

@@ -55,6 +55,11 @@ class HttpTransport:
         data, header_length = self._exchange("POST", f"{self._path(request.model, request.version)}/infer", body, headers, self._timeout_s)
         return triton_http.InferenceServerClient.parse_response_body(data, header_length=header_length)
 
+    def regions(self, headers: Mapping[str, str]) -> list[str]:
+        """Names of the regions of system shared memory that the server knows."""
+        data, _ = self._exchange("GET", "/v2/systemsharedmemory/status", None, headers, settings.QUERY_TIMEOUT_S)
+        return [region["name"] for region in json.loads(data)]
+
     def register(self, name: str, key: str, byte_size: int, headers: Mapping[str, str]) -> None:
         """Tell the server about a region of system shared memory."""
         body = json.dumps({"key": key, "offset": 0, "byte_size": byte_size}).encode()

@@ -187,7 +187,7 @@ def test_the_error_of_one_among_many_stays_in_its_place(client: Client) -> None:
     assert results[0]["SLEPT"].tolist() == results[2]["SLEPT"].tolist() == [0]
     assert isinstance(results[1], RequestError)
     assert isinstance(results[3], InputError)
-    with pytest.raises(RequestError, match="Request number 1 .*negative") as caught:
+    with pytest.raises(RequestError, match=r"Request number 1 .*negative") as caught:
         client.infer_many("slow", many, max_in_flight=1)
     assert caught.value.results[0]["SLEPT"].tolist() == [0]
     assert isinstance(caught.value.results[1], RequestError)
@@ -253,7 +253,11 @@ def test_an_address_in_every_form(models_server: Server, form: str, protocol: st
 
 
 def test_the_protocol_follows_from_the_address(models_server: Server) -> None:
-    for url, protocol in ((models_server.http.http(), "http"), (models_server.grpc_url, "grpc"), (f"grpc://{models_server.grpc_url}", "grpc")):
+    for url, protocol in (
+        (models_server.http.http(), "http"),
+        (models_server.grpc_url, "grpc"),
+        (f"grpc://{models_server.grpc_url}", "grpc"),
+    ):
         with Client(url) as client:
             assert client.protocol == protocol
             assert client.infer("double", X=[[1]])["Y"].tolist() == [[2]]
@@ -270,7 +274,10 @@ def test_no_address_no_client(arguments: tuple[Any, Any]) -> None:
 @pytest.mark.parametrize(("protocol", "port"), [("http", "grpc"), ("http", "metrics"), ("grpc", "http"), ("grpc", "metrics")])
 def test_the_wrong_port_is_recognised(models_server: Server, protocol: str, port: str) -> None:
     url = f"localhost:{getattr(models_server, port).port}"
-    with Client(url, protocol, retries=0) as client, pytest.raises(RequestError, match=rf"does not answer in {protocol.upper()}.*9000.*9001"):
+    with (
+        Client(url, protocol, retries=0) as client,
+        pytest.raises(RequestError, match=rf"does not answer in {protocol.upper()}.*9000.*9001"),
+    ):
         client.infer("double", X=[[1]])
     assert models_server.is_ready()
 

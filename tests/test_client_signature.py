@@ -22,7 +22,12 @@ BATCHED = Signature.from_server(
     {"max_batch_size": 8, "input": [{"name": "weight", "optional": True}], "output": [{"name": "scores", "label_filename": "l.txt"}]},
 )
 PLAIN = Signature.from_server(
-    {"name": "add", "inputs": [{"name": "X", "datatype": "FP32", "shape": [3]}], "outputs": [{"name": "Y", "datatype": "INT64", "shape": [3]}]}, None
+    {
+        "name": "add",
+        "inputs": [{"name": "X", "datatype": "FP32", "shape": [3]}],
+        "outputs": [{"name": "Y", "datatype": "INT64", "shape": [3]}],
+    },
+    None,
 )
 
 

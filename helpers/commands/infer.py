@@ -15,8 +15,6 @@ from helpers.client import Client
 from helpers.errors import InputError
 from helpers.tables import as_text
 
-HELP = "send one request to a model and print the answer"
-
 # Numbers of a tensor that are printed before it is cut short.
 _SHOWN = 6
 

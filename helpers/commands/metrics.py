@@ -13,8 +13,6 @@ from helpers.metrics import Snapshot, scrape
 from helpers.tables import as_text
 from helpers.wording import quoted, suggestion
 
-HELP = "print the server's metrics"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments."""

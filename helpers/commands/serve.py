@@ -13,8 +13,6 @@ from helpers.errors import ServerError
 from helpers.launch import ModelWarning, launch_server
 from helpers.server import Server
 
-HELP = "launch a server and keep it until Ctrl-C"
-
 # Seconds that the server outlives this command when it is killed: nobody comes back to it, as a restarted notebook does.
 _GRACE_S = 2.0
 # Seconds between two looks whether the server is still there.

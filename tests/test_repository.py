@@ -1,0 +1,284 @@
+"""Reading, changing, comparing and copying models' folders: no server needed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from pathlib import Path
+
+import pytest
+
+from helpers import repository, settings
+from helpers.config_text import as_dict, parse, rewrite, top_level_fields
+from helpers.errors import ConfigError, ModelError, SetupError
+
+TEXT = """\
+# A model of the course.
+name: "demo"   # its folder
+backend: 'python'
+max_batch_size: 8
+input [
+  # three numbers
+  { name: "X" data_type: TYPE_FP32 dims: [ 3 ] }
+]
+output { name: "Y" data_type: TYPE_FP32 dims: 3 }
+output { name: "Z" data_type: TYPE_FP32 dims: 3 }
+# how many
+instance_group [ { count: 1 kind: KIND_CPU } ] # one
+parameters { key: "k # {" value { string_value: "v } \\" [" } }
+"""
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A model's folder that is in order."""
+    folder = tmp_path / "demo"
+    (folder / "1").mkdir(parents=True)
+    (folder / "1" / "model.py").write_text("# code\n")
+    (folder / "config.pbtxt").write_text(TEXT)
+    return folder
+
+
+def text_of(model: Path) -> str:
+    return (model / "config.pbtxt").read_text()
+
+
+def test_read(model: Path) -> None:
+    for place in (model, model / "config.pbtxt", str(model)):
+        config = repository.read_config(place)
+        assert config.max_batch_size == 8
+        assert [output.name for output in config.output] == ["Y", "Z"]
+    assert repository.read_config("models/add_sub").name == "add_sub"
+    assert repository.read_config("add_sub").backend == "python"
+
+
+def test_what_is_not_there(model: Path) -> None:
+    with pytest.raises(ModelError, match=r"no model folder 'ad_sub'.*Did you mean 'add_sub'"):
+        repository.read_config("ad_sub")
+    (model / "config.pbtxt").unlink()
+    with pytest.raises(ConfigError, match=r"no .*demo/config.pbtxt"):
+        repository.read_config(model)
+
+
+def test_top_level_fields_of_the_text() -> None:
+    names = [name for name, _, _ in top_level_fields(TEXT)]
+    assert names == ["name", "backend", "max_batch_size", "input", "output", "output", "instance_group", "parameters"]
+    spans = {name: TEXT[start:end] for name, start, end in top_level_fields(TEXT)}
+    assert spans["name"] == 'name: "demo"'
+    assert spans["instance_group"] == "instance_group [ { count: 1 kind: KIND_CPU } ]"
+    assert spans["parameters"].endswith("} }")
+
+
+@pytest.mark.parametrize(
+    ("line", "column", "old", "new", "words"),
+    [
+        (5, 1, "input [", "inputs [", ["no field 'inputs'", "Did you mean 'input'?"]),
+        (7, 26, "TYPE_FP32 dims: [ 3 ]", "FP32 dims: [ 3 ]", ["FP32 is no value of DataType", "Did you mean 'TYPE_FP32'?"]),
+        (4, 17, "max_batch_size: 8", "max_batch_size: eight", ["eight"]),
+        (3, 10, "'python'", "'python", ["quot"]),
+        (12, 27, "count: 1", "count: -", ["integer"]),
+        (8, 1, "dims: [ 3 ] }\n]", "dims: [ 3 ]\n]", ["The { of line 7 is not closed"]),
+    ],
+)
+def test_a_syntax_error_is_shown_with_its_line_and_column(
+    model: Path, line: int, column: int, old: str, new: str, words: list[str]
+) -> None:
+    assert old in TEXT
+    (model / "config.pbtxt").write_text(TEXT.replace(old, new, 1))
+    for check in (repository.read_config, repository.validate):
+        with pytest.raises(ConfigError) as caught:
+            check(model)
+        message = str(caught.value)
+        assert f"config.pbtxt, line {line}, column {column}: " in message
+        shown = TEXT.replace(old, new, 1).splitlines()[line - 1]
+        assert f"  {line} | {shown}\n" in message
+        marker = message.split(f"  {line} | ")[1].splitlines()[1]
+        assert marker.index("^") - len(f"  {' ' * len(str(line))} | ") == column - 1
+        for word in words:
+            assert word in message
+
+
+def test_an_end_that_comes_too_early(model: Path) -> None:
+    (model / "config.pbtxt").write_text(TEXT + "dynamic_batching {\n")
+    with pytest.raises(ConfigError, match=r"line 14, column 18: .*(\n.*)*The { of line 14 is not closed"):
+        repository.validate(model)
+
+
+def test_one_value_changes_and_everything_else_stays(model: Path) -> None:
+    comparison = repository.change_config(model, max_batch_size=16)
+    assert text_of(model) == TEXT.replace("max_batch_size: 8", "max_batch_size: 16")
+    assert comparison.changed == ["max_batch_size"]
+    assert [(row.old, row.new, row.remark) for row in comparison.differences.rows] == [("8", "16", "changed")]
+
+
+def test_a_stanza_is_added_or_takes_the_place_of_the_old_one(model: Path) -> None:
+    repository.change_config(model, "dynamic_batching { preferred_batch_size: [ 4, 8 ] max_queue_delay_microseconds: 100 }")
+    assert text_of(model).startswith(TEXT)
+    repository.change_config(model, "instance_group [ { count: 3 kind: KIND_CPU } ]")
+    changed = text_of(model)
+    assert [group.count for group in parse(changed).instance_group] == [3]
+    assert "# how many\ninstance_group {" in changed
+    assert "} # one\nparameters" in changed
+    assert list(parse(changed).dynamic_batching.preferred_batch_size) == [4, 8]
+
+
+def test_fields_by_keyword_and_by_function(model: Path) -> None:
+    repository.change_config(model, instance_group=[{"count": 2, "kind": "KIND_CPU"}], parameters=None, dynamic_batching={})
+    config = repository.read_config(model)
+    assert (config.instance_group[0].count, len(config.parameters), config.HasField("dynamic_batching")) == (2, 0, True)
+
+    def edit(config: repository.ModelConfig) -> None:
+        del config.output[0]
+        config.parameters["threads"].string_value = "2"
+
+    repository.change_config(model, edit)
+    assert [output.name for output in repository.read_config(model).output] == ["Z"]
+    assert text_of(model).startswith('# A model of the course.\nname: "demo"   # its folder\n')
+
+
+@pytest.mark.parametrize("ending", ["\r\n", "\n"])
+def test_line_ends_and_foreign_bytes_survive(model: Path, ending: str) -> None:
+    raw = TEXT.replace("\n", ending).encode() + b"# caf\xe9\n"
+    (model / "config.pbtxt").write_bytes(raw)
+    (model / "config.pbtxt").chmod(0o640)
+    repository.change_config(model, max_batch_size=4)
+    assert (model / "config.pbtxt").read_bytes() == raw.replace(b"max_batch_size: 8", b"max_batch_size: 4")
+    assert stat.S_IMODE((model / "config.pbtxt").stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"max_batchsize": 3}, "Did you mean 'max_batch_size'"),
+        ({"max_batch_size": "many"}, "max_batch_size"),
+        ({"edit": "instance_group [ { cuont: 1 } ]"}, r"line 1, column 20: .*'cuont'. Did you mean 'count'"),
+        ({"max_batch_size": 4, "dynamic_batching": {"preferred_batch_size": [8]}}, "8 is above max_batch_size 4"),
+        ({"name": "other"}, "'other', but the folder is 'demo'"),
+        ({"backend": "pyhton"}, "Did you mean 'python'"),
+    ],
+)
+def test_a_change_with_a_fault_is_not_written(model: Path, change: dict, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        repository.change_config(model, **change)
+    assert text_of(model) == TEXT
+    assert sorted(path.name for path in model.iterdir()) == ["1", "config.pbtxt"]
+
+
+def test_the_models_of_the_course_are_not_edited() -> None:
+    before = text_of(settings.models_dir() / "add_sub")
+    with pytest.raises(ConfigError, match=r'belongs to the course.*checkout\("add_sub"\)'):
+        repository.change_config("models/add_sub", max_batch_size=4)
+    with pytest.raises(ConfigError, match="belongs to the course"):
+        repository.write_config(settings.models_dir() / "add_sub", repository.read_config("models/add_sub"))
+    assert text_of(settings.models_dir() / "add_sub") == before
+
+
+def test_a_new_config_is_written_where_there_is_none(tmp_path: Path) -> None:
+    (tmp_path / "fresh").mkdir()
+    repository.write_config(tmp_path / "fresh", parse(TEXT))
+    assert repository.read_config(tmp_path / "fresh") == parse(TEXT)
+
+
+def test_every_rewrite_means_what_it_should() -> None:
+    for name in ("backend", "input", "output", "instance_group", "parameters", "max_batch_size"):
+        wanted = parse(TEXT)
+        wanted.ClearField(name)
+        assert parse(rewrite(TEXT, wanted)) == wanted
+        assert parse(rewrite(rewrite(TEXT, wanted), parse(TEXT))) == parse(TEXT)
+
+
+def test_old_new_and_what_the_server_reports(model: Path) -> None:
+    old = repository.read_config(model)
+    new = parse(TEXT.replace("count: 1", "count: 2"))
+    reported = as_dict(new) | {"default_model_filename": "model.py", "max_batch_size": 4}
+    comparison = repository.compare(old, new, reported)
+    remarks = {row.field: row.remark for row in comparison.rows if row.remark}
+    assert remarks == {
+        "instance_group[0].count": "changed",
+        "default_model_filename": "filled in by the server",
+        "max_batch_size": "the server has another value",
+    }
+    text = str(comparison)
+    assert text.splitlines()[0].split() == ["field", "old", "new", "server", "reports"]
+    assert "input[X].dims" in text
+    page = comparison._repr_html_()
+    assert page.count("<tr") == len(comparison.rows) + 1
+    assert "filled in by the server" in page
+    assert "&#x27;" not in str(comparison.differences)
+
+
+def test_a_config_as_json_for_the_load_call() -> None:
+    import json
+
+    assert json.loads(repository.config_json("dynamic_batching { max_queue_delay_microseconds: 7 }")) == {
+        "dynamic_batching": {"max_queue_delay_microseconds": 7}
+    }
+    assert json.loads(repository.config_json({"max_batch_size": 3})) == {"max_batch_size": 3}
+    with pytest.raises(ConfigError, match=r"the config, line 2, column 1"):
+        repository.config_json("max_batch_size: 3\n}")
+    with pytest.raises(ConfigError, match="max_batch_size"):
+        repository.config_json({"max_batch_size": []})
+
+
+def test_the_tree_shows_sizes_and_marks_what_is_wrong(model: Path, tmp_path: Path) -> None:
+    (model / "1" / "__pycache__").mkdir()
+    (model / "2").mkdir()
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "notes.txt").write_text("x")
+    lines = repository.tree(tmp_path).splitlines()
+    assert lines[0] == f"{tmp_path.name}/"
+    assert "├── bare/  ◀ no config.pbtxt" in lines
+    assert "│   │   └── model.py  7 bytes" in lines
+    assert "│   ├── 2/  ◀ version 2 is empty" in lines
+    assert lines[-1] == "└── notes.txt  ◀ no model: a server ignores files here"
+    assert "__pycache__" not in "\n".join(lines)
+    assert "empty" in repository.tree(model / "2")
+    with pytest.raises(ModelError, match="no folder 'nowhere'"):
+        repository.tree("nowhere")
+    assert "add_sub/" in repository.tree("models")
+
+
+def test_a_working_copy_is_made_once_and_never_written_over(work: Path) -> None:
+    folder = repository.checkout("add_sub")
+    assert folder == work / "models"
+    assert text_of(folder / "add_sub") == text_of(settings.models_dir() / "add_sub")
+    repository.change_config("add_sub", max_batch_size=0, instance_group=[{"count": 2, "kind": "KIND_CPU"}])
+    mine = text_of(folder / "add_sub")
+    assert repository.checkout("add_sub") == folder
+    assert text_of(folder / "add_sub") == mine
+    repository.checkout("add_sub", fresh=True)
+    assert text_of(folder / "add_sub") == text_of(settings.models_dir() / "add_sub")
+    kept = list((work / "models.old").iterdir())
+    assert [text_of(path) for path in kept] == [mine]
+    repository.checkout("add_sub", fresh=True)
+    assert list((work / "models.old").iterdir()) == kept
+    with pytest.raises(ModelError, match="Did you mean 'add_sub'"):
+        repository.checkout("addsub")
+    assert repository.locate("add_sub") == folder / "add_sub"
+    assert repository.locate("work/models/add_sub") == folder / "add_sub"
+    shutil.rmtree(folder)
+    shutil.rmtree(work / "models.old")
+
+
+def test_all_models_are_copied_when_none_is_named(work: Path) -> None:
+    folder = repository.checkout()
+    assert {path.name for path in folder.iterdir()} >= {"add_sub"}
+    assert not list(work.glob(".checkout-*"))
+    shutil.rmtree(folder)
+
+
+def test_no_permission_and_a_full_disk_give_one_paragraph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("x")
+    monkeypatch.setenv("COURSE_WORK", str(in_the_way))
+    with pytest.raises(SetupError, match=r"cannot be written: .*COURSE_WORK"):
+        repository.checkout("add_sub")
+    # /dev/full refuses every write as a full disk does; a model that is a link to it is the nearest thing to one here.
+    with pytest.raises(SetupError, match=r"the disk is full.*df -h"), repository.writing(tmp_path), open("/dev/full", "w") as full:
+        full.write("x")
+    if os.geteuid() != 0:
+        (tmp_path / "shut").mkdir(mode=0o500)
+        monkeypatch.setenv("COURSE_WORK", str(tmp_path / "shut"))
+        with pytest.raises(SetupError, match="Permission denied"):
+            repository.checkout("add_sub")
