@@ -53,16 +53,17 @@ def fault(source: str, text: str, line: int, column: int, reason: str) -> Config
     shown = lines[line - 1].expandtabs(1).lstrip("\ufeff")
     excerpt = f"\n  {line} | {shown}\n  {' ' * len(str(line))} | {' ' * max(column - 1, 0)}^\n"
     said, named = _plain(reason, lines[line - 1])
-    where = "Look at this line and at the end of the one before it: a bracket, a comma or a quotation mark is often missing there."
+    if named:
+        return ConfigError(f"{source}, line {line}, column {column}: {said}.{excerpt}{named}")
     return ConfigError(
-        f"{source}, line {line}, column {column}: {said}.{excerpt}{_unclosed(text)}".rstrip(" "),
-        "" if named else "Expected protobuf text, as in the models that came with the course.",
-        named or where,
+        f"{source}, line {line}, column {column}: {said}.{excerpt}{_unclosed(text) or 'This is no protobuf text.'}",
+        "Expected text as in the models that came with the course.",
+        "Look at this line and at the end of the one before it: a bracket, a comma or a quotation mark is often missing there.",
     )
 
 
 def _plain(reason: str, line: str) -> tuple[str, str]:
-    """protobuf's reason in plain words, and for a name that does not exist what may be meant."""
+    """The parser's reason in plain words, and for a name that does not exist what may be meant."""
     pool = model_config_pb2.DESCRIPTOR.pool
     if unknown := re.search(r'Message type "([\w.]+)" has no field named "(\w+)"', reason):
         message = pool.FindMessageTypeByName(unknown[1])
