@@ -131,7 +131,11 @@ def _choose(text: str, *, solution: bool) -> str:
 
 
 def _lines(text: str, *, solution: bool) -> Iterator[str]:
-    for line in text.splitlines():
+    lines = text.splitlines()
+    if lines[0].startswith("%%writefile") and all(line.startswith("#") for line in lines[1:]):
+        # A file that is not Python stands behind comment signs in the source, so that the source stays Python.
+        lines[1:] = [line.removeprefix("#").removeprefix(" ") for line in lines[1:]]
+    for line in lines:
         match = _MARK.match(line)
         if match is None:
             yield line

@@ -171,7 +171,7 @@ SOURCE = """\
 # ### Exercise 98.1 (2 minutes) — Count
 
 # %% exercise="98.1" tags=["starter"]
-n = 15  #? n = ____
+n = 15  #: n = ____
 
 # %% exercise="98.1" tags=["check"]
 exercise("98.1").check(n)

@@ -183,9 +183,8 @@ syllabi()
 # only to this machine, and it stops by itself shortly after you shut this notebook's kernel down.
 #
 # **Next:** [Launch a server](01_launch_a_server.ipynb) looks behind the card.
-
-# %% [markdown]
-# This cell stops your server. Run it when you are done.
+#
+# The next cell stops your server. Run it when you are done.
 
 # %%
 client.close()

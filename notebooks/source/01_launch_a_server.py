@@ -80,7 +80,7 @@ for question in ("health/live", "health/ready", "models/add_sub/ready"):
 
 # %%
 server.unload("add_sub")
-while server.models()[0].state == "UNLOADING":
+while "UNLOADING" in [model.state for model in server.models()]:
     time.sleep(0.1)
 
 # %% exercise="1.1" tags=["starter"]
@@ -106,7 +106,7 @@ exercise("1.1").check(server, codes)
 
 # %%
 server.load("add_sub")
-server.models()
+server
 
 # %% [markdown]
 # ## Read the log
@@ -305,9 +305,8 @@ exercise("1.4").check(revived, dead_pid)
 #
 # **Next:** [Inspect the model repository](02_inspect_the_model_repository.ipynb), where the models come
 # from.
-
-# %% [markdown]
-# This cell stops your server. Run it when you are done.
+#
+# The next cell stops your server. Run it when you are done.
 
 # %%
 server.stop()

@@ -259,9 +259,8 @@ server
 # through a review before it is copied there.
 #
 # **Next:** [Run inference](03_run_inference.ipynb), the client's side.
-
-# %% [markdown]
-# This cell stops your server. Run it when you are done. Your copy in `work/models` stays.
+#
+# The next cell stops your server. Run it when you are done. Your copy in `work/models` stays.
 
 # %%
 server.stop()

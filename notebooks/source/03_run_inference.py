@@ -26,6 +26,8 @@
 # electromagnetic part (`ecal`) and a hadronic part (`hcal`), in GeV. `add_sub` adds them up.
 
 # %%
+import queue
+
 import numpy as np
 import requests
 import tritonclient.grpc as grpcclient
@@ -50,9 +52,9 @@ server
 
 # %%
 by_grpc = grpcclient.InferenceServerClient(server.grpc_url)
-inputs = [grpcclient.InferInput("INPUT0", [16], "FP32"), grpcclient.InferInput("INPUT1", [16], "FP32")]
-inputs[0].set_data_from_numpy(ecal)
-inputs[1].set_data_from_numpy(hcal)
+first = grpcclient.InferInput("INPUT0", [16], "FP32").set_data_from_numpy(ecal)
+second = grpcclient.InferInput("INPUT1", [16], "FP32").set_data_from_numpy(hcal)
+inputs = [first, second]
 
 # %%
 answer = by_grpc.infer("add_sub", inputs)
@@ -96,9 +98,9 @@ exercise("3.1").check(server, before, difference, ecal - hcal)
 
 # %%
 by_http = httpclient.InferenceServerClient(server.http_url)
-http_inputs = [httpclient.InferInput("INPUT0", [16], "FP32"), httpclient.InferInput("INPUT1", [16], "FP32")]
-http_inputs[0].set_data_from_numpy(ecal)
-http_inputs[1].set_data_from_numpy(hcal)
+http_first = httpclient.InferInput("INPUT0", [16], "FP32").set_data_from_numpy(ecal)
+http_second = httpclient.InferInput("INPUT1", [16], "FP32").set_data_from_numpy(hcal)
+http_inputs = [http_first, http_second]
 # %timeit -n 100 -r 5 by_grpc.infer("add_sub", inputs)
 # %timeit -n 100 -r 5 by_http.infer("add_sub", http_inputs)
 
@@ -129,15 +131,12 @@ sums["OUTPUT0"][:4]
 # ## Count on the server
 #
 # Whatever a client claims, the server knows. Its metrics page is plain text; in a terminal you would type
-# `curl localhost:9002/metrics`.
+# `curl localhost:9002/metrics`. Its numbers only grow. To learn what *one* request did, read them before
+# and after, and subtract: that is the second cell.
 
 # %%
 page = requests.get(server.metrics_url).text
 print("\n".join(line for line in page.splitlines() if 'model="add_sub"' in line))
-
-# %% [markdown]
-# These numbers only grow, since the start of the server. To learn what *one* request did, read them before
-# and after, and subtract.
 
 # %%
 before = scrape(server)
@@ -152,8 +151,17 @@ scrape(server) - before
 # ## Keep many requests under way
 #
 # So far the client waits for each answer before it asks again, and meanwhile the server is idle. An
-# **asynchronous** client sends on. How many requests are under way at once is called the **concurrency**.
-# **What do you expect** for 200 requests with a concurrency of 1 and of 8?
+# **asynchronous** client sends on, and is called back when an answer comes:
+
+# %%
+arrived = queue.Queue()
+for _ in range(3):
+    by_grpc.async_infer("add_sub", inputs, lambda result, error: arrived.put(result or error))
+[arrived.get(timeout=10).as_numpy("OUTPUT0")[0] for _ in range(3)]
+
+# %% [markdown]
+# How many requests are under way at once is called the **concurrency**. The helper `infer_many` keeps it
+# constant. **What do you expect** for 200 requests with a concurrency of 1 and of 8?
 
 # %%
 towers = [{"INPUT0": ecal * scale, "INPUT1": hcal * scale} for scale in range(200)]
@@ -161,8 +169,8 @@ towers = [{"INPUT0": ecal * scale, "INPUT1": hcal * scale} for scale in range(20
 # %time eight_at_once = client.infer_many("add_sub", towers, max_in_flight=8)
 
 # %% [markdown]
-# Compare the two lines *Wall time*. This model has one instance, so it works on one request at a time. What
-# you win is the waiting between them.
+# Compare the two lines *Wall time*. Here you win little: the model is so quick that the client is the slow
+# part. A network that computes for milliseconds on a GPU turns this round, as you will measure in notebook 07.
 
 # %% [markdown] exercise="3.2"
 # ### Exercise 3.2 (5 minutes) — Find a hot tower in the stream
@@ -221,22 +229,22 @@ by_grpc.infer("particlenet", inputs)
 # capital letters.
 
 # %% tags=["raises-exception"]
-wide = [grpcclient.InferInput("INPUT0", [1, 16], "FP32").set_data_from_numpy(ecal.reshape(1, 16)), inputs[1]]
-by_grpc.infer("add_sub", wide)
+wide = grpcclient.InferInput("INPUT0", [1, 16], "FP32").set_data_from_numpy(ecal.reshape(1, 16))
+by_grpc.infer("add_sub", [wide, second])
 
 # %% [markdown]
 # **2. Wrong shape.** *Expected* and *got* stand in the message. `[1,16]` is a batch of one, and this model
 # takes no batches.
 
 # %% tags=["raises-exception"]
-inputs[0].set_data_from_numpy(ecal.astype(np.float64))
+first.set_data_from_numpy(ecal.astype(np.float64))
 
 # %% [markdown]
 # **3. Wrong data type.** NumPy makes `float64` (FP64) unless told otherwise. Here the client library
 # noticed; nothing was sent.
 
 # %% tags=["raises-exception"]
-by_grpc.infer("add_sub", inputs[:1])
+by_grpc.infer("add_sub", [first])
 
 # %% [markdown]
 # **4. Missing input.** The message names the one that is missing.
@@ -267,8 +275,8 @@ broken = {"inputs": [faulty, body["inputs"][1]]}
 requests.post(infer_url, json=broken).json()["error"]
 
 # %% exercise="3.3" tags=["starter"]
-first = {"name": "INPUT0", "shape": [16], "datatype": "FP32", "data": ecal.tolist()}  #: first = ____
-mended = {"inputs": [first, body["inputs"][1]]}
+correct = {"name": "INPUT0", "shape": [16], "datatype": "FP32", "data": ecal.tolist()}  #: correct = ____
+mended = {"inputs": [correct, body["inputs"][1]]}
 
 # %% exercise="3.3" tags=["check"]
 exercise("3.3").check(server, mended, ecal, hcal)
@@ -297,9 +305,8 @@ exercise("3.3").check(server, mended, ecal, hcal)
 # requests and works on other parts of the event while it waits.
 #
 # **Next:** [Tag jets](04_tag_jets.ipynb), with a real network.
-
-# %% [markdown]
-# This cell stops your server. Run it when you are done.
+#
+# The next cell stops your server. Run it when you are done.
 
 # %%
 client.close()

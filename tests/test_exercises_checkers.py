@@ -1,0 +1,414 @@
+"""Each checker against the real server, with right, wrong and untouched answers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.grpc as grpcclient
+
+from helpers import rest, settings
+from helpers.address import Address
+from helpers.checks import notebook_02
+from helpers.checks.outcome import Kind
+from helpers.client import Client
+from helpers.errors import CourseError
+from helpers.exercises import ____, exercise
+from helpers.launch import connect, launch_server
+from helpers.metrics import Snapshot, scrape
+from helpers.server import Server
+
+pytestmark = pytest.mark.slow
+
+ONES = [1.0] * 16
+
+
+def _is(number: str, kind: Kind, words: str, *answers: Any) -> None:
+    """The outcome is of this kind, says these words, and is one plain paragraph."""
+    outcome = exercise(number).judge(*answers)
+    assert outcome.kind is kind, outcome
+    assert words in outcome.text, outcome
+    assert "Traceback" not in outcome.text
+    assert outcome.text == "" or outcome.text.rstrip()[-1] in ".?`]\"'", outcome.text
+
+
+@pytest.fixture(scope="module")
+def small(free_base_port: Callable[[], int], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with a repository of its own, a copy of add_sub, so that the checkers may load and unload."""
+    repository = tmp_path_factory.mktemp("checkers") / "models"
+    shutil.copytree(settings.models_dir() / "add_sub", repository / "add_sub")
+    with launch_server(repository, base_port=free_base_port(), name="checkers") as running:
+        yield running
+
+
+def _send(server: Server, times: int) -> None:
+    with Client(server) as client:
+        for _ in range(times):
+            client.infer("add_sub", INPUT0=ONES, INPUT1=ONES)
+
+
+@pytest.fixture
+def before(small: Server) -> Snapshot:
+    """The counters now."""
+    return scrape(small)
+
+
+def _dead_server() -> Server:
+    """A server object at whose address nothing answers."""
+    return Server(*(_address(port) for port in (1030, 1031, 1032)))
+
+
+def _address(port: int) -> Any:
+    return Address("localhost", port)
+
+
+# --- notebook 00 -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "words"),
+    [
+        (91, Kind.CORRECT, "91.19 GeV"),
+        (91.0, Kind.CORRECT, "91.19 GeV"),
+        ("91", Kind.CORRECT, "91.19 GeV"),
+        (np.float32(91), Kind.CORRECT, "91.19 GeV"),
+        (80, Kind.NOT_YET, "W boson"),
+        (80.4, Kind.NOT_YET, "W boson"),
+        (125, Kind.NOT_YET, "Higgs"),
+        (173, Kind.NOT_YET, "top quark"),
+        (91188, Kind.NOT_YET, "MeV"),
+        (91.19, Kind.NOT_YET, "whole number"),
+        (90, Kind.NOT_YET, "heavier"),
+        (500, Kind.NOT_YET, "lighter"),
+        (-91, Kind.NOT_YET, "heavier"),
+        ("ninety-one", Kind.NOT_YET, "should be a number"),
+        (None, Kind.NOT_YET, "should be a number"),
+        (True, Kind.NOT_YET, "should be a number"),
+        (float("nan"), Kind.NOT_YET, "should be a number"),
+        (____, Kind.NOT_ATTEMPTED, "blank"),
+    ],
+)
+def test_0_1_mass(answer: Any, kind: Kind, words: str) -> None:
+    _is("0.1", kind, words, answer)
+
+
+@pytest.mark.parametrize(
+    ("sent", "kind", "words"),
+    [(3, Kind.CORRECT, "rose by 3"), (2, Kind.NOT_YET, "rose by 2"), (4, Kind.NOT_YET, "rose by 4"), (0, Kind.NOT_ATTEMPTED, "no request")],
+)
+def test_0_2_three_requests(small: Server, before: Snapshot, sent: int, kind: Kind, words: str) -> None:
+    _send(small, sent)
+    _is("0.2", kind, words, small, before)
+
+
+def test_0_2_a_request_that_failed_does_not_count(small: Server, before: Snapshot) -> None:
+    _send(small, 2)
+    with pytest.raises(CourseError):
+        rest.ask(small.http, "/v2/models/add_sub/infer", {"inputs": []})
+    _is("0.2", Kind.NOT_YET, "rose by 2", small, before)
+
+
+def test_counters_cannot_tell_without_a_server_a_snapshot_or_after_a_restart(small: Server, before: Snapshot) -> None:
+    _is("0.2", Kind.CANNOT_TELL, "needs your server", "localhost:9000", before)
+    _is("0.2", Kind.CANNOT_TELL, "does not answer", _dead_server(), before)
+    _is("0.2", Kind.CANNOT_TELL, "needs the counters from before", small, 3)
+    _is("0.2", Kind.NOT_ATTEMPTED, "blank", small, ____)
+    _send(small, 3)
+    later = scrape(small)
+    _is("0.2", Kind.CANNOT_TELL, "restarted", small, _grown(later))
+
+
+def _grown(snapshot: Snapshot) -> Snapshot:
+    """The same snapshot with counters that are higher than a fresh server's."""
+    return dataclasses.replace(snapshot, samples=tuple(dataclasses.replace(s, value=s.value + 1000) for s in snapshot.samples))
+
+
+# --- notebook 01 -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def unloaded(small: Server) -> Iterator[Server]:
+    """The server while add_sub is out of service."""
+    small.unload("add_sub")
+    while "UNLOADING" in [model.state for model in small.models()]:
+        time.sleep(0.05)
+    yield small
+    small.load("add_sub")
+
+
+def test_1_1_health(unloaded: Server) -> None:
+    right = {"live": 200, "ready": 200, "add_sub": 400}
+    _is("1.1", Kind.CORRECT, "400 for `add_sub`", unloaded, right)
+    _is("1.1", Kind.CORRECT, "400 for `add_sub`", unloaded, {name: str(code) for name, code in right.items()})
+    _is("1.1", Kind.NOT_YET, "nothing is broken", unloaded, {**right, "ready": 400})
+    _is("1.1", Kind.NOT_YET, "out of service", unloaded, {**right, "add_sub": 200})
+    _is("1.1", Kind.NOT_YET, "the process answers", unloaded, {**right, "live": 503})
+    _is("1.1", Kind.NOT_YET, "status code", unloaded, {**right, "live": True})
+    _is("1.1", Kind.NOT_YET, "keys", unloaded, [200, 200, 400])
+    _is("1.1", Kind.NOT_ATTEMPTED, "3 blanks", unloaded, dict.fromkeys(right, ____))
+    _is("1.1", Kind.NOT_ATTEMPTED, "the blank", unloaded, {**right, "live": ____})
+
+
+def test_1_1_cannot_tell_while_the_model_serves_or_the_server_is_down(small: Server) -> None:
+    right = {"live": 200, "ready": 200, "add_sub": 400}
+    _is("1.1", Kind.CANNOT_TELL, "in service", small, right)
+    _is("1.1", Kind.CANNOT_TELL, "does not answer", _dead_server(), right)
+
+
+def test_1_2_log(small: Server) -> None:
+    log = small.log(0)
+    times = [re.search(rf"^I\d+ \d+:(\d+):([\d.]+) .*{words}", log, re.MULTILINE) for words in ("loading: add_sub", "successfully loaded")]
+    begin, end = (60 * int(match[1]) + float(match[2]) for match in times if match)
+    took = (end - begin) % 3600
+    right = {"loading_s": took, "instances": 1, "metrics_port": small.metrics.port}
+    _is("1.2", Kind.CORRECT, f"port {small.metrics.port}", small, right)
+    _is("1.2", Kind.CORRECT, "1 instance", small, {**right, "loading_s": took + 0.5, "metrics_port": f"127.0.0.1:{small.metrics.port}"})
+    _is("1.2", Kind.NOT_YET, "milliseconds", small, {**right, "loading_s": took * 1000})
+    _is("1.2", Kind.NOT_YET, "another time", small, {**right, "loading_s": took + 5})
+    _is("1.2", Kind.NOT_YET, "Count only the lines", small, {**right, "instances": 2})
+    _is("1.2", Kind.NOT_YET, "HTTP requests", small, {**right, "metrics_port": small.http.port})
+    _is("1.2", Kind.NOT_YET, "gRPC requests", small, {**right, "metrics_port": small.grpc.port})
+    _is("1.2", Kind.NOT_YET, "not a port of this server", small, {**right, "metrics_port": 80})
+    _is("1.2", Kind.NOT_YET, "should be a number", small, {**right, "loading_s": "long"})
+    _is("1.2", Kind.NOT_YET, "keys", small, {})
+    _is("1.2", Kind.NOT_ATTEMPTED, "blank", small, {**right, "instances": ____})
+    _is("1.2", Kind.CANNOT_TELL, "does not show", connect(small.http_url), right)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "words"),
+    [
+        ({"runtime": "docker", "base_port": 9300}, Kind.CORRECT, "--grpc-port=9301"),
+        ({"runtime": "docker", "base_port": 9301}, Kind.NOT_YET, "gRPC 9302"),
+        ({"runtime": "docker", "base_port": 9299}, Kind.NOT_YET, "gRPC 9300"),
+        ({"runtime": "apptainer", "base_port": 9300}, Kind.NOT_YET, "not Apptainer"),
+        ({"runtime": "podman", "base_port": 9300}, Kind.NOT_YET, "Podman"),
+        ({"runtime": "Docker", "base_port": 9300}, Kind.NOT_YET, "small letters"),
+        ({"runtime": "docker", "base_port": "many"}, Kind.NOT_YET, "whole number"),
+        ({"runtime": "docker", "base_port": 80}, Kind.NOT_YET, "gRPC 81"),
+        ({"runtime": "docker"}, Kind.NOT_YET, "keys"),
+        ("docker", Kind.NOT_YET, "keys"),
+        ({"runtime": ____, "base_port": ____}, Kind.NOT_ATTEMPTED, "2 blanks"),
+    ],
+)
+def test_1_3_command(options: Any, kind: Kind, words: str) -> None:
+    _is("1.3", kind, words, options)
+
+
+def test_1_4_brought_back(free_base_port: Callable[[], int], small: Server) -> None:
+    assert small.repository is not None
+    victim = launch_server(small.repository, base_port=free_base_port(), name="victim")
+    dead_pid = victim.pid
+    assert dead_pid is not None
+    _is("1.4", Kind.NOT_YET, "still runs", small, dead_pid)
+    os.kill(dead_pid, signal.SIGKILL)
+    while victim.state() == "running":
+        time.sleep(0.05)
+    _is("1.4", Kind.NOT_YET, "it is dead", victim, dead_pid)
+    _is("1.4", Kind.NOT_YET, "without its brackets", victim.restart, dead_pid)
+    _is("1.4", Kind.NOT_YET, "nothing (`None`)", None, dead_pid)
+    _is("1.4", Kind.NOT_YET, "type `str`", "started", dead_pid)
+    _is("1.4", Kind.NOT_ATTEMPTED, "blank", ____, dead_pid)
+    with victim.restart() as revived:
+        _is("1.4", Kind.CORRECT, "counter stands at 0", revived, dead_pid)
+
+
+# --- notebook 02 -----------------------------------------------------------------------------------------------------------
+
+
+def test_2_1_filled_in(small: Server) -> None:
+    small.load("add_sub")
+    right = {"instances": 1, "file": "model.py", "versions": 1}
+    _is("2.1", Kind.CORRECT, "Nobody wrote", small, right)
+    _is("2.1", Kind.CORRECT, "Nobody wrote", small, {**right, "file": "1/model.py", "versions": "1"})
+    _is("2.1", Kind.NOT_YET, "`instances`", small, {**right, "instances": 2})
+    _is("2.1", Kind.NOT_YET, "`versions`", small, {**right, "versions": "latest"})
+    _is("2.1", Kind.NOT_YET, "default_model_filename", small, {**right, "file": "config.pbtxt"})
+    _is("2.1", Kind.NOT_YET, "keys", small, {})
+    _is("2.1", Kind.NOT_ATTEMPTED, "3 blanks", small, dict.fromkeys(right, ____))
+    _is("2.1", Kind.CANNOT_TELL, "does not answer", _dead_server(), right)
+
+
+def test_2_2_both_versions(small: Server) -> None:
+    assert small.repository is not None
+    _is("2.2", Kind.CANNOT_TELL, "shutil.copytree", small, "version_policy { all { } }")
+    shutil.copytree(small.repository / "add_sub" / "1", small.repository / "add_sub" / "2")
+    _is("2.2", Kind.NOT_ATTEMPTED, "blank", small, ____)
+    _is("2.2", Kind.NOT_ATTEMPTED, "blank", small, "version_policy { ____ }")
+    _is("2.2", Kind.NOT_YET, "quotes", small, 2)
+    _is("2.2", Kind.NOT_YET, "keeps serving", small, "version_policy { everything { } }")
+    _is("2.2", Kind.NOT_YET, "keeps serving", small, "version_policy: all")
+    _is("2.2", Kind.NOT_YET, "only version 2", small, "version_policy { latest { num_versions: 1 } }")
+    _is("2.2", Kind.NOT_YET, "only version 1", small, "version_policy { specific { versions: [ 1 ] } }")
+    _is("2.2", Kind.CORRECT, "side by side", small, "version_policy { all { } }")
+    _is("2.1", Kind.CANNOT_TELL, "another version policy", small, {"instances": 1, "file": "model.py", "versions": 1})
+    _is("2.2", Kind.CORRECT, "side by side", small, "version_policy: { specific: { versions: [1, 2] } }")
+    _is("2.2", Kind.CORRECT, "side by side", small, "version_policy { latest { num_versions: 2 } }")
+    _is("2.2", Kind.CANNOT_TELL, "launched elsewhere", connect(small.http_url), "version_policy { all { } }")
+    shutil.rmtree(small.repository / "add_sub" / "2")
+    small.load("add_sub")
+
+
+def _solution_file(name: str) -> str:
+    """A file that the solution of 2.3, or the cell before it, writes."""
+    cells = json.loads((settings.root() / "notebooks" / "solutions" / "02_inspect_the_model_repository.ipynb").read_text())["cells"]
+    text = next("".join(cell["source"]) for cell in cells if "".join(cell["source"]).startswith(f"%%writefile {{folder}}/{name}"))
+    return text.partition("\n")[2]
+
+
+def test_2_3_mass(small: Server) -> None:
+    assert small.repository is not None
+    folder = small.repository / "dimuon_mass"
+    right = "np.sqrt(2 * pt[:, 0] * pt[:, 1] * (np.cosh(d_eta) - np.cos(d_phi)))"
+    code = _solution_file("1/model.py")
+    assert right in code
+    _is("2.3", Kind.NOT_ATTEMPTED, "blank", small)
+    (folder / "1").mkdir(parents=True)
+    (folder / "config.pbtxt").write_text(_solution_file("config.pbtxt"))
+    (folder / "1" / "model.py").write_text(code.replace(right, "____"))
+    _is("2.3", Kind.NOT_ATTEMPTED, "blank", small)
+    (folder / "1" / "model.py").write_text(code)
+    _is("2.3", Kind.NOT_YET, "has not loaded", small)
+    for formula, kind, words in (
+        (right, Kind.CORRECT, "91.2 GeV"),
+        (right.replace("np.cosh(d_eta) - np.cos(d_phi)", "np.cosh(d_phi) - np.cos(d_eta)"), Kind.NOT_YET, "swapped"),
+        ("pt[:, 0] + pt[:, 1]", Kind.NOT_YET, "NumPy says"),
+        ("np.nonsense(pt)", Kind.NOT_YET, "nonsense"),
+        ("np.zeros(3)", Kind.NOT_YET, "shape (3, 1)"),
+    ):
+        (folder / "1" / "model.py").write_text(code.replace(right, formula))
+        small.load("dimuon_mass")
+        _is("2.3", kind, words, small)
+    _is("2.3", Kind.CANNOT_TELL, "does not answer", _dead_server())
+    small.unload("dimuon_mass")
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    ("formula", "words"),
+    [
+        ("2 * product * (np.cosh(d_eta) - np.cos(d_phi))", "square root"),
+        ("np.sqrt(product * (np.cosh(d_eta) - np.cos(d_phi)))", "factor 2"),
+        ("np.sqrt(2 * product * (np.cosh(d_phi) - np.cos(d_eta)))", "swapped"),
+        ("np.sqrt(2 * product * (np.cos(d_phi) - np.cosh(d_eta)))", "other way round"),
+        ("np.sqrt(2 * product * (np.cosh(d_eta) + np.cos(d_phi)))", "should be a minus"),
+        ("np.sqrt(2 * product * (np.cos(d_eta) - np.cos(d_phi)))", "both functions"),
+        ("1000 * np.sqrt(2 * product * (np.cosh(d_eta) - np.cos(d_phi)))", "MeV"),
+        ("np.ones(50)", "NumPy says"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:invalid value encountered in sqrt")
+def test_2_3_usual_wrong_formulas_are_recognised(formula: str, words: str) -> None:
+    events = notebook_02._muons()
+    pt, eta, phi = events["PT"], events["ETA"], events["PHI"]
+    names = {"np": np, "product": pt[:, 0] * pt[:, 1], "d_eta": eta[:, 0] - eta[:, 1], "d_phi": phi[:, 0] - phi[:, 1]}
+    outcome = notebook_02._judge_masses(eval(formula, names).astype(np.float32).reshape(-1, 1), events)
+    assert outcome.kind is Kind.NOT_YET
+    assert words in outcome.text, outcome
+
+
+# --- notebook 03 -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def by_grpc(small: Server) -> Iterator[Any]:
+    """NVIDIA's client, as notebook 03 uses it."""
+    client = grpcclient.InferenceServerClient(small.grpc_url)
+    yield client
+    client.close()
+
+
+def _inputs(first: np.ndarray, second: np.ndarray) -> list[Any]:
+    return [
+        grpcclient.InferInput(name, [16], "FP32").set_data_from_numpy(values) for name, values in (("INPUT0", first), ("INPUT1", second))
+    ]
+
+
+def test_3_1_one_output(small: Server, by_grpc: Any) -> None:
+    ecal, hcal = np.arange(16, dtype=np.float32) + 20, np.ones(16, dtype=np.float32)
+    inputs, expected = _inputs(ecal, hcal), ecal - hcal
+
+    def asked(*names: str) -> Any:
+        return by_grpc.infer("add_sub", inputs, outputs=[grpcclient.InferRequestedOutput(name) for name in names] or None)
+
+    before = scrape(small)
+    right = asked("OUTPUT1")
+    _is("3.1", Kind.CORRECT, "1 request, and 64 bytes", small, before, right, expected)
+    _is("3.1", Kind.NOT_YET, "`OUTPUT0` and `OUTPUT1`", small, before, asked(), expected)
+    _is("3.1", Kind.NOT_YET, "holds `OUTPUT0`", small, before, asked("OUTPUT0"), expected)
+    _is("3.1", Kind.NOT_YET, "is an array", small, before, right.as_numpy("OUTPUT1"), expected)
+    _is("3.1", Kind.NOT_YET, "type `list`", small, before, ["OUTPUT1"], expected)
+    _is("3.1", Kind.NOT_YET, "Are the inputs the same", small, before, right, expected + 1)
+    _is("3.1", Kind.NOT_ATTEMPTED, "blank", small, before, ____, expected)
+    time.sleep(0.3)
+    _is("3.1", Kind.CANNOT_TELL, "no request since", small, scrape(small), right, expected)
+
+
+def test_3_2_hot_tower(small: Server) -> None:
+    generator = np.random.default_rng(seed=7)
+    hcal = np.ones(16, dtype=np.float32)
+    events = generator.exponential(20, (100, 16)).astype(np.float32)
+    events[42, 7] = 500
+    events[17] += 100
+    stream = [{"INPUT0": energies, "INPUT1": hcal} for energies in events]
+    with Client(small) as client:
+        before = scrape(small)
+        answers = client.infer_many("add_sub", stream, max_in_flight=4)
+    _is("3.2", Kind.CORRECT, "501.0 GeV in tower 7", small, before, stream, answers, 42)
+    _is("3.2", Kind.CORRECT, "number 42", small, before, stream, answers, np.int64(42))
+    for wrong, words in (
+        (43, "counts from 0"),
+        (7, "number of the tower"),
+        (42 * 16 + 7, "divide it by 16"),
+        (17, "largest total"),
+        (501.0, "energy of the tower"),
+        (3, "not the largest"),
+        ("all", "should be one number"),
+    ):
+        _is("3.2", Kind.NOT_YET, words, small, before, stream, answers, wrong)
+    _is("3.2", Kind.NOT_YET, "not the sums", small, before, stream, answers[::-1], 42)
+    _is("3.2", Kind.NOT_YET, "99 answers", small, before, stream, answers[:99], 42)
+    _is("3.2", Kind.NOT_YET, "dictionary with `OUTPUT0`", small, before, stream, [1.0] * 100, 42)
+    _is("3.2", Kind.NOT_ATTEMPTED, "2 blanks", small, before, stream, ____, ____)
+    _send(small, 1)
+    _is("3.2", Kind.NOT_YET, "counted 101 requests", small, before, stream, answers, 42)
+
+
+def test_3_3_mended(small: Server) -> None:
+    ecal, hcal = np.linspace(1, 40, 16).astype(np.float32), np.ones(16, dtype=np.float32)
+    good = {"name": "INPUT0", "shape": [16], "datatype": "FP32", "data": ecal.tolist()}
+    second = {"name": "INPUT1", "shape": [16], "datatype": "FP32", "data": hcal.tolist()}
+
+    def answer(**changes: Any) -> tuple[Any, ...]:
+        return small, {"inputs": [{**good, **changes}, second]}, ecal, hcal
+
+    _is("3.3", Kind.CORRECT, "16 sums", *answer())
+    _is("3.3", Kind.NOT_YET, "unexpected inference input 'INPUT_0'", *answer(name="INPUT_0"))
+    _is("3.3", Kind.NOT_YET, "Expected [16], got [1,16]", *answer(shape=[1, 16]))
+    _is("3.3", Kind.NOT_YET, "FP64", *answer(datatype="FP64"))
+    _is("3.3", Kind.NOT_YET, "other sums", *answer(data=hcal.tolist()))
+    _is("3.3", Kind.NOT_YET, "cannot be written as JSON", *answer(data=ecal))
+    _is("3.3", Kind.NOT_YET, "key `inputs`", small, good, ecal, hcal)
+    _is("3.3", Kind.NOT_ATTEMPTED, "blank", small, {"inputs": [____, second]}, ecal, hcal)
+    _is("3.3", Kind.CANNOT_TELL, "does not answer", _dead_server(), {"inputs": [good, second]}, ecal, hcal)
+
+
+def test_a_check_counts_its_attempts_in_the_progress_file(tmp_path: Path) -> None:
+    """In a process of its own, as a kernel is: wrong, then right, then the file says two attempts and solved."""
+    code = "from helpers.exercises import exercise; exercise('0.1').check(80); exercise('0.1').check(91)"
+    environment = {**os.environ, "COURSE_WORK": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=settings.root(), env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.count("\n") == 2 and "(Attempt 2.)" in done.stdout
+    assert re.search(r'"attempts": 2,\s+"correct": true', (tmp_path / "progress.json").read_text())
