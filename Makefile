@@ -3,8 +3,10 @@ PYTHON ?= python3
 # TORCH=no: the embedded server without PyTorch, for machines with little disk. SERVER=no: no embedded server (containers, or a server elsewhere).
 TORCH ?=
 SERVER ?=
-# Arguments for the tests: make test ARGS="-k doctor"
+# Arguments for the tests (make test ARGS="-k doctor"), for JupyterLab (make lab LAB="--no-browser --port=8899"), for lint (make lint FIX=yes)
 ARGS ?=
+LAB ?=
+FIX ?=
 
 # The first Python that there is looks for one that fits, and says what to type when none does.
 FIND = for p in $(PYTHON) python3.12 python3.11 python3 python; do command -v "$$p" >/dev/null 2>&1 && break; p=; done; \
@@ -31,7 +33,7 @@ setup:
 	$(SETUP)
 
 lab:
-	$(SETUP) -- -m helpers lab
+	$(SETUP) -- -m helpers lab $(LAB)
 
 test:
 	$(SETUP) --dev -- -m pytest $(ARGS)
@@ -52,7 +54,7 @@ bench:
 	$(SETUP) --dev -- -m benchmarks
 
 lint:
-	$(SETUP) --dev -- -m helpers.lint
+	$(SETUP) --dev -- -m helpers lint $(if $(FIX),--fix)
 
 # Each lock holds for Python 3.11 and 3.12. The CUDA bindings and the placeholder of perf_analyzer have no wheels outside Linux.
 LOCK = "$$d/bin/uv" pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --no-header --no-annotate --no-emit-index-url

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import platform
 import sys
 
+from helpers import preflight
 from helpers.errors import CourseError
 
 # Command -> one line of help; its module has the same name with "_" for "-".
@@ -47,6 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
         The exit status: 0 done, 1 a :class:`~helpers.errors.CourseError` (its paragraph was printed), 2 wrong arguments (or
         what the command itself says), 130 interrupted.
     """
+    if sys.version_info < min(preflight.VERSIONS):
+        print(f"This is Python {platform.python_version()}, and the course needs 3.11 or 3.12. {preflight.advice()}", file=sys.stderr)
+        return 1
     arguments = sys.argv[1:] if arguments is None else arguments
     command = next((argument for argument in arguments if not argument.startswith("-")), None)
     try:

@@ -92,18 +92,20 @@ def numpy_fault(folder: Path) -> str:
     )
 
 
-@functools.cache
 def conda_lacks(dev: bool = False) -> list[str] | None:
     """What the active conda environment lacks for the notebooks; ``None`` when no conda environment is active."""
-    prefix = os.environ.get("CONDA_PREFIX", "")
-    python = Path(prefix) / "bin" / "python"
-    if not prefix or not python.exists():
-        return None
+    python = Path(os.environ.get("CONDA_PREFIX", ""), "bin", "python")
+    return lacks(python, dev) if "CONDA_PREFIX" in os.environ and python.exists() else None
+
+
+@functools.cache
+def lacks(python: Path, dev: bool = False) -> list[str]:
+    """What this interpreter's environment lacks for the notebooks, names of packages."""
     done = subprocess.run([python, "-I", "-c", _LACKS, *client_requirements(dev)], capture_output=True, text=True, check=False)
     return done.stdout.split() if done.returncode == 0 else ["packaging"]
 
 
-# Runs in a conda environment: prints the requirements (its arguments) that it does not meet.
+# Runs in that environment: prints the requirements (its arguments) that it does not meet.
 _LACKS = """
 import importlib.metadata as metadata, importlib.util, sys
 from packaging.requirements import Requirement

@@ -1,0 +1,254 @@
+"""What the doctor looks at, one function for each subject. Standard library only, and nothing is changed.
+
+``GOOD`` and ``NOTE`` do not stand in the way; ``MEND`` a student can put right, with the line to type; for ``ADMINISTRATOR``
+it takes somebody with more rights.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from helpers import installed, installer, preflight, settings
+from helpers.files import shown
+
+GOOD, NOTE, MEND, ADMINISTRATOR = "good", "note", "mend", "administrator"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that the doctor looked at.
+
+    Attributes:
+        subject: what was looked at.
+        state: ``good``, ``note``, ``mend`` or ``administrator``.
+        found: what was seen.
+        todo: what to type or to ask for.
+    """
+
+    subject: str
+    state: str
+    found: str
+    todo: str = ""
+
+
+def all_of_them(full: bool = False) -> Iterator[Finding]:
+    """Every examination, in the order of the report."""
+    yield python(sys.version_info[:3])
+    yield system()
+    yield notebooks_side()
+    yield from server_side()
+    yield disk(settings.root())
+    yield shared_memory(Path("/dev/shm"))
+    yield work(settings.work_dir())
+    yield ports()
+    yield gpu()
+    yield from variables(os.environ)
+    if full:
+        from helpers import trial
+
+        yield trial.one_request()
+
+
+def may_administer() -> bool:
+    """Whether this user can install system packages: root, or in one of the groups that may use sudo."""
+    if not hasattr(os, "geteuid"):
+        return True
+    import grp
+
+    groups = {name.gr_name for name in grp.getgrall() if name.gr_gid in os.getgroups()}
+    return os.geteuid() == 0 or bool(groups & {"sudo", "wheel", "admin"})
+
+
+def python(version: tuple[int, ...]) -> Finding:
+    """The Python that runs this."""
+    found = f"{'.'.join(map(str, version))} at {sys.executable}"
+    if version[:2] in preflight.VERSIONS:
+        return Finding("Python", GOOD, found)
+    return Finding("Python", MEND, f"{found}; the course needs 3.11 or 3.12", preflight.advice())
+
+
+def system() -> Finding:
+    """Whether the embedded server can run on this kind of machine."""
+    name = " ".join(preflight.os_release()) or platform.system()
+    found = f"{name}, {platform.machine()}, {' '.join(preflight.c_library())}, {os.cpu_count()} cores"
+    obstacle = preflight.embedded_obstacle()
+    return Finding("System", NOTE if obstacle else GOOD, f"{found}. {obstacle}" if obstacle else found)
+
+
+def notebooks_side() -> Finding:
+    """The notebooks' environment: there, and as its lock says."""
+    subject, folder = "Notebooks' packages", installed.client_folder()
+    if python := installed.client_python():
+        if python.is_relative_to(folder):
+            return _versions(subject, folder, "requirements.lock", "rm -r .venv && make setup")
+        return Finding(subject, GOOD, f"in the conda environment {Path(os.environ['CONDA_PREFIX']).name}")
+    if not installed.lacks(Path(sys.executable)):
+        return Finding(subject, GOOD, f"in the environment {sys.prefix}")
+    state = installed.state(folder, "client")
+    if state == "foreign":
+        return Finding(subject, MEND, f"{shown(folder)} was not made by the course", f"mv {folder} {folder}-mine && make setup")
+    todo = "make setup"
+    if "CONDA_PREFIX" in os.environ:
+        todo += "   (or, with conda: conda env create -f environment.yml && conda activate triton-course)"
+    return Finding(subject, MEND, f"{shown(folder)} is {state}", todo)
+
+
+def server_side() -> Iterator[Finding]:
+    """The embedded server's environment, and the libpython that it needs."""
+    subject, folder = "Server's packages", settings.server_env()
+    if preflight.embedded_obstacle():
+        yield Finding(subject, NOTE, "not needed: the embedded server cannot run here")
+        return
+    state, own = installed.state(folder, "server"), "COURSE_SERVER_ENV" not in os.environ
+    if state != "ready" and not (state == "foreign" and not own):
+        todo = f"mv {folder} {folder}-mine && make setup" if state == "foreign" else "python -m helpers install-server"
+        yield Finding(subject, MEND, f"{shown(folder)} is {state}", todo)
+        return
+    if fault := installed.numpy_fault(folder):
+        yield Finding(subject, MEND, fault, f"rm -r {folder} && python -m helpers install-server")
+        return
+    packages = installer.installed_versions(folder)
+    if "torch" not in packages:
+        yield Finding(subject, NOTE, f"{shown(folder)} is ready, without PyTorch: its models stay UNAVAILABLE", "make setup TORCH=yes")
+    else:
+        yield _versions(subject, folder, "containers/server-requirements.lock", f"rm -r {folder} && python -m helpers install-server")
+    facts = preflight.probe(str(installer.python_of(folder)))
+    lack = preflight.missing({**facts, "venv": True, "ensurepip": True}) if facts else f"The Python of {folder} does not run."
+    if lack:
+        yield Finding("Server's Python", MEND if may_administer() or not facts else ADMINISTRATOR, lack)
+    else:
+        yield Finding("Server's Python", GOOD, f"{'.'.join(map(str, facts['version']))} with {facts['libpython']}")
+
+
+def _versions(subject: str, folder: Path, lock: str, todo: str) -> Finding:
+    locked, there = installed.locked(lock), installer.installed_versions(folder)
+    # A build's own label, as in 2.13.0+cpu, is not the lock's business.
+    other = [
+        f"{name} {there[name]} (lock: {locked[name]})"
+        for name in sorted(locked)
+        if name in there and there[name].split("+")[0] != locked[name]
+    ]
+    if other:
+        return Finding(subject, MEND, f"{shown(folder)} differs from its lock: {', '.join(other[:5])}{' …' * (len(other) > 5)}", todo)
+    return Finding(subject, GOOD, f"{shown(folder)}, {len(there)} packages as locked")
+
+
+def disk(folder: Path, free_gb: float | None = None) -> Finding:
+    """Room for what is not installed yet, and for logs and results.
+
+    Args:
+        folder: a folder on the disk in question.
+        free_gb: free space there; asked of the system when not given.
+    """
+    free_gb = shutil.disk_usage(folder).free / 1e9 if free_gb is None else free_gb
+    need_gb = settings.DISK_WORK_GB
+    if not installed.client_python():
+        need_gb += settings.DISK_CLIENT_GB
+    if not preflight.embedded_obstacle() and not installed.server_ready():
+        need_gb += settings.DISK_NO_TORCH_GB - settings.DISK_CLIENT_GB
+    found = f"{free_gb:.1f} GB free at {folder}"
+    if free_gb < need_gb:
+        return Finding(
+            "Disk", MEND, f"{found}; {need_gb:.1f} GB are needed", "Make room. What is large: du -xh --max-depth=1 ~ | sort -h | tail"
+        )
+    return Finding("Disk", GOOD, found)
+
+
+def shared_memory(folder: Path) -> Finding:
+    """``/dev/shm``, by which server and Python models hand each other tensors."""
+    subject = "Shared memory"
+    if platform.system() != "Linux":
+        return Finding(subject, NOTE, "only Linux has /dev/shm")
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder):
+            free_mb = shutil.disk_usage(folder).free / 1e6
+    except OSError as error:
+        return Finding(
+            subject, ADMINISTRATOR, f"{folder}: {error.strerror}", f"Ask for a {folder} that users may write to (a tmpfs, mode 1777)."
+        )
+    if free_mb < settings.SHM_MB:
+        todo = f"Remove what is left over there (ls -l {folder}), or ask for more: in a container the option --shm-size=1g."
+        return Finding(subject, ADMINISTRATOR, f"{free_mb:.0f} MB free in {folder}; {settings.SHM_MB} MB are needed", todo)
+    return Finding(subject, GOOD, f"{free_mb:.0f} MB free in {folder}")
+
+
+def work(folder: Path) -> Finding:
+    """The folder for what students make."""
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    try:
+        with tempfile.NamedTemporaryFile(dir=there):
+            return Finding("Folder work", GOOD, f"{shown(folder)} can be written")
+    except OSError as error:
+        return Finding("Folder work", MEND, f"{shown(folder)}: {error.strerror}", "export COURSE_WORK=$HOME/triton-work")
+
+
+def ports(base: int = settings.BASE_PORT) -> Finding:
+    """The course's first three ports; taken ones are no harm, since the next triple is used."""
+    taken = []
+    for port in range(base, base + settings.PORTS_PER_SERVER):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((settings.HOST, port))
+            except OSError:
+                taken.append(f"{port} by {_holder(port)}")
+    if taken:
+        return Finding("Ports", NOTE, f"taken: {'; '.join(taken)}. A server takes the next three free ones and says so.")
+    return Finding("Ports", GOOD, f"{base} to {base + settings.PORTS_PER_SERVER - 1} are free")
+
+
+def _holder(port: int) -> str:
+    """Who listens on a port: program and process id, as far as this user may see."""
+    try:
+        rows = [line.split() for name in ("tcp", "tcp6") for line in Path("/proc/net", name).read_text().splitlines()[1:]]
+    except OSError:
+        return "somebody"
+    sockets = {f"socket:[{row[9]}]" for row in rows if row[3] == "0A" and int(row[1].rsplit(":", 1)[1], 16) == port}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if any(os.readlink(entry) in sockets for entry in (process / "fd").iterdir()):
+                return f"{(process / 'comm').read_text().strip()} (process {process.name})"
+        except OSError:
+            continue  # another user's process, or one that has just ended
+    return "another user's process"
+
+
+def gpu() -> Finding:
+    """The GPU, if there is one; the course does without."""
+    if not shutil.which("nvidia-smi"):
+        return Finding("GPU", NOTE, "none seen (no nvidia-smi): models run on the processor, which is fine")
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, check=False, timeout=30)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Finding("GPU", NOTE, f"nvidia-smi does not answer ({error}): models run on the processor")
+    if answer.returncode or not answer.stdout.strip():
+        return Finding("GPU", NOTE, f"nvidia-smi says: {(answer.stdout + answer.stderr).strip()[:200]}; models run on the processor")
+    return Finding("GPU", GOOD, "; ".join(answer.stdout.strip().splitlines()))
+
+
+def variables(environment: Mapping[str, str]) -> Iterator[Finding]:
+    """Environment variables that are known to get in the way; their values are not shown."""
+    proxies = [
+        name for name in environment if name.lower() in ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy") and environment[name]
+    ]
+    direct = ",".join(environment.get(name, "") for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"))
+    if proxies and not re.search(r"(^|,)\s*(\*|localhost)\s*(,|$)", direct):
+        found = f"{', '.join(sorted(proxies))} set without an exception for this machine: requests to localhost would go to the proxy"
+        yield Finding("Proxy", MEND, found, "export no_proxy=localhost,127.0.0.1,$no_proxy NO_PROXY=localhost,127.0.0.1,$no_proxy")
+    others = [name for name in ("PYTHONPATH", "PYTHONHOME", "LD_PRELOAD") if environment.get(name)]
+    if others:
+        found = f"{', '.join(others)} set, perhaps by an experiment's software: its packages may hide the course's"
+        yield Finding(
+            "Variables", NOTE, found, f"unset {' '.join(others)}   (make does so by itself)" if "LD_PRELOAD" not in others else ""
+        )
