@@ -61,6 +61,11 @@ def _facts(server: Server) -> tuple[str, list[tuple[str, str]], list[ModelState]
             models = server.models()
         except CourseError as error:
             problem = str(error)
+        # Models of the repository that nobody asked for are no problem, and many: one line for all of them.
+        idle = [model.name for model in models if not model.version and not model.reason and model.state == "UNAVAILABLE"]
+        if idle:
+            models = [model for model in models if model.name not in idle]
+            facts.append(("not loaded", ", ".join(idle)))
     elif state == "died":
         problem = "It ended without being told to. Look at server.log(), then type: server = server.restart()"
     elif state == "unreachable":

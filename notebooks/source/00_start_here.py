@@ -39,7 +39,9 @@
 # Click on a cell and press **Shift + Enter** to run it. This first one looks at your machine.
 
 # %%
-# !python -m helpers doctor
+from helpers import doctor
+
+doctor.report()
 
 # %% [markdown]
 # Look at the last line. If it says that something is missing, it also says what to type. Do that first.
@@ -83,7 +85,7 @@ client = Client(server)
 # **What do you expect** as the first number of the sum, and of the difference?
 
 # %%
-result = client.infer("add_sub", {"INPUT0": left, "INPUT1": right})
+result = client.infer("add_sub", INPUT0=left, INPUT1=right)
 result
 
 # %% [markdown]
@@ -92,13 +94,14 @@ result
 # read the counters, which are called **metrics**:
 
 # %%
-before = scrape(server)
-client.infer("add_sub", {"INPUT0": left, "INPUT1": right})
-scrape(server) - before
+counter = "nv_inference_request_success"
+before = scrape(server).value(counter, model="add_sub")
+client.infer("add_sub", INPUT0=left, INPUT1=right)
+scrape(server).value(counter, model="add_sub") - before
 
 # %% [markdown]
 # **What stands out?** `nv_inference_request_success` rose by 1: your request arrived, and it was answered.
-# We will read the other rows later.
+# There are more counters; notebook 06 reads them all.
 
 # %% [markdown]
 # ## See how exercises work
@@ -141,7 +144,7 @@ exercise("0.1").check(z_mass)
 # %% exercise="0.2" tags=["starter"]
 before = scrape(server)
 for _ in range(3):  #: ____
-    client.infer("add_sub", {"INPUT0": left, "INPUT1": right})  #:
+    client.infer("add_sub", INPUT0=left, INPUT1=right)  #:
 
 # %% exercise="0.2" tags=["check"]
 exercise("0.2").check(server, before)

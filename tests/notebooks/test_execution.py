@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,9 +60,8 @@ SIX_ERRORS = ("unknown model", "Expected [16], got [1,16]", "expected FP32", "mi
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A work folder of its own, helpers importable from it, and afterwards no server that uses it."""
+    """A work folder of its own, and afterwards no server that uses it."""
     monkeypatch.setenv("COURSE_WORK", str(tmp_path / "work"))
-    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}".rstrip(os.pathsep))
     monkeypatch.delenv("COURSE_STRICT", raising=False)
     yield tmp_path
     left = [line for line in _command_lines() if "tritonserver" in line and str(tmp_path) in line]
