@@ -6,7 +6,7 @@ step that works on padded arrays, wastes little.
 
 from __future__ import annotations
 
-from typing import Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -47,9 +47,7 @@ class TrainingSet:
     def __len__(self) -> int:
         return self.label.numel()
 
-    def epoch(
-        self, rng: np.random.Generator, batch_size: int, weight: NDArray, share: float = 1.0
-    ) -> list[NDArray]:
+    def epoch(self, rng: np.random.Generator, batch_size: int, weight: NDArray, share: float = 1.0) -> list[NDArray]:
         """Jet numbers of the batches of one epoch, or of a random share of one.
 
         Args:
@@ -85,9 +83,7 @@ class TrainingSet:
         starts = np.cumsum(counts) - counts
         place_candidate = _rows(np.zeros(jets.size, np.int64), n_candidates)
         place_vertex = _rows(n_candidates, n_vertices)
-        position = np.r_[
-            np.repeat(starts, n_candidates) + place_candidate, np.repeat(starts, n_vertices) + place_vertex
-        ]
+        position = np.r_[np.repeat(starts, n_candidates) + place_candidate, np.repeat(starts, n_vertices) + place_vertex]
         order = np.empty(position.size, np.int64)
         order[position] = np.arange(position.size)
         points = np.concatenate([self.candidate_points[candidate], self.vertex_points[vertex]])[order]

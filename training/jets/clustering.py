@@ -63,9 +63,7 @@ def cluster(candidates, ghosts, radius: float, pt_range, max_abs_eta: float, n_e
         Jets with at least two constituents.
     """
     c = candidates
-    momentum = np.stack(
-        [c["pt"] * np.cos(c["phi"]), c["pt"] * np.sin(c["phi"]), c["pt"] * np.sinh(c["eta"]), c["energy"]], axis=1
-    )
+    momentum = np.stack([c["pt"] * np.cos(c["phi"]), c["pt"] * np.sin(c["phi"]), c["pt"] * np.sinh(c["eta"]), c["energy"]], axis=1)
     event = np.r_[c["event"], ghosts[0]]
     source = np.r_[np.arange(c["event"].size), -ghosts[2]]  # negative: flavour of a ghost
     momentum = np.concatenate([momentum, ghosts[1] * GHOST_SCALE])

@@ -74,9 +74,7 @@ def candidate_columns(jets: Jets, candidates: dict[str, NDArray], index: NDArray
         **{name: tracks_only(value) for name, value in track.items()},
     }
     table = np.stack([columns[f.name.removeprefix("pfcand_")] for f in CANDIDATE_FEATURES], axis=1)
-    helices = np.stack(
-        [c["pt"], c["phi"], np.sinh(c["eta"]), c["dxy"], c["dz"], c["charge"], c["dxy_error"], c["dz_error"]], axis=1
-    )
+    helices = np.stack([c["pt"], c["phi"], np.sinh(c["eta"]), c["dxy"], c["dz"], c["charge"], c["dxy_error"], c["dz_error"]], axis=1)
     return table.astype(np.float32), helices, tracks_only(track["btagSip3dSig"])
 
 

@@ -7,9 +7,9 @@ with counts; values are those before the transforms of the feature table.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,11 +53,7 @@ class JetTable:
     def take(self, index: NDArray) -> JetTable:
         """The jets at ``index``, in that order."""
         return JetTable(
-            **{
-                f.name: getattr(self, f.name)[index]
-                for f in fields(self)
-                if f.name not in ("candidates", "vertices")
-            },
+            **{f.name: getattr(self, f.name)[index] for f in fields(self) if f.name not in ("candidates", "vertices")},
             candidates=self.candidates[ragged_index(self.n_candidates, index)],
             vertices=self.vertices[ragged_index(self.n_vertices, index)],
         )

@@ -70,7 +70,7 @@ class Particles:
 
 
 Candidates = dict[str, NDArray]
-"""Flat arrays: event, type, pt, eta, phi, energy, charge, dxy, dz, dxy_error, dz_error, lost_inner_hits, chi2, quality, vertex_association."""
+"""Flat arrays: event, type, pt, eta, phi, energy, charge, dxy, dz and their errors, lost_inner_hits, chi2, quality, vertex_association."""
 
 
 def perigee(x, y, z, px, py, pz, charge):
@@ -127,7 +127,7 @@ def emulate(
         Candidates in order of event.
     """
     s = settings
-    px, py, pz, energy = particles.momentum.T
+    px, py, pz, _ = particles.momentum.T
     pt = np.maximum(np.hypot(px, py), 1e-9)
     eta = np.arcsinh(pz / pt)
     radius = np.hypot(particles.vertex[:, 0], particles.vertex[:, 1])
@@ -140,9 +140,7 @@ def emulate(
     tracked = charged & in_tracker & (rng.random(pt.size) < efficiency)
 
     tracks = _tracks(particles, np.flatnonzero(tracked), n_events, rng, s, pileup)
-    neutrals = _neutrals(
-        particles, np.flatnonzero(~tracked & (pdg != 13) & (np.abs(eta) < 3.0)), eta, pdg, charged, rng, s
-    )
+    neutrals = _neutrals(particles, np.flatnonzero(~tracked & (pdg != 13) & (np.abs(eta) < 3.0)), eta, pdg, charged, rng, s)
     merged = {key: np.concatenate([tracks[key], neutrals[key]]) for key in tracks}
     order = np.argsort(merged["event"], kind="stable")
     return {key: value[order] for key, value in merged.items()}
@@ -183,9 +181,7 @@ def _tracks(particles, index, n_events, rng, s: Settings, pileup: bool) -> Candi
     radius = np.hypot(vertex[:, 0], vertex[:, 1])
     missed = np.searchsorted(PIXEL_RADII_CM, radius) - 1  # -1: hit in the first layer
     missed = np.maximum(missed, np.where(rng.random(index.size) < 0.03, 0, -1))
-    chi2 = rng.gamma(12.0, 1.0 / 12.0, index.size) + np.where(
-        is_fake | shifted, rng.exponential(1.0, index.size), 0
-    )
+    chi2 = rng.gamma(12.0, 1.0 / 12.0, index.size) + np.where(is_fake | shifted, rng.exponential(1.0, index.size), 0)
     quality = np.where(rng.random(index.size) < np.where(is_fake, 0.4, 0.97), 7, 3)
 
     significance = np.abs(dz) / error_dz
@@ -203,11 +199,23 @@ def _tracks(particles, index, n_events, rng, s: Settings, pileup: bool) -> Candi
     keep = pt > s.track_min_pt_gev
     if pileup:
         keep &= np.abs(dz) < s.pileup_charged_cut_cm
-    columns = dict(
-        event=event, type=kind, pt=pt, eta=eta, phi=phi, energy=energy, charge=charge, dxy=dxy, dz=dz,
-        dxy_error=error_dxy, dz_error=error_dz, lost_inner_hits=missed, chi2=np.floor(chi2),
-        quality=quality, vertex_association=association,
-    )  # fmt: skip
+    columns = {
+        "event": event,
+        "type": kind,
+        "pt": pt,
+        "eta": eta,
+        "phi": phi,
+        "energy": energy,
+        "charge": charge,
+        "dxy": dxy,
+        "dz": dz,
+        "dxy_error": error_dxy,
+        "dz_error": error_dz,
+        "lost_inner_hits": missed,
+        "chi2": np.floor(chi2),
+        "quality": quality,
+        "vertex_association": association,
+    }
     return {key: np.asarray(value, dtype=_dtype(key))[keep] for key, value in columns.items()}
 
 
@@ -232,20 +240,29 @@ def _neutrals(particles, index, eta, pdg, charged, rng, s: Settings) -> Candidat
     # A lost track below 0.8 GeV curls up before the calorimeter.
     reaches = ~charged[index] | (np.hypot(px, py) > 0.8)
     energy = np.maximum(energy, 1e-3)
-    resolution = np.where(
-        electromagnetic, np.hypot(0.03 / np.sqrt(energy), 0.005), np.hypot(0.9 / np.sqrt(energy), 0.05)
-    )
+    resolution = np.where(electromagnetic, np.hypot(0.03 / np.sqrt(energy), 0.005), np.hypot(0.9 / np.sqrt(energy), 0.05))
     measured = energy * (1 + resolution * rng.normal(size=index.size))
     pt = measured / np.cosh(eta[index])
     keep = reaches & (pt > s.neutral_min_pt_gev)
     kind = np.where(electromagnetic, PHOTON, NEUTRAL_HADRON)
     nothing = np.zeros(index.size)
-    columns = dict(
-        event=particles.event[index], type=kind, pt=pt, eta=eta[index], phi=np.arctan2(py, px),
-        energy=np.hypot(measured, MASS_GEV[kind]), charge=nothing, dxy=nothing, dz=nothing,
-        dxy_error=nothing, dz_error=nothing, lost_inner_hits=nothing, chi2=nothing + 999,
-        quality=nothing, vertex_association=nothing + 1,
-    )  # fmt: skip
+    columns = {
+        "event": particles.event[index],
+        "type": kind,
+        "pt": pt,
+        "eta": eta[index],
+        "phi": np.arctan2(py, px),
+        "energy": np.hypot(measured, MASS_GEV[kind]),
+        "charge": nothing,
+        "dxy": nothing,
+        "dz": nothing,
+        "dxy_error": nothing,
+        "dz_error": nothing,
+        "lost_inner_hits": nothing,
+        "chi2": nothing + 999,
+        "quality": nothing,
+        "vertex_association": nothing + 1,
+    }
     return {key: np.asarray(value, dtype=_dtype(key))[keep] for key, value in columns.items()}
 
 

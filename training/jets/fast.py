@@ -99,9 +99,7 @@ class _NormAct(torch.autograd.Function):
         sums = kernels.row_backward_sums(g, array, state.scale, state.shift, floor, parts)
         coefficients, d_gamma, d_beta = state.backward(sums)
         out = torch.empty(array.shape[0], array.shape[2])
-        kernels.row_backward(
-            g, array, state.scale, state.shift, floor, *coefficients, out.numpy()[:, None, :], parts
-        )
+        kernels.row_backward(g, array, state.scale, state.shift, floor, *coefficients, out.numpy()[:, None, :], parts)
         return out, d_gamma, d_beta, None, None, None
 
 
@@ -122,9 +120,7 @@ class _EdgeMean(torch.autograd.Function):
         torch.mm(rows, w1[:, n_in:].t(), out=other[:n])
         u, v = centre.numpy(), other.numpy()
 
-        first = _Norm.from_sums(
-            kernels.edge_sums(u, v, neighbours, parts), edges, g1, b1, block.norm_first
-        )
+        first = _Norm.from_sums(kernels.edge_sums(u, v, neighbours, parts), edges, g1, b1, block.norm_first)
         a1 = work.get(name + "a1", n, k, width)
         kernels.edge_apply(u, v, neighbours, first.scale, first.shift, a1.numpy(), parts)
         h2 = work.get(name + "h2", n, k, width)
@@ -139,13 +135,13 @@ class _EdgeMean(torch.autograd.Function):
         kernels.row_apply_mean(h3.numpy(), third.scale, third.shift, out.numpy(), parts)
 
         ctx.save_for_backward(rows, w1, w2, w3)
-        ctx.held = (u, v, a1, h2, a2, h3, first, second, third, neighbours, parts, work)
+        ctx.held = (u, v, a1, h2, a2, h3, first, second, third, neighbours, parts)
         return out
 
     @staticmethod
     def backward(ctx, grad):
         rows, w1, w2, w3 = ctx.saved_tensors
-        u, v, a1, h2, a2, h3, first, second, third, neighbours, parts, work = ctx.held
+        u, v, a1, h2, a2, h3, first, second, third, neighbours, parts = ctx.held
         n, k, width = a1.shape
         edges, n_in = n * k, rows.shape[1]
         g = (grad / k).contiguous().numpy()[:, None, :]
@@ -153,9 +149,7 @@ class _EdgeMean(torch.autograd.Function):
         def through(g, h, norm):
             sums = kernels.row_backward_sums(g, h.numpy(), norm.scale, norm.shift, RELU_FLOOR, parts)
             coefficients, d_gamma, d_beta = norm.backward(sums)
-            kernels.row_backward(
-                g, h.numpy(), norm.scale, norm.shift, RELU_FLOOR, *coefficients, h.numpy(), parts
-            )
+            kernels.row_backward(g, h.numpy(), norm.scale, norm.shift, RELU_FLOOR, *coefficients, h.numpy(), parts)
             return h.view(edges, width), d_gamma, d_beta
 
         d3, d_g3, d_b3 = through(g, h3, third)
@@ -249,9 +243,7 @@ def logits(model: ParticleNet, batch: PackedBatch, work: Workspace, used_neighbo
         work: Buffers; one batch at a time, forward then backward.
         used_neighbours: How many of the k neighbours to use, at random.
     """
-    together = torch.cat(
-        [_feature_rows(model.pf_conv, batch.candidates), _feature_rows(model.sv_conv, batch.vertices)]
-    )
+    together = torch.cat([_feature_rows(model.pf_conv, batch.candidates), _feature_rows(model.sv_conv, batch.vertices)])
     rows = together[batch.order]
     outputs: list[Tensor] = []
     for i, block in enumerate(model.blocks):

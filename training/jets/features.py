@@ -173,11 +173,7 @@ class Tagger:
 
         table: dict = {
             "output_names": list(self.labels),
-            "input_names": [
-                f"{kind}_{part}"
-                for kind in ("pf", "sv")
-                for part in ("points", "features", "mask")
-            ],
+            "input_names": [f"{kind}_{part}" for kind in ("pf", "sv") for part in ("points", "features", "mask")],
         }
         for part, entry in collection("pfcand_", self.candidates, self.neighbours, self.max_candidates):
             table[f"pf_{part}"] = entry

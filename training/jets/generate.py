@@ -69,9 +69,7 @@ def visible_particles(record: truth.Record, pythia: pythia8mc.Pythia) -> detecto
     pdg = record.pdg[seen]
     kinds, which = np.unique(pdg, return_inverse=True)
     charge = np.array([pythia.particleData.charge(int(k)) for k in kinds])[which]
-    return detector.Particles(
-        record.event[seen], pdg, charge, record.momentum[seen], record.vertex_mm[seen] / 10.0
-    )
+    return detector.Particles(record.event[seen], pdg, charge, record.momentum[seen], record.vertex_mm[seen] / 10.0)
 
 
 def label_jets(process: Process, jets: clustering.Jets, record: truth.Record) -> np.ndarray:
@@ -108,9 +106,7 @@ def make_jets(shard: Shard, batch: ak.Array, pythia, rng: np.random.Generator, f
     jets, label = clustering.select(jets, label >= 0), label[label >= 0]
     index, counts = constituents.sort_and_truncate(jets, candidates["pt"], tagger.max_candidates)
     table, helices, significance = constituents.candidate_columns(jets, candidates, index, counts)
-    vertices, n_vertices = constituents.vertex_columns(
-        jets, helices, significance, counts, tagger.max_vertices
-    )
+    vertices, n_vertices = constituents.vertex_columns(jets, helices, significance, counts, tagger.max_vertices)
     event = (shard.seed % 500_000_000) * 100_000 + first_event + jets.event
     return JetTable(
         candidates=table,
@@ -160,9 +156,7 @@ def run_shard(shard: Shard, output: Path, emulations: int = 1) -> Path:
     return path
 
 
-def generate(
-    tagger: str, events: int, output: Path, workers: int, purpose: str = "train", emulations: int = 1
-) -> list[Path]:
+def generate(tagger: str, events: int, output: Path, workers: int, purpose: str = "train", emulations: int = 1) -> list[Path]:
     """Generate all shards, in parallel processes, with a progress bar. Resumes after a kill.
 
     Args:

@@ -44,7 +44,7 @@ def edge_sums(centre, other, neighbours, parts):
 
 @_jit
 def edge_apply(centre, other, neighbours, scale, shift, out, parts):
-    """out[i, j] = relu(scale * (centre[i] + other[neighbours[i, j]]) + shift)."""
+    """Write relu(scale * (centre[i] + other[neighbours[i, j]]) + shift) to ``out[i, j]``."""
     width = centre.shape[1]
     for p in prange(parts.size - 1):
         for i in range(parts[p], parts[p + 1]):
@@ -135,7 +135,7 @@ def row_sums(rows, parts):
 
 @_jit
 def row_apply(rows, scale, shift, floor, out, parts):
-    """out = max(scale * rows + shift, floor); a floor of 0 is a ReLU, of -1e30 none."""
+    """Write max(scale * rows + shift, floor) to ``out``; a floor of 0 is a ReLU, of -1e30 none."""
     width = rows.shape[2]
     for p in prange(parts.size - 1):
         for i in range(parts[p], parts[p + 1]):
@@ -175,7 +175,7 @@ def row_backward_sums(grad, rows, scale, shift, floor, parts):
 
 @_jit
 def row_backward(grad, rows, scale, shift, floor, a, b, c0, out, parts):
-    """out = a * dy + b * h + c0; ``out`` may be ``rows`` itself."""
+    """Write a * dy + b * h + c0 to ``out``; ``out`` may be ``rows`` itself."""
     width = rows.shape[2]
     spread = grad.shape[1] == 1
     for p in prange(parts.size - 1):
@@ -190,7 +190,7 @@ def row_backward(grad, rows, scale, shift, floor, a, b, c0, out, parts):
 
 @_jit
 def row_apply_mean(rows, scale, shift, out, parts):
-    """out[i] = mean over j of relu(scale * rows[i, j] + shift)."""
+    """Write the mean over j of relu(scale * rows[i, j] + shift) to ``out[i]``."""
     width, k = rows.shape[2], rows.shape[1]
     for p in prange(parts.size - 1):
         for i in range(parts[p], parts[p + 1]):

@@ -12,6 +12,7 @@ per point and not once per edge.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -137,9 +138,7 @@ class ParticleNet(nn.Module):
         self.pf_conv = FeatureConv(len(tagger.candidates), FEATURE_WIDTH)
         self.sv_conv = FeatureConv(len(tagger.vertices), FEATURE_WIDTH)
         widths = (FEATURE_WIDTH, *layout.edge_blocks)
-        self.blocks = nn.ModuleList(
-            EdgeConv(n_in, n_out, self.k) for n_in, n_out in zip(widths[:-1], widths[1:])
-        )
+        self.blocks = nn.ModuleList(EdgeConv(n_in, n_out, self.k) for n_in, n_out in pairwise(widths))
         self.fusion = nn.Linear(sum(layout.edge_blocks), layout.fusion, bias=False)
         self.norm_fusion = nn.BatchNorm1d(layout.fusion)
         self.hidden = nn.Linear(layout.fusion, layout.hidden)
@@ -163,9 +162,7 @@ class ParticleNet(nn.Module):
             pf_mask: (B, 1, N) 1 for candidates, 0 for padding.
             sv_points, sv_features, sv_mask: (B, 2, M), (B, 11, M), (B, 1, M) of vertices.
         """
-        return torch.softmax(
-            self.logits(pf_points, pf_features, pf_mask, sv_points, sv_features, sv_mask), dim=1
-        )
+        return torch.softmax(self.logits(pf_points, pf_features, pf_mask, sv_points, sv_features, sv_mask), dim=1)
 
     def logits(
         self,

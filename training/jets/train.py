@@ -42,10 +42,10 @@ class Recipe:
         passes: Jets shown in all, each as often as it was drawn.
         batch_size: Jets per step.
         learning_rate: At the plateau.
-        sampled_neighbours: Of the k neighbours, how many each edge block uses, at random.
-        full_from: Progress (0 to 1) from which all k are used.
+        stages: Progress (0 to 1) at which a stage begins, how many of the k neighbours each
+            edge block then uses, at random, and how many candidates are kept per jet. The
+            early stages are cheap; the last one sees what the served network sees.
         decay_from: Progress from which the learning rate falls linearly to 0.
-        longest: Candidates per jet in training; the served network takes more.
         weight_decay: Of AdamW.
         seed: Of initialisation, shuffling and dropout.
     """
@@ -53,17 +53,15 @@ class Recipe:
     passes: int
     batch_size: int
     learning_rate: float
-    sampled_neighbours: int
-    full_from: float
+    stages: tuple[tuple[float, int, int], ...]
     decay_from: float
-    longest: int
     weight_decay: float = 0.01
     seed: int = 1
 
 
 RECIPES = {
-    "ak4": Recipe(1_500_000, 128, 3e-3, 4, 0.85, 0.5, 50),
-    "ak8": Recipe(500_000, 64, 2e-3, 6, 0.92, 0.5, 64),
+    "ak4": Recipe(700_000, 128, 3e-3, ((0, 4, 30), (0.85, 8, 50)), 0.5),
+    "ak8": Recipe(240_000, 64, 2e-3, ((0, 4, 32), (0.75, 6, 64), (0.96, 16, 100)), 0.5),
 }
 WARM_UP_STEPS = 300
 
@@ -100,9 +98,7 @@ class Trainer:
         self.folder = output / key
         self.folder.mkdir(parents=True, exist_ok=True)
         self.model: ParticleNet = build(key).to(self.device)
-        self.optimiser = torch.optim.AdamW(
-            self.model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
-        )
+        self.optimiser = torch.optim.AdamW(self.model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
         self.round = self.seen = self.steps = 0
         self.seconds = 0.0
         self._shards: dict[Path, JetTable] = {}
@@ -159,7 +155,7 @@ class Trainer:
                 "loss": loss,
                 "accuracy": accuracy,
                 "learning_rate": self.optimiser.param_groups[0]["lr"],
-                "neighbours": self._used_neighbours(),
+                "stage": self._stage(),
                 "ms_per_jet": 1e3 * (time.perf_counter() - started) / (self.seen - before),
                 "seconds": self.seconds,
             }
@@ -210,16 +206,17 @@ class Trainer:
         if self.device.type == "cpu":
             from . import fast
 
-            batch = self._train.pack(jets, self.recipe.longest, self.threads)
-            return fast.logits(self.model, batch, self._work, self._used_neighbours())
+            neighbours, longest = self._stage()
+            batch = self._train.pack(jets, longest, self.threads)
+            return fast.logits(self.model, batch, self._work, neighbours)
         return self.model.logits(*(t.to(self.device) for t in self._train.padded(jets)))
 
     def _progress(self) -> float:
         return self.seen / self.recipe.passes
 
-    def _used_neighbours(self) -> int:
-        full = self._progress() >= self.recipe.full_from
-        return self.tagger.neighbours if full else self.recipe.sampled_neighbours
+    def _stage(self) -> tuple[int, int]:
+        """Neighbours used and candidates kept at this point."""
+        return [stage[1:] for stage in self.recipe.stages if stage[0] <= self._progress()][-1]
 
     def _learning_rate(self) -> float:
         """Warm-up, plateau, linear decay."""
@@ -247,6 +244,6 @@ def load_model(key: str, output: Path) -> ParticleNet:
     state = torch.load(output / key / "checkpoint.pt", map_location="cpu", weights_only=True)
     model = build(key)
     model.load_state_dict(state["model"])
-    if not all(math.isfinite(float(p.abs().sum())) for p in model.parameters()):
+    if not all(math.isfinite(float(p.detach().abs().sum())) for p in model.parameters()):
         raise ValueError(f"the checkpoint of {key} holds numbers that are not finite")
     return model.eval()
