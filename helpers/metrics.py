@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from http.client import BadStatusLine
 from typing import Any
 from urllib.parse import urlsplit
 
 from helpers import metrics_page
-from helpers.address import parse_address
-from helpers.errors import InputError, RequestError
+from helpers.address import Address, parse_address
+from helpers.errors import InputError, RequestError, ServerError
 from helpers.metrics_page import Sample
 from helpers.rest import ask
 from helpers.tables import as_html, as_text
@@ -183,12 +184,20 @@ def scrape(server: Any) -> Snapshot:
     try:
         page = ask(address, path if path.strip("/") else "/metrics")
         return Snapshot(time.time(), tuple(metrics_page.parse(page)))
+    except ServerError as error:
+        if not isinstance(error.__cause__, BadStatusLine):
+            raise
+        raise _no_page(address, "it does not answer in HTTP") from error
     except (RequestError, ValueError, TypeError) as error:
-        raise RequestError(
-            f"What answers at {address} is no metrics page ({' '.join(str(error).split())[:120]}).",
-            "By the course's convention HTTP has the base port (9000), gRPC the next (9001) and metrics the one after (9002).",
-            f'If you gave the HTTP port, type: scrape("{address.host}:{address.port + 2}")',
-        ) from error
+        raise _no_page(address, str(error)) from error
+
+
+def _no_page(address: Address, reason: str) -> RequestError:
+    return RequestError(
+        f"What answers at {address} is no metrics page ({' '.join(reason.split())[:120]}).",
+        "By the course's convention HTTP has the base port (9000), gRPC the next (9001) and metrics the one after (9002).",
+        f'If you gave the HTTP port, type: scrape("{address.host}:{address.port + 2}")',
+    )
 
 
 def difference(before: Snapshot, after: Snapshot) -> Difference:
