@@ -57,6 +57,7 @@ class Client:
         retries: int = settings.RETRIES,
     ) -> None:
         self._connection = Connection(server, protocol, timeout_s, retries)
+        self.server = self._connection.server
         self.protocol = self._connection.protocol
         self.address = self._connection.address
         self.timeout_s = timeout_s
