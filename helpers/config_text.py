@@ -71,6 +71,10 @@ def _plain(reason: str, line: str) -> tuple[str, str]:
     if unknown := re.search(r'Enum type "([\w.]+)" has no value named (\w+)', reason):
         enumeration = pool.FindEnumTypeByName(unknown[1])
         return f"{unknown[2]} is no value of {enumeration.name}", _names(unknown[2], [value.name for value in enumeration.values])
+    if twice := re.search(r'should not have multiple "(\w+)" fields', reason):
+        return f"{twice[1]} is there more than once", "It may be there once."
+    if both := re.search(r'field "(\w+)" is specified along with field "(\w+)", another member of oneof', reason, re.IGNORECASE):
+        return f"{both[1]} and {both[2]} exclude each other", "Keep one of them."
     # protobuf puts the whole line in front of its message or behind it; the excerpt shows it better.
     reason = reason.strip().rstrip(".").removeprefix(f"'{line}': ").removeprefix("'': ")
     return reason[:1].lower() + reason[1:], ""

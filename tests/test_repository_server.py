@@ -28,6 +28,8 @@ REFUSED = {
     "unknown_backend": ('backend: "python"', 'backend: "pyhton"'),
     "preferred_too_large": ("dynamic_batching { }", "dynamic_batching { preferred_batch_size: [ 8 ] }"),
     "negative_batch": ("max_batch_size: 4", "max_batch_size: -4"),
+    "twice": ("max_batch_size: 4", "max_batch_size: 4 max_batch_size: 8"),
+    "one_or_the_other": ("dynamic_batching { }", "dynamic_batching { } sequence_batching { }"),
     "syntax": ("dynamic_batching { }", "dynamic_batching {"),
     "unknown_field": ("max_batch_size", "max_batchsize"),
     "version_not_there": ("dynamic_batching { }", "version_policy { specific { versions: [ 3 ] } }"),
@@ -50,6 +52,8 @@ def make(folder: Path, name: str, change: tuple[str, str]) -> Path:
     old, new = change
     assert old in config.read_text()
     text = config.read_text().replace(old, new, 1)
+    if "ensemble" in new:
+        text = text.replace("dynamic_batching { }", "")
     config.write_text(text if name in ("other_name", "no_name") else text.replace('name: "double"', f'name: "{name}"'))
     return folder / name
 
@@ -95,6 +99,8 @@ def test_each_fault_is_named(broken: Server) -> None:
         "preferred_too_large": "line 8: preferred_batch_size 8 is above max_batch_size 4",
         "syntax": "line 8, column 18",
         "unknown_field": "line 4, column 1: ModelConfig has no field 'max_batchsize'",
+        "twice": "line 4, column 35: max_batch_size is there more than once",
+        "one_or_the_other": "line 8, column 22: sequence_batching and dynamic_batching exclude each other",
         "version_not_there": "line 8: version_policy names version '3', which has no folder",
         "step_not_there": "line 3: the ensemble's step 'nobody' is no model",
         "no_version": "no version folder",
