@@ -82,7 +82,7 @@ class Client:
         if pool is not None:
             pool.shutdown()
         self._arenas.close()
-        self._connection.transport.close()
+        self._connection.close()
 
     def infer(
         self,

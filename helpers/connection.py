@@ -42,14 +42,23 @@ class Connection:
         self.retries = retries
         self.transport = (GrpcTransport if self.protocol == "grpc" else HttpTransport)(self.address, timeout_s)
         self._signatures: dict[tuple[str, str], Signature] = {}
+        self._closed = False
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._closed = True
+        self.transport.close()
 
     def ask(self, question: Callable[[], T], model: str) -> T:
         """Call a function that asks the server, again when the connection was lost, and explain a failure.
 
         Raises:
+            InputError: the connection was closed.
             ModelError: the model is not loaded.
             RequestError: anything else that kept the answer from coming.
         """
+        if self._closed:
+            raise InputError("This client is closed.", "Expected one that is open.", "Type: client = Client(server)")
         attempt = 0
         while True:
             try:

@@ -42,7 +42,8 @@ def send_many(send: Callable[[Any], Any], many: Iterable[Any], max_in_flight: in
         failed = len(results) if error is not None and failed is None else failed
         results.append(error if error is not None else answer.result())
 
-    with ThreadPoolExecutor(max_in_flight, thread_name_prefix="course-many") as pool:
+    pool = ThreadPoolExecutor(max_in_flight, thread_name_prefix="course-many")
+    try:
         for item in many:
             under_way.append(pool.submit(send, item))
             while len(under_way) >= max_in_flight or (under_way and under_way[0].done()):
@@ -51,6 +52,9 @@ def send_many(send: Callable[[Any], Any], many: Iterable[Any], max_in_flight: in
                 break
         while under_way:
             collect()
+    finally:
+        # After "interrupt kernel" nobody waits for the requests that are still under way.
+        pool.shutdown(wait=False, cancel_futures=True)
     if errors == "raise" and failed is not None:
         raise _numbered(results[failed], failed, results)
     return results

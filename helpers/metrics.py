@@ -18,7 +18,7 @@ from http.client import BadStatusLine
 from typing import Any
 from urllib.parse import urlsplit
 
-from helpers import metrics_page
+from helpers import metrics_page, settings
 from helpers.address import Address, parse_address
 from helpers.errors import InputError, RequestError, ServerError
 from helpers.metrics_page import Sample
@@ -160,12 +160,13 @@ class Difference:
         }
 
 
-def scrape(server: Any) -> Snapshot:
+def scrape(server: Any, settle_s: float = settings.METRICS_SETTLE_S) -> Snapshot:
     """Read a server's metrics page.
 
     Args:
         server: a :class:`~helpers.server.Server`, or the address of the metrics port, such as ``localhost:9002`` or
             ``http://localhost:9002/metrics``.
+        settle_s: seconds to wait first, because Triton answers a request a moment before it counts it.
 
     Raises:
         InputError: the address is none.
@@ -181,6 +182,7 @@ def scrape(server: Any) -> Snapshot:
         )
     address = parse_address(url)
     path = urlsplit(url if "://" in url else f"//{url}").path
+    time.sleep(settle_s)
     try:
         page = ask(address, path if path.strip("/") else "/metrics")
         return Snapshot(time.time(), tuple(metrics_page.parse(page)))

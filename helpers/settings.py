@@ -40,6 +40,9 @@ QUERY_TIMEOUT_S = 10.0
 RETRIES = 2
 # Seconds before the first repetition; doubled each time.
 RETRY_WAIT_S = 0.2
+# Seconds that reading the metrics waits first: Triton answers a request a moment before it counts it (on a machine with eight busy
+# processes per core, one reading in 300 straight after an answer came too early).
+METRICS_SETTLE_S = 0.02
 # Requests under way at once in asynchronous sending: enough to keep two model instances and their queue busy.
 MAX_IN_FLIGHT = 8
 

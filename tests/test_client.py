@@ -12,6 +12,7 @@ import pytest
 
 from helpers.client import Class, Client
 from helpers.errors import InputError, ModelError, RequestError
+from helpers.launch import connect
 from helpers.many import send_many
 from helpers.metrics import scrape
 from helpers.server import Server
@@ -296,3 +297,21 @@ def test_a_closed_client_can_be_closed_again(models_server: Server) -> None:
     assert client.infer_async("double", X=[[1]]).result()["Y"].tolist() == [[2]]
     client.close()
     client.close()
+    for protocol in ("http", "grpc"):
+        with Client(models_server, protocol) as client:
+            assert client.infer("double", X=[[1]])["Y"].tolist() == [[2]]
+        with pytest.raises(InputError, match="closed"):
+            client.infer("double", X=[[1]])
+        with pytest.raises(InputError, match="closed"):
+            client.infer_async("double", X=[[1]]).result()
+
+
+def test_a_server_of_somebody_else(models_server: Server) -> None:
+    for protocol in ("http", "grpc"):
+        with Client(connect(models_server.http_url), protocol) as client:
+            assert client.infer("double", X=[[1]])["Y"].tolist() == [[2]]
+            with pytest.raises(InputError, match=r"administration key"):
+                client.infer("double", X=[[1]], shared_memory=True)
+            with pytest.raises(ModelError, match=r"'other' is not loaded.*'double'"):
+                client.infer("other", X=[[1]])
+    assert models_server.is_ready()

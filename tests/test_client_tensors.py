@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from tritonclient.utils import triton_to_np_dtype
 
 from helpers.errors import InputError
 from helpers.tensors import to_tensor
@@ -69,6 +70,16 @@ def test_what_would_change_a_number_is_refused_with_what_to_type(value: object, 
         to_tensor("X", value, datatype)
     for word in ["'X'", *words]:
         assert word in str(caught.value)
+
+
+def test_brain_floats() -> None:
+    wanted = triton_to_np_dtype("BF16")
+    tensor = to_tensor("X", [1.5, float("inf")], "BF16")
+    assert tensor.dtype == wanted
+    assert tensor.astype(float).tolist() == [1.5, float("inf")]
+    assert to_tensor("X", tensor, "BF16").dtype == wanted
+    with pytest.raises(InputError, match="float64"):
+        to_tensor("X", np.zeros(2), "BF16")
 
 
 def test_byte_order_and_layout_may_differ_because_nothing_is_lost() -> None:
