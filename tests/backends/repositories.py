@@ -124,8 +124,9 @@ def onnx_repository(root: Path) -> Path:
 
     onnx_models.affine(root / "tuned/1/model.onnx")
     parameters = {
-        "intra_op_thread_count": "3", "inter_op_thread_count": "2", "execution_mode": "1", "enable_mem_arena": "0",
+        "intra_op_thread_count": "3", "inter_op_thread_count": "2", "execution_mode": "1", "enable_mem_arena": "1",
         "enable_mem_pattern": "0", "memory.enable_memory_arena_shrinkage": "cpu:0", "session.intra_op.allow_spinning": "1",
+        "share_session_between_instances": "true",
     }  # fmt: skip
     configure(
         root / "tuned", platform, "max_batch_size: 4", affine_io, ONE_CPU,
@@ -210,6 +211,7 @@ def torch_repository(root: Path, made: Path) -> Path:
     model("bad_count", pair, batch, tensors("input", a="FP32 [2]"), outputs)
     model("bad_index", pair, batch, tensors("input", a__0="FP32 [2]", b__2="FP32 [2]"), outputs)
     model("bad_type", "affine", batch, tensors("input", x__0="UINT32 [2]"), tensors("output", y__0="FP32 [2]"))
+    model("bad_strings", "shout", batch, tensors("input", words__0="STRING [-1]"), tensors("output", loud__0="STRING [-1]"))
     model("bad_statedict", "statedict", batch, *linear)
     model("bad_silent", "affine", batch)
     return root

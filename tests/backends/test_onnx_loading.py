@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 import pytest
 
 from helpers.server import Server
+from tests.backends.asking import Asker
 
 
 def reason(server: Server, model: str) -> str:
@@ -49,6 +51,7 @@ def log_lines(server: Server, *parts: str) -> list[str]:
 
 
 def test_threads_and_graph_level_of_the_config_are_used(onnx_server: Server) -> None:
+    assert Asker(onnx_server).ask("tuned", ["y"], x=np.ones((2, 3), np.float32))["y"].tolist() == [[3] * 3] * 2
     (line,) = log_lines(onnx_server, "tuned_0_0: ONNX Runtime")
     assert "3 thread(s), ORT_DISABLE_ALL" in line
 
@@ -66,6 +69,10 @@ def test_an_accelerator_that_does_nothing_here_is_a_warning(onnx_server: Server,
     assert lines
     assert lines[0].startswith("W")
     assert why in lines[0]
+
+
+def test_sharing_a_session_is_a_warning(onnx_server: Server) -> None:
+    assert log_lines(onnx_server, "model 'tuned': parameter 'share_session_between_instances' has no effect here")
 
 
 def test_a_max_batch_size_that_was_filled_in_is_a_warning(onnx_server: Server) -> None:

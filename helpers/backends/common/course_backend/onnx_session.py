@@ -48,6 +48,8 @@ def open_to_serve(settings: Settings, info: Callable[[str], None], warn: Callabl
         ModelFault: the file or an option is wrong.
     """
     providers = choose_providers(settings, ort.get_available_providers(), warn)
+    if settings.switch("share_session_between_instances", False):
+        warn(f"model '{settings.name}': parameter 'share_session_between_instances' has no effect here: every instance is a process")
     options = session_options(settings)
     session = _open(settings.path, options, providers)
     info(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,12 +62,12 @@ class ServedModel:
         if len(requests) == 1:
             return [self._alone(requests[0])]
         responses: list[Any] = [None] * len(requests)
-        for places in self._groups(requests, responses):
+        for places in self._groups(requests):
             for place, response in zip(places, self._together([requests[place] for place in places]), strict=True):
                 responses[place] = response
         return responses
 
-    def _groups(self, requests: list[Any], responses: list[Any]) -> Iterable[list[int]]:
+    def _groups(self, requests: list[Any]) -> Iterable[list[int]]:
         """Places of the requests that can run as one batch: equal inputs, equal shapes behind the batch dimension."""
         groups: dict[Any, list[int]] = {}
         for place, request in enumerate(requests):
@@ -82,11 +82,11 @@ class ServedModel:
         """The response to one request; whatever goes wrong becomes its error, and touches no other request."""
         try:
             inputs = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
-            wanted = self._wanted([request])
+            wanted = self._wanted(request.requested_output_names())
             outputs = self.run(inputs, wanted)
             if self.settings.max_batch_size:
                 self._check_batch(wanted, outputs, len(next(iter(inputs.values()))))
-            return pb_utils.InferenceResponse(list(map(pb_utils.Tensor, wanted, outputs)))
+            return pb_utils.InferenceResponse([pb_utils.Tensor(name, output) for name, output in zip(wanted, outputs, strict=True)])
         except RequestFault as fault:
             return self._refusal(str(fault), pb_utils.TritonError.INVALID_ARG)
         except Exception as error:
@@ -99,7 +99,7 @@ class ServedModel:
         try:
             parts = [{tensor.name(): tensor.as_numpy() for tensor in request.inputs()} for request in requests]
             ends = np.cumsum([len(next(iter(part.values()))) for part in parts])
-            wanted = self._wanted(requests)
+            wanted = self._wanted({name for request in requests for name in request.requested_output_names()})
             outputs = self.run({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, wanted)
             self._check_batch(wanted, outputs, int(ends[-1]))
             pieces = zip(*(np.split(output, ends[:-1]) for output in outputs), strict=True)
@@ -107,10 +107,9 @@ class ServedModel:
         except Exception:  # the cause is reported by the request that fails alone
             return [self._alone(request) for request in requests]
 
-    def _wanted(self, requests: list[Any]) -> list[str]:
-        """Outputs that at least one of the requests asked for, in the order of the config."""
-        asked = {name for request in requests for name in request.requested_output_names()}
-        return [name for name in self.output_names if name in asked]
+    def _wanted(self, asked: Collection[str]) -> list[str]:
+        """The outputs asked for, in the order of the config."""
+        return self.output_names if len(asked) == len(self.output_names) else [name for name in self.output_names if name in asked]
 
     def _check_batch(self, names: Sequence[str], outputs: Sequence[np.ndarray], batch: int) -> None:
         for name, output in zip(names, outputs, strict=True):

@@ -33,6 +33,7 @@ class Module:
 
     def __init__(self, settings: Settings, info: Callable[[str], None], warn: Callable[[str], None]) -> None:
         self.settings = settings
+        _check_types(settings)
         self.device = _device(settings, warn)
         _warn_of_no_effect(settings, warn)
         threads = _set_threads(settings)
@@ -41,6 +42,8 @@ class Module:
         self.clean_cache = settings.switch("ENABLE_CACHE_CLEANING", False) and self.device.type == "cuda"
         with torch.inference_mode(self.inference_mode):
             self.module = _load(settings, self.device)
+        # Not the module itself: calling that goes through PyTorch's hooks, which a TorchScript file has none of.
+        self.forward = self.module.forward
         self._match_names(warn)
         info(f"{settings.instance}: PyTorch {torch.__version__} on {self.device}; {threads} thread(s)")
 
@@ -54,10 +57,10 @@ class Module:
         Returns:
             The outputs in the order of ``wanted``.
         """
-        with torch.inference_mode(self.inference_mode), torch.no_grad():
+        with torch.inference_mode() if self.inference_mode else torch.no_grad():
             tensors = {name: self._to_torch(name, array) for name, array in inputs.items()}
             try:
-                result = self.module(tensors) if self.takes_dict else self.module(*sorted_by_place(tensors, self.inputs))
+                result = self.forward(tensors) if self.takes_dict else self.forward(*sorted_by_place(tensors, self.inputs))
             except Exception as error:
                 raise RuntimeError(f"PyTorch: {_last_lines(error)}") from None
             results = result if isinstance(result, tuple) else (result,)
@@ -67,7 +70,7 @@ class Module:
         return outputs
 
     def _match_names(self, warn: Callable[[str], None]) -> None:
-        arguments = [argument for argument in self.module.forward.schema.arguments if argument.name != "self"]
+        arguments = [argument for argument in self.forward.schema.arguments if argument.name != "self"]
         names = [*(spec.name for spec in self.settings.inputs), *self.settings.controls]
         self.takes_dict = len(arguments) == 1 and isinstance(arguments[0].type, torch.DictType)
         if not self.takes_dict:
@@ -77,15 +80,10 @@ class Module:
             self.inputs = input_places(names, [argument.name for argument in arguments], warn)
         self.outputs = output_places([spec.name for spec in self.settings.outputs], warn)
         self.types = {spec.name: spec.dtype for spec in [*self.settings.inputs, *self.settings.outputs]}
-        for name, dtype in self.types.items():
-            if dtype not in SERVED_TYPES:
-                raise ModelFault(f"tensor '{name}' is {dtype}, which Triton's PyTorch backend does not serve.")
 
     def _to_torch(self, name: str, array: np.ndarray) -> Any:
         if array.dtype == object:
-            if array.ndim != 1:
-                raise RequestFault(f"input '{name}': strings reach a TorchScript model only as a list, that is, with one dimension.")
-            return [value.decode() for value in array]
+            return _to_text(name, array)
         return torch.from_numpy(array).to(self.device, non_blocking=True)
 
     def _to_numpy(self, name: str, results: Sequence[Any]) -> np.ndarray:
@@ -104,6 +102,21 @@ class Module:
         if array.ndim == 0:
             raise RuntimeError(f"output '{name}' is a scalar, which Triton's PyTorch backend does not serve; give it a dimension")
         return array
+
+
+def _to_text(name: str, array: np.ndarray) -> list[str]:
+    try:
+        return [value.decode() for value in array]
+    except UnicodeDecodeError as error:
+        raise RequestFault(f"input '{name}' holds a string that is not UTF-8 ({error.reason} at byte {error.start}).") from None
+
+
+def _check_types(settings: Settings) -> None:
+    for spec in [*settings.inputs, *settings.outputs]:
+        if spec.dtype not in SERVED_TYPES:
+            raise ModelFault(f"tensor '{spec.name}' is {spec.dtype}, which Triton's PyTorch backend does not serve.")
+        if spec.dtype == "TYPE_STRING" and len(spec.dims) + (settings.max_batch_size > 0) != 1:
+            raise ModelFault(f"tensor '{spec.name}': TorchScript takes strings only as a list, so dims: [ -1 ] and max_batch_size: 0.")
 
 
 def sorted_by_place(tensors: dict[str, Any], places: dict[str, int]) -> list[Any]:

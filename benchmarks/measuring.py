@@ -1,0 +1,114 @@
+"""The measurements: the yardstick in one process and the server in turn, round after round, so that both see the same machine."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks import network, perf_analyzer
+from helpers import settings
+from helpers.launch import launch_server
+from helpers.server import Server
+
+# Requests under way at any time.
+CONCURRENCY = 4
+# Seconds of each slice of the yardstick; there is one before every measurement of the server.
+SLICE_S = 1.0
+
+
+@dataclass
+class Row:
+    """All measurements of one kind of model at one batch size; inferences per second, a batch of 8 counting 8.
+
+    Attributes:
+        kind: ``onnx`` or ``torchscript``.
+        batch: batch size of each request.
+        in_process: the yardstick.
+        server: by model name suffix (``""`` and ``"_dynamic"``), what perf_analyzer saw.
+    """
+
+    kind: str
+    batch: int
+    in_process: list[float] = field(default_factory=list)
+    server: dict[str, list[perf_analyzer.Load]] = field(default_factory=dict)
+
+    def yardstick(self) -> float:
+        """Median of the yardstick."""
+        return statistics.median(self.in_process)
+
+    def throughput(self, suffix: str) -> float:
+        """Median throughput of the server."""
+        return statistics.median(load.infer_per_s for load in self.server[suffix])
+
+    def latency_p50_us(self, suffix: str) -> float:
+        """Median over the rounds of the median latency."""
+        return statistics.median(load.p50_us for load in self.server[suffix])
+
+    def ratio(self, suffix: str) -> float:
+        """Throughput of the server over the yardstick's."""
+        return self.throughput(suffix) / self.yardstick()
+
+
+class Yardstick:
+    """The network in a process of its own, without a server.
+
+    Args:
+        python: the server environment's Python.
+        file: the model file.
+    """
+
+    def __init__(self, python: Path, file: Path) -> None:
+        script = Path(__file__).with_name("in_process.py")
+        dims = [str(network.N_PARTICLES), str(network.N_FEATURES)]
+        self._process = subprocess.Popen([python, script, file, *dims], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def measure(self, batch: int) -> float:
+        """Inferences per second over one slice."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{batch} {SLICE_S}\n")
+        self._process.stdin.flush()
+        return float(self._process.stdout.readline())
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()
+
+
+@contextmanager
+def yardsticks(repository: Path, kinds: Sequence[str]) -> Iterator[dict[str, Yardstick]]:
+    """One yardstick for each kind of model, as long as the block lasts."""
+    python = settings.server_env() / "bin" / "python"
+    made = {kind: Yardstick(python, repository / kind / "1" / network.PLATFORMS[kind][1]) for kind in kinds}
+    try:
+        yield made
+    finally:
+        for yardstick in made.values():
+            yardstick.close()
+
+
+def compare(server: Server, tool: Path, sticks: dict[str, Yardstick], batches: Sequence[int], rounds: int) -> list[Row]:
+    """Measure all kinds of models at all batch sizes, so many rounds."""
+    rows = [Row(kind, batch) for kind in sticks for batch in batches]
+    for _ in range(rounds):
+        for row in rows:
+            for suffix in network.BATCHING:
+                row.in_process.append(sticks[row.kind].measure(row.batch))
+                load = perf_analyzer.measure(tool, server.grpc_url, row.kind + suffix, row.batch, CONCURRENCY)
+                row.server.setdefault(suffix, []).append(load)
+    return rows
+
+
+def add_sub_ready_s(base_port: int, rounds: int) -> list[float]:
+    """Seconds from the call of launch_server until add_sub of the course's own repository is READY."""
+    seconds = []
+    for _ in range(rounds):
+        begin = time.perf_counter()
+        with launch_server(settings.models_dir(), base_port=base_port, load=["add_sub"], name="bench-add-sub"):
+            seconds.append(time.perf_counter() - begin)
+    return seconds
