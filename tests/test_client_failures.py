@@ -53,10 +53,11 @@ def test_a_reloaded_model_is_noticed(own_server: Server) -> None:
         for client in clients:
             with pytest.raises(ModelError, match=r"'double' is not loaded.*'slow'"):
                 client.infer("double", X=np.ones(3))
-    assert own_server.is_ready()
     own_server.load("double")
+    assert own_server.is_ready()
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_of_a_request_and_launched_again(own_server: Server) -> None:
     with Client(own_server, "grpc") as grpc, Client(own_server, "http") as http:
         for client in (grpc, http):
