@@ -97,3 +97,9 @@ def keep_positive(path: Path) -> None:
         helper.make_node("Compress", ["x", "keep"], ["y"], axis=0),
     ]
     save(path, nodes, [tensor("x", ("batch", 3))], [tensor("y", ("kept", 3))], {"zero": np.float32(0).reshape(())})
+
+
+def counts_starts(path: Path) -> None:
+    """``y = x + START``, the second being what Triton adds at the start of a sequence."""
+    inputs = [tensor("x", ("batch", 1)), tensor("START", ("batch", 1))]
+    save(path, [helper.make_node("Add", ["x", "START"], ["y"])], inputs, [tensor("y", ("batch", 1))])

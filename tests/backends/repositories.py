@@ -122,6 +122,13 @@ def onnx_repository(root: Path) -> Path:
     onnx_models.keep_positive(root / "filter/1/model.onnx")
     configure(root / "filter", platform, "max_batch_size: 8", tensors("input", x="FP32 [3]"), tensors("output", y="FP32 [3]"), ONE_CPU)
 
+    onnx_models.counts_starts(root / "sequence/1/model.onnx")
+    control = 'control_input { name: "START" control { kind: CONTROL_SEQUENCE_START fp32_false_true: [ 0, 100 ] } }'
+    configure(
+        root / "sequence", platform, "max_batch_size: 4", tensors("input", x="FP32 [1]"), tensors("output", y="FP32 [1]"), ONE_CPU,
+        f"sequence_batching {{ {control} }}",
+    )  # fmt: skip
+
     onnx_models.affine(root / "tuned/1/model.onnx")
     parameters = {
         "intra_op_thread_count": "3", "inter_op_thread_count": "2", "execution_mode": "1", "enable_mem_arena": "1",

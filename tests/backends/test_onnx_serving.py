@@ -93,6 +93,13 @@ def test_optional_input_has_its_default_or_what_the_request_says(asker: Asker) -
     np.testing.assert_array_equal(asker.ask("optional", x=x, factor=np.array([5], np.float32))["y"], 5 * x)
 
 
+def test_sequences_bring_the_inputs_that_triton_adds(asker: Asker) -> None:
+    x = np.array([[1]], np.float32)
+    flags = [{"sequence_start": True}, {}, {"sequence_end": True}]
+    answers = [asker.ask("sequence", sequence={"sequence_id": 7, **flag}, x=x)["y"].item() for flag in flags]
+    assert answers == [101, 1, 1]
+
+
 def test_version_policy_and_file_name_of_the_config(onnx_server: Server, asker: Asker) -> None:
     versions = {state.version for state in onnx_server.models() if state.name == "versions" and state.state == "READY"}
     assert versions == {"1", "3"}
