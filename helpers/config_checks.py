@@ -13,9 +13,8 @@ from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
 from helpers import config_text
 from helpers.errors import ConfigError
 from helpers.files import read_text
+from helpers.model_folder import CONFIG, guessable, served, versions, visible
 from helpers.wording import quoted, suggestion
-
-CONFIG = "config.pbtxt"
 
 # Backend → the file that it looks for in a version folder. The first three are the course's own in the embedded runtime.
 _FILES = {"python": "model.py", "onnxruntime": "model.onnx", "pytorch": "model.pt", "tensorrt": "model.plan", "openvino": "model.xml"}
@@ -29,8 +28,6 @@ _PLATFORMS = {
     "tensorflow_savedmodel": "tensorflow",
     "ensemble": "",
 }
-# Files from which Triton can tell the backend without a config.
-_SELF_EXPLAINING = ("model.py", "model.onnx", "model.pt", "model.plan", "model.xml")
 
 
 @dataclass(frozen=True)
@@ -44,6 +41,7 @@ class Problem:
         line: the line in ``config.pbtxt``, 0 when it is not about a line.
         where: the entry of the model's folder that it is about: ``""`` for the folder, ``config.pbtxt``, ``1``, …
         fatal: whether the server would refuse the model.
+        hangs: whether Triton would wait for this model for ever, and all other models with it.
         error: the complete error, where there is one already.
     """
 
@@ -53,22 +51,16 @@ class Problem:
     line: int = 0
     where: str = CONFIG
     fatal: bool = True
+    hangs: bool = False
     error: ConfigError | None = None
-
-
-def visible(folder: Path) -> list[Path]:
-    """The entries of a folder that belong to a repository, sorted: no hidden ones, no Python caches."""
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.name != "__pycache__")
 
 
 def problems(folder: Path) -> list[Problem]:
     """All that is wrong with a model's folder, fatal or not."""
     path = folder / CONFIG
     if not path.is_file():
-        text = "no config.pbtxt" + ("; the server has to guess it from the model file" if _guessable(folder) else "")
-        return [Problem(text, "Expected a file config.pbtxt in the model's folder.", where="", fatal=not _guessable(folder))]
+        text = "no config.pbtxt" + ("; the server has to guess it from the model file" if guessable(folder) else "")
+        return [Problem(text, "Expected a file config.pbtxt in the model's folder.", where="", fatal=not guessable(folder))]
     try:
         text = read_text(path)
         config = config_text.parse(text, str(path))
@@ -139,37 +131,16 @@ def _check_backend(folder: Path, config: ModelConfig, lines: _Lines) -> Iterator
             suggestion(config.backend, known),
             lines.of("backend"),
         )
-    elif not config.backend and not config.platform and not _guessable(folder):
+    elif not config.backend and not config.platform and not guessable(folder):
         yield Problem("neither backend nor platform is given", "The server must know what runs the model.", 'Write: backend: "python"')
 
 
-def _versions(folder: Path) -> list[Path]:
-    # Triton takes no leading zeros, and sorts by number.
-    found = [path for path in visible(folder) if path.is_dir() and path.name.isdecimal() and path.name == str(int(path.name))]
-    return sorted(found, key=lambda path: int(path.name))
-
-
-def _served(folder: Path, config: ModelConfig) -> list[Path]:
-    """The version folders that the server loads: the latest one, unless version_policy says otherwise."""
-    versions = _versions(folder)
-    policy = config.version_policy.WhichOneof("policy_choice")
-    if policy == "all":
-        return versions
-    if policy == "specific":
-        return [path for path in versions if int(path.name) in config.version_policy.specific.versions]
-    return versions[-max(config.version_policy.latest.num_versions, 1) :]
-
-
-def _guessable(folder: Path) -> bool:
-    return any((version / name).exists() for version in _versions(folder) for name in _SELF_EXPLAINING)
-
-
 def _check_versions(folder: Path, config: ModelConfig, lines: _Lines) -> Iterator[Problem]:
-    versions = _versions(folder)
-    if not versions:
+    found = versions(folder)
+    if not found:
         yield Problem("no version folder", "Expected a folder with a number as its name, such as 1, that holds the model.", where="")
     wanted = config.default_model_filename or _FILES.get(_backend(config), "")
-    for version in _served(folder, config):
+    for version in served(folder, config):
         files = [path.name for path in visible(version)]
         if config.platform == "ensemble" or config.HasField("ensemble_scheduling") or not wanted or wanted in files:
             continue
@@ -177,8 +148,10 @@ def _check_versions(folder: Path, config: ModelConfig, lines: _Lines) -> Iterato
             f"version {version.name} {f'has no {wanted}' if files else 'is empty'}",
             f"Expected {wanted} in the folder {version.name}." + (f" It holds {quoted(files)}." if files else ""),
             where=version.name,
+            # The process of a Python model ends when it finds no file, and Triton 2.51 goes on waiting for it.
+            hangs=_backend(config) == "python",
         )
-    missing = {str(number) for number in config.version_policy.specific.versions} - {path.name for path in versions}
+    missing = {str(number) for number in config.version_policy.specific.versions} - {path.name for path in found}
     if missing:
         yield Problem(f"version_policy names version {quoted(sorted(missing))}, which has no folder", line=lines.of("version_policy"))
 

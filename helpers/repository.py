@@ -19,11 +19,12 @@ from google.protobuf import json_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from helpers import config_text, settings
-from helpers.config_checks import CONFIG, Problem, check_config, problems, visible
+from helpers.config_checks import Problem, check_config, problems
 from helpers.config_compare import Comparison
 from helpers.config_compare import compare as compare_configs
 from helpers.errors import ConfigError, ModelError
 from helpers.files import find, read_text, replace, shown, writing
+from helpers.model_folder import CONFIG, visible
 from helpers.repository_tree import tree
 from helpers.wording import quoted, suggestion
 from helpers.working_copy import checkout
@@ -164,16 +165,20 @@ def validate(model: str | Path) -> None:
     _raise_first([problem for problem in problems(folder) if problem.fatal], folder / CONFIG)
 
 
-def faults(repository: str | Path) -> dict[str, str]:
+def faults(repository: str | Path, *, hanging: bool = False) -> dict[str, str]:
     """The models that a server would refuse, each with the reason in a sentence.
 
-    Worth a look before a server starts: Triton waits for ever for a Python model whose ``model.py`` is not there.
+    Args:
+        repository: the folder.
+        hanging: only those for which Triton waits for ever, so that a server that is to load them never gets ready: Python
+            models whose file is not there.
     """
-    folder = find(repository)
-    found = {
-        model.name: next((p for p in problems(model) if p.fatal), None) for model in visible(folder or Path(repository)) if model.is_dir()
-    }
-    return {name: str(problem.error or f"{problem.text}. {problem.expected}".strip()) for name, problem in found.items() if problem}
+    found = {}
+    for model in visible(find(repository) or Path(repository)):
+        fatal = [problem for problem in problems(model) if problem.fatal and (problem.hangs or not hanging)] if model.is_dir() else []
+        if fatal:
+            found[model.name] = str(fatal[0].error or f"{fatal[0].text}. {fatal[0].expected}".strip())
+    return found
 
 
 def config_json(config: str | Mapping[str, Any] | ModelConfig) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from helpers.config_checks import problems, visible
+from helpers.config_checks import problems
 from helpers.errors import ModelError
 from helpers.files import find
+from helpers.model_folder import visible
 
 
 def tree(repository: str | Path = "models") -> str:

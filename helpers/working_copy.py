@@ -9,9 +9,9 @@ from datetime import datetime
 from pathlib import Path
 
 from helpers import settings
-from helpers.config_checks import visible
 from helpers.errors import ModelError
 from helpers.files import writing
+from helpers.model_folder import visible
 from helpers.wording import quoted, suggestion
 
 

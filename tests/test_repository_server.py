@@ -120,6 +120,9 @@ def test_a_python_model_without_its_file_is_found_before_triton_waits_for_it_for
     assert repository.faults(tmp_path) == {
         "unfinished": "version 1 has no model.py. Expected model.py in the folder 1. It holds 'mdel.py'."
     }
+    make(tmp_path, "refused", ("max_batch_size: 4", "max_batch_size: -4"))
+    assert set(repository.faults(tmp_path)) == {"refused", "unfinished"}
+    assert set(repository.faults(tmp_path, hanging=True)) == {"unfinished"}
     shutil.rmtree(model / "1")
     (model / "1").mkdir()
     assert "version 1 is empty" in repository.faults(tmp_path)["unfinished"]
