@@ -13,7 +13,8 @@ How an exercise is marked in a source. All its cells carry the metadata ``exerci
 * ``hints``: Markdown, a numbered list, only in the solution notebook, from where ``hint(n)`` reads it.
 * ``answer``: Markdown that explains the answer, only in the solution notebook, from where ``solution()`` reads it.
 
-A picture is written as ``![what it shows](images/name.svg)`` and travels inside the notebook.
+A picture is written as ``![what it shows](images/name.png)`` and travels inside the notebook. (JupyterLab shows no SVG
+there; the drawing behind a picture is the SVG file beside it.)
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 # What an exercise line looks like in place of the answer on the same line.
 _MARK = re.compile(r"^(?P<indent>\s*)(?P<answer>.*?)\s*#:(?: (?P<starter>.*))?$")
 _IMAGE = re.compile(r"!\[(?P<alt>[^\]]*)\]\(images/(?P<name>[\w.-]+)\)")
-_MEDIA = {".svg": "image/svg+xml", ".png": "image/png"}
+_MEDIA = {".png": "image/png", ".jpg": "image/jpeg"}
 _METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -161,8 +162,8 @@ def _attach(cell: NotebookNode, images: Path) -> None:
     attachments = {}
     for match in _IMAGE.finditer(cell.source):
         path = images / match["name"]
-        if not path.is_file():
-            raise SourceError(f"The picture {path.name} is not in {images}.")
+        if not path.is_file() or path.suffix not in _MEDIA:
+            raise SourceError(f"The picture {path.name} is not in {images}, or JupyterLab cannot show it inside a notebook.")
         attachments[path.name] = {_MEDIA[path.suffix]: base64.b64encode(path.read_bytes()).decode("ascii")}
     if attachments:
         cell.attachments = attachments

@@ -31,7 +31,7 @@
 # this is called **SONIC**. The server that CMS uses is NVIDIA's **Triton**, and you will run the same one.
 
 # %% [markdown]
-# ![Clients on the left, such as this notebook or CMSSW jobs, send requests to a Triton server in the middle, which loads its models from a model repository on the right](images/service.svg)
+# ![Clients on the left, such as this notebook or reconstruction jobs, send requests to a Triton server in the middle, which loads its models from a model repository on the right](images/service.png)
 
 # %% [markdown]
 # ## Check this machine
@@ -113,8 +113,8 @@ scrape(server).value(counter, model="add_sub") - before
 # %% [markdown] exercise="0.1"
 # ### Exercise 0.1 (1 minute) — Fill a blank
 #
-# Every detector is calibrated with the Z boson. Replace the blank by its mass in GeV, rounded to a whole
-# number. Then run the check. Try a wrong number first, to see what happens.
+# The experiments at the LHC check their energy scale with the Z boson. Replace the blank by its mass in
+# GeV, rounded to a whole number. Then run the check. Try a wrong number first, to see what happens.
 
 # %% exercise="0.1" tags=["starter"]
 z_mass = 91  #: z_mass = ____
@@ -163,7 +163,7 @@ exercise("0.2").check(server, before)
 # %% [markdown]
 # ## Choose your way
 #
-# This is the whole course, and how far you are. The table is kept in a small file on this machine; it
+# This is the whole course, and how far you are. Your progress is kept in a small file on this machine; it
 # survives a restart.
 
 # %%

@@ -117,8 +117,9 @@ server
 # %%
 log = server.log(0)
 lines = log.splitlines()
-for line in lines[:45]:
-    print(line[:110])
+for line in lines:
+    if not line.startswith("+"):
+        print(line[:110])
 
 # %% [markdown]
 # The first letter is the severity: **I** information, **W** warning, **E** error. Then follow month and

@@ -75,7 +75,7 @@ print((models / "add_sub" / "config.pbtxt").read_text())
 # | `instance_group` | how many copies of the model run, and where |
 
 # %%
-print((models / "add_sub" / "1" / "model.py").read_text()[:1300])
+print((models / "add_sub" / "1" / "model.py").read_text())
 
 # %% [markdown]
 # A Python model is a class with a method `execute`. Triton calls it with a list of requests, and wants one
@@ -99,8 +99,9 @@ reported = requests.get(f"{base}/config").json()
 compare(models / "add_sub", models / "add_sub", reported)
 
 # %% [markdown]
-# **What stands out?** More: the server filled in what nobody wrote. This is called **auto-complete**, and
-# it explains many surprises.
+# **What stands out?** (The columns *old* and *new* are both your file: nothing was changed yet.) The server
+# has more, for it filled in what nobody wrote. This is called **auto-complete**, and it explains many
+# surprises.
 
 # %% [markdown] exercise="2.1"
 # ### Exercise 2.1 (3 minutes) — Find what nobody wrote
@@ -121,7 +122,7 @@ exercise("2.1").check(server, found)
 # exercise("2.1").solution()
 
 # %% [markdown] exercise="2.1" tags=["hints"]
-# 1. All three stand in the last column of the table, marked as filled in by the server.
+# 1. All three stand in the column *server reports* of the table, marked as filled in by the server.
 # 2. They are called `instance_group[0].count`, `default_model_filename` and
 #    `version_policy.latest.num_versions`.
 

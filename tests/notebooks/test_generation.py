@@ -15,7 +15,7 @@ SOURCE = """\
 # %% [markdown]
 # # Count
 #
-# ![a very small red dot on white](images/dot.svg)
+# ![a very small red dot on white](images/dot.png)
 
 # %%
 x = 1
@@ -55,7 +55,7 @@ def course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "models").mkdir()
     images = tmp_path / "notebooks" / "source" / "images"
     images.mkdir(parents=True)
-    (images / "dot.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
+    (images / "dot.png").write_bytes(b"\x89PNG")
     (tmp_path / "notebooks" / "source" / "97_count.py").write_text(SOURCE)
     monkeypatch.setenv("COURSE_ROOT", str(tmp_path))
     return tmp_path
@@ -85,8 +85,8 @@ def test_exercise_and_solution_differ_only_where_marked(course: Path, capsys: py
 
 def test_pictures_travel_inside(course: Path) -> None:
     cell = json.loads(notebooks.generate(notebooks.sources()[0])[course / "notebooks" / "97_count.ipynb"])["cells"][0]
-    assert "(attachment:dot.svg)" in "".join(cell["source"])
-    assert list(cell["attachments"]["dot.svg"]) == ["image/svg+xml"]
+    assert "(attachment:dot.png)" in "".join(cell["source"])
+    assert list(cell["attachments"]["dot.png"]) == ["image/png"]
 
 
 def test_nothing_changes_unless_the_source_does(course: Path) -> None:
@@ -142,7 +142,7 @@ def test_check_notices_what_is_out_of_step(course: Path, change: str, capsys: py
     [
         ("# # Count", "# # Count #: Tell", "a text cell has a mark"),
         (' tags=["hints"]', "", "no cell for 'hints'"),
-        ("images/dot.svg", "images/missing.svg", "missing.svg is not in"),
+        ("images/dot.png", "images/missing.png", "missing.png is not in"),
     ],
 )
 def test_a_broken_source_is_refused_with_its_reason(

@@ -1,0 +1,201 @@
+"""JupyterLab as students start it, and a notebook in it, driven through the page's own application object."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+# Seconds for JupyterLab to answer, and for a notebook to be open with an idle kernel, on a busy two-core machine.
+START_S = 90
+# Seconds for one cell, or for all cells of a notebook.
+RUN_S = 240
+
+# Quiet settings that have nothing to do with the course: no automatic saving in the middle of a test.
+SETTINGS = {"docmanager-extension/plugin": {"autosave": False}}
+
+
+class Lab:
+    """The process behind ``make lab``, with settings, data and work folders of its own.
+
+    Args:
+        folder: a temporary folder for all that it writes.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.work = folder / "work"
+        self.token = secrets.token_hex(16)
+        for name, content in SETTINGS.items():
+            path = folder / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(content))
+        options = ["--no-browser", "--port=0", f"--IdentityProvider.token={self.token}", "--LabApp.expose_app_in_browser=True"]
+        with (folder / "lab.log").open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "helpers", "lab", *options],
+                cwd=folder,
+                env=self._environment(),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.url = self._wait_for_url()
+
+    def _environment(self) -> dict[str, str]:
+        """The user's environment, without anything that would let this JupyterLab meet another one."""
+        kept = {name: value for name, value in os.environ.items() if name not in ("COURSE_STRICT", "SSH_CONNECTION")}
+        own = {
+            "JUPYTER_CONFIG_DIR": "config",
+            "JUPYTER_DATA_DIR": "data",
+            "JUPYTER_RUNTIME_DIR": "runtime",
+            "JUPYTERLAB_SETTINGS_DIR": "settings",
+            "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
+            "IPYTHONDIR": "ipython",
+            "COURSE_WORK": "work",
+        }
+        return {**kept, **{name: str(self.folder / value) for name, value in own.items()}}
+
+    def _wait_for_url(self) -> str:
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, (self.folder / "lab.log").read_text()
+            for state in (self.folder / "runtime").glob("jpserver-*.json"):
+                try:
+                    url = str(json.loads(state.read_text())["url"])
+                    with urllib.request.urlopen(f"{url}api/status?token={self.token}", timeout=5):
+                        return url
+                except (ValueError, KeyError, urllib.error.URLError, OSError):
+                    pass
+            time.sleep(0.1)
+        raise AssertionError(f"JupyterLab did not answer in {START_S} s:\n{(self.folder / 'lab.log').read_text()}")
+
+    def kill(self) -> None:
+        """Kill the JupyterLab process alone, as the out-of-memory killer would: it cannot clean up."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        """End JupyterLab and its kernels."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGTERM)
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(self.process.pid, signal.SIGKILL)
+                self.process.wait()
+
+
+class Notebook:
+    """A notebook open in the page.
+
+    Args:
+        page: a Playwright page.
+        lab: where it is.
+        path: relative to the work folder.
+    """
+
+    def __init__(self, page: Any, lab: Lab, path: str) -> None:
+        self.page = page
+        self.lab = lab
+        page.set_default_timeout(RUN_S * 1000)
+        page.goto(f"{lab.url}lab/tree/{path}?token={lab.token}&reset")
+        self.wait_until_idle()
+
+    def wait_until_idle(self) -> None:
+        """Wait until the kernel has nothing to do."""
+        self.page.wait_for_function(
+            """() => {
+              const widget = window.jupyterapp?.shell?.currentWidget;
+              return widget?.context?.isReady && widget?.sessionContext?.session?.kernel?.status === 'idle';
+            }""",
+            timeout=START_S * 1000,
+        )
+
+    def reload(self) -> None:
+        """Reload the page, as F5 does."""
+        self.command("docmanager:save")
+        self.page.reload()
+        self.wait_until_idle()
+
+    def command(self, name: str) -> Any:
+        """Run a command of JupyterLab and wait for its result."""
+        return self.page.evaluate("name => window.jupyterapp.commands.execute(name)", name)
+
+    def run_all(self) -> bool:
+        """Run all cells; True when none failed."""
+        return bool(self.command("notebook:run-all-cells"))
+
+    def cells(self) -> list[dict[str, Any]]:
+        """The cells as the notebook file would have them, with outputs."""
+        return self.page.evaluate("() => window.jupyterapp.shell.currentWidget.content.model.sharedModel.cells.map(c => c.toJSON())")
+
+    def find(self, words: str) -> int:
+        """Index of the first code cell that has these words."""
+        for index, cell in enumerate(self.cells()):
+            if cell["cell_type"] == "code" and words in source_of(cell):
+                return index
+        raise AssertionError(f"no code cell has {words!r}")
+
+    def write(self, index: int, source: str) -> None:
+        """Replace the text of a cell."""
+        self.page.evaluate(
+            "([i, text]) => window.jupyterapp.shell.currentWidget.content.widgets[i].model.sharedModel.setSource(text)", [index, source]
+        )
+
+    def add(self, source: str) -> int:
+        """Add a code cell at the end."""
+        return self.page.evaluate(
+            """text => {
+              const model = window.jupyterapp.shell.currentWidget.content.model.sharedModel;
+              model.insertCell(model.cells.length, {cell_type: 'code', source: text});
+              return model.cells.length - 1;
+            }""",
+            source,
+        )
+
+    def begin(self, index: int) -> None:
+        """Start a cell and do not wait for it."""
+        self.page.evaluate(
+            "i => { const c = window.jupyterapp.shell.currentWidget.content; c.activeCellIndex = i;"
+            " window.jupyterapp.commands.execute('notebook:run-cell'); }",
+            index,
+        )
+
+    def run(self, index: int) -> str:
+        """Run one cell and return what it shows, as plain text."""
+        self.page.evaluate(
+            "i => { const c = window.jupyterapp.shell.currentWidget.content; c.activeCellIndex = i;"
+            " return window.jupyterapp.commands.execute('notebook:run-cell'); }",
+            index,
+        )
+        return shown(self.cells()[index])
+
+    def restart_kernel(self) -> None:
+        """Restart the kernel and say yes to the question."""
+        self.page.evaluate("() => { window.jupyterapp.commands.execute('kernelmenu:restart'); }")
+        self.page.locator(".jp-Dialog .jp-mod-accept, .jp-Dialog .jp-mod-warn").last.click()
+        self.page.locator(".jp-Dialog").wait_for(state="detached")
+        self.wait_until_idle()
+
+
+def source_of(cell: dict[str, Any]) -> str:
+    """The text of a cell."""
+    return "".join(cell["source"])
+
+
+def shown(cell: dict[str, Any]) -> str:
+    """All that a cell shows, as plain text."""
+    parts = []
+    for output in cell["outputs"]:
+        text = output.get("text") or output.get("data", {}).get("text/plain") or output.get("evalue", "")
+        parts.append("".join(text))
+    return "\n".join(parts)
