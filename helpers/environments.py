@@ -101,7 +101,7 @@ def make_client(dev: bool, base: str = sys.executable) -> None:
     verb = _begin(folder, "client")
     total = len(installed.lines("requirements.lock"))
     progress = installer.Progress(
-        f"{verb} {folder.name} ({installed.KINDS['client']}): about {round(total, -1)} packages, one to two minutes", total
+        f"{verb} {folder.name} ({installed.KINDS['client']}): about {round(total, -1)} packages, about a minute", total
     )
     if verb == "making":
         installer.make_venv(base, folder)
