@@ -1,0 +1,84 @@
+"""The figures of track finding: what they draw, not how pretty they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.collections import LineCollection
+
+from helpers.track_matching import quality
+from helpers.track_plots import efficiency_plot, embedding_display, event_display, graph_display, stage_bars
+from helpers.tracks import Event, load_events, true_edges
+
+
+@pytest.fixture(autouse=True)
+def no_window() -> Iterator[None]:
+    with mpl.rc_context({"backend": "agg"}):
+        yield
+
+
+@pytest.fixture(scope="module")
+def event() -> Event:
+    return load_events()[0]
+
+
+def lines(axes: mpl.axes.Axes) -> list[LineCollection]:
+    return [collection for collection in axes.collections if isinstance(collection, LineCollection)]
+
+
+def test_missed_particles_are_dashed_and_found_ones_are_not(event: Event):
+    labels = event.particle.astype(np.int64)
+    missed = np.flatnonzero(event.target)[:3]
+    labels[np.isin(labels, missed)] = -1
+    figure = event_display(event, labels)
+    for axes in figure.axes:
+        found_lines, missed_lines = lines(axes)
+        assert len(missed_lines.get_segments()) == event.hits_of_particle[missed].sum() - 3
+        wanted = event.hits_of_particle[event.target] - 1
+        assert len(found_lines.get_segments()) == wanted.sum() - (event.hits_of_particle[missed] - 1).sum()
+        assert missed_lines.get_linestyles()[0][1] is not None and found_lines.get_linestyles()[0][1] is None
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts[:2] == [f"found ({event.target.sum() - 3})", "missed (3)"]
+    assert "mm" in figure.axes[0].get_xlabel() and "mm" in figure.axes[1].get_ylabel()
+
+
+def test_without_labels_only_hits(event: Event):
+    figure = event_display(event)
+    assert not lines(figure.axes[0]) and figure.axes[0].lines[0].get_xdata().size == event.n_hits
+
+
+def test_graphs_count_their_edges(event: Event):
+    good = true_edges(event)
+    wrong = good[::-1, :7]
+    figure = graph_display(event, {"one": np.concatenate([good, wrong], axis=1), "two": good, "none": good[:, :0]})
+    assert [len(collection.get_segments()) for collection in lines(figure.axes[0])] == [7, good.shape[1]]
+    assert figure.axes[1].get_title() == f"two\n{good.shape[1]} edges, 100% true"
+    assert "0 edges" in figure.axes[2].get_title()
+
+
+def test_embedding_tells_particles_apart_by_marker(event: Event):
+    figure = embedding_display(event, event.features)
+    markers = [line.get_marker() for line in figure.axes[1].lines[1:]]
+    assert len(markers) == len(set(markers)) == 8
+
+
+@pytest.mark.parametrize("variable", ["pt", "eta"])
+@pytest.mark.parametrize("quantity", ["efficiency", "fake rate", "duplicate rate"])
+def test_rates_have_axes_with_units_and_a_legend_with_the_value(event: Event, variable: str, quantity: str):
+    found = quality(event, event.particle)
+    figure = efficiency_plot({"first": found, "second": found}, variable, quantity)
+    axes = figure.axes[0]
+    assert ("GeV" in axes.get_xlabel()) == (variable == "pt")
+    assert axes.get_ylabel() == quantity.capitalize()
+    assert [text.get_text().split(":")[0] for text in axes.get_legend().get_texts()] == ["first", "second"]
+    assert len({container.lines[0].get_marker() for container in axes.containers}) == 2, "told apart without colour"
+
+
+def test_bars_are_as_long_as_the_times():
+    rows = [{"stage": "a", "total_ms": 6.0, "queue_ms": 1.0, "infer_ms": 4.0, "other_ms": 1.0}]
+    axes = stage_bars(rows).axes[0]
+    assert [bar.get_width() for container in axes.containers for bar in container] == [1.0, 4.0, 1.0]
+    assert "ms" in axes.get_xlabel()
