@@ -25,10 +25,7 @@ def send_many(send: Callable[[Any], Any], many: Iterable[Any], max_in_flight: in
     Raises:
         CourseError: the first error; its attribute ``results`` holds what came back by then, with errors in their places.
     """
-    if not isinstance(max_in_flight, int) or max_in_flight < 1:
-        raise InputError(f"max_in_flight={max_in_flight!r} was given.", "Expected a number of requests, 1 or more.")
-    if errors not in ("raise", "return"):
-        raise InputError(f"errors={errors!r} was given.", "Expected 'raise' or 'return'.")
+    _check(max_in_flight, errors)
     results: list[Any] = []
     failed: int | None = None
     under_way: deque[Future[Any]] = deque()
@@ -58,6 +55,13 @@ def send_many(send: Callable[[Any], Any], many: Iterable[Any], max_in_flight: in
     if errors == "raise" and failed is not None:
         raise _numbered(results[failed], failed, results)
     return results
+
+
+def _check(max_in_flight: int, errors: str) -> None:
+    if not isinstance(max_in_flight, int) or max_in_flight < 1:
+        raise InputError(f"max_in_flight={max_in_flight!r} was given.", "Expected a number of requests, 1 or more.")
+    if errors not in ("raise", "return"):
+        raise InputError(f"errors={errors!r} was given.", "Expected 'raise' or 'return'.")
 
 
 def _numbered(error: CourseError, number: int, results: list[Any]) -> CourseError:
