@@ -189,7 +189,7 @@ def _show_text(markdown: str, note: str = "") -> None:
     if shell is None:
         print(markdown + note)
     else:
-        shell.display(shell.Markdown(markdown + (f"\n\n{note.strip()}" if note else "")))
+        shell.display({"text/markdown": markdown + (f"\n\n{note.strip()}" if note else ""), "text/plain": markdown + note}, raw=True)
 
 
 def _shell() -> Any:

@@ -14,7 +14,7 @@ class Kind(Enum):
     """The four outcomes, each with its words, a symbol and a colour (the colour is never needed to read it)."""
 
     CORRECT = ("Correct", "✔", "#2e9e44")
-    NOT_YET = ("Not yet", "✘", "#d9822b")
+    NOT_YET = ("Not yet", "✘", "#c96f14")
     NOT_ATTEMPTED = ("Not attempted yet", "○", "#7a8699")
     CANNOT_TELL = ("Cannot tell", "?", "#3b7dd8")
 
@@ -53,9 +53,10 @@ class Outcome:
         return f"{self.kind.symbol} {self.kind.words}: {self.text}{note}"
 
     def _repr_html_(self) -> str:
-        lead = f'<span aria-hidden="true">{self.kind.symbol}</span> {self.kind.words}'
+        symbol = f'<span aria-hidden="true" style="color:{self.kind.colour}">{self.kind.symbol}</span>'
         note = f' <span style="opacity:0.7">{_with_code(self.note)}</span>' if self.note else ""
-        return box(f'<strong style="color:{self.kind.colour}">{lead}.</strong> {_with_code(self.text)}{note}', self.kind.colour)
+        # The words keep the page's own colour: on any theme they have its contrast.
+        return box(f"<strong>{symbol} {self.kind.words}.</strong> {_with_code(self.text)}{note}", self.kind.colour)
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         return {"text/plain": str(self), "text/html": self._repr_html_()}
