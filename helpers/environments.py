@@ -73,6 +73,8 @@ def _begin(folder: Path, kind: str) -> str:
         reason = {"half-made": "was left half made", "moved": "has been moved, or its Python is gone"}[found]
         print(f"{folder.name} {reason}: making it anew", flush=True)
         shutil.rmtree(folder)
+    # The log first: where it cannot be written, nothing is begun.
+    setup_log().parent.mkdir(parents=True, exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / installed.BEING_MADE).write_text("While this file is here, the environment is being made, or was left half made.\n")
     return "updating" if installer.python_of(folder).exists() else "making"

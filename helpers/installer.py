@@ -30,6 +30,12 @@ _FAILURES = (
         "pip found no fitting version of {what}",
         "Type: git pull   (a newer lock may help; the course is tested with Python 3.11 and 3.12)",
     ),
+    (
+        # pip's words for "nothing there has the version of the lock"; with few retries it says no word about a network that is down.
+        r"The user requested \(constraint\) (?P<what>\S+)",
+        "pip found no {what}, or could not reach the place where it is",
+        "Check the network, then type the same again; if that is not it, type: git pull",
+    ),
     (r"Permission denied|Read-only file system", "a file could not be written", "Check that this folder is yours (see: ls -ld .)"),
 )
 
