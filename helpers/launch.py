@@ -78,7 +78,7 @@ def launch_server(
         return _found(held, launch)
     server_id = f"course-{secrets.token_hex(6)}"
     key = secrets.token_urlsafe(24)
-    serving = Serving(path, server_id, key, tuple(load), cache_size_bytes, tuple(extra_arguments))
+    serving = Serving(path, server_id, key, _loadable(path, load), cache_size_bytes, tuple(extra_arguments))
     run_dir = lease.run_root() / server_id
     command = engine.command(serving, run_dir)
     log = _new_log(server_id)
@@ -144,6 +144,17 @@ def _repository(models: str | Path) -> Path:
     if not any(entry.is_dir() for entry in path.iterdir()):
         raise SetupError(f"The model repository {path} is empty.", "Expected one folder for each model.", 'Type: launch_server("models")')
     return path.resolve()
+
+
+def _loadable(path: Path, load: Sequence[str]) -> tuple[str, ...]:
+    """The models to load, without those for which Triton would wait for ever, so that nothing would be served."""
+    from helpers import repository  # loads gRPC, which a call that finds a running server need not wait for
+
+    hanging = repository.faults(path, hanging=True)
+    if not hanging:
+        return tuple(load)
+    wanted = [folder.name for folder in sorted(path.iterdir()) if folder.is_dir()] if "*" in load else load
+    return tuple(name for name in wanted if name not in hanging and not name.startswith("."))
 
 
 def _candidates(base_port: int) -> range:

@@ -34,14 +34,18 @@ _libc.ptrace.restype = ctypes.c_long
 
 
 def _before_exec() -> None:
-    # The kernel kills the server when the process that owns it is killed, and stops it at its first instruction for us.
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _end_with_parent()
+    # The new program stops before its first instruction.
     if _libc.ptrace(_PTRACE_TRACEME, 0, None, None) != 0:
         raise OSError(ctypes.get_errno(), "ptrace is not allowed here")
 
 
 def _end_with_parent() -> None:
+    # The kernel kills the server when the process that owns it is killed.
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # A new program inherits which signals are ignored, and the supervisor ignores the one that ends a server.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def start(

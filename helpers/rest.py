@@ -63,7 +63,8 @@ def ask(
             refusal(error.read().decode("utf-8", "replace")) or f"The server answered {error.code} {error.reason} to {path}."
         ) from error
     except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", error)
+        # What a gRPC port answers to HTTP is binary.
+        reason = "it does not speak HTTP" if isinstance(error, http.client.BadStatusLine) else getattr(error, "reason", error)
         raise ServerError(
             f"No server answers at {address} ({reason}).",
             "Expected a running Triton server.",

@@ -106,13 +106,15 @@ class Server:
 
     def _with_reasons(self, index: list[tuple[str, str, str, str]]) -> list[ModelState]:
         """The server's index, completed: folders that it leaves out, and reasons that only its log has."""
-        listed = {name for name, *_ in index}
-        if self.repository is not None and "*" in self.launch_options.get("load", ()):
+        listed, load = {name for name, *_ in index}, self.launch_options.get("load", ())
+        if self.repository is not None and "*" in load:
             folders = (path.name for path in self.repository.iterdir() if path.is_dir() and not path.name.startswith("."))
             index = index + [(name, "", "", "") for name in sorted(folders) if name not in listed]
-        if all(state == "READY" for _, _, state, _ in index):
-            return [ModelState(*entry) for entry in index]
-        why = loadlog.reasons(self.log(lines=0))
+        why: dict[str, str] = {}
+        if any(state != "READY" and not reason and ("*" in load or name in load) for name, _, state, reason in index):
+            from helpers import repository  # loads gRPC, half a second that a launch need not wait for
+
+            why = {**(repository.faults(self.repository) if self.repository else {}), **loadlog.reasons(self.log(lines=0))}
         return [
             ModelState(name, version, state or "UNAVAILABLE", "" if state == "READY" else loadlog.one_line(reason) or why.get(name, ""))
             for name, version, state, reason in index

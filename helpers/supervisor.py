@@ -36,6 +36,8 @@ from helpers import private_arguments
 _PR_SET_CHILD_SUBREAPER = 36
 # Seconds between two looks at the server process.
 _TICK_S = 0.1
+# Seconds after which a server that was told to end is told again: while it starts, it can miss the first time.
+_AGAIN_S = 2.0
 # Seconds that a supervisor without a server waits for somebody to ask why.
 _TELL_S = 10.0
 # What tritonserver writes when another program was faster with a port.
@@ -123,6 +125,7 @@ class Supervisor:
         self.triples = iter(plan.ports)
         self.process: subprocess.Popen | None = None
         self.log_start = 0
+        self.signalled = 0.0
         self.ended = 0.0
         self.told = False
         self.state: dict[str, object] = {**plan.about, "server_id": plan.server_id, "supervisor_pid": os.getpid(), "log": plan.log}
@@ -205,6 +208,7 @@ class Supervisor:
             self._signal(signal.SIGINT)
 
     def _signal(self, number: int) -> None:
+        self.signalled = time.monotonic()
         if self.process is not None:
             with contextlib.suppress(ProcessLookupError):
                 self.process.send_signal(number)
@@ -226,6 +230,8 @@ class Supervisor:
             self._ended(self.process)
         elif self.stopping_since is not None and now - self.stopping_since > self.plan.stop_s:
             self._signal(signal.SIGKILL)
+        elif self.stopping_since is not None and now - self.signalled > _AGAIN_S:
+            self._signal(signal.SIGINT)
         elif not self.leases and now - self.free_since > self.plan.grace_s:
             self._stop()
 

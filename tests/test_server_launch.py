@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -59,16 +60,18 @@ def test_models_with_faults_are_named_with_reasons_and_the_others_serve(tmp_path
     (tmp_path / "noconfig").mkdir()
     shutil.rmtree(_copy("noversion", tmp_path) / "1")
     (_copy("raises", tmp_path) / "1" / "model.py").write_text("raise ValueError('broken on purpose')")
+    (_copy("nofile", tmp_path) / "1" / "model.py").unlink()  # Triton alone would wait for this one for ever
     with pytest.warns(ModelWarning) as caught:
         server = launch_server(tmp_path, base_port=free_base_port())
     with server:
         message = str(caught[0].message)
-        assert message.startswith("5 of 6 models could not be loaded")
+        assert message.startswith("6 of 7 models could not be loaded")
         assert re.search(r"syntax: config.pbtxt line 8, column \d+: Expected \":\"", message)
         assert re.search(r"unknown: .*fortran", message)
         assert re.search(r"noconfig: .*Could not determine backend", message)
         assert re.search(r"noversion: at least one version", message)
         assert re.search(r"raises: .*broken on purpose", message)
+        assert re.search(r"nofile: .*model\.py", message)
         assert "Serving: good." in message
         states = {model.name: model for model in server.models()}
         assert states["good"].state == "READY"
@@ -205,6 +208,14 @@ def test_connect_finds_the_same_server_and_owns_nothing(server, prefix):
 
 def test_connect_by_the_grpc_port_without_a_scheme(server):
     assert connect(server.grpc_url).http_url == server.http_url
+
+
+def test_a_stop_while_models_load_ends_the_server_in_time(tmp_path, free_base_port):
+    (_copy("sleeper", tmp_path) / "1" / "model.py").write_text("import time\ntime.sleep(60)\n")
+    start = time.monotonic()
+    with pytest.raises(ServerError, match="not ready after 3 s"):
+        launch_server(tmp_path, base_port=free_base_port(), timeout_s=3)
+    assert time.monotonic() - start < 3 + settings.STOP_TIMEOUT_S + 5
 
 
 def test_connect_to_nothing_says_so(free_base_port):
