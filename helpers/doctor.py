@@ -90,7 +90,7 @@ def hide(text: str) -> str:
     text = re.sub(r"(\w+://)[^\s/@]+@", r"\1(hidden)@", text)
     home = str(Path.home())
     if home != "/":
-        text = re.sub(rf"{re.escape(home)}(?=$|[/\s:'\",;)])", "~", text)
+        text = re.sub(rf"(?<![\w.~-]){re.escape(home)}(?=$|[/\s:'\",;)])", "~", text)
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container may run under a number without a name

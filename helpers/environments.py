@@ -70,8 +70,8 @@ def _begin(folder: Path, kind: str) -> str:
             f"Move it away and type the same again: mv {folder} {folder}-mine",
         )
     if found in ("half-made", "moved"):
-        reason = {"half-made": "was left half made", "moved": "has been moved, or its Python is gone"}[found]
-        print(f"{folder.name} {reason}: making it anew", flush=True)
+        reason = {"half-made": "was left half made: making it anew", "moved": "was moved, or its Python is gone: making it anew"}[found]
+        print(f"{folder.name} {reason}", flush=True)
         shutil.rmtree(folder)
     # The log first: where it cannot be written, nothing is begun.
     setup_log().parent.mkdir(parents=True, exist_ok=True)
