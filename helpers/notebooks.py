@@ -76,12 +76,23 @@ def generate(source: Path) -> dict[Path, str]:
 
 
 def out_of_step() -> list[Path]:
-    """Notebooks that differ from what their sources give, or that have no source."""
+    """Notebooks that differ from what their sources give, or that have no source.
+
+    Raises:
+        SetupError: jupytext is not installed.
+        SourceError: a source breaks a rule.
+    """
     wanted = {path: text for source in sources() for path, text in generate(source).items()}
+    return sorted({path for path, text in wanted.items() if _differs(path, text)} | (_present() - set(wanted)))
+
+
+def _present() -> set[Path]:
     folder = settings.root() / "notebooks"
-    present = {*folder.glob("*.ipynb"), *(folder / "solutions").glob("*.ipynb")}
-    stale = {path for path, text in wanted.items() if not path.is_file() or path.read_text(encoding="utf-8") != text}
-    return sorted(stale | (present - set(wanted)))
+    return {*folder.glob("*.ipynb"), *(folder / "solutions").glob("*.ipynb")}
+
+
+def _differs(path: Path, text: str) -> bool:
+    return not path.is_file() or path.read_text(encoding="utf-8") != text
 
 
 def _notebook(source: Path, *, solution: bool) -> NotebookNode:
@@ -119,11 +130,11 @@ def _check_exercises(notebook: NotebookNode, source: Path) -> None:
         if number:
             parts.setdefault(number, []).append(next((tag for tag in ("starter", "check", "hints", "answer") if tag in tags), "task"))
         if cell.cell_type != "code" and re.search(r"#:( |$)", cell.source, re.MULTILINE):
-            raise SourceError(f"{source.name}: a text cell has a mark #:: {cell.source.splitlines()[0]!r}.")
+            raise SourceError(f"A text cell has a mark #:: {cell.source.splitlines()[0]!r}.")
     for number, found in parts.items():
         for part in ("task", "starter", "check", "hints", "answer"):
             if part not in found:
-                raise SourceError(f"{source.name}: exercise {number} has no cell for {part!r}.", f"It has {found}.")
+                raise SourceError(f"Exercise {number} has no cell for {part!r}.", f"It has {found}.")
 
 
 def _choose(text: str, *, solution: bool) -> str:
@@ -202,21 +213,31 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 when a notebook is out of step")
     options = parser.parse_args(arguments)
     try:
-        stale = out_of_step()
         if options.check:
+            stale = out_of_step()
             for path in stale:
                 print(f"out of step: {path.relative_to(settings.root())} (type: make notebooks)")
             return 1 if stale else 0
-        for source in sources():
-            for path, text in generate(source).items():
-                if path in stale:
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    path.write_text(text, encoding="utf-8")
-                    print(f"wrote {path.relative_to(settings.root())}")
     except CourseError as error:
         print(error, file=sys.stderr)
         return 1
-    return 0
+    faulty = [source for source in sources() if not _write(source)]
+    return 1 if faulty else 0
+
+
+def _write(source: Path) -> bool:
+    """Write one source's notebooks if they changed; False, with a sentence, when the source has a fault."""
+    try:
+        made = generate(source)
+    except CourseError as error:
+        print(f"{source.name}: {error}", file=sys.stderr)
+        return False
+    for path, text in made.items():
+        if _differs(path, text):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            print(f"wrote {path.relative_to(settings.root())}")
+    return True
 
 
 if __name__ == "__main__":

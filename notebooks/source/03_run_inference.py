@@ -306,11 +306,12 @@ exercise("3.3").check(server, mended, ecal, hcal)
 # **In practice…** in CMSSW, the reconstruction program of CMS, a SONIC producer sends asynchronous gRPC
 # requests and works on other parts of the event while it waits.
 #
-# **Next:** [Tag jets](04_tag_jets.ipynb), with a real network.
+# **Next:** [Tag jets](04_tag_jets_with_particlenet.ipynb), with a real network.
 #
 # The next cell stops your server. Run it when you are done.
 
 # %%
-client.close()
+for connection in (by_grpc, by_http, client):
+    connection.close()
 server.stop()
 server

@@ -140,7 +140,7 @@ def test_check_notices_what_is_out_of_step(course: Path, change: str, capsys: py
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("# # Count", "# # Count #: Tell", "a text cell has a mark"),
+        ("# # Count", "# # Count #: Tell", "A text cell has a mark"),
         (' tags=["hints"]', "", "no cell for 'hints'"),
         ("images/dot.png", "images/missing.png", "missing.png is not in"),
     ],
@@ -152,3 +152,11 @@ def test_a_broken_source_is_refused_with_its_reason(
     assert notebooks.main([]) == 1
     assert words in capsys.readouterr().err
     assert not (course / "notebooks" / "97_count.ipynb").exists()
+
+
+def test_one_broken_source_does_not_hold_up_the_others(course: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (course / "notebooks" / "source" / "96_broken.py").write_text(SOURCE.replace(' tags=["hints"]', ""))
+    assert notebooks.main([]) == 1
+    assert "96_broken.py: Exercise 97.1 has no cell for 'hints'" in capsys.readouterr().err
+    assert (course / "notebooks" / "97_count.ipynb").is_file()
+    assert notebooks.main(["--check"]) == 1
