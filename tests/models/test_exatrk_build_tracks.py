@@ -141,7 +141,7 @@ def test_no_number_is_named_with_its_hit(value: float):
 
 
 def test_too_many_hits_are_counted():
-    with pytest.raises(hits.BadHits, match="has 51 hits.*at most 50"):
+    with pytest.raises(hits.BadHits, match=r"has 51 hits.*at most 50"):
         hits.check_hits(good_hits(51), 50)
 
 

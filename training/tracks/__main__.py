@@ -80,20 +80,17 @@ def _train(options: argparse.Namespace) -> None:
     from . import choose, settings, stages
 
     torch.set_num_threads(options.threads)
-    lengths = settings.TRIAL_LENGTHS if options.trial else settings.LENGTHS
+    schedules = settings.TRIAL_SCHEDULES if options.trial else settings.SCHEDULES
     folder = options.output / "training"
-    events, validation = _events(options, "train", "train_pile_up"), _events(options, "validate")
-    embedding = stages.train_embedding(events, lengths.embedding, folder)
-    radius = choose.radius(embedding, validation)
-    # The filter is small and learns quickly: half of the events will do.
-    edge_filter = stages.train_filter(events[::2], embedding, radius, lengths.filter, folder)
+    plain, crowded = _events(options, "train"), _events(options, "train_pile_up")
+    samples = {name: plain[: schedule.plain] + crowded[: schedule.crowded] for name, schedule in schedules.items()}
+    validation, crowded_validation = _events(options, "validate"), _events(options, "validate_pile_up")
+    embedding = stages.train_embedding(samples, schedules, folder)
+    radius = choose.radius(embedding, validation, crowded_validation)
+    edge_filter = stages.train_filter(samples["filter"], embedding, radius, schedules["filter"], folder)
     cuts = stages.Cuts(radius=radius, filter=choose.filter_cut(embedding, edge_filter, radius, validation))
-    interaction = stages.train_interaction(events, embedding, edge_filter, cuts, lengths.interaction, folder)
-    prepared = [
-        [(event, stages.kept_edges(embedding, edge_filter, event, cuts)) for event in sample]
-        for sample in (validation, _events(options, "validate_pile_up"))
-    ]
-    cuts = choose.walk_cuts(interaction, prepared, cuts)
+    interaction = stages.train_interaction(samples["interaction"], (embedding, edge_filter), cuts, schedules["interaction"], folder)
+    cuts = choose.walk_cuts((embedding, edge_filter, interaction), [validation, crowded_validation], cuts)
     (folder / "cuts.json").write_text(json.dumps(dataclasses.asdict(cuts), indent=1) + "\n")
 
 
@@ -105,7 +102,7 @@ def _trained(options: argparse.Namespace) -> tuple[Any, Any]:
     from .stages import Cuts
 
     folder = options.output / "training"
-    networks = {"embedding": Embedding(), "filter": Filter(), "interaction": InteractionNetwork()}
+    networks = {"embedding_mixed": Embedding(), "filter": Filter(), "interaction": InteractionNetwork()}
     for name, network in networks.items():
         network.load_state_dict(torch.load(folder / f"{name}.pt", weights_only=True)["network"])
         network.eval()

@@ -21,28 +21,33 @@ from .stages import Cuts
 log = logging.getLogger(__name__)
 
 RADII = tuple(np.arange(0.3, 1.21, 0.05).round(2).tolist())
-GRAPH_EFFICIENCY = 0.99
-"""Part of the true edges of the particles to be found that the radius graph must hold."""
+GRAPH_EFFICIENCY, CROWDED_GRAPH_EFFICIENCY = 0.99, 0.98
+"""Part of the true edges of the particles to be found that the radius graph must hold, without pile-up and with."""
 FILTER_EFFICIENCY = 0.995
 """Part of those that the filter must keep."""
 EDGE_PURITY = 0.99
 """Part of the edges above the last cut that must be true."""
-WALK_CUTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+WALK_CUTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 MEND_CUTS = (0.1, 0.3, 0.5, 0.7, 0.9, 1.1)
 
 
-def radius(embedding: Embedding, events: Sequence[Event]) -> float:
-    """The smallest radius whose graphs hold enough true edges."""
-    distances = []
-    for event in events:
-        with torch.no_grad():
-            points = embedding(torch.from_numpy(event.features)).numpy()
-        inner, outer = wanted_edges(event)
-        distances.append(np.linalg.norm(points[inner] - points[outer], axis=1))
-    needed = np.quantile(np.concatenate(distances), GRAPH_EFFICIENCY)
+def radius(embedding: Embedding, plain: Sequence[Event], crowded: Sequence[Event]) -> float:
+    """The smallest radius whose graphs hold enough true edges, without pile-up and with."""
+    needed = max(
+        np.quantile(np.concatenate([_lengths(embedding, event) for event in events]), part)
+        for events, part in ((plain, GRAPH_EFFICIENCY), (crowded, CROWDED_GRAPH_EFFICIENCY))
+    )
     chosen = next((value for value in RADII if value >= needed), RADII[-1])
-    log.info("radius %.2f (%.3f holds %.1f %% of the true edges)", chosen, needed, 100 * GRAPH_EFFICIENCY)
+    log.info("radius %.2f (%.3f is needed)", chosen, needed)
     return chosen
+
+
+def _lengths(embedding: Embedding, event: Event) -> NDArray[np.float64]:
+    """How far apart the embedding puts the hits of each wanted edge."""
+    with torch.no_grad():
+        points = embedding(torch.from_numpy(event.features)).numpy()
+    inner, outer = wanted_edges(event)
+    return np.linalg.norm(points[inner] - points[outer], axis=1)
 
 
 def filter_cut(embedding: Embedding, edge_filter: Filter, radius: float, events: Sequence[Event]) -> float:
@@ -57,26 +62,32 @@ def filter_cut(embedding: Embedding, edge_filter: Filter, radius: float, events:
     return cut
 
 
-def walk_cuts(interaction: InteractionNetwork, prepared: Sequence[Sequence[tuple[Event, NDArray[np.int64]]]], cuts: Cuts) -> Cuts:
+def walk_cuts(networks: tuple[Embedding, Filter, InteractionNetwork], samples: Sequence[Sequence[Event]], cuts: Cuts) -> Cuts:
     """The cuts of the track building that find most particles while edges are pure enough.
 
     Args:
-        interaction: The last network.
-        prepared: For each validation sample its events with their edges behind the filter. All samples count alike.
+        networks: All three.
+        samples: Validation events, first those without pile-up; both samples count alike.
         cuts: The other cuts.
     """
-    scored = [[(event, edges, *stages.scores(interaction, event, edges).T) for event, edges in sample] for sample in prepared]
+    scored = [[_scored(networks, event, cuts) for event in sample] for sample in samples]
     best, best_efficiency = cuts, -1.0
     for walk, mend in itertools.product(WALK_CUTS, MEND_CUTS):
-        purity = min(_purity(sample, walk) for sample in scored[:1])
+        purity = _purity(scored[0], walk)
         if purity < EDGE_PURITY and walk < WALK_CUTS[-1]:
             continue
         tried = dataclasses.replace(cuts, walk=walk, mend=mend)
-        efficiency = float(np.mean([_efficiency(sample, tried) for sample in scored]))
-        log.info("walk %.1f mend %.1f: purity %.4f, efficiency %.4f", walk, mend, purity, efficiency)
-        if efficiency > best_efficiency:
-            best, best_efficiency = tried, efficiency
+        efficiencies = [_efficiency(sample, tried) for sample in scored]
+        log.info("walk %.2f mend %.1f: purity %.4f, efficiency %s", walk, mend, purity, np.round(efficiencies, 4))
+        if np.mean(efficiencies) > best_efficiency:
+            best, best_efficiency = tried, float(np.mean(efficiencies))
     return best
+
+
+def _scored(networks: tuple[Embedding, Filter, InteractionNetwork], event: Event, cuts: Cuts) -> tuple:
+    """An event with its edges behind the filter and their two scores."""
+    edges = stages.kept_edges(*networks[:2], event, cuts)
+    return event, edges, *stages.scores(networks[2], event, edges).T
 
 
 def wanted_edges(event: Event) -> NDArray[np.int64]:

@@ -108,7 +108,7 @@ class InteractionNetwork(nn.Module):
     The first says that both hits follow each other on a particle's way, the second that they are of the same particle.
     """
 
-    def __init__(self, width: int = 32, iterations: int = 6) -> None:
+    def __init__(self, width: int = 32, iterations: int = 5) -> None:
         super().__init__()
         self.iterations = iterations
         self.hit_encoder = _mlp(HIT_FEATURES, width, width)

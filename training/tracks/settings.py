@@ -52,7 +52,7 @@ class Sample:
 
 SAMPLES = (
     Sample("train", 800, 0, 10_000),
-    Sample("train_pile_up", 50, MEAN_PILE_UP, 20_000),
+    Sample("train_pile_up", 100, MEAN_PILE_UP, 20_000),
     Sample("validate", 50, 0, 30_000),
     Sample("validate_pile_up", 20, MEAN_PILE_UP, 40_000),
     Sample("test", 200, 0, 50_000),
@@ -76,13 +76,32 @@ TRIAL_SAMPLES = (
 
 
 @dataclass(frozen=True)
-class Lengths:
-    """Passes of each network over the training events."""
+class Schedule:
+    """What one training sees.
 
-    embedding: int
-    filter: int
-    interaction: int
+    Attributes:
+        epochs: Passes over its events.
+        plain: Events without pile-up, of those there are.
+        crowded: Events with pile-up; one takes as long as six without.
+        rate: Highest learning rate.
+    """
+
+    epochs: int
+    plain: int
+    crowded: int
+    rate: float = 3e-3
 
 
-LENGTHS = Lengths(embedding=4, filter=2, interaction=5)
-TRIAL_LENGTHS = Lengths(embedding=2, filter=1, interaction=2)
+SCHEDULES = {
+    "embedding": Schedule(4, 800, 50),
+    "embedding_mixed": Schedule(2, 300, 100, rate=1.5e-3),
+    "filter": Schedule(3, 300, 40),
+    "interaction": Schedule(5, 500, 100),
+}
+"""The embedding learns on events without pile-up first, which is cheap, then on both kinds."""
+TRIAL_SCHEDULES = {
+    "embedding": Schedule(2, 24, 2),
+    "embedding_mixed": Schedule(1, 4, 4),
+    "filter": Schedule(1, 12, 2),
+    "interaction": Schedule(2, 24, 2),
+}

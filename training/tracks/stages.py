@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from . import losses, served, truth
 from .fit import Plan, fit
 from .losses import EdgeExample
 from .networks import Embedding, Filter, InteractionNetwork
+from .settings import Schedule
 
 log = logging.getLogger(__name__)
 
@@ -56,24 +57,31 @@ def scores(network: torch.nn.Module, event: Event, edges: NDArray[np.int64]) -> 
         return torch.sigmoid(network(torch.from_numpy(event.features), torch.from_numpy(edges))).numpy()
 
 
-def train_embedding(events: Sequence[Event], epochs: int, folder: Path) -> Embedding:
-    """Train the first network."""
-    return fit(Embedding(), Plan("embedding", epochs), [losses.hit_example(event) for event in events], losses.embedding_loss, folder)
+def train_embedding(samples: Mapping[str, Sequence[Event]], schedules: Mapping[str, Schedule], folder: Path) -> Embedding:
+    """Train the first network, in two steps."""
+    network = Embedding()
+    for name in ("embedding", "embedding_mixed"):
+        fit(network, plan(name, schedules[name]), [losses.hit_example(event) for event in samples[name]], losses.embedding_loss, folder)
+    return network
 
 
-def train_filter(events: Iterable[Event], embedding: Embedding, radius: float, epochs: int, folder: Path) -> Filter:
+def train_filter(events: Sequence[Event], embedding: Embedding, radius: float, schedule: Schedule, folder: Path) -> Filter:
     """Train the second network on the graphs that the first one gives."""
-    return fit(
-        Filter(), Plan("filter", epochs), [example(event, graph(embedding, event, radius)) for event in events], losses.filter_loss, folder
-    )
+    examples = [example(event, graph(embedding, event, radius)) for event in events]
+    return fit(Filter(), plan("filter", schedule), examples, losses.filter_loss, folder)
 
 
 def train_interaction(
-    events: Iterable[Event], embedding: Embedding, edge_filter: Filter, cuts: Cuts, epochs: int, folder: Path
+    events: Sequence[Event], before: tuple[Embedding, Filter], cuts: Cuts, schedule: Schedule, folder: Path
 ) -> InteractionNetwork:
     """Train the third network on the edges that the second one keeps."""
-    examples = [example(event, kept_edges(embedding, edge_filter, event, cuts)) for event in events]
-    return fit(InteractionNetwork(), Plan("interaction", epochs), examples, losses.interaction_loss, folder)
+    examples = [example(event, kept_edges(*before, event, cuts)) for event in events]
+    return fit(InteractionNetwork(), plan("interaction", schedule), examples, losses.interaction_loss, folder)
+
+
+def plan(name: str, schedule: Schedule) -> Plan:
+    """A schedule as the training loop takes it."""
+    return Plan(name, schedule.epochs, schedule.rate)
 
 
 def kept_edges(embedding: Embedding, edge_filter: Filter, event: Event, cuts: Cuts) -> NDArray[np.int64]:
