@@ -26,7 +26,7 @@ def server_packages(python: Path) -> Path:
 def main() -> None:
     """Measure, print, and write if asked."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3, help="how often everything is measured (default 3, four minutes)")
+    parser.add_argument("--rounds", type=int, default=5, help="how often everything is measured (default 5, four minutes)")
     parser.add_argument("--batches", type=int, nargs="+", default=list(BATCHES), help="batch sizes (default 1 8 32)")
     parser.add_argument("--kinds", nargs="+", choices=sorted(network.PLATFORMS), default=list(network.PLATFORMS), help="models to measure")
     parser.add_argument("--write", action="store_true", help="write the report to benchmarks/RESULTS.md")

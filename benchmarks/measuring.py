@@ -17,41 +17,52 @@ from helpers.server import Server
 
 # Requests under way at any time.
 CONCURRENCY = 4
-# Seconds of each slice of the yardstick; there is one before every measurement of the server.
-SLICE_S = 1.0
+# Seconds of each slice of the yardstick; there is one before and one after every measurement of the server.
+SLICE_S = 0.7
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One measurement of the server, and the yardstick just before and just after it; both in inferences per second.
+
+    Attributes:
+        in_process: the mean of the two slices of the yardstick.
+        load: what perf_analyzer saw between them.
+    """
+
+    in_process: float
+    load: perf_analyzer.Load
 
 
 @dataclass
 class Row:
-    """All measurements of one kind of model at one batch size; inferences per second, a batch of 8 counting 8.
+    """All measurements of one kind of model at one batch size.
 
     Attributes:
         kind: ``onnx`` or ``torchscript``.
-        batch: batch size of each request.
-        in_process: the yardstick.
-        server: by model name suffix (``""`` and ``"_dynamic"``), what perf_analyzer saw.
+        batch: batch size of each request; a batch of 8 counts as 8 inferences.
+        pairs: the measurements by model name suffix (``""`` and ``"_dynamic"``), one per round.
     """
 
     kind: str
     batch: int
-    in_process: list[float] = field(default_factory=list)
-    server: dict[str, list[perf_analyzer.Load]] = field(default_factory=dict)
+    pairs: dict[str, list[Pair]] = field(default_factory=dict)
 
     def yardstick(self) -> float:
         """Median of the yardstick."""
-        return statistics.median(self.in_process)
+        return statistics.median(pair.in_process for pairs in self.pairs.values() for pair in pairs)
 
     def throughput(self, suffix: str) -> float:
         """Median throughput of the server."""
-        return statistics.median(load.infer_per_s for load in self.server[suffix])
+        return statistics.median(pair.load.infer_per_s for pair in self.pairs[suffix])
 
     def latency_p50_us(self, suffix: str) -> float:
         """Median over the rounds of the median latency."""
-        return statistics.median(load.p50_us for load in self.server[suffix])
+        return statistics.median(pair.load.p50_us for pair in self.pairs[suffix])
 
     def ratio(self, suffix: str) -> float:
-        """Throughput of the server over the yardstick's."""
-        return self.throughput(suffix) / self.yardstick()
+        """Median over the rounds of server over yardstick: neighbours in time, so that a busy machine slows both."""
+        return statistics.median(pair.load.infer_per_s / pair.in_process for pair in self.pairs[suffix])
 
 
 class Yardstick:
@@ -97,10 +108,12 @@ def compare(server: Server, tool: Path, sticks: dict[str, Yardstick], batches: S
     rows = [Row(kind, batch) for kind in sticks for batch in batches]
     for _ in range(rounds):
         for row in rows:
+            before = sticks[row.kind].measure(row.batch)
             for suffix in network.BATCHING:
-                row.in_process.append(sticks[row.kind].measure(row.batch))
                 load = perf_analyzer.measure(tool, server.grpc_url, row.kind + suffix, row.batch, CONCURRENCY)
-                row.server.setdefault(suffix, []).append(load)
+                after = sticks[row.kind].measure(row.batch)
+                row.pairs.setdefault(suffix, []).append(Pair((before + after) / 2, load))
+                before = after
     return rows
 
 

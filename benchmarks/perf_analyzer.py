@@ -18,7 +18,7 @@ WHEEL_SHA256 = "c485bb0123bdf310f90bc8b03d3489b28df2ffed55b30c7eee0b795b48113d52
 # Libraries that the program needs and that the server's wheel brings under names with a hash in them.
 LIBRARIES = {"libb64.so.0d": "libb64-*.so.0d", "libcudart.so.12": "libcudart-*.so.12*"}
 # Three windows are one measurement; they need not agree, since the rounds of the benchmark show the spread.
-WINDOW_MS, WINDOWS, STABILITY_PERCENT = 1000, 3, 999
+WINDOW_MS, WINDOWS, STABILITY_PERCENT = 500, 3, 999
 TIMEOUT_S = 120.0
 
 
@@ -74,7 +74,7 @@ def install(server_packages: Path) -> Path:
 
 
 def measure(folder: Path, grpc_url: str, model: str, batch: int, concurrency: int) -> Load:
-    """Send requests for about three seconds.
+    """Send requests for about two seconds.
 
     Args:
         folder: where the program is.
