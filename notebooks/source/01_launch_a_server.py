@@ -300,9 +300,9 @@ exercise("1.4").check(revived, dead_pid)
 # - The log says why; the first letter of a line says how bad it is.
 # - The same options start the server on a laptop and in a container on a GPU node.
 #
-# **In practice…** in CMS, nobody starts servers by hand: a job that finds no server starts one on its own
-# node, and on a cluster a program called Kubernetes asks the three health questions and restarts what does
-# not answer.
+# **In practice…** nobody starts a hundred servers by hand. A job of CMS that finds no server can start one
+# on its own node, and on a cluster a program called Kubernetes asks the health questions and restarts what
+# does not answer.
 #
 # **Next:** [Inspect the model repository](02_inspect_the_model_repository.ipynb), where the models come
 # from.

@@ -256,8 +256,8 @@ server
 # - A Python model may do anything between tensors in and tensors out.
 #
 # **In practice…** loading a model means running its code, so not everybody may do it: your `server` object
-# sends a secret key with each such call. In experiments, repositories are read-only, and a new version goes
-# through a review before it is copied there.
+# sends a secret key with each such call. Big experiments hand their repositories out read-only, so that
+# every site serves the same versions.
 #
 # **Next:** [Run inference](03_run_inference.ipynb), the client's side.
 #
