@@ -31,11 +31,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=settings.WORK, help=f"working folder, by default {settings.WORK}")
     parser.add_argument("--models", type=Path, help="model repository to write; default OUTPUT/models")
     parser.add_argument("--data", type=Path, help="folder for the shipped events; default OUTPUT/data")
+    parser.add_argument("--reference", type=Path, help="what PyTorch makes of a shipped event, for tests; default OUTPUT/reference.npz")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of the training")
     parser.add_argument("--pause-file", default=settings.PAUSE_FILE, help="while this file exists, wait")
     options = parser.parse_args(arguments)
     options.models = options.models or options.output / "models"
     options.data = options.data or options.output / "data"
+    options.reference = options.reference or options.output / "reference.npz"
     return options
 
 
@@ -115,6 +117,8 @@ def _export(options: argparse.Namespace) -> None:
     networks, cuts = _trained(options)
     for name, difference in export.export_all(networks, cuts, _events(options, "validate"), options.models).items():
         print(f"{options.models / name}: differs from PyTorch by at most {difference:.1e} on validation events")
+
+    export.write_reference(networks, cuts, _events(options, "ship")[0], options.reference)
 
 
 def _evaluate(options: argparse.Namespace) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from helpers.tracks import Event
 
-from . import stages
+from . import served, stages
 from .networks import Embedding, Filter, InteractionNetwork
 from .settings import ROOT
 from .stages import Cuts
@@ -83,16 +83,17 @@ def session(path: Path) -> onnxruntime.InferenceSession:
 
 
 def largest_difference(network: nn.Module, served: onnxruntime.InferenceSession, inputs: Sequence[dict[str, np.ndarray]]) -> float:
-    """Largest difference of the first output between original and ONNX file, over several events."""
+    """Largest difference of any score between original and ONNX file, over several events; infinite where one is no number."""
     worst = 0.0
     for one in inputs:
         with torch.no_grad():
-            original = network(*map(torch.from_numpy, one.values()))
-        original = (original[0] if isinstance(original, tuple) else original).numpy()
-        answer = served.run(None, one)[0]
-        if answer.shape != original.shape or not np.isfinite(answer).all():
-            return float("inf")
-        worst = max(worst, float(np.abs(answer - original).max(initial=0)))
+            originals = network(*map(torch.from_numpy, one.values()))
+        for original, answer in zip(originals if isinstance(originals, tuple) else (originals,), served.run(None, one), strict=True):
+            if answer.dtype.kind != "f":
+                continue
+            if answer.shape != original.shape or not np.isfinite(answer).all():
+                return float("inf")
+            worst = max(worst, float(np.abs(answer - original.numpy()).max(initial=0)))
     return worst
 
 
@@ -120,13 +121,13 @@ def export_all(
     hits = [{"sp_features": event.features} for event in events]
     to_filter = [one | {"edge_index": edges} for one, edges in zip(hits, graphs, strict=True)]
     to_score = [one | {"edge_index": edges} for one, edges in zip(hits, kept, strict=True)]
-    served = {
+    exported = {
         "ExaTrk_embedding": (embedding, hits, ["embedding_output"]),
         "ExaTrk_filter": (ServedFilter(edge_filter, cuts.filter), to_filter, ["filter_score", "kept_edges"]),
         "ExaTrk_gnn": (ServedInteractionNetwork(interaction), to_score, ["edge_score", "same_score"]),
     }
     differences = {}
-    for name, (network, inputs, outputs) in served.items():
+    for name, (network, inputs, outputs) in exported.items():
         path = models / name / "1" / "model.onnx"
         export(network, {key: torch.from_numpy(value) for key, value in inputs[0].items()}, outputs, path)
         differences[name] = largest_difference(network.eval(), session(path), inputs)
@@ -135,6 +136,23 @@ def export_all(
     set_parameters(models / "ExaTrk_graph" / "config.pbtxt", radius=cuts.radius)
     set_parameters(models / "ExaTrk_tracks" / "config.pbtxt", cut=cuts.walk, mend_cut=cuts.mend, min_hits=cuts.min_hits)
     return differences
+
+
+def write_reference(networks: tuple[Embedding, Filter, InteractionNetwork], cuts: Cuts, event: Event, path: Path) -> None:
+    """Write down what each stage makes of one event in PyTorch, so that tests of the server can compare without PyTorch."""
+    embedding, edge_filter, interaction = networks
+    with torch.no_grad():
+        points = embedding(torch.from_numpy(event.features)).numpy()
+    edges = stages.graph(embedding, event, cuts.radius)
+    score = stages.scores(edge_filter, event, edges)
+    kept = edges[:, score >= cuts.filter]
+    follows, same = stages.scores(interaction, event, kept).T
+    labels = served.tracks.build_tracks(event.features, kept, follows, same, cuts.walk, cuts.mend, cuts.min_hits)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(
+        path, embedding=points, edges=edges.astype(np.int32), filter_score=score, kept_edges=kept.astype(np.int32),
+        edge_score=follows, same_score=same, labels=labels,
+    )  # fmt: skip
 
 
 def set_parameters(config: Path, **values: float) -> None:
