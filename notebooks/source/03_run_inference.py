@@ -105,7 +105,7 @@ http_inputs = [http_first, http_second]
 # %timeit -n 100 -r 5 by_http.infer("add_sub", http_inputs)
 
 # %% [markdown]
-# **What stands out?** Both take a millisecond or less, on one machine. With small inputs the two differ
+# **What stands out?** Both take about a millisecond, on one machine. With small inputs the two differ
 # little; look at the spread (±) before you call one of them faster.
 #
 # There is no magic in either. Any language that can send text can send a request:
