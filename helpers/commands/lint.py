@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
         ["ruff", "check", *(["--fix"] if fix else []), "."],
         ["ruff", "format", *([] if fix else ["--check"]), "."],
         ["codespell_lib", *(["-w"] if fix else []), "."],
-        ["nbstripout", *([] if fix else ["--verify"]), *books],
+        ["nbstripout", "--keep-id", *([] if fix else ["--verify"]), *books],
     ]
     codes = [subprocess.run([sys.executable, "-m", *check], cwd=settings.root(), check=False).returncode for check in checks]
     failed = [check[0] for check, code in zip(checks, codes, strict=True) if code]

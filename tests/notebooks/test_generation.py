@@ -70,6 +70,13 @@ def test_notebooks_in_git_are_in_step_with_their_sources() -> None:
     assert stale == [], "type: make notebooks"
 
 
+def test_the_strip_hook_leaves_the_notebooks_as_they_are() -> None:
+    books = [str(path) for path in sorted((settings.root() / "notebooks").rglob("*.ipynb"))]
+    hook = [sys.executable, "-m", "nbstripout", "--keep-id", "--verify", *books]
+    done = subprocess.run(hook, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_exercise_and_solution_differ_only_where_marked(course: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert notebooks.main([]) == 0
     exercise, solution = _sources(course / "notebooks" / "97_count.ipynb"), _sources(course / "notebooks" / "solutions" / "97_count.ipynb")
