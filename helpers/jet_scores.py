@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, overload
 
 import awkward as ak
 import numpy as np
@@ -37,26 +37,40 @@ _PREFIX = "prob"
 _SHOWN = 5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Scores:
-    """The answer of a tagger: ``scores["Hbb"]`` is a probability, ``scores["hbb_vs_qcd"]`` a discriminant.
+    """The answer of a tagger: ``scores["Hbb"]`` is a probability, ``scores["hbb_vs_qcd"]`` a discriminant, ``scores[:9]`` fewer jets.
 
     Attributes:
         model: which model said it.
         labels: names of the classes, in the order of the columns.
         probabilities: float32, ``(n_jets, n_labels)``.
         requests: how many requests were sent for it.
+        seconds: how long that took, from jagged jets to probabilities; None when nobody looked.
     """
 
     model: str
     labels: tuple[str, ...]
     probabilities: np.ndarray = field(repr=False)
-    requests: int
+    requests: int = 1
+    seconds: float | None = None
+
+    def __str__(self) -> str:
+        speed = f", {self.seconds:.2f} s, {len(self) / self.seconds:.0f} jets/s" if self.seconds else ""
+        return f"{self.model}: {len(self)} jets in {self.requests} request{'s' if self.requests > 1 else ''}{speed}"
+
+    __repr__ = __str__
 
     def __len__(self) -> int:
         return len(self.probabilities)
 
-    def __getitem__(self, name: str) -> np.ndarray:
+    @overload
+    def __getitem__(self, name: str) -> np.ndarray: ...
+    @overload
+    def __getitem__(self, name: slice | np.ndarray) -> Scores: ...
+    def __getitem__(self, name: str | slice | np.ndarray) -> np.ndarray | Scores:
+        if not isinstance(name, str):
+            return Scores(self.model, self.labels, self.probabilities[name], self.requests)
         if name in DISCRIMINANTS:
             signal, background = (self._sum(GROUPS[group]) for group in DISCRIMINANTS[name])
             return signal / np.maximum(signal + background, np.float32(1e-12))

@@ -7,6 +7,7 @@ theirs is read just so.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from helpers.errors import InputError
 from helpers.files import shown
 
 FILE = "preprocess.json"
+# TorchScript has positions instead of names, so Triton calls its inputs NAME__POSITION.
+_POSITION = re.compile(r"__\d+$")
 # What a candidate's mask is called in the table; no branch holds it, because every candidate of a file is a real one.
 _MASK = "mask"
 
@@ -155,3 +158,13 @@ def _group(name: str, entry: Mapping[str, Any]) -> Group:
     fixed = entry.get("var_length")
     variables = tuple(Variable.from_json(variable, entry["var_infos"].get(variable, {})) for variable in entry["var_names"])
     return Group(name, variables, int(entry.get("min_length", fixed)), int(entry.get("max_length", fixed)))
+
+
+def plain_name(tensor: str) -> str:
+    """A tensor's name without the position that TorchScript needs: ``pf_mask`` for ``pf_mask__2``."""
+    return _POSITION.sub("", tensor)
+
+
+def is_tagger(metadata: Mapping[str, Any]) -> bool:
+    """Whether a model takes jets, going by the names of its inputs."""
+    return {"pf_points", "pf_features", "pf_mask"} <= {plain_name(entry["name"]) for entry in metadata["inputs"]}

@@ -13,7 +13,7 @@ Typical use::
 
 from __future__ import annotations
 
-import re
+import time
 from pathlib import Path
 
 import awkward as ak
@@ -26,7 +26,7 @@ from helpers.errors import InputError
 from helpers.files import find, shown
 from helpers.jet_roc import Roc, WorkingPoint, roc
 from helpers.jet_scores import DISCRIMINANTS, Scores, truth
-from helpers.jet_table import Table
+from helpers.jet_table import Table, is_tagger, plain_name
 from helpers.jet_tensors import FlatJets, TruncationWarning, flatten
 from helpers.wording import quoted, suggestion
 
@@ -45,8 +45,6 @@ LABELS: dict[str, tuple[str, ...]] = {
 BATCH_JETS = 50
 # Requests under way while many jets are tagged: one in work, one waiting, one being made.
 _IN_FLIGHT = 3
-# TorchScript has positions instead of names, so Triton calls its inputs NAME__POSITION.
-_POSITION = re.compile(r"__\d+$")
 
 
 def read(sample: str | Path = "ak8") -> ak.Array:
@@ -102,7 +100,7 @@ class Tagger:
         self.model = model
         metadata = client.metadata(model)
         self.table = Table.read(Path(table) if table is not None else _table_file(client, model, metadata))
-        by_group = {_POSITION.sub("", entry["name"]): entry for entry in metadata["inputs"]}
+        by_group = {plain_name(entry["name"]): entry for entry in metadata["inputs"]}
         if set(by_group) != set(self.table.groups):
             raise _not_a_tagger(model, metadata, self.table)
         self._names = {group: by_group[group]["name"] for group in self.table.groups}
@@ -148,6 +146,7 @@ class Tagger:
         """
         if not isinstance(batch, int) or batch < 1:
             raise InputError(f"batch={batch!r} was given.", "Expected the number of jets in one request, 1 or more.")
+        begin = time.perf_counter()
         flat = flatten(jets, self.table)
         groups = _by_event(jets) if per_event else _by_length(flat, batch)
         many = (self._tensors(flat, group) for group in groups)
@@ -155,7 +154,8 @@ class Tagger:
         probabilities = np.empty((len(flat), len(self.labels)), np.float32)
         for group, answer in zip(groups, answers, strict=True):
             probabilities[group] = answer[self._output]
-        return Scores(self.model, self.labels, probabilities, sum(answer.requests for answer in answers))
+        requests = sum(answer.requests for answer in answers)
+        return Scores(self.model, self.labels, probabilities, requests, time.perf_counter() - begin)
 
     def scores(self, answer: dict[str, np.ndarray]) -> Scores:
         """Put names to what ``client.infer`` returned for tensors of :meth:`inputs`."""
@@ -170,11 +170,6 @@ def sample_for(tagger: Tagger) -> str:
     """Which of the course's samples holds the jets that a tagger is for: ``ak8`` or ``ak4``."""
     known = {label.removeprefix("prob") for label in tagger.labels}
     return max(LABELS, key=lambda name: len(known & set(LABELS[name])))
-
-
-def is_tagger(metadata: dict) -> bool:
-    """Whether a model takes jets, going by the names of its inputs."""
-    return {"pf_points", "pf_features", "pf_mask"} <= {_POSITION.sub("", entry["name"]) for entry in metadata["inputs"]}
 
 
 def _by_length(flat: FlatJets, batch: int) -> list[np.ndarray]:

@@ -13,6 +13,7 @@ from helpers.address import Address, parse_address
 from helpers.answers import Result
 from helpers.client import Client
 from helpers.errors import InputError
+from helpers.jet_table import is_tagger
 from helpers.tables import as_text
 
 # Numbers of a tensor that are printed before it is cut short.
@@ -52,6 +53,12 @@ def run(args: argparse.Namespace) -> int:
             # Made-up hits lie on no tracks: an event of the course does.
             print(track_report.report(client, args.model))
             return 0
+        if not args.input and is_tagger(client.metadata(args.model)):
+            # A network says nothing about made-up jets: real ones of the course have a truth to compare with.
+            from helpers import jet_report  # awkward and uproot take a second to import
+
+            print(jet_report.report(client, args.model, **{name: n for name, n in _asked(args).items() if n}))
+            return 0
         inputs = client.example(args.model, args.batch) | dict(_from_file(text) for text in args.input)
         if _adds(inputs) and not args.input:
             # Small whole numbers can be checked by eye.
@@ -59,6 +66,10 @@ def run(args: argparse.Namespace) -> int:
         result = client.infer(args.model, inputs, classes=args.classes)
         print(f"Model {result.model}, version {result.version}, at {client.address} over {'gRPC' if client.protocol == 'grpc' else 'HTTP'}")
         return _print_sums(inputs, result) if _adds(inputs) and _adds_out(result) else _print_tensors(inputs, result)
+
+
+def _asked(args: argparse.Namespace) -> dict[str, int]:
+    return {"n_jets": args.batch if args.batch > 1 else 0, "classes": args.classes}
 
 
 def _url(url: str | None, protocol: str | None) -> str:
