@@ -31,7 +31,7 @@ PARTS = (
     Part("01", "Launch a server", 25),
     Part("02", "Inspect the model repository", 20),
     Part("03", "Run inference", 30),
-    Part("04", "Tag jets", 35),
+    Part("04", "Tag jets with ParticleNet", 35),
     Part("05", "Find tracks", 35),
     Part("06", "Read the metrics", 25),
     Part("07", "Measure with perf_analyzer", 35),

@@ -1,0 +1,170 @@
+"""Checkers of notebook 04, Tag jets with ParticleNet: they look at the server's counters, and at physics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import awkward as ak
+import numpy as np
+
+from helpers.checks import CannotTell, Outcome, checker, correct, look, not_yet
+from helpers.jets import Roc, Scores, truth
+from helpers.metrics import Difference
+
+_MODEL, _AK4 = "particlenet_PT", "particlenet_AK4_PT"
+_BATCH = 100
+# Largest difference of two probabilities that 32-bit numbers make.
+_SAME = 1e-5
+# The mistag rate that is asked for, and how far a cut may be from it: a few jets of several hundred.
+_MISTAG, _MISTAG_MARGIN = 0.01, 0.003
+_EFFICIENCY_MARGIN = 0.005
+# Below this area the ROC curve is not that of b jets against light ones with the course's network.
+_LEAST_AUC = 0.95
+
+
+@checker("4.1")
+def over_http(server: Any, before: Any, over_http: Any, answer: Any) -> Outcome:
+    """A raw request over HTTP, with the numbers that came over gRPC."""
+    sent = look.rise(server, before, _MODEL)
+    if isinstance(over_http, np.ndarray):
+        return not_yet("`over_http` is an array. Keep the whole answer of `infer(...)`: the check looks at the way that it came.")
+    if not hasattr(over_http, "as_numpy"):
+        return not_yet(f"`over_http` is {look.kind(over_http)}. Expected the answer of `infer(...)` from `tritonclient.http`.")
+    if not type(over_http).__module__.startswith("tritonclient.http"):
+        return not_yet("This answer came over gRPC. Take `httpclient`, the HTTP address of your server, and `http_inputs`.")
+    seen, expected = over_http.as_numpy("softmax__0"), answer.as_numpy("softmax__0")
+    if seen is None or seen.shape != expected.shape or not np.allclose(seen, expected, atol=_SAME):
+        return not_yet("The probabilities are not those that came over gRPC. Send the same `tensors`.")
+    if sent < 1:
+        raise CannotTell("The server has seen no request since `before`. Run your cell again from its first line, then this one.")
+    return correct(f"The largest difference from gRPC is {np.abs(seen - expected).max():.1g}: another way, the same answer.")
+
+
+@checker("4.2")
+def one_request(server: Any, before: Any, hundred: Any) -> Outcome:
+    """100 jets in one request, by the server's own count."""
+    sent = look.rise(server, before, _MODEL)
+    tagged = look.rise(server, before, _MODEL, "nv_inference_count")
+    probabilities = hundred.probabilities if isinstance(hundred, Scores) else _only_output(hundred)
+    if probabilities is None:
+        return not_yet(f"`hundred` is {look.kind(hundred)}. Expected what `client.infer(...)` or `tagger.tag(...)` returns.")
+    if len(probabilities) != _BATCH:
+        return not_yet(f"The answer is for {len(probabilities)} jets; expected {_BATCH}. Look at `sample[:100]`.")
+    if sent == 0:
+        raise CannotTell("The server has seen no request since `before`. Run your cell again from its first line, then this one.")
+    if sent == 1 and tagged == _BATCH:
+        return correct(f"The server counted 1 request and {_BATCH} inferences: one message, {_BATCH} jets.")
+    if tagged == _BATCH:
+        return not_yet(f"All {_BATCH} jets were tagged, in {look.plain(sent)} requests of {_BATCH / sent:.3g} jets. Put them into one.")
+    return not_yet(
+        f"The server counted {look.plain(sent)} requests and {look.plain(tagged)} inferences since `before`; expected 1 and {_BATCH}. "
+        "Run the whole cell again, once."
+    )
+
+
+def _only_output(answer: Any) -> np.ndarray | None:
+    """The single output of an answer, or None when it is no answer."""
+    if isinstance(answer, np.ndarray) and answer.ndim == 2:
+        return answer
+    values = list(answer.values()) if isinstance(answer, dict) else []
+    return values[0] if len(values) == 1 and isinstance(values[0], np.ndarray) else None
+
+
+@checker("4.3")
+def working_point(scores: Any, sample: Any, cut: Any, efficiency: Any) -> Outcome:
+    """The cut for a mistag rate of 1 %, and the efficiency there, recomputed from the truth."""
+    if not isinstance(scores, Scores) or not isinstance(sample, ak.Array) or len(scores) != len(sample):
+        raise CannotTell("The check needs the `scores` of all jets of `sample`. Run the cell with `tagger.tag(sample)` again.")
+    values = scores["hbb_vs_qcd"]
+    of_qcd, of_higgs = values[truth(sample, "QCD")], values[truth(sample, "Hbb")]
+    given_cut, given = look.number(cut), look.number(efficiency)
+    if given_cut is None or given is None:
+        wrong = "cut" if given_cut is None else "efficiency"
+        return not_yet(f"`{wrong}` should be one number, and it is {look.kind(cut if given_cut is None else efficiency)}.")
+    mistag = float(np.mean(of_qcd >= given_cut))
+    if abs(mistag - _MISTAG) > _MISTAG_MARGIN:
+        why = _why_not(given_cut, of_qcd, of_higgs, values)
+        return not_yet(f"At or above {given_cut:.4g} are {100 * mistag:.2g} % of the QCD jets, not 1 %. {why}")
+    truly = float(np.mean(of_higgs >= given_cut))
+    if abs(given - truly) <= _EFFICIENCY_MARGIN:
+        uncertainty = np.sqrt(truly * (1 - truly) / len(of_higgs))
+        return correct(
+            f"Above {given_cut:.3f} are {100 * mistag:.2f} % of {len(of_qcd)} QCD jets, and of {len(of_higgs)} Higgs jets "
+            f"({100 * truly:.0f} ± {100 * uncertainty:.0f}) %."
+        )
+    if abs(given - 100 * truly) <= 100 * _EFFICIENCY_MARGIN:
+        return not_yet(f"{look.plain(given)} is right in percent; we asked for a fraction from 0 to 1.")
+    if abs(given - (1 - truly)) <= _EFFICIENCY_MARGIN:
+        return not_yet(f"{given:.3f} is the fraction below the cut; we asked for that at or above it.")
+    if abs(given - np.mean(values >= given_cut)) <= _EFFICIENCY_MARGIN / 5:
+        return not_yet(f"{given:.3f} is the fraction of all jets; we asked for that of the Higgs jets, `of_higgs`.")
+    return not_yet(f"The cut is right, the efficiency is not: you have {given:.3f}. Take the fraction of `of_higgs` at or above the cut.")
+
+
+def _why_not(cut: float, of_qcd: np.ndarray, of_higgs: np.ndarray, values: np.ndarray) -> str:
+    """The usual wrong cuts by name."""
+    usual = {
+        "That is the cut below which 1 % of them are; turn it round": np.quantile(of_qcd, _MISTAG),
+        "You took the quantile of the signal; the background sets the cut": np.quantile(of_higgs, 1 - _MISTAG),
+        "That cut keeps 99 % of the signal; the background sets the cut": np.quantile(of_higgs, _MISTAG),
+        "You took the quantile of all jets; only QCD jets count": np.quantile(values, 1 - _MISTAG),
+        "That is 10 %": np.quantile(of_qcd, 0.9),
+    }
+    close = [why for why, wrong in usual.items() if np.isclose(cut, wrong, rtol=1e-3, atol=1e-9)]
+    direction = "Cut lower" if np.mean(of_qcd >= cut) < _MISTAG else "Cut higher"
+    return f"{close[0] if close else direction}."
+
+
+@checker("4.4")
+def counted(server: Any, change: Any, tagged: Any, requests_made: Any, inferences_made: Any) -> Outcome:
+    """Requests and inferences between two readings, which are those of one request for each event."""
+    look.must_be_server(server)
+    if not isinstance(change, Difference):
+        raise CannotTell(f"The check needs `change`, and got {look.kind(change)}. Run the cell above again.")
+    requests, inferences, executions = (
+        change.value(name, model=_MODEL) for name in ("nv_inference_request_success", "nv_inference_count", "nv_inference_exec_count")
+    )
+    events = len(np.unique(ak.to_numpy(tagged["event"])))
+    if (requests, inferences) != (events, len(tagged)):
+        raise CannotTell(
+            f"Between the readings the server counted {look.plain(requests)} requests and {look.plain(inferences)} inferences, and "
+            f"{events} events have {len(tagged)} jets. Something else used this model. Run the cell above again."
+        )
+    given = look.number(requests_made), look.number(inferences_made)
+    if given == (requests, inferences):
+        return correct(
+            f"{events} events made {events} requests, and their {len(tagged)} jets as many inferences: "
+            f"{inferences / requests:.2g} jets a request."
+        )
+    if given == (inferences, requests):
+        return not_yet("It is the other way round: a request is a message with one or more jets, an inference is one jet.")
+    for name, value, true in (("requests_made", given[0], requests), ("inferences_made", given[1], inferences)):
+        if value is None:
+            return not_yet(f"`{name}` should be one number. `change.value(name, model=...)` gives it.")
+        if value != true:
+            hint = " That is the number of executions: how often the model ran." if value == executions else ""
+            return not_yet(f"`{name}` is {look.plain(value)}, and the server counted another number.{hint}")
+    raise CannotTell("The numbers changed while the check looked. Run it again.")
+
+
+@checker("4.5")
+def swapped(server: Any, narrow: Any, ak4_scores: Any, b_roc: Any) -> Outcome:
+    """All AK4 jets were tagged with the AK4 model, and its ROC curve is good."""
+    look.must_be_server(server)
+    if not isinstance(ak4_scores, Scores):
+        return not_yet(f"`ak4_scores` is {look.kind(ak4_scores)}. Expected what `tagger.tag(narrow)` returns.")
+    if ak4_scores.model not in (_AK4, _AK4.removesuffix("_PT")):
+        return not_yet(f"These scores are from `{ak4_scores.model}`, which is for wide jets. Make a new tagger for `{_AK4}`.")
+    if len(ak4_scores) != len(narrow):
+        return not_yet(f"{len(ak4_scores)} jets were tagged; `narrow` has {len(narrow)}.")
+    if not isinstance(b_roc, Roc):
+        return not_yet(f"`b_roc` is {look.kind(b_roc)}. Expected what `ak4_scores.roc(name, narrow)` returns.")
+    if b_roc.name != "b_vs_light":
+        return not_yet(f"This is the curve of `{b_roc.name}`; we asked for `b_vs_light`.")
+    own = ak4_scores.roc("b_vs_light", narrow)
+    if abs(own.auc - b_roc.auc) > _SAME:
+        return not_yet(f"The area is {b_roc.auc:.4f}, and that of `ak4_scores` and `narrow` {own.auc:.4f}. Make the curve from these two.")
+    served = server.statistics(ak4_scores.model)["inference_stats"]["success"]["count"]
+    if int(served) < 1 or own.auc < _LEAST_AUC:
+        raise CannotTell(f"The area is {own.auc:.3f}, less than this model reaches. Run the notebook again from its first cell.")
+    return correct(f"AUC {own.auc:.4f} ± {own.auc_uncertainty:.4f}: a b jet beats a light jet {1000 * own.auc:.0f} times in 1000.")

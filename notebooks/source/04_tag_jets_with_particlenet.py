@@ -1,0 +1,356 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Tag jets with ParticleNet
+#
+# **What you'll do:** send real jets to a served neural network and find out how well it tells a Higgs boson
+# from ordinary quarks and gluons.
+#
+# **What you'll learn:** turn jets into tensors · batch requests · draw ROC curves · compare two formats of
+# one network · recognise a silent mistake.
+#
+# **What you'll need:** this machine. No GPU, no other notebook before this one.
+#
+# **Time:** 35 minutes (14 reading + 21 exercises).
+
+# %% [markdown]
+# ## Meet the network
+#
+# A **jet** is the spray of particles that a quark or a gluon leaves in the detector. A fast Higgs boson
+# that decays to two b quarks leaves one wide jet. To **tag** a jet is to say where it came from.
+#
+# **ParticleNet** takes a jet as a cloud of points: its particles, called **candidates**, and its
+# **secondary vertices**, the places where b and c hadrons decayed.
+#
+# ![ParticleNet: a jet's points are linked to their nearest neighbours, three EdgeConv layers learn from them, a mean over all points leads to 20 probabilities](images/particlenet.png)
+
+# %%
+import timeit
+
+import awkward as ak
+import numpy as np
+import tritonclient.grpc as grpcclient
+import tritonclient.http as httpclient
+
+from helpers import Client, jets, launch_server, scrape
+from helpers.exercises import exercise  #: from helpers.exercises import ____, exercise
+from helpers.jet_plots import differences, latencies, roc_curves, show_jets
+
+# %%
+server = launch_server("models", load=["particlenet_PT", "particlenet", "particlenet_AK4_PT"])
+server
+
+# %% [markdown]
+# `particlenet_PT` and `particlenet` are one network in two file formats. Both have 20 classes and are for
+# wide jets (AK8: radius 0.8). `particlenet_AK4_PT` has 8 classes and is for narrow ones (AK4: radius 0.4).
+#
+# ## Look at a jet
+#
+# Our 2,000 AK8 jets are simulated, with an idealised detector; the network never saw them. They come from a
+# ROOT file with **jagged** branches: each jet has as many values as it has candidates.
+
+# %%
+sample = jets.read("ak8")
+sample.pfcand_etarel
+
+# %% [markdown]
+# **What do you expect** to see in a Higgs jet that an ordinary one, called **QCD** jet, does not have?
+
+# %%
+higgs, qcd = sample[jets.truth(sample, "Hbb")], sample[jets.truth(sample, "QCD")]
+show_jets(ak.concatenate([higgs[5:6], qcd[4:5]]))
+
+# %% [markdown]
+# **What stands out?** The larger a marker, the higher its transverse momentum. The Higgs jet has two cores,
+# one for each b quark, and stars: b hadrons fly some millimetres before they decay.
+#
+# ## Make six tensors
+#
+# The model's metadata says what it takes. For `pf`, the candidates, and `sv`, the vertices: points (where),
+# features (what), and a **mask**: 1 for a real one, 0 for **padding**, which fills short jets up.
+
+# %%
+for tensor in server.metadata("particlenet_PT")["inputs"]:
+    print(tensor["name"], tensor["datatype"], tensor["shape"])
+
+# %% [markdown]
+# The first -1 is the batch, the last the number of candidates: you may choose both. Features are not sent
+# raw. A table beside the model, `preprocess.json`, says for each one: subtract the median, scale, clip. The
+# helper does it with awkward and NumPy, as CMSSW does it in C++.
+
+# %%
+client = Client(server)
+tagger = jets.Tagger(client, "particlenet_PT")
+tensors = tagger.inputs(higgs[:1])
+{name: tensor.shape for name, tensor in tensors.items()}
+
+# %% [markdown]
+# Now you have everything for a raw request over gRPC.
+
+# %%
+inputs = [grpcclient.InferInput(name, tensor.shape, "FP32") for name, tensor in tensors.items()]
+for each, tensor in zip(inputs, tensors.values(), strict=True):
+    each.set_data_from_numpy(tensor)
+by_grpc = grpcclient.InferenceServerClient(server.grpc_url)
+answer = by_grpc.infer("particlenet_PT", inputs)
+answer.as_numpy("softmax__0").round(3)
+
+# %% [markdown]
+# Twenty probabilities. Which one is which? The helper knows the labels.
+
+# %%
+tagger.tag(higgs[:5]).table(higgs)
+
+# %% [markdown] exercise="4.1"
+# ### Exercise 4.1 (3 minutes) — Use HTTP
+#
+# Send the same `tensors` over HTTP, raw. `httpclient` has the same classes as `grpcclient`. Keep the whole
+# answer.
+
+# %% exercise="4.1" tags=["starter"]
+before = scrape(server)
+http_inputs = [httpclient.InferInput(name, tensor.shape, "FP32") for name, tensor in tensors.items()]
+for each, tensor in zip(http_inputs, tensors.values(), strict=True):
+    each.set_data_from_numpy(tensor)
+by_http = httpclient.InferenceServerClient(server.http_url)
+over_http = by_http.infer("particlenet_PT", http_inputs)  #: over_http = ____
+
+# %% exercise="4.1" tags=["check"]
+exercise("4.1").check(server, before, over_http, answer)
+# exercise("4.1").hint(1)
+# exercise("4.1").solution()
+
+# %% [markdown] exercise="4.1" tags=["hints"]
+# 1. `by_http` is a connection just like `by_grpc`. How did `by_grpc` send its request?
+# 2. With `infer`, the name of the model, and the inputs; here they are `http_inputs`.
+
+# %% [markdown] exercise="4.1" tags=["answer"]
+# Same request, other wrapping: the numbers are equal, because the model never learns how they came.
+
+# %% [markdown]
+# ## Tag them all
+#
+# `tagger.tag` sends 50 jets in a request, jets of similar length together. **What do you expect:** how many
+# jets a second?
+
+# %%
+scores = tagger.tag(sample)
+print(f"{np.mean(scores.best == ak.to_numpy(sample.jet_class)):.0%} right")
+scores
+
+# %% [markdown]
+# With 20 classes, guessing would be right for 5 %. Many of the classes are close relatives.
+
+# %% [markdown] exercise="4.2"
+# ### Exercise 4.2 (4 minutes) — Put 100 jets into one request
+#
+# Get the probabilities of the first 100 jets of `sample` with a single request. The check looks at the
+# server's counters.
+
+# %% exercise="4.2" tags=["starter"]
+before = scrape(server)
+hundred = client.infer("particlenet_PT", tagger.inputs(sample[:100]))  #: hundred = ____
+
+# %% exercise="4.2" tags=["check"]
+exercise("4.2").check(server, before, hundred)
+# exercise("4.2").hint(1)
+# exercise("4.2").solution()
+
+# %% [markdown] exercise="4.2" tags=["hints"]
+# 1. `tagger.inputs(...)` makes the tensors of one request from as many jets as you give it.
+# 2. `client.infer(model, tensors)` sends them. Or: `tagger.tag` has an argument `batch`.
+# 3. Sent too often? Run the whole cell again: it reads `before` again, too.
+
+# %% [markdown] exercise="4.2" tags=["answer"]
+# 100 jets fit, because the model's `max_batch_size` is 160. Beyond that, `client.infer` would split them.
+
+# %% [markdown]
+# ## Draw ROC curves
+#
+# To find Higgs jets among QCD jets, all other classes do not matter. A **discriminant** compares two:
+# P(Hbb) / (P(Hbb) + P(QCD)). Cut on it, and some signal passes (**efficiency**), and some background
+# (**mistag rate**). All cuts together give the **ROC curve**. The area under it, **AUC**, is the chance
+# that a signal jet scores higher than a background jet.
+
+# %%
+roc_curves([scores.roc(name, sample) for name in scores.discriminants], mistag=0.01)
+
+# %% [markdown]
+# **What stands out?** Read the mistag rate at 50 % efficiency. The steps at the bottom are single jets:
+# there, the sample ends, not the network.
+
+# %% [markdown] exercise="4.3"
+# ### Exercise 4.3 (5 minutes) — Find the working point
+#
+# Find the `cut` that lets 1 % of the QCD jets pass, and the fraction of Higgs jets (`efficiency`, from 0 to
+# 1) at or above it.
+
+# %% exercise="4.3" tags=["starter"]
+discriminant = scores["hbb_vs_qcd"]
+of_qcd, of_higgs = discriminant[jets.truth(sample, "QCD")], discriminant[jets.truth(sample, "Hbb")]
+cut = np.quantile(of_qcd, 0.99)  #: cut = ____
+efficiency = np.mean(of_higgs >= cut)  #: efficiency = ____
+
+# %% exercise="4.3" tags=["check"]
+exercise("4.3").check(scores, sample, cut, efficiency)
+# exercise("4.3").hint(1)
+# exercise("4.3").solution()
+
+# %% [markdown] exercise="4.3" tags=["hints"]
+# 1. 1 % above the cut means 99 % below it. `np.quantile(values, q)` is the value with a fraction q below.
+# 2. The cut comes from the background, `of_qcd`; the efficiency from the signal, `of_higgs`.
+# 3. `np.mean(of_higgs >= cut)` is a fraction.
+
+# %% [markdown] exercise="4.3" tags=["answer"]
+# The background sets the cut, the signal then says what it costs. `scores.roc("hbb_vs_qcd",
+# sample).at_mistag(0.01)` gives both, with uncertainties.
+
+# %% [markdown]
+# ## Change the engine
+#
+# `particlenet` holds the same weights in ONNX format, and another program runs it. **What do you expect:**
+# the same numbers to the last digit?
+
+# %%
+onnx_tagger = jets.Tagger(client, "particlenet")
+onnx_scores = onnx_tagger.tag(sample[:500])
+print(scores, onnx_scores, sep="\n")
+differences(scores[:500], onnx_scores)
+
+# %% [markdown]
+# **What stands out?** Equal to about one part in a million: 32-bit numbers, added in another order. No
+# physicist can see that. Speed is another matter: compare the two lines.
+#
+# ## Warm it up
+#
+# PyTorch compiles a network while it runs for the first time. The config asks the server to send it jets of
+# its own before it is READY: `model_warmup`. Load the model without that, then with it. **What do you
+# expect** of the first request?
+
+# %%
+config = (server.repository / "particlenet_PT" / "config.pbtxt").read_text()
+cold_config, _, _ = config.partition("model_warmup")
+first_twenty = {}
+for name, text in {"no warm-up": cold_config, "warm-up": config}.items():
+    server.load("particlenet_PT", config=text)
+    times = [timeit.timeit(lambda: client.infer("particlenet_PT", tensors), number=1) for _ in range(20)]
+    first_twenty[name] = times
+latencies(first_twenty)
+
+# %% [markdown]
+# **What stands out?** Somebody has to pay for the first requests: the server at its start, or your first
+# users.
+#
+# ## Break the mask
+#
+# A well-known demonstration filled the masks with random numbers, saw an answer, and called it a success.
+# Try it on 160 jets: the right mask, a mask that is 1 everywhere, and random numbers.
+
+# %%
+few = ak.concatenate([higgs[:60], qcd[:100]])
+right = onnx_tagger.inputs(few)
+masks = [name for name in right if "mask" in name]
+random = np.random.default_rng(seed=4)
+ones = right | {name: np.ones_like(right[name]) for name in masks}
+noise = right | {name: random.normal(size=right[name].shape).astype(np.float32) for name in masks}
+
+# %%
+tries = {"right mask": right, "all ones": ones, "random numbers": noise}
+tried = {name: onnx_tagger.scores(client.infer("particlenet", each)) for name, each in tries.items()}
+for name, each in tried.items():
+    moved = np.abs(each["hbb_vs_qcd"] - tried["right mask"]["hbb_vs_qcd"])
+    print(f"{name}: largest change of the discriminant {moved.max():.2f}")
+roc_curves({name: each.roc("hbb_vs_qcd", few) for name, each in tried.items()})
+
+# %% [markdown]
+# **What stands out?** No error, no warning, and probabilities that sum to 1. Random masks ruin the curve.
+# Ones make candidates out of the padding, and move single jets. Only jets whose truth you know show it.
+#
+# ## Ask as CMS does
+#
+# CMSSW, the reconstruction program of CMS, works event by event. It sends one request for each event; the
+# batch is its jets, padded to the longest of them.
+
+# %% [markdown] exercise="4.4"
+# ### Exercise 4.4 (4 minutes) — Count on the server
+#
+# The next cell tags 300 jets so. Read from the metrics how many **requests** it took and how many
+# **inferences** the server made for them.
+
+# %%
+before = scrape(server)
+by_event = tagger.tag(sample[:300], per_event=True)
+change = scrape(server) - before
+change
+
+# %% exercise="4.4" tags=["starter"]
+requests_made = change.value("nv_inference_request_success", model="particlenet_PT")  #: requests_made = ____
+inferences_made = change.value("nv_inference_count", model="particlenet_PT")  #: inferences_made = ____
+
+# %% exercise="4.4" tags=["check"]
+exercise("4.4").check(server, change, sample[:300], requests_made, inferences_made)
+# exercise("4.4").hint(1)
+# exercise("4.4").solution()
+
+# %% [markdown] exercise="4.4" tags=["hints"]
+# 1. The table above has a line for each number; the names say what they count.
+# 2. `change.value("nv_inference_count", model="particlenet_PT")`; the other is called
+#    `nv_inference_request_success`.
+
+# %% [markdown] exercise="4.4" tags=["answer"]
+# A request is a message; an inference is one jet. `nv_inference_exec_count` counts a third thing: how often
+# the model ran. It is lower than the requests when the server put some of them together.
+
+# %% [markdown] exercise="4.5"
+# ### Exercise 4.5 (5 minutes) — Swap the model
+#
+# The narrow jets need the other model, `particlenet_AK4_PT`. Tag all of them, and make the ROC curve of
+# `b_vs_light`. Every line that you need is above.
+
+# %% exercise="4.5" tags=["starter"]
+narrow = jets.read("ak4")
+ak4_scores = jets.Tagger(client, "particlenet_AK4_PT").tag(narrow)  #: ak4_scores = ____
+b_roc = ak4_scores.roc("b_vs_light", narrow)  #: b_roc = ____
+
+# %% exercise="4.5" tags=["check"]
+exercise("4.5").check(server, narrow, ak4_scores, b_roc)
+# exercise("4.5").hint(1)
+# exercise("4.5").solution()
+
+# %% [markdown] exercise="4.5" tags=["hints"]
+# 1. Make a new tagger: `jets.Tagger(client, "...")`. It brings the table of its own model.
+# 2. `scores.roc("hbb_vs_qcd", sample)` made a curve for the wide jets.
+
+# %% [markdown] exercise="4.5" tags=["answer"]
+# Another model, another table, other labels, and not one line of the client changed. Try
+# `roc_curves([ak4_scores.roc(name, narrow) for name in ak4_scores.discriminants])`: c jets are the hard
+# ones.
+
+# %% [markdown]
+# ## Remember
+#
+# - A jet goes to the server as points, features and masks, prepared as the model's table says.
+# - One request can carry many jets; the server counts both.
+# - The same weights in another format give the same physics.
+# - An answer is no proof. Wrong masks give wrong physics without an error.
+#
+# **In practice…** our detector is idealised, so these curves are better than those of an experiment. Names,
+# shapes and tables are those of CMS: put one of its models with its `preprocess.json` into `models/`, and
+# this notebook tags with it.
+#
+# **Next:** [Find tracks](05_find_tracks.ipynb), where one request runs through several models.
+
+# %% [markdown]
+# The next cell stops your server. Run it when you are done.
+
+# %%
+for connection in (by_grpc, by_http, client):
+    connection.close()
+server.stop()
+server
