@@ -147,7 +147,8 @@ def make_server(torch: bool | None = None, base: str = sys.executable) -> None:
     installer.install(pip, ["--no-deps", *installed.lines("containers/server-wheel.txt")], progress, folder, setup_log(), _uv())
     if torch:
         # By pip in any case: it may be set up to find a CPU build of the same version, which uv would pass by.
-        installer.install(pip, [*lock, *installed.server_requirements()], progress, folder, setup_log())
+        only = [line for line in installed.server_requirements() if line not in installed.server_requirements(torch=False)]
+        installer.install(pip, [*lock, *only], progress, folder, setup_log())
     installer.clean(folder)
     if fault := installed.numpy_fault(folder):
         raise SetupError(fault, "", "Type: git checkout containers && make lab")

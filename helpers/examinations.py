@@ -144,12 +144,7 @@ def _versions(subject: str, folder: Path, lock: str, todo: str) -> Finding:
 
 
 def disk(folder: Path, free_gb: float | None = None) -> Finding:
-    """Room for what is not installed yet, and for logs and results.
-
-    Args:
-        folder: a folder on the disk in question.
-        free_gb: free space there; asked of the system when not given.
-    """
+    """Room for what is not installed yet, and for logs and results; the system is asked for the free space where it is not given."""
     free_gb = shutil.disk_usage(folder).free / 1e9 if free_gb is None else free_gb
     need_gb = settings.DISK_WORK_GB
     if not installed.client_python():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from pathlib import Path
 
 import pytest
 import yaml
@@ -88,6 +89,15 @@ def test_conda_lists_the_same_packages_and_ranges() -> None:
 def test_the_server_has_numpy_1_the_client_numpy_2() -> None:
     assert installed.locked(LOCKS[1])["numpy"].startswith("1.26.")
     assert installed.locked(LOCKS[0])["numpy"].startswith("2.")
+
+
+@pytest.mark.parametrize("pins", sorted((ROOT / "training").glob("*/requirements.txt")), ids=lambda path: path.parent.name)
+def test_the_extra_train_covers_what_training_used(pins: Path) -> None:
+    allowed = named(installed.client_requirements()) | extra("train")
+    for name, pin in named(installed.lines(str(pins.relative_to(ROOT)))).items():
+        (exact,) = pin.specifier
+        assert exact.operator == "=="
+        assert allowed[name].specifier.contains(exact.version), f"{name} in {pins} is not in pyproject's extra train"
 
 
 def test_training_and_serving_use_one_pytorch() -> None:
