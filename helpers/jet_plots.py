@@ -106,12 +106,11 @@ def roc_curves(rocs: Mapping[str, Roc] | Sequence[Roc], mistag: float | None = N
 def differences(first: Scores, second: Scores) -> Figure:
     """How far two models' probabilities of the same jets are apart: the largest difference in each jet."""
     apart = np.abs(first.probabilities - second.probabilities).max(axis=1)
-    # Equal to the last bit is drawn in the first bin: a logarithm has no place for zero.
-    floor = 1e-9
     with plt.rc_context(_STYLE):
         figure, axis = plt.subplots(layout="constrained")
-        edges = np.logspace(-9, max(-4, np.ceil(np.log10(apart.max() + floor))), 51)
-        axis.hist(np.clip(apart, floor, None), bins=edges, color="#3f90da", edgecolor="black", linewidth=0.6)
+        edges = np.logspace(-9, max(-4, np.ceil(np.log10(apart.max() + 1e-9))), 51)
+        # Equal to the last bit is drawn in the first bin: a logarithm has no place for zero.
+        axis.hist(np.maximum(apart, edges[0]), bins=edges, color="#3f90da", edgecolor="black", linewidth=0.6)
         axis.axvline(1e-5, color="black", linestyle="--")
         style = {"rotation": 90, "ha": "right", "va": "top", "fontsize": 13, "textcoords": "offset points"}
         axis.annotate(r"tolerance $10^{-5}$", (1e-5, 0.95), xycoords=("data", "axes fraction"), xytext=(-6, 0), **style)

@@ -116,7 +116,7 @@ def _below(values: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 def _passing(falling: np.ndarray, cuts: np.ndarray) -> np.ndarray:
     """The fraction of the values, given in falling order, that is at or above each cut."""
-    return 1 - np.searchsorted(falling[::-1], cuts, side="left") / len(falling)
+    return (len(falling) - np.searchsorted(falling[::-1], cuts, side="left")) / len(falling)
 
 
 def _binomial_uncertainty(share: float, n: int) -> float:
