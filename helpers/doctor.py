@@ -54,7 +54,7 @@ class Report:
             f"Not ready: show this report to the administrator of this machine ({', '.join(wrong)}).",
         )[self.status]
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         lines = [f"Triton course {helpers.__version__}, doctor's report of {datetime.date.today()}"]
         width = max(len(finding.subject) for finding in self.findings)
         for finding in self.findings:

@@ -130,6 +130,8 @@ def connect(url: str) -> Server:
 
 def _repository(models: str | Path) -> Path:
     """The folder that is meant: as given, else in the course."""
+    if not isinstance(models, (str, Path)):
+        raise InputError(f"{models!r} is no model repository.", "Expected the path of a folder.", 'Type: launch_server("models")')
     given = Path(models).expanduser()
     candidates = [given] if given.is_absolute() else [settings.root() / given, settings.work_dir().parent / given, Path.cwd() / given]
     if not given.is_absolute() and given.parts[:1] == ("work",):

@@ -63,7 +63,7 @@ class Snapshot:
     def __sub__(self, before: Snapshot) -> Difference:
         return difference(before, self)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return as_text(_without_empty(self.rows))
 
     def _repr_html_(self) -> str:
@@ -121,7 +121,7 @@ class Difference:
             )
         return self.value("nv_inference_count", model=model) / executions
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         parts = [f"In {self.seconds:.3g} s:", as_text(self._changed())]
         if self.requests:
             parts += ["", as_text(self.requests)]

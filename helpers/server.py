@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -192,16 +193,19 @@ class Server:
     reload = load
 
     def unload(self, model: str) -> None:
-        """Take a model out of service.
+        """Take a model out of service; returns when its instances have ended.
 
         Raises:
-            ModelError: the server refused.
+            ModelError: the server refused, or there is no such model.
         """
         self._must_own("unload a model")
         try:
             rest.ask(self.http, f"/v2/repository/models/{model}/unload", headers=self.admin_headers("http"), post=True)
         except RequestError as error:
             raise self._model_error(model, str(error)) from error
+        deadline = time.monotonic() + settings.STOP_TIMEOUT_S
+        while any(state.name == model and state.state == "UNLOADING" for state in self.models()) and time.monotonic() < deadline:
+            time.sleep(settings.POLL_S)
 
     def _must_own(self, what: str) -> None:
         if not self._key:

@@ -80,8 +80,6 @@ for question in ("health/live", "health/ready", "models/add_sub/ready"):
 
 # %%
 server.unload("add_sub")
-while "UNLOADING" in [model.state for model in server.models()]:
-    time.sleep(0.1)
 
 # %% exercise="1.1" tags=["starter"]
 # the number that each question gets now
