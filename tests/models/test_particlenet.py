@@ -1,0 +1,206 @@
+"""The four ParticleNet models on a real server: CMS's contract, one network in two formats, and physics on jets never trained on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import awkward as ak
+import numpy as np
+import pytest
+
+from helpers import jets, settings
+from helpers.__main__ import main
+from helpers.client import Client
+from helpers.errors import InputError
+from helpers.jet_scores import Scores
+from helpers.launch import launch_server
+from helpers.metrics import scrape
+from helpers.server import Server
+
+pytestmark = pytest.mark.slow
+
+ONNX, TORCHSCRIPT = ("particlenet", "particlenet_AK4"), ("particlenet_PT", "particlenet_AK4_PT")
+MODELS = ONNX + TORCHSCRIPT
+# Candidate features, classes and largest batch, as CMS's own models have them.
+CONTRACT = {"ak8": (25, 20, 160), "ak4": (20, 8, 500)}
+# Largest size in bytes that a file of weights may have.
+LARGEST = 3e6
+# Two runtimes add 32-bit numbers in different order.
+SAME = 1e-5
+# Areas that the shipped weights must reach on the shipped jets.
+LEAST_AUC = {
+    "ak4": {"b_vs_light": 0.97, "b_vs_c": 0.88, "c_vs_light": 0.83},
+    "ak8": {"hbb_vs_qcd": 0.95, "top_vs_qcd": 0.95},
+}
+
+
+def _sample(model: str) -> str:
+    return "ak4" if "AK4" in model else "ak8"
+
+
+@pytest.fixture(scope="module")
+def server(free_base_port: Callable[[], int]) -> Iterator[Server]:
+    with launch_server(settings.models_dir(), load=[*MODELS, "add_sub"], base_port=free_base_port(), name="tests-particlenet") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(server: Server) -> Iterator[Client]:
+    with Client(server) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def samples() -> dict[str, ak.Array]:
+    return {name: jets.read(name) for name in ("ak4", "ak8")}
+
+
+@pytest.fixture(scope="module")
+def all_scores(client: Client, samples: dict[str, ak.Array]) -> dict[str, Scores]:
+    """Every shipped jet through the ONNX model for it."""
+    return {_sample(model): jets.Tagger(client, model).tag(samples[_sample(model)]) for model in ONNX}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_contract_of_cms(server: Server, model: str) -> None:
+    features, classes, largest_batch = CONTRACT[_sample(model)]
+    metadata, config = server.metadata(model), server.config(model)
+    shapes = {"pf_points": 2, "pf_features": features, "pf_mask": 1, "sv_points": 2, "sv_features": 11, "sv_mask": 1}
+    torchscript = model in TORCHSCRIPT
+    assert [(entry["name"], entry["datatype"], entry["shape"]) for entry in metadata["inputs"]] == [
+        (f"{name}__{i}" if torchscript else name, "FP32", [-1, rows, -1]) for i, (name, rows) in enumerate(shapes.items())
+    ]
+    assert [(entry["name"], entry["shape"]) for entry in metadata["outputs"]] == [
+        ("softmax__0" if torchscript else "softmax", [-1, classes])
+    ]
+    assert config["max_batch_size"] == largest_batch and "dynamic_batching" in config
+    assert config["platform"] == ("pytorch_libtorch" if torchscript else "onnxruntime_onnx")
+    assert len(config["model_warmup"]) >= 1
+    weights = settings.models_dir() / model / "1" / ("model.pt" if torchscript else "model.onnx")
+    assert weights.stat().st_size <= LARGEST
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_labels_are_those_of_the_truth(client: Client, model: str) -> None:
+    labels = [f"prob{name}" for name in jets.LABELS[_sample(model)]]
+    assert client.labels(model) == labels
+    tagger = jets.Tagger(client, model)
+    assert list(tagger.labels) == labels and jets.sample_for(tagger) == _sample(model)
+
+
+@pytest.mark.parametrize(("onnx", "torchscript"), list(zip(ONNX, TORCHSCRIPT, strict=True)))
+@pytest.mark.parametrize("n_jets", [1, 3, 100])
+def test_both_formats_agree_on_real_jets(client: Client, samples: dict[str, ak.Array], onnx: str, torchscript: str, n_jets: int) -> None:
+    some = samples[_sample(onnx)][:n_jets]
+    first, second = (jets.Tagger(client, model).tag(some, batch=n_jets) for model in (onnx, torchscript))
+    assert first.requests == second.requests == 1
+    assert np.abs(first.probabilities - second.probabilities).max() <= SAME
+    assert np.abs(first.probabilities.sum(axis=1) - 1).max() <= SAME
+
+
+@pytest.mark.parametrize("name", ["ak4", "ak8"])
+def test_jets_are_told_apart(all_scores: dict[str, Scores], samples: dict[str, ak.Array], name: str) -> None:
+    scores = all_scores[name]
+    assert len(scores) == len(samples[name])
+    for discriminant, least in LEAST_AUC[name].items():
+        curve = scores.roc(discriminant, samples[name])
+        print(curve)
+        assert curve.auc >= least, curve
+        assert 0 < curve.auc_uncertainty < 0.02
+    assert set(scores.discriminants) == set(LEAST_AUC[name])
+
+
+def test_truth_is_no_input(all_scores: dict[str, Scores], samples: dict[str, ak.Array]) -> None:
+    """Jets with the wrong truth beside them are not told apart: what separates them comes from the candidates."""
+    mixed = samples["ak4"][np.random.default_rng(1).permutation(len(samples["ak4"]))]
+    assert abs(all_scores["ak4"].roc("b_vs_light", mixed).auc - 0.5) < 0.05
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_answers_do_not_depend_on_how_they_were_asked(client: Client, samples: dict[str, ak.Array], model: str) -> None:
+    tagger, some = jets.Tagger(client, model), samples[_sample(model)][:24]
+    expected = tagger.tag(some).probabilities
+    one_by_one = tagger.tag(some, batch=1)
+    assert one_by_one.requests == 24 and np.abs(one_by_one.probabilities - expected).max() <= SAME
+    per_event = tagger.tag(some, per_event=True)
+    assert per_event.requests == len(np.unique(ak.to_numpy(some.event))) and np.abs(per_event.probabilities - expected).max() <= SAME
+    padded = tagger.inputs(some, candidates=tagger.table.longest("pf"), vertices=tagger.table.longest("sv"))
+    assert np.abs(tagger.scores(client.infer(model, padded)).probabilities - expected).max() <= SAME, "padding"
+    turned = {name: array[:, :, ::-1].copy() for name, array in padded.items()}
+    assert np.abs(tagger.scores(client.infer(model, turned)).probabilities - expected).max() <= 2 * SAME, "order of candidates"
+
+
+def test_over_http(server: Server, client: Client, samples: dict[str, ak.Array]) -> None:
+    some = samples["ak4"][:5]
+    with Client(server, protocol="http") as by_http:
+        over_http = jets.Tagger(by_http, "particlenet_AK4").tag(some)
+    assert np.array_equal(over_http.probabilities, jets.Tagger(client, "particlenet_AK4").tag(some).probabilities)
+
+
+def test_more_jets_than_a_request_may_hold_are_split(client: Client, samples: dict[str, ak.Array]) -> None:
+    tagger, many = jets.Tagger(client, "particlenet_AK4"), samples["ak4"][:501]
+    scores = tagger.tag(many, batch=501)
+    assert scores.requests == 2 and np.abs(scores.probabilities - tagger.tag(many).probabilities).max() <= SAME
+
+
+def test_the_server_counts_what_was_asked(server: Server, client: Client, samples: dict[str, ak.Array]) -> None:
+    before = scrape(server)
+    jets.Tagger(client, "particlenet_AK4").tag(samples["ak4"][:33], batch=10)
+    row = (scrape(server) - before).requests[0]
+    assert (row["model"], row["requests"], row["inferences"], row["failures"]) == ("particlenet_AK4", 4, 33, 0)
+
+
+def test_random_masks_ruin_the_physics_without_an_error(
+    client: Client, samples: dict[str, ak.Array], all_scores: dict[str, Scores]
+) -> None:
+    tagger, some = jets.Tagger(client, "particlenet_AK4"), samples["ak4"][:400]
+    tensors = tagger.inputs(some)
+    random = np.random.default_rng(4)
+    noise = tensors | {name: random.normal(size=array.shape).astype(np.float32) for name, array in tensors.items() if "mask" in name}
+    broken = tagger.scores(client.infer("particlenet_AK4", noise))
+    assert np.abs(broken.probabilities.sum(axis=1) - 1).max() <= SAME
+    assert broken.roc("b_vs_light", some).auc < all_scores["ak4"][:400].roc("b_vs_light", some).auc - 0.1
+
+
+def test_a_table_in_the_older_layout_of_cms_works(client: Client, samples: dict[str, ak.Array], tmp_path: Path) -> None:
+    """One length to which everything is padded, and no other: what CMS's first tables say."""
+    content = json.loads((settings.models_dir() / "particlenet" / "preprocess.json").read_text())
+    for name in content["input_names"]:
+        del content[name]["min_length"], content[name]["max_length"]
+    (tmp_path / "preprocess.json").write_text(json.dumps(content))
+    old = jets.Tagger(client, "particlenet", table=tmp_path / "preprocess.json")
+    some = samples["ak8"][:3]
+    assert {tensor.shape[2] for tensor in old.inputs(some).values()} == {100, 10}
+    assert np.abs(old.tag(some).probabilities - jets.Tagger(client, "particlenet").tag(some).probabilities).max() <= SAME
+
+
+def test_what_is_no_tagger_is_refused(client: Client, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"takes 'INPUT0' and 'INPUT1', so it is no jet tagger.*pf_points"):
+        jets.Tagger(client, "add_sub")
+    with pytest.raises(InputError, match="no jet tagger that"):
+        jets.Tagger(client, "add_sub", table=settings.models_dir() / "particlenet" / "preprocess.json")
+
+
+def test_wrong_use_is_explained(client: Client, samples: dict[str, ak.Array]) -> None:
+    tagger = jets.Tagger(client, "particlenet")
+    with pytest.raises(InputError, match=r"10 points a jet\. This network looks for 16 neighbours"):
+        tagger.inputs(samples["ak8"][:2], candidates=8, vertices=2)
+    with pytest.raises(InputError, match="batch=0 was given"):
+        tagger.tag(samples["ak8"][:2], batch=0)
+    with pytest.raises(InputError, match="which event"):
+        tagger.tag(ak.without_field(samples["ak8"][:2], "event"), per_event=True)
+
+
+@pytest.mark.parametrize(("model", "protocol"), [("particlenet_PT", "grpc"), ("particlenet_AK4", "http")])
+def test_infer_in_a_terminal_prints_real_jets(server: Server, capsys: pytest.CaptureFixture[str], model: str, protocol: str) -> None:
+    url = server.grpc_url if protocol == "grpc" else server.http_url
+    assert main(["infer", "-m", model, "-u", url, "-p", protocol]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    sample = jets.read(_sample(model))[:8]
+    assert f"Model {model} at {url} over " in lines[0] and f"8 simulated {_sample(model).upper()} jets" in lines[0]
+    rows = [line.split() for line in lines[3:11]]
+    assert [row[2] for row in rows] == sample.jet_class.to_list()
+    assert all(row[3] in jets.LABELS[_sample(model)] and 0 < float(row[4]) <= 1 for row in rows)
+    assert lines[11].startswith(f"The most probable of the {len(jets.LABELS[_sample(model)])} classes is the true one for ")
