@@ -12,7 +12,7 @@ Typical use::
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -119,7 +119,7 @@ class Rate:
         return f"{self.value:.4f} (+{high - self.value:.4f} -{self.value - low:.4f}, {self.passed} of {self.total})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Quality:
     """How good track finding was.
 
@@ -136,8 +136,8 @@ class Quality:
     fake_rate: Rate
     duplicate_rate: Rate
     purity: Rate
-    particles: dict[str, NDArray[Any]] = field(repr=False)
-    tracks: dict[str, NDArray[Any]] = field(repr=False)
+    particles: dict[str, NDArray[Any]]
+    tracks: dict[str, NDArray[Any]]
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -171,7 +171,7 @@ class Quality:
             for i in range(total.size)
         ]
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return as_text(self.rows)
 
     def _repr_html_(self) -> str:

@@ -29,8 +29,8 @@ _RED, _BLUE = "#b5361c", "#2b5c9e"
 _LABELS = {"pt": "Transverse momentum $p_T$ [GeV]", "eta": "Pseudorapidity $\\eta$"}
 _TICKS_MM = (-1000, -500, 0, 500, 1000)
 _DETECTOR = "generic detector (simulation)"
-# With CMS's own fonts matplotlib would look for a cursive one, which few machines have, and complain.
-_CMS = {"font.size": 20, "mathtext.cal": "sans", "figure.constrained_layout.use": True}
+# CMS's own choice of fonts for formulas has a cursive one, which few machines have: matplotlib would complain.
+_CMS = {"font.size": 20, "mathtext.fontset": "dejavusans", "figure.constrained_layout.use": True}
 # Sizes that read from the last row.
 _TEXT = {"font.size": 13, "axes.labelsize": 14, "axes.titlesize": 14, "legend.fontsize": 12, "figure.constrained_layout.use": True}
 
@@ -79,7 +79,9 @@ def _draw_particles(axes: Axes, event: Event, found: NDArray[np.bool_], first: N
 
 
 def embedding_display(event: Event, embedding: ArrayLike, particles: int = 8) -> Figure:
-    """Hits of the hardest particles, in the detector and in the embedding, with the same colour and marker for each particle.
+    """Hits of some particles, in the detector and in the embedding, with the same colour and marker for each particle.
+
+    The particles are the hardest of each sector around the beam, so that they do not cover each other.
 
     Args:
         event: the event.
@@ -87,7 +89,7 @@ def embedding_display(event: Event, embedding: ArrayLike, particles: int = 8) ->
         particles: how many particles to show.
     """
     points = np.asarray(embedding, dtype=np.float64)
-    hardest = np.flatnonzero(event.target)[np.argsort(-event.pt[event.target])][:particles]
+    hardest = _hardest_around(event, particles)
     points = points - points.mean(axis=0)
     plane = points @ np.linalg.svd(points, full_matrices=False)[2][:2].T
     with plt.rc_context(_TEXT):
@@ -102,6 +104,14 @@ def embedding_display(event: Event, embedding: ArrayLike, particles: int = 8) ->
         panels[1].set(xlabel="first direction (no unit)", ylabel="second direction (no unit)", title="Where the embedding puts them")
         plt.close(figure)
     return figure
+
+
+def _hardest_around(event: Event, sectors: int) -> NDArray[np.intp]:
+    """(sectors,) the hardest particle to be found in each sector around the beam; fewer where a sector has none."""
+    x, y = (np.bincount(event.particle, values, event.pt.size) for values in (event.x, event.y))
+    sector = (np.arctan2(y, x) / (2 * np.pi) % 1 * sectors).astype(int)
+    order = np.flatnonzero(event.target)[np.argsort(-event.pt[event.target])]
+    return order[np.unique(sector[order], return_index=True)[1]]
 
 
 def graph_display(event: Event, graphs: Mapping[str, ArrayLike], z_range: tuple[float, float] = (-400, 400), r_max: float = 380) -> Figure:

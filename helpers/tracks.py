@@ -10,7 +10,7 @@ Typical use::
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ _HITS = ("r", "phi", "z", "volume", "layer", "particle")
 _PARTICLES = ("pt", "eta", "vertex_r", "pdg", "charge", "collision")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Event:
     """One collision: the space points that the detector measured (hits), and the particles that they come from.
 
@@ -50,18 +50,18 @@ class Event:
         collision: (n_particles,) 1 for the hard collision, more for pile-up.
     """
 
-    r: NDArray[np.float32] = field(repr=False)
-    phi: NDArray[np.float32] = field(repr=False)
-    z: NDArray[np.float32] = field(repr=False)
-    volume: NDArray[np.uint8] = field(repr=False)
-    layer: NDArray[np.uint8] = field(repr=False)
-    particle: NDArray[np.int32] = field(repr=False)
-    pt: NDArray[np.float32] = field(repr=False)
-    eta: NDArray[np.float32] = field(repr=False)
-    vertex_r: NDArray[np.float32] = field(repr=False)
-    pdg: NDArray[np.int32] = field(repr=False)
-    charge: NDArray[np.int8] = field(repr=False)
-    collision: NDArray[np.int16] = field(repr=False)
+    r: NDArray[np.float32]
+    phi: NDArray[np.float32]
+    z: NDArray[np.float32]
+    volume: NDArray[np.uint8]
+    layer: NDArray[np.uint8]
+    particle: NDArray[np.int32]
+    pt: NDArray[np.float32]
+    eta: NDArray[np.float32]
+    vertex_r: NDArray[np.float32]
+    pdg: NDArray[np.int32]
+    charge: NDArray[np.int8]
+    collision: NDArray[np.int16]
 
     @property
     def n_hits(self) -> int:
@@ -98,7 +98,7 @@ class Event:
         collisions = np.unique(self.collision).size
         return {"hits": self.n_hits, "particles": self.pt.size, "to be found": int(self.target.sum()), "collisions": collisions}
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return as_text([self.summary()])
 
     def _repr_html_(self) -> str:
