@@ -1,0 +1,210 @@
+"""The checkers of notebook 04 against the real server, with right, wrong and untouched answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import awkward as ak
+import numpy as np
+import pytest
+import tritonclient.grpc as grpcclient
+import tritonclient.http as httpclient
+
+from helpers import jets, settings
+from helpers.checks.outcome import Kind
+from helpers.client import Client
+from helpers.exercises import ____, exercise
+from helpers.jet_roc import roc
+from helpers.jet_scores import Scores
+from helpers.launch import launch_server
+from helpers.metrics import Snapshot, scrape
+from helpers.server import Server
+
+pytestmark = pytest.mark.slow
+
+MODEL, AK4 = "particlenet_PT", "particlenet_AK4_PT"
+
+
+def _is(number: str, kind: Kind, words: str, *answers: Any) -> None:
+    outcome = exercise(number).judge(*answers)
+    assert outcome.kind is kind, outcome
+    assert words in outcome.text, outcome
+    assert "Traceback" not in outcome.text
+
+
+@pytest.fixture(scope="module")
+def server(free_base_port: Callable[[], int]) -> Iterator[Server]:
+    with launch_server(settings.models_dir(), load=[MODEL, AK4], base_port=free_base_port(), name="checkers-04") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(server: Server) -> Iterator[Client]:
+    with Client(server) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def tagger(client: Client) -> jets.Tagger:
+    return jets.Tagger(client, MODEL)
+
+
+@pytest.fixture(scope="module")
+def sample() -> ak.Array:
+    return jets.read("ak8")
+
+
+@pytest.fixture
+def before(server: Server) -> Snapshot:
+    return scrape(server)
+
+
+@pytest.fixture(scope="module")
+def tensors(tagger: jets.Tagger, sample: ak.Array) -> dict[str, np.ndarray]:
+    return tagger.inputs(sample[:1])
+
+
+def _raw(library: Any, url: str, tensors: dict[str, np.ndarray]) -> Any:
+    inputs = [library.InferInput(name, tensor.shape, "FP32") for name, tensor in tensors.items()]
+    for each, tensor in zip(inputs, tensors.values(), strict=True):
+        each.set_data_from_numpy(tensor)
+    connection = library.InferenceServerClient(url)
+    try:
+        return connection.infer(MODEL, inputs)
+    finally:
+        connection.close()
+
+
+# --- 4.1 -------------------------------------------------------------------------------------------------------------------
+
+
+def test_http(server: Server, before: Snapshot, tensors: dict[str, np.ndarray], tagger: jets.Tagger, sample: ak.Array) -> None:
+    by_grpc = _raw(grpcclient, server.grpc_url, tensors)
+    by_http = _raw(httpclient, server.http_url, tensors)
+    _is("4.1", Kind.CORRECT, "another way, the same answer", server, before, by_http, by_grpc)
+    _is("4.1", Kind.NOT_ATTEMPTED, "blank", server, before, ____, by_grpc)
+    _is("4.1", Kind.NOT_YET, "came over gRPC", server, before, by_grpc, by_grpc)
+    _is("4.1", Kind.NOT_YET, "is an array", server, before, by_http.as_numpy("softmax__0"), by_grpc)
+    _is("4.1", Kind.NOT_YET, "nothing (`None`)", server, before, None, by_grpc)
+    other = _raw(httpclient, server.http_url, tagger.inputs(sample[3:4]))
+    _is("4.1", Kind.NOT_YET, "Send the same `tensors`", server, before, other, by_grpc)
+    _is("4.1", Kind.CANNOT_TELL, "no request since", server, scrape(server), by_http, by_grpc)
+    _is("4.1", Kind.CANNOT_TELL, "needs your server", "localhost", before, by_http, by_grpc)
+
+
+# --- 4.2 -------------------------------------------------------------------------------------------------------------------
+
+
+def test_one_request(server: Server, before: Snapshot, client: Client, tagger: jets.Tagger, sample: ak.Array) -> None:
+    _is("4.2", Kind.NOT_ATTEMPTED, "blank", server, before, ____)
+    answer = client.infer(MODEL, tagger.inputs(sample[:100]))
+    _is("4.2", Kind.CORRECT, "1 request and 100 inferences", server, before, answer)
+    _is("4.2", Kind.CANNOT_TELL, "no request since", server, scrape(server), answer)
+    again = scrape(server)
+    _is("4.2", Kind.CORRECT, "one message", server, again, tagger.tag(sample[:100], batch=100))
+    _is("4.2", Kind.NOT_YET, "2 requests and 200 inferences", server, before, answer)
+
+
+@pytest.mark.parametrize(
+    ("way", "words"),
+    [
+        (lambda tagger, sample: tagger.tag(sample[:100]), "in 2 requests of 50 jets"),
+        (lambda tagger, sample: tagger.tag(sample[:10]), "is for 10 jets"),
+        (
+            lambda tagger, sample: (tagger.tag(sample[:100], batch=100), tagger.tag(sample[:100], batch=100))[1],
+            "2 requests and 200 inferences",
+        ),
+        (lambda tagger, sample: None, "nothing (`None`)"),
+        (lambda tagger, sample: tagger.inputs(sample[:100]), "something of type `dict`"),
+    ],
+)
+def test_not_one_request(server: Server, before: Snapshot, tagger: jets.Tagger, sample: ak.Array, way: Any, words: str) -> None:
+    _is("4.2", Kind.NOT_YET, words, server, before, way(tagger, sample))
+
+
+# --- 4.3, physics alone ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def scores(sample: ak.Array) -> Scores:
+    """Made-up probabilities that know the truth fairly well: the check must not care whose they are."""
+    random = np.random.default_rng(3)
+    probabilities = random.random((len(sample), 20))
+    probabilities[np.arange(len(sample)), ak.to_numpy(sample.jet_label)] += random.exponential(2, len(sample))
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    return Scores(MODEL, tuple(f"prob{name}" for name in jets.LABELS["ak8"]), probabilities.astype(np.float32))
+
+
+def test_working_point(scores: Scores, sample: ak.Array) -> None:
+    values = scores["hbb_vs_qcd"]
+    of_qcd, of_higgs = values[jets.truth(sample, "QCD")], values[jets.truth(sample, "Hbb")]
+    cut = np.quantile(of_qcd, 0.99)
+    efficiency = np.mean(of_higgs >= cut)
+    _is("4.3", Kind.CORRECT, f"({100 * efficiency:.0f} ± ", scores, sample, cut, efficiency)
+    point = scores.roc("hbb_vs_qcd", sample).at_mistag(0.01)
+    _is("4.3", Kind.CORRECT, "QCD jets", scores, sample, point.cut, point.efficiency)
+    _is("4.3", Kind.NOT_ATTEMPTED, "2 blanks", scores, sample, ____, ____)
+    wrong_cuts = {
+        "turn it round": np.quantile(of_qcd, 0.01),
+        "quantile of the signal": np.quantile(of_higgs, 0.99),
+        "keeps 99 % of the signal": np.quantile(of_higgs, 0.01),
+        "quantile of all jets": np.quantile(values, 0.99),
+        "That is 10 %": np.quantile(of_qcd, 0.9),
+        "Cut higher": 0.0,
+        "Cut lower": 0.9999,
+    }
+    for words, wrong in wrong_cuts.items():
+        _is("4.3", Kind.NOT_YET, words, scores, sample, wrong, efficiency)
+    wrong_efficiencies = {
+        "right in percent": 100 * efficiency,
+        "fraction below the cut": 1 - efficiency,
+        "fraction of all jets": np.mean(values >= cut),
+        "the efficiency is not": 0.05,
+    }
+    for words, wrong in wrong_efficiencies.items():
+        _is("4.3", Kind.NOT_YET, words, scores, sample, cut, wrong)
+    _is("4.3", Kind.NOT_YET, "`efficiency` should be one number", scores, sample, cut, of_higgs >= cut)
+    _is("4.3", Kind.NOT_YET, "`cut` should be one number", scores, sample, None, efficiency)
+    _is("4.3", Kind.CANNOT_TELL, "`scores` of all jets", scores[:9], sample, cut, efficiency)
+
+
+# --- 4.4 -------------------------------------------------------------------------------------------------------------------
+
+
+def test_counting(server: Server, before: Snapshot, tagger: jets.Tagger, sample: ak.Array) -> None:
+    some = sample[:30]
+    tagger.tag(some, per_event=True)
+    change = scrape(server) - before
+    requests, inferences = (change.value(name, model=MODEL) for name in ("nv_inference_request_success", "nv_inference_count"))
+    _is("4.4", Kind.CORRECT, "their 30 jets as many inferences", server, change, some, requests, inferences)
+    _is("4.4", Kind.CORRECT, "events made", server, change, some, int(requests), str(int(inferences)))
+    _is("4.4", Kind.NOT_ATTEMPTED, "2 blanks", server, change, some, ____, ____)
+    _is("4.4", Kind.NOT_YET, "other way round", server, change, some, inferences, requests)
+    _is("4.4", Kind.NOT_YET, "`inferences_made` is 31", server, change, some, requests, 31)
+    _is("4.4", Kind.NOT_YET, "`requests_made` should be one number", server, change, some, None, inferences)
+    _is("4.4", Kind.CANNOT_TELL, "needs `change`", server, before, some, requests, inferences)
+    tagger.tag(some[:1])
+    _is("4.4", Kind.CANNOT_TELL, "Something else used this model", server, scrape(server) - before, some, requests, inferences)
+
+
+# --- 4.5 -------------------------------------------------------------------------------------------------------------------
+
+
+def test_swapping(server: Server, client: Client, tagger: jets.Tagger, sample: ak.Array) -> None:
+    narrow = jets.read("ak4")
+    scores = jets.Tagger(client, AK4).tag(narrow)
+    curve = scores.roc("b_vs_light", narrow)
+    _is("4.5", Kind.CORRECT, f"AUC {curve.auc:.4f}", server, narrow, scores, curve)
+    _is("4.5", Kind.NOT_ATTEMPTED, "2 blanks", server, narrow, ____, ____)
+    _is("4.5", Kind.NOT_YET, "`particlenet_PT`, which is for wide jets", server, narrow, tagger.tag(sample[:4]), curve)
+    _is("4.5", Kind.NOT_YET, "100 jets were tagged; `narrow` has 5000", server, narrow, scores[:100], curve)
+    _is("4.5", Kind.NOT_YET, "the curve of `b_vs_c`", server, narrow, scores, scores.roc("b_vs_c", narrow))
+    _is("4.5", Kind.NOT_YET, "`b_roc` is something of type `float`", server, narrow, scores, curve.auc)
+    _is("4.5", Kind.NOT_YET, "`ak4_scores` is something of type `ndarray`", server, narrow, scores.probabilities, curve)
+    part = scores[:2000].roc("b_vs_light", narrow[:2000])
+    _is("4.5", Kind.NOT_YET, "Make the curve from these two", server, narrow, scores, part)
+    noise = replace(scores, probabilities=np.full_like(scores.probabilities, 1 / 8))
+    useless = roc("b_vs_light", np.zeros(5), np.zeros(5))
+    _is("4.5", Kind.CANNOT_TELL, "less than this model reaches", server, narrow, noise, useless)
