@@ -12,7 +12,7 @@ FIX ?=
 FIND = for p in $(PYTHON) python3.12 python3.11 python3 python; do command -v "$$p" >/dev/null 2>&1 && break; p=; done; \
   [ -n "$$p" ] || { echo "There is no Python here; the course needs 3.11 or 3.12. Type: sudo apt-get install python3 python3-venv" >&2; exit 1; }
 SETUP = @$(FIND); exec "$$p" helpers/preflight.py --server=$(SERVER) --torch=$(TORCH)
-AS_IS = @$(FIND); exec "$$p" helpers/preflight.py --as-is --server=no
+AS_IS = @$(FIND); exec "$$p" helpers/preflight.py --as-is
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lab test demo doctor reset notebooks bench lint lock
@@ -52,6 +52,7 @@ notebooks:
 
 bench:
 	$(SETUP) --dev -- -m benchmarks
+	$(SETUP) --dev -- -m benchmarks.jets
 
 lint:
 	$(SETUP) --dev -- -m helpers lint $(if $(FIX),--fix)

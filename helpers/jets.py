@@ -148,7 +148,7 @@ class Tagger:
             raise InputError(f"batch={batch!r} was given.", "Expected the number of jets in one request, 1 or more.")
         begin = time.perf_counter()
         flat = flatten(jets, self.table)
-        groups = _by_event(jets) if per_event else _by_length(flat, batch)
+        groups = _by_event(jets) if per_event else by_length(flat, batch)
         many = (self._tensors(flat, group) for group in groups)
         answers = self.client.infer_many(self.model, many, outputs=self._output, max_in_flight=_IN_FLIGHT)
         probabilities = np.empty((len(flat), len(self.labels)), np.float32)
@@ -172,7 +172,8 @@ def sample_for(tagger: Tagger) -> str:
     return max(LABELS, key=lambda name: len(known & set(LABELS[name])))
 
 
-def _by_length(flat: FlatJets, batch: int) -> list[np.ndarray]:
+def by_length(flat: FlatJets, batch: int) -> list[np.ndarray]:
+    """The jets' numbers in batches, jets with about as many candidates together: that way little is padded."""
     order = np.argsort(flat.counts["pf"], kind="stable")
     return [order[first : first + batch] for first in range(0, len(order), batch)]
 
