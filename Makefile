@@ -15,7 +15,7 @@ SETUP = @$(FIND); exec "$$p" helpers/preflight.py --server=$(SERVER) --torch=$(T
 AS_IS = @$(FIND); exec "$$p" helpers/preflight.py --as-is
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test demo doctor reset notebooks bench lint lock
+.PHONY: help setup lab test demo doctor reset notebooks bench lint lock train-tracks
 
 help:
 	@echo "make lab           set up what is missing, open the course in JupyterLab"
@@ -24,6 +24,7 @@ help:
 	@echo "make reset NB=03   a pristine notebook 03; yours stays beside it"
 	@echo "make test          all tests (ARGS='-m \"not slow\"' for the quick ones)"
 	@echo "make bench         the embedded backends against the same models without a server"
+	@echo "make train-tracks  events and networks of ExaTrk again, into work/training/tracks (ARGS='all --trial' for a trial)"
 	@echo "make notebooks     generate notebooks/*.ipynb from notebooks/source/"
 	@echo "make lint          ruff, codespell and clean notebooks"
 	@echo "make lock          new locks from pyproject.toml and containers/server-requirements.txt"
@@ -53,9 +54,15 @@ notebooks:
 bench:
 	$(SETUP) --dev -- -m benchmarks
 	$(SETUP) --dev -- -m benchmarks.jets
+	$(SETUP) --dev -- -m benchmarks.tracks
 
 lint:
 	$(SETUP) --dev -- -m helpers lint $(if $(FIX),--fix)
+
+# An environment of its own: nothing of it is needed for the course. ARGS="all --trial" tries the whole chain in minutes.
+train-tracks:
+	@$(FIND); e=work/training/tracks-env; [ -e $$e/ready ] || { "$$p" -m venv $$e && $$e/bin/pip install -q -r training/tracks/requirements.txt && : > $$e/ready; } && \
+	nice $$e/bin/python -m training.tracks $(or $(ARGS),all)
 
 # Each lock holds for Python 3.11 and 3.12. The CUDA bindings and the placeholder of perf_analyzer have no wheels outside Linux.
 LOCK = "$$d/bin/uv" pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --no-header --no-annotate --no-emit-index-url
