@@ -83,9 +83,9 @@ def roc_curves(rocs: Mapping[str, Roc] | Sequence[Roc], mistag: float | None = N
     with plt.rc_context(_STYLE):
         figure, axis = plt.subplots(layout="constrained")
         for number, (name, roc) in enumerate(named.items()):
-            efficiency, rate = roc.curve
+            efficiency, rate = _straight(*roc.curve)
             seen = rate > 0
-            style = {"color": _COLOURS[number % 5], "linestyle": _LINES[number % 5], "drawstyle": "steps-post"}
+            style = {"color": _COLOURS[number % 5], "linestyle": _LINES[number % 5]}
             axis.plot(efficiency[seen], rate[seen], label=f"{name}: AUC {roc.auc:.3f} ± {roc.auc_uncertainty:.3f}", **style)
             if mistag is not None:
                 point = roc.at_mistag(mistag)
@@ -135,6 +135,13 @@ def latencies(seconds: Mapping[str, Sequence[float]]) -> Figure:
         axis.grid(alpha=0.3, which="both")
         axis.legend()
         return _finished(figure)
+
+
+def _straight(efficiency: np.ndarray, rate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The curve with points between those where many equal values pass at once: straight lines bend on a logarithmic axis."""
+    steps = np.arange(len(efficiency))
+    dense = np.unique(np.concatenate([steps, np.linspace(0, steps[-1], 400)])) if len(steps) < 400 else steps
+    return np.interp(dense, steps, efficiency), np.interp(dense, steps, rate)
 
 
 def _draw_jet(axis: Axes, jet: ak.Record, radius: float) -> None:

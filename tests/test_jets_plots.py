@@ -76,3 +76,10 @@ def test_latencies(tmp_path: Path) -> None:
     _drawn(figure, tmp_path)
     assert len(_series(figure)) == 2
     assert figure.axes[0].get_lines()[0].get_ydata().tolist() == [500, 10, 10] and figure.axes[0].get_ylabel() == "Latency (ms)"
+
+
+def test_a_useless_discriminant_is_drawn_as_a_diagonal() -> None:
+    figure = jet_plots.roc_curves({"all equal": roc("x", np.zeros(50), np.zeros(50))})
+    (line,) = figure.axes[0].get_lines()
+    efficiency, rate = line.get_data()
+    assert len(rate) > 100 and np.allclose(efficiency, rate) and rate.min() < 0.01
