@@ -98,7 +98,7 @@ def roc_curves(rocs: Mapping[str, Roc] | Sequence[Roc], mistag: float | None = N
         axis.set(yscale="log", xlim=(0, 1), ylim=(10**-_DECADES, 1.0))
         axis.set(xlabel="Signal efficiency", ylabel="Mistag rate (background efficiency)")
         axis.grid(alpha=0.3)
-        axis.legend(loc="lower right", handlelength=2.6)
+        axis.legend(loc="best", handlelength=2.6, frameon=True, framealpha=0.85, edgecolor="none")
         _label(axis)
         return _finished(figure)
 
