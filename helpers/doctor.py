@@ -21,7 +21,7 @@ from pathlib import Path
 
 import helpers
 from helpers import examinations
-from helpers.examinations import ADMINISTRATOR, GOOD, MEND, NOTE, Finding
+from helpers.finding import ADMINISTRATOR, GOOD, MEND, NOTE, Finding
 
 # Words beside the symbols, so that the state can be read without colour.
 _MARKS = {GOOD: "✔ good", NOTE: "· note", MEND: "✖ mend", ADMINISTRATOR: "✖ administrator"}

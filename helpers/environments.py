@@ -171,9 +171,10 @@ def _server_size(torch: bool, base: str) -> tuple[float, str]:
     if not torch:
         return settings.DISK_NO_TORCH_GB - settings.DISK_CLIENT_GB, "without PyTorch, half a minute"
     version = installed.locked("containers/server-requirements.lock")["torch"]
-    command = [base, "-m", "pip", "index", "versions", "torch"]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False, env=installer.clean_environment())
-    if re.search(rf"\b{re.escape(version)}\+cpu\b", answer.stdout):
+    # A bare Debian has no pip beside its Python; the notebooks' environment has.
+    pythons = [python for python in (base, installed.client_python()) if python]
+    answers = (installer.said([str(python), "-m", "pip", "index", "versions", "torch"]) for python in pythons)
+    if re.search(rf"\b{re.escape(version)}\+cpu\b", next(filter(None, answers), "")):
         return settings.DISK_CPU_GB - settings.DISK_CLIENT_GB, "PyTorch for CPUs, about a minute"
     return settings.DISK_CUDA_GB - settings.DISK_CLIENT_GB, "PyTorch with CUDA (some 3 GB to fetch), several minutes"
 

@@ -1,8 +1,4 @@
-"""What the doctor looks at, one function for each subject. Standard library only, and nothing is changed.
-
-``GOOD`` and ``NOTE`` do not stand in the way; ``MEND`` a student can put right, with the line to type; for ``ADMINISTRATOR``
-it takes somebody with more rights.
-"""
+"""What the doctor looks at on the machine, one function for each subject. Standard library only, and nothing is changed."""
 
 from __future__ import annotations
 
@@ -15,30 +11,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-from helpers import installed, installer, preflight, settings
+from helpers import installed, preflight, settings
+from helpers.examinations_installed import notebooks_side, python, server_side
 from helpers.files import shown
-
-GOOD, NOTE, MEND, ADMINISTRATOR = "good", "note", "mend", "administrator"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that the doctor looked at.
-
-    Attributes:
-        subject: what was looked at.
-        state: ``good``, ``note``, ``mend`` or ``administrator``.
-        found: what was seen.
-        todo: what to type or to ask for.
-    """
-
-    subject: str
-    state: str
-    found: str
-    todo: str = ""
+from helpers.finding import ADMINISTRATOR, GOOD, MEND, NOTE, Finding
 
 
 def all_of_them(full: bool = False) -> Iterator[Finding]:
@@ -50,6 +28,7 @@ def all_of_them(full: bool = False) -> Iterator[Finding]:
     yield disk(settings.root())
     yield shared_memory(Path("/dev/shm"))
     yield work(settings.work_dir())
+    yield name_of_this_machine()
     yield ports()
     yield gpu()
     yield from variables(os.environ)
@@ -59,88 +38,12 @@ def all_of_them(full: bool = False) -> Iterator[Finding]:
         yield trial.one_request()
 
 
-def may_administer() -> bool:
-    """Whether this user can install system packages: root, or in one of the groups that may use sudo."""
-    if not hasattr(os, "geteuid"):
-        return True
-    import grp
-
-    groups = {name.gr_name for name in grp.getgrall() if name.gr_gid in os.getgroups()}
-    return os.geteuid() == 0 or bool(groups & {"sudo", "wheel", "admin"})
-
-
-def python(version: tuple[int, ...]) -> Finding:
-    """The Python that runs this."""
-    found = f"{'.'.join(map(str, version))} at {sys.executable}"
-    if version[:2] in preflight.VERSIONS:
-        return Finding("Python", GOOD, found)
-    return Finding("Python", MEND, f"{found}; the course needs 3.11 or 3.12", preflight.advice())
-
-
 def system() -> Finding:
     """Whether the embedded server can run on this kind of machine."""
     name = " ".join(preflight.os_release()) or platform.system()
     found = f"{name}, {platform.machine()}, {' '.join(preflight.c_library())}, {os.cpu_count()} cores"
     obstacle = preflight.embedded_obstacle()
     return Finding("System", NOTE if obstacle else GOOD, f"{found}. {obstacle}" if obstacle else found)
-
-
-def notebooks_side() -> Finding:
-    """The notebooks' environment: there, and as its lock says."""
-    subject, folder = "Notebooks' packages", installed.client_folder()
-    if python := installed.client_python():
-        if python.is_relative_to(folder):
-            return _versions(subject, folder, "requirements.lock", "rm -r .venv && make setup")
-        return Finding(subject, GOOD, f"in the conda environment {Path(os.environ['CONDA_PREFIX']).name}")
-    if not installed.lacks(Path(sys.executable)):
-        return Finding(subject, GOOD, f"in the environment {sys.prefix}")
-    state = installed.state(folder, "client")
-    if state == "foreign":
-        return Finding(subject, MEND, f"{shown(folder)} was not made by the course", f"mv {folder} {folder}-mine && make setup")
-    todo = "make setup"
-    if "CONDA_PREFIX" in os.environ:
-        todo += "   (or, with conda: conda env create -f environment.yml && conda activate triton-course)"
-    return Finding(subject, MEND, f"{shown(folder)} is {state}", todo)
-
-
-def server_side() -> Iterator[Finding]:
-    """The embedded server's environment, and the libpython that it needs."""
-    subject, folder = "Server's packages", settings.server_env()
-    if preflight.embedded_obstacle():
-        yield Finding(subject, NOTE, "not needed: the embedded server cannot run here")
-        return
-    state, own = installed.state(folder, "server"), "COURSE_SERVER_ENV" not in os.environ
-    if state != "ready" and not (state == "foreign" and not own):
-        todo = f"mv {folder} {folder}-mine && make setup" if state == "foreign" else "python -m helpers install-server"
-        yield Finding(subject, MEND, f"{shown(folder)} is {state}", todo)
-        return
-    if fault := installed.numpy_fault(folder):
-        yield Finding(subject, MEND, fault, f"rm -r {folder} && python -m helpers install-server")
-        return
-    packages = installer.installed_versions(folder)
-    if "torch" not in packages:
-        yield Finding(subject, NOTE, f"{shown(folder)} is ready, without PyTorch: its models stay UNAVAILABLE", "make setup TORCH=yes")
-    else:
-        yield _versions(subject, folder, "containers/server-requirements.lock", f"rm -r {folder} && python -m helpers install-server")
-    facts = preflight.probe(str(installer.python_of(folder)))
-    lack = preflight.missing({**facts, "venv": True, "ensurepip": True}) if facts else f"The Python of {folder} does not run."
-    if lack:
-        yield Finding("Server's Python", MEND if may_administer() or not facts else ADMINISTRATOR, lack)
-    else:
-        yield Finding("Server's Python", GOOD, f"{'.'.join(map(str, facts['version']))} with {facts['libpython']}")
-
-
-def _versions(subject: str, folder: Path, lock: str, todo: str) -> Finding:
-    locked, there = installed.locked(lock), installer.installed_versions(folder)
-    # A build's own label, as in 2.13.0+cpu, is not the lock's business.
-    other = [
-        f"{name} {there[name]} (lock: {locked[name]})"
-        for name in sorted(locked)
-        if name in there and there[name].split("+")[0] != locked[name]
-    ]
-    if other:
-        return Finding(subject, MEND, f"{shown(folder)} differs from its lock: {', '.join(other[:5])}{' …' * (len(other) > 5)}", todo)
-    return Finding(subject, GOOD, f"{shown(folder)}, {len(there)} packages as locked")
 
 
 def disk(folder: Path, free_gb: float | None = None) -> Finding:
@@ -185,6 +88,21 @@ def work(folder: Path) -> Finding:
             return Finding("Folder work", GOOD, f"{shown(folder)} can be written")
     except OSError as error:
         return Finding("Folder work", MEND, f"{shown(folder)}: {error.strerror}", "export COURSE_WORK=$HOME/triton-work")
+
+
+def name_of_this_machine(name: str = "localhost") -> Finding:
+    """Whether ``localhost`` leads to this machine's loopback address, where servers listen."""
+    try:
+        addresses = {str(info[4][0]) for info in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)}
+    except OSError as error:
+        addresses = set()
+        reason = f"has no address ({error.strerror})"
+    else:
+        reason = f"is {', '.join(sorted(addresses))}"
+    if settings.HOST in addresses:
+        return Finding("Address", GOOD, f"{name} {reason}")
+    todo = f"Ask for the line '{settings.HOST} localhost' in /etc/hosts."
+    return Finding("Address", ADMINISTRATOR, f"{name} {reason}; servers of the course listen on {settings.HOST}", todo)
 
 
 def ports(base: int = settings.BASE_PORT) -> Finding:

@@ -200,8 +200,12 @@ def clean(folder: Path) -> None:
 
 def _own_index(pip: Sequence[str]) -> bool:
     """Whether pip is set up to take packages from somewhere else than by default."""
-    said = subprocess.run([*pip, "config", "list"], capture_output=True, text=True, check=False, env=clean_environment()).stdout
-    return bool(re.search(r"(^|[.:])(index-url|no-index|index_url|no_index)=", said, re.MULTILINE))
+    return bool(re.search(r"(^|[.:])(index-url|no-index|index_url|no_index)=", said([*pip, "config", "list"]), re.MULTILINE))
+
+
+def said(command: Sequence[str]) -> str:
+    """What a program says to a question; empty when it cannot answer."""
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=clean_environment()).stdout
 
 
 def installed_versions(folder: Path) -> dict[str, str]:

@@ -15,6 +15,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 VERSIONS = ((3, 12), (3, 11))
 # The wheel of the embedded server is built for this C library and newer ones.
 GLIBC = (2, 35)
+# In a container people are root, and there is no sudo.
+SUDO = "" if hasattr(os, "geteuid") and os.geteuid() == 0 else "sudo "
 
 # Runs in a candidate: what the set-up needs to know about that interpreter.
 PROBE = """
@@ -101,9 +103,9 @@ def os_release(path="/etc/os-release"):
 def advice(release=None):
     """What to type to get a Python of the course, on this Linux and with conda."""
     own = {
-        ("debian", "12"): "sudo apt-get install python3.11 python3.11-venv libpython3.11",
-        ("ubuntu", "24.04"): "sudo apt-get install python3.12 python3.12-venv libpython3.12t64",
-        ("ubuntu", "22.04"): "sudo apt-get install python3.11 python3.11-venv libpython3.11",
+        ("debian", "12"): SUDO + "apt-get install python3.11 python3.11-venv libpython3.11",
+        ("ubuntu", "24.04"): SUDO + "apt-get install python3.12 python3.12-venv libpython3.12t64",
+        ("ubuntu", "22.04"): SUDO + "apt-get install python3.11 python3.11-venv libpython3.11",
     }.get(release or os_release())
     conda = "conda env create -f environment.yml && conda activate triton-course"
     if own:
@@ -111,12 +113,12 @@ def advice(release=None):
     return "Type: {}   (without conda: install Python 3.12 from python.org or your system's packages)".format(conda)
 
 
-def missing(facts, server=True):
-    """What the interpreter with these facts lacks, as one paragraph; '' when it has all."""
+def missing(facts, server=True, venv=True):
+    """What the interpreter with these facts lacks to make environments, as one paragraph; '' when it has all."""
     name = "{}.{}".format(*facts["version"][:2])
     pip = tuple(int(part) for part in (facts["pip"] or "0.0").split(".")[:2] if part.isdigit())
     # pip 22.3 can fill an environment from outside: then ensurepip, which Debian and Colab leave out, is not needed.
-    no_venv = not facts["venv"] or (not facts["ensurepip"] and pip < (22, 3))
+    no_venv = venv and (not facts["venv"] or (not facts["ensurepip"] and pip < (22, 3)))
     no_library = server and not facts["libpython"]
     if not (no_venv or no_library):
         return ""
@@ -125,7 +127,7 @@ def missing(facts, server=True):
     if facts["prefix"] == "/usr" and os_release()[0] in ("debian", "ubuntu"):
         library = "libpython" + name + ("t64" if os_release() == ("ubuntu", "24.04") else "")
         packages = (["python{}-venv".format(name)] if no_venv else []) + ([library] if no_library else [])
-        todo = "Type: sudo apt-get install {}".format(" ".join(packages))
+        todo = "Type: {}apt-get install {}".format(SUDO, " ".join(packages))
     elif no_library and ".pyenv" in facts["prefix"]:
         todo = "Type: PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install --force {}.{}.{}".format(*facts["version"])
     else:
@@ -135,7 +137,7 @@ def missing(facts, server=True):
     return "The Python {} at {} has {}.{} {}".format(name, facts["executable"], lacks, why, todo)
 
 
-def choose(programs, server=True):
+def choose(programs, server=True, venv=True):
     """The first of these interpreters that can carry the course, as its facts.
 
     Raises:
@@ -148,7 +150,7 @@ def choose(programs, server=True):
             continue
         seen.append(facts)
         if tuple(facts["version"][:2]) in VERSIONS:
-            lack = missing(facts, server)
+            lack = missing(facts, server, venv)
             if not lack:
                 return facts
             first_lack = first_lack or lack
@@ -165,9 +167,10 @@ def candidates():
 
 def main(arguments):
     """Choose a Python and go on in it with :mod:`helpers.environments`."""
-    server = "--server=no" not in arguments and not embedded_obstacle()
+    as_is = "--as-is" in arguments
+    server = not as_is and "--server=no" not in arguments and not embedded_obstacle()
     try:
-        chosen = choose(candidates(), server)
+        chosen = choose(candidates(), server, venv=not as_is)
     except Problem as problem:
         sys.stderr.write("{}\n".format(problem))
         return 1

@@ -60,7 +60,7 @@ EMBEDDED_TRITON = "2.51.0"
 DISK_CLIENT_GB = 1.2
 DISK_NO_TORCH_GB = 2.0
 DISK_CPU_GB = 3.0
-DISK_CUDA_GB = 8.0
+DISK_CUDA_GB = 9.0
 # Free disk space, in GB, for logs and results of a class day.
 DISK_WORK_GB = 0.3
 # Free space in /dev/shm, in MB: each Python model instance takes 1 MB and grows with the tensors; a container's default is 64 MB.

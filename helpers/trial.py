@@ -6,7 +6,7 @@ import time
 
 from helpers import preflight
 from helpers.errors import CourseError
-from helpers.examinations import GOOD, MEND, NOTE, Finding
+from helpers.finding import GOOD, MEND, NOTE, Finding
 
 _SUBJECT = "Trial"
 

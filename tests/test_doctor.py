@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from helpers import doctor, examinations, installed, preflight, settings
-from helpers.examinations import ADMINISTRATOR, GOOD, MEND, NOTE, Finding
+from helpers import doctor, examinations, examinations_installed, installed, preflight, settings
+from helpers.finding import ADMINISTRATOR, GOOD, MEND, NOTE, Finding
 from tests.course_copy import ROOT, base_python, copy_course, run
 
 DOCTOR = ["-m", "helpers", "doctor"]
@@ -72,7 +72,7 @@ def test_a_package_that_differs_from_the_lock(monkeypatch: pytest.MonkeyPatch, t
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python").symlink_to(base_python())
     monkeypatch.setenv("COURSE_SERVER_ENV", str(tmp_path))
-    first, *_ = examinations.server_side()
+    first, *_ = examinations_installed.server_side()
     assert first.state == MEND
     assert "scipy 1.2.3 (lock: " in first.found
     assert "torch" not in first.found
@@ -117,6 +117,13 @@ def test_taken_ports_are_no_harm_and_their_holder_is_named() -> None:
     assert f"(process {os.getpid()})" in found.found
 
 
+def test_where_localhost_leads() -> None:
+    assert examinations.name_of_this_machine().state == GOOD
+    nowhere = examinations.name_of_this_machine("no-such-machine.invalid")
+    assert nowhere.state == ADMINISTRATOR
+    assert "127.0.0.1 localhost" in nowhere.todo
+
+
 def test_a_proxy_without_an_exception_for_this_machine() -> None:
     proxy = {"HTTPS_PROXY": "http://me:hunter2@proxy:3128"}
     (found,) = examinations.variables(proxy)
@@ -133,8 +140,8 @@ def test_other_softwares_variables_are_named() -> None:
 
 
 def test_another_python_is_told() -> None:
-    assert examinations.python((3, 13, 0)).state == MEND
-    assert examinations.python((3, 12, 1)).state == GOOD
+    assert examinations_installed.python((3, 13, 0)).state == MEND
+    assert examinations_installed.python((3, 12, 1)).state == GOOD
 
 
 def test_the_status_is_that_of_the_worst_finding() -> None:
