@@ -250,10 +250,10 @@ latencies(first_twenty)
 # ## Break the mask
 #
 # A well-known demonstration filled the masks with random numbers, saw an answer, and called it a success.
-# Try it on 160 jets: the right mask, a mask that is 1 everywhere, and random numbers.
+# Try it on 120 jets: the right mask, a mask that is 1 everywhere, and random numbers.
 
 # %%
-few = ak.concatenate([higgs[:60], qcd[:100]])
+few = ak.concatenate([higgs[:50], qcd[:70]])
 right = onnx_tagger.inputs(few)
 masks = [name for name in right if "mask" in name]
 random = np.random.default_rng(seed=4)
