@@ -82,7 +82,7 @@ for tensor in server.metadata("particlenet_PT")["inputs"]:
 # %% [markdown]
 # The first -1 is the batch, the last the number of candidates: you may choose both. Features are not sent
 # raw. A table beside the model, `preprocess.json`, says for each one: subtract the median, scale, clip. The
-# helper does it with awkward and NumPy, as CMSSW does it in C++.
+# helper does it with NumPy, as CMSSW, the reconstruction program of CMS, does it in C++.
 
 # %%
 client = Client(server)
@@ -274,8 +274,8 @@ roc_curves({name: each.roc("hbb_vs_qcd", few) for name, each in tried.items()})
 #
 # ## Ask as CMS does
 #
-# CMSSW, the reconstruction program of CMS, works event by event. It sends one request for each event; the
-# batch is its jets, padded to the longest of them.
+# CMSSW works event by event. It sends one request for each event; the batch is its jets, padded to the
+# longest of them.
 
 # %% [markdown] exercise="4.4"
 # ### Exercise 4.4 (4 minutes) — Count on the server
