@@ -344,7 +344,7 @@ exercise("4.5").check(server, narrow, ak4_scores, b_roc)
 # shapes and tables are those of CMS: put one of its models with its `preprocess.json` into `models/`, and
 # this notebook tags with it.
 #
-# **Next:** [Find tracks](05_find_tracks.ipynb), where one request runs through several models.
+# **Next:** [Find tracks](05_find_tracks_with_exatrkx.ipynb), where one request runs through several models.
 
 # %% [markdown]
 # The next cell stops your server. Run it when you are done.
