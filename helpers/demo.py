@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from helpers import card, demo_page, settings
+from helpers import card, demo_page, settings, tracks
 from helpers.client import Client
 from helpers.errors import CourseError
 from helpers.files import shown, writing
+from helpers.jet_table import is_tagger
 from helpers.launch import ModelWarning, launch_server
 from helpers.metrics import Difference, scrape
 from helpers.server import Server
@@ -109,7 +110,7 @@ def _ask(server: Server, model: str, record: Record, log: demo_page.Log) -> None
     for protocol in PROTOCOLS:
         try:
             with Client(server, protocol) as client:
-                inputs = client.example(model)
+                inputs = _inputs(client, model)
                 # The first request of a shape may compile; it is answered, but no measurement.
                 answer, latencies = client.infer(model, inputs), []
                 record.sent[model] = record.sent.get(model, 0) + 1
@@ -141,6 +142,22 @@ def _ask(server: Server, model: str, record: Record, log: demo_page.Log) -> None
         record.requests.append(row)
         outputs = ", ".join(f"{name} {list(array.shape)}" for name, array in answer.items())
         log.say(f"   {model} over {protocol}: {len(latencies) + 1} requests, answer {outputs}")
+
+
+def _inputs(client: Client, model: str) -> dict[str, np.ndarray]:
+    """A request for a model: jets or hits from the course's samples where it takes such, made-up numbers for others."""
+    if is_tagger(client.metadata(model)):
+        # Here, not above: reading jets takes packages that take a second to import.
+        from helpers import jets
+
+        tagger = jets.Tagger(client, model)
+        return tagger.inputs(jets.read(jets.sample_for(tagger))[: settings.DEMO_JETS])
+    inputs = client.example(model)
+    for name in {"FEATURES", "sp_features"} & set(inputs):
+        hits = tracks.load_events()[0].features
+        # The other inputs of a stage of ExaTrk have as many hits as the example.
+        inputs[name] = hits if len(inputs) == 1 else hits[: len(inputs[name])]
+    return inputs
 
 
 def _wrong(model: str, protocol: str, inputs: dict[str, np.ndarray], answer: dict[str, np.ndarray]) -> list[str]:
