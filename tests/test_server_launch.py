@@ -90,6 +90,7 @@ def test_a_missing_or_empty_repository_is_refused_before_anything_starts(tmp_pat
         launch_server(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::1"])
 def test_a_taken_port_moves_the_server_to_the_next_triple_and_the_card_says_so(tmp_path, free_base_port, capsys, host):
     base = free_base_port()
@@ -110,6 +111,7 @@ def test_a_taken_port_moves_the_server_to_the_next_triple_and_the_card_says_so(t
     assert f"Port {base}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_servers_started_at_the_same_instant_get_different_ports(free_base_port, work):
     code = (
         "import sys; from helpers import launch_server; sys.stdin.readline()\n"
@@ -142,6 +144,7 @@ def test_stop_ends_only_its_own_server_and_leaves_no_process(server, tmp_path, f
     assert server.is_ready()
 
 
+@pytest.mark.slow
 def test_restart_keeps_options_and_takes_new_ones(tmp_path, free_base_port):
     _copy("one", tmp_path)
     first = launch_server(tmp_path, base_port=free_base_port())
@@ -152,6 +155,7 @@ def test_restart_keeps_options_and_takes_new_ones(tmp_path, free_base_port):
         assert re.search(r"cache_enabled\s*\|\s*1", second.log(lines=0))
 
 
+@pytest.mark.slow
 def test_a_killed_server_is_reported_with_what_to_do(tmp_path, free_base_port):
     _copy("one", tmp_path)
     mine = launch_server(tmp_path, base_port=free_base_port())
@@ -210,6 +214,7 @@ def test_connect_by_the_grpc_port_without_a_scheme(server):
     assert connect(server.grpc_url).http_url == server.http_url
 
 
+@pytest.mark.slow
 def test_a_stop_while_models_load_ends_the_server_in_time(tmp_path, free_base_port):
     (_copy("sleeper", tmp_path) / "1" / "model.py").write_text("import time\ntime.sleep(60)\n")
     start = time.monotonic()

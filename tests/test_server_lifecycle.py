@@ -13,6 +13,8 @@ from jupyter_client.manager import KernelManager, start_new_kernel
 from helpers import lease, settings
 from tests.processes import alive, session, wait_until
 
+pytestmark = pytest.mark.slow
+
 # Seconds without a lease that the tests' servers live: long enough for a kernel to restart on a loaded machine.
 _GRACE_S = 5.0
 # Longest time from a kernel's end until the server is gone: grace, the look at the leases, tritonserver's own end.

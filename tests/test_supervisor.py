@@ -114,6 +114,7 @@ def test_a_program_that_does_not_end_is_killed_with_its_children(tmp_path, free_
     assert not held.run_dir.exists()
 
 
+@pytest.mark.slow
 def test_without_a_lease_the_program_ends_after_the_grace_period(tmp_path, free_base_port):
     held = lease.start(_plan(tmp_path, "import time; time.sleep(90)", _triples(free_base_port(), 4), grace_s=2.0))
     pid = int(held.state()["pid"])
