@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import html
 import io
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -75,7 +76,10 @@ def picture(record: Record) -> bytes:
 
     models = list(dict.fromkeys(model for model, _ in record.latencies_us))
     with plt.style.context(
-        [mplhep.style.CMS, {"font.size": 17, "axes.labelsize": 19, "legend.fontsize": 15, "ytick.minor.visible": False}]
+        [
+            mplhep.style.CMS,
+            {"font.size": 17, "axes.labelsize": 19, "legend.fontsize": 15, "ytick.minor.visible": False, "ytick.major.size": 0},
+        ]
     ):
         # Both kinds of bars need room for their names.
         height = 3.6 + 1.0 * max(len(models), 1)
@@ -111,6 +115,10 @@ def _draw_latency(axes: Axes, record: Record, models: list[str]) -> None:
             label=label if first else None,
         )
     axes.set_xscale("log")
+    # 0.5 and 20, not powers of ten.
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:.0e}"[0] in "25" else "")
+    axes.tick_params(axis="x", which="minor", labelsize=14)
     axes.set_xlabel("Latency seen by the client [ms]")
     axes.legend(loc="upper right", ncols=2, title="median, 5 to 95 %", title_fontsize=14)
 
@@ -119,12 +127,18 @@ def _draw_parts(axes: Axes, record: Record, models: list[str]) -> None:
     rows = {row["model"]: row for row in record.counted.requests} if record.counted else {}
     begin = np.zeros(len(models))
     for column, label, colour in _PARTS:
-        width = np.array([max((rows.get(model, {}).get(column) or 0.0) / 1000, 0.0) for model in models])
+        width = np.array([_share(rows.get(model, {}), column) for model in models])
         axes.barh(range(len(models)), width, left=begin, height=0.5, color=colour, label=label, edgecolor="white")
         begin += width
-    axes.set_xlabel("Mean time of a request inside the server [ms]")
-    axes.set_xlim(0, max(begin.max() * 1.05, 1e-3) if len(models) else 1)
+    axes.set_xlabel("Where its time inside the server goes [%]")
+    axes.set_xlim(0, 100)
     axes.legend(loc="upper right", ncols=5, columnspacing=0.8, handlelength=1.0)
+
+
+def _share(row: Mapping[str, Any], column: str) -> float:
+    """Part of a request's time in the server, in %: models differ by factors of a hundred, the shares can be compared."""
+    total = sum(max(row.get(part) or 0.0, 0.0) for part, _, _ in _PARTS)
+    return 100 * max(row.get(column) or 0.0, 0.0) / total if total else 0.0
 
 
 def _page(record: Record, png: bytes) -> str:
@@ -137,8 +151,8 @@ def _page(record: Record, png: bytes) -> str:
 <p>{datetime.now():%Y-%m-%d %H:%M}. Triton {settings.EMBEDDED_TRITON}, course {helpers.__version__}. {html.escape(record.machine)}.
 The server was ready after {record.ready_s:.1f} s.</p>{problems}
 <img alt="{html.escape(alt)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">
-<p>Left: what a client waits for, one request after the other. Right: where that time went, by the server's own counters;
-what is missing there was spent on the way and in the client.</p>
+<p>Left: what a client waits for, one request after the other. Right: where the part of it that passes inside the server goes, by the
+server's own counters.</p>
 <h2>Models</h2><div class="scroll">{as_html(record.models)}</div>
 <h2>What the client saw</h2><div class="scroll">{as_html(record.requests)}</div>
 <h2>What the server counted</h2><div class="scroll">{record.counted._repr_html_() if record.counted else ""}</div>

@@ -67,8 +67,8 @@ DISK_WORK_GB = 0.3
 SHM_MB = 32
 
 # Requests that `make demo` sends to each model over each protocol, and the seconds after which it goes on with fewer.
-DEMO_REQUESTS = 200
-DEMO_MODEL_S = 4.0
+DEMO_REQUESTS = 100
+DEMO_MODEL_S = 3.0
 # Jets in one of its requests to a tagger: as many as a busy event has.
 DEMO_JETS = 10
 
