@@ -28,10 +28,11 @@ from .features import TAGGERS, Tagger
 from .model import ParticleNet, build
 from .pause import wait_while_paused
 
-ROUND_JETS = 8_192
+ROUND_JETS = 4_096
 VALIDATION_ONE_IN = 20
 """One event in this many is kept from training; by event, so that no event is on both sides."""
-VALIDATION_MAX_JETS = 4_000
+VALIDATION_MAX_JETS = 2_000
+CALIBRATION_JETS = 3_000
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class Recipe:
         batch_size: Jets per step.
         learning_rate: At the plateau.
         stages: Progress (0 to 1) at which a stage begins, how many of the k neighbours each
-            edge block then uses, at random, and how many candidates are kept per jet. The
-            early stages are cheap; the last one sees what the served network sees.
+            edge block then uses, at random, and how many candidates are kept per jet: the
+            early stages are cheap. `Trainer.calibrate` at the end uses all of both.
         decay_from: Progress from which the learning rate falls linearly to 0.
         weight_decay: Of AdamW.
         seed: Of initialisation, shuffling and dropout.
@@ -60,8 +61,8 @@ class Recipe:
 
 
 RECIPES = {
-    "ak4": Recipe(700_000, 128, 3e-3, ((0, 4, 30), (0.85, 8, 50)), 0.5),
-    "ak8": Recipe(240_000, 64, 2e-3, ((0, 4, 32), (0.75, 6, 64), (0.96, 16, 100)), 0.5),
+    "ak4": Recipe(700_000, 128, 3e-3, ((0, 3, 24), (0.8, 6, 50)), 0.5),
+    "ak8": Recipe(340_000, 64, 2e-3, ((0, 3, 24), (0.65, 5, 48), (0.95, 8, 100)), 0.5),
 }
 WARM_UP_STEPS = 300
 
@@ -75,7 +76,9 @@ def load_split(key: str, output: Path, known: dict[Path, JetTable]) -> tuple[Jet
         raise FileNotFoundError(f"no jets under {output / key / 'train'}: run `generate {key}` first")
     jets = JetTable.concatenate(list(known.values()))
     held_out = jets.event % VALIDATION_ONE_IN == 0
-    return jets.take(np.flatnonzero(~held_out)), jets.take(np.flatnonzero(held_out)[:VALIDATION_MAX_JETS])
+    chosen = np.flatnonzero(held_out)
+    every = -(-chosen.size // VALIDATION_MAX_JETS)  # spread over all processes
+    return jets.take(np.flatnonzero(~held_out)), jets.take(chosen[::every])
 
 
 class Trainer:
@@ -160,12 +163,36 @@ class Trainer:
                 "seconds": self.seconds,
             }
             self.round += 1
-            if self.round % 8 == 0 or self.seen >= self.recipe.passes:
+            if self.round % 16 == 0 or self.seen >= self.recipe.passes:
                 entry |= self.validate()
             self.save()
             with (self.folder / "log.jsonl").open("a") as log:
                 log.write(json.dumps(entry) + "\n")
         bar.close()
+        if self.device.type == "cpu":
+            self.calibrate()
+            self.save()
+
+    @torch.no_grad()
+    def calibrate(self) -> None:
+        """Measure the batch-norm statistics again, with all neighbours and all candidates."""
+        from . import fast
+
+        self._refresh()
+        self.model.train()
+        norms = [m for m in self.model.modules() if isinstance(m, torch.nn.BatchNorm1d)]
+        usual = [norm.momentum for norm in norms]
+        rng = np.random.default_rng([self.recipe.seed, 0])
+        share = min(1.0, CALIBRATION_JETS / len(self._train))
+        batches = self._train.epoch(rng, self.recipe.batch_size, np.ones(len(self._train)), share)
+        for i, jets in enumerate(batches):
+            wait_while_paused(self.output)
+            for norm in norms:
+                norm.momentum = 1.0 / (i + 1)  # a plain average over the batches
+            batch = self._train.pack(jets, self.tagger.max_candidates, self.threads)
+            fast.logits(self.model, batch, self._work, self.tagger.neighbours)
+        for norm, momentum in zip(norms, usual, strict=True):
+            norm.momentum = momentum
 
     def _refresh(self) -> None:
         """Take in new shards."""
