@@ -221,6 +221,7 @@ def _wait(held: lease.Lease, base_port: int, timeout_s: float) -> Server:
     while True:
         state = held.state()
         if state.get("status") in ("died", "stopped", "failed"):
+            held.close()
             raise _not_started(state)
         if state.get("ports"):
             server = _server(held)

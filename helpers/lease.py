@@ -68,13 +68,13 @@ class Lease:
         # A dashboard's thread asks too: question and answer must not mix with another thread's.
         self._lock = threading.Lock()
         self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._lines = self._connection.makefile("r")
         try:
             self._connection.settimeout(_SUPERVISOR_START_S)
             self._connection.connect(str(run_dir / "socket"))
-            self._lines = self._connection.makefile("r")
             self._command("hold")
         except OSError:
-            self._connection.close()
+            self.close()
             raise
 
     def _command(self, word: str) -> dict[str, Any]:
@@ -91,6 +91,7 @@ class Lease:
         try:
             return self._command("status")
         except (OSError, ValueError):  # ValueError: the lease was given back
+            self.close()
             with contextlib.suppress(OSError, ValueError):
                 self._last = json.loads((self.run_dir / "state.json").read_text())
             if self._last.get("status") == "running":  # the supervisor itself was killed, and the server with it
