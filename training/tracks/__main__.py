@@ -87,7 +87,7 @@ def _train(options: argparse.Namespace) -> None:
     plain, crowded = _events(options, "train"), _events(options, "train_pile_up")
     samples = {name: plain[: schedule.plain] + crowded[: schedule.crowded] for name, schedule in schedules.items()}
     validation, crowded_validation = _events(options, "validate"), _events(options, "validate_pile_up")
-    embedding = stages.train_embedding(samples, schedules, folder)
+    embedding = stages.train_embedding(samples["embedding"], schedules["embedding"], folder)
     radius = choose.radius(embedding, validation, crowded_validation)
     edge_filter = stages.train_filter(samples["filter"], embedding, radius, schedules["filter"], folder)
     cuts = stages.Cuts(radius=radius, filter=choose.filter_cut(embedding, edge_filter, radius, validation))
@@ -104,7 +104,7 @@ def _trained(options: argparse.Namespace) -> tuple[Any, Any]:
     from .stages import Cuts
 
     folder = options.output / "training"
-    networks = {"embedding_mixed": Embedding(), "filter": Filter(), "interaction": InteractionNetwork()}
+    networks = {"embedding": Embedding(), "filter": Filter(), "interaction": InteractionNetwork()}
     for name, network in networks.items():
         network.load_state_dict(torch.load(folder / f"{name}.pt", weights_only=True)["network"])
         network.eval()

@@ -21,9 +21,10 @@ from .stages import Cuts
 log = logging.getLogger(__name__)
 
 RADII = tuple(np.arange(0.3, 1.21, 0.05).round(2).tolist())
-GRAPH_EFFICIENCY, CROWDED_GRAPH_EFFICIENCY = 0.99, 0.98
-"""Part of the true edges of the particles to be found that the radius graph must hold, without pile-up and with."""
-FILTER_EFFICIENCY = 0.995
+GRAPH_EFFICIENCY = 0.98
+"""Part of the true edges of the particles to be found that the radius graph must hold. Most of those that it does not hold begin at the
+first layer: a track loses a hit there, and does not fall apart."""
+FILTER_EFFICIENCY = 0.99
 """Part of those that the filter must keep."""
 EDGE_PURITY = 0.99
 """Part of the edges above the last cut that must be true."""
@@ -34,8 +35,7 @@ MEND_CUTS = (0.1, 0.3, 0.5, 0.7, 0.9, 1.1)
 def radius(embedding: Embedding, plain: Sequence[Event], crowded: Sequence[Event]) -> float:
     """The smallest radius whose graphs hold enough true edges, without pile-up and with."""
     needed = max(
-        np.quantile(np.concatenate([_lengths(embedding, event) for event in events]), part)
-        for events, part in ((plain, GRAPH_EFFICIENCY), (crowded, CROWDED_GRAPH_EFFICIENCY))
+        np.quantile(np.concatenate([_lengths(embedding, event) for event in events]), GRAPH_EFFICIENCY) for events in (plain, crowded)
     )
     chosen = next((value for value in RADII if value >= needed), RADII[-1])
     log.info("radius %.2f (%.3f is needed)", chosen, needed)

@@ -94,14 +94,11 @@ class Schedule:
 
 SCHEDULES = {
     "embedding": Schedule(4, 800, 50),
-    "embedding_mixed": Schedule(2, 300, 100, rate=1.5e-3),
     "filter": Schedule(3, 300, 40),
     "interaction": Schedule(5, 500, 100),
 }
-"""The embedding learns on events without pile-up first, which is cheap, then on both kinds."""
 TRIAL_SCHEDULES = {
     "embedding": Schedule(2, 24, 2),
-    "embedding_mixed": Schedule(1, 4, 4),
     "filter": Schedule(1, 12, 2),
     "interaction": Schedule(2, 24, 2),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,12 +57,9 @@ def scores(network: torch.nn.Module, event: Event, edges: NDArray[np.int64]) -> 
         return torch.sigmoid(network(torch.from_numpy(event.features), torch.from_numpy(edges))).numpy()
 
 
-def train_embedding(samples: Mapping[str, Sequence[Event]], schedules: Mapping[str, Schedule], folder: Path) -> Embedding:
-    """Train the first network, in two steps."""
-    network = Embedding()
-    for name in ("embedding", "embedding_mixed"):
-        fit(network, plan(name, schedules[name]), [losses.hit_example(event) for event in samples[name]], losses.embedding_loss, folder)
-    return network
+def train_embedding(events: Sequence[Event], schedule: Schedule, folder: Path) -> Embedding:
+    """Train the first network."""
+    return fit(Embedding(), plan("embedding", schedule), [losses.hit_example(event) for event in events], losses.embedding_loss, folder)
 
 
 def train_filter(events: Sequence[Event], embedding: Embedding, radius: float, schedule: Schedule, folder: Path) -> Filter:
