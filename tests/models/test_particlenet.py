@@ -29,10 +29,10 @@ CONTRACT = {"ak8": (25, 20, 160), "ak4": (20, 8, 500)}
 LARGEST = 3e6
 # Two runtimes add 32-bit numbers in different order.
 SAME = 1e-5
-# Areas that the shipped weights must reach on the shipped jets.
+# Areas that the shipped weights must reach on the shipped jets: what was measured, less about two standard deviations.
 LEAST_AUC = {
-    "ak4": {"b_vs_light": 0.97, "b_vs_c": 0.88, "c_vs_light": 0.83},
-    "ak8": {"hbb_vs_qcd": 0.95, "top_vs_qcd": 0.95},
+    "ak4": {"b_vs_light": 0.967, "b_vs_c": 0.895, "c_vs_light": 0.815},
+    "ak8": {"hbb_vs_qcd": 0.979, "top_vs_qcd": 0.966},
 }
 
 

@@ -36,7 +36,7 @@ VALUES = {
         assert np.allclose(over_http.as_numpy("softmax__0"), answer.as_numpy("softmax__0"), atol=1e-5)
         assert len(scores) == 2000 and scores.requests == 40
         higgs_curve, top_curve = (scores.roc(name, sample) for name in ("hbb_vs_qcd", "top_vs_qcd"))
-        assert higgs_curve.auc >= 0.95 and top_curve.auc >= 0.95, (higgs_curve, top_curve)
+        assert higgs_curve.auc >= 0.975 and top_curve.auc >= 0.96, (higgs_curve, top_curve)
         assert 0.3 < efficiency < 1 and abs(np.mean(of_qcd >= cut) - 0.01) < 0.003
         assert np.abs(scores[:500].probabilities - onnx_scores.probabilities).max() <= 1e-5
         assert first_twenty["no warm-up"][0] > 3 * np.median(first_twenty["no warm-up"])
@@ -44,8 +44,8 @@ VALUES = {
         assert areas["right mask"] >= 0.95 > 0.9 > areas["random numbers"], areas
         assert (requests_made, inferences_made) == (len(np.unique(ak.to_numpy(sample.event[:300]))), 300)
         ak4_areas = {name: ak4_scores.roc(name, narrow).auc for name in ak4_scores.discriminants}
-        assert ak4_areas["b_vs_light"] == b_roc.auc >= 0.97, ak4_areas
-        assert ak4_areas["b_vs_c"] >= 0.88 and ak4_areas["c_vs_light"] >= 0.83, ak4_areas
+        assert ak4_areas["b_vs_light"] == b_roc.auc >= 0.965, ak4_areas
+        assert ak4_areas["b_vs_c"] >= 0.89 and ak4_areas["c_vs_light"] >= 0.81, ak4_areas
     """,
     "05": """
         assert plain.efficiency.value > 0.95 and plain.purity.value > 0.95, plain
