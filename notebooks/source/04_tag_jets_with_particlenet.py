@@ -224,7 +224,8 @@ print(scores, onnx_scores, sep="\n")
 differences(scores[:500], onnx_scores)
 
 # %% [markdown]
-# **What stands out?** Equal to about one part in a million: 32-bit numbers, added in another order. No
+# **What stands out?** Equal to about one part in a million: 32-bit numbers, added in another order. A jet
+# that stands apart had two neighbours equally far away, and the two programs chose different ones. No
 # physicist can see that. Speed is another matter: compare the two lines.
 #
 # ## Warm it up
