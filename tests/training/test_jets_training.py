@@ -109,7 +109,7 @@ class SumOverNeighbours(torch.nn.Module):
     """Sums rows that share an index: what the old exporter gets wrong."""
 
     def forward(self, rows: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-        return torch.zeros(4, 3).index_add(0, index, rows)
+        return torch.zeros(8, 3).index_add(0, index, rows)
 
 
 class SafeDivision(torch.nn.Module):
