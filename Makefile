@@ -15,7 +15,7 @@ SETUP = @$(FIND); exec "$$p" helpers/preflight.py --server=$(SERVER) --torch=$(T
 AS_IS = @$(FIND); exec "$$p" helpers/preflight.py --as-is
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test demo doctor reset notebooks bench lint lock train-tracks
+.PHONY: help setup lab test demo doctor reset notebooks bench lint lock train-jets train-tracks test-training test-all
 
 help:
 	@echo "make lab           set up what is missing, open the course in JupyterLab"
@@ -24,6 +24,7 @@ help:
 	@echo "make reset NB=03   a pristine notebook 03; yours stays beside it"
 	@echo "make test          all tests (ARGS='-m \"not slow\"' for the quick ones)"
 	@echo "make bench         the embedded backends against the same models without a server"
+	@echo "make train-jets    jets and networks of ParticleNet again, into work/training/jets (ARGS='all ak4 --events 2000' for a trial)"
 	@echo "make train-tracks  events and networks of ExaTrk again, into work/training/tracks (ARGS='all --trial' for a trial)"
 	@echo "make notebooks     generate notebooks/*.ipynb from notebooks/source/"
 	@echo "make lint          ruff, codespell and clean notebooks"
@@ -59,10 +60,28 @@ bench:
 lint:
 	$(SETUP) --dev -- -m helpers lint $(if $(FIX),--fix)
 
-# An environment of its own: nothing of it is needed for the course. ARGS="all --trial" tries the whole chain in minutes.
-train-tracks:
-	@$(FIND); e=work/training/tracks-env; [ -e $$e/ready ] || { "$$p" -m venv $$e && $$e/bin/pip install -q -r training/tracks/requirements.txt && : > $$e/ready; } && \
-	nice $$e/bin/python -m training.tracks $(or $(ARGS),all)
+# An environment of their own: nothing of it is needed for the course.
+TRAINING = work/training/env
+$(TRAINING)/made: training/jets/requirements.txt training/tracks/requirements.txt
+	@rm -rf $(TRAINING); mkdir -p work/training; echo "making $(TRAINING): Pythia, ACTS, PyTorch and what they need, a minute or two"
+	$(AS_IS) -- -m venv $(TRAINING)
+	@$(TRAINING)/bin/python -m pip install -q -c requirements.lock -r training/jets/requirements.txt -r training/tracks/requirements.txt \
+	  pytest "tritonclient[grpc,http]" prometheus-client && : > $@
+
+# ARGS="all ak4 --events 2000" tries the whole chain in minutes.
+train-jets: $(TRAINING)/made
+	@nice $(TRAINING)/bin/python -m training.jets $(or $(ARGS),all ak8)
+
+# ARGS="all --trial" tries the whole chain in minutes.
+train-tracks: $(TRAINING)/made
+	@nice $(TRAINING)/bin/python -m training.tracks $(or $(ARGS),all)
+
+# The training's own tests need its environment, half a GB and some minutes that the course can do without.
+test-training: $(TRAINING)/made
+	@$(TRAINING)/bin/python -m pytest tests/training $(ARGS)
+
+test-all: test-training
+	$(SETUP) --dev -- -m pytest $(ARGS)
 
 # Each lock holds for Python 3.11 and 3.12. The CUDA bindings and the placeholder of perf_analyzer have no wheels outside Linux.
 LOCK = "$$d/bin/uv" pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --no-header --no-annotate --no-emit-index-url

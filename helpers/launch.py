@@ -74,7 +74,8 @@ def launch_server(
         _print_command(engine, path, base_port, launch)
         return None  # type: ignore[return-value]
     facts = {"owner": lease.owner(), "repository": str(path), "runtime": runtime, "name": name}
-    if held := lease.find(**facts):
+    held = lease.find(**facts)
+    if held and _answers(held, timeout_s):
         return _found(held, launch)
     server_id = f"course-{secrets.token_hex(6)}"
     key = secrets.token_urlsafe(24)
@@ -190,6 +191,21 @@ def _print_command(engine: runtimes.Embedded | runtimes.Container, path: Path, b
     serving = Serving(path, "course", "$COURSE_ADMIN_KEY", launch["load"], launch["cache_size_bytes"], launch["extra_arguments"], ports)
     command = engine.dry_command(serving) if isinstance(engine, runtimes.Container) else engine.command(serving, Path("/tmp/course"))
     print(command.shown())
+
+
+def _answers(held: lease.Lease, timeout_s: float) -> bool:
+    """Whether a server that was found serves: it may still be loading, or may have died this very moment."""
+    deadline = time.monotonic() + timeout_s
+    while (state := held.state()).get("status") == "running":
+        try:
+            rest.ask(Address("localhost", int(state["ports"][0])), "/v2/health/live")
+            return True
+        except (ServerError, RequestError):
+            if time.monotonic() > deadline:
+                return True
+            time.sleep(settings.POLL_S)
+    held.close()
+    return False
 
 
 def _found(held: lease.Lease, launch: dict[str, Any]) -> Server:

@@ -11,9 +11,10 @@ import stat
 import subprocess
 import sys
 import threading
+import weakref
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from helpers import settings
 from helpers import supervisor as supervisor_script
@@ -69,6 +70,8 @@ class Lease:
         self._lock = threading.Lock()
         self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._lines = self._connection.makefile("r")
+        # Also when nobody remembers the lease any more, and at the end of the process.
+        self._give_back = weakref.finalize(self, _close, self._lines, self._connection)
         try:
             self._connection.settimeout(_SUPERVISOR_START_S)
             self._connection.connect(str(run_dir / "socket"))
@@ -118,8 +121,12 @@ class Lease:
 
     def close(self) -> None:
         """Give the lease back; the server lives on if somebody else holds one, else for the grace period."""
-        self._lines.close()
-        self._connection.close()
+        self._give_back()
+
+
+def _close(lines: TextIO, connection: socket.socket) -> None:
+    lines.close()
+    connection.close()
 
 
 def start(plan: supervisor_script.Plan) -> Lease:
@@ -160,5 +167,8 @@ def find(**facts: object) -> Lease | None:
             shutil.rmtree(run_dir, ignore_errors=True)
         elif state.get("status") == "running" and all(state.get(name) == value for name, value in facts.items()):
             with contextlib.suppress(OSError):
-                return Lease(run_dir)
+                lease = Lease(run_dir)
+                if lease.state().get("status") == "running":
+                    return lease
+                lease.close()
     return None

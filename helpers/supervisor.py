@@ -184,6 +184,7 @@ class Supervisor:
             words = connection.recv(4096).decode().split()
             if not words:
                 raise ConnectionError
+            self._watch()  # the answer must not speak of a server that has just died
             for word in words:
                 self._obey(word, connection)
         except OSError:  # the other side has gone

@@ -6,6 +6,7 @@ import itertools
 import os
 import random
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,9 @@ import pytest
 from helpers import settings
 from helpers.launch import launch_server
 from helpers.server import Server
+
+# Tests interrupt programs; a run in the background of a shell would hand down that interrupts are ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Above the ports of a course that runs beside the tests, below the range from which the system takes clients' ports.
 _FIRST_PORT, _LAST_PORT = 16000, 31000

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-REASON = "needs the training environment: pip install -r training/jets/requirements.txt"
+REASON = "needs the training environment, which `make test-training` makes"
 torch = pytest.importorskip("torch", reason=REASON)
 pytest.importorskip("onnxruntime", reason=REASON)
 from training.jets import export, model  # noqa: E402
@@ -166,7 +166,7 @@ def test_no_guard_of_the_network_is_small_enough_to_be_deleted():
 
 
 @pytest.mark.slow
-def test_the_whole_chain_runs_on_a_trial_size(tmp_path: Path):
+def test_the_whole_chain_runs_on_a_trial_size_and_is_served(tmp_path: Path, free_base_port):
     for package in ("pythia8mc", "fastjet", "numba", "onnxscript"):
         pytest.importorskip(package, reason=REASON)
     command = [sys.executable, "-m", "training.jets", "all", "ak4", "--events", "2000", "--output", str(tmp_path)]
@@ -177,3 +177,15 @@ def test_the_whole_chain_runs_on_a_trial_size(tmp_path: Path):
     assert "b vs light" in done.stdout
     assert (tmp_path / "ak4" / "roc.png").exists()
     assert (tmp_path / "ak4" / "loss.png").exists()
+    from helpers import jets
+    from helpers.client import Client
+    from helpers.launch import launch_server
+
+    made = jets.read(tmp_path / "data" / "jets_ak4.root")[:64]
+    with (
+        launch_server(tmp_path / "models", load=["particlenet_AK4"], base_port=free_base_port(), name="trial jets") as server,
+        Client(server) as client,
+    ):
+        probabilities = np.asarray(jets.Tagger(client, "particlenet_AK4").tag(made).probabilities)
+    assert probabilities.shape == (64, 8)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
