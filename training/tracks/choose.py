@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import logging
 from collections.abc import Sequence
 
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from helpers.track_matching import quality
+from helpers.track_matching import Quality, quality
 from helpers.tracks import Event, true_edges
 
 from . import served, stages, truth
@@ -28,6 +27,8 @@ FILTER_EFFICIENCY = 0.99
 """Part of those that the filter must keep."""
 EDGE_PURITY = 0.99
 """Part of the edges above the last cut that must be true."""
+MOST_FAKES = (0.01, 0.03)
+"""Fakes among the tracks, at most, without pile-up and with."""
 WALK_CUTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 MEND_CUTS = (0.1, 0.3, 0.5, 0.7, 0.9, 1.1)
 
@@ -63,7 +64,7 @@ def filter_cut(embedding: Embedding, edge_filter: Filter, radius: float, events:
 
 
 def walk_cuts(networks: tuple[Embedding, Filter, InteractionNetwork], samples: Sequence[Sequence[Event]], cuts: Cuts) -> Cuts:
-    """The cuts of the track building that find most particles while edges are pure enough.
+    """The cuts of the track building that find most particles while edges are pure enough and fakes are rare.
 
     Args:
         networks: All three.
@@ -71,17 +72,17 @@ def walk_cuts(networks: tuple[Embedding, Filter, InteractionNetwork], samples: S
         cuts: The other cuts.
     """
     scored = [[_scored(networks, event, cuts) for event in sample] for sample in samples]
-    best, best_efficiency = cuts, -1.0
-    for walk, mend in itertools.product(WALK_CUTS, MEND_CUTS):
+    tried = []
+    for walk in WALK_CUTS:
         purity = _purity(scored[0], walk)
-        if purity < EDGE_PURITY and walk < WALK_CUTS[-1]:
-            continue
-        tried = dataclasses.replace(cuts, walk=walk, mend=mend)
-        efficiencies = [_efficiency(sample, tried) for sample in scored]
-        log.info("walk %.2f mend %.1f: purity %.4f, efficiency %s", walk, mend, purity, np.round(efficiencies, 4))
-        if np.mean(efficiencies) > best_efficiency:
-            best, best_efficiency = tried, float(np.mean(efficiencies))
-    return best
+        for mend in MEND_CUTS if purity >= EDGE_PURITY or walk == WALK_CUTS[-1] else ():
+            these = dataclasses.replace(cuts, walk=walk, mend=mend)
+            found = [_quality(sample, these) for sample in scored]
+            efficiencies, fakes = [one.efficiency.value for one in found], [one.fake_rate.value for one in found]
+            excess = max(0.0, *(np.nan_to_num(one, nan=1.0) - most for one, most in zip(fakes, MOST_FAKES, strict=True)))
+            tried.append((-excess, float(np.mean(efficiencies)), these))
+            log.info("walk %.2f mend %.1f: purity %.4f, efficiency %s, fakes %s", walk, mend, purity, *np.round([efficiencies, fakes], 4))
+    return max(tried, key=lambda one: one[:2])[2]
 
 
 def _scored(networks: tuple[Embedding, Filter, InteractionNetwork], event: Event, cuts: Cuts) -> tuple:
@@ -101,10 +102,10 @@ def _purity(sample: Sequence[tuple], walk: float) -> float:
     return float(np.concatenate(good).mean())
 
 
-def _efficiency(sample: Sequence[tuple], cuts: Cuts) -> float:
+def _quality(sample: Sequence[tuple], cuts: Cuts) -> Quality:
     events = [event for event, *_ in sample]
     labels = [
         served.tracks.build_tracks(e.features, edges, follows, same, cuts.walk, cuts.mend, cuts.min_hits)
         for e, edges, follows, same in sample
     ]
-    return quality(events, labels).efficiency.value
+    return quality(events, labels)
