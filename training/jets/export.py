@@ -18,6 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from training.exported import forget_origin
+
 from .dataset import JetTable, padded_inputs
 from .features import Tagger
 from .model import ParticleNet
@@ -74,6 +76,7 @@ def to_onnx(
             dynamic_shapes=tuple(dict(axes) for axes in dynamic),
             verbose=False,
         )
+    forget_origin(path)
 
 
 def eager_runner(model: nn.Module) -> Runner:

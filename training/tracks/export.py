@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from helpers.tracks import Event
+from training.exported import forget_origin
 
 from . import served, stages
 from .networks import Embedding, Filter, InteractionNetwork
@@ -71,6 +72,7 @@ def export(network: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[str]
             network.eval(), tuple(inputs.values()), path, dynamo=True, opset_version=OPSET, external_data=False, verbose=False,
             input_names=list(inputs), output_names=list(outputs), dynamic_shapes=shapes,
         )  # fmt: skip
+    forget_origin(path)
     log.info("%s: %.0f kB", path, path.stat().st_size / 1000)
 
 
