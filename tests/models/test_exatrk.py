@@ -91,7 +91,7 @@ def test_edges_above_the_cut_are_pure_and_each_stage_does_its_part(client: Clien
     for event in events[:8]:
         made = by_hand(client, event)
         before, after = edge_quality(event, made["edges"]), edge_quality(event, made["kept_edges"])
-        assert before["efficiency"] > 0.97
+        assert before["efficiency"] > 0.9
         assert after["efficiency"] > before["efficiency"] - 0.02 and after["purity"] > 1.5 * before["purity"]
         above = made["kept_edges"][:, made["edge_score"] >= cut]
         good.append(is_true(event, above))
