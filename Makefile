@@ -23,6 +23,8 @@ help:
 	@echo "make doctor        is this machine ready, and if not, what to type"
 	@echo "make reset NB=03   a pristine notebook 03; yours stays beside it"
 	@echo "make test          all tests (ARGS='-m \"not slow\"' for the quick ones)"
+	@echo "make test-training the training's own tests, in an environment made for them"
+	@echo "make test-all      both"
 	@echo "make bench         the embedded backends against the same models without a server"
 	@echo "make train-jets    jets and networks of ParticleNet again, into work/training/jets (ARGS='all ak4 --events 2000' for a trial)"
 	@echo "make train-tracks  events and networks of ExaTrk again, into work/training/tracks (ARGS='all --trial' for a trial)"
