@@ -28,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="how often everything is measured (default 5, four minutes)")
     parser.add_argument("--batches", type=int, nargs="+", default=list(BATCHES), help="batch sizes (default 1 8 32)")
-    parser.add_argument("--kinds", nargs="+", choices=sorted(network.PLATFORMS), default=list(network.PLATFORMS), help="models to measure")
+    parser.add_argument("--kinds", nargs="+", choices=sorted(network.MODELS), default=list(network.MODELS), help="models to measure")
     parser.add_argument("--write", action="store_true", help="write the report to benchmarks/RESULTS.md")
     arguments = parser.parse_args()
     load_average = os.getloadavg()[0]
@@ -40,11 +40,11 @@ def main() -> None:
     ready_s = measuring.add_sub_ready_s(BASE_PORT, arguments.rounds)
     with tempfile.TemporaryDirectory() as folder:
         repository = Path(folder) / "models"
-        network.write_repository(repository, python)
+        network.write_repository(repository)
         names = [kind + suffix for kind in arguments.kinds for suffix in network.BATCHING]
         with (
             launch_server(repository, base_port=BASE_PORT, load=names) as server,
-            measuring.yardsticks(repository, arguments.kinds) as sticks,
+            measuring.yardsticks(arguments.kinds) as sticks,
         ):
             rows = measuring.compare(server, tool, sticks, arguments.batches, arguments.rounds)
             assert server.pid is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import statistics
 import subprocess
 import time
@@ -19,6 +21,8 @@ from helpers.server import Server
 CONCURRENCY = 4
 # Seconds of each slice of the yardstick; there is one before and one after every measurement of the server.
 SLICE_S = 0.7
+# The yardstick's memory is managed as the PyTorch backend manages its own.
+_ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(512 << 20), "MALLOC_TOP_PAD_": str(64 << 20)}
 
 
 @dataclass(frozen=True)
@@ -70,13 +74,16 @@ class Yardstick:
 
     Args:
         python: the server environment's Python.
-        file: the model file.
+        kind: of the model.
     """
 
-    def __init__(self, python: Path, file: Path) -> None:
-        script = Path(__file__).with_name("in_process.py")
-        dims = [str(network.N_PARTICLES), str(network.N_FEATURES)]
-        self._process = subprocess.Popen([python, script, file, *dims], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    def __init__(self, python: Path, kind: str) -> None:
+        source, file = network.MODELS[kind]
+        command = [python, Path(__file__).with_name("in_process.py"), settings.models_dir() / source / "1" / file]
+        environment = {**os.environ, **_ALLOCATOR}
+        self._process = subprocess.Popen(
+            [*command, json.dumps(network.inputs(kind))], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
 
     def measure(self, batch: int) -> float:
         """Inferences per second over one slice."""
@@ -92,10 +99,10 @@ class Yardstick:
 
 
 @contextmanager
-def yardsticks(repository: Path, kinds: Sequence[str]) -> Iterator[dict[str, Yardstick]]:
+def yardsticks(kinds: Sequence[str]) -> Iterator[dict[str, Yardstick]]:
     """One yardstick for each kind of model, as long as the block lasts."""
     python = settings.server_env() / "bin" / "python"
-    made = {kind: Yardstick(python, repository / kind / "1" / network.PLATFORMS[kind][1]) for kind in kinds}
+    made = {kind: Yardstick(python, kind) for kind in kinds}
     try:
         yield made
     finally:

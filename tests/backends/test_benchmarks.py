@@ -1,4 +1,4 @@
-"""The benchmark: its two networks are one and the same, and its report says what was measured."""
+"""The benchmark measures the course's own network, and its report says what was measured."""
 
 from __future__ import annotations
 
@@ -6,36 +6,27 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from benchmarks import network, report
 from benchmarks.measuring import Pair, Row
 from benchmarks.perf_analyzer import Load
-from helpers import settings
-
-_COMPARE = """
-import sys, numpy, onnxruntime, torch
-x = numpy.random.default_rng(3).random((4, *map(int, sys.argv[3:])), dtype=numpy.float32)
-onnx = onnxruntime.InferenceSession(sys.argv[1]).run(None, {"particles__0": x})[0]
-torchscript = torch.jit.load(sys.argv[2])(torch.from_numpy(x)).numpy()
-numpy.save(sys.stdout.buffer, numpy.stack([onnx, torchscript]))
-"""
+from helpers import repository, settings
 
 
-@pytest.mark.slow
-def test_both_networks_compute_the_same(tmp_path: Path) -> None:
-    python = settings.server_env() / "bin" / "python"
-    network.write_repository(tmp_path / "models", python)
-    files = [tmp_path / "models" / kind / "1" / file for kind, (_, file) in network.PLATFORMS.items()]
-    dims = [str(network.N_PARTICLES), str(network.N_FEATURES)]
-    output = tmp_path / "scores.npy"
-    with output.open("wb") as file:
-        subprocess.run([python, "-W", "ignore", "-c", _COMPARE, *files, *dims], stdout=file, check=True)
-    onnx, torchscript = np.load(output)
-    assert onnx.shape == (4, network.N_CLASSES)
-    np.testing.assert_allclose(onnx.sum(axis=1), 1, rtol=1e-5)
-    np.testing.assert_allclose(onnx, torchscript, atol=1e-5)
+def test_the_measured_models_are_the_courses_own_with_one_thread(tmp_path: Path) -> None:
+    names = network.write_repository(tmp_path / "models")
+    assert names == ["onnx", "onnx_dynamic", "torchscript", "torchscript_dynamic"]
+    for name in names:
+        kind = name.removesuffix("_dynamic")
+        config = repository.read_config(tmp_path / "models" / name)
+        assert {tensor.name: list(tensor.dims) for tensor in config.input} == network.inputs(kind)
+        (group,) = config.instance_group
+        assert (group.count, group.kind) == (1, group.KIND_CPU)
+        assert {parameter.string_value for parameter in config.parameters.values()} == {"1"}
+        assert config.HasField("dynamic_batching") == name.endswith("_dynamic")
+        source, file = network.MODELS[kind]
+        assert (tmp_path / "models" / name / "1" / file).read_bytes() == (settings.models_dir() / source / "1" / file).read_bytes()
 
 
 def test_the_table_has_medians_and_ratios() -> None:
