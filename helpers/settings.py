@@ -46,6 +46,46 @@ METRICS_SETTLE_S = 0.02
 # Requests under way at once in asynchronous sending: enough to keep two model instances and their queue busy.
 MAX_IN_FLIGHT = 8
 
+# Requests under way at once in a background load, at most: each has a thread, and a server with a full queue shows nothing new.
+LOAD_MAX_CONCURRENCY = 32
+# Seconds until the process of a background load has begun: it imports the client, 1 s on a quiet machine, 10 s on a crowded one.
+LOAD_START_TIMEOUT_S = 60.0
+# Seconds for the requests that are under way when a background load is stopped, before its process is killed.
+LOAD_STOP_TIMEOUT_S = 8.0
+
+# The dashboard: seconds between two updates (twice a second looks live and costs little), seconds that its curves show, and seconds over
+# which rates are means (with less, slow models would jump between nothing and too much).
+DASHBOARD_INTERVAL_S = 0.5
+DASHBOARD_HISTORY_S = 60.0
+DASHBOARD_WINDOW_S = 2.0
+# Seconds without an answer after which the dashboard of a server that has not ended gives up: longer than a model takes to load.
+DASHBOARD_PATIENCE_S = 10.0
+# Ends of its two sliders. A model may allow more; on a CPU one such request takes a second or so.
+DASHBOARD_MAX_BATCH = 64
+DASHBOARD_MAX_CONCURRENCY = 16
+
+# What perf_analyzer measures by default.
+# Values on each axis of any length, by the beginning of the input's name: candidates and secondary vertices of a jet, as in the course text.
+PERF_LENGTHS = {"pf": 50, "sv": 4}
+# The latency that is looked at, in percent: one request in twenty waits longer.
+PERF_PERCENTILE = 95
+# Half width of the throughput's 95 % interval, as a fraction, at which a measurement is good enough to stop.
+PERF_PRECISION = 0.05
+# Requests in one window, at least: three windows then hold enough for a 95th percentile.
+PERF_WINDOW_REQUESTS = 15
+# Length of a window in seconds, at least and at most: shorter ones show the machine's hiccups, longer ones cost a lesson's time.
+PERF_WINDOW_S = (0.4, 4.0)
+# Windows of one run: the tool takes the mean of the last three, and fewer it refuses.
+PERF_WINDOWS = 3
+# Seconds after which no further windows are begun, whatever the precision: a point that is still noisy then is marked.
+PERF_POINT_S = 6.0
+# Seconds until a run that does not end by itself is given up: a request that is never answered would hold it for ever.
+PERF_TIMEOUT_S = 300.0
+# Rounds of warm-up at most: a network in TorchScript is slow twice for each new shape, and two instances see each shape anew.
+PERF_WARM_UPS = 3
+# Jets or events in a file of inputs: enough to be no special case, small enough to be read in a moment.
+PERF_INPUTS = 100
+
 # Name of the header that carries the administration key. gRPC metadata needs the prefix "triton-grpc-protocol-".
 ADMIN_HEADER = "course-admin-key"
 # The protocol groups that need the key: through these, whoever reaches the port could run code or read memory as the owner.
