@@ -1,0 +1,110 @@
+"""Files of real inputs for perf_analyzer: jets for the taggers, hits for the track finder, or any tensors.
+
+What perf_analyzer calls random are random bits. Read as 32-bit numbers, one in 256 of them is infinite or no number at all, and
+most others are absurdly large or small. A network's time may depend on its numbers, and its answers always do.
+
+Typical use::
+
+    file = write_jets(server, "particlenet_AK4")
+    measure(server, "particlenet_AK4", batch=10, input_data=file)
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from helpers import settings
+from helpers.client import Client
+from helpers.errors import InputError
+from helpers.files import replace, writing
+from helpers.tracks import Event, load_events
+
+
+def write_inputs(path: str | Path, entries: Iterable[Mapping[str, np.ndarray]]) -> Path:
+    """Write tensors as perf_analyzer reads them.
+
+    Args:
+        path: file to write, ending with ``.json``.
+        entries: one dictionary for each entry of a batch: input name -> array without the batch axis. The tool takes one entry
+            after the other and begins again. For batches above 1 all entries must have the same shapes.
+
+    Returns:
+        The file.
+
+    Raises:
+        InputError: there is no entry.
+        SetupError: the file cannot be written.
+    """
+    data = [{name: _entry(array) for name, array in entry.items()} for entry in entries]
+    if not data:
+        raise InputError("There is nothing to write: no entry was given.", "Expected at least one.")
+    target = Path(path).expanduser()
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        replace(target, json.dumps({"data": data}))
+    return target.resolve()
+
+
+def _entry(array: np.ndarray) -> dict[str, Any]:
+    # The bytes themselves: no digit is lost, and the file is a third shorter than with numbers in text.
+    return {"content": {"b64": base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()}, "shape": list(array.shape)}
+
+
+def write_jets(
+    server: Any,
+    model: str,
+    *,
+    n_jets: int = settings.PERF_INPUTS,
+    lengths: Mapping[str, int] | None = None,
+    path: str | Path | None = None,
+) -> Path:
+    """Write jets of the course's sample for a jet tagger, padded and with masks, as CMSSW sends them.
+
+    Args:
+        server: a :class:`~helpers.server.Server`, or its gRPC address.
+        model: a tagger, such as ``particlenet_AK4``.
+        n_jets: how many.
+        lengths: padded length by collection, ``pf`` and ``sv``; 50 and 4 by default. A file has one shape, so that its jets can
+            be put into batches; a longer jet loses what is behind that length.
+        path: file to write; by default in ``work/inputs``.
+
+    Returns:
+        The file.
+
+    Raises:
+        InputError: the model takes no jets, the lengths are too short for it, or there are not so many jets.
+    """
+    from helpers import jets  # awkward and uproot take a second to import
+
+    chosen = {**settings.PERF_LENGTHS, **(lengths or {})}
+    with Client(server) as client:
+        tagger = jets.Tagger(client, model)
+        name = jets.sample_for(tagger)
+        sample = jets.read(name)
+        if not 1 <= n_jets <= len(sample):
+            raise InputError(f"n_jets={n_jets} was given.", f"The sample has {len(sample)} jets.")
+        tensors = tagger.inputs(sample[:n_jets], candidates=chosen["pf"], vertices=chosen["sv"])
+    file = path or settings.work_dir() / "inputs" / f"{model}_{n_jets}_jets_{chosen['pf']}_{chosen['sv']}.json"
+    return write_inputs(file, ({key: tensor[jet] for key, tensor in tensors.items()} for jet in range(n_jets)))
+
+
+def write_hits(events: Sequence[Event] | None = None, *, name: str = "FEATURES", path: str | Path | None = None) -> Path:
+    """Write the hits of events for the track finder; each event keeps its own number of hits.
+
+    Args:
+        events: which; by default all of the course's events without pile-up.
+        name: the model's input.
+        path: file to write; by default in ``work/inputs``.
+
+    Returns:
+        The file.
+    """
+    chosen = load_events() if events is None else list(events)
+    file = path or settings.work_dir() / "inputs" / f"{len(chosen)}_events.json"
+    return write_inputs(file, ({name: event.features} for event in chosen))

@@ -1,0 +1,73 @@
+"""What stands beside a measurement: server, device, processor, and how the model was set up."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import tritonclient.grpc as triton_grpc
+import tritonclient.http as triton_http
+from tritonclient.utils import InferenceServerException
+
+from helpers import card
+from helpers.connection import Connection
+from helpers.rest import is_loopback
+
+
+def facts(connection: Connection, model: str) -> dict[str, Any]:
+    """The columns of a row that do not change while a model is measured.
+
+    Args:
+        connection: to its server.
+        model: name of the model.
+
+    Returns:
+        ``device`` (``CPU``, or the GPU's name), ``cpu``, ``server_version``, ``instances``, ``config`` (a short name of the
+        configuration, which changes with it). What a server elsewhere does not tell is None.
+    """
+    config = reported_config(connection, model)
+    groups = config.get("instance_group", [])
+    here = is_loopback(connection.address.host)
+    on_gpu = any("GPU" in group.get("kind", "") for group in groups)
+    return {
+        "device": ((card.this_machine() if here else "GPU") if on_gpu else "CPU") if groups else None,
+        "cpu": cpu() if here else None,
+        "server_version": _server_version(connection),
+        "instances": sum(int(group.get("count", 1)) for group in groups) or None,
+        "config": config_name(config),
+    }
+
+
+def reported_config(connection: Connection, model: str) -> dict[str, Any]:
+    """The model's config as the server reports it, with everything that it filled in."""
+    return connection.ask(lambda: connection.transport.config(model, ""), model)
+
+
+def config_name(config: dict[str, Any]) -> str:
+    """A short name for a configuration, the same for equal ones."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def cpu() -> str | None:
+    """The processor of this machine and how many of its cores may be used."""
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    cores = len(os.sched_getaffinity(0))
+    return f"{found[1] if found else 'unknown'}, {cores} core{'s' * (cores > 1)}"
+
+
+def _server_version(connection: Connection) -> str | None:
+    client = (triton_grpc if connection.protocol == "grpc" else triton_http).InferenceServerClient(str(connection.address))
+    try:
+        options = {"as_json": True} if connection.protocol == "grpc" else {}
+        return str(client.get_server_metadata(**options)["version"])
+    except (InferenceServerException, KeyError, OSError):
+        return None
+    finally:
+        client.close()

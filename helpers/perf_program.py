@@ -1,0 +1,146 @@
+"""NVIDIA's own load generator, perf_analyzer: where it is on this machine, and how it is started. Standard library only.
+
+Typical use::
+
+    program = find_perf_analyzer()
+    program.version, program.origin              # "2.51.0", "carried by the wheel tritonclient 2.51.0"
+    program.run("-m", "add_sub", "-u", "localhost:9001", "-i", "grpc")
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from helpers import settings
+from helpers.errors import SetupError
+
+NAME = "perf_analyzer"
+# The wheel of the server's release carries the program as well; a newer package of its own needs a newer C library than many have.
+VERSION = settings.EMBEDDED_TRITON
+# Seconds for the question which version it is.
+_VERSION_TIMEOUT_S = 20.0
+
+
+@dataclass(frozen=True)
+class Program:
+    """A perf_analyzer that runs here.
+
+    Attributes:
+        command: what to type before its arguments: the program, or the container engine and what it needs.
+        version: such as ``2.51.0``.
+        origin: where it comes from, in words.
+        environment: variables that it needs beside those of this process.
+    """
+
+    command: tuple[str, ...]
+    version: str = ""
+    origin: str = ""
+    environment: dict[str, str] = field(default_factory=dict, hash=False)
+
+    def start(self, *arguments: str, **options: object) -> subprocess.Popen[str]:
+        """Start it with these arguments; options are those of :class:`subprocess.Popen`."""
+        return subprocess.Popen([*self.command, *arguments], env=self._variables(), text=True, **options)  # type: ignore[call-overload]
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run it to its end and return what it said."""
+        return subprocess.run([*self.command, *arguments], env=self._variables(), capture_output=True, text=True, check=False)
+
+    def _variables(self) -> dict[str, str]:
+        variables = {**os.environ, **self.environment}
+        # A proxy of the site would look for "localhost" on its own machine.
+        direct = ",".join(filter(None, [variables.get("no_proxy", ""), "localhost", settings.HOST]))
+        return {**variables, "no_proxy": direct, "NO_PROXY": direct, "no_grpc_proxy": direct}
+
+
+def cache_folder() -> Path:
+    """Where the program that the set-up has fetched stays, outside the course: a new copy of the course finds it there."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "triton-course" / f"{NAME}-{VERSION}"
+
+
+def find_perf_analyzer() -> Program:
+    """The first perf_analyzer that runs: on PATH, in its own Python package, fetched by the set-up, in the client's container.
+
+    Raises:
+        SetupError: none does; says what to type, and that recorded results are there.
+    """
+    failures = []
+    for candidate in _candidates():
+        version, failure = _version(candidate)
+        if version:
+            return Program(candidate.command, version, candidate.origin, candidate.environment)
+        failures.append(f"{candidate.origin}: {failure}")
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        raise SetupError(
+            f"perf_analyzer does not run on this machine ({platform.system()}, {platform.machine()}), because NVIDIA makes it for Linux "
+            "only; measured results of others are recorded in helpers.recorded, and the notebooks show those."
+        )
+    tried = f" Tried: {'; '.join(failures)}." if failures else ""
+    raise SetupError(
+        f"No perf_analyzer runs on this machine.{tried}",
+        "It was looked for on PATH, in the package perf-analyzer, where the set-up puts it, and in a client's container. Without it, "
+        "measured results of others are still there: helpers.recorded.",
+        "Type: python -m helpers install-server",
+    )
+
+
+def _candidates() -> Iterator[Program]:
+    if found := shutil.which(NAME):
+        yield Program((found,), origin="on PATH")
+    if found := _packaged():
+        yield Program((found,), origin="in the Python package perf-analyzer")
+    folder = cache_folder()
+    if (folder / NAME).exists():
+        yield Program((str(folder / NAME),), "", f"carried by the wheel tritonclient {VERSION}", {"LD_LIBRARY_PATH": str(folder)})
+    if command := container_command():
+        yield Program(command, origin=f"in a container, run by {command[0]}")
+
+
+def _packaged() -> str:
+    """The program of the package ``perf-analyzer``; a placeholder of that name on PyPI holds none."""
+    try:
+        files = importlib.metadata.files("perf-analyzer") or []
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+    return next((str(file.locate()) for file in files if file.name == NAME and Path(str(file.locate())).is_file()), "")
+
+
+def container_command() -> tuple[str, ...]:
+    """What starts the program in NVIDIA's client image, where an engine has that image already; nothing is downloaded.
+
+    The variable ``COURSE_CLIENT_IMAGE`` names another image, such as a ``.sif`` file for Apptainer.
+    """
+    named = os.environ.get("COURSE_CLIENT_IMAGE", "")
+    work = str(settings.work_dir())
+    if shutil.which("apptainer") and named.endswith(".sif"):
+        return ("apptainer", "exec", "-B", work, named, NAME)
+    image = named or f"nvcr.io/nvidia/tritonserver:{settings.image_version()}-py3-sdk"
+    for engine in ("docker", "podman"):
+        if shutil.which(engine) and not _said([engine, "image", "inspect", image])[0]:
+            # The host's network, because servers of the course listen on its loopback interface.
+            return (engine, "run", "--rm", "--net=host", "-v", f"{work}:{work}", image, NAME)
+    return ()
+
+
+def _version(candidate: Program) -> tuple[str, str]:
+    """Its version, and when it does not tell, why."""
+    code, words = _said([*candidate.command, "--version"], {**os.environ, **candidate.environment})
+    found = re.search(r"Version (\d[\w.]*)", words)
+    if code == 0 and found:
+        return found[1], ""
+    return "", (words.strip().splitlines() or [f"it ended with {code}"])[-1][:200]
+
+
+def _said(command: list[str], environment: dict[str, str] | None = None) -> tuple[int, str]:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_VERSION_TIMEOUT_S, env=environment)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return 1, str(error)
+    return done.returncode, done.stdout + done.stderr
