@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 
 import awkward as ak
 import matplotlib.pyplot as plt
-import mplhep
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,11 +17,9 @@ from matplotlib.lines import Line2D
 from helpers.errors import InputError
 from helpers.jet_roc import Roc
 from helpers.jet_scores import Scores
+from helpers.latency_plots import warm_up_figure
+from helpers.plot_style import COLOURS, LINES, MARKERS, STYLE, finished, heading
 
-# Lines and markers that stay apart without colour; the colours are Petroff's, which people with weak colour vision tell apart.
-_COLOURS = ("#3f90da", "#bd1f01", "#000000", "#832db6", "#a96b59")
-_LINES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
-_MARKERS = ("o", "s", "^", "D", "v")
 # Kinds of candidates: the branch that flags them, marker, colour.
 _KINDS = {
     "charged hadron": ("pfcand_isChargedHad", "o", "#3f90da"),
@@ -35,11 +32,6 @@ _KINDS = {
 _AREA_PER_GEV, _LEAST_AREA = 6.0, 14.0
 # Mistag rates below what one jet makes are not drawn; this many decades are.
 _DECADES = 3.2
-# Size of text in points: legible at the back of a lecture room when the figure fills half of a projector's width.
-_STYLE = {**mplhep.style.CMS, "font.size": 15, "axes.labelsize": 16, "legend.fontsize": 13, "xtick.labelsize": 14, "ytick.labelsize": 14}
-# Named, and not as "sans-serif": what that means is looked up when a figure is drawn, and then the style is gone.
-_STYLE |= {"font.family": "TeX Gyre Heros", "mathtext.fontset": "dejavusans"}
-_STYLE |= {"figure.dpi": 80, "savefig.dpi": 150, "lines.linewidth": 2.2, "figure.figsize": (7.5, 6)}
 
 
 def show_jets(jets: ak.Array, titles: Sequence[str] | None = None, radius: float = 0.8) -> Figure:
@@ -55,7 +47,7 @@ def show_jets(jets: ak.Array, titles: Sequence[str] | None = None, radius: float
     """
     if not 1 <= len(jets) <= 4:
         raise InputError(f"{len(jets)} jets were given.", "One picture shows 1 to 4.", "Type for example: show_jets(sample[:2])")
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, len(jets), figsize=(5.2 * len(jets) + 0.6, 6.8), sharey=True, squeeze=False, layout="constrained")
         for number, (axis, jet) in enumerate(zip(axes[0], jets, strict=True)):
             _draw_jet(axis, jet, radius)
@@ -69,7 +61,7 @@ def show_jets(jets: ak.Array, titles: Sequence[str] | None = None, radius: float
             Line2D([], [], linestyle="", marker="*", color="white", markeredgecolor="black", markersize=18, label="secondary vertex")
         )
         figure.legend(handles=marks, loc="outside lower center", ncols=3, frameon=False)
-        return _finished(figure)
+        return finished(figure)
 
 
 def roc_curves(rocs: Mapping[str, Roc] | Sequence[Roc], mistag: float | None = None) -> Figure:
@@ -80,18 +72,16 @@ def roc_curves(rocs: Mapping[str, Roc] | Sequence[Roc], mistag: float | None = N
         mistag: draw a line at this mistag rate, and a marker where each curve crosses it.
     """
     named = dict(rocs) if isinstance(rocs, Mapping) else {roc.name.replace("_", " "): roc for roc in rocs}
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, axis = plt.subplots(layout="constrained")
         for number, (name, roc) in enumerate(named.items()):
             efficiency, rate = _straight(*roc.curve)
             seen = rate > 0
-            style = {"color": _COLOURS[number % 5], "linestyle": _LINES[number % 5]}
+            style = {"color": COLOURS[number % 5], "linestyle": LINES[number % 5]}
             axis.plot(efficiency[seen], rate[seen], label=f"{name}: AUC {roc.auc:.3f} ± {roc.auc_uncertainty:.3f}", **style)
             if mistag is not None:
                 point = roc.at_mistag(mistag)
-                axis.plot(
-                    point.efficiency, point.mistag, _MARKERS[number % 5], color=style["color"], markersize=11, markeredgecolor="black"
-                )
+                axis.plot(point.efficiency, point.mistag, MARKERS[number % 5], color=style["color"], markersize=11, markeredgecolor="black")
         if mistag is not None:
             axis.axhline(mistag, color="grey", linewidth=1)
             axis.annotate(f"mistag {100 * mistag:g} %", (0.02, mistag), xytext=(0, 4), textcoords="offset points", fontsize=13, color="0.3")
@@ -100,13 +90,13 @@ def roc_curves(rocs: Mapping[str, Roc] | Sequence[Roc], mistag: float | None = N
         axis.grid(alpha=0.3)
         axis.legend(loc="best", handlelength=2.6, frameon=True, framealpha=0.85, edgecolor="none")
         _label(axis)
-        return _finished(figure)
+        return finished(figure)
 
 
 def differences(first: Scores, second: Scores) -> Figure:
     """How far two models' probabilities of the same jets are apart: the largest difference in each jet."""
     apart = np.abs(first.probabilities - second.probabilities).max(axis=1)
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, axis = plt.subplots(layout="constrained")
         edges = np.logspace(-9, max(-4, np.ceil(np.log10(apart.max() + 1e-9))), 51)
         # Equal to the last bit is drawn in the first bin: a logarithm has no place for zero.
@@ -116,7 +106,7 @@ def differences(first: Scores, second: Scores) -> Figure:
         axis.annotate(r"tolerance $10^{-5}$", (1e-5, 0.95), xycoords=("data", "axes fraction"), xytext=(-6, 0), **style)
         axis.set(xscale="log", xlabel=f"Largest |{first.model} − {second.model}| over the classes", ylabel="Jets")
         _label(axis)
-        return _finished(figure)
+        return finished(figure)
 
 
 def latencies(seconds: Mapping[str, Sequence[float]]) -> Figure:
@@ -125,16 +115,7 @@ def latencies(seconds: Mapping[str, Sequence[float]]) -> Figure:
     Args:
         seconds: the requests' latencies in order, in s, by their name in the legend.
     """
-    with plt.rc_context(_STYLE):
-        figure, axis = plt.subplots(layout="constrained")
-        for number, (name, values) in enumerate(seconds.items()):
-            style = {"color": _COLOURS[number % 5], "marker": _MARKERS[number % 5], "linestyle": _LINES[number % 5]}
-            axis.plot(np.arange(1, len(values) + 1), 1e3 * np.asarray(values), label=name, markersize=9, **style)
-        axis.set(yscale="log", xlabel="Request number", ylabel="Latency (ms)")
-        axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.grid(alpha=0.3, which="both")
-        axis.legend()
-        return _finished(figure)
+    return warm_up_figure({name: 1e6 * np.asarray(values) for name, values in seconds.items()})
 
 
 def _straight(efficiency: np.ndarray, rate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -173,14 +154,4 @@ def _title(jet: ak.Record) -> str:
 
 def _label(axis: Axes) -> None:
     """Say above the axes where the jets come from, where a CMS figure says CMS."""
-    axis.text(0, 1.01, "Simulation", transform=axis.transAxes, fontweight="bold", fontsize=16, va="bottom")
-    axis.text(0.195, 1.01, "idealised detector", transform=axis.transAxes, fontstyle="italic", fontsize=13, va="bottom")
-    axis.text(1, 1.01, "13 TeV", transform=axis.transAxes, fontsize=13, va="bottom", ha="right")
-
-
-def _finished(figure: Figure) -> Figure:
-    # Laid out while the style is there; closed for pyplot, so that a notebook shows it once, as the value of the cell.
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    plt.close(figure)
-    return figure
+    heading(axis, "Simulation", "idealised detector", "13 TeV")

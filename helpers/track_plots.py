@@ -18,19 +18,17 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
+from helpers.plot_style import MARKERS, STYLE, finished, heading
 from helpers.track_matching import Quality, match
 from helpers.tracks import Event, is_true, true_edges
 
 # Tell tracks apart on white, also for most colour-blind readers.
 _COLOURS = ("#3b6fb6", "#c8502d", "#2e8540", "#7b4fa3", "#b3761b", "#17808a", "#a8376f", "#5a6b7b")
-_MARKERS = ("o", "s", "^", "v", "D", "P", "X", "*")
 _MISSED, _GREY = "#000000", "#b8bec6"
 _RED, _BLUE = "#b5361c", "#2b5c9e"
 _LABELS = {"pt": "Transverse momentum $p_T$ [GeV]", "eta": "Pseudorapidity $\\eta$"}
 _TICKS_MM = (-1000, -500, 0, 500, 1000)
-_DETECTOR = "generic detector (simulation)"
-# CMS's own choice of fonts for formulas has a cursive one, which few machines have: matplotlib would complain.
-_CMS = {"font.size": 20, "mathtext.fontset": "dejavusans", "figure.constrained_layout.use": True}
+_DETECTOR = "generic detector"
 # Sizes that read from the last row.
 _TEXT = {"font.size": 13, "axes.labelsize": 14, "axes.titlesize": 14, "legend.fontsize": 12, "figure.constrained_layout.use": True}
 
@@ -98,7 +96,7 @@ def embedding_display(event: Event, embedding: ArrayLike, particles: int = 8) ->
             axes.plot(first, second, ".", color=_GREY, markersize=2)
             for index, particle in enumerate(hardest):
                 hits = event.particle == particle
-                style = {"color": _COLOURS[index % len(_COLOURS)], "marker": _MARKERS[index % len(_MARKERS)]}
+                style = {"color": _COLOURS[index % len(_COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
                 axes.plot(first[hits], second[hits], linestyle="", markersize=8, markeredgecolor="white", markeredgewidth=0.5, **style)
         panels[0].set(xlabel="$x$ [mm]", ylabel="$y$ [mm]", aspect="equal", title="Where the hits are", xticks=_TICKS_MM, yticks=_TICKS_MM)
         panels[1].set(xlabel="first direction (no unit)", ylabel="second direction (no unit)", title="Where the embedding puts them")
@@ -155,10 +153,8 @@ def efficiency_plot(qualities: Mapping[str, Quality], variable: str, quantity: s
         variable: ``pt`` or ``eta``.
         quantity: ``efficiency``, ``fake rate`` or ``duplicate rate``.
     """
-    import mplhep
-
-    with plt.style.context(mplhep.style.CMS), plt.rc_context(_CMS):
-        figure, axes = plt.subplots(figsize=(10, 7))
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(layout="constrained")
         for index, (name, one) in enumerate(qualities.items()):
             _points(axes, one.against(variable, quantity=quantity), variable, index, len(qualities), f"{name}: {_overall(one, quantity)}")
         axes.set(xlabel=_LABELS[variable], ylabel=quantity.capitalize())
@@ -173,9 +169,8 @@ def efficiency_plot(qualities: Mapping[str, Quality], variable: str, quantity: s
         else:
             axes.set_ylim(0, None)
         axes.legend(loc="lower center" if quantity == "efficiency" else "upper center")
-        axes.set_title(f"$t\\bar{{t}}$, 13 TeV, {_DETECTOR}", loc="left", fontsize=20)
-        plt.close(figure)
-    return figure
+        heading(axes, "Simulation", _DETECTOR, "$t\\bar{t}$, 13 TeV")
+        return finished(figure)
 
 
 def _overall(one: Quality, quantity: str) -> str:
@@ -193,7 +188,7 @@ def _points(axes: Axes, rows: Sequence[Mapping[str, float]], variable: str, inde
     centre = low * (high / low) ** place if variable == "pt" else low + (high - low) * place
     up, down = (np.array([row["high"] for row in rows]) - value, value - np.array([row["low"] for row in rows]))
     errors = {"xerr": (centre - low, high - centre), "yerr": (np.maximum(down, 0), np.maximum(up, 0))}
-    style = {"color": (_BLUE, _RED)[index % 2] if of <= 2 else _COLOURS[index % len(_COLOURS)], "marker": _MARKERS[index % len(_MARKERS)]}
+    style = {"color": (_BLUE, _RED)[index % 2] if of <= 2 else _COLOURS[index % len(_COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
     axes.errorbar(
         centre,
         value,
