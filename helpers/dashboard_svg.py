@@ -19,6 +19,17 @@ from helpers.dashboard_poller import ModelReading, Reading
 _WIDTH, _HEIGHT = 96, 30
 # A blue that keeps a contrast of 4.5 : 1 on white and on JupyterLab's dark ground.
 _INK = "#3b7dd8"
+_STYLE = """<style>
+.course-dashboard { overflow-x: auto; line-height: 1.25; }
+.course-dashboard table { border-collapse: collapse; }
+.course-dashboard caption { text-align: left; caption-side: top; }
+.course-dashboard th, .course-dashboard td { text-align: right; vertical-align: bottom; padding: 2px 6px; }
+.course-dashboard th:first-child { text-align: left; }
+.course-dashboard tbody tr { border-top: 1px solid color-mix(in srgb, currentColor 20%, transparent); }
+.course-dashboard small { font-weight: normal; font-size: 85%; white-space: nowrap; }
+.course-dashboard b { display: block; font-weight: normal; font-size: 135%; font-variant-numeric: tabular-nums; }
+.course-dashboard ul { margin: 4px 0; padding-left: 1.2em; }
+</style>"""
 
 
 @dataclass(frozen=True)
@@ -41,10 +52,10 @@ class Quantity:
 QUANTITIES = (
     Quantity("requests_per_s", "Requests", "per s", "Requests answered, each with one or more inferences"),
     Quantity("inferences_per_s", "Inferences", "per s", "Inferences made; answers from the response cache need none"),
-    Quantity("batch", "Mean batch", "inferences per execution", "How many inferences the model made at once"),
-    Quantity("queue_ms", "Queue", "ms per request", "Mean time that a request waited for the model"),
-    Quantity("compute_ms", "Compute", "ms per request", "Mean time of a request in the model, with its inputs and outputs"),
-    Quantity("pending", "Pending", "requests now", "Requests that wait at this moment"),
+    Quantity("batch", "Mean batch", "per execution", "How many inferences the model made at once"),
+    Quantity("queue_ms", "Queue", "ms a request", "Mean time that a request waited for the model"),
+    Quantity("compute_ms", "Compute", "ms a request", "Mean time of a request in the model, with its inputs and outputs"),
+    Quantity("pending", "Pending", "requests", "Requests that wait at this moment"),
     Quantity("cpu_cores", "CPU", "cores", "CPU time per time of the processes of this model"),
     Quantity("memory_mb", "Memory", "MB", "RAM of the processes of this model"),
 )
@@ -54,7 +65,7 @@ def number(value: float | None) -> str:
     """A value with three digits, as text of at most five characters; a dash for None."""
     if value is None:
         return "–"
-    if value >= 99.95 or value == 0:
+    if value >= 99.95 or value.is_integer():
         return f"{value:.0f}"
     return f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
 
@@ -108,8 +119,8 @@ def page(history: Sequence[Reading], models: Sequence[str], notes: Sequence[str]
     last = history[-1]
     ends = {quantity.field: scale_end(max(_values(history, models, quantity.field), default=0.0)) for quantity in QUANTITIES}
     head = "".join(
-        f'<th scope="col" title="{quantity.says}" style="text-align:right;padding:0 6px;font-weight:bold">{quantity.title}<br>'
-        f'<span style="font-weight:normal;font-size:85%">{quantity.unit}<br>curve to {number(ends[quantity.field])}</span></th>'
+        f'<th scope="col" title="{quantity.says}">{quantity.title}<br><small>{quantity.unit}<br>'
+        f"curve to {number(ends[quantity.field])}</small></th>"
         for quantity in QUANTITIES
     )
     rows = "".join(_row(history, model, ends) for model in models)
@@ -117,10 +128,8 @@ def page(history: Sequence[Reading], models: Sequence[str], notes: Sequence[str]
     caption = f"Last reading {clock}; numbers are means over {settings.DASHBOARD_WINDOW_S:.0f} s, curves show the last minute."
     below = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
     return (
-        '<div style="overflow-x:auto;line-height:1.25"><table class="course-dashboard" style="border-collapse:collapse">'
-        f'<caption style="text-align:left;caption-side:top">{caption}</caption>'
-        f'<thead><tr><th scope="col" style="text-align:left;vertical-align:top">Model</th>{head}</tr></thead><tbody>{rows}</tbody></table>'
-        f'<ul style="margin:4px 0;padding-left:1.2em">{below}</ul></div>'
+        f'{_STYLE}<div class="course-dashboard"><table><caption>{caption}</caption>'
+        f'<thead><tr><th scope="col">Model</th>{head}</tr></thead><tbody>{rows}</tbody></table><ul>{below}</ul></div>'
     )
 
 
@@ -132,11 +141,8 @@ def _row(history: Sequence[Reading], model: str, ends: Mapping[str, float]) -> s
         value = number(curve[-1][1])
         title = f"{model}: {quantity.title.lower()}, {quantity.unit}: now {value}, on a scale from 0 to {number(ends[quantity.field])}"
         drawn = sparkline(curve, ends[quantity.field], title) if any(known is not None for _, known in curve) else ""
-        cells.append(
-            f'<td style="text-align:right;padding:2px 6px;vertical-align:bottom" data-quantity="{quantity.field}">'
-            f'<span class="course-value" style="font-size:135%;font-variant-numeric:tabular-nums">{value}</span><br>{drawn}</td>'
-        )
-    return f'<tr><th scope="row" style="text-align:left;padding-right:8px">{html.escape(model)}</th>{"".join(cells)}</tr>'
+        cells.append(f'<td data-quantity="{quantity.field}"><b>{value}</b>{drawn}</td>')
+    return f'<tr data-model="{html.escape(model)}"><th scope="row">{html.escape(model)}</th>{"".join(cells)}</tr>'
 
 
 def _value(reading: Reading, model: str, field: str) -> float | None:
