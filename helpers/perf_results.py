@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 # Column of the tool's CSV file -> column of ours.
-_COLUMNS = {
+TOOL_COLUMNS = {
     "Inferences/Second": "throughput_infer_per_s",
     "Client Send": "client_send_us",
     "Network+Server Send/Recv": "network_us",
@@ -78,7 +78,7 @@ def figures(table: str) -> dict[str, float | None]:
         does not have, or has empty, is None: a model made of others has no input, inference and output of its own.
     """
     row = next(csv.DictReader(io.StringIO(table)), {})
-    result = {ours: _number(row.get(theirs)) for theirs, ours in _COLUMNS.items()}
+    result = {ours: _number(row.get(theirs)) for theirs, ours in TOOL_COLUMNS.items()}
     parts = [result[part] for part in PARTS if result[part] is not None]
     return {**result, "latency_avg_us": sum(parts) if len(parts) == len(PARTS) else None}
 

@@ -83,8 +83,13 @@ PERF_POINT_S = 6.0
 PERF_TIMEOUT_S = 300.0
 # Rounds of warm-up at most: a network in TorchScript is slow twice for each new shape, and two instances see each shape anew.
 PERF_WARM_UPS = 3
+# Batch sizes of a sweep, those of the course text; the ones above a model's limit are left out when nobody asked for them.
+SWEEP_BATCHES = (1, 4, 8, 16, 32, 64, 128)
 # Jets or events in a file of inputs: enough to be no special case, small enough to be read in a moment.
 PERF_INPUTS = 100
+
+# Differences of throughput or latency below this fraction do not count: two runs of the same thing, minutes apart, differ as much.
+VERDICT_LEAST = 0.05
 
 # Name of the header that carries the administration key. gRPC metadata needs the prefix "triton-grpc-protocol-".
 ADMIN_HEADER = "course-admin-key"
