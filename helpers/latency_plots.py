@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 
 from helpers.errors import InputError
 from helpers.plot_points import budget_line, draw_points, dressed, from_zero, source_heading, unstable_mark, values_of
-from helpers.plot_rows import THROUGHPUT, Row, Series, hardware, is_recorded, latency_column, rows_of, series_of
+from helpers.plot_rows import THROUGHPUT, Row, Series, hardware, is_recorded, latency_column, latency_label, rows_of, series_of
 from helpers.plot_style import STYLE, finished, series_style
 
 # Parts of a request's time, in the order in which they pass: name, columns, colour, hatch. The client's own two parts are small; they
@@ -115,12 +115,12 @@ def _short(value: float) -> str:
     return f"{value:.2g}" if value < 10 else f"{value:.0f}"
 
 
-def throughput_latency_figure(rows: Any, percentile: int = 95, budget_ms: float | None = None) -> Figure:
+def throughput_latency_figure(rows: Any, percentile: int | None = 95, budget_ms: float | None = None) -> Figure:
     """Latency against throughput, one point for each concurrency: more requests at once bring more throughput, until they only wait.
 
     Args:
         rows: measured or recorded rows, or a sweep.
-        percentile: of the latency: 50, 90, 95 or 99.
+        percentile: of the latency: 50, 90, 95 or 99, or None for the mean.
         budget_ms: draw a line at this latency.
 
     Raises:
@@ -133,12 +133,12 @@ def throughput_latency_figure(rows: Any, percentile: int = 95, budget_ms: float 
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(9, 6.6), layout="constrained")
         for number, series in enumerate(all_series):
-            _draw_numbered(axes, series, percentile, number)
+            _draw_numbered(axes, series, latency, number)
         from_zero(axes, "x")
         from_zero(axes, "y")
         budget_line(axes, budget_ms)
         unstable_mark(axes, all_series)
-        axes.set(xlabel="Throughput (inferences/s)", ylabel=f"Latency, {percentile}th percentile (ms)")
+        axes.set(xlabel="Throughput (inferences/s)", ylabel=latency_label(percentile))
         axes.grid(alpha=0.3)
         numbers = "number: concurrency" if along == "concurrency" else "number: requests/s sent"
         axes.legend(loc="best", frameon=True, framealpha=0.85, edgecolor="none", title=numbers, title_fontsize=13, alignment="left")
@@ -146,9 +146,9 @@ def throughput_latency_figure(rows: Any, percentile: int = 95, budget_ms: float 
         return finished(figure)
 
 
-def _draw_numbered(axes: Axes, series: Series, percentile: int, number: int) -> None:
+def _draw_numbered(axes: Axes, series: Series, latency: str, number: int) -> None:
     """Latency along throughput, with error bars, and the concurrency beside each point."""
-    (x, x_half), (y, y_half) = values_of(series, None), values_of(series, percentile)
+    (x, x_half), (y, y_half) = values_of(series, THROUGHPUT), values_of(series, latency)
     # An unknown spread is no bar.
     bars = {"xerr": np.nan_to_num(x_half), "yerr": np.nan_to_num(y_half), "ecolor": series_style(number)["color"]}
     axes.errorbar(x, y, fmt="none", elinewidth=1.4, capsize=3, **bars)

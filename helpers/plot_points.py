@@ -12,33 +12,32 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLoca
 from numpy.typing import NDArray
 
 from helpers.errors import InputError
-from helpers.plot_rows import THROUGHPUT, THROUGHPUT_SPREAD, Row, Series, hardware, is_recorded, latency_column, spread_or_nan
+from helpers.plot_rows import THROUGHPUT, Row, Series, half_widths, hardware, is_recorded
 from helpers.plot_style import GREY, heading, series_style
 
 # Values further apart than this factor need a logarithmic axis: on a linear one the smaller of them would lie on the axis.
 _LINEAR_UP_TO = 25.0
 
 
-def draw_series(axes: Axes, series: Series, percentile: int | None, number: int, **changes: Any) -> None:
+def draw_series(axes: Axes, series: Series, column: str, number: int, **changes: Any) -> None:
     """One series with its spread, along what the series runs along.
 
     Args:
         axes: where.
         series: what.
-        percentile: of the latency, in ms; None draws the throughput.
+        column: of the throughput or of a latency, which is drawn in ms.
         number: of the series, which chooses colour, line and marker.
         **changes: other properties of the line.
     """
-    y, half = values_of(series, percentile)
+    y, half = values_of(series, column)
     draw_points(axes, series.x, y, series, number, **changes)
     draw_band(axes, series.x, y, half, {**series_style(number), **changes}["color"])
 
 
-def values_of(series: Series, percentile: int | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(n,) values and their half widths: throughput in inferences/s for None, else latency in ms."""
-    if percentile is None:
-        return series.column(THROUGHPUT), series.column(THROUGHPUT_SPREAD)
-    return series.column(latency_column(percentile)) / 1e3, spread_or_nan(series, percentile) / 1e3
+def values_of(series: Series, column: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(n,) values and their half widths: throughput in inferences/s, latencies in ms."""
+    unit = 1.0 if column == THROUGHPUT else 1e-3
+    return unit * series.column(column), unit * half_widths(series, column)
 
 
 def draw_points(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64], series: Series, number: int, **changes: Any) -> None:

@@ -27,10 +27,11 @@ _APART = {
     "batch": "batch {}",
     "concurrency": "concurrency {}",
     "request_rate_per_s": "{:g} requests/s",
-    "instances": "{} instances",
+    "instances": "instances: {}",
     "protocol": "{}",
     "inputs": "inputs: {}",
     "device": "{}",
+    "config": "config {}",
 }
 
 
@@ -92,15 +93,21 @@ def rows_of(rows: Any, needs: Sequence[str] = (), what: str = "this figure") -> 
     return listed
 
 
-def latency_column(percentile: int) -> str:
-    """The column of a latency percentile.
+def latency_column(percentile: int | None) -> str:
+    """The column of a latency percentile; that of the mean for None.
 
     Raises:
         InputError: perf_analyzer does not report this one.
     """
-    if percentile not in PERCENTILES:
-        raise InputError(f"There is no column for the percentile {percentile!r}.", f"There are: {', '.join(map(str, PERCENTILES))}.")
-    return f"latency_p{percentile}_us"
+    if percentile not in (*PERCENTILES, None):
+        known = ", ".join(map(str, PERCENTILES))
+        raise InputError(f"There is no column for the percentile {percentile!r}.", f"There are: {known}, and None for the mean.")
+    return "latency_avg_us" if percentile is None else f"latency_p{percentile}_us"
+
+
+def latency_label(percentile: int | None) -> str:
+    """What an axis says about a latency percentile."""
+    return "Mean latency (ms)" if percentile is None else f"Latency, {percentile}th percentile (ms)"
 
 
 def series_of(rows: Sequence[Row], along: str, *, always: Sequence[str] = ()) -> list[Series]:
@@ -114,14 +121,23 @@ def series_of(rows: Sequence[Row], along: str, *, always: Sequence[str] = ()) ->
     Raises:
         InputError: a row has no value there, or two rows of one series have the same.
     """
-    apart = [name for name in _APART if name != along]
+    apart = [name for name in _APART if name not in (along, "config")]
     varying = [name for name in apart if name in always or len({row.get(name) for row in rows}) > 1]
+    without = next((row for row in rows if row.get(along) is None), None)
+    if without is not None:
+        raise InputError(f"A row of {without.get('model')!r} has no {along}.", f"This figure runs along {along}, so every row needs one.")
+    # The short name of a configuration says little: it is there only where nothing else sets two points apart.
+    places = [(along, row[along], *_key(row, varying)) for row in rows]
+    if len(set(places)) < len(places) and len({row.get("config") for row in rows}) > 1:
+        varying.append("config")
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        if row.get(along) is None:
-            raise InputError(f"A row of {row.get('model')!r} has no {along}.", f"This figure runs along {along}, so every row needs one.")
-        groups.setdefault((row.get("model"), row.get("source", MEASURED), *(row.get(name) for name in varying)), []).append(row)
+        groups.setdefault(_key(row, varying), []).append(row)
     return [_series(group, along, varying) for group in groups.values()]
+
+
+def _key(row: Row, varying: Sequence[str]) -> tuple[Any, ...]:
+    return row.get("model"), row.get("source", MEASURED), *(row.get(name) for name in varying)
 
 
 def _series(rows: list[Row], along: str, varying: Sequence[str]) -> Series:
@@ -152,7 +168,9 @@ def hardware(row: Row) -> str:
     return device or (f"CPU: {cpu}" if cpu else "device not known")
 
 
-def spread_or_nan(series: Series, percentile: int) -> NDArray[np.float64]:
-    """(n,) half width of a latency, in µs: known only for the percentile that the measurement was made for."""
-    spread = series.column("latency_spread_us")
-    return np.where([row.get("percentile") == percentile for row in series.rows], spread, np.nan)
+def half_widths(series: Series, column: str) -> NDArray[np.float64]:
+    """(n,) the spread of a column, NaN where it is not known: that of a latency is, only for the percentile that was measured for."""
+    if column == THROUGHPUT:
+        return series.column(THROUGHPUT_SPREAD)
+    known = [latency_column(row.get("percentile")) == column for row in series.rows]
+    return np.where(np.array(known, dtype=bool), series.column("latency_spread_us"), np.nan)

@@ -30,13 +30,13 @@ from helpers.plot_points import (
     unstable_mark,
     values_of,
 )
-from helpers.plot_rows import THROUGHPUT, Series, hardware, is_recorded, latency_column, rows_of, series_of
+from helpers.plot_rows import THROUGHPUT, Series, hardware, is_recorded, latency_column, latency_label, rows_of, series_of
 from helpers.plot_style import GREY, STYLE, finished
 
 __all__ = ["latency_split_figure", "sweep_figure", "throughput_latency_figure", "warm_up_figure"]
 
 
-def sweep_figure(rows: Any, percentile: int = 95, budget_ms: float | None = None, reference: Any = ()) -> Figure:
+def sweep_figure(rows: Any, percentile: int | None = 95, budget_ms: float | None = None, reference: Any = ()) -> Figure:
     """Throughput and latency against batch size, and below them the ratio to the first series.
 
     Bands are the spread of the measurement. Open points did not settle. Rows by others are dashed and grey, with their hardware in the
@@ -44,7 +44,7 @@ def sweep_figure(rows: Any, percentile: int = 95, budget_ms: float | None = None
 
     Args:
         rows: measured rows, or a sweep. One line for each model, and for each concurrency, protocol … where several are there.
-        percentile: of the latency: 50, 90, 95 or 99. Its spread is drawn where the measurement was made for this one.
+        percentile: of the latency: 50, 90, 95 or 99, or None for the mean. Its spread is drawn where the measurement was made for this one.
         budget_ms: draw a line at this latency.
         reference: rows from ``helpers.recorded``, for comparison.
 
@@ -64,13 +64,13 @@ def sweep_figure(rows: Any, percentile: int = 95, budget_ms: float | None = None
     grey = series_of(others, "batch", always=("variant", "device", "inputs", "concurrency")) if others else []
     with plt.rc_context(STYLE):
         figure, panels = _panels(with_ratio=len(main) + len(grey) > 1)
-        for column, quantity in enumerate((None, percentile)):
+        for column, quantity in enumerate((THROUGHPUT, latency)):
             _draw_panel(panels[:, column], main, grey, quantity)
         budget_line(panels[0, 1], budget_ms)
         panels[0, 0].set_ylabel("Throughput (inferences/s)")
-        panels[0, 1].set_ylabel(f"Latency, {percentile}th percentile (ms)")
+        panels[0, 1].set_ylabel(latency_label(percentile))
         if np.isnan(np.concatenate([series.column(latency) for series in main])).all():
-            panels[0, 1].annotate(f"no {percentile}th percentile in these rows", (0.5, 0.5), xycoords="axes fraction", ha="center")
+            panels[0, 1].annotate("these rows have none", (0.5, 0.5), xycoords="axes fraction", ha="center")
             panels[0, 1].set_yticks([])
             panels[0, 1].set_yticks([])
         unstable_mark(panels[0, 0], [*main, *grey])
@@ -92,14 +92,14 @@ def _panels(with_ratio: bool) -> tuple[Figure, np.ndarray]:
     return figure, panels
 
 
-def _draw_panel(panels: np.ndarray, main: Sequence[Series], grey: Sequence[Series], percentile: int | None) -> None:
+def _draw_panel(panels: np.ndarray, main: Sequence[Series], grey: Sequence[Series], quantity: str) -> None:
     """One column of the figure: the values, and their ratios where there is a panel for them."""
     batches = sorted({float(batch) for series in [*main, *grey] for batch in series.x})
     for number, series in enumerate([*main, *grey]):
         changes = {} if number < len(main) else _as_reference(series, number - len(main))
-        draw_series(panels[0], series, percentile, number, **changes)
+        draw_series(panels[0], series, quantity, number, **changes)
         if len(panels) > 1:
-            _draw_ratio(panels[1], series, main[0], percentile, number, changes)
+            _draw_ratio(panels[1], series, main[0], quantity, number, changes)
     from_zero(panels[0], "y")
     panels[0].grid(alpha=0.3)
     batch_axis(panels[-1], batches)
@@ -117,9 +117,9 @@ def _as_reference(series: Series, number: int) -> dict[str, Any]:
     return {"color": shade, "linestyle": "--", "label": f"recorded: {name}", "markersize": 7}
 
 
-def _draw_ratio(axes: Axes, series: Series, first: Series, percentile: int | None, number: int, changes: dict[str, Any]) -> None:
+def _draw_ratio(axes: Axes, series: Series, first: Series, quantity: str, number: int, changes: dict[str, Any]) -> None:
     """A series over the first one, at the batch sizes that both have, with the spread of both."""
-    (over, over_half), (under, under_half) = values_of(series, percentile), values_of(first, percentile)
+    (over, over_half), (under, under_half) = values_of(series, quantity), values_of(first, quantity)
     _, here, there = np.intersect1d(series.x, first.x, return_indices=True)
     if not here.size:
         return

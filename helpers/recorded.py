@@ -14,18 +14,12 @@ import functools
 import json
 from typing import Any
 
-from helpers import settings
+from helpers import perf_results, settings
 from helpers.errors import InputError
 from helpers.wording import quoted
 
-# What a measured row has, and so every recorded one: figures that are not known are None.
-COLUMNS = (
-    *("model", "variant", "url", "protocol", "batch", "concurrency", "request_rate_per_s", "instances", "percentile"),
-    *("throughput_infer_per_s", "throughput_spread_infer_per_s"),
-    *("latency_avg_us", "latency_p50_us", "latency_p90_us", "latency_p95_us", "latency_p99_us", "latency_spread_us"),
-    *("client_send_us", "network_us", "queue_us", "compute_input_us", "compute_infer_us", "compute_output_us", "client_recv_us"),
-    *("windows", "stable", "note", "inputs", "source", "device", "cpu", "server_version", "perf_analyzer_version", "time", "command"),
-)
+# What a measured row has, and so every recorded one, and which variant of the model it was.
+COLUMNS = (*perf_results.COLUMNS, "variant")
 
 
 def recorded(hardware: str = "", model: str = "", variant: str = "") -> list[dict[str, Any]]:

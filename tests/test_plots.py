@@ -48,7 +48,8 @@ def test_sweep_of_two_models(tmp_path: Path) -> None:
     assert plt.imread(tmp_path / "figure.png").std() > 0.02
     throughput, latency, throughput_ratio, latency_ratio = figure.axes
     assert [line.get_ydata().tolist() for line in lines(throughput)] == [[v[0] for v in model.values()] for model in (ONNX, TORCH)]
-    assert [line.get_ydata().tolist() for line in lines(latency)] == [[v[2] / 1e3 for v in model.values()] for model in (ONNX, TORCH)]
+    for line, model in zip(lines(latency), (ONNX, TORCH), strict=True):
+        assert line.get_ydata() == pytest.approx([figures[2] / 1e3 for figures in model.values()])
     assert lines(throughput_ratio)[1].get_ydata() == pytest.approx([TORCH[b][0] / ONNX[b][0] for b in ONNX])
     assert lines(latency_ratio)[1].get_ydata() == pytest.approx([TORCH[b][2] / ONNX[b][2] for b in ONNX])
     assert lines(latency_ratio)[0].get_ydata().tolist() == [1, 1, 1, 1]
@@ -80,6 +81,11 @@ def test_the_spread_of_another_percentile_is_not_drawn() -> None:
     assert lines(figure.axes[1])[0].get_ydata() == pytest.approx([1.3e-3 * figures[2] for figures in ONNX.values()])
     assert figure.axes[1].get_ylabel() == "Latency, 99th percentile (ms)"
     assert all(not len(band.get_paths()) for band in figure.axes[1].collections)
+
+
+def test_the_mean_and_its_spread() -> None:
+    figure = sweep_figure([row(batch=1, percentile=None), row(batch=2, percentile=None)], percentile=None)
+    assert figure.axes[1].get_ylabel() == "Mean latency (ms)" and figure.axes[1].collections[0].get_paths()
 
 
 def test_one_model_has_no_ratio() -> None:
@@ -118,7 +124,7 @@ def test_recorded_rows_among_measured_ones_cannot_hide() -> None:
 def test_recorded_rows_alone_say_so() -> None:
     figure = sweep_figure(recorded("T4", "particlenet_AK4"))
     assert "Recorded" in said(figure) and "Measured" not in said(figure) and "Tesla T4" in said(figure)
-    assert "no 95th percentile in these rows" in said(figure)
+    assert "these rows have none" in said(figure)
     assert legend(figure) == ["particlenet_AK4, ONNX", "particlenet_AK4, ONNX with TensorRT"]
 
 
@@ -141,6 +147,10 @@ def test_a_missing_figure_leaves_a_gap() -> None:
 def test_what_sets_series_apart_is_in_the_legend() -> None:
     rows = [row(batch=batch, concurrency=c, protocol=p) for batch in (1, 4) for c in (1, 4) for p in ("grpc", "http")]
     assert legend(sweep_figure(rows))[:2] == ["particlenet_AK4, concurrency 1, grpc", "particlenet_AK4, concurrency 1, http"]
+    tuned = [row(config=config, instances=instances) for config, instances in (("0a1b", 1), ("2c3d", 2))]
+    assert legend(sweep_figure(tuned)) == ["particlenet_AK4, instances: 1", "particlenet_AK4, instances: 2"]
+    named = legend(sweep_figure([row(config="0a1b"), row(config="2c3d")]))
+    assert named == ["particlenet_AK4, config 0a1b", "particlenet_AK4, config 2c3d"]
     (one,) = series_of(rows[:1], "batch")
     assert one.name == "particlenet_AK4"
 
@@ -168,7 +178,7 @@ def test_rows_that_cannot_be_drawn(rows: Any, words: str) -> None:
         sweep_figure(rows)
 
 
-@pytest.mark.parametrize("arguments", [{"percentile": 97}, {"percentile": None}, {"budget_ms": -3}, {"budget_ms": "50"}])
+@pytest.mark.parametrize("arguments", [{"percentile": 97}, {"percentile": "p95"}, {"budget_ms": -3}, {"budget_ms": "50"}])
 def test_arguments_that_make_no_sense(arguments: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"percentile|budget"):
         sweep_figure(sweep_rows(), **arguments)
@@ -220,7 +230,7 @@ def test_throughput_against_latency() -> None:
     figure = throughput_latency_figure([rows[2], rows[0], rows[3], rows[1]], budget_ms=100)
     (line,) = lines(figure.axes[0])
     assert line.get_xdata().tolist() == [figures[0] for figures in CONCURRENT.values()], "in the order of the concurrency"
-    assert line.get_ydata().tolist() == [figures[2] / 1e3 for figures in CONCURRENT.values()]
+    assert line.get_ydata() == pytest.approx([figures[2] / 1e3 for figures in CONCURRENT.values()])
     numbers = [text.get_text() for text in figure.axes[0].texts]
     assert {"1", "2", "4", "8", "budget 100 ms"} <= set(numbers) and "number: concurrency" in said(figure)
     assert "open: not stable" in legend(figure)
