@@ -27,6 +27,8 @@ _EXPORTS = {
     "checkout": "helpers.repository",
     "scrape": "helpers.metrics",
     "exercises": "helpers.exercises",
+    "measure": "helpers.perf",
+    "perf_analyzer": "helpers.perf",
 }
 
 __all__ = ["__version__", *_EXPORTS]

@@ -25,6 +25,8 @@ COMMANDS = {
     "serve": "launch a server and keep it until Ctrl-C",
     "infer": "send one request to a model and print the answer",
     "metrics": "print a server's counters, or what changed in a while",
+    "perf_analyzer": "NVIDIA's load generator, with its own arguments",
+    "sweep": "measure models over batch sizes and concurrencies, and draw the figure",
     "lint": "ruff, codespell and clean notebooks, for those who change the course",
 }
 
