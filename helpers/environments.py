@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from helpers import installed, installer, preflight, settings
+from helpers import installed, installer, perf_fetch, preflight, settings
 from helpers.errors import CourseError, SetupError
 
 
@@ -154,6 +154,7 @@ def make_server(torch: bool | None = None, base: str = sys.executable) -> None:
         raise SetupError(fault, "", "Type: git checkout containers && make lab")
     _finish(folder, "server", torch=torch)
     progress.done(f"{folder.name} is ready")
+    perf_fetch.fetch_or_say()
 
 
 def make_server_alone(torch: bool | None, base: str) -> None:
@@ -194,7 +195,7 @@ def ready(dev: bool = False, server: bool = True, torch: bool | None = None) -> 
         print(obstacle, flush=True)
         server = False
     client = installed.client_python(dev)
-    if client and (not server or installed.server_ready(torch)):
+    if client and (not server or (installed.server_ready(torch) and (perf_fetch.is_there() or perf_fetch.gave_up()))):
         return client
     with _alone():
         client, make_one = installed.client_python(dev), server and not installed.server_ready(torch)
@@ -209,6 +210,8 @@ def ready(dev: bool = False, server: bool = True, torch: bool | None = None) -> 
             client = installer.python_of(installed.client_folder())
         if make_one:
             make_server(torch)
+        elif server and not perf_fetch.gave_up():
+            perf_fetch.fetch_or_say()
     return client
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from helpers import installed, preflight, settings
-from helpers.examinations_installed import notebooks_side, python, server_side
+from helpers.examinations_installed import load_generator, notebooks_side, python, server_side
 from helpers.files import shown
 from helpers.finding import ADMINISTRATOR, GOOD, MEND, NOTE, Finding
 
@@ -25,6 +25,7 @@ def all_of_them(full: bool = False) -> Iterator[Finding]:
     yield system()
     yield notebooks_side()
     yield from server_side()
+    yield load_generator()
     yield disk(settings.root())
     yield shared_memory(Path("/dev/shm"))
     yield work(settings.work_dir())

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from helpers import installed, installer, preflight, settings
+from helpers.errors import SetupError
 from helpers.files import shown
 from helpers.finding import ADMINISTRATOR, GOOD, MEND, NOTE, Finding
+from helpers.perf_program import NAME, find_perf_analyzer
 
 
 def may_administer() -> bool:
@@ -79,6 +81,15 @@ def server_side() -> Iterator[Finding]:
         yield Finding("Server's Python", MEND if may_administer() or not facts else ADMINISTRATOR, lack)
     else:
         yield Finding("Server's Python", GOOD, f"{'.'.join(map(str, facts['version']))} with {facts['libpython']}")
+
+
+def load_generator() -> Finding:
+    """Which perf_analyzer there is; without one everything but measuring works."""
+    try:
+        program = find_perf_analyzer()
+    except SetupError as error:
+        return Finding(NAME, NOTE, error.happened, "" if preflight.embedded_obstacle() else "python -m helpers install-server")
+    return Finding(NAME, GOOD, f"{program.version}, {program.origin}")
 
 
 def _versions(subject: str, folder: Path, lock: str, todo: str) -> Finding:

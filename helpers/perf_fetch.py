@@ -103,8 +103,8 @@ def _download(folder: Path) -> Path:
     wheel = folder / WHEEL
     if failure or not wheel.exists():
         progress.stop()
-        happened, todo = installer.translate(failure)
-        raise SetupError(f"perf_analyzer could not be fetched: {happened}.", f"All that was said is in {log}.", todo)
+        todo = "Check the network, then type: python -m helpers install-server"
+        raise SetupError(f"perf_analyzer could not be fetched: {installer.translate(failure)[0]}.", f"All that was said is in {log}.", todo)
     progress.done(f"{WHEEL} is here")
     return wheel
 

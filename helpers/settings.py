@@ -65,7 +65,7 @@ DASHBOARD_MAX_BATCH = 64
 DASHBOARD_MAX_CONCURRENCY = 16
 
 # What perf_analyzer measures by default.
-# Values on each axis of any length, by the beginning of the input's name: candidates and secondary vertices of a jet, as in the course text.
+# Length of an axis that may have any, by the beginning of the input's name: candidates and vertices of a jet, as in the course text.
 PERF_LENGTHS = {"pf": 50, "sv": 4}
 # The latency that is looked at, in percent: one request in twenty waits longer.
 PERF_PERCENTILE = 95

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from helpers import environments, installed, settings
+from helpers import environments, installed, perf_fetch, settings
 from helpers.files import shown
 
 
@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Make ``.server`` if it is not ready.
+    """Make ``.server`` if it is not ready, and fetch perf_analyzer if it is not there.
 
     Raises:
         SetupError: this machine cannot run it, or the installation failed.
@@ -25,6 +25,7 @@ def run(args: argparse.Namespace) -> int:
     torch = False if args.without_torch else None
     if installed.server_ready(torch):
         print(f"{shown(settings.server_env())} is ready.")
+        perf_fetch.fetch_or_say()
         return 0
     environments.make_server_alone(torch, getattr(sys, "_base_executable", sys.executable))
     return 0
