@@ -210,6 +210,7 @@ def torch_repository(root: Path, made: Path) -> Path:
     slow_batches = "dynamic_batching { preferred_batch_size: [ 8 ] max_queue_delay_microseconds: 1000000 }"
     model("lookup", "lookup", batch, slow_batches, tensors("input", i__0="INT64 [1]"), tensors("output", y__0="FP32 [2]"))
     model("row_sum", "rowsum", batch, slow_batches, tensors("input", x__0="FP32 [-1]"), tensors("output", y__0="FP32 [1]"))
+    model("spread", "spread", batch, tensors("input", x__0="FP32 [-1]"), tensors("output", y__0="FP32 [1]"))
     grad = tensors("input", x__0="FP32 [1]"), tensors("output", y__0="FP32 [1]")
     model("inference_mode", "gradmode", batch, *grad, "instance_group { kind: KIND_CPU count: 2 }")
     model("grad_mode", "gradmode", batch, *grad, 'parameters { key: "INFERENCE_MODE" value { string_value: "false" } }')

@@ -80,6 +80,17 @@ class RowSum(torch.nn.Module):
         return x.sum(1, keepdim=True)
 
 
+class Spread(torch.nn.Module):
+    """Needs far more memory for a moment than for its answer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (batch, n) in, (batch, 1) out, sixteen tensors of n × n in between."""
+        tables = [x.unsqueeze(1) * x.unsqueeze(2)]
+        for place in range(15):
+            tables.append(tables[place] + 1.0)
+        return torch.stack([table.sum((1, 2)) for table in tables]).sum(0).unsqueeze(1)
+
+
 class GradMode(torch.nn.Module):
     """Tells whether it runs in inference mode."""
 
@@ -106,7 +117,7 @@ def pretend_saved_on_gpu(source: Path, target: Path) -> None:
 
 def main(folder: Path) -> None:
     """Write every model to ``folder/NAME/1/model.pt``."""
-    modules = [Affine(), Identities(), Pair(), FromDict(), Shout(), Lookup(), RowSum(), GradMode()]
+    modules = [Affine(), Identities(), Pair(), FromDict(), Shout(), Lookup(), RowSum(), Spread(), GradMode()]
     for module in modules:
         path = folder / type(module).__name__.lower() / "1" / "model.pt"
         path.parent.mkdir(parents=True, exist_ok=True)
