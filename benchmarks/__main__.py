@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import tempfile
 from pathlib import Path
 
 from benchmarks import measuring, memory, network, perf_analyzer, report
-from helpers import settings
 from helpers.launch import launch_server
 
 # Away from the ports of a course that runs on the same machine.
 BASE_PORT = 12000
 BATCHES = (1, 8, 32)
-
-
-def server_packages(python: Path) -> Path:
-    """The site-packages folder of the server's environment."""
-    question = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    return Path(subprocess.run([python, "-c", question], capture_output=True, text=True, check=True).stdout.strip())
 
 
 def main() -> None:
@@ -32,11 +24,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="write the report to benchmarks/RESULTS.md")
     arguments = parser.parse_args()
     load_average = os.getloadavg()[0]
-    python = settings.server_env() / "bin" / "python"
-    packages = subprocess.run(
-        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], capture_output=True, text=True, check=True
-    )
-    tool = perf_analyzer.install(Path(packages.stdout.strip()))
+    tool = perf_analyzer.find_perf_analyzer()
     ready_s = measuring.add_sub_ready_s(BASE_PORT, arguments.rounds)
     with tempfile.TemporaryDirectory() as folder:
         repository = Path(folder) / "models"

@@ -110,7 +110,7 @@ def yardsticks(kinds: Sequence[str]) -> Iterator[dict[str, Yardstick]]:
             yardstick.close()
 
 
-def compare(server: Server, tool: Path, sticks: dict[str, Yardstick], batches: Sequence[int], rounds: int) -> list[Row]:
+def compare(server: Server, tool: perf_analyzer.Program, sticks: dict[str, Yardstick], batches: Sequence[int], rounds: int) -> list[Row]:
     """Measure all kinds of models at all batch sizes, so many rounds."""
     rows = [Row(kind, batch) for kind in sticks for batch in batches]
     for _ in range(rounds):
