@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from helpers import lease, loadlog, rest, runtimes, settings
+from helpers import launch_plan, lease, loadlog, rest, runtimes, settings
 from helpers.address import Address, parse_address
-from helpers.errors import InputError, RequestError, ServerError, SetupError
+from helpers.errors import RequestError, ServerError
 from helpers.server import Server
 from helpers.serving import Serving
 from helpers.supervisor import Plan
@@ -68,7 +68,7 @@ def launch_server(
     """
     launch = {"models": str(models), "runtime": runtime, "base_port": base_port, "name": name, "load": list(load)}
     launch |= {"cache_size_bytes": cache_size_bytes, "extra_arguments": list(extra_arguments), "timeout_s": timeout_s, "grace_s": grace_s}
-    path = _repository(models)
+    path = launch_plan.repository(models)
     engine = runtimes.runtime(runtime)
     if dry_run:
         _print_command(engine, path, base_port, launch)
@@ -79,10 +79,10 @@ def launch_server(
         return _found(held, launch)
     server_id = f"course-{secrets.token_hex(6)}"
     key = secrets.token_urlsafe(24)
-    serving = Serving(path, server_id, key, _loadable(path, load), cache_size_bytes, tuple(extra_arguments))
+    serving = Serving(path, server_id, key, launch_plan.loadable(path, load), cache_size_bytes, tuple(extra_arguments))
     run_dir = lease.run_root() / server_id
     command = engine.command(serving, run_dir)
-    log = _new_log(server_id)
+    log = launch_plan.new_log(server_id)
     run_dir.mkdir(mode=0o700)
     command.make_backends(run_dir)
     plan = Plan(
@@ -90,7 +90,7 @@ def launch_server(
         command=command.public,
         private=command.private,
         environment=command.environment,
-        ports=[[first, first + 1, first + 2] for first in _candidates(base_port)],
+        ports=[[first, first + 1, first + 2] for first in launch_plan.candidates(base_port)],
         host=settings.HOST,
         log=str(log),
         grace_s=grace_s,
@@ -127,63 +127,6 @@ def connect(url: str) -> Server:
         "Expected its HTTP port, such as gpu-node:9000, or its gRPC port.",
         "Ask its owner for server.http_url.",
     ) from problem
-
-
-def _repository(models: str | Path) -> Path:
-    """The folder that is meant: as given, else in the course."""
-    if not isinstance(models, (str, Path)):
-        raise InputError(f"{models!r} is no model repository.", "Expected the path of a folder.", 'Type: launch_server("models")')
-    given = Path(models).expanduser()
-    candidates = [given] if given.is_absolute() else [settings.root() / given, settings.work_dir().parent / given, Path.cwd() / given]
-    if not given.is_absolute() and given.parts[:1] == ("work",):
-        candidates.insert(0, settings.work_dir() / given.relative_to("work"))
-    path = next((candidate for candidate in candidates if candidate.is_dir()), None)
-    if path is None:
-        raise SetupError(
-            f"There is no model repository {str(models)!r}.",
-            "Expected a folder with one folder for each model.",
-            'Type: launch_server("models")',
-        )
-    if not any(entry.is_dir() for entry in path.iterdir()):
-        raise SetupError(f"The model repository {path} is empty.", "Expected one folder for each model.", 'Type: launch_server("models")')
-    return path.resolve()
-
-
-def _loadable(path: Path, load: Sequence[str]) -> tuple[str, ...]:
-    """The models to load, without those for which Triton would wait for ever, so that nothing would be served."""
-    from helpers import repository  # loads gRPC, which a call that finds a running server need not wait for
-
-    hanging = repository.faults(path, hanging=True)
-    if not hanging:
-        return tuple(load)
-    wanted = [folder.name for folder in sorted(path.iterdir()) if folder.is_dir()] if "*" in load else load
-    return tuple(name for name in wanted if name not in hanging and not name.startswith("."))
-
-
-def _candidates(base_port: int) -> range:
-    last = base_port + settings.PORTS_PER_SERVER * settings.PORT_TRIPLES
-    if not 1024 <= base_port <= 65533:
-        raise InputError(
-            f"The base port {base_port} cannot be used.",
-            "Expected a number from 1024 to 65533.",
-            f"Type: launch_server(base_port={settings.BASE_PORT})",
-        )
-    return range(base_port, min(last, 65534), settings.PORTS_PER_SERVER)
-
-
-def _new_log(server_id: str) -> Path:
-    folder = settings.log_dir()
-    path = folder / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{server_id}.log"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)
-    except OSError as error:
-        raise SetupError(
-            f"The server's log cannot be written to {folder}: {error.strerror}.",
-            "Expected a folder that you may write to, on a disk that is not full.",
-            "Type: export COURSE_WORK=/a/folder/of/yours",
-        ) from error
-    return path
 
 
 def _print_command(engine: runtimes.Embedded | runtimes.Container, path: Path, base_port: int, launch: dict[str, Any]) -> None:
