@@ -35,7 +35,7 @@ PARTS = (
     Part("05", "Find tracks", 35),
     Part("06", "Read the metrics", 25),
     Part("07", "Measure with perf_analyzer", 35),
-    Part("08", "Sweep and plot", 35),
+    Part("08", "Sweep batch size and concurrency", 35),
     Part("09", "Optimise the deployment", 50),
     Part("10", "Scale out", 40),
 )

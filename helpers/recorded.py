@@ -6,16 +6,20 @@ Typical use::
     latency_split_figure(recorded("P100"))
 
 ``notebooks/data/recorded.json`` holds the figures by others as they published them. A figure that they did not publish is None.
+``notebooks/data/recorded_sweep.csv`` is a sweep of this course, made by ``python -m benchmarks.record``.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from helpers import perf_results, settings
+from helpers import perf_results, settings, sweep_files
 from helpers.errors import InputError
+from helpers.sweep_plan import shapes_in
 from helpers.wording import quoted
 
 # What a measured row has, and so every recorded one, and which variant of the model it was.
@@ -58,3 +62,54 @@ def _published() -> tuple[dict[str, Any], ...]:
     groups = json.loads((settings.root() / "notebooks" / "data" / "recorded.json").read_text(encoding="utf-8"))
     empty = dict.fromkeys(COLUMNS)
     return tuple(empty | group["common"] | point for group in groups for point in group["points"])
+
+
+def sweep_file() -> Path:
+    """The table of the course's own recorded sweep."""
+    return settings.root() / "notebooks" / "data" / "recorded_sweep.csv"
+
+
+def recorded_sweep(
+    models: str | Sequence[str] = (),
+    batches: Iterable[int] | None = None,
+    concurrencies: Iterable[int] | None = None,
+    lengths: int | Mapping[str, int] | None = None,
+) -> list[dict[str, Any]]:
+    """What the course measured on a machine of its own with the real perf_analyzer: two cores, no GPU.
+
+    Args:
+        models: one name or several; all by default.
+        batches: batch sizes; all by default.
+        concurrencies: requests under way at any time; all by default.
+        lengths: of the axes that may have any, by the beginning of the input's name, or one for all; as in a measurement by default.
+
+    Returns:
+        The rows that there are, new ones with each call; ``cpu``, ``time`` and ``command`` say how each was made.
+
+    Raises:
+        InputError: there is no such row; the message lists what there is.
+    """
+    names = [models] if isinstance(models, str) else list(models)
+    wanted = dict.fromkeys(settings.PERF_LENGTHS, lengths) if isinstance(lengths, int) else settings.PERF_LENGTHS | dict(lengths or {})
+    sizes, loads = None if batches is None else set(batches), None if concurrencies is None else set(concurrencies)
+    everything = sweep_files.read_rows(sweep_file())
+    rows = [
+        row
+        for row in everything
+        if (not names or row["model"] in names)
+        and (sizes is None or row["batch"] in sizes)
+        and (loads is None or row["concurrency"] in loads)
+        and _lengths(row) == wanted
+    ]
+    if rows:
+        return rows
+    there = sorted(
+        {f"{row['model']} with batch {row['batch']}, concurrency {row['concurrency']}, lengths {_lengths(row)}" for row in everything}
+    )
+    raise InputError("There is no recorded row of this load.", f"There are: {'; '.join(there)}.")
+
+
+def _lengths(row: Mapping[str, Any]) -> dict[str, int]:
+    """Length of the last axis of each kind of input, from the command: ``{"pf": 50, "sv": 4}``."""
+    lasts = (shape.replace(":", ",").split(",") for shape in shapes_in(row["command"]))
+    return {words[0].split("_")[0]: int(words[-1]) for words in lasts}

@@ -55,4 +55,25 @@ VALUES = {
         assert scan[0.05].efficiency.value > scan[0.99].efficiency.value and scan[0.05].purity.value < scan[0.99].purity.value
         assert 0.2 < part < 1 and one.mean > 0 and two.mean > 0
     """,
+    "08": """
+        assert [(row["model"], row["batch"]) for row in by_batch] == [(model, batch) for model in MODELS for batch in (1, 4, 16, 64)]
+        assert all(row["source"] == "measured" and row["throughput_infer_per_s"] > 0 for row in [*by_batch, *by_load, *alike, best])
+        assert by_batch.path.is_file() and (by_batch.path.parent / "particlenet_AK4_PT" / "particlenet_AK4_PT_batch64.csv").is_file()
+        most = {model: max(row["throughput_infer_per_s"] for row in by_batch if row["model"] == model) for model in MODELS}
+        assert all(most[model] > 1.3 * at[model, 1]["throughput_infer_per_s"] for model in MODELS), most
+        assert all(at[model, 64]["latency_p50_us"] > 3 * at[model, 1]["latency_p50_us"] for model in MODELS)
+        assert len(under_way) == 4 and all(abs(law / load - 1) < 0.25 for law, load in zip(under_way, (1, 2, 4, 8))), under_way
+        assert verdict(baseline, best).answer == "faster" and machines > 1
+    """,
+    "06": """
+        assert counted > 0 and [kind for _, kind in kinds].count("counter") >= 9
+        assert len(answers) == 4
+        assert load.sent > 0 and load.failed == 0
+        assert 0.5 < mean_ms < 500 and total_us / all_requests / 1000 > 1.2 * mean_ms, (total_us / all_requests / 1000, mean_ms)
+        cached = {name: change.value(f"nv_inference_{name}", model="particlenet_AK4") for name in ("request_success", "count", "exec_count")}
+        assert cached == {"request_success": 10, "count": 10, "exec_count": 1}, cached
+        assert (change.value("nv_cache_num_hits"), change.value("nv_cache_num_misses")) == (9, 1)
+        assert 1.5 < mean_batch <= 12 and board.load.failed == 0
+        assert not board.running and not board.load.running
+    """,
 }

@@ -1,0 +1,286 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Sweep batch size and concurrency
+#
+# **What you'll do:** find out how to send requests so that your server does most, and say how sure you are.
+#
+# **What you'll learn:** sweep and plot · read the knee · give an honest verdict · check Little's law ·
+# compare with figures by others.
+#
+# **What you'll need:** this machine. No GPU, no other notebook before this one.
+#
+# **Time:** 35 minutes (13 reading + 22 exercises).
+
+# %% [markdown]
+# ## Choose what to vary
+#
+# Whoever sends requests can turn two knobs without touching the server. The **batch size** is the number of
+# jets in one request. The **concurrency** is the number of requests under way at any time. Which setting is
+# best depends on the model and on the machine, so you measure: a **sweep**.
+
+# %%
+from helpers import launch_server, scrape
+from helpers.exercises import exercise  #: from helpers.exercises import ____, exercise
+from helpers.measuring import measure, sweep
+from helpers.plots import latency_split_figure, sweep_figure, throughput_latency_figure
+from helpers.recorded import recorded
+from helpers.verdict import verdict
+
+# %%
+MODELS = ["particlenet_AK4", "particlenet_AK4_PT"]
+server = launch_server("models", load=MODELS)
+server
+
+# %% [markdown]
+# Both models are one network, the tagger of narrow jets: `particlenet_AK4` in ONNX format, `particlenet_AK4_PT`
+# in PyTorch's.
+#
+# ## Sweep the batch size
+#
+# `sweep` calls `perf_analyzer` for each model and batch size. It stays at a point until the throughput is known
+# to 10 %, or a few seconds are over. **What do you expect** of throughput and latency, from 1 to 64 jets in a
+# request?
+
+# %%
+by_batch = sweep(server, MODELS, batches=(1, 4, 16, 64), precision=0.1)
+sweep_figure(by_batch, budget_ms=100)
+
+# %% [markdown]
+# **What stands out?** Throughput rises and then flattens; latency goes on rising. There the **knee** is: beyond
+# it, larger batches cost time and bring nothing.
+#
+# Bands are the 95 % intervals. An open point is one whose throughput is not known to 10 %. The panels below
+# divide by the first model. The dashed line is our **latency budget**: 95 of 100 requests shall be answered
+# within 100 ms.
+#
+# Each point was written to a file as soon as it was measured. Interrupt a sweep, run the cell again, and it
+# goes on where it was.
+
+# %%
+by_batch
+
+# %% [markdown]
+# A terminal does the same: `python -m helpers sweep -m particlenet_AK4 -u HOST:PORT --batch 1 4 16 64`. To
+# measure everything anew, add `again=True`.
+#
+# ## See why batches help
+
+# %%
+onnx = [row for row in by_batch if row["model"] == "particlenet_AK4"]
+latency_split_figure(onnx, share=True)
+
+# %% [markdown]
+# **What stands out?** A request has costs that hardly depend on its size: network, queue, copies. Alone, one
+# jet pays for all of that. In a batch of 64, each pays a 64th.
+
+# %% [markdown] exercise="8.1"
+# ### Exercise 8.1 (5 minutes) — Read the knee
+#
+# Let us call knee the smallest batch size that reaches 90 % of the highest throughput. Find it for
+# `particlenet_AK4`: the batch size as `knee`, and as `knee_ms` the 95th percentile of its latency in
+# milliseconds. The rows are in `onnx`.
+
+# %% exercise="8.1" tags=["starter"]
+highest = max(row["throughput_infer_per_s"] for row in onnx)
+at_knee = next(row for row in onnx if row["throughput_infer_per_s"] >= 0.9 * highest)  #:
+knee = at_knee["batch"]  #: knee = ____
+knee_ms = at_knee["latency_p95_us"] / 1000  #: knee_ms = ____
+
+# %% exercise="8.1" tags=["check"]
+exercise("8.1").check(onnx, knee, knee_ms)
+# exercise("8.1").hint(1)
+# exercise("8.1").solution()
+
+# %% [markdown] exercise="8.1" tags=["hints"]
+# 1. Multiply `highest` by 0.9, and go through the table from the smallest batch.
+# 2. Each row is a dictionary: `row["batch"]`, `row["throughput_infer_per_s"]`, `row["latency_p95_us"]`.
+# 3. The latency is in microseconds.
+
+# %% [markdown] exercise="8.1" tags=["answer"]
+# On a CPU the knee comes early, because a few jets fill a core. A GPU works on thousands of numbers at once, and
+# its knee comes at much larger batches.
+
+# %% [markdown]
+# ## Compare ONNX with PyTorch
+#
+# Measure twice, and you get two numbers, even of the same thing. So is one format faster, or is it chance?
+# `verdict` takes the spreads into account.
+
+# %%
+at = {(row["model"], row["batch"]): row for row in by_batch}
+verdict(at["particlenet_AK4", 1], at["particlenet_AK4_PT", 1])
+
+# %% [markdown]
+# The second is compared with the first. There are four answers. *Faster* and *slower*: the whole 95 % interval
+# of the gain says so. *The same*: it is within 5 %, which is as much as a machine changes from minute to minute.
+# *Cannot tell*: the interval is too wide. Then measure longer; wishing does not help.
+
+# %% [markdown] exercise="8.2"
+# ### Exercise 8.2 (4 minutes) — Judge at batch 16
+#
+# Compare the two formats at batch size 16, ONNX being the baseline. How many times the throughput of ONNX does
+# PyTorch have (`gain`), and what is the answer: `"faster"`, `"slower"`, `"the same"` or `"cannot tell"`?
+
+# %% exercise="8.2" tags=["starter"]
+before, after = at["particlenet_AK4", 16], at["particlenet_AK4_PT", 16]
+gain = after["throughput_infer_per_s"] / before["throughput_infer_per_s"]  #: gain = ____
+answer = verdict(before, after).answer  #: answer = ____
+
+# %% exercise="8.2" tags=["check"]
+exercise("8.2").check(by_batch, gain, answer)
+# exercise("8.2").hint(1)
+# exercise("8.2").solution()
+
+# %% [markdown] exercise="8.2" tags=["hints"]
+# 1. The gain is the new throughput divided by that of the baseline.
+# 2. `verdict(before, after)` gives the answer, with its reason.
+
+# %% [markdown] exercise="8.2" tags=["answer"]
+# Whichever is faster here, it is so on this machine, with this batch size. On the GPU that you meet below,
+# PyTorch wins by far.
+
+# %% [markdown]
+# ## Sweep the concurrency
+#
+# Until now, one request was under way at any time. While its answer travels, the server waits. **What do you
+# expect** of two, four and eight requests at once?
+
+# %%
+by_load = sweep(server, "particlenet_AK4", batches=(8,), concurrencies=(1, 2, 4, 8), precision=0.1)
+throughput_latency_figure(by_load, budget_ms=100)
+
+# %% [markdown]
+# **What stands out?** The card above shows it, too: Triton made two **instances** of this model on a CPU, copies
+# that work side by side. Two requests keep both busy, where there are two free cores. From then on, the curve
+# bends upwards: more requests only wait.
+
+# %%
+latency_split_figure(by_load)
+
+# %% [markdown]
+# The queue grows, and so does the time to compute when instances share the cores.
+#
+# ## Check Little's law
+#
+# There is a law about everything that waits, from shop tills to servers:
+#
+# *requests under way = requests per second × seconds that each takes, on average*
+
+# %% [markdown] exercise="8.3"
+# ### Exercise 8.3 (5 minutes) — Check it on your own numbers
+#
+# Work out the right side for each row of `by_load`, as a list of four numbers. The throughput counts jets, and
+# each request has 8 of them.
+
+# %% exercise="8.3" tags=["starter"]
+under_way = [
+    row["throughput_infer_per_s"] / row["batch"] * row["latency_avg_us"] / 1e6  #: ____
+    for row in by_load
+]
+print([f"{number:.2f}" for number in under_way])  #:
+
+# %% exercise="8.3" tags=["check"]
+exercise("8.3").check(by_load, under_way)
+# exercise("8.3").hint(1)
+# exercise("8.3").solution()
+
+# %% [markdown] exercise="8.3" tags=["hints"]
+# 1. Requests per second: the throughput divided by the batch size.
+# 2. Seconds: `row["latency_avg_us"]` is the mean, in microseconds. The law is about the mean, not a percentile.
+
+# %% [markdown] exercise="8.3" tags=["answer"]
+# The four numbers are the concurrencies. The law holds whatever the server does; where it does not, the
+# measurement is wrong. It also says what to expect: once the throughput is at its limit, twice the concurrency
+# is twice the latency.
+
+# %% [markdown]
+# ## Use what you found
+
+# %% [markdown] exercise="8.4"
+# ### Exercise 8.4 (5 minutes) — Beat the baseline within the budget
+#
+# The baseline sends one jet at a time, one request after the other. Choose a batch size and a concurrency that
+# are faster beyond doubt, with a 95th percentile within 100 ms. Your figures tell which.
+
+# %% exercise="8.4" tags=["starter"]
+counted = scrape(server)
+baseline = measure(server, "particlenet_AK4", batch=1, concurrency=1, precision=0.1)
+best = measure(server, "particlenet_AK4", batch=4, concurrency=2, precision=0.1)  #: best = ____
+print(verdict(baseline, best))  #:
+print(f"95th percentile: {best['latency_p95_us'] / 1000:.0f} ± {best['latency_spread_us'] / 1000:.0f} ms")  #:
+
+# %% exercise="8.4" tags=["check"]
+exercise("8.4").check(server, counted, baseline, best)
+# exercise("8.4").hint(1)
+# exercise("8.4").solution()
+
+# %% [markdown] exercise="8.4" tags=["hints"]
+# 1. `best` is measured with the same call as `baseline`, with other numbers.
+# 2. Take a batch size near the knee, and a concurrency before the curve bends upwards.
+# 3. *Cannot tell*? Set `precision=0.03` in both calls, and close what else keeps this machine busy.
+
+# %% [markdown] exercise="8.4" tags=["answer"]
+# Both knobs help, and both cost latency. With a smaller budget, the best setting is another one.
+
+# %% [markdown]
+# ## Set your CPU beside a GPU
+#
+# Others have measured this network on GPUs. A comparison is fair only under the same conditions. Theirs were
+# concurrency 4, and jets of 100 candidates and 10 vertices. So measure yours once more, like that.
+
+# %%
+alike = sweep(server, "particlenet_AK4", (1, 4, 16), (4,), lengths={"pf": 100, "sv": 10}, precision=0.1)
+sweep_figure(alike, reference=recorded("T4", "particlenet_AK4"))
+
+# %% [markdown]
+# **What stands out?** Grey dashed lines are **recorded**: somebody else's, with their hardware in the legend. No
+# latencies and no spreads were published with them. **TensorRT** is NVIDIA's own optimiser of networks.
+
+# %% [markdown] exercise="8.5"
+# ### Exercise 8.5 (3 minutes) — Count the machines
+#
+# How many machines like yours have the throughput of one T4, ONNX without TensorRT, at batch size 16?
+
+# %% exercise="8.5" tags=["starter"]
+on_gpu = {row["batch"]: row for row in recorded("T4", "particlenet_AK4", "ONNX")}
+on_cpu = {row["batch"]: row for row in alike}
+machines = on_gpu[16]["throughput_infer_per_s"] / on_cpu[16]["throughput_infer_per_s"]  #: machines = ____
+
+# %% exercise="8.5" tags=["check"]
+exercise("8.5").check(alike, machines)
+# exercise("8.5").hint(1)
+# exercise("8.5").solution()
+
+# %% [markdown] exercise="8.5" tags=["hints"]
+# 1. `on_gpu[16]` and `on_cpu[16]` are rows. Which one is divided by which?
+
+# %% [markdown] exercise="8.5" tags=["answer"]
+# One GPU replaces a handful of machines, if it is kept busy. A single reconstruction job cannot do that, a
+# hundred can: that is why CMS shares GPUs as a service.
+
+# %% [markdown]
+# ## Remember
+#
+# - Throughput flattens at a knee; latency goes on rising. Work near the knee.
+# - Concurrency keeps all instances busy; beyond that, requests only wait.
+# - Requests under way = requests per second × mean latency. Check your numbers with it.
+# - A difference counts when it is larger than the spread. *Cannot tell* is an answer.
+#
+# **In practice…** clients of CMS do not choose a batch size: an event has as many jets as it has. Then the server
+# puts requests together itself (*dynamic batching*), and the knee tells it how many.
+#
+# **Next:** [Optimise the deployment](09_optimise_the_deployment.ipynb), where you turn the server's own knobs.
+
+# %% [markdown]
+# The next cell stops your server. Run it when you are done.
+
+# %%
+server.stop()
+server
