@@ -6,6 +6,7 @@ differs between them: the model, the batch size, the hardware.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -160,9 +161,13 @@ def is_recorded(row: Row) -> bool:
     return str(row.get("source") or MEASURED) != MEASURED
 
 
+# What makers write around the name of a processor, and what makes a heading too long.
+_AROUND = re.compile(r"\((?:R|TM)\)|\s*@ [\d.]+ ?GHz|\s+(?:CPU|(?:\d+-Core )?Processor)\b")
+
+
 def hardware(row: Row) -> str:
     """The device of a row, with the processor's name where it is a CPU and the name is not in it already."""
-    device, cpu = str(row.get("device") or "").strip(), str(row.get("cpu") or "").strip()
+    device, cpu = str(row.get("device") or "").strip(), _AROUND.sub("", str(row.get("cpu") or "")).strip()
     if device.upper().startswith("CPU") and cpu and cpu.casefold() not in device.casefold():
         return f"CPU: {cpu}"
     return device or (f"CPU: {cpu}" if cpu else "device not known")

@@ -24,6 +24,8 @@ LINES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 # Figures by others, and whatever is there for comparison only.
 GREY = "#767676"
+# Characters at the right end of a heading.
+_ROOM = 36
 # Size of text in points: legible at the back of a lecture room when the figure fills half of a projector's width.
 STYLE = {**mplhep.style.CMS, "font.size": 15, "axes.labelsize": 16, "legend.fontsize": 13, "xtick.labelsize": 14, "ytick.labelsize": 14}
 # Named, and not as "sans-serif": what that means is looked up when a figure is drawn, and then the style is gone.
@@ -61,7 +63,9 @@ def heading(axes: Axes, bold: str, italic: str = "", right: str = "", right_axes
         place = {"xycoords": first, "xytext": (7, 0), "textcoords": "offset points", "annotation_clip": False}
         axes.annotate(italic, (1, 0), fontstyle="italic", fontsize=13, va="bottom", **place)
     end = right_axes or axes
-    end.text(1, 1.015, right, transform=end.transAxes, fontsize=13, va="bottom", ha="right")
+    # A long name gets smaller letters: beside the words at the left there is room for about so many.
+    size = 13 * min(1.0, _ROOM / max(len(right), 1))
+    end.text(1, 1.015, right, transform=end.transAxes, fontsize=size, va="bottom", ha="right")
 
 
 def finished(figure: Figure) -> Figure:

@@ -61,7 +61,7 @@ def sweep_figure(rows: Any, percentile: int | None = 95, budget_ms: float | None
     if measured:
         others = [row for row in found if is_recorded(row)] + others
     main = series_of(measured or found, "batch")
-    grey = series_of(others, "batch", always=("variant", "device", "inputs", "concurrency")) if others else []
+    grey = series_of(others, "batch", always=("variant", "inputs", "concurrency")) if others else []
     with plt.rc_context(STYLE):
         figure, panels = _panels(with_ratio=len(main) + len(grey) > 1)
         for column, quantity in enumerate((THROUGHPUT, latency)):

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 
 from helpers import plot_style
 from helpers.errors import CourseError, InputError
-from helpers.plot_rows import series_of
+from helpers.plot_rows import hardware, series_of
 from helpers.plots import latency_split_figure, sweep_figure, throughput_latency_figure, warm_up_figure
 from helpers.recorded import recorded
 from tests.measured_rows import CONCURRENT, ONNX, TORCH, concurrency_rows, row, sweep_rows
@@ -153,6 +153,21 @@ def test_what_sets_series_apart_is_in_the_legend() -> None:
     assert named == ["particlenet_AK4, config 0a1b", "particlenet_AK4, config 2c3d"]
     (one,) = series_of(rows[:1], "batch")
     assert one.name == "particlenet_AK4"
+
+
+@pytest.mark.parametrize(
+    ("device", "cpu", "said"),
+    [
+        ("CPU", "Intel(R) Xeon(R) CPU E5-2680 v4 @ 2.40GHz, 28 cores", "CPU: Intel Xeon E5-2680 v4, 28 cores"),
+        ("CPU", "AMD EPYC 7763 64-Core Processor, 2 cores", "CPU: AMD EPYC 7763, 2 cores"),
+        ("CPU", None, "CPU"),
+        ("NVIDIA H200", "AMD EPYC, 2 cores", "NVIDIA H200"),
+        (None, "AMD EPYC, 2 cores", "CPU: AMD EPYC, 2 cores"),
+        (None, None, "device not known"),
+    ],
+)
+def test_names_of_hardware(device: str | None, cpu: str | None, said: str) -> None:
+    assert hardware(row(device=device, cpu=cpu)) == said
 
 
 def test_a_sweep_is_taken_as_it_is() -> None:
