@@ -1,0 +1,94 @@
+"""Where perf_analyzer does not run, notebooks 07 and 08 go on with recorded rows, and say so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from helpers import measuring, settings
+from helpers.checks.outcome import Kind
+from helpers.errors import InputError
+from helpers.exercises import exercise
+from helpers.perf_results import COLUMNS, PARTS
+from helpers.plot_rows import hardware, is_recorded
+from helpers.plots import sweep_figure
+from helpers.recorded import recorded, recorded_sweep, sweep_file
+from helpers.verdict import verdict
+
+MODELS = ["particlenet_AK4", "particlenet_AK4_PT"]
+T4_LENGTHS = {"pf": 100, "sv": 10}
+
+
+@pytest.fixture
+def without_the_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine where nothing of the kind is installed or was fetched, and no container engine is."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("COURSE_CLIENT_IMAGE", raising=False)
+    measuring._can_measure.cache_clear()
+    yield
+    measuring._can_measure.cache_clear()
+
+
+def test_it_says_so_once_and_goes_on(without_the_tool: None, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = measuring.sweep("nowhere:1", MODELS, batches=(1, 4, 16, 64), precision=0.1)
+    said = capsys.readouterr().out
+    assert "perf_analyzer" in said and "was recorded on another machine" in said and said.count("\n") == 1
+    assert [(row["model"], row["batch"]) for row in rows] == [(model, batch) for model in MODELS for batch in (1, 4, 16, 64)]
+    assert all(is_recorded(row) for row in rows) and rows.path == sweep_file()
+    one = measuring.measure("nowhere:1", "particlenet_AK4", batch=4, concurrency=2, precision=0.1)
+    assert (one["batch"], one["concurrency"], one["source"][:8]) == (4, 2, "recorded")
+    assert capsys.readouterr().out == ""
+    words = " ".join(text.get_text() for text in sweep_figure(rows).axes[0].texts)
+    assert "Recorded" in words and "Measured" not in words
+
+
+def test_what_was_recorded_is_complete() -> None:
+    rows = recorded_sweep()
+    assert len({(row["model"], row["batch"], row["concurrency"]) for row in rows}) == len(rows)
+    for row in rows:
+        assert set(COLUMNS) <= set(row) and row["source"].startswith("recorded: ")
+        assert row["command"].startswith("perf_analyzer ") and row["time"] and row["server_version"] == settings.EMBEDDED_TRITON
+        assert hardware(row).startswith("CPU: ") and "core" in row["cpu"]
+        assert 0 < row["throughput_spread_infer_per_s"] < row["throughput_infer_per_s"]
+        assert row["latency_p50_us"] <= row["latency_p95_us"] <= row["latency_p99_us"]
+        assert sum(row[part] for part in PARTS) == pytest.approx(row["latency_avg_us"])
+        under_way = row["throughput_infer_per_s"] / row["batch"] * row["latency_avg_us"] / 1e6
+        assert under_way == pytest.approx(row["concurrency"], rel=0.2), "Little's law"
+
+
+def test_notebook_08_can_be_solved_with_it() -> None:
+    by_batch = recorded_sweep(MODELS, (1, 4, 16, 64), (1,))
+    onnx = [row for row in by_batch if row["model"] == MODELS[0]]
+    knee = next(row for row in onnx if row["throughput_infer_per_s"] >= 0.9 * max(each["throughput_infer_per_s"] for each in onnx))
+    at = {(row["model"], row["batch"]): row for row in by_batch}
+    judged = verdict(at[MODELS[0], 16], at[MODELS[1], 16])
+    by_load = recorded_sweep(MODELS[0], (8,), (1, 2, 4, 8))
+    law = [row["throughput_infer_per_s"] / 8 * row["latency_avg_us"] / 1e6 for row in by_load]
+    alike = recorded_sweep(MODELS[0], (1, 4, 16), (4,), T4_LENGTHS)
+    machines = recorded("T4", MODELS[0], "ONNX")[2]["throughput_infer_per_s"] / alike[2]["throughput_infer_per_s"]
+    best = recorded_sweep(MODELS[0], (4,), (2,))[0]
+    answers = {
+        "8.1": (onnx, knee["batch"], knee["latency_p95_us"] / 1e3),
+        "8.2": (by_batch, judged.gain, judged.answer),
+        "8.3": (by_load, law),
+        "8.4": (None, None, onnx[0], best),
+        "8.5": (alike, machines),
+    }
+    for number, given in answers.items():
+        outcome = exercise(number).judge(*given)
+        assert outcome.kind is Kind.CORRECT, f"{number}: {outcome}"
+
+
+def test_notebook_07s_model_is_there() -> None:
+    assert [row["batch"] for row in recorded_sweep("particlenet_PT", (1, 10, 100))] == [1, 10, 100]
+
+
+def test_lengths_and_what_there_is_not() -> None:
+    assert {row["concurrency"] for row in recorded_sweep(MODELS[0], (4,), None, T4_LENGTHS)} == {4}
+    with pytest.raises(InputError, match=r"no recorded row.*particlenet_AK4 with batch 8, concurrency 2"):
+        recorded_sweep("add_sub")
+    with pytest.raises(InputError, match="no recorded row"):
+        recorded_sweep(MODELS[0], lengths=33)
