@@ -58,6 +58,7 @@ bench:
 	$(SETUP) --dev -- -m benchmarks
 	$(SETUP) --dev -- -m benchmarks.jets
 	$(SETUP) --dev -- -m benchmarks.tracks
+	$(SETUP) --dev -- -m benchmarks.dashboard
 
 lint:
 	$(SETUP) --dev -- -m helpers lint $(if $(FIX),--fix)

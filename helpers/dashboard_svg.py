@@ -13,10 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from helpers import settings
-from helpers.dashboard_poller import ModelReading, Reading
+from helpers.dashboard_poller import Reading
 
-# Size of one curve, in CSS pixels.
-_WIDTH, _HEIGHT = 96, 30
+# Size of one curve, in CSS pixels, and units of its drawing in one pixel: whole numbers make short text, made fast.
+_WIDTH, _HEIGHT, _UNITS = 96, 30, 10
+# Left, right, upper and lower end of the curve in it, in these units: the dot at its end must fit in.
+_LEFT, _RIGHT, _TOP, _BOTTOM = 10, 930, 30, 280
 # A blue that keeps a contrast of 4.5 : 1 on white and on JupyterLab's dark ground.
 _INK = "#3b7dd8"
 _STYLE = """<style>
@@ -65,7 +67,7 @@ def number(value: float | None) -> str:
     """A value with three digits, as text of at most five characters; a dash for None."""
     if value is None:
         return "–"
-    if value >= 99.95 or value.is_integer():
+    if value >= 99.95 or value == int(value):
         return f"{value:.0f}"
     return f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
 
@@ -78,34 +80,37 @@ def scale_end(highest: float) -> float:
     return next(factor * step for factor in (1, 2, 5, 10) if factor * step >= highest * 0.999999)
 
 
-def sparkline(values: Sequence[tuple[float, float | None]], end: float, title: str) -> str:
+def sparkline(places: Sequence[int], values: Sequence[float | None], end: float, title: str) -> str:
     """One curve over the last minute.
 
     Args:
-        values: seconds before now (0 to the history's length) and value, oldest first; None leaves a gap.
-        end: value at the upper edge; the lower edge is 0.
+        places: where on the time axis the values are, from :func:`time_axis`.
+        values: oldest first; None leaves a gap.
+        end: value at the upper edge, which larger ones do not pass; the lower edge is 0.
         title: what a screen reader says.
     """
-    pieces: list[list[tuple[float, float]]] = [[]]
-    for age, value in values:
+    pieces: list[list[str]] = [[]]
+    for place, value in zip(places, values, strict=True):
         if value is None:
-            pieces.append([])
+            if pieces[-1]:
+                pieces.append([])
         else:
-            x = _WIDTH - 3 - age / settings.DASHBOARD_HISTORY_S * (_WIDTH - 4)
-            pieces[-1].append((x, _HEIGHT - 1 - min(value / end, 1) * (_HEIGHT - 4)))
-    lines = "".join(_line(piece) for piece in pieces if piece)
-    dot = '<circle cx="{:.1f}" cy="{:.1f}" r="2.2" fill="{}" stroke="none"/>'.format(*pieces[-1][-1], _INK) if pieces[-1] else ""
-    base = f'<path d="M0 {_HEIGHT - 0.5}H{_WIDTH}" stroke="currentColor" stroke-opacity="0.35"/>'
+            pieces[-1].append(f"{place},{_BOTTOM - int((value if value < end else end) / end * (_BOTTOM - _TOP))}")
+    # A piece of one point would not be seen: with round ends, a line from it to itself is a dot.
+    lines = "".join(f'<polyline points="{" ".join(piece if len(piece) > 1 else piece * 2)}"/>' for piece in pieces if piece)
+    dot = '<circle cx="{}" cy="{}" r="22" fill="{}" stroke="none"/>'.format(*pieces[-1][-1].split(","), _INK) if pieces[-1] else ""
+    wide, high = _WIDTH * _UNITS, _HEIGHT * _UNITS
+    base = f'<path d="M0 {high - 5}H{wide}" stroke="currentColor" stroke-opacity="0.35" stroke-width="10"/>'
     return (
-        f'<svg role="img" width="{_WIDTH}" height="{_HEIGHT}" viewBox="0 0 {_WIDTH} {_HEIGHT}" fill="none" stroke="{_INK}" '
-        f'stroke-width="1.5"><title>{html.escape(title)}</title>{base}{lines}{dot}</svg>'
+        f'<svg role="img" width="{_WIDTH}" height="{_HEIGHT}" viewBox="0 0 {wide} {high}" fill="none" stroke="{_INK}" stroke-width="15" '
+        f'stroke-linecap="round"><title>{html.escape(title)}</title>{base}{lines}{dot}</svg>'
     )
 
 
-def _line(piece: list[tuple[float, float]]) -> str:
-    # A line of one point would not be seen: it gets half a pixel.
-    points = piece if len(piece) > 1 else [piece[0], (piece[0][0] + 0.5, piece[0][1])]
-    return f'<polyline points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in points)}"/>'
+def time_axis(history: Sequence[Reading]) -> list[int]:
+    """Where on the curve each reading is: the last at the right end, one that is a minute older at the left end."""
+    now = history[-1].time
+    return [_RIGHT - int((now - reading.time) / settings.DASHBOARD_HISTORY_S * (_RIGHT - _LEFT)) for reading in history]
 
 
 def page(history: Sequence[Reading], models: Sequence[str], notes: Sequence[str]) -> str:
@@ -116,15 +121,23 @@ def page(history: Sequence[Reading], models: Sequence[str], notes: Sequence[str]
         models: the models to show; those that are not loaded get dashes.
         notes: sentences below the table.
     """
-    last = history[-1]
-    ends = {quantity.field: scale_end(max(_values(history, models, quantity.field), default=0.0)) for quantity in QUANTITIES}
+    curves = {
+        (model, quantity.field): [getattr(reading.models.get(model), quantity.field, None) for reading in history]
+        for model in models
+        for quantity in QUANTITIES
+    }
+    ends = {}
+    for quantity in QUANTITIES:
+        known = (value for model in models for value in curves[model, quantity.field] if value is not None)
+        ends[quantity.field] = scale_end(max(known, default=0.0))
     head = "".join(
         f'<th scope="col" title="{quantity.says}">{quantity.title}<br><small>{quantity.unit}<br>'
         f"curve to {number(ends[quantity.field])}</small></th>"
         for quantity in QUANTITIES
     )
-    rows = "".join(_row(history, model, ends) for model in models)
-    clock = time.strftime("%H:%M:%S", time.localtime(last.time))
+    places = time_axis(history)
+    rows = "".join(_row(model, places, curves, ends) for model in models)
+    clock = time.strftime("%H:%M:%S", time.localtime(history[-1].time))
     caption = f"Last reading {clock}; numbers are means over {settings.DASHBOARD_WINDOW_S:.0f} s, curves show the last minute."
     below = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
     return (
@@ -133,23 +146,12 @@ def page(history: Sequence[Reading], models: Sequence[str], notes: Sequence[str]
     )
 
 
-def _row(history: Sequence[Reading], model: str, ends: Mapping[str, float]) -> str:
-    now = history[-1].time
+def _row(model: str, places: Sequence[int], curves: Mapping[tuple[str, str], Sequence[float | None]], ends: Mapping[str, float]) -> str:
     cells = []
     for quantity in QUANTITIES:
-        curve = [(now - reading.time, _value(reading, model, quantity.field)) for reading in history]
-        value = number(curve[-1][1])
-        title = f"{model}: {quantity.title.lower()}, {quantity.unit}: now {value}, on a scale from 0 to {number(ends[quantity.field])}"
-        drawn = sparkline(curve, ends[quantity.field], title) if any(known is not None for _, known in curve) else ""
-        cells.append(f'<td data-quantity="{quantity.field}"><b>{value}</b>{drawn}</td>')
+        values, end = curves[model, quantity.field], ends[quantity.field]
+        now = number(values[-1])
+        title = f"{model}: {quantity.title.lower()}, {quantity.unit}: now {now}, on a scale from 0 to {number(end)}"
+        drawn = "" if all(value is None for value in values) else sparkline(places, values, end, title)
+        cells.append(f'<td data-quantity="{quantity.field}"><b>{now}</b>{drawn}</td>')
     return f'<tr data-model="{html.escape(model)}"><th scope="row">{html.escape(model)}</th>{"".join(cells)}</tr>'
-
-
-def _value(reading: Reading, model: str, field: str) -> float | None:
-    one: ModelReading | None = reading.models.get(model)
-    return None if one is None else getattr(one, field)
-
-
-def _values(history: Sequence[Reading], models: Sequence[str], field: str) -> list[float]:
-    found = (_value(reading, model, field) for reading in history for model in models)
-    return [value for value in found if value is not None]

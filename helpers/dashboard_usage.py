@@ -182,8 +182,11 @@ def _gpu_notes(machine: tuple[Sample, ...], gpus: list[Gpu]) -> list[str]:
         busy, power = values.get("nv_gpu_utilization", 0.0), values.get("nv_gpu_power_usage", 0.0)
         notes.append(f"GPU {uuid[:12]}, by Triton: {busy:.0%} busy, memory {used:.1f} of {total:.1f} GB, {power:.0f} W.")
     if not by_gpu:
-        reason = "nvidia-smi sees one, but this server runs without it" if gpus else "the server sees no GPU"
-        notes.append(f"No nv_gpu_… metrics: {reason}. That is no fault; all models run on the CPU.")
+        notes.append(
+            "No nv_gpu_… metrics, although nvidia-smi sees a GPU: this server does not measure it."
+            if gpus
+            else "No nv_gpu_… metrics: the server sees no GPU, so its models run on the CPU. That is no fault."
+        )
     for gpu in gpus:
         parts = [f"{gpu.utilization:.0%} busy"] if gpu.utilization is not None else []
         if gpu.memory_used_mb is not None and gpu.memory_total_mb is not None:

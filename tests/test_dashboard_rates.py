@@ -1,0 +1,161 @@
+"""From two readings of the metrics page to the dashboard's numbers, and from these to its table; no server needed."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+from helpers import dashboard_svg
+from helpers.dashboard_poller import ModelReading, Reading, model_readings
+from helpers.dashboard_usage import Gpu, machine_notes, parse_smi
+from helpers.metrics import Snapshot
+from helpers.metrics_page import Sample, parse
+
+PAGE = """
+# TYPE nv_inference_request_success counter
+nv_inference_request_success{{model="jets",version="1"}} {requests}
+nv_inference_request_success{{model="idle",version="1"}} 7
+# TYPE nv_inference_count counter
+nv_inference_count{{model="jets",version="1"}} {inferences}
+nv_inference_count{{model="idle",version="1"}} 7
+# TYPE nv_inference_exec_count counter
+nv_inference_exec_count{{model="jets",version="1"}} {executions}
+nv_inference_exec_count{{model="idle",version="1"}} 7
+# TYPE nv_inference_queue_duration_us counter
+nv_inference_queue_duration_us{{model="jets",version="1"}} {queue}
+# TYPE nv_inference_compute_input_duration_us counter
+nv_inference_compute_input_duration_us{{model="jets",version="1"}} {input}
+# TYPE nv_inference_compute_infer_duration_us counter
+nv_inference_compute_infer_duration_us{{model="jets",version="1"}} {infer}
+# TYPE nv_inference_compute_output_duration_us counter
+nv_inference_compute_output_duration_us{{model="jets",version="1"}} {output}
+# TYPE nv_inference_pending_request_count gauge
+nv_inference_pending_request_count{{model="jets",version="1"}} {pending}
+nv_inference_pending_request_count{{model="idle",version="1"}} 0
+"""
+
+
+def _snapshot(time: float, **values: float) -> Snapshot:
+    return Snapshot(time, tuple(parse(PAGE.format(**values))))
+
+
+BEFORE = _snapshot(100, requests=10, inferences=80, executions=10, queue=1000, input=100, infer=9000, output=100, pending=9)
+AFTER = _snapshot(102, requests=50, inferences=400, executions=20, queue=41000, input=4100, infer=209000, output=12100, pending=3)
+
+
+def test_rates_are_differences_over_time_and_times_are_means_per_request() -> None:
+    assert model_readings(AFTER - BEFORE) == {
+        "jets": ModelReading(requests_per_s=20, inferences_per_s=160, batch=32, queue_ms=1.0, compute_ms=5.4, pending=3),
+        "idle": ModelReading(requests_per_s=0, inferences_per_s=0, batch=None, queue_ms=None, compute_ms=None, pending=0),
+    }
+
+
+def test_versions_of_a_model_are_added() -> None:
+    second = [Sample(one.metric, one.counter, {**one.labels, "version": "2"}, one.value) for one in AFTER.samples]
+    both = Snapshot(102, (*AFTER.samples, *second))
+    assert model_readings(both - Snapshot(100, ()))["jets"].requests_per_s == 50
+
+
+def test_an_old_server_without_pending_requests() -> None:
+    old = Snapshot(102, tuple(one for one in AFTER.samples if "pending" not in one.metric))
+    assert model_readings(old - BEFORE)["jets"].pending is None
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "–"), (0.0, "0"), (0.004, "0.00"), (1.0, "1"), (1.234, "1.23"), (9.996, "10.0"), (99.96, "100"), (1234.5, "1234")],
+)
+def test_numbers_are_short(value: float | None, text: str) -> None:
+    assert dashboard_svg.number(value) == text
+
+
+@pytest.mark.parametrize(("highest", "end"), [(0, 0.1), (0.1, 0.1), (0.11, 0.2), (1, 1), (1.01, 2), (3, 5), (51, 100), (1000, 1000)])
+def test_scales_end_at_round_numbers(highest: float, end: float) -> None:
+    assert dashboard_svg.scale_end(highest) == pytest.approx(end)
+
+
+def test_a_curve_goes_up_with_its_values_and_has_gaps_and_a_title() -> None:
+    values = [0.0, 5.0, None, 10.0, None, 20.0, 2.0]
+    places = dashboard_svg.time_axis([Reading(1000.0 + 10 * step, {}, ()) for step in range(7)])
+    drawing = ElementTree.fromstring(dashboard_svg.sparkline(places, values, 10, "a < b"))
+    assert drawing.get("role") == "img"
+    assert drawing.findtext("title") == "a < b"
+    lines = [line.get("points", "").split() for line in drawing.iter("polyline")]
+    assert [len(line) for line in lines] == [2, 2, 2], "three pieces; the single point in the middle is drawn, too"
+    x, y = zip(*(map(float, point.split(",")) for line in (lines[0], lines[2]) for point in line), strict=True)
+    assert list(x) == sorted(x) and 0 <= x[0] < 20 and 900 < x[-1] <= 960
+    assert y[0] > y[1] > y[2] > 0 and y[2] < y[3] < y[0], "upwards is less; what is above the scale is cut off"
+    (dot,) = drawing.iter("circle")
+    assert (float(dot.get("cx", "")), float(dot.get("cy", ""))) == (x[-1], y[-1])
+
+
+def _history() -> list[Reading]:
+    def one(rate: float, batch: float | None) -> ModelReading:
+        return ModelReading(rate, 8 * rate, batch, 1.5, 5.4, 3, 0.5, 160)
+
+    return [Reading(1000.0 + step / 2, {"jets": one(10 * step, 8), "a<b": one(1, None)}, ()) for step in range(12)]
+
+
+def test_the_page_has_every_number_as_text_and_a_title_for_every_curve() -> None:
+    page = dashboard_svg.page(_history(), ["jets", "a<b", "gone"], ["Memory & more."])
+    tree = ElementTree.fromstring(
+        f"<x>{page.replace('<br>', '<br/>').replace('<style>', '<style><![CDATA[').replace('</style>', ']]></style>')}</x>"
+    )
+    rows = {row.get("data-model"): [cell.findtext("b") for cell in row.iter("td")] for row in tree.iter("tr") if row.get("data-model")}
+    assert rows == {
+        "jets": ["110", "880", "8", "1.50", "5.40", "3", "0.50", "160"],
+        "a<b": ["1", "8", "–", "1.50", "5.40", "3", "0.50", "160"],
+        "gone": ["–"] * 8,
+    }
+    titles = [title.text or "" for title in tree.iter("title")]
+    assert len(titles) == 15, "a curve for each cell with any value"
+    assert "jets: requests, per s: now 110, on a scale from 0 to 200" in titles
+    assert [item.text for item in tree.iter("li")] == ["Memory & more."]
+    heads = ["".join(head.itertext()) for head in tree.iter("th") if head.get("scope") == "col"]
+    assert heads[1] == "Requestsper scurve to 200", "the scale is written down, and both models share it"
+
+
+def test_colour_is_never_needed() -> None:
+    page = dashboard_svg.page(_history(), ["jets"], [])
+    assert len(set(re.findall(r"#[0-9a-f]{6}", page))) == 1
+
+
+def test_nvidia_smi_lines() -> None:
+    assert parse_smi("0, Tesla T4, 45, 1024, 15360, 61.50") == Gpu("0", "Tesla T4", 0.45, 1024, 15360, 61.5)
+    assert parse_smi("1, NVIDIA A100-SXM4-40GB MIG 1g.5gb, [N/A], [Not Supported], 40960, [N/A]") == Gpu(
+        "1", "NVIDIA A100-SXM4-40GB MIG 1g.5gb", None, None, 40960, None
+    )
+    assert parse_smi("Unable to determine the device handle for GPU 0000:3B:00.0: GPU is lost.") is None
+    assert parse_smi("") is None
+
+
+GPU_PAGE = """
+# TYPE nv_gpu_utilization gauge
+nv_gpu_utilization{gpu_uuid="GPU-0123456789abcdef"} 0.87
+# TYPE nv_gpu_memory_used_bytes gauge
+nv_gpu_memory_used_bytes{gpu_uuid="GPU-0123456789abcdef"} 3100000000
+# TYPE nv_gpu_memory_total_bytes gauge
+nv_gpu_memory_total_bytes{gpu_uuid="GPU-0123456789abcdef"} 16000000000
+# TYPE nv_gpu_power_usage gauge
+nv_gpu_power_usage{gpu_uuid="GPU-0123456789abcdef"} 61.5
+# TYPE nv_cache_num_lookups gauge
+nv_cache_num_lookups 50
+# TYPE nv_cache_num_hits gauge
+nv_cache_num_hits 40
+"""
+
+
+def test_gpu_figures_or_why_there_are_none() -> None:
+    t4 = Gpu("0", "Tesla T4", 0.45, 1024, 15360, 61.5)
+    notes = machine_notes(tuple(parse(GPU_PAGE)), [t4])
+    assert notes == [
+        "GPU GPU-01234567, by Triton: 87% busy, memory 3.1 of 16.0 GB, 62 W.",
+        "GPU 0 (Tesla T4), by nvidia-smi: 45% busy, memory 1.0 of 15.0 GiB, 62 W.",
+        "Response cache, since the server's start: 40 hits in 50 lookups (80%).",
+    ]
+    assert machine_notes((), []) == ["No nv_gpu_… metrics: the server sees no GPU, so its models run on the CPU. That is no fault."]
+    assert "although nvidia-smi sees a GPU" in machine_notes((), [t4])[0]
+    nothing = Gpu("0", "Old", None, None, None, None)
+    assert machine_notes((), [nothing])[1] == "GPU 0 (Old), by nvidia-smi: it tells no figures."
