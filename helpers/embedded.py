@@ -97,6 +97,8 @@ class Embedded:
         environment["PYTHONUNBUFFERED"] = "1"
         # PyTorch's threads otherwise spin while they wait for each other: on a busy machine that made it ten times slower.
         environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        # The same for the matrix products of NumPy in Python models.
+        environment.setdefault("OPENBLAS_NUM_THREADS", "1")
         return environment
 
 

@@ -19,8 +19,8 @@ from .stages import Cuts
 
 log = logging.getLogger(__name__)
 
-RADII = tuple(np.arange(0.3, 1.21, 0.05).round(2).tolist())
-GRAPH_EFFICIENCY = 0.98
+RADII = tuple(np.arange(0.3, 1.21, 0.02).round(2).tolist())
+GRAPH_EFFICIENCY = 0.975
 """Part of the true edges of the particles to be found that the radius graph must hold. Most of those that it does not hold begin at the
 first layer: a track loses a hit there, and does not fall apart."""
 FILTER_EFFICIENCY = 0.99

@@ -66,7 +66,7 @@ def _mlp(*widths: int) -> nn.Sequential:
 class Embedding(nn.Module):
     """Puts hits of the same particle close together: (n, 3) to (n, 8)."""
 
-    def __init__(self, width: int = 128) -> None:
+    def __init__(self, width: int = 96) -> None:
         super().__init__()
         self.layers = _mlp(HIT_FEATURES, width, width, width, EMBEDDING_DIMENSIONS)
 
@@ -90,7 +90,7 @@ class PairLayer(nn.Module):
 class Filter(nn.Module):
     """Scores each edge by itself: (n, 3) and (2, n_edges) to (n_edges,) logits."""
 
-    def __init__(self, width: int = 64) -> None:
+    def __init__(self, width: int = 48) -> None:
         super().__init__()
         self.hits = nn.Sequential(nn.Linear(HIT_FEATURES, width), nn.ReLU())
         self.pair = PairLayer(width, EDGE_FEATURES, width)

@@ -94,7 +94,7 @@ class Schedule:
 
 SCHEDULES = {
     "embedding": Schedule(4, 800, 50),
-    "filter": Schedule(3, 300, 40),
+    "filter": Schedule(6, 300, 40),
     "interaction": Schedule(5, 500, 100),
 }
 TRIAL_SCHEDULES = {

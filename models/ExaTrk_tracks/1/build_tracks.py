@@ -26,16 +26,11 @@ def build_tracks(features, edges, follows, same, cut, mend_cut, min_hits):
     Returns:
         (n_hits,) int64 labels 0, 1, ...; hits without a track are -1.
     """
-    n_hits = len(features)
     walk = follows >= cut
-    following = best_partners(edges[0, walk], edges[1, walk], follows[walk], n_hits)
-    piece = _number(_heads(following))
+    piece = _pieces(best_partners(edges[0, walk], edges[1, walk], follows[walk], len(features)))
     piece = _mend(features, edges, same, mend_cut, piece)
-    size = np.bincount(piece, minlength=1)
-    piece = np.where(size[piece] >= min_hits, piece, NOBODY) if n_hits else piece
-    labels = np.full(n_hits, NOBODY, dtype=np.int64)
-    labels[piece != NOBODY] = _number(piece[piece != NOBODY])
-    return labels
+    long_enough = np.bincount(piece) >= min_hits
+    return np.where(long_enough, np.cumsum(long_enough) - 1, NOBODY)[piece]
 
 
 def best_partners(source, target, score, size):
@@ -67,16 +62,15 @@ def best_partners(source, target, score, size):
     return partner
 
 
-def _heads(following):
-    """(n,) for each hit the first of its chain; chains have no loops, since edges lead outwards."""
-    head = np.arange(len(following))
+def _pieces(following):
+    """(n,) for each hit the number of its chain, 0, 1, ...; chains have no loops, since edges lead outwards."""
+    hits = np.arange(len(following))
+    first = hits.copy()
     linked = np.flatnonzero(following != NOBODY)
-    head[following[linked]] = linked
-    while True:
-        further = head[head]
-        if np.array_equal(further, head):
-            return head
-        head = further
+    first[following[linked]] = linked
+    while not np.array_equal(further := first[first], first):
+        first = further
+    return (np.cumsum(first == hits) - 1)[first]
 
 
 def _mend(features, edges, same, mend_cut, piece):
@@ -86,16 +80,17 @@ def _mend(features, edges, same, mend_cut, piece):
     inner, outer, same = inner[candidates], outer[candidates], same[candidates]
     if not len(inner):
         return piece
-    way = features[:, 0] + np.maximum(np.abs(features[:, 2]) - BARREL_HALF_LENGTH, 0)
-    n_pieces = piece.max() + 1
-    begin, end = np.full(n_pieces, np.inf), np.full(n_pieces, -np.inf)
-    np.minimum.at(begin, piece, way)
-    np.maximum.at(end, piece, way)
+    begin, end = _extent(features, piece)
     after = end[inner] <= begin[outer]
-    following = best_partners(inner[after], outer[after], same[after], n_pieces)
-    return _number(_heads(following)[piece])
+    return _pieces(best_partners(inner[after], outer[after], same[after], len(begin)))[piece]
 
 
-def _number(names):
-    """The same names as numbers 0, 1, ..."""
-    return np.unique(names, return_inverse=True)[1].reshape(-1)
+def _extent(features, piece):
+    """How far out each piece begins and ends, two arrays of (n_pieces,) metres."""
+    way = features[:, 0] + np.maximum(np.abs(features[:, 2]) - BARREL_HALF_LENGTH, 0)
+    outwards = np.argsort(way)
+    begin, end = np.empty((2, piece.max() + 1), dtype=way.dtype)
+    # What is written last stays.
+    begin[piece[outwards[::-1]]] = way[outwards[::-1]]
+    end[piece[outwards]] = way[outwards]
+    return begin, end
