@@ -155,11 +155,10 @@ def _why(answer: str, gain: float, half: float | None, least: float) -> str:
 
 def _remarks(before: _Side, after: _Side) -> list[str]:
     """What else differs, and what did not settle."""
-    said = [
-        f"{name.replace('_', ' ')} {_value(before.rows[0], name)} → {_value(after.rows[0], name)}"
-        for name in _NAMED
-        if before.rows[0].get(name) != after.rows[0].get(name)
-    ]
+    differing = [name for name in _NAMED if before.rows[0].get(name) != after.rows[0].get(name)]
+    if "model" in differing and "config" in differing:
+        differing.remove("config")  # of course: it holds the name
+    said = [f"{name.replace('_', ' ')} {_value(before.rows[0], name)} → {_value(after.rows[0], name)}" for name in differing]
     where = [hardware(side.rows[0]) + (" (recorded)" if is_recorded(side.rows[0]) else "") for side in (before, after)]
     if where[0] != where[1]:
         said.append(f"device {where[0]} → {where[1]}")

@@ -165,7 +165,8 @@ throughput_latency_figure(by_load, budget_ms=100)
 latency_split_figure(by_load)
 
 # %% [markdown]
-# The queue grows, and so does the time to compute when instances share the cores.
+# The queue grows: requests wait until an instance is free. The config of this model lets the server then put
+# waiting requests together (**dynamic batching**), so computing takes longer, too.
 #
 # ## Check Little's law
 #
@@ -273,8 +274,8 @@ exercise("8.5").check(alike, machines)
 # - Requests under way = requests per second × mean latency. Check your numbers with it.
 # - A difference counts when it is larger than the spread. *Cannot tell* is an answer.
 #
-# **In practice…** clients of CMS do not choose a batch size: an event has as many jets as it has. Then the server
-# puts requests together itself (*dynamic batching*), and the knee tells it how many.
+# **In practice…** clients of CMS do not choose a batch size: an event has as many jets as it has. There, dynamic
+# batching makes the large batches, and the knee tells how large.
 #
 # **Next:** [Optimise the deployment](09_optimise_the_deployment.ipynb), where you turn the server's own knobs.
 

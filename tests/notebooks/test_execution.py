@@ -20,6 +20,9 @@ pytestmark = pytest.mark.slow
 
 # Seconds that all cells of one notebook may take together on a busy two-core machine; on a quiet one it is a quarter.
 NOTEBOOK_LIMIT_S = 120
+# Notebooks that measure stay longer at each point when the machine is busy, because the spread is larger then.
+MEASURING_LIMIT_S = 300
+MEASURING = ("07", "08")
 
 STOPPED = 'assert server.state() == "stopped", server'
 
@@ -54,10 +57,10 @@ def _dedent(code: str) -> str:
     return "\n".join(line.strip() for line in code.strip().splitlines())
 
 
-def _healthy(done: Run) -> None:
+def _healthy(done: Run, number: str) -> None:
     assert done.stray_errors() == []
     assert done.stray_stderr() == []
-    assert sum(done.seconds.values()) < NOTEBOOK_LIMIT_S, done.seconds
+    assert sum(done.seconds.values()) < (MEASURING_LIMIT_S if number in MEASURING else NOTEBOOK_LIMIT_S), done.seconds
 
 
 def test_values_are_asserted_for_each_notebook() -> None:
@@ -68,7 +71,7 @@ def test_values_are_asserted_for_each_notebook() -> None:
 def test_solutions_run_and_their_values_are_right(path: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COURSE_STRICT", "1")
     done = run(path, place, then=f"{_dedent(VALUES[path.name[:2]])}\n{STOPPED}")
-    _healthy(done)
+    _healthy(done, path.name[:2])
     checks = done.tagged("check")
     assert checks
     for cell in checks:
@@ -79,7 +82,7 @@ def test_solutions_run_and_their_values_are_right(path: Path, place: Path, monke
 def test_exercises_run_with_their_blanks(path: Path, place: Path) -> None:
     # In notebook 01 the student kills the server, and the blank is the call that brings it back.
     done = run(path, place, then=STOPPED if path.name[:2] != "01" else 'assert server.state() == "died", server')
-    _healthy(done)
+    _healthy(done, path.name[:2])
     _errors_say_what_the_text_says(done, ERRORS.get(path.name[:2], ()))
     for cell in done.tagged("check"):
         assert text_of(cell).startswith("○ Not attempted yet"), text_of(cell)
