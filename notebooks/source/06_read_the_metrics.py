@@ -88,10 +88,12 @@ for kind in ("counter", "gauge"):
 # `BackgroundLoad` sends requests from a process of its own, here 8 at once.
 
 # %%
+waiting = []
 with BackgroundLoad(server, "particlenet_AK4", batch=10, concurrency=8) as load:
-    for _ in range(6):
-        time.sleep(0.3)
-        print(scrape(server).value("nv_inference_pending_request_count", model="particlenet_AK4"), end=" ")
+    for _ in range(8):
+        time.sleep(0.2)
+        waiting.append(scrape(server).value("nv_inference_pending_request_count", model="particlenet_AK4"))
+print(waiting)
 load
 
 # %% [markdown]
@@ -123,7 +125,8 @@ scrape(server) - before
 # Now 80 requests of one jet each, 8 under way at once. **What do you expect** for the three?
 
 # %%
-single_jets = [tagger.inputs(narrow[i : i + 1]) for i in range(80)]
+eighty = tagger.inputs(narrow[:80])
+single_jets = [{name: tensor[i : i + 1] for name, tensor in eighty.items()} for i in range(80)]
 before = scrape(server)
 client.infer_many("particlenet_AK4", single_jets, max_in_flight=8)
 change = scrape(server) - before
@@ -132,7 +135,8 @@ for name in ("request_success", "count", "exec_count"):
 
 # %% [markdown]
 # **What stands out?** Fewer executions than requests. The config has `dynamic_batching`: requests that wait
-# are put together, if their shapes are equal, and the model runs once for all of them.
+# are put together, and the model runs once for all of them. That takes equal shapes; these jets were padded to
+# one length.
 
 # %% [markdown] exercise="6.2"
 # ### Exercise 6.2 (3 minutes) — Move three counters

@@ -1,0 +1,125 @@
+"""Notebook 06 as a student has it: the dashboard moves while cells run, its sliders change what it shows, and it ends with the server."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.browser.lab import Lab, Notebook, shown, source_of
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+NOTEBOOK = "notebooks/06_read_the_metrics.ipynb"
+ROW = ".course-table tr[data-model='particlenet_AK4']"
+# Milliseconds within which the dashboard must have reacted: the means are over two seconds, on a machine with a busy server.
+REACT_MS = 30_000
+
+
+def _number(page: Any, quantity: str) -> float:
+    """A value of the dashboard's row, as it can be read; NaN for a dash."""
+    text = page.locator(f"{ROW} td[data-quantity='{quantity}'] b").inner_text()
+    return float("nan") if text == "–" else float(text)
+
+
+def _wait(page: Any, quantity: str, condition: str) -> None:
+    """Wait until a JavaScript condition on ``value`` holds for one of the row's numbers."""
+    page.wait_for_function(
+        f"""([row, quantity]) => {{
+          const value = Number(document.querySelector(`${{row}} td[data-quantity='${{quantity}}'] b`)?.textContent);
+          return {condition};
+        }}""",
+        arg=[ROW, quantity],
+        timeout=REACT_MS,
+    )
+
+
+def _curve(page: Any, quantity: str) -> str:
+    return page.locator(f"{ROW} td[data-quantity='{quantity}'] svg").inner_html()
+
+
+def _press(page: Any, slider: str, key: str, times: int, readout: str) -> None:
+    handle = page.locator(f".course-{slider} .noUi-handle")
+    handle.focus()
+    for _ in range(times):
+        handle.press(key)
+    page.locator(f".course-{slider} .widget-readout:has-text('{readout}')").wait_for(timeout=REACT_MS)
+
+
+def _scroll(page: Any, selector: str) -> None:
+    page.locator(selector).first.scroll_into_view_if_needed()
+
+
+def test_the_dashboard_lives_and_follows_the_sliders(lab: Lab, page: Any, artefacts: Path) -> None:
+    notebook = Notebook(page, lab, NOTEBOOK)
+    last = notebook.find("board = dashboard(")
+    for index, cell in enumerate(notebook.cells()[: last + 1]):
+        if cell["cell_type"] == "code":
+            notebook.run(index)
+    cells = notebook.cells()[: last + 1]
+    assert not [output for cell in cells for output in cell.get("outputs", []) if output["output_type"] == "error"]
+    checks = [shown(cell) for cell in cells if ".check(" in source_of(cell)]
+    assert len(checks) == 3 and all(text.startswith("○ Not attempted yet") for text in checks), checks
+
+    _wait(page, "requests_per_s", "value > 20")
+    _wait(page, "batch", "value === 1")
+    before = {quantity: _curve(page, quantity) for quantity in ("requests_per_s", "batch", "queue_ms")}
+    _scroll(page, ".course-table")
+    page.screenshot(path=artefacts / "dashboard-one-at-a-time.png")
+
+    _press(page, "concurrency", "ArrowRight", 11, "12")
+    _wait(page, "batch", "value > 1.3")
+    _wait(page, "queue_ms", "value > 0.1")
+    assert _number(page, "inferences_per_s") == pytest.approx(_number(page, "requests_per_s"), rel=0.05)
+    for quantity, curve in before.items():
+        assert _curve(page, quantity) != curve, f"the curve of {quantity} has moved"
+
+    _press(page, "batch", "ArrowRight", 7, "8")
+    _wait(page, "batch", "value >= 8")
+    assert _number(page, "inferences_per_s") > 4 * _number(page, "requests_per_s")
+    _scroll(page, ".course-table")
+    page.screenshot(path=artefacts / "dashboard-twelve-at-once.png")
+
+    _while_a_cell_is_busy(notebook, page)
+    _stop_and_start(page, artefacts)
+    _stop_the_server(notebook, page, artefacts)
+
+
+def _while_a_cell_is_busy(notebook: Notebook, page: Any) -> None:
+    """A student's own computation does not stop the dashboard."""
+    busy = notebook.add("import time\nend = time.monotonic() + 6\nwhile time.monotonic() < end:\n    sum(range(1000))")
+    notebook.begin(busy)
+    page.wait_for_function("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'busy'")
+    seen = set()
+    for _ in range(8):
+        seen.add(page.locator(".course-table caption").inner_text())
+        page.wait_for_timeout(500)
+    assert page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status") == "busy"
+    assert len(seen) >= 3, f"readings seen in 4 s of a busy cell: {seen}"
+    notebook.wait_until_idle()
+
+
+def _stop_and_start(page: Any, artefacts: Path) -> None:
+    page.locator("button.course-stop").click()
+    page.locator(".course-state:has-text('Stopped')").wait_for(timeout=REACT_MS)
+    caption = page.locator(".course-table caption").inner_text()
+    sent = page.locator(".course-load-state").inner_text()
+    page.wait_for_timeout(1500)
+    assert page.locator(".course-table caption").inner_text() == caption, "nothing moves any more"
+    assert page.locator(".course-load-state").inner_text() == sent and re.search(r"[1-9]\d* requests sent, 0 failed", sent), sent
+    page.locator("button.course-start").click()
+    page.locator(".course-state:has-text('Running')").wait_for(timeout=REACT_MS)
+    _wait(page, "requests_per_s", "value > 5")
+
+
+def _stop_the_server(notebook: Notebook, page: Any, artefacts: Path) -> None:
+    """The last cell would stop the dashboard first; here the server goes away under it."""
+    notebook.run(notebook.add("server.stop()"))
+    page.locator(".course-state:has-text('The server was stopped')").wait_for(timeout=REACT_MS)
+    _scroll(page, ".course-state")
+    page.screenshot(path=artefacts / "dashboard-server-gone.png")
+    notebook.run(notebook.find("board.stop()"))
+    cells = notebook.cells()
+    assert not [output for cell in cells for output in cell.get("outputs", []) if output["output_type"] == "error"]
