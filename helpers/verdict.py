@@ -140,7 +140,7 @@ def _answer(gain: float, half: float | None, least: float) -> str:
 
 def _why(answer: str, gain: float, half: float | None, least: float) -> str:
     if answer == SAME:
-        return f"Differences below {least:.0%} do not count."
+        return f"Differences below {100 * least:g} % do not count."
     if answer != CANNOT_TELL:
         return ""
     if half is None:
@@ -149,7 +149,7 @@ def _why(answer: str, gain: float, half: float | None, least: float) -> str:
     room = min(abs(gain - 1 - least), abs(gain - 1 + least))
     longer = (half / room) ** 2 if room else math.inf
     if longer > _LONGEST:
-        return f"The difference is too close to {least:.0%}, below which none counts: more time would hardly settle it."
+        return f"The difference is too close to {100 * least:g} %, below which none counts: more time would hardly settle it."
     return f"The spread is too large: measure longer, about {max(2, math.ceil(longer))} times as long, or repeat both in turn."
 
 

@@ -37,11 +37,11 @@ def _onnx(**shares: tuple[float, float]) -> list[dict[str, Any]]:
 
 def test_knee() -> None:
     rows = _onnx(b1=(200, 9), b4=(500, 9), b16=(592, 5), b64=(629, 5))
-    _is("8.1", Kind.CORRECT, "592 inferences/s, 94 % of the highest".replace(" %", "%"), rows, 16, 40.0)
+    _is("8.1", Kind.CORRECT, "592 inferences/s, 94 % of the highest", rows, 16, 40.0)
     _is("8.1", Kind.CORRECT, "within 40 ms", rows, "16", 40.4)
     _is("8.1", Kind.NOT_ATTEMPTED, "2 blanks", rows, ____, ____)
     _is("8.1", Kind.NOT_YET, "It has the highest throughput, but a smaller", rows, 64, 80.0)
-    _is("8.1", Kind.NOT_YET, "reaches 79% of the highest throughput. It should be 90 %", rows, 4, 20.0)
+    _is("8.1", Kind.NOT_YET, "reaches 79 % of the highest throughput. It should be 90 %", rows, 4, 20.0)
     _is("8.1", Kind.NOT_YET, "one of your batch sizes: 1, 4, 16, 64", rows, 12, 40.0)
     _is("8.1", Kind.NOT_YET, "nothing (`None`)", rows, None, 40.0)
     _is("8.1", Kind.NOT_YET, "microseconds", rows, 16, 40000.0)
@@ -61,7 +61,7 @@ def test_a_knee_that_the_spread_allows() -> None:
 
 
 def test_the_last_batch_can_be_the_knee() -> None:
-    _is("8.1", Kind.CORRECT, "100%", _onnx(b1=(10, 1), b4=(40, 1), b16=(160, 1)), 16, 40.0)
+    _is("8.1", Kind.CORRECT, "100 %", _onnx(b1=(10, 1), b4=(40, 1), b16=(160, 1)), 16, 40.0)
 
 
 # --- 8.2 -------------------------------------------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ def test_littles_law() -> None:
 def test_the_concurrency_itself_is_no_check_of_the_law() -> None:
     rows = [each | {"latency_avg_us": 0.9 * each["latency_avg_us"]} for each in concurrency_rows()]
     _is("8.3", Kind.NOT_YET, "the concurrency itself", rows, [1, 2, 4, 8])
-    _is("8.3", Kind.CORRECT, "within 10%", rows, [0.9, 1.8, 3.6, 7.2])
+    _is("8.3", Kind.CORRECT, "within 10 %", rows, [0.9, 1.8, 3.6, 7.2])
     unsteady = [each | {"latency_avg_us": 0.5 * each["latency_avg_us"]} for each in concurrency_rows()]
     _is("8.3", Kind.CORRECT, "was not steady", unsteady, [0.5, 1, 2, 4])
 

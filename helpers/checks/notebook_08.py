@@ -38,6 +38,10 @@ def _close(given: float, right: float) -> bool:
     return math.isclose(given, right, rel_tol=_ROUNDING)
 
 
+def _percent(part: float) -> str:
+    return f"{100 * part:.0f} %"
+
+
 @checker("8.1")
 def knee_read(onnx: Any, knee: Any, knee_ms: Any) -> Outcome:
     """The smallest batch size with 90 % of the highest throughput, and its latency."""
@@ -52,11 +56,11 @@ def knee_read(onnx: Any, knee: Any, knee_ms: Any) -> Outcome:
         known = ", ".join(str(row["batch"]) for row in rows)
         return not_yet(f"`knee` is {look.plain(batch) if batch else look.kind(knee)}. Expected one of your batch sizes: {known}.")
     if chosen is not right and not _on_the_line(chosen, best):
-        share = chosen[THROUGHPUT] / best[THROUGHPUT]
+        share = _percent(chosen[THROUGHPUT] / best[THROUGHPUT])
         if chosen["batch"] > right["batch"]:
-            top = " It has the highest throughput, but" if chosen is best else f" It reaches {share:.0%} of the highest throughput, and"
+            top = " It has the highest throughput, but" if chosen is best else f" It reaches {share} of the highest throughput, and"
             return not_yet(f"`knee` is {chosen['batch']}.{top} a smaller batch size is at 90 % or more already.")
-        return not_yet(f"`knee` is {chosen['batch']}, which reaches {share:.0%} of the highest throughput. It should be 90 % or more.")
+        return not_yet(f"`knee` is {chosen['batch']}, which reaches {share} of the highest throughput. It should be 90 % or more.")
     milliseconds = chosen["latency_p95_us"] / 1e3
     if latency is None:
         return not_yet(f"The knee is right. `knee_ms` should be a number, and it is {look.kind(knee_ms)}.")
@@ -65,7 +69,7 @@ def knee_read(onnx: Any, knee: Any, knee_ms: Any) -> Outcome:
     unsure = [row["batch"] for row in rows if row is not chosen and _on_the_line(row, best)]
     remark = f" Your spreads would allow {unsure[0]} as well." if unsure else ""
     return correct(
-        f"At batch size {chosen['batch']} you have {chosen[THROUGHPUT]:.0f} inferences/s, {chosen[THROUGHPUT] / best[THROUGHPUT]:.0%} of "
+        f"At batch size {chosen['batch']} you have {chosen[THROUGHPUT]:.0f} inferences/s, {_percent(chosen[THROUGHPUT] / best[THROUGHPUT])} of "
         f"the highest, and 95 % of the requests are answered within {milliseconds:.3g} ms.{remark}"
     )
 
@@ -137,7 +141,7 @@ def littles_law(by_load: Any, under_way: Any) -> Outcome:
     pairs = ", ".join(f"{value:.2f} at concurrency {row['concurrency']}" for value, row in zip(right, rows, strict=True))
     apart = max(abs(value / row["concurrency"] - 1) for value, row in zip(right, rows, strict=True))
     holds = "the law holds on your numbers" if apart <= _LITTLE else "at one of them something was not steady: measure that one again"
-    return correct(f"{pairs}: within {apart:.0%}, so {holds}." if apart <= _LITTLE else f"{pairs}: {apart:.0%} apart; {holds}.")
+    return correct(f"{pairs}: within {_percent(apart)}, so {holds}." if apart <= _LITTLE else f"{pairs}: {_percent(apart)} apart; {holds}.")
 
 
 def _why_law(given: Sequence[float], rows: Sequence[Row]) -> str:

@@ -104,8 +104,8 @@ exercise("8.1").check(onnx, knee, knee_ms)
 # 3. The latency is in microseconds.
 
 # %% [markdown] exercise="8.1" tags=["answer"]
-# On a CPU the knee comes early, because a few jets fill a core. A GPU works on thousands of numbers at once, and
-# its knee comes at much larger batches.
+# On a CPU the knee often comes early, because a few jets fill a core. A GPU works on thousands of numbers at once,
+# and its knee comes at larger batches.
 
 # %% [markdown]
 # ## Compare ONNX with PyTorch
@@ -157,9 +157,9 @@ by_load = sweep(server, "particlenet_AK4", batches=(8,), concurrencies=(1, 2, 4,
 throughput_latency_figure(by_load, budget_ms=100)
 
 # %% [markdown]
-# **What stands out?** The card above shows it, too: Triton made two **instances** of this model on a CPU, copies
-# that work side by side. Two requests keep both busy, where there are two free cores. From then on, the curve
-# bends upwards: more requests only wait.
+# **What stands out?** The legend of the first figure says it: on a CPU, Triton made two **instances** of this
+# model, copies that work side by side. One request keeps one of them busy, two requests both, where two cores
+# are free. From then on, the curve bends upwards: more requests mostly wait.
 
 # %%
 latency_split_figure(by_load)
@@ -238,11 +238,12 @@ exercise("8.4").check(server, counted, baseline, best)
 
 # %%
 alike = sweep(server, "particlenet_AK4", (1, 4, 16), (4,), lengths={"pf": 100, "sv": 10}, precision=0.1)
-sweep_figure(alike, reference=recorded("T4", "particlenet_AK4"))
+sweep_figure(alike, reference=recorded("T4", "particlenet_AK4") + recorded("T4", "particlenet_AK4_PT"))
 
 # %% [markdown]
 # **What stands out?** Grey dashed lines are **recorded**: somebody else's, with their hardware in the legend. No
-# latencies and no spreads were published with them. **TensorRT** is NVIDIA's own optimiser of networks.
+# latencies and no spreads were published with them. **TensorRT** is NVIDIA's own optimiser of networks. The
+# format in which PyTorch saves a network is called **TorchScript**.
 
 # %% [markdown] exercise="8.5"
 # ### Exercise 8.5 (3 minutes) — Count the machines
