@@ -69,8 +69,9 @@ def knee_read(onnx: Any, knee: Any, knee_ms: Any) -> Outcome:
     unsure = [row["batch"] for row in rows if row is not chosen and _on_the_line(row, best)]
     remark = f" Your spreads would allow {unsure[0]} as well." if unsure else ""
     return correct(
-        f"At batch size {chosen['batch']} you have {chosen[THROUGHPUT]:.0f} inferences/s, {_percent(chosen[THROUGHPUT] / best[THROUGHPUT])} of "
-        f"the highest, and 95 % of the requests are answered within {milliseconds:.3g} ms.{remark}"
+        f"At batch size {chosen['batch']} you have {chosen[THROUGHPUT]:.0f} inferences/s, "
+        f"{_percent(chosen[THROUGHPUT] / best[THROUGHPUT])} of the highest, and 95 % of the requests are answered within "
+        f"{milliseconds:.3g} ms.{remark}"
     )
 
 
