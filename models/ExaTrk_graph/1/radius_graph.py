@@ -90,9 +90,12 @@ def close_pairs(points, radius, most):
     by_place = np.lexsort((turned[:, 1], strip))
     strip, along = strip[by_place], turned[by_place, 1]
     # The product of a row of left and a column of right is the squared distance of the two points.
-    left = np.column_stack([turned, square, np.ones_like(square)])[by_place].astype(precision)
-    right = np.vstack([-2 * turned.T, np.ones_like(square), square])[:, by_place].astype(precision)
-    blocks = list(_blocks(strip, along, reach))
+    left = np.empty((len(points), points.shape[1] + 2), dtype=precision)
+    left[:, :-2], left[:, -2], left[:, -1] = turned[by_place], square[by_place], 1
+    right = np.ascontiguousarray(left.T)
+    right[:-2] *= -2
+    right[[-2, -1]] = right[[-1, -2]]
+    blocks = _blocks(strip, along, reach)
     distances = np.empty(BLOCK * max(end - begin for _, _, begin, end in blocks), dtype=precision)
     upper = np.triu(np.ones((BLOCK, BLOCK), dtype=bool), k=1)
     found, lengths, n_pairs = [], [], 0
@@ -143,27 +146,27 @@ def _precision(largest, dimensions, radius):
 
 
 def _blocks(strip, along, reach):
-    """Which points to compare with which: (first, last) and (begin, end) of both slices, each pair of points in one of them.
+    """Which points to compare with which: (first, last, begin, end) of both slices, each pair of points in one of them.
 
     Args:
         strip: (n,) sorted numbers of strips, each as wide as ``reach``.
         along: (n,) where points lie along their strip, sorted in each.
         reach: points that are further apart need not be compared.
     """
+    blocks = []
     starts = np.flatnonzero(np.diff(strip, prepend=-np.inf)).tolist()
     stops = [*starts[1:], len(strip)]
     for number, (start, stop) in enumerate(zip(starts, stops, strict=True)):
-        first = np.arange(start, stop, BLOCK)
-        last = np.minimum(first + BLOCK, stop)
-        end = start + np.searchsorted(along[start:stop], along[last - 1] + reach, "right")
-        yield from zip(first.tolist(), last.tolist(), first.tolist(), end.tolist(), strict=True)
-        if number + 1 < len(starts) and strip[stop] - strip[start] == 1:
-            beside = along[stop : stops[number + 1]]
-            begin = stop + np.searchsorted(beside, along[first] - reach)
-            end = stop + np.searchsorted(beside, along[last - 1] + reach, "right")
-            for block in zip(first.tolist(), last.tolist(), begin.tolist(), end.tolist(), strict=True):
-                if block[2] < block[3]:
-                    yield block
+        beside = number + 1 < len(starts) and strip[stop] - strip[start] == 1
+        here, there = along[start:stop], along[stop : stops[number + 1]] if beside else along[:0]
+        for first in range(start, stop, BLOCK):
+            last = min(first + BLOCK, stop)
+            upmost = along[last - 1] + reach
+            blocks.append((first, last, first, start + int(here.searchsorted(upmost, "right"))))
+            begin, end = there.searchsorted(along[first] - reach), there.searchsorted(upmost, "right")
+            if begin < end:
+                blocks.append((first, last, stop + int(begin), stop + int(end)))
+    return blocks
 
 
 def _closest(points, pairs, max_neighbours):
