@@ -27,6 +27,7 @@ COMMANDS = {
     "metrics": "print a server's counters, or what changed in a while",
     "perf_analyzer": "NVIDIA's load generator, with its own arguments",
     "sweep": "measure models over batch sizes and concurrencies, and draw the figure",
+    "tune": "search the configuration that serves a traffic best within a latency budget",
     "lint": "ruff, codespell and clean notebooks, for those who change the course",
 }
 

@@ -78,7 +78,7 @@ PERF_WINDOW_S = (0.4, 4.0)
 # Windows of one run: the tool takes the mean of the last three, and fewer it refuses.
 PERF_WINDOWS = 3
 # Seconds after which no further windows are begun, whatever the precision: a point that is still noisy then is marked.
-PERF_POINT_S = 6.0
+PERF_POINT_S = 7.0
 # Seconds until a run that does not end by itself is given up: a request that is never answered would hold it for ever.
 PERF_TIMEOUT_S = 300.0
 # Rounds of warm-up at most: a network in TorchScript is slow twice for each new shape, and two instances see each shape anew.
@@ -87,6 +87,25 @@ PERF_WARM_UPS = 3
 SWEEP_BATCHES = (1, 4, 8, 16, 32, 64, 128)
 # Jets or events in a file of inputs: enough to be no special case, small enough to be read in a moment.
 PERF_INPUTS = 100
+
+# The search for the best configuration.
+# Instances that it tries at most when nobody names a limit: each costs memory, and beyond the cores they only help models that wait.
+TUNE_MAX_INSTANCES = 8
+# The longest waits for a larger batch that it tries, in ms: a part of what a network takes for a jet, and a few times as much.
+TUNE_DELAYS_MS = (0.5, 2.0)
+# Share of a request's time in the server above which it counts as waiting in the queue, so that instances or batches may help.
+TUNE_WAITING = 0.05
+# Share of the cores that a model and its server may use before more instances than cores are no use (the client needs some as well).
+TUNE_CPU_BUSY = 0.75
+# Batches that hold this part of what the traffic allows count as full: waiting for more would cost time and give nothing.
+TUNE_FULL = 0.8
+# Combinations that are measured again in the finals, beside the configuration as found, and the rounds: with fewer nobody knows a spread.
+TUNE_FINALISTS = 2
+TUNE_ROUNDS = 3
+# Seconds after which a measurement of the finals begins no further windows: the rounds say more about a spread than long runs.
+TUNE_FINAL_S = 3.0
+# Half width of a short look, as a fraction, at which it counts as settled: it only has to show where to go.
+TUNE_LOOK_PRECISION = 0.25
 
 # Differences of throughput or latency below this fraction do not count: two runs of the same thing, minutes apart, differ as much.
 VERDICT_LEAST = 0.05
