@@ -19,7 +19,7 @@ _KNEE = 0.9
 _ROUNDING = 0.02
 # Little's law holds for whole requests; those cut in two by the ends of a window make it as inexact as this.
 _LITTLE = 0.15
-_BATCH_OF_VERDICT, _BATCH_OF_GPU = 16, 16
+_BATCH_OF_VERDICT, _BATCH_OF_GPU = 16, 4
 _BUDGET_MS = 100.0
 
 

@@ -45,11 +45,11 @@ server
 # ## Sweep the batch size
 #
 # `sweep` calls `perf_analyzer` for each model and batch size. It stays at a point until the throughput is known
-# to 10 %, or a few seconds are over. **What do you expect** of throughput and latency, from 1 to 64 jets in a
+# to 10 %, or a few seconds are over. **What do you expect** of throughput and latency, from 1 to 32 jets in a
 # request?
 
 # %%
-by_batch = sweep(server, MODELS, batches=(1, 4, 16, 64), precision=0.1)
+by_batch = sweep(server, MODELS, batches=(1, 4, 16, 32), precision=0.1)
 sweep_figure(by_batch, budget_ms=100)
 
 # %% [markdown]
@@ -67,7 +67,7 @@ sweep_figure(by_batch, budget_ms=100)
 by_batch
 
 # %% [markdown]
-# A terminal does the same: `python -m helpers sweep -m particlenet_AK4 -u HOST:PORT --batch 1 4 16 64`. To
+# A terminal does the same: `python -m helpers sweep -m particlenet_AK4 -u HOST:PORT --batch 1 4 16 32`. To
 # measure everything anew, add `again=True`.
 #
 # ## See why batches help
@@ -78,7 +78,7 @@ latency_split_figure(onnx, share=True)
 
 # %% [markdown]
 # **What stands out?** A request has costs that hardly depend on its size: network, queue, copies. Alone, one
-# jet pays for all of that. In a batch of 64, each pays a 64th.
+# jet pays for all of that. In a batch of 32, each pays a 32nd.
 
 # %% [markdown] exercise="8.1"
 # ### Exercise 8.1 (5 minutes) — Read the knee
@@ -237,7 +237,7 @@ exercise("8.4").check(server, counted, baseline, best)
 # concurrency 4, and jets of 100 candidates and 10 vertices. So measure yours once more, like that.
 
 # %%
-alike = sweep(server, "particlenet_AK4", (1, 4, 16), (4,), lengths={"pf": 100, "sv": 10}, precision=0.1)
+alike = sweep(server, "particlenet_AK4", (1, 4), (4,), lengths={"pf": 100, "sv": 10}, precision=0.1)
 sweep_figure(alike, reference=recorded("T4", "particlenet_AK4") + recorded("T4", "particlenet_AK4_PT"))
 
 # %% [markdown]
@@ -248,12 +248,12 @@ sweep_figure(alike, reference=recorded("T4", "particlenet_AK4") + recorded("T4",
 # %% [markdown] exercise="8.5"
 # ### Exercise 8.5 (3 minutes) — Count the machines
 #
-# How many machines like yours have the throughput of one T4, ONNX without TensorRT, at batch size 16?
+# How many machines like yours have the throughput of one T4, ONNX without TensorRT, at batch size 4?
 
 # %% exercise="8.5" tags=["starter"]
 on_gpu = {row["batch"]: row for row in recorded("T4", "particlenet_AK4", "ONNX")}
 on_cpu = {row["batch"]: row for row in alike}
-machines = on_gpu[16]["throughput_infer_per_s"] / on_cpu[16]["throughput_infer_per_s"]  #: machines = ____
+machines = on_gpu[4]["throughput_infer_per_s"] / on_cpu[4]["throughput_infer_per_s"]  #: machines = ____
 
 # %% exercise="8.5" tags=["check"]
 exercise("8.5").check(alike, machines)
@@ -261,7 +261,7 @@ exercise("8.5").check(alike, machines)
 # exercise("8.5").solution()
 
 # %% [markdown] exercise="8.5" tags=["hints"]
-# 1. `on_gpu[16]` and `on_cpu[16]` are rows. Which one is divided by which?
+# 1. `on_gpu[4]` and `on_cpu[4]` are rows. Which one is divided by which?
 
 # %% [markdown] exercise="8.5" tags=["answer"]
 # One GPU replaces a handful of machines, if it is kept busy. A single reconstruction job cannot do that, a
