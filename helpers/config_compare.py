@@ -16,6 +16,7 @@ CHANGED = "changed"
 FILLED_IN = "filled in by the server"
 DIFFERS = "the server has another value"
 MISSING = "not at the server"
+NO_EFFECT = "no effect here: {}"
 
 
 @dataclass(frozen=True)
@@ -68,20 +69,29 @@ class Comparison:
         ]
 
 
-def compare(old: ModelConfig | Mapping[str, Any], new: ModelConfig | Mapping[str, Any], reported: Any = None) -> Comparison:
+def compare(
+    old: ModelConfig | Mapping[str, Any],
+    new: ModelConfig | Mapping[str, Any],
+    reported: Any = None,
+    no_effect: Mapping[str, str] | None = None,
+) -> Comparison:
     """Put configs side by side.
 
     Args:
         old: a config, or a dictionary of one.
         new: the same.
         reported: what the server says it runs, or None.
+        no_effect: reasons, by path of the field, why it does nothing at that server.
     """
     left, right = flatten(old), flatten(new)
     server = flatten(reported) if reported is not None else {}
     rows = []
     for field in sorted({**left, **right, **server}, key=_top_level):
         before, after, told = left.get(field, ""), right.get(field, ""), server.get(field, "")
-        rows.append(Row(field, before, after, told, _remark(before, after, told, reported is not None)))
+        remark = _remark(before, after, told, reported is not None)
+        if field in (no_effect or {}):
+            remark = ", ".join(filter(None, [remark, NO_EFFECT.format(no_effect[field])]))
+        rows.append(Row(field, before, after, told, remark))
     return Comparison(rows, reported is not None)
 
 

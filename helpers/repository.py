@@ -18,7 +18,7 @@ from typing import Any
 from google.protobuf import json_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from helpers import config_text, settings
+from helpers import config_effects, config_text, settings
 from helpers.config_checks import Problem, check_config, problems
 from helpers.config_compare import Comparison
 from helpers.config_compare import compare as compare_configs
@@ -26,6 +26,7 @@ from helpers.errors import ConfigError, ModelError
 from helpers.files import find, read_text, replace, shown, writing
 from helpers.model_folder import CONFIG, visible
 from helpers.repository_tree import tree
+from helpers.server import Server
 from helpers.wording import quoted, suggestion
 from helpers.working_copy import checkout
 
@@ -149,9 +150,14 @@ def compare(old: Any, new: Any, reported: Any = None) -> Comparison:
     Args:
         old: a config, a dictionary such as ``server.config(model)`` gives, or a model as for :func:`locate`.
         new: the same.
-        reported: the same, or None; fields that only the server knows are marked as filled in by it.
+        reported: the same, or None; or the :class:`~helpers.server.Server` itself, and then fields that have no effect there are
+            marked, with the reason. Fields that only the server knows are marked as filled in by it.
     """
-    return compare_configs(*(read_config(item) if isinstance(item, (str, Path)) else item for item in (old, new, reported)))
+    sides = [read_config(item) if isinstance(item, (str, Path)) else item for item in (old, new, reported)]
+    if not isinstance(reported, Server):
+        return compare_configs(*sides)
+    named = locate(new).name if isinstance(new, (str, Path)) else dict(new)["name"] if isinstance(new, Mapping) else new.name
+    return compare_configs(*sides[:2], *config_effects.of_server(reported, named))
 
 
 def validate(model: str | Path) -> None:
