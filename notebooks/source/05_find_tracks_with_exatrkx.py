@@ -173,13 +173,14 @@ efficiency_plot({"no pile-up": plain, "15 pile-up": piled}, "pt")
 # ### Exercise 5.1 (7 minutes) — Move the cut
 #
 # The stage `ExaTrk_tracks` walks only along edges with a score above `cut`. How do efficiency and purity
-# change with it? Fill in the call that loads `ExaTrk_tracks` again with the changed `config`. No other model
-# is touched.
+# change with it? Mending would hide half of the effect, so it is off here. Fill in the call that loads
+# `ExaTrk_tracks` again with the changed `config`. No other model is touched.
 
 # %% exercise="5.1" tags=["starter"]
 def with_cut(cut):
     config = server.config("ExaTrk_tracks")
     config["parameters"]["cut"]["string_value"] = str(cut)
+    config["parameters"]["mend_cut"]["string_value"] = "2"  # no score is above 2: no mending
     server.reload("ExaTrk_tracks", config)  #: ____
     return quality(events, find(events))
 
@@ -198,8 +199,9 @@ exercise("5.1").check(server, scan)
 # 2. The name is `"ExaTrk_tracks"`, and the config is the variable `config`.
 
 # %% [markdown] exercise="5.1" tags=["answer"]
-# A higher cut keeps surer edges only: purity rises, and efficiency falls, since tracks lose hits or break. A
-# physicist chooses the point; the server changes it in seconds, for all its clients at once.
+# A higher cut keeps surer edges only: purity rises, and efficiency falls, since tracks lose hits or break.
+# With mending, most of the broken ones come back; compare with `plain` above. A physicist chooses the point;
+# the server changes it in seconds, for all its clients at once.
 
 # %%
 server.reload("ExaTrk_tracks")

@@ -96,7 +96,7 @@ def test_edges_above_the_cut_are_pure_and_each_stage_does_its_part(client: Clien
         above = made["kept_edges"][:, made["edge_score"] >= cut]
         good.append(is_true(event, above))
         wanted.append(edge_quality(event, above)["efficiency"])
-    # One event of the eight has a dense jet, and loses an eighth of its true edges in the radius graph, most in the innermost layer.
+    # One event of the eight loses an eighth of its true edges in the radius graph.
     assert np.mean(joined) >= 0.95 and min(joined) > 0.85
     assert np.concatenate(good).mean() >= 0.985
     assert np.mean(wanted) >= 0.93

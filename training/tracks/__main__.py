@@ -90,13 +90,8 @@ def _train(options: argparse.Namespace) -> None:
     embedding = stages.train_embedding(samples["embedding"], schedules["embedding"], folder)
     radius = choose.radius(embedding, validation, crowded_validation)
     edge_filter = stages.train_filter(samples["filter"], embedding, radius, schedules["filter"], folder)
-    loose, tight = (
-        choose.filter_cut(embedding, edge_filter, radius, validation, efficiency)
-        for efficiency in (choose.TRAINING_FILTER_EFFICIENCY, choose.FILTER_EFFICIENCY)
-    )
-    cuts = stages.Cuts(radius=radius, filter=loose)
+    cuts = stages.Cuts(radius=radius, filter=choose.filter_cut(embedding, edge_filter, radius, validation))
     interaction = stages.train_interaction(samples["interaction"], (embedding, edge_filter), cuts, schedules["interaction"], folder)
-    cuts = dataclasses.replace(cuts, filter=tight)
     cuts = choose.walk_cuts((embedding, edge_filter, interaction), [validation, crowded_validation], cuts)
     (folder / "cuts.json").write_text(json.dumps(dataclasses.asdict(cuts), indent=1) + "\n")
 

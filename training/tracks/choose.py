@@ -23,10 +23,8 @@ RADII = tuple(np.arange(0.3, 1.21, 0.02).round(2).tolist())
 GRAPH_EFFICIENCY = 0.975
 """Part of the true edges of the particles to be found that the radius graph must hold. Most of those that it does not hold begin at the
 first layer: a track loses a hit there, and does not fall apart."""
-FILTER_EFFICIENCY = 0.985
-"""Part of those that the filter must keep: each edge that it lets through costs the time of the interaction network."""
-TRAINING_FILTER_EFFICIENCY = 0.99
-"""The same while the interaction network learns: it sees harder edges than it will be given."""
+FILTER_EFFICIENCY = 0.99
+"""Part of those that the filter must keep."""
 EDGE_PURITY = 0.99
 """Part of the edges above the last cut that must be true."""
 MOST_FAKES = (0.01, 0.03)
@@ -53,14 +51,14 @@ def _lengths(embedding: Embedding, event: Event) -> NDArray[np.float64]:
     return np.linalg.norm(points[inner] - points[outer], axis=1)
 
 
-def filter_cut(embedding: Embedding, edge_filter: Filter, radius: float, events: Sequence[Event], efficiency: float) -> float:
-    """The highest cut that keeps this part of the wanted true edges."""
+def filter_cut(embedding: Embedding, edge_filter: Filter, radius: float, events: Sequence[Event]) -> float:
+    """The highest cut that keeps enough true edges."""
     kept = []
     for event in events:
         edges = stages.graph(embedding, event, radius)
         good = (truth.kinds(event, edges) == truth.TRUE) & event.target[event.particle[edges[0]]]
         kept.append(stages.scores(edge_filter, event, edges[:, good]))
-    cut = float(np.quantile(np.concatenate(kept), 1 - efficiency).round(4))
+    cut = float(np.quantile(np.concatenate(kept), 1 - FILTER_EFFICIENCY).round(4))
     log.info("filter cut %.4f", cut)
     return cut
 
