@@ -23,6 +23,8 @@ from helpers.tune_usage import Usage, cpu_between, of_model, usage
 
 ROWS = "rows.jsonl"
 SEARCH, FINAL = "search", "final"
+# What the server's counters and processes say, for the guidance.
+_SEEN = ("memory_mb", "executed_batch", "reachable_batch", "cpu_cores", "queue_share")
 _COMPUTE = ("compute_input_us", "compute_infer_us", "compute_output_us")
 
 
@@ -119,7 +121,7 @@ class Workbench:
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
     def _measured(self, candidate: Candidate, config: dict[str, Any], stage: str) -> Row:
-        row = {**perf_results.empty_row(), **self._described(candidate)}
+        row = {**perf_results.empty_row(), **dict.fromkeys(_SEEN), **self._described(candidate)}
         try:
             self.load(candidate, config)
         except (ModelError, ConfigError) as error:
@@ -149,7 +151,7 @@ class Workbench:
     def _measure(self, candidate: Candidate, stage: str) -> Row:
         traffic, options = self.goal.traffic, dict(self.options)
         data = options.get("input_data", "random")
-        options["input_data"] = data[candidate.model] if isinstance(data, Mapping) else data
+        options["input_data"] = data.get(candidate.model, "random") if isinstance(data, Mapping) else data
         # One run of three windows is a short look; the finals go on until the precision is reached.
         precision, seconds = (settings.PERF_PRECISION, settings.TUNE_FINAL_S) if stage == FINAL else (settings.TUNE_LOOK_PRECISION, 1e-3)
         return measure(
@@ -188,11 +190,13 @@ class Workbench:
         """What the limits of this search say; limits may differ from those of the call that measured."""
         if row["outcome"] in (REFUSED, FAILED):
             return {}
+        if row["throughput_infer_per_s"] is None:
+            return {"outcome": FAILED, "reason": "no request was answered within a window"}
         if self.max_memory_mb is not None and (row["memory_mb"] or 0) > self.max_memory_mb:
             return {"outcome": OVER_MEMORY, "reason": f"{row['memory_mb']:.0f} MB"}
         if self.goal.over(row):
             latency = self.goal.latency_ms(row)
-            return {"outcome": OVER_BUDGET, "reason": "no request was answered in time" if latency is None else f"{latency:.3g} ms"}
+            return {"outcome": OVER_BUDGET, "reason": "no latency is known" if latency is None else f"{latency:.3g} ms"}
         return {"outcome": OK, "reason": ""}
 
     def load(self, candidate: Candidate, config: Mapping[str, Any]) -> None:

@@ -1,0 +1,318 @@
+"""The parts of the search that need no server: combinations and configurations, the strategy on known answers, the finals, the files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers import perf_results, settings
+from helpers.config_text import parse
+from helpers.errors import ModelError
+from helpers.tune_candidate import FAILED, OK, REFUSED, Candidate, Goal, Row, Traffic
+from helpers.tune_config import Found, place_of, reachable
+from helpers.tune_files import append_row, read_rows, winner_text
+from helpers.tune_finals import confirm
+from helpers.tune_report import Standing, nothing_meets, sentences
+from helpers.tune_search import Search
+from helpers.tune_space import Axes, accelerators_here, axes_for, beside, fitting
+
+TRAFFIC = Traffic(8, 4)
+ONNX: dict[str, Any] = {
+    "name": "net",
+    "backend": "onnxruntime",
+    "max_batch_size": 64,
+    "instance_group": [{"name": "net", "kind": "KIND_CPU", "count": 2}],
+    "dynamic_batching": {"preferred_batch_size": [50], "max_queue_delay_microseconds": 0, "preserve_ordering": True},
+    "parameters": {"inter_op_thread_count": {"string_value": "1"}},
+    "optimization": {"input_pinned_memory": {"enable": True}},
+}
+
+
+def found(config: dict[str, Any] | None = None, cores: int = 4) -> Found:
+    config = ONNX if config is None else config
+    return Found("net", config, True, place_of("net", config, cores, embedded=True))
+
+
+def row(rate: float, p95_ms: float = 10.0, *, outcome: str = OK, waits: float = 0.5, spread: float = 0.02, **others: Any) -> Row:
+    """A row as the server would give it, with a relative spread."""
+    latency = {"latency_p95_us": 1000 * p95_ms, "latency_spread_us": 1000 * p95_ms * spread, "percentile": 95, "reason": "why"}
+    seen = {"queue_share": waits, "cpu_cores": 1.0, "executed_batch": 8, "reachable_batch": 16, "stable": True}
+    numbers = {"throughput_infer_per_s": rate, "throughput_spread_infer_per_s": rate * spread}
+    return {**perf_results.empty_row(), "model": "net", "outcome": outcome, **numbers, **latency, **seen, **others}
+
+
+# --- combinations and configurations ------------------------------------------------------------------------------------
+
+
+def test_a_configuration_is_a_place_among_the_combinations() -> None:
+    assert found().place == Candidate("net", 2, 2, 0.0)
+    # A container's ONNX Runtime gives every instance all cores.
+    assert place_of("net", ONNX, 4, embedded=False).threads == 4
+    two = {"intra_op_thread_count": {"string_value": "2"}}
+    assert place_of("net", {**ONNX, "parameters": two}, 4, embedded=False).threads == 2
+    python = {"backend": "python", "instance_group": [{"count": 3}]}
+    assert place_of("net", python, 4, embedded=True) == Candidate("net", 3, None, None)
+    gpu = {**ONNX, "instance_group": [{"kind": "KIND_GPU", "count": 1, "gpus": [0, 1]}], "optimization": _tensorrt("FP16")}
+    assert place_of("net", gpu, 4, embedded=False) == Candidate("net", 2, None, 0.0, "tensorrt FP16")
+
+
+def _tensorrt(precision: str) -> dict[str, Any]:
+    entry = {"name": "tensorrt", "parameters": {"precision_mode": precision}}
+    return {"execution_accelerators": {"gpu_execution_accelerator": [entry]}}
+
+
+@pytest.mark.parametrize(
+    "candidate",
+    [
+        Candidate("net", 1, 4, None),
+        Candidate("net", 4, 1, 2.0),
+        Candidate("net", 2, 1, 0.0),
+        Candidate("net", 2, 2, 0.5, "openvino"),
+        Candidate("net", 1, 2, None, "tensorrt FP16"),
+    ],
+)
+def test_the_configuration_of_a_combination_is_that_place(candidate: Candidate) -> None:
+    config = found().config_for(candidate, TRAFFIC)
+    assert place_of("net", config, 4, embedded=True) == candidate
+    # What is not searched stays as it was.
+    assert config["max_batch_size"] == 64
+    assert config["parameters"]["inter_op_thread_count"] == {"string_value": "1"}
+    assert config["optimization"]["input_pinned_memory"] == {"enable": True}
+    assert config.get("dynamic_batching", {"preserve_ordering": True})["preserve_ordering"] is True
+
+
+def test_what_was_found_is_loaded_as_it_was() -> None:
+    assert found().config_for(found().place, TRAFFIC) == ONNX
+
+
+def test_waiting_ends_when_the_batch_is_as_large_as_the_traffic_allows() -> None:
+    config = found().config_for(Candidate("net", 2, 2, 1.0), TRAFFIC)
+    assert config["dynamic_batching"]["preferred_batch_size"] == [16]
+    assert config["dynamic_batching"]["max_queue_delay_microseconds"] == 1000
+    assert reachable(ONNX, Candidate("net", 1, 4, 0.0), TRAFFIC) == 32
+    assert reachable(ONNX, Candidate("net", 1, 4, 0.0), Traffic(20, 9)) == 60
+    assert reachable(ONNX, Candidate("net", 1, 4, None), TRAFFIC) == 8
+    rate = found().config_for(Candidate("net", 2, 2, 1.0), Traffic(8, None, 10.0))
+    assert "preferred_batch_size" not in rate["dynamic_batching"]
+
+
+def test_only_values_that_have_an_effect() -> None:
+    axes = axes_for(found(), TRAFFIC, 4, None, None, ["openvino"])
+    assert axes.instances == (1, 2, 4)
+    assert axes.threads == (1, 2, 4)
+    assert axes.delays_ms == (None, 0.0, *settings.TUNE_DELAYS_MS)
+    assert axes.accelerators == ("", "openvino")
+    # One request at a time: a second instance and a batch of several have nothing to do.
+    alone = axes_for(found(), Traffic(8, 1), 4, None, None, [])
+    assert (alone.instances, alone.delays_ms) == ((1,), (0.0,))
+    assert axes_for(found(), Traffic(40, 4), 4, None, None, []).delays_ms == (0.0,)
+    assert axes_for(found(), TRAFFIC, 4, 3, 1.0, []).delays_ms == (None, 0.0, 0.5)
+    assert axes_for(found(), TRAFFIC, 4, 3, 1.0, []).instances == (1, 2, 3)
+    python = found({"backend": "python", "max_batch_size": 0, "instance_group": [{"count": 1}]})
+    axes = axes_for(python, TRAFFIC, 4, None, None, ["openvino"])
+    assert (axes.threads, axes.delays_ms, axes.accelerators) == ((None,), (None,), ("",))
+    named = Axes((1, 2, 8), (1, 2), (None, 0.0), ("", "openvino"))
+    assert fitting(named, python, TRAFFIC, 4) == Axes((1, 2), (None,), (None,), ("",))
+    assert len(list(named.candidates("net"))) == 24
+
+
+def test_the_cores_are_shared_out() -> None:
+    axes = Axes((1, 2, 4, 8), (1, 2, 4))
+    assert [axes.threads_for(number, 4) for number in axes.instances] == [4, 2, 1, 1]
+    assert beside(Candidate("net", 2, 2, None), axes, 4, 1) == Candidate("net", 4, 1, None)
+    assert beside(Candidate("net", 3, 1, None), axes, 4, -1) == Candidate("net", 2, 2, None)
+    assert beside(Candidate("net", 8, 1, None), axes, 4, 1) is None
+
+
+def test_openvino_only_where_onnx_runtime_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COURSE_SERVER_ENV", str(tmp_path))
+    assert accelerators_here("embedded", gpu=False) == ()
+    library = tmp_path / "lib/python3.11/site-packages/onnxruntime/capi/libonnxruntime_providers_openvino.so"
+    library.parent.mkdir(parents=True)
+    library.touch()
+    assert accelerators_here("embedded", gpu=False) == ("openvino",)
+    assert accelerators_here("docker", gpu=False) == ()
+    assert "tensorrt" in accelerators_here("docker", gpu=True)
+
+
+# --- the strategy -------------------------------------------------------------------------------------------------------
+
+
+def search(answer: Callable[[Candidate], Row], axes: dict[str, Axes] | None = None, goal: Goal | None = None, cores: int = 4) -> Search:
+    return Search(axes or {"net": Axes((1, 2, 4), (1, 2, 4), (None, 0.0, 0.5, 2.0))}, goal or Goal(TRAFFIC), cores, answer)
+
+
+def test_instances_are_added_while_requests_wait() -> None:
+    start = Candidate("net", 1, 4, None)
+    run = search(lambda each: row(100 * each.instances, executed_batch=16))
+    assert run.run(start).instances == 4
+    assert Candidate("net", 2, 2, None) in run.rows
+
+
+def test_nobody_adds_instances_when_nobody_waits() -> None:
+    start = Candidate("net", 2, 2, None)
+    run = search(lambda each: row(100 / each.instances, waits=0.01))
+    assert run.run(start) == Candidate("net", 1, 4, None)
+    assert all(each.instances <= 2 and each.delay_ms is None for each in run.rows)
+    assert any("hardly any request waits" in step for step in run.steps)
+
+
+def test_no_more_instances_than_cores_when_those_are_busy() -> None:
+    start = Candidate("net", 2, 1, None)
+    axes = {"net": Axes((1, 2, 4), (1, 2), (None,))}
+    busy = search(lambda each: row(100 * each.instances, cpu_cores=1.9), axes, cores=2)
+    assert busy.run(start).instances == 2
+    assert any("keeps 1.9 of 2 cores busy" in step for step in busy.steps)
+    idle = search(lambda each: row(100 * each.instances, cpu_cores=0.1), axes, cores=2)
+    assert idle.run(start).instances == 4
+
+
+def test_waits_are_tried_while_batches_are_not_full() -> None:
+    start = Candidate("net", 4, 1, 0.0)
+    gain = {None: 80, 0.0: 100, 0.5: 120, 2.0: 110}
+    run = search(lambda each: row(gain[each.delay_ms] * each.instances))
+    assert run.run(start) == Candidate("net", 4, 1, 0.5)
+    full = search(lambda each: row(gain[each.delay_ms] * each.instances, executed_batch=15))
+    assert full.run(start) == Candidate("net", 4, 1, 0.0)
+    assert not any(each.delay_ms for each in full.rows)
+    assert any("15 of 16 possible" in step for step in full.steps)
+
+
+def test_another_model_with_the_same_tensors() -> None:
+    axes = {"net": Axes((1, 2), (1, 2), (None,)), "net_int8": Axes((1, 2), (None,), (None,))}
+    run = search(lambda each: row((300 if each.model == "net_int8" else 100) * each.instances), axes)
+    assert run.run(Candidate("net", 1, 2, None)) == Candidate("net_int8", 2, None, None)
+
+
+def test_within_the_budget_comes_first() -> None:
+    """More instances are faster, but only one at a time answers in time."""
+    goal = Goal(TRAFFIC, budget_ms=15)
+    run = search(lambda each: row(100 * each.instances, 10.0 * each.instances, outcome=OK), goal=goal)
+    assert run.run(Candidate("net", 4, 1, None)).instances == 1
+    late = row(100, 20)
+    assert goal.over(late)
+    assert not goal.over(row(100, 15.1))
+    assert goal.rank(row(10, 14)) > goal.rank(row(100, 16)) > goal.rank(row(1000, 17)) > goal.rank(row(9, 1, outcome=REFUSED))
+
+
+def test_a_rate_is_served_with_the_lowest_latency() -> None:
+    goal = Goal(Traffic(2, None, 50.0), budget_ms=15)
+    assert goal.rank(row(100, 5)) > goal.rank(row(100, 6)) > goal.rank(row(80, 4))
+    assert goal.quantity == "latency"
+
+
+def test_a_model_that_cannot_be_measured_at_all() -> None:
+    with pytest.raises(ModelError, match="cannot be measured: why"):
+        search(lambda each: row(0, outcome=FAILED)).run(Candidate("net", 1, 1, None))
+
+
+def test_few_of_many_combinations_are_measured() -> None:
+    """Against a full grid whose answers are known: the best of it, in a fifth of its measurements and less."""
+    axes = Axes((1, 2, 4, 8), (1, 2, 4, 8), (None, 0.0, 0.5, 2.0))
+
+    def answer(each: Candidate) -> Row:
+        share = min(1.0, 8 / (each.instances * (each.threads or 1)))
+        rate = 100 * each.instances * (each.threads or 1) ** 0.7 * share
+        return row(rate * {None: 1.0, 0.0: 1.2, 0.5: 1.25, 2.0: 1.1}[each.delay_ms], cpu_cores=7.9)
+
+    run = search(answer, {"net": axes}, cores=8)
+    best = run.run(Candidate("net", 1, 8, None))
+    grid = {each: answer(each)["throughput_infer_per_s"] for each in axes.candidates("net")}
+    assert grid[best] == max(grid.values())
+    assert len(run.rows) <= len(grid) / 5
+
+
+def test_finalists_are_those_that_the_spread_does_not_rule_out() -> None:
+    rates = {1: 100.0, 2: 150.0, 4: 149.0}
+    run = search(lambda each: row(rates[each.instances]), {"net": Axes((1, 2, 4), (None,), (None,))})
+    start = Candidate("net", 1, None, None)
+    best = run.run(start)
+    assert run.finalists(best, start) == [best, Candidate("net", 4, None, None), start]
+
+
+# --- the finals ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_finals_are_measured_in_turn_and_losers_drop_out() -> None:
+    order: list[tuple[int, int]] = []
+
+    def measure(each: Candidate, number: int) -> Row:
+        order.append((each.instances, number))
+        return row({1: 100.0, 2: 200.0, 4: 199.0}[each.instances] + number)
+
+    finalists = [Candidate("net", number, None, None) for number in (2, 4, 1)]
+    rows, why = confirm(finalists, Goal(TRAFFIC), measure)
+    assert order[:6] == [(2, 0), (4, 0), (1, 0), (1, 1), (4, 1), (2, 1)]
+    assert (1, 2) not in order
+    assert [len(rows[each]) for each in finalists] == [3, 3, 2]
+    assert why == "3 rounds of the finals were measured"
+
+
+def test_the_finals_end_when_one_is_left() -> None:
+    finalists = [Candidate("net", number, None, None) for number in (1, 2)]
+    rows, why = confirm(finalists, Goal(TRAFFIC), lambda each, number: row(100.0 * each.instances))
+    assert [len(each) for each in rows.values()] == [2, 2]
+    assert "clearly behind" in why
+
+
+def standing(rates: list[float], p95_ms: float = 10.0, budget_ms: float | None = 15.0, spread: float = 0.02) -> Standing:
+    rows = tuple(row(rate, p95_ms, spread=spread) for rate in rates)
+    return Standing(Candidate("net", 2, 1, None), rows, Goal(TRAFFIC, budget_ms))
+
+
+def test_how_sure_the_budget_is_met() -> None:
+    assert standing([100, 101, 99]).within() is True
+    assert standing([100, 101, 99], p95_ms=20).within() is False
+    unsure = standing([100, 101, 99], p95_ms=14.5, spread=0.2)
+    assert unsure.within() is None
+    assert "cannot tell" in " ".join(sentences(unsure, None, None, is_found=True))
+    said = " ".join(nothing_meets(standing([100], p95_ms=16, spread=0.2), Goal(TRAFFIC, 15.0)))
+    assert "p95 ≤ 15 ms" in said
+    assert "cannot tell" in said
+
+
+def test_a_summary_has_the_means_and_the_spread_between_rounds() -> None:
+    best = standing([90, 100, 110], spread=0.01).row()
+    assert best["throughput_infer_per_s"] == pytest.approx(100)
+    # 4.30 × 10 / √3, by Student's distribution: far more than what a single run says of itself.
+    assert best["throughput_spread_infer_per_s"] == pytest.approx(24.8, rel=0.01)
+    assert best["repeats"] == 3
+
+
+# --- the files ----------------------------------------------------------------------------------------------------------
+
+
+def test_rows_survive_half_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "rows.jsonl"
+    append_row(path, {"key": "a", "throughput_infer_per_s": None})
+    with path.open("a") as file:
+        file.write('{"key": "b", "thro')
+    assert [each["key"] for each in read_rows(path)] == ["a"]
+    append_row(path, {"key": "c"})
+    append_row(path, {"key": "d"})
+    assert [each["key"] for each in read_rows(path)] == ["a", "c", "d"]
+    assert read_rows(tmp_path / "none.jsonl") == []
+
+
+def test_the_winners_file_keeps_what_was_written(tmp_path: Path) -> None:
+    text = '# mine\nname: "net"\nbackend: "onnxruntime"\nmax_batch_size: 64  # enough\ndynamic_batching { }\n'
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net" / "config.pbtxt").write_text(text)
+    config = found().config_for(Candidate("net", 4, 1, 2.0, "openvino"), TRAFFIC)
+    written = winner_text(config, tmp_path, "net", "found by a test")
+    assert written.startswith("# found by a test\n# mine\n")
+    assert "max_batch_size: 64  # enough" in written
+    assert "pinned" not in written
+    new = parse(written)
+    assert [(group.count, group.name) for group in new.instance_group] == [(4, "")]
+    assert new.parameters["intra_op_thread_count"].string_value == "1"
+    assert new.dynamic_batching.max_queue_delay_microseconds == 2000
+    assert new.optimization.execution_accelerators.cpu_execution_accelerator[0].name == "openvino"
+    off = parse(winner_text(found().config_for(Candidate("net", 1, 1, None), TRAFFIC), tmp_path, "net", ""))
+    assert not off.HasField("dynamic_batching")
+    assert not off.HasField("optimization")
+    alone = parse(winner_text(config, None, "net", ""))
+    assert alone.max_batch_size == 64
