@@ -155,7 +155,7 @@ def _row(run: Run, results: list[Result], precision: float) -> dict[str, Any]:
         key = "latency_avg_us" if run.percentile is None else f"latency_p{run.percentile}_us"
         numbers = {key: sum(latencies) / len(latencies)} if latencies and key in perf_results.COLUMNS else {}
     elif not stable:
-        note = f"not within {precision:.0%}: ±{spread / mean:.0%} after {len(windows)} windows" if spread and mean else "too few windows"
+        note = f"not within {100 * precision:.2g}%: ±{100 * spread / mean:.2g}% after {len(windows)} windows" if spread and mean else "too few windows"
     requests = [result.requests for result in results]
     return (
         perf_results.empty_row()

@@ -125,6 +125,8 @@ DISK_CLIENT_GB = 1.2
 DISK_NO_TORCH_GB = 2.0
 DISK_CPU_GB = 3.0
 DISK_CUDA_GB = 9.0
+# The same, for a second environment of the server whose ONNX Runtime has OpenVINO.
+DISK_OPENVINO_GB = 1.5
 # Free disk space, in GB, for logs and results of a class day.
 DISK_WORK_GB = 0.3
 # Free space in /dev/shm, in MB: each Python model instance takes 1 MB and grows with the tensors; a container's default is 64 MB.

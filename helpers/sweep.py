@@ -23,15 +23,9 @@ from helpers.errors import CourseError, RequestError
 from helpers.files import shown
 from helpers.perf import measure
 from helpers.perf_program import Program, find_perf_analyzer
+from helpers.perf_table import Rows
 from helpers.sweep_plan import Point, Setup, about, measured_before, plan
 from helpers.sweep_progress import Progress
-from helpers.tables import as_html, as_text
-
-# Columns of the short table.
-_SHOWN = (
-    *("model", "instances", "batch", "concurrency", "throughput_infer_per_s", "throughput_spread_infer_per_s"),
-    *("latency_p50_us", "latency_p95_us", "queue_us", "compute_infer_us", "stable", "note"),
-)
 
 
 @dataclass(frozen=True)
@@ -63,15 +57,10 @@ class Sweep:
         return "; ".join(parts) + "."
 
     def __repr__(self) -> str:
-        return f"{self._words}\n{as_text(self.rows, self._columns)}"
+        return repr(Rows(self.rows, self._words))
 
     def _repr_html_(self) -> str:
-        return as_html(self.rows, self._columns, caption=self._words)
-
-    @property
-    def _columns(self) -> list[str]:
-        varied = {"instances", "note"}
-        return [name for name in _SHOWN if name not in varied or len({row.get(name) for row in self.rows}) > 1]
+        return Rows(self.rows, self._words)._repr_html_()
 
 
 def read_sweep(path: str | Path = "work/sweeps") -> Sweep:

@@ -1,0 +1,151 @@
+"""Checkers of notebook 07, Measure with perf_analyzer: they look at the server's counters and at the student's own rows."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+from helpers.checks import CannotTell, Outcome, checker, correct, look, not_yet
+from helpers.perf_results import COLUMNS
+from helpers.verdict import CANNOT_TELL, FASTER, verdict
+
+_MODEL = "particlenet_AK4"
+# A share or a factor that people round is still theirs: 1 % of its value.
+_ROUNDED = 0.01
+_UNDER_WAY = 8
+
+
+def _same(given: float, true: float) -> bool:
+    return abs(given - true) <= _ROUNDED * abs(true)
+
+
+def _row(value: Any, name: str) -> dict[str, Any] | Outcome:
+    """A measured row, or what is wrong with it."""
+    if not isinstance(value, dict) or not set(COLUMNS) <= set(value):
+        return not_yet(f"`{name}` is {look.kind(value)}. Expected the row that `measure(...)` returns.")
+    if value["model"] != _MODEL:
+        return not_yet(f"`{name}` is a measurement of `{value['model']}`; we asked for `{_MODEL}`.")
+    if value["batch"] != 10:
+        return not_yet(f"`{name}` was measured with a batch of {value['batch']}; we asked for 10.")
+    return value
+
+
+@checker("7.1")
+def one_jet_a_request(server: Any, before: Any, status: Any) -> Outcome:
+    """Requests of one jet, by the server's own count."""
+    requests = look.rise(server, before, _MODEL)
+    inferences = look.rise(server, before, _MODEL, "nv_inference_count")
+    if look.number(status) not in (0, 2):
+        return not_yet(f"perf_analyzer ended with {status!r}; 0 means done. Read what it said above, and look at your command.")
+    if requests == 0:
+        raise CannotTell("The server has seen no request since `before`. Run your cell again from its first line, then this one.")
+    each = inferences / requests
+    seen = f"{look.plain(requests)} requests, {look.plain(inferences)} inferences"
+    if each == 1:
+        unstable = " The windows did not agree (status 2), but they were sent." if look.number(status) == 2 else ""
+        return correct(f"The server counted {seen}: one jet in each.{unstable}")
+    if each == 10:
+        return not_yet(f"The server counted {seen}: still 10 jets in each. Change the number behind `-b`.")
+    return not_yet(f"The server counted {seen}: {each:.3g} jets in each on average. Run the whole cell again, once.")
+
+
+@checker("7.2")
+def gain_and_price(by_batch: Any, gain: Any, price: Any) -> Outcome:
+    """The factors in throughput and latency between a batch of 1 and one of 100, from the student's own rows."""
+    try:
+        one, hundred = by_batch[1], by_batch[100]
+        factors = {
+            "gain": hundred["throughput_infer_per_s"] / one["throughput_infer_per_s"],
+            "price": hundred["latency_p95_us"] / one["latency_p95_us"],
+        }
+    except (TypeError, KeyError, ZeroDivisionError) as error:
+        raise CannotTell("The check needs your rows in `by_batch`. Run the cell that measures 1, 10 and 100 jets again.") from error
+    given = {"gain": look.number(gain), "price": look.number(price)}
+    for name, value in given.items():
+        if value is None:
+            return not_yet(f"`{name}` should be one number, and it is {look.kind(gain if name == 'gain' else price)}.")
+    if _same(given["gain"], factors["price"]) and _same(given["price"], factors["gain"]):
+        return not_yet("It is the other way round: the gain is in throughput, the price is in latency.")
+    ten = by_batch.get(10, hundred)
+    columns = {"gain": "throughput_infer_per_s", "price": "latency_p95_us"}
+    for name, value in given.items():
+        true = factors[name]
+        if _same(value, true):
+            continue
+        if _same(value, 1 / true):
+            return not_yet(f"`{name}` is {value:.3g}, the inverse: a factor is the new number over the old one.")
+        if _same(value, ten[columns[name]] / one[columns[name]]):
+            return not_yet(f"`{name}` is {value:.3g}, from 1 to 10 jets; we asked for 1 to 100.")
+        if name == "price" and _same(value, hundred["latency_p50_us"] / one["latency_p50_us"]):
+            return not_yet(f"`price` is {value:.3g}, that of the median; we asked for the 95th percentile.")
+        return not_yet(f"`{name}` is {value:.3g}, and your rows say something else. The column is `{columns[name]}`.")
+    noisy = [batch for batch, row in by_batch.items() if not row.get("stable")]
+    doubt = f" (The row of batch {noisy[0]} is not stable: the factors are rough.)" if noisy else ""
+    return correct(f"{factors['gain']:.2f} times the jets per second, and each request takes {factors['price']:.0f} times as long.{doubt}")
+
+
+@checker("7.3")
+def waiting(server: Any, busy: Any, share: Any) -> Outcome:
+    """The share of the queue under eight requests at once."""
+    look.must_be_server(server)
+    row = _row(busy, "busy")
+    if isinstance(row, Outcome):
+        return row
+    if row["concurrency"] != _UNDER_WAY:
+        return not_yet(f"`busy` was measured with {row['concurrency']} requests under way; we asked for {_UNDER_WAY}.")
+    served = int(server.statistics(_MODEL)["inference_stats"]["success"]["count"])
+    if row["queue_us"] is None or not row["latency_avg_us"] or served < (row["requests"] or 0):
+        raise CannotTell("This row has no queue time, or is not of this server. Measure again.")
+    given = look.number(share)
+    true = row["queue_us"] / row["latency_avg_us"]
+    if given is None:
+        return not_yet(f"`share` should be one number, and it is {look.kind(share)}.")
+    if _same(given, true):
+        ratio = row["compute_infer_us"] / row["latency_avg_us"]
+        return correct(
+            f"Of {row['latency_avg_us'] / 1000:.1f} ms, {100 * true:.0f} % are spent in the queue and {100 * ratio:.0f} % in inference, in "
+            "batches that the server made of several requests."
+        )
+    if _same(given, 100 * true):
+        return not_yet(f"{look.plain(given)} is right in percent; we asked for a fraction from 0 to 1.")
+    if _same(given, row["queue_us"]):
+        return not_yet("That is the time in the queue in µs; divide it by `latency_avg_us`.")
+    if _same(given, row["compute_infer_us"] / row["latency_avg_us"]):
+        return not_yet("That is the share of the inference, `compute_infer_us`; the queue is `queue_us`.")
+    return not_yet(f"`share` is {given:.3g}, and your row says another fraction: `queue_us` over `latency_avg_us`.")
+
+
+@checker("7.4")
+def less_padding(server: Any, real: Any, shorter: Any) -> Outcome:
+    """Jets padded to 30 candidates against jets padded to 50, with the spread of both."""
+    look.must_be_server(server)
+    row, reference = _row(shorter, "shorter"), _row(real, "real")
+    if isinstance(row, Outcome):
+        return row
+    if isinstance(reference, Outcome):
+        raise CannotTell("The check needs `real`, your measurement with jets padded to 50. Run that cell again.")
+    if row["inputs"] in ("random", "zero"):
+        return not_yet(f"`shorter` was measured with {row['inputs']} inputs. Hand the file over: `input_data=jets_30`.")
+    if row["inputs"] == reference["inputs"]:
+        return not_yet("`shorter` was measured with the jets that are padded to 50. Use the new file.")
+    candidates = _candidates(row["command"])
+    if candidates != 30:
+        return not_yet(f"The jets of `shorter` are padded to {candidates} candidates; we asked for 30: `lengths={{'pf': 30, 'sv': 4}}`.")
+    found = verdict(reference, row)
+    if found.answer == CANNOT_TELL:
+        raise CannotTell(f"{found.text} For a longer measurement, type: measure(..., max_seconds=30)")
+    if found.answer == FASTER:
+        return correct(f"{found.gain:.2f} times as many jets per second with 30 candidates as with 50: padding costs time.")
+    return correct(f"Measured: {found.answer}. On most machines fewer candidates are faster; yours is busy, or has idle units.")
+
+
+def _candidates(command: str) -> int | None:
+    """The padded length of the jets in the file that a command names."""
+    words = shlex.split(command)
+    try:
+        file = Path(words[words.index("--input-data") + 1])
+        return int(json.loads(file.read_text())["data"][0]["pf_points"]["shape"][-1])
+    except (ValueError, IndexError, OSError, KeyError, TypeError):
+        return None

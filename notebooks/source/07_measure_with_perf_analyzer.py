@@ -1,0 +1,307 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Measure with perf_analyzer
+#
+# **What you'll do:** find out how many jets a second your server tags, how long they wait, and where the
+# time goes.
+#
+# **What you'll learn:** read a perf_analyzer command · trade latency for throughput · choose a percentile ·
+# split a latency into its parts · tell a measurement from noise.
+#
+# **What you'll need:** this machine. No GPU, no other notebook before this one.
+#
+# **Time:** 35 minutes (16 reading + 19 exercises).
+
+# %% [markdown]
+# ## Prepare a server
+#
+# Two models, one network: `particlenet_AK4` in ONNX format, `particlenet_AK4_PT` in TorchScript. Both tag
+# narrow jets.
+
+# %%
+import timeit
+
+import numpy as np
+
+from helpers import Client, launch_server, measure, perf_analyzer, scrape
+from helpers.exercises import exercise  #: from helpers.exercises import ____, exercise
+from helpers.latency_plots import latency_split_figure, warm_up_figure
+from helpers.load_inputs import write_jets
+from helpers.perf_table import Rows
+from helpers.verdict import verdict
+
+# %%
+server = launch_server("models", load=["particlenet_AK4", "particlenet_AK4_PT"])
+server
+
+# %% [markdown]
+# ## Read a command
+#
+# **perf_analyzer** is NVIDIA's own load generator. It sends made-up requests, as many as the server can
+# take, and reads a clock. In a terminal, type `python -m helpers perf_analyzer` and its arguments. (NVIDIA
+# makes it for Linux only. On a Mac it says so; the figures that others measured are in `helpers.recorded`.)
+
+# %%
+shapes = """--shape pf_points:2,50 --shape pf_features:20,50 --shape pf_mask:1,50 \
+--shape sv_points:2,4 --shape sv_features:11,4 --shape sv_mask:1,4"""
+command = f"""perf_analyzer -m particlenet_AK4 --percentile=95 -u {server.grpc_url} -i grpc --async -p 1000 \
+--max-trials 6 -v {shapes} --concurrency-range 1:1 -b 10"""
+
+# %% [markdown]
+# | part | means |
+# |---|---|
+# | `-m` | the model |
+# | `--percentile=95` | look at the latency that 95 % of the requests stay below |
+# | `-u`, `-i` | address and protocol: gRPC has its own port |
+# | `--async` | send without a thread for each request |
+# | `-p 1000`, `--max-trials 6` | measure in **windows** of 1,000 ms, six at most |
+# | `-v` | tell about each window (*Pass*) |
+# | `--shape pf_points:2,50` | 50 candidates; the config has -1 here, any length |
+# | `--concurrency-range 1:1` | one request under way: the next goes out when the answer is here |
+# | `-b 10` | 10 jets in each request |
+#
+# **What do you expect?** One jet takes about 2 ms on one core. Write down a number of jets per second.
+
+# %%
+perf_analyzer(command)
+
+# %% [markdown]
+# **What stands out?** *Throughput* is in inferences per second, that is, jets: about 10 jets over the latency,
+# as it must be with one request under way. The last number is the exit status. It is 0 when three windows in
+# a row agreed within 10 %; 2 when none did, and then there is no result, only the windows.
+
+# %% [markdown] exercise="7.1"
+# ### Exercise 7.1 (3 minutes) — Send one jet at a time
+#
+# Run the command again with 1 jet in a request. The check asks the server's counters how many it saw.
+
+# %% exercise="7.1" tags=["starter"]
+before = scrape(server)
+status = perf_analyzer(command.replace("-b 10", "-b 1"))  #: status = perf_analyzer(____)
+
+# %% exercise="7.1" tags=["check"]
+exercise("7.1").check(server, before, status)
+# exercise("7.1").hint(1)
+# exercise("7.1").solution()
+
+# %% [markdown] exercise="7.1" tags=["hints"]
+# 1. `command` is text. Which part of it says how many jets go into a request?
+# 2. `command.replace("old", "new")` changes a part of a text.
+
+# %% [markdown] exercise="7.1" tags=["answer"]
+# With `-b 1` inferences and requests are equal. On a busy machine the status may be 2: the windows did not
+# agree. The requests were sent all the same.
+
+# %% [markdown]
+# ## Let a helper do the chores
+#
+# `measure` runs the same program. It asks the server for the shapes, warms the model up, and goes on until
+# it knows the throughput to 5 %, or 7 s are over. The result is one **row**, times in µs.
+
+# %%
+ten = measure(server, "particlenet_AK4", batch=10)
+Rows([ten])
+
+# %%
+print(ten["command"])
+
+# %% [markdown]
+# The *spread* is half of the 95 % interval of the mean, from the scatter of the windows. No number without
+# it! The command is there for you to copy.
+#
+# ## Go from 1 to 100 jets
+#
+# **What do you expect** of throughput and latency when a request carries 1, 10, 100 jets?
+
+# %%
+by_batch = {1: measure(server, "particlenet_AK4", batch=1), 10: ten}
+by_batch[100] = measure(server, "particlenet_AK4", batch=100)
+Rows(by_batch.values())
+
+# %% [markdown] exercise="7.2"
+# ### Exercise 7.2 (5 minutes) — Weigh gain against price
+#
+# From 1 to 100 jets a request: by which factor does the throughput rise (`gain`), and by which factor the
+# 95th percentile of the latency (`price`)?
+
+# %% exercise="7.2" tags=["starter"]
+one, hundred = by_batch[1], by_batch[100]
+gain = hundred["throughput_infer_per_s"] / one["throughput_infer_per_s"]  #: gain = ____
+price = hundred["latency_p95_us"] / one["latency_p95_us"]  #: price = ____
+
+# %% exercise="7.2" tags=["check"]
+exercise("7.2").check(by_batch, gain, price)
+# exercise("7.2").hint(1)
+# exercise("7.2").solution()
+
+# %% [markdown] exercise="7.2" tags=["hints"]
+# 1. A row is a dictionary. `list(one)` shows the names of its columns.
+# 2. You need `throughput_infer_per_s` and `latency_p95_us`; a factor is the new number over the old one.
+
+# %% [markdown] exercise="7.2" tags=["answer"]
+# On a CPU the gain is small and the price is nearly the batch size: a core has no idle units that a larger
+# batch could fill. A GPU has thousands. That is why CMS's numbers for a GPU look so different.
+
+# %% [markdown]
+# ## Choose a percentile
+#
+# The median, **p50**, is the latency of a typical request. **p99** is what one request in a hundred exceeds.
+# An event needs *all* of its answers, so the slow ones decide. **What do you expect** of p99 / p50?
+
+# %%
+for batch, row in by_batch.items():
+    print(
+        f"batch {batch}: p50 {row['latency_p50_us'] / 1000:.1f} ms, "
+        f"p99 {row['latency_p99_us'] / 1000:.1f} ms, of {row['requests']} requests"
+    )
+
+# %% [markdown]
+# **What stands out?** The tail depends on the machine and its other users, more than on the model. And a
+# p99 of fewer than a few hundred requests is little more than the slowest of them.
+#
+# ## Split the latency
+#
+# Server and client both read clocks on the way. Together they tell where the time of a mean request went.
+
+# %%
+latency_split_figure(list(by_batch.values()), share=True)
+# %% [markdown]
+# **What stands out?** Nearly all is inference: with one request under way nobody waits. *Network* also holds
+# what the server does before its own clock starts.
+
+# %% [markdown] exercise="7.3"
+# ### Exercise 7.3 (5 minutes) — Make requests wait
+#
+# Measure `particlenet_AK4` with a batch of 10 and 8 requests under way. Which fraction (0 to 1) of the mean
+# latency, `latency_avg_us`, do requests spend in the queue?
+
+# %% exercise="7.3" tags=["starter"]
+busy = measure(server, "particlenet_AK4", batch=10, concurrency=8)  #: busy = measure(____)
+share = busy["queue_us"] / busy["latency_avg_us"]  #: share = ____
+
+# %% exercise="7.3" tags=["check"]
+exercise("7.3").check(server, busy, share)
+# exercise("7.3").hint(1)
+# exercise("7.3").solution()
+
+# %% [markdown] exercise="7.3" tags=["hints"]
+# 1. `measure(server, "particlenet_AK4", batch=10)` is above. The argument that you need is called
+#    `concurrency`.
+# 2. The column is `queue_us`; both times are means, so that their ratio is a fraction.
+
+# %% [markdown] exercise="7.3" tags=["answer"]
+# The model has two instances. Six of eight requests find them busy and wait; then the server puts those that
+# wait into one larger batch, so that the inference takes longer, too. The latency now says little about the
+# model, and much about the load. `latency_split_figure([ten, busy])` shows it.
+
+# %% [markdown]
+# ## Warm up
+#
+# The next cell loads the TorchScript model without its own warm-up and times its first 20 requests. **What do
+# you expect** of the first one?
+
+# %%
+config = (server.repository / "particlenet_AK4_PT" / "config.pbtxt").read_text()
+server.load("particlenet_AK4_PT", config=config.partition("model_warmup")[0])
+with Client(server) as client:
+    tensors = client.example("particlenet_AK4_PT", batch=10)
+    ask = timeit.Timer(lambda: client.infer("particlenet_AK4_PT", tensors))
+    first_us = [1e6 * ask.timeit(number=1) for _ in range(20)]
+warm_up_figure(first_us)
+
+# %% [markdown]
+# **What stands out?** Somebody pays for the first request, and it should not be your average. `measure`
+# sends requests that do not count, first.
+#
+# ## Doubt the inputs
+#
+# What perf_analyzer calls random are random *bits*. Read as 32-bit numbers they look like this:
+
+# %%
+np.frombuffer(np.random.default_rng(7).bytes(24), np.float32)
+
+# %% [markdown]
+# No jet looks like that. Does it matter for the speed? A helper writes real jets of the course into a file,
+# padded with masks, as CMSSW sends them.
+
+# %%
+jets_50 = write_jets(server, "particlenet_AK4")
+real = measure(server, "particlenet_AK4", batch=10, input_data=jets_50)
+Rows([ten, real])
+
+# %%
+verdict(ten, real)
+
+# %% [markdown]
+# **What stands out?** This network does the same sums whatever the numbers are. Do not count on it: the
+# track finder of notebook 05 refuses random hits, and works longer on larger events.
+
+# %% [markdown] exercise="7.4"
+# ### Exercise 7.4 (6 minutes) — Find out what padding costs
+#
+# Half of our narrow jets have 15 candidates or fewer, three in a hundred more than 30. Write the jets again,
+# padded or cut to 30 candidates (`pf`) and 4 vertices (`sv`), and measure them with a batch of 10.
+
+# %% exercise="7.4" tags=["starter"]
+jets_30 = write_jets(server, "particlenet_AK4", lengths={"pf": 30, "sv": 4})  #: jets_30 = write_jets(____)
+shorter = measure(server, "particlenet_AK4", batch=10, input_data=jets_30)  #: shorter = ____
+
+# %% exercise="7.4" tags=["check"]
+exercise("7.4").check(server, real, shorter)
+# exercise("7.4").hint(1)
+# exercise("7.4").solution()
+
+# %% [markdown] exercise="7.4" tags=["hints"]
+# 1. `write_jets` has an argument `lengths`, a dictionary such as `{"pf": 50, "sv": 4}`.
+# 2. `measure(..., input_data=...)` takes the file that `write_jets` returned.
+
+# %% [markdown] exercise="7.4" tags=["answer"]
+# Padding is computed like everything else, and thrown away by the mask. That is why CMSSW pads only to the
+# longest jet of an event.
+
+# %% [markdown]
+# ## Believe it or not
+#
+# Ask for the impossible: windows of 100 ms that agree within 0.1 %.
+
+# %%
+impossible = "-p 100 --max-trials 3 --stability-percentage 0.1"
+status = perf_analyzer(command.replace("-p 1000 --max-trials 6", impossible))
+status
+
+# %% [markdown]
+# *Failed to obtain stable measurement*, status 2, and no result at all. A script that does not look at the
+# status would go on with an old file. `measure` keeps what it saw and says how good it is:
+
+# %%
+rough = measure(server, "particlenet_AK4", batch=10, precision=0.001, max_seconds=1)
+rough["stable"], rough["note"]
+
+# %% [markdown]
+# ## Remember
+#
+# - Throughput counts jets, latency counts requests; say which batch and which concurrency.
+# - Give the percentile that your users feel, and the spread.
+# - Under load requests wait: latency then says more about the load than about the model.
+# - Warm up each shape, and send inputs that look like yours.
+# - A result that is not stable is no result.
+#
+# **In practice…** client and server share this machine's cores, so they disturb each other. At an
+# experiment they are on different machines, and *network* means what it says. Measure there again.
+#
+# **Next:** [Sweep and plot](08_sweep_batch_and_concurrency.ipynb), where you measure twenty points instead of
+# three.
+
+# %% [markdown]
+# The next cell stops your server. Run it when you are done.
+
+# %%
+server.stop()
+server
