@@ -19,6 +19,8 @@ from typing import Any
 
 from helpers import perf_results, settings, sweep_files
 from helpers.errors import InputError
+from helpers.perf_table import Rows
+from helpers.plot_rows import hardware
 from helpers.sweep_plan import shapes_in
 from helpers.wording import quoted
 
@@ -26,19 +28,19 @@ from helpers.wording import quoted
 COLUMNS = (*perf_results.COLUMNS, "variant")
 
 
-def recorded(hardware: str = "", model: str = "", variant: str = "") -> list[dict[str, Any]]:
+def recorded(device: str = "", model: str = "", variant: str = "") -> Rows:
     """Figures by others, as rows like measured ones.
 
     Each row says in ``source`` who measured it and in ``device`` on what; ``variant`` tells apart what the model's name does not, such as
     a file format or TensorRT.
 
     Args:
-        hardware: a part of the device's name, such as ``"P100"``, ``"T4"``, ``"A100"`` or ``"CPU"``; all by default.
+        device: a part of the device's name, such as ``"P100"``, ``"T4"``, ``"A100"`` or ``"CPU"``; all by default.
         model: the model's name; all by default.
         variant: the exact variant, such as ``"ONNX"``; all by default.
 
     Returns:
-        The rows, new ones with each call.
+        The rows, new ones with each call; a list that shows itself as a table under its sources.
 
     Raises:
         InputError: there is no such figure; the message lists what there is.
@@ -46,14 +48,14 @@ def recorded(hardware: str = "", model: str = "", variant: str = "") -> list[dic
     rows = [
         dict(row)
         for row in _published()
-        if hardware.casefold() in row["device"].casefold() and model in ("", row["model"]) and variant in ("", row["variant"])
+        if device.casefold() in row["device"].casefold() and model in ("", row["model"]) and variant in ("", row["variant"])
     ]
     if rows:
-        return rows
-    near = [row for row in _published() if hardware.casefold() in row["device"].casefold()]
+        return Rows(rows, _caption(rows))
+    near = [row for row in _published() if device.casefold() in row["device"].casefold()]
     of_model = f" for {quoted(sorted({row['model'] for row in near}))}" if near else ""
     devices = quoted(sorted({row["device"] for row in (near or _published())}))
-    asked = ", ".join(repr(word) for word in (hardware, model, variant) if word)
+    asked = ", ".join(repr(word) for word in (device, model, variant) if word)
     raise InputError(f"There is no recorded figure for {asked}.", f"There are some on {devices}{of_model}.")
 
 
@@ -62,6 +64,11 @@ def _published() -> tuple[dict[str, Any], ...]:
     groups = json.loads((settings.root() / "notebooks" / "data" / "recorded.json").read_text(encoding="utf-8"))
     empty = dict.fromkeys(COLUMNS)
     return tuple(empty | group["common"] | point for group in groups for point in group["points"])
+
+
+def _caption(rows: list[dict[str, Any]]) -> str:
+    """Who measured, and on what."""
+    return " ".join(dict.fromkeys(f"{row['source'][0].upper()}{row['source'][1:]}; {hardware(row)}." for row in rows))
 
 
 def sweep_file() -> Path:
@@ -74,7 +81,8 @@ def recorded_sweep(
     batches: Iterable[int] | None = None,
     concurrencies: Iterable[int] | None = None,
     lengths: int | Mapping[str, int] | None = None,
-) -> list[dict[str, Any]]:
+    inputs: str = "random",
+) -> Rows:
     """What the course measured on a machine of its own with the real perf_analyzer: two cores, no GPU.
 
     Args:
@@ -82,6 +90,7 @@ def recorded_sweep(
         batches: batch sizes; all by default.
         concurrencies: requests under way at any time; all by default.
         lengths: of the axes that may have any, by the beginning of the input's name, or one for all; as in a measurement by default.
+        inputs: ``random``, or the name of a file of :mod:`helpers.load_inputs`, which says the lengths itself.
 
     Returns:
         The rows that there are, new ones with each call; ``cpu``, ``time`` and ``command`` say how each was made.
@@ -99,14 +108,17 @@ def recorded_sweep(
         if (not names or row["model"] in names)
         and (sizes is None or row["batch"] in sizes)
         and (loads is None or row["concurrency"] in loads)
-        and _lengths(row) == wanted
+        and row["inputs"] == inputs
+        and (inputs != "random" or _lengths(row) == wanted)
     ]
     if rows:
-        return rows
-    there = sorted(
-        {f"{row['model']} with batch {row['batch']}, concurrency {row['concurrency']}, lengths {_lengths(row)}" for row in everything}
-    )
+        return Rows(rows, _caption(rows))
+    there = sorted({f"{row['model']} with batch {row['batch']}, concurrency {row['concurrency']}, {_words(row)}" for row in everything})
     raise InputError("There is no recorded row of this load.", f"There are: {'; '.join(there)}.")
+
+
+def _words(row: Mapping[str, Any]) -> str:
+    return f"lengths {_lengths(row)}" if row["inputs"] == "random" else str(row["inputs"])
 
 
 def _lengths(row: Mapping[str, Any]) -> dict[str, int]:

@@ -45,6 +45,13 @@ def test_choosing() -> None:
     assert recorded("P100")[0]["model"] == "particlenet_PT", "a caller's change stays with the caller"
 
 
+def test_it_shows_itself_with_its_source() -> None:
+    rows = recorded("T4", "particlenet_AK4")
+    said = repr(rows)
+    assert said.startswith("Recorded: CMS SONIC study")
+    assert "Tesla T4" in said and "ONNX with TensorRT" in said and "CMS SONIC study" in rows._repr_html_()
+
+
 def test_what_there_is_not() -> None:
     with pytest.raises(InputError, match=r"'H100'.*Tesla P100.*Tesla T4"):
         recorded("H100")
