@@ -296,8 +296,8 @@ rough["stable"], rough["note"]
 # **In practice…** client and server share this machine's cores, so they disturb each other. At an
 # experiment they are on different machines, and *network* means what it says. Measure there again.
 #
-# **Next:** [Sweep and plot](08_sweep_batch_and_concurrency.ipynb), where you measure twenty points instead of
-# three.
+# **Next:** [Sweep batch size and concurrency](08_sweep_batch_and_concurrency.ipynb), where you measure fifteen
+# points instead of three.
 
 # %% [markdown]
 # The next cell stops your server. Run it when you are done.
