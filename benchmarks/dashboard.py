@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,8 @@ def cpu_percent(process: psutil.Process, seconds: float) -> float:
 def measure(rounds: int) -> dict[str, list[float]]:
     """Per cent of a core, with the dashboard and, in the same kernel, while it is stopped."""
     manager = KernelManager()
-    manager.start_kernel(cwd=str(settings.root()))
+    # Its usual warning about unencrypted loopback connections has no place in the table.
+    manager.start_kernel(cwd=str(settings.root()), stderr=subprocess.DEVNULL)
     client = manager.client()
     client.start_channels()
     try:

@@ -186,7 +186,8 @@ class Dashboard:
             return
         text = f"{load.sent} requests sent, {load.failed} failed."
         if load.errors:
-            text += f" Last: {list(load.errors)[-1]}"
+            # The first sentence says what happened; what to type is for a cell, and load.errors has it all.
+            text += f" Last: {list(load.errors)[-1].split('. ')[0]}."
         self.controls.show_load(text)
 
     @contextmanager

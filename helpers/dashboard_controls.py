@@ -55,13 +55,14 @@ class Controls:
         self._table = _marked(widgets.HTML("Waiting for the first two readings."), "course-table")
         wrap = {"flex_flow": "row wrap", "align_items": "center"}
         loading = [
-            widgets.HBox([self.load_model, self._load_state], layout=wrap),
+            self.load_model,
             widgets.HBox([self.batch, self.concurrency], layout=wrap),
+            self._load_state,
         ]
         self.whole = widgets.VBox(
             [
                 widgets.HBox([self.start, self.stop, self._state], layout=wrap),
-                widgets.HBox([widgets.Label("Models:"), *self.boxes.values()], layout=wrap),
+                widgets.HBox([widgets.Label("Models", layout={"margin": "0 14px 0 2px"}), *self.boxes.values()], layout=wrap),
                 *(loading if load else []),
                 self._table,
             ]
@@ -87,8 +88,8 @@ class Controls:
         self._state.value = f'<span role="status"><span aria-hidden="true">{mark}</span> {html.escape(text)}</span>'
 
     def show_load(self, text: str) -> None:
-        """The line beside the load's model."""
-        self._load_state.value = f'<span style="margin-left:1em">{html.escape(text)}</span>'
+        """The line below the load's sliders."""
+        self._load_state.value = f'<div style="line-height:1.3;margin-left:9.6em">{html.escape(text)}</div>'
 
     def show_table(self, page: str) -> None:
         """The table."""

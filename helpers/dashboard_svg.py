@@ -16,19 +16,21 @@ from helpers import settings
 from helpers.dashboard_poller import Reading
 
 # Size of one curve, in CSS pixels, and units of its drawing in one pixel: whole numbers make short text, made fast.
-_WIDTH, _HEIGHT, _UNITS = 96, 30, 10
+_WIDTH, _HEIGHT, _UNITS = 76, 30, 10
 # Left, right, upper and lower end of the curve in it, in these units: the dot at its end must fit in.
-_LEFT, _RIGHT, _TOP, _BOTTOM = 10, 930, 30, 280
+_LEFT, _RIGHT, _TOP, _BOTTOM = 10, 730, 30, 280
 # A blue that keeps a contrast of 4.5 : 1 on white and on JupyterLab's dark ground.
 _INK = "#3b7dd8"
 _STYLE = """<style>
 .course-dashboard { overflow-x: auto; line-height: 1.25; }
 .course-dashboard table { border-collapse: collapse; }
 .course-dashboard caption { text-align: left; caption-side: top; }
-.course-dashboard th, .course-dashboard td { text-align: right; vertical-align: bottom; padding: 2px 6px; }
+.course-dashboard th, .course-dashboard td { text-align: right; vertical-align: top; padding: 2px 4px; }
+.course-dashboard thead th { vertical-align: bottom; }
 .course-dashboard th:first-child { text-align: left; }
+.course-dashboard tbody th { padding-top: 5px; }
 .course-dashboard tbody tr { border-top: 1px solid color-mix(in srgb, currentColor 20%, transparent); }
-.course-dashboard small { font-weight: normal; font-size: 85%; white-space: nowrap; }
+.course-dashboard small { font-weight: normal; font-size: 80%; white-space: nowrap; }
 .course-dashboard b { display: block; font-weight: normal; font-size: 135%; font-variant-numeric: tabular-nums; }
 .course-dashboard ul { margin: 4px 0; padding-left: 1.2em; }
 </style>"""

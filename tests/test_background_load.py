@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,17 +34,20 @@ time.sleep(600)
 """
 
 
-def _mine() -> list[int]:
-    """Processes of loads that this very process started."""
+def _loads_of(owner: int) -> list[int]:
+    """Processes of loads that this process started."""
     children = []
     for pid in with_word(PROCESS):
         try:
-            with open(f"/proc/{pid}/stat") as stat:
-                parent = int(stat.read().rsplit(")", 1)[1].split()[1])
+            parent = int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
         except OSError:
             continue
-        children += [pid] * (parent == os.getpid())
+        children += [pid] * (parent == owner)
     return children
+
+
+def _mine() -> list[int]:
+    return _loads_of(os.getpid())
 
 
 def test_what_it_sends_is_what_the_server_counts(models_server: Server) -> None:
@@ -161,10 +165,7 @@ def test_it_ends_with_its_owner(models_server: Server, death: signal.Signals) ->
     assert owner.stdout is not None
     with owner, owner.stdout:
         assert owner.stdout.readline() == b"started\n"
-        children = subprocess.run(["pgrep", "-P", str(owner.pid)], capture_output=True, text=True, check=True).stdout.split()
-        assert len(children) == 1
-        load = int(children[0])
-        assert alive(load)
+        (load,) = _loads_of(owner.pid)
         owner.send_signal(death)
     wait_until(lambda: not alive(load), 10)
 
