@@ -15,7 +15,7 @@ SETUP = @$(FIND); exec "$$p" helpers/preflight.py --server=$(SERVER) --torch=$(T
 AS_IS = @$(FIND); exec "$$p" helpers/preflight.py --as-is
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test demo doctor reset notebooks bench lint lock train-jets train-tracks test-training test-all
+.PHONY: help setup lab test demo doctor reset notebooks bench bench-tune lint lock train-jets train-tracks test-training test-all
 
 help:
 	@echo "make lab           set up what is missing, open the course in JupyterLab"
@@ -26,6 +26,7 @@ help:
 	@echo "make test-training the training's own tests, in an environment made for them"
 	@echo "make test-all      both"
 	@echo "make bench         the embedded backends against the same models without a server"
+	@echo "make bench-tune    the search for the best configuration against a full grid and NVIDIA's Model Analyzer"
 	@echo "make train-jets    jets and networks of ParticleNet again, into work/training/jets (ARGS='all ak4 --events 2000' for a trial)"
 	@echo "make train-tracks  events and networks of ExaTrk again, into work/training/tracks (ARGS='all --trial' for a trial)"
 	@echo "make notebooks     generate notebooks/*.ipynb from notebooks/source/"
@@ -59,6 +60,16 @@ bench:
 	$(SETUP) --dev -- -m benchmarks.jets
 	$(SETUP) --dev -- -m benchmarks.tracks
 	$(SETUP) --dev -- -m benchmarks.dashboard
+
+# NVIDIA's Model Analyzer, the yardstick of the search, in an environment of its own (600 MB). ARGS="--part grid" does without.
+ANALYZER = work/model-analyzer/env
+$(ANALYZER)/made:
+	@rm -rf $(ANALYZER); mkdir -p work/model-analyzer; echo "making $(ANALYZER): NVIDIA's Model Analyzer, a minute or two"
+	$(AS_IS) -- -m venv $(ANALYZER)
+	@$(ANALYZER)/bin/python -m pip install -q triton-model-analyzer==1.58.0 && : > $@
+
+bench-tune: $(ANALYZER)/made
+	$(SETUP) --dev -- -m benchmarks.tune $(ARGS)
 
 lint:
 	$(SETUP) --dev -- -m helpers lint $(if $(FIX),--fix)

@@ -11,7 +11,7 @@ from helpers.verdict import SLOWER, verdict
 
 
 def confirm(
-    finalists: Sequence[Candidate], goal: Goal, measure: Callable[[Candidate, int], Row], rounds: int = settings.TUNE_ROUNDS
+    finalists: Sequence[Candidate], goal: Goal, measure: Callable[[Candidate, int], Row], rounds: int | None = None
 ) -> tuple[dict[Candidate, list[Row]], str]:
     """Measure the finalists in turn, round by round, so that the machine's moods hit all alike; those that clearly lose drop out.
 
@@ -19,11 +19,12 @@ def confirm(
         finalists: the combinations.
         goal: what is best.
         measure: measures one well; told the number of the round.
-        rounds: at most.
+        rounds: at most; :data:`helpers.settings.TUNE_ROUNDS` by default.
 
     Returns:
         The rows of each, and in a sentence why no more were measured.
     """
+    rounds = rounds or settings.TUNE_ROUNDS
     rows: dict[Candidate, list[Row]] = {each: [] for each in finalists}
     alive = list(finalists)
     for number in range(rounds):

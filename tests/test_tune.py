@@ -33,6 +33,7 @@ def short_windows() -> Iterator[None]:
         patch.setattr(settings, "PERF_WINDOW_S", (0.15, 0.5))
         patch.setattr(settings, "PERF_WINDOW_REQUESTS", 4)
         patch.setattr(settings, "TUNE_FINAL_S", 1e-3)
+        patch.setattr(settings, "TUNE_ROUNDS", 2)
         yield
 
 

@@ -1,0 +1,199 @@
+"""``python -m benchmarks.tune``: the course's search against a full grid, and against NVIDIA's Model Analyzer on the same server.
+
+``--write`` puts the report into benchmarks/TUNE.md. What is measured is kept in ``work/bench/tune``, so that each part may be measured in
+a call of its own (``--part grid``, ``--part nvidia``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks import network, nvidia_search, report, tune_tables
+from helpers import repository, settings
+from helpers.launch import launch_server
+from helpers.perf import measure
+from helpers.perf_program import find_perf_analyzer
+from helpers.server import Server
+from helpers.tune import Axes, Tuned, tune
+from helpers.tune_candidate import Candidate, Goal, Traffic
+from helpers.tune_config import Found, place_of
+from helpers.tune_finals import rank_of
+from helpers.tune_trial import Workbench
+from helpers.verdict import verdict
+
+# Away from the ports of a course that runs on the same machine.
+BASE_PORT = 13200
+MODEL = "onnx"
+# The small space: 24 combinations. The grid measures each as well as the search measures its finalists.
+GRID = Axes(instances=(1, 2, 3), threads=(1, 2), delays_ms=(None, 0.0, 0.5, 2.0))
+GRID_TRAFFIC = Traffic(8, 4)
+ROUNDS = settings.TUNE_ROUNDS
+# Against Model Analyzer: limits for both; it chooses the concurrency up to the limit, and the course's search is given the limit.
+LIMITS = nvidia_search.Limits(instances=2, batch=16, concurrency=16, p95_ms=200.0)
+
+
+@contextmanager
+def serving() -> Iterator[Server]:
+    """The course's AK4 ParticleNet as ONNX: one instance with one thread, no batching."""
+    with tempfile.TemporaryDirectory() as folder:
+        models = Path(folder) / "models"
+        network.write_repository(models)
+        repository.change_config(models / MODEL, max_batch_size=max(LIMITS.batch, GRID_TRAFFIC.batch * (GRID_TRAFFIC.concurrency or 1)))
+        with launch_server(models, load=[MODEL], base_port=BASE_PORT, name="bench-tune") as server:
+            yield server
+
+
+def against_grid(server: Server, folder: Path) -> dict[str, Any]:
+    """The search and the full grid on the same space; then both winners in turn."""
+    found, seconds = _timed_search(server, folder / "search", GRID_TRAFFIC, None, axes=GRID)
+    grid = _bench(server, Goal(GRID_TRAFFIC), folder / "grid")
+    begin = time.monotonic()
+    candidates = list(GRID.candidates(MODEL))
+    rows: dict[Candidate, list[dict[str, Any]]] = {each: [] for each in candidates}
+    for number in range(ROUNDS):
+        for each in candidates if number % 2 == 0 else candidates[::-1]:
+            rows[each].append(grid.measure_well(each, number))
+    grid_s = time.monotonic() - begin
+    best = max(candidates, key=lambda each: rank_of(rows[each], grid.goal))
+    ours = next(each for each in candidates if str(each) == found.best["candidate"])
+    again = _in_turn(grid, {"grid": best, "search": ours}, ROUNDS)
+    grid.restore()
+    return {
+        "traffic": str(GRID_TRAFFIC),
+        "rounds": ROUNDS,
+        "combinations": len(candidates),
+        "grid_measurements": sum(map(len, rows.values())),
+        "grid_s": grid_s,
+        "grid_best": str(best),
+        "grid_best_rate": _rate(rows[best]),
+        "measurements": len(found.rows),
+        "tried": len({row["candidate"] for row in found.rows}),
+        "seconds": seconds,
+        "best": str(ours),
+        "rate": _rate(rows[ours]),
+        "again_grid": _rate(again["grid"]),
+        "again_search": _rate(again["search"]),
+        "verdict": "the same configuration" if ours == best else str(verdict(again["grid"], again["search"])),
+        "text": list(found.text),
+    }
+
+
+def against_nvidia(server: Server, folder: Path) -> dict[str, Any]:
+    """The search, Model Analyzer, and then both winners in turn, each with its own concurrency."""
+    traffic = Traffic(1, LIMITS.concurrency)
+    found, seconds = _timed_search(server, folder / "ours", traffic, LIMITS.p95_ms, max_instances=LIMITS.instances)
+    original = server.config(MODEL)
+    theirs = nvidia_search.search(server, MODEL, LIMITS)
+    best = theirs.best()
+    answer = {
+        "limits": asdict(LIMITS),
+        "rounds": ROUNDS,
+        "ours_s": seconds,
+        "ours_measurements": len(found.rows),
+        "ours": found.best and {name: found.best[name] for name in ("candidate", "throughput_infer_per_s", "latency_p95_us")},
+        "theirs_s": theirs.seconds,
+        "theirs_measurements": theirs.measurements,
+        "theirs": best,
+        "text": list(found.text),
+    }
+    if best is None or found.best is None:
+        server.load(MODEL, config=original)
+        return answer
+    # Its server was left with its last configuration; now both winners are measured by the same means.
+    server.load(MODEL, config=original)
+    winner = Candidate(*(found.best[name] for name in ("model", "instances", "threads", "delay_ms", "accelerator")))
+    place = place_of(MODEL, original, len(os.sched_getaffinity(0)), embedded=True)
+    group = [{"count": int(best["instances"].split(":")[0]), "kind": "KIND_CPU"}]
+    batching = {"max_batch_size": int(best["max_batch_size"]), "dynamic_batching": {}}
+    sides = {
+        "theirs": ({**original, **batching, "instance_group": group}, int(best["concurrency"])),
+        "ours": (Found(MODEL, original, True, place).config_for(winner, traffic), LIMITS.concurrency),
+    }
+    rows: dict[str, list[dict[str, Any]]] = {"theirs": [], "ours": []}
+    for _ in range(ROUNDS):
+        for who, (config, concurrency) in sides.items():
+            server.load(MODEL, config=config)
+            rows[who].append(measure(server, MODEL, 1, concurrency, max_seconds=settings.TUNE_FINAL_S))
+    server.load(MODEL, config=original)
+    same = {"config": None, "instances": None, "concurrency": None}
+    return answer | {
+        "theirs_again": _rate(rows["theirs"]),
+        "ours_again": _rate(rows["ours"]),
+        "p95_ms": {who: max(row["latency_p95_us"] for row in each) / 1000 for who, each in rows.items()},
+        "verdict": str(verdict(*([{**row, **same} for row in rows[who]] for who in ("theirs", "ours")))),
+    }
+
+
+def _timed_search(server: Server, folder: Path, traffic: Traffic, budget_ms: float | None, **options: Any) -> tuple[Tuned, float]:
+    begin = time.monotonic()
+    found = tune(server, MODEL, traffic.batch, concurrency=traffic.concurrency, budget_ms=budget_ms, output=folder, again=True, **options)
+    return found, time.monotonic() - begin
+
+
+def _bench(server: Server, goal: Goal, folder: Path) -> Workbench:
+    options = {"input_data": "random", "lengths": None, "protocol": None}
+    bench = Workbench(server, goal, None, folder, options, find_perf_analyzer(), again=True)
+    bench.find(MODEL, len(os.sched_getaffinity(0)))
+    return bench
+
+
+def _in_turn(bench: Workbench, who: dict[str, Candidate], rounds: int) -> dict[str, list[dict[str, Any]]]:
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in who}
+    for number in range(rounds):
+        for name, candidate in who.items():
+            rows[name].append(bench.measure_well(candidate, ROUNDS + number))
+    return rows
+
+
+def _rate(rows: list[dict[str, Any]]) -> float:
+    return sum(row["throughput_infer_per_s"] for row in rows) / len(rows)
+
+
+def document(results: dict[str, Any], load_average: float) -> str:
+    """The whole report."""
+    parts = [
+        text(results[part]) for part, text in (("grid", tune_tables.grid_text), ("nvidia", tune_tables.nvidia_text)) if part in results
+    ]
+    return "\n\n".join(
+        [
+            "# How good and how quick the search is",
+            "Made by `make bench-tune`: the course's AK4 ParticleNet as ONNX, jets of 50 candidates and 4 vertices, gRPC.",
+            *parts,
+            report.machine(load_average) + "\n",
+        ]
+    )
+
+
+def main() -> None:
+    """Measure, print, and write if asked."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tune", description=__doc__)
+    parser.add_argument("--part", choices=("grid", "nvidia"), action="append", help="only this part")
+    parser.add_argument("--write", action="store_true", help="write all that is in work/bench/tune to benchmarks/TUNE.md")
+    arguments = parser.parse_args()
+    load_average = os.getloadavg()[0]
+    folder = settings.work_dir() / "bench" / "tune"
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = folder / "results.json"
+    results = json.loads(kept.read_text()) if kept.exists() else {}
+    measures = {"grid": against_grid, "nvidia": against_nvidia}
+    for part in arguments.part or measures:
+        with serving() as server:
+            results[part] = measures[part](server, folder / part)
+        kept.write_text(json.dumps(results, indent=1))
+    text = document(results, load_average)
+    print(text)
+    if arguments.write:
+        Path(__file__).with_name("TUNE.md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()
