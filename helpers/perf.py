@@ -97,8 +97,9 @@ def measure(
     return _row(run, results, precision) | known | {"perf_analyzer_version": program.version}
 
 
-# The tool's own rule is switched off: by it, three windows within 10 % are good, whatever is asked for.
-_ANY = 999.0
+# The tool's own rule is switched off: by it, three windows within 10 % are good, whatever is asked for. On a crowded machine they differ
+# by a factor of ten and more.
+_ANY = 1e6
 
 
 def _warm(run: Run, program: Program, server: Any) -> float | None:
@@ -118,9 +119,11 @@ def _warm(run: Run, program: Program, server: Any) -> float | None:
 
 
 def _window_ms(run: Run, rate: float | None) -> int:
-    """How long a window must be to hold enough requests."""
+    """How long a window must be to hold enough requests; the shortest where the rate is not known."""
     shortest, longest = settings.PERF_WINDOW_S
-    seconds = settings.PERF_WINDOW_REQUESTS * run.batch / rate if rate else longest
+    if run.request_rate_per_s is not None:
+        rate = run.request_rate_per_s * run.batch
+    seconds = settings.PERF_WINDOW_REQUESTS * run.batch / rate if rate else shortest
     return round(1000 * min(max(seconds, shortest), longest))
 
 
@@ -136,7 +139,8 @@ def _rounds(run: Run, program: Program, server: Any, precision: float, max_secon
         rates = [window.throughput_infer_per_s for result in results if result.figures for window in result.windows]
         if rates and perf_results.is_stable(perf_results.half_width(rates), sum(rates) / len(rates), precision):
             break
-        if time.monotonic() - begin > max_seconds:
+        too_short = not rates and (run.window_ms or 0) <= 1000 * settings.PERF_WINDOW_S[1]
+        if time.monotonic() - begin > max_seconds and not too_short:
             break
     return [result for result in results if result.figures] or results
 
@@ -155,7 +159,8 @@ def _row(run: Run, results: list[Result], precision: float) -> dict[str, Any]:
         key = "latency_avg_us" if run.percentile is None else f"latency_p{run.percentile}_us"
         numbers = {key: sum(latencies) / len(latencies)} if latencies and key in perf_results.COLUMNS else {}
     elif not stable:
-        note = f"not within {100 * precision:.2g}%: ±{100 * spread / mean:.2g}% after {len(windows)} windows" if spread and mean else "too few windows"
+        scatter = f"±{100 * spread / mean:.2g}%" if spread and mean else "not known"
+        note = f"not within {100 * precision:.2g}%: {scatter} after {len(windows)} windows"
     requests = [result.requests for result in results]
     return (
         perf_results.empty_row()

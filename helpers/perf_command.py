@@ -80,7 +80,7 @@ class Run:
         elif self.window_ms is not None:
             words += ["-p", str(self.window_ms)]
         words += ["--max-trials", str(self.max_trials)] if self.max_trials is not None else []
-        words += ["--stability-percentage", f"{self.stability_percent:g}"] if self.stability_percent is not None else []
+        words += ["--stability-percentage", f"{self.stability_percent:.10g}"] if self.stability_percent is not None else []
         if str(self.input_data) != "random":
             words += ["--input-data", str(self.input_data)]
         for name, shape in self.shapes.items():

@@ -57,7 +57,8 @@ def perf_analyzer(*arguments: str) -> int:
     try:
         for line in process.stdout or ():
             print(line, end="", flush=True)
-        return process.wait()
+        process.communicate()
+        return process.returncode
     except BaseException:
         _end(process)
         raise

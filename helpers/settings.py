@@ -78,7 +78,7 @@ PERF_WINDOW_S = (0.4, 4.0)
 # Windows of one run: the tool takes the mean of the last three, and fewer it refuses.
 PERF_WINDOWS = 3
 # Seconds after which no further windows are begun, whatever the precision: a point that is still noisy then is marked.
-PERF_POINT_S = 7.0
+PERF_POINT_S = 5.0
 # Seconds until a run that does not end by itself is given up: a request that is never answered would hold it for ever.
 PERF_TIMEOUT_S = 300.0
 # Rounds of warm-up at most: a network in TorchScript is slow twice for each new shape, and two instances see each shape anew.
@@ -106,6 +106,10 @@ TUNE_ROUNDS = 3
 TUNE_FINAL_S = 3.0
 # Half width of a short look, as a fraction, at which it counts as settled: it only has to show where to go.
 TUNE_LOOK_PRECISION = 0.25
+
+# Jets on which static quantisation finds the ranges of a network's activations, in batches of so many: the first of the sample. What it
+# costs is measured on the others.
+CALIBRATION_JETS, CALIBRATION_BATCH = 256, 16
 
 # Differences of throughput or latency below this fraction do not count: two runs of the same thing, minutes apart, differ as much.
 VERDICT_LEAST = 0.05

@@ -15,6 +15,7 @@ _MODEL = "particlenet_AK4"
 # A share or a factor that people round is still theirs: 1 % of its value.
 _ROUNDED = 0.01
 _UNDER_WAY = 8
+_CANDIDATES = 20
 
 
 def _same(given: float, true: float) -> bool:
@@ -119,7 +120,7 @@ def waiting(server: Any, busy: Any, share: Any) -> Outcome:
 
 @checker("7.4")
 def less_padding(server: Any, real: Any, shorter: Any) -> Outcome:
-    """Jets padded to 30 candidates against jets padded to 50, with the spread of both."""
+    """Jets padded to 20 candidates against jets padded to 50, with the spread of both."""
     look.must_be_server(server)
     row, reference = _row(shorter, "shorter"), _row(real, "real")
     if isinstance(row, Outcome):
@@ -127,17 +128,18 @@ def less_padding(server: Any, real: Any, shorter: Any) -> Outcome:
     if isinstance(reference, Outcome):
         raise CannotTell("The check needs `real`, your measurement with jets padded to 50. Run that cell again.")
     if row["inputs"] in ("random", "zero"):
-        return not_yet(f"`shorter` was measured with {row['inputs']} inputs. Hand the file over: `input_data=jets_30`.")
+        return not_yet(f"`shorter` was measured with {row['inputs']} inputs. Hand the file over: `input_data=jets_20`.")
     if row["inputs"] == reference["inputs"]:
         return not_yet("`shorter` was measured with the jets that are padded to 50. Use the new file.")
     candidates = _candidates(row["command"])
-    if candidates != 30:
-        return not_yet(f"The jets of `shorter` are padded to {candidates} candidates; we asked for 30: `lengths={{'pf': 30, 'sv': 4}}`.")
+    if candidates != _CANDIDATES:
+        wanted = f"`lengths={{'pf': {_CANDIDATES}, 'sv': 4}}`"
+        return not_yet(f"The jets of `shorter` are padded to {candidates} candidates; we asked for {_CANDIDATES}: {wanted}.")
     found = verdict(reference, row)
     if found.answer == CANNOT_TELL:
         raise CannotTell(f"{found.text} For a longer measurement, type: measure(..., max_seconds=30)")
     if found.answer == FASTER:
-        return correct(f"{found.gain:.2f} times as many jets per second with 30 candidates as with 50: padding costs time.")
+        return correct(f"{found.gain:.2f} times as many jets per second with {_CANDIDATES} candidates as with 50: padding costs time.")
     return correct(f"Measured: {found.answer}. On most machines fewer candidates are faster; yours is busy, or has idle units.")
 
 

@@ -103,7 +103,7 @@ exercise("7.1").check(server, before, status)
 # ## Let a helper do the chores
 #
 # `measure` runs the same program. It asks the server for the shapes, warms the model up, and goes on until
-# it knows the throughput to 5 %, or 7 s are over. The result is one **row**, times in µs.
+# it knows the throughput to 5 %, or 5 s are over. The result is one **row**, times in µs.
 
 # %%
 ten = measure(server, "particlenet_AK4", batch=10)
@@ -246,12 +246,12 @@ verdict(ten, real)
 # %% [markdown] exercise="7.4"
 # ### Exercise 7.4 (6 minutes) — Find out what padding costs
 #
-# Half of our narrow jets have 15 candidates or fewer, three in a hundred more than 30. Write the jets again,
-# padded or cut to 30 candidates (`pf`) and 4 vertices (`sv`), and measure them with a batch of 10.
+# Half of our narrow jets have 15 candidates or fewer. Write the jets again, padded or cut to 20 candidates
+# (`pf`) and 4 vertices (`sv`), and measure them with a batch of 10.
 
 # %% exercise="7.4" tags=["starter"]
-jets_30 = write_jets(server, "particlenet_AK4", lengths={"pf": 30, "sv": 4})  #: jets_30 = write_jets(____)
-shorter = measure(server, "particlenet_AK4", batch=10, input_data=jets_30)  #: shorter = ____
+jets_20 = write_jets(server, "particlenet_AK4", lengths={"pf": 20, "sv": 4})  #: jets_20 = write_jets(____)
+shorter = measure(server, "particlenet_AK4", batch=10, input_data=jets_20)  #: shorter = ____
 
 # %% exercise="7.4" tags=["check"]
 exercise("7.4").check(server, real, shorter)

@@ -82,7 +82,7 @@ VALUES = {
         assert price > 3 and gain > 0.3, (gain, price)
         assert busy["concurrency"] == 8 and 0.02 < share < 1 and busy["latency_p50_us"] > 1.5 * ten["latency_p50_us"], (share, busy)
         assert len(first_us) == 20 and first_us[0] > np.median(first_us), first_us
-        assert real["inputs"].endswith("_50_4.json") and shorter["inputs"].endswith("_30_4.json")
+        assert real["inputs"].endswith("_50_4.json") and shorter["inputs"].endswith("_20_4.json")
         assert status == 2 and rough["stable"] is False and "not within 0.1%" in rough["note"], (status, rough["note"])
         assert "--shape pf_points:2,50" in ten["command"] and ten["server_version"] == "2.51.0"
     """,

@@ -1,0 +1,129 @@
+"""What perf_analyzer wrote in real runs, as numbers and as errors in words."""
+
+from __future__ import annotations
+
+import pytest
+
+from helpers import perf_results
+from helpers.errors import CourseError, InputError, ModelError, RequestError
+from helpers.perf_command import Run
+from helpers.perf_errors import explain_failure, reason
+
+# From perf_analyzer 2.51.0: particlenet_AK4, batch 10, concurrency 1, on two cores.
+TABLE = """Concurrency,Inferences/Second,Client Send,Network+Server Send/Recv,Server Queue,Server Compute Input,Server Compute Infer,\
+Server Compute Output,Client Recv,p50 latency,p90 latency,p95 latency,p99 latency,request/response,response wait
+1,529.994,19,1018,549,58,16603,476,4,16877,23235,25061,37402,23,18704
+"""
+VERBOSE = """
+Request concurrency: 1
+  Pass [1] throughput: 502.81 infer/sec. p95 latency: 30063 usec
+  Pass [2] throughput: 516.43 infer/sec. p95 latency: 25754 usec
+  Pass [3] throughput: 546.417 infer/sec. p95 latency: 25093 usec
+  Pass [4] throughput: 528.561 infer/sec. p95 latency: 24112 usec
+  Client:
+    Request count: 213
+    Throughput: 529.994 infer/sec
+"""
+NO_WINDOW = """  Pass [1] cb::Error: No valid requests recorded within time interval. Please use a larger time window.
+WARNING: Pass contained only one request, so sample latency standard deviation will be infinity (UINT64_MAX).
+  Pass [2] throughput: 771.416 infer/sec. Avg latency: 220939 usec (std 0 usec).
+"""
+
+
+def test_the_table_by_column_name() -> None:
+    figures = perf_results.figures(TABLE)
+    assert figures["throughput_infer_per_s"] == 529.994
+    assert (figures["latency_p50_us"], figures["latency_p99_us"]) == (16877, 37402)
+    assert (figures["queue_us"], figures["network_us"], figures["compute_infer_us"]) == (549, 1018, 16603)
+    # What the tool itself calls the mean of that run: "Avg gRPC time: 18727 usec".
+    assert figures["latency_avg_us"] == 18727
+
+
+def test_a_column_that_is_missing_is_none_and_so_is_the_sum() -> None:
+    figures = perf_results.figures("Concurrency,Inferences/Second,p95 latency,Server Queue\n1,12.5,400,\n")
+    assert figures["throughput_infer_per_s"] == 12.5
+    assert figures["queue_us"] is None and figures["latency_avg_us"] is None and figures["latency_p50_us"] is None
+    assert perf_results.figures("")["throughput_infer_per_s"] is None
+
+
+def test_windows_and_requests() -> None:
+    windows = perf_results.windows(VERBOSE)
+    assert [window.throughput_infer_per_s for window in windows] == [502.81, 516.43, 546.417, 528.561]
+    assert windows[-1].latency_us == 24112
+    assert perf_results.requests(VERBOSE) == 213
+    assert [window.throughput_infer_per_s for window in perf_results.windows(NO_WINDOW)] == [771.416]
+    assert perf_results.requests(NO_WINDOW) is None
+
+
+def test_half_width_is_that_of_students_distribution() -> None:
+    # Three values 1, 2, 3: s = 1, t(2) = 4.303, so 4.303 / sqrt(3).
+    assert perf_results.half_width([1, 2, 3]) == pytest.approx(2.484, abs=0.01)
+    assert perf_results.half_width([5.0]) is None
+    many = [10.0, 11.0] * 50
+    assert perf_results.half_width(many) == pytest.approx(2.09 * 0.5025 / 10, rel=0.01)
+
+
+def test_several_runs_together() -> None:
+    assert perf_results.together([{"a": 1.0, "b": 2.0}, {"a": 3.0, "b": None}]) == {"a": 2.0, "b": None}
+    assert perf_results.is_stable(4.9, 100, 0.05) and not perf_results.is_stable(5.1, 100, 0.05)
+    assert not perf_results.is_stable(None, 100, 0.05)
+
+
+RUN = Run("particlenet_AK4", "localhost:9", batch=10)
+# The standard error of real runs that failed, each with its kind of error and words of it.
+FAILURES = [
+    ("error: failed to get model metadata: Request for unknown model: 'nosuch' is not found\n", ModelError, "not loaded"),
+    (
+        "error: failed to get model metadata: failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:17771: "
+        "Failed to connect to remote host: Connection refused\n",
+        RequestError,
+        "cannot be reached",
+    ),
+    ("error: failed to get model metadata: HTTP client failed: Unsupported protocol\n", RequestError, "does not speak gRPC"),
+    (
+        "error: Failed to init manager inputs: input pf_features contains dynamic shape, provide shapes to send along with the request\n",
+        InputError,
+        "pf_features",
+    ),
+    (
+        "\nFailed to maintain requested inference load. Worker thread(s) failed to generate concurrent requests.\n"
+        "Thread [0] had error: [request id: <id_unknown>] inference request batch-size must be <= 500 for 'particlenet_AK4'\n",
+        InputError,
+        "takes no batch of 10",
+    ),
+    ("can not specify batch size > 1 as the model does not support batching\n", InputError, "takes no batch of 10"),
+    (
+        "Thread [0] had error: [request id: <id_unknown>] unexpected shape for input 'pf_points' for model 'particlenet_AK4'. "
+        "Expected [-1,2,-1], got [1,3,50]. NOTE: Setting a non-zero max_batch_size in the model config requires a batch\n",
+        InputError,
+        r"Expected \[-1,2,-1\], got \[1,3,50\]",
+    ),
+    (
+        "Thread [0] had error: model 'particlenet_AK4': ONNX Runtime: k argument [9] should not be greater than specified axis dim [4]\n",
+        ModelError,
+        "failed under this load.*k argument",
+    ),
+    (
+        "error: Unable to init infer data manager: This protocol is restricted, expecting header 'triton-grpc-protocol-course-admin-key'\n"
+        "\nUnable to unregister all shared memory regions\n",
+        RequestError,
+        "only its owner",
+    ),
+    ("Thread [0] had error: Socket closed\n", RequestError, "closed the connection"),
+    ("Thread [0] had error: HTTP client failed: Failure when receiving data from the peer\n", RequestError, "closed the connection"),
+    ("Error: Failed to parse --input-data. Unsupported type provided: '/nope.json'. The\nUsage: x\n", InputError, "cannot be used"),
+    ("", RequestError, "it gave no reason"),
+]
+
+
+@pytest.mark.parametrize(("said", "kind", "words"), FAILURES)
+def test_failures_in_words(said: str, kind: type[CourseError], words: str) -> None:
+    error = explain_failure(99, said, RUN)
+    assert type(error) is kind
+    with pytest.raises(kind, match=words):
+        raise error
+    assert "\n" not in str(error) and "Thread [" not in str(error) and "request id" not in str(error)
+
+
+def test_the_reason_is_the_one_that_counts() -> None:
+    assert reason("\nWARNING: x\nThread [3] had error: Socket closed\n") == "Socket closed"
