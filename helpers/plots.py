@@ -69,10 +69,6 @@ def sweep_figure(rows: Any, percentile: int | None = 95, budget_ms: float | None
         budget_line(panels[0, 1], budget_ms)
         panels[0, 0].set_ylabel("Throughput (inferences/s)")
         panels[0, 1].set_ylabel(latency_label(percentile))
-        if np.isnan(np.concatenate([series.column(latency) for series in main])).all():
-            panels[0, 1].annotate("these rows have none", (0.5, 0.5), xycoords="axes fraction", ha="center")
-            panels[0, 1].set_yticks([])
-            panels[0, 1].set_yticks([])
         unstable_mark(panels[0, 0], [*main, *grey])
         handles, names = panels[0, 0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=1 if max(map(len, names)) > 45 else min(3, len(names)))
@@ -102,6 +98,9 @@ def _draw_panel(panels: np.ndarray, main: Sequence[Series], grey: Sequence[Serie
             _draw_ratio(panels[1], series, main[0], quantity, number, changes)
     from_zero(panels[0], "y")
     panels[0].grid(alpha=0.3)
+    if np.isnan(np.concatenate([series.column(quantity) for series in main])).all():
+        panels[0].annotate("these rows have none", (0.5, 0.5), xycoords="axes fraction", ha="center")
+        panels[0].set_yticks([])
     batch_axis(panels[-1], batches)
     if len(panels) > 1:
         panels[0].tick_params(labelbottom=False)
