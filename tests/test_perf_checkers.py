@@ -1,0 +1,134 @@
+"""The checkers of notebook 07, with right, wrong and untouched answers, on a real server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers import settings
+from helpers.address import Address
+from helpers.checks.outcome import Kind
+from helpers.client import Client
+from helpers.exercises import ____, exercise
+from helpers.launch import launch_server
+from helpers.load_inputs import write_jets
+from helpers.metrics import scrape
+from helpers.perf_results import empty_row
+from helpers.server import Server
+
+pytestmark = pytest.mark.slow
+
+MODEL = "particlenet_AK4"
+
+
+def _is(number: str, kind: Kind, words: str, *answers: Any) -> None:
+    outcome = exercise(number).judge(*answers)
+    assert outcome.kind is kind, outcome
+    assert words in outcome.text, outcome
+    assert "Traceback" not in outcome.text
+
+
+@pytest.fixture(scope="module")
+def tagging(free_base_port: Callable[[], int]) -> Iterator[Server]:
+    with launch_server(settings.models_dir(), load=[MODEL], base_port=free_base_port(), name="perf-checkers") as running:
+        yield running
+
+
+def _dead() -> Server:
+    return Server(*(Address("localhost", port) for port in (1030, 1031, 1032)))
+
+
+def _row(**values: Any) -> dict[str, Any]:
+    """A measured row, as a student has it."""
+    usual = {"model": MODEL, "batch": 10, "concurrency": 1, "percentile": 95, "inputs": "random", "stable": True, "note": ""}
+    usual |= {"throughput_infer_per_s": 500.0, "throughput_spread_infer_per_s": 10.0, "latency_avg_us": 20e3, "latency_p50_us": 19e3}
+    usual |= {
+        "latency_p95_us": 22e3,
+        "latency_spread_us": 500.0,
+        "queue_us": 100.0,
+        "compute_infer_us": 18e3,
+        "instances": 2,
+        "requests": 0,
+    }
+    return empty_row() | usual | values
+
+
+def test_7_1_one_jet_in_a_request(tagging: Server) -> None:
+    def send(batch: int, times: int) -> None:
+        with Client(tagging) as client:
+            for _ in range(times):
+                client.infer(MODEL, client.example(MODEL, batch))
+
+    before = scrape(tagging)
+    _is("7.1", Kind.CANNOT_TELL, "no request", tagging, before, 0)
+    _is("7.1", Kind.NOT_ATTEMPTED, "blank", tagging, before, ____)
+    send(1, 3)
+    _is("7.1", Kind.CORRECT, "3 requests, 3 inferences: one jet in each.", tagging, before, 0)
+    _is("7.1", Kind.CORRECT, "did not agree", tagging, before, 2)
+    _is("7.1", Kind.NOT_YET, "ended with 99", tagging, before, 99)
+    _is("7.1", Kind.NOT_YET, "ended with None", tagging, before, None)
+    send(4, 1)
+    _is("7.1", Kind.NOT_YET, "1.75 jets in each", tagging, before, 0)
+    again = scrape(tagging)
+    send(10, 2)
+    _is("7.1", Kind.NOT_YET, "still 10 jets", tagging, again, 0)
+    _is("7.1", Kind.CANNOT_TELL, "does not answer", _dead(), again, 0)
+    _is("7.1", Kind.CANNOT_TELL, "from before", tagging, 5, 0)
+
+
+def test_7_2_gain_and_price() -> None:
+    rows = {
+        1: _row(batch=1, throughput_infer_per_s=400.0, latency_p50_us=2.4e3, latency_p95_us=3e3),
+        10: _row(throughput_infer_per_s=500.0, latency_p95_us=24e3),
+        100: _row(batch=100, throughput_infer_per_s=600.0, latency_p50_us=170e3, latency_p95_us=180e3),
+    }
+    _is("7.2", Kind.CORRECT, "1.50 times the jets per second, and each request takes 60 times as long", rows, 1.5, 60.0)
+    _is("7.2", Kind.CORRECT, "1.50 times", rows, "1.5", 60)
+    _is("7.2", Kind.CORRECT, "not stable", {**rows, 1: {**rows[1], "stable": False}}, 1.5, 60.0)
+    _is("7.2", Kind.NOT_YET, "other way round", rows, 60.0, 1.5)
+    _is("7.2", Kind.NOT_YET, "the inverse", rows, 1 / 1.5, 60.0)
+    _is("7.2", Kind.NOT_YET, "from 1 to 10", rows, 1.25, 60.0)
+    _is("7.2", Kind.NOT_YET, "the median", rows, 1.5, 170 / 2.4)
+    _is("7.2", Kind.NOT_YET, "something else", rows, 3.0, 60.0)
+    _is("7.2", Kind.NOT_YET, "should be one number", rows, None, 60.0)
+    _is("7.2", Kind.NOT_ATTEMPTED, "2 blanks", rows, ____, ____)
+    _is("7.2", Kind.CANNOT_TELL, "by_batch", {1: rows[1]}, 1.5, 60.0)
+    _is("7.2", Kind.CANNOT_TELL, "by_batch", None, 1.5, 60.0)
+
+
+def test_7_3_the_share_of_the_queue(tagging: Server) -> None:
+    busy = _row(concurrency=8, queue_us=12e3, compute_infer_us=60e3, latency_avg_us=80e3)
+    _is("7.3", Kind.CORRECT, "15 % are spent in the queue and 75 % in inference", tagging, busy, 0.15)
+    _is("7.3", Kind.NOT_YET, "fraction from 0 to 1", tagging, busy, 15)
+    _is("7.3", Kind.NOT_YET, "divide it", tagging, busy, 12e3)
+    _is("7.3", Kind.NOT_YET, "share of the inference", tagging, busy, 0.75)
+    _is("7.3", Kind.NOT_YET, "another fraction", tagging, busy, 0.5)
+    _is("7.3", Kind.NOT_YET, "should be one number", tagging, busy, "much")
+    _is("7.3", Kind.NOT_YET, "with 4 requests under way", tagging, {**busy, "concurrency": 4}, 0.15)
+    _is("7.3", Kind.NOT_YET, "batch of 1", tagging, {**busy, "batch": 1}, 0.15)
+    _is("7.3", Kind.NOT_YET, "`add_sub`", tagging, {**busy, "model": "add_sub"}, 0.15)
+    _is("7.3", Kind.NOT_YET, "Expected the row", tagging, [busy], 0.15)
+    _is("7.3", Kind.NOT_ATTEMPTED, "blank", tagging, busy, ____)
+    _is("7.3", Kind.CANNOT_TELL, "not of this server", tagging, {**busy, "requests": 10**9}, 0.15)
+    _is("7.3", Kind.CANNOT_TELL, "does not answer", _dead(), busy, 0.15)
+
+
+def test_7_4_less_padding(tagging: Server, tmp_path: Path) -> None:
+    def padded(length: int, rate: float, spread: float = 10.0) -> dict[str, Any]:
+        file = write_jets(tagging, MODEL, n_jets=3, lengths={"pf": length}, path=tmp_path / f"jets_{length}.json")
+        command = f"perf_analyzer -m {MODEL} --input-data {file} -b 10"
+        return _row(inputs=file.name, command=command, throughput_infer_per_s=rate, throughput_spread_infer_per_s=spread)
+
+    real = padded(50, 500)
+    _is("7.4", Kind.CORRECT, "2.40 times as many jets per second with 20 candidates", tagging, real, padded(20, 1200))
+    _is("7.4", Kind.CANNOT_TELL, "max_seconds=30", tagging, real, padded(20, 600, 300))
+    _is("7.4", Kind.CORRECT, "Measured: slower", tagging, real, padded(20, 250))
+    _is("7.4", Kind.NOT_YET, "padded to 30 candidates; we asked for 20", tagging, real, padded(30, 900))
+    _is("7.4", Kind.NOT_YET, "padded to 50. Use the new file", tagging, real, real)
+    _is("7.4", Kind.NOT_YET, "random inputs", tagging, real, _row(command="perf_analyzer"))
+    _is("7.4", Kind.NOT_YET, "batch of 1", tagging, real, {**padded(20, 900), "batch": 1})
+    _is("7.4", Kind.NOT_ATTEMPTED, "blank", tagging, real, ____)
+    _is("7.4", Kind.CANNOT_TELL, "`real`", tagging, None, padded(20, 900))
