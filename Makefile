@@ -59,6 +59,7 @@ bench:
 	$(SETUP) --dev -- -m benchmarks
 	$(SETUP) --dev -- -m benchmarks.jets
 	$(SETUP) --dev -- -m benchmarks.tracks
+	$(SETUP) --dev -- -m benchmarks.sweep
 	$(SETUP) --dev -- -m benchmarks.dashboard
 
 # NVIDIA's Model Analyzer, the yardstick of the search, in an environment of its own (600 MB). ARGS="--part grid" does without.
