@@ -107,6 +107,24 @@ def roc(name: str, signal: np.ndarray, background: np.ndarray) -> Roc:
     return Roc(name, signal, background, float(right_of_signal.mean()), float(np.sqrt(variance)))
 
 
+Sides = tuple[np.ndarray, np.ndarray]
+
+
+def auc_change(first: Sides, second: Sides) -> tuple[float, float]:
+    """By how much the area changes between two taggers of the same jets, and the standard deviation of that, by DeLong's method.
+
+    Each jet is its own control, so the change is known far better than either area.
+
+    Args:
+        first: values for signal jets and for background jets, as one tagger gives them.
+        second: the same jets in the same order, as the other gives them.
+    """
+    before_both, after_both = ((_below(signal, background), 1 - _below(background, signal)) for signal, background in (first, second))
+    signal, background = (after - before for before, after in zip(before_both, after_both, strict=True))
+    variance = signal.var(ddof=1) / len(signal) + background.var(ddof=1) / len(background)
+    return float(signal.mean()), float(np.sqrt(variance))
+
+
 def _below(values: np.ndarray, others: np.ndarray) -> np.ndarray:
     """For each value the fraction of the others that is lower, ties counting half."""
     ordered = np.sort(others)
