@@ -28,6 +28,8 @@ COMMANDS = {
     "perf_analyzer": "NVIDIA's load generator, with its own arguments",
     "sweep": "measure models over batch sizes and concurrencies, and draw the figure",
     "tune": "search the configuration that serves a traffic best within a latency budget",
+    "quantize": "make variants of a model in lower precision",
+    "scoreboard": "the challenge's scoreboard, one's own or that of a class",
     "lint": "ruff, codespell and clean notebooks, for those who change the course",
 }
 

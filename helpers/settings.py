@@ -111,6 +111,12 @@ TUNE_LOOK_PRECISION = 0.25
 # costs is measured on the others.
 CALIBRATION_JETS, CALIBRATION_BATCH = 256, 16
 
+# One row of a table of experiments: the half width to reach, as a fraction, and the seconds after which it is done in any case. A dozen
+# rows must fit into a lesson.
+EXPERIMENT_PRECISION, EXPERIMENT_S = 0.08, 5.0
+# What the 95th percentile may be in the challenge, in ms: a trigger's farm would not wait longer for a tagger.
+CHALLENGE_BUDGET_MS = 20.0
+
 # Differences of throughput or latency below this fraction do not count: two runs of the same thing, minutes apart, differ as much.
 VERDICT_LEAST = 0.05
 
@@ -141,6 +147,8 @@ DEMO_REQUESTS = 100
 DEMO_MODEL_S = 3.0
 # Jets in one of its requests to a tagger: as many as a busy event has.
 DEMO_JETS = 10
+# Batch sizes that it measures: four points, half a minute at most.
+DEMO_BATCHES = (1, 10)
 
 
 def root() -> Path:

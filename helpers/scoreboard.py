@@ -1,0 +1,176 @@
+"""The scoreboard of the challenge: each student's best, in a file of their own; an instructor makes one plot of a class's files.
+
+Typical use::
+
+    enter("Ada", baseline, best, settings={"instances": 2})       # work/scoreboard.json
+    board = read("work/scoreboard.json", "/class/*/work/scoreboard.json")
+    board                                                          # a table
+    scoreboard_figure(board)
+
+In a terminal: ``python -m helpers scoreboard /class/*/work/scoreboard.json --figure class.png``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from helpers import settings
+from helpers.errors import InputError
+from helpers.files import replace, shown, writing
+from helpers.plot_points import budget_line
+from helpers.plot_rows import THROUGHPUT, THROUGHPUT_SPREAD, Row, hardware
+from helpers.plot_style import STYLE, finished, heading, series_style
+from helpers.tables import as_html, as_text
+from helpers.verdict import verdict
+
+_NEEDED = {"name": str, "gain": (int, float), "latency_p95_ms": (int, float), "throughput_infer_per_s": (int, float)}
+# Letters of a name that a table and a figure have room for.
+_LONGEST_NAME = 40
+
+
+class Scoreboard(list[dict[str, Any]]):
+    """Entries, the best first: the gain over one's own baseline counts, because machines differ."""
+
+    def _table(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "": place,
+                "name": entry["name"],
+                "gain": f"×{entry['gain']:.2f}" + (f" ± {entry['gain_half_width']:.2f}" if entry.get("gain_half_width") else ""),
+                "jets/s": round(entry["throughput_infer_per_s"]),
+                "p95 (ms)": entry["latency_p95_ms"],
+                "how": entry.get("settings", ""),
+                "device": entry.get("device", ""),
+            }
+            for place, entry in enumerate(self, 1)
+        ]
+
+    def __repr__(self) -> str:
+        return as_text(self._table()) if self else "nobody yet"
+
+    def _repr_html_(self) -> str:
+        return as_html(self._table(), caption="Gain over one's own baseline, within the budget.") if self else "<p>nobody yet</p>"
+
+
+def path() -> Path:
+    """The student's own file."""
+    return settings.work_dir() / "scoreboard.json"
+
+
+def enter(name: str, baseline: Row, best: Row, how: str = "", file: Path | None = None) -> Scoreboard:
+    """Put a measurement into one's own scoreboard, if it is the best of this name; what was there and is better stays.
+
+    Args:
+        name: of the student or of the team.
+        baseline: the measured row of one's own baseline.
+        best: the measured row of the entry.
+        how: the settings, in a few words.
+        file: the scoreboard; by default ``work/scoreboard.json``.
+
+    Returns:
+        The whole scoreboard of that file.
+
+    Raises:
+        InputError: there is no name, or the rows cannot be compared.
+        SetupError: the file cannot be written.
+    """
+    name = " ".join(str(name).split())
+    if not name or len(name) > _LONGEST_NAME:
+        raise InputError(f"The name {name!r} does not fit.", f"Expected 1 to {_LONGEST_NAME} letters.")
+    seen = verdict(baseline, best)
+    entry = {
+        "name": name,
+        "gain": seen.gain,
+        "gain_half_width": seen.half_width,
+        "throughput_infer_per_s": best[THROUGHPUT],
+        "throughput_spread_infer_per_s": best.get(THROUGHPUT_SPREAD),
+        "latency_p95_ms": best["latency_p95_us"] / 1000,
+        "batch": best.get("batch"),
+        "concurrency": best.get("concurrency"),
+        "settings": how,
+        "device": hardware(best),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    target = file or path()
+    kept = read(target) if target.exists() else Scoreboard()
+    board = _ranked([*kept, entry])
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        replace(target, json.dumps(board, indent=1) + "\n")
+    return board
+
+
+def read(*files: str | Path) -> Scoreboard:
+    """The entries of one scoreboard or of several together; of each name and device the best.
+
+    Args:
+        files: paths.
+
+    Raises:
+        InputError: a file is not there, or is no scoreboard.
+    """
+    entries: list[dict[str, Any]] = []
+    for file in map(Path, files):
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{shown(file)} cannot be read as a scoreboard: {error}.", "Expected a file that the challenge wrote."
+            ) from error
+        good = isinstance(found, list) and all(_is_entry(entry) for entry in found)
+        if not good:
+            raise InputError(f"{shown(file)} is no scoreboard.", f"Expected a list of entries with {', '.join(_NEEDED)}.")
+        entries += found
+    return _ranked(entries)
+
+
+def _is_entry(entry: Any) -> bool:
+    return isinstance(entry, Mapping) and all(isinstance(entry.get(key), kinds) for key, kinds in _NEEDED.items())
+
+
+def _ranked(entries: Sequence[dict[str, Any]]) -> Scoreboard:
+    best: dict[tuple[str, str], dict[str, Any]] = {}
+    for entry in sorted(entries, key=lambda each: -each["gain"]):
+        best.setdefault((entry["name"], str(entry.get("device"))), entry)
+    return Scoreboard(best.values())
+
+
+def scoreboard_figure(board: Sequence[Mapping[str, Any]], budget_ms: float | None = settings.CHALLENGE_BUDGET_MS) -> Figure:
+    """A class in one plot: gain over one's own baseline against the latency, one point for each entry.
+
+    Args:
+        board: from :func:`read`.
+        budget_ms: of the challenge.
+
+    Raises:
+        InputError: there is no entry.
+    """
+    if not board:
+        raise InputError("The scoreboard is empty.", "Expected at least one entry.")
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(9, 6.6), layout="constrained")
+        for number, device in enumerate(dict.fromkeys(str(entry.get("device")) for entry in board)):
+            mine = [entry for entry in board if str(entry.get("device")) == device]
+            x, y = np.array([entry["gain"] for entry in mine]), np.array([entry["latency_p95_ms"] for entry in mine])
+            halves = [entry.get("gain_half_width") or 0.0 for entry in mine]
+            axes.errorbar(x, y, xerr=halves, capsize=3, **{**series_style(number), "linestyle": "", "label": device})
+            for entry, place in zip(mine, zip(x, y, strict=True), strict=True):
+                axes.annotate(entry["name"], place, xytext=(8, 8), textcoords="offset points", fontsize=12)
+        tallest = max(entry["latency_p95_ms"] for entry in board)
+        axes.set_ylim(0, 1.2 * max(tallest, budget_ms or 0))
+        axes.set_xlim(0, 1.25 * max(entry["gain"] + (entry.get("gain_half_width") or 0) for entry in board))
+        axes.axvline(1, color="black", linewidth=1)
+        budget_line(axes, budget_ms)
+        axes.set(xlabel="Throughput over one's own baseline", ylabel="Latency, 95th percentile (ms)")
+        axes.grid(alpha=0.3)
+        axes.legend(loc="lower right")
+        heading(axes, "Scoreboard", f"{len(board)} {'entries' if len(board) > 1 else 'entry'}")
+        return finished(figure)
