@@ -98,7 +98,9 @@ def test_6_3(server: Server, client: Client, ten_jets: dict[str, np.ndarray]) ->
     infer_us = change.value("nv_inference_compute_infer_duration_us", model=MODEL)
     mean_ms = total_us / 20 / 1000
     now = scrape(server)
-    since_loading_ms = now.value("nv_inference_request_duration_us", model=MODEL) / now.value("request_success", model=MODEL) / 1000
+    since_loading_ms = (
+        now.value("nv_inference_request_duration_us", model=MODEL) / now.value("nv_inference_request_success", model=MODEL) / 1000
+    )
     _is("6.3", Kind.CORRECT, "in 20 requests", server, change, mean_ms)
     _is("6.3", Kind.CORRECT, f"{mean_ms:.2f} ms", server, change, round(mean_ms, 2))
     _is("6.3", Kind.NOT_YET, "microseconds", server, change, mean_ms * 1000)

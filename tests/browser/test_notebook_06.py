@@ -117,7 +117,9 @@ def _stop_and_start(page: Any) -> None:
     assert page.locator(".course-load-state").inner_text() == sent and re.search(r"[1-9]\d* requests sent, 0 failed", sent), sent
     page.locator("button.course-start").click()
     page.locator(".course-state:has-text('Running')").wait_for(timeout=REACT_MS)
-    page.locator(".course-load-state:text-matches('^[1-9][0-9]* requests sent, 0 failed')").wait_for(timeout=REACT_MS)
+    page.wait_for_function(
+        r"() => /^[1-9]\d* requests sent, 0 failed/.test(document.querySelector('.course-load-state').innerText.trim())", timeout=REACT_MS
+    )
     assert page.locator(".course-table caption").inner_text() != caption
 
 
