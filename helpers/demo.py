@@ -10,11 +10,12 @@ import platform
 import time
 import warnings
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from helpers import card, demo_page, settings, tracks
+from helpers import card, demo_measure, demo_page, settings, tracks
 from helpers.client import Client
 from helpers.errors import CourseError
 from helpers.files import shown, writing
@@ -42,6 +43,8 @@ class Record:
         sent: model -> requests that got an answer.
         problems: what went wrong, one sentence each.
         notes: what is worth a word, one sentence each.
+        measured: rows of the short measurement with perf_analyzer.
+        figure: of them, as PNG.
     """
 
     machine: str = ""
@@ -53,6 +56,8 @@ class Record:
     sent: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    measured: list[dict[str, Any]] = field(default_factory=list)
+    figure: bytes = b""
 
 
 def run() -> int:
@@ -85,6 +90,7 @@ def run() -> int:
         log.say("", "What the client saw:", as_text(record.requests), "")
         columns = ["model", "requests", "failures", "request_us", "queue_us", "compute_input_us", "compute_infer_us", "compute_output_us"]
         log.say("What the server counted, with means per request:", as_text(record.counted.requests, columns), "")
+        _measure(server, record, log, folder)
     _compare(record)
     with writing(folder):
         page = demo_page.write(record, folder)
@@ -103,6 +109,19 @@ def _look(server: Server, record: Record, log: demo_page.Log, seconds: float) ->
     )
     if not any(row["state"] == "READY" for row in record.models):
         record.problems.append("No model is READY; python -m helpers doctor looks for the reason.")
+
+
+def _measure(server: Server, record: Record, log: demo_page.Log, folder: Path) -> None:
+    """A short measurement; where no perf_analyzer runs, a note takes its place."""
+    log.say("3. Measure: throughput and latency of two taggers at two batch sizes, with perf_analyzer")
+    try:
+        found = demo_measure.measure(server, [row["model"] for row in record.models if row["state"] == "READY"], folder)
+    except CourseError as error:
+        record.notes.append(f"Nothing was measured with perf_analyzer: {error}")
+        return
+    if found is not None:
+        record.measured, record.figure = found[0].rows, found[1]
+        log.say(repr(found[0]), "")
 
 
 def _ask(server: Server, model: str, record: Record, log: demo_page.Log) -> None:

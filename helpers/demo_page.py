@@ -14,6 +14,7 @@ import numpy as np
 
 import helpers
 from helpers import settings
+from helpers.perf_table import Rows
 from helpers.tables import as_html
 
 if TYPE_CHECKING:
@@ -57,9 +58,11 @@ class Log:
 
 
 def write(record: Record, folder: Path) -> Path:
-    """Write ``picture.png`` and ``index.html``; returns the page."""
+    """Write ``picture.png``, ``measured.png`` where something was measured, and ``index.html``; returns the page."""
     png = picture(record)
     (folder / "picture.png").write_bytes(png)
+    if record.figure:
+        (folder / "measured.png").write_bytes(record.figure)
     page = folder / "index.html"
     page.write_text(_page(record, png), encoding="utf-8")
     return page
@@ -141,6 +144,16 @@ def _share(row: Mapping[str, Any], column: str) -> float:
     return 100 * max(row.get(column) or 0.0, 0.0) / total if total else 0.0
 
 
+def _measured(record: Record) -> str:
+    """The short measurement: figure and table; nothing where there was none."""
+    if not record.figure:
+        return ""
+    alt = "Throughput and 95th percentile of the latency against batch size, and below them their ratios to the first model."
+    return f"""<h2>Measured with perf_analyzer</h2>
+<img alt="{alt}" src="data:image/png;base64,{base64.b64encode(record.figure).decode()}">
+<div class="scroll">{Rows(record.measured)._repr_html_()}</div>"""
+
+
 def _page(record: Record, png: bytes) -> str:
     problems = "".join(f"<p class='problem'>{html.escape(problem)}</p>" for problem in [*record.problems, *record.notes])
     names = ", ".join(row["model"] for row in record.models if row["state"] == "READY")
@@ -156,5 +169,5 @@ server's own counters.</p>
 <h2>Models</h2><div class="scroll">{as_html(record.models)}</div>
 <h2>What the client saw</h2><div class="scroll">{as_html(record.requests)}</div>
 <h2>What the server counted</h2><div class="scroll">{record.counted._repr_html_() if record.counted else ""}</div>
-<p>Next: <code>make lab</code> opens the first notebook.</p></body></html>
+{_measured(record)}<p>Next: <code>make lab</code> opens the first notebook.</p></body></html>
 """
