@@ -120,11 +120,19 @@ def _side(rows: Sequence[Row], column: str) -> _Side:
     values = [row.get(column) for row in rows]
     if any(value is None or value <= 0 for value in values):
         raise InputError(f"A row of {rows[0].get('model')!r} has no {column}, so there is nothing to compare.")
-    known = [row.get(THROUGHPUT_SPREAD if column == THROUGHPUT else "latency_spread_us") for row in rows]
+    known = [_own_half(row, column) for row in rows]
     own = None if None in known else math.sqrt(sum(each**2 for each in known)) / len(rows)
     halves = [each for each in (own, half_width(values)) if each is not None]
     unit = 1.0 if column == THROUGHPUT else 1e-3
     return _Side(unit * statistics.fmean(values), unit * max(halves) if halves else None, tuple(rows))
+
+
+def _own_half(row: Row, column: str) -> float | None:
+    """The half width that a row states, but not less than one request: windows that held equally many seem to agree perfectly."""
+    stated = row.get(THROUGHPUT_SPREAD if column == THROUGHPUT else "latency_spread_us")
+    if stated is None or column != THROUGHPUT or not row.get("requests"):
+        return stated
+    return max(stated, row[THROUGHPUT] / row["requests"])
 
 
 def _answer(gain: float, half: float | None, least: float) -> str:

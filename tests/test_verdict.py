@@ -96,6 +96,14 @@ def test_repeats_show_what_windows_hide() -> None:
     assert verdict(steady, [at(600, 3), at(603, 3), at(598, 3)]).answer == "faster"
 
 
+def test_no_count_is_better_known_than_to_one_request() -> None:
+    """Three windows with ten requests each agree perfectly, and still say nothing about half a request."""
+    lucky = at(500, 0.0, requests=30)
+    assert verdict(lucky, at(540, 0.0, requests=30)).answer == "cannot tell"
+    assert verdict(lucky, lucky).half_width == pytest.approx(math.hypot(1 / 30, 1 / 30))
+    assert verdict(at(500, 0.0, requests=3000), at(540, 0.0, requests=3000)).answer == "faster"
+
+
 def test_what_differs_is_named() -> None:
     seen = verdict(at(500, 5, batch=1), at(900, 5, batch=8, concurrency=2, stable=False))
     assert "What differs: batch 1 → 8; concurrency 1 → 2." in seen.text
