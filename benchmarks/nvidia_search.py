@@ -23,6 +23,7 @@ _COMPLETE = re.compile(r"Profile complete\. Profiled (\d+) configurations")
 WINDOWS = {"measurement-mode": "time_windows", "measurement-interval": 1000, "stability-percentage": 30}
 # Column of its table, by what it is here.
 _COLUMNS = {
+    "config": "Model Config Path",
     "instances": "Instance Group",
     "max_batch_size": "Max Batch Size",
     "concurrency": "Concurrency",

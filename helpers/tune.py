@@ -103,7 +103,7 @@ def tune(
     begin = time.monotonic()
     try:
         spaces = _spaces(bench, [model, *variants], max_instances, axes)
-        result, chosen = _search(bench, bench.found[model].place, spaces, begin)
+        result, chosen = _search(bench, bench.found[model].place, spaces, begin, keep)
         winner = chosen if keep and result.best else None
     except KeyboardInterrupt:
         progress.close(f"interrupted; {_kept(bench)}")
@@ -184,22 +184,23 @@ def _same_tensors(bench: Workbench, first: str, name: str) -> None:
             )
 
 
-def _search(bench: Workbench, start: Candidate, spaces: Mapping[str, Axes], begin: float) -> tuple[Tuned, Candidate | None]:
+def _search(bench: Workbench, start: Candidate, spaces: Mapping[str, Axes], begin: float, keep: bool) -> tuple[Tuned, Candidate]:
     goal = bench.goal
     search = Search(spaces, goal, _cores(), bench.look)
     best = search.run(start)
     finals, reason = confirm(search.finalists(best, start), goal, bench.measure_well)
     ranked = tune_report.standings(finals, goal)
     if not ranked:
-        raise RequestError("No finalist could be measured a second time.", "", "Look at server.log(), and try again.")
+        raise tune_report.nobody_left(bench.rows)
     winner, found = ranked[0], next((each for each in ranked if each.candidate == start), None)
     row, meets = winner.row(), winner.within() is not False and goal.within(winner.row()) and goal.served(winner.row())
     against = (tune_report.compared(found, winner), tune_report.compared(ranked[1], winner) if len(ranked) > 1 else None)
     config_path, text = None, []
     if meets:
-        text = tune_report.sentences(winner, *against, winner.candidate == start)
+        next_is_found = len(ranked) > 1 and ranked[1].candidate == start
+        text = tune_report.sentences(winner, against[0], None if next_is_found else against[1], winner.candidate == start)
         config_path = _write(bench, winner)
-        text.append(f"Its configuration is in {shown(config_path)}: copy it into the model's folder.")
+        text.append(f"Its configuration is in {shown(config_path)}{', and the server runs it' if keep else ', to copy into its folder'}.")
     else:
         text = tune_report.nothing_meets(winner, goal)
     combinations = sum(len({*axes.candidates(model)}) for model, axes in spaces.items())

@@ -50,8 +50,8 @@ def _lost(rows: Sequence[Row], best: Sequence[Row], goal: Goal) -> bool:
 
 def rank_of(rows: Sequence[Row], goal: Goal) -> tuple[float, ...]:
     """The rank of several rows of one combination: that of their means."""
-    latency, columns = latency_column(goal.percentile), ("throughput_infer_per_s",)
+    latency, columns = latency_column(goal.percentile), ("throughput_infer_per_s", "throughput_spread_infer_per_s")
     known = [row for row in rows if row.get(latency) is not None]
     if not known:
         return (-1.0, 0.0)
-    return goal.rank({name: sum(row[name] for row in known) / len(known) for name in (latency, *columns)})
+    return goal.rank({name: sum(row[name] or 0 for row in known) / len(known) for name in (latency, *columns)})

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from helpers.checks.outcome import box
+from helpers.errors import CourseError, InputError, RequestError
 from helpers.perf_results import COLUMNS, half_width
 from helpers.plot_rows import latency_column
 from helpers.tables import as_html, as_text
-from helpers.tune_candidate import FAILED, OK, REFUSED, Candidate, Goal, Row
+from helpers.tune_candidate import OK, OVER_BUDGET, OVER_MEMORY, Candidate, Goal, Row
 from helpers.tune_finals import rank_of
 from helpers.verdict import CANNOT_TELL, FASTER, Verdict, verdict
 
@@ -137,8 +138,8 @@ class Tuned:
 
 def standings(finals: Mapping[Candidate, Sequence[Row]], goal: Goal) -> list[Standing]:
     """The finalists that were measured, the best first."""
-    measured = {each: [row for row in rows if row["outcome"] not in (REFUSED, FAILED)] for each, rows in finals.items()}
-    measured = {each: rows for each, rows in measured.items() if rows and all(row["throughput_infer_per_s"] for row in rows)}
+    measured = {each: [row for row in rows if row["outcome"] in (OK, OVER_BUDGET)] for each, rows in finals.items()}
+    measured = {each: rows for each, rows in measured.items() if rows}
     ranked = sorted(measured, key=lambda each: rank_of(measured[each], goal), reverse=True)
     return [Standing(each, tuple(measured[each]), goal) for each in ranked]
 
@@ -174,12 +175,25 @@ def sentences(best: Standing, found: Verdict | None, following: Verdict | None, 
 
 def nothing_meets(closest: Standing | None, goal: Goal) -> list[str]:
     """What there is to say when no combination meets the budget."""
-    said = [f"Nothing that was tried meets the budget of p{goal.percentile} ≤ {goal.budget_ms:g} ms with {goal.traffic}."]
+    budget = f"meets the budget of p{goal.percentile} ≤ {goal.budget_ms:g} ms with" if goal.budget_ms else "keeps up with"
+    said = [f"Nothing that was tried {budget} {goal.traffic}."]
     if closest is not None:
         said.append(f"The closest is {closest.candidate}: {closest.words()}.")
         if closest.within() is None:
             said.append("Its spread reaches over the budget, so more time may show that it meets it: cannot tell.")
     return [*said, "Send less at a time (a smaller batch, fewer requests under way), allow more time, or find a faster network or machine."]
+
+
+def nobody_left(rows: Sequence[Row]) -> CourseError:
+    """The error when no combination could be a winner."""
+    memory = [row["memory_mb"] for row in rows if row["outcome"] == OVER_MEMORY]
+    if memory:
+        return InputError(
+            f"Nothing that was tried stays within the memory limit: the least was {min(memory):.0f} MB.",
+            "That is the server with the model's instances.",
+            "Ask for a larger max_memory_mb.",
+        )
+    return RequestError("No finalist could be measured a second time.", "", "Look at server.log(), and try again.")
 
 
 def out_of_the_race(rows: Sequence[Row]) -> list[str]:

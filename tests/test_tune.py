@@ -156,8 +156,12 @@ def test_too_much_memory(result: Tuned, server: Server) -> None:
     assert small.best is not None
     assert small.best["instances"] == 1
     assert "over the memory limit" in str(small)
+    with pytest.raises(InputError, match="Nothing that was tried stays within the memory limit: the least was"):
+        tune(server, "nap", max_memory_mb=1, **TRAFFIC)
 
 
+# An interrupt just after a file was opened leaves it to the garbage collector, which complains.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_ctrl_c_puts_the_server_back(server: Server, before: dict[str, Any], tmp_path: Path) -> None:
     def interrupt() -> None:
         wait_until(lambda: server.config("nap") != before, 60)
@@ -211,6 +215,19 @@ def test_variants_threads_and_batches(server: Server, tmp_path: Path) -> None:
         assert [state.name for state in server.models() if state.state == "READY"] == ["affine", "nap"]
     finally:
         server.unload("affine")
+
+
+@pytest.mark.slow
+def test_a_rate_that_one_instance_does_not_serve(server: Server, tmp_path: Path) -> None:
+    """One instance answers 50 requests each second at most: 70 need the second one, and the lowest latency counts."""
+    found = tune(server, "nap", request_rate_per_s=70, max_instances=2, output=tmp_path, silent=True)
+    assert found.best is not None
+    assert found.best["instances"] == 2
+    assert found.best["request_rate_per_s"] == 70
+    assert found.best["concurrency"] is None
+    nothing = tune(server, "nap", request_rate_per_s=200, max_instances=1, output=tmp_path, silent=True)
+    assert nothing.best is None
+    assert "Nothing that was tried keeps up with requests of batch 1, 200 each second" in str(nothing)
 
 
 @pytest.mark.slow
