@@ -31,7 +31,7 @@ def measure(server: Server, ready: Iterable[str], folder: Path) -> tuple[Sweep, 
     models = [model for model in MODELS if model in set(ready)]
     if not models:
         return None
-    result = sweep(server, models, settings.DEMO_BATCHES, output=folder, again=True, silent=True)
+    result = sweep(server, models, settings.DEMO_BATCHES, output=folder, max_seconds=settings.DEMO_POINT_S, again=True, silent=True)
     import matplotlib as mpl
 
     mpl.use("agg")

@@ -147,8 +147,9 @@ DEMO_REQUESTS = 100
 DEMO_MODEL_S = 3.0
 # Jets in one of its requests to a tagger: as many as a busy event has.
 DEMO_JETS = 10
-# Batch sizes that it measures: four points, half a minute at most.
+# Batch sizes that it measures, and the seconds after which a point is left as it is: four points, a quarter of a minute.
 DEMO_BATCHES = (1, 10)
+DEMO_POINT_S = 1.5
 
 
 def root() -> Path:

@@ -91,6 +91,7 @@ def sweep(
     input_data: str | Path = "random",
     lengths: int | Mapping[str, int] | None = None,
     protocol: str | None = None,
+    max_seconds: float = settings.PERF_POINT_S,
     again: bool = False,
     silent: bool = False,
 ) -> Sweep:
@@ -110,6 +111,7 @@ def sweep(
         input_data: ``random``, ``zero``, or a file of :mod:`helpers.load_inputs`.
         lengths: length of the axes that may have any, by the beginning of the input's name, or one for all.
         protocol: ``grpc`` (the default) or ``http``.
+        max_seconds: seconds after which a point is left as it is, whatever its precision.
         again: measure also what is in ``sweep.csv`` already.
         silent: show no progress.
 
@@ -124,6 +126,7 @@ def sweep(
     points = plan(server, models, batches, concurrencies, tuple(instances), configs, protocol, lengths, input_data)
     folder = sweep_files.folder_of(output)
     options = {"precision": precision, "percentile": percentile, "input_data": input_data, "lengths": lengths, "protocol": protocol}
+    options["max_seconds"] = max_seconds
     work = _Work(server, folder, options, again, find_perf_analyzer())
     progress = Progress([point.weight for point in points], silent)
     try:

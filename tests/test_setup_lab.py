@@ -79,7 +79,8 @@ def test_demo_leaves_page_picture_and_log(tmp_path: Path) -> None:
     assert 'src="data:image/png;base64,' in page
     # It can be sent to somebody: nothing in it comes from elsewhere.
     assert not re.search(r'(src|href)="(?!data:)', page)
-    assert (folder / "picture.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("picture.png", "measured.png"):
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
     log = (folder / "log.txt").read_text()
     assert re.search(r"add_sub over grpc: \d+ requests, answer OUTPUT0 \[16\], OUTPUT1 \[16\]", log)
     # The server counted what the client sent: the two tables of the log agree.

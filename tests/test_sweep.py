@@ -28,8 +28,7 @@ from tests.processes import wait_until
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One run of three windows at each point."""
-    monkeypatch.setattr(settings, "PERF_POINT_S", 0.1)
+    """Short windows, and one warm-up at each point."""
     monkeypatch.setattr(settings, "PERF_WINDOW_S", (0.15, 1.0))
     monkeypatch.setattr(settings, "PERF_WARM_UPS", 1)
 
@@ -48,7 +47,7 @@ def lines(path: Path) -> int:
 
 
 def test_points_files_and_going_on(models_server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    first = sweep(models_server, "double", (1, 4), lengths=8, output=tmp_path)
+    first = sweep(models_server, "double", (1, 4), lengths=8, max_seconds=0.1, output=tmp_path)
     assert [(row["batch"], row["concurrency"]) for row in first] == [(1, 1), (4, 1)]
     assert "2 of 2: double, batch 4, concurrency 1: " in capsys.readouterr().out
     assert first.path == tmp_path / "sweep.csv" and first.before == 0
@@ -58,11 +57,11 @@ def test_points_files_and_going_on(models_server: Server, tmp_path: Path, capsys
     assert (tool["Concurrency"], list(tool)[-1]) == ("1", "p99 latency")
     assert (tmp_path / "double" / f"config_{first.rows[0]['config']}.json").is_file()
     # More of it: what is there is not measured again, and the tool's file gets a second line.
-    more = sweep(models_server.grpc_url, "double", (4,), (1, 2), lengths=8, output=tmp_path, silent=True)
+    more = sweep(models_server.grpc_url, "double", (4,), (1, 2), lengths=8, max_seconds=0.1, output=tmp_path, silent=True)
     assert more.before == 1 and more.rows[0] == first.rows[1] and len(more) == 2
     assert lines(tmp_path / "double" / "double_batch4.csv") == 3 and lines(tmp_path / "sweep.csv") == 4
     # Other shapes are other points.
-    other = sweep(models_server, "double", (4,), lengths=9, output=tmp_path, silent=True)
+    other = sweep(models_server, "double", (4,), lengths=9, max_seconds=0.1, output=tmp_path, silent=True)
     assert other.before == 0
     stored = read_sweep(tmp_path)
     assert stored.rows == [*first.rows, more.rows[1], *other.rows]
@@ -97,7 +96,7 @@ def test_only_the_owner_sweeps_over_instances(models_server: Server) -> None:
 @pytest.mark.slow
 def test_instances_are_loaded_and_what_was_there_is_put_back(small: Server, tmp_path: Path) -> None:
     original = small.config("add_sub")
-    result = sweep(small, "add_sub", instances=(2, 3), output=tmp_path / "out", silent=True)
+    result = sweep(small, "add_sub", instances=(2, 3), output=tmp_path / "out", max_seconds=0.1, silent=True)
     assert [row["instances"] for row in result] == [2, 3]
     assert small.config("add_sub") == original
     assert (tmp_path / "out" / "add_sub" / "add_sub_instances3_batch1.csv").is_file()
@@ -108,7 +107,7 @@ def test_a_configuration_that_is_refused_leaves_the_model_as_it_was(small: Serve
     original = small.config("add_sub")
     wrong = {**original, "instance_group": [{"kind": "KIND_GPU", "count": 1, "gpus": [77]}]}
     with pytest.raises(CourseError):
-        sweep(small, "add_sub", configs={"wrong": wrong}, output=tmp_path / "out", silent=True)
+        sweep(small, "add_sub", configs={"wrong": wrong}, output=tmp_path / "out", max_seconds=0.1, silent=True)
     assert small.config("add_sub") == original and small.is_ready()
 
 
@@ -127,20 +126,20 @@ def test_a_server_that_dies_loses_no_measured_point(small: Server, tmp_path: Pat
     with pytest.raises(
         RequestError, match=r"stopped at add_sub, batch 1, concurrency \d: .* of 6 points are in .*goes on from there"
     ) as caught:
-        sweep(small, "add_sub", (1,), (1, 2, 3, 4, 5, 6), output=tmp_path / "out", silent=True)
+        sweep(small, "add_sub", (1,), (1, 2, 3, 4, 5, 6), output=tmp_path / "out", max_seconds=0.1, silent=True)
     killer.join()
     assert "\n" not in str(caught.value)
     kept = read_sweep(tmp_path / "out")
     assert 1 <= len(kept) < 6 and all(row["throughput_infer_per_s"] > 0 for row in kept)
     with small.restart() as again:
-        whole = sweep(again, "add_sub", (1,), (1, 2, 3, 4, 5, 6)[: len(kept) + 1], output=tmp_path / "out", silent=True)
+        whole = sweep(again, "add_sub", (1,), (1, 2, 3, 4, 5, 6)[: len(kept) + 1], output=tmp_path / "out", max_seconds=0.1, silent=True)
     assert whole.before == len(kept) and whole.rows[:-1] == kept.rows
 
 
 def start(server: Server, output: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "helpers", "sweep", "-m", "add_sub", "-u", server.grpc_url, "-c", "1", "2", "3", "4"]
     return subprocess.Popen(
-        [*command, "--precision", "0.5", "--output", str(output)],
+        [*command, "--seconds", "0.1", "--output", str(output)],
         cwd=settings.root(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -27,6 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision", type=float, default=settings.PERF_PRECISION, help="spread of the throughput at which a point is done (default 0.05)"
     )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=settings.PERF_POINT_S,
+        help=f"leave a point as it is after so long (default {settings.PERF_POINT_S:g})",
+    )
     parser.add_argument("--budget", type=float, metavar="MS", help="draw a latency budget into the figure, in milliseconds")
     parser.add_argument("--again", action="store_true", help="measure also what was measured before")
 
@@ -53,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
         input_data=args.input_data,
         lengths=dict(zip(("pf", "sv"), args.length, strict=True)) if args.length else None,
         protocol=args.protocol,
+        max_seconds=args.seconds,
         again=args.again,
     )
     print(result)
