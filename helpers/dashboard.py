@@ -113,6 +113,7 @@ class Dashboard:
             if self._poller is not None:
                 return
             self.history.clear()
+            self.controls.forget()
             self._smi = NvidiaSmi(self.server)
             self.controls.show_state("●", "Running.", True)
             self._poller = Poller(self.server, self._update, self._ended)

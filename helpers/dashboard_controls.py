@@ -52,7 +52,7 @@ class Controls:
         for name, widget in {"load-model": self.load_model, "batch": self.batch, "concurrency": self.concurrency}.items():
             _marked(widget, f"course-{name}")
         self._load_state = _marked(widgets.HTML(), "course-load-state")
-        self._table = _marked(widgets.HTML("Waiting for the first two readings."), "course-table")
+        self._table = _marked(widgets.HTML(), "course-table")
         wrap = {"flex_flow": "row wrap", "align_items": "center"}
         loading = [
             self.load_model,
@@ -86,6 +86,11 @@ class Controls:
         """The line beside the buttons; it is announced by screen readers."""
         self.start.disabled, self.stop.disabled = running, not running
         self._state.value = f'<span role="status"><span aria-hidden="true">{mark}</span> {html.escape(text)}</span>'
+
+    def forget(self) -> None:
+        """Show no old numbers while new ones are on their way."""
+        self.show_load("Beginning to send.")
+        self.show_table("Waiting for the first two readings.")
 
     def show_load(self, text: str) -> None:
         """The line below the load's sliders."""

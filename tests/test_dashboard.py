@@ -135,10 +135,9 @@ def test_stop_ends_threads_and_load_and_start_goes_on(models_server: Server, mad
     wait_until(lambda: _threads() == before, 5)
     assert (board.controls.start.disabled, board.controls.stop.disabled) == (False, True)
     board.stop()
-    table = board.controls._table.value
     board.controls.start.click()
     board.start()
-    wait_until(lambda: board.controls._table.value != table, 10)
+    wait_until(lambda: "<tr data-model" in board.controls._table.value, 10)
     assert board.running and len([name for name in _threads() if name == "course-dashboard"]) == 1
     wait_until(lambda: board.load is not None and board.load.sent > 5, 20)
 

@@ -117,10 +117,11 @@ def _stop_and_start(page: Any) -> None:
     assert page.locator(".course-load-state").inner_text() == sent and re.search(r"[1-9]\d* requests sent, 0 failed", sent), sent
     page.locator("button.course-start").click()
     page.locator(".course-state:has-text('Running')").wait_for(timeout=REACT_MS)
+    assert page.locator(f".course-table caption:has-text('{caption}')").count() == 0, "no old numbers"
     page.wait_for_function(
         r"() => /^[1-9]\d* requests sent, 0 failed/.test(document.querySelector('.course-load-state').innerText.trim())", timeout=REACT_MS
     )
-    assert page.locator(".course-table caption").inner_text() != caption
+    _wait(page, "requests_per_s", "value > 0")
 
 
 def _stop_the_server(notebook: Notebook, page: Any, artefacts: Path) -> None:
