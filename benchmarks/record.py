@@ -9,23 +9,43 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from helpers import recorded, settings
 from helpers.launch import launch_server
+from helpers.load_inputs import write_jets
 from helpers.perf import measure
 from helpers.server import Server
 from helpers.sweep import sweep
-from helpers.sweep_files import append
+from helpers.sweep_files import append, read_rows
+from helpers.sweep_plan import shapes_in
 
-# Models, batch sizes, concurrencies, lengths of the inputs.
+
+@dataclass(frozen=True)
+class Load:
+    """Points of the same models and inputs: names, batch sizes, concurrencies, lengths of the inputs, and whether those are real jets."""
+
+    models: tuple[str, ...]
+    batches: tuple[int, ...]
+    concurrencies: tuple[int, ...] = (1,)
+    lengths: Mapping[str, int] = field(default_factory=dict)
+    jets: bool = False
+
+
+_ONNX, _TORCH = "particlenet_AK4", "particlenet_AK4_PT"
 LOADS = (
-    (("particlenet_AK4", "particlenet_AK4_PT"), (1, 4, 8, 16, 32, 64), (1,), None),
-    (("particlenet_AK4",), (8,), (2, 4, 8), None),
-    (("particlenet_AK4",), (4,), (2,), None),
-    (("particlenet_AK4",), (1, 4, 16), (4,), {"pf": 100, "sv": 10}),
-    (("particlenet_PT",), (1, 10, 100), (1,), None),
+    Load((_ONNX, _TORCH), (1, 4, 8, 16, 32, 64)),
+    Load((_ONNX,), (10, 100)),
+    Load((_ONNX,), (8,), (2, 4, 8)),
+    Load((_ONNX,), (4,), (2,)),
+    Load((_ONNX,), (10,), (8,)),
+    Load((_ONNX,), (1, 4, 16), (4,), {"pf": 100, "sv": 10}),
+    Load((_ONNX,), (10,), lengths={"pf": 50, "sv": 4}, jets=True),
+    Load((_ONNX,), (10,), lengths={"pf": 30, "sv": 4}, jets=True),
+    Load(("particlenet_PT",), (1, 10, 100)),
 )
 BASE_PORT = 12700
 # Seconds after which a second attempt at a point begins no further windows.
@@ -41,28 +61,39 @@ def main() -> None:
     folder = settings.work_dir() / "record"
     part = target.with_suffix(".part")
     part.unlink(missing_ok=True)
-    models = sorted({model for models, *_ in LOADS for model in models})
+    models = sorted({model for load in LOADS for model in load.models})
     with launch_server("models", load=models, base_port=BASE_PORT, name="record") as server:
-        for names, batches, concurrencies, lengths in LOADS:
-            result = sweep(server, names, batches, concurrencies, lengths=lengths, output=folder)
-            for row in result:
-                append(part, _better(server, row, lengths, result.path) | {"source": SOURCE})
+        for load in LOADS:
+            for row in _rows(server, load, folder):
+                append(part, row | {"source": SOURCE})
     target.unlink(missing_ok=True)
     part.rename(target)
     shutil.rmtree(folder)
     print(f"{target} is new")
 
 
-def _better(server: Server, row: dict[str, Any], lengths: dict[str, int] | None, table: Path) -> dict[str, Any]:
-    """The row itself if it settled; else the better one of it and a longer measurement, which the sweep's table keeps as well."""
-    if row["stable"]:
-        return row
-    again = measure(server, row["model"], row["batch"], row["concurrency"], lengths=lengths, max_seconds=LONGER_S)
-    print(f"again: {again['model']}, batch {again['batch']}, concurrency {again['concurrency']}: {again['note'] or 'settled'}")
-    better = min(row, again, key=lambda one: one["throughput_spread_infer_per_s"] / one["throughput_infer_per_s"])
-    if better is again:
-        append(table, again)
-    return better
+def _rows(server: Server, load: Load, folder: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a load; a point that did not settle a second time, and longer."""
+    inputs: dict[str, Any] = {"lengths": load.lengths}
+    if load.jets:
+        inputs = {"input_data": write_jets(server, load.models[0], lengths=load.lengths)}
+    result = sweep(server, load.models, load.batches, load.concurrencies, output=folder, **inputs)
+    points = [_point(row) for row in read_rows(result.path)]
+    for row in result:
+        better = row
+        if not row["stable"] and points.count(_point(row)) == 1:
+            again = measure(server, row["model"], row["batch"], row["concurrency"], max_seconds=LONGER_S, **inputs)
+            print(f"again: {again['model']}, batch {again['batch']}, concurrency {again['concurrency']}: {again['note'] or 'settled'}")
+            worse, better = sorted((row, again), key=lambda one: -one["throughput_spread_infer_per_s"] / one["throughput_infer_per_s"])
+            # The last one of a point is what the sweep takes when this is run again.
+            append(result.path, worse)
+            append(result.path, better)
+        # A file of inputs has a place on this machine only.
+        yield better | {"command": better["command"].replace(f"{settings.work_dir()}/", "work/")}
+
+
+def _point(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return row["model"], row["batch"], row["concurrency"], row["inputs"], shapes_in(row["command"])
 
 
 if __name__ == "__main__":

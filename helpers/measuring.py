@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from helpers import perf, recorded
@@ -24,7 +25,8 @@ def measure(server: Any, model: str, batch: int = 1, concurrency: int = 1, **opt
     """One measurement, or the recorded row of the same load."""
     if _can_measure():
         return perf.measure(server, model, batch, concurrency, **options)
-    return recorded.recorded_sweep(model, (batch,), (concurrency,), options.get("lengths"))[0]
+    inputs = Path(options.get("input_data", "random")).name
+    return recorded.recorded_sweep(model, (batch,), (concurrency,), options.get("lengths"), inputs)[0]
 
 
 @functools.wraps(sweeps.sweep)
@@ -40,7 +42,8 @@ def sweep(
     """A sweep, or the recorded rows of the same loads."""
     if _can_measure():
         return sweeps.sweep(server, models, batches, concurrencies, lengths=lengths, **options)
-    rows = recorded.recorded_sweep(models, batches, concurrencies, lengths)
+    inputs = Path(options.get("input_data", "random")).name
+    rows = recorded.recorded_sweep(models, batches, concurrencies, lengths, inputs)
     return sweeps.Sweep(rows, recorded.sweep_file())
 
 

@@ -113,12 +113,14 @@ def recorded_sweep(
     ]
     if rows:
         return Rows(rows, _caption(rows))
-    there = sorted({f"{row['model']} with batch {row['batch']}, concurrency {row['concurrency']}, {_words(row)}" for row in everything})
-    raise InputError("There is no recorded row of this load.", f"There are: {'; '.join(there)}.")
+    near = [row for row in everything if row["model"] in names] or everything
+    there = {f"{row['model']} with batch {row['batch']}, concurrency {row['concurrency']}, {_words(row)}" for row in near}
+    raise InputError("There is no recorded row of this load.", f"There are: {'; '.join(sorted(there))}.")
 
 
 def _words(row: Mapping[str, Any]) -> str:
-    return f"lengths {_lengths(row)}" if row["inputs"] == "random" else str(row["inputs"])
+    """Its inputs: ``50 pf, 4 sv``, or the name of a file."""
+    return ", ".join(f"{length} {kind}" for kind, length in sorted(_lengths(row).items())) if row["inputs"] == "random" else row["inputs"]
 
 
 def _lengths(row: Mapping[str, Any]) -> dict[str, int]:

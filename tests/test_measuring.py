@@ -15,6 +15,7 @@ from helpers.perf_results import COLUMNS, PARTS
 from helpers.plot_rows import hardware, is_recorded
 from helpers.plots import sweep_figure
 from helpers.recorded import recorded, recorded_sweep, sweep_file
+from helpers.sweep_plan import shapes_in
 from helpers.verdict import verdict
 
 MODELS = ["particlenet_AK4", "particlenet_AK4_PT"]
@@ -47,7 +48,7 @@ def test_it_says_so_once_and_goes_on(without_the_tool: None, capsys: pytest.Capt
 
 def test_what_was_recorded_is_complete() -> None:
     rows = recorded_sweep()
-    assert len({(row["model"], row["batch"], row["concurrency"]) for row in rows}) == len(rows)
+    assert len({(row["model"], row["batch"], row["concurrency"], row["inputs"], shapes_in(row["command"])) for row in rows}) == len(rows)
     for row in rows:
         assert set(COLUMNS) <= set(row) and row["source"].startswith("recorded: ")
         assert row["command"].startswith("perf_analyzer ") and row["time"] and row["server_version"] == settings.EMBEDDED_TRITON
@@ -82,13 +83,21 @@ def test_notebook_08_can_be_solved_with_it() -> None:
         assert outcome.kind is Kind.CORRECT, f"{number}: {outcome}"
 
 
-def test_notebook_07s_model_is_there() -> None:
+def test_the_loads_of_notebook_07_are_there(without_the_tool: None) -> None:
     assert [row["batch"] for row in recorded_sweep("particlenet_PT", (1, 10, 100))] == [1, 10, 100]
+    for batch in (1, 10, 100):
+        row = measuring.measure("nowhere:1", MODELS[0], batch)
+        assert (row["batch"], row["concurrency"], row["inputs"]) == (batch, 1, "random")
+    with pytest.raises(InputError, match="no recorded row"):
+        measuring.measure("nowhere:1", MODELS[0], 10, input_data="inputs/of_somebody.json")
 
 
 def test_lengths_and_what_there_is_not() -> None:
     assert {row["concurrency"] for row in recorded_sweep(MODELS[0], (4,), None, T4_LENGTHS)} == {4}
-    with pytest.raises(InputError, match=r"no recorded row.*particlenet_AK4 with batch 8, concurrency 2"):
+    with pytest.raises(InputError, match=r"no recorded row.*particlenet_AK4 with batch 8, concurrency 2") as caught:
+        recorded_sweep(MODELS[0], (7,))
+    assert "_PT" not in str(caught.value), "only what is near"
+    with pytest.raises(InputError, match=r"no recorded row.*particlenet_PT with batch 10"):
         recorded_sweep("add_sub")
     with pytest.raises(InputError, match="no recorded row"):
         recorded_sweep(MODELS[0], lengths=33)
