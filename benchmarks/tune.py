@@ -1,7 +1,7 @@
 """``python -m benchmarks.tune``: the course's search against a full grid, and against NVIDIA's Model Analyzer on the same server.
 
 ``--write`` puts the report into benchmarks/TUNE.md. What is measured is kept in ``work/bench/tune``, so that each part may be measured in
-a call of its own (``--part grid``, ``--part nvidia``).
+a call of its own (``--part grid``, ``--part nvidia``), and an interrupted one goes on where it was.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -54,15 +55,13 @@ def serving(max_batch_size: int) -> Iterator[Server]:
 
 def against_grid(server: Server, folder: Path) -> dict[str, Any]:
     """The search and the full grid on the same space; then both winners in turn."""
-    found, seconds = _timed_search(server, folder / "search", GRID_TRAFFIC, None, axes=GRID)
+    found, _ = _timed_search(server, folder / "search", GRID_TRAFFIC, None, axes=GRID)
     grid = _bench(server, Goal(GRID_TRAFFIC), folder / "grid")
-    begin = time.monotonic()
     candidates = list(GRID.candidates(MODEL))
     rows: dict[Candidate, list[dict[str, Any]]] = {each: [] for each in candidates}
     for number in range(ROUNDS):
         for each in candidates if number % 2 == 0 else candidates[::-1]:
             rows[each].append(grid.measure_well(each, number))
-    grid_s = time.monotonic() - begin
     best = max(candidates, key=lambda each: rank_of(rows[each], grid.goal))
     ours = next(each for each in candidates if str(each) == found.best["candidate"])
     again = _in_turn(grid, {"grid": best, "search": ours}, ROUNDS)
@@ -72,12 +71,12 @@ def against_grid(server: Server, folder: Path) -> dict[str, Any]:
         "rounds": ROUNDS,
         "combinations": len(candidates),
         "grid_measurements": sum(map(len, rows.values())),
-        "grid_s": grid_s,
+        "grid_s": sum(row["seconds"] for each in rows.values() for row in each),
         "grid_best": str(best),
         "grid_best_rate": _rate(rows[best]),
         "measurements": len(found.rows),
         "tried": len({row["candidate"] for row in found.rows}),
-        "seconds": seconds,
+        "seconds": sum(row["seconds"] for row in found.rows),
         "best": str(ours),
         "rate": _rate(rows[ours]),
         "again_grid": _rate(again["grid"]),
@@ -90,6 +89,8 @@ def against_grid(server: Server, folder: Path) -> dict[str, Any]:
 def against_nvidia(server: Server, folder: Path) -> dict[str, Any]:
     """The search, Model Analyzer, and then both winners in turn, each with its own concurrency."""
     traffic = Traffic(1, LIMITS.concurrency)
+    # Its time is compared, so none of it may be from an earlier call.
+    shutil.rmtree(folder, ignore_errors=True)
     found, seconds = _timed_search(server, folder / "ours", traffic, LIMITS.p95_ms, max_instances=LIMITS.instances)
     original = server.config(MODEL)
     theirs = nvidia_search.search(server, MODEL, LIMITS)
@@ -136,13 +137,13 @@ def against_nvidia(server: Server, folder: Path) -> dict[str, Any]:
 
 def _timed_search(server: Server, folder: Path, traffic: Traffic, budget_ms: float | None, **options: Any) -> tuple[Tuned, float]:
     begin = time.monotonic()
-    found = tune(server, MODEL, traffic.batch, concurrency=traffic.concurrency, budget_ms=budget_ms, output=folder, again=True, **options)
+    found = tune(server, MODEL, traffic.batch, concurrency=traffic.concurrency, budget_ms=budget_ms, output=folder, **options)
     return found, time.monotonic() - begin
 
 
 def _bench(server: Server, goal: Goal, folder: Path) -> Workbench:
     options = {"input_data": "random", "lengths": None, "protocol": None}
-    bench = Workbench(server, goal, None, folder, options, find_perf_analyzer(), again=True)
+    bench = Workbench(server, goal, None, folder, options, find_perf_analyzer())
     bench.find(MODEL, len(os.sched_getaffinity(0)))
     return bench
 
@@ -174,6 +175,7 @@ def main() -> None:
     """Measure, print, and write if asked."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tune", description=__doc__)
     parser.add_argument("--part", choices=("grid", "nvidia"), action="append", help="only this part")
+    parser.add_argument("--again", action="store_true", help="measure also what an earlier call measured, which may have been interrupted")
     parser.add_argument("--write", action="store_true", help="write all that is in work/bench/tune to benchmarks/TUNE.md")
     arguments = parser.parse_args()
     folder = settings.work_dir() / "bench" / "tune"
@@ -183,6 +185,8 @@ def main() -> None:
     measures = {"grid": (against_grid, 64), "nvidia": (against_nvidia, LIMITS.batch)}
     for part in arguments.part or measures:
         measured, max_batch_size = measures[part]
+        if arguments.again:
+            shutil.rmtree(folder / part, ignore_errors=True)
         machine = report.machine(os.getloadavg()[0])
         with serving(max_batch_size) as server:
             results[part] = measured(server, folder / part) | {"machine": machine}

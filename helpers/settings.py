@@ -95,7 +95,7 @@ TUNE_MAX_INSTANCES = 8
 TUNE_DELAYS_MS = (0.5, 2.0)
 # Share of a request's time in the server above which it counts as waiting in the queue, so that instances or batches may help.
 TUNE_WAITING = 0.05
-# Share of the cores that a model and its server may use before more instances than cores are no use (the client needs some as well).
+# Share of the cores that a model and its server use, or wait for, above which more instances than cores are no use.
 TUNE_CPU_BUSY = 0.75
 # Batches that hold this part of what the traffic allows count as full: waiting for more would cost time and give nothing.
 TUNE_FULL = 0.8

@@ -46,7 +46,10 @@ class Standing:
         """One row: the means of everything that was measured, and of the spreads."""
         first = self.rows[0]
         means = {name: _mean([row.get(name) for row in self.rows]) for name in COLUMNS if name.endswith(("_us", "_per_s"))}
-        means |= {name: _mean([row.get(name) for row in self.rows]) for name in ("memory_mb", "executed_batch", "queue_share", "cpu_cores")}
+        means |= {
+            name: _mean([row.get(name) for row in self.rows])
+            for name in ("memory_mb", "executed_batch", "queue_share", "cpu_cores", "wanted_cores")
+        }
         rate, rate_half = self.mean("throughput_infer_per_s", "throughput_spread_infer_per_s")
         _, latency_half = self.mean(latency_column(self.goal.percentile), "latency_spread_us")
         means |= {"throughput_infer_per_s": rate, "throughput_spread_infer_per_s": rate_half, "latency_spread_us": latency_half}

@@ -117,9 +117,9 @@ class Search:
             return True
         if step > 0 and not self._waits(now):
             return self._skip(f"More than {now.instances} instances: hardly any request waits for one ({_percent(row['queue_share'])}).")
-        used = row.get("cpu_cores")
-        if step > 0 and following.instances * (following.threads or 1) > self.cores and used and used > settings.TUNE_CPU_BUSY * self.cores:
-            return self._skip(f"{following.instances} instances: {now} keeps {used:.1f} of {self.cores} cores busy already.")
+        wanted, all_of_it = row.get("wanted_cores"), following.instances * (following.threads or 1)
+        if step > 0 and all_of_it > self.cores and wanted and wanted > settings.TUNE_CPU_BUSY * self.cores:
+            return self._skip(f"{following.instances} instances: {now} has work for {wanted:.1f} of {self.cores} cores already.")
         if step < 0 and following.threads == now.threads and self._waits(now):
             return self._skip(f"Fewer than {now.instances} instances: requests wait for one as it is ({_percent(row['queue_share'])}).")
         return True

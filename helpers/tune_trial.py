@@ -24,7 +24,7 @@ from helpers.tune_usage import Usage, cpu_between, of_model, usage
 ROWS = "rows.jsonl"
 SEARCH, FINAL = "search", "final"
 # What the server's counters and processes say, for the guidance.
-_SEEN = ("memory_mb", "executed_batch", "reachable_batch", "cpu_cores", "queue_share")
+_SEEN = ("memory_mb", "executed_batch", "reachable_batch", "cpu_cores", "wanted_cores", "queue_share")
 _COMPUTE = ("compute_input_us", "compute_infer_us", "compute_output_us")
 
 
@@ -141,7 +141,8 @@ class Workbench:
         own = {"memory_mb": memory, "executed_batch": inferences / executions if executions else None}
         rate = measured["throughput_infer_per_s"]
         # By inference, since between the windows, while the client starts, nothing is done.
-        own["cpu_cores"] = cpu_between(before, after) / inferences * rate if after and inferences and rate else None
+        each = rate / inferences if after and inferences and rate else None
+        own["cpu_cores"], own["wanted_cores"] = (each and seconds * each for seconds in cpu_between(before, after))
         compute, queue = [measured[name] for name in _COMPUTE], measured["queue_us"]
         known = queue is not None and None not in compute and queue + sum(compute) > 0
         own["queue_share"] = queue / (queue + sum(compute)) if known else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ class Usage:
         rss_mb: memory that it has in RAM, shared libraries counted in full.
         pss_mb: the same with every shared page counted in part: the parts of all processes add up to what they use together.
         cpu_s: CPU time since its start.
+        wanted_s: the same, and the time that its threads waited for a core while others had them all; where the system tells.
         pid: its number.
     """
 
@@ -28,6 +30,7 @@ class Usage:
     rss_mb: float
     pss_mb: float
     cpu_s: float = 0.0
+    wanted_s: float = 0.0
     pid: int = 0
 
 
@@ -55,14 +58,25 @@ def of_model(found: Iterable[Usage], model: str) -> list[Usage]:
     return [each for each in found if each.name == SERVER or own.fullmatch(each.name)]
 
 
-def cpu_between(before: Iterable[Usage], after: Iterable[Usage]) -> float:
-    """CPU seconds that passed between two looks, in the processes that are in both: the old instances of a model may still be ending."""
-    then = {each.pid: each.cpu_s for each in before}
-    return sum(each.cpu_s - then[each.pid] for each in after if each.pid in then)
+def cpu_between(before: Iterable[Usage], after: Iterable[Usage]) -> tuple[float, float]:
+    """CPU seconds used and wanted between two looks, in the processes that are in both: old instances of a model may still be ending."""
+    then = {each.pid: each for each in before}
+    pairs = [(each, then[each.pid]) for each in after if each.pid in then]
+    return sum(new.cpu_s - old.cpu_s for new, old in pairs), sum(new.wanted_s - old.wanted_s for new, old in pairs)
 
 
 def _usage(name: str, process: psutil.Process) -> Usage:
     lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
     kilobytes = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.startswith(("Rss:", "Pss:"))}
     times = process.cpu_times()
-    return Usage(name, kilobytes["Rss"] / 1024, kilobytes["Pss"] / 1024, times.user + times.system, process.pid)
+    used = times.user + times.system
+    return Usage(name, kilobytes["Rss"] / 1024, kilobytes["Pss"] / 1024, used, used + _queued_s(process.pid), process.pid)
+
+
+def _queued_s(pid: int) -> float:
+    """Seconds that the threads of a process were ready to run and had to wait; 0 where the kernel does not count them."""
+    total_ns = 0
+    for file in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        with suppress(OSError):  # this thread has just ended
+            total_ns += int(file.read_text().split()[1])
+    return total_ns / 1e9

@@ -39,7 +39,7 @@ def found(config: dict[str, Any] | None = None, cores: int = 4) -> Found:
 def row(rate: float, p95_ms: float = 10.0, *, outcome: str = OK, waits: float = 0.5, spread: float = 0.02, **others: Any) -> Row:
     """A row as the server would give it, with a relative spread."""
     latency = {"latency_p95_us": 1000 * p95_ms, "latency_spread_us": 1000 * p95_ms * spread, "percentile": 95, "reason": "why"}
-    seen = {"queue_share": waits, "cpu_cores": 1.0, "executed_batch": 8, "reachable_batch": 16, "stable": True}
+    seen = {"queue_share": waits, "wanted_cores": 1.0, "executed_batch": 8, "reachable_batch": 16, "stable": True}
     numbers = {"throughput_infer_per_s": rate, "throughput_spread_infer_per_s": rate * spread}
     return {**perf_results.empty_row(), "model": "net", "outcome": outcome, **numbers, **latency, **seen, **others}
 
@@ -163,10 +163,10 @@ def test_nobody_adds_instances_when_nobody_waits() -> None:
 def test_no_more_instances_than_cores_when_those_are_busy() -> None:
     start = Candidate("net", 2, 1, None)
     axes = {"net": Axes((1, 2, 4), (1, 2), (None,))}
-    busy = search(lambda each: row(100 * each.instances, cpu_cores=1.9), axes, cores=2)
+    busy = search(lambda each: row(100 * each.instances, wanted_cores=1.9), axes, cores=2)
     assert busy.run(start).instances == 2
-    assert any("keeps 1.9 of 2 cores busy" in step for step in busy.steps)
-    idle = search(lambda each: row(100 * each.instances, cpu_cores=0.1), axes, cores=2)
+    assert any("has work for 1.9 of 2 cores" in step for step in busy.steps)
+    idle = search(lambda each: row(100 * each.instances, wanted_cores=0.1), axes, cores=2)
     assert idle.run(start).instances == 4
 
 
@@ -216,7 +216,7 @@ def test_few_of_many_combinations_are_measured() -> None:
     def answer(each: Candidate) -> Row:
         share = min(1.0, 8 / (each.instances * (each.threads or 1)))
         rate = 100 * each.instances * (each.threads or 1) ** 0.7 * share
-        return row(rate * {None: 1.0, 0.0: 1.2, 0.5: 1.25, 2.0: 1.1}[each.delay_ms], cpu_cores=7.9)
+        return row(rate * {None: 1.0, 0.0: 1.2, 0.5: 1.25, 2.0: 1.1}[each.delay_ms], wanted_cores=7.9)
 
     run = search(answer, {"net": axes}, cores=8)
     best = run.run(Candidate("net", 1, 8, None))
