@@ -13,7 +13,7 @@ from typing import Any
 from helpers import perf_results, settings
 from helpers.errors import ConfigError, ModelError
 from helpers.perf import measure
-from helpers.perf_facts import config_name
+from helpers.perf_facts import config_name, cpu
 from helpers.perf_program import Program
 from helpers.server import Server
 from helpers.tune_candidate import FAILED, OK, OVER_BUDGET, OVER_MEMORY, REFUSED, Candidate, Goal, Row
@@ -114,10 +114,10 @@ class Workbench:
         return row
 
     def _key(self, candidate: Candidate, config: Mapping[str, Any], stage: str, number: int) -> str:
-        """What makes a measurement the same as an earlier one: model and file, configuration, traffic, inputs, stage and round."""
+        """What makes a measurement the same as an earlier one: model and file, configuration, traffic, inputs, machine, stage and round."""
         what = [candidate.model, config_name(dict(config)), asdict(self.goal.traffic), self.goal.percentile, stage, number]
         what += [str(self.options[name]) for name in sorted(self.options)]
-        what += [self.program.version, model_files(self.server.repository, candidate.model)]
+        what += [self.program.version, cpu(), model_files(self.server.repository, candidate.model)]
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
     def _measured(self, candidate: Candidate, config: dict[str, Any], stage: str) -> Row:
