@@ -55,10 +55,10 @@ def compare(server: Server, batch: int, program: Any) -> dict[str, Any]:
 
 
 def equal(row: dict[str, Any]) -> bool | None:
-    """Whether the two throughputs differ by no more than their spreads together; None where the loop gave no result."""
-    if row["loop"] is None:
+    """Whether the two throughputs differ by no more than their spreads together; None where the loop has too few windows."""
+    if row["loop_spread"] is None:
         return None
-    return abs(row["loop"] - row["sweep"]) <= math.hypot(row["loop_spread"], row["sweep_spread"])
+    return abs(row["loop_mean"] - row["sweep"]) <= math.hypot(row["loop_spread"], row["sweep_spread"])
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -68,7 +68,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         "|--:|--:|--:|--:|--:|--:|--:|---|",
     ]
     for row in rows:
-        loop = f"{row['loop']:.0f} ± {row['loop_spread']:.0f}" if row["loop"] is not None else "not stable, no result"
+        loop = f"{row['loop_mean']:.0f} ± {row['loop_spread']:.0f}" if row["loop_spread"] is not None else "none"
+        loop += "" if row["loop"] is not None else " (not stable: no result)"
         verdict = {True: "yes", False: "NO", None: "cannot tell"}[equal(row)]
         lines.append(
             f"| {row['batch']} | {row['loop_s']:.1f} | {row['loop_windows']} | {loop} | {row['sweep_s']:.1f} | {row['sweep_windows']} "
@@ -87,7 +88,8 @@ def document(rows: Sequence[dict[str, Any]], load_average: float) -> str:
 Made by `python -m benchmarks.sweep`: `{MODEL}`, {CONCURRENCY} requests under way over gRPC, jets of 50 candidates and 4 vertices. The
 loop is that of the course text: perf_analyzer with `-p {WINDOW_MS}`, until three windows agree within 10 % or ten are over. The sweep
 is `helpers.sweep`, warm-up included: until the throughput is known to {settings.PERF_PRECISION:.0%}, or {settings.PERF_POINT_S:.0f} s are
-over. Both were measured in turn at each batch size; ± is half of the 95 % interval of the windows' mean.
+over. Both were measured in turn at each batch size; ± is half of the 95 % interval of the windows' mean, for the loop of its last three.
+Where those do not agree, the loop ends without a result; its windows are shown all the same.
 
 {table(rows)}
 
