@@ -98,7 +98,7 @@ load
 
 # %% [markdown]
 # **What stands out?** It jumps, and what happened between two looks is lost. A counter forgets nothing: read
-# it late, and it still has every request. (`nv_cache_…` say *gauge*, but those with `num` only grow.)
+# it late, and it still has every request. (Do not trust every `TYPE`: `nv_cache_num_hits` only grows, too.)
 #
 # ## Take the difference
 #
