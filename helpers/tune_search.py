@@ -103,13 +103,17 @@ class Search:
                 best = following
             if best != begin:
                 break
-        return self._fewer_threads(best)
+        return self._threads(best)
 
-    def _fewer_threads(self, best: Candidate) -> Candidate:
-        numbers = [number for number in self.axes[best.model].threads if number and best.threads and number < best.threads]
-        if not numbers or not best.threads or not self._waits(best):
+    def _threads(self, best: Candidate) -> Candidate:
+        """As many threads as the cores allow, and a step fewer, with which they get in each other's way less."""
+        axes, now = self.axes[best.model], best.threads
+        if now is None:
             return best
-        return self._best_of(best, [replace(best, threads=max(numbers))])
+        fitting = axes.threads_for(best.instances, self.cores)
+        fewer = max((number for number in axes.threads if number and number < now), default=now)
+        others = dict.fromkeys([fitting, fewer] if self._waits(best) else [fitting])
+        return self._best_of(best, [replace(best, threads=number) for number in others if number != now])
 
     def _worth(self, now: Candidate, following: Candidate, step: int) -> bool:
         row = self.rows[now]

@@ -170,6 +170,14 @@ def test_no_more_instances_than_cores_when_those_are_busy() -> None:
     assert idle.run(start).instances == 4
 
 
+def test_threads_where_instances_may_not_be_added() -> None:
+    start = Candidate("net", 1, 1, None)
+    run = search(lambda each: row(100 * (each.threads or 0)), {"net": Axes((1,), (1, 2, 4), (None,))})
+    assert run.run(start) == Candidate("net", 1, 4, None)
+    crowded = search(lambda each: row(100 / (each.threads or 1)), {"net": Axes((4,), (1, 2, 4), (None,))})
+    assert crowded.run(Candidate("net", 4, 4, None)) == Candidate("net", 4, 1, None)
+
+
 def test_waits_are_tried_while_batches_are_not_full() -> None:
     start = Candidate("net", 4, 1, 0.0)
     gain = {None: 80, 0.0: 100, 0.5: 120, 2.0: 110}
