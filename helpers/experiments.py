@@ -69,10 +69,10 @@ def gain(before: Row, after: Row, what: str = "") -> Elsewhere:
 
 
 def _difference(before: Row, after: Row) -> str:
-    named = {"variant": "{}", "batch": "batch {:g}", "instances": "instances: {:g}", "concurrency": "concurrency {:g}"}
+    named = {"variant": "{}", "batch": "{:g}", "instances": "{:g}", "concurrency": "{:g}"}
     changed = [
-        f"{words.format(before[name])} → {words.format(after[name])}"
-        for name, words in named.items()
+        f"{'' if name == 'variant' else name + ' '}{shape.format(before[name])} → {shape.format(after[name])}"
+        for name, shape in named.items()
         if before.get(name) != after.get(name) and None not in (before.get(name), after.get(name))
     ]
     return "; ".join(changed) or "the same load"
@@ -137,6 +137,7 @@ class Experiments:
 
     def _counts(self, model: str) -> tuple[int, int]:
         told = self.server.statistics(model)
+        # What comes from the response cache is in neither: no model has run for it.
         return int(told.get("inference_count", 0)), int(told.get("execution_count", 0))
 
     def __getitem__(self, name: str) -> dict[str, Any]:

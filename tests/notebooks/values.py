@@ -86,4 +86,18 @@ VALUES = {
         assert status == 2 and rough["stable"] is False and "not within 0.1%" in rough["note"], (status, rough["note"])
         assert "--shape pf_points:2,50" in ten["command"] and ten["server_version"] == "2.51.0"
     """,
+    "09": """
+        names = ["baseline", "2 instances", "2 instances × 2 threads", "dynamic batching", "TensorRT stanza", "fp16", "int8_static"]
+        assert [row["experiment"] for row in table] == [*names, "response cache"]
+        assert all(row["source"] == "measured" and row["throughput_infer_per_s"] > 0 for row in [*table, best])
+        assert table["baseline"]["executed_batch"] == table["2 instances"]["executed_batch"] == 1
+        assert table["dynamic batching"]["executed_batch"] > 1.2, table["dynamic batching"]
+        assert padded > 1.2 > ragged >= 1 or padded > ragged >= 1, (padded, ragged)
+        assert hits > 0.8 * lookups > 0 and table["response cache"]["throughput_infer_per_s"] > 1.5 * table["baseline"]["throughput_infer_per_s"]
+        assert [round(table.elsewhere(table[name]).gain, 2) for name in ("2 instances", "dynamic batching", "TensorRT stanza")] == [1.56, 1.79, 1.25]
+        assert {row["model"] for row in costs} == {MODEL, *variants} and all(abs(row["auc_change"]) < 0.01 for row in costs)
+        assert any("no effect here: it needs a GPU" in row.remark for row in view.rows)
+        assert found.rows and server.state() == "stopped"
+        assert verdict(table["baseline"], best).answer == "faster" and best["latency_p95_us"] < 20_000
+    """,
 }

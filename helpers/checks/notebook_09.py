@@ -1,0 +1,173 @@
+"""Checkers of notebook 09, Optimise the deployment: the server's config and counters, and verdicts on the student's own rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from helpers import settings
+from helpers import verdict as verdicts
+from helpers.checks import CannotTell, Outcome, checker, correct, look, not_yet
+from helpers.config_compare import Comparison
+from helpers.errors import InputError
+from helpers.experiments import Experiments
+from helpers.plot_rows import THROUGHPUT, Row, is_recorded
+
+_MODEL = "particlenet_AK4"
+_BASELINE, _TWO, _THREADS = "baseline", "2 instances", "2 instances × 2 threads"
+# People round: a number counts as right within this fraction.
+_ROUNDING = 0.02
+# Requests that prove batching, of one jet each.
+_REQUESTS = 64
+# What the analysis of exercise 9.5 can bear.
+_LOSS = 0.001
+_FIELD = "gpu_execution_accelerator[0].name"
+
+
+def _row(table: Any, name: str) -> Row:
+    """A row of the table, or no answer."""
+    if not isinstance(table, Experiments):
+        raise CannotTell(f"The check needs your `table`, and got {look.kind(table)}. Run the cell that makes it again.")
+    try:
+        return table[name]
+    except InputError as error:
+        raise CannotTell(f"Your table has no row `{name}`. Run the cell that measures it, under this very name.") from error
+
+
+def _instances(config: Mapping[str, Any]) -> int:
+    return sum(int(group.get("count", 1)) for group in config.get("instance_group", []))
+
+
+@checker("9.1")
+def two_instances(server: Any, table: Any) -> Outcome:
+    """The server reports two instances, and they were measured."""
+    look.must_be_server(server)
+    served = _instances(server.config(_MODEL))
+    if served != 2:
+        from helpers.repository import read_config
+
+        written = sum(group.count for group in read_config(_MODEL).instance_group)
+        if written == 2:
+            return not_yet(f"Your config says 2 instances, and the server still runs {served}. Reload: `server.reload(MODEL)`.")
+        return not_yet(f"The server runs {served} instance{'s' * (served != 1)}. Write `count: 2` into the text, and reload.")
+    row, first = _row(table, _TWO), _row(table, _BASELINE)
+    seen = verdicts.verdict(first, row)
+    return correct(f"The server reports 2 instances. Seen from the baseline: {seen}")
+
+
+@checker("9.2")
+def threads_judged(table: Any, judged: Any) -> Outcome:
+    """The verdict on threads that fight for the cores."""
+    right = verdicts.verdict(_row(table, _TWO), _row(table, _THREADS))
+    word = str(getattr(judged, "answer", judged)).strip().lower().removeprefix("the ")
+    known = (verdicts.FASTER, verdicts.SLOWER, verdicts.SAME, verdicts.CANNOT_TELL)
+    if word not in [one.removeprefix("the ") for one in known]:
+        return not_yet(f"`judged` is {judged!r}. Expected one of {', '.join(f'`{one}`' for one in known)}, or what `verdict(...)` returns.")
+    if word != right.answer.removeprefix("the "):
+        turned = verdicts.verdict(_row(table, _THREADS), _row(table, _TWO)).answer
+        hint = " Did you give the two rows in the other order?" if word == turned.removeprefix("the ") else ""
+        return not_yet(f"By your rows the gain is {right.gain:.2f}, so the answer is not `{word}`.{hint}")
+    return correct(str(right))
+
+
+@checker("9.3")
+def batching_proved(server: Any, padded: Any, ragged: Any) -> Outcome:
+    """Jets in each run of the model, for requests of one shape and for requests of many."""
+    look.must_be_server(server)
+    config = server.config(_MODEL)
+    if "dynamic_batching" not in config:
+        return not_yet("The server reports no `dynamic_batching` for this model. Run the cell that turns it on, and then yours.")
+    one, other = look.number(padded), look.number(ragged)
+    if one is None or other is None:
+        kind = look.kind(padded if one is None else ragged)
+        return not_yet(f"Expected two numbers, and one is {kind}. `return` the jets divided by the runs.")
+    for name, value in (("padded", one), ("ragged", other)):
+        if value in (_REQUESTS, 0) or value > _REQUESTS:
+            return not_yet(f"`{name}` is {look.plain(value)}: that is no ratio. Divide the jets by the runs of the model.")
+        if value < 1 - _ROUNDING:
+            return not_yet(f"`{name}` is {value:.2f}: a run has at least one jet. You divided the runs by the jets; turn it round.")
+    if one < 1 + _ROUNDING:
+        raise CannotTell("No run had two jets: your machine is so busy that requests arrive one by one. Run your cell again.")
+    if other > one:
+        raise CannotTell(f"Ragged jets ({other:.2f}) shared more runs than padded ones ({one:.2f}). Run your cell again, once.")
+    return correct(
+        f"{one:.2f} jets in each run when all have one shape, {other:.2f} when they do not: the server only puts together what fits."
+    )
+
+
+@checker("9.4")
+def missing_part(view: Any, needs: Any) -> Outcome:
+    """What the config view says that the accelerator lacks."""
+    if not isinstance(view, Comparison):
+        raise CannotTell(f"The check needs your `view`, and got {look.kind(view)}. Run the cell that makes it again.")
+    remark = next((row.remark for row in view.rows if row.field.endswith(_FIELD)), None)
+    if remark is None:
+        raise CannotTell("Your view has no accelerator. Run the cell with the stanza again, and then yours.")
+    if "no effect" not in remark:
+        raise CannotTell("On this server the accelerator has an effect: it runs on a GPU. Then nothing is missing; go on.")
+    if not isinstance(needs, str) or not needs.strip():
+        return not_yet(f"`needs` is {look.kind(needs)}. Expected a word in quotes.")
+    if "gpu" in needs.lower():
+        return correct(f"The view says: {remark}.")
+    if any(word in needs.lower() for word in ("cpu", "tensorrt", "onnx")):
+        return not_yet(f"`{needs}` is there. Read the remark: what does the stanza need that this machine does not have?")
+    return not_yet(f"`{needs}` is not what the remark says. It stands in the last column, beside `tensorrt`.")
+
+
+@checker("9.5")
+def physics_allows(costs: Any, safe: Any) -> Outcome:
+    """The variants whose loss is small enough for certain."""
+    try:
+        rows = [row for row in costs if row["discriminant"] == "b_vs_light" and row["largest_change"] > 0]
+    except (TypeError, KeyError) as error:
+        raise CannotTell("The check needs `costs`. Run the cell that makes it again.") from error
+    if isinstance(safe, str):
+        safe = [safe]
+    if not isinstance(safe, Sequence):
+        return not_yet(f"`safe` is {look.kind(safe)}. Expected a list of names; an empty one is an answer, too.")
+    low = {row["model"]: row["auc_change"] - row["auc_change_half_width"] for row in rows}
+    right = {name for name, value in low.items() if value > -_LOSS}
+    if unknown := [str(name) for name in safe if name not in low]:
+        return not_yet(f"`{unknown[0]}` is no variant. Expected names among {', '.join(f'`{name}`' for name in low)}.")
+    for name in low:
+        if (name in safe) != (name in right):
+            change = next(row["auc_change"] for row in rows if row["model"] == name)
+            if name in safe:
+                return not_yet(
+                    f"`{name}`: its change is {change:+.4f}, but the interval begins at {low[name]:+.4f}. For certain means all of it."
+                )
+            return not_yet(f"`{name}` is missing: its interval begins at {low[name]:+.4f}, above {-_LOSS}.")
+    facts = ", ".join(f"{name.removeprefix(_MODEL + '_')} {value:+.4f}" for name, value in low.items())
+    return correct(f"The intervals begin at: {facts}. {len(right)} of {len(low)} stay above {-_LOSS}.")
+
+
+@checker("9.6")
+def challenge(server: Any, counted: Any, table: Any, best: Any) -> Outcome:
+    """Faster than one's own baseline beyond doubt, inside the budget, measured on this server, and not from the cache."""
+    baseline, budget = _row(table, _BASELINE), settings.CHALLENGE_BUDGET_MS
+    if not isinstance(best, Mapping) or best.get(THROUGHPUT) is None or best.get("latency_p95_us") is None:
+        return not_yet(f"`best` is {look.kind(best)}, or has no figures. Expected what `measure(...)` returns.")
+    model = str(best.get("model"))
+    if not model.startswith(_MODEL):
+        return not_yet(f"`best` is a measurement of `{model}`. Expected `{_MODEL}` or one of its variants.")
+    if not is_recorded(best):
+        look.must_be_server(server)
+        if server.config(model).get("response_cache", {}).get("enable"):
+            return not_yet("The response cache is on: those are remembered answers. Take `response_cache` out of the config, and reload.")
+        risen, needed = look.rise(server, counted, model), best.get("requests") or 1
+        if risen < needed:
+            raise CannotTell(
+                f"Your server has seen {look.plain(risen)} requests since `counted`, and `best` is made of {needed}. Run it all again."
+            )
+    latency, half = best["latency_p95_us"] / 1e3, (best.get("latency_spread_us") or 0) / 1e3
+    seen = verdicts.verdict(baseline, best)
+    waits = f"95th percentile {latency:.3g} ± {half:.2g} ms"
+    if latency - half > budget:
+        return not_yet(f"{waits}, over the budget of {budget:g} ms. Take fewer jets in a request, or fewer requests at once.")
+    if seen.answer in (verdicts.SLOWER, verdicts.SAME):
+        return not_yet(f"That is not faster than your baseline. {seen}")
+    if seen.answer == verdicts.CANNOT_TELL:
+        raise CannotTell(f"{seen.text} Set `precision=0.03`, or choose settings with a larger gain.")
+    if latency > budget:
+        raise CannotTell(f"{waits}. That may be over {budget:g} ms or not. Stay further away from it.")
+    return correct(f"{seen.gain:.2f} ± {seen.half_width:.2f} times your baseline, with a {waits}. Enter the scoreboard.")

@@ -1,0 +1,371 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Optimise the deployment
+#
+# **What you'll do:** change the server's settings one at a time, and find the fastest that keeps a promise.
+#
+# **What you'll learn:** edit and reload a config · prove that batching happened · see through settings that do
+# nothing · weigh precision against physics · let a search find the best.
+#
+# **What you'll need:** this machine. No GPU, no other notebook before this one.
+#
+# **Time:** 50 minutes (15 reading + 35 exercises).
+
+# %% [markdown]
+# ## Begin with a baseline
+#
+# The settings of a model are in its `config.pbtxt`. You edit a **working copy** in `work/models`, and the server
+# serves that copy. Ours begins as plain as can be: one instance with one thread, no batching.
+
+# %%
+import time
+
+from helpers import Client, jets, launch_server, precision, repository, scrape
+from helpers.exercises import exercise  #: from helpers.exercises import ____, exercise
+from helpers.experiments import Experiments, gain
+from helpers.load_inputs import write_jets
+from helpers.measuring import measure
+from helpers.precision_cost import cost
+from helpers.precision_plots import precision_figure
+from helpers.recorded import recorded
+from helpers.scoreboard import enter
+from helpers.tune import tune
+from helpers.verdict import verdict
+
+# %%
+MODEL = "particlenet_AK4"
+repository.checkout(MODEL, fresh=True)
+PLAIN = """
+instance_group [ { count: 1 kind: KIND_CPU } ]
+parameters { key: "intra_op_thread_count" value { string_value: "1" } }
+"""
+repository.change_config(MODEL, PLAIN, dynamic_batching=None).differences
+
+# %%
+variants = [folder.name for folder in precision.make(MODEL, ["fp16", "int8_static"])]
+server = launch_server("work/models", load=[MODEL, *variants], cache_size_bytes=64_000_000)
+server
+
+# %% [markdown]
+# (`precision.make` prepared two more models. You meet them later.)
+#
+# The traffic stays the same in all experiments: requests of one jet, 8 under way at any time. The promise is a
+# **latency budget**: 95 of 100 requests shall be answered within 20 ms. Each experiment becomes a row of one
+# table.
+
+# %%
+jets_file = write_jets(server, MODEL)
+table = Experiments(server, MODEL, batch=1, concurrency=8, budget_ms=20, input_data=jets_file)
+table.measure("baseline")
+
+# %% [markdown]
+# ## Add an instance
+#
+# An **instance** is a copy of the model that works beside the others. **What do you expect** of a second one, for
+# throughput and latency?
+#
+# Others have tried it on a GPU, with a pipeline that finds tracks. `gain` puts their figure into the table, with its
+# source.
+
+# %% [markdown] exercise="9.1"
+# ### Exercise 9.1 (5 minutes) — Serve two instances
+#
+# Change the count to 2 in the working copy, reload the model, and measure. The server keeps running all the time.
+
+# %% exercise="9.1" tags=["starter"]
+TWO = "instance_group [ { count: 2 kind: KIND_CPU } ]"  #: TWO = ____
+print(repository.change_config(MODEL, TWO).differences)
+server.reload(MODEL)
+one_instance, five_instances, *_ = recorded("A100", "ExaTrk")
+table.measure("2 instances", beside=gain(one_instance, five_instances))
+
+# %% exercise="9.1" tags=["check"]
+exercise("9.1").check(server, table)
+# exercise("9.1").hint(1)
+# exercise("9.1").solution()
+
+# %% [markdown] exercise="9.1" tags=["hints"]
+# 1. Copy the line that begins with `instance_group` from `PLAIN`, and change one number.
+
+# %% [markdown] exercise="9.1" tags=["answer"]
+# Two instances keep two cores busy. On a GPU the gain comes from elsewhere: while one instance copies data, another one
+# computes.
+
+# %% [markdown]
+# ## Give threads to each instance
+#
+# An instance may use several **threads** to compute. Now there are two instances. **What do you expect** when each gets
+# two threads?
+
+# %%
+THREADS = 'parameters { key: "intra_op_thread_count" value { string_value: "2" } }'
+repository.change_config(MODEL, THREADS)
+server.reload(MODEL)
+table.measure("2 instances × 2 threads")
+
+# %% [markdown] exercise="9.2"
+# ### Exercise 9.2 (4 minutes) — Judge the threads
+#
+# Is the last experiment `"faster"` than two instances with one thread each, `"slower"`, `"the same"`, or
+# `"cannot tell"`?
+
+# %% exercise="9.2" tags=["starter"]
+judged = verdict(table["2 instances"], table["2 instances × 2 threads"])  #: judged = ____
+print(judged)  #:
+
+# %% exercise="9.2" tags=["check"]
+exercise("9.2").check(table, judged)
+# exercise("9.2").hint(1)
+# exercise("9.2").solution()
+
+# %% [markdown] exercise="9.2" tags=["hints"]
+# 1. `verdict(before, after)` takes two rows. `table["2 instances"]` is one.
+
+# %% [markdown] exercise="9.2" tags=["answer"]
+# Four threads on two cores take turns, and taking turns costs time. Instances × threads should not exceed the cores. On
+# a GPU there is no such setting.
+
+# %% [markdown]
+# ## Let the server make batches
+#
+# Now **dynamic batching**: the server puts waiting requests together and runs the model once for all. We go back to
+# one thread each.
+
+# %%
+BATCHING = "dynamic_batching { preferred_batch_size: [ 4, 8 ] max_queue_delay_microseconds: 1000 }"
+repository.change_config(MODEL, THREADS.replace('"2"', '"1"'))
+repository.change_config(MODEL, BATCHING)
+server.reload(MODEL)
+t4 = {row["batch"]: row for row in recorded("T4", MODEL, "ONNX")}
+table.measure("dynamic batching", beside=gain(t4[1], t4[4]))
+
+# %% [markdown]
+# **What stands out?** The column *jets per run* rises above 1, and with it the time in the queue: a request may wait a
+# millisecond for company. On a CPU that buys little. A GPU is hardly busy with one jet, so there it buys much.
+
+# %% [markdown] exercise="9.3"
+# ### Exercise 9.3 (8 minutes) — Prove that batching happened
+#
+# Send 64 requests of one jet, and work out from the server's counters how many jets each run of the model had. First
+# with jets padded to one length (`padded`), then with jets as long as they are (`ragged`).
+
+# %% exercise="9.3" tags=["starter"]
+client = Client(server)
+tagger = jets.Tagger(client, MODEL)
+sample = jets.read("ak4")[:64]
+alike = tagger.inputs(sample)
+equal_shapes = [{name: tensor[i : i + 1] for name, tensor in alike.items()} for i in range(64)]
+own_shapes = [tagger.inputs(sample[i : i + 1]) for i in range(64)]
+
+
+def jets_per_run(requests):
+    before = scrape(server)
+    client.infer_many(MODEL, requests, max_in_flight=8)
+    change = scrape(server) - before
+    runs = change.value("nv_inference_exec_count", model=MODEL)
+    return change.value("nv_inference_count", model=MODEL) / runs  #: return ____
+
+
+padded, ragged = jets_per_run(equal_shapes), jets_per_run(own_shapes)
+print(f"padded: {padded:.2f} jets in each run, ragged: {ragged:.2f}")
+
+# %% exercise="9.3" tags=["check"]
+exercise("9.3").check(server, padded, ragged)
+# exercise("9.3").hint(1)
+# exercise("9.3").solution()
+
+# %% [markdown] exercise="9.3" tags=["hints"]
+# 1. `nv_inference_count` counts jets, `nv_inference_exec_count` counts runs.
+# 2. `change.value(name, model=MODEL)` reads a counter's rise.
+
+# %% [markdown] exercise="9.3" tags=["answer"]
+# Only requests of equal shape can share a run. CMSSW pads the jets of an event to the longest among them, so two events
+# seldom fit together.
+
+# %% [markdown]
+# ## Ask for an accelerator
+#
+# NVIDIA's optimiser **TensorRT** can take over an ONNX model; this stanza asks for it. The config view has three
+# columns: before, after, and what the server reports.
+
+# %%
+TENSORRT = """optimization { execution_accelerators {
+  gpu_execution_accelerator : [ { name : "tensorrt" parameters { key: "precision_mode" value: "FP32" } } ]
+} }"""
+before = repository.read_config(MODEL)
+repository.change_config(MODEL, TENSORRT)
+server.reload(MODEL)
+view = repository.compare(before, MODEL, server)
+view.differences
+
+# %% [markdown] exercise="9.4"
+# ### Exercise 9.4 (3 minutes) — Find out what is missing
+#
+# The model is READY, and the server reports the stanza. Still it does nothing here. Read the view: what does it need?
+
+# %% exercise="9.4" tags=["starter"]
+needs = "GPU"  #: needs = ____
+
+# %% exercise="9.4" tags=["check"]
+exercise("9.4").check(view, needs)
+# exercise("9.4").hint(1)
+# exercise("9.4").solution()
+
+# %% [markdown] exercise="9.4" tags=["hints"]
+# 1. The last column of the view has a remark beside `tensorrt`.
+
+# %% [markdown] exercise="9.4" tags=["answer"]
+# A server accepts settings that have no effect, so only a measurement and the log tell. For a TorchScript model, this
+# stanza does nothing on any machine.
+
+# %%
+trt = {row["batch"]: row for row in recorded("T4", MODEL, "ONNX with TensorRT")}
+table.measure("TensorRT stanza", beside=gain(t4[1], trt[1]))
+
+# %% [markdown]
+# ## Compute with fewer bits
+#
+# `precision.make` wrote two variants of the network: `fp16` computes with 16-bit numbers, `int8_static` with whole
+# numbers of 8 bits, whose ranges were found on real jets. Both have the baseline's settings. **What do you expect:** are
+# they faster? And the physics?
+
+# %%
+for name in variants:
+    table.measure(name.removeprefix(f"{MODEL}_"), model=name)
+costs = cost(server, variants, reference=MODEL, jets=jets.read("ak4")[256:2256])
+precision_figure([table["baseline"], table["fp16"], table["int8_static"]], costs)
+
+# %% [markdown]
+# **What stands out?** Few processors compute in 16 bits; the others convert numbers to and fro. GPUs have units for both
+# kinds. (For this network nobody has published how much that gives, as far as we know, so that cell of the table stays
+# empty.) At the right is the change of the **AUC**, the area under the ROC curve, on the same jets for all.
+
+# %% [markdown] exercise="9.5"
+# ### Exercise 9.5 (5 minutes) — Decide what physics allows
+#
+# Your analysis can bear a loss of 0.001 in the AUC of `b_vs_light`, not more. Which variants keep to that for certain,
+# with the whole 95 % interval? List their names as in `variants`.
+
+# %% exercise="9.5" tags=["starter"]
+light = [row for row in costs if row["discriminant"] == "b_vs_light" and row["model"] in variants]
+safe = [row["model"] for row in light if row["auc_change"] - row["auc_change_half_width"] > -0.001]  #: safe = ____
+print(safe)  #:
+
+# %% exercise="9.5" tags=["check"]
+exercise("9.5").check(costs, safe)
+# exercise("9.5").hint(1)
+# exercise("9.5").solution()
+
+# %% [markdown] exercise="9.5" tags=["hints"]
+# 1. Each row has `auc_change` and `auc_change_half_width`. The interval begins at their difference.
+
+# %% [markdown] exercise="9.5" tags=["answer"]
+# An interval that reaches beyond −0.001 is no proof of a loss; it says that you need more jets to decide.
+
+# %% [markdown]
+# ## Look at the whole, and beware of the response cache
+
+# %%
+table.figure()
+
+# %% [markdown]
+# Diamonds are **recorded**: what the same kind of change did on the hardware of others, over what they had before it.
+#
+# One more stanza, and the server remembers its answers. **What do you expect?**
+
+# %%
+repository.change_config(MODEL, response_cache={"enable": True}, optimization=None)
+server.reload(MODEL)
+before = scrape(server)
+table.measure("response cache")
+time.sleep(2)  # the server looks at its cache every two seconds
+hits, lookups = ((scrape(server) - before).value(f"nv_cache_num_{name}") for name in ("hits", "lookups"))
+print(f"{hits:.0f} of {lookups:.0f} answers came from the cache")
+table
+
+# %% [markdown]
+# **What stands out?** A miracle, and it is none: our file has 100 jets, sent again and again. Real jets never come
+# twice. A benchmark tells about the traffic that it sends.
+
+# %% [markdown]
+# ## Let a search do it
+#
+# By hand you changed one setting at a time. `tune` does the same, and reads the same counters: queue, batches, cores. It
+# measures briefly first, and repeats the best few. At the end the server is as it was.
+
+# %%
+repository.change_config(MODEL, PLAIN, response_cache=None, dynamic_batching=None)
+server.reload(MODEL)
+found = tune(server, MODEL, batch=1, concurrency=8, budget_ms=20, input_data=jets_file, silent=True)
+found
+
+# %% [markdown]
+# It also says how sure it is, and writes the winner as a `config.pbtxt` to copy. With `variants=[…]` it tries other
+# precisions as well.
+
+# %% [markdown] exercise="9.6"
+# ### Exercise 9.6 (10 minutes) — Win the challenge
+#
+# Reach the highest throughput with a 95th percentile of at most **20 ms**. Everything is yours: settings, model, batch
+# size and concurrency. What counts is the gain over your own baseline.
+
+# %% exercise="9.6" tags=["starter"]
+repository.change_config(MODEL, TWO)  #: repository.change_config(MODEL, ____)
+server.reload(MODEL)
+counted = scrape(server)
+best = measure(server, MODEL, batch=2, concurrency=2, input_data=jets_file, precision=0.05)  #: best = ____
+print(verdict(table["baseline"], best))  #:
+
+# %% exercise="9.6" tags=["check"]
+exercise("9.6").check(server, counted, table, best)
+# exercise("9.6").hint(1)
+# exercise("9.6").solution()
+
+# %% [markdown] exercise="9.6" tags=["hints"]
+# 1. Begin with what `tune` found, and with the knee of notebook 08.
+# 2. Several jets in a request cost less each. Few requests under way keep the latency low.
+
+# %% [markdown] exercise="9.6" tags=["answer"]
+# On two cores, two instances and requests of some jets nearly double the throughput. What is best for you depends on
+# your machine, and on a budget that somebody else has set.
+
+# %% [markdown]
+# ## Enter the scoreboard
+#
+# Your best goes into `work/scoreboard.json`. Your instructor can draw a whole class:
+# `python -m helpers scoreboard /class/*/work/scoreboard.json --figure class.png`.
+
+# %%
+enter("my team", table["baseline"], best, how="2 instances, batch 2")
+
+# %% [markdown]
+# ## Remember
+#
+# - Change one thing, predict, measure, and compare with the spread.
+# - Instances × threads should not exceed the cores.
+# - Dynamic batching needs requests of equal shape that wait for each other; counters prove it.
+# - A server accepts settings that do nothing. Read its report and its log.
+# - Fewer bits cost physics; know how much before you gain speed.
+#
+# **In practice…** GPUs differ from all this in size, not in kind: there, batching and TensorRT matter most. A search by
+# NVIDIA, Model Analyzer, does what `tune` does. TorchScript has a variant of its own, with its weights frozen:
+# `python -m helpers quantize particlenet_AK4_PT`. With `python -m helpers install-server --openvino` you get a server
+# whose ONNX Runtime has Intel's **OpenVINO**, an accelerator for CPUs: ask for it as for TensorRT, as
+# `cpu_execution_accelerator`, and measure.
+#
+# **Next:** [Scale out](10_scale_out.ipynb), where one server is not enough.
+
+# %% [markdown]
+# The next cell stops your server. Run it when you are done.
+
+# %%
+client.close()
+server.stop()
+server
