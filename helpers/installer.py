@@ -149,17 +149,16 @@ def run(command: Sequence[str], progress: Progress, folder: Path, log: Path, **e
     environment = {**clean_environment(), "TMPDIR": str(scratch), "PYTHONUNBUFFERED": "1", **extra}
     with log.open("a", encoding="utf-8") as file:
         file.write(f"$ {' '.join(command)}\n")
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
-        try:
-            for line in process.stdout or ():
-                words.append(line)
-                file.write(line)
-                progress.line(line)
-            code = process.wait()
-        except BaseException:
-            process.terminate()
-            process.wait()
-            raise
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment) as process:
+            try:
+                for line in process.stdout or ():
+                    words.append(line)
+                    file.write(line)
+                    progress.line(line)
+                code = process.wait()
+            except BaseException:
+                process.terminate()
+                raise
     return "".join(words) or f"exit code {code}" if code else ""
 
 
