@@ -157,8 +157,7 @@ table.measure("dynamic batching", beside=gain(t4[1], t4[4]))
 # with jets padded to one length (`padded`), then with jets as long as they are (`ragged`).
 
 # %% exercise="9.3" tags=["starter"]
-client = Client(server)
-tagger = jets.Tagger(client, MODEL)
+tagger = jets.Tagger(Client(server), MODEL)
 sample = jets.read("ak4")[:64]
 alike = tagger.inputs(sample)
 equal_shapes = [{name: tensor[i : i + 1] for name, tensor in alike.items()} for i in range(64)]
@@ -167,7 +166,7 @@ own_shapes = [tagger.inputs(sample[i : i + 1]) for i in range(64)]
 
 def jets_per_run(requests):
     before = scrape(server)
-    client.infer_many(MODEL, requests, max_in_flight=8)
+    tagger.client.infer_many(MODEL, requests, max_in_flight=8)
     change = scrape(server) - before
     runs = change.value("nv_inference_exec_count", model=MODEL)
     return change.value("nv_inference_count", model=MODEL) / runs  #: return ____
@@ -366,6 +365,6 @@ enter("my team", table["baseline"], best, how="2 instances, batch 2")
 # The next cell stops your server. Run it when you are done.
 
 # %%
-client.close()
+tagger.client.close()
 server.stop()
 server
