@@ -157,7 +157,8 @@ def _in_turn(bench: Workbench, who: dict[str, Candidate], rounds: int) -> dict[s
 
 
 def _rate(rows: list[dict[str, Any]]) -> float:
-    return sum(row["throughput_infer_per_s"] for row in rows) / len(rows)
+    rates = [row["throughput_infer_per_s"] for row in rows if row["throughput_infer_per_s"]]
+    return sum(rates) / len(rates)
 
 
 def document(results: dict[str, Any]) -> str:

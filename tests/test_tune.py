@@ -194,6 +194,12 @@ def test_what_makes_no_sense_is_refused_first(server: Server, before: dict[str, 
     assert [state.name for state in server.models() if state.state == "READY"] == ["nap"]
 
 
+def test_a_variant_that_is_not_there(server: Server, before: dict[str, Any]) -> None:
+    with pytest.raises(ModelError, match="nap_int8"):
+        tune(server, "nap", concurrency=4, variants=["nap_int8"], silent=True)
+    assert server.config("nap") == before
+
+
 def test_only_the_owner_may(server: Server) -> None:
     with pytest.raises(ModelError, match="Only the owner"):
         tune(connect(server.http_url), "nap", concurrency=1)
