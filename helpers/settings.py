@@ -74,7 +74,7 @@ PERF_PRECISION = 0.05
 # Requests in one window, at least: three windows then hold enough for a 95th percentile.
 PERF_WINDOW_REQUESTS = 15
 # Length of a window in seconds, at least and at most: shorter ones show the machine's hiccups, longer ones cost a lesson's time.
-PERF_WINDOW_S = (0.4, 4.0)
+PERF_WINDOW_S = (0.4, 3.0)
 # Windows of one run: the tool takes the mean of the last three, and fewer it refuses.
 PERF_WINDOWS = 3
 # Seconds after which no further windows are begun, whatever the precision: a point that is still noisy then is marked.
