@@ -72,7 +72,12 @@ def from_zero(axes: Axes, which: str) -> None:
         axes.set(**{f"{which}scale": "log", f"{which}lim": (values.min() / 1.6, values.max() * 1.8)})
         dressed(axes.xaxis if which == "x" else axes.yaxis)
     else:
-        axes.set(**{f"{which}lim": (0, 1.15 * values.max())})
+        # Bands belong to the picture, but a very wide one must not press the points together.
+        ends = np.concatenate(
+            [np.zeros(1), *(path.vertices[:, int(which == "y")] for band in axes.collections for path in band.get_paths())]
+        )
+        highest = 1.05 * ends[np.isfinite(ends)].max()
+        axes.set(**{f"{which}lim": (0, max(1.15 * values.max(), min(highest, 1.6 * values.max())))})
 
 
 def dressed(axis: Axis) -> None:

@@ -74,6 +74,7 @@ def test_bands_are_the_spread() -> None:
     assert band[:, 1].min() == pytest.approx(193 - 34) and band[:, 1].max() == pytest.approx(508 + 9)
     latency = figure.axes[1].collections[0].get_paths()[0].vertices
     assert latency[:, 1].max() == pytest.approx((10990 + 4239) / 1e3)
+    assert figure.axes[1].get_ylim()[1] > (10990 + 4239) / 1e3, "the whole band is seen"
 
 
 def test_the_spread_of_another_percentile_is_not_drawn() -> None:
