@@ -219,9 +219,9 @@ exercise("4.3").check(scores, sample, cut, efficiency)
 
 # %%
 onnx_tagger = jets.Tagger(client, "particlenet")
-onnx_scores = onnx_tagger.tag(sample[:500])
+onnx_scores = onnx_tagger.tag(sample[:300])
 print(scores, onnx_scores, sep="\n")
-differences(scores[:500], onnx_scores)
+differences(scores[:300], onnx_scores)
 
 # %% [markdown]
 # **What stands out?** Equal to about one part in a million: 32-bit numbers, added in another order. A jet
@@ -251,10 +251,10 @@ latencies(first_twenty)
 # ## Break the mask
 #
 # A well-known demonstration filled the masks with random numbers, saw an answer, and called it a success.
-# Try it on 120 jets: the right mask, a mask that is 1 everywhere, and random numbers.
+# Try it on 80 jets: the right mask, a mask that is 1 everywhere, and random numbers.
 
 # %%
-few = ak.concatenate([higgs[:50], qcd[:70]])
+few = ak.concatenate([higgs[:35], qcd[:45]])
 right = onnx_tagger.inputs(few)
 masks = [name for name in right if "mask" in name]
 random = np.random.default_rng(seed=4)
@@ -281,12 +281,12 @@ roc_curves({name: each.roc("hbb_vs_qcd", few) for name, each in tried.items()})
 # %% [markdown] exercise="4.4"
 # ### Exercise 4.4 (4 minutes) — Count on the server
 #
-# The next cell tags 300 jets so. Read from the metrics how many **requests** it took and how many
+# The next cell tags 200 jets so. Read from the metrics how many **requests** it took and how many
 # **inferences** the server made for them.
 
 # %%
 before = scrape(server)
-by_event = tagger.tag(sample[:300], per_event=True)
+by_event = tagger.tag(sample[:200], per_event=True)
 change = scrape(server) - before
 change
 
@@ -295,7 +295,7 @@ requests_made = change.value("nv_inference_request_success", model="particlenet_
 inferences_made = change.value("nv_inference_count", model="particlenet_PT")  #: inferences_made = ____
 
 # %% exercise="4.4" tags=["check"]
-exercise("4.4").check(server, change, sample[:300], requests_made, inferences_made)
+exercise("4.4").check(server, change, sample[:200], requests_made, inferences_made)
 # exercise("4.4").hint(1)
 # exercise("4.4").solution()
 
