@@ -15,7 +15,7 @@ SETUP = @$(FIND); exec "$$p" helpers/preflight.py --server=$(SERVER) --torch=$(T
 AS_IS = @$(FIND); exec "$$p" helpers/preflight.py --as-is
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test demo doctor reset notebooks bench bench-tune lint lock train-jets train-tracks test-training test-all
+.PHONY: help setup lab test demo doctor reset notebooks bench bench-tune bench-peers bench-graph lint lock train-jets train-tracks test-training test-all
 
 help:
 	@echo "make lab           set up what is missing, open the course in JupyterLab"
@@ -27,6 +27,8 @@ help:
 	@echo "make test-all      both"
 	@echo "make bench         the embedded backends against the same models without a server"
 	@echo "make bench-tune    the search for the best configuration against a full grid and NVIDIA's Model Analyzer"
+	@echo "make bench-peers   the embedded server against PyTriton and MLServer, with the same ONNX models"
+	@echo "make bench-graph   the served ParticleNet against the same network written plainly"
 	@echo "make train-jets    jets and networks of ParticleNet again, into work/training/jets (ARGS='all ak4 --events 2000' for a trial)"
 	@echo "make train-tracks  events and networks of ExaTrk again, into work/training/tracks (ARGS='all --trial' for a trial)"
 	@echo "make notebooks     generate notebooks/*.ipynb from notebooks/source/"
@@ -72,6 +74,16 @@ $(ANALYZER)/made:
 bench-tune: $(ANALYZER)/made
 	$(SETUP) --dev -- -m benchmarks.tune $(ARGS)
 
+# PyTriton and MLServer, the peers of the embedded server, in an environment of their own (700 MB).
+PEERS = work/peers/env
+$(PEERS)/made: benchmarks/peers-requirements.txt
+	@rm -rf $(PEERS); mkdir -p work/peers; echo "making $(PEERS): PyTriton and MLServer, a minute or two"
+	$(AS_IS) -- -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip install -q -r benchmarks/peers-requirements.txt && : > $@
+
+bench-peers: $(PEERS)/made
+	$(SETUP) --dev -- -m benchmarks.peers $(ARGS)
+
 lint:
 	$(SETUP) --dev -- -m helpers lint $(if $(FIX),--fix)
 
@@ -82,6 +94,10 @@ $(TRAINING)/made: training/jets/requirements.txt training/tracks/requirements.tx
 	$(AS_IS) -- -m venv $(TRAINING)
 	@$(TRAINING)/bin/python -m pip install -q -c requirements.lock -r training/jets/requirements.txt -r training/tracks/requirements.txt \
 	  pytest "tritonclient[grpc,http]" prometheus-client && : > $@
+
+# The exporter of PyTorch is in the training's environment.
+bench-graph: $(TRAINING)/made
+	@$(TRAINING)/bin/python -m benchmarks.graph $(ARGS)
 
 # ARGS="all ak4 --events 2000" tries the whole chain in minutes.
 train-jets: $(TRAINING)/made

@@ -1,0 +1,253 @@
+"""``python -m benchmarks.peers``: the same ONNX models through the embedded server, PyTriton, MLServer, and without a server.
+
+Every server has one instance with one thread and gets the same requests from the same client: threads in Python that each wait for
+their answer, over gRPC. All are measured in turn, round after round. The peers live in an environment of their own, which
+``make bench-peers`` makes. ``--write`` puts the table into benchmarks/PEERS.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import tritonclient.grpc as grpcclient
+from tritonclient.utils import InferenceServerException
+
+from benchmarks import peers_model, report
+from helpers import settings
+from helpers.launch import launch_server
+
+HERE = Path(__file__).parent
+# Away from the ports of a course that runs on the same machine.
+BASE_PORT, PYTRITON_PORT, MLSERVER_PORT = 12900, 12960, 12970
+CONCURRENCY = 4
+BATCHES = (1, 8, 16)
+OURS, PYTRITON, MLSERVER = "embedded", "PyTriton", "MLServer"
+# Seconds of each slice, and until a peer must answer.
+SLICE_S, START_S = 1.5, 90.0
+# Goals: of the limit by the smallest batch for which they hold (ParticleNet only), and over each peer at batch 1.
+OF_LIMIT = {8: 0.97, 1: 0.85}
+OVER_PEER = {PYTRITON: 1.8, MLSERVER: 1.4}
+
+
+@dataclass
+class Row:
+    """One model at one batch size: inferences per second of each server and of the limit, one number for each round."""
+
+    model: str
+    batch: int
+    rates: dict[str, list[float]] = field(default_factory=dict)
+
+    def median(self, who: str) -> float:
+        """Over the rounds."""
+        return statistics.median(self.rates[who])
+
+    def ratio(self, over: str) -> float:
+        """Ours over another, round by round, so that a busy machine slows both; the median."""
+        return statistics.median(ours / other for ours, other in zip(self.rates[OURS], self.rates[over], strict=True))
+
+
+class Load:
+    """The client: so many threads, each with one request under way."""
+
+    def __init__(self, address: str, model: str, arrays: dict[str, np.ndarray]) -> None:
+        self.address, self.model = address, model
+        self.batch = len(next(iter(arrays.values())))
+        self.inputs = []
+        for name, array in arrays.items():
+            tensor = grpcclient.InferInput(name, list(array.shape), "FP32")
+            tensor.set_data_from_numpy(array)
+            self.inputs.append(tensor)
+
+    def rate(self, seconds: float, threads: int = CONCURRENCY) -> float:
+        """Inferences per second."""
+        done, end = [0] * threads, time.perf_counter() + seconds
+        begin = time.perf_counter()
+
+        def work(number: int) -> None:
+            with grpcclient.InferenceServerClient(self.address) as client:
+                while time.perf_counter() < end:
+                    client.infer(self.model, self.inputs)
+                    done[number] += 1
+
+        workers = [threading.Thread(target=work, args=(number,)) for number in range(threads)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        return sum(done) * self.batch / (time.perf_counter() - begin)
+
+    def answer(self) -> np.ndarray:
+        """The first output of one request."""
+        with grpcclient.InferenceServerClient(self.address) as client:
+            result = client.infer(self.model, self.inputs)
+            return result.as_numpy(result.get_response().outputs[0].name)
+
+
+class InProcess:
+    """The limit: the session in a process of its own, no server."""
+
+    def __init__(self, path: Path, shapes: dict[str, list[int]]) -> None:
+        python = settings.server_env() / "bin" / "python"
+        command = [python, HERE / "in_process.py", path, json.dumps(shapes)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def rate(self, batch: int) -> float:
+        """Inferences per second over one slice."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print(f"{batch} {SLICE_S}", file=self.process.stdin, flush=True)
+        return float(self.process.stdout.readline())
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.communicate()
+
+
+@contextlib.contextmanager
+def program(command: Sequence[object], folder: Path, **environment: str) -> Iterator[None]:
+    """A peer's server, as long as the block lasts; its words go to a file."""
+    with (folder / "output.txt").open("w") as output:
+        process = subprocess.Popen(
+            [str(part) for part in command], cwd=folder, stdout=output, stderr=output, env={**os.environ, **environment}
+        )
+        try:
+            yield
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def until_it_answers(address: str, model: str) -> None:
+    """Wait until a peer has the model.
+
+    Raises:
+        TimeoutError: it has not, in good time.
+    """
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        with contextlib.suppress(InferenceServerException), grpcclient.InferenceServerClient(address) as client:
+            if client.is_model_ready(model):
+                return
+        time.sleep(0.5)
+    raise TimeoutError(f"{model} at {address} is not ready after {START_S:.0f} s")
+
+
+@contextlib.contextmanager
+def serving(python: Path, models: dict[str, Path], folder: Path) -> Iterator[dict[str, str]]:
+    """All servers at once; gives the gRPC address of each. One that waits for requests costs the others nothing."""
+    library = subprocess.check_output([python, "-c", "import sysconfig; print(sysconfig.get_config_var('LIBDIR'))"], text=True).strip()
+    mlserver = folder / "mlserver"
+    for name, path in models.items():
+        (mlserver / name).mkdir(parents=True)
+        about = {"name": name, "implementation": "peers_mlserver.OnnxModel", "parameters": {"uri": str(path)}}
+        (mlserver / name / "model-settings.json").write_text(json.dumps(about))
+    ports = {"http_port": MLSERVER_PORT, "grpc_port": MLSERVER_PORT + 1, "metrics_port": MLSERVER_PORT + 2}
+    (mlserver / "settings.json").write_text(json.dumps({**ports, "host": "127.0.0.1", "parallel_workers": 0, "debug": False}))
+    (folder / "pytriton").mkdir()
+    pairs = [f"{name}={path}" for name, path in models.items()]
+    with contextlib.ExitStack() as stack:
+        pytriton = [python, HERE / "peers_pytriton.py", PYTRITON_PORT, *pairs]
+        stack.enter_context(program(pytriton, folder / "pytriton", LD_LIBRARY_PATH=library, PATH=f"{python.parent}:{os.environ['PATH']}"))
+        stack.enter_context(program([python.with_name("mlserver"), "start", mlserver], mlserver, PYTHONPATH=str(HERE)))
+        ours = stack.enter_context(launch_server(folder / "models", base_port=BASE_PORT, name="bench-peers"))
+        addresses = {OURS: ours.grpc_url, PYTRITON: f"127.0.0.1:{PYTRITON_PORT + 1}", MLSERVER: f"127.0.0.1:{MLSERVER_PORT + 1}"}
+        for address in addresses.values():
+            for name in models:
+                until_it_answers(address, name)
+        yield addresses
+
+
+def measure(addresses: dict[str, str], models: dict[str, Path], batches: Sequence[int], rounds: int) -> list[Row]:
+    """All models at all batch sizes, so many rounds; who begins changes from round to round."""
+    rows = [Row(model, batch) for model in models for batch in batches]
+    shapes = {model: peers_model.shapes(model) for model in models}
+    limits = {model: InProcess(path, shapes[model]) for model, path in models.items()}
+    try:
+        for number in range(rounds):
+            for row in rows:
+                arrays = peers_model.arrays(shapes[row.model], row.batch)
+                loads = {who: Load(address, row.model, arrays) for who, address in addresses.items()}
+                if not number:
+                    answers = [load.answer() for load in loads.values()]
+                    assert all(np.allclose(answer, answers[0], atol=1e-5) for answer in answers), "all must compute the same"
+                order = list(loads)[number % len(loads) :] + list(loads)[: number % len(loads)]
+                for who in order:
+                    loads[who].rate(0.3)
+                    row.rates.setdefault(who, []).append(loads[who].rate(SLICE_S))
+                row.rates.setdefault("in process", []).append(limits[row.model].rate(row.batch))
+    finally:
+        for limit in limits.values():
+            limit.close()
+    return rows
+
+
+def missed(rows: Sequence[Row]) -> list[str]:
+    """Each goal that is missed, and by how much."""
+    found = []
+    for row in rows:
+        goals = {peer: OVER_PEER[peer] if row.batch == 1 else 1.0 for peer in OVER_PEER}
+        if row.model == peers_model.PARTICLENET:
+            goals["in process"] = next(share for smallest, share in OF_LIMIT.items() if row.batch >= smallest)
+        for other, goal in goals.items():
+            if row.ratio(other) < goal:
+                found.append(f"{row.model}, batch {row.batch}: {row.ratio(other):.2f} of {other}, goal {goal:.2f}")
+    return found
+
+
+def document(rows: Sequence[Row], rounds: int, load_average: float) -> str:
+    """The table, the goals that are missed, and the machine."""
+    lines = ["| model | batch | in process | embedded | PyTriton | MLServer | of in process | over PyTriton | over MLServer |"]
+    lines += ["|---|--:|--:|--:|--:|--:|--:|--:|--:|"]
+    for row in rows:
+        rates = [f"{row.median(who):.0f}" for who in ("in process", OURS, PYTRITON, MLSERVER)]
+        ratios = [f"{row.ratio(who):.2f}" for who in ("in process", PYTRITON, MLSERVER)]
+        lines.append("| " + " | ".join([row.model, str(row.batch), *rates, *ratios]) + " |")
+    table, goals = "\n".join(lines), missed(rows)
+    said = "All goals are reached." if not goals else "Goals that are missed:\n\n" + "\n".join(f"- {goal}" for goal in goals)
+    return f"""# The embedded server beside its peers
+
+Made by `make bench-peers`; inferences per second, a batch of 8 counting 8: the same ONNX files, one instance with one thread, and
+{CONCURRENCY} requests under way from one Python client over gRPC. Medians of {rounds} rounds; each ratio is taken round by round.
+
+{table}
+
+{said}
+
+{report.machine(load_average)}
+"""
+
+
+def main() -> None:
+    """Measure, print, and write if asked."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
+    parser.add_argument("--python", type=Path, default=Path("work/peers/env/bin/python"), help="of the environment of the peers")
+    parser.add_argument("--rounds", type=int, default=5, help="how often everything is measured (default 5, three minutes)")
+    parser.add_argument("--batches", type=int, nargs="+", default=list(BATCHES), help="batch sizes (default 1 8 16)")
+    parser.add_argument("--write", action="store_true", help="write the report to benchmarks/PEERS.md")
+    arguments = parser.parse_args()
+    load_average = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        models = peers_model.write_repository(folder / "models")
+        with serving(arguments.python.absolute(), models, folder) as addresses:
+            rows = measure(addresses, models, arguments.batches, arguments.rounds)
+    text = document(rows, arguments.rounds, load_average)
+    print(text)
+    if arguments.write:
+        (HERE / "PEERS.md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()
