@@ -84,7 +84,7 @@ perf_analyzer(command)
 
 # %% exercise="7.1" tags=["starter"]
 before = scrape(server)
-status = perf_analyzer(command.replace("-b 10", "-b 1"))  #: status = perf_analyzer(____)
+status = perf_analyzer(command.replace("-b 10", "-b 1"))  #: status = ____
 
 # %% exercise="7.1" tags=["check"]
 exercise("7.1").check(server, before, status)
@@ -183,7 +183,7 @@ latency_split_figure(list(by_batch.values()), share=True)
 # latency, `latency_avg_us`, do requests spend in the queue?
 
 # %% exercise="7.3" tags=["starter"]
-busy = measure(server, "particlenet_AK4", batch=10, concurrency=8)  #: busy = measure(____)
+busy = measure(server, "particlenet_AK4", batch=10, concurrency=8)  #: busy = ____
 share = busy["queue_us"] / busy["latency_avg_us"]  #: share = ____
 
 # %% exercise="7.3" tags=["check"]
@@ -250,7 +250,7 @@ verdict(ten, real)
 # (`pf`) and 4 vertices (`sv`), and measure them with a batch of 10.
 
 # %% exercise="7.4" tags=["starter"]
-jets_20 = write_jets(server, "particlenet_AK4", lengths={"pf": 20, "sv": 4})  #: jets_20 = write_jets(____)
+jets_20 = write_jets(server, "particlenet_AK4", lengths={"pf": 20, "sv": 4})  #: jets_20 = ____
 shorter = measure(server, "particlenet_AK4", batch=10, input_data=jets_20)  #: shorter = ____
 
 # %% exercise="7.4" tags=["check"]
