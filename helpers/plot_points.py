@@ -111,6 +111,8 @@ def budget_line(axes: Axes, budget_ms: float | None) -> None:
     if isinstance(budget_ms, bool) or not isinstance(budget_ms, (int, float, np.number)) or not budget_ms > 0:
         raise InputError(f"The latency budget is {budget_ms!r}.", "Expected a positive number of milliseconds.")
     axes.axhline(budget_ms, color="black", linewidth=1.4, linestyle=(0, (6, 3)), gid="budget")
+    if budget_ms > axes.get_ylim()[1]:
+        axes.set_ylim(top=1.15 * budget_ms)
     words = {"xytext": (20, 5), "textcoords": "offset points", "xycoords": ("axes fraction", "data"), "fontsize": 13}
     axes.annotate(f"budget {budget_ms:g} ms", (0, budget_ms), **words)
 

@@ -136,6 +136,12 @@ def test_far_apart_values_get_a_logarithmic_axis() -> None:
     assert latency.get_ylim()[0] == 0
 
 
+def test_a_generous_budget_is_still_seen() -> None:
+    for figure in (sweep_figure(sweep_rows(), budget_ms=900), throughput_latency_figure(concurrency_rows(), budget_ms=900)):
+        shown = [axes for axes in figure.axes if any(line.get_gid() == "budget" for line in axes.get_lines())]
+        assert len(shown) == 1 and shown[0].get_ylim()[1] > 900
+
+
 def test_a_missing_figure_leaves_a_gap() -> None:
     rows = sweep_rows()[:4]
     rows[2]["throughput_infer_per_s"] = None

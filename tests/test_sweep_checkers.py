@@ -140,21 +140,29 @@ def test_beating_the_baseline(server: Server) -> None:
     counted = scrape(server)
     with Client(server) as client:
         inputs = client.example(MODEL)
-        for _ in range(5):
+        for _ in range(40):
             client.infer(MODEL, inputs)
     baseline = row((193, 20, 11000, 900), batch=1)
-    best = row((1088, 75, 23409, 2762), batch=4, concurrency=2, requests=5)
+    best = row((1088, 75, 23409, 2762), batch=4, concurrency=2, requests=40)
     _is("8.4", Kind.CORRECT, "Batch size 4 at concurrency 2 is 5.6 ± 0.7 times as fast", server, counted, baseline, best)
     _is("8.4", Kind.NOT_ATTEMPTED, "blank", server, counted, baseline, ____)
     _is("8.4", Kind.NOT_YET, "nothing (`None`)", server, counted, baseline, None)
-    _is("8.4", Kind.NOT_YET, "over the budget of 100 ms", server, counted, baseline, best | {"latency_p95_us": 2e5})
-    _is("8.4", Kind.NOT_YET, "not faster", server, counted, baseline, row((100, 5, 11000, 900), batch=1, requests=5))
+    _is("8.4", Kind.NOT_YET, "over the budget of 150 ms", server, counted, baseline, best | {"latency_p95_us": 2e5})
+    _is("8.4", Kind.NOT_YET, "not faster", server, counted, baseline, row((100, 5, 11000, 900), batch=1, requests=40))
     _is("8.4", Kind.NOT_YET, "batch size 1 at concurrency 1", server, counted, best, best)
     _is("8.4", Kind.NOT_YET, "`particlenet_AK4_PT`", server, counted, baseline, best | {"model": TORCH})
-    _is("8.4", Kind.CANNOT_TELL, "`precision=0.03`", server, counted, baseline, row((230, 60, 11000, 900), batch=2, requests=5))
-    over = best | {"latency_p95_us": 98e3, "latency_spread_us": 9e3}
-    _is("8.4", Kind.CANNOT_TELL, "may be over 100 ms or not", server, counted, baseline, over)
-    _is("8.4", Kind.CANNOT_TELL, "has seen 5 requests since `counted`", server, counted, baseline, best | {"requests": 90})
+    _is(
+        "8.4",
+        Kind.CANNOT_TELL,
+        "`precision=0.03, max_seconds=60`",
+        server,
+        counted,
+        baseline,
+        row((230, 60, 11000, 900), batch=2, requests=40),
+    )
+    over = best | {"latency_p95_us": 148e3, "latency_spread_us": 9e3}
+    _is("8.4", Kind.CANNOT_TELL, "may be over 150 ms or not", server, counted, baseline, over)
+    _is("8.4", Kind.CANNOT_TELL, "has seen 40 requests since `counted`", server, counted, baseline, best | {"requests": 90})
     _is("8.4", Kind.CANNOT_TELL, "needs your server", None, counted, baseline, best)
     followed = best | {"requests": 90, "source": "recorded: elsewhere"}
     _is("8.4", Kind.CORRECT, "times as fast", None, counted, baseline, followed)

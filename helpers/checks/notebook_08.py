@@ -20,7 +20,7 @@ _ROUNDING = 0.02
 # Little's law holds for whole requests; those cut in two by the ends of a window make it as inexact as this.
 _LITTLE = 0.15
 _BATCH_OF_VERDICT, _BATCH_OF_GPU = 16, 4
-_BUDGET_MS = 100.0
+_BUDGET_MS = 150.0
 
 
 def _rows(rows: Any, what: str) -> list[Row]:
@@ -190,7 +190,7 @@ def baseline_beaten(server: Any, counted: Any, baseline: Any, best: Any) -> Outc
     if judged.answer in (verdicts.SLOWER, verdicts.SAME):
         return not_yet(f"{setting} is not faster than the baseline. {judged}")
     if judged.answer == verdicts.CANNOT_TELL:
-        raise CannotTell(f"{setting}: {judged.text} Set `precision=0.03`, or choose a setting with a larger gain.")
+        raise CannotTell(f"{setting}: {judged.text} Set `precision=0.03, max_seconds=60`, or choose a setting with a larger gain.")
     if high / 1e3 > _BUDGET_MS:
         raise CannotTell(f"{setting}: {waits}. That may be over {_BUDGET_MS:.0f} ms or not. Measure longer, or stay further away from it.")
     return correct(f"{setting} is {judged.gain:.1f} ± {judged.half_width:.1f} times as fast as the baseline, with a {waits}.")
