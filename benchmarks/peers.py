@@ -110,10 +110,6 @@ class InProcess:
         print(f"{batch} {SLICE_S}", file=self.process.stdin, flush=True)
         return float(self.process.stdout.readline())
 
-    def close(self) -> None:
-        """End the process."""
-        self.process.communicate()
-
 
 @contextlib.contextmanager
 def program(command: Sequence[object], folder: Path, **environment: str) -> Iterator[None]:
@@ -189,7 +185,7 @@ def measure(addresses: dict[str, str], models: dict[str, Path], batches: Sequenc
                 row.rates.setdefault("in process", []).append(limits[row.model].rate(row.batch))
     finally:
         for limit in limits.values():
-            limit.close()
+            limit.process.communicate()
     return rows
 
 
