@@ -366,6 +366,5 @@ enter("my team", table["baseline"], best, how="2 instances, batch 4")
 # The next cell stops your server. Run it when you are done.
 
 # %%
-tagger.client.close()
 server.stop()
 server
