@@ -195,9 +195,8 @@ exercise("9.3").check(server, padded, ragged)
 # columns: before, after, and what the server reports.
 
 # %%
-TENSORRT = """optimization { execution_accelerators {
-  gpu_execution_accelerator : [ { name : "tensorrt" parameters { key: "precision_mode" value: "FP32" } } ]
-} }"""
+TENSORRT = """optimization { execution_accelerators { gpu_execution_accelerator : [ {
+  name : "tensorrt" parameters { key: "precision_mode" value: "FP32" } } ] } }"""
 before = repository.read_config(MODEL)
 repository.change_config(MODEL, TENSORRT)
 server.reload(MODEL)
@@ -366,5 +365,6 @@ enter("my team", table["baseline"], best, how="2 instances, batch 4")
 # The next cell stops your server. Run it when you are done.
 
 # %%
+tagger.client.close()
 server.stop()
 server
