@@ -17,7 +17,9 @@ from helpers.errors import SetupError
 from helpers.perf_program import find_perf_analyzer
 from helpers.server import Server
 
-_COMPLETE = re.compile(r"Profile complete\. Profiled (\d+) configurations")
+_COMPLETE = "Profile complete."
+# Each measurement has such a line.
+_MEASURES = re.compile(r"Profiling \S+: concurrency=")
 # Its own windows of 50 requests never agree within 10 % on a shared machine, and it then tries up to ten times, with longer ones. So it
 # gets windows of a second that may differ by more, which makes it quicker.
 WINDOWS = {"measurement-mode": "time_windows", "measurement-interval": 1000, "stability-percentage": 30}
@@ -56,7 +58,7 @@ class Found:
 
     Attributes:
         seconds: until its profiling was complete, without its reports.
-        measurements: how many configurations it profiled.
+        measurements: how many there were, of fewer configurations.
         rows: its table, by our names.
         said: the end of what it wrote.
     """
@@ -115,8 +117,8 @@ def search(server: Server, model: str, limits: Limits) -> Found:
             for line in process.stdout or ():
                 lines.append(line)
                 log.write(f"{time.monotonic() - begin:6.1f} s  {line}")
-                if found := _COMPLETE.search(line):
-                    complete, measurements = time.monotonic() - begin, int(found[1])
+                if _COMPLETE in line:
+                    complete = time.monotonic() - begin
         except BaseException:
             process.terminate()
             raise
@@ -126,7 +128,7 @@ def search(server: Server, model: str, limits: Limits) -> Found:
         raise RuntimeError(f"Model Analyzer did not find anything:\n{said[-3000:]}")
     with tables[0].open(newline="") as file:
         rows = [{ours: row[theirs] for ours, theirs in _COLUMNS.items()} for row in csv.DictReader(file)]
-    return Found(complete, measurements, rows, said[-3000:])
+    return Found(complete, len(_MEASURES.findall(said)), rows, said[-3000:])
 
 
 def _profile(server: Server, model: str, limits: Limits, folder: Path) -> dict[str, object]:

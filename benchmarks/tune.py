@@ -176,6 +176,7 @@ def main() -> None:
     """Measure, print, and write if asked."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tune", description=__doc__)
     parser.add_argument("--part", choices=("grid", "nvidia"), action="append", help="only this part")
+    parser.add_argument("--only-report", action="store_true", help="measure nothing, make the report of what is kept")
     parser.add_argument("--again", action="store_true", help="measure also what an earlier call measured, which may have been interrupted")
     parser.add_argument("--write", action="store_true", help="write all that is in work/bench/tune to benchmarks/TUNE.md")
     arguments = parser.parse_args()
@@ -184,7 +185,7 @@ def main() -> None:
     kept = folder / "results.json"
     results = json.loads(kept.read_text()) if kept.exists() else {}
     measures = {"grid": (against_grid, 64), "nvidia": (against_nvidia, LIMITS.batch)}
-    for part in arguments.part or measures:
+    for part in () if arguments.only_report else arguments.part or measures:
         measured, max_batch_size = measures[part]
         if arguments.again:
             shutil.rmtree(folder / part, ignore_errors=True)
