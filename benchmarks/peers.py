@@ -14,7 +14,6 @@ import os
 import statistics
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,17 +24,16 @@ import tritonclient.grpc as grpcclient
 from tritonclient.utils import InferenceServerException
 
 from benchmarks import peers_model, report
-from helpers import settings
+from benchmarks.peers_load import CONCURRENCY, SLICE_S, InProcess, Load
 from helpers.launch import launch_server
 
 HERE = Path(__file__).parent
 # Away from the ports of a course that runs on the same machine.
 BASE_PORT, PYTRITON_PORT, MLSERVER_PORT = 12900, 12960, 12970
-CONCURRENCY = 4
 BATCHES = (1, 8, 16)
-OURS, PYTRITON, MLSERVER = "embedded", "PyTriton", "MLServer"
-# Seconds of each slice, and until a peer must answer.
-SLICE_S, START_S = 1.5, 90.0
+_SERVERS = OURS, PYTRITON, MLSERVER = "embedded", "PyTriton", "MLServer"
+# Seconds until a peer must answer.
+START_S = 90.0
 # Goals: of the limit by the smallest batch for which they hold (ParticleNet only), and over each peer at batch 1.
 OF_LIMIT = {8: 0.97, 1: 0.85}
 OVER_PEER = {PYTRITON: 1.8, MLSERVER: 1.4}
@@ -43,11 +41,17 @@ OVER_PEER = {PYTRITON: 1.8, MLSERVER: 1.4}
 
 @dataclass
 class Row:
-    """One model at one batch size: inferences per second of each server and of the limit, one number for each round."""
+    """One model at one batch size, one number for each round.
+
+    Attributes:
+        rates: inferences per second of each server and of the limit.
+        busy: share of the time in which the embedded server's only instance computed.
+    """
 
     model: str
     batch: int
     rates: dict[str, list[float]] = field(default_factory=dict)
+    busy: list[float] = field(default_factory=list)
 
     def median(self, who: str) -> float:
         """Over the rounds."""
@@ -56,59 +60,6 @@ class Row:
     def ratio(self, over: str) -> float:
         """Ours over another, round by round, so that a busy machine slows both; the median."""
         return statistics.median(ours / other for ours, other in zip(self.rates[OURS], self.rates[over], strict=True))
-
-
-class Load:
-    """The client: so many threads, each with one request under way."""
-
-    def __init__(self, address: str, model: str, arrays: dict[str, np.ndarray]) -> None:
-        self.address, self.model = address, model
-        self.batch = len(next(iter(arrays.values())))
-        self.inputs = []
-        for name, array in arrays.items():
-            tensor = grpcclient.InferInput(name, list(array.shape), "FP32")
-            tensor.set_data_from_numpy(array)
-            self.inputs.append(tensor)
-
-    def rate(self, seconds: float, threads: int = CONCURRENCY) -> float:
-        """Inferences per second."""
-        done, end = [0] * threads, time.perf_counter() + seconds
-        begin = time.perf_counter()
-
-        def work(number: int) -> None:
-            with grpcclient.InferenceServerClient(self.address) as client:
-                while time.perf_counter() < end:
-                    client.infer(self.model, self.inputs)
-                    done[number] += 1
-
-        workers = [threading.Thread(target=work, args=(number,)) for number in range(threads)]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-        return sum(done) * self.batch / (time.perf_counter() - begin)
-
-    def answer(self) -> np.ndarray:
-        """The first output of one request."""
-        with grpcclient.InferenceServerClient(self.address) as client:
-            result = client.infer(self.model, self.inputs)
-            return result.as_numpy(result.get_response().outputs[0].name)
-
-
-class InProcess:
-    """The limit: the session in a process of its own, no server."""
-
-    def __init__(self, path: Path, shapes: dict[str, list[int]]) -> None:
-        python = settings.server_env() / "bin" / "python"
-        command = [python, HERE / "in_process.py", path, json.dumps(shapes)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def rate(self, batch: int) -> float:
-        """Inferences per second over one slice."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        print(f"{batch} {SLICE_S}", file=self.process.stdin, flush=True)
-        return float(self.process.stdout.readline())
 
 
 @contextlib.contextmanager
@@ -181,7 +132,10 @@ def measure(addresses: dict[str, str], models: dict[str, Path], batches: Sequenc
                 order = list(loads)[number % len(loads) :] + list(loads)[: number % len(loads)]
                 for who in order:
                     loads[who].rate(0.3)
+                    before, begin = loads[OURS].compute_s(), time.perf_counter()
                     row.rates.setdefault(who, []).append(loads[who].rate(SLICE_S))
+                    if who == OURS:
+                        row.busy.append((loads[OURS].compute_s() - before) / (time.perf_counter() - begin))
                 row.rates.setdefault("in process", []).append(limits[row.model].rate(row.batch))
     finally:
         for limit in limits.values():
@@ -204,12 +158,12 @@ def missed(rows: Sequence[Row]) -> list[str]:
 
 def document(rows: Sequence[Row], rounds: int, load_average: float) -> str:
     """The table, the goals that are missed, and the machine."""
-    lines = ["| model | batch | in process | embedded | PyTriton | MLServer | of in process | over PyTriton | over MLServer |"]
-    lines += ["|---|--:|--:|--:|--:|--:|--:|--:|--:|"]
+    heads = ("model", "batch", "in process", *_SERVERS, "of in process", "over PyTriton", "over MLServer", "instance computes")
+    lines = [f"| {' | '.join(heads)} |", "|---|" + "--:|" * (len(heads) - 1)]
     for row in rows:
         rates = [f"{row.median(who):.0f}" for who in ("in process", OURS, PYTRITON, MLSERVER)]
         ratios = [f"{row.ratio(who):.2f}" for who in ("in process", PYTRITON, MLSERVER)]
-        lines.append("| " + " | ".join([row.model, str(row.batch), *rates, *ratios]) + " |")
+        lines.append("| " + " | ".join([row.model, str(row.batch), *rates, *ratios, f"{statistics.median(row.busy):.0%}"]) + " |")
     table, goals = "\n".join(lines), missed(rows)
     said = "All goals are reached." if not goals else "Goals that are missed:\n\n" + "\n".join(f"- {goal}" for goal in goals)
     return f"""# The embedded server beside its peers
@@ -220,6 +174,10 @@ Made by `make bench-peers`; inferences per second, a batch of 8 counting 8: the 
 {table}
 
 {said}
+
+*Instance computes* is the share of the time that the embedded server's only instance spends inside ONNX Runtime, by Triton's own
+statistics. The rest goes into moving tensors between processes, and into waiting for a core: client, server and instance share
+{len(os.sched_getaffinity(0))} of them, and the limit has one to itself.
 
 {report.machine(load_average)}
 """

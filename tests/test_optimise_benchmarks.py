@@ -11,7 +11,7 @@ from helpers import repository
 
 
 def rows(**rates: list[float]) -> list[peers.Row]:
-    return [peers.Row(peers_model.PARTICLENET, 1, dict(rates)), peers.Row(peers_model.PARTICLENET, 8, dict(rates))]
+    return [peers.Row(peers_model.PARTICLENET, 1, dict(rates), [0.9, 0.8]), peers.Row(peers_model.PARTICLENET, 8, dict(rates), [0.9, 0.8])]
 
 
 def test_goals_that_are_missed_are_named_with_both_numbers() -> None:
@@ -21,7 +21,7 @@ def test_goals_that_are_missed_are_named_with_both_numbers() -> None:
         f"{peers_model.PARTICLENET}, batch 8: 0.90 of in process, goal 0.97",
     ]
     text = peers.document(rows(**names), 2, 0.5)
-    assert "| particlenet_AK4 | 8 | 750 | 675 | 338 | 525 | 0.90 | 2.00 | 1.29 |" in text
+    assert "| particlenet_AK4 | 8 | 750 | 675 | 338 | 525 | 0.90 | 2.00 | 1.29 | 85% |" in text
     assert "Goals that are missed" in text
 
 
