@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import torch
+import pytest
 
-from benchmarks.graph import Plain
-from training.jets.model import build
+torch = pytest.importorskip("torch", reason="needs the training environment, which `make test-training` makes")
+from benchmarks.graph import Plain  # noqa: E402
+from training.jets.model import build  # noqa: E402
 
 
 def test_the_plain_graph_has_the_same_result_on_full_and_on_padded_jets() -> None:
