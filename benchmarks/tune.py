@@ -165,7 +165,7 @@ def document(results: dict[str, Any]) -> str:
     """The whole report."""
     head = [
         "# How good and how quick the search is",
-        "A shared machine moves these figures more than the configurations do when its load average is above its cores: look at it first, and "
+        "A shared machine moves these figures more than configurations do when its load average is above its cores: look at it first, and "
         "at the ± of the verdicts, which then say that nobody can tell.",
         "Made by `make bench-tune`: the course's AK4 ParticleNet as ONNX, jets of 50 candidates and 4 vertices, gRPC.",
     ]
