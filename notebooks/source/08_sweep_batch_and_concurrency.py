@@ -265,7 +265,7 @@ exercise("8.5").check(alike, machines)
 # 1. `on_gpu[4]` and `on_cpu[4]` are rows. Which one is divided by which?
 
 # %% [markdown] exercise="8.5" tags=["answer"]
-# One GPU replaces a handful of machines, if it is kept busy. A single reconstruction job cannot do that, a
+# One GPU replaces several laptops, if it is kept busy. A single reconstruction job cannot do that, a
 # hundred can: that is why CMS shares GPUs as a service.
 
 # %% [markdown]
