@@ -23,6 +23,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from helpers import settings
+from helpers.checks.placeholder import Placeholder
 from helpers.errors import InputError
 from helpers.files import replace, shown, writing
 from helpers.plot_points import budget_line
@@ -71,7 +72,7 @@ def enter(name: str, baseline: Row, best: Row, how: str = "", file: Path | None 
     Args:
         name: of the student or of the team.
         baseline: the measured row of one's own baseline.
-        best: the measured row of the entry.
+        best: the measured row of the entry; a blank that is still to be filled enters nothing.
         how: the settings, in a few words.
         file: the scoreboard; by default ``work/scoreboard.json``.
 
@@ -85,6 +86,10 @@ def enter(name: str, baseline: Row, best: Row, how: str = "", file: Path | None 
     name = " ".join(str(name).split())
     if not name or len(name) > _LONGEST_NAME:
         raise InputError(f"The name {name!r} does not fit.", f"Expected 1 to {_LONGEST_NAME} letters.")
+    target = file or path()
+    kept = read(target) if target.exists() else Scoreboard()
+    if isinstance(best, Placeholder):
+        return kept
     seen = verdict(baseline, best)
     entry = {
         "name": name,
@@ -99,8 +104,6 @@ def enter(name: str, baseline: Row, best: Row, how: str = "", file: Path | None 
         "device": hardware(best),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    target = file or path()
-    kept = read(target) if target.exists() else Scoreboard()
     board = _ranked([*kept, entry])
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)

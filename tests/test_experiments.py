@@ -13,6 +13,7 @@ import pytest
 from helpers import repository, scoreboard, settings
 from helpers.__main__ import main
 from helpers.errors import InputError
+from helpers.exercises import ____
 from helpers.experiments import Experiments, gain
 from helpers.launch import launch_server
 from helpers.recorded import recorded
@@ -126,6 +127,7 @@ def test_what_is_no_scoreboard_is_said_so(tmp_path: Path, text: str) -> None:
 def test_no_name_and_no_entry_are_said_so(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="name ''"):
         scoreboard.enter("  ", row(), row(), file=tmp_path / "board.json")
+    assert scoreboard.enter("Ada", row(), ____, file=tmp_path / "board.json") == [] and not (tmp_path / "board.json").exists()
     with pytest.raises(InputError, match="empty"):
         scoreboard_figure([])
     with pytest.raises(InputError, match="cannot be read"):
