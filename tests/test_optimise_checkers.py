@@ -46,15 +46,17 @@ def server(work: Any, free_base_port: Callable[[], int]) -> Iterator[Server]:
 
 
 def test_instances(server: Server, table: Experiments) -> None:
-    _is("9.1", Kind.NOT_ATTEMPTED, "blank", ____, table)
-    _is("9.1", Kind.NOT_YET, "The server runs 1 instance. Write `count: 2`", server, table)
-    repository.change_config(MODEL, instance_group=[{"count": 2, "kind": "KIND_CPU"}])
-    _is("9.1", Kind.NOT_YET, "still runs 1. Reload", server, table)
+    text = "instance_group [ { count: 2 kind: KIND_CPU } ]"
+    _is("9.1", Kind.NOT_ATTEMPTED, "blank", server, table, ____)
+    _is("9.1", Kind.NOT_YET, "Expected a text", server, table, 2)
+    _is("9.1", Kind.NOT_YET, "The server runs 1 instance. Write `count: 2`", server, table, text)
+    repository.change_config(MODEL, text)
+    _is("9.1", Kind.NOT_YET, "still runs 1. Reload", server, table, text)
     server.reload(MODEL)
-    _is("9.1", Kind.CORRECT, "reports 2 instances. Seen from the baseline: Faster", server, table)
-    _is("9.1", Kind.CANNOT_TELL, "needs your `table`", server, [1, 2])
+    _is("9.1", Kind.CORRECT, "reports 2 instances. Seen from the baseline: Faster", server, table, text)
+    _is("9.1", Kind.CANNOT_TELL, "needs your `table`", server, [1, 2], text)
     del table.rows[1]
-    _is("9.1", Kind.CANNOT_TELL, f"no row `{TWO}`", server, table)
+    _is("9.1", Kind.CANNOT_TELL, f"no row `{TWO}`", server, table, text)
 
 
 def test_threads(table: Experiments) -> None:

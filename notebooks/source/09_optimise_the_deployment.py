@@ -87,7 +87,7 @@ one_instance, five_instances, *_ = recorded("A100", "ExaTrk")
 table.measure("2 instances", beside=gain(one_instance, five_instances))
 
 # %% exercise="9.1" tags=["check"]
-exercise("9.1").check(server, table)
+exercise("9.1").check(server, table, TWO)
 # exercise("9.1").hint(1)
 # exercise("9.1").solution()
 
