@@ -18,17 +18,12 @@ ROW = ".course-table tr[data-model='particlenet_AK4']"
 REACT_MS = 30_000
 
 
-def _number(page: Any, quantity: str) -> float:
-    """A value of the dashboard's row, as it can be read; NaN for a dash."""
-    text = page.locator(f"{ROW} td[data-quantity='{quantity}'] b").inner_text()
-    return float("nan") if text == "–" else float(text)
-
-
 def _wait(page: Any, quantity: str, condition: str) -> None:
-    """Wait until a JavaScript condition on ``value`` holds for one of the row's numbers."""
+    """Wait until a JavaScript condition on ``value`` holds for one of the row's numbers; ``number(quantity)`` is another of them."""
     page.wait_for_function(
         f"""([row, quantity]) => {{
-          const value = Number(document.querySelector(`${{row}} td[data-quantity='${{quantity}}'] b`)?.textContent);
+          const number = (name) => Number(document.querySelector(`${{row}} td[data-quantity='${{name}}'] b`)?.textContent);
+          const value = number(quantity);
           return {condition};
         }}""",
         arg=[ROW, quantity],
@@ -72,13 +67,14 @@ def test_the_dashboard_lives_and_follows_the_sliders(lab: Lab, page: Any, artefa
     _press(page, "concurrency", "ArrowRight", 11, "12")
     _wait(page, "batch", "value > 1.3")
     _wait(page, "queue_ms", "value > 0.1")
-    assert _number(page, "inferences_per_s") == pytest.approx(_number(page, "requests_per_s"), rel=0.05)
+    _wait(page, "inferences_per_s", "Math.abs(value / number('requests_per_s') - 1) < 0.05")
     for quantity, curve in before.items():
         assert _curve(page, quantity) != curve, f"the curve of {quantity} has moved"
 
     _press(page, "batch", "ArrowRight", 7, "8")
     _wait(page, "batch", "value >= 8")
-    assert _number(page, "inferences_per_s") > 4 * _number(page, "requests_per_s")
+    # Rates are means over a while: for a moment both batch sizes are among them.
+    _wait(page, "inferences_per_s", "Math.abs(value / number('requests_per_s') - 8) < 0.4")
     _scroll(page, ".course-table")
     page.screenshot(path=artefacts / "dashboard-twelve-at-once.png")
 
