@@ -1,4 +1,4 @@
-"""One JupyterLab and one Chromium for all browser tests; skipped, with the reason, where there is no browser."""
+"""One Chromium for all browser tests, one JupyterLab for each file of them; skipped, with the reason, where there is no browser."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def browser() -> Iterator[Any]:
         running.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def lab(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """JupyterLab as ``make lab`` starts it."""
+    """JupyterLab as ``make lab`` starts it; of each file its own, since the last test of one may end it."""
     running = Lab(tmp_path_factory.mktemp("lab"))
     yield running
     running.stop()

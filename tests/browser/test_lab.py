@@ -113,7 +113,7 @@ def test_reload_restart_and_interrupt_keep_the_server(lab: Lab, page: Any) -> No
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at processes through /proc")
 def test_killing_jupyterlab_takes_the_server_along(lab: Lab, page: Any) -> None:
-    """Last of all: it ends the JupyterLab that the other tests share."""
+    """Last of all: it ends the JupyterLab that the other tests of this file share."""
     notebook = Notebook(page, lab, FIRST)
     pid = _launch(notebook)
     assert any(str(pid) in process for process in _processes_of(lab.work))
