@@ -239,9 +239,16 @@ def test_the_tree_shows_sizes_and_marks_what_is_wrong(model: Path, tmp_path: Pat
     assert "add_sub/" in repository.tree("models")
 
 
-def test_a_working_copy_is_made_once_and_never_written_over(work: Path) -> None:
+@pytest.fixture
+def own_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in the place of ``work/`` where no other test leaves anything."""
+    monkeypatch.setenv("COURSE_WORK", str(tmp_path))
+    return tmp_path
+
+
+def test_a_working_copy_is_made_once_and_never_written_over(own_work: Path) -> None:
     folder = repository.checkout("add_sub")
-    assert folder == work / "models"
+    assert folder == own_work / "models"
     assert text_of(folder / "add_sub") == text_of(settings.models_dir() / "add_sub")
     repository.change_config("add_sub", max_batch_size=0, instance_group=[{"count": 2, "kind": "KIND_CPU"}])
     mine = text_of(folder / "add_sub")
@@ -249,22 +256,22 @@ def test_a_working_copy_is_made_once_and_never_written_over(work: Path) -> None:
     assert text_of(folder / "add_sub") == mine
     repository.checkout("add_sub", fresh=True)
     assert text_of(folder / "add_sub") == text_of(settings.models_dir() / "add_sub")
-    kept = list((work / "models.old").iterdir())
+    kept = list((own_work / "models.old").iterdir())
     assert [text_of(path) for path in kept] == [mine]
     repository.checkout("add_sub", fresh=True)
-    assert list((work / "models.old").iterdir()) == kept
+    assert list((own_work / "models.old").iterdir()) == kept
     with pytest.raises(ModelError, match="Did you mean 'add_sub'"):
         repository.checkout("addsub")
     assert repository.locate("add_sub") == folder / "add_sub"
     assert repository.locate("work/models/add_sub") == folder / "add_sub"
     shutil.rmtree(folder)
-    shutil.rmtree(work / "models.old")
+    shutil.rmtree(own_work / "models.old")
 
 
-def test_all_models_are_copied_when_none_is_named(work: Path) -> None:
+def test_all_models_are_copied_when_none_is_named(own_work: Path) -> None:
     folder = repository.checkout()
     assert {path.name for path in folder.iterdir()} >= {"add_sub"}
-    assert not list(work.glob(".checkout-*"))
+    assert not list(own_work.glob(".checkout-*"))
     shutil.rmtree(folder)
 
 
