@@ -181,10 +181,7 @@ latency_split_figure(by_load)
 # each request has 8 of them.
 
 # %% exercise="8.3" tags=["starter"]
-under_way = [
-    row["throughput_infer_per_s"] / row["batch"] * row["latency_avg_us"] / 1e6  #: ____
-    for row in by_load
-]
+under_way = [row["throughput_infer_per_s"] / row["batch"] * row["latency_avg_us"] / 1e6 for row in by_load]  #: under_way = [____ for row in by_load]
 print([f"{number:.2f}" for number in under_way])  #:
 
 # %% exercise="8.3" tags=["check"]
