@@ -98,7 +98,7 @@ SCHEDULES = {
     "interaction": Schedule(5, 500, 100),
 }
 TRIAL_SCHEDULES = {
-    "embedding": Schedule(2, 24, 2),
+    "embedding": Schedule(6, 24, 2),
     "filter": Schedule(1, 12, 2),
-    "interaction": Schedule(2, 24, 2),
+    "interaction": Schedule(4, 24, 2),
 }
