@@ -114,11 +114,16 @@ test-training: $(TRAINING)/made
 test-all: test-training
 	$(SETUP) --dev -- -m pytest $(ARGS)
 
-# Each lock holds for Python 3.11 and 3.12. The CUDA bindings and the placeholder of perf_analyzer have no wheels outside Linux.
-LOCK = "$$d/bin/uv" pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --no-header --no-annotate --no-emit-index-url
+# Each lock holds for Python 3.11 and 3.12; the server's for Linux on x86-64 alone, the only place where its wheel runs. The CUDA bindings and
+# the placeholder of perf_analyzer have no wheels outside Linux. Versions stay as they are where they can; NEW=yes takes the newest of all.
+LOCK = "$$d/bin/uv" pip compile --quiet --python-version 3.11 --fork-strategy fewest --no-header --no-annotate --no-emit-index-url
+NEW ?=
 lock:
 	@$(FIND); d=$$(mktemp -d); trap 'rm -rf "$$d"' EXIT; "$$p" -m venv "$$d" && "$$d/bin/pip" install -q "uv>=0.13,<0.14" 2>/dev/null && \
-	{ echo "# Made by 'make lock' from pyproject.toml (with its dev extra), for Python 3.11 and 3.12."; $(LOCK) pyproject.toml --extra dev; } \
-	| sed -E "/^(cuda-|perf-analyzer)/s/$$/ ; sys_platform == 'linux'/" > "$$d/client" && \
-	{ echo "# Made by 'make lock' from containers/server-requirements.txt, for Python 3.11 and 3.12 on Linux."; $(LOCK) containers/server-requirements.txt; } > "$$d/server" && \
-	cp "$$d/client" requirements.lock && cp "$$d/server" containers/server-requirements.lock && wc -l requirements.lock containers/server-requirements.lock
+	{ [ -n "$(NEW)" ] || { sed -E "/^(cuda-|perf-analyzer)/s/ ; .*//" requirements.lock > "$$d/client.new"; cp containers/server-requirements.lock "$$d/server.new"; }; } && \
+	$(LOCK) --universal pyproject.toml --extra dev -o "$$d/client.new" && \
+	$(LOCK) --python-platform x86_64-manylinux_2_35 containers/server-requirements.txt -o "$$d/server.new" && \
+	{ echo "# Made by 'make lock' from pyproject.toml (with its dev extra), for Python 3.11 and 3.12."; \
+	  sed -E "/^(cuda-|perf-analyzer)/s/( ; .*)?$$/ ; sys_platform == 'linux'/" "$$d/client.new"; } > requirements.lock && \
+	{ echo "# Made by 'make lock' from containers/server-requirements.txt, for Python 3.11 and 3.12 on Linux."; cat "$$d/server.new"; } > containers/server-requirements.lock && \
+	wc -l requirements.lock containers/server-requirements.lock
