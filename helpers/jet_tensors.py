@@ -188,8 +188,10 @@ def _check_numbers(table: Table, counts: Mapping[str, np.ndarray], values: Mappi
             continue
         row, column = np.argwhere(wrong)[0]
         jet = int(np.searchsorted(np.cumsum(counts[group.collection]), column, side="right"))
+        others = int(wrong.sum()) - 1
+        too = f", as {'is 1 other value' if others == 1 else f'are {others} other values'} of {name}" if others else ""
         raise InputError(
-            f"{group.variables[row].name} of jet {jet} is not a number (NaN), as are {int(wrong.sum()) - 1} other values of {name}.",
+            f"{group.variables[row].name} of jet {jet} is not a number (NaN){too}.",
             "Expected finite numbers. A network answers such a jet with NaN or with nonsense, and without an error.",
             "Look at the file, or leave these jets out.",
         )

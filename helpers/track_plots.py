@@ -19,13 +19,18 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from helpers.plot_style import MARKERS, STYLE, finished, heading
-from helpers.track_matching import Quality, match
-from helpers.tracks import Event, is_true, true_edges
+from helpers.track_matching import Matching, Quality, match
+from helpers.tracks import Event, edges_within, is_true, true_edges
 
 # Tell tracks apart on white, also for most colour-blind readers.
 _COLOURS = ("#3b6fb6", "#c8502d", "#2e8540", "#7b4fa3", "#b3761b", "#17808a", "#a8376f", "#5a6b7b")
 _MISSED, _GREY = "#000000", "#b8bec6"
 _RED, _BLUE = "#b5361c", "#2b5c9e"
+_TRACKS: dict[str, dict[str, Any]] = {
+    "track": {"color": _COLOURS[0], "linewidth": 0.9, "linestyle": "-"},
+    "second": {"color": _COLOURS[0], "linewidth": 1.6, "linestyle": (0, (5, 1.5, 1, 1.5))},
+    "fake": {"color": _RED, "linewidth": 1.8, "linestyle": (0, (1, 1))},
+}
 _LABELS = {"pt": "Transverse momentum $p_T$ [GeV]", "eta": "Pseudorapidity $\\eta$"}
 _TICKS_MM = (-1000, -500, 0, 500, 1000)
 _DETECTOR = "generic detector"
@@ -36,8 +41,8 @@ _TEXT = {"font.size": 13, "axes.labelsize": 14, "axes.titlesize": 14, "legend.fo
 def event_display(event: Event, labels: ArrayLike | None = None) -> Figure:
     """An event across the beam (x and y) and along it (r and z).
 
-    Found particles are solid lines, missed ones dashed black lines with crosses, all other hits small grey dots. Only particles that
-    should be found are drawn as lines.
+    Tracks are drawn as they were found, from hit to hit: each a solid coloured line; the second track of a particle dash-dotted, fakes
+    dotted. Particles that should have been found and were not are dashed black lines with crosses, hits without a track grey dots.
 
     Args:
         event: the event.
@@ -45,34 +50,54 @@ def event_display(event: Event, labels: ArrayLike | None = None) -> Figure:
     """
     with plt.rc_context(_TEXT):
         figure, (across, along) = plt.subplots(1, 2, figsize=(13, 6), width_ratios=(1, 1.25))
+        matching = match(event, labels) if labels is not None else None
         for axes, first, second in ((across, event.x, event.y), (along, event.z, event.r)):
             axes.plot(first, second, ".", color=_GREY, markersize=3, zorder=1)
-            if labels is not None:
-                _draw_particles(axes, event, match(event, labels).found, first, second)
+            if labels is not None and matching is not None:
+                _draw_tracks(axes, event, np.asarray(labels), matching, first, second)
+                _draw_missed(axes, event, event.target & ~matching.found, first, second)
         across.set(xlabel="$x$ [mm]", ylabel="$y$ [mm]", aspect="equal", title="Across the beam", xticks=_TICKS_MM, yticks=_TICKS_MM)
         along.set(xlabel="$z$ [mm]", ylabel="$r$ [mm]", ylim=(0, None), title="Along the beam")
-        if labels is not None:
-            found, wanted = match(event, labels).found[event.target].sum(), event.target.sum()
-            handles = [
-                plt.Line2D([], [], color=_COLOURS[0], linewidth=1.2),
-                plt.Line2D([], [], color=_MISSED, linestyle="--", marker="x", linewidth=2),
-            ]
-            handles += [plt.Line2D([], [], color=_GREY, marker=".", linestyle="")]
-            names = [f"found ({found})", f"missed ({wanted - found})", "other hits"]
-            figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False)
+        if matching is not None:
+            second, fake = int(matching.duplicate.sum()), int(matching.fake.sum())
+            names = [f"tracks ({matching.fake.size - second - fake})", f"second tracks ({second})", f"fakes ({fake})"]
+            handles = [plt.Line2D([], [], **style) for style in _TRACKS.values()]
+            handles.append(plt.Line2D([], [], color=_MISSED, linestyle="--", marker="x", linewidth=2))
+            handles.append(plt.Line2D([], [], color=_GREY, marker=".", linestyle=""))
+            names += [f"missed ({int((event.target & ~matching.found).sum())})", "hits without a track"]
+            figure.legend(handles, names, loc="outside lower center", ncols=5, frameon=False)
         plt.close(figure)
     return figure
 
 
-def _draw_particles(axes: Axes, event: Event, found: NDArray[np.bool_], first: NDArray[Any], second: NDArray[Any]) -> None:
-    inner, outer = true_edges(event)
-    particle = event.particle[inner]
-    segments = np.stack([np.stack([first[inner], second[inner]], axis=1), np.stack([first[outer], second[outer]], axis=1)], axis=1)
-    seen, missed = event.target[particle] & found[particle], event.target[particle] & ~found[particle]
-    colours = [_COLOURS[index % len(_COLOURS)] for index in particle[seen]]
-    axes.add_collection(LineCollection(segments[seen], colors=colours, linewidths=0.9, zorder=2))
-    axes.add_collection(LineCollection(segments[missed], colors=_MISSED, linewidths=2.2, linestyles=(0, (4, 2)), zorder=4))
-    hits = (event.target & ~found)[event.particle]
+def _segments(first: NDArray[Any], second: NDArray[Any], edges: NDArray[np.int64]) -> NDArray[Any]:
+    """(n_edges, 2, 2) the ends of each edge, in the plane of two coordinates."""
+    return np.stack([np.stack([first[end], second[end]], axis=1) for end in edges], axis=1)
+
+
+def _draw_tracks(
+    axes: Axes, event: Event, labels: NDArray[Any], matching: Matching, first: NDArray[Any], second: NDArray[Any]
+) -> None:
+    edges = edges_within(event, labels)
+    track = np.unique(labels[labels >= 0], return_inverse=True)[1].reshape(-1)
+    of_hit = np.full(labels.shape, -1)
+    of_hit[labels >= 0] = track
+    track = of_hit[edges[0]]
+    kinds = {"second": matching.duplicate[track], "fake": matching.fake[track]}
+    kinds["track"] = ~kinds["second"] & ~kinds["fake"]
+    for name, style in _TRACKS.items():
+        chosen = kinds[name]
+        colours = [_COLOURS[index % len(_COLOURS)] for index in track[chosen]] if name != "fake" else style["color"]
+        lines = LineCollection(_segments(first, second, edges[:, chosen]), colors=colours, zorder=2)
+        lines.set(linewidth=style["linewidth"], linestyle=style["linestyle"])
+        axes.add_collection(lines)
+
+
+def _draw_missed(axes: Axes, event: Event, missed: NDArray[np.bool_], first: NDArray[Any], second: NDArray[Any]) -> None:
+    edges = true_edges(event)
+    edges = edges[:, missed[event.particle[edges[0]]]]
+    axes.add_collection(LineCollection(_segments(first, second, edges), colors=_MISSED, linewidths=2.2, linestyles=(0, (4, 2)), zorder=4))
+    hits = missed[event.particle]
     axes.plot(first[hits], second[hits], "x", color=_MISSED, markersize=6, zorder=5)
 
 

@@ -158,11 +158,25 @@ def true_edges(event: Event) -> NDArray[np.int64]:
     Returns:
         (2, n_edges) hit indices, inner hit first.
     """
+    return edges_within(event, event.particle)
+
+
+def edges_within(event: Event, group: ArrayLike) -> NDArray[np.int64]:
+    """The edges from each hit to the next one outward in the same group.
+
+    Args:
+        event: the event.
+        group: (n_hits,) a number for each hit, such as its particle or the label of its track; negative ones are in no group.
+
+    Returns:
+        (2, n_edges) hit indices, inner hit first, ordered by group.
+    """
+    of_hit = np.asarray(group)
     # In single precision and metres, as the server has them, so that both agree on which of two close hits comes first.
     r, phi, z = event.features.T
     order = np.lexsort((z, phi, r + np.maximum(np.abs(z) - np.float32(BARREL_HALF_LENGTH_MM / 1000), 0)))
-    order = order[np.argsort(event.particle[order], kind="stable")]
-    same = event.particle[order[1:]] == event.particle[order[:-1]]
+    order = order[np.argsort(of_hit[order], kind="stable")]
+    same = (of_hit[order[1:]] == of_hit[order[:-1]]) & (of_hit[order[1:]] >= 0)
     return np.stack([order[:-1][same], order[1:][same]]).astype(np.int64)
 
 

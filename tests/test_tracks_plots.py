@@ -29,19 +29,30 @@ def lines(axes: mpl.axes.Axes) -> list[LineCollection]:
     return [collection for collection in axes.collections if isinstance(collection, LineCollection)]
 
 
-def test_missed_particles_are_dashed_and_found_ones_are_not(event: Event):
+def test_tracks_are_drawn_as_they_were_found(event: Event):
+    """Every kind of line shows what is in the labels, not what is true."""
     labels = event.particle.astype(np.int64)
-    missed = np.flatnonzero(event.target)[:3]
+    hardest = np.flatnonzero(event.target)[np.argsort(-event.hits_of_particle[event.target], kind="stable")]
+    missed, split, one, other = hardest[:3], hardest[3], *hardest[4:6]
     labels[np.isin(labels, missed)] = -1
+    # The outer four hits of one particle are a track of their own.
+    outer = np.flatnonzero(event.particle == split)[np.argsort(event.r[event.particle == split])[-4:]]
+    labels[outer] = event.pt.size
+    # Four hits of each of two particles are a track of nobody.
+    mixed = np.concatenate([np.flatnonzero(event.particle == particle)[:4] for particle in (one, other)])
+    labels[mixed] = event.pt.size + 1
     figure = event_display(event, labels)
+    of_track = np.unique(labels[labels >= 0], return_counts=True)[1]
     for axes in figure.axes:
-        found_lines, missed_lines = lines(axes)
-        assert len(missed_lines.get_segments()) == event.hits_of_particle[missed].sum() - 3
-        wanted = event.hits_of_particle[event.target] - 1
-        assert len(found_lines.get_segments()) == wanted.sum() - (event.hits_of_particle[missed] - 1).sum()
-        assert missed_lines.get_linestyles()[0][1] is not None and found_lines.get_linestyles()[0][1] is None
+        tracks, second, fake, missing = (len(collection.get_segments()) for collection in lines(axes))
+        assert (second, fake) == (4 - 1, 8 - 1)
+        assert tracks == (of_track - 1).sum() - second - fake
+        assert missing == (event.hits_of_particle[missed] - 1).sum()
+        styles = [collection.get_linestyles()[0][1] for collection in lines(axes)]
+        assert styles[0] is None and None not in styles[1:] and len({tuple(style) for style in styles[1:]}) == 3
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert texts[:2] == [f"found ({event.target.sum() - 3})", "missed (3)"]
+    assert texts[1:4] == ["second tracks (1)", "fakes (1)", "missed (3)"]
+    assert texts[0] == f"tracks ({of_track.size - 2})"
     assert "mm" in figure.axes[0].get_xlabel() and "mm" in figure.axes[1].get_ylabel()
 
 

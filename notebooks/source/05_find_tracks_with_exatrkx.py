@@ -58,7 +58,7 @@ server
 
 # %%
 events = load_events()
-event = events[0]
+event = events[4]
 event
 
 # %%
@@ -132,8 +132,9 @@ same_tracks(labels, by_hand)
 event_display(event, labels)
 
 # %% [markdown]
-# **What stands out?** Dashed black lines with crosses are particles that were missed. Most of them are short
-# or kinked.
+# **What stands out?** Each track is drawn as it was found, from hit to hit. Dashed black lines with crosses are
+# particles that were missed. Look closely: most of them were found in two pieces, and neither has more than
+# half of the hits. A short piece of a particle that was found is a *second track*.
 #
 # There is a second way to chain models: **business logic scripting** (BLS), a Python model that calls the
 # stages itself. It can decide: an event without edges needs no GNN. `ExaTrk_bls` gives the same tracks:

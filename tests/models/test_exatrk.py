@@ -75,20 +75,22 @@ def cut_of(server: Server) -> float:
 
 def test_tracks_are_found_without_pile_up(events: list[Event], labels: list[np.ndarray]):
     found = quality(events, labels[: len(events)])
-    assert found.efficiency.value >= 0.97, found
+    assert found.efficiency.value >= 0.975, found
     assert found.fake_rate.value <= 0.05, found
+    assert found.duplicate_rate.value <= 0.15, found
     assert found.purity.value >= 0.98, found
 
 
 def test_tracks_are_found_with_pile_up(crowded: list[Event], labels: list[np.ndarray], events: list[Event]):
     found = quality(crowded, labels[len(events) :])
-    assert found.efficiency.value >= 0.95, found
+    assert found.efficiency.value >= 0.955, found
     assert found.fake_rate.value <= 0.08, found
+    assert found.duplicate_rate.value <= 0.20, found
 
 
 def test_edges_above_the_cut_are_pure_and_each_stage_does_its_part(client: Client, server: Server, events: list[Event]):
     cut, good, wanted, joined = cut_of(server), [], [], []
-    for event in events[:8]:
+    for event in events:
         made = by_hand(client, event)
         before, after = edge_quality(event, made["edges"]), edge_quality(event, made["kept_edges"])
         joined.append(before["efficiency"])
@@ -96,9 +98,9 @@ def test_edges_above_the_cut_are_pure_and_each_stage_does_its_part(client: Clien
         above = made["kept_edges"][:, made["edge_score"] >= cut]
         good.append(is_true(event, above))
         wanted.append(edge_quality(event, above)["efficiency"])
-    # One event of the eight loses an eighth of its true edges in the radius graph.
+    # One event of the twenty loses an eighth of its true edges in the radius graph.
     assert np.mean(joined) >= 0.95 and min(joined) > 0.85
-    assert np.concatenate(good).mean() >= 0.985
+    assert np.concatenate(good).mean() >= 0.99
     assert np.mean(wanted) >= 0.93
 
 
@@ -280,17 +282,23 @@ def far_away(x: np.ndarray) -> np.ndarray:
     return changed
 
 
+def cartesian(x: np.ndarray) -> np.ndarray:
+    r, phi, z = x.T
+    return np.stack([3 * r * np.cos(np.pi * phi), 3 * r * np.sin(np.pi * phi), z], axis=1)
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
         (millimetres, "millimetres"),
         (lambda x: x * np.array([100, np.pi, 100], np.float32), "centimetres.*radians"),
         (twins, "same point"),
-        (with_nan, "hit 3 .*no finite number"),
-        (far_away, "hit 3 lies outside the detector"),
+        (with_nan, "hit 3 .*no finite number: each hit"),
+        (far_away, r"hit 3 lies outside the detector \(r = 7, z = [^)]*\): each hit"),
+        (cartesian, r"as if x, y and z had been sent, so compute r = hypot\(x, y\) and phi = arctan2\(y, x\): each hit"),
         (lambda x: np.tile(x, (200, 1)), "has .* hits, and this server takes at most 30000"),
     ],
-    ids=["millimetres", "centimetres and radians", "twins", "NaN", "outside", "too many"],
+    ids=["millimetres", "centimetres and radians", "twins", "NaN", "outside", "x, y, z", "too many"],
 )
 @pytest.mark.parametrize("model", COMPOSITIONS)
 def test_what_cannot_be_right_is_refused_with_a_sentence(
@@ -302,22 +310,34 @@ def test_what_cannot_be_right_is_refused_with_a_sentence(
     assert client.infer(model, FEATURES=events[0].features[:100])["LABELS"].shape == (100,), "and the next event is answered"
 
 
-def memory_mb(server: Server) -> float:
-    """Memory of the server and of its models' processes."""
-    processes = [psutil.Process(server.pid)]
-    processes += processes[0].children(recursive=True)
-    return sum(process.memory_info().rss - process.memory_info().shared for process in processes) / 1e6
+class Peak:
+    """The largest memory that each process of a server has had since this was made, beyond what it has now."""
+
+    def __init__(self, server: Server) -> None:
+        processes = [psutil.Process(server.pid)]
+        self.processes = processes + processes[0].children(recursive=True)
+        for process in self.processes:
+            Path(f"/proc/{process.pid}/clear_refs").write_text("5")  # the peak begins anew
+        self.before = [self._largest_mb(process) for process in self.processes]
+
+    def grown_mb(self) -> float:
+        return sum(self._largest_mb(process) - before for process, before in zip(self.processes, self.before, strict=True))
+
+    @staticmethod
+    def _largest_mb(process: psutil.Process) -> float:
+        lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1000
 
 
 @pytest.mark.parametrize("n", [100_000, 1_000_000])
 def test_large_events_are_refused_before_they_fill_the_memory(server: Server, client: Client, n: int):
     rng = np.random.default_rng(4)
     many = np.stack([rng.uniform(0.03, 1, n), rng.uniform(-1, 1, n), rng.uniform(-3, 3, n)], axis=1).astype(np.float32)
-    before = memory_mb(server)
+    peak = Peak(server)
     for model in COMPOSITIONS:
         with pytest.raises(RequestError, match=f"has {n} hits, and this server takes at most 30000"):
             client.infer(model, FEATURES=many)
-    assert memory_mb(server) - before < 1000
+    assert peak.grown_mb() < 1000
 
 
 def test_an_event_that_is_too_dense_is_refused(server: Server, client: Client):
@@ -325,8 +345,8 @@ def test_an_event_that_is_too_dense_is_refused(server: Server, client: Client):
     rng = np.random.default_rng(6)
     heap = np.stack([rng.uniform(0.5, 0.5001, n), rng.uniform(0.2, 0.2001, n), rng.uniform(1, 1.0001, n)], axis=1).astype(np.float32)
     heap = np.unique(heap, axis=0)
-    before = memory_mb(server)
+    peak = Peak(server)
     for model in COMPOSITIONS:
         with pytest.raises(RequestError, match=r"pairs of hits lie within the radius .* at most 600000 are allowed"):
             client.infer(model, FEATURES=heap)
-    assert memory_mb(server) - before < 1000
+    assert peak.grown_mb() < 1000

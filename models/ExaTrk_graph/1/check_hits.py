@@ -38,9 +38,11 @@ def check_hits(features, max_hits):
         return
     finite = np.isfinite(features).all(axis=1)
     if not finite.all():
-        raise BadHits(f"hit {np.argmin(finite)} holds a value that is no finite number, as do {int((~finite).sum()) - 1} others: {WANTED}.")
+        raise BadHits(f"hit {np.argmin(finite)} holds a value that is no finite number{_as_do(~finite)}: {WANTED}.")
     r, phi, z = features.T
-    wrong = [text for text in (_wrong_length(r, z), _wrong_angle(phi)) if text]
+    # Where x, y and z were sent, the second number is no angle at all: what it looks like would only mislead.
+    cartesian = (r < 0).any()
+    wrong = [text for text in (_wrong_length(r, z), "" if cartesian else _wrong_angle(phi)) if text]
     if wrong:
         raise BadHits(f"{', and '.join(wrong)}: {WANTED}.")
 
@@ -78,7 +80,13 @@ def _wrong_length(r, z):
     if (r < 0).any():
         return "r is negative, as if x, y and z had been sent, so compute r = hypot(x, y) and phi = arctan2(y, x)"
     worst = int(np.argmin(inside))
-    return f"hit {worst} lies outside the detector (r = {r[worst]:.4g}, z = {z[worst]:.4g}), as do {int((~inside).sum()) - 1} others"
+    return f"hit {worst} lies outside the detector (r = {r[worst]:.4g}, z = {z[worst]:.4g}){_as_do(~inside)}"
+
+
+def _as_do(wrong):
+    """How many others are wrong besides the one that was named; nothing if it is alone."""
+    others = int(wrong.sum()) - 1
+    return f", as {'does 1 other' if others == 1 else f'do {others} others'}" if others else ""
 
 
 def _wrong_angle(phi):
