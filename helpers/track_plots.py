@@ -75,9 +75,7 @@ def _segments(first: NDArray[Any], second: NDArray[Any], edges: NDArray[np.int64
     return np.stack([np.stack([first[end], second[end]], axis=1) for end in edges], axis=1)
 
 
-def _draw_tracks(
-    axes: Axes, event: Event, labels: NDArray[Any], matching: Matching, first: NDArray[Any], second: NDArray[Any]
-) -> None:
+def _draw_tracks(axes: Axes, event: Event, labels: NDArray[Any], matching: Matching, first: NDArray[Any], second: NDArray[Any]) -> None:
     edges = edges_within(event, labels)
     track = np.unique(labels[labels >= 0], return_inverse=True)[1].reshape(-1)
     of_hit = np.full(labels.shape, -1)
