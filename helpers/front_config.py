@@ -103,6 +103,9 @@ $policy    circuit_breakers:
     health_checks:
     - { timeout: ${timeout}s, interval: ${interval}s, no_traffic_interval: ${interval}s, unhealthy_threshold: 2, healthy_threshold: 1,
         $check }
+    outlier_detection:                      # a connection that fails is enough, and the next health check that passes brings it back
+      { split_external_local_origin_errors: true, consecutive_local_origin_failure: 1, base_ejection_time: 1s, interval: 1s,
+        max_ejection_percent: 50, enforcing_consecutive_5xx: 0, enforcing_success_rate: 0, enforcing_local_origin_success_rate: 0 }
 """)
 
 # Looks at every server: the common choice between two at random takes the same one twice in half of the cases when there are but two.

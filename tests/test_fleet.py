@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -16,11 +17,13 @@ import pytest
 import tritonclient.grpc as triton_grpc
 from tritonclient.utils import InferenceServerException
 
+from benchmarks import fleet as bench
+from benchmarks.perf_analyzer import Load
 from helpers import Client, front_config, launch_fleet, measure, rest, scrape, settings
 from helpers.__main__ import main
 from helpers.errors import InputError, RequestError
 from helpers.fleet import Fleet
-from tests.fleet_load import Load
+from tests.fleet_load import Load as Requests
 from tests.processes import alive, listening, session, wait_until
 
 
@@ -38,9 +41,9 @@ def test_the_card_says_where_it_is_and_what_each_server_did(fleet: Fleet) -> Non
 
 def test_only_loopback_is_listened_to_and_the_admin_page_is_private(fleet: Fleet) -> None:
     assert listening(session(fleet.pid)) == {("127.0.0.1", fleet.http.port), ("127.0.0.1", fleet.grpc.port)}
-    socket = Path(fleet.envoy_admin_url.removeprefix("unix://"))
-    assert stat.S_ISSOCK(socket.stat().st_mode)
-    assert stat.S_IMODE(socket.parent.stat().st_mode) == 0o700
+    place = Path(fleet.envoy_admin_url.removeprefix("unix://"))
+    assert stat.S_ISSOCK(place.stat().st_mode)
+    assert stat.S_IMODE(place.parent.stat().st_mode) == 0o700
     assert "version" in fleet.envoy_admin("/server_info")
     assert f"port_value: {fleet.http.port}" in fleet.envoy_config
 
@@ -59,6 +62,8 @@ def test_requests_are_split_and_every_one_is_counted_once(fleet: Fleet, protocol
     assert sum(row["share"] for row in rows) == pytest.approx(1)
     assert all(row["share"] > 0.2 and row["queue_us"] > 0 for row in rows)
     assert fleet.shares(before, model="slow")[0]["requests"] == 0
+    with pytest.raises(InputError, match=r"scrape\(fleet\.servers\[0\]\)"):
+        scrape(fleet)
     # Envoy agrees: it sent to each server what that server counted, and questions about health and the model.
     by_port = {getattr(server, protocol).port: row["requests"] for server, row in zip(fleet.servers, rows, strict=True)}
     passed_on = {port: seen.total - sent[port].total for port, seen in fleet.behind()[protocol].items()}
@@ -150,7 +155,7 @@ def test_launching_again_returns_the_same_fleet(fleet: Fleet, capsys: pytest.Cap
 
 @pytest.mark.slow
 def test_growing_and_shrinking_lose_no_request(fleet: Fleet) -> None:
-    with Load(fleet, threads=4) as load:
+    with Requests(fleet, threads=4) as load:
         third = fleet.grow()
         assert len(fleet.servers) == 3
         assert fleet.in_rotation() == [True, True, True]
@@ -165,6 +170,20 @@ def test_growing_and_shrinking_lose_no_request(fleet: Fleet) -> None:
     assert load.wrong == []
     assert load.answers == load.requests
     assert load.retried == 0
+
+
+def test_the_benchmark_says_by_how_much_a_goal_is_missed_and_what_the_processor_did() -> None:
+    def point(infer_per_s: float, p50_us: float) -> bench.Point:
+        return bench.Point(Load(infer_per_s, p50_us, p50_us), servers=1.0, envoy=0.25, tool=0.05, others=0.5)
+
+    rates = {bench.DIRECT: (1000, 8000), bench.ONE: (930, 8700), bench.TWO: (1750, 9000)}
+    rounds = [{(what, *load): point(*numbers) for what, numbers in rates.items() for load in bench.LOADS} for _ in range(3)]
+    gain, cost, *delays = bench.verdicts(rounds).splitlines()
+    assert gain.endswith("Two servers behind Envoy: 1.75 times one server (goal 1.7): kept.")
+    assert "costs 7.0% of its throughput (goal 5%): **missed by 2.00 percentage points**" in cost
+    assert "the servers had 1.00, Envoy 0.25, perf_analyzer 0.05, other programs 0.50" in cost
+    assert [" **missed by 0.20 ms**" in delay for delay in delays] == [True, True]
+    assert bench.table(rounds).count("| two servers behind Envoy | 1750 | 1.75 | 1.75 – 1.75 | 9.00 |") == 2
 
 
 def test_numbers_of_servers_that_make_no_sense() -> None:
@@ -213,7 +232,6 @@ def test_serve_gives_one_address_and_ctrl_c_ends_all(free_base_port: Callable[[]
     assert (serving.returncode, errors) == (0, "")
     assert out.endswith("Stopped.\n")
     assert not alive(pid)
-    for line in lines:
-        if "running  yes" in line:
-            with pytest.raises(OSError, match="refused"):
-                __import__("socket").create_connection(("127.0.0.1", int(line.split()[0].rsplit(":", 1)[1])))
+    for port in [*ports, *(int(line.split()[0].rsplit(":", 1)[1]) for line in lines if "running  yes" in line)]:
+        with pytest.raises(OSError, match="refused"):
+            socket.create_connection(("127.0.0.1", port))
