@@ -63,6 +63,7 @@ bench:
 	$(SETUP) --dev -- -m benchmarks.tracks
 	$(SETUP) --dev -- -m benchmarks.sweep
 	$(SETUP) --dev -- -m benchmarks.dashboard
+	$(SETUP) --dev -- -m benchmarks.fleet
 
 # NVIDIA's Model Analyzer, the yardstick of the search, in an environment of its own (600 MB). ARGS="--part grid" does without.
 ANALYZER = work/model-analyzer/env
