@@ -1,0 +1,90 @@
+"""What a Dask worker of an analysis does: keep one connection, and read, tag and write one chunk after the other."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from distributed import Worker, WorkerPlugin, get_worker
+
+from helpers import jets, settings
+from helpers.analysis_files import Chunk, write_scores
+from helpers.client import Client
+from helpers.errors import RequestError, ServerError
+
+
+class Tagging(WorkerPlugin):
+    """One connection for each worker, made when its first chunk comes, kept for all others, closed with the worker.
+
+    Dask sets it up on every worker, also on those that come later, such as the one that replaces a killed worker.
+
+    Args:
+        name: of this analysis, by which its tasks find the connection.
+        url: the address, with its scheme: ``grpc://host:port``.
+        model: the tagger.
+        table: path of its ``preprocess.json``; by default the one beside the course's model of this name.
+        options: further options of the client.
+    """
+
+    def __init__(self, name: str, url: str, model: str, table: str | None, options: dict[str, Any]) -> None:
+        self.name = name
+        self._url, self._model, self._table, self._options = url, model, table, options
+
+    def setup(self, worker: Worker) -> None:
+        """A worker has begun."""
+        self._lock = threading.Lock()
+        self._tagger: jets.Tagger | None = None
+
+    def teardown(self, worker: Worker) -> None:
+        """A worker ends, or the analysis does."""
+        with self._lock:
+            tagger, self._tagger = self._tagger, None
+        if tagger is not None:
+            tagger.client.close()
+
+    def tagger(self) -> jets.Tagger:
+        """The tagger of this worker; its threads share it."""
+        with self._lock:
+            if self._tagger is None:
+                client = Client(self._url, **self._options)
+                try:
+                    self._tagger = jets.Tagger(client, self._model, self._table)
+                except BaseException:
+                    client.close()
+                    raise
+            return self._tagger
+
+
+def tag_chunk(chunk: Chunk, analysis: str, how: dict[str, Any]) -> dict[str, Any]:
+    """Read, tag and write one chunk; the task of an analysis.
+
+    Args:
+        chunk: which.
+        analysis: name of the plugin with the connection.
+        how: options for :meth:`helpers.jets.Tagger.tag`.
+
+    Returns:
+        A row of the analysis's table.
+
+    Raises:
+        CourseError: it could not be done, and trying again did not help.
+    """
+    worker = get_worker()
+    row = {"chunk": chunk.name, "jets": len(chunk), "requests": 0, "seconds": 0.0, "worker": worker.name, "tries": 0}
+    if chunk.done:
+        # A worker that died after writing took only the news with it.
+        return row
+    plugin = worker.plugins[analysis]
+    begin = time.perf_counter()
+    for attempt in range(settings.ANALYSIS_RETRIES + 1):
+        try:
+            sample = jets.read(chunk.source, chunk.start, chunk.stop)
+            scores = plugin.tagger().tag(sample, **how)
+            write_scores(chunk, sample, scores)
+            break
+        except (RequestError, ServerError):
+            if attempt == settings.ANALYSIS_RETRIES:
+                raise
+            time.sleep(settings.ANALYSIS_RETRY_WAIT_S * 2**attempt)
+    return {**row, "requests": scores.requests, "seconds": round(time.perf_counter() - begin, 3), "tries": attempt + 1}
