@@ -135,6 +135,7 @@ def tag_files(
     batch: int = settings.ANALYSIS_BATCH,
     max_in_flight: int = settings.ANALYSIS_IN_FLIGHT,
     table: str | Path | None = None,
+    retries: int = settings.ANALYSIS_RETRIES,
     silent: bool = False,
     client_options: dict[str, Any] | None = None,
     **lengths: int,
@@ -155,6 +156,7 @@ def tag_files(
         batch: jets in each request.
         max_in_flight: requests under way at once from each thread of a worker.
         table: the model's ``preprocess.json``, where it is not a model of the course.
+        retries: how often a chunk is tried again when the server did not answer, with longer and longer waits.
         silent: show no progress.
         client_options: further options of each worker's :class:`~helpers.client.Client`.
         **lengths: ``candidates`` and ``vertices``, to pad all jets to.
@@ -178,7 +180,7 @@ def tag_files(
     with _dask(cluster) as client:
         client.register_plugin(plugin)
         try:
-            rows = _run(client, [part for part in parts if not part.done], name, how, silent)
+            rows = _run(client, [part for part in parts if not part.done], silent, analysis=name, how=how, attempts=retries + 1)
         finally:
             client.unregister_worker_plugin(name)
     analysis_files.remove_parts(folder)
@@ -203,14 +205,14 @@ def _dask(cluster: Any) -> Iterator[Client]:
         yield client
 
 
-def _run(client: Client, parts: list[Chunk], name: str, how: dict[str, Any], silent: bool) -> list[dict[str, Any]]:
+def _run(client: Client, parts: list[Chunk], silent: bool, **task: Any) -> list[dict[str, Any]]:
     """Have the chunks done, and tell how far it is."""
     if not parts:
         return []
     progress = Progress([float(len(part)) for part in parts], silent, noun="chunks")
     progress.begin("waiting for a worker")
     # Not pure: a chunk is known by its file, and the same chunk may have to be done again in another run.
-    futures = client.map(tag_chunk, parts, analysis=name, how=how, key=[f"{name}-{part.name}" for part in parts], pure=False)
+    futures = client.map(tag_chunk, parts, key=[f"{task['analysis']}-{part.name}" for part in parts], pure=False, **task)
     rows: list[dict[str, Any]] = []
     try:
         for future in as_completed(futures, loop=client.loop):

@@ -11,7 +11,7 @@ from distributed import Worker, WorkerPlugin, get_worker
 from helpers import jets, settings
 from helpers.analysis_files import Chunk, write_scores
 from helpers.client import Client
-from helpers.errors import RequestError, ServerError
+from helpers.errors import CourseError, RequestError, ServerError
 
 
 class Tagging(WorkerPlugin):
@@ -56,13 +56,14 @@ class Tagging(WorkerPlugin):
             return self._tagger
 
 
-def tag_chunk(chunk: Chunk, analysis: str, how: dict[str, Any]) -> dict[str, Any]:
+def tag_chunk(chunk: Chunk, analysis: str, how: dict[str, Any], attempts: int) -> dict[str, Any]:
     """Read, tag and write one chunk; the task of an analysis.
 
     Args:
         chunk: which.
         analysis: name of the plugin with the connection.
         how: options for :meth:`helpers.jets.Tagger.tag`.
+        attempts: how often to try when the server does not answer; the waits between get longer.
 
     Returns:
         A row of the analysis's table.
@@ -77,14 +78,19 @@ def tag_chunk(chunk: Chunk, analysis: str, how: dict[str, Any]) -> dict[str, Any
         return row
     plugin = worker.plugins[analysis]
     begin = time.perf_counter()
-    for attempt in range(settings.ANALYSIS_RETRIES + 1):
+    failure: CourseError | None = None
+    for attempt in range(attempts):
+        if failure is not None:
+            time.sleep(settings.ANALYSIS_RETRY_WAIT_S * 2 ** (attempt - 1))
         try:
             sample = jets.read(chunk.source, chunk.start, chunk.stop)
             scores = plugin.tagger().tag(sample, **how)
             write_scores(chunk, sample, scores)
-            break
-        except (RequestError, ServerError):
-            if attempt == settings.ANALYSIS_RETRIES:
-                raise
-            time.sleep(settings.ANALYSIS_RETRY_WAIT_S * 2**attempt)
-    return {**row, "requests": scores.requests, "seconds": round(time.perf_counter() - begin, 3), "tries": attempt + 1}
+            return {**row, "requests": scores.requests, "seconds": round(time.perf_counter() - begin, 3), "tries": attempt + 1}
+        except CourseError as error:
+            # Alone: what caused it holds connections, which cannot travel to the one who asked.
+            failure = type(error)(error.happened, error.expected, error.todo)
+            if not isinstance(error, (RequestError, ServerError)):
+                break
+    assert failure is not None
+    raise failure
