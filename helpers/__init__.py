@@ -21,7 +21,9 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "launch_server": "helpers.launch",
     "connect": "helpers.launch",
+    "launch_fleet": "helpers.fleet_launch",
     "Server": "helpers.server",
+    "Fleet": "helpers.fleet",
     "Client": "helpers.client",
     "CourseError": "helpers.errors",
     "checkout": "helpers.repository",

@@ -7,6 +7,7 @@ import html as escaping
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,9 +19,10 @@ if TYPE_CHECKING:
     from helpers.server import ModelState, Server
 
 # Symbols beside the words, so that the state can be read without colour.
-_MARKS = {"running": "●", "stopped": "■", "died": "✖", "unreachable": "?"}
+MARKS = {"running": "●", "stopped": "■", "died": "✖", "unreachable": "?"}
 # Colours that keep a contrast of at least 4.5 : 1 on white and on JupyterLab's dark background.
 _COLOURS = {"running": "#2e8540", "stopped": "#767676", "died": "#d4351c", "unreachable": "#d4351c"}
+_CELL = "padding:1px 14px 1px 0;text-align:left;vertical-align:top"
 
 
 @functools.cache
@@ -76,7 +78,7 @@ def _facts(server: Server) -> tuple[str, list[tuple[str, str]], list[ModelState]
 def text(server: Server) -> str:
     """The card for a terminal."""
     state, facts, models, problem = _facts(server)
-    lines = [f"Triton server {_MARKS.get(state, '?')} {state}"]
+    lines = [f"Triton server {MARKS.get(state, '?')} {state}"]
     lines += [f"  {name:<11}{value}" for name, value in facts]
     width = max((len(model.name) for model in models), default=0)
     lines += [
@@ -89,22 +91,34 @@ def text(server: Server) -> str:
 def html(server: Server) -> str:
     """The card for a notebook: one table of facts, one of models; inherits the theme's colours."""
     state, facts, models, problem = _facts(server)
-    cell = "padding:1px 14px 1px 0;text-align:left;vertical-align:top"
-    rows = "".join(
-        f'<tr><th scope="row" style="{cell};font-weight:normal;opacity:.75">{_e(n)}</th><td style="{cell}"><code>{_e(v)}</code></td></tr>'
-        for n, v in facts
-    )
-    body = "".join(_model_row(model, cell) for model in models)
+    body = "".join(_model_row(model, _CELL) for model in models)
     head = "".join(
-        f'<th scope="col" style="{cell};font-weight:normal;opacity:.75">{title}</th>' for title in ("model", "version", "state", "why")
+        f'<th scope="col" style="{_CELL};font-weight:normal;opacity:.75">{title}</th>' for title in ("model", "version", "state", "why")
     )
     table = f'<table style="margin:6px 0 0 0;border:0"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>' if models else ""
-    remarks = "".join(f'<div style="margin-top:6px">{_e(remark)}</div>' for remark in (server.note, problem) if remark)
+    return frame("Triton server", state, facts, table, [remark for remark in (server.note, problem) if remark])
+
+
+def frame(title: str, state: str, facts: Sequence[tuple[str, str]], table: str, remarks: Sequence[str]) -> str:
+    """A card for a notebook.
+
+    Args:
+        title: what it is.
+        state: how it is, one word.
+        facts: names and values.
+        table: a table below them, as HTML.
+        remarks: sentences below that.
+    """
+    rows = "".join(
+        f'<tr><th scope="row" style="{_CELL};font-weight:normal;opacity:.75">{_e(n)}</th><td style="{_CELL}"><code>{_e(v)}</code></td></tr>'
+        for n, v in facts
+    )
+    said = "".join(f'<div style="margin-top:6px">{_e(remark)}</div>' for remark in remarks)
     colour = _COLOURS.get(state, "#d4351c")
     return (
         f'<div style="border:1px solid #8888;border-left:5px solid {colour};border-radius:4px;padding:8px 14px;max-width:60em">'
-        f'<div><b>Triton server</b> <span style="color:{colour};font-weight:600">{_MARKS.get(state, "?")} {_e(state)}</span></div>'
-        f'<table style="margin:4px 0 0 0;border:0"><tbody>{rows}</tbody></table>{table}{remarks}</div>'
+        f'<div><b>{_e(title)}</b> <span style="color:{colour};font-weight:600">{MARKS.get(state, "?")} {_e(state)}</span></div>'
+        f'<table style="margin:4px 0 0 0;border:0"><tbody>{rows}</tbody></table>{table}{said}</div>'
     )
 
 

@@ -10,10 +10,11 @@ Typical use::
 
 from __future__ import annotations
 
+import inspect
 import secrets
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,15 +74,43 @@ def launch_server(
     if dry_run:
         _print_command(engine, path, base_port, launch)
         return None  # type: ignore[return-value]
-    facts = {"owner": lease.owner(), "repository": str(path), "runtime": runtime, "name": name}
-    held = lease.find(**facts)
-    if held and _answers(held, timeout_s):
+    held = lease.find(**facts(launch, path))
+    if held and answers(held, timeout_s):
         return _found(held, launch)
+    server = ready(start(launch, path), launch)
+    if server.note:
+        print(server.note)
+    if not server.key_hidden:
+        server.note += " Other users of this machine can read this server's administration key, since tracing is not allowed here."
+    warn_of_failures(server)
+    return server
+
+
+def arguments(models: str | Path, **options: Any) -> dict[str, Any]:
+    """The arguments of a launch by name, with the defaults of :func:`launch_server` for those that are not given."""
+    bound = inspect.signature(launch_server).bind(models, **options)
+    bound.apply_defaults()
+    given = {name: list(value) if isinstance(value, tuple) else value for name, value in bound.arguments.items() if name != "dry_run"}
+    return given | {"models": str(models)}
+
+
+def start(launch: Mapping[str, Any], path: Path) -> lease.Lease:
+    """Start a server and return at once; :func:`ready` waits for it.
+
+    Args:
+        launch: the arguments of the launch by name.
+        path: the model repository.
+
+    Raises:
+        SetupError: this machine cannot run this runtime.
+        ServerError: the process that owns the server did not start.
+    """
     server_id = f"course-{secrets.token_hex(6)}"
     key = secrets.token_urlsafe(24)
-    serving = Serving(path, server_id, key, launch_plan.loadable(path, load), cache_size_bytes, tuple(extra_arguments))
+    loadable, extra = launch_plan.loadable(path, launch["load"]), tuple(launch["extra_arguments"])
+    serving = Serving(path, server_id, key, loadable, launch["cache_size_bytes"], extra)
     run_dir = lease.run_root() / server_id
-    command = engine.command(serving, run_dir)
+    command = runtimes.runtime(launch["runtime"]).command(serving, run_dir)
     log = launch_plan.new_log(server_id)
     run_dir.mkdir(mode=0o700)
     command.make_backends(run_dir)
@@ -90,16 +119,20 @@ def launch_server(
         command=command.public,
         private=command.private,
         environment=command.environment,
-        ports=[[first, first + 1, first + 2] for first in launch_plan.candidates(base_port)],
+        ports=[[first, first + 1, first + 2] for first in launch_plan.candidates(launch["base_port"])],
         host=settings.HOST,
         log=str(log),
-        grace_s=grace_s,
+        grace_s=launch["grace_s"],
         stop_s=settings.STOP_TIMEOUT_S,
         server_id=server_id,
-        about={**facts, "admin_key": key, "launch": launch},
+        about={**facts(launch, path), "admin_key": key, "launch": dict(launch)},
     )
-    held = lease.start(plan)
-    return _wait(held, base_port, timeout_s)
+    return lease.start(plan)
+
+
+def facts(launch: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """What tells a server apart from the others on this machine."""
+    return {"owner": lease.owner(), "repository": str(path), "runtime": launch["runtime"], "name": launch["name"]}
 
 
 def connect(url: str) -> Server:
@@ -136,7 +169,7 @@ def _print_command(engine: runtimes.Embedded | runtimes.Container, path: Path, b
     print(command.shown())
 
 
-def _answers(held: lease.Lease, timeout_s: float) -> bool:
+def answers(held: lease.Lease, timeout_s: float) -> bool:
     """Whether a server that was found serves: it may still be loading, or may have died this very moment."""
     deadline = time.monotonic() + timeout_s
     while (state := held.state()).get("status") == "running":
@@ -152,56 +185,63 @@ def _answers(held: lease.Lease, timeout_s: float) -> bool:
 
 
 def _found(held: lease.Lease, launch: dict[str, Any]) -> Server:
-    state = held.state()
-    server = _OWNED.get(str(state["server_id"]))
-    if server is None:
-        server = _server(held)  # the kernel was restarted
-    else:
-        held.close()
+    server = server_of(held)
     server.note = "Already running: this is the same server as before."
-    different = sorted(option for option, value in launch.items() if dict(state["launch"]).get(option) != value)
+    before = dict(held.state()["launch"])
+    different = sorted(option for option, value in launch.items() if before.get(option) != value)
     if different:
         server.note += f" It was launched with another {' and '.join(different)}; for a change type server.restart(...)."
     print(f"{server.note} {server.http_url}, pid {server.pid}")
     return server
 
 
-def _server(held: lease.Lease) -> Server:
+def find(options: Mapping[str, Any]) -> Server | None:
+    """The server that was launched with these arguments, if it runs; it may still be loading its models."""
+    held = lease.find(**facts(options, launch_plan.repository(options["models"])))
+    return server_of(held) if held else None
+
+
+def server_of(held: lease.Lease) -> Server:
+    """The Server object of a lease: the one that this process has already, else (after a restart of the kernel) a new one."""
     state = held.state()
-    http, grpc, metrics = (Address("localhost", int(port)) for port in state["ports"])
-    server = Server(http, grpc, metrics, runtime=str(state["runtime"]), held=held)
-    _OWNED[str(state["server_id"])] = server
+    server = _OWNED.get(str(state["server_id"]))
+    if server is None:
+        http, grpc, metrics = (Address("localhost", int(port)) for port in state["ports"])
+        server = _OWNED[str(state["server_id"])] = Server(http, grpc, metrics, runtime=str(state["runtime"]), held=held)
     return server
 
 
-def _wait(held: lease.Lease, base_port: int, timeout_s: float) -> Server:
-    """Wait until the server answers and no model is loading any more."""
-    deadline = time.monotonic() + timeout_s
+def ready(held: lease.Lease, launch: Mapping[str, Any]) -> Server:
+    """Wait until a server answers and no model is loading any more.
+
+    Args:
+        held: the lease that :func:`start` gave.
+        launch: the arguments of the launch by name.
+
+    Raises:
+        ServerError: it did not start, or not in time; the message has the end of its log.
+    """
+    deadline = time.monotonic() + launch["timeout_s"]
     while True:
         state = held.state()
         if state.get("status") in ("died", "stopped", "failed"):
             held.close()
-            raise _not_started(state)
+            raise not_started(state)
         if state.get("ports"):
-            server = _server(held)
+            server = server_of(held)
             if server.is_alive() and server.metadata().get("name") == state["server_id"]:
                 break
         if time.monotonic() > deadline:
             held.stop()
-            raise _not_started({**state, "reason": f"not ready after {timeout_s:.0f} s"})
+            raise not_started({**state, "reason": f"not ready after {launch['timeout_s']:.0f} s"})
         time.sleep(settings.POLL_S)
-    if server.http.port != base_port:
-        server.note = (
-            f"Port {base_port} or one of the two after it is taken, so this server got {server.http.port} to {server.metrics.port}."
-        )
-        print(server.note)
-    if not state.get("key_hidden"):
-        server.note += " Other users of this machine can read this server's administration key, since tracing is not allowed here."
-    _warn_of_failures(server)
+    if server.http.port != launch["base_port"]:
+        got = f"{server.http.port} to {server.metrics.port}"
+        server.note = f"Port {launch['base_port']} or one of the two after it is taken, so this server got {got}."
     return server
 
 
-def _warn_of_failures(server: Server) -> None:
+def warn_of_failures(server: Server) -> None:
     """Say in one message which models could not be loaded, why, and what to do."""
     models = server.models()
     bad = [
@@ -214,11 +254,12 @@ def _warn_of_failures(server: Server) -> None:
         serving = ", ".join(model.name for model in models if model.state == "READY") or "none"
         advice = "Mend the model's folder and type server.reload(name); server.log() has the whole story."
         warnings.warn(
-            f"{len(bad)} of {len(models)} models could not be loaded:\n{reasons}\nServing: {serving}. {advice}", ModelWarning, stacklevel=4
+            f"{len(bad)} of {len(models)} models could not be loaded:\n{reasons}\nServing: {serving}. {advice}", ModelWarning, stacklevel=3
         )
 
 
-def _not_started(state: dict[str, Any]) -> ServerError:
+def not_started(state: dict[str, Any]) -> ServerError:
+    """The error to raise for a server that did not start, with the end of its log."""
     log = Path(str(state.get("log", "")))
     tail = loadlog.meaningful(log.read_text(errors="replace"), settings.LOG_TAIL_LINES) if log.is_file() else ""
     if state.get("reason") == "no free ports":

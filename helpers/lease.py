@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
@@ -158,6 +159,11 @@ def start(plan: supervisor_script.Plan) -> Lease:
 
 def find(**facts: object) -> Lease | None:
     """A lease on a running server whose state has these facts, or None; removes what dead servers left behind."""
+    return next(running(lambda state: all(state.get(name) == value for name, value in facts.items())), None)
+
+
+def running(wanted: Callable[[dict[str, Any]], bool]) -> Iterator[Lease]:
+    """Leases on the running servers whose states are wanted; removes what dead servers left behind."""
     for run_dir in sorted(run_root().iterdir()):
         try:
             state = json.loads((run_dir / "state.json").read_text())
@@ -165,10 +171,10 @@ def find(**facts: object) -> Lease | None:
             continue
         if not Path(f"/proc/{state.get('supervisor_pid')}").exists():
             shutil.rmtree(run_dir, ignore_errors=True)
-        elif state.get("status") == "running" and all(state.get(name) == value for name, value in facts.items()):
+        elif state.get("status") == "running" and wanted(state):
             with contextlib.suppress(OSError):
                 lease = Lease(run_dir)
                 if lease.state().get("status") == "running":
-                    return lease
-                lease.close()
-    return None
+                    yield lease
+                else:
+                    lease.close()

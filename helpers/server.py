@@ -34,6 +34,7 @@ class Server:
         repository: the model repository, where it is known.
         log_path: file with the server's output, where it is known.
         note: what the card says beside the state, such as a port that was taken.
+        key_hidden: whether the administration key is hidden from other users of this machine.
     """
 
     def __init__(self, http: Address, grpc: Address, metrics: Address, *, runtime: str = "remote", held: lease.Lease | None = None) -> None:
@@ -47,6 +48,7 @@ class Server:
         self._key = str(state.get("admin_key", ""))
         self.launch_options: dict[str, Any] = dict(state.get("launch", {}))
         self.pid: int | None = state.get("pid")
+        self.key_hidden = bool(state.get("key_hidden", True))
 
     # --- where it is and how it is -----------------------------------------------------------------------------------
 

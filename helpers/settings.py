@@ -46,6 +46,20 @@ METRICS_SETTLE_S = 0.02
 # Requests under way at once in asynchronous sending: enough to keep two model instances and their queue busy.
 MAX_IN_FLIGHT = 8
 
+# The front of a fleet, the Envoy proxy before its servers.
+# Seconds between two health checks of a server: after two that fail it gets no requests, after one that passes it gets them again.
+FLEET_CHECK_INTERVAL_S = 0.5
+# Seconds that a health check may take: a server whose cores are all busy answers late, and must not leave for that.
+FLEET_CHECK_TIMEOUT_S = 3.0
+# How often the front sends a request again, to another server, when none has begun to work on it.
+FLEET_RETRIES = 3
+# Bytes of a request that the front keeps for that; a larger request is sent once: a batch of 128 jets has 1 MB.
+FLEET_BUFFER_BYTES = 32 << 20
+# Threads of the front at most, and never more than half of the cores: one passes on thousands of requests per second.
+FLEET_THREADS = 4
+# Seconds that a server which leaves gets for its requests under way.
+FLEET_DRAIN_S = 30.0
+
 # Requests under way at once in a background load, at most: each has a thread, and a server with a full queue shows nothing new.
 LOAD_MAX_CONCURRENCY = 32
 # Seconds until the process of a background load has begun: it imports the client, 1 s on a quiet machine, 10 s on a crowded one.

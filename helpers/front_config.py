@@ -1,0 +1,191 @@
+"""The configuration of the Envoy proxy before a fleet, as people would write it, and its lists of servers.
+
+Typical use::
+
+    text = front(Path("/run/folder"))              # front.yaml; {http} and {grpc} stand where the ports go
+    lists = endpoints([("127.0.0.1", 9003, 9004)])  # the two files that Envoy reads again whenever they are replaced
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from string import Template
+
+from helpers import settings
+from helpers.address import Address
+from helpers.serving import GRPC_PORT, HTTP_PORT
+
+FILE = "front.yaml"
+# What the front says to calls that it does not let through.
+REFUSAL = "The front of a fleet lets no administration through, only health, metadata, statistics and inference. Ask one of its servers."
+
+# Both lists name what is let through, not what is refused: what a later Triton adds stays closed.
+_HTTP_CALLS = "/v2(/health/(live|ready)|/models/[^/]+(/versions/[0-9]+)?(/(ready|config|infer|generate(_stream)?))?)?"
+_HTTP_STATISTICS = "/v2/models/([^/]+/(versions/[0-9]+/)?)?stats"
+_GRPC_CALLS = "/inference.GRPCInferenceService/(Server(Live|Ready|Metadata)|Model(Ready|Metadata|Config|(Stream)?Infer))"
+_GRPC_STATISTICS = "/inference.GRPCInferenceService/ModelStatistics"
+
+_FRONT = Template("""\
+# The front of a fleet: one address for HTTP and one for gRPC, and several Triton servers behind them.
+node: { id: front, cluster: fleet }
+admin:
+  # A Unix socket in a folder that only its owner can enter: whoever reaches this page could drain the servers.
+  address: { pipe: { path: "$folder/admin" } }
+# Room for the expressions below that name the calls.
+layered_runtime: { layers: [ { name: limits, static_layer: { re2: { max_program_size: { error_level: 500 } } } } ] }
+
+static_resources:
+  listeners:
+$listeners
+  clusters:
+$clusters""")
+
+_LISTENER = Template("""\
+  - name: $protocol
+    address: { socket_address: { address: $host, port_value: $port } }
+    enable_reuse_port: false                # a second program on this port is an error, not a partner
+    per_connection_buffer_limit_bytes: $buffer   # of a request, kept so that it can be sent again
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: $protocol
+          codec_type: $codec
+          stream_idle_timeout: 0s           # an inference may take long
+          normalize_path: true
+          merge_slashes: true
+          path_with_escaped_slashes_action: REJECT_REQUEST
+          http_filters:
+          - name: envoy.filters.http.router
+            typed_config: { "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router }
+          route_config:
+            virtual_hosts:
+            - name: fleet
+              domains: ["*"]
+              routes:
+              - match: { safe_regex: { regex: "$calls" } }
+                route:
+                  cluster: $protocol
+                  timeout: 0s               # the client's own time-out counts
+                  retry_policy:             # only where no server has begun to work on the request, or it refused to
+                    retry_on: $retry_on
+                    num_retries: $retries
+                    retry_host_predicate:   # on another server
+                    - name: envoy.retry_host_predicates.previous_hosts
+                      typed_config:
+                        "@type": type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate
+                    host_selection_retry_max_attempts: 5
+              - match: { safe_regex: { regex: "$statistics" } }   # counters of one server, always the same
+                route: { cluster: ${protocol}_statistics, timeout: 0s, hash_policy: [ { header: { header_name: ":path" } } ] }
+              - match: { prefix: "/" }
+                direct_response: { status: 403, body: { inline_string: '$refusal' } }
+""")
+
+_CLUSTER = Template("""\
+  - name: $name
+    type: EDS
+    eds_cluster_config:
+      service_name: $protocol
+      eds_config: { path_config_source: { path: "$folder/$file" } }
+    connect_timeout: 1s
+    ignore_health_on_host_removal: true     # what is taken from the list is gone, in good health or not
+    common_lb_config: { healthy_panic_threshold: { value: 0 } }   # no healthy server: say so at once
+$policy    circuit_breakers:
+      thresholds: [ { max_connections: 99999, max_pending_requests: 99999, max_requests: 99999, max_retries: 99999 } ]
+    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: { $options: {} }
+    health_checks:
+    - { timeout: ${timeout}s, interval: ${interval}s, no_traffic_interval: ${interval}s, unhealthy_threshold: 2, healthy_threshold: 1,
+        $check }
+""")
+
+# Looks at every server: the common choice between two at random takes the same one twice in half of the cases when there are but two.
+_LEAST_REQUEST = """\
+    load_balancing_policy:
+      policies:
+      - typed_extension_config:
+          name: envoy.load_balancing_policies.least_request
+          typed_config:
+            "@type": type.googleapis.com/envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
+            selection_method: FULL_SCAN
+"""
+_SAME = "    lb_policy: RING_HASH\n"
+
+
+def front(folder: Path) -> str:
+    """Envoy's configuration, with place-holders for the two ports.
+
+    Args:
+        folder: the front's private folder, in which the lists of servers lie, too.
+    """
+    listeners = _listener("http", HTTP_PORT) + _listener("grpc", GRPC_PORT)
+    clusters = [
+        _cluster(folder, protocol, suffix, policy)
+        for protocol in ("http", "grpc")
+        for suffix, policy in (("", _LEAST_REQUEST), ("_statistics", _SAME))
+    ]
+    return _FRONT.substitute(folder=folder, listeners=listeners.rstrip("\n"), clusters="".join(clusters))
+
+
+def _listener(protocol: str, port: str) -> str:
+    grpc = protocol == "grpc"
+    # An answer that was begun and cut off is not asked for again here: only the client knows whether it wants that.
+    retry_on = "connect-failure,refused-stream,reset-before-request"
+    return _LISTENER.substitute(
+        protocol=protocol,
+        host=settings.HOST,
+        port=port,
+        buffer=settings.FLEET_BUFFER_BYTES,
+        codec="HTTP2" if grpc else "HTTP1",
+        calls=_GRPC_CALLS if grpc else _HTTP_CALLS,
+        statistics=_GRPC_STATISTICS if grpc else _HTTP_STATISTICS,
+        retry_on=f"{retry_on},unavailable" if grpc else f"{retry_on},retriable-status-codes\n{' ' * 20}retriable_status_codes: [ 503 ]",
+        retries=settings.FLEET_RETRIES,
+        refusal=REFUSAL if grpc else f'{{"error":"{REFUSAL}"}}',
+    )
+
+
+def _cluster(folder: Path, protocol: str, suffix: str, policy: str) -> str:
+    grpc = protocol == "grpc"
+    return _CLUSTER.substitute(
+        name=f"{protocol}{suffix}",
+        protocol=protocol,
+        folder=folder,
+        file=file_of(protocol),
+        policy=policy,
+        options="http2_protocol_options" if grpc else "http_protocol_options",
+        check="grpc_health_check: {}" if grpc else 'http_health_check: { path: "/v2/health/ready" }',
+        timeout=settings.FLEET_CHECK_TIMEOUT_S,
+        interval=settings.FLEET_CHECK_INTERVAL_S,
+    )
+
+
+def file_of(protocol: str) -> str:
+    """Name of the list of servers for a protocol, ``http`` or ``grpc``."""
+    return f"{protocol}_servers.yaml"
+
+
+def endpoints(protocol: str, servers: Iterable[Address], draining: Collection[Address] = ()) -> str:
+    """A list of servers.
+
+    Args:
+        protocol: ``http`` or ``grpc``.
+        servers: their addresses for this protocol.
+        draining: those among them that get no new requests.
+    """
+    lines = [
+        "resources:",
+        '- "@type": type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment',
+        f"  cluster_name: {protocol}",
+        "  endpoints:",
+        "  - lb_endpoints:",
+    ]
+    for server in servers:
+        status = "health_status: DRAINING, " if server in draining else ""
+        address = f"{{ socket_address: {{ address: {settings.HOST}, port_value: {server.port} }} }}"
+        lines.append(f"    - {{ {status}endpoint: {{ address: {address} }} }}")
+    return "\n".join(lines) + "\n"
