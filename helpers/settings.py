@@ -144,6 +144,11 @@ ANALYSIS_RETRIES, ANALYSIS_RETRY_WAIT_S = 4, 2.0
 # Seconds until a Dask scheduler answers.
 ANALYSIS_CONNECT_S = 20.0
 
+# Requests that a simulation of waiting plays through: known to a few per cent then, in a second.
+SIMULATED_REQUESTS = 20_000
+# How often the interval is halved in which the load is that just keeps a budget: to a millionth of a job.
+CAPACITY_HALVINGS = 40
+
 # Differences of throughput or latency below this fraction do not count: two runs of the same thing, minutes apart, differ as much.
 VERDICT_LEAST = 0.05
 
