@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from helpers.address import Address, parse_address
 from helpers.errors import CourseError, ModelError, RequestError
 from helpers.rest import ask
-from helpers.transport import Refused, TimedOut, TransportError
+from helpers.transport import LOST_BEHIND, Refused, TimedOut, TransportError
 from helpers.wording import quoted, suggestion
 
 # Seconds for a look around after a failure: it makes the message better and must not make it late.
@@ -65,6 +65,13 @@ def _sentence(error: TransportError) -> str:
 
 
 def _unreachable(error: TransportError, address: Address, protocol: str, server: Any) -> CourseError:
+    if LOST_BEHIND.search(str(error)):
+        who = "All servers" if "no healthy upstream" in str(error) else "The chosen one of the servers"
+        return RequestError(
+            f"{who} behind {address} failed to answer (the front says: {_sentence(error).rstrip('.')}).",
+            "Expected at least one that is healthy; requests that were under way are lost.",
+            "Look at the fleet's card. To bring a server back, type: fleet.servers[0].restart()",
+        )
     if protocol == "grpc" and _speaks_http(address):
         return explain(Refused(str(error), "protocol"), "", address, protocol)
     happened = f"The server at {address} cannot be reached, or closed the connection before it answered ({_sentence(error).rstrip('.')})."

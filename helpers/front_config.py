@@ -91,7 +91,9 @@ _CLUSTER = Template("""\
       eds_config: { path_config_source: { path: "$folder/$file" } }
     connect_timeout: 1s
     ignore_health_on_host_removal: true     # what is taken from the list is gone, in good health or not
-    common_lb_config: { healthy_panic_threshold: { value: 0 } }   # no healthy server: say so at once
+    common_lb_config:
+      healthy_panic_threshold: { value: 0 } # no healthy server: say so at once
+      update_merge_window: 0s               # what a health check found counts at once
 $policy    circuit_breakers:
       thresholds: [ { max_connections: 99999, max_pending_requests: 99999, max_requests: 99999, max_retries: 99999 } ]
     typed_extension_protocol_options:

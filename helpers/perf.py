@@ -54,7 +54,9 @@ def measure(
     seconds; how long that is comes from the warm-up, which also lets the model see each new shape before anything counts.
 
     Args:
-        server: a :class:`~helpers.server.Server`, or an address such as ``localhost:9001``.
+        server: a :class:`~helpers.server.Server`, a :class:`~helpers.fleet.Fleet` (its throughput and latencies are the client's; its
+            times inside the server are those of one of its servers, and ``fleet.shares()`` has all), or an address such as
+            ``localhost:9001``.
         model: name of the model.
         batch: entries in each request.
         concurrency: requests under way at any time.
@@ -94,7 +96,12 @@ def measure(
     rate = _warm(run, program, server) if warm_up else None
     run = replace(run, window_ms=_window_ms(run, rate), max_trials=settings.PERF_WINDOWS, stability_percent=_ANY)
     results = _rounds(run, program, server, precision, max_seconds)
-    return _row(run, results, precision) | known | {"perf_analyzer_version": program.version}
+    row = _row(run, results, precision) | known | {"perf_analyzer_version": program.version}
+    behind = len(getattr(server, "servers", ()))
+    if behind > 1:
+        # The tool asks the front for the counters, and the front has one server answer that, always the same.
+        row["note"] = "; ".join(filter(None, (row["note"], f"queue and compute times are those of one of the {behind} servers")))
+    return row
 
 
 # The tool's own rule is switched off: by it, three windows within 10 % are good, whatever is asked for. On a crowded machine they differ

@@ -15,7 +15,7 @@ from helpers.transport import Refused, Unreachable, without_id
 UNSTABLE = 2
 # Nobody answered, or somebody stopped answering.
 _LOST = re.compile(
-    r"failed to connect|connection refused|socket closed|couldn't connect|failure when receiving|connection reset|resolv", re.I
+    r"failed to connect|connection refused|socket closed|couldn't connect|failure when receiving|connection reset|resolv|upstream", re.I
 )
 # Words in front of what matters.
 _FRONT = re.compile(

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+# How Envoy, before several servers, words that it lost the one it had chosen, or has none that is healthy.
+LOST_BEHIND = re.compile(r"upstream connect error|disconnect/reset before headers|no healthy upstream", re.IGNORECASE)
+
 
 class TransportError(Exception):
     """A request came to no answer. The client turns it into an error that says what to do."""

@@ -13,7 +13,7 @@ from helpers import settings
 from helpers.address import Address
 from helpers.config_text import as_dict
 from helpers.rest import is_loopback
-from helpers.transport import Refused, Request, TimedOut, TransportError, Unreachable, without_id
+from helpers.transport import LOST_BEHIND, Refused, Request, TimedOut, TransportError, Unreachable, without_id
 
 
 class GrpcTransport:
@@ -99,6 +99,8 @@ def _from_grpc(error: InferenceServerException) -> TransportError:
     message = without_id(error.message() or status)
     if status == "DEADLINE_EXCEEDED":
         return TimedOut("no answer in time")
+    if status == "UNAVAILABLE" and LOST_BEHIND.search(message):
+        return Unreachable(message)
     if (status in ("UNAVAILABLE", "CANCELLED") and _LOST.search(message)) or (status in ("UNKNOWN", "INTERNAL") and _CUT.search(message)):
         # The reason at the end of a chain of reasons is the one that says something.
         return Unreachable(re.sub(r"^(UNKNOWN|UNAVAILABLE): ", "", message.rsplit("last error: ", 1)[-1]))

@@ -21,7 +21,7 @@ from helpers import settings
 from helpers.address import Address
 from helpers.config_text import as_dict
 from helpers.rest import refusal
-from helpers.transport import Refused, Request, TimedOut, Unreachable, without_id
+from helpers.transport import LOST_BEHIND, Refused, Request, TimedOut, Unreachable, without_id
 
 
 class HttpTransport:
@@ -122,6 +122,8 @@ class HttpTransport:
             self._idle.append(connection)
         if response.status != http.client.OK:
             message = refusal(data.decode("utf-8", "replace")) or f"the server answered {response.status} {response.reason}"
+            if response.status == http.client.SERVICE_UNAVAILABLE and LOST_BEHIND.search(message):
+                raise Unreachable(message)
             raise Refused(without_id(message), _REASONS.get(response.status, "failed"))
         length = response.headers.get("Inference-Header-Content-Length")
         return data, int(length) if length else None

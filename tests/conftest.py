@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from helpers import settings
-from helpers.launch import launch_server
+from helpers.fleet import Fleet
+from helpers.fleet_launch import launch_fleet
+from helpers.launch import ModelWarning, launch_server
 from helpers.server import Server
 
 # Tests interrupt programs; a run in the background of a shell would hand down that interrupts are ignored.
@@ -58,4 +60,18 @@ def models_server(free_base_port: Callable[[], int], tmp_path_factory: pytest.Te
     shutil.copytree(Path(__file__).parent / "models_for_tests", repository, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(settings.models_dir() / "add_sub", repository / "add_sub", ignore=shutil.ignore_patterns("__pycache__"))
     with launch_server(repository, base_port=free_base_port(), name="models-for-tests") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def fleet(free_base_port: Callable[[], int], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """Two servers behind one Envoy, with double and slow, and a model that cannot be loaded. A test that breaks a server mends it."""
+    repository = tmp_path_factory.mktemp("fleet") / "models"
+    for name in ("double", "slow"):
+        shutil.copytree(Path(__file__).parent / "models_for_tests" / name, repository / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (repository / "broken").mkdir()
+    (repository / "broken" / "config.pbtxt").write_text('name: "broken"\nbackend: "fortran"\n')
+    with pytest.warns(ModelWarning, match="broken"):
+        running = launch_fleet(repository, servers=2, base_port=free_base_port())
+    with running:
         yield running

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -34,6 +36,27 @@ def session(leader: int) -> list[int]:
     answer = subprocess.run(["ps", "-s", str(leader), "-o", "pid=,stat="], capture_output=True, text=True, check=False)
     rows = (line.split() for line in answer.stdout.splitlines())
     return [int(pid) for pid, state in rows if not state.startswith("Z")]
+
+
+def listening(pids: list[int]) -> set[tuple[str, int]]:
+    """Addresses and ports on which these processes accept TCP connections, from /proc."""
+    inodes = set()
+    for pid in pids:
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            target = os.readlink(link)
+            if target.startswith("socket:["):
+                inodes.add(target[8:-1])
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in inodes:  # 0A is LISTEN
+                address, port = fields[1].split(":")
+                raw = bytes.fromhex(address)
+                words = b"".join(raw[i : i + 4][::-1] for i in range(0, len(raw), 4))
+                name = socket.inet_ntop(socket.AF_INET if len(words) == 4 else socket.AF_INET6, words)
+                found.add((name.removeprefix("::ffff:"), int(port, 16)))  # an IPv6 socket on an IPv4 address
+    return found
 
 
 def wait_until(fact: Callable[[], bool], seconds: float) -> float:

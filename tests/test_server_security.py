@@ -15,36 +15,15 @@ from tritonclient.utils import InferenceServerException
 
 from helpers import lease, rest, settings
 from helpers.errors import RequestError
-from tests.processes import session
+from tests.processes import listening, session
 
 # "nobody" on every Linux.
 _OTHER_USER = 65534
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="becoming another Unix user needs root")
 
 
-def _listening(pids: list[int]) -> set[tuple[str, int]]:
-    """Addresses and ports on which these processes accept TCP connections, from /proc."""
-    inodes = set()
-    for pid in pids:
-        for link in Path(f"/proc/{pid}/fd").iterdir():
-            target = os.readlink(link)
-            if target.startswith("socket:["):
-                inodes.add(target[8:-1])
-    found = set()
-    for table in ("tcp", "tcp6"):
-        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == "0A" and fields[9] in inodes:  # 0A is LISTEN
-                address, port = fields[1].split(":")
-                raw = bytes.fromhex(address)
-                words = b"".join(raw[i : i + 4][::-1] for i in range(0, len(raw), 4))
-                name = socket.inet_ntop(socket.AF_INET if len(words) == 4 else socket.AF_INET6, words)
-                found.add((name.removeprefix("::ffff:"), int(port, 16)))  # an IPv6 socket on an IPv4 address
-    return found
-
-
 def test_the_server_listens_on_the_loopback_interface_alone(server):
-    assert _listening(session(server.pid)) == {("127.0.0.1", port.port) for port in (server.http, server.grpc, server.metrics)}
+    assert listening(session(server.pid)) == {("127.0.0.1", port.port) for port in (server.http, server.grpc, server.metrics)}
 
 
 @pytest.mark.parametrize(

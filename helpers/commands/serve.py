@@ -1,4 +1,4 @@
-"""``python -m helpers serve``: launch a server and wait until Ctrl-C."""
+"""``python -m helpers serve``: launch a server, or several behind one address, and wait until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import signal
 import time
 import warnings
 from types import FrameType
+from typing import Any
 
 from helpers import settings
 from helpers.errors import ServerError
+from helpers.fleet import Fleet
+from helpers.fleet_launch import launch_fleet
 from helpers.launch import ModelWarning, launch_server
 from helpers.server import Server
 
@@ -31,11 +34,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=settings.BASE_PORT,
         help=f"HTTP port; gRPC and metrics get the next two (default {settings.BASE_PORT})",
     )
+    parser.add_argument(
+        "--servers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="so many servers behind one address, with Envoy before them (default 1: no Envoy)",
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the command and start nothing")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Launch the server, print its card and what to try, wait for Ctrl-C or SIGTERM, stop it.
+    """Launch what is asked for, print its card and what to try, wait for Ctrl-C or SIGTERM, stop it.
 
     Returns:
         0.
@@ -44,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         CourseError: it did not start, or ended by itself.
     """
     if args.dry_run:
-        launch_server(args.models, runtime=args.runtime, base_port=args.base_port, dry_run=True)
+        _launch(args, dry_run=True)
         return 0
     # A closed terminal (SIGHUP, where there is one) and the system's polite request to end count as Ctrl-C.
     signals = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -67,33 +77,41 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _launch(args: argparse.Namespace, **options: Any) -> Server | Fleet:
+    options |= {"runtime": args.runtime, "base_port": args.base_port}
+    # 0 and less are errors that launch_fleet explains.
+    return launch_server(args.models, **options) if args.servers == 1 else launch_fleet(args.models, servers=args.servers, **options)
+
+
 def _serve(args: argparse.Namespace) -> None:
     with warnings.catch_warnings():
         # The card names the models that are not READY, with the reasons.
         warnings.simplefilter("ignore", ModelWarning)
-        server = launch_server(args.models, runtime=args.runtime, base_port=args.base_port, grace_s=_GRACE_S)
+        server = _launch(args, grace_s=_GRACE_S)
     with server:
         try:
             print(server, _to_try(server), sep="\n\n", flush=True)
             while server.state() == "running":
                 time.sleep(_LOOK_S)
         except KeyboardInterrupt:
-            print("\nStopping the server …", flush=True)
+            print(f"\nStopping the server{'s' * isinstance(server, Fleet)} …", flush=True)
         else:
             raise ServerError("The server ended by itself.", f"The end of its log:\n{server.log()}\n", "Type: python -m helpers doctor")
     print("Stopped.", flush=True)
 
 
-def _to_try(server: Server) -> str:
+def _to_try(server: Server | Fleet) -> str:
     model = next((model.name for model in server.models() if model.state == "READY"), "add_sub")
+    # Behind one address each server has counters of its own.
+    counters = (server.servers[0] if isinstance(server, Fleet) else server).metrics
     return "\n".join(
         (
             "Try in another terminal:",
             f"  curl -i {server.http.http('/v2/health/ready')}",
             f"  curl {server.http.http(f'/v2/models/{model}/config')}",
-            f"  curl {server.metrics_url}",
+            f"  curl {counters.http('/metrics')}",
             f"  python -m helpers infer -m {model} -u {server.grpc_url} -p grpc",
-            f"  python -m helpers metrics -u {server.metrics.host}:{server.metrics.port}",
-            "Stop the server here with Ctrl-C.",
+            f"  python -m helpers metrics -u {counters}",
+            f"Stop the server{'s' * isinstance(server, Fleet)} here with Ctrl-C.",
         )
     )
