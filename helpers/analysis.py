@@ -32,8 +32,7 @@ from numpy.typing import NDArray
 
 from helpers import analysis_files, jets, settings
 from helpers.analysis_files import Chunk, chunks, replicate
-from helpers.analysis_worker import Tagging, tag_chunk
-from helpers.connection import where
+from helpers.analysis_worker import Tagging, destination, tag_chunk
 from helpers.errors import CourseError, InputError, SetupError
 from helpers.files import shown
 from helpers.jet_scores import Scores
@@ -166,15 +165,14 @@ def tag_files(
         SetupError: workers died again and again.
         CourseError: a chunk could not be tagged; those that are done stay done.
     """
-    protocol, address = where(server, None)
+    travels = destination(server)
     folder = folder_of(output)
     parts = chunks(files, folder, jets_per_chunk)
     analysis_files.ids(parts[0].source, 0, 1)
     sources = [[Path(source).name, analysis_files.entries(source)] for source in dict.fromkeys(part.source for part in parts)]
     analysis_files.keep_manifest(folder, {"model": model, "files": sources, "jets_per_chunk": jets_per_chunk, "lengths": lengths})
-    url = f"{protocol}{'s' if address.secure else ''}://{address}"
     name = f"course-analysis-{uuid.uuid4().hex[:8]}"
-    plugin = Tagging(name, url, model, None if table is None else str(table), client_options or {})
+    plugin = Tagging(name, travels, model, None if table is None else str(table), client_options or {})
     begin = time.perf_counter()
     how = {"batch": batch, "max_in_flight": max_in_flight, **lengths}
     with _dask(cluster) as client:

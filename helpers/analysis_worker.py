@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from types import SimpleNamespace
 from typing import Any
 
 from distributed import Worker, WorkerPlugin, get_worker
@@ -11,6 +12,7 @@ from distributed import Worker, WorkerPlugin, get_worker
 from helpers import jets, settings
 from helpers.analysis_files import Chunk, write_scores
 from helpers.client import Client
+from helpers.connection import where
 from helpers.errors import CourseError, RequestError, ServerError
 
 
@@ -21,15 +23,15 @@ class Tagging(WorkerPlugin):
 
     Args:
         name: of this analysis, by which its tasks find the connection.
-        url: the address, with its scheme: ``grpc://host:port``.
+        server: from :func:`destination`.
         model: the tagger.
         table: path of its ``preprocess.json``; by default the one beside the course's model of this name.
         options: further options of the client.
     """
 
-    def __init__(self, name: str, url: str, model: str, table: str | None, options: dict[str, Any]) -> None:
+    def __init__(self, name: str, server: Any, model: str, table: str | None, options: dict[str, Any]) -> None:
         self.name = name
-        self._url, self._model, self._table, self._options = url, model, table, options
+        self._server, self._model, self._table, self._options = server, model, table, options
 
     def setup(self, worker: Worker) -> None:
         """A worker has begun."""
@@ -47,13 +49,22 @@ class Tagging(WorkerPlugin):
         """The tagger of this worker; its threads share it."""
         with self._lock:
             if self._tagger is None:
-                client = Client(self._url, **self._options)
+                client = Client(self._server, **self._options)
                 try:
                     self._tagger = jets.Tagger(client, self._model, self._table)
                 except BaseException:
                     client.close()
                     raise
             return self._tagger
+
+
+def destination(server: Any) -> Any:
+    """A server as it travels to a worker: where it is for gRPC and, if it wants one, the token; nothing else of it."""
+    if isinstance(server, str):
+        return server
+    protocol, address = where(server, None)
+    access = {"access": server.access} if hasattr(server, "access") else {}
+    return SimpleNamespace(**{protocol: address}, **access)
 
 
 def tag_chunk(chunk: Chunk, analysis: str, how: dict[str, Any], attempts: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ are shorter, down to half: the formulas are on the safe side, and ``service="con
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import statistics
@@ -198,14 +199,15 @@ def _play(begin: Callable[..., Any], servers: int, length: Callable[[], float], 
     begin(world, ask)
     world.run(until=enough)
     skip = int(_BEGINNING * requests)
-    return _summary(waits[skip:requests], ends[skip:requests], servers, service_s)
+    return _summary(waits[skip:requests], ends[max(skip - 1, 0) : requests], servers, service_s)
 
 
 def _summary(waits: list[float], ends: list[float], servers: int, service_s: float) -> Waiting:
+    """What waits, and moments of answers, of which the first is that before the first wait, say together."""
     size = max(len(waits) // _PARTS, 2)
     parts = [waits[first : first + size] for first in range(0, size * (len(waits) // size), size)]
-    times = [ends[first : first + size] for first in range(0, size * (len(ends) // size), size)]
-    rates = [(len(part) - 1) / (part[-1] - part[0]) for part in times if part[-1] > part[0]]
+    moments = ends[::size]
+    rates = [size / (after - before) for before, after in itertools.pairwise(moments) if after > before]
     p95s = [_p95(part) for part in parts]
     served = statistics.fmean(rates)
     return Waiting(
