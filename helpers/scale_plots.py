@@ -92,7 +92,8 @@ def capacity_figure(plan: Plan, *, simulated: bool = True, measured: Any = ()) -
         measured: rows measured at a request rate on a fleet, with ``servers``, drawn as filled points.
     """
     wanted = [servers for servers in (plan.servers - 1, plan.servers, plan.servers + 1) if servers > 0]
-    top = _TOP * plan.budget_ms
+    points = rows_of(measured) if len(measured) else []
+    top = max([_TOP * plan.budget_ms, *(1.15 * row["latency_p95_us"] / 1e3 for row in points if row.get("latency_p95_us"))])
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(9, 6.4), layout="constrained")
         for number, servers in enumerate(wanted):
@@ -101,7 +102,7 @@ def capacity_figure(plan: Plan, *, simulated: bool = True, measured: Any = ()) -
             axes.plot(jobs, [plan.latency_p95_ms(servers, one) for one in jobs], label=f"{servers} server{'s' * (servers > 1)}", **style)
             if simulated:
                 _draw_simulation(axes, plan, servers, number)
-        _draw_measured(axes, plan, rows_of(measured) if len(measured) else [], wanted)
+        _draw_measured(axes, plan, points, wanted)
         axes.axvline(plan.traffic.jobs, color=GREY, linewidth=1.4)
         words = {"xycoords": ("data", "axes fraction"), "xytext": (6, 0), "textcoords": "offset points", "fontsize": 13, "color": "#505050"}
         axes.annotate(f"{plan.traffic.jobs:g} jobs", (plan.traffic.jobs, 0.93), **words)
@@ -126,6 +127,9 @@ def _draw_simulation(axes: Axes, plan: Plan, servers: int, number: int) -> None:
 
 def _draw_measured(axes: Axes, plan: Plan, rows: Sequence[Any], wanted: Sequence[int]) -> None:
     for row in rows:
+        # Rows without such a latency say nothing here.
+        if row.get("latency_p95_us") is None:
+            continue
         jobs = row["request_rate_per_s"] / plan.traffic.events_per_s
         number = wanted.index(row["servers"]) if row["servers"] in wanted else len(wanted)
         style = {**series_style(number), "linestyle": "", "markersize": 12, "label": f"measured: {row['servers']} servers"}

@@ -28,6 +28,8 @@ from helpers.queueing import simulate_clients
 SIMULATED = "simulated"
 # What perf_analyzer asks one of the servers.
 _OF_ONE_SERVER = ("latency_avg_us", "network_us", "compute_input_us", "compute_infer_us", "compute_output_us")
+# How the note about that begins, which is not true of rows that have these taken out.
+_NOTE_OF_ONE = "queue and compute times are those of one"
 
 
 def by_concurrency(fleet: Any, model: str, concurrencies: Iterable[int] = (1, 2, 4, 8), batch: int = 1, **options: Any) -> Rows:
@@ -64,7 +66,8 @@ def under_load(fleet: Any, model: str, batch: int = 1, concurrency: int = 1, **o
     row = measure(fleet, model, batch, concurrency, **options)
     if is_recorded(row):
         return row
-    return {**row, **dict.fromkeys(_OF_ONE_SERVER), **_counted(shares(fleet, before, model))}
+    note = "; ".join(part for part in row["note"].split("; ") if not part.startswith(_NOTE_OF_ONE))
+    return {**row, **dict.fromkeys(_OF_ONE_SERVER), "note": note, **_counted(shares(fleet, before, model))}
 
 
 def snapshot(fleet: Any) -> dict[str, Snapshot]:
