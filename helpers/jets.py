@@ -47,11 +47,13 @@ BATCH_JETS = 50
 _IN_FLIGHT = 3
 
 
-def read(sample: str | Path = "ak8") -> ak.Array:
+def read(sample: str | Path = "ak8", start: int | None = None, stop: int | None = None) -> ak.Array:
     """Read jets from a ROOT file.
 
     Args:
         sample: ``ak8`` or ``ak4`` for the jets of the course, or the path of a file with a tree ``Jets`` and such branches.
+        start: number of the first jet to read, from 0; by default the first of the file.
+        stop: number of the jet to stop before; by default all the rest.
 
     Returns:
         One record for each jet: ``jet_pt`` (GeV), ``jet_eta``, ``jet_phi``, ``jet_mass`` (GeV), ``event``, and jagged fields
@@ -70,7 +72,7 @@ def read(sample: str | Path = "ak8") -> ak.Array:
         )
     try:
         with uproot.open(path) as file:
-            jets = file[TREE].arrays()
+            jets = file[TREE].arrays(entry_start=start, entry_stop=stop)
     except (OSError, ValueError, uproot.KeyInFileError) as error:
         raise InputError(
             f"{shown(path)} cannot be read as jets ({type(error).__name__}: {str(error).splitlines()[0]}).",
@@ -132,13 +134,25 @@ class Tagger:
         flat = flatten(jets, self.table)
         return self._tensors(flat, np.arange(len(flat)), {"pf": candidates, "sv": vertices})
 
-    def tag(self, jets: ak.Array, *, batch: int = BATCH_JETS, per_event: bool = False) -> Scores:
+    def tag(
+        self,
+        jets: ak.Array,
+        *,
+        batch: int = BATCH_JETS,
+        per_event: bool = False,
+        max_in_flight: int = _IN_FLIGHT,
+        candidates: int | None = None,
+        vertices: int | None = None,
+    ) -> Scores:
         """Send jets to the server and collect what it says.
 
         Args:
             jets: what :func:`read` gives, or some of it.
             batch: jets in one request. Jets of similar length go together, so that little is padded; answers come back in order.
             per_event: send one request for each event, with all its jets, as CMSSW does; ``batch`` then does not count.
+            max_in_flight: requests under way at once.
+            candidates: pad to so many candidates; by default to the longest jet of each request.
+            vertices: pad to so many secondary vertices; by default to the longest jet of each request.
 
         Raises:
             InputError: the jets do not fit the model.
@@ -149,8 +163,8 @@ class Tagger:
         begin = time.perf_counter()
         flat = flatten(jets, self.table)
         groups = _by_event(jets) if per_event else by_length(flat, batch)
-        many = (self._tensors(flat, group) for group in groups)
-        answers = self.client.infer_many(self.model, many, outputs=self._output, max_in_flight=_IN_FLIGHT)
+        many = (self._tensors(flat, group, {"pf": candidates, "sv": vertices}) for group in groups)
+        answers = self.client.infer_many(self.model, many, outputs=self._output, max_in_flight=max_in_flight)
         probabilities = np.empty((len(flat), len(self.labels)), np.float32)
         for group, answer in zip(groups, answers, strict=True):
             probabilities[group] = answer[self._output]

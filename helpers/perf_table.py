@@ -8,12 +8,12 @@ from typing import Any
 from helpers.tables import as_html, as_text
 
 _SHOWN = (
-    *("model", "variant", "device", "inputs", "instances", "batch", "concurrency"),
+    *("model", "variant", "device", "inputs", "servers", "instances", "batch", "concurrency"),
     *("throughput_infer_per_s", "throughput_spread_infer_per_s"),
     *("latency_p50_us", "latency_p95_us", "latency_p99_us", "queue_us", "compute_infer_us", "stable", "note"),
 )
 # Shown only where rows differ in it.
-_VARIED = frozenset(("variant", "device", "inputs", "instances", "concurrency", "note"))
+_VARIED = frozenset(("variant", "device", "inputs", "servers", "instances", "concurrency", "note"))
 
 
 class Rows(list[dict[str, Any]]):

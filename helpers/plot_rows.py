@@ -25,6 +25,7 @@ THROUGHPUT, THROUGHPUT_SPREAD = "throughput_infer_per_s", "throughput_spread_inf
 # What can set two series of a figure apart beside the model, and how the legend says it.
 _APART = {
     "variant": "{}",
+    "servers": "servers: {}",
     "batch": "batch {}",
     "concurrency": "concurrency {}",
     "request_rate_per_s": "{:g} requests/s",

@@ -131,6 +131,24 @@ EXPERIMENT_PRECISION, EXPERIMENT_S = 0.08, 5.0
 # What the 95th percentile may be in the challenge, in ms: a trigger's farm would not wait longer for a tagger.
 CHALLENGE_BUDGET_MS = 20.0
 
+# An analysis at scale.
+# Jets that it has, and how many are in each of its files: what a physics group's own ntuples look like, in small.
+ANALYSIS_JETS, ANALYSIS_FILE_JETS = 200_000, 20_000
+# Jets that one task reads, tags and writes: a second or two of a server's time. What a killed worker had begun costs no more than that.
+ANALYSIS_CHUNK_JETS = 2_000
+# Jets in one request, and requests under way at once from each worker: one in work, one waiting, one on its way.
+ANALYSIS_BATCH, ANALYSIS_IN_FLIGHT = 50, 3
+# How often a chunk is tried again after its request failed, beyond the client's own repetitions, and the seconds before that, doubled
+# each time: a server that is started again is back within a minute.
+ANALYSIS_RETRIES, ANALYSIS_RETRY_WAIT_S = 4, 2.0
+# Seconds until a Dask scheduler answers.
+ANALYSIS_CONNECT_S = 20.0
+
+# Requests that a simulation of waiting plays through: known to a few per cent then, in a second.
+SIMULATED_REQUESTS = 20_000
+# How often the interval is halved in which the load is that just keeps a budget: to a millionth of a job.
+CAPACITY_HALVINGS = 40
+
 # Differences of throughput or latency below this fraction do not count: two runs of the same thing, minutes apart, differ as much.
 VERDICT_LEAST = 0.05
 

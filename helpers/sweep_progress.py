@@ -15,10 +15,11 @@ class Progress:
     Args:
         weights: how long each point takes, in arbitrary units.
         silent: show nothing.
+        noun: what is counted.
     """
 
-    def __init__(self, weights: list[float], silent: bool = False) -> None:
-        self._weights, self._silent = weights, silent
+    def __init__(self, weights: list[float], silent: bool = False, noun: str = "points") -> None:
+        self._weights, self._silent, self._noun = weights, silent, noun
         self._done = 0
         self._measured = 0.0
         self._spent_s = 0.0
@@ -58,7 +59,7 @@ class Progress:
         """The line as text: how many of how many, the time left, and what is being done."""
         left = self.left_s
         time_left = "" if left is None or self._done == len(self._weights) else f", about {_time(left)} left"
-        return f"{self._done} of {len(self._weights)} points{time_left}: {what}"
+        return f"{self._done} of {len(self._weights)} {self._noun}{time_left}: {what}"
 
     def _show(self, what: str) -> None:
         if self._notebook:

@@ -133,7 +133,7 @@ def test_time_adds_up_and_agrees_with_the_map(path: Path) -> None:
 @pytest.mark.parametrize("path", ALL, ids=_id)
 def test_close(path: Path) -> None:
     notebook = _read(path)
-    assert "server.stop()" in notebook.cells[-1].source, "the last cell stops the student's own server"
+    assert re.search(r"\b(server|fleet)\.stop\(\)", notebook.cells[-1].source), "the last cell stops the student's own server"
     end = "\n".join(cell.source for cell in notebook.cells[-4:])
     assert "## Remember" in end and "**In practice…**" in end and "**Next:**" in end
     points = re.findall(r"^- ", end, re.MULTILINE)
@@ -155,7 +155,7 @@ def test_headings(path: Path) -> None:
 
 
 # Words that keep their capital inside a heading.
-NAMES = {"Triton", "Python", "Exercise", "Apptainer", "Docker", "NumPy", "JupyterLab", "Z"}
+NAMES = {"Triton", "Python", "Exercise", "Apptainer", "Docker", "NumPy", "JupyterLab", "Z", "Dask"}
 
 
 @pytest.mark.parametrize("path", ALL, ids=_id)
@@ -203,5 +203,5 @@ def test_code_is_python_and_uses_no_fixed_port_or_path(path: Path) -> None:
 def test_runs_alone(path: Path) -> None:
     """Restart & Run All needs no other notebook: the imports and the server are made here."""
     code = [cell.source for cell in _code(_read(path))]
-    assert any("launch_server(" in source for source in code)
+    assert any(re.search(r"\blaunch_(server|fleet)\(", source) for source in code)
     assert any("from helpers" in source for source in code[:2])

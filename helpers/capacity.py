@@ -1,0 +1,222 @@
+"""How many servers does a traffic need? From a measured throughput to a number, and to the load at which clients begin to wait.
+
+Typical use::
+
+    traffic = Traffic(jobs=40, events_per_s=5, jets_per_event=4)
+    found = plan(traffic, measure(fleet, "particlenet_AK4", batch=4, concurrency=4), budget_ms=50)
+    found                            # a table: how each number of servers would do
+    found.servers                    # the smallest that keeps the budget
+    found.figure()
+
+Each event is one request with all its jets, as CMSSW sends it. The waits are those of M/M/c (:mod:`helpers.queueing`): requests at random
+in one queue before all servers. The limit beyond which they wait without end needs no such assumption: what comes in a second against
+what can be done in a second.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from helpers import queueing, settings
+from helpers.errors import InputError
+from helpers.plot_rows import THROUGHPUT, THROUGHPUT_SPREAD
+from helpers.queueing import Waiting
+from helpers.tables import as_html, as_text
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What comes.
+
+    Attributes:
+        jobs: reconstruction jobs, or students, that ask at the same time.
+        events_per_s: events of each job in a second; each event is one request.
+        jets_per_event: jets in each request, on average.
+    """
+
+    jobs: float
+    events_per_s: float
+    jets_per_event: float
+
+    @property
+    def requests_per_s(self) -> float:
+        """Requests of all jobs together in a second."""
+        return self.jobs * self.events_per_s
+
+    @property
+    def jets_per_s(self) -> float:
+        """Jets of all jobs together in a second."""
+        return self.requests_per_s * self.jets_per_event
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What one server can do.
+
+    Attributes:
+        jets_per_s: its highest throughput, with requests of about the traffic's size.
+        half_width_per_s: half width of its 95 % interval; None where nobody said.
+        parallel: requests that it works on at the same time: the instances of the model.
+        source: who measured it, on what.
+    """
+
+    jets_per_s: float
+    half_width_per_s: float | None = None
+    parallel: int = 1
+    source: str = "measured"
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any], servers: int = 1) -> Speed:
+        """From a measured or a recorded row.
+
+        Args:
+            row: what ``measure`` or ``recorded`` gives.
+            servers: how many servers it was measured with.
+
+        Raises:
+            InputError: the row has no throughput.
+        """
+        rate, spread = row.get(THROUGHPUT), row.get(THROUGHPUT_SPREAD)
+        if not rate:
+            raise InputError("The row has no throughput.", "Expected what measure(...) returns, or one of recorded(...).")
+        where = f"{row.get('source')}, {row.get('device') or 'device unknown'}"
+        return cls(rate / servers, None if spread is None else spread / servers, int(row.get("instances") or 1), where)
+
+
+@dataclass(frozen=True, repr=False)
+class Plan:
+    """How each number of servers would do, and which is enough.
+
+    Attributes:
+        traffic: what comes.
+        speed: what one server can do.
+        budget_ms: within which 95 of 100 requests shall be answered.
+    """
+
+    traffic: Traffic
+    speed: Speed
+    budget_ms: float
+
+    @property
+    def service_s(self) -> float:
+        """Seconds that one request keeps one instance busy."""
+        return self.traffic.jets_per_event * self.speed.parallel / self.speed.jets_per_s
+
+    def waiting(self, servers: int, jobs: float | None = None) -> Waiting:
+        """The waits before so many servers, with the traffic's jobs or with another number of them."""
+        traffic = self.traffic if jobs is None else replace(self.traffic, jobs=jobs)
+        return queueing.waiting(traffic.requests_per_s, self.service_s, servers * self.speed.parallel)
+
+    def latency_p95_ms(self, servers: int, jobs: float | None = None) -> float:
+        """95th percentile of the wait, and the time of the request itself, in ms."""
+        return 1e3 * (self.waiting(servers, jobs).p95_s + self.service_s)
+
+    @property
+    def servers(self) -> int:
+        """The smallest number of servers that keeps the budget."""
+        return self._needed(self.speed.jets_per_s)
+
+    @property
+    def servers_interval(self) -> tuple[int, int]:
+        """The same at both ends of the throughput's 95 % interval."""
+        half = self.speed.half_width_per_s or 0.0
+        return self._needed(self.speed.jets_per_s + half), self._needed(max(self.speed.jets_per_s - half, 1e-9))
+
+    def limit_jobs(self, servers: int) -> float:
+        """Jobs whose traffic is all that so many servers can do: with more, the queue grows without end."""
+        return servers * self.speed.jets_per_s / (self.traffic.events_per_s * self.traffic.jets_per_event)
+
+    def knee_jobs(self, servers: int) -> float:
+        """Jobs at which a request waits as long on average as it is worked on: from here on, clients notice the others."""
+        return self._jobs_where(servers, lambda jobs: self.waiting(servers, jobs).mean_s <= self.service_s)
+
+    def most_jobs(self, servers: int) -> float:
+        """The most jobs with which so many servers keep the budget."""
+        return self._jobs_where(servers, lambda jobs: self.latency_p95_ms(servers, jobs) <= self.budget_ms)
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """One row for each number of servers: up to two more than needed.
+
+        Columns: servers, utilisation, wait_mean_ms, latency_p95_ms, inside_budget, and jobs at the knee, within the budget and at the
+        limit.
+        """
+        table = []
+        for servers in range(max(1, self.servers - 2), self.servers + 3):
+            seen, p95 = self.waiting(servers), self.latency_p95_ms(servers)
+            row = {"servers": servers, "utilisation": round(self.traffic.jets_per_s / (servers * self.speed.jets_per_s), 2)}
+            row |= {"wait_mean_ms": _ms(seen.mean_s * 1e3), "latency_p95_ms": _ms(p95), "inside_budget": "yes" if p95 <= self.budget_ms else "no"}
+            row |= {"knee_jobs": int(self.knee_jobs(servers)), "most_jobs": int(self.most_jobs(servers))}
+            table.append(row | {"limit_jobs": int(self.limit_jobs(servers))})
+        return table
+
+    def figure(self, simulated: bool = True, measured: Any = ()) -> Figure:
+        """Latency against the number of jobs; see :func:`helpers.scale_plots.capacity_figure`."""
+        from helpers.scale_plots import capacity_figure
+
+        return capacity_figure(self, simulated=simulated, measured=measured)
+
+    def _needed(self, jets_per_s: float) -> int:
+        other = replace(self, speed=replace(self.speed, jets_per_s=jets_per_s))
+        servers = max(1, math.ceil(self.traffic.jets_per_s / jets_per_s))
+        while other.latency_p95_ms(servers) > self.budget_ms:
+            if 1e3 * other.service_s > self.budget_ms:
+                raise InputError(
+                    f"One request alone takes {1e3 * other.service_s:.3g} ms, and the budget is {self.budget_ms:g} ms.",
+                    "More servers let requests wait less; they do not work faster.",
+                    "Take a faster server, smaller requests or a larger budget.",
+                )
+            servers += 1
+        return servers
+
+    def _jobs_where(self, servers: int, fine: Any) -> float:
+        """The largest number of jobs for which something holds that ends at some load, by halving the interval."""
+        low, high = 0.0, self.limit_jobs(servers)
+        for _ in range(settings.CAPACITY_HALVINGS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if fine(middle) else (low, middle)
+        return low
+
+    def __str__(self) -> str:
+        fewest, most = self.servers_interval
+        spread = "no spread is known" if self.speed.half_width_per_s is None else f"{fewest} to {most} within the measurement's spread"
+        half = "" if self.speed.half_width_per_s is None else f" ± {self.speed.half_width_per_s:.0f}"
+        return (
+            f"{self.traffic.jets_per_s:.0f} jets/s from {self.traffic.jobs:g} jobs; one server does {self.speed.jets_per_s:.0f}{half} "
+            f"({self.speed.source}): {self.servers} server{'s' * (self.servers > 1)} for a 95th percentile of {self.budget_ms:g} ms, {spread}."
+        )
+
+    def __repr__(self) -> str:
+        return f"{self}\n{as_text(self.rows)}"
+
+    def _repr_html_(self) -> str:
+        return as_html(self.rows, caption=str(self), bold=lambda row: row["servers"] == self.servers)
+
+
+def plan(traffic: Traffic, speed: Speed | Mapping[str, Any], budget_ms: float) -> Plan:
+    """Work out how many servers a traffic needs.
+
+    Args:
+        traffic: what comes.
+        speed: what one server can do, or the row that was measured with one.
+        budget_ms: within which 95 of 100 requests shall be answered.
+
+    Raises:
+        InputError: a number is not positive, or the budget is shorter than one request alone takes.
+    """
+    numbers = {"jobs": traffic.jobs, "events_per_s": traffic.events_per_s, "jets_per_event": traffic.jets_per_event, "budget_ms": budget_ms}
+    wrong = {name: value for name, value in numbers.items() if isinstance(value, bool) or not value > 0}
+    if wrong:
+        raise InputError(f"{', '.join(f'{name}={value!r}' for name, value in wrong.items())} was given.", "Expected numbers above 0.")
+    made = Plan(traffic, speed if isinstance(speed, Speed) else Speed.of(speed), budget_ms)
+    made._needed(made.speed.jets_per_s)  # says at once when no number of servers is enough
+    return made
+
+
+def _ms(value: float) -> float | str:
+    return round(value, 1) if math.isfinite(value) else "without end"

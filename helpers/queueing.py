@@ -1,0 +1,238 @@
+"""How long requests wait for a server: the formulas of queueing theory, and a simulation that needs fewer assumptions.
+
+Typical use::
+
+    waiting(arrivals_per_s=40, service_s=0.02, servers=1)              # M/M/c: Erlang's formula
+    simulate(arrivals_per_s=40, service_s=0.02, servers=1)             # the same, played through
+    simulate(arrivals_per_s=40, service_s=0.02, servers=1, service="constant")
+    simulate_clients(clients=8, service_s=0.02, servers=2)             # clients that wait for each answer
+
+The formulas are for M/M/c: requests come at random (Poisson), all wait in one queue for the first of ``c`` equal servers that is free,
+and the time of a request is exponential with the mean ``service_s``. A network takes about the same time for each batch, so real waits
+are shorter, down to half: the formulas are on the safe side, and ``service="constant"`` shows by how much.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import simpy
+
+from helpers import settings
+from helpers.errors import InputError
+from helpers.perf_results import half_width
+
+_SERVICES = ("exponential", "constant")
+# Parts into which a simulation is cut: waits next to each other are alike, means of long parts hardly are, so their spread can be trusted.
+_PARTS = 20
+# Part of a simulation that does not count: it begins with nobody waiting, which is better than usual.
+_BEGINNING = 0.1
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """How requests wait.
+
+    Attributes:
+        utilisation: part of the time that each server is busy.
+        waits: part of the requests that find all servers busy.
+        mean_s: mean wait in seconds, those that do not wait included; infinite when more comes than can be done.
+        p95_s: 95 of 100 requests wait no longer.
+        mean_half_width_s: half width of the mean's 95 % interval; 0 for a formula.
+        p95_half_width_s: the same for the 95th percentile.
+        served_per_s: requests that are answered in a second.
+        served_half_width_per_s: the same for them.
+    """
+
+    utilisation: float
+    waits: float
+    mean_s: float
+    p95_s: float
+    mean_half_width_s: float = 0.0
+    p95_half_width_s: float = 0.0
+    served_per_s: float = math.nan
+    served_half_width_per_s: float = 0.0
+
+
+def erlang_c(servers: int, busy: float) -> float:
+    """Erlang's formula: the part of the requests that find all servers busy.
+
+    Args:
+        servers: how many.
+        busy: requests per second × seconds of each: the servers that are busy on average. Below ``servers``.
+    """
+    if busy >= servers:
+        return 1.0
+    # By way of the loss formula, whose recursion has no large numbers in it.
+    loss = 1.0
+    for number in range(1, servers + 1):
+        loss = busy * loss / (number + busy * loss)
+    return loss / (1 - busy / servers * (1 - loss))
+
+
+def waiting(arrivals_per_s: float, service_s: float, servers: int) -> Waiting:
+    """The waits of M/M/c.
+
+    Args:
+        arrivals_per_s: requests that come in a second.
+        service_s: mean time of one request on one server, in seconds.
+        servers: how many work side by side.
+
+    Raises:
+        InputError: a number is not positive.
+    """
+    _check(arrivals_per_s=arrivals_per_s, service_s=service_s, servers=servers)
+    busy = arrivals_per_s * service_s
+    waits = erlang_c(servers, busy)
+    if busy >= servers:
+        return Waiting(1.0, 1.0, math.inf, math.inf, served_per_s=servers / service_s)
+    # Those that wait do so for an exponential time.
+    rate = servers / service_s - arrivals_per_s
+    p95 = math.log(waits / 0.05) / rate if waits > 0.05 else 0.0
+    return Waiting(busy / servers, waits, waits / rate, p95, served_per_s=arrivals_per_s)
+
+
+def simulate(
+    arrivals_per_s: float,
+    service_s: float,
+    servers: int,
+    *,
+    service: str = "exponential",
+    requests: int = settings.SIMULATED_REQUESTS,
+    seed: int = 1,
+) -> Waiting:
+    """Play through requests that come at random, whatever became of those before them.
+
+    Args:
+        arrivals_per_s: requests that come in a second.
+        service_s: mean time of one request on one server, in seconds.
+        servers: how many work side by side.
+        service: ``exponential``, or ``constant`` when each request takes the same time.
+        requests: how many are played through.
+        seed: of the random numbers.
+
+    Raises:
+        InputError: a number is not positive, no such service, or more comes than can be done: then the wait only grows.
+    """
+    _check(arrivals_per_s=arrivals_per_s, service_s=service_s, servers=servers, requests=requests)
+    if arrivals_per_s * service_s >= servers:
+        raise InputError(
+            f"{arrivals_per_s:g} requests/s come and {servers / service_s:g} can be answered.",
+            "Expected fewer than that: otherwise the wait grows for as long as one looks.",
+        )
+    chance = random.Random(seed)
+    length = _length(service, service_s, chance)
+
+    def arrive(world: simpy.Environment, ask: Callable[[], Any]) -> Iterator[Any]:
+        for _ in range(requests):
+            yield world.timeout(chance.expovariate(arrivals_per_s))
+            world.process(ask())
+
+    return _play(lambda world, ask: world.process(arrive(world, ask)), servers, length, requests, service_s)
+
+
+def simulate_clients(
+    clients: int,
+    service_s: float,
+    servers: int,
+    *,
+    think_s: float = 0.0,
+    service: str = "constant",
+    requests: int = settings.SIMULATED_REQUESTS,
+    seed: int = 1,
+) -> Waiting:
+    """Play through clients that each send a request, wait for its answer, think, and send the next.
+
+    Args:
+        clients: how many; perf_analyzer calls it concurrency.
+        service_s: mean time of one request on one server, in seconds.
+        servers: how many work side by side.
+        think_s: mean time between an answer and the next request, in seconds.
+        service: ``exponential`` or ``constant``.
+        requests: how many are played through.
+        seed: of the random numbers.
+
+    Raises:
+        InputError: a number is not positive, or no such service.
+    """
+    _check(clients=clients, service_s=service_s, servers=servers, requests=requests)
+    chance = random.Random(seed)
+    length = _length(service, service_s, chance)
+
+    def client(world: simpy.Environment, ask: Callable[[], Any]) -> Iterator[Any]:
+        while True:
+            if think_s > 0:
+                yield world.timeout(chance.expovariate(1 / think_s))
+            yield world.process(ask())
+
+    def begin(world: simpy.Environment, ask: Callable[[], Any]) -> None:
+        for _ in range(clients):
+            world.process(client(world, ask))
+
+    return _play(begin, servers, length, requests, service_s)
+
+
+def _play(begin: Callable[..., Any], servers: int, length: Callable[[], float], requests: int, service_s: float) -> Waiting:
+    """Run the world until so many requests are answered."""
+    world = simpy.Environment()
+    free = simpy.Resource(world, servers)
+    waits: list[float] = []
+    ends: list[float] = []
+    enough = world.event()
+
+    def ask() -> Iterator[Any]:
+        came = world.now
+        with free.request() as turn:
+            yield turn
+            waits.append(world.now - came)
+            yield world.timeout(length())
+        ends.append(world.now)
+        if len(ends) == requests:
+            enough.succeed()
+
+    begin(world, ask)
+    world.run(until=enough)
+    skip = int(_BEGINNING * requests)
+    return _summary(waits[skip:requests], ends[max(skip - 1, 0) : requests], servers, service_s)
+
+
+def _summary(waits: list[float], ends: list[float], servers: int, service_s: float) -> Waiting:
+    """What waits, and moments of answers, of which the first is that before the first wait, say together."""
+    size = max(len(waits) // _PARTS, 2)
+    parts = [waits[first : first + size] for first in range(0, size * (len(waits) // size), size)]
+    moments = ends[::size]
+    rates = [size / (after - before) for before, after in itertools.pairwise(moments) if after > before]
+    p95s = [_p95(part) for part in parts]
+    served = statistics.fmean(rates)
+    return Waiting(
+        utilisation=served * service_s / servers,
+        waits=sum(wait > 0 for wait in waits) / len(waits),
+        mean_s=statistics.fmean(waits),
+        p95_s=_p95(waits),
+        mean_half_width_s=half_width([statistics.fmean(part) for part in parts]) or 0.0,
+        p95_half_width_s=half_width(p95s) or 0.0,
+        served_per_s=served,
+        served_half_width_per_s=half_width(rates) or 0.0,
+    )
+
+
+def _p95(values: list[float]) -> float:
+    return sorted(values)[min(int(0.95 * len(values)), len(values) - 1)]
+
+
+def _length(service: str, service_s: float, chance: random.Random) -> Callable[[], float]:
+    if service not in _SERVICES:
+        raise InputError(f"service={service!r} was given.", f"Expected one of {', '.join(_SERVICES)}.")
+    return (lambda: service_s) if service == "constant" else (lambda: chance.expovariate(1 / service_s))
+
+
+def _check(**numbers: float) -> None:
+    wrong = {name: value for name, value in numbers.items() if isinstance(value, bool) or not value > 0}
+    if wrong:
+        raise InputError(f"{', '.join(f'{name}={value!r}' for name, value in wrong.items())} was given.", "Expected numbers above 0.")
