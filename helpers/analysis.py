@@ -30,11 +30,10 @@ import uproot
 from distributed import Client, KilledWorker, as_completed
 from numpy.typing import NDArray
 
-from helpers import analysis_files, jets, settings
+from helpers import analysis_files, settings
 from helpers.analysis_files import Chunk, chunks, replicate
 from helpers.analysis_worker import Tagging, destination, tag_chunk
-from helpers.errors import CourseError, InputError, SetupError
-from helpers.files import shown
+from helpers.errors import InputError, SetupError
 from helpers.jet_scores import Scores
 from helpers.sweep_files import folder_of
 from helpers.sweep_progress import Progress

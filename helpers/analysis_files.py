@@ -113,7 +113,9 @@ def _copies(source: ak.Array, start: int, stop: int) -> list[dict[str, Any]]:
         some = source[ids % len(source)]
         # Events of another copy are other events.
         event = ak.to_numpy(some["event"]).astype(np.int64) + (ids // len(source)) * (int(ak.max(source["event"])) + 1)
-        plain = [name for name in some.fields if some[name].ndim == 1 and name not in ("event", "jet_class", *map("n{}".format, _COLLECTIONS))]
+        plain = [
+            name for name in some.fields if some[name].ndim == 1 and name not in ("event", "jet_class", *map("n{}".format, _COLLECTIONS))
+        ]
         branches: dict[str, Any] = {ID: ids.astype(np.int64), "event": event, **{name: ak.to_numpy(some[name]) for name in plain}}
         for collection in _COLLECTIONS:
             columns = {name.removeprefix(f"{collection}_"): some[name] for name in some.fields if name.startswith(f"{collection}_")}

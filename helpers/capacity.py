@@ -150,7 +150,11 @@ class Plan:
         for servers in range(max(1, self.servers - 2), self.servers + 3):
             seen, p95 = self.waiting(servers), self.latency_p95_ms(servers)
             row = {"servers": servers, "utilisation": round(self.traffic.jets_per_s / (servers * self.speed.jets_per_s), 2)}
-            row |= {"wait_mean_ms": _ms(seen.mean_s * 1e3), "latency_p95_ms": _ms(p95), "inside_budget": "yes" if p95 <= self.budget_ms else "no"}
+            row |= {
+                "wait_mean_ms": _ms(seen.mean_s * 1e3),
+                "latency_p95_ms": _ms(p95),
+                "inside_budget": "yes" if p95 <= self.budget_ms else "no",
+            }
             row |= {"knee_jobs": int(self.knee_jobs(servers)), "most_jobs": int(self.most_jobs(servers))}
             table.append(row | {"limit_jobs": int(self.limit_jobs(servers))})
         return table

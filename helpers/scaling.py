@@ -125,5 +125,7 @@ def expected(rows: Any) -> Rows:
         seen = simulate_clients(row["concurrency"], service_s, parallel, think_s=away_s, requests=settings.SIMULATED_REQUESTS // 10)
         same = {name: row.get(name) for name in ("model", "batch", "concurrency", "servers", "device", "cpu")}
         figures = {THROUGHPUT: batch * seen.served_per_s, THROUGHPUT_SPREAD: batch * seen.served_half_width_per_s}
-        made.append({**same, **figures, "queue_us": 1e6 * seen.mean_s, "queue_spread_us": 1e6 * seen.mean_half_width_s, "source": SIMULATED})
+        made.append(
+            {**same, **figures, "queue_us": 1e6 * seen.mean_s, "queue_spread_us": 1e6 * seen.mean_half_width_s, "source": SIMULATED}
+        )
     return Rows(made)

@@ -11,7 +11,7 @@ from helpers.capacity import Plan, Traffic, plan
 from helpers.checks import CannotTell, Outcome, checker, correct, look, not_yet
 from helpers.errors import InputError
 from helpers.fleet import Fleet
-from helpers.metrics import Snapshot, scrape
+from helpers.metrics import Snapshot
 from helpers.plot_rows import THROUGHPUT, THROUGHPUT_SPREAD, Row, is_recorded, rows_of
 from helpers.scaling import shares as shares_since
 
@@ -64,8 +64,12 @@ def saturation_found(fleet: Any, one: Any, saturated: Any, in_queue: Any) -> Out
     share = chosen[THROUGHPUT] / best[THROUGHPUT]
     if chosen is not right and abs(share - _SATURATED) >= _half_width(chosen, best, share):
         if chosen["concurrency"] > right["concurrency"]:
-            return not_yet(f"`saturated` is {chosen['concurrency']}, but {right['concurrency']} reaches 90 % of the highest throughput already.")
-        return not_yet(f"`saturated` is {chosen['concurrency']}, which reaches {100 * share:.0f} % of the highest throughput; 90 % was asked.")
+            return not_yet(
+                f"`saturated` is {chosen['concurrency']}, but {right['concurrency']} reaches 90 % of the highest throughput already."
+            )
+        return not_yet(
+            f"`saturated` is {chosen['concurrency']}, which reaches {100 * share:.0f} % of the highest throughput; 90 % was asked."
+        )
     last = rows[-1]
     waiting = last[THROUGHPUT] / last["batch"] * last["queue_us"] / 1e6
     given = look.number(in_queue)
@@ -133,7 +137,9 @@ def load_shared(fleet: Any, before: Any, shares: Any) -> Outcome:
     """Each server's part of the requests since a reading, by its own counters."""
     servers = _must_be_fleet(fleet).servers
     if not isinstance(before, Sequence) or len(before) != len(servers) or not all(isinstance(one, Snapshot) for one in before):
-        raise CannotTell(f"The check needs `before`, a reading of each of your {len(servers)} servers. Run your cell again from its first line.")
+        raise CannotTell(
+            f"The check needs `before`, a reading of each of your {len(servers)} servers. Run your cell again from its first line."
+        )
     if len(servers) < 2:
         raise CannotTell("Your fleet has one server, and one cannot share. Type `fleet.grow()`, then run your cell again.")
     time.sleep(_SETTLE_S)
@@ -154,7 +160,9 @@ def load_shared(fleet: Any, before: Any, shares: Any) -> Outcome:
         return not_yet(f"`shares` begins with {numbers[0]:.4g}. {_why_shares(numbers, right, counts)}")
     fair = min(right) >= _FAIR / len(servers)
     words = " : ".join(str(count) for count in counts)
-    return correct(f"{words} requests. {'The load was shared.' if fair else 'Shared, but not evenly: one of them was slower, so it got fewer.'}")
+    return correct(
+        f"{words} requests. {'The load was shared.' if fair else 'Shared, but not evenly: one of them was slower, so it got fewer.'}"
+    )
 
 
 def _alike(given: Sequence[float], right: Sequence[float]) -> bool:
@@ -182,7 +190,9 @@ def nothing_lost(fleet: Any, tagged: Any, lost: Any, doubled: Any) -> Outcome:
         raise CannotTell(f"The check needs `tagged`, and got {look.kind(tagged)}. Run the cell with `tag_files` again.")
     seen = sum(row["inferences"] or 0 for row in _must_be_fleet(fleet).shares(model=tagged.model))
     if seen < tagged.tagged:
-        raise CannotTell(f"Your fleet has seen {seen} jets, and {tagged.tagged} were tagged by another one. Run `tag_files` with a new output.")
+        raise CannotTell(
+            f"Your fleet has seen {seen} jets, and {tagged.tagged} were tagged by another one. Run `tag_files` with a new output."
+        )
     try:
         right = tagged.check()
     except OSError as error:
