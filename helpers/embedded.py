@@ -32,8 +32,6 @@ class Embedded:
             *triton_arguments(serving, str(serving.repository)),
             f"--backend-directory={run_dir / BACKENDS}",
             f"--cache-directory={triton / 'caches'}",
-            # Names of shared memory regions that the supervisor can recognise and remove if the server was killed.
-            f"--backend-config=python,shm-region-prefix-name={serving.server_id}",
         ]
         environment = self._environment(wheel, Path(facts["libpython"]).parent)
         return Command(public, private_arguments(serving), environment, self._backends(triton, facts["version"]))

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from helpers import launch_plan, lease, loadlog, rest, runtimes, settings
+from helpers import container_start, launch_plan, lease, loadlog, rest, runtimes, settings
 from helpers.address import Address, parse_address
 from helpers.errors import RequestError, ServerError
 from helpers.server import Server
@@ -41,6 +41,8 @@ def launch_server(
     load: Sequence[str] = ("*",),
     cache_size_bytes: int = 0,
     extra_arguments: Sequence[str] = (),
+    image: str = "",
+    gpu: bool | None = None,
     timeout_s: float = settings.START_TIMEOUT_S,
     grace_s: float = settings.GRACE_S,
     dry_run: bool = False,
@@ -58,6 +60,8 @@ def launch_server(
         load: models to load; all by default.
         cache_size_bytes: size of the response cache; 0 turns it off.
         extra_arguments: further arguments for tritonserver.
+        image: image for a container, or its ``.sif`` file, where it is not the usual one.
+        gpu: whether a container gets the GPUs; None for yes where this machine has some.
         timeout_s: seconds until every model must be READY.
         grace_s: seconds that the server outlives the notebook kernel.
         dry_run: print the command and start nothing; returns None then.
@@ -68,6 +72,7 @@ def launch_server(
     """
     launch = {"models": str(models), "runtime": runtime, "base_port": base_port, "name": name, "load": list(load)}
     launch |= {"cache_size_bytes": cache_size_bytes, "extra_arguments": list(extra_arguments), "timeout_s": timeout_s, "grace_s": grace_s}
+    launch |= {"image": image, "gpu": gpu}
     path = launch_plan.repository(models)
     engine = runtimes.runtime(runtime)
     if dry_run:
@@ -79,7 +84,8 @@ def launch_server(
         return _found(held, launch)
     server_id = f"course-{secrets.token_hex(6)}"
     key = secrets.token_urlsafe(24)
-    serving = Serving(path, server_id, key, launch_plan.loadable(path, load), cache_size_bytes, tuple(extra_arguments))
+    models_to_load = launch_plan.loadable(path, load)
+    serving = Serving(path, server_id, key, models_to_load, cache_size_bytes, tuple(extra_arguments), image=image, gpu=gpu)
     run_dir = lease.run_root() / server_id
     command = engine.command(serving, run_dir)
     log = launch_plan.new_log(server_id)
@@ -97,9 +103,13 @@ def launch_server(
         stop_s=settings.STOP_TIMEOUT_S,
         server_id=server_id,
         about={**facts, "admin_key": key, "launch": launch},
+        after=command.after,
+        lifeline=command.lifeline,
     )
+    if command.remark:
+        print(command.remark)
     held = lease.start(plan)
-    return _wait(held, base_port, timeout_s)
+    return _wait(held, base_port, timeout_s, command.remark)
 
 
 def connect(url: str) -> Server:
@@ -131,7 +141,8 @@ def connect(url: str) -> Server:
 
 def _print_command(engine: runtimes.Embedded | runtimes.Container, path: Path, base_port: int, launch: dict[str, Any]) -> None:
     ports = tuple(str(base_port + step) for step in range(3))
-    serving = Serving(path, "course", "$COURSE_ADMIN_KEY", launch["load"], launch["cache_size_bytes"], launch["extra_arguments"], ports)
+    options = {option: launch[option] for option in ("load", "cache_size_bytes", "extra_arguments", "image", "gpu")}
+    serving = Serving(path, "course", "$COURSE_ADMIN_KEY", ports=ports, **options)
     command = engine.dry_command(serving) if isinstance(engine, runtimes.Container) else engine.command(serving, Path("/tmp/course"))
     print(command.shown())
 
@@ -174,7 +185,7 @@ def _server(held: lease.Lease) -> Server:
     return server
 
 
-def _wait(held: lease.Lease, base_port: int, timeout_s: float) -> Server:
+def _wait(held: lease.Lease, base_port: int, timeout_s: float, remark: str) -> Server:
     """Wait until the server answers and no model is loading any more."""
     deadline = time.monotonic() + timeout_s
     while True:
@@ -195,7 +206,8 @@ def _wait(held: lease.Lease, base_port: int, timeout_s: float) -> Server:
             f"Port {base_port} or one of the two after it is taken, so this server got {server.http.port} to {server.metrics.port}."
         )
         print(server.note)
-    if not state.get("key_hidden"):
+    server.note = f"{remark} {server.note}".strip()
+    if not state.get("key_hidden") or container_start.KEY_SEEN in server.log(lines=0):
         server.note += " Other users of this machine can read this server's administration key, since tracing is not allowed here."
     _warn_of_failures(server)
     return server
