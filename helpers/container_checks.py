@@ -152,6 +152,8 @@ def check_gpus(engine: str, gpus: Sequence[Gpu], facts: dict, image: dict[str, s
     Raises:
         SetupError: the driver is too old for the image, or the engine cannot hand in GPUs.
     """
+    if not gpus:
+        return
     without = "Without the GPU: launch_server(…, gpu=False)"
     cuda = int((image.get("CUDA_VERSION") or settings.IMAGE_CUDA).split(".")[0])
     least = settings.CUDA_DRIVERS.get(cuda, 0)

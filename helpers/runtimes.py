@@ -46,7 +46,7 @@ class Container:
             raise SetupError(
                 "No NVIDIA GPU is seen on this machine.", "You asked for one with gpu=True.", "Leave gpu out, and models run on the processor."
             )
-        if seen and serving.gpu is not False:
+        if serving.gpu is not False:
             container_checks.check_gpus(self.name, seen, facts, environment)
         return self._command(serving, image, bool(seen), "name=rootless" in str(facts.get("SecurityOptions")))
 
