@@ -1,8 +1,8 @@
 """The first process in a container: starts the server with its key hidden, and ends it when the launcher is gone.
 
 Runs inside the container, with the image's own Python (3.10 or newer); standard library only. Its arguments are the
-server's command, in which ``$COURSE_ADMIN_KEY`` stands for the key; the key itself comes in the environment, because
-every user of the host sees the command lines of containers, too.
+server's command, in which ``$COURSE_ADMIN_KEY`` stands for the key (and others of that kind for other secrets); the key
+itself comes in the environment, because every user of the host sees the command lines of containers, too.
 
 Its standard input is a lifeline: nothing is ever written there, and when it closes, whoever held the other end has ended.
 A container outlives the engine's client that started it, whatever killed the client; with the lifeline it does not.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import signal
 import sys
@@ -25,6 +26,8 @@ from helpers import private_arguments
 
 KEY_VARIABLE = "COURSE_ADMIN_KEY"
 KEY_PLACE = f"${KEY_VARIABLE}"
+# A place for a secret in the command, and the variable that has it.
+_PLACE = re.compile(r"\$(COURSE_[A-Z_]+)")
 # In the log when the key could not be hidden.
 KEY_SEEN = "course: the administration key can be read in the list of processes"
 # Seconds between two looks at the server.
@@ -33,11 +36,12 @@ _TICK_S = 0.1
 _AGAIN_S, _KILL_S = 2.0, 12.0
 
 
-def start(command: list[str], key: str) -> int:
+def start(command: list[str]) -> int:
     """Run the server until it ends; returns its exit status, as a shell gives it."""
-    private = [part.replace(KEY_PLACE, key) for part in command if KEY_PLACE in part]
-    public = [part for part in command if KEY_PLACE not in part]
-    environment = {name: value for name, value in os.environ.items() if name != KEY_VARIABLE}
+    private = [_PLACE.sub(lambda found: os.environ[found[1]], part) for part in command if _PLACE.search(part)]
+    public = [part for part in command if not _PLACE.search(part)]
+    secrets = {name for part in command for name in _PLACE.findall(part)}
+    environment = {name: value for name, value in os.environ.items() if name not in secrets}
     # The same session: whoever kills all of it on the host gets the server and its Python models along.
     process, hidden = private_arguments.start(public, private, environment, new_session=False)
     if private and not hidden:
@@ -71,12 +75,12 @@ def _collect(but: int) -> None:
 
 
 def main(command: list[str]) -> int:
-    """Start the command; 2 when there is no key for it."""
-    key = os.environ.get(KEY_VARIABLE, "")
-    if not key and any(KEY_PLACE in part for part in command):
-        print(f"{KEY_VARIABLE} is empty. Type: export {KEY_VARIABLE}=$(openssl rand -hex 24)", file=sys.stderr)
-        return 2
-    return start(command, key)
+    """Start the command; 2 when a secret of it is missing."""
+    for name in sorted({name for part in command for name in _PLACE.findall(part)}):
+        if not os.environ.get(name):
+            print(f"{name} is empty. Type: export {name}=$(openssl rand -hex 24)", file=sys.stderr)
+            return 2
+    return start(command)
 
 
 if __name__ == "__main__":
