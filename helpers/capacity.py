@@ -192,7 +192,8 @@ class Plan:
         half = "" if self.speed.half_width_per_s is None else f" ± {self.speed.half_width_per_s:.0f}"
         return (
             f"{self.traffic.jets_per_s:.0f} jets/s from {self.traffic.jobs:g} jobs; one server does {self.speed.jets_per_s:.0f}{half} "
-            f"({self.speed.source}): {self.servers} server{'s' * (self.servers > 1)} for a 95th percentile of {self.budget_ms:g} ms, {spread}."
+            f"({self.speed.source}): {self.servers} server{'s' * (self.servers > 1)} for a 95th percentile of {self.budget_ms:g} ms, "
+            f"{spread}."
         )
 
     def __repr__(self) -> str:

@@ -13,6 +13,11 @@ from helpers.errors import SetupError
 from helpers.serving import BACKENDS, Command, Serving, private_arguments, triton_arguments
 
 
+# Variables for the threads of Python models. PyTorch's otherwise spin while they wait for each other: on a busy machine that made it ten
+# times slower. The same for the matrix products of NumPy.
+THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
+
+
 class Embedded:
     """The real tritonserver of the pinned wheel, with the Python-based backends of this course. Linux on x86-64."""
 
@@ -32,11 +37,9 @@ class Embedded:
             *triton_arguments(serving, str(serving.repository)),
             f"--backend-directory={run_dir / BACKENDS}",
             f"--cache-directory={triton / 'caches'}",
-            # Names of shared memory regions that the supervisor can recognise and remove if the server was killed.
-            f"--backend-config=python,shm-region-prefix-name={serving.server_id}",
         ]
         environment = self._environment(wheel, Path(facts["libpython"]).parent)
-        return Command(public, private_arguments(serving), environment, self._backends(triton, facts["version"]))
+        return Command(public, private_arguments(serving), environment, self.backends(triton, facts["version"]))
 
     def environment_facts(self) -> dict[str, str]:
         """Version, packages folder, libpython and numpy of the server's environment.
@@ -79,7 +82,7 @@ class Embedded:
         return facts
 
     @staticmethod
-    def _backends(triton: Path, version: str) -> dict[str, Path]:
+    def backends(triton: Path, version: str) -> dict[str, Path]:
         """Triton's own python backend and the course's Python-based backends, by their places in the folder of backends."""
         library = triton / "backends" / "python"
         parts = [library / "libtriton_python.so", library / "triton_python_backend_utils.py"]
@@ -95,11 +98,7 @@ class Embedded:
         environment["LD_LIBRARY_PATH"] = f"{wheel / 'nvidia_pytriton.libs'}{os.pathsep}{libpython}"
         # Python models' prints appear in the log at once.
         environment["PYTHONUNBUFFERED"] = "1"
-        # PyTorch's threads otherwise spin while they wait for each other: on a busy machine that made it ten times slower.
-        environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        # The same for the matrix products of NumPy in Python models.
-        environment.setdefault("OPENBLAS_NUM_THREADS", "1")
-        return environment
+        return {**THREADS, **environment}
 
 
 # Runs in the server's environment: prints what the launcher must know about it.

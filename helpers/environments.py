@@ -117,12 +117,13 @@ def make_client(dev: bool, base: str = sys.executable) -> None:
     progress.done(f"{folder.name} is ready")
 
 
-def make_server(torch: bool | None = None, base: str = sys.executable) -> None:
+def make_server(torch: bool | None = None, base: str = sys.executable, measure: bool = True) -> None:
     """Make or update ``.server``.
 
     Args:
         torch: with PyTorch or without; ``None`` keeps what an earlier set-up chose, else takes it.
         base: interpreter to make it of.
+        measure: fetch perf_analyzer, too.
 
     Raises:
         SetupError: the machine cannot run it, has no room, or the installation failed.
@@ -154,17 +155,18 @@ def make_server(torch: bool | None = None, base: str = sys.executable) -> None:
         raise SetupError(fault, "", "Type: git checkout containers && make lab")
     _finish(folder, "server", torch=torch)
     progress.done(f"{folder.name} is ready")
-    perf_fetch.fetch_or_say()
+    if measure:
+        perf_fetch.fetch_or_say()
 
 
-def make_server_alone(torch: bool | None, base: str) -> None:
+def make_server_alone(torch: bool | None, base: str, measure: bool = True) -> None:
     """:func:`make_server`, while no other set-up of this folder runs.
 
     Raises:
         SetupError: as there.
     """
     with _alone():
-        make_server(torch, base)
+        make_server(torch, base, measure)
 
 
 def _server_size(torch: bool, base: str) -> tuple[float, str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from helpers import installed, preflight, settings
 from helpers.examinations_installed import load_generator, notebooks_side, python, server_side
+from helpers.examinations_engines import engines
 from helpers.files import shown
 from helpers.finding import ADMINISTRATOR, GOOD, MEND, NOTE, Finding
 
@@ -32,6 +33,7 @@ def all_of_them(full: bool = False) -> Iterator[Finding]:
     yield name_of_this_machine()
     yield ports()
     yield gpu()
+    yield from engines()
     yield from variables(os.environ)
     if full:
         from helpers import trial

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from helpers import launch_plan, lease, loadlog, rest, runtimes, settings
+from helpers import container_start, launch_plan, lease, loadlog, rest, runtimes, settings
 from helpers.address import Address, parse_address
 from helpers.errors import RequestError, ServerError
 from helpers.server import Server
@@ -42,6 +42,8 @@ def launch_server(
     load: Sequence[str] = ("*",),
     cache_size_bytes: int = 0,
     extra_arguments: Sequence[str] = (),
+    image: str = "",
+    gpu: bool | None = None,
     timeout_s: float = settings.START_TIMEOUT_S,
     grace_s: float = settings.GRACE_S,
     dry_run: bool = False,
@@ -59,6 +61,8 @@ def launch_server(
         load: models to load; all by default.
         cache_size_bytes: size of the response cache; 0 turns it off.
         extra_arguments: further arguments for tritonserver.
+        image: image for a container, or its ``.sif`` file, where it is not the usual one.
+        gpu: whether a container gets the GPUs; None for yes where this machine has some.
         timeout_s: seconds until every model must be READY.
         grace_s: seconds that the server outlives the notebook kernel.
         dry_run: print the command and start nothing; returns None then.
@@ -69,6 +73,7 @@ def launch_server(
     """
     launch = {"models": str(models), "runtime": runtime, "base_port": base_port, "name": name, "load": list(load)}
     launch |= {"cache_size_bytes": cache_size_bytes, "extra_arguments": list(extra_arguments), "timeout_s": timeout_s, "grace_s": grace_s}
+    launch |= {"image": image, "gpu": gpu}
     path = launch_plan.repository(models)
     engine = runtimes.runtime(runtime)
     if dry_run:
@@ -108,7 +113,8 @@ def start(launch: Mapping[str, Any], path: Path) -> lease.Lease:
     server_id = f"course-{secrets.token_hex(6)}"
     key = secrets.token_urlsafe(24)
     loadable, extra = launch_plan.loadable(path, launch["load"]), tuple(launch["extra_arguments"])
-    serving = Serving(path, server_id, key, loadable, launch["cache_size_bytes"], extra)
+    cache, image, gpu = launch["cache_size_bytes"], launch["image"], launch["gpu"]
+    serving = Serving(path, server_id, key, loadable, cache, extra, image=image, gpu=gpu)
     run_dir = lease.run_root() / server_id
     command = runtimes.runtime(launch["runtime"]).command(serving, run_dir)
     log = launch_plan.new_log(server_id)
@@ -125,7 +131,9 @@ def start(launch: Mapping[str, Any], path: Path) -> lease.Lease:
         grace_s=launch["grace_s"],
         stop_s=settings.STOP_TIMEOUT_S,
         server_id=server_id,
-        about={**facts(launch, path), "admin_key": key, "launch": dict(launch)},
+        about={**facts(launch, path), "admin_key": key, "launch": dict(launch), "remark": command.remark},
+        after=command.after,
+        lifeline=command.lifeline,
     )
     return lease.start(plan)
 
@@ -164,7 +172,8 @@ def connect(url: str) -> Server:
 
 def _print_command(engine: runtimes.Embedded | runtimes.Container, path: Path, base_port: int, launch: dict[str, Any]) -> None:
     ports = tuple(str(base_port + step) for step in range(3))
-    serving = Serving(path, "course", "$COURSE_ADMIN_KEY", launch["load"], launch["cache_size_bytes"], launch["extra_arguments"], ports)
+    options = {option: launch[option] for option in ("load", "cache_size_bytes", "extra_arguments", "image", "gpu")}
+    serving = Serving(path, "course", "$COURSE_ADMIN_KEY", ports=ports, **options)
     command = engine.dry_command(serving) if isinstance(engine, runtimes.Container) else engine.command(serving, Path("/tmp/course"))
     print(command.shown())
 
@@ -238,6 +247,9 @@ def ready(held: lease.Lease, launch: Mapping[str, Any]) -> Server:
     if server.http.port != launch["base_port"]:
         got = f"{server.http.port} to {server.metrics.port}"
         server.note = f"Port {launch['base_port']} or one of the two after it is taken, so this server got {got}."
+    server.note = f"{state.get('remark', '')} {server.note}".strip()
+    # Inside a container its own launcher hides the key, and says in the log where it could not.
+    server.key_hidden = server.key_hidden and container_start.KEY_SEEN not in server.log(lines=0)
     return server
 
 

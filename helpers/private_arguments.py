@@ -49,9 +49,14 @@ def _end_with_parent() -> None:
 
 
 def start(
-    command: Sequence[str], private: Sequence[str], environment: Mapping[str, str], output: IO[bytes]
+    command: Sequence[str],
+    private: Sequence[str],
+    environment: Mapping[str, str],
+    output: IO[bytes] | None = None,
+    stdin: int = subprocess.DEVNULL,
+    new_session: bool = True,
 ) -> tuple[subprocess.Popen, bool]:
-    """Start a program in a session of its own, with some of its arguments hidden from other users.
+    """Start a program with some of its arguments hidden from other users.
 
     The process dies with the thread that calls this (``PR_SET_PDEATHSIG``): call it from the main thread.
 
@@ -59,7 +64,9 @@ def start(
         command: program and the arguments that everybody may read.
         private: further arguments, which only the owner may read.
         environment: the program's whole environment.
-        output: file for standard output and standard error.
+        output: file for standard output and standard error; None for those of this process.
+        stdin: file descriptor of its standard input; nothing by default.
+        new_session: give it a session of its own.
 
     Returns:
         The process, and whether the private arguments are hidden: False where the kernel does not allow tracing a child.
@@ -67,7 +74,8 @@ def start(
     Raises:
         OSError: the program cannot be started.
     """
-    options = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT, "start_new_session": True}
+    errors = None if output is None else subprocess.STDOUT
+    options: dict = {"stdin": stdin, "stdout": output, "stderr": errors, "start_new_session": new_session}
     holders = [f"{_PLACE_HOLDER}{number}" for number in range(len(private))]
     hidden = {f"{_VARIABLE}{number}": text for number, text in enumerate(private)}
     try:

@@ -6,18 +6,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
-import shutil
+import shlex
 from pathlib import Path
 
-from helpers import settings
+from helpers import container_checks, container_start, gpus, images, settings
+from helpers.container_command import ENGINES, Specification
 from helpers.embedded import Embedded
 from helpers.errors import SetupError
 from helpers.serving import Command, Serving, private_arguments, triton_arguments
 
+# Where a container finds the repository, and the helpers that start the server in it.
+_MODELS, _HELPERS = "/models", "/course/helpers"
+
 
 class Container:
-    """NVIDIA's container image, run by Apptainer, Docker or podman.
+    """NVIDIA's container image, or one made from it, run by Apptainer, Docker or podman.
 
     Args:
         name: the engine, which is also the name of its program.
@@ -30,32 +35,66 @@ class Container:
         """The command for a server in a container on the host's own network.
 
         Raises:
-            SetupError: the engine is not installed.
+            SetupError: the engine, the image or something that they need is not there.
         """
-        if not shutil.which(self.name):
+        facts = container_checks.check_engine(self.name)
+        image = images.chosen(self.name, serving.image)
+        environment = container_checks.check_image(self.name, image)
+        container_checks.check_shared_memory(self.name, settings.shm_size())
+        seen = gpus.here()
+        if serving.gpu and not seen:
             raise SetupError(
-                f"The program {self.name} is not on this machine.", f"The runtime {self.name!r} starts the server with it.", _OTHER
+                "No NVIDIA GPU is seen on this machine.", "You asked for one with gpu=True.", "Leave gpu out, and models run on the processor."
             )
-        return self.dry_command(serving)
+        if serving.gpu is not False:
+            container_checks.check_gpus(self.name, seen, facts, environment)
+        return self._command(serving, image, bool(seen), "name=rootless" in str(facts.get("SecurityOptions")))
 
     def dry_command(self, serving: Serving) -> Command:
-        """The same command, without a look at the machine."""
-        image = f"nvcr.io/nvidia/tritonserver:{settings.image_version()}-py3"
-        if self.name == "apptainer":
-            engine = ["apptainer", "run", "--nv", "-B", f"{serving.repository}:/models:ro", f"docker://{image}"]
-        else:
-            gpus = ["--device", "nvidia.com/gpu=all"] if self.name == "podman" else ["--gpus", "all"]
-            engine = [self.name, "run", "--rm", "--net=host", "--shm-size=1g", *gpus, "-v", f"{serving.repository}:/models:ro", image]
-        return Command([*engine, "tritonserver", *triton_arguments(serving, "/models")], private_arguments(serving), dict(os.environ))
+        """The same command, whatever this machine lacks."""
+        return self._command(serving, images.chosen(self.name, serving.image), bool(gpus.here()), rootless=False)
+
+    def _command(self, serving: Serving, image: str, seen: bool, rootless: bool) -> Command:
+        gpu = seen if serving.gpu is None else serving.gpu
+        specification = Specification(
+            image=image,
+            name=serving.server_id,
+            mounts={_MODELS: serving.repository, _HELPERS: Path(__file__).resolve().parent},
+            gpu=gpu,
+            shm_size="" if self.name == "apptainer" else settings.shm_size(),
+            # Docker's service runs containers as root unless told otherwise. In podman's, and in Docker without root, root is the caller.
+            user=f"{os.getuid()}:{os.getgid()}" if self.name == "docker" and not rootless else "",
+            variables=(container_start.KEY_VARIABLE, *(["CUDA_VISIBLE_DEVICES"] if "CUDA_VISIBLE_DEVICES" in os.environ else [])),
+            # Packages in the home folder of the host, which Apptainer shows to the container, are not the image's.
+            values={"PYTHONNOUSERSITE": "1", "PYTHONUNBUFFERED": "1"} | ({} if self.name == "apptainer" else {"HOME": "/tmp"}),
+            extra=tuple(shlex.split(os.environ.get("COURSE_ENGINE_ARGUMENTS", ""))),
+        )
+        placed = dataclasses.replace(serving, admin_key=container_start.KEY_PLACE)
+        public = [
+            *specification.words(self.name),
+            *("python3", f"{_HELPERS}/container_start.py", "tritonserver"),
+            *triton_arguments(placed, _MODELS),
+            *private_arguments(placed),
+        ]
+        remark = "No NVIDIA GPU is seen on this machine: the container runs without one, and models on the processor."
+        return Command(
+            public,
+            [],
+            self._environment(serving.admin_key),
+            after=specification.end(self.name),
+            lifeline=True,
+            remark=remark if serving.gpu is None and not gpu else "",
+        )
+
+    @staticmethod
+    def _environment(key: str) -> dict[str, str]:
+        # Apptainer hands all of it in: the notebooks' own Python settings are not for the image's Python.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV", "CONDA_"))}
+        # The second name is for an Apptainer that is set up to hand in nothing else.
+        return environment | {container_start.KEY_VARIABLE: key, f"APPTAINERENV_{container_start.KEY_VARIABLE}": key}
 
 
-_OTHER = 'Type: server = launch_server("models", runtime="embedded")'
-RUNTIMES: dict[str, Embedded | Container] = {
-    "embedded": Embedded(),
-    "apptainer": Container("apptainer"),
-    "docker": Container("docker"),
-    "podman": Container("podman"),
-}
+RUNTIMES: dict[str, Embedded | Container] = {"embedded": Embedded(), **{engine: Container(engine) for engine in ENGINES}}
 
 
 def runtime(name: str) -> Embedded | Container:
@@ -65,5 +104,5 @@ def runtime(name: str) -> Embedded | Container:
         SetupError: there is none of this name.
     """
     if name not in RUNTIMES:
-        raise SetupError(f"There is no runtime {name!r}.", f"The runtimes are {', '.join(RUNTIMES)}.", _OTHER)
+        raise SetupError(f"There is no runtime {name!r}.", f"The runtimes are {', '.join(RUNTIMES)}.", container_checks.EMBEDDED)
     return RUNTIMES[name]

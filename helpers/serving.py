@@ -29,6 +29,8 @@ class Serving:
         cache_size_bytes: size of the response cache; 0 turns it off.
         extra_arguments: further arguments for tritonserver.
         ports: HTTP, gRPC and metrics port, as text.
+        image: image for a container, where it is not the usual one.
+        gpu: whether a container gets the GPUs; None for yes where there are some.
     """
 
     repository: Path
@@ -38,6 +40,8 @@ class Serving:
     cache_size_bytes: int = 0
     extra_arguments: Sequence[str] = ()
     ports: tuple[str, str, str] = (HTTP_PORT, GRPC_PORT, METRICS_PORT)
+    image: str = ""
+    gpu: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -49,12 +53,18 @@ class Command:
         private: further arguments with the key in them.
         environment: the whole environment of the program.
         backends: what the folder of backends must hold, by path in it; empty where the backends come with the program.
+        after: a command that ends what the program may leave behind; empty where it leaves nothing.
+        lifeline: whether the program ends when its standard input closes.
+        remark: what the user should know of it.
     """
 
     public: list[str]
     private: list[str]
     environment: dict[str, str] = field(repr=False, default_factory=dict)
     backends: dict[str, Path] = field(repr=False, default_factory=dict)
+    after: list[str] = field(default_factory=list)
+    lifeline: bool = False
+    remark: str = ""
 
     def make_backends(self, run_dir: Path) -> None:
         """Make the folder of backends in ``run_dir``."""
@@ -77,7 +87,8 @@ class Command:
                 lines[-1] += f" {shlex.quote(argument)}"
             else:
                 lines.append(shlex.quote(argument))
-        return " \\\n    ".join([*lines, *(f'"{argument}"' for argument in private)])
+        shown = " \\\n    ".join([*lines, *(f'"{argument}"' for argument in private)])
+        return f"{shown}\n# {self.remark}" if self.remark else shown
 
 
 def triton_arguments(serving: Serving, repository: str) -> list[str]:
@@ -97,6 +108,8 @@ def triton_arguments(serving: Serving, repository: str) -> list[str]:
         # One bad model must not stop the others, and models must be loadable while the server runs.
         "--exit-on-error=false",
         "--model-control-mode=explicit",
+        # Names of shared memory regions that the supervisor can recognise and remove if the server was killed.
+        f"--backend-config=python,shm-region-prefix-name={serving.server_id}",
         *(f"--load-model={name}" for name in serving.load),
     ]
     if serving.cache_size_bytes:

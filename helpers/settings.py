@@ -161,6 +161,17 @@ ADMIN_APIS = "model-repository,shared-memory,trace,logging"
 LOG_TAIL_LINES = 15
 # The release of tritonserver in the pinned wheel. containers/VERSION names the image of the same release.
 EMBEDDED_TRITON = "2.51.0"
+# NVIDIA's image of the server, and the course's own: NVIDIA's with what the course's Python models import. Their tags come from VERSION.
+NVIDIA_IMAGE = "nvcr.io/nvidia/tritonserver"
+OWN_IMAGE = "triton-course/tritonserver"
+# CUDA of that image (12.6.2 in release 24.10); an image that says which it has is believed.
+IMAGE_CUDA = "12.6"
+# The oldest branch of NVIDIA's driver that runs programs of each CUDA, by NVIDIA's table of minor version compatibility, and the oldest
+# whose gaps an image fills by itself on GPUs for data centres, by the release notes of 24.10.
+CUDA_DRIVERS = {11: 450, 12: 525, 13: 580}
+CUDA_DRIVER_CARRIED = 470
+# Free disk space, in GB, that pulling NVIDIA's image needs, with the file that Apptainer makes of it: a generous guess.
+DISK_IMAGE_GB = 30.0
 # Free disk space, in GB, that making the environments needs, with what pip unpacks on the way: the notebooks' alone, both without PyTorch,
 # both with the CPU build of PyTorch, and both with the CUDA build.
 DISK_CLIENT_GB = 1.2
@@ -224,6 +235,11 @@ def models_dir() -> Path:
 def server_env() -> Path:
     """The environment of the embedded server (``COURSE_SERVER_ENV``, else ``.server/`` in the course)."""
     return Path(os.environ["COURSE_SERVER_ENV"]).resolve() if "COURSE_SERVER_ENV" in os.environ else root() / ".server"
+
+
+def shm_size() -> str:
+    """Size of a container's own shared memory (``COURSE_SHM_SIZE``, such as ``1g``); empty for the host's, which clients see, too."""
+    return os.environ.get("COURSE_SHM_SIZE", "")
 
 
 def image_version() -> str:

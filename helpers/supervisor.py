@@ -27,11 +27,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import IO
 
 if __name__ == "__main__":  # started as a script, with python -I
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers import private_arguments
+from helpers import leftovers, private_arguments
+from helpers.port_locks import lock_ports
 
 _PR_SET_CHILD_SUBREAPER = 36
 # Seconds between two looks at the server process.
@@ -61,6 +63,8 @@ class Plan:
         server_id: name of the server and of its shared memory regions.
         about: facts for whoever finds the state file (owner, repository, runtime, …).
         files: texts to write into ``run_dir`` before the program starts, by name, with the same place-holders for the ports.
+        after: a command that ends what the program may leave behind when it has ended, such as its container.
+        lifeline: whether the program ends when its standard input closes, so that it does when this process is killed.
     """
 
     run_dir: str
@@ -75,41 +79,8 @@ class Plan:
     server_id: str
     about: dict[str, object]
     files: dict[str, str] = dataclasses.field(default_factory=dict)
-
-
-def lock_ports(ports: list[int], host: str) -> list[socket.socket] | None:
-    """Take the locks of these ports, or None when another supervisor has one or any program listens on one."""
-    held: list[socket.socket] = []
-    try:
-        for port in ports:
-            lock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            held.append(lock)
-            lock.bind(f"\0triton-course-port-{port}")
-            # "localhost" may mean either loopback address, and a server on every interface holds both.
-            for family, address in ((socket.AF_INET, host), (socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::1")):
-                _try_port(family, address, port)
-    except OSError:
-        for lock in held:
-            lock.close()
-        return None
-    return held
-
-
-def _try_port(family: int, address: str, port: int) -> None:
-    """Raise OSError when a program listens on this port."""
-    try:
-        probe = socket.socket(family, socket.SOCK_STREAM)
-    except OSError:  # a machine without IPv6
-        return
-    with probe:
-        # Connections that a former server left in TIME_WAIT do not make the port taken.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address, port))
-        except OSError as error:
-            if family == socket.AF_INET6 and "assign requested address" in str(error):
-                return
-            raise
+    after: list[str] = dataclasses.field(default_factory=list)
+    lifeline: bool = False
 
 
 class Supervisor:
@@ -126,6 +97,7 @@ class Supervisor:
         self.locks: list[socket.socket] = []
         self.triples = iter(plan.ports)
         self.process: subprocess.Popen | None = None
+        self.lifeline: int | None = None
         self.log_start = 0
         self.signalled = 0.0
         self.ended = 0.0
@@ -166,11 +138,20 @@ class Supervisor:
                 (self.run_dir / name).write_text(text)
             with open(self.plan.log, "ab") as log:
                 self.log_start = log.tell()
-                self.process, hidden = private_arguments.start(command, self.plan.private, self.plan.environment, log)
+                self.process, hidden = self._spawn(command, log)
             self._write(status="running", pid=self.process.pid, ports=ports, key_hidden=hidden, started=time.time())
             return
         self._write(status="failed", reason="no free ports")
         self.process = None
+
+    def _spawn(self, command: list[str], log: IO[bytes]) -> tuple[subprocess.Popen, bool]:
+        if not self.plan.lifeline:
+            return private_arguments.start(command, self.plan.private, self.plan.environment, log)
+        other_end, self.lifeline = os.pipe()
+        try:
+            return private_arguments.start(command, self.plan.private, self.plan.environment, log, stdin=other_end)
+        finally:
+            os.close(other_end)
 
     def _write(self, **news: object) -> None:
         self.state.update(news)
@@ -245,8 +226,11 @@ class Supervisor:
         # The server was the leader of its own session: what is left of it are stubs of Python models.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        for leftover in Path("/dev/shm").glob(f"{self.plan.server_id}*"):
-            leftover.unlink(missing_ok=True)
+        if self.lifeline is not None:
+            os.close(self.lifeline)
+            self.lifeline = None
+        leftovers.end_container(self.plan.after, self.plan.environment, Path(self.plan.log))
+        leftovers.remove_shared_memory(self.plan.server_id)
         for lock in self.locks:
             lock.close()
         if self.stopping_since is None and _PORT_TAKEN in self._log_since_start():

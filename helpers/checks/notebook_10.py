@@ -78,8 +78,8 @@ def saturation_found(fleet: Any, one: Any, saturated: Any, in_queue: Any) -> Out
     if not _close(given, waiting):
         return not_yet(f"`saturated` is right. `in_queue` is {given:.4g}. {_why_queue(given, waiting, last)}")
     return correct(
-        f"Saturated from {chosen['concurrency']} on, at {best[THROUGHPUT]:.0f} jets/s. With {last['concurrency']} under way, {waiting:.1f} stood "
-        f"in the queue, each for {last['queue_us'] / 1e3:.0f} ms: the server works on one, and the others wait."
+        f"Saturated from {chosen['concurrency']} on, at {best[THROUGHPUT]:.0f} jets/s. With {last['concurrency']} under way, "
+        f"{waiting:.1f} stood in the queue, each for {last['queue_us'] / 1e3:.0f} ms: the server works on one, and the others wait."
     )
 
 
@@ -119,9 +119,10 @@ def servers_chosen(fleet: Any, one: Any, traffic: Any, budget_ms: Any, servers: 
     if given > most:
         return not_yet(f"`servers` is {int(given)}. That would do, but {most} keep the budget, too, and cost less.")
     seen = found.waiting(int(given))
+    busy = 100 * found.traffic.jets_per_s / given / found.speed.jets_per_s
     return correct(
-        f"{int(given)} servers are busy {100 * found.traffic.jets_per_s / given / found.speed.jets_per_s:.0f} % of the time, and 95 of 100 requests "
-        f"are expected within {1e3 * (seen.p95_s + found.service_s):.0f} ms of {found.budget_ms:.0f}. Your fleet has {behind} now; measure it."
+        f"{int(given)} servers are busy {busy:.0f} % of the time, and 95 of 100 requests are expected within "
+        f"{1e3 * (seen.p95_s + found.service_s):.0f} ms of {found.budget_ms:.0f}. Your fleet has {behind} now; measure it."
     )
 
 
@@ -129,7 +130,8 @@ def _too_few(found: Plan, servers: int) -> str:
     can = servers * found.speed.jets_per_s
     if can <= found.traffic.jets_per_s:
         return f"That is {can:.0f} jets/s at most, and {found.traffic.jets_per_s:.0f} come: the queue grows without end."
-    return f"They can do it, but 95 of 100 requests take up to {found.latency_p95_ms(servers):.0f} ms, and the budget is {found.budget_ms:.0f}."
+    taken_ms = found.latency_p95_ms(servers)
+    return f"They can do it, but 95 of 100 requests take up to {taken_ms:.0f} ms, and the budget is {found.budget_ms:.0f}."
 
 
 @checker("10.3")
@@ -178,7 +180,8 @@ def _why_shares(given: Sequence[float], right: Sequence[float], counts: Sequence
         return "That is the other order; the first is `fleet.servers[0]`."
     if sum(given) and not math.isclose(sum(given), 1, abs_tol=_SHARE):
         return f"Your shares add up to {sum(given):.3g}. Parts of a whole add up to 1."
-    return f"The servers' counters rose by {' and '.join(str(count) for count in counts)} since `before`. Other requests after yours count, too."
+    rose = " and ".join(str(count) for count in counts)
+    return f"The servers' counters rose by {rose} since `before`. Other requests after yours count, too."
 
 
 @checker("10.4")

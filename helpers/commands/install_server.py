@@ -14,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--without-torch", action="store_true", help="leave PyTorch out: its models stay UNAVAILABLE, little disk is needed"
     )
+    parser.add_argument("--without-perf-analyzer", action="store_true", help="the server alone, as an image of it needs")
     parser.add_argument(
         "--openvino", action="store_true", help="make a second environment beside it, whose ONNX Runtime has OpenVINO; no PyTorch in it"
     )
@@ -33,7 +34,8 @@ def run(args: argparse.Namespace) -> int:
     torch = False if args.without_torch else None
     if installed.server_ready(torch):
         print(f"{shown(settings.server_env())} is ready.")
-        perf_fetch.fetch_or_say()
+        if not args.without_perf_analyzer:
+            perf_fetch.fetch_or_say()
         return 0
-    environments.make_server_alone(torch, base)
+    environments.make_server_alone(torch, base, not args.without_perf_analyzer)
     return 0

@@ -1,0 +1,87 @@
+"""The first process in a container: starts the server with its key hidden, and ends it when the launcher is gone.
+
+Runs inside the container, with the image's own Python (3.10 or newer); standard library only. Its arguments are the
+server's command, in which ``$COURSE_ADMIN_KEY`` stands for the key (and others of that kind for other secrets); the key
+itself comes in the environment, because every user of the host sees the command lines of containers, too.
+
+Its standard input is a lifeline: nothing is ever written there, and when it closes, whoever held the other end has ended.
+A container outlives the engine's client that started it, whatever killed the client; with the lifeline it does not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import signal
+import sys
+import time
+from pathlib import Path
+
+if __name__ == "__main__":  # started as a script: its own folder is no place for modules, the one above is
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from helpers import private_arguments
+
+KEY_VARIABLE = "COURSE_ADMIN_KEY"
+KEY_PLACE = f"${KEY_VARIABLE}"
+# A place for a secret in the command, and the variable that has it.
+_PLACE = re.compile(r"\$(COURSE_[A-Z_]+)")
+# In the log when the key could not be hidden.
+KEY_SEEN = "course: the administration key can be read in the list of processes"
+# Seconds between two looks at the server.
+_TICK_S = 0.1
+# Seconds after which a server whose lifeline is closed is told again to end (while it starts, it can miss the first time), and killed.
+_AGAIN_S, _KILL_S = 2.0, 12.0
+
+
+def start(command: list[str]) -> int:
+    """Run the server until it ends; returns its exit status, as a shell gives it."""
+    private = [_PLACE.sub(lambda found: os.environ[found[1]], part) for part in command if _PLACE.search(part)]
+    public = [part for part in command if not _PLACE.search(part)]
+    secrets = {name for part in command for name in _PLACE.findall(part)}
+    environment = {name: value for name, value in os.environ.items() if name not in secrets}
+    # The same session: whoever kills all of it on the host gets the server and its Python models along.
+    process, hidden = private_arguments.start(public, private, environment, new_session=False)
+    if private and not hidden:
+        print(KEY_SEEN, flush=True)
+
+    def hand_on(number: int, _: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, hand_on)
+    lifeline: list[int] = [0]
+    cut_at = told_at = 0.0
+    while process.poll() is None:
+        readable, _, _ = select.select(lifeline, [], [], _TICK_S)
+        now = time.monotonic()
+        if readable and not os.read(0, 4096):
+            lifeline, cut_at = [], now
+        if cut_at and now - told_at > _AGAIN_S:
+            told_at = now
+            process.send_signal(signal.SIGINT if now - cut_at < _KILL_S else signal.SIGKILL)
+        _collect(process.pid)
+    return process.returncode if process.returncode >= 0 else 128 - process.returncode
+
+
+def _collect(but: int) -> None:
+    """Collect the server's orphans, which are this process's to collect where it is the container's first."""
+    with contextlib.suppress(ChildProcessError):
+        while (found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None and found.si_pid != but:
+            os.waitpid(found.si_pid, 0)
+
+
+def main(command: list[str]) -> int:
+    """Start the command; 2 when a secret of it is missing."""
+    for name in sorted({name for part in command for name in _PLACE.findall(part)}):
+        if not os.environ.get(name):
+            print(f"{name} is empty. Type: export {name}=$(openssl rand -hex 24)", file=sys.stderr)
+            return 2
+    return start(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,101 @@
+"""Images of the server: which one an engine runs, whether it is there, how to get it. Standard library only.
+
+The tag comes from ``containers/VERSION``. In this order: what the caller names, ``COURSE_IMAGE``, the course's own image where it
+was built here (NVIDIA's with what the course's Python models import), NVIDIA's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from helpers import settings
+
+# Seconds for a question to an engine; a sleeping daemon takes a few.
+_TIMEOUT_S = 30.0
+
+
+def nvidia() -> str:
+    """NVIDIA's image of the course's release."""
+    return f"{settings.NVIDIA_IMAGE}:{settings.image_version()}-py3"
+
+
+def own() -> str:
+    """The course's image: NVIDIA's, with what the course's Python models import."""
+    return f"{settings.OWN_IMAGE}:{settings.image_version()}"
+
+
+def sif_folder() -> Path:
+    """Where ``.sif`` files for Apptainer lie (``COURSE_IMAGES``, such as a folder that a class shares; else ``work/images``)."""
+    return Path(os.environ["COURSE_IMAGES"]).resolve() if "COURSE_IMAGES" in os.environ else settings.work_dir() / "images"
+
+
+def sif_files() -> tuple[Path, Path]:
+    """The course's ``.sif`` file and NVIDIA's, by the names that ``containers/README.md`` gives them."""
+    version = settings.image_version()
+    return sif_folder() / f"triton-course_{version}.sif", sif_folder() / f"tritonserver_{version}-py3.sif"
+
+
+def chosen(engine: str, given: str = "") -> str:
+    """The image that an engine is to run.
+
+    Args:
+        engine: ``apptainer``, ``docker`` or ``podman``.
+        given: what the caller names, if anything.
+    """
+    if named := given or os.environ.get("COURSE_IMAGE", ""):
+        return named
+    if engine == "apptainer":
+        return next((str(file) for file in sif_files() if file.exists()), f"docker://{nvidia()}")
+    return own() if environment_of(engine, own()) is not None else nvidia()
+
+
+def environment_of(engine: str, image: str) -> dict[str, str] | None:
+    """The variables that an image sets; None where the engine does not have it (or cannot be asked).
+
+    Apptainer's files are only looked for: what they set is not worth the seconds that asking takes.
+    """
+    if engine == "apptainer":
+        return {} if Path(image).exists() else None
+    words = said([engine, "image", "inspect", "--format", "{{json .Config.Env}}", image])
+    if words is None:
+        return None
+    try:
+        return dict(entry.split("=", 1) for entry in json.loads(words) or [] if "=" in entry)
+    except ValueError:
+        return {}
+
+
+def how_to_get(engine: str, image: str) -> str:
+    """What to type to get an image that is not there."""
+    if engine == "apptainer":
+        target = Path(image) if image.endswith(".sif") else sif_files()[1]
+        room = "" if _roomy(apptainer_cache()) else "export APPTAINER_CACHEDIR=/a/disk/with/room APPTAINER_TMPDIR=/a/disk/with/room && "
+        return f"Type: {room}mkdir -p {target.parent} && apptainer pull {target} docker://{nvidia()}"
+    if image.startswith(settings.OWN_IMAGE):
+        build = f"{engine} build -f containers/Containerfile.server --build-arg VERSION={settings.image_version()} -t {image} ."
+        return f"In the course's folder, type: {build}"
+    return f"Type: {engine} pull {image}"
+
+
+def apptainer_cache() -> Path:
+    """Where Apptainer keeps what it pulls; in the home folder, whose quota it soon fills, unless ``APPTAINER_CACHEDIR`` says otherwise."""
+    return Path(os.environ.get("APPTAINER_CACHEDIR") or Path.home() / ".apptainer" / "cache")
+
+
+def _roomy(folder: Path) -> bool:
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    # Home folders have quotas that the free space of their disk does not show.
+    return shutil.disk_usage(there).free / 1e9 >= settings.DISK_IMAGE_GB and not folder.is_relative_to(Path.home())
+
+
+def said(command: list[str]) -> str | None:
+    """What a command prints; None where it fails."""
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() if answer.returncode == 0 else None
