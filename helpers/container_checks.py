@@ -90,7 +90,7 @@ def _check_storage(folder: Path) -> None:
         raise SetupError(
             f"podman keeps its images in {folder}, which is a network disk ({kind}).",
             "Files of several owners cannot be unpacked there.",
-            f"Type: mkdir -p ~/.config/containers && printf '[storage]\\ndriver = \"overlay\"\\ngraphroot = \"/tmp/{getpass.getuser()}"
+            f'Type: mkdir -p ~/.config/containers && printf \'[storage]\\ndriver = "overlay"\\ngraphroot = "/tmp/{getpass.getuser()}'
             "-podman\"\\n' > ~/.config/containers/storage.conf",
         )
 

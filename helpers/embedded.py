@@ -12,7 +12,6 @@ from helpers import settings
 from helpers.errors import SetupError
 from helpers.serving import BACKENDS, Command, Serving, private_arguments, triton_arguments
 
-
 # Variables for the threads of Python models. PyTorch's otherwise spin while they wait for each other: on a busy machine that made it ten
 # times slower. The same for the matrix products of NumPy.
 THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}

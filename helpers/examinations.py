@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from helpers import installed, preflight, settings
-from helpers.examinations_installed import load_generator, notebooks_side, python, server_side
 from helpers.examinations_engines import engines
+from helpers.examinations_installed import load_generator, notebooks_side, python, server_side
 from helpers.files import shown
 from helpers.finding import ADMINISTRATOR, GOOD, MEND, NOTE, Finding
 

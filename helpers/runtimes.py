@@ -44,7 +44,9 @@ class Container:
         seen = gpus.here()
         if serving.gpu and not seen:
             raise SetupError(
-                "No NVIDIA GPU is seen on this machine.", "You asked for one with gpu=True.", "Leave gpu out, and models run on the processor."
+                "No NVIDIA GPU is seen on this machine.",
+                "You asked for one with gpu=True.",
+                "Leave gpu out, and models run on the processor.",
             )
         if serving.gpu is not False:
             container_checks.check_gpus(self.name, seen, facts, environment)

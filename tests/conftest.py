@@ -17,6 +17,7 @@ from helpers.fleet import Fleet
 from helpers.fleet_launch import launch_fleet
 from helpers.launch import ModelWarning, launch_server
 from helpers.server import Server
+from tests.engines import Engines
 
 # Tests interrupt programs; a run in the background of a shell would hand down that interrupts are ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -75,3 +76,12 @@ def fleet(free_base_port: Callable[[], int], tmp_path_factory: pytest.TempPathFa
         running = launch_fleet(repository, servers=2, base_port=free_base_port())
     with running:
         yield running
+
+
+@pytest.fixture
+def engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engines:
+    """No container engine and no GPU, until a test installs stand-ins."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("COURSE_RUN_DIR", str(tmp_path / "run"))
+    return Engines(folder, monkeypatch)

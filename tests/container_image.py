@@ -1,7 +1,7 @@
 """An image for tests, made from this machine, since no image can be pulled everywhere.
 
-A root file system with a shell, the libraries that Python and the server load, and the server laid out as ``Containerfile.cpu`` does it, with
-that file's settings. Python itself and the server's environment, 2 GB that are here already, are mounted at their own places.
+A root file system with a shell, the libraries that Python and the server load, and the server laid out as ``Containerfile.cpu`` does
+it, with that file's settings. Python itself and the server's environment, 2 GB that are here already, are mounted at their own places.
 """
 
 from __future__ import annotations

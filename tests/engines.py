@@ -82,12 +82,3 @@ class Engines:
     def environment(self) -> dict[str, str]:
         """The environment that the last ``run`` saw."""
         return json.loads((self.folder / "environment.json").read_text())
-
-
-@pytest.fixture
-def engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engines:
-    """No engine and no GPU, until a test installs stand-ins."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("COURSE_RUN_DIR", str(tmp_path / "run"))
-    return Engines(folder, monkeypatch)

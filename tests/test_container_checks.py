@@ -13,7 +13,7 @@ from helpers import container_checks, examinations_engines, images, launch_serve
 from helpers.errors import SetupError
 from helpers.finding import GOOD, MEND, NOTE
 from helpers.gpus import Gpu, here
-from tests.engines import Engines, engines  # noqa: F401 - a fixture
+from tests.engines import Engines
 
 T4_OLD = Gpu("Tesla T4", "450.80.02")
 RTX_OLD = Gpu("NVIDIA GeForce RTX 2080", "470.82.01")
@@ -78,12 +78,12 @@ def test_dockers_service_does_not_answer(status: int, out: str, err: str, words:
 def test_podman_without_root_needs_user_ids(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
     engines.install("podman")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(SetupError, match="newuidmap and newgidmap.*install uidmap"):
+    with pytest.raises(SetupError, match=r"newuidmap and newgidmap.*install uidmap"):
         container_checks.check_engine("podman")
     engines.install("newuidmap", "newgidmap")
     monkeypatch.setattr(container_checks.getpass, "getuser", lambda: "nobody-here")
     monkeypatch.setattr(os, "getuid", lambda: 987654)
-    with pytest.raises(SetupError, match="range of user ids for nobody-here.*--add-subuids"):
+    with pytest.raises(SetupError, match=r"range of user ids for nobody-here.*--add-subuids"):
         container_checks.check_engine("podman")
 
 
@@ -137,7 +137,7 @@ def test_a_driver_that_is_too_old_stops_the_start_unless_the_gpu_is_left_out(eng
 
 def test_an_engine_that_cannot_hand_in_gpus(engines: Engines, tmp_path: Path) -> None:
     new = [Gpu("Tesla T4", "550.54.15")]
-    with pytest.raises(SetupError, match="NVIDIA Container Toolkit.*gpu=False"):
+    with pytest.raises(SetupError, match=r"NVIDIA Container Toolkit.*gpu=False"):
         container_checks.check_gpus("docker", new, {"Runtimes": {"runc": {}}}, {})
     container_checks.check_gpus("docker", new, {"Runtimes": {"nvidia": {}}}, {})
     with pytest.raises(SetupError, match=rf"nvidia-ctk cdi generate --output={tmp_path}/nvidia.yaml"):

@@ -13,7 +13,7 @@ import pytest
 from helpers import images, launch_server, settings
 from helpers.container_command import ENGINES, Specification
 from helpers.errors import ServerError, SetupError
-from tests.engines import Engines, engines  # noqa: F401 - a fixture
+from tests.engines import Engines
 
 GPU = {"apptainer": ["--nv"], "docker": ["--gpus=all"], "podman": ["--device=nvidia.com/gpu=all"]}
 
@@ -133,9 +133,7 @@ def test_who_the_server_is(engines: Engines, models: Path, capsys: pytest.Captur
     assert me not in engines.calls("docker", "run")[0]
 
 
-def test_shared_memory(
-    engines: Engines, models: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_shared_memory(engines: Engines, models: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """The host's, so that clients can hand tensors over in it; or one of a given size."""
     assert "--ipc=host" in shown(capsys, models, "podman")[0]
     monkeypatch.setenv("COURSE_SHM_SIZE", "1g")

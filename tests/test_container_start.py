@@ -48,13 +48,18 @@ class Started:
         assert self.process.stdin is not None
         self.process.stdin.close()
 
+    def __enter__(self) -> Started:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.__exit__(None, None, None)  # closes what is open of the pipes, and waits
+
 
 @pytest.fixture
 def started() -> Iterator[Started]:
-    one = Started()
-    yield one
-    one.process.kill()
-    one.process.wait()
+    with Started() as one:
+        yield one
 
 
 def test_secrets_reach_the_server_and_no_command_line(started: Started) -> None:
@@ -85,12 +90,12 @@ def test_a_lifeline_that_closes_ends_the_server(started: Started) -> None:
 
 
 @pytest.mark.slow
-def test_a_server_that_does_not_hear_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    one = Started("stubborn")
-    one.cut()
-    assert one.process.wait(container_start._KILL_S + 10) == 128 + signal.SIGKILL
-    assert one.process.stdout is not None
-    assert one.process.stdout.read().count("interrupted") >= 2, "it was told more than once"
+def test_a_server_that_does_not_hear_is_killed() -> None:
+    with Started("stubborn") as one:
+        one.cut()
+        assert one.process.wait(container_start._KILL_S + 10) == 128 + signal.SIGKILL
+        assert one.process.stdout is not None
+        assert one.process.stdout.read().count("interrupted") >= 2, "it was told more than once"
 
 
 def test_the_server_dies_with_the_starter(started: Started) -> None:
