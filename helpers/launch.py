@@ -10,19 +10,25 @@ Typical use::
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from helpers import launch_plan, lease, loadlog, rest, runtimes, settings
-from helpers.address import Address, parse_address
+from helpers import launch_plan, lease, loadlog, runtimes, settings
 from helpers.errors import RequestError, ServerError
+from helpers.listening import Listening, listening
+from helpers.questions import OverHttp
+from helpers.remote import connect
 from helpers.server import Server
 from helpers.serving import Serving
 from helpers.supervisor import Plan
+
+__all__ = ["ModelWarning", "connect", "launch_server"]
 
 # Servers launched or found by this process, by their id: keeps their leases while the process lives, whatever happens to variables.
 _OWNED: dict[str, Server] = {}
@@ -43,6 +49,11 @@ def launch_server(
     extra_arguments: Sequence[str] = (),
     timeout_s: float = settings.START_TIMEOUT_S,
     grace_s: float = settings.GRACE_S,
+    listen: str = "",
+    token: str = "",
+    tls_cert: str | Path | None = None,
+    tls_key: str | Path | None = None,
+    ca: str | Path | None = None,
     dry_run: bool = False,
 ) -> Server:
     """Launch a Triton server and return when every model is READY.
@@ -60,18 +71,29 @@ def launch_server(
         extra_arguments: further arguments for tritonserver.
         timeout_s: seconds until every model must be READY.
         grace_s: seconds that the server outlives the notebook kernel.
+        listen: ``all``, or the address or name of a network interface, for a server that others may use: then every call needs
+            ``server.token``. By default only this machine reaches it.
+        token: the token that every call needs, in place of one that is made up.
+        tls_cert: PEM file with a certificate; then gRPC is encrypted, and HTTP stays on this machine.
+        tls_key: PEM file with the certificate's key.
+        ca: PEM file with the authority that signed it, unless the certificate is its own.
         dry_run: print the command and start nothing; returns None then.
 
     Raises:
         SetupError: the repository is missing or empty, or this machine cannot run this runtime.
+        InputError: there is no such port or interface, or token and TLS files cannot be used.
         ServerError: the server did not start; the message has the end of its log.
     """
     launch = {"models": str(models), "runtime": runtime, "base_port": base_port, "name": name, "load": list(load)}
     launch |= {"cache_size_bytes": cache_size_bytes, "extra_arguments": list(extra_arguments), "timeout_s": timeout_s, "grace_s": grace_s}
+    launch |= {"listen": listen, "token": token} | {
+        name: str(file or "") for name, file in (("tls_cert", tls_cert), ("tls_key", tls_key), ("ca", ca))
+    }
+    place = listening(listen, token, tls_cert, tls_key, ca)
     path = launch_plan.repository(models)
     engine = runtimes.runtime(runtime)
     if dry_run:
-        _print_command(engine, path, base_port, launch)
+        _print_command(engine, path, base_port, launch, place)
         return None  # type: ignore[return-value]
     facts = {"owner": lease.owner(), "repository": str(path), "runtime": runtime, "name": name}
     held = lease.find(**facts)
@@ -79,7 +101,7 @@ def launch_server(
         return _found(held, launch)
     server_id = f"course-{secrets.token_hex(6)}"
     key = secrets.token_urlsafe(24)
-    serving = Serving(path, server_id, key, launch_plan.loadable(path, load), cache_size_bytes, tuple(extra_arguments))
+    serving = Serving(path, server_id, key, launch_plan.loadable(path, load), cache_size_bytes, tuple(extra_arguments), listening=place)
     run_dir = lease.run_root() / server_id
     command = engine.command(serving, run_dir)
     log = launch_plan.new_log(server_id)
@@ -91,47 +113,25 @@ def launch_server(
         private=command.private,
         environment=command.environment,
         ports=[[first, first + 1, first + 2] for first in launch_plan.candidates(base_port)],
-        host=settings.HOST,
+        host=place.grpc,
         log=str(log),
         grace_s=grace_s,
         stop_s=settings.STOP_TIMEOUT_S,
         server_id=server_id,
-        about={**facts, "admin_key": key, "launch": launch},
+        # A restart keeps the token: those who use the server have it already.
+        about={**facts, "admin_key": key, "launch": {**launch, "token": place.token}, "listening": asdict(place)},
     )
     held = lease.start(plan)
     return _wait(held, base_port, timeout_s)
 
 
-def connect(url: str) -> Server:
-    """A server that somebody else runs, by the address of its HTTP or its gRPC port; nothing is owned.
-
-    Args:
-        url: such as ``gpu-node:9000``, ``http://gpu-node:9000`` or ``grpc://gpu-node:9001``.
-
-    Raises:
-        ServerError: no Triton server answers there.
-        InputError: the text is no address.
-    """
-    given = parse_address(url, settings.BASE_PORT)
-    base = [given.port - 1] if given.scheme.startswith("grpc") else [given.port, given.port - 1]
-    problem: Exception | None = None
-    for port in base:
-        http, grpc, metrics = (Address(given.host, port + step, given.secure) for step in range(3))
-        try:
-            rest.ask(http, "/v2/health/live")
-            return Server(http, grpc, metrics)
-        except (ServerError, RequestError) as error:
-            problem = problem or error
-    raise ServerError(
-        f"No Triton server answers at {given}.",
-        "Expected its HTTP port, such as gpu-node:9000, or its gRPC port.",
-        "Ask its owner for server.http_url.",
-    ) from problem
-
-
-def _print_command(engine: runtimes.Embedded | runtimes.Container, path: Path, base_port: int, launch: dict[str, Any]) -> None:
+def _print_command(
+    engine: runtimes.Embedded | runtimes.Container, path: Path, base_port: int, launch: dict[str, Any], place: Listening
+) -> None:
     ports = tuple(str(base_port + step) for step in range(3))
-    serving = Serving(path, "course", "$COURSE_ADMIN_KEY", launch["load"], launch["cache_size_bytes"], launch["extra_arguments"], ports)
+    serving = Serving(
+        path, "course", "$COURSE_ADMIN_KEY", launch["load"], launch["cache_size_bytes"], launch["extra_arguments"], ports, place
+    )
     command = engine.dry_command(serving) if isinstance(engine, runtimes.Container) else engine.command(serving, Path("/tmp/course"))
     print(command.shown())
 
@@ -140,13 +140,13 @@ def _answers(held: lease.Lease, timeout_s: float) -> bool:
     """Whether a server that was found serves: it may still be loading, or may have died this very moment."""
     deadline = time.monotonic() + timeout_s
     while (state := held.state()).get("status") == "running":
-        try:
-            rest.ask(Address("localhost", int(state["ports"][0])), "/v2/health/live")
-            return True
-        except (ServerError, RequestError):
-            if time.monotonic() > deadline:
+        place = _place(state)
+        with contextlib.suppress(ServerError, RequestError):
+            if OverHttp(place.addresses(state["ports"])[0], place.access()).is_live():
                 return True
-            time.sleep(settings.POLL_S)
+        if time.monotonic() > deadline:
+            return True
+        time.sleep(settings.POLL_S)
     held.close()
     return False
 
@@ -159,7 +159,10 @@ def _found(held: lease.Lease, launch: dict[str, Any]) -> Server:
     else:
         held.close()
     server.note = "Already running: this is the same server as before."
-    different = sorted(option for option, value in launch.items() if dict(state["launch"]).get(option) != value)
+    before = dict(state["launch"])
+    # A token that was made up is no other one.
+    launch = {**launch, "token": launch["token"] or before.get("token", "")}
+    different = sorted(option for option, value in launch.items() if before.get(option, "") != value)
     if different:
         server.note += f" It was launched with another {' and '.join(different)}; for a change type server.restart(...)."
     print(f"{server.note} {server.http_url}, pid {server.pid}")
@@ -168,10 +171,14 @@ def _found(held: lease.Lease, launch: dict[str, Any]) -> Server:
 
 def _server(held: lease.Lease) -> Server:
     state = held.state()
-    http, grpc, metrics = (Address("localhost", int(port)) for port in state["ports"])
-    server = Server(http, grpc, metrics, runtime=str(state["runtime"]), held=held)
+    place = _place(state)
+    server = Server(*place.addresses(state["ports"]), runtime=str(state["runtime"]), held=held, access=place.access())
     _OWNED[str(state["server_id"])] = server
     return server
+
+
+def _place(state: dict[str, Any]) -> Listening:
+    return Listening(**state.get("listening", {}))
 
 
 def _wait(held: lease.Lease, base_port: int, timeout_s: float) -> Server:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
+from helpers import access_errors
 from helpers.address import parse_address
 from helpers.errors import CourseError, InputError, ModelError, RequestError, SetupError
 from helpers.failures import explain
@@ -17,6 +19,8 @@ UNSTABLE = 2
 _LOST = re.compile(
     r"failed to connect|connection refused|socket closed|couldn't connect|failure when receiving|connection reset|resolv", re.I
 )
+# A token that is missing or wrong; the administration key has sentences of its own.
+_NOT_LET_IN = re.compile(r"expecting header '\S*authorization'|unauthenticated|unauthorized|HTTP (code|status)?:? ?40[13]|\b401\b", re.I)
 # Words in front of what matters.
 _FRONT = re.compile(
     r"^(cb::)?error: |^Thread \[\d+\] had error: |^failed to get model (metadata|config): |^HTTP client failed: ", re.IGNORECASE
@@ -44,7 +48,12 @@ def explain_failure(code: int, said: str, run: Run, server: Any = None) -> Cours
         server: the Server object, where there is one.
     """
     why = reason(said)
-    address = parse_address(run.url)
+    scheme = run.protocol + "s" * run.secure
+    address = replace(parse_address(run.url), secure=run.secure, scheme=scheme)
+    if _NOT_LET_IN.search(why):
+        return access_errors.refused(address, why, run.access)
+    if (_LOST.search(why) or "ssl" in why.lower()) and (problem := access_errors.encryption(address, why, run.access)):
+        return problem
     if "unsupported protocol" in why.lower():
         port = "HTTP" if run.protocol == "http" else "gRPC"
         return RequestError(

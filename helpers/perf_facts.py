@@ -9,13 +9,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-import tritonclient.grpc as triton_grpc
-import tritonclient.http as triton_http
-from tritonclient.utils import InferenceServerException
-
 from helpers import card
 from helpers.connection import Connection
 from helpers.rest import is_loopback
+from helpers.transport import TransportError
 
 
 def facts(connection: Connection, model: str) -> dict[str, Any]:
@@ -31,7 +28,7 @@ def facts(connection: Connection, model: str) -> dict[str, Any]:
     """
     config = reported_config(connection, model)
     groups = config.get("instance_group", [])
-    here = is_loopback(connection.address.host)
+    here = getattr(connection.server, "owned", False) or is_loopback(connection.address.host)
     on_gpu = any("GPU" in group.get("kind", "") for group in groups)
     return {
         "device": ((card.this_machine() if here else "GPU") if on_gpu else "CPU") if groups else None,
@@ -63,11 +60,7 @@ def cpu() -> str | None:
 
 
 def _server_version(connection: Connection) -> str | None:
-    client = (triton_grpc if connection.protocol == "grpc" else triton_http).InferenceServerClient(str(connection.address))
     try:
-        options = {"as_json": True} if connection.protocol == "grpc" else {}
-        return str(client.get_server_metadata(**options)["version"])
-    except (InferenceServerException, KeyError, OSError):
+        return str(connection.transport.about()["version"])
+    except (TransportError, KeyError):
         return None
-    finally:
-        client.close()

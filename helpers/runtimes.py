@@ -41,12 +41,18 @@ class Container:
     def dry_command(self, serving: Serving) -> Command:
         """The same command, without a look at the machine."""
         image = f"nvcr.io/nvidia/tritonserver:{settings.image_version()}-py3"
+        listening, inside = serving.listening, ("/tls/server.crt", "/tls/server.key")
+        files = zip((listening.certificate, listening.private_key), inside) if listening.certificate else ()
+        mounts = [f"{serving.repository}:/models:ro", *(f"{outside}:{place}:ro" for outside, place in files)]
+        binds = [word for mount in mounts for word in ("-B" if self.name == "apptainer" else "-v", mount)]
         if self.name == "apptainer":
-            engine = ["apptainer", "run", "--nv", "-B", f"{serving.repository}:/models:ro", f"docker://{image}"]
+            engine = ["apptainer", "run", "--nv", *binds, f"docker://{image}"]
         else:
             gpus = ["--device", "nvidia.com/gpu=all"] if self.name == "podman" else ["--gpus", "all"]
-            engine = [self.name, "run", "--rm", "--net=host", "--shm-size=1g", *gpus, "-v", f"{serving.repository}:/models:ro", image]
-        return Command([*engine, "tritonserver", *triton_arguments(serving, "/models")], private_arguments(serving), dict(os.environ))
+            engine = [self.name, "run", "--rm", "--net=host", "--shm-size=1g", *gpus, *binds, image]
+        return Command(
+            [*engine, "tritonserver", *triton_arguments(serving, "/models", inside)], private_arguments(serving), dict(os.environ)
+        )
 
 
 _OTHER = 'Type: server = launch_server("models", runtime="embedded")'

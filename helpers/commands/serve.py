@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import time
 import warnings
 from types import FrameType
+from typing import Any
 
 from helpers import settings
 from helpers.errors import ServerError
@@ -31,6 +33,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=settings.BASE_PORT,
         help=f"HTTP port; gRPC and metrics get the next two (default {settings.BASE_PORT})",
     )
+    parser.add_argument(
+        "--listen",
+        default="",
+        metavar="WHERE",
+        help="all, or the address or name of a network interface: others may use the server, with a token (default: this machine alone)",
+    )
+    parser.add_argument("--tls-cert", metavar="FILE", help="certificate for gRPC; HTTP then stays on this machine")
+    parser.add_argument("--tls-key", metavar="FILE", help="the certificate's key")
+    parser.add_argument("--ca", metavar="FILE", help="who signed the certificate, unless it is its own authority")
     parser.add_argument("--dry-run", action="store_true", help="print the command and start nothing")
 
 
@@ -44,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         CourseError: it did not start, or ended by itself.
     """
     if args.dry_run:
-        launch_server(args.models, runtime=args.runtime, base_port=args.base_port, dry_run=True)
+        launch_server(args.models, **_options(args), dry_run=True)
         return 0
     # A closed terminal (SIGHUP, where there is one) and the system's polite request to end count as Ctrl-C.
     signals = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -67,11 +78,17 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    options = {name: getattr(args, name) for name in ("runtime", "base_port", "listen", "tls_cert", "tls_key", "ca")}
+    # Not an option of its own: others on this machine can see what is typed.
+    return options | {"token": os.environ.get("COURSE_TOKEN", "") if args.listen else ""}
+
+
 def _serve(args: argparse.Namespace) -> None:
     with warnings.catch_warnings():
         # The card names the models that are not READY, with the reasons.
         warnings.simplefilter("ignore", ModelWarning)
-        server = launch_server(args.models, runtime=args.runtime, base_port=args.base_port, grace_s=_GRACE_S)
+        server = launch_server(args.models, **_options(args), grace_s=_GRACE_S)
     with server:
         try:
             print(server, _to_try(server), sep="\n\n", flush=True)
@@ -86,13 +103,21 @@ def _serve(args: argparse.Namespace) -> None:
 
 def _to_try(server: Server) -> str:
     model = next((model.name for model in server.models() if model.state == "READY"), "add_sub")
+    assert server.http is not None and server.metrics is not None
+    header = '-H "Authorization: Bearer $COURSE_TOKEN" ' if server.token else ""
+    grpc = f"grpcs://{server.grpc}" if server.listening.certificate else server.grpc_url
+    ca = f" --ca {server.listening.ca}" if server.listening.certificate else ""
+    # A token from the variable is known to whoever set it, and must not be on the screen.
+    known = os.environ.get("COURSE_TOKEN", "") == server.token
+    token = [f"The token for those who may use it: {server.token}", f"  export COURSE_TOKEN={server.token}"] if not known else []
     return "\n".join(
         (
+            *token,
             "Try in another terminal:",
-            f"  curl -i {server.http.http('/v2/health/ready')}",
-            f"  curl {server.http.http(f'/v2/models/{model}/config')}",
+            f"  curl -i {header}{server.http.http('/v2/health/ready')}",
+            f"  curl {header}{server.http.http(f'/v2/models/{model}/config')}",
             f"  curl {server.metrics_url}",
-            f"  python -m helpers infer -m {model} -u {server.grpc_url} -p grpc",
+            f"  python -m helpers infer -m {model} -u {grpc} -p grpc{ca}",
             f"  python -m helpers metrics -u {server.metrics.host}:{server.metrics.port}",
             "Stop the server here with Ctrl-C.",
         )
