@@ -17,9 +17,6 @@ _UNTRUSTED = re.compile(
 )
 _HOST_NAME = re.compile(r"hostname|ip address mismatch|peer name", re.I)
 _EXPIRED = re.compile(r"expired|not yet valid", re.I)
-_NO_TLS = re.compile(
-    r"wrong.?version.?number|record layer failure|http request|unexpected.?eof|eof occurred|packet length too long|ssl handshake", re.I
-)
 # Seconds for the question whether a port speaks TLS: it makes a message better and must not make it late.
 _LOOK_TIMEOUT_S = 1.0
 
@@ -56,7 +53,7 @@ def encryption(address: Address, said: str, access: Access) -> AccessError | Non
     """
     scheme = address.scheme or "http"
     if not address.secure:
-        if not speaks_tls(address):
+        if _language(address) != "TLS":
             return None
         secure = {"grpc": "grpcs", "http": "https"}.get(scheme, "grpcs")
         return AccessError(
@@ -66,7 +63,7 @@ def encryption(address: Address, said: str, access: Access) -> AccessError | Non
         )
     if _UNTRUSTED.search(said):
         return _untrusted(address, said, access)
-    if _NO_TLS.search(said) and not speaks_tls(address):
+    if _language(address) == "something else":
         plain = scheme.rstrip("s")
         return AccessError(
             f"The port {address} does not speak TLS: it takes plain text, or is no server of this kind.",
@@ -96,21 +93,24 @@ def _untrusted(address: Address, said: str, access: Access) -> AccessError:
     )
 
 
-def speaks_tls(address: Address) -> bool:
-    """Whether a port answers a TLS greeting. Nothing else is sent."""
+def _language(address: Address) -> str:
+    """What answers a TLS greeting at a port: ``TLS``, ``something else``, or ``nobody``. Nothing else is sent."""
     # Only a look at which language is spoken: whose certificate it is does not matter for that.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     context.set_alpn_protocols(["h2", "http/1.1"])
     try:
-        with (
-            socket.create_connection((address.host, address.port), timeout=_LOOK_TIMEOUT_S) as connection,
-            context.wrap_socket(connection, server_hostname=address.host),
-        ):
-            return True
+        connection = socket.create_connection((address.host, address.port), timeout=_LOOK_TIMEOUT_S)
+    except OSError:
+        return "nobody"
+    try:
+        with connection, context.wrap_socket(connection, server_hostname=address.host):
+            return "TLS"
+    except TimeoutError:
+        return "nobody"
     except (OSError, ValueError):
-        return False
+        return "something else"
 
 
 def needs_token(status: int, said: str) -> bool:

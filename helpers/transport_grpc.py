@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
+
+# gRPC's library writes each failed handshake to standard error, beside the error that says the same in words.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 import tritonclient.grpc as triton_grpc
 from tritonclient.utils import InferenceServerException
