@@ -11,6 +11,7 @@ from typing import Any
 
 from helpers import card
 from helpers.connection import Connection
+from helpers.gpu import placed_on
 from helpers.rest import is_loopback
 from helpers.transport import TransportError
 
@@ -30,6 +31,9 @@ def facts(connection: Connection, model: str) -> dict[str, Any]:
     groups = config.get("instance_group", [])
     here = getattr(connection.server, "owned", False) or is_loopback(connection.address.host)
     on_gpu = any("GPU" in group.get("kind", "") for group in groups)
+    if on_gpu and getattr(connection.server, "runtime", "") == "embedded":
+        # Asked for a GPU that its library cannot use, a model runs on the processor.
+        on_gpu = placed_on(connection.server.log(lines=0), model) != "CPU"
     return {
         "device": ((card.this_machine() if here else "GPU") if on_gpu else "CPU") if groups else None,
         "cpu": cpu() if here else None,
