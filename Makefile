@@ -15,7 +15,7 @@ SETUP = @$(FIND); exec "$$p" helpers/preflight.py --server=$(SERVER) --torch=$(T
 AS_IS = @$(FIND); exec "$$p" helpers/preflight.py --as-is
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test demo doctor reset notebooks bench bench-tune bench-peers bench-graph lint lock train-jets train-tracks test-training test-all
+.PHONY: help setup lab test test-gpu demo doctor reset notebooks bench bench-tune bench-peers bench-graph lint lock train-jets train-tracks test-training test-all
 
 help:
 	@echo "make lab           set up what is missing, open the course in JupyterLab"
@@ -23,6 +23,7 @@ help:
 	@echo "make doctor        is this machine ready, and if not, what to type"
 	@echo "make reset NB=03   a pristine notebook 03; yours stays beside it"
 	@echo "make test          all tests (ARGS='-m \"not slow\"' for the quick ones)"
+	@echo "make test-gpu      check list of a machine with a GPU, and a table of its figures; says so where there is none"
 	@echo "make test-training the training's own tests, in an environment made for them"
 	@echo "make test-all      both"
 	@echo "make bench         the embedded backends against the same models without a server"
@@ -44,6 +45,10 @@ lab:
 
 test:
 	$(SETUP) --dev -- -m pytest $(ARGS)
+
+# On a processor, as a rehearsal: make test-gpu ARGS="--device cpu --quick --output /tmp/dry.csv"
+test-gpu:
+	$(SETUP) --dev -- -m benchmarks.gpu $(ARGS)
 
 demo:
 	$(SETUP) -- -m helpers demo

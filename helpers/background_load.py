@@ -173,8 +173,8 @@ class BackgroundLoad:
         threading.Thread(target=_read, args=(process, self._record), daemon=True, name="course-load").start()
         weakref.finalize(self, _close, process.stdin)
         with Client(self._server, self._protocol) as client:
-            url = f"{client.protocol}{'s' if client.address.secure else ''}://{client.address}"
-            self._tell({"url": url, "protocol": client.protocol, **wanted})
+            # Through the pipe that only this process writes: a token is nothing for a command line.
+            self._tell({"address": client.address, "protocol": client.protocol, "access": client.access, **wanted})
 
     def _tell(self, settings_: dict[str, Any]) -> None:
         assert self._commands is not None

@@ -22,6 +22,8 @@ from typing import IO, Any
 if __name__ == "__main__":  # started as a script, with python -P
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from helpers.access import Access
+from helpers.address import Address
 from helpers.client import Client
 from helpers.errors import CourseError
 
@@ -48,6 +50,21 @@ class Wanted:
     model: str
     inputs: dict[str, Any]
     concurrency: int
+
+
+class Where:
+    """The port that the load is sent to, as a client takes it.
+
+    Args:
+        protocol: ``grpc`` or ``http``.
+        address: of the port.
+        access: token, and which certificates are trusted.
+    """
+
+    def __init__(self, protocol: str, address: Address, access: Access) -> None:
+        self.protocol, self.access = protocol, access
+        self.grpc = address if protocol == "grpc" else None
+        self.http = address if protocol == "http" else None
 
 
 class Sender:
@@ -140,7 +157,8 @@ def main(commands: IO[bytes]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     owner = os.getppid()
     first = pickle.load(commands)
-    sender = Sender(Client(first.pop("url"), first.pop("protocol")), Wanted(**first))
+    where = Where(first.pop("protocol"), first.pop("address"), first.pop("access"))
+    sender = Sender(Client(where, where.protocol), Wanted(**first))
     ended = threading.Event()
     reporter = threading.Thread(target=report_until_gone, args=(sender, owner, ended), daemon=True)
     tell(sender.report())

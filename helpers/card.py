@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from helpers import rest
+from helpers.address import Address
 from helpers.errors import CourseError
 from helpers.files import shown
 
@@ -39,17 +39,26 @@ def this_machine() -> str:
     return f"CPU: {found.group(1)}" if found else "CPU"
 
 
+_NOT_FROM_HERE = "cannot be reached from here"
+
+
+def _place(address: Address | None) -> str:
+    """Where a port is, with the scheme of an encrypted one."""
+    return _NOT_FROM_HERE if address is None else f"{address.scheme}://{address}" if address.secure else str(address)
+
+
 def _facts(server: Server) -> tuple[str, list[tuple[str, str]], list[ModelState], str]:
     """State, facts, models and, when the models cannot be asked for, why not."""
     state = server.state()
-    where = this_machine() if rest.is_loopback(server.http.host) else "on another machine"
     facts = [
         ("runtime", server.runtime),
-        ("device", where),
-        ("HTTP", server.http_url),
-        ("gRPC", server.grpc_url),
-        ("metrics", server.metrics_url),
+        ("device", this_machine() if server.is_here else "on another machine"),
+        ("HTTP", _place(server.http)),
+        ("gRPC", _place(server.grpc)),
+        ("metrics", server.metrics.http("/metrics") if server.metrics else _NOT_FROM_HERE),
     ]
+    if server.token:
+        facts.append(("for others", server.listening.for_others([server.http.port, server.grpc.port, 0])))  # type: ignore[union-attr]
     if server.repository:
         facts.append(("repository", shown(server.repository)))
     if server.log_path:
@@ -85,7 +94,8 @@ def text(server: Server) -> str:
         f"  {'models' if number == 0 else '':<11}{m.name:<{width}}  {m.version or '-':>2}  {m.state}  {m.reason}".rstrip()
         for number, m in enumerate(models)
     ]
-    return "\n".join(lines + [f"  {remark}" for remark in (server.note, problem) if remark])
+    beyond = server.listening.warning()
+    return "\n".join(lines + [f"  {remark}" for remark in (beyond and f"✖ {beyond}", server.note, problem) if remark])
 
 
 def html(server: Server) -> str:
@@ -96,10 +106,10 @@ def html(server: Server) -> str:
         f'<th scope="col" style="{_CELL};font-weight:normal;opacity:.75">{title}</th>' for title in ("model", "version", "state", "why")
     )
     table = f'<table style="margin:6px 0 0 0;border:0"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>' if models else ""
-    return frame("Triton server", state, facts, table, [remark for remark in (server.note, problem) if remark])
+    return frame("Triton server", state, facts, table, [remark for remark in (server.note, problem) if remark], server.listening.warning())
 
 
-def frame(title: str, state: str, facts: Sequence[tuple[str, str]], table: str, remarks: Sequence[str]) -> str:
+def frame(title: str, state: str, facts: Sequence[tuple[str, str]], table: str, remarks: Sequence[str], warning: str = "") -> str:
     """A card for a notebook.
 
     Args:
@@ -108,12 +118,14 @@ def frame(title: str, state: str, facts: Sequence[tuple[str, str]], table: str, 
         facts: names and values.
         table: a table below them, as HTML.
         remarks: sentences below that.
+        warning: a sentence in red before them.
     """
     rows = "".join(
         f'<tr><th scope="row" style="{_CELL};font-weight:normal;opacity:.75">{_e(n)}</th><td style="{_CELL}"><code>{_e(v)}</code></td></tr>'
         for n, v in facts
     )
-    said = "".join(f'<div style="margin-top:6px">{_e(remark)}</div>' for remark in remarks)
+    said = f'<div style="margin-top:6px;color:{_COLOURS["died"]};font-weight:600">✖ {_e(warning)}</div>' if warning else ""
+    said += "".join(f'<div style="margin-top:6px">{_e(remark)}</div>' for remark in remarks)
     colour = _COLOURS.get(state, "#d4351c")
     return (
         f'<div style="border:1px solid #8888;border-left:5px solid {colour};border-radius:4px;padding:8px 14px;max-width:60em">'

@@ -60,6 +60,7 @@ class Client:
         self.server = self._connection.server
         self.protocol = self._connection.protocol
         self.address = self._connection.address
+        self.access = self._connection.access
         self.timeout_s = timeout_s
         self.retries = retries
         self._pool: ThreadPoolExecutor | None = None

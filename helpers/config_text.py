@@ -99,9 +99,15 @@ def _unclosed(text: str) -> str:
     return f"The {stack[-1].group()} of line {text.count(chr(10), 0, stack[-1].start()) + 1} is not closed."
 
 
-def as_dict(message: Message) -> dict[str, Any]:
-    """A protobuf message as a dictionary of the fields that are set, integers as numbers, enumerations by name."""
-    return _numbers(json_format.MessageToDict(message, preserving_proto_field_name=True), message.DESCRIPTOR)
+def as_dict(message: Message, zeros: bool = False) -> dict[str, Any]:
+    """A protobuf message as a dictionary of the fields that are set, integers as numbers, enumerations by name.
+
+    Args:
+        message: the message.
+        zeros: with the fields that nobody set, too.
+    """
+    fields = json_format.MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=zeros)
+    return _numbers(fields, message.DESCRIPTOR)
 
 
 def _numbers(value: Any, descriptor: Any) -> Any:

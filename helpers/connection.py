@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from helpers import settings
+from helpers.access import NO_ACCESS, Access
 from helpers.address import Address, parse_address
 from helpers.errors import InputError
 from helpers.failures import explain
@@ -31,6 +32,7 @@ class Connection:
         server: the Server, None when only an address was given.
         protocol: ``grpc`` or ``http``.
         address: of the port for this protocol.
+        access: token, and which certificates are trusted.
         transport: the way there.
     """
 
@@ -40,7 +42,8 @@ class Connection:
         self.server = None if isinstance(server, str) else server
         self.protocol, self.address = where(server, protocol)
         self.retries = retries
-        self.transport = (GrpcTransport if self.protocol == "grpc" else HttpTransport)(self.address, timeout_s)
+        self.access: Access = getattr(server, "access", NO_ACCESS)
+        self.transport = (GrpcTransport if self.protocol == "grpc" else HttpTransport)(self.address, timeout_s, self.access)
         self._signatures: dict[tuple[str, str], Signature] = {}
         self._closed = False
 
@@ -110,9 +113,11 @@ def where(server: Any, protocol: str | None) -> tuple[str, Address]:
     if isinstance(server, str):
         address = parse_address(server)
         return protocol or ("http" if address.scheme in ("http", "https") else "grpc"), address
-    protocol = protocol or "grpc"
+    # A server of which only one port can be reached is spoken to there.
+    only_http = isinstance(getattr(server, "http", None), Address) and getattr(server, "grpc", "") is None
+    protocol = protocol or ("http" if only_http else "grpc")
     address = getattr(server, protocol, None)
-    url = getattr(server, f"{protocol}_url", None)
+    url = None if isinstance(address, Address) else getattr(server, f"{protocol}_url", None)
     if not isinstance(address, Address) and not isinstance(url, str):
         raise InputError(
             f"An object of type {type(server).__name__} was given as the server.",

@@ -26,6 +26,8 @@ from helpers import private_arguments
 
 KEY_VARIABLE = "COURSE_ADMIN_KEY"
 KEY_PLACE = f"${KEY_VARIABLE}"
+TOKEN_VARIABLE = "COURSE_TOKEN"
+TOKEN_PLACE = f"${TOKEN_VARIABLE}"
 # A place for a secret in the command, and the variable that has it.
 _PLACE = re.compile(r"\$(COURSE_[A-Z_]+)")
 # In the log when the key could not be hidden.

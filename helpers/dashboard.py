@@ -105,8 +105,8 @@ class Dashboard:
         if self._replaced:
             raise InputError("This dashboard was replaced by a newer one.", "", "Type: dashboard(server)")
         with _RUNNING_LOCK:
-            before = _RUNNING.get(self.server.http_url)
-            _RUNNING[self.server.http_url] = self
+            before = _RUNNING.get(self.server.url)
+            _RUNNING[self.server.url] = self
         if before is not None and before is not self:
             before._retire()
         with self._lock:
@@ -138,8 +138,8 @@ class Dashboard:
         if poller is None:
             return
         with _RUNNING_LOCK:
-            if _RUNNING.get(self.server.http_url) is self:
-                del _RUNNING[self.server.http_url]
+            if _RUNNING.get(self.server.url) is self:
+                del _RUNNING[self.server.url]
         poller.stop()
         if smi is not None:
             smi.close()
@@ -224,4 +224,4 @@ class Dashboard:
         return self.controls.whole._repr_mimebundle_(**options)
 
     def __repr__(self) -> str:
-        return f"Dashboard of {self.server.http_url} ({'running' if self.running else 'stopped'})"
+        return f"Dashboard of {self.server.url} ({'running' if self.running else 'stopped'})"

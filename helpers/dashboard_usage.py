@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 
 import psutil
 
-from helpers import rest
 from helpers.dashboard_poller import ModelReading
 from helpers.metrics_page import Sample
 from helpers.server import Server
@@ -112,7 +111,7 @@ class NvidiaSmi:
         self._process: subprocess.Popen[bytes] | None = None
         self._text = ""
         self._gpus: dict[str, Gpu] = {}
-        program = shutil.which("nvidia-smi") if rest.is_loopback(server.http.host) else None
+        program = shutil.which("nvidia-smi") if server.is_here else None
         if program:
             query = [f"--query-gpu={','.join(_SMI_FIELDS)}", "--format=csv,noheader,nounits", f"--loop-ms={_SMI_PERIOD_MS}"]
             # A session of its own, so that a notebook's interrupt leaves it alone; without a reader its next line ends it.

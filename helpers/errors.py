@@ -49,3 +49,7 @@ class InputError(CourseError):
 
 class RequestError(CourseError):
     """The server refused a request, or did not answer it in time."""
+
+
+class AccessError(RequestError):
+    """The server does not let us in: token, certificate or encryption do not fit."""

@@ -8,6 +8,8 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from helpers import access_errors, settings
+from helpers.access import NO_ACCESS
 from helpers.address import Address, parse_address
 from helpers.errors import CourseError, ModelError, RequestError
 from helpers.rest import ask
@@ -34,7 +36,10 @@ def explain(error: TransportError, model: str, address: Address, protocol: str, 
             "The first request of a new shape takes longest; a queue that is too long looks the same.",
             "Try again, or give the client more time: Client(…, timeout_s=300)",
         )
+    access = getattr(server, "access", NO_ACCESS)
     if not isinstance(error, Refused):
+        if problem := access_errors.encryption(address, str(error), access):
+            return problem
         return _unreachable(error, address, protocol, server)
     if error.reason == "unknown":
         return _unknown_model(error, model, address, protocol, server)
@@ -48,6 +53,8 @@ def explain(error: TransportError, model: str, address: Address, protocol: str, 
             "By the course's convention HTTP has the base port (9000), gRPC the next (9001) and metrics the one after (9002).",
             f"Type the port for {protocol.upper()}, or Client(…, protocol={'http' if protocol == 'grpc' else 'grpc'!r})",
         )
+    if error.reason == "restricted" and settings.ADMIN_HEADER not in str(error):
+        return access_errors.refused(address, str(error), access)
     if error.reason == "restricted":
         return RequestError(
             f"The server does not let us do this: {_sentence(error)}", "Expected the Server object that launched the server."
@@ -87,7 +94,10 @@ def _unreachable(error: TransportError, address: Address, protocol: str, server:
 
 
 def _speaks_http(address: Address) -> bool:
+    if address.secure:
+        return False
     try:
+        # Without the token: nobody knows who listens there.
         ask(address, "/v2/health/live", timeout_s=_LOOK_TIMEOUT_S)
     except CourseError as error:
         return isinstance(error, RequestError)
@@ -119,6 +129,8 @@ def _states(server: Any) -> list[tuple[str, str, str]]:
 
 def _on_metrics_page(address: Address, protocol: str, server: Any) -> list[str] | None:
     """Names of the loaded models: the metrics page is open to all, the repository's index is not. None when there is no page."""
+    if server is not None and getattr(server, "metrics", "") is None:
+        return None
     url = getattr(server, "metrics_url", None)
     place = parse_address(url) if url else replace(address, port=address.port + (1 if protocol == "grpc" else 2))
     try:

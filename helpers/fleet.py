@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from helpers import fleet_card, fleet_plan, fleet_shares, front, front_config, launch, lease, rest, settings
+from helpers import fleet_card, fleet_plan, fleet_shares, front, front_config, lease, rest, settings, starting
 from helpers.address import Address
 from helpers.errors import InputError, RequestError, ServerError
 from helpers.front import Behind
@@ -88,7 +88,7 @@ class Fleet:
         """The servers. One that was restarted takes the place of the one that died."""
         with self._lock:
             for number, server in enumerate(self._servers):
-                again = launch.find(server.launch_options) if server.state() != "running" else None
+                again = starting.find(server.launch_options) if server.state() != "running" else None
                 if again is not None:
                     self._servers[number] = fleet_plan.at_its_port(again)
             self._tell()
@@ -180,7 +180,7 @@ class Fleet:
             self._must_run()
             number = len(self.servers) + 1
             options = fleet_plan.options_of(self.launch_options, number)
-            server = fleet_plan.at_its_port(launch.ready(launch.start(options, self.repository), options))
+            server = fleet_plan.at_its_port(starting.ready(starting.start(options, self.repository), options))
             self._servers.append(server)
             self._tell()
             self._wait(lambda: self.in_rotation()[number - 1], settings.QUERY_TIMEOUT_S)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from helpers import front, front_config, launch, launch_plan, lease, settings
+from helpers import front, front_config, launch, launch_plan, lease, settings, starting
 from helpers.errors import InputError, ServerError
 from helpers.fleet import Fleet
 from helpers.fleet_plan import at_its_port, options_of, server_name
@@ -40,19 +40,25 @@ def launch_fleet(models: str | Path = "models", *, servers: int = 2, dry_run: bo
     Raises:
         SetupError: the repository is missing or empty, or this machine cannot run this runtime or Envoy.
         ServerError: a server or the front did not start; the message has the end of its log.
-        InputError: this is no number of servers.
+        InputError: this is no number of servers, or others shall reach them.
     """
     if not isinstance(servers, int) or isinstance(servers, bool) or servers < 1:
         raise InputError(
             f"servers={servers!r} was given.", "Expected how many servers, 1 or more.", 'Type: launch_fleet("models", servers=2)'
         )
     asked = launch.arguments(models, **options) | {"servers": servers}
+    if asked["listen"]:
+        raise InputError(
+            f"listen={asked['listen']!r} was given to a fleet.",
+            "A fleet serves its own machine: its front knows no token.",
+            'Type: launch_server("models", listen="all") for one server that others may use',
+        )
     path = launch_plan.repository(models)
     front.program()
     if dry_run:
         _print_commands(asked)
         return None  # type: ignore[return-value]
-    facts = launch.facts(asked, path) | {"runtime": front.RUNTIME, "servers_runtime": asked["runtime"]}
+    facts = starting.facts(asked, path) | {"runtime": front.RUNTIME, "servers_runtime": asked["runtime"]}
     held = lease.find(**facts)
     there = _running(asked, path)
     everyone = _servers(asked, path, there)
@@ -66,13 +72,13 @@ def launch_fleet(models: str | Path = "models", *, servers: int = 2, dry_run: bo
         print(fleet.note)
     if not all(server.key_hidden for server in everyone):
         fleet.note += " Other users of this machine can read the servers' administration keys, since tracing is not allowed here."
-    launch.warn_of_failures(everyone[0])
+    starting.warn_of_failures(everyone[0])
     return fleet
 
 
 def _running(asked: Mapping[str, Any], path: Path) -> dict[int, Server]:
     """The servers of this fleet that run already, by their number."""
-    wanted = launch.facts(asked, path)
+    wanted = starting.facts(asked, path)
     begin = server_name(asked["name"])
 
     def ours(state: dict[str, Any]) -> bool:
@@ -81,8 +87,8 @@ def _running(asked: Mapping[str, Any], path: Path) -> dict[int, Server]:
     found = {}
     for held in lease.running(ours):
         number = int(str(held.state()["name"]).removeprefix(begin))
-        if launch.answers(held, asked["timeout_s"]):
-            found[number] = at_its_port(launch.server_of(held))
+        if starting.answers(held, asked["timeout_s"]):
+            found[number] = at_its_port(starting.server_of(held))
     return found
 
 
@@ -97,8 +103,8 @@ def _servers(asked: Mapping[str, Any], path: Path, there: Mapping[int, Server]) 
     begun: list[lease.Lease] = []
     try:
         # One by one into the list, so that those begun are known when a later one fails.
-        begun.extend(launch.start(options, path) for options in missing.values())
-        fresh = {number: at_its_port(launch.ready(held, missing[number])) for number, held in zip(missing, begun, strict=True)}
+        begun.extend(starting.start(options, path) for options in missing.values())
+        fresh = {number: at_its_port(starting.ready(held, missing[number])) for number, held in zip(missing, begun, strict=True)}
     except BaseException:
         for held in begun:
             held.stop()
@@ -140,7 +146,7 @@ def _ready(held: lease.Lease, everyone: list[Server], asked: Mapping[str, Any]) 
 
 
 def _not_started(state: Mapping[str, Any]) -> ServerError:
-    error = launch.not_started(dict(state))
+    error = starting.not_started(dict(state))
     error.happened = error.happened.replace("The server", "Envoy, the front of the fleet,")
     return ServerError(error.happened, error.expected, error.todo)
 

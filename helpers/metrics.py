@@ -19,8 +19,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from helpers import metrics_page, settings
+from helpers.access import NO_ACCESS, Access
 from helpers.address import Address, parse_address
-from helpers.errors import InputError, RequestError, ServerError
+from helpers.errors import AccessError, InputError, RequestError, ServerError
 from helpers.metrics_page import Sample
 from helpers.rest import ask
 from helpers.tables import as_html, as_text
@@ -160,13 +161,14 @@ class Difference:
         }
 
 
-def scrape(server: Any, settle_s: float = settings.METRICS_SETTLE_S) -> Snapshot:
+def scrape(server: Any, settle_s: float = settings.METRICS_SETTLE_S, *, access: Access | None = None) -> Snapshot:
     """Read a server's metrics page.
 
     Args:
         server: a :class:`~helpers.server.Server`, or the address of the metrics port, such as ``localhost:9002`` or
             ``http://localhost:9002/metrics``.
         settle_s: seconds to wait first, because Triton answers a request a moment before it counts it.
+        access: token and trusted certificates, where only an address is given and the page is behind a proxy that wants them.
 
     Raises:
         InputError: the address is none.
@@ -190,8 +192,10 @@ def scrape(server: Any, settle_s: float = settings.METRICS_SETTLE_S) -> Snapshot
     path = urlsplit(url if "://" in url else f"//{url}").path
     time.sleep(settle_s)
     try:
-        page = ask(address, path if path.strip("/") else "/metrics")
+        page = ask(address, path if path.strip("/") else "/metrics", access=access or getattr(server, "metrics_access", NO_ACCESS))
         return Snapshot(time.time(), tuple(metrics_page.parse(page)))
+    except AccessError:
+        raise
     except ServerError as error:
         if not isinstance(error.__cause__, BadStatusLine):
             raise

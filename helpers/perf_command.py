@@ -8,6 +8,7 @@ Typical use::
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers import settings
+from helpers.access import NO_ACCESS, Access
 from helpers.connection import Connection
 from helpers.errors import InputError
 from helpers.files import find, shown
@@ -46,6 +48,8 @@ class Run:
         max_trials: windows until the tool gives up; None for its own 10.
         stability_percent: by how much the last three windows may differ; None for its own 10.
         extra: further arguments, as the tool takes them.
+        secure: whether the connection is encrypted.
+        access: token, and which certificates are trusted.
     """
 
     model: str
@@ -63,10 +67,13 @@ class Run:
     max_trials: int | None = None
     stability_percent: float | None = None
     extra: tuple[str, ...] = ()
+    secure: bool = False
+    access: Access = field(default=NO_ACCESS, hash=False)
 
     def arguments(self) -> list[str]:
-        """What stands behind the program's name."""
-        words = ["-m", self.model, "-u", self.url, "-i", self.protocol, "-b", str(self.batch)]
+        """What stands behind the program's name, without the headers."""
+        url = f"https://{self.url}" if self.secure and self.protocol == "http" else self.url
+        words = ["-m", self.model, "-u", url, "-i", self.protocol, "-b", str(self.batch)]
         if self.percentile is not None:
             words.append(f"--percentile={self.percentile}")
         if self.request_rate_per_s is not None:
@@ -85,7 +92,7 @@ class Run:
             words += ["--input-data", str(self.input_data)]
         for name, shape in self.shapes.items():
             words += ["--shape", f"{name}:{','.join(map(str, shape))}"]
-        return [*words, *self.extra]
+        return [*words, *tls_arguments(self.protocol, self.secure, self.access), *self.extra]
 
     def command(self, program: Program | None = None) -> list[str]:
         """The whole command; with the bare name where no program is given."""
@@ -97,7 +104,32 @@ class Run:
         return str(self.input_data) if str(self.input_data) in INPUT_DATA else Path(self.input_data).name
 
     def __str__(self) -> str:
-        return shlex.join(self.command())
+        # What the headers say is nobody's business: the command is written into tables and shown in notebooks.
+        words = header_arguments(self.protocol, self.access)[1::2]
+        return " ".join([shlex.join(self.command()), *(f'-H "{_shown(word)}"' for word in words)])
+
+
+def _shown(header: str) -> str:
+    """A header with a variable in the place of what it says, as people type it."""
+    name = header.partition(":")[0]
+    if name.lower().endswith(settings.TOKEN_HEADER):
+        return f"{name}:Bearer $COURSE_TOKEN"
+    return f"{name}:${re.sub(r'[^A-Za-z0-9]', '_', name).upper()}"
+
+
+def tls_arguments(protocol: str, secure: bool, access: Access) -> list[str]:
+    """The tool's options for an encrypted connection."""
+    if not secure:
+        return []
+    if protocol == "http":
+        return ["--ssl-https-ca-certificates-file", access.ca] if access.ca else []
+    return ["--ssl-grpc-use-ssl", *(["--ssl-grpc-root-certifications-file", access.ca] if access.ca else [])]
+
+
+def header_arguments(protocol: str, access: Access) -> list[str]:
+    """The tool's options that carry the headers; they are secret."""
+    headers = access.grpc_headers() if protocol == "grpc" else access.http_headers()
+    return [word for name, value in headers.items() for word in ("-H", f"{name}:{value}")]
 
 
 def run_for(
@@ -130,14 +162,15 @@ def run_for(
     """
     connection = Connection(server, protocol, settings.QUERY_TIMEOUT_S, settings.RETRIES)
     try:
-        signature, url = connection.signature(model), str(connection.address)
+        signature, address, access = connection.signature(model), connection.address, connection.access
     finally:
         connection.close()
     check_batch(signature, batch)
     data = _input_data(input_data)
     # A file says the shapes itself.
     dims = {} if isinstance(data, Path) else complete_shapes(signature, shapes, lengths)
-    return Run(model, url, connection.protocol, batch, shapes=dims, input_data=data, **others)
+    others = {"secure": address.secure, "access": access} | others
+    return Run(model, str(address), connection.protocol, batch, shapes=dims, input_data=data, **others)
 
 
 def check_batch(signature: Signature, batch: Any) -> None:

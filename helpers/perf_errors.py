@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
-from helpers.address import parse_address
-from helpers.errors import CourseError, InputError, ModelError, RequestError, SetupError
+from helpers import access_errors, settings
+from helpers.address import Address, parse_address
+from helpers.errors import AccessError, CourseError, InputError, ModelError, RequestError, SetupError
 from helpers.failures import explain
 from helpers.perf_command import INPUT_DATA, Run
+from helpers.questions import OverGrpc, OverHttp
 from helpers.transport import Refused, Unreachable, without_id
 
 # The tool ends with this when its windows did not agree, and with 99 after any other failure.
@@ -17,6 +20,8 @@ UNSTABLE = 2
 _LOST = re.compile(
     r"failed to connect|connection refused|socket closed|couldn't connect|failure when receiving|connection reset|resolv|upstream", re.I
 )
+# What a server of the course says when the token is missing or wrong; proxies say what they like.
+_WANTS_TOKEN = f"{settings.TOKEN_HEADER}'"
 # Words in front of what matters.
 _FRONT = re.compile(
     r"^(cb::)?error: |^Thread \[\d+\] had error: |^failed to get model (metadata|config): |^HTTP client failed: ", re.IGNORECASE
@@ -44,7 +49,12 @@ def explain_failure(code: int, said: str, run: Run, server: Any = None) -> Cours
         server: the Server object, where there is one.
     """
     why = reason(said)
-    address = parse_address(run.url)
+    scheme = run.protocol + "s" * run.secure
+    address = replace(parse_address(run.url), secure=run.secure, scheme=scheme)
+    if (run.secure or run.access.headers or _WANTS_TOKEN in why) and (problem := _not_let_in(address, run)):
+        return problem
+    if _LOST.search(why) and (problem := access_errors.encryption(address, why, run.access)):
+        return problem
     if "unsupported protocol" in why.lower():
         port = "HTTP" if run.protocol == "http" else "gRPC"
         return RequestError(
@@ -79,6 +89,17 @@ def explain_failure(code: int, said: str, run: Run, server: Any = None) -> Cours
             "Try a file of real inputs (helpers.load_inputs), and look at server.log().",
         )
     return RequestError(f"perf_analyzer failed ({code}): {_sentence(why)}", "", f"To see all that it says, type: {run}")
+
+
+def _not_let_in(address: Address, run: Run) -> CourseError | None:
+    """Why we are not let in, which the server tells us more plainly than the tool does; None when we are."""
+    try:
+        (OverGrpc if run.protocol == "grpc" else OverHttp)(address, run.access).is_live()
+    except AccessError as problem:
+        return problem
+    except CourseError:
+        return None
+    return None
 
 
 def _sentence(text: str) -> str:

@@ -9,13 +9,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-import tritonclient.grpc as triton_grpc
-import tritonclient.http as triton_http
-from tritonclient.utils import InferenceServerException
-
 from helpers import card
 from helpers.connection import Connection
+from helpers.gpu import placed_on
 from helpers.rest import is_loopback
+from helpers.transport import TransportError
 
 
 def facts(connection: Connection, model: str) -> dict[str, Any]:
@@ -31,8 +29,11 @@ def facts(connection: Connection, model: str) -> dict[str, Any]:
     """
     config = reported_config(connection, model)
     groups = config.get("instance_group", [])
-    here = is_loopback(connection.address.host)
+    here = getattr(connection.server, "owned", False) or is_loopback(connection.address.host)
     on_gpu = any("GPU" in group.get("kind", "") for group in groups)
+    if on_gpu and getattr(connection.server, "runtime", "") == "embedded":
+        # Asked for a GPU that its library cannot use, a model runs on the processor.
+        on_gpu = placed_on(connection.server.log(lines=0), model) != "CPU"
     return {
         "device": ((card.this_machine() if here else "GPU") if on_gpu else "CPU") if groups else None,
         "cpu": cpu() if here else None,
@@ -63,11 +64,7 @@ def cpu() -> str | None:
 
 
 def _server_version(connection: Connection) -> str | None:
-    client = (triton_grpc if connection.protocol == "grpc" else triton_http).InferenceServerClient(str(connection.address))
     try:
-        options = {"as_json": True} if connection.protocol == "grpc" else {}
-        return str(client.get_server_metadata(**options)["version"])
-    except (InferenceServerException, KeyError, OSError):
+        return str(connection.transport.about()["version"])
+    except (TransportError, KeyError):
         return None
-    finally:
-        client.close()

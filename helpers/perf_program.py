@@ -15,11 +15,11 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from helpers import settings
+from helpers import private_arguments, settings
 from helpers.errors import SetupError
 
 NAME = "perf_analyzer"
@@ -45,8 +45,16 @@ class Program:
     origin: str = ""
     environment: dict[str, str] = field(default_factory=dict, hash=False)
 
-    def start(self, *arguments: str, **options: object) -> subprocess.Popen[str]:
-        """Start it with these arguments; options are those of :class:`subprocess.Popen`."""
+    def start(self, *arguments: str, private: Sequence[str] = (), **options: object) -> subprocess.Popen[str]:
+        """Start it with these arguments; options are those of :class:`subprocess.Popen`.
+
+        Args:
+            *arguments: what everybody may read.
+            private: further arguments with a token in them, which other users of this machine do not see in ``ps``.
+            **options: of the process.
+        """
+        if private:
+            return private_arguments.start_through([*self.command, *arguments], private, self._variables(), **options)
         return subprocess.Popen([*self.command, *arguments], env=self._variables(), text=True, **options)  # type: ignore[call-overload]
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:

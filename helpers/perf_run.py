@@ -13,7 +13,7 @@ from typing import Any
 from helpers import perf_results, settings
 from helpers.errors import RequestError
 from helpers.files import writing
-from helpers.perf_command import Run
+from helpers.perf_command import Run, header_arguments
 from helpers.perf_errors import UNSTABLE, explain_failure
 from helpers.perf_program import NAME, Program, find_perf_analyzer
 from helpers.perf_results import Window
@@ -85,7 +85,14 @@ def execute(run: Run, program: Program | None = None, server: Any = None) -> Res
     with tempfile.TemporaryDirectory(prefix=".perf-", dir=work) as folder:
         table = Path(folder) / "table.csv"
         process = program.start(
-            *run.arguments(), "-v", "-f", str(table), stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+            *run.arguments(),
+            "-v",
+            "-f",
+            str(table),
+            private=header_arguments(run.protocol, run.access),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
         )
         try:
             said, errors = process.communicate(timeout=settings.PERF_TIMEOUT_S)

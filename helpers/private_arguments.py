@@ -1,22 +1,25 @@
 """Start a program whose secret arguments no other user can read. Standard library only, Linux.
 
 Every user of a machine can read every command line (``ps``, ``/proc/PID/cmdline``), but only the owner can read a process's
-environment. tritonserver takes its administration key on the command line alone. So the program is started with
-place-holders there and with the real arguments in its environment; while it is still stopped before its first
+environment. tritonserver takes its administration key on the command line alone, perf_analyzer a server's token. So the
+program is started with place-holders there and with the real arguments in its environment; while it is still stopped before its first
 instruction, the pointers in its ``argv`` are turned from the place-holders to the text in the environment. The program
 sees the real arguments; ``ps`` shows the place-holders.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import json
 import os
 import signal
 import struct
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 _PTRACE_TRACEME = 0
 _PTRACE_DETACH = 17
@@ -75,7 +78,10 @@ def start(
         OSError: the program cannot be started.
     """
     errors = None if output is None else subprocess.STDOUT
-    options: dict = {"stdin": stdin, "stdout": output, "stderr": errors, "start_new_session": new_session}
+    return _start(command, private, environment, stdin=stdin, stdout=output, stderr=errors, start_new_session=new_session)
+
+
+def _start(command: Sequence[str], private: Sequence[str], environment: Mapping[str, str], **options: Any) -> tuple[subprocess.Popen, bool]:
     holders = [f"{_PLACE_HOLDER}{number}" for number in range(len(private))]
     hidden = {f"{_VARIABLE}{number}": text for number, text in enumerate(private)}
     try:
@@ -92,6 +98,35 @@ def start(
         return subprocess.Popen([*command, *private], env=dict(environment), preexec_fn=_end_with_parent, **options), False
     _libc.ptrace(_PTRACE_DETACH, process.pid, None, None)
     return process, True
+
+
+def start_through(command: Sequence[str], private: Sequence[str], environment: Mapping[str, str], **options: Any) -> subprocess.Popen[str]:
+    """The same from a process with threads, which must not trace children: through a process of its own, which ends as the program ends.
+
+    Args:
+        command: program and the arguments that everybody may read.
+        private: further arguments, which only the owner may read.
+        environment: the program's whole environment.
+        **options: of :class:`subprocess.Popen`, for the program's output.
+    """
+    through = subprocess.Popen([sys.executable, "-I", __file__], stdin=subprocess.PIPE, env=dict(environment), text=True, **options)
+    assert through.stdin is not None
+    with contextlib.suppress(BrokenPipeError), through.stdin as pipe:
+        json.dump({"command": list(command), "private": list(private)}, pipe)
+    # It was read to its end; communicate() must not look for it.
+    through.stdin = None
+    return through
+
+
+def main() -> int:
+    """Start the program that standard input describes, pass interrupts on to it, and end as it ends."""
+    wanted = json.load(sys.stdin)
+    process, _ = start(wanted["command"], wanted["private"], os.environ)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda received, _: process.send_signal(received))
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    code = process.wait()
+    return code if code >= 0 else 128 - code
 
 
 def _redirect(pid: int, count: int) -> None:
@@ -122,3 +157,7 @@ def _environment_texts(memory: IO[bytes], at: int) -> dict[str, int]:
             found[name] = pointer + len(name)
         at += _WORD
     return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -6,13 +6,15 @@ Typical use::
     latency_split_figure(recorded("P100"))
 
 ``notebooks/data/recorded.json`` holds the figures by others as they published them. A figure that they did not publish is None.
-``notebooks/data/recorded_sweep.csv`` is a sweep of this course, made by ``python -m benchmarks.record``.
+``notebooks/data/recorded_sweep.csv`` is a sweep of this course, made by ``python -m benchmarks.record``. ``make test-gpu`` on a machine
+with a GPU adds a file to ``work/gpu``; a copy of it in ``notebooks/data`` is for everybody.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,10 +28,12 @@ from helpers.wording import quoted
 
 # What a measured row has, and so every recorded one, and which variant of the model it was.
 COLUMNS = (*perf_results.COLUMNS, "variant")
+# How the names of tables begin that the check list of a machine with a GPU has written.
+_GPU_FILES = "recorded_gpu_"
 
 
 def recorded(device: str = "", model: str = "", variant: str = "") -> Rows:
-    """Figures by others, as rows like measured ones.
+    """Figures by others, and by this course on GPUs, as rows like measured ones.
 
     Each row says in ``source`` who measured it and in ``device`` on what; ``variant`` tells apart what the model's name does not, such as
     a file format or TensorRT.
@@ -45,16 +49,17 @@ def recorded(device: str = "", model: str = "", variant: str = "") -> Rows:
     Raises:
         InputError: there is no such figure; the message lists what there is.
     """
+    everything = (*_published(), *_on_gpus())
     rows = [
         dict(row)
-        for row in _published()
+        for row in everything
         if device.casefold() in row["device"].casefold() and model in ("", row["model"]) and variant in ("", row["variant"])
     ]
     if rows:
         return Rows(rows, _caption(rows))
-    near = [row for row in _published() if device.casefold() in row["device"].casefold()]
+    near = [row for row in everything if device.casefold() in row["device"].casefold()]
     of_model = f" for {quoted(sorted({row['model'] for row in near}))}" if near else ""
-    devices = quoted(sorted({row["device"] for row in (near or _published())}))
+    devices = quoted(sorted({row["device"] for row in (near or everything)}))
     asked = ", ".join(repr(word) for word in (device, model, variant) if word)
     raise InputError(f"There is no recorded figure for {asked}.", f"There are some on {devices}{of_model}.")
 
@@ -64,6 +69,18 @@ def _published() -> tuple[dict[str, Any], ...]:
     groups = json.loads((settings.root() / "notebooks" / "data" / "recorded.json").read_text(encoding="utf-8"))
     empty = dict.fromkeys(COLUMNS)
     return tuple(empty | group["common"] | point for group in groups for point in group["points"])
+
+
+def gpu_file(device: str) -> Path:
+    """Where the check list on a machine with this GPU writes its table."""
+    return settings.work_dir() / "gpu" / f"{_GPU_FILES}{re.sub(r'[^A-Za-z0-9]+', '_', device).strip('_')}.csv"
+
+
+def _on_gpus() -> list[dict[str, Any]]:
+    """The rows that check lists on GPUs have left, here or for everybody."""
+    folders = (settings.root() / "notebooks" / "data", settings.work_dir() / "gpu")
+    files = {path.name: path for folder in folders for path in sorted(folder.glob(f"{_GPU_FILES}*.csv"))}
+    return [{**dict.fromkeys(COLUMNS), **row, "variant": ""} for path in files.values() for row in sweep_files.read_rows(path)]
 
 
 def _caption(rows: list[dict[str, Any]]) -> str:

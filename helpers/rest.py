@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import http.client
 import ipaddress
 import json
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from typing import Any
 
-from helpers import settings
+from helpers import access_errors, settings
+from helpers.access import NO_ACCESS, Access
 from helpers.address import Address
 from helpers.errors import RequestError, ServerError
 
-# A proxy of the site would be asked for "localhost" too, and would look at its own machine.
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-_BY_SITE_RULES = urllib.request.build_opener()
+
+@functools.cache
+def _opener(direct: bool, ca: str) -> urllib.request.OpenerDirector:
+    # A proxy of the site would be asked for "localhost" too, and would look at its own machine.
+    rules = [urllib.request.ProxyHandler({})] if direct else []
+    return urllib.request.build_opener(*rules, urllib.request.HTTPSHandler(context=Access(ca=ca).context()))
 
 
 def is_loopback(host: str) -> bool:
@@ -35,6 +41,7 @@ def ask(
     headers: Mapping[str, str] | None = None,
     post: bool = False,
     timeout_s: float = settings.QUERY_TIMEOUT_S,
+    access: Access = NO_ACCESS,
 ) -> Any:
     """Send one HTTP request and return the answer: an object from JSON, else text.
 
@@ -45,24 +52,33 @@ def ask(
         headers: further headers.
         post: POST without a body.
         timeout_s: seconds to wait for the answer.
+        access: token, and which certificates are trusted.
 
     Raises:
         ServerError: nothing answers at this address, or not in time.
+        AccessError: the token, the certificate or the encryption does not fit.
         RequestError: the server refused; the message is the server's own.
     """
     data = json.dumps(body).encode() if body is not None else (b"" if post else None)
     request = urllib.request.Request(
         address.http(path), data=data, headers=dict(headers or {}), method="POST" if data is not None else "GET"
     )
-    opener = _DIRECT if is_loopback(address.host) else _BY_SITE_RULES
+    for name, value in access.http_headers().items():
+        # Not to where a redirection may lead.
+        request.add_unredirected_header(name, value)
+    opener = _opener(access.direct or is_loopback(address.host), access.ca)
     try:
         with opener.open(request, timeout=timeout_s) as answer:
             text = answer.read().decode("utf-8", "replace")
     except urllib.error.HTTPError as error:
-        raise RequestError(
-            refusal(error.read().decode("utf-8", "replace")) or f"The server answered {error.code} {error.reason} to {path}."
-        ) from error
+        said = refusal(error.read().decode("utf-8", "replace")) or f"The server answered {error.code} {error.reason} to {path}."
+        if access_errors.needs_token(error.code, said):
+            raise access_errors.refused(address, said, access) from error
+        raise RequestError(said) from error
     except (OSError, http.client.HTTPException) as error:
+        quiet = isinstance(getattr(error, "reason", error), TimeoutError | ConnectionRefusedError | socket.gaierror)
+        if not quiet and (problem := access_errors.encryption(address, str(error), access)):
+            raise problem from error
         # What a gRPC port answers to HTTP is binary.
         reason = "it does not speak HTTP" if isinstance(error, http.client.BadStatusLine) else getattr(error, "reason", error)
         raise ServerError(
@@ -71,6 +87,15 @@ def ask(
             'Type: server = launch_server("models"), or look at server.log() if you have launched one',
         ) from error
     return json.loads(text) if text[:1] in ("{", "[") else text
+
+
+def listens(address: Address) -> bool:
+    """Whether anything accepts connections at this address."""
+    try:
+        socket.create_connection((address.host, address.port), timeout=settings.LOOK_TIMEOUT_S).close()
+    except OSError:
+        return False
+    return True
 
 
 def refusal(text: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 from helpers import container_checks, container_start, gpus, images, settings
@@ -19,6 +20,7 @@ from helpers.serving import Command, Serving, private_arguments, triton_argument
 
 # Where a container finds the repository, and the helpers that start the server in it.
 _MODELS, _HELPERS = "/models", "/course/helpers"
+_TLS = ("/tls/server.crt", "/tls/server.key")
 
 
 class Container:
@@ -58,42 +60,48 @@ class Container:
 
     def _command(self, serving: Serving, image: str, seen: bool, rootless: bool) -> Command:
         gpu = seen if serving.gpu is None else serving.gpu
+        listening = serving.listening
+        secrets = {container_start.KEY_VARIABLE: serving.admin_key}
+        if listening.token:
+            secrets[container_start.TOKEN_VARIABLE] = listening.token
+        tls = dict(zip(_TLS, (listening.certificate, listening.private_key))) if listening.certificate else {}
         specification = Specification(
             image=image,
             name=serving.server_id,
-            mounts={_MODELS: serving.repository, _HELPERS: Path(__file__).resolve().parent},
+            mounts={_MODELS: serving.repository, _HELPERS: Path(__file__).resolve().parent, **{to: Path(file) for to, file in tls.items()}},
             gpu=gpu,
             shm_size="" if self.name == "apptainer" else settings.shm_size(),
             # Docker's service runs containers as root unless told otherwise. In podman's, and in Docker without root, root is the caller.
             user=f"{os.getuid()}:{os.getgid()}" if self.name == "docker" and not rootless else "",
-            variables=(container_start.KEY_VARIABLE, *(["CUDA_VISIBLE_DEVICES"] if "CUDA_VISIBLE_DEVICES" in os.environ else [])),
+            variables=(*secrets, *(["CUDA_VISIBLE_DEVICES"] if "CUDA_VISIBLE_DEVICES" in os.environ else [])),
             # Packages in the home folder of the host, which Apptainer shows to the container, are not the image's.
             values={"PYTHONNOUSERSITE": "1", "PYTHONUNBUFFERED": "1"} | ({} if self.name == "apptainer" else {"HOME": "/tmp"}),
             extra=tuple(shlex.split(os.environ.get("COURSE_ENGINE_ARGUMENTS", ""))),
         )
-        placed = dataclasses.replace(serving, admin_key=container_start.KEY_PLACE)
+        hidden = dataclasses.replace(listening, token=container_start.TOKEN_PLACE if listening.token else "")
+        placed = dataclasses.replace(serving, admin_key=container_start.KEY_PLACE, listening=hidden)
         public = [
             *specification.words(self.name),
             *("python3", f"{_HELPERS}/container_start.py", "tritonserver"),
-            *triton_arguments(placed, _MODELS),
+            *triton_arguments(placed, _MODELS, _TLS),
             *private_arguments(placed),
         ]
         remark = "No NVIDIA GPU is seen on this machine: the container runs without one, and models on the processor."
         return Command(
             public,
             [],
-            self._environment(serving.admin_key),
+            self._environment(secrets),
             after=specification.end(self.name),
             lifeline=True,
             remark=remark if serving.gpu is None and not gpu else "",
         )
 
     @staticmethod
-    def _environment(key: str) -> dict[str, str]:
+    def _environment(secrets: Mapping[str, str]) -> dict[str, str]:
         # Apptainer hands all of it in: the notebooks' own Python settings are not for the image's Python.
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV", "CONDA_"))}
         # The second name is for an Apptainer that is set up to hand in nothing else.
-        return environment | {container_start.KEY_VARIABLE: key, f"APPTAINERENV_{container_start.KEY_VARIABLE}": key}
+        return {**environment, **secrets, **{f"APPTAINERENV_{name}": value for name, value in secrets.items()}}
 
 
 RUNTIMES: dict[str, Embedded | Container] = {"embedded": Embedded(), **{engine: Container(engine) for engine in ENGINES}}

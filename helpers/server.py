@@ -4,41 +4,54 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from helpers import card, lease, loadlog, rest, settings
+from helpers import card, lease, questions, rest, settings
+from helpers.access import NO_ACCESS, Access
 from helpers.address import Address
-from helpers.errors import ModelError, RequestError, ServerError
+from helpers.errors import AccessError, ModelError, RequestError, ServerError
+from helpers.listening import LOOPBACK, Listening
+from helpers.model_states import ModelState, completed
 
-
-@dataclass(frozen=True)
-class ModelState:
-    """One version of a model as the server reports it; ``state`` is READY, UNAVAILABLE, LOADING or UNLOADING."""
-
-    name: str
-    version: str
-    state: str
-    reason: str = ""
+__all__ = ["ModelState", "Server"]
 
 
 class Server:
     """A Triton server: owned when launched here, else only connected to.
 
     Attributes:
-        http: address of the HTTP endpoint.
-        grpc: address of the gRPC endpoint.
-        metrics: address of the metrics endpoint.
+        http: address of the HTTP endpoint; None where it cannot be reached from here.
+        grpc: address of the gRPC endpoint; likewise.
+        metrics: address of the metrics endpoint; likewise.
+        access: token and trusted certificates for every request.
         runtime: ``embedded``, ``apptainer``, ``docker``, ``podman`` or ``remote``.
         repository: the model repository, where it is known.
         log_path: file with the server's output, where it is known.
+        listening: where a server of one's own listens, and the token that it wants.
         note: what the card says beside the state, such as a port that was taken.
         key_hidden: whether the administration key is hidden from other users of this machine.
     """
 
-    def __init__(self, http: Address, grpc: Address, metrics: Address, *, runtime: str = "remote", held: lease.Lease | None = None) -> None:
-        self.http, self.grpc, self.metrics = http, grpc, metrics
+    def __init__(
+        self,
+        http: Address | None,
+        grpc: Address | None,
+        metrics: Address | None,
+        *,
+        runtime: str = "remote",
+        held: lease.Lease | None = None,
+        access: Access = NO_ACCESS,
+    ) -> None:
+        self.http, self.grpc, self.metrics, self.access = http, grpc, metrics, access
+        self._ask: questions.Questions
+        if http is not None:
+            self._ask = questions.OverHttp(http, access)
+        elif grpc is not None:
+            self._ask = questions.OverGrpc(grpc, access)
+        else:
+            raise ValueError("a server needs an address")
         self.runtime = runtime
         self.note = ""
         self._lease = held
@@ -47,6 +60,7 @@ class Server:
         self.log_path: Path | None = Path(str(state["log"])) if state else None
         self._key = str(state.get("admin_key", ""))
         self.launch_options: dict[str, Any] = dict(state.get("launch", {}))
+        self.listening = Listening(**state["listening"]) if state.get("listening") else LOOPBACK
         self.pid: int | None = state.get("pid")
         self.key_hidden = bool(state.get("key_hidden", True))
 
@@ -55,17 +69,48 @@ class Server:
     @property
     def http_url(self) -> str:
         """Host and port for HTTP requests, such as ``localhost:9000``."""
-        return str(self.http)
+        return str(self._must_reach(self.http, "HTTP"))
 
     @property
     def grpc_url(self) -> str:
         """Host and port for gRPC requests, such as ``localhost:9001``."""
-        return str(self.grpc)
+        return str(self._must_reach(self.grpc, "gRPC"))
 
     @property
     def metrics_url(self) -> str:
         """URL of the metrics page, such as ``http://localhost:9002/metrics``."""
+        if self.metrics is None:
+            raise ServerError(
+                f"The metrics page of the server at {self.url} cannot be reached from here.",
+                "It has a port of its own, which knows no token, so who runs a server for others keeps it to the server's machine.",
+                'server.statistics(model) has a model\'s counters; if the page is elsewhere, type: connect("…", metrics="http://…")',
+            )
         return self.metrics.http("/metrics")
+
+    @property
+    def metrics_access(self) -> Access:
+        """What a request for the metrics page carries: no token in plain text where it otherwise travels encrypted."""
+        encrypted = any(address is not None and address.secure for address in (self.http, self.grpc))
+        return NO_ACCESS if encrypted and self.metrics is not None and not self.metrics.secure else self.access
+
+    @property
+    def url(self) -> str:
+        """Host and port by which it is called here: of HTTP where that can be reached, else of gRPC."""
+        return str(self.http or self.grpc)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it runs on this very machine."""
+        return self.owned or rest.is_loopback((self.http or self.grpc).host)  # type: ignore[union-attr]
+
+    def _must_reach(self, address: Address | None, what: str) -> Address:
+        if address is None:
+            raise ServerError(
+                f"The {what} port of the server at {self.url} cannot be reached from here.",
+                f"Only its {'gRPC' if what == 'HTTP' else 'HTTP'} port can.",
+                "Type: Client(server), which takes that one",
+            )
+        return address
 
     @property
     def owned(self) -> bool:
@@ -75,18 +120,16 @@ class Server:
     def is_alive(self) -> bool:
         """Whether the server answers, ready or not."""
         try:
-            rest.ask(self.http, "/v2/health/live")
+            return self._ask.is_live()
         except (ServerError, RequestError):
             return False
-        return True
 
     def is_ready(self) -> bool:
         """Whether the server answers and all its models are READY."""
         try:
-            rest.ask(self.http, "/v2/health/ready")
+            return self._ask.is_ready()
         except (ServerError, RequestError):
             return False
-        return True
 
     def state(self) -> str:
         """One word: ``running``, ``stopped``, ``died`` (it ended without being told to) or ``unreachable``."""
@@ -95,51 +138,36 @@ class Server:
         return str(self._lease.state().get("status", "died"))
 
     def models(self) -> list[ModelState]:
-        """The models in the repository and their states; on a server that is not ours, those that its metrics name.
+        """The models in the repository and their states; on a server that is not ours, those that are loaded.
 
         Raises:
             ServerError: the server does not answer.
         """
         if self._key:
-            index = rest.ask(self.http, "/v2/repository/index", headers=self.admin_headers("http"), post=True)
-            return self._with_reasons([(m["name"], m.get("version", ""), m.get("state", ""), m.get("reason", "")) for m in index])
-        lines = rest.ask(self.metrics, "/metrics").splitlines()
-        counters = (line.split('"') for line in lines if line.startswith("nv_inference_request_success{"))
-        return [ModelState(parts[1], parts[3], "READY") for parts in counters]
-
-    def _with_reasons(self, index: list[tuple[str, str, str, str]]) -> list[ModelState]:
-        """The server's index, completed: folders that it leaves out, and reasons that only its log has."""
-        listed, load = {name for name, *_ in index}, self.launch_options.get("load", ())
-        if self.repository is not None and "*" in load:
-            folders = (path.name for path in self.repository.iterdir() if path.is_dir() and not path.name.startswith("."))
-            index = index + [(name, "", "", "") for name in sorted(folders) if name not in listed]
-        why: dict[str, str] = {}
-        if any(state != "READY" and not reason and ("*" in load or name in load) for name, _, state, reason in index):
-            from helpers import repository  # loads gRPC, half a second that a launch need not wait for
-
-            why = {**(repository.faults(self.repository) if self.repository else {}), **loadlog.reasons(self.log(lines=0))}
-        return [
-            ModelState(name, version, state or "UNAVAILABLE", "" if state == "READY" else loadlog.one_line(reason) or why.get(name, ""))
-            for name, version, state, reason in index
-        ]
+            index = self._administer("index")
+            known = [(m["name"], m.get("version", ""), m.get("state", ""), m.get("reason", "")) for m in index]
+            return completed(known, self.launch_options.get("load", ()), self.repository, self.log(lines=0))
+        return [ModelState(counters["name"], counters["version"], "READY") for counters in self._ask.statistics()]
 
     # --- what it says of its models ----------------------------------------------------------------------------------
 
     def metadata(self, model: str = "") -> dict[str, Any]:
         """Names, types and shapes of a model's inputs and outputs; without a model, the server's own name and version."""
-        return self._about(model, "") if model else rest.ask(self.http, "/v2")
+        return self._about(model, self._ask.metadata) if model else self._ask.about()
 
     def config(self, model: str) -> dict[str, Any]:
         """A model's configuration as the server reports it, with everything that it filled in."""
-        return self._about(model, "/config")
+        return self._about(model, self._ask.config)
 
     def statistics(self, model: str) -> dict[str, Any]:
         """A model's cumulative counts and times (nanoseconds), as Triton's statistics extension defines them."""
-        return self._about(model, "/stats")["model_stats"][0]
+        return self._about(model, self._ask.statistics)[0]
 
-    def _about(self, model: str, what: str) -> dict[str, Any]:
+    def _about(self, model: str, question: Callable[[str], Any]) -> Any:
         try:
-            return rest.ask(self.http, f"/v2/models/{model}{what}")
+            return question(model)
+        except AccessError:
+            raise
         except RequestError as error:
             raise self._model_error(model, str(error)) from error
 
@@ -180,14 +208,7 @@ class Server:
         body = {} if config is None else {"parameters": {"config": json.dumps({"name": model, **config})}}
         served = any(state.name == model and state.state == "READY" for state in self.models())
         try:
-            rest.ask(
-                self.http,
-                f"/v2/repository/models/{model}/load",
-                body,
-                headers=self.admin_headers("http"),
-                post=True,
-                timeout_s=settings.START_TIMEOUT_S,
-            )
+            self._administer(f"models/{model}/load", body, timeout_s=settings.START_TIMEOUT_S)
         except RequestError as error:
             keeps = "What was loaded before keeps serving." if served else ""
             raise ModelError(f"The server refused to load {model!r}: {error}", keeps, self._advice(str(error))) from error
@@ -202,17 +223,27 @@ class Server:
         """
         self._must_own("unload a model")
         try:
-            rest.ask(self.http, f"/v2/repository/models/{model}/unload", headers=self.admin_headers("http"), post=True)
+            self._administer(f"models/{model}/unload")
         except RequestError as error:
             raise self._model_error(model, str(error)) from error
         deadline = time.monotonic() + settings.STOP_TIMEOUT_S
         while any(state.name == model and state.state == "UNLOADING" for state in self.models()) and time.monotonic() < deadline:
             time.sleep(settings.POLL_S)
 
+    def _administer(self, what: str, body: Any = None, timeout_s: float = settings.QUERY_TIMEOUT_S) -> Any:
+        address = self._must_reach(self.http, "HTTP")
+        headers = self.admin_headers("http")
+        return rest.ask(address, f"/v2/repository/{what}", body, headers=headers, post=True, timeout_s=timeout_s, access=self.access)
+
+    @property
+    def token(self) -> str:
+        """The token that every call to a server of one's own must carry; empty where none is needed."""
+        return self.listening.token
+
     def _must_own(self, what: str) -> None:
         if not self._key:
             raise ModelError(
-                f"Only the owner of the server at {self.http} can {what}.",
+                f"Only the owner of the server at {self.url} can {what}.",
                 "You are connected to it, but you did not launch it.",
                 'Type: server = launch_server("models")',
             )
@@ -244,7 +275,7 @@ class Server:
     def restart(self, **changes: Any) -> Server:
         """Stop the server and launch it again, with other options for :func:`launch_server` if some are given."""
         if not self.owned:
-            raise ServerError(f"Only the owner of the server at {self.http} can restart it.")
+            raise ServerError(f"Only the owner of the server at {self.url} can restart it.")
         from helpers.launch import launch_server
 
         self.stop()

@@ -10,11 +10,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from helpers import settings
+from helpers.listening import LOOPBACK, Listening
 
 # The supervisor chooses the ports, since it holds their locks: until then the command has these in their places.
 HTTP_PORT, GRPC_PORT, METRICS_PORT = "{http}", "{grpc}", "{metrics}"
 # Name of the folder of backends in a server's private folder.
 BACKENDS = "backends"
+
+
+# The secrets in an option, and the variables that stand for them in a command that is shown.
+_VARIABLES = {settings.ADMIN_HEADER: "COURSE_ADMIN_KEY", settings.TOKEN_HEADER: "COURSE_TOKEN"}
+_HIDDEN = re.compile(rf"(:({'|'.join(_VARIABLES)})=(?:Bearer )?).*")
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,7 @@ class Serving:
         ports: HTTP, gRPC and metrics port, as text.
         image: image for a container, where it is not the usual one.
         gpu: whether a container gets the GPUs; None for yes where there are some.
+        listening: on which interfaces, and who is let in.
     """
 
     repository: Path
@@ -42,6 +49,7 @@ class Serving:
     ports: tuple[str, str, str] = (HTTP_PORT, GRPC_PORT, METRICS_PORT)
     image: str = ""
     gpu: bool | None = None
+    listening: Listening = LOOPBACK
 
 
 @dataclass(frozen=True)
@@ -78,8 +86,8 @@ class Command:
                 path.symlink_to(source)
 
     def shown(self) -> str:
-        """The command as people type it, one option a line, the key replaced by ``$COURSE_ADMIN_KEY``."""
-        private = [f"{argument.rsplit('=', 1)[0]}=$COURSE_ADMIN_KEY" for argument in self.private]
+        """The command as people type it, one option a line, the key and the token replaced by variables."""
+        private = [_HIDDEN.sub(lambda found: f"{found[1]}${_VARIABLES[found[2]]}", argument) for argument in self.private]
         lines: list[str] = []
         for argument in self.public:
             # A word stays on one line with the option whose value it is, and with words before it ("docker run").
@@ -91,8 +99,14 @@ class Command:
         return f"{shown}\n# {self.remark}" if self.remark else shown
 
 
-def triton_arguments(serving: Serving, repository: str) -> list[str]:
-    """The options of tritonserver that all runtimes share."""
+def triton_arguments(serving: Serving, repository: str, tls: tuple[str, str] | None = None) -> list[str]:
+    """The options of tritonserver that all runtimes share.
+
+    Args:
+        serving: what is to be served.
+        repository: the model repository as the server sees it.
+        tls: certificate and key as the server sees them, where that is elsewhere.
+    """
     http, grpc, metrics = serving.ports
     arguments = [
         f"--model-repository={repository}",
@@ -100,8 +114,9 @@ def triton_arguments(serving: Serving, repository: str) -> list[str]:
         f"--grpc-port={grpc}",
         f"--metrics-port={metrics}",
         # Triton's default is every interface of the machine.
-        f"--http-address={settings.HOST}",
-        f"--grpc-address={settings.HOST}",
+        f"--http-address={serving.listening.http}",
+        f"--grpc-address={serving.listening.grpc}",
+        # This port knows no token.
         f"--metrics-address={settings.HOST}",
         f"--id={serving.server_id}",
         f"--exit-timeout-secs={settings.EXIT_TIMEOUT_S}",
@@ -112,12 +127,18 @@ def triton_arguments(serving: Serving, repository: str) -> list[str]:
         f"--backend-config=python,shm-region-prefix-name={serving.server_id}",
         *(f"--load-model={name}" for name in serving.load),
     ]
+    if serving.listening.certificate:
+        certificate, key = tls or (serving.listening.certificate, serving.listening.private_key)
+        arguments += ["--grpc-use-ssl=true", f"--grpc-server-cert={certificate}", f"--grpc-server-key={key}"]
     if serving.cache_size_bytes:
         arguments.append(f"--cache-config=local,size={serving.cache_size_bytes}")
     return arguments + list(serving.extra_arguments)
 
 
 def private_arguments(serving: Serving) -> list[str]:
-    """The options that carry the administration key, for HTTP and for gRPC."""
-    rule = f"{settings.ADMIN_APIS}:{settings.ADMIN_HEADER}={serving.admin_key}"
-    return [f"--http-restricted-api={rule}", f"--grpc-restricted-protocol={rule}"]
+    """The options that carry the administration key and the class's token, for HTTP and for gRPC."""
+    return [
+        f"--{option}={rule}"
+        for option in ("http-restricted-api", "grpc-restricted-protocol")
+        for rule in serving.listening.rules(serving.admin_key)
+    ]

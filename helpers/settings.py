@@ -152,10 +152,20 @@ CAPACITY_HALVINGS = 40
 # Differences of throughput or latency below this fraction do not count: two runs of the same thing, minutes apart, differ as much.
 VERDICT_LEAST = 0.05
 
-# Name of the header that carries the administration key. gRPC metadata needs the prefix "triton-grpc-protocol-".
+# Triton looks for its restricted protocols' keys in gRPC metadata under their name with this prefix.
+GRPC_HEADER_PREFIX = "triton-grpc-protocol-"
+# Name of the header that carries the administration key.
 ADMIN_HEADER = "course-admin-key"
 # The protocol groups that need the key: through these, whoever reaches the port could run code or read memory as the owner.
 ADMIN_APIS = "model-repository,shared-memory,trace,logging"
+# Name of the header that carries a token. The usual one, so that curl and every proxy know it.
+TOKEN_HEADER = "authorization"
+# The protocol groups that need the class's token on a server that listens beyond this machine: all that Triton 2.51 knows but the owner's.
+CLASS_APIS = "health,metadata,inference,model-config,statistics"
+# Characters of a class's token at least, and random bytes of one that nobody named: too many to guess over a network.
+TOKEN_MIN_LENGTH, TOKEN_BYTES = 12, 18
+# Seconds for a look whether anything listens on a port.
+LOOK_TIMEOUT_S = 2.0
 
 # Lines of the server's log that an error message quotes.
 LOG_TAIL_LINES = 15

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
+
+# gRPC's library writes each failed handshake to standard error, beside the error that says the same in words.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 import tritonclient.grpc as triton_grpc
 from tritonclient.utils import InferenceServerException
 
 from helpers import settings
+from helpers.access import NO_ACCESS, Access
 from helpers.address import Address
 from helpers.config_text import as_dict
 from helpers.rest import is_loopback
@@ -21,9 +26,10 @@ class GrpcTransport:
 
     protocol = "grpc"
 
-    def __init__(self, address: Address, timeout_s: float) -> None:
+    def __init__(self, address: Address, timeout_s: float, access: Access = NO_ACCESS) -> None:
         self._timeout_s = timeout_s
         self._address = address
+        self._access = access
         self._options = [
             # Tensors are larger than gRPC's own limit of 4 MB.
             ("grpc.max_send_message_length", -1),
@@ -32,10 +38,30 @@ class GrpcTransport:
             # wait together. In a notebook the server is back a second after its restart, so each channel starts afresh.
             ("grpc.use_local_subchannel_pool", 1),
         ]
-        if is_loopback(address.host):
+        if access.direct or is_loopback(address.host):
             # A proxy of the site would look for "localhost" on its own machine.
             self._options.append(("grpc.enable_http_proxy", 0))
         self._client = self._connect()
+
+    def is_live(self) -> bool:
+        """Whether the server answers and says that it lives."""
+        return bool(self._call("is_server_live", client_timeout=settings.QUERY_TIMEOUT_S))
+
+    def is_ready(self) -> bool:
+        """Whether the server says that all its models are READY."""
+        return bool(self._call("is_server_ready", client_timeout=settings.QUERY_TIMEOUT_S))
+
+    def about(self) -> dict[str, Any]:
+        """The server's own name, version and extensions."""
+        return as_dict(self._call("get_server_metadata", client_timeout=settings.QUERY_TIMEOUT_S))
+
+    def statistics(self, model: str = "") -> list[dict[str, Any]]:
+        """The counters of a model's versions, or of all models that are loaded; those that are zero too, as over HTTP."""
+        return as_dict(self._call("get_inference_statistics", model, client_timeout=settings.QUERY_TIMEOUT_S), zeros=True)["model_stats"]
+
+    def whole_config(self, model: str) -> dict[str, Any]:
+        """The model's config with the fields that nobody set, as over HTTP."""
+        return as_dict(self._call("get_model_config", model, client_timeout=settings.QUERY_TIMEOUT_S).config, zeros=True)
 
     def metadata(self, model: str, version: str = "") -> dict[str, Any]:
         """The model's metadata."""
@@ -70,12 +96,15 @@ class GrpcTransport:
         self._client.close()
 
     def _connect(self) -> triton_grpc.InferenceServerClient:
-        return triton_grpc.InferenceServerClient(str(self._address), ssl=self._address.secure, channel_args=self._options)
+        return triton_grpc.InferenceServerClient(
+            str(self._address), ssl=self._address.secure, root_certificates=self._access.ca or None, channel_args=self._options
+        )
 
     def _call(self, method: str, *arguments: Any, **options: Any) -> Any:
         client = self._client
+        headers = {**self._access.grpc_headers(), **options.pop("headers", {})}
         try:
-            return getattr(client, method)(*arguments, **options)
+            return getattr(client, method)(*arguments, headers=headers or None, **options)
         except InferenceServerException as error:
             failure = _from_grpc(error)
             if isinstance(failure, Unreachable) and client is self._client:

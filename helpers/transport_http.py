@@ -18,6 +18,7 @@ from google.protobuf import json_format
 from tritonclient.grpc import model_config_pb2
 
 from helpers import settings
+from helpers.access import NO_ACCESS, Access
 from helpers.address import Address
 from helpers.config_text import as_dict
 from helpers.rest import refusal
@@ -29,11 +30,16 @@ class HttpTransport:
 
     protocol = "http"
 
-    def __init__(self, address: Address, timeout_s: float) -> None:
+    def __init__(self, address: Address, timeout_s: float, access: Access = NO_ACCESS) -> None:
         self._address = address
+        self._access = access
         self._timeout_s = timeout_s
         self._idle: list[http.client.HTTPConnection] = []
         self._lock = threading.Lock()
+
+    def about(self) -> dict[str, Any]:
+        """The server's own name, version and extensions."""
+        return self._json("GET", "/v2")
 
     def metadata(self, model: str, version: str = "") -> dict[str, Any]:
         """The model's metadata."""
@@ -76,6 +82,12 @@ class HttpTransport:
         for connection in connections:
             connection.close()
 
+    def _connect(self) -> http.client.HTTPConnection:
+        host, port = self._address.host, self._address.port
+        if self._address.secure:
+            return http.client.HTTPSConnection(host, port, context=self._access.context())
+        return http.client.HTTPConnection(host, port)
+
     @staticmethod
     def _path(model: str, version: str) -> str:
         return f"/v2/models/{quote(model, safe='')}" + (f"/versions/{quote(version, safe='')}" if version else "")
@@ -91,13 +103,12 @@ class HttpTransport:
         with self._lock:
             connection = self._idle.pop() if self._idle else None
         if connection is None:
-            kind = http.client.HTTPSConnection if self._address.secure else http.client.HTTPConnection
-            connection = kind(self._address.host, self._address.port)
+            connection = self._connect()
         connection.timeout = timeout_s
         if connection.sock is not None:
             connection.sock.settimeout(timeout_s)
         try:
-            connection.request(method, path, body=body, headers=dict(headers))
+            connection.request(method, path, body=body, headers={**self._access.http_headers(), **headers})
             response = connection.getresponse()
             data = response.read()
         except http.client.RemoteDisconnected as error:

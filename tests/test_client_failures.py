@@ -104,8 +104,8 @@ class Listener:
             except OSError:
                 return
             with connection:
-                self.connections += 1
-                connection.recv(65536)
+                # A TLS greeting, by which the client finds out why it got no answer, is no request.
+                self.connections += not connection.recv(65536).startswith(b"\x16")
                 connection.sendall(self.answer)
 
     def __enter__(self) -> Listener:

@@ -44,8 +44,7 @@ def must_be_server(server: Any) -> Server:
         )
     if not server.is_alive():
         raise CannotTell(
-            f"Your server at {server.http_url} does not answer. Type `server "
-            "= server.restart()`, then run this notebook's cells from there."
+            f"Your server at {server.url} does not answer. Type `server = server.restart()`, then run this notebook's cells from there."
         )
     return server
 

@@ -12,8 +12,10 @@ from helpers import settings, track_report
 from helpers.address import Address, parse_address
 from helpers.answers import Result
 from helpers.client import Client
+from helpers.commands import access_options
 from helpers.errors import InputError
 from helpers.jet_table import is_tagger
+from helpers.remote import at
 from helpers.tables import as_text
 
 # Numbers of a tensor that are printed before it is cut short.
@@ -35,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-t", "--timeout", type=float, default=settings.REQUEST_TIMEOUT_S, metavar="S", help="seconds to wait for the answer"
     )
+    access_options.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -46,7 +49,8 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         CourseError: the request came to no answer.
     """
-    with Client(_url(args.url, args.protocol), args.protocol, timeout_s=args.timeout) as client:
+    server = at(_url(args.url, args.protocol), args.protocol, access_options.access(args))
+    with Client(server, args.protocol, timeout_s=args.timeout) as client:
         if args.batch < 1:
             raise InputError(f"--batch {args.batch} was given.", "Expected 1 or more.")
         if args.model in track_report.MODELS and not args.input:

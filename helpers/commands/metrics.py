@@ -8,6 +8,7 @@ from typing import Any
 
 from helpers import settings
 from helpers.address import parse_address
+from helpers.commands import access_options
 from helpers.errors import InputError
 from helpers.metrics import Snapshot, scrape
 from helpers.tables import as_text
@@ -22,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-w", "--watch", type=float, metavar="S", help="every S seconds, print what happened since the last time; end with Ctrl-C"
     )
+    access_options.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -38,7 +40,8 @@ def run(args: argparse.Namespace) -> int:
     url = address.http(f"/{path}" if path else "/metrics")
     if args.watch is not None and args.watch <= 0:
         raise InputError(f"--watch {args.watch:g} was given.", "Expected seconds above 0.")
-    before = scrape(url)
+    access = access_options.access(args)
+    before = scrape(url, access=access)
     if args.model and args.model not in before.models:
         raise InputError(
             f"The page has no metrics of {args.model!r}.",
@@ -51,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         while True:
             time.sleep(args.watch)
-            after = scrape(url)
+            after = scrape(url, access=access)
             change = after - before
             print(f"{time.strftime('%H:%M:%S')}  in {change.seconds:.3g} s", flush=True)
             rows = [row for row in change.requests if args.model in (None, row["model"])]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import time
 import warnings
@@ -41,6 +42,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="so many servers behind one address, with Envoy before them (default 1: no Envoy)",
     )
+    parser.add_argument(
+        "--listen",
+        default="",
+        metavar="WHERE",
+        help="all, or the address or name of a network interface: others may use the server, with a token (default: this machine alone)",
+    )
+    parser.add_argument("--tls-cert", metavar="FILE", help="certificate for gRPC; HTTP then stays on this machine")
+    parser.add_argument("--tls-key", metavar="FILE", help="the certificate's key")
+    parser.add_argument("--ca", metavar="FILE", help="who signed the certificate, unless it is its own authority")
     parser.add_argument("--dry-run", action="store_true", help="print the command and start nothing")
 
 
@@ -77,8 +87,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    options = {name: getattr(args, name) for name in ("runtime", "base_port", "listen", "tls_cert", "tls_key", "ca")}
+    # Not an option of its own: others on this machine can see what is typed.
+    return options | {"token": os.environ.get("COURSE_TOKEN", "") if args.listen else ""}
+
+
 def _launch(args: argparse.Namespace, **options: Any) -> Server | Fleet:
-    options |= {"runtime": args.runtime, "base_port": args.base_port}
+    options |= _options(args)
     # 0 and less are errors that launch_fleet explains.
     return launch_server(args.models, **options) if args.servers == 1 else launch_fleet(args.models, servers=args.servers, **options)
 
@@ -103,15 +119,23 @@ def _serve(args: argparse.Namespace) -> None:
 def _to_try(server: Server | Fleet) -> str:
     model = next((model.name for model in server.models() if model.state == "READY"), "add_sub")
     # Behind one address each server has counters of its own.
-    counters = (server.servers[0] if isinstance(server, Fleet) else server).metrics
+    one = server.servers[0] if isinstance(server, Fleet) else server
+    assert server.http is not None and one.metrics is not None
+    header = '-H "Authorization: Bearer $COURSE_TOKEN" ' if one.token else ""
+    grpc = f"grpcs://{server.grpc}" if one.listening.certificate else server.grpc_url
+    ca = f" --ca {one.listening.ca}" if one.listening.certificate else ""
+    # A token from the variable is known to whoever set it, and must not be on the screen.
+    known = os.environ.get("COURSE_TOKEN", "") == one.token
+    token = [f"The token for those who may use it: {one.token}", f"  export COURSE_TOKEN={one.token}"] if not known else []
     return "\n".join(
         (
+            *token,
             "Try in another terminal:",
-            f"  curl -i {server.http.http('/v2/health/ready')}",
-            f"  curl {server.http.http(f'/v2/models/{model}/config')}",
-            f"  curl {counters.http('/metrics')}",
-            f"  python -m helpers infer -m {model} -u {server.grpc_url} -p grpc",
-            f"  python -m helpers metrics -u {counters}",
+            f"  curl -i {header}{server.http.http('/v2/health/ready')}",
+            f"  curl {header}{server.http.http(f'/v2/models/{model}/config')}",
+            f"  curl {one.metrics_url}",
+            f"  python -m helpers infer -m {model} -u {grpc} -p grpc{ca}",
+            f"  python -m helpers metrics -u {one.metrics.host}:{one.metrics.port}",
             f"Stop the server{'s' * isinstance(server, Fleet)} here with Ctrl-C.",
         )
     )

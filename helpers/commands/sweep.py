@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from helpers import settings
+from helpers.commands import access_options
 from helpers.files import shown, writing
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"leave a point as it is after so long (default {settings.PERF_POINT_S:g})",
     )
     parser.add_argument("--budget", type=float, metavar="MS", help="draw a latency budget into the figure, in milliseconds")
+    access_options.add_arguments(parser)
     parser.add_argument("--again", action="store_true", help="measure also what was measured before")
 
 
@@ -46,10 +48,11 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         CourseError: it cannot begin, or cannot go on; every point that was measured is kept.
     """
+    from helpers.remote import at
     from helpers.sweep import sweep  # loads gRPC
 
     result = sweep(
-        args.url,
+        at(args.url, args.protocol, access_options.access(args)),
         args.model,
         args.batch,
         args.concurrency,

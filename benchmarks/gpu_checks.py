@@ -1,0 +1,181 @@
+"""What the check list of a machine with a GPU looks at, step by step; :mod:`benchmarks.gpu` goes through it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from helpers import jets, perf_facts, perf_results, settings
+from helpers.background_load import BackgroundLoad
+from helpers.client import Client
+from helpers.connection import Connection
+from helpers.errors import CourseError
+from helpers.gpu import gpu_figures, placed_on
+from helpers.perf import execute, find_perf_analyzer, run_for
+from helpers.server import Server
+from helpers.sweep import sweep
+from helpers.tables import as_text
+
+# The model of the course text, and the taggers whose answers on both devices are compared.
+MODEL = "particlenet_PT"
+TAGGERS = (MODEL, "particlenet_AK4_PT", "particlenet", "particlenet_AK4")
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
+# Probabilities on GPU and CPU may differ by this much: other kernels add in another order, and TF32 rounds.
+TOLERANCE = 1e-3
+# The command of the course text: ten jets in a request, windows of nine seconds.
+TEXT_BATCH, TEXT_WINDOW_MS = 10, 9000
+MARKS = {True: "✔", False: "✖", None: "–"}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the list: what was looked at, whether it is as it should be (None: not looked at), and the figures or the reason."""
+
+    name: str
+    good: bool | None
+    words: str
+
+    def __str__(self) -> str:
+        return f"{MARKS[self.good]} {self.name}: {self.words}"
+
+
+@dataclass
+class Trial:
+    """The list under way.
+
+    Attributes:
+        server: serves the taggers.
+        device: ``gpu`` or ``cpu``.
+        name: of the device, as the rows have it.
+        quick: tiny sizes, for a rehearsal.
+        folder: for what the sweep writes.
+        providers: what the server's ONNX Runtime can use.
+        rows: what was measured.
+    """
+
+    server: Server
+    device: str
+    name: str
+    quick: bool
+    folder: Path
+    providers: Sequence[str]
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+
+def placement(trial: Trial) -> Check:
+    """Every model runs where it should: PyTorch's on the GPU, ONNX Runtime's too if it was built for that."""
+    log, places, wrong = trial.server.log(lines=0), [], []
+    for state in trial.server.models():
+        if state.state != "READY":
+            continue
+        place = placed_on(log, state.name)
+        torch = state.name.endswith("_PT")
+        expected = "GPU" if trial.device == "gpu" and (torch or "CUDAExecutionProvider" in trial.providers) else "CPU"
+        places.append(f"{state.name} {place}")
+        wrong += [state.name] if place != expected else []
+    words = ", ".join(places)
+    if trial.device == "gpu" and "CUDAExecutionProvider" not in trial.providers:
+        words += " (this ONNX Runtime was built without CUDA)"
+    return Check("models run on the device", bool(places) and not wrong, words)
+
+
+def equal_answers(trial: Trial, model: str) -> Check:
+    """The same jets on the device and on the processor: the model is loaded again with instances there, and put back."""
+    config, name = trial.server.config(model), f"{model} equals itself on the CPU"
+    with Client(trial.server) as client:
+        tagger = jets.Tagger(client, model)
+        sample = jets.read(jets.sample_for(tagger))[: 4 if trial.quick else 200]
+        ours = tagger.tag(sample).probabilities
+        trial.server.load(model, config={**config, "instance_group": [{"count": 1, "kind": "KIND_CPU"}]})
+        try:
+            if placed_on(trial.server.log(lines=0), model) != "CPU":
+                return Check(name, False, "it did not move to the CPU")
+            theirs = tagger.tag(sample).probabilities
+        finally:
+            trial.server.load(model, config=config)
+    largest = float(np.abs(ours - theirs).max())
+    return Check(name, largest <= TOLERANCE, f"{len(sample)} jets, largest difference of a probability {largest:.1e} (limit {TOLERANCE:g})")
+
+
+def throughput(trial: Trial) -> Check:
+    """The course text's model over batch sizes."""
+    options: dict[str, Any] = {"max_seconds": 0.1, "precision": 0.9} if trial.quick else {}
+    batches = BATCHES[:2] if trial.quick else BATCHES
+    rows = list(sweep(trial.server, MODEL, batches, output=trial.folder, again=True, silent=True, **options))
+    trial.rows += rows
+    shown = [
+        {name: row[name] for name in ("batch", "throughput_infer_per_s", "throughput_spread_infer_per_s", "latency_p95_us")} for row in rows
+    ]
+    good = [row["batch"] for row in rows] == list(batches) and all(row["throughput_infer_per_s"] for row in rows)
+    return Check(f"throughput of {MODEL}", good, f"{len(rows)} batch sizes\n{as_text(shown)}")
+
+
+def text_command(trial: Trial) -> Check:
+    """The very command of the course text, with its own rule of when a measurement is stable."""
+    run = run_for(trial.server, MODEL, batch=TEXT_BATCH, window_ms=TEXT_WINDOW_MS)
+    if trial.quick:
+        # Three short windows, whatever they say.
+        run = replace(run, window_ms=400, max_trials=3, stability_percent=1e6)
+    program = find_perf_analyzer()
+    result = execute(run, program, trial.server)
+    if not result.figures:
+        return Check("the course text's command", None if trial.quick else False, f"its windows did not agree, so it gave no table: {run}")
+    connection = Connection(trial.server, None, settings.QUERY_TIMEOUT_S, settings.RETRIES)
+    try:
+        known = perf_facts.facts(connection, MODEL)
+    finally:
+        connection.close()
+    rates = [window.throughput_infer_per_s for window in result.windows[-3:]]
+    row = perf_results.empty_row() | result.figures | known
+    row |= {"model": MODEL, "url": run.url, "protocol": run.protocol, "batch": run.batch, "concurrency": run.concurrency}
+    row |= {"percentile": run.percentile, "requests": result.requests, "windows": len(result.windows), "stable": True, "note": ""}
+    row |= {"throughput_spread_infer_per_s": perf_results.half_width(rates), "inputs": run.inputs, "command": str(run)}
+    row |= {"perf_analyzer_version": program.version, "time": datetime.now(UTC).isoformat(timespec="seconds")}
+    trial.rows.append(row)
+    figures = f"{row['throughput_infer_per_s']:.1f} infer/s, p95 {row['latency_p95_us'] / 1000:.2f} ms"
+    return Check("the course text's command", True, f"{figures}: {run}")
+
+
+def figures_under_load(trial: Trial) -> Check:
+    """What the GPU's own figures say while the model works."""
+    with BackgroundLoad(trial.server, MODEL, batch=2 if trial.quick else 16, concurrency=2) as load:
+        # Triton reads the GPU every two seconds.
+        time.sleep(0.5 if trial.quick else 5)
+        figures = gpu_figures(trial.server)
+    if load.failed:
+        return Check("GPU figures under load", False, f"{load.failed} of {load.sent} requests failed: {next(iter(load.errors))}")
+    if trial.device == "cpu":
+        return Check("GPU figures under load", None, f"not looked at on a processor; {load.sent} requests were answered")
+    busy = any((row["utilization"] or 0) > 0 for row in figures)
+    return Check("GPU figures under load", busy, f"{load.sent} requests\n{figures!r}")
+
+
+def steps() -> list[tuple[str, Callable[[Trial], Check]]]:
+    """The list, in its order: what each looks at, and how."""
+    compare = [(f"{model} equals itself on the CPU", lambda trial, model=model: equal_answers(trial, model)) for model in TAGGERS]
+    return [
+        ("models run on the device", placement),
+        *compare,
+        (f"throughput of {MODEL}", throughput),
+        ("the course text's command", text_command),
+        ("GPU figures under load", figures_under_load),
+    ]
+
+
+def go_through(trial: Trial) -> Iterator[Check]:
+    """The lines of the list; one that cannot be done is a fault, and the next is tried all the same."""
+    loaded = set(trial.server.launch_options["load"])
+    for name, step in steps():
+        if name.split()[0] in set(TAGGERS) - loaded:
+            yield Check(name, None, "not part of this rehearsal")
+            continue
+        try:
+            yield step(trial)
+        except CourseError as error:
+            yield Check(name, False, str(error))

@@ -1,0 +1,131 @@
+"""What the GPUs of a server's machine do, by Triton's own metrics and, where those are missing, by nvidia-smi; where a model really runs.
+
+Typical use::
+
+    gpu_figures(server)                  # a table, or the sentence that there is no GPU
+    placed_on(server.log(0), "particlenet_PT")       # "GPU" or "CPU", as the embedded server's backend has written it
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable
+from typing import Any
+
+from helpers.errors import CourseError
+from helpers.metrics import Snapshot, scrape
+from helpers.server import Server
+from helpers.tables import as_html, as_text
+
+# Column → metric of Triton, column of nvidia-smi, and what turns their numbers into the column's unit.
+_FIGURES = {
+    "utilization": ("nv_gpu_utilization", 1.0, "utilization.gpu", 0.01),
+    "memory_used_gb": ("nv_gpu_memory_used_bytes", 1e-9, "memory.used", 1.048576e-3),
+    "memory_total_gb": ("nv_gpu_memory_total_bytes", 1e-9, "memory.total", 1.048576e-3),
+    "power_w": ("nv_gpu_power_usage", 1.0, "power.draw", 1.0),
+}
+# Seconds that nvidia-smi may take: it wakes up a GPU that sleeps.
+_SMI_TIMEOUT_S = 20.0
+TRITON, SMI = "Triton (nv_gpu_…)", "nvidia-smi"
+_NONE = "No GPU: the server's metrics have no nv_gpu_… lines, {}. Its models run on the processor, which is no fault."
+# How the course's backends word it: "particlenet_PT_0_0: PyTorch 2.13.0 on cuda:0; …", "…: ONNX Runtime 1.31.1 with CPUExecutionProvider; …".
+_PLACED = re.compile(r"\b(?P<model>[\w.-]+?)(?:_\d+){1,2}: (?:PyTorch \S+ on (?P<torch>\w+)|ONNX Runtime \S+ with (?P<onnx>[\w, ]+))")
+
+
+class Figures(list[dict[str, Any]]):
+    """One row for each GPU, under a sentence; the sentence alone where there is none."""
+
+    def __init__(self, rows: Iterable[dict[str, Any]], caption: str) -> None:
+        super().__init__(rows)
+        self.caption = caption
+
+    def __repr__(self) -> str:
+        return "\n".join([self.caption, *([as_text(self)] if self else [])])
+
+    def _repr_html_(self) -> str:
+        return as_html(self, caption=self.caption) if self else self.caption
+
+
+def gpu_figures(server: Server, snapshot: Snapshot | None = None) -> Figures:
+    """One row for each GPU.
+
+    Args:
+        server: the server.
+        snapshot: a reading of its metrics; a new one by default.
+
+    Returns:
+        Columns gpu (its UUID), name, utilization (0 to 1), memory_used_gb, memory_total_gb, power_w, source. A figure that Triton does not
+        give comes from nvidia-smi where the server is on this machine, and ``source`` says so; one that nobody gives is None.
+
+    Raises:
+        CourseError: the metrics cannot be read, and nvidia-smi knows no GPU.
+    """
+    problem: CourseError | None = None
+    by_triton: dict[str, dict[str, float]] = {}
+    try:
+        snapshot = snapshot or scrape(server)
+    except CourseError as error:
+        problem = error
+    for sample in snapshot.samples if snapshot else ():
+        if "gpu_uuid" in sample.labels:
+            by_triton.setdefault(sample.labels["gpu_uuid"], {})[sample.metric] = sample.value
+    by_smi = _nvidia_smi() if server.is_here else {}
+    rows = [_row(uuid, by_triton.get(uuid, {}), by_smi.get(uuid, {})) for uuid in dict.fromkeys([*by_triton, *by_smi])]
+    if not rows and problem:
+        raise problem
+    where = (
+        "and nvidia-smi sees none on this machine" if server.is_here else "and it is on another machine, where nobody can ask nvidia-smi"
+    )
+    return Figures(rows, f"{len(rows)} GPU{'s' * (len(rows) > 1)}." if rows else _NONE.format(where))
+
+
+def _row(uuid: str, triton: dict[str, float], smi: dict[str, Any]) -> dict[str, Any]:
+    row: dict[str, Any] = {"gpu": uuid, "name": smi.get("name")}
+    added = []
+    for column, (metric, triton_unit, field, smi_unit) in _FIGURES.items():
+        if metric in triton:
+            row[column] = triton[metric] * triton_unit
+        else:
+            row[column] = smi[field] * smi_unit if smi.get(field) is not None else None
+            added += [column] if row[column] is not None else []
+    row["source"] = SMI if not triton else TRITON + (f"; {', '.join(added)}: {SMI}" if added else "")
+    return row
+
+
+def _nvidia_smi() -> dict[str, dict[str, Any]]:
+    """What nvidia-smi says now, by UUID; empty where there is none or no GPU."""
+    program = shutil.which("nvidia-smi")
+    if not program:
+        return {}
+    fields = ("uuid", "name", *(field for _, _, field, _ in _FIGURES.values()))
+    command = [program, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_SMI_TIMEOUT_S)
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    found = {}
+    for line in answer.stdout.splitlines() if answer.returncode == 0 else ():
+        words = [word.strip() for word in line.split(",")]
+        if len(words) == len(fields):
+            # What a GPU does not tell is [N/A] or [Not Supported].
+            numbers = {field: float(word) if re.fullmatch(r"\d+(\.\d+)?", word) else None for field, word in zip(fields[2:], words[2:])}
+            found[words[0]] = {"name": words[1], **numbers}
+    return found
+
+
+def placed_on(log: str, model: str) -> str | None:
+    """Where the instances of a model run, by what the course's backends have written: ``GPU``, ``CPU``, or None where they wrote nothing.
+
+    A configuration can ask for a GPU that PyTorch or ONNX Runtime cannot use; then the model runs on the CPU, and the log says it.
+
+    Args:
+        log: all that an embedded server has said.
+        model: name of the model.
+    """
+    places = [found for found in _PLACED.finditer(log) if found["model"] == model]
+    if not places:
+        return None
+    last = places[-1]
+    return "GPU" if last["torch"] == "cuda" or "CUDA" in (last["onnx"] or "") or "Tensorrt" in (last["onnx"] or "") else "CPU"

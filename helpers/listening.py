@@ -1,0 +1,168 @@
+"""Where a server listens, and who is let in: on the loopback interface for its owner's machine, or beyond it for those with a token.
+
+Triton's own means are used: its HTTP and gRPC ports can demand a header for each group of calls, and its gRPC port speaks TLS. Its HTTP
+port speaks no TLS and its metrics port knows no token, so with TLS the first, and always the second, stay on the loopback interface.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import secrets
+import socket
+import ssl
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from helpers import settings
+from helpers.access import Access
+from helpers.address import Address
+from helpers.errors import InputError
+
+_ALL = "0.0.0.0"
+# What Triton's option takes without mistaking a part of it for something else.
+_TOKEN = re.compile(rf"[A-Za-z0-9._~+/=-]{{{settings.TOKEN_MIN_LENGTH},}}")
+_HOW = 'Type for example: launch_server(listen="all"), or the address of one network interface'
+
+
+@dataclass(frozen=True)
+class Listening:
+    """Where a server listens, and who is let in.
+
+    Attributes:
+        http: address of the interface for HTTP.
+        grpc: address of the interface for gRPC.
+        name: by which others call this machine.
+        token: that every call must carry; empty where none is needed.
+        certificate: PEM file with the certificate of the gRPC port; empty for no TLS.
+        private_key: PEM file with its key.
+        ca: PEM file with the authority that signed it.
+    """
+
+    http: str = settings.HOST
+    grpc: str = settings.HOST
+    name: str = "localhost"
+    token: str = field(default="", repr=False)
+    certificate: str = ""
+    private_key: str = ""
+    ca: str = ""
+
+    @property
+    def is_beyond(self) -> bool:
+        """Whether others than this machine's own loopback interface lead to it."""
+        return self.grpc != settings.HOST
+
+    def addresses(self, ports: list[int]) -> tuple[Address, Address, Address]:
+        """HTTP, gRPC and metrics as the owner's own helpers reach them."""
+        http, grpc, metrics = ports
+        here = "localhost" if self.http in (settings.HOST, _ALL) else self.http
+        secure = bool(self.certificate)
+        to_grpc = self.name if secure or self.grpc not in (settings.HOST, _ALL) else "localhost"
+        return (
+            Address(here, http),
+            Address(to_grpc, grpc, secure, "grpcs" if secure else ""),
+            Address("localhost", metrics),
+        )
+
+    def access(self) -> Access:
+        """What the owner's own requests carry."""
+        headers = {settings.TOKEN_HEADER.capitalize(): f"Bearer {self.token}"} if self.token else {}
+        return Access(headers, self.ca, direct=True)
+
+    def rules(self, admin_key: str) -> list[str]:
+        """Groups of calls and the header that each of them needs, as Triton's options take them."""
+        rules = [f"{settings.ADMIN_APIS}:{settings.ADMIN_HEADER}={admin_key}"]
+        if self.token:
+            rules.append(f"{settings.CLASS_APIS}:{settings.TOKEN_HEADER}=Bearer {self.token}")
+        return rules
+
+    def for_others(self, ports: list[int]) -> str:
+        """What others type to connect."""
+        http, grpc, _ = ports
+        return f'connect("grpcs://{self.name}:{grpc}", token="…")' if self.certificate else f'connect("{self.name}:{http}", token="…")'
+
+    def warning(self) -> str:
+        """One paragraph for the card; empty on the loopback interface."""
+        if not self.is_beyond:
+            return ""
+        where = "every interface of this machine" if self.grpc == _ALL else self.grpc
+        if self.certificate:
+            how = "gRPC is encrypted; HTTP, which Triton cannot encrypt, and the metrics stay on this machine."
+        else:
+            how = "Nothing is encrypted: who can listen on the network reads the token. The metrics stay on this machine."
+        return f"This server listens beyond this machine, on {where}. Every call needs the token. {how}"
+
+
+LOOPBACK = Listening()
+
+
+def listening(
+    listen: str = "", token: str = "", tls_cert: str | Path | None = None, tls_key: str | Path | None = None, ca: str | Path | None = None
+) -> Listening:
+    """Where a server shall listen.
+
+    Args:
+        listen: empty for the loopback interface alone, ``all``, or the address or name of one interface.
+        token: that every call must carry; one is made up where the server listens beyond the loopback interface and none is given.
+        tls_cert: PEM file with the certificate of the gRPC port.
+        tls_key: PEM file with its key.
+        ca: PEM file with the authority that signed it; the certificate itself where it is its own authority.
+
+    Raises:
+        InputError: there is no such interface, the token is too short or cannot be sent, or the files do not fit.
+    """
+    address, name = _interface(listen)
+    if token and not (isinstance(token, str) and _TOKEN.fullmatch(token)):
+        raise InputError(
+            "The token that was given cannot be used.",
+            f"Expected at least {settings.TOKEN_MIN_LENGTH} letters, digits or . _ ~ + / = -, since it is all that keeps others out.",
+            "Leave it out, and one is made up: server.token",
+        )
+    if not token and address != settings.HOST:
+        token = secrets.token_urlsafe(settings.TOKEN_BYTES)
+    if not tls_cert and not tls_key and not ca:
+        return Listening(address, address, name, token)
+    certificate, key = _tls_files(tls_cert, tls_key)
+    return Listening(settings.HOST, address, name, token, certificate, key, str(Path(ca).expanduser().resolve()) if ca else certificate)
+
+
+def _interface(listen: str) -> tuple[str, str]:
+    """Its address, and the name by which others call it."""
+    if listen in ("", "localhost", settings.HOST):
+        return settings.HOST, "localhost"
+    if listen in ("all", _ALL):
+        return _ALL, socket.gethostname()
+    try:
+        address = str(ipaddress.IPv4Address(listen))
+    except ValueError:
+        try:
+            address = socket.gethostbyname(listen)
+        except (OSError, UnicodeError, TypeError) as error:
+            raise InputError(
+                f"listen={listen!r} is no address of this machine.", "Expected 'all', or an IPv4 address or name.", _HOW
+            ) from error
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.bind((address, 0))
+    except OSError as error:
+        raise InputError(
+            f"This machine has no network interface with the address {address}.", "Expected one of those that `ip address` shows.", _HOW
+        ) from error
+    # By this name the machine means only itself.
+    return address, listen
+
+
+def _tls_files(tls_cert: str | Path | None, tls_key: str | Path | None) -> tuple[str, str]:
+    how = 'Type: launch_server(listen="all", tls_cert="server.crt", tls_key="server.key")'
+    if not tls_cert or not tls_key:
+        raise InputError("Only one of the files for TLS was given.", "Expected the certificate and its key.", how)
+    certificate, key = (str(Path(path).expanduser().resolve()) for path in (tls_cert, tls_key))
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        raise InputError(
+            f"The files {tls_cert} and {tls_key} cannot be used for TLS: {error.strerror or error}.",
+            "Expected a PEM certificate and its own key, without a password, which you may read.",
+            how,
+        ) from error
+    return certificate, key

@@ -1,0 +1,43 @@
+"""The models of a server and their states, completed with what its index leaves out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from helpers import loadlog
+
+
+@dataclass(frozen=True)
+class ModelState:
+    """One version of a model as the server reports it; ``state`` is READY, UNAVAILABLE, LOADING or UNLOADING."""
+
+    name: str
+    version: str
+    state: str
+    reason: str = ""
+
+
+def completed(index: list[tuple[str, str, str, str]], load: Collection[str], folder: Path | None, log: str) -> list[ModelState]:
+    """The server's index, completed: folders that it leaves out, and reasons that only its log has.
+
+    Args:
+        index: name, version, state and reason of each model, as the server reports them.
+        load: names of the models that were to be loaded, or ``*`` for all.
+        folder: the model repository, where it is known.
+        log: what the server has said so far.
+    """
+    listed = {name for name, *_ in index}
+    if folder is not None and "*" in load:
+        folders = (path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        index = index + [(name, "", "", "") for name in sorted(folders) if name not in listed]
+    why: dict[str, str] = {}
+    if any(state != "READY" and not reason and ("*" in load or name in load) for name, _, state, reason in index):
+        from helpers import repository  # loads gRPC, half a second that a launch need not wait for
+
+        why = {**(repository.faults(folder) if folder else {}), **loadlog.reasons(log)}
+    return [
+        ModelState(name, version, state or "UNAVAILABLE", "" if state == "READY" else loadlog.one_line(reason) or why.get(name, ""))
+        for name, version, state, reason in index
+    ]
