@@ -30,7 +30,8 @@ _FIGURES = {
 _SMI_TIMEOUT_S = 20.0
 TRITON, SMI = "Triton (nv_gpu_…)", "nvidia-smi"
 _NONE = "No GPU: the server's metrics have no nv_gpu_… lines, {}. Its models run on the processor, which is no fault."
-# How the course's backends word it: "particlenet_PT_0_0: PyTorch 2.13.0 on cuda:0; …", "…: ONNX Runtime 1.31.1 with CPUExecutionProvider; …".
+# How the course's backends word it: "particlenet_PT_0_0: PyTorch 2.13.0 on cuda:0; …" and "…: ONNX Runtime 1.31.1 with
+# CPUExecutionProvider; …".
 _PLACED = re.compile(r"\b(?P<model>[\w.-]+?)(?:_\d+){1,2}: (?:PyTorch \S+ on (?P<torch>\w+)|ONNX Runtime \S+ with (?P<onnx>[\w, ]+))")
 
 

@@ -21,7 +21,8 @@ from helpers.server import Server
 from tests.class_load_student import KINDS
 
 STUDENTS, PROCESSES = 40, 4
-# Requests of each student. A whole thousand took 30 s; the suite makes do with a quarter: COURSE_CLASS_REQUESTS=1000 pytest tests/test_class_load.py
+# Requests of each student. A whole thousand took 30 s, and the suite makes do with a quarter; the whole one:
+# COURSE_CLASS_REQUESTS=1000 pytest tests/test_class_load.py
 REQUESTS = int(os.environ.get("COURSE_CLASS_REQUESTS", "250"))
 TIMEOUT_S = 120 + 1.5 * REQUESTS
 JETS = 6

@@ -235,3 +235,8 @@ def test_serve_gives_one_address_and_ctrl_c_ends_all(free_base_port: Callable[[]
     for port in [*ports, *(int(line.split()[0].rsplit(":", 1)[1]) for line in lines if "running  yes" in line)]:
         with pytest.raises(OSError, match="refused"):
             socket.create_connection(("127.0.0.1", port))
+
+
+def test_a_fleet_serves_its_own_machine_alone() -> None:
+    with pytest.raises(InputError, match="its front knows no token"):
+        launch_fleet("models", servers=1, listen="all")

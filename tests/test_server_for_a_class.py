@@ -17,7 +17,7 @@ import pytest
 import tritonclient.grpc as triton_grpc
 from tritonclient.utils import InferenceServerException
 
-from helpers import launch, lease, rest, settings
+from helpers import lease, rest, settings, starting
 from helpers.__main__ import main
 from helpers.client import Client
 from helpers.errors import AccessError, InputError, ModelError, RequestError
@@ -186,7 +186,7 @@ def test_found_again_and_launched_again_with_the_same_token(class_server: Server
     again = launch_server("models", load=["add_sub"], listen=ELSEWHERE, base_port=class_server.launch_options["base_port"], name="class")
     assert again is class_server
     # As after a restart of the kernel: nothing is remembered but what the supervisor knows.
-    monkeypatch.setattr(launch, "_OWNED", {})
+    monkeypatch.setattr(starting, "_OWNED", {})
     found = launch_server("models", load=["add_sub"], listen=ELSEWHERE, base_port=class_server.launch_options["base_port"], name="class")
     assert found is not class_server
     assert (found.pid, found.token, found.is_ready()) == (class_server.pid, class_server.token, True)
@@ -245,8 +245,10 @@ def test_the_command_says_where_it_listens_and_no_secret(capsys: pytest.CaptureF
     launch_server("models", runtime=runtime, listen="all", token=TOKEN, dry_run=True)
     out = capsys.readouterr().out
     assert "--http-address=0.0.0.0" in out and "--grpc-address=0.0.0.0" in out and "--metrics-address=127.0.0.1" in out
+    # The shell fills in the variable, or what starts the server inside the container.
+    quote = '"' if runtime == "embedded" else "'"
     for option in ("http-restricted-api", "grpc-restricted-protocol"):
-        assert f'"--{option}={settings.CLASS_APIS}:authorization=Bearer $COURSE_TOKEN"' in out
+        assert f"{quote}--{option}={settings.CLASS_APIS}:authorization=Bearer $COURSE_TOKEN{quote}" in out
         assert f'"--{option}={settings.ADMIN_APIS}:course-admin-key=$COURSE_ADMIN_KEY"' in out
     assert TOKEN not in out
     launch_server("models", runtime=runtime, dry_run=True)

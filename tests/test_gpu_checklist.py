@@ -1,0 +1,109 @@
+"""The check list of a machine with a GPU: without one it says so; its steps are rehearsed on a processor."""
+
+from __future__ import annotations
+
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from benchmarks import gpu as checklist
+from benchmarks.gpu_checks import steps
+from helpers import gpu, metrics_page, recorded, sweep_files
+from helpers.gpu import gpu_figures, placed_on
+from helpers.metrics import Snapshot
+from helpers.server import Server
+
+UUID = "GPU-1b2c"
+TRITON_PAGE = f"""\
+# HELP nv_gpu_utilization GPU utilization rate [0.0 - 1.0)
+# TYPE nv_gpu_utilization gauge
+nv_gpu_utilization{{gpu_uuid="{UUID}"}} 0.25
+# HELP nv_gpu_memory_used_bytes GPU used memory, in bytes
+# TYPE nv_gpu_memory_used_bytes gauge
+nv_gpu_memory_used_bytes{{gpu_uuid="{UUID}"}} 2000000000
+"""
+SMI_LINE = f"{UUID}, NVIDIA H100, 30, 1900, 81559, 120.5"
+
+
+def page(text: str) -> Snapshot:
+    return Snapshot(0.0, tuple(metrics_page.parse(text)))
+
+
+@pytest.fixture
+def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """No nvidia-smi, until a test installs one that prints this."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+
+    def install(text: str) -> None:
+        program = folder / "nvidia-smi"
+        program.write_text(f"#!{sys.executable}\nprint({text!r})\n")
+        program.chmod(program.stat().st_mode | stat.S_IXUSR)
+
+    return install
+
+
+def test_where_a_model_runs_is_what_its_backend_wrote_last() -> None:
+    log = """
+    I1 particlenet_PT_0_0: PyTorch 2.13.0 on cuda:0; 1 thread(s)
+    I1 particlenet_0_1: ONNX Runtime 1.31.1 with CPUExecutionProvider; 1 thread(s)
+    I1 particlenet_AK4_0_0: ONNX Runtime 1.31.1 with CUDAExecutionProvider, CPUExecutionProvider; 1 thread(s)
+    """
+    assert [placed_on(log, name) for name in ("particlenet_PT", "particlenet", "particlenet_AK4")] == ["GPU", "CPU", "GPU"]
+    assert placed_on(log + "I2 particlenet_PT_0_0: PyTorch 2.13.0 on cpu; 1 thread(s)", "particlenet_PT") == "CPU"
+
+
+def test_figures_come_from_triton_and_what_is_missing_from_nvidia_smi(models_server: Server, smi: Callable[[str], None]) -> None:
+    smi(SMI_LINE)
+    (row,) = gpu_figures(models_server, page(TRITON_PAGE))
+    assert (row["gpu"], row["name"]) == (UUID, "NVIDIA H100")
+    assert (row["utilization"], row["memory_used_gb"], row["power_w"]) == (0.25, 2.0, 120.5)
+    assert row["memory_total_gb"] == pytest.approx(85.52, abs=0.01)
+    assert row["source"] == f"{gpu.TRITON}; memory_total_gb, power_w: {gpu.SMI}"
+    (alone,) = gpu_figures(models_server, page(""))
+    assert (alone["utilization"], alone["source"]) == (pytest.approx(0.3), gpu.SMI)
+
+
+def test_without_a_gpu_there_is_a_sentence(models_server: Server, smi: Callable[[str], None]) -> None:
+    figures = gpu_figures(models_server)
+    assert list(figures) == []
+    assert "nvidia-smi sees none on this machine. Its models run on the processor, which is no fault." in repr(figures)
+
+
+def test_without_a_gpu_nothing_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    if checklist.seen_by_server()["gpu"]:
+        pytest.skip("this machine has a GPU: make test-gpu is the test")
+    assert checklist.main([]) == 0
+    said = capsys.readouterr().out
+    assert "so nothing was measured" in said
+    assert said.count("skipped") == len(steps())
+
+
+def test_a_rehearsal_is_no_record() -> None:
+    with pytest.raises(SystemExit):
+        checklist.main(["--device", "cpu"])
+
+
+@pytest.mark.slow
+def test_every_step_is_rehearsed_on_a_processor(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], free_base_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tmp_path / "dry.csv"
+    assert checklist.main(["--device", "cpu", "--quick", "--output", str(table), "--base-port", str(free_base_port())]) == 0
+    said = capsys.readouterr().out
+    assert "✖" not in said
+    assert "particlenet_PT equals itself on the CPU: 4 jets, largest difference of a probability 0.0e+00" in said
+    rows = sweep_files.read_rows(table)
+    assert [row["batch"] for row in rows[:2]] == [1, 2]
+    assert {row["source"] for row in rows} == {checklist.DRY_SOURCE}
+    assert {row["device"] for row in rows} == {"CPU"}
+    # A table of a GPU, where the check list leaves it, is found by the plots.
+    monkeypatch.setenv("COURSE_WORK", str(tmp_path / "work"))
+    written = recorded.gpu_file("NVIDIA H100 80GB")
+    for row in rows:
+        sweep_files.append(written, {**row, "device": "NVIDIA H100 80GB", "source": checklist.GPU_SOURCE})
+    assert [row["batch"] for row in recorded.recorded("H100", "particlenet_PT")] == [row["batch"] for row in rows]
