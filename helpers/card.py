@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from helpers import rest
+from helpers import ending, rest
 from helpers.errors import CourseError
 from helpers.files import shown
 
@@ -67,7 +67,7 @@ def _facts(server: Server) -> tuple[str, list[tuple[str, str]], list[ModelState]
             models = [model for model in models if model.name not in idle]
             facts.append(("not loaded", ", ".join(idle)))
     elif state == "died":
-        problem = "It ended without being told to. Look at server.log(), then type: server = server.restart()"
+        problem = f"{ending.explain(server)}{ending.RESTART}"
     elif state == "unreachable":
         problem = "Nothing answers at this address."
     return state, facts, models, problem
@@ -99,7 +99,7 @@ def html(server: Server) -> str:
         f'<th scope="col" style="{cell};font-weight:normal;opacity:.75">{title}</th>' for title in ("model", "version", "state", "why")
     )
     table = f'<table style="margin:6px 0 0 0;border:0"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>' if models else ""
-    remarks = "".join(f'<div style="margin-top:6px">{_e(remark)}</div>' for remark in (server.note, problem) if remark)
+    remarks = "".join(f'<div style="margin-top:6px;white-space:pre-wrap">{_e(remark)}</div>' for remark in (server.note, problem) if remark)
     colour = _COLOURS.get(state, "#d4351c")
     return (
         f'<div style="border:1px solid #8888;border-left:5px solid {colour};border-radius:4px;padding:8px 14px;max-width:60em">'

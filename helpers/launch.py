@@ -83,8 +83,7 @@ def launch_server(
     run_dir = lease.run_root() / server_id
     command = engine.command(serving, run_dir)
     log = launch_plan.new_log(server_id)
-    run_dir.mkdir(mode=0o700)
-    command.make_backends(run_dir)
+    launch_plan.make_run_dir(run_dir, command)
     plan = Plan(
         run_dir=str(run_dir),
         command=command.public,
@@ -197,6 +196,8 @@ def _wait(held: lease.Lease, base_port: int, timeout_s: float) -> Server:
         print(server.note)
     if not state.get("key_hidden"):
         server.note += " Other users of this machine can read this server's administration key, since tracing is not allowed here."
+    if not state.get("memory_private"):
+        server.note += " Other users of this machine can read the tensors of its Python models, since filters are not allowed here."
     _warn_of_failures(server)
     return server
 

@@ -15,8 +15,11 @@ import signal
 import struct
 import subprocess
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO
+
+from helpers import private_memory
 
 _PTRACE_TRACEME = 0
 _PTRACE_DETACH = 17
@@ -33,23 +36,25 @@ _libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c
 _libc.ptrace.restype = ctypes.c_long
 
 
-def _before_exec() -> None:
-    _end_with_parent()
+def _before_exec(own_memory: bool) -> None:
+    _end_with_parent(own_memory)
     # The new program stops before its first instruction.
     if _libc.ptrace(_PTRACE_TRACEME, 0, None, None) != 0:
         raise OSError(ctypes.get_errno(), "ptrace is not allowed here")
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(own_memory: bool) -> None:
     # The kernel kills the server when the process that owns it is killed.
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     # A new program inherits which signals are ignored, and the supervisor ignores the one that ends a server.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    if own_memory:
+        private_memory.keep_private()
 
 
 def start(
-    command: Sequence[str], private: Sequence[str], environment: Mapping[str, str], output: IO[bytes]
+    command: Sequence[str], private: Sequence[str], environment: Mapping[str, str], output: IO[bytes], own_memory: bool = False
 ) -> tuple[subprocess.Popen, bool]:
     """Start a program in a session of its own, with some of its arguments hidden from other users.
 
@@ -60,6 +65,7 @@ def start(
         private: further arguments, which only the owner may read.
         environment: the program's whole environment.
         output: file for standard output and standard error.
+        own_memory: keep other users out of its shared memory, too (:mod:`helpers.private_memory`).
 
     Returns:
         The process, and whether the private arguments are hidden: False where the kernel does not allow tracing a child.
@@ -71,9 +77,13 @@ def start(
     holders = [f"{_PLACE_HOLDER}{number}" for number in range(len(private))]
     hidden = {f"{_VARIABLE}{number}": text for number, text in enumerate(private)}
     try:
-        process = subprocess.Popen([*command, *holders], env={**environment, **hidden}, preexec_fn=_before_exec, **options)
+        process = subprocess.Popen(
+            [*command, *holders], env={**environment, **hidden}, preexec_fn=partial(_before_exec, own_memory), **options
+        )
     except subprocess.SubprocessError:  # raised by _before_exec: no tracing here
-        return subprocess.Popen([*command, *private], env=dict(environment), preexec_fn=_end_with_parent, **options), False
+        return subprocess.Popen(
+            [*command, *private], env=dict(environment), preexec_fn=partial(_end_with_parent, own_memory), **options
+        ), False
     os.waitpid(process.pid, 0)  # returns when the new program is loaded and stopped
     try:
         _redirect(process.pid, len(private))
@@ -81,7 +91,9 @@ def start(
         process.kill()
         _libc.ptrace(_PTRACE_DETACH, process.pid, None, None)
         process.wait()
-        return subprocess.Popen([*command, *private], env=dict(environment), preexec_fn=_end_with_parent, **options), False
+        return subprocess.Popen(
+            [*command, *private], env=dict(environment), preexec_fn=partial(_end_with_parent, own_memory), **options
+        ), False
     _libc.ptrace(_PTRACE_DETACH, process.pid, None, None)
     return process, True
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from helpers import card, lease, loadlog, rest, settings
+from helpers import card, ending, lease, loadlog, rest, settings
 from helpers.address import Address
 from helpers.errors import ModelError, RequestError, ServerError
 
@@ -92,6 +93,11 @@ class Server:
             return "running" if self.is_alive() else "unreachable"
         return str(self._lease.state().get("status", "died"))
 
+    @property
+    def returncode(self) -> int | None:
+        """With which status a server of ours has ended, negative for a signal; None while it runs, or where nobody saw its end."""
+        return self._lease.state().get("returncode") if self._lease is not None else None
+
     def models(self) -> list[ModelState]:
         """The models in the repository and their states; on a server that is not ours, those that its metrics name.
 
@@ -99,7 +105,7 @@ class Server:
             ServerError: the server does not answer.
         """
         if self._key:
-            index = rest.ask(self.http, "/v2/repository/index", headers=self.admin_headers("http"), post=True)
+            index = self._ask("/v2/repository/index", headers=self.admin_headers("http"), post=True)
             return self._with_reasons([(m["name"], m.get("version", ""), m.get("state", ""), m.get("reason", "")) for m in index])
         lines = rest.ask(self.metrics, "/metrics").splitlines()
         counters = (line.split('"') for line in lines if line.startswith("nv_inference_request_success{"))
@@ -108,7 +114,8 @@ class Server:
     def _with_reasons(self, index: list[tuple[str, str, str, str]]) -> list[ModelState]:
         """The server's index, completed: folders that it leaves out, and reasons that only its log has."""
         listed, load = {name for name, *_ in index}, self.launch_options.get("load", ())
-        if self.repository is not None and "*" in load:
+        # A repository that was deleted meanwhile has no folders; what was loaded from it serves all the same.
+        if self.repository is not None and "*" in load and self.repository.is_dir():
             folders = (path.name for path in self.repository.iterdir() if path.is_dir() and not path.name.startswith("."))
             index = index + [(name, "", "", "") for name in sorted(folders) if name not in listed]
         why: dict[str, str] = {}
@@ -121,11 +128,20 @@ class Server:
             for name, version, state, reason in index
         ]
 
+    def _ask(self, path: str, body: Any = None, **options: Any) -> Any:
+        """:func:`rest.ask`, with how the server ended where it has."""
+        try:
+            return rest.ask(self.http, path, body, **options)
+        except ServerError as error:
+            if self.state() != "died":
+                raise
+            raise ServerError(f"No server answers at {self.http} any more.", ending.explain(self), ending.RESTART) from error
+
     # --- what it says of its models ----------------------------------------------------------------------------------
 
     def metadata(self, model: str = "") -> dict[str, Any]:
         """Names, types and shapes of a model's inputs and outputs; without a model, the server's own name and version."""
-        return self._about(model, "") if model else rest.ask(self.http, "/v2")
+        return self._about(model, "") if model else self._ask("/v2")
 
     def config(self, model: str) -> dict[str, Any]:
         """A model's configuration as the server reports it, with everything that it filled in."""
@@ -137,7 +153,7 @@ class Server:
 
     def _about(self, model: str, what: str) -> dict[str, Any]:
         try:
-            return rest.ask(self.http, f"/v2/models/{model}{what}")
+            return self._ask(f"/v2/models/{model}{what}")
         except RequestError as error:
             raise self._model_error(model, str(error)) from error
 
@@ -178,8 +194,7 @@ class Server:
         body = {} if config is None else {"parameters": {"config": json.dumps({"name": model, **config})}}
         served = any(state.name == model and state.state == "READY" for state in self.models())
         try:
-            rest.ask(
-                self.http,
+            self._ask(
                 f"/v2/repository/models/{model}/load",
                 body,
                 headers=self.admin_headers("http"),
@@ -200,7 +215,7 @@ class Server:
         """
         self._must_own("unload a model")
         try:
-            rest.ask(self.http, f"/v2/repository/models/{model}/unload", headers=self.admin_headers("http"), post=True)
+            self._ask(f"/v2/repository/models/{model}/unload", headers=self.admin_headers("http"), post=True)
         except RequestError as error:
             raise self._model_error(model, str(error)) from error
         deadline = time.monotonic() + settings.STOP_TIMEOUT_S
@@ -229,10 +244,11 @@ class Server:
         """The last lines of the server's log; all of it with ``lines=0``."""
         if self.log_path is None:
             return "The log of a server that was launched elsewhere is not here."
-        try:
-            return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
-        except OSError as error:
-            return f"The log cannot be read: {error}"
+        # A log that was deleted lives on while the server writes to it.
+        for path in (self.log_path, Path(f"/proc/{self.pid}/fd/1")):
+            with contextlib.suppress(OSError):
+                return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+        return f"The log {self.log_path} is not there any more: somebody has deleted it, or its folder."
 
     def stop(self) -> None:
         """Stop the server if it is ours; returns when it has ended. A server that is only connected to stays as it is."""

@@ -127,6 +127,8 @@ ADMIN_APIS = "model-repository,shared-memory,trace,logging"
 
 # Lines of the server's log that an error message quotes.
 LOG_TAIL_LINES = 15
+# The same, where they stand beside the news that the server has ended: those that say something, for a card.
+LAST_WORDS_LINES = 5
 # The release of tritonserver in the pinned wheel. containers/VERSION names the image of the same release.
 EMBEDDED_TRITON = "2.51.0"
 # Free disk space, in GB, that making the environments needs, with what pip unpacks on the way: the notebooks' alone, both without PyTorch,
@@ -152,6 +154,14 @@ DEMO_BATCHES = (1, 10)
 DEMO_POINT_S = 1.5
 
 
+def current_folder() -> Path:
+    """The current folder; the home folder when the current one was deleted, as that of a notebook's kernel is with ``work/``."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return Path.home()
+
+
 def root() -> Path:
     """The course's folder: the one that holds ``models/`` and ``notebooks/``.
 
@@ -161,7 +171,7 @@ def root() -> Path:
     Raises:
         SetupError: no such folder is to be found.
     """
-    here = Path.cwd()
+    here = current_folder()
     candidates = [Path(os.environ["COURSE_ROOT"])] if "COURSE_ROOT" in os.environ else []
     candidates += [Path(__file__).resolve().parent.parent, here, *here.parents]
     for candidate in candidates:
