@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from helpers import ending
 from helpers.address import Address
 from helpers.errors import CourseError
 from helpers.files import shown
@@ -78,7 +79,7 @@ def _facts(server: Server) -> tuple[str, list[tuple[str, str]], list[ModelState]
             models = [model for model in models if model.name not in idle]
             facts.append(("not loaded", ", ".join(idle)))
     elif state == "died":
-        problem = "It ended without being told to. Look at server.log(), then type: server = server.restart()"
+        problem = f"{ending.explain(server)}{ending.RESTART}"
     elif state == "unreachable":
         problem = "Nothing answers at this address."
     return state, facts, models, problem
@@ -125,7 +126,7 @@ def frame(title: str, state: str, facts: Sequence[tuple[str, str]], table: str, 
         for n, v in facts
     )
     said = f'<div style="margin-top:6px;color:{_COLOURS["died"]};font-weight:600">✖ {_e(warning)}</div>' if warning else ""
-    said += "".join(f'<div style="margin-top:6px">{_e(remark)}</div>' for remark in remarks)
+    said += "".join(f'<div style="margin-top:6px;white-space:pre-wrap">{_e(remark)}</div>' for remark in remarks)
     colour = _COLOURS.get(state, "#d4351c")
     return (
         f'<div style="border:1px solid #8888;border-left:5px solid {colour};border-radius:4px;padding:8px 14px;max-width:60em">'

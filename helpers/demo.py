@@ -18,7 +18,7 @@ import numpy as np
 from helpers import card, demo_measure, demo_page, settings, tracks
 from helpers.client import Client
 from helpers.errors import CourseError
-from helpers.files import shown, writing
+from helpers.files import make_folder, shown, writing
 from helpers.jet_table import is_tagger
 from helpers.launch import ModelWarning, launch_server
 from helpers.metrics import Difference, scrape
@@ -72,7 +72,7 @@ def run() -> int:
     began = time.monotonic()
     folder = settings.work_dir() / "demo"
     with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         log = demo_page.Log(folder / "log.txt")
     record = Record(machine=f"{card.this_machine()}; {platform.platform()}; Python {platform.python_version()}")
     log.say("1. Launch a server with the course's models")

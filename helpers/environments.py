@@ -19,6 +19,7 @@ from pathlib import Path
 
 from helpers import installed, installer, perf_fetch, preflight, settings
 from helpers.errors import CourseError, SetupError
+from helpers.files import make_folder
 
 
 @contextlib.contextmanager
@@ -74,7 +75,7 @@ def _begin(folder: Path, kind: str) -> str:
         print(f"{folder.name} {reason}", flush=True)
         shutil.rmtree(folder)
     # The log first: where it cannot be written, nothing is begun.
-    setup_log().parent.mkdir(parents=True, exist_ok=True)
+    make_folder(setup_log().parent)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / installed.BEING_MADE).write_text("While this file is here, the environment is being made, or was left half made.\n")
     return "updating" if installer.python_of(folder).exists() else "making"

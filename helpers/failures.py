@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from helpers import access_errors, settings
+from helpers import access_errors, ending, settings
 from helpers.access import NO_ACCESS
 from helpers.address import Address, parse_address
 from helpers.errors import CourseError, ModelError, RequestError
@@ -18,6 +19,8 @@ from helpers.wording import quoted, suggestion
 
 # Seconds for a look around after a failure: it makes the message better and must not make it late.
 _LOOK_TIMEOUT_S = 1.0
+# What Triton answers when the process of a Python model, or of a Python-based backend, is gone.
+_STUB_GONE = re.compile(r"Stub process '.*' is not healthy")
 
 
 def explain(error: TransportError, model: str, address: Address, protocol: str, server: Any = None) -> CourseError:
@@ -59,6 +62,13 @@ def explain(error: TransportError, model: str, address: Address, protocol: str, 
         return RequestError(
             f"The server does not let us do this: {_sentence(error)}", "Expected the Server object that launched the server."
         )
+    if _STUB_GONE.search(str(error)):
+        # Triton 2.51 neither starts such a process again nor takes the model out of service; each request waits a second and fails.
+        return RequestError(
+            f"The process that ran the model {model!r} has ended: it crashed, was killed, or memory ran out.",
+            "Triton still calls the model READY, but does not start the process again; other models are not touched by it.",
+            f'Type: server.reload("{model}")   (on a server that is not yours, ask its owner)',
+        )
     return RequestError(
         f"The model {model!r} failed on this request: {_sentence(error)}",
         "Other requests are not touched by it.",
@@ -83,8 +93,11 @@ def _unreachable(error: TransportError, address: Address, protocol: str, server:
         return explain(Refused(str(error), "protocol"), "", address, protocol)
     happened = f"The server at {address} cannot be reached, or closed the connection before it answered ({_sentence(error).rstrip('.')})."
     if getattr(server, "owned", False) and server.state() != "running":
+        died = server.state() == "died"
         return RequestError(
-            happened, "It is no longer running; requests that were under way are lost.", "Look at server.log(), then type: server.restart()"
+            happened,
+            f"It is no longer running; requests that were under way are lost. {ending.explain(server) if died else ''}".strip(),
+            ending.RESTART,
         )
     return RequestError(
         happened,

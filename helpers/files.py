@@ -17,15 +17,36 @@ from helpers.errors import SetupError
 def find(path: str | Path) -> Path | None:
     """A folder or file by what people type: in the working folder (``work/…``), the course's folder, or the current one."""
     given = Path(path).expanduser()
-    places = [settings.root() / given, Path.cwd() / given]
+    places = [settings.root() / given, settings.current_folder() / given]
     if given.parts[:1] == ("work",):
         places.insert(0, settings.work_dir().joinpath(*given.parts[1:]))
     return next((place for place in places if place.exists()), None)
 
 
+_KEPT = "The course keeps what you make in its folder work/, or where the environment variable COURSE_WORK points."
+_ELSEWHERE = "Type: export COURSE_WORK=$HOME/triton-work, before you start JupyterLab"
+
+
+def make_folder(path: Path) -> Path:
+    """Make a folder, and those above it, and return it; the working folder is made for its owner alone.
+
+    Notebooks, progress, results and logs lie there, on machines that many people share. One that is there already stays as it is.
+    """
+    work = settings.work_dir()
+    if path.absolute().is_relative_to(work) and not work.exists():
+        work.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: Path, kept: str = _KEPT, elsewhere: str = _ELSEWHERE) -> Iterator[None]:
     """Turn the errors of writing below a path into one that says what to do.
+
+    Args:
+        path: what is written.
+        kept: a sentence on what is kept there.
+        elsewhere: what to type where it cannot be written, though there is room.
 
     Raises:
         SetupError: no permission, a full disk, or whatever else the system said.
@@ -36,10 +57,8 @@ def writing(path: Path) -> Iterator[None]:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise SetupError(
             f"{shown(path)} cannot be written: {'the disk is full' if full else error.strerror or error}.",
-            "The course keeps what you make in its folder work/, or where the environment variable COURSE_WORK points.",
-            "Look with: df -h; quota; then delete what you do not need"
-            if full
-            else "Type: export COURSE_WORK=$HOME/triton-work, before you start JupyterLab",
+            kept,
+            "Look with: df -h; quota; then delete what you do not need" if full else elsewhere,
         ) from error
 
 
@@ -65,7 +84,7 @@ def replace(path: Path, text: str) -> None:
 
 def shown(path: Path) -> str:
     """A path as people type it: from the current folder, else from the course's, else complete."""
-    for base in (Path.cwd(), settings.root()):
+    for base in (settings.current_folder(), settings.root()):
         if path.resolve().is_relative_to(base):
             return str(path.resolve().relative_to(base)) or "."
     return str(path)

@@ -70,8 +70,7 @@ def launch_fleet(models: str | Path = "models", *, servers: int = 2, dry_run: bo
     if fleet.http.port != asked["base_port"]:
         fleet.note = f"Port {asked['base_port']} or the next is taken, so the front got {fleet.http.port} and {fleet.grpc.port}."
         print(fleet.note)
-    if not all(server.key_hidden for server in everyone):
-        fleet.note += " Other users of this machine can read the servers' administration keys, since tracing is not allowed here."
+    fleet.note += starting.seen_by_others(*everyone)
     starting.warn_of_failures(everyone[0])
     return fleet
 

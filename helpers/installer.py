@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from helpers.errors import SetupError
+from helpers.files import make_folder
 
 # What pip writes when something outside the course is in the way -> (what happened, what to do).
 _FAILURES = (
@@ -144,7 +145,7 @@ def run(command: Sequence[str], progress: Progress, folder: Path, log: Path, **e
     """
     scratch = folder / "tmp"
     scratch.mkdir(exist_ok=True)
-    log.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(log.parent)
     words: list[str] = []
     environment = {**clean_environment(), "TMPDIR": str(scratch), "PYTHONUNBUFFERED": "1", **extra}
     with log.open("a", encoding="utf-8") as file:

@@ -20,7 +20,7 @@ from helpers.listening import Listening
 from helpers.remote import connect
 from helpers.server import Server
 from helpers.serving import Serving
-from helpers.starting import ModelWarning, answers, facts, listening_of, ready, server_of, start, warn_of_failures
+from helpers.starting import ModelWarning, answers, facts, listening_of, ready, seen_by_others, server_of, start, warn_of_failures
 
 __all__ = ["ModelWarning", "arguments", "connect", "launch_server"]
 
@@ -91,8 +91,7 @@ def launch_server(
     server = ready(start(launch, path), launch)
     if server.note:
         print(server.note)
-    if not server.key_hidden:
-        server.note += " Other users of this machine can read this server's administration key, since tracing is not allowed here."
+    server.note += seen_by_others(server)
     warn_of_failures(server)
     return server
 

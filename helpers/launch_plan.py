@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from helpers import settings
 from helpers.errors import InputError, SetupError
+from helpers.files import make_folder, writing
+from helpers.serving import Command
 
 
 def repository(models: str | Path) -> Path:
@@ -20,7 +23,9 @@ def repository(models: str | Path) -> Path:
     if not isinstance(models, (str, Path)):
         raise InputError(f"{models!r} is no model repository.", "Expected the path of a folder.", 'Type: launch_server("models")')
     given = Path(models).expanduser()
-    places = [given] if given.is_absolute() else [settings.root() / given, settings.work_dir().parent / given, Path.cwd() / given]
+    places = [given] if given.is_absolute() else [settings.root() / given, settings.work_dir().parent / given]
+    if not given.is_absolute():
+        places.append(settings.current_folder() / given)
     if not given.is_absolute() and given.parts[:1] == ("work",):
         places.insert(0, settings.work_dir() / given.relative_to("work"))
     path = next((place for place in places if place.is_dir()), None)
@@ -62,6 +67,22 @@ def candidates(base_port: int) -> range:
     return range(base_port, min(last, 65534), settings.PORTS_PER_SERVER)
 
 
+def make_run_dir(run_dir: Path, command: Command) -> None:
+    """Make a server's private folder, with the backends in it.
+
+    Raises:
+        SetupError: it cannot be written; nothing of it is left.
+    """
+    try:
+        kept = "A server's socket and backends go there, 2 MB, or where the environment variable COURSE_RUN_DIR points."
+        with writing(run_dir, kept, "Type: export COURSE_RUN_DIR=$HOME/.triton-course, before you start JupyterLab"):
+            run_dir.mkdir(mode=0o700)
+            command.make_backends(run_dir)
+    except SetupError:
+        shutil.rmtree(run_dir, ignore_errors=True)
+        raise
+
+
 def new_log(server_id: str) -> Path:
     """An empty log file that only its owner can read.
 
@@ -71,7 +92,7 @@ def new_log(server_id: str) -> Path:
     folder = settings.log_dir()
     path = folder / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{server_id}.log"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         path.touch(mode=0o600)
     except OSError as error:
         raise SetupError(

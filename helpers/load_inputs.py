@@ -22,7 +22,7 @@ import numpy as np
 from helpers import settings
 from helpers.client import Client
 from helpers.errors import InputError
-from helpers.files import replace, writing
+from helpers.files import make_folder, replace, writing
 from helpers.tracks import Event, load_events
 
 
@@ -46,7 +46,7 @@ def write_inputs(path: str | Path, entries: Iterable[Mapping[str, np.ndarray]]) 
         raise InputError("There is nothing to write: no entry was given.", "Expected at least one.")
     target = Path(path).expanduser()
     with writing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         replace(target, json.dumps({"data": data}))
     return target.resolve()
 

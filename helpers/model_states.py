@@ -29,7 +29,8 @@ def completed(index: list[tuple[str, str, str, str]], load: Collection[str], fol
         log: what the server has said so far.
     """
     listed = {name for name, *_ in index}
-    if folder is not None and "*" in load:
+    # A repository that was deleted meanwhile has no folders; what was loaded from it serves all the same.
+    if folder is not None and "*" in load and folder.is_dir():
         folders = (path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
         index = index + [(name, "", "", "") for name in sorted(folders) if name not in listed]
     why: dict[str, str] = {}

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from helpers import installer, settings
 from helpers.errors import SetupError
-from helpers.files import writing
+from helpers.files import make_folder, writing
 from helpers.perf_program import NAME, VERSION, cache_folder
 
 WHEEL = f"tritonclient-{VERSION}-py3-none-manylinux1_x86_64.whl"
@@ -70,7 +70,7 @@ def fetch() -> Path:
     """
     folder = cache_folder()
     with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         for plain, pattern in LIBRARIES.items():
             if not (folder / plain).exists() or (folder / plain).is_symlink():
                 _place(_library(pattern).read_bytes(), folder / plain)

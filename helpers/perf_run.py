@@ -12,7 +12,7 @@ from typing import Any
 
 from helpers import perf_results, settings
 from helpers.errors import RequestError
-from helpers.files import writing
+from helpers.files import make_folder, writing
 from helpers.perf_command import Run, header_arguments
 from helpers.perf_errors import UNSTABLE, explain_failure
 from helpers.perf_program import NAME, Program, find_perf_analyzer
@@ -80,7 +80,7 @@ def execute(run: Run, program: Program | None = None, server: Any = None) -> Res
     program = program or find_perf_analyzer()
     work = settings.work_dir()
     with writing(work):
-        work.mkdir(parents=True, exist_ok=True)
+        make_folder(work)
     # Inside work/, which a client's container sees, too.
     with tempfile.TemporaryDirectory(prefix=".perf-", dir=work) as folder:
         table = Path(folder) / "table.csv"

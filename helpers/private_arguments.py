@@ -18,8 +18,14 @@ import struct
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
+
+if __name__ == "__main__":  # started as a script, with python -I
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from helpers import private_memory
 
 _PTRACE_TRACEME = 0
 _PTRACE_DETACH = 17
@@ -36,19 +42,21 @@ _libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c
 _libc.ptrace.restype = ctypes.c_long
 
 
-def _before_exec() -> None:
-    _end_with_parent()
+def _before_exec(own_memory: bool) -> None:
+    _end_with_parent(own_memory)
     # The new program stops before its first instruction.
     if _libc.ptrace(_PTRACE_TRACEME, 0, None, None) != 0:
         raise OSError(ctypes.get_errno(), "ptrace is not allowed here")
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(own_memory: bool) -> None:
     # The kernel kills the server when the process that owns it is killed.
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     # A new program inherits which signals are ignored, and the supervisor ignores the one that ends a server.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    if own_memory:
+        private_memory.keep_private()
 
 
 def start(
@@ -58,6 +66,7 @@ def start(
     output: IO[bytes] | None = None,
     stdin: int = subprocess.DEVNULL,
     new_session: bool = True,
+    own_memory: bool = False,
 ) -> tuple[subprocess.Popen, bool]:
     """Start a program with some of its arguments hidden from other users.
 
@@ -70,6 +79,7 @@ def start(
         output: file for standard output and standard error; None for those of this process.
         stdin: file descriptor of its standard input; nothing by default.
         new_session: give it a session of its own.
+        own_memory: keep other users out of its shared memory, too (:mod:`helpers.private_memory`).
 
     Returns:
         The process, and whether the private arguments are hidden: False where the kernel does not allow tracing a child.
@@ -78,16 +88,17 @@ def start(
         OSError: the program cannot be started.
     """
     errors = None if output is None else subprocess.STDOUT
-    return _start(command, private, environment, stdin=stdin, stdout=output, stderr=errors, start_new_session=new_session)
-
-
-def _start(command: Sequence[str], private: Sequence[str], environment: Mapping[str, str], **options: Any) -> tuple[subprocess.Popen, bool]:
+    options: dict[str, Any] = {"stdin": stdin, "stdout": output, "stderr": errors, "start_new_session": new_session}
     holders = [f"{_PLACE_HOLDER}{number}" for number in range(len(private))]
     hidden = {f"{_VARIABLE}{number}": text for number, text in enumerate(private)}
     try:
-        process = subprocess.Popen([*command, *holders], env={**environment, **hidden}, preexec_fn=_before_exec, **options)
+        process = subprocess.Popen(
+            [*command, *holders], env={**environment, **hidden}, preexec_fn=partial(_before_exec, own_memory), **options
+        )
     except subprocess.SubprocessError:  # raised by _before_exec: no tracing here
-        return subprocess.Popen([*command, *private], env=dict(environment), preexec_fn=_end_with_parent, **options), False
+        return subprocess.Popen(
+            [*command, *private], env=dict(environment), preexec_fn=partial(_end_with_parent, own_memory), **options
+        ), False
     os.waitpid(process.pid, 0)  # returns when the new program is loaded and stopped
     try:
         _redirect(process.pid, len(private))
@@ -95,7 +106,9 @@ def _start(command: Sequence[str], private: Sequence[str], environment: Mapping[
         process.kill()
         _libc.ptrace(_PTRACE_DETACH, process.pid, None, None)
         process.wait()
-        return subprocess.Popen([*command, *private], env=dict(environment), preexec_fn=_end_with_parent, **options), False
+        return subprocess.Popen(
+            [*command, *private], env=dict(environment), preexec_fn=partial(_end_with_parent, own_memory), **options
+        ), False
     _libc.ptrace(_PTRACE_DETACH, process.pid, None, None)
     return process, True
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers import settings
+from helpers.files import make_folder
 
 try:
     import fcntl
@@ -66,7 +67,7 @@ def record(number: str, *, solved: bool) -> tuple[dict[str, Any], str]:
     """
     said = ""
     try:
-        path().parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path().parent)
         with _locked():
             records, said = read()
             entry = _counted(records.get(number), solved)

@@ -1,18 +1,23 @@
 """The scoreboard of the challenge: each student's best, in a file of their own; an instructor makes one plot of a class's files.
 
+``work/`` is its owner's alone. For a class the instructor makes a folder in which everybody may write (mode 1777) and names it
+in the environment variable ``COURSE_SCOREBOARD``; each student's file then goes there, under the name of the account.
+
 Typical use::
 
     enter("Ada", baseline, best, settings={"instances": 2})       # work/scoreboard.json
-    board = read("work/scoreboard.json", "/class/*/work/scoreboard.json")
+    board = read("work/scoreboard.json", "/class/scoreboard/ada.json")
     board                                                          # a table
     scoreboard_figure(board)
 
-In a terminal: ``python -m helpers scoreboard /class/*/work/scoreboard.json --figure class.png``.
+In a terminal: ``python -m helpers scoreboard /class/scoreboard/*.json --figure class.png``.
 """
 
 from __future__ import annotations
 
+import getpass
 import json
+import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +30,7 @@ from matplotlib.figure import Figure
 from helpers import settings
 from helpers.checks.placeholder import Placeholder
 from helpers.errors import InputError
-from helpers.files import replace, shown, writing
+from helpers.files import make_folder, replace, shown, writing
 from helpers.plot_points import budget_line
 from helpers.plot_rows import THROUGHPUT, THROUGHPUT_SPREAD, Row, hardware
 from helpers.plot_style import STYLE, finished, heading, series_style
@@ -62,8 +67,9 @@ class Scoreboard(list[dict[str, Any]]):
 
 
 def path() -> Path:
-    """The student's own file."""
-    return settings.work_dir() / "scoreboard.json"
+    """The student's own file: in the class's folder where there is one, else ``work/scoreboard.json``."""
+    shared = os.environ.get("COURSE_SCOREBOARD")
+    return Path(shared) / f"{getpass.getuser()}.json" if shared else settings.work_dir() / "scoreboard.json"
 
 
 def enter(name: str, baseline: Row, best: Row, how: str = "", file: Path | None = None) -> Scoreboard:
@@ -74,7 +80,7 @@ def enter(name: str, baseline: Row, best: Row, how: str = "", file: Path | None 
         baseline: the measured row of one's own baseline.
         best: the measured row of the entry; a blank that is still to be filled enters nothing.
         how: the settings, in a few words.
-        file: the scoreboard; by default ``work/scoreboard.json``.
+        file: the scoreboard; by default :func:`path`.
 
     Returns:
         The whole scoreboard of that file.
@@ -106,7 +112,7 @@ def enter(name: str, baseline: Row, best: Row, how: str = "", file: Path | None 
     }
     board = _ranked([*kept, entry])
     with writing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         replace(target, json.dumps(board, indent=1) + "\n")
     return board
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from helpers import card, lease, questions, rest, settings
+from helpers import card, ending, lease, questions, rest, settings
 from helpers.access import NO_ACCESS, Access
 from helpers.address import Address
 from helpers.errors import AccessError, ModelError, RequestError, ServerError
@@ -32,6 +33,7 @@ class Server:
         listening: where a server of one's own listens, and the token that it wants.
         note: what the card says beside the state, such as a port that was taken.
         key_hidden: whether the administration key is hidden from other users of this machine.
+        memory_private: whether the tensors of its Python models are.
     """
 
     def __init__(
@@ -62,7 +64,7 @@ class Server:
         self.launch_options: dict[str, Any] = dict(state.get("launch", {}))
         self.listening = Listening(**state["listening"]) if state.get("listening") else LOOPBACK
         self.pid: int | None = state.get("pid")
-        self.key_hidden = bool(state.get("key_hidden", True))
+        self.key_hidden, self.memory_private = (bool(state.get(fact, True)) for fact in ("key_hidden", "memory_private"))
 
     # --- where it is and how it is -----------------------------------------------------------------------------------
 
@@ -137,6 +139,11 @@ class Server:
             return "running" if self.is_alive() else "unreachable"
         return str(self._lease.state().get("status", "died"))
 
+    @property
+    def returncode(self) -> int | None:
+        """With which status a server of ours has ended, negative for a signal; None while it runs, or where nobody saw its end."""
+        return self._lease.state().get("returncode") if self._lease is not None else None
+
     def models(self) -> list[ModelState]:
         """The models in the repository and their states; on a server that is not ours, those that are loaded.
 
@@ -147,13 +154,29 @@ class Server:
             index = self._administer("index")
             known = [(m["name"], m.get("version", ""), m.get("state", ""), m.get("reason", "")) for m in index]
             return completed(known, self.launch_options.get("load", ()), self.repository, self.log(lines=0))
-        return [ModelState(counters["name"], counters["version"], "READY") for counters in self._ask.statistics()]
+        with self._or_how_it_ended():
+            return [ModelState(counters["name"], counters["version"], "READY") for counters in self._ask.statistics()]
+
+    @contextlib.contextmanager
+    def _or_how_it_ended(self) -> Iterator[None]:
+        """Where a server of ours does not answer any more, the error says how it ended."""
+        try:
+            yield
+        except AccessError:
+            raise
+        except ServerError as error:
+            if self.state() != "died":
+                raise
+            raise ServerError(f"No server answers at {self.url} any more.", ending.explain(self), ending.RESTART) from error
 
     # --- what it says of its models ----------------------------------------------------------------------------------
 
     def metadata(self, model: str = "") -> dict[str, Any]:
         """Names, types and shapes of a model's inputs and outputs; without a model, the server's own name and version."""
-        return self._about(model, self._ask.metadata) if model else self._ask.about()
+        if model:
+            return self._about(model, self._ask.metadata)
+        with self._or_how_it_ended():
+            return self._ask.about()
 
     def config(self, model: str) -> dict[str, Any]:
         """A model's configuration as the server reports it, with everything that it filled in."""
@@ -165,7 +188,8 @@ class Server:
 
     def _about(self, model: str, question: Callable[[str], Any]) -> Any:
         try:
-            return question(model)
+            with self._or_how_it_ended():
+                return question(model)
         except AccessError:
             raise
         except RequestError as error:
@@ -233,7 +257,8 @@ class Server:
     def _administer(self, what: str, body: Any = None, timeout_s: float = settings.QUERY_TIMEOUT_S) -> Any:
         address = self._must_reach(self.http, "HTTP")
         headers = self.admin_headers("http")
-        return rest.ask(address, f"/v2/repository/{what}", body, headers=headers, post=True, timeout_s=timeout_s, access=self.access)
+        with self._or_how_it_ended():
+            return rest.ask(address, f"/v2/repository/{what}", body, headers=headers, post=True, timeout_s=timeout_s, access=self.access)
 
     @property
     def token(self) -> str:
@@ -262,10 +287,11 @@ class Server:
         """The last lines of the server's log; all of it with ``lines=0``."""
         if self.log_path is None:
             return "The log of a server that was launched elsewhere is not here."
-        try:
-            return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
-        except OSError as error:
-            return f"The log cannot be read: {error}"
+        # A log that was deleted lives on while the server writes to it.
+        for path in (self.log_path, Path(f"/proc/{self.pid}/fd/1")):
+            with contextlib.suppress(OSError):
+                return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+        return f"The log {self.log_path} is not there any more: somebody has deleted it, or its folder."
 
     def stop(self) -> None:
         """Stop the server if it is ours; returns when it has ended. A server that is only connected to stays as it is."""

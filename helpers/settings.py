@@ -169,6 +169,8 @@ LOOK_TIMEOUT_S = 2.0
 
 # Lines of the server's log that an error message quotes.
 LOG_TAIL_LINES = 15
+# The same, where they stand beside the news that the server has ended: those that say something, for a card.
+LAST_WORDS_LINES = 5
 # The release of tritonserver in the pinned wheel. containers/VERSION names the image of the same release.
 EMBEDDED_TRITON = "2.51.0"
 # NVIDIA's image of the server, and the course's own: NVIDIA's with what the course's Python models import. Their tags come from VERSION.
@@ -205,6 +207,14 @@ DEMO_BATCHES = (1, 10)
 DEMO_POINT_S = 1.5
 
 
+def current_folder() -> Path:
+    """The current folder; the home folder when the current one was deleted, as that of a notebook's kernel is with ``work/``."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return Path.home()
+
+
 def root() -> Path:
     """The course's folder: the one that holds ``models/`` and ``notebooks/``.
 
@@ -214,7 +224,7 @@ def root() -> Path:
     Raises:
         SetupError: no such folder is to be found.
     """
-    here = Path.cwd()
+    here = current_folder()
     candidates = [Path(os.environ["COURSE_ROOT"])] if "COURSE_ROOT" in os.environ else []
     candidates += [Path(__file__).resolve().parent.parent, here, *here.parents]
     for candidate in candidates:

@@ -47,8 +47,7 @@ def start(launch: Mapping[str, Any], path: Path) -> lease.Lease:
     run_dir = lease.run_root() / server_id
     command = runtimes.runtime(launch["runtime"]).command(serving, run_dir)
     log = launch_plan.new_log(server_id)
-    run_dir.mkdir(mode=0o700)
-    command.make_backends(run_dir)
+    launch_plan.make_run_dir(run_dir, command)
     plan = Plan(
         run_dir=str(run_dir),
         command=command.public,
@@ -155,6 +154,16 @@ def ready(held: lease.Lease, launch: Mapping[str, Any]) -> Server:
     # Inside a container its own launcher hides the key, and says in the log where it could not.
     server.key_hidden = server.key_hidden and container_start.KEY_SEEN not in server.log(lines=0)
     return server
+
+
+def seen_by_others(*servers: Server) -> str:
+    """What other users of this machine can see of these servers, since it cannot be hidden here; usually nothing."""
+    seen = ""
+    if not all(server.key_hidden for server in servers):
+        seen += " Other users of this machine can read the administration key, since tracing is not allowed here."
+    if not all(server.memory_private for server in servers):
+        seen += " Other users of this machine can read the tensors of Python models, since filters are not allowed here."
+    return seen
 
 
 def warn_of_failures(server: Server) -> None:

@@ -32,7 +32,7 @@ from typing import IO
 if __name__ == "__main__":  # started as a script, with python -I
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers import leftovers, private_arguments
+from helpers import leftovers, private_arguments, private_memory
 from helpers.port_locks import lock_ports
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -123,6 +123,9 @@ class Supervisor:
 
     def _start(self) -> None:
         """Start the server on the next free triple of ports."""
+        # The programs that run containers change their user, which a filter forbids.
+        direct = Path(self.plan.command[0]).name == "tritonserver"
+        own = direct and private_memory.possible()
         for ports in self.triples:
             locks = lock_ports(ports, self.plan.host)
             if locks is None:
@@ -136,28 +139,37 @@ class Supervisor:
             for name, text in self.plan.files.items():
                 text = text.replace("{http}", str(http)).replace("{grpc}", str(grpc)).replace("{metrics}", str(metrics))
                 (self.run_dir / name).write_text(text)
-            with open(self.plan.log, "ab") as log:
+            with self._open_log() as log:
                 self.log_start = log.tell()
-                self.process, hidden = self._spawn(command, log)
-            self._write(status="running", pid=self.process.pid, ports=ports, key_hidden=hidden, started=time.time())
+                self.process, hidden = self._spawn(command, log, own)
+            facts = {"pid": self.process.pid, "ports": ports, "key_hidden": hidden, "memory_private": own or not direct}
+            self._write(status="running", started=time.time(), **facts)
             return
         self._write(status="failed", reason="no free ports")
         self.process = None
 
-    def _spawn(self, command: list[str], log: IO[bytes]) -> tuple[subprocess.Popen, bool]:
+    def _spawn(self, command: list[str], log: IO[bytes], own_memory: bool) -> tuple[subprocess.Popen, bool]:
         if not self.plan.lifeline:
-            return private_arguments.start(command, self.plan.private, self.plan.environment, log)
+            return private_arguments.start(command, self.plan.private, self.plan.environment, log, own_memory=own_memory)
         other_end, self.lifeline = os.pipe()
         try:
-            return private_arguments.start(command, self.plan.private, self.plan.environment, log, stdin=other_end)
+            return private_arguments.start(command, self.plan.private, self.plan.environment, log, stdin=other_end, own_memory=own_memory)
         finally:
             os.close(other_end)
+
+    def _open_log(self) -> IO[bytes]:
+        try:
+            return open(self.plan.log, "ab")
+        except OSError:  # its folder was deleted, or a quota is used up: a server without a log is better than none
+            return open(os.devnull, "ab")
 
     def _write(self, **news: object) -> None:
         self.state.update(news)
         draft = self.run_dir / "state.json.new"
-        draft.write_text(json.dumps(self.state))
-        draft.replace(self.run_dir / "state.json")
+        # A disk that is full must not end a server that runs; whoever holds a lease hears the state all the same.
+        with contextlib.suppress(OSError):
+            draft.write_text(json.dumps(self.state))
+            draft.replace(self.run_dir / "state.json")
 
     def _accept(self, listener: socket.socket) -> None:
         connection, _ = listener.accept()
@@ -245,15 +257,20 @@ class Supervisor:
                 connection.sendall(json.dumps(self.state).encode() + b"\n")
 
     def _log_since_start(self) -> str:
-        with open(self.plan.log, "rb") as log:
-            log.seek(self.log_start)
-            return log.read().decode("utf-8", "replace")
+        try:
+            with open(self.plan.log, "rb") as log:
+                log.seek(self.log_start)
+                return log.read().decode("utf-8", "replace")
+        except OSError:  # deleted meanwhile
+            return ""
 
 
 def main() -> int:
     """Read the plan from standard input and carry it out."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # For the server too, with what it and its Python models write.
+    os.umask(0o077)
     plan = Plan(**json.load(sys.stdin))
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(str(Path(plan.run_dir) / "socket"))

@@ -13,7 +13,7 @@ from typing import Any
 
 from helpers import settings
 from helpers.errors import InputError
-from helpers.files import replace, shown, writing
+from helpers.files import make_folder, replace, shown, writing
 from helpers.perf_results import COLUMNS, TOOL_COLUMNS
 
 TABLE = "sweep.csv"
@@ -63,7 +63,7 @@ def append(path: Path, row: Mapping[str, Any]) -> None:
         SetupError: it cannot be written.
     """
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         _repair(path)
         lines = [] if path.exists() else [_line(COLUMNS)]
         lines.append(_line("" if row.get(name) is None else row[name] for name in COLUMNS))
@@ -115,7 +115,7 @@ def write_tool_table(folder: Path, label: str, rows: Iterable[Mapping[str, Any]]
         lines.append(_line((row["concurrency"] or row["request_rate_per_s"], *("" if n is None else f"{n:g}" for n in numbers))))
     path = folder / model / f"{model}{label}_batch{batch}.csv"
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         replace(path, "".join(lines))
     return path
 
@@ -124,5 +124,5 @@ def write_config(folder: Path, model: str, name: str, config: Mapping[str, Any])
     """Keep the configuration that the server reported beside the results, under the short name that the rows have."""
     path = folder / model / f"config_{name}.json"
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         replace(path, json.dumps(config, indent=1, sort_keys=True) + "\n")

@@ -13,7 +13,7 @@ from google.protobuf import json_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from helpers.config_text import parse, render, rewrite
-from helpers.files import read_text, replace, writing
+from helpers.files import make_folder, read_text, replace, writing
 from helpers.tune_candidate import Row
 
 
@@ -35,7 +35,7 @@ def append_row(path: Path, row: Row) -> None:
         SetupError: it cannot be written.
     """
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with path.open("ab+") as file:
             # Half a line, left by a full disk, ends here.
             file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
@@ -100,5 +100,5 @@ def write_winner(path: Path, text: str) -> None:
         SetupError: it cannot be written.
     """
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         replace(path, text)

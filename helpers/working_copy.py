@@ -10,7 +10,7 @@ from pathlib import Path
 
 from helpers import settings
 from helpers.errors import ModelError
-from helpers.files import writing
+from helpers.files import make_folder, writing
 from helpers.model_folder import visible
 from helpers.wording import quoted, suggestion
 
@@ -38,7 +38,7 @@ def checkout(*models: str, fresh: bool = False) -> Path:
         if name not in known:
             raise ModelError(f"The course has no model {name!r}.", f"It has {quoted(known)}.", suggestion(name, known))
     with writing(target):
-        target.mkdir(parents=True, exist_ok=True)
+        make_folder(target)
         for name in models or known:
             if (target / name).exists():
                 if not fresh or _same(source / name, target / name):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from helpers import settings
 from helpers.errors import InputError
-from helpers.files import shown, writing
+from helpers.files import make_folder, shown, writing
 from helpers.wording import quoted, suggestion
 
 RECORD = ".handed-out.json"
@@ -43,7 +43,7 @@ def hand_out() -> list[str]:
     """
     said = []
     with writing(folder()):
-        folder().mkdir(parents=True, exist_ok=True)
+        make_folder(folder())
         _link_data()
         record = _read_record()
         for source in notebooks():
@@ -79,7 +79,7 @@ def reset(which: str) -> str:
     source = _find(which)
     target = folder() / source.name
     with writing(target):
-        folder().mkdir(parents=True, exist_ok=True)
+        make_folder(folder())
         _link_data()
         record = _read_record()
         if target.exists() and _digest(target) == _digest(source):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import getpass
 import os
+import re
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
 from helpers import settings, workspace
+from helpers.errors import SetupError
 from helpers.files import shown
 
 PASSES_ON = True
@@ -26,8 +28,9 @@ def run(args: argparse.Namespace) -> int:
     """Hand out the notebooks, then become JupyterLab.
 
     Raises:
-        SetupError: ``work/`` cannot be written.
+        SetupError: ``work/`` cannot be written, or a token stands where everybody can read it.
     """
+    _refuse_readable_token(args.others)
     for sentence in workspace.hand_out():
         print(sentence)
     print(f"Your notebooks are in {shown(workspace.folder())}. Stop JupyterLab with Ctrl-C.")
@@ -36,11 +39,20 @@ def run(args: argparse.Namespace) -> int:
         here = f"{getpass.getuser()}@{socket.getfqdn()}"
         print(f"You are on another machine. On your own type: ssh -N -L 8888:localhost:8888 {here}   then open there the address below.")
         options.append("--no-browser")
-    command = [sys.executable, "-m", "jupyterlab", *arguments(), *options]
+    command = [sys.executable, "-m", "helpers.lab_server", *arguments(), *options]
     sys.stdout.flush()
     if os.name == "posix":
         os.execve(command[0], command, environment())
     return subprocess.call(command, env=environment())
+
+
+def _refuse_readable_token(options: list[str]) -> None:
+    if any(re.match(r"--\w+\.token(=.|$)", option) for option in options):
+        raise SetupError(
+            "A token on the command line can be read by everybody on this machine (ps shows it).",
+            "Without one JupyterLab makes its own; one of yours goes into an environment variable.",
+            "Type: export JUPYTER_TOKEN=…   and then the same without the token",
+        )
 
 
 def arguments() -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from helpers.files import shown, writing
+from helpers.files import make_folder, shown, writing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,6 +58,6 @@ def _report(args: argparse.Namespace) -> None:
     print(costs)
     path = settings.work_dir() / "precision" / f"{args.model}.png"
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         precision_figure(rows, costs).savefig(path)
     print(f"Figure: {shown(path)}")

@@ -10,7 +10,7 @@ from helpers.files import shown, writing
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments."""
-    parser.add_argument("files", nargs="*", help="scoreboards, such as /class/*/work/scoreboard.json (default one's own)")
+    parser.add_argument("files", nargs="*", help="scoreboards, such as /class/scoreboard/*.json (default one's own)")
     parser.add_argument("--figure", metavar="FILE", help="draw all entries into this file, such as class.png")
 
 

@@ -38,7 +38,7 @@ class Lab:
             path = folder / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(content))
-        options = ["--no-browser", "--port=0", f"--IdentityProvider.token={self.token}", "--LabApp.expose_app_in_browser=True"]
+        options = ["--no-browser", "--port=0", "--LabApp.expose_app_in_browser=True"]
         with (folder / "lab.log").open("w") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "helpers", "lab", *options],
@@ -62,7 +62,7 @@ class Lab:
             "IPYTHONDIR": "ipython",
             "COURSE_WORK": "work",
         }
-        return {**kept, **{name: str(self.folder / value) for name, value in own.items()}}
+        return {**kept, **{name: str(self.folder / value) for name, value in own.items()}, "JUPYTER_TOKEN": self.token}
 
     def _wait_for_url(self) -> str:
         deadline = time.monotonic() + START_S

@@ -1,0 +1,185 @@
+"""A student's own stays so on a machine that many share: another Unix user tries for real, in folders that are open to pass through."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers import files, lease, progress, settings, sweep_files
+from helpers.client import Client
+from helpers.launch import launch_server
+from helpers.server import Server
+from tests.other_users import needs_root, open_folder, stranger_can
+
+
+@pytest.fixture(scope="module")
+def home() -> Iterator[Path]:
+    """A student's folder with ``work/`` and the servers' private folder in it; all may pass through it, as through many a home."""
+    with open_folder() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COURSE_WORK", str(folder / "work"))
+        patch.setenv("COURSE_RUN_DIR", str(folder / "run"))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def own(home: Path, free_base_port: Callable[[], int]) -> Iterator[Server]:
+    """A server with one Python model."""
+    with launch_server(settings.models_dir(), base_port=free_base_port(), name="private", load=["add_sub"]) as server:
+        yield server
+
+
+def _regions(server: Server) -> list[Path]:
+    return list(Path("/dev/shm").glob(f"{server._lease.run_dir.name}*"))
+
+
+def test_what_is_made_is_closed_to_others(home: Path, own: Server) -> None:
+    assert own._lease.state()["memory_private"] is True
+    regions = _regions(own)
+    assert regions, "a Python model has a region of shared memory"
+    closed = [*regions, own.log_path, home / "work", home / "run", *own._lease.run_dir.rglob("*.json"), own._lease.run_dir / "socket"]
+    assert {path: oct(path.stat().st_mode & 0o077) for path in closed} == {path: "0o0" for path in closed}
+
+
+def test_a_larger_region_for_larger_tensors_is_closed_too(home: Path, own: Server) -> None:
+    before = {path: path.stat().st_size for path in _regions(own)}
+    own.reload("add_sub")  # another process, another region
+    with Client(own) as client:
+        assert client.infer("add_sub", INPUT0=np.ones(16, np.float32), INPUT1=np.ones(16, np.float32), shared_memory=True)["OUTPUT0"].tolist() == [2] * 16
+    assert set(_regions(own)) != set(before)
+    assert all(path.stat().st_mode & 0o077 == 0 for path in _regions(own))
+
+
+@needs_root
+@pytest.mark.parametrize("what", ["log", "state", "environment", "memory", "shared memory", "progress", "sweep", "notebook", "folder"])
+def test_a_stranger_reads_nothing(home: Path, own: Server, what: str) -> None:
+    progress.record("1.1", solved=True)
+    sweep_files.append(home / "work" / "sweeps" / "sweep.csv", {"model": "add_sub", "batch": 1})
+    notebook = files.make_folder(home / "work" / "notebooks") / "mine.ipynb"
+    notebook.write_text("{}")
+    path = {
+        "log": own.log_path,
+        "state": own._lease.run_dir / "state.json",
+        "environment": Path(f"/proc/{own.pid}/environ"),
+        "memory": Path(f"/proc/{own.pid}/mem"),
+        "shared memory": _regions(own)[0],
+        "progress": progress.path(),
+        "sweep": home / "work" / "sweeps" / "sweep.csv",
+        "notebook": notebook,
+        "folder": home / "work",
+    }[what]
+    deed = (lambda: list(path.iterdir())) if path.is_dir() else (lambda: path.open("rb").read(1))
+    assert path.is_dir() or path.open("rb") is not None, "the owner can"
+    assert not stranger_can(deed)
+    # The stranger is no straw man: what is open, such as the course's own models, is read.
+    assert stranger_can(lambda: Path("/proc/self/status").read_bytes())
+
+
+@needs_root
+def test_a_stranger_neither_ends_nor_steers_the_server(home: Path, own: Server) -> None:
+    supervisor = int(own._lease.state()["supervisor_pid"])
+
+    def connect() -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.connect(str(own._lease.run_dir / "socket"))
+
+    for deed in (
+        connect,
+        lambda: os.kill(own.pid, 2),
+        lambda: os.kill(own.pid, 9),
+        lambda: os.kill(supervisor, 15),
+        lambda: _regions(own)[0].unlink(),
+        lambda: (own._lease.run_dir / "backends" / "add_sub").mkdir(),
+        lambda: own.log_path.unlink(),
+    ):
+        assert not stranger_can(deed)
+    assert own.is_ready() and own.state() == "running"
+
+
+@needs_root
+def test_a_stranger_finds_the_key_nowhere_and_loads_no_code(home: Path, own: Server) -> None:
+    """All that a stranger can read of all processes, and the server's ports without the key."""
+    key = own.admin_headers("http")[settings.ADMIN_HEADER]
+    script = (
+        "import glob, json, sys, urllib.error, urllib.request\n"
+        "key, url, refused, found = sys.stdin.readline().strip().encode(), sys.argv[1], [], []\n"
+        "for path in glob.glob('/proc/[0-9]*/*') + glob.glob('/proc/[0-9]*/task/*/*') + glob.glob('/tmp/*') + glob.glob('/tmp/*/*'):\n"
+        "    if path.rsplit('/', 1)[1] in ('cmdline', 'environ', 'stat', 'comm', 'maps') or path.startswith('/tmp/'):\n"
+        "        try: found += [path] if key in open(path, 'rb').read(1 << 20) else []\n"
+        "        except OSError: pass\n"
+        "code = {'parameters': {'config': json.dumps({'backend': 'python'}), 'file:1/model.py': 'cHJpbnQoMSk='}}\n"
+        "for path in ('models/evil/load', 'models/add_sub/load', 'models/add_sub/unload', 'index'):\n"
+        "    ask = urllib.request.Request(url + path, data=json.dumps(code).encode(), headers={'Content-Type': 'application/json'})\n"
+        "    try: urllib.request.urlopen(ask, timeout=20)\n"
+        "    except urllib.error.HTTPError as error: refused.append(error.code)\n"
+        "print(json.dumps([found, refused]))"
+    )
+    # The system's Python, which every user has; the course's may lie below /root.
+    python = next((path for path in ("/usr/bin/python3", "/usr/local/bin/python3") if os.access(path, os.X_OK)), None)
+    if python is None:
+        pytest.skip("no Python that other users can run")
+    done = subprocess.run(
+        ["setpriv", "--reuid=61500", "--regid=61500", "--clear-groups", python, "-I", "-c", script, f"{own.http.http('/v2/repository/')}"],
+        input=key + "\n", capture_output=True, text=True, check=True, cwd="/", env={"PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
+    found, refused = json.loads(done.stdout)
+    assert found == []
+    assert refused == [403] * 4
+    assert {model.name for model in own.models() if model.state == "READY"} == {"add_sub"}
+
+
+@needs_root
+def test_a_server_that_a_stranger_started_is_not_taken_for_mine(home: Path, own: Server) -> None:
+    """Finding a running server goes by what lies in one's own folder; a stranger cannot put anything there."""
+    assert not stranger_can(lambda: (lease.run_root() / "course-evil").mkdir())
+    assert lease.find(name="private") is not None
+
+
+def test_a_scoreboard_for_a_class_lies_where_all_can_read_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from helpers import scoreboard
+
+    monkeypatch.setenv("COURSE_SCOREBOARD", str(tmp_path))
+    row = {"latency_p95_us": 1000.0, "batch": 1, "concurrency": 1, "throughput_infer_per_s": 100.0, "throughput_ci95_infer_per_s": 1.0}
+    scoreboard.enter("Ada", row, {**row, "throughput_infer_per_s": 200.0})
+    (file,) = tmp_path.glob("*.json")
+    assert file.stat().st_mode & 0o044 == 0o044
+    assert scoreboard.read(file)[0]["name"] == "Ada"
+
+
+# --- JupyterLab ------------------------------------------------------------------------------------------------------------
+
+
+def _lab(*options: str, timeout: float = 60, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "helpers", "lab", "--no-browser", *options]
+    return subprocess.run(command, env={**os.environ, **variables}, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--IdentityProvider.token=", "would start without its token"),
+        ("--ip=0.0.0.0", "would listen on 0.0.0.0"),
+        ("--ServerApp.token=secret", "can be read by everybody"),
+    ],
+)
+def test_no_option_opens_jupyterlab(option: str, words: str) -> None:
+    done = _lab(option)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "is running at" not in done.stdout + done.stderr
+
+
+def test_no_file_of_settings_opens_jupyterlab(tmp_path: Path) -> None:
+    settings_file = tmp_path / "jupyter_server_config.py"
+    settings_file.write_text("c.ServerApp.token = ''\nc.ServerApp.password = ''\nc.IdentityProvider.token = ''\nc.ServerApp.ip = '0.0.0.0'\n")
+    done = _lab(JUPYTER_CONFIG_DIR=str(tmp_path))
+    assert done.returncode == 1
+    assert re.search(rf"without its token.*{re.escape(str(tmp_path))}", done.stderr)
