@@ -14,12 +14,15 @@ from helpers import settings
 from tests import other_users
 
 PEOPLE = 40
-# Models for each of the forty, such as "add_sub": a Python process each, minutes on two cores. Without, servers are empty: enough for ports.
+# Models for each of the forty, such as "add_sub": a Python process each, minutes on two cores. Without, servers are empty, which is
+# enough for ports.
 LOAD = os.environ.get("COURSE_FORTY_LOAD", "").split()
 
 
 @pytest.mark.slow
-def test_forty_servers_at_once_have_forty_disjoint_triples(free_base_port: Callable[[], int], record_property: Callable[[str, object], None]) -> None:
+def test_forty_servers_at_once_have_forty_disjoint_triples(
+    free_base_port: Callable[[], int], record_property: Callable[[str, object], None]
+) -> None:
     base = free_base_port()
     command = [sys.executable, "-m", "tests.forty_people", f"--people={PEOPLE}", f"--base-port={base}"]
     command += ["--as-users"] if other_users.can_run_as_users() else []
