@@ -237,6 +237,11 @@ class Fleet:
 
     # --- log and end ---------------------------------------------------------------------------------------------------
 
+    @property
+    def returncode(self) -> int | None:
+        """With which status the front has ended, negative for a signal; None while it runs, or where nobody saw its end."""
+        return self._lease.state().get("returncode")
+
     def log(self, lines: int = settings.LOG_TAIL_LINES) -> str:
         """The last lines of the front's log; all of it with ``lines=0``. Each server has its own: ``fleet.servers[0].log()``."""
         try:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 from helpers import card, ending, lease, questions, rest, settings
 from helpers.access import NO_ACCESS, Access
 from helpers.address import Address
+from helpers.administration import Administration
 from helpers.errors import AccessError, ModelError, RequestError, ServerError
 from helpers.listening import LOOPBACK, Listening
 from helpers.model_states import ModelState, completed
@@ -19,7 +18,7 @@ from helpers.model_states import ModelState, completed
 __all__ = ["ModelState", "Server"]
 
 
-class Server:
+class Server(Administration):
     """A Triton server: owned when launched here, else only connected to.
 
     Attributes:
@@ -201,85 +200,10 @@ class Server:
             return ModelError(f"The server has no model {model!r}.", f"Its models are: {', '.join(sorted(states)) or 'none'}.")
         return ModelError(f"The server refused {model!r} ({states[model].state}): {reason}")
 
-    # --- administration: needs the owner's key -----------------------------------------------------------------------
-
-    def admin_headers(self, protocol: str) -> dict[str, str]:
-        """The header that administration calls need (``protocol`` is ``http`` or ``grpc``); empty on a server that is not ours."""
-        prefix = "triton-grpc-protocol-" if protocol == "grpc" else ""
-        return {f"{prefix}{settings.ADMIN_HEADER}": self._key} if self._key else {}
-
-    def load(self, model: str, config: str | dict[str, Any] | None = None) -> None:
-        """Load a model, or load it again with what is now in its folder.
-
-        Args:
-            model: name of its folder in the repository.
-            config: a configuration to use instead of the file, as ``config.pbtxt`` text or as a dictionary.
-
-        Raises:
-            ConfigError: the configuration has a fault; nothing was sent, and what was loaded keeps serving.
-            ModelError: the server refused it; what was loaded keeps serving.
-        """
-        self._must_own("load a model")
-        from helpers import config_text, repository
-
-        if isinstance(config, str):
-            config = config_text.as_dict(config_text.parse(config, "the given configuration"))
-        elif config is None and self.repository is not None and (self.repository / model / "config.pbtxt").exists():
-            repository.validate(self.repository / model)
-            # Sent along, because Triton does not read a file again that has not changed since, even if the model was loaded
-            # with another configuration meanwhile.
-            config = config_text.as_dict(repository.read_config(self.repository / model))
-        body = {} if config is None else {"parameters": {"config": json.dumps({"name": model, **config})}}
-        served = any(state.name == model and state.state == "READY" for state in self.models())
-        try:
-            self._administer(f"models/{model}/load", body, timeout_s=settings.START_TIMEOUT_S)
-        except RequestError as error:
-            keeps = "What was loaded before keeps serving." if served else ""
-            raise ModelError(f"The server refused to load {model!r}: {error}", keeps, self._advice(str(error))) from error
-
-    reload = load
-
-    def unload(self, model: str) -> None:
-        """Take a model out of service; returns when its instances have ended.
-
-        Raises:
-            ModelError: the server refused, or there is no such model.
-        """
-        self._must_own("unload a model")
-        try:
-            self._administer(f"models/{model}/unload")
-        except RequestError as error:
-            raise self._model_error(model, str(error)) from error
-        deadline = time.monotonic() + settings.STOP_TIMEOUT_S
-        while any(state.name == model and state.state == "UNLOADING" for state in self.models()) and time.monotonic() < deadline:
-            time.sleep(settings.POLL_S)
-
-    def _administer(self, what: str, body: Any = None, timeout_s: float = settings.QUERY_TIMEOUT_S) -> Any:
-        address = self._must_reach(self.http, "HTTP")
-        headers = self.admin_headers("http")
-        with self._or_how_it_ended():
-            return rest.ask(address, f"/v2/repository/{what}", body, headers=headers, post=True, timeout_s=timeout_s, access=self.access)
-
     @property
     def token(self) -> str:
         """The token that every call to a server of one's own must carry; empty where none is needed."""
         return self.listening.token
-
-    def _must_own(self, what: str) -> None:
-        if not self._key:
-            raise ModelError(
-                f"Only the owner of the server at {self.url} can {what}.",
-                "You are connected to it, but you did not launch it.",
-                'Type: server = launch_server("models")',
-            )
-
-    @staticmethod
-    def _advice(reason: str) -> str:
-        return (
-            "Mend its config.pbtxt or its files and type: server.reload(...)"
-            if "config" in reason
-            else "Look at server.log() for the whole story."
-        )
 
     # --- log and end ---------------------------------------------------------------------------------------------------
 
