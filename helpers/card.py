@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Symbols beside the words, so that the state can be read without colour.
 _MARKS = {"running": "●", "stopped": "■", "died": "✖", "unreachable": "?"}
-# Colours that keep a contrast of at least 4.5 : 1 on white and on JupyterLab's dark background.
+# Of the marks and the edge alone: no colour has a contrast of 4.5 : 1 both on white and on JupyterLab's dark ground, so words keep the page's.
 _COLOURS = {"running": "#2e8540", "stopped": "#767676", "died": "#d4351c", "unreachable": "#d4351c"}
 
 
@@ -103,7 +103,7 @@ def html(server: Server) -> str:
     colour = _COLOURS.get(state, "#d4351c")
     return (
         f'<div style="border:1px solid #8888;border-left:5px solid {colour};border-radius:4px;padding:8px 14px;max-width:60em">'
-        f'<div><b>Triton server</b> <span style="color:{colour};font-weight:600">{_MARKS.get(state, "?")} {_e(state)}</span></div>'
+        f'<div><b>Triton server</b> {_mark(_MARKS.get(state, "?"), colour)} <b>{_e(state)}</b></div>'
         f'<table style="margin:4px 0 0 0;border:0"><tbody>{rows}</tbody></table>{table}{remarks}</div>'
     )
 
@@ -112,9 +112,13 @@ def _model_row(model: ModelState, cell: str) -> str:
     good = model.state == "READY"
     return (
         f'<tr><td style="{cell}"><code>{_e(model.name)}</code></td><td style="{cell}">{_e(model.version or "–")}</td>'
-        f'<td style="{cell};color:{_COLOURS["running" if good else "died"]};font-weight:600">{"✔" if good else "✖"} {_e(model.state)}</td>'
+        f'<td style="{cell}">{_mark("✔" if good else "✖", _COLOURS["running" if good else "died"])} <b>{_e(model.state)}</b></td>'
         f'<td style="{cell};white-space:normal">{_e(model.reason)}</td></tr>'
     )
+
+
+def _mark(symbol: str, colour: str) -> str:
+    return f'<span aria-hidden="true" style="color:{colour}">{symbol}</span>'
 
 
 def _e(words: str) -> str:
