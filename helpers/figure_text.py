@@ -44,7 +44,7 @@ def _names(names: Iterable[str]) -> str:
 
 
 def _plain(text: str) -> str:
-    return " ".join(re.sub(r"[$\\{}]", "", text).split())
+    return " ".join(re.sub(r"\\(mathrm|mathbf|rm)\b|[$\\{}]", "", text).split())
 
 
 def described(figure: Figure) -> Figure:

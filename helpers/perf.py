@@ -109,7 +109,7 @@ def _warm(run: Run, program: Program, server: Any) -> float | None:
     under_way = run.concurrency if run.request_rate_per_s is None else 1
     first = replace(run, window_requests=max(4, 2 * under_way), max_trials=1, percentile=50)
     rate = None
-    for _ in range(settings.PERF_WARM_UPS):
+    for _ in range(settings.QUICK_WARM_UPS if settings.quick() else settings.PERF_WARM_UPS):
         seen = execute(first, program, server).windows
         if not seen:
             continue

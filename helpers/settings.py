@@ -83,6 +83,8 @@ PERF_POINT_S = 5.0
 # the numbers, and for a look at a notebook before class: the numbers stay measured ones, their spreads are larger, and rows say so.
 QUICK_POINT_S = 0.001
 QUICK_WINDOW_S = (0.2, 1.0)
+QUICK_WARM_UPS = 1
+QUICK_TUNE_ROUNDS = 1
 # Seconds until a run that does not end by itself is given up: a request that is never answered would hold it for ever.
 PERF_TIMEOUT_S = 300.0
 # Rounds of warm-up at most: a network in TorchScript is slow twice for each new shape, and two instances see each shape anew.
