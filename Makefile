@@ -15,7 +15,7 @@ SETUP = @$(FIND); exec "$$p" helpers/preflight.py --server=$(SERVER) --torch=$(T
 AS_IS = @$(FIND); exec "$$p" helpers/preflight.py --as-is
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test test-gpu demo doctor reset notebooks bench bench-tune bench-peers bench-graph lint lock train-jets train-tracks test-training test-all
+.PHONY: help setup lab test test-gpu demo doctor reset notebooks site picture bench bench-tune bench-peers bench-graph lint lock train-jets train-tracks test-training test-all
 
 help:
 	@echo "make lab           set up what is missing, open the course in JupyterLab"
@@ -33,6 +33,8 @@ help:
 	@echo "make train-jets    jets and networks of ParticleNet again, into work/training/jets (ARGS='all ak4 --events 2000' for a trial)"
 	@echo "make train-tracks  events and networks of ExaTrk again, into work/training/tracks (ARGS='all --trial' for a trial)"
 	@echo "make notebooks     generate notebooks/*.ipynb from notebooks/source/"
+	@echo "make site          the course with its figures as pages to read, in work/site/ (it runs all solutions: some ten minutes)"
+	@echo "make picture       the picture of the README, from a real run in a browser"
 	@echo "make lint          ruff, codespell and clean notebooks"
 	@echo "make lock          new locks from pyproject.toml and containers/server-requirements.txt"
 	@echo "options: TORCH=no (server without PyTorch, little disk), SERVER=no (no embedded server), PYTHON=/path/to/python3.12"
@@ -61,6 +63,13 @@ reset:
 
 notebooks:
 	$(SETUP) --dev -- -m helpers.notebooks
+
+# ARGS="--executed FOLDER" takes notebooks that ran already, such as those that the tests leave.
+site:
+	$(SETUP) --dev -- -m helpers.course_site $(ARGS)
+
+picture:
+	$(SETUP) --dev -- -m tests.browser.picture
 
 bench:
 	$(SETUP) --dev -- -m benchmarks

@@ -20,6 +20,7 @@ COMMANDS = {
     "doctor": "is this machine ready, and if not, what to type",
     "install-server": "make the embedded server's environment",
     "lab": "open the course in JupyterLab",
+    "hand-out": "your copies of the notebooks, as lab makes them, without JupyterLab",
     "reset": "bring back a pristine notebook, yours stays beside it",
     "demo": "the course without a browser, in two minutes",
     "serve": "launch a server and keep it until Ctrl-C",

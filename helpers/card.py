@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 
 # Symbols beside the words, so that the state can be read without colour.
 MARKS = {"running": "●", "stopped": "■", "died": "✖", "unreachable": "?"}
-# Colours that keep a contrast of at least 4.5 : 1 on white and on JupyterLab's dark background.
+# Of the marks and the edge alone: no colour has a contrast of 4.5 : 1 both on white and on JupyterLab's dark ground, so words keep the
+# page's.
 _COLOURS = {"running": "#2e8540", "stopped": "#767676", "died": "#d4351c", "unreachable": "#d4351c"}
+# White words on this red can be read in both themes.
+_WARNING = "#b3261e"
 _CELL = "padding:1px 14px 1px 0;text-align:left;vertical-align:top"
 
 
@@ -125,12 +128,13 @@ def frame(title: str, state: str, facts: Sequence[tuple[str, str]], table: str, 
         f'<tr><th scope="row" style="{_CELL};font-weight:normal;opacity:.75">{_e(n)}</th><td style="{_CELL}"><code>{_e(v)}</code></td></tr>'
         for n, v in facts
     )
-    said = f'<div style="margin-top:6px;color:{_COLOURS["died"]};font-weight:600">✖ {_e(warning)}</div>' if warning else ""
+    red = f"margin-top:6px;padding:3px 8px;background:{_WARNING};color:#fff;font-weight:600"
+    said = f'<div style="{red}">✖ {_e(warning)}</div>' if warning else ""
     said += "".join(f'<div style="margin-top:6px;white-space:pre-wrap">{_e(remark)}</div>' for remark in remarks)
     colour = _COLOURS.get(state, "#d4351c")
     return (
         f'<div style="border:1px solid #8888;border-left:5px solid {colour};border-radius:4px;padding:8px 14px;max-width:60em">'
-        f'<div><b>{_e(title)}</b> <span style="color:{colour};font-weight:600">{MARKS.get(state, "?")} {_e(state)}</span></div>'
+        f"<div><b>{_e(title)}</b> {_mark(MARKS.get(state, '?'), colour)} <b>{_e(state)}</b></div>"
         f'<table style="margin:4px 0 0 0;border:0"><tbody>{rows}</tbody></table>{table}{said}</div>'
     )
 
@@ -139,9 +143,13 @@ def _model_row(model: ModelState, cell: str) -> str:
     good = model.state == "READY"
     return (
         f'<tr><td style="{cell}"><code>{_e(model.name)}</code></td><td style="{cell}">{_e(model.version or "–")}</td>'
-        f'<td style="{cell};color:{_COLOURS["running" if good else "died"]};font-weight:600">{"✔" if good else "✖"} {_e(model.state)}</td>'
+        f'<td style="{cell}">{_mark("✔" if good else "✖", _COLOURS["running" if good else "died"])} <b>{_e(model.state)}</b></td>'
         f'<td style="{cell};white-space:normal">{_e(model.reason)}</td></tr>'
     )
+
+
+def _mark(symbol: str, colour: str) -> str:
+    return f'<span aria-hidden="true" style="color:{colour}">{symbol}</span>'
 
 
 def _e(words: str) -> str:

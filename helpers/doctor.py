@@ -65,7 +65,8 @@ class Report:
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f'<tr><td style="color:{_COLOURS[finding.state]};text-align:left;white-space:nowrap"><b>{_MARKS[finding.state]}</b></td>'
+            f'<tr><td style="border-left:5px solid {_COLOURS[finding.state]};text-align:left;white-space:nowrap">'
+            f"<b>{_MARKS[finding.state]}</b></td>"
             f'<td style="text-align:left">{escaping.escape(finding.subject)}</td>'
             f'<td style="text-align:left">{escaping.escape(hide(finding.found))}'
             + (f"<br><code>{escaping.escape(hide(finding.todo))}</code>" if finding.todo else "")

@@ -1,9 +1,9 @@
 """Generate the notebooks from their text sources: ``python -m helpers.notebooks``, or ``make notebooks``.
 
 Each ``notebooks/source/NN_name.py`` (jupytext's percent format) is the only place where a notebook is written, with its
-answers. From it come ``notebooks/NN_name.ipynb``, exercises blank, and ``notebooks/solutions/NN_name.ipynb``. Neither holds
-outputs, and nothing in them changes unless the source does. ``--check`` writes nothing and exits with 1 when a notebook is
-out of step.
+answers. From it come ``notebooks/NN_name.ipynb``, exercises blank, ``notebooks/solutions/NN_name.ipynb``, and
+``notebooks/colab/NN_name.ipynb``, the exercise with a cell in front that fetches the course. None holds outputs, and nothing
+in them changes unless the source does. ``--check`` writes nothing and exits with 1 when a notebook is out of step.
 
 How an exercise is marked in a source. All its cells carry the metadata ``exercise="1.2"``; the tags say the rest:
 
@@ -28,7 +28,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from helpers import settings
+from helpers import notebooks_colab, settings
 from helpers.errors import CourseError, SetupError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def sources() -> list[Path]:
 
 
 def generate(source: Path) -> dict[Path, str]:
-    """Turn one source into its two notebooks.
+    """Turn one source into its notebooks.
 
     Args:
         source: ``notebooks/source/NN_name.py``.
@@ -71,6 +71,7 @@ def generate(source: Path) -> dict[Path, str]:
     name = f"{source.stem}.ipynb"
     return {
         folder / name: _text(_notebook(source, solution=False)),
+        folder / "colab" / name: _text(_notebook(source, solution=False, colab=True)),
         folder / "solutions" / name: _text(_notebook(source, solution=True)),
     }
 
@@ -88,14 +89,14 @@ def out_of_step() -> list[Path]:
 
 def _present() -> set[Path]:
     folder = settings.root() / "notebooks"
-    return {*folder.glob("*.ipynb"), *(folder / "solutions").glob("*.ipynb")}
+    return {*folder.glob("*.ipynb"), *(folder / "solutions").glob("*.ipynb"), *(folder / "colab").glob("*.ipynb")}
 
 
 def _differs(path: Path, text: str) -> bool:
     return not path.is_file() or path.read_text(encoding="utf-8") != text
 
 
-def _notebook(source: Path, *, solution: bool) -> NotebookNode:
+def _notebook(source: Path, *, solution: bool, colab: bool = False) -> NotebookNode:
     cells = []
     for cell in _read(source).cells:
         tags = set(cell.metadata.get("tags", []))
@@ -107,7 +108,7 @@ def _notebook(source: Path, *, solution: bool) -> NotebookNode:
             _dress(cell, tags, solution=solution)
             _attach(cell, source.parent / "images")
         cells.append(cell)
-    return _assemble(cells)
+    return _assemble(notebooks_colab.with_setup(cells) if colab else cells)
 
 
 def _read(source: Path) -> NotebookNode:

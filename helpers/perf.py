@@ -84,6 +84,8 @@ def measure(
             f"precision={precision}, concurrency={concurrency}, max_seconds={max_seconds} was given.",
             "Expected a fraction such as 0.05, at least one request under way, and seconds above 0.",
         )
+    if settings.quick():
+        max_seconds = min(max_seconds, settings.QUICK_POINT_S)
     program = program or find_perf_analyzer()
     load = {"concurrency": concurrency, "request_rate_per_s": request_rate_per_s, "percentile": percentile}
     given = {"shapes": shapes, "lengths": lengths, "input_data": input_data}
@@ -114,7 +116,7 @@ def _warm(run: Run, program: Program, server: Any) -> float | None:
     under_way = run.concurrency if run.request_rate_per_s is None else 1
     first = replace(run, window_requests=max(4, 2 * under_way), max_trials=1, percentile=50)
     rate = None
-    for _ in range(settings.PERF_WARM_UPS):
+    for _ in range(settings.QUICK_WARM_UPS if settings.quick() else settings.PERF_WARM_UPS):
         seen = execute(first, program, server).windows
         if not seen:
             continue
@@ -127,7 +129,7 @@ def _warm(run: Run, program: Program, server: Any) -> float | None:
 
 def _window_ms(run: Run, rate: float | None) -> int:
     """How long a window must be to hold enough requests; the shortest where the rate is not known."""
-    shortest, longest = settings.PERF_WINDOW_S
+    shortest, longest = settings.QUICK_WINDOW_S if settings.quick() else settings.PERF_WINDOW_S
     if run.request_rate_per_s is not None:
         rate = run.request_rate_per_s * run.batch
     seconds = settings.PERF_WINDOW_REQUESTS * run.batch / rate if rate else shortest

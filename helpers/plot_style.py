@@ -18,6 +18,8 @@ import mplhep
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from helpers.figure_text import described
+
 # Lines and markers that stay apart without colour; the colours are Petroff's, which people with weak colour vision tell apart.
 COLOURS = ("#3f90da", "#bd1f01", "#000000", "#832db6", "#a96b59")
 LINES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
@@ -73,4 +75,4 @@ def finished(figure: Figure) -> Figure:
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     plt.close(figure)
-    return figure
+    return described(figure)

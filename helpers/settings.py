@@ -93,6 +93,12 @@ PERF_WINDOW_S = (0.4, 3.0)
 PERF_WINDOWS = 3
 # Seconds after which no further windows are begun, whatever the precision: a point that is still noisy then is marked.
 PERF_POINT_S = 5.0
+# The same in a quick run (``COURSE_QUICK=1``): one run of three windows at each point, whatever the precision. For tests of everything around
+# the numbers, and for a look at a notebook before class: the numbers stay measured ones, their spreads are larger, and rows say so.
+QUICK_POINT_S = 0.001
+QUICK_WINDOW_S = (0.2, 1.0)
+QUICK_WARM_UPS = 1
+QUICK_TUNE_ROUNDS = 1
 # Seconds until a run that does not end by itself is given up: a request that is never answered would hold it for ever.
 PERF_TIMEOUT_S = 300.0
 # Rounds of warm-up at most: a network in TorchScript is slow twice for each new shape, and two instances see each shape anew.
@@ -213,6 +219,11 @@ def current_folder() -> Path:
         return Path.cwd()
     except FileNotFoundError:
         return Path.home()
+
+
+def quick() -> bool:
+    """Whether measurements shall be short rather than precise (``COURSE_QUICK=1``)."""
+    return os.environ.get("COURSE_QUICK", "").lower() not in ("", "0", "false", "no")
 
 
 def root() -> Path:

@@ -18,6 +18,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
+from helpers.figure_text import described
 from helpers.plot_style import MARKERS, STYLE, finished, heading
 from helpers.track_matching import Matching, Quality, match
 from helpers.tracks import Event, edges_within, is_true, true_edges
@@ -67,7 +68,7 @@ def event_display(event: Event, labels: ArrayLike | None = None) -> Figure:
             names += [f"missed ({int((event.target & ~matching.found).sum())})", "hits without a track"]
             figure.legend(handles, names, loc="outside lower center", ncols=5, frameon=False)
         plt.close(figure)
-    return figure
+    return described(figure)
 
 
 def _segments(first: NDArray[Any], second: NDArray[Any], edges: NDArray[np.int64]) -> NDArray[Any]:
@@ -124,7 +125,7 @@ def embedding_display(event: Event, embedding: ArrayLike, particles: int = 8) ->
         panels[0].set(xlabel="$x$ [mm]", ylabel="$y$ [mm]", aspect="equal", title="Where the hits are", xticks=_TICKS_MM, yticks=_TICKS_MM)
         panels[1].set(xlabel="first direction (no unit)", ylabel="second direction (no unit)", title="Where the embedding puts them")
         plt.close(figure)
-    return figure
+    return described(figure)
 
 
 def _hardest_around(event: Event, sectors: int) -> NDArray[np.intp]:
@@ -165,7 +166,7 @@ def graph_display(event: Event, graphs: Mapping[str, ArrayLike], z_range: tuple[
         handles = [plt.Line2D([], [], color=_BLUE, linewidth=1.5), plt.Line2D([], [], color=_RED, linestyle=":", linewidth=1.2)]
         figure.legend(handles, ["true", "false"], loc="outside lower center", ncols=2, frameon=False)
         plt.close(figure)
-    return figure
+    return described(figure)
 
 
 def efficiency_plot(qualities: Mapping[str, Quality], variable: str, quantity: str = "efficiency") -> Figure:
@@ -248,4 +249,4 @@ def stage_bars(rows: Sequence[Mapping[str, Any]]) -> Figure:
         axes.set_xlabel("Mean time per event [ms]")
         figure.legend(loc="outside lower center", ncols=3, frameon=False)
         plt.close(figure)
-    return figure
+    return described(figure)

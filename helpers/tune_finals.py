@@ -24,7 +24,7 @@ def confirm(
     Returns:
         The rows of each, and in a sentence why no more were measured.
     """
-    rounds = rounds or settings.TUNE_ROUNDS
+    rounds = rounds or (settings.QUICK_TUNE_ROUNDS if settings.quick() else settings.TUNE_ROUNDS)
     rows: dict[Candidate, list[Row]] = {each: [] for each in finalists}
     alive = list(finalists)
     for number in range(rounds):

@@ -1,18 +1,16 @@
-"""One Chromium for all browser tests, one JupyterLab for each file of them; skipped, with the reason, where there is no browser."""
+"""One Chromium and one JupyterLab for all browser tests; skipped, with the reason, where there is no browser."""
 
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.browser.chromium import chromium
 from tests.browser.lab import Lab
-
-PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +26,7 @@ def artefacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def browser() -> Iterator[Any]:
     """The system's Chromium, driven by Playwright."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
-    program = next((found for name in PROGRAMS if (found := shutil.which(name))), None)
+    program = chromium()
     if program is None:
         pytest.skip("no Chromium on this machine: apt-get install chromium")
     with playwright.sync_playwright() as driver:
@@ -38,9 +36,9 @@ def browser() -> Iterator[Any]:
         running.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def lab(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """JupyterLab as ``make lab`` starts it; of each file its own, since the last test of one may end it."""
+    """JupyterLab as ``make lab`` starts it; the last file of these tests, ``test_shutdown.py``, ends it."""
     running = Lab(tmp_path_factory.mktemp("lab"))
     yield running
     running.stop()

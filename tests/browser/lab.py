@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -14,13 +15,26 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import nbformat
+from nbformat import NotebookNode
+
 # Seconds for JupyterLab to answer, and for a notebook to be open with an idle kernel, on a busy two-core machine.
 START_S = 90
 # Seconds for one cell, or for all cells of a notebook.
 RUN_S = 240
 
-# Quiet settings that have nothing to do with the course: no automatic saving in the middle of a test.
-SETTINGS = {"docmanager-extension/plugin": {"autosave": False}}
+# Quiet settings that have nothing to do with the course: no automatic saving in the middle of a test; the time of each cell.
+SETTINGS = {"docmanager-extension/plugin": {"autosave": False}, "notebook-extension/tracker": {"recordTiming": True}}
+# The notebook that is open, as JavaScript.
+_OPEN = "window.jupyterapp.shell.currentWidget"
+# Whether every code cell has run and the kernel is idle, or a cell failed that was not meant to.
+_ALL_DONE_JS = f"""() => {{
+  const cells = {_OPEN}.content.model.sharedModel.cells.map(cell => cell.toJSON()).filter(cell => cell.cell_type === 'code');
+  const meant = cell => (cell.metadata.tags ?? []).includes('raises-exception');
+  if (cells.some(cell => !meant(cell) && cell.outputs.some(output => output.output_type === 'error'))) return true;
+  const waiting = [...{_OPEN}.node.querySelectorAll('.jp-InputPrompt')].some(prompt => prompt.innerText.includes('*'));
+  return cells.every(cell => cell.execution_count) && !waiting && {_OPEN}.sessionContext.session.kernel.status === 'idle';
+}}"""
 
 
 class Lab:
@@ -28,10 +42,12 @@ class Lab:
 
     Args:
         folder: a temporary folder for all that it writes.
+        quick: short measurements; how good they are is asserted where the solutions run.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, quick: bool = True) -> None:
         self.folder = folder
+        self.quick = quick
         self.work = folder / "work"
         self.token = secrets.token_hex(16)
         for name, content in SETTINGS.items():
@@ -62,7 +78,8 @@ class Lab:
             "IPYTHONDIR": "ipython",
             "COURSE_WORK": "work",
         }
-        return {**kept, **{name: str(self.folder / value) for name, value in own.items()}, "JUPYTER_TOKEN": self.token}
+        own = {name: str(self.folder / value) for name, value in own.items()}
+        return {**kept, **own, "JUPYTER_TOKEN": self.token, "COURSE_QUICK": "1" if self.quick else "0"}
 
     def _wait_for_url(self) -> str:
         deadline = time.monotonic() + START_S
@@ -95,7 +112,7 @@ class Lab:
 
 
 class Notebook:
-    """A notebook open in the page.
+    """A notebook open in the page; a page that shows JupyterLab already opens it beside what is there.
 
     Args:
         page: a Playwright page.
@@ -106,17 +123,26 @@ class Notebook:
     def __init__(self, page: Any, lab: Lab, path: str) -> None:
         self.page = page
         self.lab = lab
+        self.path = path
         page.set_default_timeout(RUN_S * 1000)
-        page.goto(f"{lab.url}lab/tree/{path}?token={lab.token}&reset")
+        if page.url.startswith(lab.url):
+            page.evaluate("async path => { await window.jupyterapp.commands.execute('docmanager:open', {path}); }", path)
+        else:
+            page.goto(f"{lab.url}lab/tree/{path}?token={lab.token}&reset")
         self.wait_until_idle()
+
+    def close(self) -> None:
+        """Shut the kernel down and close the notebook without saving, as a student who is done with it."""
+        self.page.evaluate(f"async () => {{ const open = {_OPEN}; await open.sessionContext.shutdown(); open.dispose(); }}")
 
     def wait_until_idle(self) -> None:
         """Wait until the kernel has nothing to do."""
         self.page.wait_for_function(
-            """() => {
+            """path => {
               const widget = window.jupyterapp?.shell?.currentWidget;
-              return widget?.context?.isReady && widget?.sessionContext?.session?.kernel?.status === 'idle';
+              return widget?.context?.path === path && widget.context.isReady && widget.sessionContext?.session?.kernel?.status === 'idle';
             }""",
+            arg=self.path,
             timeout=START_S * 1000,
         )
 
@@ -130,9 +156,28 @@ class Notebook:
         """Run a command of JupyterLab and wait for its result."""
         return self.page.evaluate("name => window.jupyterapp.commands.execute(name)", name)
 
-    def run_all(self) -> bool:
-        """Run all cells; True when none failed."""
-        return bool(self.command("notebook:run-all-cells"))
+    def run_all(self, limit_s: float = RUN_S) -> bool:
+        """Run all cells; True when none failed.
+
+        Args:
+            limit_s: seconds that all of them may take together.
+        """
+        done = self.page.evaluate(
+            """limit => Promise.race([
+              window.jupyterapp.commands.execute('notebook:run-all-cells'),
+              new Promise(resolve => setTimeout(() => resolve('late'), limit)),
+            ])""",
+            1000 * limit_s,
+        )
+        assert done != "late", f"{self.path} was not done after {limit_s} s"
+        if not done:
+            # JupyterLab answers at the first cell that fails; behind one that fails on purpose, the others go on.
+            self.page.wait_for_function(_ALL_DONE_JS, timeout=1000 * limit_s)
+        return bool(done)
+
+    def content(self) -> NotebookNode:
+        """The notebook as its file would have it, with outputs."""
+        return nbformat.from_dict(self.page.evaluate(f"() => {_OPEN}.context.model.toJSON()"))
 
     def cells(self) -> list[dict[str, Any]]:
         """The cells as the notebook file would have them, with outputs."""
@@ -144,6 +189,13 @@ class Notebook:
             if cell["cell_type"] == "code" and words in source_of(cell):
                 return index
         raise AssertionError(f"no code cell has {words!r}")
+
+    def starter(self, exercise: str) -> int:
+        """Index of the cell in which an exercise is answered."""
+        for index, cell in enumerate(self.cells()):
+            if cell["metadata"].get("exercise") == exercise and "starter" in cell["metadata"].get("tags", []):
+                return index
+        raise AssertionError(f"no cell answers exercise {exercise}")
 
     def write(self, index: int, source: str) -> None:
         """Replace the text of a cell."""
@@ -185,6 +237,15 @@ class Notebook:
         self.page.locator(".jp-Dialog .jp-mod-accept, .jp-Dialog .jp-mod-warn").last.click()
         self.page.locator(".jp-Dialog").wait_for(state="detached")
         self.wait_until_idle()
+
+
+def launch(notebook: Notebook) -> int:
+    """Run the imports and the launch cell; the pid of the server, as its card says."""
+    notebook.run(notebook.find("from helpers import Client"))
+    text = notebook.run(notebook.find("launch_server("))
+    pid = re.search(r"pid\s+(\d+)", text)
+    assert pid, text
+    return int(pid[1])
 
 
 def source_of(cell: dict[str, Any]) -> str:

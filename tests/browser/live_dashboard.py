@@ -1,4 +1,4 @@
-"""Notebook 06 as a student has it: the dashboard moves while cells run, its sliders change what it shows, and it ends with the server."""
+"""The dashboard of notebook 06: it moves while cells run, its sliders change what it shows, and it ends with the server."""
 
 from __future__ import annotations
 
@@ -6,13 +6,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pytest
+from tests.browser import examine
+from tests.browser.lab import Notebook
 
-from tests.browser.lab import Lab, Notebook, shown, source_of
-
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
-
-NOTEBOOK = "notebooks/06_read_the_metrics.ipynb"
 ROW = ".course-table tr[data-model='particlenet_AK4']"
 # Milliseconds within which the dashboard must have reacted: the means are over two seconds, on a machine with a busy server.
 REACT_MS = 30_000
@@ -47,17 +43,15 @@ def _scroll(page: Any, selector: str) -> None:
     page.locator(selector).first.scroll_into_view_if_needed()
 
 
-def test_the_dashboard_lives_and_follows_the_sliders(lab: Lab, page: Any, artefacts: Path) -> None:
-    notebook = Notebook(page, lab, NOTEBOOK)
-    last = notebook.find("board = dashboard(")
-    for index, cell in enumerate(notebook.cells()[: last + 1]):
-        if cell["cell_type"] == "code":
-            notebook.run(index)
-    cells = notebook.cells()[: last + 1]
-    assert not [output for cell in cells for output in cell.get("outputs", []) if output["output_type"] == "error"]
-    checks = [shown(cell) for cell in cells if ".check(" in source_of(cell)]
-    assert len(checks) == 3 and all(text.startswith("○ Not attempted yet") for text in checks), checks
+def look_and_touch(notebook: Notebook, artefacts: Path) -> None:
+    """Start the dashboard of the running server, move its sliders, disturb it, and take the server away.
 
+    Args:
+        notebook: notebook 06, with a server that runs.
+        artefacts: where screenshots go.
+    """
+    page = notebook.page
+    notebook.run(notebook.find("board = dashboard("))
     _wait(page, "requests_per_s", "value > 20")
     _wait(page, "batch", "value === 1")
     before = {quantity: _curve(page, quantity) for quantity in ("requests_per_s", "batch", "queue_ms")}
@@ -80,9 +74,10 @@ def test_the_dashboard_lives_and_follows_the_sliders(lab: Lab, page: Any, artefa
 
     fits = page.locator(".course-table .course-dashboard").evaluate("shown => shown.scrollWidth <= shown.clientWidth")
     assert fits, "no column is out of sight, with the file browser open"
-    page.evaluate("() => window.jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
-    page.wait_for_timeout(1000)
-    page.screenshot(path=artefacts / "dashboard-dark.png")
+    for theme in ("JupyterLab Dark", "JupyterLab Light"):
+        examine.use_theme(page, theme)
+        assert examine.texts(page)[1] == [], theme
+        page.screenshot(path=artefacts / f"dashboard-{theme[11:].lower()}.png")
 
     _while_a_cell_is_busy(notebook, page)
     _stop_and_start(page)
@@ -127,5 +122,4 @@ def _stop_the_server(notebook: Notebook, page: Any, artefacts: Path) -> None:
     _scroll(page, ".course-state")
     page.screenshot(path=artefacts / "dashboard-server-gone.png")
     notebook.run(notebook.find("board.stop()"))
-    cells = notebook.cells()
-    assert not [output for cell in cells for output in cell.get("outputs", []) if output["output_type"] == "error"]
+    assert not [output for cell in notebook.cells() for output in cell.get("outputs", []) if output["output_type"] == "error"]
