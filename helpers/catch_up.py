@@ -95,7 +95,8 @@ def catch_up(exercise: str) -> None:
         if not result.success:
             shown.show()
             raise SetupError(
-                f"Cell {number} of {len(way.code)} before exercise {way.exercise} failed: {result.error_in_exec or result.error_before_exec}.",
+                f"Cell {number} of {len(way.code)} before exercise {way.exercise} failed: "
+                f"{result.error_in_exec or result.error_before_exec}.",
                 "",
                 "Type: make doctor   (or restart the kernel, and run this cell once more)",
             )

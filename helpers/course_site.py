@@ -1,7 +1,7 @@
 """The course as pages to read, with its figures: ``python -m helpers.course_site``, or ``make site``.
 
-Runs the solution notebooks (or takes such that ran already, ``--executed FOLDER``) and writes ``work/site/index.html`` with one page for each.
-The pages need nothing from elsewhere: they can be read without a network, and copied to any web server.
+Runs the solution notebooks (or takes such that ran already, ``--executed FOLDER``) and writes ``work/site/index.html`` with one page for
+each. The pages need nothing from elsewhere: they can be read without a network, and copied to any web server.
 """
 
 from __future__ import annotations

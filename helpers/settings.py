@@ -93,8 +93,8 @@ PERF_WINDOW_S = (0.4, 3.0)
 PERF_WINDOWS = 3
 # Seconds after which no further windows are begun, whatever the precision: a point that is still noisy then is marked.
 PERF_POINT_S = 5.0
-# The same in a quick run (``COURSE_QUICK=1``): one run of three windows at each point, whatever the precision. For tests of everything around
-# the numbers, and for a look at a notebook before class: the numbers stay measured ones, their spreads are larger, and rows say so.
+# The same in a quick run (``COURSE_QUICK=1``): one run of three windows at each point, whatever the precision. For tests of everything
+# around the numbers, and for a look at a notebook before class: the numbers stay measured ones, their spreads are larger, and rows say so.
 QUICK_POINT_S = 0.001
 QUICK_WINDOW_S = (0.2, 1.0)
 QUICK_WARM_UPS = 1

@@ -91,7 +91,8 @@ def pictures(page: Any) -> list[dict[str, Any]]:
     """Every picture that is shown, with its alternative text, and whether it has loaded."""
     return page.evaluate(
         """() => [...window.jupyterapp.shell.currentWidget.node.querySelectorAll('.jp-Cell img')].map(
-          image => ({alt: image.getAttribute('alt') ?? '', loaded: image.complete && image.naturalWidth > 0, source: image.src.slice(0, 60)}))"""
+          image => ({alt: image.getAttribute('alt') ?? '', loaded: image.complete && image.naturalWidth > 0,
+                     source: image.src.slice(0, 60)}))"""
     )
 
 
