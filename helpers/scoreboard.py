@@ -2,7 +2,7 @@
 
 Typical use::
 
-    enter("Ada", baseline, best, settings={"instances": 2})       # work/scoreboard.json
+    enter("Ada", baseline, best, how="2 instances")                # work/scoreboard.json
     board = read("work/scoreboard.json", "/class/*/work/scoreboard.json")
     board                                                          # a table
     scoreboard_figure(board)
