@@ -1,4 +1,4 @@
-"""A table of experiments on one deployment: a row for each change, compared with the first, and a figure at the end.
+"""A table of experiments on one deployment: a row for each change, compared with what was changed, and a figure at the end.
 
 Typical use::
 
@@ -7,6 +7,7 @@ Typical use::
     repository.change_config("particlenet_AK4", instance_group=[{"count": 2, "kind": "KIND_CPU"}])
     server.reload("particlenet_AK4")
     table.measure("2 instances", beside=gain(recorded("A100", "ExaTrk")[0], recorded("A100", "ExaTrk")[1]))
+    table.measure("2 instances × 2 threads", over="2 instances", beside="no such setting on a GPU")
     table
     table.figure()
 """
@@ -108,22 +109,30 @@ class Experiments:
         self.batch, self.concurrency, self.budget_ms = batch, concurrency, budget_ms
         self._options = {"input_data": input_data, "precision": precision, "max_seconds": max_seconds}
         self.rows: list[dict[str, Any]] = []
-        self._beside: dict[str, Elsewhere] = {}
+        # By the experiment's name: what the change did elsewhere or why nobody knows, and the experiment that was changed.
+        self._beside: dict[str, Elsewhere | str] = {}
+        self._over: dict[str, str] = {}
 
-    def measure(self, name: str, model: str | None = None, beside: Elsewhere | None = None) -> Experiments:
+    def measure(
+        self, name: str, model: str | None = None, *, over: str | None = None, beside: Elsewhere | str | None = None
+    ) -> Experiments:
         """Measure what the server now serves, and add it to the table; a second experiment of one name takes the place of the first.
 
         Args:
             name: what was changed, in a few words.
             model: another model in place of the one that is changed, such as its variant in lower precision.
-            beside: what the same kind of change did elsewhere, from :func:`gain`.
+            over: name of the experiment that was changed, which the gain refers to; the first by default.
+            beside: what the same kind of change did elsewhere, from :func:`gain`, or in a few words why there is no such figure.
 
         Returns:
             This table, so that the cell shows it.
 
         Raises:
+            InputError: there is no experiment ``over``, or it is this one.
             CourseError: the measurement could not be made.
         """
+        if over is not None and self[over]["experiment"] == name:
+            raise InputError(f"The experiment {name!r} cannot be compared with itself.", "Expected the one that you changed.")
         measured = model or self.model
         before = self._counts(measured)
         row = measure(self.server, measured, self.batch, self.concurrency, **self._options)
@@ -131,6 +140,9 @@ class Experiments:
         row = {**row, "experiment": name, "executed_batch": inferences / executions if executions else None}
         place = next((number for number, each in enumerate(self.rows) if each["experiment"] == name), len(self.rows))
         self.rows[place : place + 1] = [row]
+        # Measured again, it is still the same change.
+        if over is not None:
+            self._over[name] = over
         if beside is not None:
             self._beside[name] = beside
         return self
@@ -159,19 +171,28 @@ class Experiments:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def against_first(self, row: Mapping[str, Any]) -> Verdict | None:
-        """The verdict on a row, seen from the first; None for the first itself."""
-        return None if row is self.rows[0] else verdict(self.rows[0], row)
+    def reference(self, row: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The row that an experiment changed, so that its gain is that of one change; None for the first."""
+        if row is self.rows[0]:
+            return None
+        over = self._over.get(row["experiment"])
+        return self.rows[0] if over is None else self[over]
+
+    def judged(self, row: Mapping[str, Any]) -> Verdict | None:
+        """The verdict on a row, seen from the one that it changed; None for the first."""
+        reference = self.reference(row)
+        return None if reference is None else verdict(reference, row)
 
     def elsewhere(self, row: Mapping[str, Any]) -> Elsewhere | None:
         """What the same kind of change did elsewhere, where somebody recorded it."""
-        return self._beside.get(row["experiment"])
+        known = self._beside.get(row["experiment"])
+        return known if isinstance(known, Elsewhere) else None
 
     def _table(self) -> list[dict[str, Any]]:
         return [self._line(row) for row in self.rows]
 
     def _line(self, row: dict[str, Any]) -> dict[str, Any]:
-        seen, other = self.against_first(row), self.elsewhere(row)
+        seen, reference = self.judged(row), self.reference(row)
         spread = row.get("throughput_spread_infer_per_s")
         return {
             "experiment": row["experiment"],
@@ -180,8 +201,9 @@ class Experiments:
             "queue (ms)": row["queue_us"] / 1000 if row.get("queue_us") is not None else None,
             "jets per run": row["executed_batch"],
             "gain": "" if seen is None else f"×{seen.gain:.2f}" + (f" ± {seen.half_width:.2f}" if seen.half_width else ""),
+            "over": "" if reference is None else reference["experiment"],
             "verdict": "the first" if seen is None else seen.answer,
-            "recorded elsewhere": "" if other is None else str(other),
+            "recorded elsewhere": str(self._beside.get(row["experiment"], "")),
         }
 
     @property
@@ -196,7 +218,7 @@ class Experiments:
         return as_html(self._table(), caption=self._words, bold=lambda line: line["experiment"] == self.rows[-1]["experiment"])
 
     def figure(self) -> Figure:
-        """All experiments: the gain of each with its interval, what was recorded elsewhere beside it, and the latency.
+        """All experiments: the gain of each over what it changed, what was recorded elsewhere beside it, and the latency.
 
         Raises:
             InputError: there is no experiment yet.

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from helpers.errors import InputError
 from helpers.plot_points import source_heading
-from helpers.plot_rows import half_widths, latency_column, latency_label, series_of
+from helpers.plot_rows import Row, half_widths, latency_column, latency_label, series_of
 from helpers.plot_style import COLOURS, GREY, STYLE, finished
 
 if TYPE_CHECKING:
@@ -34,10 +34,10 @@ def experiments_figure(table: Experiments) -> Figure:
         raise InputError("There is no experiment to draw.", 'Type: table.measure("baseline")')
     style = {**STYLE, "ytick.minor.visible": False, "ytick.right": False}
     with plt.rc_context(style):
-        figure, (left, right) = plt.subplots(1, 2, figsize=(13, 0.7 * len(table) + 3.2), sharey=True, layout="constrained")
+        figure, (left, right) = plt.subplots(1, 2, figsize=(13, 0.85 * len(table) + 3.2), sharey=True, layout="constrained")
         sources = _draw_gains(left, table)
         _draw_latencies(right, table)
-        left.set_yticks(range(len(table)), [textwrap.fill(row["experiment"], 22) for row in table])
+        left.set_yticks(range(len(table)), [_named(table, row) for row in table])
         left.tick_params(axis="y", length=0)
         left.set_ylim(len(table) - 0.4, -0.6)
         legend = figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=1, fontsize=12)
@@ -46,9 +46,16 @@ def experiments_figure(table: Experiments) -> Figure:
         return finished(figure)
 
 
+def _named(table: Experiments, row: Row) -> str:
+    """The experiment, and what its gain is over: only bars over the same one can be compared."""
+    reference = table.reference(row)
+    name = textwrap.fill(row["experiment"], 22)
+    return name if reference is None else f"{name}\n" + textwrap.fill(f"over {reference['experiment']}", 28)
+
+
 def _draw_gains(axes: Axes, table: Experiments) -> list[str]:
     """Bars for what was measured here, diamonds for what was recorded elsewhere; returns the sources of these, in words."""
-    seen = [table.against_first(row) for row in table]
+    seen = [table.judged(row) for row in table]
     gains = np.array([1.0 if each is None else each.gain for each in seen])
     halves = np.array([0.0 if each is None else each.half_width or 0.0 for each in seen])
     colours = [GREY if each is None else COLOURS[0] for each in seen]
@@ -64,7 +71,7 @@ def _draw_gains(axes: Axes, table: Experiments) -> list[str]:
         axes.annotate(f"×{value:.2f}", (value + half, place), xytext=(9, -11), textcoords="offset points", va="center", fontsize=12)
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xlim(0, 1.2 * top)
-    axes.set_xlabel("Throughput over that of the first")
+    axes.set_xlabel("Throughput over that of what was changed")
     return [textwrap.fill(f"{table.rows[place]['experiment']}: {other}", 130) for place, other in others]
 
 

@@ -162,7 +162,7 @@ class Tagger:
             raise InputError(f"batch={batch!r} was given.", "Expected the number of jets in one request, 1 or more.")
         begin = time.perf_counter()
         flat = flatten(jets, self.table)
-        groups = _by_event(jets) if per_event else by_length(flat, batch)
+        groups = by_event(jets) if per_event else by_length(flat, batch)
         many = (self._tensors(flat, group, {"pf": candidates, "sv": vertices}) for group in groups)
         answers = self.client.infer_many(self.model, many, outputs=self._output, max_in_flight=max_in_flight)
         probabilities = np.empty((len(flat), len(self.labels)), np.float32)
@@ -192,7 +192,7 @@ def by_length(flat: FlatJets, batch: int) -> list[np.ndarray]:
     return [order[first : first + batch] for first in range(0, len(order), batch)]
 
 
-def _by_event(jets: ak.Array) -> list[np.ndarray]:
+def by_event(jets: ak.Array) -> list[np.ndarray]:
     """The jets' numbers, event by event, in the order of the file."""
     if "event" not in jets.fields:
         raise InputError("These jets do not say which event they are from.", "Expected the branch event.")

@@ -20,7 +20,8 @@ if you have one: the server then uses it. Colab forgets everything when the runt
 notebook."""
 
 # COURSE_ROOT is what the helpers look at, too.
-_CODE = """import os, subprocess
+_CODE = """import os
+import subprocess
 
 course = os.environ.setdefault("COURSE_ROOT", "/content/course")
 if not os.path.isdir(course):

@@ -5,7 +5,7 @@ in the environment variable ``COURSE_SCOREBOARD``; each student's file then goes
 
 Typical use::
 
-    enter("Ada", baseline, best, settings={"instances": 2})       # work/scoreboard.json
+    enter("Ada", baseline, best, how="2 instances")                #  work/scoreboard.json
     board = read("work/scoreboard.json", "/class/scoreboard/ada.json")
     board                                                          # a table
     scoreboard_figure(board)

@@ -46,7 +46,7 @@ def test_experiments_on_a_server_become_rows_and_one_of_a_name_takes_the_place_o
     table.measure("baseline")
     repository.change_config(own.repository / "add_sub", instance_group=[{"count": 2, "kind": "KIND_CPU"}])
     own.reload("add_sub")
-    assert table.measure("2 instances", beside=gain(*recorded("A100", "ExaTrk")[:2])) is table
+    assert table.measure("2 instances", over="baseline", beside=gain(*recorded("A100", "ExaTrk")[:2])) is table
     again = table["2 instances"]["time"], table["2 instances"]["throughput_infer_per_s"]
     table.measure("2 instances")
     assert [each["experiment"] for each in table] == ["baseline", "2 instances"]
@@ -56,22 +56,49 @@ def test_experiments_on_a_server_become_rows_and_one_of_a_name_takes_the_place_o
     assert "×1.56 on NVIDIA A100" in repr(table)
     with pytest.raises(InputError, match=r"no experiment '3 instances'.*baseline, 2 instances"):
         table["3 instances"]
+    with pytest.raises(InputError, match="cannot be compared with itself"):
+        table.measure("2 instances", over="2 instances")
+    with pytest.raises(InputError, match="no experiment '1 thread'"):
+        table.measure("2 threads", over="1 thread")
+    assert len(table) == 2, "nothing was measured for a reference that is not there"
+    table.measure("again", over="2 instances", beside="none published")
+    assert table.reference(table["again"]) is table["2 instances"] and table.elsewhere(table["again"]) is None
+    assert table._table()[-1]["recorded elsewhere"] == "none published"
+
+
+def test_a_change_is_compared_with_what_was_changed() -> None:
+    """A stanza that does nothing, put on top of two instances, gains nothing, however much faster than the first they are."""
+    table = table_of(baseline=(200, 5, 19000, 900), two_instances=(390, 5, 9000, 300), stanza=(392, 5, 9000, 300))
+    table._over["stanza"] = "two instances"
+    lines = table._table()
+    assert [line["over"] for line in lines] == ["", "baseline", "two instances"]
+    assert [line["verdict"] for line in lines] == ["the first", "faster", "the same"]
+    assert lines[2]["gain"].startswith("×1.01 ± ")
+    left, _ = table.figure().axes
+    assert [round(bar.get_width(), 2) for bar in left.patches] == [1.0, 1.95, 1.01]
+    assert [label.get_text() for label in left.get_yticklabels()] == [
+        "baseline",
+        "two instances\nover baseline",
+        "stanza\nover two instances",
+    ]
 
 
 def test_the_table_compares_with_the_first_and_names_the_source() -> None:
     table = table_of(baseline=(200, 5, 19000, 900), batching=(400, 8, 9000, 300), broken=(201, 40, 18000, 900))
+    table._beside["broken"] = "none published"
     t4 = {each["batch"]: each for each in recorded("T4", MODEL, "ONNX")}
     table._beside["batching"] = gain(t4[1], t4[16])
     lines = table._table()
     assert [line["verdict"] for line in lines] == ["the first", "faster", "cannot tell"]
     assert lines[1]["gain"].startswith("×2.00 ± ")
+    assert lines[2]["recorded elsewhere"] == "none published"
     assert "CMS SONIC study" in lines[1]["recorded elsewhere"] and "×2.28 on Tesla T4" in lines[1]["recorded elsewhere"]
     assert "batch 1 → 16" in repr(table) and "budget p95 ≤ 20 ms" in table._repr_html_()
 
 
 def test_the_figure_has_a_bar_for_each_experiment_and_a_diamond_where_something_was_recorded() -> None:
     table = table_of(baseline=(200, 5, 19000, 900), batching=(400, 8, 9000, 300), worse=(150, 4, 31000, 900))
-    table._beside["batching"] = gain(*recorded("A100", "ExaTrk")[:2])
+    table._beside = {"batching": gain(*recorded("A100", "ExaTrk")[:2]), "worse": "none published"}
     figure = table.figure()
     left, right = figure.axes
     assert [round(bar.get_width(), 2) for bar in left.patches] == [1.0, 2.0, 0.75]

@@ -14,6 +14,7 @@ from helpers.config_compare import compare
 from helpers.exercises import ____, exercise
 from helpers.experiments import Experiments
 from helpers.launch import launch_server
+from helpers.load_inputs import write_jets
 from helpers.server import Server
 from helpers.verdict import verdict
 from tests.measured_rows import row
@@ -115,6 +116,30 @@ def test_precision() -> None:
     _is("9.5", Kind.CANNOT_TELL, "needs `costs`", 3, [fp16])
 
 
+def _unfair_gains(server: Server, counted: Any, table: Experiments, best: Any) -> None:
+    """Other jets, or shorter ones, are another task."""
+    jets_file = write_jets(server, MODEL, n_jets=3)
+    sent = {"inputs": jets_file.name, "command": f"perf_analyzer -m {MODEL} --input-data {jets_file}"}
+    table.rows[0] |= sent
+    _is("9.6", Kind.CORRECT, "2.50 ± ", server, counted, table, best(**sent))
+    short = write_jets(server, MODEL, n_jets=3, lengths={"pf": 20})
+    few = write_jets(server, MODEL, n_jets=2)
+    others = {
+        "random inputs, and the baseline with real ones": {"inputs": "random", "command": "perf_analyzer --shape pf_points:2,5"},
+        "`pf_points` of [2, 20], and the baseline with [2, 50]": {"inputs": short.name, "command": f"perf_analyzer --input-data {short}"},
+        f"the jets of `{few.name}`": {"inputs": few.name, "command": f"perf_analyzer --input-data {few}"},
+    }
+    for words, other in others.items():
+        _is("9.6", Kind.NOT_YET, words, server, counted, table, best(**other))
+    # The same jets for the variant in TorchScript, whose tensors have other names, are in another file.
+    torch = jets_file.with_name("torch.json")
+    torch.write_text(jets_file.read_text().replace('"pf_points"', '"pf_points__0"').replace('"sv_mask"', '"sv_mask__5"'))
+    _is("9.6", Kind.CORRECT, "2.50 ± ", server, counted, table, best(inputs=torch.name, command=f"perf_analyzer --input-data {torch}"))
+    gone = {"inputs": "gone.json", "command": "perf_analyzer --input-data work/inputs/gone.json"}
+    _is("9.6", Kind.CANNOT_TELL, "a file is not there", server, counted, table, best(**gone))
+    table.rows[0] |= {"inputs": "random", "command": None}
+
+
 def test_challenge(server: Server, table: Experiments) -> None:
     counted = scrape(server)
 
@@ -133,6 +158,7 @@ def test_challenge(server: Server, table: Experiments) -> None:
     _is("9.6", Kind.CANNOT_TELL, "may be over 20 ms or not", server, counted, table, best(p95=20500, half=900))
     _is("9.6", Kind.NOT_YET, "is a measurement of `add_sub`", server, counted, table, best(model="add_sub"))
     _is("9.6", Kind.NOT_YET, "Expected what `measure(...)` returns", server, counted, table, None)
+    _unfair_gains(server, counted, table, best)
     repository.change_config(MODEL, response_cache={"enable": True})
     server.reload(MODEL)
     _is("9.6", Kind.NOT_YET, "remembered answers", server, counted, table, best())

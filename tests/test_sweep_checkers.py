@@ -150,6 +150,10 @@ def test_beating_the_baseline(server: Server) -> None:
     _is("8.4", Kind.NOT_YET, "over the budget of 150 ms", server, counted, baseline, best | {"latency_p95_us": 2e5})
     _is("8.4", Kind.NOT_YET, "not faster", server, counted, baseline, row((100, 5, 11000, 900), batch=1, requests=40))
     _is("8.4", Kind.NOT_YET, "batch size 1 at concurrency 1", server, counted, best, best)
+    usual, short = ({"command": f"perf_analyzer --shape pf_points:2,{length}"} for length in (50, 5))
+    _is("8.4", Kind.CORRECT, "times as fast", server, counted, baseline | usual, best | usual)
+    _is("8.4", Kind.NOT_YET, "`pf_points` of [2, 5], and the baseline with [2, 50]", server, counted, baseline | usual, best | short)
+    _is("8.4", Kind.NOT_YET, "with zero inputs", server, counted, baseline, best | {"inputs": "zero"})
     _is("8.4", Kind.NOT_YET, "`particlenet_AK4_PT`", server, counted, baseline, best | {"model": TORCH})
     _is(
         "8.4",

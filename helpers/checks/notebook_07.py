@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import shlex
-from pathlib import Path
 from typing import Any
 
-from helpers.checks import CannotTell, Outcome, checker, correct, look, not_yet
+from helpers.checks import CannotTell, Outcome, checker, correct, look, not_yet, traffic
 from helpers.perf_results import COLUMNS
 from helpers.verdict import CANNOT_TELL, FASTER, verdict
 
@@ -131,7 +128,7 @@ def less_padding(server: Any, real: Any, shorter: Any) -> Outcome:
         return not_yet(f"`shorter` was measured with {row['inputs']} inputs. Hand the file over: `input_data=jets_20`.")
     if row["inputs"] == reference["inputs"]:
         return not_yet("`shorter` was measured with the jets that are padded to 50. Use the new file.")
-    candidates = _candidates(row["command"])
+    candidates = traffic.candidates(row)
     if candidates != _CANDIDATES:
         wanted = f"`lengths={{'pf': {_CANDIDATES}, 'sv': 4}}`"
         return not_yet(f"The jets of `shorter` are padded to {candidates} candidates; we asked for {_CANDIDATES}: {wanted}.")
@@ -141,13 +138,3 @@ def less_padding(server: Any, real: Any, shorter: Any) -> Outcome:
     if found.answer == FASTER:
         return correct(f"{found.gain:.2f} times as many jets per second with {_CANDIDATES} candidates as with 50: padding costs time.")
     return correct(f"Measured: {found.answer}. On most machines fewer candidates are faster; yours is busy, or has idle units.")
-
-
-def _candidates(command: str) -> int | None:
-    """The padded length of the jets in the file that a command names."""
-    words = shlex.split(command)
-    try:
-        file = Path(words[words.index("--input-data") + 1])
-        return int(json.loads(file.read_text())["data"][0]["pf_points"]["shape"][-1])
-    except (ValueError, IndexError, OSError, KeyError, TypeError):
-        return None

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from helpers import verdict as verdicts
-from helpers.checks import CannotTell, Outcome, checker, correct, look, not_yet
+from helpers.checks import CannotTell, Outcome, checker, correct, look, not_yet, traffic
 from helpers.errors import InputError
 from helpers.plot_rows import THROUGHPUT, THROUGHPUT_SPREAD, Row, is_recorded, rows_of
 from helpers.recorded import recorded
@@ -179,6 +179,8 @@ def baseline_beaten(server: Any, counted: Any, baseline: Any, best: Any) -> Outc
         return not_yet(f"Both must be measured on `{_ONNX}`; these are `{baseline.get('model')}` and `{best.get('model')}`.")
     if (baseline["batch"], baseline["concurrency"]) != (1, 1):
         return not_yet("The baseline is batch size 1 at concurrency 1. Leave it as it was.")
+    if differs := traffic.unlike(baseline, best):
+        return not_yet(f"{differs} A gain counts with the same inputs: change batch size and concurrency alone.")
     if not is_recorded(best):
         _measured_here(server, counted, best)
     setting = f"Batch size {best['batch']} at concurrency {best['concurrency']}"

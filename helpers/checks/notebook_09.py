@@ -7,7 +7,7 @@ from typing import Any
 
 from helpers import settings
 from helpers import verdict as verdicts
-from helpers.checks import CannotTell, Outcome, checker, correct, look, not_yet
+from helpers.checks import CannotTell, Outcome, checker, correct, look, not_yet, traffic
 from helpers.config_compare import Comparison
 from helpers.errors import InputError
 from helpers.experiments import Experiments
@@ -152,6 +152,8 @@ def challenge(server: Any, counted: Any, table: Any, best: Any) -> Outcome:
     model = str(best.get("model"))
     if not model.startswith(_MODEL):
         return not_yet(f"`best` is a measurement of `{model}`. Expected `{_MODEL}` or one of its variants.")
+    if differs := traffic.unlike(baseline, best):
+        return not_yet(f"{differs} A gain counts with the same jets: `input_data=jets_file`.")
     if not is_recorded(best):
         look.must_be_server(server)
         if server.config(model).get("response_cache", {}).get("enable"):

@@ -108,7 +108,7 @@ exercise("9.1").check(server, table, TWO)
 THREADS = 'parameters { key: "intra_op_thread_count" value { string_value: "2" } }'
 repository.change_config(MODEL, THREADS)
 server.reload(MODEL)
-table.measure("2 instances × 2 threads")
+table.measure("2 instances × 2 threads", over="2 instances", beside="no such setting on a GPU")
 
 # %% [markdown] exercise="9.2"
 # ### Exercise 9.2 (4 minutes) — Judge the threads
@@ -136,7 +136,8 @@ exercise("9.2").check(table, judged)
 # ## Let the server make batches
 #
 # Now **dynamic batching**: the server puts waiting requests together and runs the model once for all. We go back to
-# one thread each.
+# one thread each, so the gain is **over** two instances: the table says what each experiment has changed. **What do you
+# expect** for throughput, and for the time in the queue?
 
 # %%
 BATCHING = "dynamic_batching { preferred_batch_size: [ 4, 8 ] max_queue_delay_microseconds: 1000 }"
@@ -144,7 +145,7 @@ repository.change_config(MODEL, THREADS.replace('"2"', '"1"'))
 repository.change_config(MODEL, BATCHING)
 server.reload(MODEL)
 t4 = {row["batch"]: row for row in recorded("T4", MODEL, "ONNX")}
-table.measure("dynamic batching", beside=gain(t4[1], t4[4]))
+table.measure("dynamic batching", over="2 instances", beside=gain(t4[1], t4[4]))
 
 # %% [markdown]
 # **What stands out?** The column *jets per run* rises above 1, and with it the time in the queue: a request may wait a
@@ -185,14 +186,14 @@ exercise("9.3").check(server, padded, ragged)
 # 2. `change.value(name, model=MODEL)` reads a counter's rise.
 
 # %% [markdown] exercise="9.3" tags=["answer"]
-# Only requests of equal shape can share a run. CMSSW pads the jets of an event to the longest among them, so two events
-# seldom fit together.
+# Only requests of equal shape can share a run; how many jets each has does not matter. CMSSW sends one request for each
+# event, with its jets padded to the longest among them, so two events seldom fit together.
 
 # %% [markdown]
 # ## Ask for an accelerator
 #
-# NVIDIA's optimiser **TensorRT** can take over an ONNX model; this stanza asks for it. The config view has three
-# columns: before, after, and what the server reports.
+# NVIDIA's optimiser **TensorRT** can take over an ONNX model; this stanza asks for it. **What do you expect** on this
+# machine? The config view has three columns: before, after, and what the server reports.
 
 # %%
 TENSORRT = """optimization { execution_accelerators { gpu_execution_accelerator : [ {
@@ -225,7 +226,7 @@ exercise("9.4").check(view, needs)
 
 # %%
 trt = {row["batch"]: row for row in recorded("T4", MODEL, "ONNX with TensorRT")}
-table.measure("TensorRT stanza", beside=gain(t4[1], trt[1]))
+table.measure("TensorRT stanza", over="dynamic batching", beside=gain(t4[1], trt[1]))
 
 # %% [markdown]
 # ## Compute with fewer bits
@@ -236,14 +237,13 @@ table.measure("TensorRT stanza", beside=gain(t4[1], trt[1]))
 
 # %%
 for name in variants:
-    table.measure(name.removeprefix(f"{MODEL}_"), model=name)
+    table.measure(name.removeprefix(f"{MODEL}_"), model=name, beside="none published")
 costs = cost(server, variants, reference=MODEL, jets=jets.read("ak4")[256:2256])
 precision_figure([table["baseline"], table["fp16"], table["int8_static"]], costs)
 
 # %% [markdown]
 # **What stands out?** Few processors compute in 16 bits; the others convert each number twice. GPUs have units for both
-# kinds. (For this network nobody has published how much that gives, as far as we know, so that cell of the table stays
-# empty.) At the right is the change of the **AUC**, the area under the ROC curve, on the same jets for all.
+# kinds. (For this network nobody has published how much that gives, as far as we know.) At the right is the change of the **AUC**, the area under the ROC curve, on the same jets for all.
 
 # %% [markdown] exercise="9.5"
 # ### Exercise 9.5 (5 minutes) — Decide what physics allows
@@ -283,7 +283,7 @@ table.figure()
 repository.change_config(MODEL, response_cache={"enable": True}, optimization=None)
 server.reload(MODEL)
 before = scrape(server)
-table.measure("response cache")
+table.measure("response cache", over="dynamic batching", beside="the same on a GPU: a hit computes nothing")
 time.sleep(2)  # the server looks at its cache every two seconds
 hits, lookups = ((scrape(server) - before).value(f"nv_cache_num_{name}") for name in ("hits", "lookups"))
 print(f"{hits:.0f} of {lookups:.0f} answers came from the cache")
@@ -302,7 +302,7 @@ table
 # %%
 repository.change_config(MODEL, PLAIN, response_cache=None, dynamic_batching=None)
 server.reload(MODEL)
-found = tune(server, MODEL, batch=1, concurrency=8, budget_ms=20, input_data=jets_file, silent=True)
+found = tune(server, MODEL, batch=1, concurrency=8, budget_ms=20, input_data=jets_file)
 found
 
 # %% [markdown]
@@ -313,7 +313,7 @@ found
 # ### Exercise 9.6 (10 minutes) — Win the challenge
 #
 # Reach the highest throughput with a 95th percentile of at most **20 ms**. Everything is yours: settings, model, batch
-# size and concurrency. What counts is the gain over your own baseline.
+# size and concurrency; only the jets stay those of `jets_file`. What counts is the gain over your own baseline.
 
 # %% exercise="9.6" tags=["starter"]
 repository.change_config(MODEL, TWO)  #: repository.change_config(MODEL, ____)

@@ -6,6 +6,7 @@ A real JupyterLab, a real server: its card, the dashboard under load, and the sw
 from __future__ import annotations
 
 import io
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -34,7 +35,7 @@ from helpers.measuring import sweep
 from helpers.plots import sweep_figure
 MODELS = ["particlenet_AK4", "particlenet_AK4_PT"]
 server = launch_server("models", load=["add_sub", *MODELS])
-by_batch = sweep(server, MODELS, batches=(1, 2, 4, 8, 16, 32), precision=0.05, max_seconds=20, silent=True)""",
+by_batch = sweep(server, MODELS, batches=(1, 2, 4, 8, 16, 32), precision=0.05, max_seconds=5, silent=True)""",
     "server",
     "board = dashboard(server, load='particlenet_AK4')\nboard",
     "sweep_figure(by_batch)",
@@ -49,7 +50,10 @@ def _part(page: Any, selector: str) -> Image.Image:
 
 def take(page: Any, lab: Lab) -> tuple[Image.Image, Image.Image, Image.Image]:
     """Run the cells in a new notebook; the card, the dashboard and the figure."""
-    (lab.work / "notebooks" / "picture.ipynb").write_text('{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}')
+    # Without a kernel named, JupyterLab would ask for one and wait.
+    metadata = {"kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}}
+    empty = {"cells": [], "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+    (lab.work / "notebooks" / "picture.ipynb").write_text(json.dumps(empty))
     notebook = Notebook(page, lab, "notebooks/picture.ipynb")
     first, card, board, figure = (notebook.add(code) for code in _CELLS)
     for index in (first, card, figure, board):

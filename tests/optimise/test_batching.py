@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers import repository
+from helpers import jets, repository
 from helpers.client import Client
 from helpers.server import Server
 from tests.optimise import MODEL, batches_run, counted
@@ -61,3 +61,27 @@ def test_jets_of_different_lengths_are_not_put_together(own: Server, model: Path
     client.infer_many(MODEL, requests(*[57] * 8), max_in_flight=8)
     after = counted(own, MODEL, at_least=16)
     assert after["executions"] - seen["executions"] == 2
+
+
+def test_events_with_different_numbers_of_jets_share_a_run_when_their_jets_have_one_length(
+    own: Server, model: Path, client: Client
+) -> None:
+    """As CMSSW asks: one request for each event, with all its jets."""
+    sample = jets.read("ak4")[:60]
+    tagger = jets.Tagger(client, MODEL)
+    events = {len(numbers): numbers for numbers in jets.by_event(sample)}
+    chosen = [sample[numbers] for _, numbers in sorted(events.items())]
+    counts = [len(event) for event in chosen]
+    assert len(counts) >= 3, counts
+    waits = f"dynamic_batching {{ preferred_batch_size: [ {sum(counts)} ] max_queue_delay_microseconds: {WAIT_US} }}"
+    repository.change_config(model, waits)
+    own.reload(MODEL)
+    client.infer_many(MODEL, [tagger.inputs(event, candidates=50, vertices=4) for event in chosen], max_in_flight=8)
+    assert counted(own, MODEL, at_least=sum(counts)) | {"queue_ns": 0} == {"inferences": sum(counts), "executions": 1, "queue_ns": 0}
+    assert batches_run(own, MODEL) == {sum(counts): 1}
+    # Padded to the longest jet of each event, as CMSSW does, they have as many shapes as there are events.
+    padded = [tagger.inputs(event) for event in chosen]
+    assert len({(tensors["pf_points"].shape[-1], tensors["sv_points"].shape[-1]) for tensors in padded}) == len(chosen)
+    client.infer_many(MODEL, padded, max_in_flight=8)
+    assert counted(own, MODEL, at_least=2 * sum(counts))["executions"] == 1 + len(chosen)
+    assert batches_run(own, MODEL) == {sum(counts): 1, **dict.fromkeys(counts, 1)}
