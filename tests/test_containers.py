@@ -201,7 +201,7 @@ def test_compose_opens_nothing_but_jupyterlab_to_this_machine_with_its_token() -
     jupyter = services["jupyter"]
     assert jupyter["network_mode"] == "service:server" and jupyter["depends_on"] == {"server": {"condition": "service_healthy"}}
     for service in services.values():
-        assert service["cap_drop"] == ["ALL"] and service["security_opt"] == ["no-new-privileges:true"]
+        assert service["cap_drop"] == ["ALL"] and service["security_opt"] == ["no-new-privileges"]
         assert not service.get("privileged")
     assert "token" not in str(jupyter["command"] + list(jupyter["environment"])).lower(), "JupyterLab makes its own"
     assert jupyter["volumes"] == ["../work:/work"]
