@@ -9,15 +9,17 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
-from helpers import installed, settings
+from helpers import installed, jets, launch_server, settings
+from helpers.client import Client
 from helpers.errors import SetupError
 from helpers.perf_program import find_perf_analyzer
 from tests.container_image import Made, NoContainersError, make, said
@@ -106,6 +108,28 @@ def test_the_clients_image_has_the_locks_packages_and_the_course(base: Made, cli
     assert labels(client_image)["org.opencontainers.image.version"] == settings.image_version()
 
 
+def test_the_image_for_machines_without_a_gpu_serves(
+    base: Made, monkeypatch: pytest.MonkeyPatch, free_base_port: Callable[[], int]
+) -> None:
+    """Its file in full, but that the server's environment is this machine's, which is there already."""
+    version = settings.image_version()
+    image = build(base, "cpu", f"--build-arg=COURSE_SERVER_ENV={settings.server_env()}", f"--build-arg=VERSION={version}")
+    monkeypatch.setenv("COURSE_ENGINE_ARGUMENTS", base.arguments)
+    sample = jets.read("ak4")[:5]
+    try:
+        with (
+            launch_server(
+                "models", runtime=ENGINE, image=image, load=["particlenet_AK4"], base_port=free_base_port(), name="cpu"
+            ) as server,
+            Client(server) as client,
+        ):
+            scores = jets.Tagger(client, "particlenet_AK4").tag(sample).probabilities
+    finally:
+        said(ENGINE, "rmi", "--force", image)
+    assert np.allclose(scores.sum(axis=1), 1, atol=1e-5)
+    assert scores.shape == (5, 8)
+
+
 @dataclass(frozen=True)
 class Services:
     """The two services of ``compose.yaml``, run without compose; the server's network has the loopback interface only.
@@ -184,8 +208,8 @@ def test_the_server_of_compose_keeps_its_models_and_its_key(services: Services) 
     assert "Read-only" in services.run_in(services.server, "touch", "/models/new").stderr
     load = (
         "import urllib.request, urllib.error, sys\n"
-        "ask = urllib.request.Request('http://127.0.0.1:9000/v2/repository/models/add_sub/load', b'{}', dict(a.split('=') for a in sys.argv[1:]))\n"
-        "try: print(urllib.request.urlopen(ask, timeout=30).status)\n"
+        "url, headers = 'http://127.0.0.1:9000/v2/repository/models/add_sub/load', dict(a.split('=') for a in sys.argv[1:])\n"
+        "try: print(urllib.request.urlopen(urllib.request.Request(url, b'{}', headers), timeout=30).status)\n"
         "except urllib.error.HTTPError as error: print(error.code)"
     )
     assert services.run_in(services.jupyter, "python", "-c", load).stdout.strip() == "403"

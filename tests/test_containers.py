@@ -1,4 +1,4 @@
-"""The files that make and start images: one release everywhere, what models and notebooks need in the images, nothing open to the network."""
+"""The files that make and start images: one release everywhere, what models and notebooks need in them, nothing open to the network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The models' configs use only what NVIDIA's own backends of the release know, so that a stock Triton container serves them as they stand."""
+"""The models' configs use only what NVIDIA's own backends of the release know: a stock Triton container serves them as they stand."""
 
 from __future__ import annotations
 
