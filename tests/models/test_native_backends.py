@@ -23,11 +23,11 @@ BACKENDS = {
 PARAMETERS = {
     "onnxruntime": {
         "intra_op_thread_count", "inter_op_thread_count", "execution_mode", "enable_mem_arena", "enable_mem_pattern",
-        "memory.enable_memory_arena_shrinkage", "session.use_device_allocator_for_initializers", "share_session_between_instances",
+        "memory.enable_memory_arena_shrinkage", "session.use_device_allocator_for_initializers",
         "cudnn_conv_algo_search", "gpu_mem_limit", "arena_extend_strategy", "do_copy_in_default_stream",
     },
     "pytorch": {
-        "DISABLE_OPTIMIZED_EXECUTION", "INFERENCE_MODE", "DISABLE_CUDNN", "ENABLE_WEIGHT_SHARING", "ENABLE_CACHE_CLEANING",
+        "DISABLE_OPTIMIZED_EXECUTION", "INFERENCE_MODE", "ENABLE_WEIGHT_SHARING", "ENABLE_CACHE_CLEANING",
         "INTRA_OP_THREAD_COUNT", "INTER_OP_THREAD_COUNT", "ENABLE_JIT_EXECUTOR", "ENABLE_JIT_PROFILING", "ENABLE_TENSOR_FUSER",
     },
     "ensemble": set(),
