@@ -19,7 +19,7 @@ from helpers import settings
 from helpers.embedded_layout import lay_out
 from helpers.installer import python_of
 
-PROGRAMS = ("sh", "bash", "env", "touch", "true")
+PROGRAMS = ("sh", "bash", "env", "mkdir", "rm", "touch", "true")
 # Sandboxes allow less than the limits that engines set by themselves.
 LIMITS = ("", "--ulimit=nofile=1024:1024 --ulimit=nproc=1000:1000")
 
@@ -57,7 +57,7 @@ def said(*command: str) -> str:
     Raises:
         RuntimeError: it failed; has what it wrote.
     """
-    answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     if answer.returncode:
         raise RuntimeError(f"{' '.join(command[:3])}: {(answer.stderr or answer.stdout).strip()[-500:]}")
     return answer.stdout.strip()
@@ -141,6 +141,9 @@ def pack(archive: Path, python: Path, layout: Path) -> None:
             for folder in ("bin", "usr/bin"):
                 tar.add(Path(program).resolve(), arcname=f"{folder}/{name}", recursive=False)
         tar.add(layout, arcname="opt/tritonserver", filter=_to_mounted_helpers)
+        temporary = tarfile.TarInfo("tmp")
+        temporary.type, temporary.mode = tarfile.DIRTYPE, 0o1777
+        tar.addfile(temporary)
 
 
 def _to_mounted_helpers(entry: tarfile.TarInfo) -> tarfile.TarInfo:

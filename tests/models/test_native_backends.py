@@ -1,0 +1,101 @@
+"""The models' configs use only what NVIDIA's own backends of the release know: a stock Triton container serves them as they stand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers import repository, settings
+
+MODELS = sorted(path.parent.name for path in settings.models_dir().glob("*/config.pbtxt"))
+# How a config names its backend, and the file that this backend looks for in a version's folder.
+BACKENDS = {
+    ("onnxruntime_onnx", ""): ("onnxruntime", "model.onnx"),
+    ("", "onnxruntime"): ("onnxruntime", "model.onnx"),
+    ("pytorch_libtorch", ""): ("pytorch", "model.pt"),
+    ("", "pytorch"): ("pytorch", "model.pt"),
+    ("", "python"): ("python", "model.py"),
+    ("ensemble", ""): ("ensemble", ""),
+}
+# Parameters that the native backends of 24.10 read, by their documentation. What begins with "session." goes to ONNX Runtime.
+PARAMETERS = {
+    "onnxruntime": {
+        "intra_op_thread_count", "inter_op_thread_count", "execution_mode", "enable_mem_arena", "enable_mem_pattern",
+        "memory.enable_memory_arena_shrinkage", "session.use_device_allocator_for_initializers",
+        "cudnn_conv_algo_search", "gpu_mem_limit", "arena_extend_strategy", "do_copy_in_default_stream",
+    },
+    "pytorch": {
+        "DISABLE_OPTIMIZED_EXECUTION", "INFERENCE_MODE", "ENABLE_WEIGHT_SHARING", "ENABLE_CACHE_CLEANING",
+        "INTRA_OP_THREAD_COUNT", "INTER_OP_THREAD_COUNT", "ENABLE_JIT_EXECUTOR", "ENABLE_JIT_PROFILING", "ENABLE_TENSOR_FUSER",
+    },
+    "ensemble": set(),
+}  # fmt: skip
+TYPES = {
+    "onnxruntime": {"BOOL", *(f"{sign}INT{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)), "FP16", "FP32", "FP64", "STRING"},
+    "pytorch": {"BOOL", "UINT8", *(f"INT{bits}" for bits in (8, 16, 32, 64)), "FP32", "FP64", "STRING"},
+}
+ACCELERATORS = {"onnxruntime": {"tensorrt", "cuda", "openvino"}}
+
+
+def complaints(folder: Path, config: Any) -> list[str]:
+    """What of a model NVIDIA's image would not take, or would pass over."""
+    named = (config.platform, config.backend)
+    if named not in BACKENDS:
+        return [f"platform {named[0]!r} and backend {named[1]!r}: not in the image"]
+    backend, file = BACKENDS[named]
+    found = []
+    if backend != "python":  # its parameters are the model's own
+        found += [f"parameter {key}" for key in config.parameters if key not in PARAMETERS[backend]]
+    tensors = [*config.input, *config.output]
+    types = [type(tensor).DESCRIPTOR.fields_by_name["data_type"].enum_type.values_by_number[tensor.data_type].name for tensor in tensors]
+    found += [f"type {name}" for name in types if backend in TYPES and name.removeprefix("TYPE_") not in TYPES[backend]]
+    accelerators = config.optimization.execution_accelerators
+    asked = {one.name for one in [*accelerators.gpu_execution_accelerator, *accelerators.cpu_execution_accelerator]}
+    found += [f"accelerator {name}" for name in sorted(asked - ACCELERATORS.get(backend, set()))]
+    if file:
+        versions = [path for path in folder.iterdir() if path.name.isdigit()]
+        wanted = config.default_model_filename or file
+        found += [f"no {wanted} in {path.name}/" for path in versions if not (path / wanted).is_file()]
+    if backend == "pytorch":
+        # Without names of arguments in the file, libtorch's backend takes the order from the end of the name.
+        for tensors in (config.input, config.output):
+            found += [f"tensor {one.name}" for index, one in enumerate(tensors) if not one.name.endswith(f"__{index}")]
+    if backend == "ensemble":
+        stages = {step.model_name for step in config.ensemble_scheduling.step}
+        found += [f"stage {name}" for name in sorted(stages) if not (folder.parent / name / "config.pbtxt").is_file()]
+    return found
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_stock_container_takes_the_config(model: str) -> None:
+    folder = settings.models_dir() / model
+    config = repository.read_config(folder)
+    assert config.name == model
+    assert complaints(folder, config) == []
+
+
+@pytest.mark.parametrize(
+    ("model", "changes", "said"),
+    [
+        ("particlenet", {"parameters": {"intra_op_threads": "1"}}, "parameter intra_op_threads"),
+        ("particlenet_PT", {"parameters": {"intra_op_thread_count": "1"}}, "parameter intra_op_thread_count"),
+        ("particlenet", {"platform": "", "backend": "course"}, "not in the image"),
+        ("particlenet_PT", {"default_model_filename": "model.pth"}, "no model.pth in 1/"),
+    ],
+)
+def test_what_a_stock_container_would_not_take_is_found(model: str, changes: dict[str, Any], said: str) -> None:
+    folder = settings.models_dir() / model
+    config = repository.read_config(folder)
+    for name, value in changes.items():
+        if name == "parameters":
+            for key, text in value.items():
+                config.parameters[key].string_value = text
+        else:
+            setattr(config, name, value)
+    assert any(said in complaint for complaint in complaints(folder, config)), complaints(folder, config)
+
+
+def test_all_models_were_looked_at() -> None:
+    assert len(MODELS) == 12
