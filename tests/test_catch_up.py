@@ -30,7 +30,7 @@ def test_each_exercise_has_its_way(path: Path) -> None:
         way = way_to(number)
         assert way.code[: len(before)] == before and len(way.code) > len(before), "each goes on where the last one ends"
         assert way.title.startswith(f"Exercise {number} ")
-        assert "launch_server(" in "\n".join(way.code) and not [code for code in way.code if ").check(" in code]
+        assert re.search(r"launch_(server|fleet)\(", "\n".join(way.code)) and not [code for code in way.code if ").check(" in code]
         before = way.code
 
 
