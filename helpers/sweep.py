@@ -24,7 +24,7 @@ from helpers.files import shown
 from helpers.perf import measure
 from helpers.perf_program import Program, find_perf_analyzer
 from helpers.perf_table import Rows
-from helpers.sweep_plan import Point, Setup, about, measured_before, plan
+from helpers.sweep_plan import Point, Setup, about, last_change, measured_before, plan
 from helpers.sweep_progress import Progress
 
 
@@ -36,11 +36,13 @@ class Sweep:
         rows: one for each point, with the columns :data:`helpers.perf_results.COLUMNS`.
         path: the tidy table that holds them, among others.
         before: how many of them were measured by an earlier call.
+        rougher: how many of those are less precise than what was asked for now.
     """
 
     rows: list[dict[str, Any]] = field(repr=False)
     path: Path
     before: int = 0
+    rougher: int = 0
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return iter(self.rows)
@@ -53,6 +55,7 @@ class Sweep:
         noisy = sum(row["stable"] is False for row in self.rows)
         parts = [f"{len(self.rows)} points in {shown(self.path)}"]
         parts += [f"{self.before} of them measured before"] if self.before else []
+        parts += [f"{self.rougher} of these less precisely than asked for now (again=True measures all anew)"] if self.rougher else []
         parts += [f"{noisy} of them did not reach the precision (see note)"] if noisy else []
         return "; ".join(parts) + "."
 
@@ -141,7 +144,7 @@ def sweep(
             f"The sweep stopped at {work.at}: {error.happened}", f"{work.kept(len(points))}.", error.todo or error.expected
         ) from error
     progress.close(f"{len(points)} points in {shown(work.table)}")
-    return Sweep(work.rows, work.table, work.before)
+    return Sweep(work.rows, work.table, work.before, work.rougher)
 
 
 class _Work:
@@ -159,7 +162,7 @@ class _Work:
         self.server, self.folder, self.options, self.program = server, folder, options, program
         self.table = folder / sweep_files.TABLE
         self.rows: list[dict[str, Any]] = []
-        self.before = 0
+        self.before = self.rougher = 0
         self.at: Point | str = "its beginning"
         self._again = again
         self._known = sweep_files.read_rows(self.table) if self.table.exists() else []
@@ -195,6 +198,7 @@ class _Work:
             "percentile": self.options["percentile"],
             "inputs": Path(data).name,
             "perf_analyzer_version": self.program.version,
+            "changed": last_change(self.server, setup.model, data),
         }
 
     def _one(self, point: Point, known: Mapping[str, Any], progress: Progress) -> None:
@@ -202,6 +206,7 @@ class _Work:
         row = None if self._again else measured_before(point, self._known, known)
         if there := row is not None:
             self.before += 1
+            self.rougher += (row["throughput_spread_infer_per_s"] or 0) > self.options["precision"] * (row["throughput_infer_per_s"] or 0)
         else:
             row = measure(self.server, point.setup.model, point.batch, point.concurrency, program=self.program, **self.options)
             # First of all: whatever happens next, this point is not lost.
@@ -219,6 +224,9 @@ class _Work:
     def _restore(self, model: str, config: dict[str, Any]) -> None:
         try:
             self.server.load(model, config=config)
+        except KeyboardInterrupt:  # somebody has no patience; what was changed is put back all the same
+            self.server.load(model, config=config)
+            raise
         except CourseError:
             # A server that has died has nothing to restore; what stopped the sweep is reported.
             if self.server.is_alive():

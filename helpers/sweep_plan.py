@@ -6,8 +6,10 @@ import itertools
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from helpers import perf_facts, settings
 from helpers.config_text import as_dict, parse
@@ -16,8 +18,8 @@ from helpers.errors import InputError, ModelError
 from helpers.perf_command import check_batch, run_for
 from helpers.wording import quoted
 
-# What makes a point the same as one that was measured before. Not the address: a server that was launched again is as good.
-_SAME = ("model", "protocol", "batch", "concurrency", "percentile", "inputs", "config", "cpu", "server_version", "perf_analyzer_version")
+# What makes a point the same as one that was measured before, besides its machine. Not the port: a server launched again is as good.
+_SAME = ("model", "protocol", "batch", "concurrency", "percentile", "inputs", "config", "device", "server_version", "perf_analyzer_version")
 # Values of a model's configuration that a sweep goes through: what to load, and None for the one that is loaded.
 Config = dict[str, Any] | None
 
@@ -156,17 +158,33 @@ def shapes_in(command: str) -> frozenset[str]:
 
 
 def measured_before(point: Point, rows: Iterable[Mapping[str, Any]], about: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The latest row of this very point: same load, inputs, shapes, configuration, processor and versions.
+    """The latest row of this very point: same load, inputs, shapes, configuration, machine and versions, and of the same files.
 
     Args:
         point: what would be measured.
         rows: what was measured.
-        about: the other columns that would be in its row.
+        about: the other columns that would be in its row, with ``changed``: when the model's files or the inputs changed last, in seconds
+            since 1970.
     """
     own = {**about, "model": point.setup.model, "batch": point.batch, "concurrency": point.concurrency}
     same = [row for row in rows if all(row.get(name) == own.get(name) for name in _SAME)]
-    same = [row for row in same if shapes_in(row.get("command") or "") == point.setup.shapes]
+    same = [row for row in same if shapes_in(row.get("command") or "") == point.setup.shapes and machine_of(row) == machine_of(own)]
+    same = [row for row in same if datetime.fromisoformat(row["time"]).timestamp() >= own.get("changed", 0.0)]
     return dict(same[-1]) if same else None
+
+
+def machine_of(row: Mapping[str, Any]) -> str:
+    """The machine of a row: its processor where that is known, else the host of its server."""
+    return str(row.get("cpu") or urlsplit(f"//{row.get('url') or ''}").hostname)
+
+
+def last_change(server: Any, model: str, input_data: str | Path) -> float:
+    """When the model's files or the file of inputs changed last, in seconds since 1970; 0 where no file is at hand."""
+    repository = getattr(server, "repository", None)
+    files = [*(repository / model).glob("[0-9]*/*")] if repository is not None else []
+    files += [Path(input_data).expanduser()] if str(input_data) not in ("random", "zero") else []
+    # The time of a row has whole seconds.
+    return max((float(int(path.stat().st_mtime)) for path in files if path.is_file()), default=0.0)
 
 
 def about(server: Any, model: str, protocol: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -174,6 +192,6 @@ def about(server: Any, model: str, protocol: str | None) -> tuple[dict[str, Any]
     connection = Connection(server, protocol, settings.QUERY_TIMEOUT_S, settings.RETRIES)
     try:
         known = perf_facts.facts(connection, model)
-        return {**known, "protocol": connection.protocol}, perf_facts.reported_config(connection, model)
+        return {**known, "protocol": connection.protocol, "url": str(connection.address)}, perf_facts.reported_config(connection, model)
     finally:
         connection.close()

@@ -240,7 +240,9 @@ def _put_back(bench: Workbench, winner: Candidate | None) -> None:
 
 
 def _kept(bench: Workbench) -> str:
-    return f"{len(bench.rows)} measurements are in {shown(bench.path)}; typed again, it goes on from there"
+    count = len(bench.rows)
+    is_in = "1 measurement is" if count == 1 else f"{count} measurements are"
+    return f"{is_in} in {shown(bench.path)}; typed again, it goes on from there"
 
 
 def _cores() -> int:

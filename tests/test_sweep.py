@@ -21,7 +21,7 @@ from helpers.launch import launch_server
 from helpers.perf_results import COLUMNS, empty_row
 from helpers.server import Server
 from helpers.sweep import read_sweep, sweep
-from helpers.sweep_plan import shapes_in
+from helpers.sweep_plan import Point, Setup, measured_before, shapes_in
 from helpers.sweep_progress import Progress
 from tests.processes import wait_until
 
@@ -223,6 +223,30 @@ def test_folders(work: Path) -> None:
     assert sweep_files.folder_of(None) == work / "sweeps"
     assert sweep_files.folder_of("work/mine") == work / "mine"
     assert sweep_files.folder_of("/a/b") == Path("/a/b")
+
+
+def test_a_row_of_another_machine_is_no_row_of_this_one() -> None:
+    """Of a server elsewhere nobody knows the processor: its host tells it apart, its port does not."""
+    point = Point(Setup("m"), 1, 1)
+    known = {"device": "CPU", "cpu": None, "url": "gpu-a:9001", "protocol": "grpc"}
+    row = {**empty_row(), **known, "model": "m", "batch": 1, "concurrency": 1, "time": "2026-11-25T12:00:00+00:00", "command": ""}
+    assert measured_before(point, [row], {**known, "url": "gpu-a:9007"}) == row
+    assert measured_before(point, [row], {**known, "url": "gpu-b:9001"}) is None
+    assert measured_before(point, [row], {**known, "device": "NVIDIA T4"}) is None
+    here = {**row, "cpu": "a processor", "url": "localhost:9001"}
+    assert measured_before(point, [here], {**known, "cpu": "a processor", "url": "127.0.0.1:9004"}) == here
+    assert measured_before(point, [here], {**known, "cpu": "another one", "url": "localhost:9001"}) is None
+
+
+def test_what_was_measured_before_a_file_changed_is_measured_again(small: Server, tmp_path: Path) -> None:
+    options = {"max_seconds": 0.1, "output": tmp_path / "sweeps", "silent": True}
+    assert sweep(small, "add_sub", **options).before == 0
+    again = sweep(small, "add_sub", **options, precision=1e-6)
+    assert again.before == 1
+    assert "1 of these less precisely than asked for now (again=True measures all anew)" in repr(again)
+    later = time.time() + 5
+    os.utime(small.repository / "add_sub" / "1" / "model.py", (later, later))
+    assert sweep(small, "add_sub", **options).before == 0
 
 
 def test_shapes_in_a_command() -> None:

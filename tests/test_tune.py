@@ -253,7 +253,7 @@ def test_a_server_that_dies_loses_nothing(models: Path, free_base_port: Callable
             tune(server, "nap", output=tmp_path, **TRAFFIC)
         thread.join()
     assert "\n" not in str(caught.value)
-    assert "1 measurements are in" in str(caught.value)
+    assert "1 measurement is in" in str(caught.value)
     with launch_server(models, load=["nap"], base_port=free_base_port(), name="tune-killed") as server:
         found = tune(server, "nap", output=tmp_path, **TRAFFIC)
     assert found.before == 1
