@@ -116,7 +116,8 @@ bench-graph: $(TRAINING)/made
 
 # ARGS="all ak4 --events 2000" tries the whole chain in minutes.
 train-jets: $(TRAINING)/made
-	@nice $(TRAINING)/bin/python -m training.jets $(or $(ARGS),all ak8)
+	@nice $(TRAINING)/bin/python -m training.jets $(or $(ARGS),all ak4)
+	@[ -n "$(ARGS)" ] || nice $(TRAINING)/bin/python -m training.jets all ak8
 
 # ARGS="all --trial" tries the whole chain in minutes.
 train-tracks: $(TRAINING)/made

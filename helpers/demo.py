@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from helpers import card, demo_measure, demo_page, settings, tracks
+from helpers import card, demo_measure, demo_page, settings, track_stages, tracks
 from helpers.client import Client
 from helpers.errors import CourseError
 from helpers.files import make_folder, shown, writing
@@ -171,11 +171,11 @@ def _inputs(client: Client, model: str) -> dict[str, np.ndarray]:
 
         tagger = jets.Tagger(client, model)
         return tagger.inputs(jets.read(jets.sample_for(tagger))[: settings.DEMO_JETS])
+    if model in track_stages.STAGES:
+        return track_stages.inputs_of_stage(client, model, tracks.load_events()[0].features)
     inputs = client.example(model)
-    for name in {"FEATURES", "sp_features"} & set(inputs):
-        hits = tracks.load_events()[0].features
-        # The other inputs of a stage of ExaTrk have as many hits as the example.
-        inputs[name] = hits if len(inputs) == 1 else hits[: len(inputs[name])]
+    if "FEATURES" in inputs:
+        inputs["FEATURES"] = tracks.load_events()[0].features
     return inputs
 
 

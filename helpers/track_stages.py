@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from helpers.client import Client
 from helpers.errors import InputError
 from helpers.metrics import Difference
@@ -22,6 +24,27 @@ from helpers.tracks import Event
 
 # In the order in which an event passes them.
 STAGES = ("ExaTrk_embedding", "ExaTrk_graph", "ExaTrk_filter", "ExaTrk_gnn", "ExaTrk_tracks")
+
+
+# What an output is called where the next stages take it.
+_TAKEN_AS = {"embedding_output": "embedding", "kept_edges": "edge_index"}
+
+
+def inputs_of_stage(client: Client, stage: str, features: np.ndarray) -> dict[str, np.ndarray]:
+    """What a stage gets for an event: the stages before it are asked in turn.
+
+    Args:
+        client: to a server with the stages.
+        stage: one of :data:`STAGES`.
+        features: (n, 3) the event's hits, as ``ExaTrk`` takes them.
+    """
+    values: dict[str, Any] = {"sp_features": features}
+    for name in STAGES[: STAGES.index(stage) + 1]:
+        inputs = {tensor["name"]: values[tensor["name"]] for tensor in client.metadata(name)["inputs"]}
+        if name == stage:
+            break
+        values |= {_TAKEN_AS.get(output, output): array for output, array in client.infer(name, inputs).items()}
+    return inputs
 
 
 class StageTimes(Sequence[dict[str, Any]]):

@@ -222,6 +222,15 @@ def test_the_same_call_runs_on_a_scheduler_and_workers_elsewhere(
     _each_jet_once(done, direct)
 
 
+@pytest.fixture
+def interrupts_as_before() -> Iterator[None]:
+    """Importing dask_jobqueue makes Ctrl-C end the process, in every test after this one."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts_as_before")
 def test_batch_systems_give_clusters_of_the_same_kind() -> None:
     jobqueue = pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is not installed")
     common = {"cores": 2, "processes": 1, "memory": "4GB", "interface": "lo", "scheduler_options": {"dashboard_address": ":0"}}

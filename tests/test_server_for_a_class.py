@@ -173,7 +173,7 @@ def test_students_cannot_stop_reload_or_read_memory(class_server: Server) -> Non
 def test_the_card_warns_in_red_and_keeps_the_token(class_server: Server) -> None:
     text, html = repr(class_server), class_server._repr_html_()
     assert f"✖ This server listens beyond this machine, on {ELSEWHERE}. Every call needs the token. Nothing is encrypted" in text
-    assert re.search(r'color:#d4351c;font-weight:600">✖ This server listens beyond this machine', html)
+    assert re.search(r'background:#b3261e;color:#fff;font-weight:600">✖ This server listens beyond this machine', html)
     assert f'connect("{ELSEWHERE}:{class_server.http.port}", token="…")' in text
     shown = [text, html, repr(class_server.listening), repr(class_server.access), class_server.log(0), repr(_student(class_server))]
     assert not [one for one in shown if class_server.token in one]

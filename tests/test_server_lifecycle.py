@@ -66,8 +66,9 @@ def test_an_interrupt_does_not_touch_the_server(kernel):
     kernel.manager.interrupt_kernel()
     time.sleep(3)  # a slow machine may deliver it late
     assert kernel.launch_server() == pid
-    message = kernel.client.execute("import time; time.sleep(60)")
-    wait_until(lambda: kernel.client.get_iopub_msg(timeout=10)["content"].get("execution_state") == "busy", 10)
+    message = kernel.client.execute("import time; print('asleep', flush=True); time.sleep(60)")
+    # Busy is not enough: an interrupt before the cell's own code runs ends the request without a reply.
+    wait_until(lambda: "asleep" in kernel.client.get_iopub_msg(timeout=10)["content"].get("text", ""), 20)
     kernel.manager.interrupt_kernel()
     reply = kernel.client.get_shell_msg(timeout=20)
     while reply["parent_header"].get("msg_id") != message:
