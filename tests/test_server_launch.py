@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import venv
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,19 @@ def test_a_missing_or_empty_repository_is_refused_before_anything_starts(tmp_pat
         path.mkdir()
     with pytest.raises(SetupError, match=words):
         launch_server(path)
+
+
+def test_a_server_environment_with_numpy_2_is_refused_before_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With it models would be READY and answer with empty tensors: the guard looks at what is installed, not at how it got there."""
+    venv.create(tmp_path / "server", with_pip=False)
+    packages = next((tmp_path / "server" / "lib").glob("python3*/site-packages"))
+    (packages / "pytriton" / "tritonserver" / "bin").mkdir(parents=True)
+    (packages / "pytriton" / "tritonserver" / "bin" / "tritonserver").touch()
+    (packages / "numpy-2.4.6.dist-info").mkdir()
+    (packages / "numpy-2.4.6.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 2.4.6\n")
+    monkeypatch.setenv("COURSE_SERVER_ENV", str(tmp_path / "server"))
+    with pytest.raises(SetupError, match=r"numpy 2\.4\.6.*empty tensors.*install-server"):
+        launch_server(settings.models_dir(), load=["add_sub"])
 
 
 @pytest.mark.slow
