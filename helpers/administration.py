@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from helpers import rest, settings
+from helpers import loadlog, rest, settings
 from helpers.access import Access
 from helpers.address import Address
 from helpers.errors import ModelError, RequestError
@@ -33,6 +33,12 @@ class Administration:
 
         def _or_how_it_ended(self) -> AbstractContextManager[None]: ...
 
+        def config(self, model: str) -> dict[str, Any]:
+            """A model's configuration as the server reports it."""
+
+        def log(self, lines: int = ...) -> str:
+            """The end of the server's log."""
+
         def _must_reach(self, address: Address | None, what: str) -> Address: ...
 
         def _model_error(self, model: str, reason: str) -> ModelError: ...
@@ -54,15 +60,48 @@ class Administration:
             ModelError: the server refused it; what was loaded keeps serving.
         """
         self._must_own("load a model")
+        self._load(model, self._config_to_send(model, config))
+
+    def reload(self, model: str, config: str | dict[str, Any] | None = None) -> None:
+        """Load a model again: its files, its configuration and its processes are new ones, even where nothing has changed.
+
+        Arguments and errors are those of :meth:`load`.
+        """
+        self._must_own("load a model")
+        new = self._config_to_send(model, config)
+        before = self._taken_up(model)
+        self._load(model, new)
+        begun, current = self._taken_up(model)
+        if before != (begun, current) or "ensemble_scheduling" in (current or {}):
+            return
+        # Triton 2.51 keeps the instances of a model whose configuration is the same and whose files are no newer, even those whose
+        # process is gone. A parameter that nobody reads is a difference; what is loaded after that is what was asked for.
+        current = new or current or {}
+        self._load(model, {**current, "parameters": {**current.get("parameters", {}), "course_reload": {"string_value": "yes"}}})
+        self._load(model, new)
+
+    def _taken_up(self, model: str) -> tuple[int, dict[str, Any] | None]:
+        """How many instances of a model have begun so far, and its configuration; None where it is not loaded."""
+        begun = loadlog.instances_begun(self.log(lines=0), model)
+        try:
+            return begun, self.config(model)
+        except ModelError:
+            return begun, None
+
+    def _config_to_send(self, model: str, config: str | dict[str, Any] | None) -> dict[str, Any] | None:
+        """The configuration that was given, else the one in the model's file; None where there is no file."""
         from helpers import config_text, repository
 
         if isinstance(config, str):
-            config = config_text.as_dict(config_text.parse(config, "the given configuration"))
-        elif config is None and self.repository is not None and (self.repository / model / "config.pbtxt").exists():
+            return config_text.as_dict(config_text.parse(config, "the given configuration"))
+        if config is None and self.repository is not None and (self.repository / model / "config.pbtxt").exists():
             repository.validate(self.repository / model)
             # Sent along, because Triton does not read a file again that has not changed since, even if the model was loaded
             # with another configuration meanwhile.
-            config = config_text.as_dict(repository.read_config(self.repository / model))
+            return config_text.as_dict(repository.read_config(self.repository / model))
+        return config
+
+    def _load(self, model: str, config: dict[str, Any] | None) -> None:
         body = {} if config is None else {"parameters": {"config": json.dumps({"name": model, **config})}}
         served = any(state.name == model and state.state == "READY" for state in self.models())
         try:
@@ -70,8 +109,6 @@ class Administration:
         except RequestError as error:
             keeps = "What was loaded before keeps serving." if served else ""
             raise ModelError(f"The server refused to load {model!r}: {error}", keeps, self._advice(str(error))) from error
-
-    reload = load
 
     def unload(self, model: str) -> None:
         """Take a model out of service; returns when its instances have ended.

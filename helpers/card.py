@@ -76,6 +76,8 @@ def _facts(server: Server) -> tuple[str, list[tuple[str, str]], list[ModelState]
             models = server.models()
         except CourseError as error:
             problem = str(error)
+        if server.repository and not server.repository.is_dir():
+            problem += f" The model repository {server.repository} is not there any more; what was loaded from it goes on serving."
         # Models of the repository that nobody asked for are no problem, and many: one line for all of them.
         idle = [model.name for model in models if not model.version and not model.reason and model.state == "UNAVAILABLE"]
         if idle:

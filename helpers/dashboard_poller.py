@@ -56,11 +56,13 @@ class Reading:
         time: seconds since 1970.
         models: by name, those that are loaded.
         machine: the samples that belong to no model: CPU, GPU, cache.
+        steady_s: when, by a clock that nobody sets, for the curves; without it the time of day has to do.
     """
 
     time: float
     models: dict[str, ModelReading]
     machine: tuple[Sample, ...]
+    steady_s: float | None = None
 
 
 def model_readings(change: Difference) -> dict[str, ModelReading]:
@@ -113,14 +115,14 @@ class Rates:
         """
         now = scrape(self._server, settle_s=0)
         # The oldest that is inside the window, and one before it.
-        while len(self._snapshots) > 1 and now.time - self._snapshots[1].time >= self._window_s:
+        while len(self._snapshots) > 1 and now.seconds_since(self._snapshots[1]) >= self._window_s:
             self._snapshots.popleft()
         self._snapshots.append(now)
         before = self._snapshots[0]
-        if now.time <= before.time:
+        if now.seconds_since(before) <= 0:
             return None
         machine = tuple(sample for sample in now.samples if "model" not in sample.labels)
-        return Reading(now.time, model_readings(now - before), machine)
+        return Reading(now.time, model_readings(now - before), machine, now.steady_s)
 
 
 class Poller(threading.Thread):

@@ -111,8 +111,8 @@ def sparkline(places: Sequence[int], values: Sequence[float | None], end: float,
 
 def time_axis(history: Sequence[Reading]) -> list[int]:
     """Where on the curve each reading is: the last at the right end, one that is a minute older at the left end."""
-    now = history[-1].time
-    return [_RIGHT - int((now - reading.time) / settings.DASHBOARD_HISTORY_S * (_RIGHT - _LEFT)) for reading in history]
+    times = [reading.time if reading.steady_s is None else reading.steady_s for reading in history]
+    return [_RIGHT - int((times[-1] - time_) / settings.DASHBOARD_HISTORY_S * (_RIGHT - _LEFT)) for time_ in times]
 
 
 def page(history: Sequence[Reading], models: Sequence[str], notes: Sequence[str]) -> str:

@@ -37,7 +37,7 @@ def explain(error: TransportError, model: str, address: Address, protocol: str, 
         return RequestError(
             f"The server at {address} gave {error} to the request to {model!r}.",
             "The first request of a new shape takes longest; a queue that is too long looks the same.",
-            "Try again, or give the client more time: Client(…, timeout_s=300)",
+            f'Try again, or give the client more time: Client(…, timeout_s=300). If it never answers, type: server.reload("{model}")',
         )
     access = getattr(server, "access", NO_ACCESS)
     if not isinstance(error, Refused):

@@ -23,6 +23,7 @@ def find(path: str | Path) -> Path | None:
     return next((place for place in places if place.exists()), None)
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _KEPT = "The course keeps what you make in its folder work/, or where the environment variable COURSE_WORK points."
 _ELSEWHERE = "Type: export COURSE_WORK=$HOME/triton-work, before you start JupyterLab"
 
@@ -54,9 +55,11 @@ def writing(path: Path, kept: str = _KEPT, elsewhere: str = _ELSEWHERE) -> Itera
     try:
         yield
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        # Of a whole tree that could not be copied, one file says why as well as all.
+        reason = str(error.args[0][0][-1]) if isinstance(error, shutil.Error) else str(error.strerror or error)
+        full = error.errno in _FULL or any(os.strerror(code) in reason for code in _FULL)
         raise SetupError(
-            f"{shown(path)} cannot be written: {'the disk is full' if full else error.strerror or error}.",
+            f"{shown(path)} cannot be written: {'the disk is full' if full else reason}.",
             kept,
             "Look with: df -h; quota; then delete what you do not need" if full else elsewhere,
         ) from error

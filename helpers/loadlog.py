@@ -35,6 +35,11 @@ def reasons(log: str) -> dict[str, str]:
     return found
 
 
+def instances_begun(log: str, model: str) -> int:
+    """How often an instance of a model has begun so far; those of an instance group with a name of its own are not recognised."""
+    return len(re.findall(rf"TRITONBACKEND_ModelInstanceInitialize: {re.escape(model)}_\d+_\d+ ", log))
+
+
 def one_line(reason: str) -> str:
     """A reason without line breaks, neither real ones nor those that the log has written out."""
     return " ".join(reason.replace("\\n", " ").split())

@@ -38,10 +38,18 @@ class Snapshot:
     Attributes:
         time: when, in seconds since 1970.
         samples: the numbers, in the order of the page.
+        steady_s: when, by a clock that nobody sets; its zero means nothing. Without it the time of day has to do.
     """
 
     time: float
     samples: tuple[Sample, ...] = field(repr=False)
+    steady_s: float | None = field(default=None, repr=False)
+
+    def seconds_since(self, before: Snapshot) -> float:
+        """Seconds between two readings, right also when the time of day was changed in between."""
+        if self.steady_s is not None and before.steady_s is not None:
+            return self.steady_s - before.steady_s
+        return self.time - before.time
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -193,7 +201,7 @@ def scrape(server: Any, settle_s: float = settings.METRICS_SETTLE_S, *, access: 
     time.sleep(settle_s)
     try:
         page = ask(address, path if path.strip("/") else "/metrics", access=access or getattr(server, "metrics_access", NO_ACCESS))
-        return Snapshot(time.time(), tuple(metrics_page.parse(page)))
+        return Snapshot(time.time(), tuple(metrics_page.parse(page)), time.monotonic())
     except AccessError:
         raise
     except ServerError as error:
@@ -214,7 +222,8 @@ def _no_page(address: Address, reason: str) -> RequestError:
 
 def difference(before: Snapshot, after: Snapshot) -> Difference:
     """What happened between two readings; ``after - before`` is the same."""
-    if after.time < before.time:
+    seconds = after.seconds_since(before)
+    if seconds < 0:
         raise InputError("The second reading is older than the first.", "Expected: after - before.")
     old = {sample.key: sample.value for sample in before.samples}
     samples, restarted = [], []
@@ -234,7 +243,7 @@ def difference(before: Snapshot, after: Snapshot) -> Difference:
         notes.append(f"the counters of {quoted(sorted(set(restarted)))} began anew, so what came before that is missing")
     if gone:
         notes.append(f"{quoted(gone)} is not loaded any more")
-    return Difference(after.time - before.time, tuple(samples), tuple(notes))
+    return Difference(seconds, tuple(samples), tuple(notes))
 
 
 def _without_empty(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -36,10 +36,11 @@ _WORD = struct.calcsize("P")
 _PLACE_HOLDER = "--private-argument-"
 _VARIABLE = "COURSE_PRIVATE_ARGUMENT_"
 
-_libc = ctypes.CDLL(None, use_errno=True)
-# Pointers and process ids need their full width: the default of ctypes is a C int.
-_libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
-_libc.ptrace.restype = ctypes.c_long
+if hasattr(os, "fork"):  # on Windows, where no server runs, this module is only imported
+    _libc = ctypes.CDLL(None, use_errno=True)
+    # Pointers and process ids need their full width: the default of ctypes is a C int.
+    _libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+    _libc.ptrace.restype = ctypes.c_long
 
 
 def _before_exec(own_memory: bool) -> None:

@@ -47,7 +47,8 @@ def _filter() -> bytes:
 # Made once, before any fork: between fork and exec as little as possible should happen.
 _PROGRAM = ctypes.create_string_buffer(_filter())
 _FILTER = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(_filter()) // 8, ctypes.addressof(_PROGRAM)))
-_libc = ctypes.CDLL(None, use_errno=True)
+if hasattr(os, "fork"):  # on Windows, where no server runs, this module is only imported
+    _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def keep_private() -> bool:

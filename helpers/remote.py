@@ -9,11 +9,12 @@ Typical use::
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from helpers import questions, rest, settings
+from helpers import lease, questions, rest, settings
 from helpers.access import NO_ACCESS, Access, access_for
 from helpers.address import Address, parse_address
 from helpers.errors import AccessError, CourseError, RequestError, ServerError
@@ -35,6 +36,8 @@ def connect(
 
     By the course's convention HTTP, gRPC and metrics have three ports in a row. Where only one of them can be reached, as behind a proxy,
     everything goes through that one; what cannot be had then, such as the metrics page, is said when it is asked for.
+
+    A server that another notebook of yours has launched on this machine outlives that notebook while this one is connected to it.
 
     Args:
         url: such as ``gpu-node:9000``, ``http://gpu-node:9000``, ``grpc://gpu-node:9001`` or, encrypted, ``https://…`` and ``grpcs://…``.
@@ -61,7 +64,7 @@ def connect(
             problems.append(error)
             continue
         if alive:
-            return _triple(place, access, page) if over_http else _alone(place, access, page)
+            return _kept(_triple(place, access, page)) if over_http else _alone(place, access, page)
     # That a server is there and does not let us in says more than that there is none.
     for problem in problems:
         if isinstance(problem, AccessError):
@@ -121,6 +124,17 @@ def _alone(grpc: Address, access: Access, page: Address | None) -> Server:
     """The server of which only the gRPC port answers."""
     metrics = replace(grpc, port=grpc.port + 1, secure=False, scheme="http")
     return Server(None, grpc, page or _reachable(metrics, grpc), access=access)
+
+
+def _kept(server: Server) -> Server:
+    """The server, with a lease on it where it is one of this very person on this very machine."""
+    if server.http is not None and rest.is_loopback(server.http.host):
+        for held in lease.mine(server.http.port):
+            # The port may lead elsewhere, through a tunnel.
+            with contextlib.suppress(ServerError, RequestError):
+                if server.metadata().get("name") == held.state()["server_id"]:
+                    server.keep(held)
+    return server
 
 
 def _reachable(address: Address, given: Address) -> Address | None:

@@ -56,6 +56,7 @@ class Server(Administration):
         self.runtime = runtime
         self.note = ""
         self._lease = held
+        self._kept: lease.Lease | None = None
         state = held.state() if held else {}
         self.repository: Path | None = Path(str(state["repository"])) if state else None
         self.log_path: Path | None = Path(str(state["log"])) if state else None
@@ -144,12 +145,12 @@ class Server(Administration):
         return self._lease.state().get("returncode") if self._lease is not None else None
 
     def models(self) -> list[ModelState]:
-        """The models in the repository and their states; on a server that is not ours, those that are loaded.
+        """The models in the repository and their states; those that are loaded, on a server that is not ours or whose repository is gone.
 
         Raises:
             ServerError: the server does not answer.
         """
-        if self._key:
+        if self._key and (self.repository is None or self.repository.is_dir()):
             index = self._administer("index")
             known = [(m["name"], m.get("version", ""), m.get("state", ""), m.get("reason", "")) for m in index]
             return completed(known, self.launch_options.get("load", ()), self.repository, self.log(lines=0))
@@ -221,15 +222,25 @@ class Server(Administration):
         """Stop the server if it is ours; returns when it has ended. A server that is only connected to stays as it is."""
         if self._lease is not None:
             self._lease.stop()
+        if self._kept is not None:
+            self._kept.close()
+
+    def keep(self, held: lease.Lease) -> None:
+        """Hold a lease on a server that another notebook or terminal of the same person has launched, so that it outlives that one."""
+        self._kept = held
 
     def restart(self, **changes: Any) -> Server:
         """Stop the server and launch it again, with other options for :func:`launch_server` if some are given."""
         if not self.owned:
             raise ServerError(f"Only the owner of the server at {self.url} can restart it.")
+        from helpers import launch_plan
         from helpers.launch import launch_server
 
+        options = {**self.launch_options, **changes}
+        # A repository that is gone must not cost the server that still serves from it.
+        launch_plan.repository(options["models"])
         self.stop()
-        return launch_server(**{**self.launch_options, **changes})
+        return launch_server(**options)
 
     def __enter__(self) -> Server:
         return self

@@ -70,7 +70,10 @@ def append(path: Path, row: Mapping[str, Any]) -> None:
         # One call: whoever reads meanwhile, or is killed in between, sees whole lines.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            os.write(descriptor, "".join(lines).encode())
+            # A disk that is full takes a part, and says so only when it is asked for the rest.
+            rest = "".join(lines).encode()
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

@@ -123,6 +123,9 @@ class HttpTransport:
             raise TimedOut(f"no answer within {timeout_s:g} s") from error
         except (OSError, http.client.HTTPException) as error:
             connection.close()
+            if isinstance(error, http.client.IncompleteRead):
+                total = len(error.partial) + (error.expected or 0)
+                error = ConnectionError(f"the connection was cut after {len(error.partial):,} of the answer's {total:,} bytes")
             # The other idle connections lead to the same dead server.
             self.close()
             raise Unreachable(str(error) or type(error).__name__) from error

@@ -1,0 +1,130 @@
+"""A full disk, and a ``work/`` that somebody deletes, while a server runs that keeps its log and its models there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers import perf, progress, repository, sweep_files, tune_files, workspace
+from helpers.client import Client
+from helpers.errors import ModelError, SetupError
+from helpers.launch import connect, launch_server
+from helpers.server import Server
+
+pytestmark = pytest.mark.slow
+
+_X = np.arange(16, dtype=np.float32)
+
+
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A disk of 2 MB where that can be had, else a folder; ``work`` on it is the working folder of these tests."""
+    place = tmp_path_factory.mktemp("disk")
+    small = os.geteuid() == 0 and not subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)], check=False).returncode
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("COURSE_WORK", str(place / "work"))
+            patch.setenv("COURSE_QUICK", "1")
+            yield place
+    finally:
+        if small:
+            # Lazily, since a server that failed to end would still have its log open there.
+            subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+@pytest.fixture(scope="module")
+def own(disk: Path, free_base_port: Callable[[], int]) -> Iterator[Server]:
+    """A server whose models and whose log lie in ``work``."""
+    repository.checkout("add_sub")
+    with launch_server("work/models", base_port=free_base_port(), name="disk") as server:
+        yield server
+
+
+def _fill(folder: Path) -> Path:
+    filler = folder / "filler"
+    with pytest.raises(OSError, match="No space"), open(filler, "wb", buffering=0) as file:
+        while True:
+            file.write(b"x" * 4096)
+    return filler
+
+
+def _serves(server: Server) -> None:
+    for protocol in ("grpc", "http"):
+        with Client(server, protocol) as client:
+            np.testing.assert_array_equal(client.infer("add_sub", INPUT0=_X, INPUT1=_X)["OUTPUT0"], 2 * _X)
+
+
+def test_the_disk_fills_up_under_a_server(disk: Path, own: Server) -> None:
+    if not disk.is_mount():
+        pytest.skip("a small disk to fill is mounted by root alone, and not in every container")
+    table, rows = disk / "work" / "sweeps" / "sweep.csv", disk / "work" / "tune" / "rows.jsonl"
+    row = perf.measure(own, "add_sub")
+    sweep_files.append(table, row)
+    tune_files.append_row(rows, {"model": "add_sub"})
+    progress.record("1.1", solved=True)
+    before = [path.read_bytes() for path in (table, rows)]
+    filler = _fill(disk)
+    writers: dict[str, Callable[[], object]] = {
+        "checkout": lambda: repository.checkout("particlenet_AK4"),
+        "config": lambda: repository.change_config("add_sub", instance_group=[{"count": 2, "kind": "KIND_CPU"}]),
+        "notebooks": workspace.hand_out,
+        "reset": lambda: workspace.reset("01"),
+        "sweep": lambda: [sweep_files.append(table, row) for _ in range(100)],
+        "tune": lambda: [tune_files.append_row(rows, {"model": "add_sub" * 100}) for _ in range(100)],
+    }
+    for name, write in writers.items():
+        with pytest.raises(SetupError, match="the disk is full") as told:
+            pytest.fail(f"{name} wrote {write()!r}")
+        assert "df -h" in str(told.value), name
+        assert len(str(told.value)) < 400, name
+        _serves(own)
+    _, said = progress.record("1.2", solved=True)
+    assert "No space left" in said
+    assert progress.read()[0]["1.1"]["correct"]
+    # What the server has to say is lost; what it is told, it does.
+    own.reload("add_sub")
+    _serves(own)
+    assert own.is_ready()
+    assert "add_sub" in repr(own)
+    filler.unlink()
+    # Half lines are gone, and what was there is still.
+    sweep_files.append(table, row)
+    tune_files.append_row(rows, {"model": "double"})
+    assert all(path.read_bytes().startswith(old) for path, old in zip((table, rows), before))
+    assert tune_files.read_rows(rows)[-1] == {"model": "double"}
+    repository.change_config("add_sub", instance_group=[{"count": 2, "kind": "KIND_CPU"}])
+    own.reload("add_sub")
+    assert own.config("add_sub")["instance_group"][0]["count"] == 2
+    _serves(own)
+
+
+def test_work_is_deleted_under_a_server(disk: Path, own: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = disk / "work"
+    workspace.hand_out()
+    # As a notebook's kernel, whose own folder goes with the rest.
+    monkeypatch.chdir(work / "notebooks")
+    shutil.rmtree(work)
+    _serves(own)
+    assert own.is_ready()
+    assert [(model.name, model.state) for model in own.models()] == [("add_sub", "READY")]
+    assert "is not there any more; what was loaded from it goes on serving" in repr(own)
+    assert "successfully loaded 'add_sub'" in own.log(lines=0)  # from the server's own hands
+    assert connect(own.http_url).is_ready()
+    with pytest.raises(ModelError, match=r"refused to load 'add_sub'.*keeps serving"):
+        own.reload("add_sub")
+    with pytest.raises(SetupError, match="no model repository"):
+        own.restart()
+    _serves(own)
+    # What is written next makes the folder again.
+    tune_files.append_row(work / "tune" / "rows.jsonl", {"model": "add_sub"})
+    progress.record("1.1", solved=True)
+    workspace.hand_out()
+    repository.checkout("add_sub")
+    own.reload("add_sub")
+    _serves(own)
