@@ -210,8 +210,8 @@ def document(rounds: Sequence[Round], load: Load, jets: int, stages: str, load_a
     return f"""# What an analysis with Dask gets out of one address
 
 Made by `python -m benchmarks.scale`: {jets} jets through two servers behind Envoy and {jets // 2} through one, in {len(rounds)} rounds.
-Dask's LocalCluster has {load.workers} workers with {load.threads} threads; each thread has {load.in_flight} requests of {load.batch} jets
-under way. Model: {MODEL} in ONNX, one instance with one thread on each server. Each run of the analysis (reading ROOT files, sending,
+Dask's LocalCluster has {load.workers} workers, threads of each: {load.threads}; each thread has {load.in_flight} requests of {load.batch}
+jets under way. Model: {MODEL} in ONNX, one instance with one thread on each server. Each run of the analysis (reading ROOT files, sending,
 writing ROOT files; each jet is counted afterwards) stands between two runs of perf_analyzer, which keeps {load.concurrency} requests under
 way, with the same jets of 50 candidates and 4 vertices in batches of {load.batch}. Medians are shown, and the ratio is to both runs beside
 it. The next columns say how many cores the servers, Envoy, the client (Dask's workers and scheduler, or perf_analyzer) and other programs
