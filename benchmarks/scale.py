@@ -213,9 +213,9 @@ Made by `python -m benchmarks.scale`: {jets} jets through two servers behind Env
 Dask's LocalCluster has {load.workers} workers, threads of each: {load.threads}; each thread has {load.in_flight} requests of {load.batch}
 jets under way. Model: {MODEL} in ONNX, one instance with one thread on each server. Each run of the analysis (reading ROOT files, sending,
 writing ROOT files; each jet is counted afterwards) stands between two runs of perf_analyzer, which keeps {load.concurrency} requests under
-way, with the same jets of 50 candidates and 4 vertices in batches of {load.batch}. Medians are shown, and the ratio is to both runs beside
-it. The next columns say how many cores the servers, Envoy, the client (Dask's workers and scheduler, or perf_analyzer) and other programs
-of this machine used meanwhile; the last one is the client's CPU time for each jet.
+way, with jets of the same sample in batches of {load.batch}; both pad to 50 candidates and 4 vertices. Medians are shown, and the ratio is
+to the mean of both runs beside it. The next columns say how many cores the servers, Envoy, the client (Dask's workers and scheduler, or
+perf_analyzer) and other programs of this machine used meanwhile; the last one is the client's CPU time for each jet.
 
 {table(rounds)}
 
@@ -257,10 +257,10 @@ def main() -> None:
         with (
             launch_fleet(models, servers=1, name="bench-scale-one", **options) as one,
             launch_fleet(models, servers=2, name="bench-scale-two", **options) as two,
-            LocalCluster(n_workers=load.workers, threads_per_worker=load.threads, dashboard_address=None) as cluster,
         ):
-            bench = Bench({TWO: two, ONE: one}, cluster, load, folder)
-            seen = bench.rounds(files, rounds)
+            with LocalCluster(n_workers=load.workers, threads_per_worker=load.threads, dashboard_address=None) as cluster:
+                seen = Bench({TWO: two, ONE: one}, cluster, load, folder).rounds(files, rounds)
+            # Dask is closed: its scheduler is in this process, and its CPU time would count.
             stages = scale_stages.table(one, MODEL, files[0], folder, load.batch)
     text = document(seen, load, jets, stages, load_average)
     print(text)

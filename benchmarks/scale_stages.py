@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
 from pathlib import Path
@@ -46,7 +47,7 @@ def table(server: object, model: str, file: Path, folder: Path, batch: int) -> s
             clock.append(time.process_time())
             write_scores(part, sample, tagger.scores({"softmax": np.concatenate([answer["softmax"] for answer in answers])}))
             clock.append(time.process_time())
-            rows.append([1e6 * (after - before) / len(part) for before, after in zip(clock, clock[1:], strict=False)])
+            rows.append([1e6 * (after - before) / len(part) for before, after in itertools.pairwise(clock)])
     # The first one is slower: much is imported and compiled when it is first needed.
     medians = [statistics.median(column) for column in zip(*(rows[1:] or rows), strict=True)]
     lines = [f"| {name} | {value:.0f} |" for name, value in zip((*names, "together"), (*medians, sum(medians)), strict=True)]

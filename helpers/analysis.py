@@ -12,6 +12,8 @@ Typical use::
     done.check()                                                          # each jet once
     ids, scores = done.scores()
 
+In a script, importing dask_jobqueue changes what Ctrl-C does; containers/CLIENTS.md says how to restore it.
+
 Interrupt it, kill a worker, or kill all of it, and call it again: it goes on with the chunks that are not there yet.
 """
 

@@ -62,7 +62,7 @@ def test_the_table_says_its_units_and_who_is_over_the_limit() -> None:
     first, second = found.rows[:2]
     assert (first["servers"], first["utilisation"], first["wait_mean_ms"], first["inside_budget"]) == (1, 1.2, "without end", "no")
     assert second["wait_mean_ms"] == round(1000 * found.waiting(2).mean_s, 1) and second["limit_jobs"] == 100
-    assert [one["servers"] for one in found.rows if one["inside_budget"] == "yes"][0] == found.servers
+    assert next(one["servers"] for one in found.rows if one["inside_budget"] == "yes") == found.servers
     axes = found.figure(simulated=False).axes[0]
     assert "ms" in axes.get_ylabel() and "jobs" in axes.get_xlabel().lower()
 
