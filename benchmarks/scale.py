@@ -258,7 +258,7 @@ def main() -> None:
             launch_fleet(models, servers=1, name="bench-scale-one", **options) as one,
             launch_fleet(models, servers=2, name="bench-scale-two", **options) as two,
         ):
-            with LocalCluster(n_workers=load.workers, threads_per_worker=load.threads, dashboard_address=None) as cluster:
+            with LocalCluster(n_workers=load.workers, threads_per_worker=load.threads, dashboard_address="127.0.0.1:0") as cluster:
                 seen = Bench({TWO: two, ONE: one}, cluster, load, folder).rounds(files, rounds)
             # Dask is closed: its scheduler is in this process, and its CPU time would count.
             stages = scale_stages.table(one, MODEL, files[0], folder, load.batch)

@@ -6,7 +6,8 @@ Typical use::
     from helpers.analysis import replicate, tag_files
 
     files = replicate("ak4", 200_000)
-    with LocalCluster(n_workers=2, threads_per_worker=1) as cluster:      # or SLURMCluster(...), HTCondorCluster(...)
+    # An address for Dask's own pages: without one it takes port 8787 and warns where that is taken, and ":0" would be open to all machines.
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:   # or SLURMCluster(...)
         done = tag_files(files, cluster, fleet, "particlenet_AK4", output="work/analysis/first")
     done                                                                  # what took how long
     done.check()                                                          # each jet once

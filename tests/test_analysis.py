@@ -39,7 +39,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as made:
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as made:
         yield made
 
 
@@ -234,7 +234,7 @@ def interrupts_as_before() -> Iterator[None]:
 @pytest.mark.usefixtures("interrupts_as_before")
 def test_batch_systems_give_clusters_of_the_same_kind() -> None:
     jobqueue = pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is not installed")
-    common = {"cores": 2, "processes": 1, "memory": "4GB", "interface": "lo", "scheduler_options": {"dashboard_address": ":0"}}
+    common = {"cores": 2, "processes": 1, "memory": "4GB", "interface": "lo", "scheduler_options": {"dashboard_address": "127.0.0.1:0"}}
     with jobqueue.SLURMCluster(queue="short", walltime="00:30:00", **common) as cluster:
         script = cluster.job_script()
         address = cluster.scheduler_address

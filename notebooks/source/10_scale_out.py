@@ -216,13 +216,14 @@ exercise("10.3").check(fleet, before, shares)
 # %% [markdown]
 # ## Kill a server
 #
-# A hundred requests are on their way, and one server dies: no farewell, as when a machine loses its power. **What do you
-# expect:** how many answers are lost?
+# A hundred requests are to be answered, eight under way at a time, and one server dies: no farewell, as when a machine
+# loses its power. **What do you expect:** how many answers are lost?
 
 # %%
 client = Client(fleet)
 tagger = jets.Tagger(client, MODEL)
-coming = [client.infer_async(MODEL, tagger.inputs(sample[i : i + 8])) for i in range(0, 800, 8)]
+tensors = [tagger.inputs(sample[i : i + 8]) for i in range(0, 800, 8)]
+coming = [client.infer_async(MODEL, inputs) for inputs in tensors]
 early = sum(request.done() for request in coming)
 os.kill(fleet.servers[0].pid, signal.SIGKILL)
 survived = [request.result() for request in coming]
@@ -246,7 +247,7 @@ fleet.in_rotation()
 
 # %%
 files = replicate("ak4", 4000, jets_per_file=2000)
-with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:
     tagged = tag_files(files, cluster, fleet, MODEL, output="work/analysis/first", jets_per_chunk=250)
 tagged
 
