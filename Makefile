@@ -80,6 +80,7 @@ bench:
 	$(SETUP) --dev -- -m benchmarks.sweep
 	$(SETUP) --dev -- -m benchmarks.dashboard
 	$(SETUP) --dev -- -m benchmarks.fleet
+	$(SETUP) --dev -- -m benchmarks.scale
 
 # NVIDIA's Model Analyzer, the yardstick of the search, in an environment of its own (600 MB). ARGS="--part grid" does without.
 ANALYZER = work/model-analyzer/env

@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import statistics
 import tempfile
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from benchmarks import network, perf_analyzer, report
+from benchmarks.processor import ENDED, OTHERS, Watch
 from helpers.fleet import Fleet
 from helpers.fleet_launch import launch_fleet
-from helpers.server import Server
 
 # Away from the ports of a course that runs on the same machine.
 BASE_PORT = 13200
@@ -54,32 +50,12 @@ class Point:
     others: float
 
 
-def _seconds(processes: Iterable[psutil.Process]) -> float:
-    return sum(sum(process.cpu_times()[:2]) for process in processes)
-
-
-def _busy() -> float:
-    times = psutil.cpu_times()
-    return sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
-
-
-def _clocks(servers: Sequence[Server], fronts: Sequence[Fleet]) -> list[float]:
-    """CPU seconds so far of servers, Envoys, perf_analyzers that have ended, and of everything; and the time."""
-    leaders = [psutil.Process(server.pid) for server in servers]
-    processes = [process for leader in leaders for process in (leader, *leader.children(recursive=True))]
-    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-    envoys = _seconds(psutil.Process(front.pid) for front in fronts)
-    return [_seconds(processes), envoys, ended.ru_utime + ended.ru_stime, _busy(), time.perf_counter()]
-
-
 def measure(tool: perf_analyzer.Program, url: str, batch: int, concurrency: int, fleets: Sequence[Fleet]) -> Point:
     """One measurement at an address, with the CPU time of all servers and fronts that there are."""
-    servers = [server for fleet in fleets for server in fleet.servers]
-    before = _clocks(servers, fleets)
+    watch = Watch({"servers": [server.pid for fleet in fleets for server in fleet.servers], "envoy": [fleet.pid for fleet in fleets]})
     load = perf_analyzer.measure(tool, url, MODEL, batch, concurrency)
-    used = [after - earlier for after, earlier in zip(_clocks(servers, fleets), before, strict=True)]
-    ours, envoy, generator, busy = (seconds / used[-1] for seconds in used[:-1])
-    return Point(load, ours, envoy, generator, max(busy - ours - envoy - generator, 0.0))
+    cores = watch.used().cores
+    return Point(load, cores["servers"], cores["envoy"], cores[ENDED], cores[OTHERS])
 
 
 Round = dict[tuple[str, int, int], Point]

@@ -33,7 +33,7 @@ MODELS = {"particlenet_AK4": ("ak4", 2000), "particlenet": ("ak8", 300)}
 # What the course promises: the server costs at most this share of the throughput, from this batch size on.
 LIMIT_OVERHEAD, LIMIT_FROM_BATCH = 0.15, 16
 # One instance with one thread, as the process without a server.
-_ALONE = """
+ALONE = """
 instance_group { kind: KIND_CPU count: 1 }
 parameters { key: "intra_op_thread_count" value { string_value: "1" } }
 parameters { key: "inter_op_thread_count" value { string_value: "1" } }
@@ -81,7 +81,7 @@ def through_server(tagger: jets.Tagger, batch: int) -> tuple[float, float]:
 def measure(server: Server, model: str, batches: list[int], rounds: int) -> list[dict[str, float | str]]:
     """One row for each batch size: jets per second both ways, and the median over the rounds of their ratio."""
     config = (settings.models_dir() / model / "config.pbtxt").read_text()
-    server.load(model, config=config + _ALONE)
+    server.load(model, config=config + ALONE)
     rows, yardstick, n_jets = [], InProcess(model), MODELS[model][1]
     try:
         with Client(server) as client:

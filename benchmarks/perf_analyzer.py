@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from helpers.perf_command import Run
 from helpers.perf_program import VERSION, Program, find_perf_analyzer
@@ -29,8 +30,17 @@ class Load:
     p95_us: float
 
 
-def measure(program: Program, grpc_url: str, model: str, batch: int, concurrency: int) -> Load:
-    """Send requests for about two seconds.
+def measure(
+    program: Program,
+    grpc_url: str,
+    model: str,
+    batch: int,
+    concurrency: int,
+    *,
+    input_data: str | Path = "random",
+    window_ms: int = WINDOW_MS,
+) -> Load:
+    """Send requests for about two seconds, or longer.
 
     Args:
         program: which perf_analyzer.
@@ -38,6 +48,8 @@ def measure(program: Program, grpc_url: str, model: str, batch: int, concurrency
         model: the model's name.
         batch: batch size of each request.
         concurrency: requests under way at any time.
+        input_data: what is sent, as :class:`~helpers.perf_command.Run` has it.
+        window_ms: length of each of the windows.
     """
     run = Run(
         model,
@@ -46,12 +58,13 @@ def measure(program: Program, grpc_url: str, model: str, batch: int, concurrency
         concurrency=concurrency,
         percentile=None,
         asynchronous=False,
-        window_ms=WINDOW_MS,
+        input_data=input_data,
+        window_ms=window_ms,
         max_trials=WINDOWS,
         stability_percent=STABILITY_PERCENT,
     )
     figures = execute(run, program).figures
     wanted = [figures.get(name) for name in ("throughput_infer_per_s", "latency_p50_us", "latency_p95_us")]
     if None in wanted:
-        raise RuntimeError(f"{model}, batch {batch}: no request ended within {WINDOW_MS} ms")
+        raise RuntimeError(f"{model}, batch {batch}: no request ended within {window_ms} ms")
     return Load(*(value for value in wanted if value is not None))

@@ -6,11 +6,14 @@ Typical use::
     from helpers.analysis import replicate, tag_files
 
     files = replicate("ak4", 200_000)
-    with LocalCluster(n_workers=2, threads_per_worker=1) as cluster:      # or SLURMCluster(...), HTCondorCluster(...)
+    # An address for Dask's own pages: without one it takes port 8787 and warns where that is taken, and ":0" would be open to all machines.
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:   # or SLURMCluster(...)
         done = tag_files(files, cluster, fleet, "particlenet_AK4", output="work/analysis/first")
     done                                                                  # what took how long
     done.check()                                                          # each jet once
     ids, scores = done.scores()
+
+In a script, importing dask_jobqueue changes what Ctrl-C does; containers/CLIENTS.md says how to restore it.
 
 Interrupt it, kill a worker, or kill all of it, and call it again: it goes on with the chunks that are not there yet.
 """

@@ -122,10 +122,12 @@ class Plan:
         return self._needed(self.speed.jets_per_s)
 
     @property
-    def servers_interval(self) -> tuple[int, int]:
-        """The same at both ends of the throughput's 95 % interval."""
+    def servers_interval(self) -> tuple[int, float]:
+        """The same at both ends of the throughput's 95 % interval; infinite where one request alone takes longer than the budget."""
         half = self.speed.half_width_per_s or 0.0
-        return self._needed(self.speed.jets_per_s + half), self._needed(max(self.speed.jets_per_s - half, 1e-9))
+        slowest = self.speed.jets_per_s - half
+        enough = slowest > 0 and self._alone_ms(slowest) <= self.budget_ms
+        return self._needed(self.speed.jets_per_s + half), self._needed(slowest) if enough else math.inf
 
     def limit_jobs(self, servers: int) -> float:
         """Jobs whose traffic is all that so many servers can do: with more, the queue grows without end."""
@@ -165,16 +167,20 @@ class Plan:
 
         return capacity_figure(self, simulated=simulated, measured=measured)
 
+    def _alone_ms(self, jets_per_s: float) -> float:
+        """What one request takes without any wait, in ms, on a server of such a throughput."""
+        return 1e3 * replace(self, speed=replace(self.speed, jets_per_s=jets_per_s)).service_s
+
     def _needed(self, jets_per_s: float) -> int:
+        if (alone_ms := self._alone_ms(jets_per_s)) > self.budget_ms:
+            raise InputError(
+                f"One request alone takes {alone_ms:.3g} ms, and the budget is {self.budget_ms:g} ms.",
+                "More servers let requests wait less; they do not work faster.",
+                "Take a faster server, smaller requests or a larger budget.",
+            )
         other = replace(self, speed=replace(self.speed, jets_per_s=jets_per_s))
         servers = max(1, math.ceil(self.traffic.jets_per_s / jets_per_s))
         while other.latency_p95_ms(servers) > self.budget_ms:
-            if 1e3 * other.service_s > self.budget_ms:
-                raise InputError(
-                    f"One request alone takes {1e3 * other.service_s:.3g} ms, and the budget is {self.budget_ms:g} ms.",
-                    "More servers let requests wait less; they do not work faster.",
-                    "Take a faster server, smaller requests or a larger budget.",
-                )
             servers += 1
         return servers
 
@@ -188,7 +194,8 @@ class Plan:
 
     def __str__(self) -> str:
         fewest, most = self.servers_interval
-        spread = "no spread is known" if self.speed.half_width_per_s is None else f"{fewest} to {most} within the measurement's spread"
+        spread = f"{fewest} {f'to {most}' if math.isfinite(most) else 'or more'} within the measurement's spread"
+        spread = "no spread is known" if self.speed.half_width_per_s is None else spread
         half = "" if self.speed.half_width_per_s is None else f" ± {self.speed.half_width_per_s:.0f}"
         return (
             f"{self.traffic.jets_per_s:.0f} jets/s from {self.traffic.jobs:g} jobs; one server does {self.speed.jets_per_s:.0f}{half} "

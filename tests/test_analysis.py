@@ -19,6 +19,7 @@ import pytest
 import uproot
 from distributed import LocalCluster
 
+from benchmarks import scale as bench
 from helpers import analysis_files, jets, settings
 from helpers.analysis import Analysis, replicate, tag_files
 from helpers.analysis_files import Chunk, chunks
@@ -38,7 +39,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as made:
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as made:
         yield made
 
 
@@ -233,7 +234,7 @@ def interrupts_as_before() -> Iterator[None]:
 @pytest.mark.usefixtures("interrupts_as_before")
 def test_batch_systems_give_clusters_of_the_same_kind() -> None:
     jobqueue = pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is not installed")
-    common = {"cores": 2, "processes": 1, "memory": "4GB", "interface": "lo", "scheduler_options": {"dashboard_address": ":0"}}
+    common = {"cores": 2, "processes": 1, "memory": "4GB", "interface": "lo", "scheduler_options": {"dashboard_address": "127.0.0.1:0"}}
     with jobqueue.SLURMCluster(queue="short", walltime="00:30:00", **common) as cluster:
         script = cluster.job_script()
         address = cluster.scheduler_address
@@ -248,3 +249,16 @@ def test_batch_systems_give_clusters_of_the_same_kind() -> None:
 def test_a_chunk_knows_its_name_and_length() -> None:
     chunk = Chunk("jets_0.root", 100, 250, "/scores/jets_0_0000100.root")
     assert (chunk.name, len(chunk), chunk.done) == ("jets_0_0000100", 150, False)
+
+
+def test_the_benchmark_says_by_how_much_its_goal_is_missed_and_what_the_processor_did() -> None:
+    def point(jets_per_s: float, servers: float, client: float) -> bench.Point:
+        return bench.Point(jets_per_s, {"servers": servers, "Envoy": 0.05, "client": client, "others": 0.1}, 1e6 * client / jets_per_s)
+
+    tool, slow, fast = point(1000, 1.8, 0.02), point(800, 1.5, 0.3), point(950, 1.7, 0.1)
+    rounds = [{bench.TWO: bench.Trio(tool, slow, tool), bench.ONE: bench.Trio(tool, fast, tool)} for _ in range(3)]
+    missed, kept = bench.verdicts(rounds, cores=2).splitlines()
+    assert "does 0.80 of perf_analyzer's throughput (goal 0.9): **missed by 0.10**" in missed
+    assert "the servers had 1.50 (with perf_analyzer 1.80), the client 0.30 (0.02)" in missed and "0.05 (0.03) were idle" in missed
+    assert kept.endswith("does 0.95 of perf_analyzer's throughput (goal 0.9): kept.")
+    assert "| two servers | Dask | 800 | 0.80 | 0.80 – 0.80 | 1.50 | 0.05 | 0.30 | 0.10 | 375 |" in bench.table(rounds)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import pytest
 
@@ -13,19 +17,64 @@ from helpers import jets, settings
 from helpers.client import Client
 from helpers.jet_table import Table
 from helpers.server import Server
+from tests.tls_front import ENVOY, TOKEN, front, make_certificates
 
 TEXT = (settings.root() / "containers" / "CLIENTS.md").read_text()
-COFFEA, CMSSW = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+COFFEA, TOKEN_IN_COFFEA, _, CMSSW = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 MODEL = "particlenet_AK4"
 
 
-def test_coffea_gets_the_same_scores(server: Server) -> None:
-    pytest.importorskip("coffea", reason="coffea is not installed")
-    space: dict[str, Any] = {"__name__": "coffea_example"}
-    exec(compile(COFFEA.replace("localhost:9001", server.grpc_url), "CLIENTS.md", "exec"), space)
+def _run(code: str, space: dict[str, Any]) -> None:
+    exec(compile(code, "CLIENTS.md", "exec"), space)
+
+
+@pytest.fixture(scope="module")
+def space() -> dict[str, Any]:
+    """What the example's names mean."""
+    pytest.importorskip("coffea", reason="coffea is not installed; containers/CLIENTS.md says how to try it")
+    return {"__name__": "coffea_example"}
+
+
+@pytest.fixture(scope="module")
+def direct(server: Server) -> np.ndarray:
     with Client(server) as client:
-        direct = jets.Tagger(client, MODEL).tag(jets.read("ak4", stop=120), candidates=50, vertices=4)
-    assert np.abs(np.asarray(space["scores"]) - direct.probabilities).max() < 1e-5
+        return jets.Tagger(client, MODEL).tag(jets.read("ak4", stop=120), candidates=50, vertices=4).probabilities
+
+
+@pytest.fixture(scope="module")
+def example(space: dict[str, Any], server: Server) -> dict[str, Any]:
+    """The example as it is shown, run against the server."""
+    _run(COFFEA.replace("localhost:9001", server.grpc_url), space)
+    return space
+
+
+def test_coffea_gets_the_same_scores(example: dict[str, Any], direct: np.ndarray) -> None:
+    assert np.abs(np.asarray(example["scores"]) - direct).max() < 1e-5
+
+
+def test_the_wrapper_of_coffea_travels_to_workers(example: dict[str, Any], direct: np.ndarray) -> None:
+    there = cloudpickle.loads(cloudpickle.dumps(example["tagger"]))
+    assert np.abs(np.asarray(there(["softmax"], jets.read("ak4", stop=60))["softmax"]) - direct[:60]).max() < 1e-5
+
+
+@pytest.mark.skipif(not ENVOY.exists() or not shutil.which("openssl"), reason="no envoy or no openssl in this environment")
+def test_coffea_gets_through_a_front_with_a_token(
+    example: dict[str, Any],
+    direct: np.ndarray,
+    server: Server,
+    free_base_port: Callable[[], int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    certificates, port = make_certificates(tmp_path), free_base_port()
+    ours = f"grpc.ssl_channel_credentials({certificates.ca.read_bytes()!r})"
+    _run(TOKEN_IN_COFFEA.replace("grpc.ssl_channel_credentials()", ours), example)
+    tagger = example["ParticleNetWithToken"](f"triton+grpc://localhost:{port}/{MODEL}/1", batch_size=50)
+    tagger = cloudpickle.loads(cloudpickle.dumps(tagger))
+    monkeypatch.setenv("COURSE_TOKEN", TOKEN)
+    with front(server, port, certificates, tmp_path):
+        scores = tagger(["softmax"], jets.read("ak4", stop=60))["softmax"]
+    assert np.abs(np.asarray(scores) - direct[:60]).max() < 1e-5
 
 
 def test_the_configuration_for_cmssw_names_our_model() -> None:

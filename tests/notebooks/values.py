@@ -110,7 +110,7 @@ VALUES = {
         assert servers == 2 and forty["request_rate_per_s"] == traffic.requests_per_s
         assert len(answers) == 40 and all(len(scores) == 20 for scores in answers)
         assert len(shares) == 2 and abs(sum(shares) - 1) < 1e-9 and min(shares) > 0.1, shares
-        assert len(survived) == 100
+        assert len(survived) == 100 and early < 90, early
         import numpy as np
         alone = np.concatenate([answer.probabilities for answer in answers])
         assert np.abs(np.concatenate([answer["softmax"] for answer in survived]) - alone).max() < 1e-4
