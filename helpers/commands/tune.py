@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--budget", type=float, metavar="MS", help="what the latency percentile may be at most, in milliseconds")
     parser.add_argument("--percentile", type=int, default=settings.PERF_PERCENTILE, help="which one (default 95)")
     parser.add_argument("--max-instances", type=int, help="instances at most")
+    parser.add_argument("--max-batch", type=int, help="entries that the server may put into one batch at most")
     parser.add_argument("--max-memory", type=float, metavar="MB", help="memory of the server and the model's instances at most")
     parser.add_argument("--length", type=int, nargs=2, metavar=("PF", "SV"), help="candidates and vertices of a jet (default 50 4)")
     parser.add_argument("--input-data", default="random", help="random, zero, or a JSON file (default random)")
@@ -52,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
             request_rate_per_s=args.request_rate,
             budget_ms=args.budget,
             max_instances=args.max_instances,
+            max_batch=args.max_batch,
             max_memory_mb=args.max_memory,
             variants=args.variants,
             output=args.output,
