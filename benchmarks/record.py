@@ -80,6 +80,10 @@ def main() -> None:
     for row in kept:
         append(part, row)
     loads = list(missing(kept))
+    if not loads:
+        part.unlink(missing_ok=True)
+        print(f"{target} lacks nothing")
+        return
     models = sorted({model for load in loads for model in load.models})
     with launch_server("models", load=models, base_port=BASE_PORT, name="record") as server:
         for load in loads:

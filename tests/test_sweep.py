@@ -233,6 +233,9 @@ def test_a_row_of_another_machine_is_no_row_of_this_one() -> None:
     assert measured_before(point, [row], {**known, "url": "gpu-a:9007"}) == row
     assert measured_before(point, [row], {**known, "url": "gpu-b:9001"}) is None
     assert measured_before(point, [row], {**known, "device": "NVIDIA T4"}) is None
+    tunnel = {**row, "url": "localhost:7001"}
+    assert measured_before(point, [tunnel], {**known, "url": "localhost:7001"}) == tunnel
+    assert measured_before(point, [tunnel], {**known, "url": "localhost:7002"}) is None, "another tunnel, to who knows where"
     here = {**row, "cpu": "a processor", "url": "localhost:9001"}
     assert measured_before(point, [here], {**known, "cpu": "a processor", "url": "127.0.0.1:9004"}) == here
     assert measured_before(point, [here], {**known, "cpu": "another one", "url": "localhost:9001"}) is None
