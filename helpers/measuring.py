@@ -95,7 +95,7 @@ def _can_measure() -> bool:
     try:
         perf.find_perf_analyzer()
     except SetupError as error:
-        machine = recorded.recorded_sweep()[0]["cpu"]
-        print(f"{error.happened} What follows was recorded on another machine ({machine}, no GPU).")
+        machines = " and ".join(sorted({row["cpu"] for row in [*recorded.recorded_sweep(), *recorded_runs.recorded_experiments()]}))
+        print(f"{error.happened} What follows was recorded on another machine ({machines}, no GPU; each row names its own).")
         return False
     return True

@@ -76,6 +76,11 @@ def recorded_command(words: Sequence[str]) -> RecordedRun:
     raise InputError("There is no recorded run of this command.", f"There are, each with any -u: {there}.", "Go on with the next cell.")
 
 
+def recorded_experiments() -> list[dict[str, Any]]:
+    """All rows of notebook 09, in order, and the best of its challenge."""
+    return read_rows(experiments_file())
+
+
 def recorded_experiment(model: str, batch: int, concurrency: int, inputs: str, config: str | None) -> dict[str, Any] | None:
     """The row of an experiment under this very configuration; None when there is none.
 
@@ -87,4 +92,4 @@ def recorded_experiment(model: str, batch: int, concurrency: int, inputs: str, c
         config: the configuration's short name, as rows have it.
     """
     wanted = {"model": model, "batch": batch, "concurrency": concurrency, "inputs": inputs, "config": config}
-    return next((row for row in read_rows(experiments_file()) if all(row[name] == value for name, value in wanted.items())), None)
+    return next((row for row in recorded_experiments() if all(row[name] == value for name, value in wanted.items())), None)

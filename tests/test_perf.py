@@ -199,6 +199,15 @@ def test_the_numbers_of_a_file_reach_the_model(models_server: Server, tmp_path: 
     assert int(option(row["command"], "-p")) > 400
 
 
+def test_zeros_over_http(models_server: Server) -> None:
+    before = scrape(models_server)
+    row = measure(models_server, "double", lengths=8, batch=2, protocol="http", input_data="zero", **QUICK)
+    assert (row["protocol"], row["inputs"], row["url"]) == ("http", "zero", models_server.http_url)
+    assert option(row["command"], "--input-data") == "zero" and option(row["command"], "-i") == "http"
+    risen = (scrape(models_server) - before).value("nv_inference_count", model="double")
+    assert 0 < 2 * row["requests"] < risen
+
+
 def test_a_request_rate(models_server: Server) -> None:
     row = measure(models_server, "add_sub", request_rate_per_s=50, warm_up=False, **QUICK)
     assert row["concurrency"] is None and row["request_rate_per_s"] == 50
@@ -268,14 +277,17 @@ def test_hits_keep_their_number_in_each_event(work: Path) -> None:
 
 @pytest.mark.slow
 def test_the_command_of_the_course_text_and_the_helper_agree(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
-    """As printed there, but for address and window."""
+    """As printed there, but for the address."""
     shapes = "--shape pf_points__0:2,50 --shape pf_features__1:25,50 --shape pf_mask__2:1,50 --shape sv_points__3:2,4"
     shapes += " --shape sv_features__4:11,4 --shape sv_mask__5:1,4"
     command = f"""perf_analyzer \\
-        -m particlenet_PT --percentile=95 -i grpc --async -p 2000 \\
+        -m particlenet_PT --percentile=95 -i grpc --async -p 9000 \\
         {shapes}\\
          -u {server.grpc_url} -i grpc --concurrency-range 1:1 -b 10"""
-    assert perf_analyzer(f"{command} -v") in (0, 2)
+    # Windows that do not agree are no result; once more, and then the machine is too busy for this test to tell.
+    if perf_analyzer(f"{command} -v") != 0:
+        capsys.readouterr()
+        assert perf_analyzer(f"{command} -v") == 0
     rates = [window.throughput_infer_per_s for window in perf_results.windows(capsys.readouterr().out)]
     raw, raw_spread = np.mean(rates[-3:]), perf_results.half_width(rates[-3:])
     row = measure(server, "particlenet_PT", batch=10)

@@ -136,6 +136,18 @@ def test_kept_on_request(result: Tuned, server: Server, before: dict[str, Any]) 
         server.load("nap", config=before)
 
 
+def test_a_variant_that_wins_is_kept_on_request(server: Server, before: dict[str, Any], tmp_path: Path) -> None:
+    axes = Axes(instances=(1,), threads=(None,), delays_ms=(None,))
+    try:
+        found = tune(server, "nap", variants=["doze"], keep=True, concurrency=2, axes=axes, output=tmp_path, silent=True)
+        assert found.best is not None and found.best["model"] == "doze"
+        assert {state.name for state in server.models() if state.state == "READY"} == {"nap", "doze"}, "the winner serves as well"
+        assert server.config("nap") == before
+        assert found.config_path == tmp_path / "doze" / "config.pbtxt"
+    finally:
+        server.unload("doze")
+
+
 def test_a_budget_that_nothing_meets(result: Tuned, server: Server, before: dict[str, Any]) -> None:
     # The same measurements as before, judged by another budget: nothing is faster than its own sleep.
     hopeless = tune(server, "nap", budget_ms=1000 * tune_models.NAP_S / 2, keep=True, **TRAFFIC)

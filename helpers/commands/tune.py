@@ -6,9 +6,6 @@ import argparse
 
 from helpers import settings
 
-# Seconds that the server outlives this command when it is killed: nobody comes back to it, as a restarted notebook does.
-_GRACE_S = 2.0
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments."""
@@ -44,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     from helpers.tune import tune  # loads gRPC
 
     loaded = [args.model, *args.variants]
-    with launch_server(args.models, runtime=args.runtime, base_port=args.base_port, name="tune", load=loaded, grace_s=_GRACE_S) as server:
+    with launch_server(args.models, runtime=args.runtime, base_port=args.base_port, name="tune", load=loaded, grace_s=settings.COMMAND_GRACE_S) as server:
         result = tune(
             server,
             args.model,
