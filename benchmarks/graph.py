@@ -165,7 +165,7 @@ What bounds it: for a jet, the dense layers multiply {work[0]:.0f} million times
 the served one, {work[0] / work[1]:.2f} times fewer. What is left is nearly all in the second and third convolution of each edge block,
 which run on every edge in both.
 
-Here with ONNX Runtime {onnxruntime.__version__} of the environment for training.
+ONNX Runtime of this comparison: {onnxruntime.__version__}.
 
 {machine(load_average)}
 """

@@ -188,8 +188,8 @@ def document(rows: Sequence[Row], rounds: int, load_average: float) -> str:
     return f"""# The embedded server beside its peers
 
 Made by `make bench-peers`; inferences per second, a batch of 8 counting 8: the same ONNX files, one instance with one thread, and
-{CONCURRENCY} requests under way from one Python client over gRPC. Medians of {rounds} rounds; each ratio is taken round by round, ± half of the
-95 % interval of its mean.
+{CONCURRENCY} requests under way from one Python client over gRPC. Medians of {rounds} rounds; each ratio is taken round by round, ± half of
+the 95 % interval of its mean.
 
 {table}
 

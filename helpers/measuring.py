@@ -34,7 +34,8 @@ def measure(server: Any, model: str, batch: int = 1, concurrency: int = 1, **opt
     if row := recorded_runs.recorded_experiment(model, batch, concurrency, inputs, config):
         return row
     raise InputError(
-        f"There is no recorded row of {model!r} as it is configured now, with requests of {batch}, {concurrency} under way, inputs {inputs}.",
+        f"There is no recorded row of {model!r} as it is configured now, with requests of {batch}, {concurrency} under way, and "
+        f"inputs {inputs}.",
         "The settings of notebook 09 were recorded; a setting of your own can only be measured.",
         "Go on with the next cell.",
     )

@@ -136,7 +136,9 @@ def rejected(standings: Sequence[Standing]) -> list[str]:
     """A sentence on the finalists whose whole latency interval lies above the budget; none when there is no such one."""
     names = [f"{each.candidate} ({each.latency_words()})" for each in standings if each.within() is False]
     budget = f"{standings[0].goal.budget_ms:g} ms" if names else ""
-    return [f"Rejected in the finals, because their latency is over the budget of {budget} for certain: {'; '.join(names)}."] if names else []
+    return (
+        [f"Rejected in the finals, because their latency is over the budget of {budget} for certain: {'; '.join(names)}."] if names else []
+    )
 
 
 def nobody_left(rows: Sequence[Row]) -> CourseError:

@@ -81,7 +81,9 @@ def test_the_real_package_comes_before_what_was_fetched(bare: Path, monkeypatch:
     about = site / "perf_analyzer-2.66.0.dist-info"
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: perf-analyzer\nVersion: 2.66.0\n")
-    (about / "RECORD").write_text("bin/perf_analyzer,,\nperf_analyzer-2.66.0.dist-info/METADATA,,\nperf_analyzer-2.66.0.dist-info/RECORD,,\n")
+    (about / "RECORD").write_text(
+        "bin/perf_analyzer,,\nperf_analyzer-2.66.0.dist-info/METADATA,,\nperf_analyzer-2.66.0.dist-info/RECORD,,\n"
+    )
     monkeypatch.syspath_prepend(str(site))
     fetched = a_program(perf_program.cache_folder(), "echo 'Perf Analyzer Version 2.51.0 (commit unknown)'")
     monkeypatch.setattr(perf_program, "container_command", lambda: ("docker", "run", "image", perf_program.NAME))

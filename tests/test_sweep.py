@@ -103,7 +103,7 @@ def test_only_the_owner_sweeps_over_instances(models_server: Server) -> None:
 def test_what_is_loaded_is_measured_and_what_was_there_is_put_back(small: Server, tmp_path: Path, what: str) -> None:
     original = small.config("add_sub")
     three = {**original, "instance_group": [{"kind": "KIND_CPU", "count": 3}]}
-    two = (small.repository / "add_sub" / "config.pbtxt").read_text() + "\ninstance_group [ { kind: KIND_CPU count: 2 } ]\n"
+    two = (small.repository / "add_sub" / "config.pbtxt").read_text().replace("{ kind: KIND_CPU }", "{ kind: KIND_CPU count: 2 }")
     vary = {"instances": (2, 3)} if what == "instances" else {"configs": {"instances2": two, "instances3": three}}
     result = sweep(small, "add_sub", **vary, output=tmp_path / "out", max_seconds=0.1, silent=True)
     assert [row["instances"] for row in result] == [2, 3]
@@ -187,12 +187,16 @@ def test_killed_and_interrupted_and_typed_again(models_server: Server, tmp_path:
 @pytest.mark.slow
 def test_two_models_and_two_numbers_of_instances_by_one_command(free_base_port: Callable[[], int], tmp_path: Path) -> None:
     for name in ("add_sub", "again"):
-        folder = shutil.copytree(settings.models_dir() / "add_sub", tmp_path / "models" / name, ignore=shutil.ignore_patterns("__pycache__"))
+        folder = shutil.copytree(
+            settings.models_dir() / "add_sub", tmp_path / "models" / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
         config = folder / "config.pbtxt"
         config.write_text(config.read_text().replace('name: "add_sub"', f'name: "{name}"'))
     words = ["-m", "add_sub", "again", "--instances", "1", "2", "--models", str(tmp_path / "models"), "-o", str(tmp_path / "out")]
     command = [sys.executable, "-m", "helpers", "sweep", *words, "--seconds", "0.1", "--base-port", str(free_base_port())]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=settings.root(), env={**os.environ, "COURSE_QUICK": "1"})
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=settings.root(), env={**os.environ, "COURSE_QUICK": "1"}
+    )
     assert done.returncode == 0, done.stderr
     rows = read_sweep(tmp_path / "out").rows
     assert [(row["model"], row["instances"]) for row in rows] == [("add_sub", 1), ("add_sub", 2), ("again", 1), ("again", 2)]

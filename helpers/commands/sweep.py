@@ -38,10 +38,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--budget", type=float, metavar="MS", help="draw a latency budget into the figure, in milliseconds")
     access_options.add_arguments(parser)
     parser.add_argument(
-        "--instances", type=int, nargs="+", default=[], help="numbers of model instances, on a server that is launched for it in place of -u"
+        "--instances",
+        type=int,
+        nargs="+",
+        default=[],
+        help="numbers of model instances, on a server that is launched for it in place of -u",
     )
     parser.add_argument("--models", default="models", help="with --instances: the model repository (default models)")
-    parser.add_argument("--base-port", type=int, default=settings.BASE_PORT, help=f"with --instances: HTTP port (default {settings.BASE_PORT})")
+    parser.add_argument(
+        "--base-port", type=int, default=settings.BASE_PORT, help=f"with --instances: HTTP port (default {settings.BASE_PORT})"
+    )
     parser.add_argument("--again", action="store_true", help="measure also what was measured before")
 
 

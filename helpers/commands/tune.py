@@ -41,7 +41,9 @@ def run(args: argparse.Namespace) -> int:
     from helpers.tune import tune  # loads gRPC
 
     loaded = [args.model, *args.variants]
-    with launch_server(args.models, runtime=args.runtime, base_port=args.base_port, name="tune", load=loaded, grace_s=settings.COMMAND_GRACE_S) as server:
+    with launch_server(
+        args.models, runtime=args.runtime, base_port=args.base_port, name="tune", load=loaded, grace_s=settings.COMMAND_GRACE_S
+    ) as server:
         result = tune(
             server,
             args.model,

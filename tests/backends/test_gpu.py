@@ -76,9 +76,7 @@ def tensorrt(seen_by: dict[str, bool]) -> None:
 
 
 @pytest.mark.parametrize("precision", ["FP32", "FP16"])
-def test_tensorrt_takes_over_an_onnx_model(
-    tensorrt: None, precision: str, tmp_path: Path, free_base_port: Callable[[], int]
-) -> None:
+def test_tensorrt_takes_over_an_onnx_model(tensorrt: None, precision: str, tmp_path: Path, free_base_port: Callable[[], int]) -> None:
     onnx_models.affine(tmp_path / "models" / "onnx" / "1" / "model.onnx")
     stanza = f"""optimization {{ execution_accelerators {{ gpu_execution_accelerator : [ {{ name : "tensorrt"
   parameters {{ key: "precision_mode" value: "{precision}" }}
