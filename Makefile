@@ -45,8 +45,10 @@ setup:
 lab:
 	$(SETUP) -- -m helpers lab $(LAB)
 
+# Two files at a time, the long ones first: most tests wait for a server half of their time. WORKERS=0: one after the other, in this process.
+WORKERS = 2
 test:
-	$(SETUP) --dev -- -m pytest $(ARGS)
+	$(SETUP) --dev -- -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # On a processor, as a rehearsal: make test-gpu ARGS="--device cpu --quick --output /tmp/dry.csv"
 test-gpu:

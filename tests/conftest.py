@@ -42,7 +42,10 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def free_base_port() -> Callable[[], int]:
     """Calls give base ports far apart, another row in each run: the launcher takes the next triple when one is taken."""
-    start = random.randrange(_FIRST_PORT, _LAST_PORT - 3000, 3)
+    # Workers that run at the same time have ports of their own.
+    worker, workers = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    share = (_LAST_PORT - _FIRST_PORT) // workers
+    start = _FIRST_PORT + worker * share + random.randrange(0, share // 2, 3)
     ports = itertools.count(start, 3 * 20)
     return lambda: next(ports)
 

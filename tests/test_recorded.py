@@ -16,7 +16,11 @@ def test_every_row_says_where_it_comes_from() -> None:
         assert each["source"].startswith("recorded: ") and len(each["source"]) > 30 and each["device"]
         assert is_recorded(each)
         figures = [value for name, value in each.items() if name.endswith(("_us", "_per_s")) and value is not None]
-        assert figures and all(value > 0 for value in figures), "a missing figure is None"
+        # perf_analyzer gives whole µs: what a fast client receives in less can be 0.
+        measured = "this course" in each["source"]
+        assert figures and all(value > 0 or (measured and value == 0 and each["client_recv_us"] == 0) for value in figures), (
+            "a missing figure is None"
+        )
     assert set(row()) <= set(COLUMNS), "the same columns as a measured row"
 
 
