@@ -92,8 +92,9 @@ def document(rows: Sequence[dict[str, Any]], load_average: float) -> str:
 Made by `python -m benchmarks.sweep`: `{MODEL}`, {CONCURRENCY} requests under way over gRPC, jets of 50 candidates and 4 vertices. The
 loop is that of the course text: perf_analyzer with `-p {WINDOW_MS}`, until three windows agree within 10 % or ten are over. The sweep
 is `helpers.sweep.sweep`, with its files and its warm-up: until the throughput is known to {settings.PERF_PRECISION:.0%}, or
-{settings.PERF_POINT_S:.0f} s are over. Both were measured in turn at each batch size; ± is half of the 95 % interval of the windows' mean, for the loop of its last three.
-Where those do not agree, the loop ends without a result; its windows are shown all the same, and nobody can tell whether both are equal.
+{settings.PERF_POINT_S:.0f} s are over. Both were measured in turn at each batch size; ± is half of the 95 % interval of the windows'
+mean, for the loop of its last three. Where those do not agree, the loop ends without a result; its windows are shown all the same, and
+nobody can tell whether both are equal.
 
 {table(rows)}
 
