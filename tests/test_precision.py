@@ -115,7 +115,7 @@ def test_the_report_measures_all_and_draws(
     assert main(["quantize", MODEL, "--methods", "fp16", "--report", "--batch", "4"]) == 0
     said = capsys.readouterr().out
     assert all(f"{MODEL}_{method}" in said for method in METHODS), "the report is on all variants that are there"
-    assert "b_vs_light" in said and f"Figure: work/precision/{MODEL}.png" in said
+    assert "b_vs_light" in said and f"precision/{MODEL}.png" in said
     assert (work / "precision" / f"{MODEL}.png").stat().st_size > 10_000
 
 
