@@ -13,7 +13,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from helpers import card
+from benchmarks.machine import machine
 from training.jets.agreement import network_of
 from training.jets.dataset import padded_inputs
 from training.jets.export import Runner, check, eager_runner, onnx_runner, to_onnx
@@ -137,7 +136,9 @@ def multiply_adds(network: ParticleNet, points: int) -> tuple[float, float]:
     return (plain + fusion) / 1e6, (served + fusion) / 1e6
 
 
-def document(rows: Sequence[tuple[int, dict[str, list[float]]]], difference: float, work: tuple[float, float], rounds: int) -> str:
+def document(
+    rows: Sequence[tuple[int, dict[str, list[float]]]], difference: float, work: tuple[float, float], rounds: int, load_average: float
+) -> str:
     """The table, and whether the goal is reached."""
     lines = ["| batch | plain (ms) | served (ms) | times as fast |", "|--:|--:|--:|--:|"]
     gains = {}
@@ -164,7 +165,9 @@ What bounds it: for a jet, the dense layers multiply {work[0]:.0f} million times
 the served one, {work[0] / work[1]:.2f} times fewer. What is left is nearly all in the second and third convolution of each edge block,
 which run on every edge in both.
 
-{datetime.now(UTC).date()}; {card.device("embedded")}, ONNX Runtime {onnxruntime.__version__}; load average {os.getloadavg()[0]:.1f}.
+ONNX Runtime of this comparison: {onnxruntime.__version__}.
+
+{machine(load_average)}
 """
 
 
@@ -174,6 +177,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15, help="how often everything is measured (default 15)")
     parser.add_argument("--write", action="store_true", help="write the report to benchmarks/GRAPH.md")
     arguments = parser.parse_args()
+    load_average = os.getloadavg()[0]
     torch.set_num_threads(1)
     tagger = TAGGERS["ak4"]
     jets = read_root(ROOT / "notebooks" / "data" / "jets_ak4.root")
@@ -188,7 +192,7 @@ def main() -> None:
         check(eager_runner(plain), runners["plain"], batches[10])
         difference = max(check(runners["served"], runners["plain"], inputs) for inputs in batches.values())
         rows = [(batch, measure(runners, inputs, arguments.rounds)) for batch, inputs in batches.items()]
-    text = document(rows, difference, multiply_adds(plain.network, sum(LENGTHS)), arguments.rounds)
+    text = document(rows, difference, multiply_adds(plain.network, sum(LENGTHS)), arguments.rounds, load_average)
     print(text)
     if arguments.write:
         Path(__file__).with_name("GRAPH.md").write_text(text)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.machine import machine
 from helpers import jets, settings
 from helpers.client import Client
 from helpers.launch import launch_server
@@ -118,10 +119,10 @@ def report(rows: list[dict[str, float | str]], rounds: int, load_average: float)
     overheads = [1 - float(row["server_over_in_process"]) for row in rows if int(row["batch"]) >= LIMIT_FROM_BATCH]
     verdict = "kept" if max(overheads) <= LIMIT_OVERHEAD else "NOT kept"
     largest = f"{100 * max(overheads):.1f} % (limit {100 * LIMIT_OVERHEAD:.0f} %): {verdict}"
-    machine = f"{os.cpu_count()} cores, load average {load_average:.1f} at the start"
     return (
-        f"# Jets from ROOT file to scores\n\n{machine}; best rates of {rounds} rounds, and the median of their ratios.\n\n"
-        f"```\n{as_text(rows)}\n```\n\nLargest overhead from batch {LIMIT_FROM_BATCH} on: {largest}.\n"
+        f"# Jets from ROOT file to scores\n\nMade by `python -m benchmarks.jets`: best rates of {rounds} rounds, and the "
+        "median of their ratios.\n\n"
+        f"```\n{as_text(rows)}\n```\n\nLargest overhead from batch {LIMIT_FROM_BATCH} on: {largest}.\n\n{machine(load_average)}\n"
     )
 
 

@@ -26,6 +26,7 @@ from tritonclient.utils import InferenceServerException
 from benchmarks import peers_model, report
 from benchmarks.peers_load import CONCURRENCY, SLICE_S, InProcess, Load
 from helpers.launch import launch_server
+from helpers.perf_results import half_width
 
 HERE = Path(__file__).parent
 # Away from the ports of a course that runs on the same machine.
@@ -59,7 +60,19 @@ class Row:
 
     def ratio(self, over: str) -> float:
         """Ours over another, round by round, so that a busy machine slows both; the median."""
-        return statistics.median(ours / other for ours, other in zip(self.rates[OURS], self.rates[over], strict=True))
+        return statistics.median(self._ratios(over))
+
+    def ratio_half_width(self, over: str) -> float | None:
+        """Half of the 95 % interval of that ratio's mean over the rounds; None for one round."""
+        return half_width(self._ratios(over))
+
+    def _ratios(self, over: str) -> list[float]:
+        return [ours / other for ours, other in zip(self.rates[OURS], self.rates[over], strict=True)]
+
+    def words(self, over: str) -> str:
+        """The ratio with its interval."""
+        half = self.ratio_half_width(over)
+        return f"{self.ratio(over):.2f}" + (f" ± {half:.2f}" if half is not None else "")
 
 
 @contextlib.contextmanager
@@ -143,6 +156,10 @@ def measure(addresses: dict[str, str], models: dict[str, Path], batches: Sequenc
     return rows
 
 
+# With fewer rounds the interval of a ratio says little.
+ROUNDS = 7
+
+
 def missed(rows: Sequence[Row]) -> list[str]:
     """Each goal that is missed, and by how much."""
     found = []
@@ -152,7 +169,9 @@ def missed(rows: Sequence[Row]) -> list[str]:
             goals["in process"] = next(share for smallest, share in OF_LIMIT.items() if row.batch >= smallest)
         for other, goal in goals.items():
             if row.ratio(other) < goal:
-                found.append(f"{row.model}, batch {row.batch}: {row.ratio(other):.2f} of {other}, goal {goal:.2f}")
+                half = row.ratio_half_width(other) or 0.0
+                unsure = "; its interval reaches over the goal: cannot tell" if row.ratio(other) + half >= goal else ""
+                found.append(f"{row.model}, batch {row.batch}: {row.words(other)} of {other}, goal {goal:.2f}{unsure}")
     return found
 
 
@@ -162,14 +181,15 @@ def document(rows: Sequence[Row], rounds: int, load_average: float) -> str:
     lines = [f"| {' | '.join(heads)} |", "|---|" + "--:|" * (len(heads) - 1)]
     for row in rows:
         rates = [f"{row.median(who):.0f}" for who in ("in process", OURS, PYTRITON, MLSERVER)]
-        ratios = [f"{row.ratio(who):.2f}" for who in ("in process", PYTRITON, MLSERVER)]
+        ratios = [row.words(who) for who in ("in process", PYTRITON, MLSERVER)]
         lines.append("| " + " | ".join([row.model, str(row.batch), *rates, *ratios, f"{statistics.median(row.busy):.0%}"]) + " |")
     table, goals = "\n".join(lines), missed(rows)
     said = "All goals are reached." if not goals else "Goals that are missed:\n\n" + "\n".join(f"- {goal}" for goal in goals)
     return f"""# The embedded server beside its peers
 
 Made by `make bench-peers`; inferences per second, a batch of 8 counting 8: the same ONNX files, one instance with one thread, and
-{CONCURRENCY} requests under way from one Python client over gRPC. Medians of {rounds} rounds; each ratio is taken round by round.
+{CONCURRENCY} requests under way from one Python client over gRPC. Medians of {rounds} rounds; each ratio is taken round by round, ± half of
+the 95 % interval of its mean.
 
 {table}
 
@@ -187,7 +207,7 @@ def main() -> None:
     """Measure, print, and write if asked."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
     parser.add_argument("--python", type=Path, default=Path("work/peers/env/bin/python"), help="of the environment of the peers")
-    parser.add_argument("--rounds", type=int, default=5, help="how often everything is measured (default 5, three minutes)")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"how often everything is measured (default {ROUNDS}, five minutes)")
     parser.add_argument("--batches", type=int, nargs="+", default=list(BATCHES), help="batch sizes (default 1 8 16)")
     parser.add_argument("--write", action="store_true", help="write the report to benchmarks/PEERS.md")
     arguments = parser.parse_args()

@@ -1,22 +1,26 @@
-"""``python -m benchmarks.record``: the sweep that students see who cannot measure themselves, into notebooks/data/recorded_sweep.csv.
+"""``python -m benchmarks.record``: what students see who cannot measure themselves, into notebooks/data.
 
-Every load of notebooks 07 and 08, on a server of the course with its models as they are. A point that did not settle is
-measured once more, for longer, and the better of the two is kept. Run it on a quiet machine; interrupted and run again, it goes on
-where it was.
+``recorded_sweep.csv`` has every load of notebooks 07 and 08, on a server of the course with its models as they are. A point that did
+not settle is measured once more, for longer, and the better of the two is kept. ``--missing`` keeps the rows that are there, each with
+its machine and date, and measures what they lack. ``--notebooks`` runs notebooks 07 and 09 instead, and keeps what they type and what
+their experiments gave (:mod:`benchmarks.record_notebooks`). Run it on a quiet machine; interrupted and run again, it goes on where it
+was.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks import record_notebooks
 from helpers import recorded, settings
 from helpers.launch import launch_server
-from helpers.load_inputs import write_jets
+from helpers.load_inputs import jets_path, write_jets
 from helpers.perf import measure
 from helpers.server import Server
 from helpers.sweep import sweep
@@ -34,6 +38,11 @@ class Load:
     lengths: Mapping[str, int] = field(default_factory=dict)
     jets: bool = False
 
+    def inputs(self, model: str) -> str | dict[str, int]:
+        """What :func:`helpers.recorded.inputs_of` says of such a row: the name of a file, or the lengths of random inputs."""
+        lengths = settings.PERF_LENGTHS | dict(self.lengths)
+        return jets_path(model, lengths).name if self.jets else lengths
+
 
 _ONNX, _TORCH = "particlenet_AK4", "particlenet_AK4_PT"
 LOADS = (
@@ -44,7 +53,7 @@ LOADS = (
     Load((_ONNX,), (10,), (8,)),
     Load((_ONNX,), (1, 4, 16), (4,), {"pf": 100, "sv": 10}),
     Load((_ONNX,), (10,), lengths={"pf": 50, "sv": 4}, jets=True),
-    Load((_ONNX,), (10,), lengths={"pf": 30, "sv": 4}, jets=True),
+    Load((_ONNX,), (10,), lengths={"pf": 20, "sv": 4}, jets=True),
     Load(("particlenet_PT",), (1, 10, 100)),
 )
 BASE_PORT = 12700
@@ -57,19 +66,42 @@ def main() -> None:
     """Measure everything, then replace the file."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.record", description=__doc__)
     parser.add_argument("--output", type=Path, default=recorded.sweep_file(), help="where to write the table")
-    target = parser.parse_args().output
+    parser.add_argument("--missing", action="store_true", help="keep the rows that are there, and measure what they lack")
+    parser.add_argument("--notebooks", action="store_true", help="record what notebooks 07 and 09 ask for instead of the sweep")
+    arguments = parser.parse_args()
+    if arguments.notebooks:
+        record_notebooks.record(SOURCE)
+        return
+    target = arguments.output
     folder = settings.work_dir() / "record"
     part = target.with_suffix(".part")
     part.unlink(missing_ok=True)
-    models = sorted({model for load in LOADS for model in load.models})
+    kept = read_rows(target) if arguments.missing else []
+    for row in kept:
+        append(part, row)
+    loads = list(missing(kept))
+    if not loads:
+        part.unlink(missing_ok=True)
+        print(f"{target} lacks nothing")
+        return
+    models = sorted({model for load in loads for model in load.models})
     with launch_server("models", load=models, base_port=BASE_PORT, name="record") as server:
-        for load in LOADS:
+        for load in loads:
             for row in _rows(server, load, folder):
                 append(part, row | {"source": SOURCE})
     target.unlink(missing_ok=True)
     part.rename(target)
     shutil.rmtree(folder)
     print(f"{target} is new")
+
+
+def missing(rows: Iterable[Mapping[str, Any]]) -> Iterator[Load]:
+    """The loads of which rows lack a point, each with the points that are lacking."""
+    there = [(row["model"], row["batch"], row["concurrency"], recorded.inputs_of(row)) for row in rows]
+    for load in LOADS:
+        for model, batch, concurrency in itertools.product(load.models, load.batches, load.concurrencies):
+            if (model, batch, concurrency, load.inputs(model)) not in there:
+                yield replace(load, models=(model,), batches=(batch,), concurrencies=(concurrency,))
 
 
 def _rows(server: Server, load: Load, folder: Path) -> Iterator[dict[str, Any]]:

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import datetime
-import os
-import platform
 import statistics
-import subprocess
 from collections.abc import Sequence
-from pathlib import Path
 
 from benchmarks import memory, network
+from benchmarks.machine import machine
 from benchmarks.measuring import CONCURRENCY, Row
-from benchmarks.perf_analyzer import VERSION
-from helpers import settings
 
 # What the embedded server is meant to reach, as a ratio to the yardstick, by the smallest batch size for which it holds.
 GOALS = {8: 0.97, 1: 0.80}
 READY_GOAL_S = 3.0
-
-_VERSIONS = (
-    "import sys, numpy, onnxruntime, torch; print(sys.version.split()[0], numpy.__version__, onnxruntime.__version__, torch.__version__)"
-)
 
 
 def goal(batch: int) -> float:
@@ -55,23 +45,6 @@ def ready_line(seconds: Sequence[float]) -> str:
     times = ", ".join(f"{value:.1f}" for value in seconds)
     median = statistics.median(seconds)
     return f"`add_sub` is READY {median:.1f} s after the call of `launch_server` (goal {READY_GOAL_S:.0f} s; each time: {times})."
-
-
-def machine(load_average: float) -> str:
-    """Processor, system, versions, date."""
-    python = settings.server_env() / "bin" / "python"
-    versions = subprocess.run([python, "-c", _VERSIONS], capture_output=True, text=True, check=True).stdout.split()
-    names = [f"{name} {version}" for name, version in zip(("Python", "NumPy", "ONNX Runtime", "PyTorch"), versions, strict=True)]
-    model = next(
-        (line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "unknown"
-    )
-    memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    today = datetime.datetime.now(tz=datetime.UTC).date()
-    return (
-        f"{today}; {model}, {len(os.sched_getaffinity(0))} cores, {memory_gb:.0f} GB, Linux {platform.release()}, no GPU used; "
-        f"tritonserver {settings.EMBEDDED_TRITON}, {', '.join(names)}, perf_analyzer {VERSION}; "
-        f"load average before the measurement {load_average:.1f}."
-    )
 
 
 def document(rows: Sequence[Row], ready_s: Sequence[float], usages: Sequence[memory.Usage], rounds: int, load_average: float) -> str:

@@ -10,6 +10,7 @@ import argparse
 import json
 import math
 import os
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,8 +19,9 @@ from typing import Any
 from benchmarks import report
 from helpers import perf_results, settings
 from helpers.launch import launch_server
-from helpers.perf import execute, find_perf_analyzer, measure, run_for
+from helpers.perf import execute, find_perf_analyzer, run_for
 from helpers.server import Server
+from helpers.sweep import sweep
 
 # Away from the ports of a course that runs on the same machine.
 BASE_PORT = 12900
@@ -38,8 +40,10 @@ def compare(server: Server, batch: int, program: Any) -> dict[str, Any]:
     loop_s = time.perf_counter() - begin
     # The tool's result is of its last three windows; with fewer that agree it gives none.
     rates = [window.throughput_infer_per_s for window in done.windows[-3:]]
-    begin = time.perf_counter()
-    row = measure(server, MODEL, batch, CONCURRENCY, program=program)
+    with tempfile.TemporaryDirectory() as folder:
+        begin = time.perf_counter()
+        (row,) = sweep(server, MODEL, (batch,), (CONCURRENCY,), output=folder, silent=True)
+        sweep_s = time.perf_counter() - begin
     return {
         "batch": batch,
         "loop_s": loop_s,
@@ -47,7 +51,7 @@ def compare(server: Server, batch: int, program: Any) -> dict[str, Any]:
         "loop_windows": len(done.windows),
         "loop_mean": sum(rates) / len(rates) if rates else None,
         "loop_spread": perf_results.half_width(rates),
-        "sweep_s": time.perf_counter() - begin,
+        "sweep_s": sweep_s,
         "sweep": row["throughput_infer_per_s"],
         "sweep_spread": row["throughput_spread_infer_per_s"],
         "sweep_windows": row["windows"],
@@ -55,8 +59,8 @@ def compare(server: Server, batch: int, program: Any) -> dict[str, Any]:
 
 
 def equal(row: dict[str, Any]) -> bool | None:
-    """Whether the two throughputs differ by no more than their spreads together; None where the loop has too few windows."""
-    if row["loop_spread"] is None:
+    """Whether the two throughputs differ by no more than their spreads together; None where the loop has no stable result."""
+    if row["loop"] is None or row["loop_spread"] is None or row["sweep_spread"] is None:
         return None
     return abs(row["loop_mean"] - row["sweep"]) <= math.hypot(row["loop_spread"], row["sweep_spread"])
 
@@ -87,9 +91,10 @@ def document(rows: Sequence[dict[str, Any]], load_average: float) -> str:
 
 Made by `python -m benchmarks.sweep`: `{MODEL}`, {CONCURRENCY} requests under way over gRPC, jets of 50 candidates and 4 vertices. The
 loop is that of the course text: perf_analyzer with `-p {WINDOW_MS}`, until three windows agree within 10 % or ten are over. The sweep
-is `helpers.sweep`, warm-up included: until the throughput is known to {settings.PERF_PRECISION:.0%}, or {settings.PERF_POINT_S:.0f} s are
-over. Both were measured in turn at each batch size; ± is half of the 95 % interval of the windows' mean, for the loop of its last three.
-Where those do not agree, the loop ends without a result; its windows are shown all the same.
+is `helpers.sweep.sweep`, with its files and its warm-up: until the throughput is known to {settings.PERF_PRECISION:.0%}, or
+{settings.PERF_POINT_S:.0f} s are over. Both were measured in turn at each batch size; ± is half of the 95 % interval of the windows'
+mean, for the loop of its last three. Where those do not agree, the loop ends without a result; its windows are shown all the same, and
+nobody can tell whether both are equal.
 
 {table(rows)}
 

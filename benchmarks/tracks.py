@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.machine import machine
 from helpers import settings
 from helpers.client import Client
 from helpers.launch import launch_server
@@ -89,8 +90,8 @@ def measure(client: Client, yardstick: InProcess, events: Sequence[Event], folde
 def report(server: Server, rounds: int) -> str:
     """Measure everything and put it into words."""
     yardstick = InProcess(server)
-    machine = f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} at the start, shortest of {rounds} rounds"
-    parts = [f"# ExaTrk on the shipped events\n\n{machine}.\n"]
+    load_average = os.getloadavg()[0]
+    parts = [f"# ExaTrk on the shipped events\n\nMade by `python -m benchmarks.tracks`: the shortest of {rounds} rounds for each event.\n"]
     try:
         with Client(server) as client, tempfile.TemporaryDirectory() as name:
             for sample, pile_up in SAMPLES.items():
@@ -110,7 +111,7 @@ def report(server: Server, rounds: int) -> str:
                 ]
     finally:
         yardstick.close()
-    return "\n".join(parts)
+    return "\n".join([*parts, f"{machine(load_average)}\n"])
 
 
 def _verdict(excess_ms: float) -> str:

@@ -31,8 +31,11 @@ def grid_text(found: dict[str, Any]) -> str:
         f"| search | {found['measurements']} | {found['seconds']:.0f} | {found['best']} | {found['rate']:.0f} "
         f"| {found['again_search']:.0f} |",
         "",
-        f"The search looked at {found['tried']} of the {found['combinations']} combinations. Measurements: {part:.2f} of the grid's (limit",
-        f"{FIFTH:.2f}): {few}. Throughput: {near:.2f} of its best in the grid's own figures, {again:.2f} in turn (limit {NEAR:.2f}):",
+        f"The search looked at {found['tried']} of the {found['combinations']} combinations. Its {found['measurements']} measurements, "
+        f"finals included, are {part:.2f} of the grid's",
+        f"{found['grid_measurements']} (limit {FIFTH:.2f}): {few}. Against one measurement of each of the {found['combinations']} "
+        f"combinations they are {found['measurements'] / found['combinations']:.2f}.",
+        f"Throughput: {near:.2f} of its best in the grid's own figures, {again:.2f} in turn (limit {NEAR:.2f}):",
         f"{'kept' if same else _answer(found['verdict'])}. Seen from the grid's best: {found['verdict']}",
     ]
     return "\n".join(lines)

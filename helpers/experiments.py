@@ -137,7 +137,8 @@ class Experiments:
         before = self._counts(measured)
         row = measure(self.server, measured, self.batch, self.concurrency, **self._options)
         inferences, executions = (after - first for after, first in zip(self._counts(measured), before, strict=True))
-        row = {**row, "experiment": name, "executed_batch": inferences / executions if executions else None}
+        executed = row.get("executed_batch") if is_recorded(row) else inferences / executions if executions else None
+        row = {**row, "experiment": name, "executed_batch": executed}
         place = next((number for number, each in enumerate(self.rows) if each["experiment"] == name), len(self.rows))
         self.rows[place : place + 1] = [row]
         # Measured again, it is still the same change.

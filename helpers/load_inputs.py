@@ -90,8 +90,13 @@ def write_jets(
         if not 1 <= n_jets <= len(sample):
             raise InputError(f"n_jets={n_jets} was given.", f"The sample has {len(sample)} jets.")
         tensors = tagger.inputs(sample[:n_jets], candidates=chosen["pf"], vertices=chosen["sv"])
-    file = path or settings.work_dir() / "inputs" / f"{model}_{n_jets}_jets_{chosen['pf']}_{chosen['sv']}.json"
+    file = path or jets_path(model, chosen, n_jets)
     return write_inputs(file, ({key: tensor[jet] for key, tensor in tensors.items()} for jet in range(n_jets)))
+
+
+def jets_path(model: str, lengths: Mapping[str, int], n_jets: int = settings.PERF_INPUTS) -> Path:
+    """Where :func:`write_jets` writes jets of these lengths when nobody names a file."""
+    return settings.work_dir() / "inputs" / f"{model}_{n_jets}_jets_{lengths['pf']}_{lengths['sv']}.json"
 
 
 def write_hits(events: Sequence[Event] | None = None, *, name: str = "FEATURES", path: str | Path | None = None) -> Path:

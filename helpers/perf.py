@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from helpers import perf_facts, perf_results, settings
+from helpers import perf_facts, perf_results, settings, sweep_files
 from helpers.connection import Connection
 from helpers.errors import InputError
 from helpers.perf_command import Run, Shapes, run_for
@@ -74,7 +74,7 @@ def measure(
     Returns:
         A row with the columns :data:`helpers.perf_results.COLUMNS`; times in µs. ``throughput_spread_infer_per_s`` and
         ``latency_spread_us`` are half widths of 95 % intervals. A row whose precision was not reached has ``stable=False`` and
-        says so in ``note``; what was not measured is None.
+        says so in ``note``; what was not measured is None. The configuration that ``config`` names is kept in ``work/configs``.
 
     Raises:
         CourseError: the measurement could not be made; the text says why.
@@ -93,17 +93,25 @@ def measure(
     connection = Connection(server, protocol, settings.QUERY_TIMEOUT_S, settings.RETRIES)
     try:
         known = perf_facts.facts(connection, model)
+        _keep_config(model, known["config"], perf_facts.reported_config(connection, model))
     finally:
         connection.close()
     rate = _warm(run, program, server) if warm_up else None
     run = replace(run, window_ms=_window_ms(run, rate), max_trials=settings.PERF_WINDOWS, stability_percent=_ANY)
-    results = _rounds(run, program, server, precision, max_seconds)
+    run, results = _rounds(run, program, server, precision, max_seconds)
     row = _row(run, results, precision) | known | {"perf_analyzer_version": program.version}
     behind = len(getattr(server, "servers", ()))
     if behind > 1:
         # The tool asks the front for the counters, and the front has one server answer that, always the same.
         row["note"] = "; ".join(filter(None, (row["note"], f"queue and compute times are those of one of the {behind} servers")))
     return row
+
+
+def _keep_config(model: str, name: str, config: dict[str, Any]) -> None:
+    """Write the configuration under the short name that the row has, into ``work/configs``, unless it is there already."""
+    folder = settings.work_dir() / "configs"
+    if not sweep_files.config_path(folder, model, name).exists():
+        sweep_files.write_config(folder, model, name, config)
 
 
 # The tool's own rule is switched off: by it, three windows within 10 % are good, whatever is asked for. On a crowded machine they differ
@@ -136,12 +144,17 @@ def _window_ms(run: Run, rate: float | None) -> int:
     return round(1000 * min(max(seconds, shortest), longest))
 
 
-def _rounds(run: Run, program: Program, server: Any, precision: float, max_seconds: float) -> list[Result]:
-    """Runs of three windows until the precision is reached or the time is over; a run without a result is left out if others have one."""
+def _rounds(run: Run, program: Program, server: Any, precision: float, max_seconds: float) -> tuple[Run, list[Result]]:
+    """Runs of three windows until the precision is reached or the time is over, and the command that gave the last result.
+
+    A run without a result is left out if others have one.
+    """
     results: list[Result] = []
-    begin = time.monotonic()
+    begin, ran = time.monotonic(), run
     while True:
         results.append(execute(run, program, server))
+        if results[-1].figures or not any(result.figures for result in results):
+            ran = run
         if not results[-1].figures:
             # A window without a complete request: twice as long next time.
             run = replace(run, window_ms=2 * (run.window_ms or 1))
@@ -151,7 +164,7 @@ def _rounds(run: Run, program: Program, server: Any, precision: float, max_secon
         too_short = not rates and (run.window_ms or 0) <= 1000 * settings.PERF_WINDOW_S[1]
         if time.monotonic() - begin > max_seconds and not too_short:
             break
-    return [result for result in results if result.figures] or results
+    return ran, [result for result in results if result.figures] or results
 
 
 def _row(run: Run, results: list[Result], precision: float) -> dict[str, Any]:

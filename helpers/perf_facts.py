@@ -12,7 +12,7 @@ from typing import Any
 from helpers import card
 from helpers.connection import Connection
 from helpers.gpu import placed_on
-from helpers.rest import is_loopback
+from helpers.here import runs_here
 from helpers.transport import TransportError
 
 
@@ -29,7 +29,7 @@ def facts(connection: Connection, model: str) -> dict[str, Any]:
     """
     config = reported_config(connection, model)
     groups = config.get("instance_group", [])
-    here = getattr(connection.server, "owned", False) or is_loopback(connection.address.host)
+    here = getattr(connection.server, "owned", False) or runs_here(connection.address)
     on_gpu = any("GPU" in group.get("kind", "") for group in groups)
     if on_gpu and getattr(connection.server, "runtime", "") == "embedded":
         # Asked for a GPU that its library cannot use, a model runs on the processor.

@@ -53,9 +53,7 @@ def perf_analyzer(*arguments: str) -> int:
     Raises:
         SetupError: none runs on this machine.
     """
-    words = shlex.split(arguments[0].replace("\\\n", " ")) if len(arguments) == 1 else list(arguments)
-    words = words[1:] if words[:1] == [NAME] else words
-    process = find_perf_analyzer().start(*words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+    process = find_perf_analyzer().start(*words_of(*arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
     try:
         for line in process.stdout or ():
             print(line, end="", flush=True)
@@ -64,6 +62,12 @@ def perf_analyzer(*arguments: str) -> int:
     except BaseException:
         _end(process)
         raise
+
+
+def words_of(*arguments: str) -> list[str]:
+    """The arguments of a command as people type it, one word each, without the program's name."""
+    words = shlex.split(arguments[0].replace("\\\n", " ")) if len(arguments) == 1 else list(arguments)
+    return words[1:] if words[:1] == [NAME] else words
 
 
 def execute(run: Run, program: Program | None = None, server: Any = None) -> Result:

@@ -135,6 +135,11 @@ def recorded_sweep(
     raise InputError("There is no recorded row of this load.", f"There are: {'; '.join(sorted(there))}.")
 
 
+def inputs_of(row: Mapping[str, Any]) -> str | dict[str, int]:
+    """What a row of the sweep was measured with: the name of a file, or the lengths of random inputs by the beginning of their name."""
+    return _lengths(row) if row["inputs"] == "random" else str(row["inputs"])
+
+
 def _words(row: Mapping[str, Any]) -> str:
     """Its inputs: ``50 pf, 4 sv``, or the name of a file."""
     return ", ".join(f"{length} {kind}" for kind, length in sorted(_lengths(row).items())) if row["inputs"] == "random" else row["inputs"]

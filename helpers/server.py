@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from helpers import card, ending, lease, questions, rest, settings
+from helpers import card, ending, lease, questions, settings
 from helpers.access import NO_ACCESS, Access
 from helpers.address import Address
 from helpers.administration import Administration
 from helpers.errors import AccessError, ModelError, RequestError, ServerError
+from helpers.here import runs_here
 from helpers.listening import LOOPBACK, Listening
 from helpers.model_states import ModelState, completed
 
@@ -102,8 +103,8 @@ class Server(Administration):
 
     @property
     def is_here(self) -> bool:
-        """Whether it runs on this very machine."""
-        return self.owned or rest.is_loopback((self.http or self.grpc).host)  # type: ignore[union-attr]
+        """Whether it runs on this very machine, for certain."""
+        return self.owned or runs_here(self.http or self.grpc)  # type: ignore[arg-type]
 
     def _must_reach(self, address: Address | None, what: str) -> Address:
         if address is None:

@@ -22,6 +22,8 @@ HOST = "127.0.0.1"
 
 # Seconds until every model must be READY. PyTorch models with warm-up take longest, on a loaded 2-core machine tens of seconds.
 START_TIMEOUT_S = 180.0
+# Seconds that the server of a command outlives that command when it is killed: nobody comes back to it, as a restarted notebook does.
+COMMAND_GRACE_S = 2.0
 # Seconds that a server outlives the notebook kernel that owned it: enough for "Restart kernel", short enough that nothing is left behind.
 GRACE_S = 15.0
 # Seconds that a server gets to finish its requests and unload its models before it is killed (seen: 2 to 7 s).

@@ -123,9 +123,14 @@ def write_tool_table(folder: Path, label: str, rows: Iterable[Mapping[str, Any]]
     return path
 
 
+def config_path(folder: Path, model: str, name: str) -> Path:
+    """Where :func:`write_config` keeps a configuration."""
+    return folder / model / f"config_{name}.json"
+
+
 def write_config(folder: Path, model: str, name: str, config: Mapping[str, Any]) -> None:
     """Keep the configuration that the server reported beside the results, under the short name that the rows have."""
-    path = folder / model / f"config_{name}.json"
+    path = config_path(folder, model, name)
     with writing(path):
         make_folder(path.parent)
         replace(path, json.dumps(config, indent=1, sort_keys=True) + "\n")

@@ -16,6 +16,7 @@ from helpers.config_text import as_dict, parse
 from helpers.connection import Connection
 from helpers.errors import InputError, ModelError
 from helpers.perf_command import check_batch, run_for
+from helpers.rest import is_loopback
 from helpers.wording import quoted
 
 # What makes a point the same as one that was measured before, besides its machine. Not the port: a server launched again is as good.
@@ -174,8 +175,10 @@ def measured_before(point: Point, rows: Iterable[Mapping[str, Any]], about: Mapp
 
 
 def machine_of(row: Mapping[str, Any]) -> str:
-    """The machine of a row: its processor where that is known, else the host of its server."""
-    return str(row.get("cpu") or urlsplit(f"//{row.get('url') or ''}").hostname)
+    """The machine of a row: its processor where that is known, else the host of its server; of a tunnel's end, its port as well."""
+    url = str(row.get("url") or "")
+    host = urlsplit(f"//{url}").hostname or ""
+    return str(row.get("cpu") or (url if is_loopback(host) else host))
 
 
 def last_change(server: Any, model: str, input_data: str | Path) -> float:

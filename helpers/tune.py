@@ -50,6 +50,7 @@ def tune(
     request_rate_per_s: float | None = None,
     budget_ms: float | None = None,
     max_instances: int | None = None,
+    max_batch: int | None = None,
     max_memory_mb: float | None = None,
     variants: Sequence[str] = (),
     output: str | Path = "work/tune",
@@ -72,6 +73,7 @@ def tune(
         request_rate_per_s: requests sent each second, in place of a concurrency; the lowest latency wins.
         budget_ms: what the latency percentile may be at most, in ms.
         max_instances: instances at most; by default as many as there are cores, up to :data:`helpers.settings.TUNE_MAX_INSTANCES`.
+        max_batch: entries that the server may put into one batch at most; by default each model's ``max_batch_size``.
         max_memory_mb: for the server and the model's instances, shared pages counted once.
         variants: other models with the same inputs and outputs, names of tensors aside: another format, another precision.
         output: folder for the rows and the winner's configuration.
@@ -93,12 +95,12 @@ def tune(
         CourseError: the search cannot go on; every measurement so far is kept, and the text says how to go on.
         KeyboardInterrupt: it was interrupted; likewise.
     """
-    _check(server, batch, concurrency, request_rate_per_s, budget_ms, max_instances, max_memory_mb)
+    _check(server, batch, concurrency, request_rate_per_s, budget_ms, max_instances, max_batch, max_memory_mb)
     goal = Goal(Traffic(batch, None if request_rate_per_s else concurrency, request_rate_per_s), budget_ms, percentile)
     progress = Progress(silent)
     options = {"input_data": input_data, "lengths": lengths, "protocol": protocol}
     folder = sweep_files.folder_of(output)
-    bench = Workbench(server, goal, max_memory_mb, folder, options, find_perf_analyzer(), again, progress.told)
+    bench = Workbench(server, goal, max_memory_mb, folder, options, find_perf_analyzer(), again, progress.told, max_batch)
     winner: Candidate | None = None
     begin = time.monotonic()
     try:
@@ -163,6 +165,10 @@ def _spaces(bench: Workbench, models: Sequence[str], max_instances: int | None, 
             if axes is None
             else fitting(axes, found, traffic, max_instances)
         )
+    if bench.max_batch is not None and bench.max_batch < traffic.batch:
+        raise InputError(
+            f"The clients send batches of {traffic.batch}, above max_batch={bench.max_batch}.", "The server cannot make them smaller."
+        )
     if bench.max_memory_mb is not None and bench.server.runtime != "embedded":
         raise InputError("The memory of this server is not seen from here.", "Expected the embedded server for max_memory_mb.")
     return spaces
@@ -188,7 +194,8 @@ def _search(bench: Workbench, start: Candidate, spaces: Mapping[str, Axes], begi
     goal = bench.goal
     search = Search(spaces, goal, _cores(), bench.look)
     best = search.run(start)
-    finals, reason = confirm(search.finalists(best, start), goal, bench.measure_well)
+    finalists = search.finalists(best, start)
+    finals, reason = confirm(finalists, goal, bench.measure_well, reserve=search.reserve(finalists, start))
     ranked = tune_report.standings(finals, goal)
     if not ranked:
         raise tune_report.nobody_left(bench.rows)
@@ -210,7 +217,7 @@ def _search(bench: Workbench, start: Candidate, spaces: Mapping[str, Axes], begi
     text.append(f"{tried}; {len(bench.rows)} measurements{earlier} in {seconds:.0f} s.")
     text.append(f"It stopped because no step from the best one was left that promised anything, and {reason}.")
     text += [f"Left out: {' '.join(search.steps)}"] if search.steps else []
-    text += tune_report.out_of_the_race(bench.rows)
+    text += tune_report.rejected(ranked) + tune_report.out_of_the_race(bench.rows)
     result = Tuned(
         bench.rows, row if meets else None, None if meets else row, config_path, *against, tuple(text), bench.path, seconds, bench.before
     )

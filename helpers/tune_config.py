@@ -28,12 +28,30 @@ class Found:
         config: as the server reports it.
         loaded: whether it was loaded before.
         place: the combination that this configuration is.
+        max_batch: entries that the server may put into one batch during the search; None for the model's own limit.
     """
 
     model: str
     config: Mapping[str, Any]
     loaded: bool
     place: Candidate
+    max_batch: int | None = None
+
+    @property
+    def limited(self) -> bool:
+        """Whether the limit changes anything: the model takes larger batches."""
+        return self.max_batch is not None and int(self.config.get("max_batch_size", 0)) > self.max_batch
+
+    @property
+    def base(self) -> dict[str, Any]:
+        """The configuration that the search starts from: as it was found, with the limit on batches."""
+        limit = {"max_batch_size": self.max_batch} if self.limited else {}
+        batching = dict(self.config.get("dynamic_batching") or {})
+        if limit and any(size > limit["max_batch_size"] for size in batching.get("preferred_batch_size", [])):
+            # The server refuses a preferred batch that is above the limit.
+            del batching["preferred_batch_size"]
+            limit["dynamic_batching"] = batching
+        return {**self.config, **limit}
 
     def config_for(self, candidate: Candidate, traffic: Traffic) -> dict[str, Any]:
         """The configuration of a combination: what was found, and the parts of it that the search varies.
@@ -41,8 +59,8 @@ class Found:
         With a wait, the batch that ends it is the largest one that this traffic can make, ``preferred_batch_size``.
         """
         if candidate == self.place:
-            return dict(self.config)
-        config = with_instances(dict(self.config), candidate.instances)
+            return self.base
+        config = with_instances(self.base, candidate.instances)
         key = THREADS.get(str(config.get("backend")))
         if key and candidate.threads is not None:
             config["parameters"] = {**config.get("parameters", {}), key: {"string_value": str(candidate.threads)}}

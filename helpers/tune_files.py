@@ -77,9 +77,11 @@ def winner_text(config: Mapping[str, Any], repository: Path | None, model: str, 
 
 
 def _vary(config: ModelConfig, winner: ModelConfig) -> None:
-    """Give a configuration the winner's instances, parameters, batching and accelerators; what the server only filled in stays out."""
+    """Give a configuration the winner's instances, parameters, batches and accelerators; what the server only filled in stays out."""
     for name in ("instance_group", "parameters", "dynamic_batching"):
         config.ClearField(name)
+    # A limit on batches that was given for the search.
+    config.max_batch_size = min(config.max_batch_size, winner.max_batch_size)
     for group in winner.instance_group:
         config.instance_group.add(count=group.count, kind=group.kind, gpus=group.gpus)
     for key in winner.parameters:

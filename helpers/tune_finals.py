@@ -7,23 +7,50 @@ from collections.abc import Callable, Sequence
 from helpers import settings
 from helpers.plot_rows import latency_column
 from helpers.tune_candidate import OK, OVER_BUDGET, Candidate, Goal, Row
+from helpers.tune_standing import Standing
 from helpers.verdict import SLOWER, verdict
 
 
 def confirm(
-    finalists: Sequence[Candidate], goal: Goal, measure: Callable[[Candidate, int], Row], rounds: int | None = None
+    finalists: Sequence[Candidate],
+    goal: Goal,
+    measure: Callable[[Candidate, int], Row],
+    rounds: int | None = None,
+    reserve: Sequence[Candidate] = (),
 ) -> tuple[dict[Candidate, list[Row]], str]:
     """Measure the finalists in turn, round by round, so that the machine's moods hit all alike; those that clearly lose drop out.
+
+    A finalist whose latency turns out to be over the budget, with its whole interval, cannot win. When none but the configuration as
+    found is left, the next of the reserve takes its place.
 
     Args:
         finalists: the combinations.
         goal: what is best.
         measure: measures one well; told the number of the round.
         rounds: at most; :data:`helpers.settings.TUNE_ROUNDS` by default.
+        reserve: who is measured when all finalists are rejected, in order.
 
     Returns:
         The rows of each, and in a sentence why no more were measured.
     """
+    rows, why = _rounds(finalists, goal, measure, rounds)
+    for each in reserve:
+        if any(not taken[-1].get("as_found") and not rejected(one, taken, goal) for one, taken in rows.items() if taken):
+            break
+        more, why = _rounds([each], goal, measure, rounds)
+        rows |= more
+    return rows, why
+
+
+def rejected(candidate: Candidate, rows: Sequence[Row], goal: Goal) -> bool:
+    """Whether a finalist cannot win: nothing of it was measured, or the whole interval of its latency is over the budget."""
+    measured = tuple(row for row in rows if row["outcome"] in (OK, OVER_BUDGET))
+    return not measured or Standing(candidate, measured, goal).within() is False
+
+
+def _rounds(
+    finalists: Sequence[Candidate], goal: Goal, measure: Callable[[Candidate, int], Row], rounds: int | None
+) -> tuple[dict[Candidate, list[Row]], str]:
     rounds = rounds or (settings.QUICK_TUNE_ROUNDS if settings.quick() else settings.TUNE_ROUNDS)
     rows: dict[Candidate, list[Row]] = {each: [] for each in finalists}
     alive = list(finalists)
@@ -34,6 +61,8 @@ def confirm(
         alive = [each for each in alive if rows[each][-1]["outcome"] in (OK, OVER_BUDGET)]
         if not alive:
             return rows, "no finalist could be measured again"
+        if number > 0 and all(rejected(each, rows[each], goal) for each in alive):
+            return rows, f"after {number + 1} rounds of the finals all were over the budget for certain"
         best = max(alive, key=lambda each: rank_of(rows[each], goal))
         # One run says nothing about how much the next one will differ.
         alive = [each for each in alive if each == best or number == 0 or not _lost(rows[each], rows[best], goal)]

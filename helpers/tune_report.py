@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import html
-import math
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,65 +10,12 @@ from typing import Any
 
 from helpers.checks.outcome import box
 from helpers.errors import CourseError, InputError, RequestError
-from helpers.perf_results import COLUMNS, half_width
 from helpers.plot_rows import latency_column
 from helpers.tables import as_html, as_text
 from helpers.tune_candidate import OK, OVER_BUDGET, OVER_MEMORY, Candidate, Goal, Row
 from helpers.tune_finals import rank_of
+from helpers.tune_standing import Standing
 from helpers.verdict import CANNOT_TELL, FASTER, Verdict, verdict
-
-
-@dataclass(frozen=True)
-class Standing:
-    """One combination with all its measurements of the finals.
-
-    Attributes:
-        candidate: the combination.
-        rows: its measurements.
-        goal: what was looked for.
-    """
-
-    candidate: Candidate
-    rows: tuple[Row, ...]
-    goal: Goal
-
-    def mean(self, column: str, spread: str) -> tuple[float, float | None]:
-        """Mean, and half width of its 95 % interval: what the rows say of themselves or what they differ by, whichever is larger."""
-        values = [row[column] for row in self.rows]
-        known = [row.get(spread) for row in self.rows]
-        own = None if None in known else math.sqrt(sum(each**2 for each in known)) / len(known)
-        halves = [each for each in (own, half_width(values)) if each is not None]
-        return statistics.fmean(values), max(halves, default=None)
-
-    def row(self) -> Row:
-        """One row: the means of everything that was measured, and of the spreads."""
-        first = self.rows[0]
-        means = {name: _mean([row.get(name) for row in self.rows]) for name in COLUMNS if name.endswith(("_us", "_per_s"))}
-        means |= {
-            name: _mean([row.get(name) for row in self.rows])
-            for name in ("memory_mb", "executed_batch", "queue_share", "cpu_cores", "wanted_cores")
-        }
-        rate, rate_half = self.mean("throughput_infer_per_s", "throughput_spread_infer_per_s")
-        _, latency_half = self.mean(latency_column(self.goal.percentile), "latency_spread_us")
-        means |= {"throughput_infer_per_s": rate, "throughput_spread_infer_per_s": rate_half, "latency_spread_us": latency_half}
-        return {**first, **means, "request_rate_per_s": first["request_rate_per_s"], "repeats": len(self.rows)}
-
-    def within(self) -> bool | None:
-        """Whether the latency is inside the budget: True, False, or None when the spread reaches over it."""
-        if self.goal.budget_ms is None:
-            return True
-        latency, half = self.mean(latency_column(self.goal.percentile), "latency_spread_us")
-        room_us = 1000 * self.goal.budget_ms - latency
-        return None if half is None or abs(room_us) < half else room_us >= 0
-
-    def words(self) -> str:
-        """Throughput and latency with their spreads."""
-        rate, rate_half = self.mean("throughput_infer_per_s", "throughput_spread_infer_per_s")
-        latency, half = self.mean(latency_column(self.goal.percentile), "latency_spread_us")
-        return (
-            f"{rate:.0f}{_plus_minus(rate_half)} inferences/s, p{self.goal.percentile} {latency / 1000:.3g}"
-            f"{_plus_minus(half and half / 1000)} ms"
-        )
 
 
 @dataclass(frozen=True)
@@ -187,6 +132,15 @@ def nothing_meets(closest: Standing | None, goal: Goal) -> list[str]:
     return [*said, "Send less at a time (a smaller batch, fewer requests under way), allow more time, or find a faster network or machine."]
 
 
+def rejected(standings: Sequence[Standing]) -> list[str]:
+    """A sentence on the finalists whose whole latency interval lies above the budget; none when there is no such one."""
+    names = [f"{each.candidate} ({each.latency_words()})" for each in standings if each.within() is False]
+    budget = f"{standings[0].goal.budget_ms:g} ms" if names else ""
+    return (
+        [f"Rejected in the finals, because their latency is over the budget of {budget} for certain: {'; '.join(names)}."] if names else []
+    )
+
+
 def nobody_left(rows: Sequence[Row]) -> CourseError:
     """The error when no combination could be a winner."""
     memory = [row["memory_mb"] for row in rows if row["outcome"] == OVER_MEMORY]
@@ -204,15 +158,6 @@ def out_of_the_race(rows: Sequence[Row]) -> list[str]:
     bad = [row for row in rows if row["outcome"] != OK]
     names = list(dict.fromkeys(f"{row['candidate']} ({row['outcome']}: {row['reason']})" for row in bad))
     return [f"Out of the race: {'; '.join(names)}."] if names else []
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return statistics.fmean(known) if known and len(known) == len(values) else None
-
-
-def _plus_minus(half: float | None) -> str:
-    return "" if half is None else f" ± {half:.2g}" if half < 10 else f" ± {half:.0f}"
 
 
 def _ms(value_us: float | None) -> float | None:

@@ -61,6 +61,12 @@ class Search:
         usable = self.rows[start]["outcome"] in (OK, OVER_BUDGET)
         return list(dict.fromkeys([*chosen, *([start] if usable else [])]))
 
+    def reserve(self, finalists: Sequence[Candidate], start: Candidate) -> list[Candidate]:
+        """Who is next when the finals reject all finalists: the best others that were inside the budget and better than the start."""
+        least = self.goal.rank(self.rows[start])
+        others = [each for each in self.rows if each not in finalists and self.goal.rank(self.rows[each]) > max(least, (1.0,))]
+        return sorted(others, key=lambda each: self.goal.rank(self.rows[each]), reverse=True)[: settings.TUNE_FINALISTS]
+
     def _near(self, row: Row, best: Row) -> bool:
         if row["outcome"] not in (OK, OVER_BUDGET):
             return False

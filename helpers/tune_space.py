@@ -52,7 +52,7 @@ def axes_for(found: Found, traffic: Traffic, cores: int, limit: int | None, budg
         budget_ms: the latency budget; nobody waits for a batch longer than half of it.
         here: accelerators that have an effect on this server.
     """
-    config, place = found.config, found.place
+    config, place = found.base, found.place
     most = limit or min(settings.TUNE_MAX_INSTANCES, max(2, cores))
     # An instance more than there are requests under way never has anything to do.
     most = min(most, traffic.concurrency) if traffic.concurrency else most
@@ -77,7 +77,7 @@ def fitting(axes: Axes, found: Found, traffic: Traffic, limit: int | None) -> Ax
     return Axes(
         tuple(sorted(number for number in axes.instances if limit is None or number <= limit)) or (found.place.instances,),
         tuple(sorted(axes.threads, key=lambda number: number or 0)) if found.place.threads is not None else (None,),
-        axes.delays_ms if can_batch(found.config, traffic) else (found.place.delay_ms,),
+        axes.delays_ms if can_batch(found.base, traffic) else (found.place.delay_ms,),
         axes.accelerators if found.config.get("backend") == "onnxruntime" else ("",),
     )
 

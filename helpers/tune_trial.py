@@ -41,6 +41,7 @@ class Workbench:
         program: which perf_analyzer.
         again: measure also what an earlier call measured.
         told: called with what is about to be measured, and with the row.
+        max_batch: entries that the server may put into one batch; None for each model's own limit.
 
     Attributes:
         found: by name, the models as they were.
@@ -57,6 +58,7 @@ class Workbench:
     program: Program
     again: bool = False
     told: Callable[[str, Row | None], None] = lambda what, row: None
+    max_batch: int | None = None
     found: dict[str, Found] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
     before: int = 0
@@ -80,8 +82,9 @@ class Workbench:
             self.server.load(model)
         config = self.server.config(model)
         place = place_of(model, config, cores, self.server.runtime == "embedded")
-        self.found[model] = Found(model, config, loaded, place)
-        self._serves[model] = place
+        self.found[model] = found = Found(model, config, loaded, place, self.max_batch)
+        if not found.limited:
+            self._serves[model] = place
         return self.found[model]
 
     def look(self, candidate: Candidate) -> Row:
@@ -230,9 +233,10 @@ class Workbench:
             elif not found.loaded:
                 self.server.unload(model)
                 self._serves.pop(model, None)
-            elif self._serves.get(model) != found.place:
+            elif found.limited or self._serves.get(model) != found.place:
                 self.server.load(model, config=dict(found.config))
-                self._serves[model] = found.place
+                if not found.limited:
+                    self._serves[model] = found.place
 
     def _usage(self, candidate: Candidate) -> list[Usage]:
         known = self.server.runtime == "embedded" and self.server.pid is not None

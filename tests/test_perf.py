@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from helpers import load_inputs, perf, perf_results, settings
+from helpers import load_inputs, perf, perf_facts, perf_results, settings
 from helpers.connection import Connection
 from helpers.errors import InputError, ModelError, RequestError
+from helpers.launch import connect
 from helpers.metrics import scrape
 from helpers.perf import Run, execute, measure, perf_analyzer, run_for
 from helpers.perf_command import complete_shapes
@@ -32,6 +37,17 @@ def one_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
 def option(command: list[str] | str, name: str) -> str:
     words = command.split() if isinstance(command, str) else command
     return words[words.index(name) + 1]
+
+
+@contextmanager
+def tunnel(port: int) -> Iterator[int]:
+    """The port of a process of its own that hands every byte on to a port of this machine, as ssh -L does."""
+    program = [sys.executable, "-m", "tests.tunnel", str(port)]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True, cwd=settings.root()) as process:
+        try:
+            yield int(process.stdout.readline())  # type: ignore[union-attr]
+        finally:
+            process.kill()
 
 
 # --- the command -----------------------------------------------------------------------------------------------------------
@@ -129,6 +145,30 @@ def test_a_row_has_every_column_and_agrees_with_the_server(models_server: Server
     assert "add_sub" in repr(Rows([row])) and "<td" in Rows([row])._repr_html_()
 
 
+def test_the_command_is_the_one_that_ran_and_the_configuration_is_kept(
+    models_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows of 20 ms hold no request of a model that takes longer; what gave the figures are longer ones."""
+    monkeypatch.setattr(settings, "PERF_WINDOW_S", (0.02, 5.0))
+    file = load_inputs.write_inputs(tmp_path / "seconds.json", [{"SECONDS": np.array([0.15], np.float32)}])
+    row = measure(models_server, "slow", warm_up=False, input_data=file, **QUICK)
+    assert row["throughput_infer_per_s"] > 0
+    used_ms = int(option(row["command"], "-p"))
+    assert used_ms > 20 and math.log2(used_ms / 20) % 1 == 0
+    kept = settings.work_dir() / "configs" / "slow" / f"config_{row['config']}.json"
+    assert json.loads(kept.read_text())["name"] == "slow"
+
+
+def test_the_end_of_a_tunnel_has_no_processor(models_server: Server) -> None:
+    """A server behind an SSH tunnel has a loopback address, too: a process that is no tritonserver listens there."""
+    with tunnel(models_server.grpc.port) as port:
+        row = measure(f"localhost:{port}", "add_sub", **QUICK)
+        assert (row["cpu"], row["device"]) == (None, "CPU")
+        assert not connect(f"grpc://localhost:{port}").is_here
+    assert measure(models_server.grpc_url, "add_sub", **QUICK)["cpu"] == perf_facts.cpu() is not None
+    assert connect(models_server.grpc_url).is_here
+
+
 def test_a_row_that_is_not_good_enough_says_so_and_keeps_its_numbers(models_server: Server) -> None:
     row = measure(models_server, "add_sub", precision=1e-6, max_seconds=0.1, warm_up=False)
     assert row["stable"] is False
@@ -157,6 +197,15 @@ def test_the_numbers_of_a_file_reach_the_model(models_server: Server, tmp_path: 
     assert row["inputs"] == "naps.json" and option(row["command"], "--input-data") == str(file)
     # 15 requests of 40 ms do not fit into the shortest window.
     assert int(option(row["command"], "-p")) > 400
+
+
+def test_zeros_over_http(models_server: Server) -> None:
+    before = scrape(models_server)
+    row = measure(models_server, "double", lengths=8, batch=2, protocol="http", input_data="zero", **QUICK)
+    assert (row["protocol"], row["inputs"], row["url"]) == ("http", "zero", models_server.http_url)
+    assert option(row["command"], "--input-data") == "zero" and option(row["command"], "-i") == "http"
+    risen = (scrape(models_server) - before).value("nv_inference_count", model="double")
+    assert 0 < 2 * row["requests"] < risen
 
 
 def test_a_request_rate(models_server: Server) -> None:
@@ -228,14 +277,17 @@ def test_hits_keep_their_number_in_each_event(work: Path) -> None:
 
 @pytest.mark.slow
 def test_the_command_of_the_course_text_and_the_helper_agree(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
-    """As printed there, but for address and window."""
+    """As printed there, but for the address."""
     shapes = "--shape pf_points__0:2,50 --shape pf_features__1:25,50 --shape pf_mask__2:1,50 --shape sv_points__3:2,4"
     shapes += " --shape sv_features__4:11,4 --shape sv_mask__5:1,4"
     command = f"""perf_analyzer \\
-        -m particlenet_PT --percentile=95 -i grpc --async -p 2000 \\
+        -m particlenet_PT --percentile=95 -i grpc --async -p 9000 \\
         {shapes}\\
          -u {server.grpc_url} -i grpc --concurrency-range 1:1 -b 10"""
-    assert perf_analyzer(f"{command} -v") in (0, 2)
+    # Windows that do not agree are no result; once more, and then the machine is too busy for this test to tell.
+    if perf_analyzer(f"{command} -v") != 0:
+        capsys.readouterr()
+        assert perf_analyzer(f"{command} -v") == 0
     rates = [window.throughput_infer_per_s for window in perf_results.windows(capsys.readouterr().out)]
     raw, raw_spread = np.mean(rates[-3:]), perf_results.half_width(rates[-3:])
     row = measure(server, "particlenet_PT", batch=10)

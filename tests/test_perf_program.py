@@ -74,6 +74,25 @@ def test_the_placeholder_package_is_no_program() -> None:
     assert perf_program._packaged() == ""
 
 
+def test_the_real_package_comes_before_what_was_fetched(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A distribution as pip installs it, with the program among its files; after it what the set-up fetched, then the container."""
+    site = bare / "site"
+    program = a_program(site / "bin", "echo 'Perf Analyzer Version 2.66.0 (commit unknown)'")
+    about = site / "perf_analyzer-2.66.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: perf-analyzer\nVersion: 2.66.0\n")
+    (about / "RECORD").write_text(
+        "bin/perf_analyzer,,\nperf_analyzer-2.66.0.dist-info/METADATA,,\nperf_analyzer-2.66.0.dist-info/RECORD,,\n"
+    )
+    monkeypatch.syspath_prepend(str(site))
+    fetched = a_program(perf_program.cache_folder(), "echo 'Perf Analyzer Version 2.51.0 (commit unknown)'")
+    monkeypatch.setattr(perf_program, "container_command", lambda: ("docker", "run", "image", perf_program.NAME))
+    order = [each.command[0] for each in perf_program._candidates()]
+    assert order == [str(program), str(fetched), "docker"]
+    found = perf_program.find_perf_analyzer()
+    assert (found.command, found.version, found.origin) == ((str(program),), "2.66.0", "in the Python package perf-analyzer")
+
+
 def test_the_clients_container_is_used_where_its_image_is(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = f"nvcr.io/nvidia/tritonserver:{settings.image_version()}-py3-sdk"
     engine = bare / "bin" / "docker"

@@ -107,6 +107,19 @@ def test_all_are_served_side_by_side_and_cost_next_to_nothing_in_physics(serving
 
 
 @pytest.mark.slow
+def test_the_report_measures_all_and_draws(
+    made: list[Path], work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the command that people type; what is made already is not made again."""
+    monkeypatch.setenv("COURSE_QUICK", "1")
+    assert main(["quantize", MODEL, "--methods", "fp16", "--report", "--batch", "4"]) == 0
+    said = capsys.readouterr().out
+    assert all(f"{MODEL}_{method}" in said for method in METHODS), "the report is on all variants that are there"
+    assert "b_vs_light" in said and f"precision/{MODEL}.png" in said
+    assert (work / "precision" / f"{MODEL}.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
 def test_frozen_torchscript_gives_the_same_numbers(work: Path, free_base_port: Callable[[], int]) -> None:
     plain = f"{MODEL}_PT"
     (frozen,) = precision.make(plain)

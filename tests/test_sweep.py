@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
+import json
 import os
 import shutil
 import signal
@@ -14,8 +16,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
 
 from helpers import settings, sweep_files
+from helpers.commands import sweep as sweep_command
 from helpers.errors import CourseError, InputError, ModelError, RequestError
 from helpers.launch import launch_server
 from helpers.perf_results import COLUMNS, empty_row
@@ -94,12 +99,19 @@ def test_only_the_owner_sweeps_over_instances(models_server: Server) -> None:
 
 
 @pytest.mark.slow
-def test_instances_are_loaded_and_what_was_there_is_put_back(small: Server, tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", ["instances", "configs"])
+def test_what_is_loaded_is_measured_and_what_was_there_is_put_back(small: Server, tmp_path: Path, what: str) -> None:
     original = small.config("add_sub")
-    result = sweep(small, "add_sub", instances=(2, 3), output=tmp_path / "out", max_seconds=0.1, silent=True)
+    three = {**original, "instance_group": [{"kind": "KIND_CPU", "count": 3}]}
+    two = (small.repository / "add_sub" / "config.pbtxt").read_text().replace("{ kind: KIND_CPU }", "{ kind: KIND_CPU count: 2 }")
+    vary = {"instances": (2, 3)} if what == "instances" else {"configs": {"instances2": two, "instances3": three}}
+    result = sweep(small, "add_sub", **vary, output=tmp_path / "out", max_seconds=0.1, silent=True)
     assert [row["instances"] for row in result] == [2, 3]
     assert small.config("add_sub") == original
     assert (tmp_path / "out" / "add_sub" / "add_sub_instances3_batch1.csv").is_file()
+    for row in result:
+        kept = json.loads((tmp_path / "out" / "add_sub" / f"config_{row['config']}.json").read_text())
+        assert sum(group["count"] for group in kept["instance_group"]) == row["instances"]
 
 
 @pytest.mark.slow
@@ -172,6 +184,36 @@ def test_killed_and_interrupted_and_typed_again(models_server: Server, tmp_path:
     assert (tmp_path / "add_sub.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
+def test_two_models_and_two_numbers_of_instances_by_one_command(free_base_port: Callable[[], int], tmp_path: Path) -> None:
+    for name in ("add_sub", "again"):
+        folder = shutil.copytree(
+            settings.models_dir() / "add_sub", tmp_path / "models" / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
+        config = folder / "config.pbtxt"
+        config.write_text(config.read_text().replace('name: "add_sub"', f'name: "{name}"'))
+    words = ["-m", "add_sub", "again", "--instances", "1", "2", "--models", str(tmp_path / "models"), "-o", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "helpers", "sweep", *words, "--seconds", "0.1", "--base-port", str(free_base_port())]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=settings.root(), env={**os.environ, "COURSE_QUICK": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+    rows = read_sweep(tmp_path / "out").rows
+    assert [(row["model"], row["instances"]) for row in rows] == [("add_sub", 1), ("add_sub", 2), ("again", 1), ("again", 2)]
+    for row in rows:
+        with (tmp_path / "out" / row["model"] / f"{row['model']}_instances{row['instances']}_batch1.csv").open() as file:
+            (tool,) = csv.DictReader(file)
+        assert float(tool["Inferences/Second"]) == pytest.approx(row["throughput_infer_per_s"], rel=1e-4)
+    assert (tmp_path / "out" / "add_sub_and_again.png").stat().st_size > 10_000
+
+
+def test_the_command_loads_instances_on_a_server_of_its_own_only() -> None:
+    parser = argparse.ArgumentParser()
+    sweep_command.add_arguments(parser)
+    with pytest.raises(InputError, match="Leave out --url"):
+        sweep_command.run(parser.parse_args(["-m", "add_sub", "--instances", "1", "-u", "localhost:1"]))
+
+
 # --- without a server ------------------------------------------------------------------------------------------------------
 
 
@@ -233,6 +275,9 @@ def test_a_row_of_another_machine_is_no_row_of_this_one() -> None:
     assert measured_before(point, [row], {**known, "url": "gpu-a:9007"}) == row
     assert measured_before(point, [row], {**known, "url": "gpu-b:9001"}) is None
     assert measured_before(point, [row], {**known, "device": "NVIDIA T4"}) is None
+    tunnel = {**row, "url": "localhost:7001"}
+    assert measured_before(point, [tunnel], {**known, "url": "localhost:7001"}) == tunnel
+    assert measured_before(point, [tunnel], {**known, "url": "localhost:7002"}) is None, "another tunnel, to who knows where"
     here = {**row, "cpu": "a processor", "url": "localhost:9001"}
     assert measured_before(point, [here], {**known, "cpu": "a processor", "url": "127.0.0.1:9004"}) == here
     assert measured_before(point, [here], {**known, "cpu": "another one", "url": "localhost:9001"}) is None
@@ -251,6 +296,25 @@ def test_what_was_measured_before_a_file_changed_is_measured_again(small: Server
 
 def test_shapes_in_a_command() -> None:
     assert shapes_in("perf_analyzer -m m --shape a:1,2 -b 3 --shape b:4") == {"a:1,2", "b:4"}
+
+
+def test_in_a_notebook_one_bar_changes_in_place(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """In a real kernel's place: IPython's own shell with a kernel, and its own display functions."""
+    try:
+        monkeypatch.setattr(InteractiveShell.instance(), "kernel", object(), raising=False)
+        with capture_output(stdout=False, stderr=False) as seen:
+            progress = Progress([1.0, 1.0])
+            for point in ("<a>", "b"):
+                progress.begin(point)
+                progress.done(f"{point}: 5 infer/s")
+            progress.close("2 points in a file")
+    finally:
+        InteractiveShell.clear_instance()
+    bars = [output.data["text/html"] for output in seen.outputs]
+    assert bars[0] == '<progress value="0" max="2"></progress> 0 of 2 points: &lt;a&gt;'
+    assert bars[-1] == '<progress value="2" max="2"></progress> 2 of 2 points: 2 points in a file'
+    assert len(bars) == 5
+    assert capsys.readouterr().out == ""
 
 
 def test_the_time_that_is_left(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

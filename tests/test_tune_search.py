@@ -11,13 +11,14 @@ import pytest
 from helpers import perf_results, settings
 from helpers.config_text import parse
 from helpers.errors import ModelError
-from helpers.tune_candidate import FAILED, OK, REFUSED, Candidate, Goal, Row, Traffic
+from helpers.tune_candidate import FAILED, OK, OVER_BUDGET, REFUSED, Candidate, Goal, Row, Traffic
 from helpers.tune_config import Found, place_of, reachable
 from helpers.tune_files import append_row, read_rows, winner_text
 from helpers.tune_finals import confirm
-from helpers.tune_report import Standing, nothing_meets, sentences
+from helpers.tune_report import nothing_meets, rejected, sentences, standings
 from helpers.tune_search import Search
 from helpers.tune_space import Axes, accelerators_here, axes_for, beside, fitting
+from helpers.tune_standing import Standing
 
 TRAFFIC = Traffic(8, 4)
 ONNX: dict[str, Any] = {
@@ -82,6 +83,17 @@ def test_the_configuration_of_a_combination_is_that_place(candidate: Candidate) 
     assert config["parameters"]["inter_op_thread_count"] == {"string_value": "1"}
     assert config["optimization"]["input_pinned_memory"] == {"enable": True}
     assert config.get("dynamic_batching", {"preserve_ordering": True})["preserve_ordering"] is True
+
+
+def test_a_limit_on_batches_counts_everywhere() -> None:
+    limited = Found("net", ONNX, True, found().place, max_batch=16)
+    assert limited.limited and not found().limited
+    for candidate in (limited.place, Candidate("net", 2, 1, 2.0)):
+        config = limited.config_for(candidate, TRAFFIC)
+        assert config["max_batch_size"] == 16
+        assert max(config["dynamic_batching"].get("preferred_batch_size", [0])) <= 16, "the server refuses larger ones"
+    assert axes_for(Found("net", ONNX, True, found().place, max_batch=8), TRAFFIC, 4, None, None, []).delays_ms == (0.0,)
+    assert limited.config["max_batch_size"] == 64, "what is put back"
 
 
 def test_what_was_found_is_loaded_as_it_was() -> None:
@@ -264,6 +276,42 @@ def test_the_finals_end_when_one_is_left() -> None:
     rows, why = confirm(finalists, Goal(TRAFFIC), lambda each, number: row(100.0 * each.instances))
     assert [len(each) for each in rows.values()] == [2, 2]
     assert "clearly behind" in why
+
+
+def test_a_finalist_that_is_over_the_budget_for_certain_cannot_win() -> None:
+    """In the search 4 and 8 instances looked fast enough; measured well they break the budget, and the next in line is asked."""
+    goal = Goal(TRAFFIC, budget_ms=15)
+    eight, four, two, one = (Candidate("net", number, None, None) for number in (8, 4, 2, 1))
+    late = {8: 25.0, 4: 20.0, 2: 10.0, 1: 5.0}
+    order: list[int] = []
+
+    def measure(each: Candidate, number: int) -> Row:
+        order.append(each.instances)
+        p95 = late[each.instances]
+        return row(100.0 * each.instances, p95, outcome=OVER_BUDGET if p95 > 15 else OK, as_found=each == one)
+
+    rows, _ = confirm([eight, four, one], goal, measure, reserve=[two, Candidate("net", 3, None, None)])
+    assert set(order) == {8, 4, 2, 1}, "one of the reserve is enough"
+    ranked = standings(rows, goal)
+    assert ranked[0].candidate == two and ranked[0].within() is True
+    (said,) = rejected(ranked)
+    assert "over the budget of 15 ms for certain: net, 4 instances, batching off (p95 20 ± 0.2" in said and "8 instances" in said
+    assert "2 instances" not in said
+    nothing, why = confirm([eight, four], goal, measure)
+    assert "all were over the budget for certain" in why and [len(each) for each in nothing.values()] == [2, 2]
+    assert rejected(standings(confirm([two], goal, measure)[0], goal)) == []
+
+
+def test_the_reserve_is_what_the_search_found_inside_the_budget() -> None:
+    rates = {1: 100.0, 2: 150.0, 4: 200.0, 8: 300.0}
+    late = {1: 10.0, 2: 12.0, 4: 14.0, 8: 40.0}
+    goal = Goal(TRAFFIC, budget_ms=15)
+    run = search(lambda each: row(rates[each.instances], late[each.instances]), {"net": Axes((1, 2, 4, 8), (None,), (None,))}, goal, 8)
+    start = Candidate("net", 1, None, None)
+    best = run.run(start)
+    assert best.instances == 4
+    assert [each.instances for each in run.reserve([best, start], start)] == [2]
+    assert run.reserve([best, start], best) == []
 
 
 def standing(rates: list[float], p95_ms: float = 10.0, budget_ms: float | None = 15.0, spread: float = 0.02) -> Standing:

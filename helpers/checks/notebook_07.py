@@ -6,6 +6,8 @@ from typing import Any
 
 from helpers.checks import CannotTell, Outcome, checker, correct, look, not_yet, traffic
 from helpers.perf_results import COLUMNS
+from helpers.plot_rows import is_recorded
+from helpers.recorded_runs import Status
 from helpers.verdict import CANNOT_TELL, FASTER, verdict
 
 _MODEL = "particlenet_AK4"
@@ -32,7 +34,11 @@ def _row(value: Any, name: str) -> dict[str, Any] | Outcome:
 
 @checker("7.1")
 def one_jet_a_request(server: Any, before: Any, status: Any) -> Outcome:
-    """Requests of one jet, by the server's own count."""
+    """Requests of one jet, by the server's own count; of a recorded run, by its command."""
+    if isinstance(status, Status):
+        if status.batch == 1:
+            return correct("One jet in each request, on the machine that recorded it; your server has seen none of them.")
+        return not_yet(f"The recorded run had {status.batch} jets in each request. Change the number behind `-b`.")
     requests = look.rise(server, before, _MODEL)
     inferences = look.rise(server, before, _MODEL, "nv_inference_count")
     if look.number(status) not in (0, 2):
@@ -94,7 +100,8 @@ def waiting(server: Any, busy: Any, share: Any) -> Outcome:
     if row["concurrency"] != _UNDER_WAY:
         return not_yet(f"`busy` was measured with {row['concurrency']} requests under way; we asked for {_UNDER_WAY}.")
     served = int(server.statistics(_MODEL)["inference_stats"]["success"]["count"])
-    if row["queue_us"] is None or not row["latency_avg_us"] or served < (row["requests"] or 0):
+    elsewhere = not is_recorded(row) and served < (row["requests"] or 0)
+    if row["queue_us"] is None or not row["latency_avg_us"] or elsewhere:
         raise CannotTell("This row has no queue time, or is not of this server. Measure again.")
     given = look.number(share)
     true = row["queue_us"] / row["latency_avg_us"]

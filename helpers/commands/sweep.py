@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from helpers import settings
 from helpers.commands import access_options
+from helpers.errors import InputError
 from helpers.files import shown, writing
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments."""
     port = settings.BASE_PORT + 1
     parser.add_argument("-m", "--model", nargs="+", required=True, help="one model or several, such as particlenet_PT")
-    parser.add_argument("-u", "--url", default=f"localhost:{port}", help=f"address of the server (default localhost:{port})")
+    parser.add_argument("-u", "--url", help=f"address of the server (default localhost:{port})")
     parser.add_argument("-i", "--protocol", choices=("grpc", "http"), help="grpc (the default), or http")
     parser.add_argument("-b", "--batch", type=int, nargs="+", help="batch sizes (default 1 4 8 16 32 64 128, as far as the model goes)")
     parser.add_argument("-c", "--concurrency", type=int, nargs="+", default=[1], help="requests under way at any time (default 1)")
@@ -36,6 +37,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--budget", type=float, metavar="MS", help="draw a latency budget into the figure, in milliseconds")
     access_options.add_arguments(parser)
+    parser.add_argument(
+        "--instances",
+        type=int,
+        nargs="+",
+        default=[],
+        help="numbers of model instances, on a server that is launched for it in place of -u",
+    )
+    parser.add_argument("--models", default="models", help="with --instances: the model repository (default models)")
+    parser.add_argument(
+        "--base-port", type=int, default=settings.BASE_PORT, help=f"with --instances: HTTP port (default {settings.BASE_PORT})"
+    )
     parser.add_argument("--again", action="store_true", help="measure also what was measured before")
 
 
@@ -49,13 +61,31 @@ def run(args: argparse.Namespace) -> int:
         CourseError: it cannot begin, or cannot go on; every point that was measured is kept.
     """
     from helpers.remote import at
+
+    if not args.instances:
+        url = args.url or f"localhost:{settings.BASE_PORT + 1}"
+        return _sweep(at(url, args.protocol, access_options.access(args)), args)
+    if args.url:
+        raise InputError(
+            "--instances and --url were given.",
+            "Models are loaded anew for each number of instances, which only the owner of a server may: one is launched for it.",
+            "Leave out --url.",
+        )
+    from helpers.launch import launch_server
+
+    with launch_server(args.models, base_port=args.base_port, name="sweep", load=args.model, grace_s=settings.COMMAND_GRACE_S) as server:
+        return _sweep(server, args)
+
+
+def _sweep(server: Any, args: argparse.Namespace) -> int:
     from helpers.sweep import sweep  # loads gRPC
 
     result = sweep(
-        at(args.url, args.protocol, access_options.access(args)),
+        server,
         args.model,
         args.batch,
         args.concurrency,
+        instances=args.instances,
         output=args.output,
         precision=args.precision,
         percentile=args.percentile,

@@ -6,9 +6,6 @@ import argparse
 
 from helpers import settings
 
-# Seconds that the server outlives this command when it is killed: nobody comes back to it, as a restarted notebook does.
-_GRACE_S = 2.0
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments."""
@@ -20,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--budget", type=float, metavar="MS", help="what the latency percentile may be at most, in milliseconds")
     parser.add_argument("--percentile", type=int, default=settings.PERF_PERCENTILE, help="which one (default 95)")
     parser.add_argument("--max-instances", type=int, help="instances at most")
+    parser.add_argument("--max-batch", type=int, help="entries that the server may put into one batch at most")
     parser.add_argument("--max-memory", type=float, metavar="MB", help="memory of the server and the model's instances at most")
     parser.add_argument("--length", type=int, nargs=2, metavar=("PF", "SV"), help="candidates and vertices of a jet (default 50 4)")
     parser.add_argument("--input-data", default="random", help="random, zero, or a JSON file (default random)")
@@ -43,7 +41,9 @@ def run(args: argparse.Namespace) -> int:
     from helpers.tune import tune  # loads gRPC
 
     loaded = [args.model, *args.variants]
-    with launch_server(args.models, runtime=args.runtime, base_port=args.base_port, name="tune", load=loaded, grace_s=_GRACE_S) as server:
+    with launch_server(
+        args.models, runtime=args.runtime, base_port=args.base_port, name="tune", load=loaded, grace_s=settings.COMMAND_GRACE_S
+    ) as server:
         result = tune(
             server,
             args.model,
@@ -52,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
             request_rate_per_s=args.request_rate,
             budget_ms=args.budget,
             max_instances=args.max_instances,
+            max_batch=args.max_batch,
             max_memory_mb=args.max_memory,
             variants=args.variants,
             output=args.output,

@@ -30,10 +30,11 @@ import timeit
 
 import numpy as np
 
-from helpers import Client, launch_server, measure, perf_analyzer, scrape
+from helpers import Client, launch_server, scrape
 from helpers.exercises import exercise  #: from helpers.exercises import ____, exercise
 from helpers.latency_plots import latency_split_figure, warm_up_figure
 from helpers.load_inputs import write_jets
+from helpers.measuring import measure, perf_analyzer
 from helpers.perf_table import Rows
 from helpers.verdict import verdict
 
@@ -46,7 +47,7 @@ server
 #
 # **perf_analyzer** is NVIDIA's own load generator. It sends made-up requests, as many as the server can
 # take, and reads a clock. In a terminal, type `python -m helpers perf_analyzer` and its arguments. (NVIDIA
-# makes it for Linux only. On a Mac it says so; the figures that others measured are in `helpers.recorded`.)
+# makes it for Linux only. Elsewhere this notebook says so, and goes on with what was recorded on a machine of ours.)
 
 # %%
 shapes = """--shape pf_points:2,50 --shape pf_features:20,50 --shape pf_mask:1,50 \
@@ -296,8 +297,8 @@ rough["stable"], rough["note"]
 # **In practice…** client and server share this machine's cores, so they disturb each other. At an
 # experiment they are on different machines, and *network* means what it says. Measure there again.
 #
-# **Next:** [Sweep batch size and concurrency](08_sweep_batch_and_concurrency.ipynb), where you measure fifteen
-# points instead of three.
+# **Next:** [Sweep batch size and concurrency](08_sweep_batch_and_concurrency.ipynb), where you measure 14 points
+# instead of three.
 
 # %% [markdown]
 # The next cell stops your server. Run it when you are done.

@@ -110,8 +110,12 @@ exercise("8.1").check(onnx, knee, knee_ms)
 # %% [markdown]
 # ## Compare ONNX with PyTorch
 #
-# Measure twice, and you get two numbers, even of the same thing. So is one format faster, or is it chance?
-# `verdict` takes the spreads into account.
+# Measure twice, and you get two numbers, even of the same thing. So is one faster, or is it chance? `verdict` takes
+# the spreads into account.
+#
+# Mind what is compared. Here ONNX has two copies that share the cores out among them, and PyTorch one copy with all
+# the cores. With one request under way, ONNX computes with half of the **threads** that PyTorch has. So this is a
+# comparison of two deployments as they are, not of two formats; notebook 09 changes one setting at a time.
 
 # %%
 at = {(row["model"], row["batch"]): row for row in by_batch}
@@ -125,7 +129,7 @@ verdict(at["particlenet_AK4", 1], at["particlenet_AK4_PT", 1])
 # %% [markdown] exercise="8.2"
 # ### Exercise 8.2 (4 minutes) — Judge at batch 16
 #
-# Compare the two formats at batch size 16, ONNX being the baseline. How many times the throughput of ONNX does
+# Compare the two deployments at batch size 16, ONNX being the baseline. How many times the throughput of ONNX does
 # PyTorch have (`gain`), and what is the answer: `"faster"`, `"slower"`, `"the same"` or `"cannot tell"`?
 
 # %% exercise="8.2" tags=["starter"]
@@ -143,8 +147,8 @@ exercise("8.2").check(by_batch, gain, answer)
 # 2. `verdict(before, after)` gives the answer, with its reason.
 
 # %% [markdown] exercise="8.2" tags=["answer"]
-# Whichever is faster here, it is so on this machine, with this batch size. On the GPU that you meet below,
-# PyTorch wins by far.
+# Whichever is faster here, it is so on this machine, with this batch size and these threads. That says little about
+# the format. On the GPU that you meet below, PyTorch wins by far.
 
 # %% [markdown]
 # ## Sweep the concurrency

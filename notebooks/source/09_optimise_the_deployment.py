@@ -31,12 +31,11 @@ from helpers import Client, jets, launch_server, precision, repository, scrape
 from helpers.exercises import exercise  #: from helpers.exercises import ____, exercise
 from helpers.experiments import Experiments, gain
 from helpers.load_inputs import write_jets
-from helpers.measuring import measure
+from helpers.measuring import measure, tune
 from helpers.precision_cost import cost
 from helpers.precision_plots import precision_figure
 from helpers.recorded import recorded
 from helpers.scoreboard import enter
-from helpers.tune import tune
 from helpers.verdict import verdict
 
 # %%
@@ -70,14 +69,14 @@ table.measure("baseline")
 #
 # An **instance** is a copy of the model that works beside the others. **What do you expect** of a second one, for
 # throughput and latency?
-#
-# Others have tried it on a GPU, with a pipeline that finds tracks. `gain` puts their figure into the table, with its
-# source.
 
 # %% [markdown] exercise="9.1"
 # ### Exercise 9.1 (5 minutes) — Serve two instances
 #
 # Change the count to 2 in the working copy, reload the model, and measure. The server keeps running all the time.
+#
+# The last two lines are ready. Others have added instances on a GPU, for a pipeline that finds tracks; `gain` puts what
+# they won into the table beside yours, with its source.
 
 # %% exercise="9.1" tags=["starter"]
 TWO = "instance_group [ { count: 2 kind: KIND_CPU } ]"  #: TWO = ____

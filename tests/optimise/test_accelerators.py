@@ -25,6 +25,14 @@ optimization { execution_accelerators {
     parameters { key: "precision_mode" value: "FP32" }}]
 }}
 """
+TENSORRT_16 = """
+optimization { execution_accelerators {
+  gpu_execution_accelerator : [ {
+    name : "tensorrt"
+    parameters { key: "precision_mode" value: "FP16" }
+    parameters { key: "max_workspace_size_bytes" value: "1073741824" }}]
+}}
+"""
 OPENVINO = 'optimization { execution_accelerators { cpu_execution_accelerator : [ { name : "openvino" } ] } }'
 GPU_FIELD = "optimization.execution_accelerators.gpu_execution_accelerator[0].name"
 CPU_FIELD = "optimization.execution_accelerators.cpu_execution_accelerator[0].name"
@@ -40,15 +48,29 @@ def session(server: Server) -> str:
     return log_lines(server, f"{MODEL}_0_0: ONNX Runtime")[-1]
 
 
+@pytest.mark.parametrize(
+    ("stanza", "parameters"),
+    [
+        (TENSORRT, {"precision_mode": "FP32"}),
+        (TENSORRT_16, {"precision_mode": "FP16", "max_workspace_size_bytes": "1073741824"}),
+    ],
+    ids=["FP32", "FP16"],
+)
 def test_tensorrt_for_onnx_is_accepted_and_said_to_do_nothing_without_a_gpu(
-    own: Server, model: Path, client: Client, requests: Callable[..., list[dict[str, np.ndarray]]]
+    own: Server,
+    model: Path,
+    client: Client,
+    requests: Callable[..., list[dict[str, np.ndarray]]],
+    stanza: str,
+    parameters: dict[str, str],
 ) -> None:
     jet = requests(50)[0]
     before = client.infer(MODEL, jet)["softmax"]
-    repository.change_config(model, TENSORRT)
+    repository.change_config(model, stanza)
     own.reload(MODEL)
+    assert own.is_ready()
     (entry,) = own.config(MODEL)["optimization"]["execution_accelerators"]["gpu_execution_accelerator"]
-    assert (entry["name"], entry["parameters"]) == ("tensorrt", {"precision_mode": "FP32"})
+    assert (entry["name"], entry["parameters"]) == ("tensorrt", parameters)
     assert "with CPUExecutionProvider;" in session(own)
     assert log_lines(own, f"model '{MODEL}': execution accelerator 'tensorrt' has no effect here: it needs a GPU")
     assert "no effect here: it needs a GPU" in remark(model, own, GPU_FIELD)
