@@ -270,6 +270,19 @@ exercise("8.5").check(alike, machines)
 # hundred can: that is why CMS shares GPUs as a service.
 
 # %% [markdown]
+# This course was run on a GPU too: an NVIDIA H200, with the file of `particlenet_AK4_PT`, the server and the commands
+# that you have here. So these recorded rows have latencies, and were taken under the conditions of your first sweep.
+
+# %%
+torch = [row for row in by_batch if row["model"] == "particlenet_AK4_PT"]
+sweep_figure(torch, reference=recorded("H200", "particlenet_AK4_PT"))
+
+# %% [markdown]
+# **What stands out?** For one jet the fastest of GPUs is hardly ahead of a laptop: it takes 3 ms, most of which are
+# waiting for the next of many small steps to be started. But thirty jets take it hardly longer than one. A GPU wants
+# large batches, or many clients whose requests the server puts together: the next notebook does that.
+
+# %% [markdown]
 # ## Remember
 #
 # - Throughput flattens at a knee; latency goes on rising. Work near the knee.
