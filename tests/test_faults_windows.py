@@ -32,7 +32,7 @@ class Library(real_library):
         super().__init__(name, *rest, **options)
 
 # The libraries are those of this machine, and want it complete.
-import gevent, grpc, tritonclient.grpc, tritonclient.http
+import gevent, grpc, psutil, tritonclient.grpc, tritonclient.http
 
 builtins.__import__, ctypes.CDLL = no_unix, Library
 for module, names in ((os, "getuid geteuid getgid getegid fork killpg"), (signal, "SIGKILL SIGHUP"), (socket, "AF_UNIX")):

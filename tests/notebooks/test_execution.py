@@ -58,6 +58,8 @@ def test_values_are_asserted_for_each_notebook() -> None:
 @pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
 def test_solutions_run_and_their_values_are_right(path: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COURSE_STRICT", "1")
+    # Their checks judge what was measured, not how precisely; the challenge of 09 needs both.
+    monkeypatch.setenv("COURSE_QUICK", "1" if path.name[:2] in ("07", "08", "10") else "0")
     done = run(path, place, then=f"{_dedent(VALUES[path.name[:2]])}\n{STOPPED}")
     assert_healthy(done, path.name[:2])
     checks = done.tagged("check")

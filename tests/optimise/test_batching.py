@@ -15,6 +15,8 @@ from tests.optimise import MODEL, batches_run, counted
 Requests = Callable[..., list[dict[str, np.ndarray]]]
 # Long enough for eight requests to arrive on a crowded machine, so that they do not go off one by one.
 WAIT_US = 2_000_000
+# Longer still where a second batch is not to begin before the first is full.
+WAITS_LONG = "dynamic_batching { preferred_batch_size: [ 4 ] max_queue_delay_microseconds: 20000000 }"
 WAITS = f"dynamic_batching {{ preferred_batch_size: [ 4 ] max_queue_delay_microseconds: {WAIT_US} }}"
 
 
@@ -28,13 +30,15 @@ def test_without_it_each_request_is_an_execution(own: Server, model: Path, clien
 
 
 def test_requests_of_one_shape_run_in_the_preferred_size(own: Server, model: Path, client: Client, requests: Requests) -> None:
-    repository.change_config(model, WAITS)
+    repository.change_config(model, WAITS_LONG)
     own.reload(MODEL)
     eight = requests(*[50] * 8)
     together = client.infer_many(MODEL, eight, max_in_flight=8)
     seen = counted(own, MODEL, at_least=8)
     assert (seen["inferences"], seen["executions"]) == (8, 2)
     assert batches_run(own, MODEL) == {4: 2}
+    repository.change_config(model, "dynamic_batching { }")
+    own.reload(MODEL)
     alone = [client.infer(MODEL, jet) for jet in eight[:1]]
     np.testing.assert_allclose(together[0]["softmax"], alone[0]["softmax"], atol=1e-5)
 
