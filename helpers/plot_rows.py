@@ -153,7 +153,7 @@ def _series(rows: list[Row], along: str, varying: Sequence[str]) -> Series:
             "A line has one point there.",
             "Draw them in two figures, or keep the newer row.",
         )
-    words = [_APART[name].format(first[name]) for name in varying if first.get(name) is not None]
+    words = [_APART[name].format(first[name]) for name in varying if first.get(name) not in (None, "")]
     return Series(", ".join([str(first.get("model", "?")), *words]), tuple(rows), x, is_recorded(first))
 
 

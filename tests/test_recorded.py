@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from helpers.errors import InputError
-from helpers.plot_rows import is_recorded
+from helpers.plot_rows import is_recorded, series_of
 from helpers.recorded import COLUMNS, recorded
 from tests.measured_rows import row
 
@@ -61,3 +61,10 @@ def test_what_there_is_not() -> None:
         recorded("H100")
     with pytest.raises(InputError, match=r"'T4', 'resnet'.*deeptau_nosplit"):
         recorded("T4", "resnet")
+
+
+def test_a_gpu_of_the_course_is_drawn_under_its_name() -> None:
+    rows = recorded("H200", "particlenet_AK4_PT")
+    assert [row["batch"] for row in rows] == [1, 8, 32, 128] and {row["concurrency"] for row in rows} == {1}
+    (series,) = series_of(rows, "batch", always=("variant", "inputs", "concurrency"))
+    assert series.name == "particlenet_AK4_PT, concurrency 1, inputs: random"
