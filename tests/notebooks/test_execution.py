@@ -7,12 +7,14 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbclient.exceptions import CellExecutionError
 
 from helpers import settings
 from tests.browser.chromium import chromium
 from tests.notebooks.running import run, text_of
 from tests.notebooks.untouched import assert_healthy, assert_untouched, state_of_server
 from tests.notebooks.values import VALUES
+from tests.processes import wait_until
 
 ROOT = settings.root()
 EXERCISES = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -33,8 +35,11 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("COURSE_WORK", str(tmp_path / "work"))
     monkeypatch.delenv("COURSE_STRICT", raising=False)
     yield tmp_path
-    left = [line for line in _command_lines() if "tritonserver" in line and str(tmp_path) in line]
-    assert left == [], "a server was left behind"
+    assert _servers_of(tmp_path) == [], "a server was left behind"
+
+
+def _servers_of(folder: Path) -> list[str]:
+    return [line for line in _command_lines() if "tritonserver" in line and str(folder) in line]
 
 
 def _command_lines() -> list[str]:
@@ -58,9 +63,19 @@ def test_values_are_asserted_for_each_notebook() -> None:
 @pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
 def test_solutions_run_and_their_values_are_right(path: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COURSE_STRICT", "1")
-    # Their checks judge what was measured, not how precisely; the challenge of 09 needs both.
-    monkeypatch.setenv("COURSE_QUICK", "1" if path.name[:2] in ("07", "08", "10") else "0")
-    done = run(path, place, then=f"{_dedent(VALUES[path.name[:2]])}\n{STOPPED}")
+    # Nothing of it is judged by its precision.
+    monkeypatch.setenv("COURSE_QUICK", "1" if path.name[:2] == "10" else "0")
+    then = f"{_dedent(VALUES[path.name[:2]])}\n{STOPPED}"
+    try:
+        done = run(path, place, then=then)
+    except CellExecutionError as error:
+        # Another test took a core while one of two was measured. The answer is to measure again, which is what a student does.
+        if "Cannot tell" not in str(error):
+            raise
+        wait_until(lambda: not _servers_of(place), 60)
+        (place / "again").mkdir()
+        monkeypatch.setenv("COURSE_WORK", str(place / "again" / "work"))
+        done = run(path, place / "again", then=then)
     assert_healthy(done, path.name[:2])
     checks = done.tagged("check")
     assert checks
