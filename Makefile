@@ -130,8 +130,7 @@ train-tracks: $(TRAINING)/made
 test-training: $(TRAINING)/made
 	@$(TRAINING)/bin/python -m pytest tests/training $(ARGS)
 
-test-all: test-training
-	$(SETUP) --dev -- -m pytest $(ARGS)
+test-all: test-training test
 
 # Each lock holds for Python 3.11 and 3.12; the server's for Linux on x86-64 alone, the only place where its wheel runs. The CUDA bindings and
 # the placeholder of perf_analyzer have no wheels outside Linux. Versions stay as they are where they can; NEW=yes takes the newest of all.

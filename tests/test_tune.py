@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -154,9 +155,11 @@ def test_a_budget_that_nothing_meets(result: Tuned, server: Server, before: dict
     assert hopeless.best is None
     assert hopeless.config_path is None
     assert hopeless.closest is not None
-    assert hopeless.closest["instances"] == 2
+    # Which of them comes closest is a matter of timing; that it is one that was measured, is not.
+    measured = [row for row in hopeless.rows if row["outcome"] == "over the budget"]
+    assert any(hopeless.closest["key"] == row["key"] for row in measured)
     assert "Nothing that was tried meets the budget of p95 ≤ 10 ms" in str(hopeless)
-    assert "The closest is nap, 2 instances" in str(hopeless)
+    assert re.search(r"The closest is nap, [12] instances?", str(hopeless))
     assert {row["outcome"] for row in hopeless.rows} == {"over the budget", "refused by the server"}
     assert server.config("nap") == before
 
