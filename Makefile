@@ -3,6 +3,8 @@ PYTHON ?= python3
 # TORCH=no: the embedded server without PyTorch, for machines with little disk. SERVER=no: no embedded server (containers, or a server elsewhere).
 TORCH ?=
 SERVER ?=
+# ONNX Runtime reports its use to Microsoft by default; here nothing does.
+export ORT_DISABLE_TELEMETRY ?= 1
 # Arguments for the tests (make test ARGS="-k doctor"), for JupyterLab (make lab LAB="--no-browser --port=8899"), for lint (make lint FIX=yes)
 ARGS ?=
 LAB ?=

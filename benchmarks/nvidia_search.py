@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,9 +21,9 @@ from helpers.server import Server
 _COMPLETE = "Profile complete."
 # Each measurement has such a line.
 _MEASURES = re.compile(r"Profiling \S+: concurrency=")
-# Its own windows of 50 requests never agree within 10 % on a shared machine, and it then tries up to ten times, with longer ones. So it
-# gets windows of a second that may differ by more, which makes it quicker.
-WINDOWS = {"measurement-mode": "time_windows", "measurement-interval": 1000, "stability-percentage": 30}
+# By default it measures until windows of 50 requests agree within 10 %. On a busy machine they never do, and it then tries up to ten times,
+# with longer ones; there it can be given windows of a second that may differ by more, which makes it quicker.
+SHORT_WINDOWS = {"measurement-mode": "time_windows", "measurement-interval": 1000, "stability-percentage": 30}
 # Column of its table, by what it is here.
 _COLUMNS = {
     "config": "Model Config Path",
@@ -86,8 +87,14 @@ def python() -> Path:
     return path
 
 
-def search(server: Server, model: str, limits: Limits) -> Found:
+def search(server: Server, model: str, limits: Limits, windows: Mapping[str, object]) -> Found:
     """Run its quick search and read its table.
+
+    Args:
+        server: where the model is loaded.
+        model: its name.
+        limits: of the search.
+        windows: options of perf_analyzer in place of Model Analyzer's own; :data:`SHORT_WINDOWS` or none.
 
     Raises:
         RuntimeError: it failed; holds the end of what it wrote.
@@ -97,7 +104,7 @@ def search(server: Server, model: str, limits: Limits) -> Found:
     folder.mkdir(parents=True)
     profile = folder / "profile.yaml"
     # JSON is YAML, too.
-    profile.write_text(json.dumps(_profile(server, model, limits, folder), indent=1))
+    profile.write_text(json.dumps(_profile(server, model, limits, windows, folder), indent=1))
     program = find_perf_analyzer()
     headers = json.dumps(server.admin_headers("grpc"))
     environment = {
@@ -131,7 +138,7 @@ def search(server: Server, model: str, limits: Limits) -> Found:
     return Found(complete, len(_MEASURES.findall(said)), rows, said[-3000:])
 
 
-def _profile(server: Server, model: str, limits: Limits, folder: Path) -> dict[str, object]:
+def _profile(server: Server, model: str, limits: Limits, windows: Mapping[str, object], folder: Path) -> dict[str, object]:
     constraints = {"perf_latency_p95": {"max": limits.p95_ms}}
     return {
         "triton_launch_mode": "remote",
@@ -159,7 +166,7 @@ def _profile(server: Server, model: str, limits: Limits, folder: Path) -> dict[s
                 "cpu_only": True,
                 "objectives": ["perf_throughput"],
                 "constraints": constraints,
-                "perf_analyzer_flags": {"percentile": settings.PERF_PERCENTILE, **WINDOWS},
+                "perf_analyzer_flags": {"percentile": settings.PERF_PERCENTILE, **windows},
             }
         },
     }

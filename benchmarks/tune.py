@@ -53,7 +53,7 @@ def serving(max_batch_size: int) -> Iterator[Server]:
             yield server
 
 
-def against_grid(server: Server, folder: Path) -> dict[str, Any]:
+def against_grid(server: Server, folder: Path, _: dict[str, Any]) -> dict[str, Any]:
     """The search and the full grid on the same space; then both winners in turn."""
     found, _ = _timed_search(server, folder / "search", GRID_TRAFFIC, None, axes=GRID)
     grid = _bench(server, Goal(GRID_TRAFFIC), folder / "grid")
@@ -86,17 +86,18 @@ def against_grid(server: Server, folder: Path) -> dict[str, Any]:
     }
 
 
-def against_nvidia(server: Server, folder: Path) -> dict[str, Any]:
+def against_nvidia(server: Server, folder: Path, windows: dict[str, Any]) -> dict[str, Any]:
     """The search, Model Analyzer, and then both winners in turn, each with its own concurrency."""
     traffic = Traffic(1, LIMITS.concurrency)
     # Its time is compared, so none of it may be from an earlier call.
     shutil.rmtree(folder, ignore_errors=True)
     found, seconds = _timed_search(server, folder / "ours", traffic, LIMITS.p95_ms, max_instances=LIMITS.instances)
     original = server.config(MODEL)
-    theirs = nvidia_search.search(server, MODEL, LIMITS)
+    theirs = nvidia_search.search(server, MODEL, LIMITS, windows)
     best = theirs.best()
     answer = {
         "limits": asdict(LIMITS),
+        "windows": windows,
         "rounds": ROUNDS,
         "ours_s": seconds,
         "ours_measurements": len(found.rows),
@@ -111,7 +112,7 @@ def against_nvidia(server: Server, folder: Path) -> dict[str, Any]:
         return answer
     # Its server was left with its last configuration; now both winners are measured by the same means.
     server.load(MODEL, config=original)
-    winner = Candidate(*(found.best[name] for name in ("model", "instances", "threads", "delay_ms", "accelerator")))
+    winner = Candidate(*(found.best[name] for name in ("model", "instances", "threads", "delay_ms", "accelerator", "half_batches")))
     place = place_of(MODEL, original, len(os.sched_getaffinity(0)), embedded=True)
     config = {**original, "max_batch_size": int(best["max_batch_size"]), "dynamic_batching": {}}
     config["instance_group"] = [{"count": int(best["instances"].split(":")[0]), "kind": "KIND_CPU"}]
@@ -180,6 +181,9 @@ def main() -> None:
     parser.add_argument("--part", choices=("grid", "nvidia"), action="append", help="only this part")
     parser.add_argument("--only-report", action="store_true", help="measure nothing, make the report of what is kept")
     parser.add_argument("--again", action="store_true", help="measure also what an earlier call measured, which may have been interrupted")
+    parser.add_argument(
+        "--short-windows", action="store_true", help="let Model Analyzer measure for shorter than it does by default, for a busy machine"
+    )
     parser.add_argument("--write", action="store_true", help="write all that is in work/bench/tune to benchmarks/TUNE.md")
     arguments = parser.parse_args()
     folder = settings.work_dir() / "bench" / "tune"
@@ -193,7 +197,9 @@ def main() -> None:
             shutil.rmtree(folder / part, ignore_errors=True)
         machine = report.machine(os.getloadavg()[0])
         with serving(max_batch_size) as server:
-            results[part] = measured(server, folder / part) | {"machine": machine}
+            results[part] = measured(server, folder / part, nvidia_search.SHORT_WINDOWS if arguments.short_windows else {}) | {
+                "machine": machine
+            }
         kept.write_text(json.dumps(results, indent=1))
     text = document(results)
     print(text)

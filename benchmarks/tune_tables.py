@@ -50,7 +50,7 @@ def nvidia_text(found: dict[str, Any]) -> str:
         "NVIDIA's `triton-model-analyzer` 1.58.0, quick search in remote mode, on the same server and model, with the same perf_analyzer:",
         f"up to {limits.instances} instances, batches of up to {limits.batch}, up to {limits.concurrency} requests of batch 1 under way,",
         f"p95 ≤ {limits.p95_ms:g} ms. It also chooses the number of requests under way; the course's search is given the limit. Its time",
-        f"is without its reports. Then both winners are measured in turn, {found['rounds']} times.",
+        f"is without its reports, and it measures {_windows(found)}. Then both winners are measured in turn, {found['rounds']} times.",
         "",
     ]
     if found.get("theirs_again") is None:
@@ -74,6 +74,10 @@ def nvidia_text(found: dict[str, Any]) -> str:
     if late:
         lines.append(f"In turn the p95 was above the limit for: {', '.join(late)}; both had kept it in their own measurements.")
     return "\n".join(lines)
+
+
+def _windows(found: dict[str, Any]) -> str:
+    return "in windows of 1 s that may differ by 30 %, shorter than by default" if found.get("windows") else "as it does by default"
 
 
 def _answer(verdict: str) -> str:

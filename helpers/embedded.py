@@ -15,6 +15,8 @@ from helpers.serving import BACKENDS, Command, Serving, private_arguments, trito
 # Variables for the threads of Python models. PyTorch's otherwise spin while they wait for each other: on a busy machine that made it ten
 # times slower. The same for the matrix products of NumPy.
 THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
+# ONNX Runtime reports each use to Microsoft by default, also on Linux, and keeps an identifier and a database for that in the home folder.
+NO_REPORTS = {"ORT_DISABLE_TELEMETRY": "1"}
 
 
 class Embedded:
@@ -97,7 +99,7 @@ class Embedded:
         environment["LD_LIBRARY_PATH"] = f"{wheel / 'nvidia_pytriton.libs'}{os.pathsep}{libpython}"
         # Python models' prints appear in the log at once.
         environment["PYTHONUNBUFFERED"] = "1"
-        return {**THREADS, **environment}
+        return {**THREADS, **NO_REPORTS, **environment}
 
 
 # Runs in the server's environment: prints what the launcher must know about it.

@@ -97,7 +97,7 @@ def measure(
     finally:
         connection.close()
     rate = _warm(run, program, server) if warm_up else None
-    run = replace(run, window_ms=_window_ms(run, rate), max_trials=settings.PERF_WINDOWS, stability_percent=_ANY)
+    run = replace(run, window_ms=_window_ms(run, rate, precision), max_trials=settings.PERF_WINDOWS, stability_percent=_ANY)
     run, results = _rounds(run, program, server, precision, max_seconds)
     row = _row(run, results, precision) | known | {"perf_analyzer_version": program.version}
     behind = len(getattr(server, "servers", ()))
@@ -122,10 +122,17 @@ _ANY = 1e6
 def _warm(run: Run, program: Program, server: Any) -> float | None:
     """Let the model see this load until it is fast; returns its inferences per second then, None when that is not known."""
     under_way = run.concurrency if run.request_rate_per_s is None else 1
-    first = replace(run, window_requests=max(4, 2 * under_way), max_trials=1, percentile=50)
-    rate = None
-    for _ in range(settings.QUICK_WARM_UPS if settings.quick() else settings.PERF_WARM_UPS):
-        seen = execute(first, program, server).windows
+    enough = max(4, 2 * under_way)
+    # The tool looks once a second whether a number of requests is complete, so a short time is tried first.
+    timed = replace(run, window_ms=round(1000 * settings.PERF_WARM_UP_S), max_trials=1, percentile=50)
+    counted = replace(timed, window_ms=None, window_requests=enough)
+    each, rate, left = timed, None, settings.QUICK_WARM_UPS if settings.quick() else settings.PERF_WARM_UPS
+    while left:
+        seen = execute(each, program, server).windows
+        if each is timed and (not seen or seen[-1].throughput_infer_per_s * settings.PERF_WARM_UP_S < enough * run.batch):
+            each = counted
+            continue
+        left -= 1
         if not seen:
             continue
         rate = seen[-1].throughput_infer_per_s
@@ -135,9 +142,11 @@ def _warm(run: Run, program: Program, server: Any) -> float | None:
     return rate
 
 
-def _window_ms(run: Run, rate: float | None) -> int:
-    """How long a window must be to hold enough requests; the shortest where the rate is not known."""
+def _window_ms(run: Run, rate: float | None, precision: float) -> int:
+    """How long a window must be to hold enough requests; the shortest where the rate is not known. A short look takes short ones."""
     shortest, longest = settings.QUICK_WINDOW_S if settings.quick() else settings.PERF_WINDOW_S
+    if precision >= settings.TUNE_LOOK_PRECISION:
+        shortest = settings.QUICK_WINDOW_S[0]
     if run.request_rate_per_s is not None:
         rate = run.request_rate_per_s * run.batch
     seconds = settings.PERF_WINDOW_REQUESTS * run.batch / rate if rate else shortest

@@ -8,11 +8,15 @@ Imports nothing of the course. Called by :mod:`helpers.precision`:
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+# Before ONNX Runtime is imported: it reports its use to Microsoft by default.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # What must stay in 32 bits when the rest of an ONNX model goes to 16: who is whose neighbour. Distances of padding are 1e9 there, and
 # 16 bits end at 65504; and a choice among nearly equal distances has no small error.

@@ -103,6 +103,8 @@ QUICK_WARM_UPS = 1
 QUICK_TUNE_ROUNDS = 1
 # Seconds until a run that does not end by itself is given up: a request that is never answered would hold it for ever.
 PERF_TIMEOUT_S = 300.0
+# Length of the first try of a warm-up in seconds: dozens of requests to a fast model. A slow one gets a number of requests instead.
+PERF_WARM_UP_S = 0.2
 # Rounds of warm-up at most: a network in TorchScript is slow twice for each new shape, and two instances see each shape anew.
 PERF_WARM_UPS = 3
 # Batch sizes of a sweep, those of the course text; the ones above a model's limit are left out when nobody asked for them.

@@ -44,6 +44,8 @@ class Candidate:
         delay_ms: the longest that a request waits for others to make a batch with; 0 takes those that wait anyway, None is no
             dynamic batching.
         accelerator: name in :data:`STANZAS`, or empty.
+        halves: batches hold at most half of the requests that an instance has, ``preferred_batch_size``: while one half is worked on, the
+            other waits, complete. Only without a delay, and for clients that keep a number of requests under way.
     """
 
     model: str
@@ -51,10 +53,13 @@ class Candidate:
     threads: int | None
     delay_ms: float | None
     accelerator: str = ""
+    halves: bool = False
 
     @property
     def batching(self) -> str:
         """Dynamic batching in words."""
+        if self.halves:
+            return "on, half batches"
         return "off" if self.delay_ms is None else f"on, waits {self.delay_ms:g} ms" if self.delay_ms else "on"
 
     def __str__(self) -> str:

@@ -56,7 +56,8 @@ class Found:
     def config_for(self, candidate: Candidate, traffic: Traffic) -> dict[str, Any]:
         """The configuration of a combination: what was found, and the parts of it that the search varies.
 
-        With a wait, the batch that ends it is the largest one that this traffic can make, ``preferred_batch_size``.
+        With a wait, the batch that ends it is the largest one that this traffic can make, ``preferred_batch_size``; with half batches it is
+        half of that.
         """
         if candidate == self.place:
             return self.base
@@ -64,7 +65,7 @@ class Found:
         key = THREADS.get(str(config.get("backend")))
         if key and candidate.threads is not None:
             config["parameters"] = {**config.get("parameters", {}), key: {"string_value": str(candidate.threads)}}
-        if candidate.delay_ms != self.place.delay_ms or candidate.instances != self.place.instances:
+        if candidate.delay_ms != self.place.delay_ms or candidate.instances != self.place.instances or candidate.halves:
             _set_batching(config, candidate, traffic)
         if candidate.accelerator != self.place.accelerator:
             _set_accelerator(config, candidate.accelerator)
@@ -111,7 +112,14 @@ def reachable_batch(config: Mapping[str, Any], instances: int, traffic: Traffic)
 
 def reachable(config: Mapping[str, Any], candidate: Candidate, traffic: Traffic) -> int:
     """The largest batch that a combination can put together, for the guidance."""
-    return traffic.batch if candidate.delay_ms is None else reachable_batch(config, candidate.instances, traffic)
+    if candidate.delay_ms is None:
+        return traffic.batch
+    return (half_batch if candidate.halves else reachable_batch)(config, candidate.instances, traffic)
+
+
+def half_batch(config: Mapping[str, Any], instances: int, traffic: Traffic) -> int:
+    """Half of the requests that an instance has under way, in entries; one request where there is no half."""
+    return max(1, reachable_batch(config, instances, traffic) // traffic.batch // 2) * traffic.batch
 
 
 def _set_batching(config: dict[str, Any], candidate: Candidate, traffic: Traffic) -> None:
@@ -119,7 +127,9 @@ def _set_batching(config: dict[str, Any], candidate: Candidate, traffic: Traffic
     if candidate.delay_ms is None:
         return
     batching = {name: value for name, value in kept.items() if name not in ("preferred_batch_size", "max_queue_delay_microseconds")}
-    if candidate.delay_ms:
+    if candidate.halves:
+        batching["preferred_batch_size"] = [half_batch(config, candidate.instances, traffic)]
+    elif candidate.delay_ms:
         batching["max_queue_delay_microseconds"] = round(1000 * candidate.delay_ms)
         if traffic.concurrency:
             batching["preferred_batch_size"] = [reachable_batch(config, candidate.instances, traffic)]

@@ -49,7 +49,7 @@ class Search:
         best = self._instances(best)
         before, best = best, self._batching(best)
         best = self._accelerators(best)
-        if best.delay_ms != before.delay_ms or best.accelerator != before.accelerator:
+        if best.batching != before.batching or best.accelerator != before.accelerator:
             best = self._instances(best)
         return best
 
@@ -155,7 +155,18 @@ class Search:
             if not self._better(longer, best):
                 break
             best = longer
-        return best
+        return self._halves(best)
+
+    def _halves(self, best: Candidate) -> Candidate:
+        """Batches of half of what an instance has under way, where two requests fit into one: it need not wait for the clients then."""
+        halves = replace(best, delay_ms=0.0, halves=True)
+        if (
+            best.delay_ms is None
+            or not self.axes[best.model].halves
+            or (self.rows[best].get("reachable_batch") or 0) < 4 * self.goal.traffic.batch
+        ):
+            return best
+        return self._best_of(best, [halves])
 
     def _full(self, best: Candidate, row: Row) -> bool:
         """Whether the batches are about as large as this traffic can make them, so that nothing is left to wait for."""

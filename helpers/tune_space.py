@@ -23,12 +23,14 @@ class Axes:
         threads: threads of each, ascending; ``(None,)`` where there is no such number.
         delays_ms: as :attr:`Candidate.delay_ms`; None, no batching, first.
         accelerators: names in :data:`STANZAS`; empty for none.
+        halves: whether half batches are worth a look, see :attr:`Candidate.halves`. A full grid leaves them out.
     """
 
     instances: tuple[int, ...] = (1, 2)
     threads: tuple[int | None, ...] = (1, 2)
     delays_ms: tuple[float | None, ...] = (None, 0.0)
     accelerators: tuple[str, ...] = ("",)
+    halves: bool = False
 
     def candidates(self, model: str) -> Iterator[Candidate]:
         """Every combination, as a full grid would measure them."""
@@ -69,6 +71,7 @@ def axes_for(found: Found, traffic: Traffic, cores: int, limit: int | None, budg
         tuple(sorted(threads)) if place.threads is not None else (None,),
         tuple(delays),
         tuple(dict.fromkeys([*accelerators, place.accelerator])),
+        halves=len(delays) > 1 and bool(traffic.concurrency),
     )
 
 
@@ -79,6 +82,7 @@ def fitting(axes: Axes, found: Found, traffic: Traffic, limit: int | None) -> Ax
         tuple(sorted(axes.threads, key=lambda number: number or 0)) if found.place.threads is not None else (None,),
         axes.delays_ms if can_batch(found.base, traffic) else (found.place.delay_ms,),
         axes.accelerators if found.config.get("backend") == "onnxruntime" else ("",),
+        halves=axes.halves and can_batch(found.base, traffic) and bool(traffic.concurrency),
     )
 
 

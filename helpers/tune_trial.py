@@ -194,6 +194,7 @@ class Workbench:
             "threads": candidate.threads,
             "batching": candidate.batching,
             "delay_ms": candidate.delay_ms,
+            "half_batches": candidate.halves,
             "accelerator": candidate.accelerator,
             "outcome": OK,
             "reason": "",

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -213,6 +214,29 @@ def test_a_request_rate(models_server: Server) -> None:
     row = measure(models_server, "add_sub", request_rate_per_s=50, warm_up=False, **QUICK)
     assert row["concurrency"] is None and row["request_rate_per_s"] == 50
     assert row["throughput_infer_per_s"] == pytest.approx(50, rel=0.25)
+
+
+def test_a_warm_up_takes_a_moment_or_as_long_as_some_requests_take(
+    models_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tool looks for a number of requests once a second; only a slow model is worth that."""
+    runs: list[Run] = []
+
+    def spy(run: Run, *others: Any) -> Any:
+        runs.append(run)
+        return execute(run, *others)
+
+    monkeypatch.setattr(perf, "execute", spy)
+    fast = measure(models_server, "add_sub", **QUICK)
+    assert [(run.window_ms, run.window_requests) for run in runs] == [(200, None), (200, None)]
+    assert fast["throughput_infer_per_s"] > 20
+    runs.clear()
+    file = load_inputs.write_inputs(tmp_path / "naps.json", [{"SECONDS": np.array([0.15], np.float32)}])
+    slow = measure(models_server, "slow", input_data=file, **QUICK)
+    assert [run.window_requests for run in runs[:2]] == [None, 4], "four requests do not fit into the first try"
+    # And the windows that count are as long as fifteen of its requests, as far as they may be.
+    assert runs[2].window_ms == pytest.approx(15 * 150, rel=0.3)
+    assert 4 < slow["throughput_infer_per_s"] < 7
 
 
 def test_a_model_that_fails_under_the_load(models_server: Server, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,15 +112,26 @@ def test_waiting_ends_when_the_batch_is_as_large_as_the_traffic_allows() -> None
     assert "preferred_batch_size" not in rate["dynamic_batching"]
 
 
+def test_half_batches_are_half_of_what_an_instance_has() -> None:
+    crowd = Traffic(1, 16)
+    for instances, most, half in ((1, 16, 8), (2, 8, 4), (4, 4, 2), (16, 1, 1)):
+        each = Candidate("net", instances, 1, 0.0, halves=True)
+        assert found().config_for(each, crowd)["dynamic_batching"] == {"preferred_batch_size": [half], "preserve_ordering": True}
+        assert (reachable(ONNX, replace(each, halves=False), crowd), reachable(ONNX, each, crowd)) == (most, half)
+    assert reachable(ONNX, Candidate("net", 1, 1, 0.0, halves=True), Traffic(5, 7)) == 15, "whole requests"
+    assert str(Candidate("net", 1, 1, 0.0, halves=True)) == "net, 1 instance × 1 thread, batching on, half batches"
+
+
 def test_only_values_that_have_an_effect() -> None:
     axes = axes_for(found(), TRAFFIC, 4, None, None, ["openvino"])
     assert axes.instances == (1, 2, 4)
     assert axes.threads == (1, 2, 4)
     assert axes.delays_ms == (None, 0.0, *settings.TUNE_DELAYS_MS)
     assert axes.accelerators == ("", "openvino")
+    assert axes.halves and not axes_for(found(), Traffic(8, None, 10.0), 4, None, None, []).halves, "a rate knows no half"
     # One request at a time: a second instance and a batch of several have nothing to do.
     alone = axes_for(found(), Traffic(8, 1), 4, None, None, [])
-    assert (alone.instances, alone.delays_ms) == ((1,), (0.0,))
+    assert (alone.instances, alone.delays_ms, alone.halves) == ((1,), (0.0,), False)
     assert axes_for(found(), Traffic(40, 4), 4, None, None, []).delays_ms == (0.0,)
     assert axes_for(found(), TRAFFIC, 4, 3, 1.0, []).delays_ms == (None, 0.0, 0.5)
     assert axes_for(found(), TRAFFIC, 4, 3, 1.0, []).instances == (1, 2, 3)
@@ -199,6 +211,22 @@ def test_waits_are_tried_while_batches_are_not_full() -> None:
     assert full.run(start) == Candidate("net", 4, 1, 0.0)
     assert not any(each.delay_ms for each in full.rows)
     assert any("15 of 16 possible" in step for step in full.steps)
+
+
+@pytest.mark.parametrize(("reachable_batch", "measured"), [(32, True), (31, False)])
+def test_half_batches_where_two_requests_fit_into_one(reachable_batch: int, measured: bool) -> None:
+    axes = Axes((1, 2), (1,), (None, 0.0, 0.5), halves=True)
+
+    def answer(each: Candidate) -> Row:
+        rate = 130 if each.halves else {None: 80, 0.0: 100, 0.5: 120}[each.delay_ms]
+        return row(rate * each.instances, reachable_batch=reachable_batch)
+
+    run = search(answer, {"net": axes})
+    assert run.run(Candidate("net", 2, 1, 0.0)) == Candidate("net", 2, 1, *((0.0, "", True) if measured else (0.5,)))
+    assert any(each.halves for each in run.rows) == measured
+    none = search(lambda each: row(100 if each.delay_ms is None else 50), {"net": axes})
+    assert none.run(Candidate("net", 1, 1, None)).delay_ms is None
+    assert not any(each.halves for each in none.rows), "where batching is no gain"
 
 
 def test_another_model_with_the_same_tensors() -> None:

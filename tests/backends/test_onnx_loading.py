@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from helpers import settings
+from helpers.launch import launch_server
 from helpers.server import Server
 from tests.backends.asking import Asker
 
@@ -83,3 +87,13 @@ def test_warm_up_requests_run(onnx_server: Server) -> None:
     (state,) = [state for state in onnx_server.models() if state.name == "warm"]
     assert state.state == "READY"
     assert not log_lines(onnx_server, "warm", "failed to run warmup")
+
+
+def test_nothing_is_reported_to_anybody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_base_port: Callable[[], int]) -> None:
+    """ONNX Runtime keeps an identifier and a database of its use in the home folder, and sends it to Microsoft, unless told not to."""
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    with launch_server(settings.models_dir(), load=["particlenet_AK4"], base_port=free_base_port()) as server:
+        assert server.is_ready()
+        assert not [path for path in tmp_path.rglob("*") if "onnxruntime" in str(path)]

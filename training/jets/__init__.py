@@ -4,3 +4,8 @@ Nothing in this package is imported by the course itself. The one thing that bot
 share, the table of input features, lies beside each served model as
 ``preprocess.json`` (see `training.jets.features`).
 """
+
+import os
+
+# ONNX Runtime reports its use to Microsoft by default.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
