@@ -146,7 +146,7 @@ def _window_ms(run: Run, rate: float | None, precision: float) -> int:
     """How long a window must be to hold enough requests; the shortest where the rate is not known. A short look takes short ones."""
     shortest, longest = settings.QUICK_WINDOW_S if settings.quick() else settings.PERF_WINDOW_S
     if precision >= settings.TUNE_LOOK_PRECISION:
-        shortest = settings.QUICK_WINDOW_S[0]
+        shortest = min(shortest, settings.QUICK_WINDOW_S[0])
     if run.request_rate_per_s is not None:
         rate = run.request_rate_per_s * run.batch
     seconds = settings.PERF_WINDOW_REQUESTS * run.batch / rate if rate else shortest
