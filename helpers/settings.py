@@ -127,7 +127,7 @@ TUNE_FULL = 0.8
 TUNE_FINALISTS = 2
 TUNE_ROUNDS = 3
 # Seconds after which a measurement of the finals begins no further windows: the rounds say more about a spread than long runs.
-TUNE_FINAL_S = 3.0
+TUNE_FINAL_S = 1.0
 # Half width of a short look, as a fraction, at which it counts as settled: it only has to show where to go.
 TUNE_LOOK_PRECISION = 0.25
 

@@ -107,6 +107,11 @@ def _named(standing: Standing) -> list[Row]:
 def sentences(best: Standing, found: Verdict | None, following: Verdict | None, is_found: bool) -> list[str]:
     """How good the winner is and how sure that is."""
     said = [f"Best: {best.candidate}: {best.words()}."]
+    if best.candidate.halves:
+        said.append(
+            "Half batches hold half of the requests that an instance has under way (preferred_batch_size): while it works on one half, the "
+            "other one waits, complete."
+        )
     if best.goal.budget_ms is not None:
         inside = best.within()
         sure = "for certain" if inside else "on average, but its spread reaches over the budget: cannot tell"

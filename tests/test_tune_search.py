@@ -353,6 +353,9 @@ def test_how_sure_the_budget_is_met() -> None:
     unsure = standing([100, 101, 99], p95_ms=14.5, spread=0.2)
     assert unsure.within() is None
     assert "cannot tell" in " ".join(sentences(unsure, None, None, is_found=True))
+    halves = replace(unsure, candidate=replace(unsure.candidate, delay_ms=0.0, halves=True))
+    assert "the other one waits, complete" in " ".join(sentences(halves, None, None, is_found=False))
+    assert "Half" not in " ".join(sentences(unsure, None, None, is_found=False))
     said = " ".join(nothing_meets(standing([100], p95_ms=16, spread=0.2), Goal(TRAFFIC, 15.0)))
     assert "p95 ≤ 15 ms" in said
     assert "cannot tell" in said

@@ -305,8 +305,9 @@ found = tune(server, MODEL, batch=1, concurrency=8, budget_ms=20, input_data=jet
 found
 
 # %% [markdown]
-# It also says how sure it is, and writes the winner as a `config.pbtxt` to copy. With `variants=[…]` it tries other
-# precisions as well.
+# It also says how sure it is, and writes the winner as a `config.pbtxt` to copy. *Half batches* hold half of the requests
+# that an instance has under way: while it works on one half, the other one waits, complete. With `variants=[…]` it tries
+# other precisions as well.
 
 # %% [markdown] exercise="9.6"
 # ### Exercise 9.6 (10 minutes) — Win the challenge
