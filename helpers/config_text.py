@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from google.protobuf import json_format, text_format
@@ -108,6 +108,11 @@ def as_dict(message: Message, zeros: bool = False) -> dict[str, Any]:
     """
     fields = json_format.MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=zeros)
     return _numbers(fields, message.DESCRIPTOR)
+
+
+def instances_of(config: Mapping[str, Any]) -> int:
+    """How many instances a reported configuration makes, on all devices together."""
+    return sum(int(group.get("count", 1)) * max(1, len(group.get("gpus", []))) for group in config.get("instance_group", [])) or 1
 
 
 def _numbers(value: Any, descriptor: Any) -> Any:

@@ -22,12 +22,14 @@ import uproot
 
 from helpers import jet_table, settings
 from helpers.client import Client
+from helpers.config_text import instances_of
 from helpers.errors import InputError
 from helpers.files import find, shown
 from helpers.jet_roc import Roc, WorkingPoint, roc
 from helpers.jet_scores import DISCRIMINANTS, Scores, truth
 from helpers.jet_table import Table, is_tagger, plain_name
 from helpers.jet_tensors import FlatJets, TruncationWarning, flatten
+from helpers.rest import is_loopback
 from helpers.wording import quoted, suggestion
 
 __all__ = ["DISCRIMINANTS", "LABELS", "Roc", "Scores", "Tagger", "TruncationWarning", "WorkingPoint", "read", "roc", "sample_for", "truth"]
@@ -43,8 +45,6 @@ LABELS: dict[str, tuple[str, ...]] = {
 }
 # Jets in one request when many are tagged: on a CPU more gains nothing, and the answer is waited for no longer than needed.
 BATCH_JETS = 50
-# Requests under way while many jets are tagged: one in work, one waiting, one being made.
-_IN_FLIGHT = 3
 
 
 def read(sample: str | Path = "ak8", start: int | None = None, stop: int | None = None) -> ak.Array:
@@ -140,7 +140,7 @@ class Tagger:
         *,
         batch: int = BATCH_JETS,
         per_event: bool = False,
-        max_in_flight: int = _IN_FLIGHT,
+        max_in_flight: int | None = None,
         candidates: int | None = None,
         vertices: int | None = None,
     ) -> Scores:
@@ -150,7 +150,8 @@ class Tagger:
             jets: what :func:`read` gives, or some of it.
             batch: jets in one request. Jets of similar length go together, so that little is padded; answers come back in order.
             per_event: send one request for each event, with all its jets, as CMSSW does; ``batch`` then does not count.
-            max_in_flight: requests under way at once.
+            max_in_flight: requests under way at once; by default one for each instance of the model and one that waits, and for a server
+                elsewhere one more that is on its way.
             candidates: pad to so many candidates; by default to the longest jet of each request.
             vertices: pad to so many secondary vertices; by default to the longest jet of each request.
 
@@ -164,7 +165,8 @@ class Tagger:
         flat = flatten(jets, self.table)
         groups = by_event(jets) if per_event else by_length(flat, batch)
         many = (self._tensors(flat, group, {"pf": candidates, "sv": vertices}) for group in groups)
-        answers = self.client.infer_many(self.model, many, outputs=self._output, max_in_flight=max_in_flight)
+        under_way = self._in_flight() if max_in_flight is None else max_in_flight
+        answers = self.client.infer_many(self.model, many, outputs=self._output, max_in_flight=under_way)
         probabilities = np.empty((len(flat), len(self.labels)), np.float32)
         for group, answer in zip(groups, answers, strict=True):
             probabilities[group] = answer[self._output]
@@ -174,6 +176,11 @@ class Tagger:
     def scores(self, answer: dict[str, np.ndarray]) -> Scores:
         """Put names to what ``client.infer`` returned for tensors of :meth:`inputs`."""
         return Scores(self.model, self.labels, np.asarray(answer[self._output]), getattr(answer, "requests", 1))
+
+    def _in_flight(self) -> int:
+        """More than needed cost: on a machine's own cores each further request made ready takes time from the network."""
+        servers = len(getattr(self.client.server, "servers", ())) or 1
+        return servers * instances_of(self.client.config(self.model)) + (1 if is_loopback(self.client.address.host) else 2)
 
     def _tensors(self, flat: FlatJets, jets: np.ndarray, lengths: dict[str, int | None] | None = None) -> dict[str, np.ndarray]:
         padded = flat.pad(jets, {**self._fixed, **{name: length for name, length in (lengths or {}).items() if length is not None}})

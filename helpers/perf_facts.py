@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers import card
+from helpers.config_text import instances_of
 from helpers.connection import Connection
 from helpers.gpu import placed_on
 from helpers.here import runs_here
@@ -38,7 +39,7 @@ def facts(connection: Connection, model: str) -> dict[str, Any]:
         "device": ((card.this_machine() if here else "GPU") if on_gpu else "CPU") if groups else None,
         "cpu": cpu() if here else None,
         "server_version": _server_version(connection),
-        "instances": sum(int(group.get("count", 1)) for group in groups) or None,
+        "instances": instances_of(config) if groups else None,
         "config": config_name(config),
     }
 

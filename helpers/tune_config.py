@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from helpers.config_text import instances_of
 from helpers.sweep_plan import with_instances
 from helpers.tune_candidate import Candidate, Traffic
 
@@ -82,7 +83,7 @@ def place_of(model: str, config: Mapping[str, Any], cores: int, embedded: bool) 
         embedded: whether it is the embedded server, whose backends share the cores out among instances when nobody says how many
             threads; those of a container give all cores to each.
     """
-    instances = sum(int(group.get("count", 1)) * max(1, len(group.get("gpus", []))) for group in config.get("instance_group", [])) or 1
+    instances = instances_of(config)
     key = THREADS.get(str(config.get("backend"))) if not on_gpu(config) else None
     given = int(config.get("parameters", {}).get(key, {}).get("string_value", "0")) if key else 0
     threads = (given or (max(1, cores // instances) if embedded else cores)) if key else None

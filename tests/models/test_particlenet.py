@@ -12,6 +12,7 @@ import pytest
 
 from helpers import jets, settings
 from helpers.__main__ import main
+from helpers.address import Address
 from helpers.client import Client
 from helpers.errors import InputError
 from helpers.jet_scores import Scores
@@ -212,3 +213,21 @@ def test_infer_in_a_terminal_prints_real_jets(server: Server, capsys: pytest.Cap
     assert [row[2] for row in rows] == sample.jet_class.to_list()
     assert all(row[3] in jets.LABELS[_sample(model)] and 0 < float(row[4]) <= 1 for row in rows)
     assert lines[11].startswith(f"The most probable of the {len(jets.LABELS[_sample(model)])} classes is the true one for ")
+
+
+def test_one_request_waits_beside_those_in_work(client: Client, samples: dict[str, ak.Array], monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a server's own machine more only take time from the network; elsewhere one more is on its way."""
+    asked: list[int] = []
+    send = client.infer_many
+    monkeypatch.setattr(
+        client, "infer_many", lambda *given, **options: (asked.append(options["max_in_flight"]), send(*given, **options))[1]
+    )
+    tagger, some = jets.Tagger(client, "particlenet_AK4"), samples["ak4"][:40]
+    by_default = tagger.tag(some, batch=10)
+    instances = sum(group["count"] for group in client.config("particlenet_AK4")["instance_group"])
+    assert asked == [instances + 1]
+    monkeypatch.setattr(client, "address", Address("gpu-node", 9001))
+    tagger.tag(some, batch=10)
+    tagger.tag(some, batch=10, max_in_flight=1)
+    assert asked[1:] == [instances + 2, 1]
+    assert by_default.requests == 4
