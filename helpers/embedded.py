@@ -95,7 +95,8 @@ class Embedded:
     def _environment(wheel: Path, libpython: Path) -> dict[str, str]:
         # The notebooks' own Python settings must not reach the server's Python, which has other packages.
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV", "CONDA_"))}
-        environment["PATH"] = f"{settings.server_env() / 'bin'}{os.pathsep}{environment.get('PATH', os.defpath)}"
+        # Triton starts each model's process by way of bash, and waits for ever where it does not find it.
+        environment["PATH"] = os.pathsep.join(filter(None, (str(settings.server_env() / "bin"), environment.get("PATH"), os.defpath)))
         environment["LD_LIBRARY_PATH"] = f"{wheel / 'nvidia_pytriton.libs'}{os.pathsep}{libpython}"
         # Python models' prints appear in the log at once.
         environment["PYTHONUNBUFFERED"] = "1"

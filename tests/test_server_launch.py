@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import venv
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,17 @@ def test_a_server_environment_with_numpy_2_is_refused_before_the_start(tmp_path:
     monkeypatch.setenv("COURSE_SERVER_ENV", str(tmp_path / "server"))
     with pytest.raises(SetupError, match=r"numpy 2\.4\.6.*empty tensors.*install-server"):
         launch_server(settings.models_dir(), load=["add_sub"])
+
+
+@pytest.mark.parametrize("path", ["", "/nowhere"])
+def test_a_shell_without_a_search_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_base_port: Callable[[], int], path: str
+) -> None:
+    """Triton starts every model's process by way of bash, and waits for ever when there is none to be found."""
+    _copy("one", tmp_path)
+    monkeypatch.setenv("PATH", path)
+    with launch_server(tmp_path, base_port=free_base_port(), timeout_s=60) as server:
+        assert server.is_ready()
 
 
 @pytest.mark.slow
