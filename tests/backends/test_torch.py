@@ -137,11 +137,13 @@ def test_memory_of_one_run_serves_the_next_one(asker: Asker, torch_server: Serve
     x = np.zeros((1, 1024), np.float32)
     for _ in range(10):
         asker.ask("spread", x__0=x)
-    before = page_faults(instance.pid)
+    seen = [page_faults(instance.pid)]
     for _ in range(10):
         assert asker.ask("spread", x__0=x)["y__0"] == 120 * 1024**2
-    # Memory that is given back and asked for again costs a fault for each of its pages: some hundred in each run.
-    assert page_faults(instance.pid) - before < 10 * 150
+        seen.append(page_faults(instance.pid))
+    # Memory that is given back and asked for again costs a fault for each of its pages: some hundred in each run. A new stack or arena,
+    # which comes now and then, costs some thousand once.
+    assert np.median(np.diff(seen)) < 150, seen
 
 
 def page_faults(pid: int) -> int:

@@ -29,14 +29,16 @@ def test_without_it_each_request_is_an_execution(own: Server, model: Path, clien
     assert batches_run(own, MODEL) == {1: 8}
 
 
-def test_requests_of_one_shape_run_in_the_preferred_size(own: Server, model: Path, client: Client, requests: Requests) -> None:
+def test_requests_of_one_shape_run_in_batches_of_about_the_preferred_size(own: Server, model: Path, client: Client, requests: Requests) -> None:
     repository.change_config(model, WAITS_LONG)
     own.reload(MODEL)
     eight = requests(*[50] * 8)
     together = client.infer_many(MODEL, eight, max_in_flight=8)
     seen = counted(own, MODEL, at_least=8)
     assert (seen["inferences"], seen["executions"]) == (8, 2)
-    assert batches_run(own, MODEL) == {4: 2}
+    # Four and four, unless a request comes while the server closes a batch: then three and five.
+    sizes = batches_run(own, MODEL)
+    assert sum(size * count for size, count in sizes.items()) == 8 and max(sizes) <= 5, sizes
     repository.change_config(model, "dynamic_batching { }")
     own.reload(MODEL)
     alone = [client.infer(MODEL, jet) for jet in eight[:1]]
