@@ -29,7 +29,9 @@ def test_without_it_each_request_is_an_execution(own: Server, model: Path, clien
     assert batches_run(own, MODEL) == {1: 8}
 
 
-def test_requests_of_one_shape_run_in_batches_of_about_the_preferred_size(own: Server, model: Path, client: Client, requests: Requests) -> None:
+def test_requests_of_one_shape_run_in_batches_of_about_the_preferred_size(
+    own: Server, model: Path, client: Client, requests: Requests
+) -> None:
     repository.change_config(model, WAITS_LONG)
     own.reload(MODEL)
     eight = requests(*[50] * 8)
