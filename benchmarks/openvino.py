@@ -35,7 +35,7 @@ N_JETS = 1000
 
 def prepare() -> None:
     """Both models in ``work/models``: one instance and one thread each; one of them asks for OpenVINO."""
-    plain = repository.checkout(PLAIN)
+    plain = repository.checkout(PLAIN) / PLAIN
     # OpenVINO compiles for each new shape, so the warm-up of the course's model would take minutes.
     repository.change_config(PLAIN, _ALONE, dynamic_batching=None, model_warmup=None, parameters=_THREAD)
     other = shutil.copytree(plain, plain.with_name(OPENVINO))
@@ -65,7 +65,7 @@ def largest_difference(server: Server) -> tuple[float, float]:
     return float(np.quantile(apart, 0.99)), float(apart.max())
 
 
-def document(found: dict[tuple[str, int], list[float]], session: str, apart: tuple[float, float], rounds: int, load: float) -> str:
+def document(found: dict[tuple[str, int], list[float]], session: str, apart: tuple[float, float], rounds: int, here: str) -> str:
     """The table and the machine."""
     lines = ["| batch | ONNX Runtime's own (jets/s) | OpenVINO (jets/s) | times as fast |", "|--:|--:|--:|--:|"]
     for batch in BATCHES:
@@ -83,7 +83,7 @@ each, two requests under way, real jets padded to 50 candidates and 4 vertices; 
 The session of the accelerated model: {session}. A probability differs by at most {apart[0]:.1e} on 99 % of {N_JETS} jets, and by
 {apart[1]:.1e} on the one that differs most.
 
-{report.machine(load)} ONNX Runtime of this comparison is the build with OpenVINO named above.
+{here} In this comparison ONNX Runtime is the build with OpenVINO named above.
 """
 
 
@@ -96,7 +96,8 @@ def main() -> None:
     environment = openvino_environment.folder()
     if not openvino_environment.has_openvino(environment):
         raise SetupError("There is no server's environment with OpenVINO.", "", "Type: python -m helpers install-server --openvino")
-    load_average = os.getloadavg()[0]
+    # Of the server's own environment: the other one has no PyTorch to tell the version of.
+    here = report.machine(os.getloadavg()[0])
     with tempfile.TemporaryDirectory() as folder:
         os.environ["COURSE_SERVER_ENV"], os.environ["COURSE_WORK"] = str(environment.resolve()), folder
         prepare()
@@ -104,7 +105,7 @@ def main() -> None:
             session = provider(server)
             found = throughputs(server, (PLAIN, OPENVINO), arguments.rounds, Path(folder))
             apart = largest_difference(server)
-    text = document(found, session, apart, arguments.rounds, load_average)
+    text = document(found, session, apart, arguments.rounds, here)
     print(text)
     if arguments.write:
         Path(__file__).with_name("OPENVINO.md").write_text(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from course_backend.faults import ModelFault
-from course_backend.settings import Accelerator, Settings
+from course_backend.settings import Accelerator, Settings, intra_op_threads
 
 Provider = str | tuple[str, dict[str, str]]
 
@@ -42,7 +42,7 @@ def choose_providers(settings: Settings, available: Sequence[str], warn: Callabl
             raise ModelFault(
                 f"'{accelerator.name}' is no {accelerator.device}_execution_accelerator of ONNX Runtime models; there is: {known}."
             )
-        options = provider_options(accelerator, settings.device_id)
+        options = provider_options(accelerator, settings)
         obstacle = _obstacle(accelerator, provider, settings, available)
         if obstacle:
             warn(f"model '{settings.name}': execution accelerator '{accelerator.name}' has no effect here: {obstacle}")
@@ -57,17 +57,18 @@ def choose_providers(settings: Settings, available: Sequence[str], warn: Callabl
     return [*chosen, CPU]
 
 
-def provider_options(accelerator: Accelerator, device_id: int) -> dict[str, str]:
+def provider_options(accelerator: Accelerator, settings: Settings) -> dict[str, str]:
     """The options of an accelerator in ONNX Runtime's own words.
 
     Raises:
         ModelFault: a parameter or its value is not known.
     """
     if accelerator.name == "openvino":
-        return {"device_type": "CPU"}
+        # OpenVINO has threads of its own, which know nothing of the session's: by itself each instance would take all cores.
+        return {"device_type": "CPU", "num_of_threads": str(intra_op_threads(settings))}
     if accelerator.name == "cuda":
         return dict(accelerator.parameters)
-    options = {"device_id": str(device_id)}
+    options = {"device_id": str(settings.device_id)}
     for key, value in accelerator.parameters.items():
         if key == "precision_mode":
             if value not in PRECISIONS:

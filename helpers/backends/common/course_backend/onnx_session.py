@@ -11,7 +11,7 @@ import onnxruntime as ort
 from course_backend.faults import ModelFault, one_line
 from course_backend.onnx_config import ModelTensor
 from course_backend.onnx_providers import choose_providers
-from course_backend.settings import Settings, default_threads
+from course_backend.settings import Settings, default_threads, intra_op_threads
 
 # optimization.graph.level in the config -> ONNX Runtime's level, as the native backend maps it; every other number means all.
 GRAPH_LEVELS = {
@@ -73,7 +73,7 @@ def session_options(settings: Settings) -> ort.SessionOptions:
         raise ModelFault(f"parameter 'execution_mode' must be 0 (sequential) or 1 (parallel), and is {mode}.")
     options.execution_mode = ort.ExecutionMode.ORT_PARALLEL if mode else ort.ExecutionMode.ORT_SEQUENTIAL
     threads = default_threads(settings)
-    options.intra_op_num_threads = settings.count("intra_op_thread_count") or threads
+    options.intra_op_num_threads = intra_op_threads(settings)
     options.inter_op_num_threads = settings.count("inter_op_thread_count") or threads
     options.enable_cpu_mem_arena = settings.switch("enable_mem_arena", True)
     options.enable_mem_pattern = settings.switch("enable_mem_pattern", True)

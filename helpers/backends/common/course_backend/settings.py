@@ -179,6 +179,11 @@ def default_threads(settings: Settings) -> int:
     return max(1, usable_cores() // settings.instances)
 
 
+def intra_op_threads(settings: Settings) -> int:
+    """Threads that one operation of an ONNX model may use: what the config says, else its share of the cores."""
+    return settings.count("intra_op_thread_count") or default_threads(settings)
+
+
 def _tensor(entry: dict[str, Any]) -> TensorSpec:
     dims = entry["reshape"].get("shape", []) if "reshape" in entry else entry["dims"]
     return TensorSpec(entry["name"], entry["data_type"], tuple(map(int, dims)), bool(entry.get("optional", False)))
