@@ -113,7 +113,7 @@ $(TRAINING)/made: training/jets/requirements.txt training/tracks/requirements.tx
 	@rm -rf $(TRAINING); mkdir -p work/training; echo "making $(TRAINING): Pythia, ACTS, PyTorch and what they need, a minute or two"
 	$(AS_IS) -- -m venv $(TRAINING)
 	@$(TRAINING)/bin/python -m pip install -q -c requirements.lock -r training/jets/requirements.txt -r training/tracks/requirements.txt \
-	  pytest "tritonclient[grpc,http]" prometheus-client && : > $@
+	  pytest "tritonclient[grpc,http]" prometheus-client psutil && : > $@
 
 # The exporter of PyTorch is in the training's environment.
 bench-graph: $(TRAINING)/made
