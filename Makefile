@@ -129,7 +129,7 @@ train-tracks: $(TRAINING)/made
 	@nice $(TRAINING)/bin/python -m training.tracks $(or $(ARGS),all)
 
 # The training's own tests need its environment, half a GB and some minutes that the course can do without.
-test-training: $(TRAINING)/made
+test-training: setup $(TRAINING)/made
 	@$(TRAINING)/bin/python -m pytest tests/training $(ARGS)
 
 test-all: test-training test
