@@ -38,9 +38,12 @@ class Embedded:
             *triton_arguments(serving, str(serving.repository)),
             f"--backend-directory={run_dir / BACKENDS}",
             f"--cache-directory={triton / 'caches'}",
+            f"--model-load-thread-count={settings.LOAD_THREADS}",
         ]
         environment = self._environment(wheel, Path(facts["libpython"]).parent)
-        return Command(public, private_arguments(serving), environment, self.backends(triton, facts["version"]))
+        # Triton writes the traces that it was asked for when it ends.
+        brief = not any(argument.startswith("--trace") for argument in public)
+        return Command(public, private_arguments(serving), environment, self.backends(triton, facts["version"]), brief=brief)
 
     def environment_facts(self) -> dict[str, str]:
         """Version, packages folder, libpython and numpy of the server's environment.

@@ -63,6 +63,7 @@ class Command:
         backends: what the folder of backends must hold, by path in it; empty where the backends come with the program.
         after: a command that ends what the program may leave behind; empty where it leaves nothing.
         lifeline: whether the program ends when its standard input closes.
+        brief: whether the program, once told to end, has nothing left to do when its models' processes have ended.
         remark: what the user should know of it.
     """
 
@@ -72,6 +73,7 @@ class Command:
     backends: dict[str, Path] = field(repr=False, default_factory=dict)
     after: list[str] = field(default_factory=list)
     lifeline: bool = False
+    brief: bool = False
     remark: str = ""
 
     def make_backends(self, run_dir: Path) -> None:

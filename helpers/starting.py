@@ -69,6 +69,7 @@ def start(launch: Mapping[str, Any], path: Path) -> lease.Lease:
         },
         after=command.after,
         lifeline=command.lifeline,
+        brief=command.brief,
     )
     return lease.start(plan)
 

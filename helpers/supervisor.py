@@ -34,6 +34,7 @@ if __name__ == "__main__":  # started as a script, with python -I
 
 from helpers import leftovers, private_arguments, private_memory
 from helpers.port_locks import lock_ports
+from helpers.quiet import Quiet
 
 _PR_SET_CHILD_SUBREAPER = 36
 # Seconds between two looks at the server process.
@@ -65,6 +66,7 @@ class Plan:
         files: texts to write into ``run_dir`` before the program starts, by name, with the same place-holders for the ports.
         after: a command that ends what the program may leave behind when it has ended, such as its container.
         lifeline: whether the program ends when its standard input closes, so that it does when this process is killed.
+        brief: whether the program, once told to end, is ended as soon as it is quiet.
     """
 
     run_dir: str
@@ -81,6 +83,7 @@ class Plan:
     files: dict[str, str] = dataclasses.field(default_factory=dict)
     after: list[str] = dataclasses.field(default_factory=list)
     lifeline: bool = False
+    brief: bool = False
 
 
 class Supervisor:
@@ -98,6 +101,7 @@ class Supervisor:
         self.triples = iter(plan.ports)
         self.process: subprocess.Popen | None = None
         self.lifeline: int | None = None
+        self.quiet: Quiet | None = None
         self.log_start = 0
         self.signalled = 0.0
         self.ended = 0.0
@@ -204,6 +208,7 @@ class Supervisor:
     def _stop(self) -> None:
         if self.stopping_since is None and self.process is not None:
             self.stopping_since = time.monotonic()
+            self.quiet = Quiet(self.process.pid, self.state["ports"]) if self.plan.brief else None
             self._signal(signal.SIGINT)
 
     def _signal(self, number: int) -> None:
@@ -227,12 +232,15 @@ class Supervisor:
         now = time.monotonic()
         if self.process is not None and self.process.poll() is not None:
             self._ended(self.process)
-        elif self.stopping_since is not None and now - self.stopping_since > self.plan.stop_s:
+        elif self.stopping_since is not None and (now - self.stopping_since > self.plan.stop_s or self._is_quiet()):
             self._signal(signal.SIGKILL)
         elif self.stopping_since is not None and now - self.signalled > _AGAIN_S:
             self._signal(signal.SIGINT)
         elif not self.leases and now - self.free_since > self.plan.grace_s:
             self._stop()
+
+    def _is_quiet(self) -> bool:
+        return self.quiet is not None and self.quiet.lasts()
 
     def _ended(self, process: subprocess.Popen) -> None:
         # The server was the leader of its own session: what is left of it are stubs of Python models.
