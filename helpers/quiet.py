@@ -32,7 +32,10 @@ class Quiet:
         self._used_s = 0.0
 
     def lasts(self) -> bool:
-        """Whether for a while no process of a model was there, no byte waited to be sent, and the server did nothing; to be asked again and again."""
+        """Whether for a while no process of a model was there, no byte waited to be sent, and the server did nothing.
+
+        To be asked again and again.
+        """
         used_s, others = _look(self.leader)
         now = time.monotonic()
         if others or self._since is None or used_s - self._used_s > _IDLE_S or _unsent(self.ports):

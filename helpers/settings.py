@@ -28,8 +28,8 @@ COMMAND_GRACE_S = 2.0
 GRACE_S = 15.0
 # Seconds that a server gets to finish its requests and unload its models before it is killed (seen: 2 to 7 s).
 STOP_TIMEOUT_S = 12.0
-# Models that the embedded server loads at the same time; Triton's default is 4. Of each load it sleeps a second, so that the course's twelve
-# models are ready after 4.0 instead of 5.7 s on two cores.
+# Models that the embedded server loads at the same time; Triton's default is 4. Of each load it sleeps a second, so that the course's
+# twelve models are ready after 4.0 instead of 5.7 s on two cores.
 LOAD_THREADS = 16
 # Seconds that tritonserver itself waits for models to unload before it exits all the same: after a load that failed on top of a
 # running model it keeps count of one model too many, and would wait for its default of 30 s.

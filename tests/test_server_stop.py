@@ -140,4 +140,3 @@ def _end(leader: subprocess.Popen) -> None:
     for pid in session(leader.pid):
         subprocess.run(["kill", "-9", str(pid)], check=False)
     leader.wait()
-
