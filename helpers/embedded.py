@@ -35,10 +35,11 @@ class Embedded:
         triton = wheel / "pytriton" / "tritonserver"
         public = [
             str(triton / "bin" / "tritonserver"),
+            # Before the user's own, so that those win.
+            f"--model-load-thread-count={settings.LOAD_THREADS}",
             *triton_arguments(serving, str(serving.repository)),
             f"--backend-directory={run_dir / BACKENDS}",
             f"--cache-directory={triton / 'caches'}",
-            f"--model-load-thread-count={settings.LOAD_THREADS}",
         ]
         environment = self._environment(wheel, Path(facts["libpython"]).parent)
         # Triton writes the traces that it was asked for when it ends.

@@ -26,7 +26,7 @@ START_TIMEOUT_S = 180.0
 COMMAND_GRACE_S = 2.0
 # Seconds that a server outlives the notebook kernel that owned it: enough for "Restart kernel", short enough that nothing is left behind.
 GRACE_S = 15.0
-# Seconds that a server gets to finish its requests and unload its models before it is killed (seen: 2 to 7 s).
+# Seconds that a server gets to finish its requests and unload its models before it is killed (seen: 1.5 to 6 s).
 STOP_TIMEOUT_S = 12.0
 # Models that the embedded server loads at the same time; Triton's default is 4. Of each load it sleeps a second, so that the course's
 # twelve models are ready after 4.0 instead of 5.7 s on two cores.
