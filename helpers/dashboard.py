@@ -144,8 +144,11 @@ class Dashboard:
         if smi is not None:
             smi.close()
         if self.load is not None:
+            ran = self.load.running
             self.load.stop()
-            self._show_load()
+            # A load that did not start has said why, beside which the counts of the one before mean nothing.
+            if ran:
+                self._show_load()
         self.controls.show_state(mark, f"{why} ({time.strftime('%H:%M:%S')})", False)
 
     def _stop_soon(self) -> None:
