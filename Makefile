@@ -73,7 +73,7 @@ site:
 	$(SETUP) --dev -- -m helpers.course_site $(ARGS)
 
 picture:
-	$(SETUP) --dev -- -m tests.browser.picture
+	$(SETUP) --dev -- -m tests.course.browser.picture
 
 bench:
 	$(SETUP) --dev -- -m benchmarks

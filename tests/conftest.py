@@ -17,7 +17,8 @@ from helpers.fleet import Fleet
 from helpers.fleet_launch import launch_fleet
 from helpers.launch import ModelWarning, launch_server
 from helpers.server import Server
-from tests.engines import Engines
+from tests.support import MODELS_FOR_TESTS
+from tests.support.engines import Engines
 
 # Tests interrupt programs; a run in the background of a shell would hand down that interrupts are ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -61,7 +62,7 @@ def server(free_base_port: Callable[[], int]) -> Iterator[Server]:
 def models_server(free_base_port: Callable[[], int], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Small models with batching, axes of any length, strings, labels and errors, and add_sub, for tests of the client's side."""
     repository = tmp_path_factory.mktemp("models_for_tests") / "models"
-    shutil.copytree(Path(__file__).parent / "models_for_tests", repository, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(MODELS_FOR_TESTS, repository, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(settings.models_dir() / "add_sub", repository / "add_sub", ignore=shutil.ignore_patterns("__pycache__"))
     with launch_server(repository, base_port=free_base_port(), name="models-for-tests") as running:
         yield running
@@ -72,7 +73,7 @@ def fleet(free_base_port: Callable[[], int], tmp_path_factory: pytest.TempPathFa
     """Two servers behind one Envoy, with double and slow, and a model that cannot be loaded. A test that breaks a server mends it."""
     repository = tmp_path_factory.mktemp("fleet") / "models"
     for name in ("double", "slow"):
-        shutil.copytree(Path(__file__).parent / "models_for_tests" / name, repository / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(MODELS_FOR_TESTS / name, repository / name, ignore=shutil.ignore_patterns("__pycache__"))
     (repository / "broken").mkdir()
     (repository / "broken" / "config.pbtxt").write_text('name: "broken"\nbackend: "fortran"\n')
     with pytest.warns(ModelWarning, match="broken"):

@@ -1,0 +1,125 @@
+"""The dashboard of notebook 06: it moves while cells run, its sliders change what it shows, and it ends with the server."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from tests.course.browser import examine
+from tests.course.browser.lab import Notebook
+
+ROW = ".course-table tr[data-model='particlenet_AK4']"
+# Milliseconds within which the dashboard must have reacted: the means are over two seconds, on a machine with a busy server.
+REACT_MS = 30_000
+
+
+def _wait(page: Any, quantity: str, condition: str) -> None:
+    """Wait until a JavaScript condition on ``value`` holds for one of the row's numbers; ``number(quantity)`` is another of them."""
+    page.wait_for_function(
+        f"""([row, quantity]) => {{
+          const number = (name) => Number(document.querySelector(`${{row}} td[data-quantity='${{name}}'] b`)?.textContent);
+          const value = number(quantity);
+          return {condition};
+        }}""",
+        arg=[ROW, quantity],
+        timeout=REACT_MS,
+    )
+
+
+def _curve(page: Any, quantity: str) -> str:
+    return page.locator(f"{ROW} td[data-quantity='{quantity}'] svg").inner_html()
+
+
+def _press(page: Any, slider: str, key: str, times: int, readout: str) -> None:
+    handle = page.locator(f".course-{slider} .noUi-handle")
+    handle.focus()
+    for _ in range(times):
+        handle.press(key)
+    page.locator(f".course-{slider} .widget-readout:has-text('{readout}')").wait_for(timeout=REACT_MS)
+
+
+def _scroll(page: Any, selector: str) -> None:
+    page.locator(selector).first.scroll_into_view_if_needed()
+
+
+def look_and_touch(notebook: Notebook, artefacts: Path) -> None:
+    """Start the dashboard of the running server, move its sliders, disturb it, and take the server away.
+
+    Args:
+        notebook: notebook 06, with a server that runs.
+        artefacts: where screenshots go.
+    """
+    page = notebook.page
+    notebook.run(notebook.find("board = dashboard("))
+    _wait(page, "requests_per_s", "value > 20")
+    _wait(page, "batch", "value === 1")
+    before = {quantity: _curve(page, quantity) for quantity in ("requests_per_s", "batch", "queue_ms")}
+    _scroll(page, ".course-table")
+    page.screenshot(path=artefacts / "dashboard-one-at-a-time.png")
+
+    _press(page, "concurrency", "ArrowRight", 11, "12")
+    _wait(page, "batch", "value > 1.3")
+    _wait(page, "queue_ms", "value > 0.1")
+    _wait(page, "inferences_per_s", "Math.abs(value / number('requests_per_s') - 1) < 0.05")
+    for quantity, curve in before.items():
+        assert _curve(page, quantity) != curve, f"the curve of {quantity} has moved"
+
+    _press(page, "batch", "ArrowRight", 7, "8")
+    _wait(page, "batch", "value >= 8")
+    # Rates are means over a while: for a moment both batch sizes are among them.
+    _wait(page, "inferences_per_s", "Math.abs(value / number('requests_per_s') - 8) < 0.4")
+    _scroll(page, ".course-table")
+    page.screenshot(path=artefacts / "dashboard-twelve-at-once.png")
+
+    fits = page.locator(".course-table .course-dashboard").evaluate("shown => shown.scrollWidth <= shown.clientWidth")
+    assert fits, "no column is out of sight, with the file browser open"
+    for theme in ("JupyterLab Dark", "JupyterLab Light"):
+        examine.use_theme(page, theme)
+        assert examine.texts(page)[1] == [], theme
+        page.screenshot(path=artefacts / f"dashboard-{theme[11:].lower()}.png")
+
+    _while_a_cell_is_busy(notebook, page)
+    _stop_and_start(page)
+    _stop_the_server(notebook, page, artefacts)
+
+
+def _while_a_cell_is_busy(notebook: Notebook, page: Any) -> None:
+    """A student's own computation does not stop the dashboard."""
+    busy = notebook.add("import time\nend = time.monotonic() + 6\nwhile time.monotonic() < end:\n    sum(range(1000))")
+    notebook.begin(busy)
+    page.wait_for_function("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'busy'")
+    seen = set()
+    for _ in range(8):
+        seen.add(page.locator(".course-table caption").inner_text())
+        page.wait_for_timeout(500)
+    assert page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status") == "busy"
+    assert len(seen) >= 3, f"readings seen in 4 s of a busy cell: {seen}"
+    notebook.wait_until_idle()
+
+
+def _stop_and_start(page: Any) -> None:
+    page.locator("button.course-stop").click()
+    page.locator(".course-state:has-text('Stopped')").wait_for(timeout=REACT_MS)
+    caption = page.locator(".course-table caption").inner_text()
+    sent = page.locator(".course-load-state").inner_text()
+    page.wait_for_timeout(1500)
+    assert page.locator(".course-table caption").inner_text() == caption, "nothing moves any more"
+    assert page.locator(".course-load-state").inner_text() == sent and re.search(r"[1-9]\d* requests sent, 0 failed", sent), sent
+    page.locator("button.course-start").click()
+    page.locator(".course-state:has-text('Running')").wait_for(timeout=REACT_MS)
+    assert page.locator(f".course-table caption:has-text('{caption}')").count() == 0, "no old numbers"
+    page.wait_for_function(
+        r"() => /^[1-9]\d* requests sent, 0 failed/.test(document.querySelector('.course-load-state').innerText.trim())", timeout=REACT_MS
+    )
+    _wait(page, "requests_per_s", "value > 0")
+
+
+def _stop_the_server(notebook: Notebook, page: Any, artefacts: Path) -> None:
+    """The last cell would stop the dashboard first; here the server goes away under it."""
+    notebook.run(notebook.add("server.stop()"))
+    page.locator(".course-state:has-text('The server was stopped')").wait_for(timeout=REACT_MS)
+    _scroll(page, ".course-state")
+    page.screenshot(path=artefacts / "dashboard-server-gone.png")
+    notebook.run(notebook.find("board.stop()"))
+    assert not [output for cell in notebook.cells() for output in cell.get("outputs", []) if output["output_type"] == "error"]

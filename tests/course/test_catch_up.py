@@ -1,0 +1,60 @@
+"""The cell for students who came late: it brings the kernel to an exercise, and counts nothing as solved."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from helpers import settings
+from helpers.catch_up import way_to
+from helpers.errors import InputError
+from tests.course.notebooks.running import run
+
+SOLUTIONS = sorted((settings.root() / "notebooks" / "solutions").glob("[0-9][0-9]_*.ipynb"))
+
+
+def _exercises(path: Path) -> list[str]:
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return list(dict.fromkeys(cell["metadata"]["exercise"] for cell in cells if "exercise" in cell["metadata"]))
+
+
+@pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
+def test_each_exercise_has_its_way(path: Path) -> None:
+    """The solution notebooks run from top to bottom in other tests, so their first cells do; here: which cells are taken."""
+    before: tuple[str, ...] = ()
+    for number in _exercises(path):
+        way = way_to(number)
+        assert way.code[: len(before)] == before and len(way.code) > len(before), "each goes on where the last one ends"
+        assert way.title.startswith(f"Exercise {number} ")
+        assert re.search(r"launch_(server|fleet)\(", "\n".join(way.code)) and not [code for code in way.code if ").check(" in code]
+        before = way.code
+
+
+@pytest.mark.parametrize(("number", "words"), [("2.9", "'2.1', '2.2'"), ("77.1", "4.3"), ("", "4.3"), ("x.1", "4.3")])
+def test_a_wrong_number_lists_the_right_ones(number: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        way_to(number)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", ["2.3", "3.3"])
+def test_a_late_student_is_where_the_class_is(number: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a kernel of its own: the cell, then the exercise as the solution has it, and its check."""
+    monkeypatch.setenv("COURSE_WORK", str(tmp_path / "work"))
+    path = next(path for path in SOLUTIONS if path.name.startswith(number.split(".")[0].zfill(2)))
+    cells = nbformat.read(path, as_version=4).cells
+    mine = [cell for cell in cells if cell.metadata.get("exercise") == number and cell.cell_type == "code"]
+    first = nbformat.v4.new_code_cell(f'from helpers.catch_up import catch_up\ncatch_up("{number}")')
+    late = tmp_path / path.name
+    nbformat.write(nbformat.v4.new_notebook(cells=[first, *mine], metadata={"kernelspec": {"name": "python3", "display_name": "x"}}), late)
+    done = run(late, tmp_path, then="server.stop()")
+    assert done.stray_errors() == [] and done.stray_stderr() == []
+    assert "You are there" in done.notebook.cells[0].outputs[0].text
+    assert len(done.notebook.cells[0].outputs) == 1, "what the cells show is left out"
+    check = done.tagged("check")[0]
+    assert check.outputs[0].data["text/plain"].startswith("✔ Correct")
+    assert re.findall(r"\"(\d+\.\d+)\"", (tmp_path / "work" / "progress.json").read_text()) == [number], "only what was checked"

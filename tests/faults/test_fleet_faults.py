@@ -1,0 +1,122 @@
+"""What becomes of requests when servers of a fleet, its front, or the kernel that owns them are killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from helpers import Client, launch_fleet
+from helpers.errors import RequestError, ServerError
+from helpers.fleet import Fleet
+from helpers.launch import ModelWarning
+from tests.served.test_server_lifecycle import Kernel, kernel  # noqa: F401 a fixture
+from tests.support.fleet_load import Load
+from tests.support.processes import alive, session, wait_until
+
+pytestmark = pytest.mark.slow
+
+
+def _kill(pid: int | None) -> None:
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not alive(pid), 5)
+
+
+def _healthy(fleet: Fleet) -> dict[int, bool]:
+    """By gRPC port, as Envoy sees it: a look that changes nothing."""
+    return {port: seen.healthy for port, seen in fleet.behind()["grpc"].items()}
+
+
+def test_a_killed_server_costs_no_answer_and_comes_back_by_itself(fleet: Fleet, request: pytest.FixtureRequest) -> None:
+    victim, other = fleet.servers
+    with Load(fleet, threads=6) as load:
+        _kill(victim.pid)
+        assert wait_until(lambda: not _healthy(fleet)[victim.grpc.port], 10) <= 3
+        assert _healthy(fleet)[other.grpc.port]
+        load.more(50)
+        assert "fleet.servers[0].restart()" in repr(fleet)
+        rows = fleet.shares()
+        assert rows[0]["requests"] is None
+        assert rows[1]["share"] == 1
+        with pytest.warns(ModelWarning, match="broken"):
+            again = victim.restart()
+        assert again.grpc.port == victim.grpc.port
+        # Nobody told Envoy.
+        wait_until(lambda: _healthy(fleet)[victim.grpc.port], 10)
+        assert fleet.servers[0] is again
+        before = fleet.snapshot()
+        wait_until(lambda: (fleet.shares(before)[0]["requests"] or 0) >= 20, 30)
+    assert load.wrong == []
+    assert load.answers == load.requests
+
+
+def test_when_all_servers_are_down_a_sentence_comes_at_once_and_launching_again_mends_it(fleet: Fleet) -> None:
+    for server in fleet.servers:
+        _kill(server.pid)
+    wait_until(lambda: not any(_healthy(fleet).values()), 10)
+    for protocol in ("grpc", "http"):
+        with Client(fleet, protocol) as client:
+            begin = time.monotonic()
+            with pytest.raises(RequestError, match=r"All servers behind localhost:\d+ failed to answer.*fleet\.servers\[0\]\.restart\(\)"):
+                client.infer("double", X=np.ones((1, 3), np.float32))
+            assert time.monotonic() - begin < 5
+    front = fleet.pid
+    assert launch_fleet(fleet.repository, base_port=fleet.launch_options["base_port"]) is fleet
+    assert fleet.pid == front
+    assert fleet.in_rotation() == [True, True]
+    with Client(fleet) as client:
+        np.testing.assert_array_equal(client.infer("double", X=np.ones((1, 3), np.float32))["Y"], [[2, 2, 2]])
+
+
+def test_a_server_that_hangs_leaves_and_its_requests_end(fleet: Fleet) -> None:
+    """Stopped, not killed: its connections stay open, and nothing comes."""
+    victim = fleet.servers[1]
+    assert victim.pid is not None
+    os.kill(victim.pid, signal.SIGSTOP)
+    try:
+        wait_until(lambda: not _healthy(fleet)[victim.grpc.port], 20)
+        with Client(fleet, timeout_s=5) as client:
+            for _ in range(20):
+                client.infer("double", X=np.ones((1, 3), np.float32))
+    finally:
+        os.kill(victim.pid, signal.SIGCONT)
+    wait_until(lambda: _healthy(fleet)[victim.grpc.port], 10)
+
+
+def test_a_killed_front_is_said_and_launching_again_keeps_the_servers(fleet: Fleet) -> None:
+    pids = [server.pid for server in fleet.servers]
+    _kill(fleet.pid)
+    wait_until(lambda: fleet.state() == "died", 5)
+    assert "launch_fleet" in repr(fleet) or "fleet.restart()" in repr(fleet)
+    with pytest.raises(ServerError, match=r"fleet\.restart\(\)"):
+        fleet.grow()
+    with Client(fleet) as client, pytest.raises(RequestError, match="no longer running"):
+        client.infer("double", X=np.ones((1, 3), np.float32))
+    with pytest.warns(ModelWarning, match="broken"), launch_fleet(fleet.repository, base_port=fleet.launch_options["base_port"]) as again:
+        assert again is not fleet
+        assert [server.pid for server in again.servers] == pids
+        assert (again.http, again.grpc) == (fleet.http, fleet.grpc)
+        with Client(fleet) as client:
+            client.infer("double", X=np.ones((1, 3), np.float32))
+
+
+def test_a_restarted_kernel_finds_its_fleet_and_a_killed_one_takes_all_along(kernel: Kernel) -> None:  # noqa: F811
+    look = "print('PIDS', fleet.pid, *(server.pid for server in fleet.servers), fleet.is_ready())"
+    code = kernel.launch.replace("launch_server", "launch_fleet").replace("server =", "fleet =").split("print")[0] + look
+    first = next(line for line in kernel.run(code).splitlines() if line.startswith("PIDS"))
+    assert first.endswith("True")
+    kernel.manager.restart_kernel(now=False)
+    kernel.client.wait_for_ready(timeout=60)
+    said = kernel.run(code)
+    assert "same fleet as before" in said
+    assert first in said
+    pids = [int(word) for word in first.split()[1:-1]]
+    assert len(pids) == 3
+    processes = [process for pid in pids for process in session(pid)]
+    assert len(processes) >= 5
+    os.kill(kernel.manager.provisioner.pid, signal.SIGKILL)
+    wait_until(lambda: not any(alive(process) for process in processes), 30)

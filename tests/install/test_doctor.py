@@ -1,0 +1,217 @@
+"""The doctor: right when all is well, right when something is really broken, and silent about secrets."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from helpers import doctor, examinations, examinations_installed, installed, preflight, settings
+from helpers.finding import ADMINISTRATOR, GOOD, MEND, NOTE, Finding
+from tests.support import ROOT
+from tests.support.course_copy import base_python, copy_course, run
+
+DOCTOR = ["-m", "helpers", "doctor"]
+needs_embedded = pytest.mark.skipif(bool(preflight.embedded_obstacle()), reason="the embedded server cannot run here")
+
+
+def finding(report: str, subject: str) -> str:
+    """The lines of a report about one subject."""
+    lines = report.splitlines()
+    first = next(number for number, line in enumerate(lines) if line[16:].startswith(subject))
+    return "\n".join([lines[first], *(line for line in lines[first + 1 : first + 2] if "->" in line)])
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_course(tmp_path_factory.mktemp("doctor") / "course")
+
+
+@needs_embedded
+def test_ready_here() -> None:
+    done = run([sys.executable, *DOCTOR], ROOT)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.rstrip().endswith("Ready.")
+    assert "packages as locked" in finding(done.stdout, "Server's packages")
+
+
+@needs_embedded
+def test_before_anything_is_installed(course: Path) -> None:
+    """With the bare interpreter, whose only packages are pip and setuptools."""
+    done = run([str(base_python()), *DOCTOR], course)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.stderr == ""
+    assert "absent" in finding(done.stdout, "Notebooks' packages")
+    assert "make setup" in finding(done.stdout, "Notebooks' packages")
+    assert "python -m helpers install-server" in finding(done.stdout, "Server's packages")
+    assert not (course / "work").exists()
+
+
+@needs_embedded
+def test_numpy_2_in_the_servers_environment(course: Path, tmp_path: Path) -> None:
+    server = tmp_path / "server"
+    (server / "lib" / "python3.11" / "site-packages" / "numpy-2.4.6.dist-info").mkdir(parents=True)
+    done = run([sys.executable, *DOCTOR], ROOT, COURSE_SERVER_ENV=str(server))
+    assert done.returncode == 1
+    found = finding(done.stdout, "Server's packages")
+    assert "numpy 2.4.6" in found
+    assert "empty tensors" in found
+    assert "install-server" in found
+
+
+@needs_embedded
+def test_a_package_that_differs_from_the_lock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    packages = tmp_path / "lib" / "python3.11" / "site-packages"
+    for folder in ("numpy-1.26.4", "torch-2.13.0+cpu", "scipy-1.2.3"):
+        (packages / f"{folder}.dist-info").mkdir(parents=True)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to(base_python())
+    monkeypatch.setenv("COURSE_SERVER_ENV", str(tmp_path))
+    first, *_ = examinations_installed.server_side()
+    assert first.state == MEND
+    assert "scipy 1.2.3 (lock: " in first.found
+    assert "torch" not in first.found
+
+
+def test_too_little_shared_memory_is_for_the_administrator() -> None:
+    """For real: a machine of its own, as far as the doctor can see, whose /dev/shm has one megabyte."""
+    inside = f"mount -t tmpfs -o size=1m tmpfs /dev/shm && exec {sys.executable} -m helpers doctor"
+    if subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount")
+    done = run(["unshare", "-m", "sh", "-c", inside], ROOT)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "1 MB free in /dev/shm" in finding(done.stdout, "Shared memory")
+    assert "--shm-size" in finding(done.stdout, "Shared memory")
+    assert "administrator" in done.stdout.splitlines()[-1]
+
+
+def test_no_shared_memory_at_all(tmp_path: Path) -> None:
+    assert examinations.shared_memory(tmp_path / "nowhere").state == ADMINISTRATOR
+
+
+def test_a_work_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "work").write_text("a file, no folder")
+    done = run([sys.executable, *DOCTOR], ROOT, COURSE_WORK=str(tmp_path / "work"))
+    assert done.returncode == 1
+    assert "export COURSE_WORK=" in finding(done.stdout, "Folder work")
+
+
+@pytest.mark.parametrize(("free_gb", "state"), [(0.1, MEND), (500.0, GOOD)])
+def test_disk(free_gb: float, state: str) -> None:
+    assert examinations.disk(ROOT, free_gb).state == state
+
+
+def test_taken_ports_are_no_harm_and_their_holder_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind((settings.HOST, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        found = examinations.ports(port)
+    assert found.state == NOTE
+    assert f"{port} by " in found.found
+    assert f"(process {os.getpid()})" in found.found
+
+
+def test_where_localhost_leads() -> None:
+    assert examinations.name_of_this_machine().state == GOOD
+    nowhere = examinations.name_of_this_machine("no-such-machine.invalid")
+    assert nowhere.state == ADMINISTRATOR
+    assert "127.0.0.1 localhost" in nowhere.todo
+
+
+def test_a_proxy_without_an_exception_for_this_machine() -> None:
+    proxy = {"HTTPS_PROXY": "http://me:hunter2@proxy:3128"}
+    (found,) = examinations.variables(proxy)
+    assert found.state == MEND
+    assert "HTTPS_PROXY" in found.found
+    assert "hunter2" not in found.found + found.todo
+    assert list(examinations.variables({**proxy, "no_proxy": "localhost,127.0.0.1"})) == []
+    assert list(examinations.variables({"http_proxy": ""})) == []
+
+
+def test_other_softwares_variables_are_named() -> None:
+    (found,) = examinations.variables({"PYTHONPATH": "/cvmfs/software"})
+    assert (found.state, "PYTHONPATH" in found.found, "cvmfs" in found.found) == (NOTE, True, False)
+
+
+def test_another_python_is_told() -> None:
+    assert examinations_installed.python((3, 13, 0)).state == MEND
+    assert examinations_installed.python((3, 12, 1)).state == GOOD
+
+
+def test_the_status_is_that_of_the_worst_finding() -> None:
+    def status(*states: str) -> int:
+        return doctor.Report(tuple(Finding("x", state, "y") for state in states)).status
+
+    assert (status(GOOD, NOTE), status(GOOD, MEND), status(MEND, ADMINISTRATOR, GOOD)) == (0, 1, 2)
+
+
+def test_nothing_secret_is_shown() -> None:
+    home, user = str(Path.home()), getpass.getuser()
+    text = f"{home}/course {home}x /data/{user}/x API_TOKEN=abc123 password: hunter2 https://me:hunter2@proxy/x"
+    hidden = doctor.hide(text)
+    assert hidden.startswith(f"~/course {home}x ")
+    assert "/data/(user)/x" in hidden
+    assert not any(secret in hidden for secret in ("abc123", "hunter2"))
+
+
+def test_the_report_of_a_machine_full_of_secrets() -> None:
+    secrets = {
+        "AWS_SECRET_ACCESS_KEY": "s3cr3t-1",
+        "HF_TOKEN": "s3cr3t-2",
+        "http_proxy": "http://u:s3cr3t-3@p:1",
+        "JUPYTER_TOKEN": "s3cr3t-4",
+    }
+    done = run([sys.executable, *DOCTOR], ROOT, **secrets)
+    assert "s3cr3t" not in done.stdout + done.stderr
+    assert "http_proxy" in done.stdout
+    home = str(Path.home())
+    assert f"{home}/" not in done.stdout
+
+
+def test_in_a_notebook_it_is_a_table_and_in_a_terminal_text() -> None:
+    report = doctor.Report((Finding("Disk", MEND, "1 < 2 & full", "rm -r <something>"), Finding("GPU", NOTE, "none")))
+    html = report._repr_html_()
+    assert html.count("<tr>") == 2
+    assert "1 &lt; 2 &amp; full" in html
+    assert "rm -r &lt;something&gt;" in html
+    assert "mend" in html
+    assert "-> rm -r <something>" in str(report)
+
+
+def test_a_report_can_be_had_from_python() -> None:
+    report = doctor.report()
+    assert {"Python", "System", "Disk", "GPU", "Ports"} <= {one.subject for one in report.findings}
+    assert report.status == 0, str(report)
+
+
+@pytest.mark.slow
+@needs_embedded
+def test_the_trial_launches_a_real_server(tmp_path: Path) -> None:
+    done = run([sys.executable, *DOCTOR, "--full"], ROOT, COURSE_WORK=str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "added right over gRPC and HTTP" in finding(done.stdout, "Trial")
+
+
+@needs_embedded
+def test_a_trial_that_fails_says_why(tmp_path: Path) -> None:
+    done = run([sys.executable, *DOCTOR, "--full"], ROOT, COURSE_WORK=str(tmp_path), COURSE_SERVER_ENV=str(tmp_path / "nowhere"))
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "nowhere" in finding(done.stdout, "Trial")
+
+
+def test_a_server_environment_of_ones_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Named by COURSE_SERVER_ENV, as in an image: taken as it is, without the course's stamp."""
+    packages = tmp_path / "lib" / "python3.11" / "site-packages"
+    (packages / "numpy-1.26.4.dist-info").mkdir(parents=True)
+    monkeypatch.setenv("COURSE_SERVER_ENV", str(tmp_path))
+    assert installed.server_ready()
+    monkeypatch.delenv("COURSE_SERVER_ENV")
+    assert json.dumps(installed.read_stamp(tmp_path)) == "{}"

@@ -1,0 +1,92 @@
+"""``make lab`` to its end: JupyterLab on this machine only, with a token, on the first notebook; and the demo."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import ROOT
+from tests.support.course_copy import base_python, run
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """JupyterLab as make starts it; gives its address and its token."""
+    environment = {**os.environ, "COURSE_WORK": str(tmp_path / "work"), "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime")}
+    command = [str(base_python()), "helpers/preflight.py", "--dev", "--", "-m", "helpers", "lab", "--no-browser", "--port=8950"]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    lines: list[str] = []
+    reader = threading.Thread(target=lambda: lines.extend(process.stdout), daemon=True)
+    reader.start()
+    try:
+        deadline, address = time.monotonic() + 90, None
+        while not address:
+            assert time.monotonic() < deadline, "".join(lines)
+            assert process.poll() is None, "".join(lines)
+            address = re.search(r"(http://\S+?)/lab/tree/(\S+)\?token=(\w+)", "".join(lines))
+            time.sleep(0.1)
+        assert address[2] == "notebooks/00_start_here.ipynb"
+        yield address[1], address[3]
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+        reader.join(10)
+        process.stdout.close()
+
+
+def ask(address: str, path: str, token: str = "") -> dict:
+    headers = {"Authorization": f"token {token}"} if token else {}
+    with urllib.request.urlopen(urllib.request.Request(f"{address}{path}", headers=headers), timeout=30) as answer:
+        return json.load(answer)
+
+
+@pytest.mark.slow
+def test_lab_opens_on_the_first_notebook(lab: tuple[str, str], tmp_path: Path) -> None:
+    address, token = lab
+    assert address.startswith("http://127.0.0.1:")
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        ask(address, "/api/contents")
+    notebook = ask(address, "/api/contents/notebooks/00_start_here.ipynb", token)
+    assert notebook["type"] == "notebook"
+    assert notebook["writable"]
+    assert (tmp_path / "work" / "notebooks" / "03_run_inference.ipynb").exists()
+    # No pop-up that asks about news.
+    setting = ask(address, "/lab/api/settings/@jupyterlab/apputils-extension:notification", token)
+    assert setting["schema"]["properties"]["fetchNews"]["default"] == "false"
+
+
+@pytest.mark.slow
+def test_demo_leaves_page_picture_and_log(tmp_path: Path) -> None:
+    began = time.monotonic()
+    done = run([sys.executable, "-m", "helpers", "demo"], ROOT, COURSE_WORK=str(tmp_path / "work"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert time.monotonic() - began < 120
+    folder = tmp_path / "work" / "demo"
+    last = done.stdout.splitlines()[-1]
+    assert last.endswith(f"Open {folder / 'index.html'}")
+    page = (folder / "index.html").read_text()
+    assert 'src="data:image/png;base64,' in page
+    # It can be sent to somebody: nothing in it comes from elsewhere.
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    for name in ("picture.png", "measured.png"):
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
+    log = (folder / "log.txt").read_text()
+    assert re.search(r"add_sub over grpc: \d+ requests, answer OUTPUT0 \[16\], OUTPUT1 \[16\]", log)
+    # The server counted what the client sent: the two tables of the log agree.
+    sent = sum(int(count) for count in re.findall(r"^add_sub +(?:grpc|http) +(\d+) ", log, re.MULTILINE))
+    counted = re.search(r"What the server counted.*?^add_sub +(\d+) +0 ", log, re.MULTILINE | re.DOTALL)
+    assert sent > 2
+    assert int(counted[1]) == sent
+    assert "PROBLEM" not in log

@@ -1,0 +1,164 @@
+"""Before anything is downloaded: a Python that fits is found, or one sentence says what to type."""
+
+from __future__ import annotations
+
+import ast
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from helpers import preflight
+from tests.support import ROOT
+from tests.support.course_copy import base_python, bin_with, copy_course, crippled_python, run
+
+THIS = list(sys.version_info[:3])
+GOOD = {
+    "version": THIS,
+    "executable": "/x/python",
+    "prefix": "/x",
+    "venv": True,
+    "ensurepip": True,
+    "pip": "24.0",
+    "libpython": "/x/lib/libpython.so",
+}
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_course(tmp_path_factory.mktemp("preflight") / "course")
+
+
+def old_python() -> Path:
+    """An interpreter too old for the course, if this machine has one."""
+    versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    found = [path for minor in (10, 9, 8) for path in sorted(versions.glob(f"3.{minor}.*/bin/python3"))]
+    if not found:
+        pytest.skip("no Python older than 3.11 on this machine")
+    return found[0]
+
+
+def one_sentence(done: object, status: int = 1) -> str:
+    """The message of a command that refused: no traceback, nothing on the way to an environment."""
+    assert done.returncode == status, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    said = [line for line in done.stderr.splitlines() if not line.startswith("make: ***")]
+    assert len(said) == 1, said
+    return said[0]
+
+
+def test_the_script_parses_on_old_pythons() -> None:
+    ast.parse((ROOT / "helpers" / "preflight.py").read_text(), feature_version=(3, 6))
+
+
+@pytest.mark.parametrize("target", ["lab", "test", "demo", "doctor"])
+def test_an_old_python_is_told_what_to_type(course: Path, tmp_path: Path, target: str) -> None:
+    old = old_python()
+    said = one_sentence(run(["make", target], course, PATH=str(bin_with(tmp_path / "bin", python3=old))), 2)
+    assert "needs Python 3.11 or 3.12" in said
+    assert "found on PATH: 3." in said
+    assert "conda env create -f environment.yml" in said
+    assert not (course / ".venv").exists()
+
+
+def test_a_fitting_python_is_found_beside_an_old_one(course: Path, tmp_path: Path) -> None:
+    name = f"python3_{THIS[1]}"
+    path = bin_with(tmp_path / "bin", python3=old_python(), **{name: base_python()})
+    done = run(
+        ["python3", "helpers/preflight.py", "--as-is", "--", "-c", "import sys; print(sys.version_info[:2])"], course, PATH=str(path)
+    )
+    assert done.stdout.strip() == str(tuple(THIS[:2])), done.stderr
+
+
+def test_no_python_at_all(course: Path, tmp_path: Path) -> None:
+    said = one_sentence(run(["make", "lab"], course, PATH=str(bin_with(tmp_path / "bin"))), 2)
+    assert said.startswith("There is no Python here")
+    assert "sudo apt-get install python3" in said
+
+
+@pytest.mark.parametrize(
+    ("without", "lacks"),
+    [
+        (("libpython",), f"no libpython3.{THIS[1]}.so"),
+        (("venv",), "no venv module"),
+        (("ensurepip",), "no venv module"),
+        (("venv", "libpython"), f"no venv module and no libpython3.{THIS[1]}.so"),
+    ],
+)
+def test_an_incomplete_python(course: Path, tmp_path: Path, without: tuple[str, ...], lacks: str) -> None:
+    python = crippled_python(tmp_path / "python", without)
+    said = one_sentence(run(["make", "lab"], course, PATH=str(bin_with(tmp_path / "bin", python3=python))), 2)
+    assert f"The Python 3.{THIS[1]}" in said
+    assert f" has {lacks}." in said
+    assert "Type: " in said
+    assert not (course / ".venv").exists()
+
+
+def test_without_a_server_no_libpython_is_needed(course: Path, tmp_path: Path) -> None:
+    python = crippled_python(tmp_path / "python", ("libpython",))
+    facts = preflight.choose([str(python)], server=False)
+    assert facts["executable"] == str(python)
+    with pytest.raises(preflight.Problem, match="SERVER=no"):
+        preflight.choose([str(python)], server=True)
+
+
+@pytest.mark.parametrize(
+    ("release", "packages"),
+    [
+        (("debian", "12"), "python3.11-venv libpython3.11"),
+        (("ubuntu", "24.04"), "python3.12-venv libpython3.12t64"),
+        (("fedora", "43"), "conda"),
+    ],
+)
+def test_advice_fits_the_system(release: tuple[str, str], packages: str) -> None:
+    assert packages in preflight.advice(release)
+
+
+def test_pip_from_outside_replaces_ensurepip() -> None:
+    assert preflight.missing({**GOOD, "ensurepip": False, "pip": "23.0.1"}) == ""
+    assert "no venv module" in preflight.missing({**GOOD, "ensurepip": False, "pip": "22.0.2"})
+    assert "no venv module" in preflight.missing({**GOOD, "ensurepip": False, "pip": ""})
+
+
+def test_a_library_of_another_python_does_not_count(tmp_path: Path) -> None:
+    python = crippled_python(tmp_path / "python", ("libpython",))
+    (tmp_path / "python" / "lib" / "libpython3.99.so.1.0").touch()
+    assert preflight.probe(str(python))["libpython"] == ""
+
+
+@pytest.mark.parametrize(
+    ("machine", "says"),
+    [
+        (("Darwin", "arm64", ("", "")), "Darwin on arm64"),
+        (("Linux", "aarch64", ("glibc", "2.39")), "Linux on aarch64"),
+        (("Windows", "AMD64", ("", "")), "Windows on AMD64"),
+        (("Linux", "x86_64", ("glibc", "2.34")), "glibc 2.34"),
+        (("Linux", "x86_64", ("", "")), "no glibc"),
+    ],
+)
+def test_where_the_embedded_server_cannot_run(machine: tuple[str, str, tuple[str, str]], says: str) -> None:
+    obstacle = preflight.embedded_obstacle(*machine)
+    assert says in obstacle
+    assert "only the notebooks' side" in obstacle
+    assert 'connect("HOST:9000")' in obstacle
+
+
+@pytest.mark.parametrize("libc", [("glibc", "2.35"), ("glibc", "2.39"), ("glibc", "2.41.9")])
+def test_where_it_can(libc: tuple[str, str]) -> None:
+    assert preflight.embedded_obstacle("Linux", "x86_64", libc) == ""
+
+
+def test_a_second_call_starts_at_once() -> None:
+    began = time.monotonic()
+    done = run([str(base_python()), "helpers/preflight.py", "--dev", "--", "-c", "print('there')"], ROOT)
+    assert done.stdout == "there\n", done.stdout + done.stderr
+    # About 0.3 s on a quiet machine; an installation takes far longer than this.
+    assert time.monotonic() - began < 10
+
+
+def test_other_softwares_python_path_stays_out(course: Path, tmp_path: Path) -> None:
+    (tmp_path / "numpy.py").write_text("raise SystemExit('the wrong numpy')")
+    command = [str(base_python()), "helpers/preflight.py", "--as-is", "--", "-c", "import os; print(os.environ.get('PYTHONPATH'))"]
+    assert run(command, course, PYTHONPATH=str(tmp_path)).stdout == "None\n"

@@ -1,0 +1,88 @@
+"""Both backends on a GPU, where this machine and the server's packages have one."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers import settings
+from helpers.launch import launch_server
+from helpers.server import Server
+from tests.served.backends import onnx_models
+from tests.served.backends.asking import Asker
+from tests.served.backends.repositories import configure, tensors
+from tests.served.backends.test_onnx_loading import log_lines
+
+ON_GPU = "instance_group { kind: KIND_GPU count: 1 }"
+_PROBE = """
+import onnxruntime, torch
+print(torch.cuda.is_available(), "CUDAExecutionProvider" in onnxruntime.get_available_providers())
+"""
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture(scope="module")
+def seen_by() -> dict[str, bool]:
+    """Whether PyTorch and ONNX Runtime of the server's environment can use a GPU."""
+    if not shutil.which("nvidia-smi"):
+        pytest.skip("no NVIDIA GPU on this machine")
+    python = settings.server_env() / "bin" / "python"
+    answer = subprocess.run([python, "-c", _PROBE], capture_output=True, text=True, check=True).stdout.split()
+    return {"torch": answer[0] == "True", "onnx": answer[1] == "True"}
+
+
+@pytest.fixture(scope="module")
+def gpu_server(
+    seen_by: dict[str, bool], torchscript_folder: Path, tmp_path_factory: pytest.TempPathFactory, free_base_port: Callable[[], int]
+) -> Iterator[Server]:
+    """Serves one model of each kind, both asking for a GPU."""
+    root = tmp_path_factory.mktemp("gpu") / "models"
+    onnx_models.affine(root / "onnx/1/model.onnx")
+    onnx_io = tensors("input", x="FP32 [3]"), tensors("output", y="FP32 [3]")
+    configure(root / "onnx", 'platform: "onnxruntime_onnx"', "max_batch_size: 8", *onnx_io, ON_GPU)
+    shutil.copytree(torchscript_folder / "from_gpu", root / "torch")
+    torch_io = tensors("input", x__0="FP32 [3]"), tensors("output", y__0="FP32 [2]")
+    configure(root / "torch", 'platform: "pytorch_libtorch"', "max_batch_size: 8", *torch_io, ON_GPU)
+    with launch_server(root, base_port=free_base_port()) as server:
+        yield server
+
+
+def test_torchscript_runs_where_pytorch_sees_a_gpu_and_else_says_that_it_does_not(gpu_server: Server, seen_by: dict[str, bool]) -> None:
+    assert Asker(gpu_server).ask("torch", x__0=np.ones((2, 3), np.float32))["y__0"].tolist() == [[4, 11]] * 2
+    assert log_lines(gpu_server, '"torch_0_0: PyTorch', "on cuda:0" if seen_by["torch"] else "on cpu")
+    assert bool(log_lines(gpu_server, "this PyTorch was built without CUDA")) != seen_by["torch"]
+
+
+def test_onnx_runs_where_onnx_runtime_sees_a_gpu_and_else_says_that_it_does_not(gpu_server: Server, seen_by: dict[str, bool]) -> None:
+    assert Asker(gpu_server).ask("onnx", x=np.ones((2, 3), np.float32))["y"].tolist() == [[3, 3, 3]] * 2
+    assert bool(log_lines(gpu_server, '"onnx_0_0: ONNX Runtime', "CUDAExecutionProvider")) == seen_by["onnx"]
+    assert bool(log_lines(gpu_server, "this ONNX Runtime was built without CUDA")) != seen_by["onnx"]
+
+
+@pytest.fixture(scope="module")
+def tensorrt(seen_by: dict[str, bool]) -> None:
+    """Where ONNX Runtime of the server's environment has TensorRT and a GPU to use it on."""
+    python = settings.server_env() / "bin" / "python"
+    words = "import onnxruntime; print('TensorrtExecutionProvider' in onnxruntime.get_available_providers())"
+    has_it = subprocess.run([python, "-c", words], capture_output=True, text=True, check=True).stdout.strip() == "True"
+    if not has_it or not seen_by["onnx"]:
+        pytest.skip("ONNX Runtime of the server's environment was built without TensorRT")
+
+
+@pytest.mark.parametrize("precision", ["FP32", "FP16"])
+def test_tensorrt_takes_over_an_onnx_model(tensorrt: None, precision: str, tmp_path: Path, free_base_port: Callable[[], int]) -> None:
+    onnx_models.affine(tmp_path / "models" / "onnx" / "1" / "model.onnx")
+    stanza = f"""optimization {{ execution_accelerators {{ gpu_execution_accelerator : [ {{ name : "tensorrt"
+  parameters {{ key: "precision_mode" value: "{precision}" }}
+  parameters {{ key: "max_workspace_size_bytes" value: "1073741824" }} }} ] }} }}"""
+    io = tensors("input", x="FP32 [3]"), tensors("output", y="FP32 [3]")
+    configure(tmp_path / "models" / "onnx", 'platform: "onnxruntime_onnx"', "max_batch_size: 8", *io, ON_GPU, stanza)
+    with launch_server(tmp_path / "models", base_port=free_base_port()) as server:
+        assert log_lines(server, "with TensorrtExecutionProvider")
+        assert np.isfinite(Asker(server).ask("onnx", x=np.ones((2, 3), np.float32))["y"]).all()

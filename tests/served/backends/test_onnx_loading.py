@@ -1,0 +1,99 @@
+"""The backend ``onnxruntime``: options of the config, and models that cannot be loaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers import settings
+from helpers.launch import launch_server
+from helpers.server import Server
+from tests.served.backends.asking import Asker
+
+
+def reason(server: Server, model: str) -> str:
+    """Why a model is not READY."""
+    (state,) = [state for state in server.models() if state.name == model]
+    assert state.state == "UNAVAILABLE"
+    return state.reason
+
+
+@pytest.mark.parametrize(
+    ("model", "parts"),
+    [
+        ("bad_file", ["bad_file/1/model.onnx (19 bytes)", "INVALID_PROTOBUF"]),
+        ("bad_empty", ["bad_empty/1/model.onnx is missing", "holds: nothing"]),
+        ("bad_shape", ["input 'x' has shape [-1, 4] in the config", "[-1, 3] in the model"]),
+        ("bad_type", ["input 'x' is TYPE_FP64 in the config and TYPE_FP32 in the model"]),
+        ("bad_name", ["output 'w'", "its outputs are: y, z"]),
+        ("bad_missing_input", ["no input 'factor'"]),
+        ("bad_batch", ["max_batch_size is 4", "no batch dimension", "[1, 3]"]),
+        ("bad_accelerator", ["'warp' is no gpu_execution_accelerator", "tensorrt, cuda"]),
+        ("bad_parameter", ["parameter 'execution_mode' must be a whole number", "'two'"]),
+        ("bad_ragged", ["does not support input 'x' allow_ragged_batch"]),
+    ],
+)
+def test_the_reason_names_the_fault(onnx_server: Server, model: str, parts: list[str]) -> None:
+    text = reason(onnx_server, model)
+    assert f"model '{model}'" in text
+    for part in parts:
+        assert part in text
+
+
+def test_all_good_models_are_ready_beside_the_bad_ones(onnx_server: Server) -> None:
+    unready = {state.name for state in onnx_server.models() if state.state != "READY"}
+    assert {name for name in unready if not name.startswith("bad_")} == set()
+
+
+def log_lines(server: Server, *parts: str) -> list[str]:
+    """Lines of the server's log that hold all the parts."""
+    return [line for line in server.log(lines=0).splitlines() if all(part in line for part in parts)]
+
+
+def test_threads_and_graph_level_of_the_config_are_used(onnx_server: Server) -> None:
+    assert Asker(onnx_server).ask("tuned", ["y"], x=np.ones((2, 3), np.float32))["y"].tolist() == [[3] * 3] * 2
+    (line,) = log_lines(onnx_server, "tuned_0_0: ONNX Runtime")
+    assert "3 thread(s), ORT_DISABLE_ALL" in line
+
+
+def test_default_threads_share_the_cores_among_the_instances(onnx_server: Server) -> None:
+    cores = len(os.sched_getaffinity(0))
+    lines = log_lines(onnx_server, '"auto_', ": ONNX Runtime")
+    assert len(lines) == 2
+    assert all(f"{max(1, cores // 2)} thread(s), ORT_ENABLE_ALL" in line for line in lines)
+
+
+@pytest.mark.parametrize(("accelerator", "why"), [("tensorrt", "needs a GPU"), ("openvino", "built without OpenVINOExecutionProvider")])
+def test_an_accelerator_that_does_nothing_here_is_a_warning(onnx_server: Server, accelerator: str, why: str) -> None:
+    lines = log_lines(onnx_server, f"model 'tuned': execution accelerator '{accelerator}' has no effect here")
+    assert lines
+    assert lines[0].startswith("W")
+    assert why in lines[0]
+
+
+def test_sharing_a_session_is_a_warning(onnx_server: Server) -> None:
+    assert log_lines(onnx_server, "model 'tuned': parameter 'share_session_between_instances' has no effect here")
+
+
+def test_a_max_batch_size_that_was_filled_in_is_a_warning(onnx_server: Server) -> None:
+    assert log_lines(onnx_server, "model 'auto' names no max_batch_size and can batch: set to 4")
+
+
+def test_warm_up_requests_run(onnx_server: Server) -> None:
+    (state,) = [state for state in onnx_server.models() if state.name == "warm"]
+    assert state.state == "READY"
+    assert not log_lines(onnx_server, "warm", "failed to run warmup")
+
+
+def test_nothing_is_reported_to_anybody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_base_port: Callable[[], int]) -> None:
+    """ONNX Runtime keeps an identifier and a database of its use in the home folder, and sends it to Microsoft, unless told not to."""
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    with launch_server(settings.models_dir(), load=["particlenet_AK4"], base_port=free_base_port()) as server:
+        assert server.is_ready()
+        assert not [path for path in tmp_path.rglob("*") if "onnxruntime" in str(path)]

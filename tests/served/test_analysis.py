@@ -1,0 +1,264 @@
+"""The analysis at scale on a real server and real Dask workers: each jet once, also when workers, or all of it, are killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import awkward as ak
+import numpy as np
+import psutil
+import pytest
+import uproot
+from distributed import LocalCluster
+
+from benchmarks import scale as bench
+from helpers import analysis_files, jets, settings
+from helpers.analysis import Analysis, replicate, tag_files
+from helpers.analysis_files import Chunk, chunks
+from helpers.client import Client
+from helpers.errors import InputError, RequestError
+from helpers.server import Server
+from tests.support.processes import wait_until
+
+MODEL = "particlenet_AK4"
+N_JETS, CHUNK = 2400, 100
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return replicate("ak4", N_JETS, jets_per_file=1000, folder=tmp_path_factory.mktemp("jets"))
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def direct(server: Server) -> np.ndarray:
+    """The scores of the whole sample, asked for directly."""
+    with Client(server) as client:
+        return jets.Tagger(client, MODEL).tag(jets.read("ak4", stop=N_JETS)).probabilities
+
+
+def _each_jet_once(done: Analysis, direct: np.ndarray) -> None:
+    assert done.check() == {"jets": N_JETS, "lost": 0, "doubled": 0}
+    ids, scores = done.scores()
+    assert ids.tolist() == list(range(N_JETS))
+    assert scores.labels == tuple(f"prob{name}" for name in jets.LABELS["ak4"])
+    # Requests are cut otherwise, so the last digits may differ.
+    assert np.abs(scores.probabilities - direct).max() < 1e-5
+
+
+def _written(folder: Path) -> int:
+    return len(list(folder.glob("*.root")))
+
+
+# --- files ---------------------------------------------------------------------------------------------------------------
+
+
+def test_replicas_have_ids_and_events_of_their_own(tmp_path: Path) -> None:
+    made = replicate("ak8", 5000, jets_per_file=3000, folder=tmp_path)
+    assert [analysis_files.entries(path) for path in made] == [3000, 2000]
+    together = ak.concatenate([jets.read(path) for path in made])
+    assert ak.to_numpy(together["jet_id"]).tolist() == list(range(5000))
+    sample = jets.read("ak8")
+    for branch in ("jet_pt", "jet_label", "jet_class", "pfcand_dz", "sv_d3dsig"):
+        assert ak.all(together[branch][2000:4000] == sample[branch]), branch
+    n_events = int(ak.max(sample["event"])) + 1
+    assert ak.all(together["event"][2000:4000] == sample["event"] + n_events)
+    changed = made[0].stat().st_mtime_ns
+    assert replicate("ak8", 5000, jets_per_file=3000, folder=tmp_path)[0].stat().st_mtime_ns == changed, "written once"
+
+
+def test_chunks_cover_each_file_and_no_more(files: list[Path], tmp_path: Path) -> None:
+    made = chunks(files, tmp_path, 300)
+    assert [(Path(part.source).stem[-1], part.start, part.stop) for part in made[:4]] == [
+        ("0", 0, 300), ("0", 300, 600), ("0", 600, 900), ("0", 900, 1000)
+    ]  # fmt: skip
+    assert sum(map(len, made)) == N_JETS and len({part.target for part in made}) == len(made)
+    read = jets.read(made[3].source, made[3].start, made[3].stop)
+    assert ak.to_numpy(read["jet_id"]).tolist() == list(range(900, 1000))
+
+
+def test_a_file_of_scores_is_there_whole_or_not_at_all(files: list[Path], tmp_path: Path) -> None:
+    chunk = chunks(files, tmp_path, 100)[1]
+    sample = jets.read(chunk.source, chunk.start, chunk.stop)
+    scores = jets.Scores(MODEL, ("probb", "probc"), np.zeros((100, 2), np.float32))
+    with pytest.raises(ValueError):
+        analysis_files.write_scores(chunk, sample[:50], scores)
+    assert not chunk.done and list(tmp_path.iterdir()) == []
+    analysis_files.write_scores(chunk, sample, scores)
+    assert chunk.done and analysis_files.ids(chunk.target, tree=analysis_files.TREE).tolist() == list(range(100, 200))
+
+
+def test_faults_are_named_before_anything_is_sent(files: list[Path], tmp_path: Path) -> None:
+    def call(given: object, output: Path = tmp_path, **options: object) -> None:
+        tag_files(given, "tcp://127.0.0.1:9", "localhost:9", MODEL, output=output, silent=True, **options)  # type: ignore[arg-type]
+
+    with pytest.raises(InputError, match="list is empty"):
+        call([])
+    with pytest.raises(InputError, match="no file of jets"):
+        call(["nowhere.root"])
+    with pytest.raises(InputError, match="jets_per_chunk=0"):
+        call(files, jets_per_chunk=0)
+    with pytest.raises(InputError, match="no branch jet_id"):
+        call([settings.root() / "notebooks" / "data" / "jets_ak4.root"])
+    with uproot.recreate(tmp_path / "other.root") as file:
+        file.mktree("Events", {"x": np.arange(3)})
+    with pytest.raises(InputError, match="has no tree Jets"):
+        call([tmp_path / "other.root"])
+    analysis_files.keep_manifest(tmp_path / "used", {"model": "particlenet"})
+    with pytest.raises(InputError, match="another analysis: its model and its files"):
+        call(files, tmp_path / "used")
+    with pytest.raises(InputError, match="n_jets=0"):
+        replicate(n_jets=0)
+
+
+# --- the analysis ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_killed_worker_costs_nothing(
+    server: Server, files: list[Path], cluster: LocalCluster, direct: np.ndarray, tmp_path: Path
+) -> None:
+    result: list[Analysis] = []
+    run = threading.Thread(
+        target=lambda: result.append(tag_files(files, cluster, server, MODEL, output=tmp_path, jets_per_chunk=CHUNK, silent=True))
+    )
+    victim = cluster.workers[0].pid
+    run.start()
+    wait_until(lambda: _written(tmp_path) >= 3, 60)
+    to_server = [c for c in psutil.Process(victim).net_connections() if c.raddr and c.raddr.port == server.grpc.port]
+    assert len(to_server) == 1, "one connection for each worker, whatever the number of tasks"
+    os.kill(victim, signal.SIGKILL)
+    assert _written(tmp_path) < N_JETS // CHUNK, "it was killed in the middle"
+    run.join(120)
+    (done,) = result
+    _each_jet_once(done, direct)
+    assert cluster.workers[0].pid != victim, "another worker took its place"
+    assert {row["tries"] for row in done.rows} <= {0, 1}
+    for worker in cluster.workers.values():
+        left = [c for c in psutil.Process(worker.pid).net_connections() if c.raddr and c.raddr.port == server.grpc.port]
+        assert left == [], "connections are closed at the end"
+
+
+KILLED = """
+import sys
+from helpers.analysis import tag_files
+scheduler, server, output, *files = sys.argv[1:]
+tag_files(files, scheduler, server, {model!r}, output=output, jets_per_chunk={chunk}, silent=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_analysis_goes_on_where_it_was(
+    server: Server, files: list[Path], cluster: LocalCluster, direct: np.ndarray, tmp_path: Path
+) -> None:
+    script = KILLED.format(model=MODEL, chunk=CHUNK)
+    command = [sys.executable, "-c", script, cluster.scheduler_address, server.grpc_url, str(tmp_path), *map(str, files)]
+    process = subprocess.Popen(command, cwd=settings.root())
+    wait_until(lambda: _written(tmp_path) >= 3, 60)
+    process.kill()
+    process.wait()
+    wait_until(lambda: not any(cluster.scheduler.tasks), 60)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.root")}
+    assert len(before) < N_JETS // CHUNK
+    left_behind = tmp_path / ".jets_ak4_0002.root.0123.part"
+    left_behind.write_bytes(b"half of a file")
+    done = tag_files(files, cluster, server, MODEL, output=tmp_path, jets_per_chunk=CHUNK, silent=True)
+    # Each of the two workers may have finished the chunk that it had in hand.
+    assert 0 <= N_JETS - CHUNK * len(before) - done.tagged <= 2 * CHUNK
+    assert all(path.stat().st_mtime_ns == changed for path, changed in before.items()), "what was done stays as it is"
+    assert not left_behind.exists()
+    _each_jet_once(done, direct)
+    again = tag_files(files, cluster, server, MODEL, output=tmp_path, jets_per_chunk=CHUNK)
+    assert again.tagged == 0 and "all 2400 jets were tagged before" in repr(again)
+    with pytest.raises(InputError, match="its jets_per_chunk differ"):
+        tag_files(files, cluster, server, MODEL, output=tmp_path, jets_per_chunk=CHUNK + 1)
+
+
+@pytest.mark.slow
+def test_a_server_that_is_gone_is_asked_again_and_then_named(
+    cluster: LocalCluster, files: list[Path], tmp_path: Path, free_base_port: Callable[[], int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    begin = time.monotonic()
+    nowhere = f"localhost:{free_base_port()}"
+    with pytest.raises(RequestError, match="cannot be reached"):
+        tag_files(files[-1:], cluster, nowhere, MODEL, output=tmp_path, jets_per_chunk=400, retries=1, client_options={"retries": 0})
+    assert time.monotonic() - begin >= settings.ANALYSIS_RETRY_WAIT_S
+    assert "what is done stays done" in capsys.readouterr().out
+    assert _written(tmp_path) == 0
+
+
+@pytest.mark.slow
+def test_the_same_call_runs_on_a_scheduler_and_workers_elsewhere(
+    server: Server, files: list[Path], direct: np.ndarray, tmp_path: Path
+) -> None:
+    """What a batch system starts: a scheduler and workers, each a process of its own."""
+    address = tmp_path / "scheduler.json"
+    quiet = {"cwd": tmp_path, "stderr": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+    here = ["--scheduler-file", str(address), "--host", "127.0.0.1", "--no-dashboard"]
+    program = [sys.executable, "-m"]
+    scheduler = subprocess.Popen([*program, "distributed.cli.dask_scheduler", "--port", "0", *here], **quiet)  # type: ignore[call-overload]
+    worker = subprocess.Popen([*program, "distributed.cli.dask_worker", "--nthreads", "2", "--no-nanny", *here], **quiet)  # type: ignore[call-overload]
+    try:
+        wait_until(address.is_file, 60)
+        found = json.loads(address.read_text())["address"]
+        done = tag_files(files, found, server, MODEL, output=tmp_path / "scores", jets_per_chunk=400, batch=100, silent=True)
+    finally:
+        for process in (worker, scheduler):
+            process.terminate()
+            process.wait(30)
+    assert done.jets_per_s > 0 and [row["chunks"] for row in done.workers] == [7]
+    _each_jet_once(done, direct)
+
+
+@pytest.fixture
+def interrupts_as_before() -> Iterator[None]:
+    """Importing dask_jobqueue makes Ctrl-C end the process, in every test after this one."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts_as_before")
+def test_batch_systems_give_clusters_of_the_same_kind() -> None:
+    jobqueue = pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is not installed")
+    common = {"cores": 2, "processes": 1, "memory": "4GB", "interface": "lo", "scheduler_options": {"dashboard_address": "127.0.0.1:0"}}
+    with jobqueue.SLURMCluster(queue="short", walltime="00:30:00", **common) as cluster:
+        script = cluster.job_script()
+        address = cluster.scheduler_address
+    assert "#SBATCH -p short" in script and "#SBATCH -t 00:30:00" in script
+    assert f"dask_worker {address}" in script and "--nthreads 2" in script and sys.executable in script
+    with jobqueue.HTCondorCluster(disk="1GB", **common) as cluster:
+        script = cluster.job_script()
+        address = cluster.scheduler_address
+    assert "MY.DaskWorkerCores = 2" in script and f"dask_worker {address}" in script
+
+
+def test_a_chunk_knows_its_name_and_length() -> None:
+    chunk = Chunk("jets_0.root", 100, 250, "/scores/jets_0_0000100.root")
+    assert (chunk.name, len(chunk), chunk.done) == ("jets_0_0000100", 150, False)
+
+
+def test_the_benchmark_says_by_how_much_its_goal_is_missed_and_what_the_processor_did() -> None:
+    def point(jets_per_s: float, servers: float, client: float) -> bench.Point:
+        return bench.Point(jets_per_s, {"servers": servers, "Envoy": 0.05, "client": client, "others": 0.1}, 1e6 * client / jets_per_s)
+
+    tool, slow, fast = point(1000, 1.8, 0.02), point(800, 1.5, 0.3), point(950, 1.7, 0.1)
+    rounds = [{bench.TWO: bench.Trio(tool, slow, tool), bench.ONE: bench.Trio(tool, fast, tool)} for _ in range(3)]
+    missed, kept = bench.verdicts(rounds, cores=2).splitlines()
+    assert "does 0.80 of perf_analyzer's throughput (goal 0.9): **missed by 0.10**" in missed
+    assert "the servers had 1.50 (with perf_analyzer 1.80), the client 0.30 (0.02)" in missed and "0.05 (0.03) were idle" in missed
+    assert kept.endswith("does 0.95 of perf_analyzer's throughput (goal 0.9): kept.")
+    assert "| two servers | Dask | 800 | 0.80 | 0.80 – 0.80 | 1.50 | 0.05 | 0.30 | 0.10 | 375 |" in bench.table(rounds)

@@ -1,0 +1,218 @@
+"""A background load against the real server: what it sends is what the server counts, and it ends with its owner."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers import settings
+from helpers.background_load import BackgroundLoad
+from helpers.errors import CourseError, InputError, ModelError, RequestError
+from helpers.launch import launch_server
+from helpers.metrics import scrape
+from helpers.server import Server
+from tests.support.processes import alive, wait_until, with_word
+
+PROCESS = "background_load_process.py"
+
+OWNER = """
+import sys, time
+from helpers.background_load import BackgroundLoad
+load = BackgroundLoad(sys.argv[1], "double", 2, 2).start()
+print("started", flush=True)
+time.sleep(600)
+"""
+
+
+def _loads_of(owner: int) -> list[int]:
+    """Processes of loads that this process started."""
+    children = []
+    for pid in with_word(PROCESS):
+        try:
+            parent = int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+        except OSError:
+            continue
+        children += [pid] * (parent == owner)
+    return children
+
+
+def _mine() -> list[int]:
+    return _loads_of(os.getpid())
+
+
+def test_what_it_sends_is_what_the_server_counts(models_server: Server) -> None:
+    before = scrape(models_server)
+    with BackgroundLoad(models_server, "double", batch=3, concurrency=2) as load:
+        wait_until(lambda: load.sent > 20, 20)
+        assert load.running and "running" in repr(load)
+    change = scrape(models_server) - before
+    assert load.sent == change.value("nv_inference_request_success", model="double")
+    assert change.value("nv_inference_count", model="double") == 3 * load.sent
+    assert (load.failed, load.errors, load.running, _mine()) == (0, {}, False, [])
+    assert f"stopped): double, batch 3, concurrency 2; {load.sent} requests sent, 0 failed" in repr(load)
+
+
+def test_it_changes_while_it_runs(models_server: Server) -> None:
+    with BackgroundLoad(models_server, "double") as load:
+        wait_until(lambda: load.sent > 5, 20)
+        load.change(batch=4, concurrency=3)
+
+        def only_batches_of_four() -> bool:
+            before = scrape(models_server)
+            time.sleep(0.5)
+            change = scrape(models_server) - before
+            requests, inferences = (change.value(f"nv_inference_{name}", model="double") for name in ("request_success", "count"))
+            return inferences == 4 * requests > 0
+
+        # Requests from before the change may still be under way on a busy machine.
+        wait_until(only_batches_of_four, 20)
+        load.change(concurrency=0)
+
+        def at_rest() -> bool:
+            before = load.sent
+            time.sleep(0.6)
+            return load.sent == before
+
+        wait_until(at_rest, 20)
+        sent = load.sent
+        time.sleep(0.6)
+        assert load.sent == sent, "0 sends nothing"
+        load.change(model="add_sub", batch=1, concurrency=1)
+        wait_until(lambda: load.sent > sent + 5, 20)
+        assert load.failed == 0
+
+
+def test_as_many_requests_at_once_as_it_says(models_server: Server) -> None:
+    """`slow` sleeps in two instances, so with five requests at once three wait."""
+    pending = {}
+    for concurrency in (2, 5):
+        with BackgroundLoad(models_server, "slow", concurrency=concurrency, inputs={"SECONDS": np.array([0.4], np.float32)}) as load:
+            time.sleep(1.0)
+            pending[concurrency] = scrape(models_server).value("nv_inference_pending_request_count", model="slow")
+        assert load.failed == 0, load
+    assert pending == {2: 0, 5: 3}
+
+
+def test_inputs_of_ones_own_fill_the_batch(models_server: Server) -> None:
+    before = scrape(models_server)
+    with BackgroundLoad(models_server, "double", batch=4, inputs={"X": np.ones((3, 7), np.float32)}) as load:
+        wait_until(lambda: load.sent > 3, 20)
+    assert load.failed == 0, load
+    change = scrape(models_server) - before
+    assert change.value("nv_inference_count", model="double") == 4 * load.sent
+    with pytest.raises(InputError, match="float64"):
+        BackgroundLoad(models_server, "double", inputs={"X": np.ones((3, 7))}).start()
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "words"),
+    [
+        ({"batch": 10_000}, InputError, "The largest batch of 'double' is"),
+        ({"batch": 0}, InputError, "Type a whole number from 1"),
+        ({"batch": 1.5}, InputError, "batch=1.5 was given"),
+        ({"concurrency": -1}, InputError, "from 0 to 32"),
+        ({"concurrency": True}, InputError, "from 0 to 32"),
+        ({"model": "doubel"}, ModelError, "double"),
+        ({"model": "add_sub", "batch": 2}, InputError, "no batch axis"),
+    ],
+)
+def test_what_does_not_fit_is_refused_and_the_load_goes_on(
+    models_server: Server, change: dict[str, object], kind: type[CourseError], words: str
+) -> None:
+    with pytest.raises(kind, match=words):
+        BackgroundLoad(models_server, **{"model": "double", "batch": 1, "concurrency": 1, **change}).start()
+    load = BackgroundLoad(models_server, "double", concurrency=0)
+    with pytest.raises(kind, match=words):
+        load.change(**change)
+    assert (load.model, load.batch, load.concurrency) == ("double", 1, 0)
+    assert _mine() == []
+
+
+def test_nothing_answers_there() -> None:
+    with pytest.raises(RequestError, match="cannot be reached"):
+        BackgroundLoad("localhost:9", "double").start()
+
+
+def test_it_survives_a_restart_of_the_server_and_keeps_the_errors(free_base_port: Callable[[], int]) -> None:
+    server = launch_server(settings.models_dir(), base_port=free_base_port(), load=["add_sub"], name="load-restart")
+    try:
+        with BackgroundLoad(server, "add_sub", concurrency=2) as load:
+            wait_until(lambda: load.sent > 10, 20)
+            server = server.restart()
+            assert load.running
+            good = load.sent - load.failed
+            wait_until(lambda: load.sent - load.failed > good + 10, 30)
+            assert load.failed > 0 and sum(load.errors.values()) == load.failed
+            assert any("add_sub" in text or "reached" in text for text in load.errors), load.errors
+            assert f"{load.failed} failed" in repr(load) and "times: " in repr(load)
+            rate = load.failed
+        assert rate < 100, "a server that is gone is asked twice a second, not thousands of times"
+    finally:
+        server.stop()
+
+
+def test_errors_of_the_model_are_counted(models_server: Server) -> None:
+    with BackgroundLoad(models_server, "slow", inputs={"SECONDS": np.array([-1], np.float32)}) as load:
+        wait_until(lambda: load.failed > 0, 20)
+    assert load.failed == load.sent
+    (words,) = load.errors
+    assert "a negative time cannot be slept" in words and load.errors[words] == load.failed
+
+
+@pytest.mark.parametrize("death", [signal.SIGKILL, signal.SIGTERM])
+def test_it_ends_with_its_owner(models_server: Server, death: signal.Signals) -> None:
+    owner = subprocess.Popen([sys.executable, "-c", OWNER, models_server.grpc_url], stdout=subprocess.PIPE, cwd=settings.root())
+    assert owner.stdout is not None
+    with owner, owner.stdout:
+        assert owner.stdout.readline() == b"started\n"
+        (load,) = _loads_of(owner.pid)
+        owner.send_signal(death)
+    wait_until(lambda: not alive(load), 10)
+
+
+def test_it_ends_when_nobody_remembers_it(models_server: Server) -> None:
+    load = BackgroundLoad(models_server, "double").start()
+    (pid,) = _mine()
+    del load
+    gc.collect()
+    wait_until(lambda: not alive(pid), 10)
+
+
+def test_an_interrupt_of_the_notebook_leaves_it_alone(models_server: Server) -> None:
+    with BackgroundLoad(models_server, "double") as load:
+        (pid,) = _mine()
+        assert os.getsid(pid) == pid, "a session of its own"
+        os.kill(pid, signal.SIGINT)
+        sent = load.sent
+        wait_until(lambda: load.sent > sent + 5, 10)
+
+
+def test_its_process_was_killed(models_server: Server) -> None:
+    load = BackgroundLoad(models_server, "double").start()
+    (pid,) = _mine()
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not load.running, 10)
+    assert "ended with status -9" in json.dumps(load.errors)
+    load.change(batch=2)
+    load.stop()
+    with load.start():
+        wait_until(lambda: load.sent > 3, 20)
+    assert load.errors == {}, "counts begin anew"
+
+
+def test_starting_twice_is_once(models_server: Server) -> None:
+    with BackgroundLoad(models_server, "double") as load:
+        (pid,) = _mine()
+        assert load.start() is load
+        assert _mine() == [pid]
+    load.stop()

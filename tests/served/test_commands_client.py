@@ -1,0 +1,168 @@
+"""The commands infer, metrics and serve, as people type them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers import settings
+from helpers.__main__ import main
+from helpers.server import Server
+from tests.support import MODELS_FOR_TESTS, processes
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_infer_add_sub(models_server: Server, capsys: pytest.CaptureFixture[str], protocol: str) -> None:
+    url = models_server.grpc_url if protocol == "grpc" else models_server.http_url
+    assert main(["infer", "-m", "add_sub", "-u", url, "-p", protocol]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"Model add_sub, version 1, at {url} over ")
+    rows = [[float(number) for number in line.split()] for line in lines[3:19]]
+    assert [row[2] for row in rows] == [row[0] + row[1] for row in rows]
+    assert [row[3] for row in rows] == [row[0] - row[1] for row in rows]
+    assert lines[19] == "Sum and difference are equal to what NumPy says."
+
+
+def test_infer_says_so_when_the_server_is_wrong(
+    models_server: Server, capsys: pytest.CaptureFixture[str], tmp_path: Path, free_base_port: Callable[[], int]
+) -> None:
+    """A server whose add_sub adds wrongly: the model's own file, changed and loaded under its own name."""
+    assert models_server.repository is not None
+    code = models_server.repository / "add_sub" / "1" / "model.py"
+    right = code.read_text()
+    try:
+        code.write_text(right.replace("left - right", "left - right - right"))
+        models_server.load("add_sub")
+        assert main(["infer", "-m", "add_sub", "-u", models_server.grpc_url]) == 1
+        assert "NOT equal to what NumPy says: difference." in capsys.readouterr().out
+    finally:
+        code.write_text(right)
+        models_server.load("add_sub")
+    assert main(["infer", "-m", "add_sub", "-u", models_server.grpc_url]) == 0
+
+
+def test_infer_any_model_with_made_up_inputs_or_with_files(
+    models_server: Server, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for model in ("double", "types", "strings", "slow", "classes"):
+        assert main(["infer", "-m", model, "-u", models_server.grpc_url, "-b", "2"]) == 0
+    np.save(tmp_path / "x.npy", np.array([[1, 2, 3.5]], np.float32))
+    capsys.readouterr()
+    assert main(["infer", "-m", "double", "-u", models_server.http.http(), "-i", f"X={tmp_path / 'x.npy'}"]) == 0
+    out = capsys.readouterr().out
+    assert "over HTTP" in out
+    assert any(line.split()[:3] == ["output", "Y", "float32"] and line.endswith("2, 4, 7") for line in out.splitlines())
+    np.save(tmp_path / "logits.npy", np.array([[0, 0, 5, 0, 0]], np.float32))
+    assert main(["infer", "-m", "classes", "-u", models_server.grpc_url, "-c", "2", "-i", f"LOGITS={tmp_path / 'logits.npy'}"]) == 0
+    assert any(line.split()[:4] == ["0", "1", "uds", "2"] for line in capsys.readouterr().out.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["infer", "-m", "ad_sub", "-u", "GRPC"], "'ad_sub' is not loaded. .*Did you mean 'add_sub'"),
+        (["infer", "-m", "add_sub", "-u", "localhost:9"], "cannot be reached"),
+        (["infer", "-m", "add_sub", "-u", "HTTP", "-p", "grpc"], "does not answer in GRPC"),
+        (["infer", "-m", "add_sub", "-u", "ftp://x:1"], "ftp"),
+        (["infer", "-m", "double", "-u", "GRPC", "-i", "X=no.npy"], "no.npy cannot be read"),
+        (["infer", "-m", "double", "-u", "GRPC", "-i", "X"], "NAME=FILE.npy"),
+        (["infer", "-m", "double", "-u", "GRPC", "-i", "Z=FLOAT64"], "no input 'Z'"),
+        (["infer", "-m", "double", "-u", "GRPC", "-i", "X=FLOAT64"], r"float64.*x\.astype\(np\.float32\)"),
+        (["infer", "-m", "double", "-u", "GRPC", "-b", "0"], "--batch 0"),
+        (["infer", "-m", "double", "-u", "GRPC", "-t", "0"], "timeout_s"),
+        (["metrics", "-u", "HTTP"], "no metrics page"),
+        (["metrics", "-u", "METRICS", "-m", "doubel"], "Did you mean 'double'"),
+        (["metrics", "-u", "METRICS", "-w", "0"], "--watch 0"),
+        (["serve", "--models", "nowhere"], "no model repository 'nowhere'"),
+        (["serve", "--runtime", "magic", "--dry-run"], "magic"),
+    ],
+)
+def test_errors_are_one_paragraph_and_status_1(
+    models_server: Server, capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    import re
+
+    np.save(tmp_path / "float64.npy", np.ones((1, 3)))
+    places = {"GRPC": models_server.grpc_url, "HTTP": models_server.http_url, "METRICS": models_server.metrics_url}
+    arguments = [places.get(word, word).replace("FLOAT64", str(tmp_path / "float64.npy")) for word in arguments]
+    assert main(arguments) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Traceback" not in captured.err
+    assert len(captured.err.strip().splitlines()) == 1
+    assert re.search(words, captured.err)
+    assert models_server.is_ready()
+
+
+def test_metrics_as_a_table(models_server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["infer", "-m", "double", "-u", models_server.grpc_url])
+    capsys.readouterr()
+    assert main(["metrics", "-u", f"localhost:{models_server.metrics.port}", "-m", "double"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["model", "version", "metric", "value", "unit", "labels"]
+    assert {line.split()[0] for line in lines[2:]} == {"double"}
+    count = next(line.split() for line in lines if "nv_inference_count" in line)
+    assert float(count[3]) >= 1
+    assert count[4] == "inferences"
+
+
+def test_metrics_again_and_again_until_ctrl_c(models_server: Server) -> None:
+    command = [sys.executable, "-m", "helpers", "metrics", "-u", models_server.metrics_url, "--watch", "0.4"]
+    watching = subprocess.Popen(command, cwd=settings.root(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert watching.stdout is not None
+    first = watching.stdout.readline()
+    assert "in 0.4" in first
+    assert watching.stdout.readline() == "no requests\n"
+    main(["infer", "-m", "double", "-u", models_server.grpc_url, "-b", "3"])
+    lines = [watching.stdout.readline() for _ in range(6)]
+    assert any(line.split()[:5] == ["double", "1", "1", "0", "3"] for line in lines)
+    watching.send_signal(signal.SIGINT)
+    _, errors = watching.communicate(timeout=10)
+    assert watching.returncode == 0
+    assert errors == ""
+
+
+def test_serve_dry_run_starts_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--dry-run", "--base-port", "12000"]) == 0
+    out = capsys.readouterr().out
+    assert "tritonserver" in out
+    assert "12000" in out
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_serve_until_it_is_told_to_end(free_base_port: Callable[[], int], work: Path, end: signal.Signals, tmp_path: Path) -> None:
+    repository = tmp_path / "models"
+    repository.mkdir()
+    (repository / "double").symlink_to(MODELS_FOR_TESTS / "double")
+    port = str(free_base_port())
+    command = [sys.executable, "-m", "helpers", "serve", "--models", str(repository), "--base-port", port]
+    serving = subprocess.Popen(
+        command, cwd=settings.root(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ)
+    )
+    assert serving.stdout is not None
+    lines = []
+    while not lines or not lines[-1].startswith("Stop the server here"):
+        lines.append(serving.stdout.readline())
+        assert lines[-1], serving.communicate()
+    tries = [line.strip() for line in lines if line.startswith("  curl")]
+    for line in tries:
+        with urllib.request.urlopen(line.split()[-1]) as answer:
+            assert answer.status == 200
+    (infer,) = [line.split() for line in lines if "helpers infer" in line]
+    assert main(infer[3:]) == 0
+    pid = int(next(line.split()[1] for line in lines if line.startswith("  pid")))
+    assert processes.alive(pid)
+    serving.send_signal(end)
+    out, errors = serving.communicate(timeout=30)
+    assert (serving.returncode, errors) == (0, "")
+    assert out.endswith("Stopped.\n")
+    assert not processes.alive(pid)
+    assert processes.session(pid) == []

@@ -1,0 +1,326 @@
+"""The dashboard on the real server: it shows what happens, ends with the server, is replaced when its cell runs again, leaks nothing."""
+
+from __future__ import annotations
+
+import gc
+import os
+import re
+import threading
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import ipywidgets as widgets
+import pytest
+
+from helpers import Client, settings
+from helpers.dashboard import Dashboard, dashboard
+from helpers.dashboard_poller import Poller, Reading
+from helpers.errors import InputError
+from helpers.launch import launch_server
+from helpers.server import Server
+from tests.support.processes import alive, wait_until, with_word
+
+# Updates in an hour, at two a second.
+HOUR = 7200
+
+
+@pytest.fixture
+def own_server(free_base_port: Callable[[], int]) -> Iterator[Server]:
+    """A server that a test may stop."""
+    with launch_server(settings.models_dir(), base_port=free_base_port(), load=["add_sub", "particlenet_AK4"], name="dashboard") as running:
+        yield running
+
+
+@pytest.fixture
+def made() -> Iterator[list[Dashboard]]:
+    """Dashboards to close at the end."""
+    boards: list[Dashboard] = []
+    yield boards
+    for board in boards:
+        board.close()
+
+
+def _value(board: Dashboard, model: str, field: str) -> str:
+    """A number as it is shown."""
+    row = re.search(rf'<tr data-model="{model}">.*?</tr>', board.controls._table.value, re.DOTALL)
+    found = row and re.search(rf'data-quantity="{field}"><b>([^<]*)</b>', row[0])
+    assert found, board.controls._table.value
+    return found[1]
+
+
+def _state(board: Dashboard) -> str:
+    return re.sub(r"<[^>]+>", "", board.controls._state.value)
+
+
+def _threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("course-")]
+
+
+def _loads() -> list[int]:
+    return [pid for pid in with_word("background_load_process.py") if _parent(pid) == os.getpid()]
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    except OSError:
+        return 0
+
+
+def test_it_shows_the_load_and_the_sliders_change_it(models_server: Server, made: list[Dashboard]) -> None:
+    board = dashboard(models_server, models=["double", "add_sub"], load="double")
+    made.append(board)
+    assert board.running and "Running" in _state(board)
+    wait_until(lambda: len(board.history) > 8 and float(_value(board, "double", "requests_per_s")) > 10, 20)
+    assert (_value(board, "double", "batch"), _value(board, "add_sub", "batch")) == ("1", "–")
+    assert float(_value(board, "double", "memory_mb")) > 10 and 0 <= float(_value(board, "double", "cpu_cores")) < 2
+    assert float(_value(board, "add_sub", "requests_per_s")) == 0
+    board.controls.concurrency.value = 4
+    board.controls.batch.value = 4
+    wait_until(lambda: float(_value(board, "double", "batch")) >= 4, 20)
+    last = board.history[-1].models["double"]
+    assert last.inferences_per_s == pytest.approx(4 * last.requests_per_s, rel=0.2)
+    board.controls.load_model.value = "add_sub"
+    assert (board.controls.batch.max, board.controls.batch.value) == (1, 1)
+    wait_until(lambda: float(_value(board, "add_sub", "requests_per_s")) > 10, 20)
+    assert "0 failed" in board.controls._load_state.value
+    board.controls.concurrency.value = 0
+    wait_until(lambda: float(_value(board, "add_sub", "requests_per_s")) == 0, 20)
+
+
+def test_models_can_be_picked(models_server: Server, made: list[Dashboard]) -> None:
+    board = dashboard(models_server, models="double")
+    made.append(board)
+    wait_until(lambda: len(board.history) > 0, 10)
+    assert board.controls.chosen == ["double"] and set(board.controls.boxes) == {"add_sub", "classes", "double", "slow", "strings", "types"}
+    board.controls.boxes["add_sub"].value = True
+    assert _value(board, "add_sub", "requests_per_s") == "0"
+    board.controls.boxes["double"].value = False
+    assert 'data-model="double"' not in board.controls._table.value
+
+
+def test_numbers_are_those_of_the_server(models_server: Server, made: list[Dashboard]) -> None:
+    board = dashboard(models_server, models="double")
+    made.append(board)
+    wait_until(lambda: len(board.history) > 5, 10)
+    before = board.history[-1].time
+    with Client(models_server) as client:
+        inputs = client.example("double", 3)
+        for _ in range(60):
+            client.infer("double", inputs)
+    wait_until(lambda: board.history[-1].time > before + settings.DASHBOARD_WINDOW_S + 1, 20)
+    # Every moment is in the windows of four or five readings in a row, so the sum of the rates gives the number of requests back.
+    seen = [reading for reading in board.history if reading.time > before]
+    requests = sum(reading.models["double"].requests_per_s for reading in seen) * settings.DASHBOARD_INTERVAL_S
+    inferences = sum(reading.models["double"].inferences_per_s for reading in seen) * settings.DASHBOARD_INTERVAL_S
+    assert requests == pytest.approx(60, rel=0.35)
+    assert inferences == pytest.approx(3 * requests)
+
+
+def test_stop_ends_threads_and_load_and_start_goes_on(models_server: Server, made: list[Dashboard]) -> None:
+    before = _threads()
+    board = dashboard(models_server, models="double", load="double")
+    made.append(board)
+    assert board.load is not None
+    wait_until(lambda: board.load is not None and board.load.sent > 5, 20)
+    (load,) = _loads()
+    began = time.monotonic()
+    board.controls.stop.click()
+    assert time.monotonic() - began < 0.2, "a callback keeps nobody waiting"
+    wait_until(lambda: "Stopped" in _state(board), 15)
+    assert not board.running and not alive(load)
+    wait_until(lambda: _threads() == before, 5)
+    assert (board.controls.start.disabled, board.controls.stop.disabled) == (False, True)
+    board.stop()
+    board.controls.start.click()
+    board.start()
+    wait_until(lambda: "<tr data-model" in board.controls._table.value, 10)
+    assert board.running and len([name for name in _threads() if name == "course-dashboard"]) == 1
+    wait_until(lambda: board.load is not None and board.load.sent > 5, 20)
+
+
+def test_running_the_cell_again_replaces_it(models_server: Server, made: list[Dashboard]) -> None:
+    threads, registered = len(_threads()), len(widgets.widget._instances)
+    first = dashboard(models_server, models="double", load="double")
+    one = len(widgets.widget._instances) - registered
+    second = dashboard(models_server, models="double", load="double")
+    made += [first, second]
+    assert (first.running, second.running) == (False, True)
+    assert "Replaced by a newer dashboard" in _state(first)
+    wait_until(lambda: len(_loads()) == 1, 10)
+    assert len(_threads()) <= threads + 2
+    for _ in range(3):
+        second = dashboard(models_server, models="double", load="double")
+        made.append(second)
+    assert len(widgets.widget._instances) - registered < 2 * one + 4 * 10, "replaced ones leave only the line that says so"
+    with pytest.raises(InputError, match="replaced by a newer one"):
+        first.start()
+
+
+def test_two_servers_have_two_dashboards(models_server: Server, own_server: Server, made: list[Dashboard]) -> None:
+    made += [dashboard(models_server), dashboard(own_server)]
+    assert all(board.running for board in made)
+
+
+@pytest.mark.parametrize("how", ["stopped", "killed"])
+def test_it_ends_with_the_server_and_says_so(own_server: Server, made: list[Dashboard], how: str) -> None:
+    board = dashboard(own_server, load="add_sub")
+    made.append(board)
+    wait_until(lambda: len(board.history) > 1, 20)
+    (load,) = _loads()
+    if how == "stopped":
+        own_server.stop()
+    else:
+        assert own_server.pid is not None
+        os.kill(own_server.pid, 9)
+    wait_until(lambda: not board.running and "Stopped" in _state(board), 15)
+    assert ("The server was stopped." if how == "stopped" else "ended without being told to") in _state(board)
+    assert not alive(load)
+    assert board.controls._table.value.count("<tr data-model") == 2, "the last numbers stay"
+    board.controls.start.click()
+    wait_until(lambda: not board.running and "Stopped" in _state(board), 15)
+    said = board.controls._load_state.value
+    assert "✘" in said and "cannot be reached" in said, "why this start failed, not the counts of the one before"
+
+
+def test_a_server_of_somebody_else_that_goes_away(own_server: Server, made: list[Dashboard], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "DASHBOARD_PATIENCE_S", 1.0)
+    stranger = Server(own_server.http, own_server.grpc, own_server.metrics)
+    board = dashboard(stranger)
+    made.append(board)
+    wait_until(lambda: len(board.history) > 0, 10)
+    assert _value(board, "add_sub", "cpu_cores") == "–"
+    assert "only for the embedded server" in board.controls._table.value
+    own_server.stop()
+    wait_until(lambda: not board.running, 15)
+    assert "does not answer any more" in _state(board)
+
+
+def test_a_reader_that_fails_ends_the_reading_with_words(models_server: Server) -> None:
+    said: list[str] = []
+
+    def fail(_: Reading) -> None:
+        raise ZeroDivisionError("of ours")
+
+    poller = Poller(models_server, fail, said.append, 0.01)
+    poller.start()
+    poller.join(10)
+    assert said == ["The dashboard failed: ZeroDivisionError: of ours"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [({"models": ["doubel"]}, "Did you mean 'double'"), ({"load": "nothing"}, "'nothing' is not loaded"), ({"models": "slo"}, "'slow'")],
+)
+def test_unknown_models(models_server: Server, arguments: dict[str, str], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        dashboard(models_server, **arguments)
+    assert "course-dashboard" not in _threads()
+
+
+def test_an_address_is_no_server() -> None:
+    with pytest.raises(InputError, match="connect"):
+        dashboard("localhost:9000")  # type: ignore[arg-type]
+
+
+def test_it_shows_itself_in_a_cell(models_server: Server, made: list[Dashboard]) -> None:
+    board = Dashboard(models_server, "double", "double")
+    made.append(board)
+    assert "application/vnd.jupyter.widget-view+json" in board._repr_mimebundle_()
+    assert repr(board).endswith("(stopped)")
+
+
+NVIDIA_SMI = """#!/bin/sh
+echo "$@" > "$(dirname "$0")/arguments"
+while :; do echo "0, Tesla T4, 45, 1024, 15360, 61.50"; sleep 0.2; done
+"""
+
+
+def test_what_nvidia_smi_says_stands_beside(
+    models_server: Server, made: list[Dashboard], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in for the program that a GPU's driver brings: it is started once, read without waiting, and ended."""
+    program = tmp_path / "nvidia-smi"
+    program.write_text(NVIDIA_SMI)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    board = dashboard(models_server, models="double")
+    made.append(board)
+    wait_until(lambda: "GPU 0 (Tesla T4), by nvidia-smi: 45% busy, memory 1.0 of 15.0 GiB, 62 W." in board.controls._table.value, 20)
+    assert "although nvidia-smi sees a GPU" in board.controls._table.value
+    assert "--loop-ms=1000" in (tmp_path / "arguments").read_text()
+    (pid,) = with_word(str(program))
+    board.stop()
+    assert not alive(pid)
+
+
+@pytest.mark.slow
+def test_an_hour_of_updates_leaks_nothing(models_server: Server, made: list[Dashboard]) -> None:
+    board = Dashboard(models_server, "double", "double")
+    made.append(board)
+    poller = Poller(models_server, board._update, pytest.fail, 0.01)
+    poller.start()
+    wait_until(lambda: len(board.history) > 20, 30)
+    poller.stop()
+    reading = board.history[-1]
+
+    def run(updates: int, start: float) -> None:
+        for step in range(updates):
+            board._update(replace(reading, time=start + step * settings.DASHBOARD_INTERVAL_S))
+
+    run(200, reading.time)
+    gc.collect()
+    objects = len(gc.get_objects())
+    run(HOUR, reading.time + 100)
+    tracemalloc.start()
+    try:
+        run(200, reading.time + 3700)
+        before, _ = tracemalloc.get_traced_memory()
+        run(600, reading.time + 3800)
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(board.history) == 120
+    assert after - before < 50_000, f"{after - before} bytes more after the history was filled anew five times"
+    assert len(gc.get_objects()) - objects < 500
+
+
+@pytest.mark.slow
+def test_many_readings_leave_no_file_and_no_thread(models_server: Server) -> None:
+    """Readings as fast as it goes: an hour's connections in a fraction of it."""
+    count = 0
+
+    def reader(_: Reading) -> None:
+        nonlocal count
+        count += 1
+
+    def files() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    before, threads = files(), threading.active_count()
+    poller = Poller(models_server, reader, pytest.fail, 0.0)
+    poller.start()
+    wait_until(lambda: count > 500, 60)
+    poller.stop()
+    assert (files(), threading.active_count()) == (before, threads)
+
+
+@pytest.mark.slow
+def test_starting_and_stopping_often_leaves_nothing(models_server: Server, made: list[Dashboard]) -> None:
+    board = Dashboard(models_server, "double", "double")
+    made.append(board)
+    board.start()
+    board.stop()
+    before = len(os.listdir("/proc/self/fd")), threading.active_count(), len(widgets.widget._instances)
+    for _ in range(6):
+        board.start()
+        time.sleep(0.1)
+        board.stop()
+    wait_until(lambda: threading.active_count() <= before[1], 10)
+    assert len(os.listdir("/proc/self/fd")) <= before[0] + 2
+    assert len(widgets.widget._instances) == before[2]
+    assert _loads() == []

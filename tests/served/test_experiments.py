@@ -1,0 +1,161 @@
+"""A table of experiments and its figure, recorded gains beside it, and the scoreboard of a class."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers import repository, scoreboard, settings
+from helpers.__main__ import main
+from helpers.errors import InputError
+from helpers.exercises import ____
+from helpers.experiments import Experiments, gain
+from helpers.launch import launch_server
+from helpers.recorded import recorded
+from helpers.scoreboard import scoreboard_figure
+from helpers.server import Server
+from tests.support.measured_rows import row
+
+MODEL = "particlenet_AK4"
+
+
+def table_of(**figures: tuple[float, float, float, float]) -> Experiments:
+    """A table with rows that were measured elsewhere in time: throughput, its half width, p95 and its half width."""
+    table = Experiments(None, MODEL, batch=4, concurrency=1, budget_ms=20)
+    table.rows = [{**row(each), "experiment": name.replace("_", " "), "executed_batch": 1.0} for name, each in figures.items()]
+    return table
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory, free_base_port: Callable[[], int]) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("experiments") / "models"
+    shutil.copytree(settings.models_dir() / "add_sub", folder / "add_sub", ignore=shutil.ignore_patterns("__pycache__"))
+    with launch_server(folder, base_port=free_base_port(), name="experiments") as server:
+        yield server
+
+
+@pytest.mark.slow
+def test_experiments_on_a_server_become_rows_and_one_of_a_name_takes_the_place_of_the_other(own: Server) -> None:
+    table = Experiments(own, "add_sub", concurrency=2, precision=0.3, max_seconds=1)
+    assert "no experiment yet" in repr(table)
+    table.measure("baseline")
+    repository.change_config(own.repository / "add_sub", instance_group=[{"count": 2, "kind": "KIND_CPU"}])
+    own.reload("add_sub")
+    assert table.measure("2 instances", over="baseline", beside=gain(*recorded("A100", "ExaTrk")[:2])) is table
+    again = table["2 instances"]["time"], table["2 instances"]["throughput_infer_per_s"]
+    table.measure("2 instances")
+    assert [each["experiment"] for each in table] == ["baseline", "2 instances"]
+    assert (table["2 instances"]["time"], table["2 instances"]["throughput_infer_per_s"]) != again
+    assert table["baseline"]["executed_batch"] == 1
+    assert table["baseline"]["concurrency"] == 2
+    assert "×1.56 on NVIDIA A100" in repr(table)
+    with pytest.raises(InputError, match=r"no experiment '3 instances'.*baseline, 2 instances"):
+        table["3 instances"]
+    with pytest.raises(InputError, match="cannot be compared with itself"):
+        table.measure("2 instances", over="2 instances")
+    with pytest.raises(InputError, match="no experiment '1 thread'"):
+        table.measure("2 threads", over="1 thread")
+    assert len(table) == 2, "nothing was measured for a reference that is not there"
+    table.measure("again", over="2 instances", beside="none published")
+    assert table.reference(table["again"]) is table["2 instances"] and table.elsewhere(table["again"]) is None
+    assert table._table()[-1]["recorded elsewhere"] == "none published"
+
+
+def test_a_change_is_compared_with_what_was_changed() -> None:
+    """A stanza that does nothing, put on top of two instances, gains nothing, however much faster than the first they are."""
+    table = table_of(baseline=(200, 5, 19000, 900), two_instances=(390, 5, 9000, 300), stanza=(392, 5, 9000, 300))
+    table._over["stanza"] = "two instances"
+    lines = table._table()
+    assert [line["over"] for line in lines] == ["", "baseline", "two instances"]
+    assert [line["verdict"] for line in lines] == ["the first", "faster", "the same"]
+    assert lines[2]["gain"].startswith("×1.01 ± ")
+    left, _ = table.figure().axes
+    assert [round(bar.get_width(), 2) for bar in left.patches] == [1.0, 1.95, 1.01]
+    assert [label.get_text() for label in left.get_yticklabels()] == [
+        "baseline",
+        "two instances\nover baseline",
+        "stanza\nover two instances",
+    ]
+
+
+def test_the_table_compares_with_the_first_and_names_the_source() -> None:
+    table = table_of(baseline=(200, 5, 19000, 900), batching=(400, 8, 9000, 300), broken=(201, 40, 18000, 900))
+    table._beside["broken"] = "none published"
+    t4 = {each["batch"]: each for each in recorded("T4", MODEL, "ONNX")}
+    table._beside["batching"] = gain(t4[1], t4[16])
+    lines = table._table()
+    assert [line["verdict"] for line in lines] == ["the first", "faster", "cannot tell"]
+    assert lines[1]["gain"].startswith("×2.00 ± ")
+    assert lines[2]["recorded elsewhere"] == "none published"
+    assert "CMS SONIC study" in lines[1]["recorded elsewhere"] and "×2.28 on Tesla T4" in lines[1]["recorded elsewhere"]
+    assert "batch 1 → 16" in repr(table) and "budget p95 ≤ 20 ms" in table._repr_html_()
+
+
+def test_the_figure_has_a_bar_for_each_experiment_and_a_diamond_where_something_was_recorded() -> None:
+    table = table_of(baseline=(200, 5, 19000, 900), batching=(400, 8, 9000, 300), worse=(150, 4, 31000, 900))
+    table._beside = {"batching": gain(*recorded("A100", "ExaTrk")[:2]), "worse": "none published"}
+    figure = table.figure()
+    left, right = figure.axes
+    assert [round(bar.get_width(), 2) for bar in left.patches] == [1.0, 2.0, 0.75]
+    assert [round(bar.get_width(), 1) for bar in right.patches] == [19.0, 9.0, 31.0]
+    diamonds = [line for line in left.get_lines() if line.get_marker() == "D"]
+    assert [[round(float(x), 2) for x in line.get_xdata()] for line in diamonds] == [[1.56]]
+    assert "Exa.TrkX as a service" in figure.legends[0].get_title().get_text()
+    assert any(text.get_text() == "budget 20 ms" for text in right.texts)
+    with pytest.raises(InputError, match="no experiment to draw"):
+        table_of().figure()
+
+
+def test_a_recorded_gain_is_of_recorded_rows_on_one_machine() -> None:
+    t4, p100 = recorded("T4", MODEL, "ONNX")[0], recorded("P100")[0]
+    with pytest.raises(InputError, match="different sources or hardware"):
+        gain(t4, p100)
+    with pytest.raises(InputError, match="measured here"):
+        gain(row(), row())
+
+
+# --- the scoreboard --------------------------------------------------------------------------------------------------------
+
+
+def best_of(throughput: float, **changes: Any) -> dict[str, Any]:
+    return row((throughput, 5, 12000, 300), **changes)
+
+
+def test_the_best_of_each_name_stays_and_a_class_is_one_board(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    baseline, mine, theirs = row((200, 5, 9000, 300)), tmp_path / "a.json", tmp_path / "b.json"
+    scoreboard.enter("Ada", baseline, best_of(300), "2 instances", mine)
+    board = scoreboard.enter(" Ada  ", baseline, best_of(250), "worse", mine)
+    assert [(entry["name"], entry["gain"], entry["settings"]) for entry in board] == [("Ada", 1.5, "2 instances")]
+    scoreboard.enter("Emmy", baseline, best_of(420), "batching", theirs)
+    both = scoreboard.read(mine, theirs)
+    assert [entry["name"] for entry in both] == ["Emmy", "Ada"]
+    assert json.loads(mine.read_text())[0]["latency_p95_ms"] == 12.0
+    axes = scoreboard_figure(both).axes[0]
+    assert {text.get_text() for text in axes.texts} >= {"Ada", "Emmy", "budget 20 ms"}
+    assert main(["scoreboard", str(mine), str(theirs), "--figure", str(tmp_path / "class.png")]) == 0
+    printed = capsys.readouterr().out
+    assert printed.index("Emmy") < printed.index("Ada")
+    assert (tmp_path / "class.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize("text", ["{", '{"name": "Ada"}', '[{"name": "Ada"}]', '[{"name": 1, "gain": 2}]'])
+def test_what_is_no_scoreboard_is_said_so(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "board.json"
+    file.write_text(text)
+    with pytest.raises(InputError, match="scoreboard"):
+        scoreboard.read(file)
+
+
+def test_no_name_and_no_entry_are_said_so(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="name ''"):
+        scoreboard.enter("  ", row(), row(), file=tmp_path / "board.json")
+    assert scoreboard.enter("Ada", row(), ____, file=tmp_path / "board.json") == [] and not (tmp_path / "board.json").exists()
+    with pytest.raises(InputError, match="empty"):
+        scoreboard_figure([])
+    with pytest.raises(InputError, match="cannot be read"):
+        scoreboard.read(tmp_path / "nowhere.json")

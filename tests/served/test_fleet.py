@@ -1,0 +1,243 @@
+"""Several servers behind one real Envoy: one address, shares, growing and shrinking under load, what the front lets through."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tritonclient.grpc as triton_grpc
+from tritonclient.utils import InferenceServerException
+
+from benchmarks import fleet as bench
+from benchmarks.perf_analyzer import Load
+from helpers import Client, front_config, launch_fleet, measure, rest, scrape, settings
+from helpers.__main__ import main
+from helpers.errors import InputError, RequestError
+from helpers.fleet import Fleet
+from tests.support import MODELS_FOR_TESTS
+from tests.support.fleet_load import Load as Requests
+from tests.support.processes import alive, listening, session, wait_until
+
+
+def test_the_card_says_where_it_is_and_what_each_server_did(fleet: Fleet) -> None:
+    page, text = fleet._repr_html_(), repr(fleet)
+    for words in (fleet.http_url, fleet.grpc_url, "running", *(server.http_url for server in fleet.servers)):
+        assert words in text
+        assert words in page
+    assert fleet.is_alive()
+    assert fleet.is_ready()
+    assert fleet.in_rotation() == [True, True]
+    states = {model.name: model.state for model in fleet.models()}
+    assert states == {"double": "READY", "slow": "READY", "broken": "UNAVAILABLE"}
+
+
+def test_only_loopback_is_listened_to_and_the_admin_page_is_private(fleet: Fleet) -> None:
+    assert listening(session(fleet.pid)) == {("127.0.0.1", fleet.http.port), ("127.0.0.1", fleet.grpc.port)}
+    place = Path(fleet.envoy_admin_url.removeprefix("unix://"))
+    assert stat.S_ISSOCK(place.stat().st_mode)
+    assert stat.S_IMODE(place.parent.stat().st_mode) == 0o700
+    assert "version" in fleet.envoy_admin("/server_info")
+    assert f"port_value: {fleet.http.port}" in fleet.envoy_config
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_requests_are_split_and_every_one_is_counted_once(fleet: Fleet, protocol: str) -> None:
+    before, sent = fleet.snapshot(), fleet.behind()[protocol]
+    with Client(fleet, protocol) as client:
+        inputs = [{"X": np.full((2, 3), number, np.float32)} for number in range(60)]
+        for given, answer in zip(inputs, client.infer_many("double", inputs), strict=True):
+            np.testing.assert_array_equal(answer["Y"], 2 * given["X"])
+    rows = fleet.shares(before)
+    assert [row["server"] for row in rows] == [server.http_url for server in fleet.servers]
+    assert sum(row["requests"] for row in rows) == 60
+    assert sum(row["inferences"] for row in rows) == 120
+    assert sum(row["share"] for row in rows) == pytest.approx(1)
+    assert all(row["share"] > 0.2 and row["queue_us"] > 0 for row in rows)
+    assert fleet.shares(before, model="slow")[0]["requests"] == 0
+    with pytest.raises(InputError, match=r"scrape\(fleet\.servers\[0\]\)"):
+        scrape(fleet)
+    # Envoy agrees: it sent to each server what that server counted, and questions about health and the model.
+    by_port = {getattr(server, protocol).port: row["requests"] for server, row in zip(fleet.servers, rows, strict=True)}
+    passed_on = {port: seen.total - sent[port].total for port, seen in fleet.behind()[protocol].items()}
+    assert all(requests <= passed_on[port] for port, requests in by_port.items())
+
+
+def test_administration_stops_at_the_front_even_with_the_key(fleet: Fleet) -> None:
+    key = fleet.servers[0].admin_headers("http")
+    assert rest.ask(fleet.servers[0].http, "/v2/logging", headers=key)  # with it the server itself says yes
+    calls = [
+        *("/v2/repository/index", "/v2/repository/models/double/load", "/v2/repository/models/double/unload", "/v2/logging"),
+        *("/v2/systemsharedmemory/status", "/v2/systemsharedmemory/region/x/register", "/v2/cudasharedmemory/unregister"),
+        *("/v2/trace/setting", "/v2/models/double/trace/setting", "/v2//repository/index", "/v2/models/../repository/index"),
+    ]
+    for call in calls:
+        with pytest.raises(RequestError, match="lets no administration through"):
+            rest.ask(fleet.http, call, {}, headers=key)
+    with pytest.raises(RequestError, match="400"):
+        rest.ask(fleet.http, "/v2/models/double%2Ftrace%2Fsetting", headers=key)
+    headers = fleet.servers[0].admin_headers("grpc")
+    with triton_grpc.InferenceServerClient(fleet.grpc_url) as client:
+        asks: list[Callable[[], object]] = [
+            lambda: client.get_model_repository_index(headers=headers),
+            lambda: client.load_model("double", headers=headers),
+            lambda: client.unload_model("double", headers=headers),
+            lambda: client.get_system_shared_memory_status(headers=headers),
+            lambda: client.register_system_shared_memory("x", "/x", 8, headers=headers),
+            lambda: client.unregister_cuda_shared_memory(headers=headers),
+            lambda: client.get_trace_settings(headers=headers),
+            lambda: client.get_log_settings(headers=headers),
+        ]
+        for ask in asks:
+            with pytest.raises(InferenceServerException, match="lets no administration through") as refused:
+                ask()
+            assert refused.value.status() == "StatusCode.PERMISSION_DENIED"
+        assert client.is_server_ready()
+        assert client.get_inference_statistics("double").model_stats
+    with Client(fleet) as shared, pytest.raises(InputError, match="does not let us register shared memory"):
+        shared.infer("double", X=np.ones((1, 3), np.float32), shared_memory=True)
+
+
+def test_errors_keep_their_sense_behind_the_front(fleet: Fleet) -> None:
+    with Client(fleet) as client:
+        with pytest.raises(Exception, match=r"'doubel' is not loaded.*Did you mean 'double'"):
+            client.infer("doubel", X=np.ones((1, 3), np.float32))
+        with pytest.raises(RequestError, match="a negative time cannot be slept"):
+            client.infer("slow", SECONDS=np.float32([-1]))
+    with pytest.raises(RequestError, match="does not answer in GRPC"):
+        Client(fleet.http_url, protocol="grpc").metadata("double")
+
+
+def test_perf_analyzer_measures_through_the_front(fleet: Fleet) -> None:
+    before = fleet.snapshot()
+    row = measure(fleet, "double", batch=2, concurrency=2, lengths=3, max_seconds=1)
+    assert row["url"] == fleet.grpc_url
+    assert row["throughput_infer_per_s"] > 0
+    # Times of one server, never a difference between two of them.
+    assert 0 < row["compute_infer_us"] < row["latency_avg_us"]
+    assert "one of the 2 servers" in row["note"]
+    rows = fleet.shares(before)
+    assert all(row["share"] > 0.2 for row in rows)
+    assert sum(one["requests"] for one in rows) >= row["requests"]
+
+
+def test_a_server_that_is_busy_is_avoided(fleet: Fleet) -> None:
+    busy, _ = fleet.servers
+    with Client(busy, timeout_s=30) as beside, Client(fleet) as client:
+        # Four sleeps for its two instances: whoever comes after them waits two seconds.
+        sleeping = [beside.infer_async("slow", SECONDS=np.float32([1.0])) for _ in range(4)]
+        wait_until(lambda: scrape(busy).value("nv_inference_pending_request_count", model="slow") == 2, 5)
+        before = fleet.snapshot()
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda _: client.infer("slow", SECONDS=np.float32([0.02])), range(40)))
+        asked = {row["server"]: row["requests"] for row in fleet.shares(before)}
+        for answer in sleeping:
+            answer.result()
+    # The four beside end meanwhile. Of the forty both got two at first; from then on the busy one never had fewer under way.
+    assert sum(asked.values()) == 44
+    assert asked[busy.http_url] <= 4 + 6
+
+
+def test_launching_again_returns_the_same_fleet(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
+    pids = [server.pid for server in fleet.servers]
+    again = launch_fleet(fleet.repository, base_port=fleet.http.port, servers=2, grace_s=7.0)
+    assert again is fleet
+    assert "same fleet as before. It was launched with another grace_s" in capsys.readouterr().out
+    assert [server.pid for server in again.servers] == pids
+
+
+@pytest.mark.slow
+def test_growing_and_shrinking_lose_no_request(fleet: Fleet) -> None:
+    with Requests(fleet, threads=4) as load:
+        third = fleet.grow()
+        assert len(fleet.servers) == 3
+        assert fleet.in_rotation() == [True, True, True]
+        before = fleet.snapshot()
+        wait_until(lambda: (fleet.shares(before)[2]["requests"] or 0) >= 20, 30)
+        processes = session(third.pid)
+        fleet.shrink()
+        assert not any(alive(pid) for pid in processes)
+        assert len(fleet.servers) == 2
+        assert set(fleet.behind()["grpc"]) == {server.grpc.port for server in fleet.servers}
+        load.more(50)
+    assert load.wrong == []
+    assert load.answers == load.requests
+    assert load.retried == 0
+
+
+def test_the_benchmark_says_by_how_much_a_goal_is_missed_and_what_the_processor_did() -> None:
+    def point(infer_per_s: float, p50_us: float) -> bench.Point:
+        return bench.Point(Load(infer_per_s, p50_us, p50_us), servers=1.0, envoy=0.25, tool=0.05, others=0.5)
+
+    rates = {bench.DIRECT: (1000, 8000), bench.ONE: (930, 8700), bench.TWO: (1750, 9000)}
+    rounds = [{(what, *load): point(*numbers) for what, numbers in rates.items() for load in bench.LOADS} for _ in range(3)]
+    gain, cost, *delays = bench.verdicts(rounds).splitlines()
+    assert gain.endswith("Two servers behind Envoy: 1.75 times one server (goal 1.7): kept.")
+    assert "costs 7.0% of its throughput (goal 5%): **missed by 2.00 percentage points**" in cost
+    assert "the servers had 1.00, Envoy 0.25, perf_analyzer 0.05, other programs 0.50" in cost
+    assert [" **missed by 0.20 ms**" in delay for delay in delays] == [True, True]
+    assert bench.table(rounds).count("| two servers behind Envoy | 1750 | 1.75 | 1.75 – 1.75 | 9.00 |") == 2
+
+
+def test_numbers_of_servers_that_make_no_sense() -> None:
+    for number in (0, -1, 1.5, True):
+        with pytest.raises(InputError, match="Expected how many servers"):
+            launch_fleet(servers=number)
+
+
+def test_a_dry_run_prints_commands_and_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--servers", "2", "--dry-run", "--base-port", "12000"]) == 0
+    out = capsys.readouterr().out
+    for words in ("--http-port=12003", "--grpc-port=12007", "envoy -c", "port_value: 12000", "grpc_health_check", "FULL_SCAN"):
+        assert words in out
+
+
+def test_a_list_of_servers_says_who_leaves() -> None:
+    from helpers.address import Address
+
+    staying, leaving = Address("localhost", 9004), Address("localhost", 9007)
+    text = front_config.endpoints("grpc", [staying, leaving], [leaving])
+    assert [("DRAINING" in line, "9007" in line) for line in text.splitlines() if "port_value" in line] == [(False, False), (True, True)]
+
+
+@pytest.mark.slow
+def test_serve_gives_one_address_and_ctrl_c_ends_all(free_base_port: Callable[[], int], tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "double").symlink_to(MODELS_FOR_TESTS / "double")
+    words = ["serve", "--servers", "2", "--models", str(tmp_path / "models"), "--base-port", str(free_base_port())]
+    command = [sys.executable, "-m", "helpers", *words]
+    serving = subprocess.Popen(
+        command, cwd=settings.root(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ)
+    )
+    assert serving.stdout is not None
+    lines: list[str] = []
+    while not lines or not lines[-1].startswith("Stop the servers here"):
+        lines.append(serving.stdout.readline())
+        assert lines[-1], serving.communicate()
+    (infer,) = [line.split() for line in lines if "helpers infer" in line]
+    assert main(infer[3:]) == 0
+    ports = {int(line.split()[1].rsplit(":", 1)[1]) for line in lines if line.startswith(("  HTTP", "  gRPC"))}
+    assert len(ports) == 2
+    assert sum("running  yes" in line for line in lines) == 2
+    pid = int(next(line.split()[2] for line in lines if line.startswith("  front's pid")))
+    serving.send_signal(signal.SIGINT)
+    out, errors = serving.communicate(timeout=40)
+    assert (serving.returncode, errors) == (0, "")
+    assert out.endswith("Stopped.\n")
+    assert not alive(pid)
+    for port in [*ports, *(int(line.split()[0].rsplit(":", 1)[1]) for line in lines if "running  yes" in line)]:
+        with pytest.raises(OSError, match="refused"):
+            socket.create_connection(("127.0.0.1", port))
+
+
+def test_a_fleet_serves_its_own_machine_alone() -> None:
+    with pytest.raises(InputError, match="its front knows no token"):
+        launch_fleet("models", servers=1, listen="all")

@@ -1,0 +1,164 @@
+"""The checkers of notebook 09 with right, wrong and untouched answers; those that look at a server, on a real one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from helpers import jets, repository, scrape
+from helpers.checks.outcome import Kind
+from helpers.client import Client
+from helpers.config_compare import compare
+from helpers.exercises import ____, exercise
+from helpers.experiments import Experiments
+from helpers.launch import launch_server
+from helpers.load_inputs import write_jets
+from helpers.server import Server
+from helpers.verdict import verdict
+from tests.support.measured_rows import row
+
+MODEL = "particlenet_AK4"
+TWO, THREADS = "2 instances", "2 instances × 2 threads"
+NAMES = {"baseline": (200, 5, 9000, 300), TWO: (390, 8, 8000, 300), THREADS: (300, 8, 9500, 300)}
+
+
+def _is(number: str, kind: Kind, words: str, *answers: Any) -> None:
+    outcome = exercise(number).judge(*answers)
+    assert outcome.kind is kind, outcome
+    assert words in outcome.text, outcome
+    assert "Traceback" not in outcome.text
+
+
+@pytest.fixture
+def table() -> Experiments:
+    made = Experiments(None, MODEL, batch=1, concurrency=8, budget_ms=20)
+    made.rows = [{**row(figures, batch=1, concurrency=8), "experiment": name, "executed_batch": 1.0} for name, figures in NAMES.items()]
+    return made
+
+
+@pytest.fixture(scope="module")
+def server(work: Any, free_base_port: Callable[[], int]) -> Iterator[Server]:
+    repository.checkout(MODEL, fresh=True)
+    repository.change_config(MODEL, model_warmup=None, instance_group=[{"count": 1, "kind": "KIND_CPU"}], dynamic_batching=None)
+    with launch_server("work/models", load=[MODEL], base_port=free_base_port(), name="optimise-checkers") as running:
+        yield running
+
+
+def test_instances(server: Server, table: Experiments) -> None:
+    text = "instance_group [ { count: 2 kind: KIND_CPU } ]"
+    _is("9.1", Kind.NOT_ATTEMPTED, "blank", server, table, ____)
+    _is("9.1", Kind.NOT_YET, "Expected a text", server, table, 2)
+    _is("9.1", Kind.NOT_YET, "The server runs 1 instance. Write `count: 2`", server, table, text)
+    repository.change_config(MODEL, text)
+    _is("9.1", Kind.NOT_YET, "still runs 1. Reload", server, table, text)
+    server.reload(MODEL)
+    _is("9.1", Kind.CORRECT, "reports 2 instances. Seen from the baseline: Faster", server, table, text)
+    _is("9.1", Kind.CANNOT_TELL, "needs your `table`", server, [1, 2], text)
+    del table.rows[1]
+    _is("9.1", Kind.CANNOT_TELL, f"no row `{TWO}`", server, table, text)
+
+
+def test_threads(table: Experiments) -> None:
+    _is("9.2", Kind.CORRECT, "0.77", table, verdict(table[TWO], table[THREADS]))
+    _is("9.2", Kind.CORRECT, "Slower", table, "slower")
+    _is("9.2", Kind.NOT_ATTEMPTED, "blank", table, ____)
+    _is("9.2", Kind.NOT_YET, "other order", table, verdict(table[THREADS], table[TWO]))
+    _is("9.2", Kind.NOT_YET, "not `same`", table, "the same")
+    _is("9.2", Kind.NOT_YET, "Expected one of", table, 0.77)
+
+
+def test_batching(server: Server) -> None:
+    repository.change_config(MODEL, dynamic_batching=None)
+    server.reload(MODEL)
+    _is("9.3", Kind.NOT_YET, "reports no `dynamic_batching`", server, 3.0, 1.0)
+    repository.change_config(MODEL, "dynamic_batching { }")
+    server.reload(MODEL)
+    _is("9.3", Kind.CORRECT, "3.20 jets in each run when all have one shape, 1.07", server, 3.2, 1.07)
+    _is("9.3", Kind.NOT_ATTEMPTED, "blank", server, ____, ____)
+    _is("9.3", Kind.NOT_YET, "no ratio", server, 64, 64)
+    _is("9.3", Kind.NOT_YET, "turn it round", server, 0.31, 0.9)
+    _is("9.3", Kind.NOT_YET, "Expected two numbers", server, None, 1.0)
+    _is("9.3", Kind.CANNOT_TELL, "one by one", server, 1.0, 1.0)
+    _is("9.3", Kind.CANNOT_TELL, "shared more runs", server, 2.0, 3.0)
+
+
+def test_accelerator() -> None:
+    stanza = {"optimization": {"execution_accelerators": {"gpu_execution_accelerator": [{"name": "tensorrt"}]}}}
+    field = "optimization.execution_accelerators.gpu_execution_accelerator[0].name"
+    view = compare({"name": "x"}, stanza, stanza, {field: "it needs a GPU, and this instance runs on the CPU"})
+    _is("9.4", Kind.CORRECT, "it needs a GPU", view, "a GPU")
+    _is("9.4", Kind.CORRECT, "it needs a GPU", view, "gpu")
+    _is("9.4", Kind.NOT_ATTEMPTED, "blank", view, ____)
+    _is("9.4", Kind.NOT_YET, "is there", view, "TensorRT")
+    _is("9.4", Kind.NOT_YET, "last column", view, "luck")
+    _is("9.4", Kind.NOT_YET, "a word in quotes", view, 3)
+    _is("9.4", Kind.CANNOT_TELL, "has an effect", compare({"name": "x"}, stanza, stanza), "GPU")
+    _is("9.4", Kind.CANNOT_TELL, "has no accelerator", compare(*3 * [{"name": "x"}]), "GPU")
+    _is("9.4", Kind.CANNOT_TELL, "needs your `view`", 3, "GPU")
+
+
+def test_precision() -> None:
+    def cost(method: str, change: float, half: float) -> dict[str, Any]:
+        changes = {"auc_change": change, "auc_change_half_width": half, "largest_change": 0.1 * (method != "")}
+        return {"model": f"{MODEL}{method}", "discriminant": "b_vs_light", **changes}
+
+    fp16, int8 = f"{MODEL}_fp16", f"{MODEL}_int8_static"
+    costs = [cost("", 0.0, 0.0), cost("_fp16", 0.0, 0.0001), cost("_int8_static", -0.0008, 0.0006)]
+    _is("9.5", Kind.CORRECT, "1 of 2 stay above -0.001", costs, [fp16])
+    _is("9.5", Kind.CORRECT, "1 of 2", costs, fp16)
+    _is("9.5", Kind.NOT_ATTEMPTED, "blank", costs, ____)
+    _is("9.5", Kind.NOT_YET, "For certain means all of it", costs, [fp16, int8])
+    _is("9.5", Kind.NOT_YET, f"`{fp16}` is missing", costs, [])
+    _is("9.5", Kind.NOT_YET, "no variant", costs, ["fp16"])
+    _is("9.5", Kind.NOT_YET, "Expected a list", costs, 3)
+    _is("9.5", Kind.CANNOT_TELL, "needs `costs`", 3, [fp16])
+
+
+def _unfair_gains(server: Server, counted: Any, table: Experiments, best: Any) -> None:
+    """Other jets, or shorter ones, are another task."""
+    jets_file = write_jets(server, MODEL, n_jets=3)
+    sent = {"inputs": jets_file.name, "command": f"perf_analyzer -m {MODEL} --input-data {jets_file}"}
+    table.rows[0] |= sent
+    _is("9.6", Kind.CORRECT, "2.50 ± ", server, counted, table, best(**sent))
+    short = write_jets(server, MODEL, n_jets=3, lengths={"pf": 20})
+    few = write_jets(server, MODEL, n_jets=2)
+    others = {
+        "random inputs, and the baseline with real ones": {"inputs": "random", "command": "perf_analyzer --shape pf_points:2,5"},
+        "`pf_points` of [2, 20], and the baseline with [2, 50]": {"inputs": short.name, "command": f"perf_analyzer --input-data {short}"},
+        f"the jets of `{few.name}`": {"inputs": few.name, "command": f"perf_analyzer --input-data {few}"},
+    }
+    for words, other in others.items():
+        _is("9.6", Kind.NOT_YET, words, server, counted, table, best(**other))
+    # The same jets for the variant in TorchScript, whose tensors have other names, are in another file.
+    torch = jets_file.with_name("torch.json")
+    torch.write_text(jets_file.read_text().replace('"pf_points"', '"pf_points__0"').replace('"sv_mask"', '"sv_mask__5"'))
+    _is("9.6", Kind.CORRECT, "2.50 ± ", server, counted, table, best(inputs=torch.name, command=f"perf_analyzer --input-data {torch}"))
+    gone = {"inputs": "gone.json", "command": "perf_analyzer --input-data work/inputs/gone.json"}
+    _is("9.6", Kind.CANNOT_TELL, "a file is not there", server, counted, table, best(**gone))
+    table.rows[0] |= {"inputs": "random", "command": None}
+
+
+def test_challenge(server: Server, table: Experiments) -> None:
+    counted = scrape(server)
+
+    def best(throughput: float = 500, p95: float = 12000, half: float = 300, **changes: Any) -> dict[str, Any]:
+        return row((throughput, 6, p95, half), **{"batch": 4, "concurrency": 2, "requests": 6, **changes})
+
+    _is("9.6", Kind.CANNOT_TELL, "has seen 0 requests", server, counted, table, best())
+    with Client(server) as client:
+        jet = jets.Tagger(client, MODEL).inputs(jets.read("ak4")[:1])
+        client.infer_many(MODEL, [jet] * 6)
+    _is("9.6", Kind.CORRECT, "2.50 ± ", server, counted, table, best())
+    _is("9.6", Kind.NOT_ATTEMPTED, "blank", server, counted, table, ____)
+    _is("9.6", Kind.NOT_YET, "over the budget of 20 ms", server, counted, table, best(p95=25000))
+    _is("9.6", Kind.NOT_YET, "not faster than your baseline", server, counted, table, best(150))
+    _is("9.6", Kind.CANNOT_TELL, "larger gain", server, counted, table, best(214))
+    _is("9.6", Kind.CANNOT_TELL, "may be over 20 ms or not", server, counted, table, best(p95=20500, half=900))
+    _is("9.6", Kind.NOT_YET, "is a measurement of `add_sub`", server, counted, table, best(model="add_sub"))
+    _is("9.6", Kind.NOT_YET, "Expected what `measure(...)` returns", server, counted, table, None)
+    _unfair_gains(server, counted, table, best)
+    repository.change_config(MODEL, response_cache={"enable": True})
+    server.reload(MODEL)
+    _is("9.6", Kind.NOT_YET, "remembered answers", server, counted, table, best())

@@ -1,0 +1,333 @@
+"""Measurements with the real perf_analyzer on a real server."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from helpers import load_inputs, perf, perf_facts, perf_results, settings
+from helpers.connection import Connection
+from helpers.errors import InputError, ModelError, RequestError
+from helpers.launch import connect
+from helpers.metrics import scrape
+from helpers.perf import Run, execute, measure, perf_analyzer, run_for
+from helpers.perf_command import complete_shapes
+from helpers.perf_errors import UNSTABLE
+from helpers.perf_table import Rows
+from helpers.server import Server
+from helpers.tracks import load_events
+
+# Quick: one run of three windows, good or not.
+QUICK = {"precision": 0.9, "max_seconds": 0.1}
+
+
+@pytest.fixture(autouse=True)
+def one_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "PERF_WARM_UPS", 1)
+
+
+def option(command: list[str] | str, name: str) -> str:
+    words = command.split() if isinstance(command, str) else command
+    return words[words.index(name) + 1]
+
+
+@contextmanager
+def tunnel(port: int) -> Iterator[int]:
+    """The port of a process of its own that hands every byte on to a port of this machine, as ssh -L does."""
+    program = [sys.executable, "-m", "tests.support.tunnel", str(port)]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True, cwd=settings.root()) as process:
+        try:
+            yield int(process.stdout.readline())  # type: ignore[union-attr]
+        finally:
+            process.kill()
+
+
+# --- the command -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_the_command_of_the_course_text() -> None:
+    shapes = {"pf_points__0": [2, 50], "pf_features__1": [25, 50], "pf_mask__2": [1, 50]}
+    run = Run("particlenet_PT", "localhost:9001", batch=10, shapes=shapes, window_ms=9000)
+    expected = (
+        "perf_analyzer -m particlenet_PT -u localhost:9001 -i grpc -b 10 --percentile=95 --concurrency-range 1 --async -p 9000 "
+        "--shape pf_points__0:2,50 --shape pf_features__1:25,50 --shape pf_mask__2:1,50"
+    )
+    assert str(run) == expected
+
+
+def test_other_loads_and_inputs_in_the_command() -> None:
+    run = Run("m", "h:1", "http", request_rate_per_s=12.5, percentile=None, input_data=Path("/a b/x.json"), asynchronous=False)
+    words = run.command()
+    assert option(words, "--request-rate-range") == "12.5" and option(words, "--input-data") == "/a b/x.json"
+    assert not {"--concurrency-range", "--async"} & set(words) and not any(word.startswith("--percentile") for word in words)
+    assert str(run).endswith("--input-data '/a b/x.json'") and run.inputs == "x.json"
+    counted = Run("m", "h:1", window_requests=40, max_trials=3, stability_percent=2.5).command()
+    assert option(counted, "--measurement-request-count") == "40" and option(counted, "--stability-percentage") == "2.5"
+
+
+def test_shapes_from_the_metadata_and_the_lengths(models_server: Server) -> None:
+    assert run_for(models_server, "double", lengths=7).shapes == {"X": [7]}
+    assert run_for(models_server, "double", lengths={"X": 3}, batch=4).batch == 4
+    assert run_for(models_server, "double", shapes={"X": [5]}).shapes == {"X": [5]}
+    assert run_for(models_server, "add_sub").shapes == {}
+    over_http = run_for(models_server, "add_sub", protocol="http")
+    assert (over_http.protocol, over_http.url) == ("http", models_server.http_url)
+    assert run_for(models_server.grpc_url, "add_sub").url == models_server.grpc_url
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "kind", "words"),
+    [
+        ("double", {}, InputError, "axis of any length.*lengths="),
+        ("double", {"lengths": 3, "batch": 5}, InputError, "max_batch_size is 4"),
+        ("double", {"lengths": 3, "batch": 0}, InputError, "batch=0"),
+        ("add_sub", {"batch": 2}, InputError, "takes no batches"),
+        ("double", {"shapes": {"Z": [3]}}, InputError, "no input 'Z'"),
+        ("double", {"shapes": {"X": [3, 3]}}, InputError, r"shape \[3, 3\] does not fit"),
+        ("double", {"shapes": {"X": [0]}}, InputError, r"shape \[0\] does not fit"),
+        ("add_sub", {"input_data": "nowhere.json"}, InputError, "no file of inputs"),
+        ("doubel", {}, ModelError, "not loaded"),
+        ("add_sub", {"precision": 0}, InputError, "precision=0"),
+        ("add_sub", {"concurrency": 0}, InputError, "concurrency=0"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_runs(
+    models_server: Server, model: str, options: dict, kind: type[Exception], words: str
+) -> None:
+    before = scrape(models_server).value("nv_inference_request_success")
+    with pytest.raises(kind, match=words):
+        measure(models_server, model, **options)
+    assert scrape(models_server).value("nv_inference_request_success") == before
+
+
+def test_jets_have_the_lengths_of_the_course_text_by_default(server: Server) -> None:
+    connection = Connection(server, None, 10, 1)
+    signature = connection.signature("particlenet_PT")
+    connection.close()
+    shapes = complete_shapes(signature, None, None)
+    expected = {"pf_points__0": [2, 50], "pf_features__1": [25, 50], "pf_mask__2": [1, 50]}
+    assert shapes == expected | {"sv_points__3": [2, 4], "sv_features__4": [11, 4], "sv_mask__5": [1, 4]}
+    assert complete_shapes(signature, None, {"pf": 100})["pf_mask__2"] == [1, 100]
+
+
+def test_nobody_there() -> None:
+    with pytest.raises(RequestError, match=r"localhost:9 cannot be reached.*refused"):
+        measure("localhost:9", "add_sub")
+    with pytest.raises(RequestError, match=r"localhost:9 cannot be reached.*refused"):
+        execute(Run("add_sub", "localhost:9"))
+
+
+# --- measurements ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_row_has_every_column_and_agrees_with_the_server(models_server: Server) -> None:
+    before = scrape(models_server)
+    row = measure(models_server, "add_sub", concurrency=2, **QUICK)
+    after = scrape(models_server)
+    assert list(row) == list(perf_results.COLUMNS)
+    assert (row["model"], row["batch"], row["concurrency"], row["inputs"], row["source"]) == ("add_sub", 1, 2, "random", "measured")
+    assert (row["windows"], row["instances"], row["device"], row["server_version"]) == (3, 1, "CPU", "2.51.0")
+    assert row["request_rate_per_s"] is None and row["cpu"] and row["time"].endswith("+00:00")
+    assert row["latency_p50_us"] <= row["latency_p90_us"] <= row["latency_p95_us"] <= row["latency_p99_us"]
+    assert sum(row[part] for part in perf_results.PARTS) == pytest.approx(row["latency_avg_us"])
+    # With two requests under way at any time, and no pause between them, throughput is two over the mean latency.
+    assert row["throughput_infer_per_s"] == pytest.approx(2e6 / row["latency_avg_us"], rel=0.25)
+    # What the tool counted, the server did, and the warm-up on top.
+    assert 0 < row["requests"] < (after - before).value("nv_inference_request_success", model="add_sub")
+    assert "add_sub" in repr(Rows([row])) and "<td" in Rows([row])._repr_html_()
+
+
+def test_the_command_is_the_one_that_ran_and_the_configuration_is_kept(
+    models_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows of 20 ms hold no request of a model that takes longer; what gave the figures are longer ones."""
+    monkeypatch.setattr(settings, "PERF_WINDOW_S", (0.02, 5.0))
+    file = load_inputs.write_inputs(tmp_path / "seconds.json", [{"SECONDS": np.array([0.15], np.float32)}])
+    row = measure(models_server, "slow", warm_up=False, input_data=file, **QUICK)
+    assert row["throughput_infer_per_s"] > 0
+    used_ms = int(option(row["command"], "-p"))
+    assert used_ms > 20 and math.log2(used_ms / 20) % 1 == 0
+    kept = settings.work_dir() / "configs" / "slow" / f"config_{row['config']}.json"
+    assert json.loads(kept.read_text())["name"] == "slow"
+
+
+def test_the_end_of_a_tunnel_has_no_processor(models_server: Server) -> None:
+    """A server behind an SSH tunnel has a loopback address, too: a process that is no tritonserver listens there."""
+    with tunnel(models_server.grpc.port) as port:
+        row = measure(f"localhost:{port}", "add_sub", **QUICK)
+        assert (row["cpu"], row["device"]) == (None, "CPU")
+        assert not connect(f"grpc://localhost:{port}").is_here
+    assert measure(models_server.grpc_url, "add_sub", **QUICK)["cpu"] == perf_facts.cpu() is not None
+    assert connect(models_server.grpc_url).is_here
+
+
+def test_a_row_that_is_not_good_enough_says_so_and_keeps_its_numbers(models_server: Server) -> None:
+    row = measure(models_server, "add_sub", precision=1e-6, max_seconds=0.1, warm_up=False)
+    assert row["stable"] is False
+    assert row["note"].startswith("not within 0.0001%: ±") and row["note"].endswith("after 3 windows")
+    assert row["throughput_infer_per_s"] > 0 and row["latency_p95_us"] > 0 and row["throughput_spread_infer_per_s"] > 0
+
+
+def test_windows_that_do_not_agree_leave_no_table_and_nothing_is_made_up(models_server: Server) -> None:
+    """The tool's own rule, as strict as can be: it ends with status 2 and writes no CSV."""
+    run = Run("add_sub", models_server.grpc_url, window_ms=100, max_trials=3, stability_percent=1e-6)
+    result = execute(run)
+    assert result.figures == {} and len(result.windows) == 3 and "Failed to obtain stable" in result.said
+    row = perf._row(run, [result], 0.05)
+    assert row["stable"] is False and "no table" in row["note"]
+    assert row["throughput_infer_per_s"] == pytest.approx(np.mean([w.throughput_infer_per_s for w in result.windows]))
+    assert row["latency_p95_us"] == pytest.approx(np.mean([w.latency_us for w in result.windows]))
+    assert {row[name] for name in ("latency_p50_us", "latency_p99_us", "queue_us", "network_us", "latency_avg_us")} == {None}
+
+
+def test_the_numbers_of_a_file_reach_the_model(models_server: Server, tmp_path: Path) -> None:
+    """The model sleeps as long as its input says: 60 ms, by turns with 20 ms."""
+    entries = [{"SECONDS": np.array([seconds], np.float32)} for seconds in (0.06, 0.02)]
+    file = load_inputs.write_inputs(tmp_path / "naps" / "naps.json", entries)
+    row = measure(models_server, "slow", input_data=file, **QUICK)
+    assert 0.038 < row["latency_avg_us"] * 1e-6 < 0.06 and row["latency_p99_us"] > 59e3
+    assert row["inputs"] == "naps.json" and option(row["command"], "--input-data") == str(file)
+    # 15 requests of 40 ms do not fit into the shortest window.
+    assert int(option(row["command"], "-p")) > 400
+
+
+def test_zeros_over_http(models_server: Server) -> None:
+    before = scrape(models_server)
+    row = measure(models_server, "double", lengths=8, batch=2, protocol="http", input_data="zero", **QUICK)
+    assert (row["protocol"], row["inputs"], row["url"]) == ("http", "zero", models_server.http_url)
+    assert option(row["command"], "--input-data") == "zero" and option(row["command"], "-i") == "http"
+    risen = (scrape(models_server) - before).value("nv_inference_count", model="double")
+    assert 0 < 2 * row["requests"] < risen
+
+
+def test_a_request_rate(models_server: Server) -> None:
+    row = measure(models_server, "add_sub", request_rate_per_s=50, warm_up=False, **QUICK)
+    assert row["concurrency"] is None and row["request_rate_per_s"] == 50
+    assert row["throughput_infer_per_s"] == pytest.approx(50, rel=0.25)
+
+
+def test_a_warm_up_takes_a_moment_or_as_long_as_some_requests_take(
+    models_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tool looks for a number of requests once a second; only a slow model is worth that."""
+    runs: list[Run] = []
+
+    def spy(run: Run, *others: Any) -> Any:
+        runs.append(run)
+        return execute(run, *others)
+
+    monkeypatch.setattr(perf, "execute", spy)
+    fast = measure(models_server, "add_sub", **QUICK)
+    assert [(run.window_ms, run.window_requests) for run in runs] == [(200, None), (200, None)]
+    assert fast["throughput_infer_per_s"] > 20
+    runs.clear()
+    file = load_inputs.write_inputs(tmp_path / "naps.json", [{"SECONDS": np.array([0.15], np.float32)}])
+    slow = measure(models_server, "slow", input_data=file, **QUICK)
+    assert [run.window_requests for run in runs[:2]] == [None, 4], "four requests do not fit into the first try"
+    # And the windows that count are as long as fifteen of its requests, as far as they may be.
+    assert runs[2].window_ms == pytest.approx(15 * 150, rel=0.3)
+    assert 4 < slow["throughput_infer_per_s"] < 7
+
+
+def test_a_model_that_fails_under_the_load(models_server: Server, tmp_path: Path) -> None:
+    file = load_inputs.write_inputs(tmp_path / "wrong.json", [{"SECONDS": np.array([-1], np.float32)}])
+    with pytest.raises(ModelError, match="'slow' failed under this load"):
+        measure(models_server, "slow", input_data=file)
+    with pytest.raises(InputError, match=r"shapes do not fit the model 'double'"):
+        execute(Run("double", models_server.grpc_url, shapes={"X": [3, 3]}))
+
+
+def test_the_raw_tool_takes_a_whole_command(models_server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    command = f"perf_analyzer -m add_sub -u {models_server.grpc_url} \\\n  -i grpc -p 200 --max-trials 3 --stability-percentage 1000000"
+    assert perf_analyzer(command) == 0
+    assert "Throughput:" in capsys.readouterr().out
+    assert perf_analyzer("-m", "nosuch", "-u", models_server.grpc_url, "-i", "grpc") == 99
+    assert "unknown model" in capsys.readouterr().out
+
+
+def test_an_answer_that_never_comes_ends_the_measurement(models_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = load_inputs.write_inputs(tmp_path / "long.json", [{"SECONDS": np.array([4], np.float32)}])
+    monkeypatch.setattr(settings, "PERF_TIMEOUT_S", 1.0)
+    begin = time.monotonic()
+    with pytest.raises(RequestError, match="did not end within 1 s"):
+        measure(models_server, "slow", input_data=file, warm_up=False)
+    assert time.monotonic() - begin < 12
+
+
+# --- inputs ----------------------------------------------------------------------------------------------------------------
+
+
+def test_jets_in_a_file_are_those_of_the_sample(server: Server, tmp_path: Path) -> None:
+    import base64
+
+    from helpers import jets
+    from helpers.client import Client
+
+    file = load_inputs.write_jets(server, "particlenet_AK4", n_jets=5, lengths={"pf": 30}, path=tmp_path / "jets.json")
+    entries = json.loads(file.read_text())["data"]
+    assert len(entries) == 5
+    with Client(server) as client:
+        expected = jets.Tagger(client, "particlenet_AK4").inputs(jets.read("ak4")[:5], candidates=30, vertices=4)
+    for name, tensor in expected.items():
+        for entry, right in zip(entries, tensor, strict=True):
+            assert entry[name]["shape"] == list(right.shape)
+            given = np.frombuffer(base64.b64decode(entry[name]["content"]["b64"]), np.float32).reshape(right.shape)
+            assert np.array_equal(given, right)
+    with pytest.raises(InputError, match="n_jets=0"):
+        load_inputs.write_jets(server, "particlenet_AK4", n_jets=0)
+    with pytest.raises(InputError, match="no jet tagger"):
+        load_inputs.write_jets(server, "add_sub")
+
+
+def test_hits_keep_their_number_in_each_event(work: Path) -> None:
+    events = load_events()[:3]
+    entries = json.loads(load_inputs.write_hits(events).read_text())["data"]
+    assert [entry["FEATURES"]["shape"] for entry in entries] == [[event.n_hits, 3] for event in events]
+    with pytest.raises(InputError, match="nothing to write"):
+        load_inputs.write_hits([])
+
+
+# --- the course's own models -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_command_of_the_course_text_and_the_helper_agree(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    """As printed there, but for the address."""
+    shapes = "--shape pf_points__0:2,50 --shape pf_features__1:25,50 --shape pf_mask__2:1,50 --shape sv_points__3:2,4"
+    shapes += " --shape sv_features__4:11,4 --shape sv_mask__5:1,4"
+    command = f"""perf_analyzer \\
+        -m particlenet_PT --percentile=95 -i grpc --async -p 9000 \\
+        {shapes}\\
+         -u {server.grpc_url} -i grpc --concurrency-range 1:1 -b 10"""
+    # Three windows are enough to compare, whether they agree or not: here another test may keep a core busy.
+    assert perf_analyzer(f"{command} -v --max-trials 3") in (0, UNSTABLE)
+    rates = [window.throughput_infer_per_s for window in perf_results.windows(capsys.readouterr().out)]
+    raw, raw_spread = np.mean(rates), perf_results.half_width(rates)
+    row = measure(server, "particlenet_PT", batch=10)
+    ours = row["throughput_infer_per_s"]
+    assert len(rates) == 3 and raw_spread is not None
+    # Within the spreads; or, where a core came or went between the two, a factor of two. A wrong unit or batch is ten.
+    assert abs(raw - ours) <= 2 * math.hypot(raw_spread, row["throughput_spread_infer_per_s"]) or 0.5 < raw / ours < 2, (
+        raw,
+        raw_spread,
+        row,
+    )
+    assert " ".join(f"--shape {name}" for name in row["command"].split("--shape ")[1:]).split() == shapes.split()
+
+
+@pytest.mark.slow
+def test_real_hits_are_measured_and_random_ones_are_refused(server: Server) -> None:
+    with pytest.raises(ModelError, match=r"no finite number.*real inputs"):
+        measure(server, "ExaTrk", lengths=300, **QUICK)
+    row = measure(server, "ExaTrk", input_data=load_inputs.write_hits(), **QUICK)
+    assert row["throughput_infer_per_s"] > 1 and row["instances"] is None

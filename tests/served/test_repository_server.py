@@ -1,0 +1,143 @@
+"""What the repository's checks call fatal, the real server refuses; what they let pass, it loads."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from helpers import repository
+from helpers.client import Client
+from helpers.errors import ConfigError, ModelError
+from helpers.launch import ModelWarning, launch_server
+from helpers.server import Server
+from tests.support import MODELS_FOR_TESTS
+
+DOUBLE = MODELS_FOR_TESTS / "double"
+
+# name -> (text to replace in the config of double, replacement)
+REFUSED = {
+    "other_name": ('name: "double"', 'name: "else"'),
+    "no_dims": (" dims: [ -1 ] } ]\noutput", " } ]\noutput"),
+    "no_type": ('"Y" data_type: TYPE_FP32', '"Y"'),
+    "no_tensor_name": ('name: "X" ', ""),
+    "dims_of_zero": ("dims: [ -1 ] } ]\noutput", "dims: [ 0 ] } ]\noutput"),
+    "no_label_file": ("dims: [ -1 ] } ]\ninstance", 'dims: [ -1 ] label_filename: "labels.txt" } ]\ninstance'),
+    "unknown_platform": ('backend: "python"', 'platform: "pytorch"'),
+    "unknown_backend": ('backend: "python"', 'backend: "pyhton"'),
+    "preferred_too_large": ("dynamic_batching { }", "dynamic_batching { preferred_batch_size: [ 8 ] }"),
+    "negative_batch": ("max_batch_size: 4", "max_batch_size: -4"),
+    "twice": ("max_batch_size: 4", "max_batch_size: 4 max_batch_size: 8"),
+    "one_or_the_other": ("dynamic_batching { }", "dynamic_batching { } sequence_batching { }"),
+    "syntax": ("dynamic_batching { }", "dynamic_batching {"),
+    "unknown_field": ("max_batch_size", "max_batchsize"),
+    "version_not_there": ("dynamic_batching { }", "version_policy { specific { versions: [ 3 ] } }"),
+    "step_not_there": (
+        'backend: "python"',
+        'platform: "ensemble" ensemble_scheduling { step [ { model_name: "nobody" model_version: -1 input_map { key: "X" value: "X" } '
+        'output_map { key: "Y" value: "Y" } } ] }',
+    ),
+}
+LOADED = {
+    "in_order": ("", ""),
+    "no_name": ('name: "double"\n', ""),
+    "batching_without_batch": ("max_batch_size: 4", "max_batch_size: 0"),
+}
+
+
+def make(folder: Path, name: str, change: tuple[str, str]) -> Path:
+    shutil.copytree(DOUBLE, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    config = folder / name / "config.pbtxt"
+    old, new = change
+    assert old in config.read_text()
+    text = config.read_text().replace(old, new, 1)
+    if "ensemble" in new:
+        text = text.replace("dynamic_batching { }", "")
+    config.write_text(text if name in ("other_name", "no_name") else text.replace('name: "double"', f'name: "{name}"'))
+    return folder / name
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory, free_base_port: Callable[[], int]) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("broken") / "models"
+    for name, change in {**REFUSED, **LOADED}.items():
+        make(folder, name, change)
+    # Only the latest version is loaded, so an older one may be unfinished; one without a version folder never loads.
+    make(folder, "old_version_unfinished", ("", ""))
+    (folder / "old_version_unfinished" / "1").rename(folder / "old_version_unfinished" / "2")
+    (folder / "old_version_unfinished" / "1").mkdir()
+    shutil.rmtree(make(folder, "no_version", ("", "")) / "1")
+    with pytest.warns(ModelWarning):
+        running = launch_server(folder, base_port=free_base_port(), name="broken")
+    with running:
+        yield running
+
+
+def test_the_checks_and_the_server_agree(broken: Server) -> None:
+    assert broken.repository is not None
+    faults = repository.faults(broken.repository)
+    assert set(faults) == {*REFUSED, "no_version"}
+    states = {model.name: model.state for model in broken.models()}
+    assert {name for name, state in states.items() if state == "READY"} == {*LOADED, "old_version_unfinished"}
+    assert {name for name, state in states.items() if state != "READY"} == set(faults)
+    # The others serve.
+    with Client(broken) as client:
+        assert client.infer("in_order", X=[[1]])["Y"].tolist() == [[2]]
+        with pytest.raises(ModelError, match=r"'no_dims' is not loaded.*dims"):
+            client.infer("no_dims", X=[[1]])
+
+
+def test_each_fault_is_named(broken: Server) -> None:
+    assert broken.repository is not None
+    words = {
+        "other_name": "line 2: the name is 'else', but the folder is 'other_name'",
+        "no_dims": "line 5: input 'X' has no dims",
+        "no_label_file": "line 6: the label file 'labels.txt' of output 'Y' is not there",
+        "unknown_platform": "line 3: unknown platform 'pytorch'.*'pytorch_libtorch'",
+        "unknown_backend": "line 3: unknown backend 'pyhton'.*Did you mean 'python'",
+        "preferred_too_large": "line 8: preferred_batch_size 8 is above max_batch_size 4",
+        "syntax": "line 8, column 18",
+        "unknown_field": "line 4, column 1: ModelConfig has no field 'max_batchsize'",
+        "twice": "line 4, column 35: max_batch_size is there more than once",
+        "one_or_the_other": "line 8, column 22: sequence_batching and dynamic_batching exclude each other",
+        "version_not_there": "line 8: version_policy names version '3', which has no folder",
+        "step_not_there": "line 3: the ensemble's step 'nobody' is no model",
+        "no_version": "no version folder",
+    }
+    for name, word in words.items():
+        with pytest.raises(ConfigError, match=f"(?s){word}"):
+            repository.validate(broken.repository / name)
+    for name in LOADED:
+        repository.validate(broken.repository / name)
+    warnings = repository.problems(broken.repository / "batching_without_batch")
+    assert [(problem.text, problem.fatal) for problem in warnings] == [("dynamic_batching has no effect with max_batch_size 0", False)]
+
+
+def test_a_python_model_without_its_file_is_found_before_triton_waits_for_it_for_ever(tmp_path: Path) -> None:
+    model = make(tmp_path, "unfinished", ("", ""))
+    (model / "1" / "model.py").rename(model / "1" / "mdel.py")
+    assert repository.faults(tmp_path) == {
+        "unfinished": "version 1 has no model.py. Expected model.py in the folder 1. It holds 'mdel.py'."
+    }
+    make(tmp_path, "refused", ("max_batch_size: 4", "max_batch_size: -4"))
+    assert set(repository.faults(tmp_path)) == {"refused", "unfinished"}
+    assert set(repository.faults(tmp_path, hanging=True)) == {"unfinished"}
+    shutil.rmtree(model / "1")
+    (model / "1").mkdir()
+    assert "version 1 is empty" in repository.faults(tmp_path)["unfinished"]
+    with pytest.raises(ConfigError, match="version 1 is empty"):
+        repository.validate(model)
+
+
+def test_old_new_and_reported_with_the_real_server(broken: Server) -> None:
+    assert broken.repository is not None
+    old = broken.repository / "in_order"
+    comparison = repository.compare(old, old, broken.config("in_order"))
+    remarks = {row.field: row.remark for row in comparison.rows}
+    assert remarks["name"] == ""
+    assert remarks["instance_group[0].count"] == "filled in by the server"
+    assert remarks["default_model_filename"] == "filled in by the server"
+    with Client(broken) as client:
+        assert str(repository.compare(old, old, client.config("in_order"))) == str(comparison)

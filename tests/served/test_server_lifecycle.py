@@ -1,0 +1,125 @@
+"""Who owns a server: real kernels are interrupted, restarted, shut down and killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from jupyter_client.manager import KernelManager, start_new_kernel
+
+from helpers import lease, settings
+from tests.support.processes import alive, session, wait_until
+
+pytestmark = pytest.mark.slow
+
+# Seconds without a lease that the tests' servers live: long enough for a kernel to restart on a loaded machine.
+_GRACE_S = 5.0
+# Longest time from a kernel's end until the server is gone: grace, the look at the leases, tritonserver's own end.
+_GONE_S = _GRACE_S + settings.STOP_TIMEOUT_S
+
+
+class Kernel:
+    """A real kernel that tests can run code in."""
+
+    def __init__(self, base_port: int) -> None:
+        self.launch = (
+            "from helpers import launch_server\n"
+            f"server = launch_server('models', base_port={base_port}, grace_s={_GRACE_S}, load=['add_sub'])\n"
+            "print('PID', server.pid, server.is_ready(), server.http.port)"
+        )
+        self.manager: KernelManager
+        self.manager, self.client = start_new_kernel(kernel_name="python3", extra_arguments=["--IPKernelApp.capture_fd_output=False"])
+
+    def run(self, code: str, timeout: float = 60) -> str:
+        """Run a cell and return what it printed; errors included."""
+        printed: list[str] = []
+
+        def hear(message: dict) -> None:
+            content = message["content"]
+            printed.append(content.get("text", "") or "\n".join(content.get("traceback", [])))
+
+        self.client.execute_interactive(code, output_hook=hear, timeout=timeout, allow_stdin=False)
+        return "".join(printed)
+
+    def launch_server(self) -> int:
+        """Launch (or find) the server; returns its process id."""
+        text = self.run(self.launch)
+        words = next(line for line in text.splitlines() if line.startswith("PID")).split()
+        assert words[2] == "True", text
+        return int(words[1])
+
+
+@pytest.fixture
+def kernel(free_base_port: Callable[[], int]) -> Iterator[Kernel]:
+    running = Kernel(free_base_port())
+    yield running
+    running.client.stop_channels()
+    if running.manager.has_kernel:
+        running.manager.shutdown_kernel(now=True)
+
+
+def test_an_interrupt_does_not_touch_the_server(kernel):
+    pid = kernel.launch_server()
+    kernel.manager.interrupt_kernel()
+    time.sleep(3)  # a slow machine may deliver it late
+    assert kernel.launch_server() == pid
+    message = kernel.client.execute("import time; print('asleep', flush=True); time.sleep(60)")
+    # Busy is not enough: an interrupt before the cell's own code runs ends the request without a reply.
+    wait_until(lambda: "asleep" in kernel.client.get_iopub_msg(timeout=10)["content"].get("text", ""), 20)
+    kernel.manager.interrupt_kernel()
+    reply = kernel.client.get_shell_msg(timeout=20)
+    while reply["parent_header"].get("msg_id") != message:
+        reply = kernel.client.get_shell_msg(timeout=20)
+    assert reply["content"]["ename"] == "KeyboardInterrupt"
+    assert kernel.launch_server() == pid
+
+
+def test_a_restarted_kernel_finds_the_same_server(kernel):
+    pid = kernel.launch_server()
+    kernel.manager.restart_kernel(now=False)
+    kernel.client.wait_for_ready(timeout=60)
+    assert kernel.launch_server() == pid
+    assert "Already running" in kernel.run(kernel.launch)
+    # The new lease holds: well after the grace period the server is still there.
+    time.sleep(_GRACE_S + 2)
+    assert kernel.launch_server() == pid
+
+
+@pytest.mark.parametrize("how", ["shutdown", "kill -9"])
+def test_a_kernel_that_ends_takes_its_server_along(kernel, how):
+    pid = kernel.launch_server()
+    processes = session(pid)
+    assert len(processes) >= 2
+    if how == "shutdown":
+        kernel.manager.shutdown_kernel(now=False)
+    else:
+        os.kill(kernel.manager.provisioner.pid, signal.SIGKILL)
+    wait_until(lambda: not any(alive(process) for process in processes), _GONE_S + 5)
+
+
+def test_a_variable_that_is_lost_does_not_end_the_server(kernel):
+    pid = kernel.launch_server()
+    kernel.run("del server\nimport gc; gc.collect()")
+    time.sleep(_GRACE_S + 2)
+    assert kernel.launch_server() == pid
+
+
+def test_a_crash_of_the_server_is_seen_after_a_restart_too(kernel):
+    pid = kernel.launch_server()
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not alive(pid), 5)
+    assert kernel.launch_server() != pid  # a new one, not the dead one
+
+
+def test_a_killed_supervisor_takes_the_server_along(tmp_path, free_base_port):
+    from helpers.launch import launch_server
+
+    server = launch_server("models", base_port=free_base_port(), name="orphan", load=["add_sub"])
+    processes = session(server.pid)
+    os.kill(int(server._lease.state()["supervisor_pid"]), signal.SIGKILL)
+    wait_until(lambda: not any(alive(process) for process in processes), 30)
+    assert server.state() == "died"
+    assert lease.find(name="orphan") is None  # and its folder is cleared away

@@ -1,0 +1,331 @@
+"""Sweeps on a real server: every measured point is kept, whatever happens."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
+
+from helpers import settings, sweep_files
+from helpers.commands import sweep as sweep_command
+from helpers.errors import CourseError, InputError, ModelError, RequestError
+from helpers.launch import launch_server
+from helpers.perf_results import COLUMNS, empty_row
+from helpers.server import Server
+from helpers.sweep import read_sweep, sweep
+from helpers.sweep_plan import Point, Setup, measured_before, shapes_in
+from helpers.sweep_progress import Progress
+from tests.support.processes import wait_until
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short windows, and one warm-up at each point."""
+    monkeypatch.setattr(settings, "PERF_WINDOW_S", (0.15, 1.0))
+    monkeypatch.setattr(settings, "PERF_WARM_UPS", 1)
+
+
+@pytest.fixture
+def small(free_base_port: Callable[[], int], tmp_path: Path) -> Iterator[Server]:
+    """A server of its own with add_sub, so that tests may kill it and load other configurations."""
+    repository = tmp_path / "models"
+    shutil.copytree(settings.models_dir() / "add_sub", repository / "add_sub", ignore=shutil.ignore_patterns("__pycache__"))
+    with launch_server(repository, base_port=free_base_port(), name="sweeps") as running:
+        yield running
+
+
+def lines(path: Path) -> int:
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def test_points_files_and_going_on(models_server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = sweep(models_server, "double", (1, 4), lengths=8, max_seconds=0.1, output=tmp_path)
+    assert [(row["batch"], row["concurrency"]) for row in first] == [(1, 1), (4, 1)]
+    assert "2 of 2: double, batch 4, concurrency 1: " in capsys.readouterr().out
+    assert first.path == tmp_path / "sweep.csv" and first.before == 0
+    with (tmp_path / "double" / "double_batch4.csv").open() as file:
+        (tool,) = csv.DictReader(file)
+    assert float(tool["Inferences/Second"]) == pytest.approx(first.rows[1]["throughput_infer_per_s"], rel=1e-4)
+    assert (tool["Concurrency"], list(tool)[-1]) == ("1", "p99 latency")
+    assert (tmp_path / "double" / f"config_{first.rows[0]['config']}.json").is_file()
+    # More of it: what is there is not measured again, and the tool's file gets a second line.
+    more = sweep(models_server.grpc_url, "double", (4,), (1, 2), lengths=8, max_seconds=0.1, output=tmp_path, silent=True)
+    assert more.before == 1 and more.rows[0] == first.rows[1] and len(more) == 2
+    assert lines(tmp_path / "double" / "double_batch4.csv") == 3 and lines(tmp_path / "sweep.csv") == 4
+    # Other shapes are other points.
+    other = sweep(models_server, "double", (4,), lengths=9, max_seconds=0.1, output=tmp_path, silent=True)
+    assert other.before == 0
+    stored = read_sweep(tmp_path)
+    assert stored.rows == [*first.rows, more.rows[1], *other.rows]
+    assert "double" in repr(stored) and "<table>" in stored._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "words"),
+    [
+        ({"models": "double", "batches": (1, 8, 16)}, InputError, "8 and 16 are too large for 'double': max_batch_size is 4"),
+        ({"models": "double", "batches": (5,)}, InputError, "batch of 5 is too large"),
+        ({"models": ["double", "add_sub"], "batches": (1, 2)}, InputError, "'add_sub': it takes no batches"),
+        ({"models": "double", "batches": (0,)}, InputError, "batches has 0"),
+        ({"models": "double", "batches": ()}, InputError, "batches is empty"),
+        ({"models": "double", "batches": (1,), "concurrencies": (1.5,)}, InputError, "concurrencies has 1.5"),
+        ({"models": [], "batches": (1,)}, InputError, "nothing to measure"),
+        ({"models": ["double", "nosuch"], "batches": (1,)}, ModelError, "'nosuch' is not loaded"),
+        ({"models": "double", "batches": (1,), "lengths": None}, InputError, "axis of any length"),
+    ],
+)
+def test_refused_before_anything_runs(models_server: Server, tmp_path: Path, arguments: dict, kind: type[CourseError], words: str) -> None:
+    with pytest.raises(kind, match=words):
+        sweep(models_server, output=tmp_path / "out", **{"lengths": 8, **arguments})
+    assert not (tmp_path / "out").exists()
+
+
+def test_only_the_owner_sweeps_over_instances(models_server: Server) -> None:
+    with pytest.raises(ModelError, match="Only the owner"):
+        sweep(models_server.grpc_url, "add_sub", instances=(1, 2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["instances", "configs"])
+def test_what_is_loaded_is_measured_and_what_was_there_is_put_back(small: Server, tmp_path: Path, what: str) -> None:
+    original = small.config("add_sub")
+    three = {**original, "instance_group": [{"kind": "KIND_CPU", "count": 3}]}
+    two = (small.repository / "add_sub" / "config.pbtxt").read_text().replace("{ kind: KIND_CPU }", "{ kind: KIND_CPU count: 2 }")
+    vary = {"instances": (2, 3)} if what == "instances" else {"configs": {"instances2": two, "instances3": three}}
+    result = sweep(small, "add_sub", **vary, output=tmp_path / "out", max_seconds=0.1, silent=True)
+    assert [row["instances"] for row in result] == [2, 3]
+    assert small.config("add_sub") == original
+    assert (tmp_path / "out" / "add_sub" / "add_sub_instances3_batch1.csv").is_file()
+    for row in result:
+        kept = json.loads((tmp_path / "out" / "add_sub" / f"config_{row['config']}.json").read_text())
+        assert sum(group["count"] for group in kept["instance_group"]) == row["instances"]
+
+
+@pytest.mark.slow
+def test_a_configuration_that_is_refused_leaves_the_model_as_it_was(small: Server, tmp_path: Path) -> None:
+    original = small.config("add_sub")
+    wrong = {**original, "instance_group": [{"kind": "KIND_GPU", "count": 1, "gpus": [77]}]}
+    with pytest.raises(CourseError):
+        sweep(small, "add_sub", configs={"wrong": wrong}, output=tmp_path / "out", max_seconds=0.1, silent=True)
+    assert small.config("add_sub") == original and small.is_ready()
+
+
+@pytest.mark.slow
+def test_a_server_that_dies_loses_no_measured_point(small: Server, tmp_path: Path) -> None:
+    table = tmp_path / "out" / "sweep.csv"
+    pid = small.pid
+    assert pid is not None
+
+    def kill_after_the_first_point() -> None:
+        wait_until(lambda: lines(table) >= 2, 60)
+        os.kill(pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_after_the_first_point)
+    killer.start()
+    with pytest.raises(
+        RequestError, match=r"stopped at add_sub, batch 1, concurrency \d: .* of 6 points are in .*goes on from there"
+    ) as caught:
+        sweep(small, "add_sub", (1,), (1, 2, 3, 4, 5, 6), output=tmp_path / "out", max_seconds=0.1, silent=True)
+    killer.join()
+    assert "\n" not in str(caught.value)
+    kept = read_sweep(tmp_path / "out")
+    assert 1 <= len(kept) < 6 and all(row["throughput_infer_per_s"] > 0 for row in kept)
+    with small.restart() as again:
+        whole = sweep(again, "add_sub", (1,), (1, 2, 3, 4, 5, 6)[: len(kept) + 1], output=tmp_path / "out", max_seconds=0.1, silent=True)
+    assert whole.before == len(kept) and whole.rows[:-1] == kept.rows
+
+
+def start(server: Server, output: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "helpers", "sweep", "-m", "add_sub", "-u", server.grpc_url, "-c", "1", "2", "3", "4"]
+    return subprocess.Popen(
+        [*command, "--seconds", "0.1", "--output", str(output)],
+        cwd=settings.root(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.slow
+def test_killed_and_interrupted_and_typed_again(models_server: Server, tmp_path: Path) -> None:
+    table = tmp_path / "sweep.csv"
+    killed = start(models_server, tmp_path)
+    wait_until(lambda: lines(table) >= 2, 60)
+    killed.kill()
+    killed.communicate()
+    after_kill = read_sweep(tmp_path).rows
+    interrupted = start(models_server, tmp_path)
+    wait_until(lambda: lines(table) >= len(after_kill) + 2, 60)
+    interrupted.send_signal(signal.SIGINT)
+    out, errors = interrupted.communicate(timeout=30)
+    assert interrupted.returncode == 130 and "Traceback" not in errors, errors
+    assert "of 4 points are in" in out and "goes on from there" in out
+    after_interrupt = read_sweep(tmp_path).rows
+    assert after_interrupt[: len(after_kill)] == after_kill and len(after_kill) < len(after_interrupt) < 4
+    last = start(models_server, tmp_path)
+    out, errors = last.communicate(timeout=120)
+    assert last.returncode == 0, errors
+    assert read_sweep(tmp_path).rows[: len(after_interrupt)] == after_interrupt and len(read_sweep(tmp_path)) == 4
+    assert f"{len(after_interrupt)} of them measured before" in out
+    assert (tmp_path / "add_sub.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_two_models_and_two_numbers_of_instances_by_one_command(free_base_port: Callable[[], int], tmp_path: Path) -> None:
+    for name in ("add_sub", "again"):
+        folder = shutil.copytree(
+            settings.models_dir() / "add_sub", tmp_path / "models" / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
+        config = folder / "config.pbtxt"
+        config.write_text(config.read_text().replace('name: "add_sub"', f'name: "{name}"'))
+    words = ["-m", "add_sub", "again", "--instances", "1", "2", "--models", str(tmp_path / "models"), "-o", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "helpers", "sweep", *words, "--seconds", "0.1", "--base-port", str(free_base_port())]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=settings.root(), env={**os.environ, "COURSE_QUICK": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+    rows = read_sweep(tmp_path / "out").rows
+    assert [(row["model"], row["instances"]) for row in rows] == [("add_sub", 1), ("add_sub", 2), ("again", 1), ("again", 2)]
+    for row in rows:
+        with (tmp_path / "out" / row["model"] / f"{row['model']}_instances{row['instances']}_batch1.csv").open() as file:
+            (tool,) = csv.DictReader(file)
+        assert float(tool["Inferences/Second"]) == pytest.approx(row["throughput_infer_per_s"], rel=1e-4)
+    assert (tmp_path / "out" / "add_sub_and_again.png").stat().st_size > 10_000
+
+
+def test_the_command_loads_instances_on_a_server_of_its_own_only() -> None:
+    parser = argparse.ArgumentParser()
+    sweep_command.add_arguments(parser)
+    with pytest.raises(InputError, match="Leave out --url"):
+        sweep_command.run(parser.parse_args(["-m", "add_sub", "--instances", "1", "-u", "localhost:1"]))
+
+
+# --- without a server ------------------------------------------------------------------------------------------------------
+
+
+def row(**values: object) -> dict:
+    return empty_row() | {"model": "m", "batch": 1, "throughput_infer_per_s": 10.5, "stable": True, "note": "", **values}
+
+
+def test_rows_survive_the_file(tmp_path: Path) -> None:
+    rows = [row(concurrency=4, queue_us=0.0, note="±3 %, so so"), row(stable=False, latency_p95_us=1e6, cpu='A "B", 2 cores')]
+    for each in rows:
+        sweep_files.append(tmp_path / "a" / "sweep.csv", each)
+    back = sweep_files.read_rows(tmp_path / "a" / "sweep.csv")
+    assert back == rows
+    assert back[0]["queue_us"] == 0.0 and back[1]["queue_us"] is None and isinstance(back[0]["batch"], int)
+
+
+def test_half_a_line_is_no_row_and_is_cut_off(tmp_path: Path) -> None:
+    table = tmp_path / "sweep.csv"
+    sweep_files.append(table, row())
+    with table.open("a") as file:
+        file.write("m,localhost:9001,gr")
+    assert len(sweep_files.read_rows(table)) == 1
+    sweep_files.append(table, row(batch=2))
+    assert [each["batch"] for each in sweep_files.read_rows(table)] == [1, 2]
+
+
+def test_a_table_with_other_columns_is_put_aside(tmp_path: Path) -> None:
+    table = tmp_path / "sweep.csv"
+    table.write_text("model,batch,throughput_infer_per_s\nold,1,5\n")
+    assert sweep_files.read_rows(table)[0]["model"] == "old"
+    sweep_files.append(table, row())
+    assert table.read_text().startswith(",".join(COLUMNS[:3])) and len(sweep_files.read_rows(table)) == 1
+    (aside,) = tmp_path.glob("sweep-*.csv")
+    assert "old" in aside.read_text()
+
+
+def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        read_sweep(tmp_path)
+    (tmp_path / "sweep.csv").write_text("hello\n")
+    with pytest.raises(InputError, match="no table of a sweep"):
+        read_sweep(tmp_path)
+    (tmp_path / "sweep.csv").write_text("model,batch,throughput_infer_per_s\nm,one,5\n")
+    with pytest.raises(InputError, match="something else"):
+        read_sweep(tmp_path)
+
+
+def test_folders(work: Path) -> None:
+    assert sweep_files.folder_of(None) == work / "sweeps"
+    assert sweep_files.folder_of("work/mine") == work / "mine"
+    assert sweep_files.folder_of("/a/b") == Path("/a/b")
+
+
+def test_a_row_of_another_machine_is_no_row_of_this_one() -> None:
+    """Of a server elsewhere nobody knows the processor: its host tells it apart, its port does not."""
+    point = Point(Setup("m"), 1, 1)
+    known = {"device": "CPU", "cpu": None, "url": "gpu-a:9001", "protocol": "grpc"}
+    row = {**empty_row(), **known, "model": "m", "batch": 1, "concurrency": 1, "time": "2026-11-25T12:00:00+00:00", "command": ""}
+    assert measured_before(point, [row], {**known, "url": "gpu-a:9007"}) == row
+    assert measured_before(point, [row], {**known, "url": "gpu-b:9001"}) is None
+    assert measured_before(point, [row], {**known, "device": "NVIDIA T4"}) is None
+    tunnel = {**row, "url": "localhost:7001"}
+    assert measured_before(point, [tunnel], {**known, "url": "localhost:7001"}) == tunnel
+    assert measured_before(point, [tunnel], {**known, "url": "localhost:7002"}) is None, "another tunnel, to who knows where"
+    here = {**row, "cpu": "a processor", "url": "localhost:9001"}
+    assert measured_before(point, [here], {**known, "cpu": "a processor", "url": "127.0.0.1:9004"}) == here
+    assert measured_before(point, [here], {**known, "cpu": "another one", "url": "localhost:9001"}) is None
+
+
+def test_what_was_measured_before_a_file_changed_is_measured_again(small: Server, tmp_path: Path) -> None:
+    options = {"max_seconds": 0.1, "output": tmp_path / "sweeps", "silent": True}
+    assert sweep(small, "add_sub", **options).before == 0
+    again = sweep(small, "add_sub", **options, precision=1e-6)
+    assert again.before == 1
+    assert "1 of these less precisely than asked for now (again=True measures all anew)" in repr(again)
+    later = time.time() + 5
+    os.utime(small.repository / "add_sub" / "1" / "model.py", (later, later))
+    assert sweep(small, "add_sub", **options).before == 0
+
+
+def test_shapes_in_a_command() -> None:
+    assert shapes_in("perf_analyzer -m m --shape a:1,2 -b 3 --shape b:4") == {"a:1,2", "b:4"}
+
+
+def test_in_a_notebook_one_bar_changes_in_place(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """In a real kernel's place: IPython's own shell with a kernel, and its own display functions."""
+    try:
+        monkeypatch.setattr(InteractiveShell.instance(), "kernel", object(), raising=False)
+        with capture_output(stdout=False, stderr=False) as seen:
+            progress = Progress([1.0, 1.0])
+            for point in ("<a>", "b"):
+                progress.begin(point)
+                progress.done(f"{point}: 5 infer/s")
+            progress.close("2 points in a file")
+    finally:
+        InteractiveShell.clear_instance()
+    bars = [output.data["text/html"] for output in seen.outputs]
+    assert bars[0] == '<progress value="0" max="2"></progress> 0 of 2 points: &lt;a&gt;'
+    assert bars[-1] == '<progress value="2" max="2"></progress> 2 of 2 points: 2 points in a file'
+    assert len(bars) == 5
+    assert capsys.readouterr().out == ""
+
+
+def test_the_time_that_is_left(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    progress = Progress([1, 1, 2, 4])
+    progress.begin("a")
+    assert progress.left_s is None
+    now[0] += 10
+    progress.done("a: 5 infer/s")
+    progress.done("b: 6 infer/s", measured=False)
+    assert progress.left_s == 60
+    assert progress.text("c") == "2 of 4 points, about 60 s left: c"
+    assert capsys.readouterr().out == "1 of 4: a: 5 infer/s\n2 of 4: b: 6 infer/s\n"

@@ -1,0 +1,189 @@
+"""The checkers of notebook 08 with right, wrong and untouched answers; the one that counts requests against a real server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from helpers import settings
+from helpers.checks.outcome import Kind
+from helpers.client import Client
+from helpers.exercises import ____, exercise
+from helpers.launch import launch_server
+from helpers.metrics import scrape
+from helpers.recorded import recorded
+from helpers.server import Server
+from helpers.verdict import verdict
+from tests.support.measured_rows import concurrency_rows, row, sweep_rows
+
+MODEL, TORCH = "particlenet_AK4", "particlenet_AK4_PT"
+
+
+def _is(number: str, kind: Kind, words: str, *answers: Any) -> None:
+    outcome = exercise(number).judge(*answers)
+    assert outcome.kind is kind, outcome
+    assert words in outcome.text, outcome
+    assert "Traceback" not in outcome.text
+
+
+# --- 8.1 -------------------------------------------------------------------------------------------------------------------
+
+
+def _onnx(**shares: tuple[float, float]) -> list[dict[str, Any]]:
+    return [row((share, spread, 1e4 * 2**n, 100), batch=int(batch[1:])) for n, (batch, (share, spread)) in enumerate(shares.items())]
+
+
+def test_knee() -> None:
+    rows = _onnx(b1=(200, 9), b4=(500, 9), b16=(592, 5), b64=(629, 5))
+    _is("8.1", Kind.CORRECT, "592 inferences/s, 94 % of the highest", rows, 16, 40.0)
+    _is("8.1", Kind.CORRECT, "within 40 ms", rows, "16", 40.4)
+    _is("8.1", Kind.NOT_ATTEMPTED, "2 blanks", rows, ____, ____)
+    _is("8.1", Kind.NOT_YET, "It has the highest throughput, but a smaller", rows, 64, 80.0)
+    _is("8.1", Kind.NOT_YET, "reaches 79 % of the highest throughput. It should be 90 %", rows, 4, 20.0)
+    _is("8.1", Kind.NOT_YET, "one of your batch sizes: 1, 4, 16, 64", rows, 12, 40.0)
+    _is("8.1", Kind.NOT_YET, "nothing (`None`)", rows, None, 40.0)
+    _is("8.1", Kind.NOT_YET, "microseconds", rows, 16, 40000.0)
+    _is("8.1", Kind.NOT_YET, "in seconds", rows, 16, 0.04)
+    _is("8.1", Kind.NOT_YET, "the median", rows, 16, 36.0)
+    _is("8.1", Kind.NOT_YET, "the 99th", rows, 16, 52.0)
+    _is("8.1", Kind.NOT_YET, "Take `latency_p95_us`", rows, 16, 3.0)
+    _is("8.1", Kind.NOT_YET, "`knee_ms` should be a number", rows, 16, [40.0])
+    _is("8.1", Kind.CANNOT_TELL, "needs `onnx`", sweep_rows(), 16, 40.0)
+    _is("8.1", Kind.CANNOT_TELL, "Run the cell with `sweep` again", "rows", 16, 40.0)
+
+
+def test_a_knee_that_the_spread_allows() -> None:
+    rows = _onnx(b1=(200, 9), b4=(550, 60), b16=(592, 5), b64=(629, 40))
+    _is("8.1", Kind.CORRECT, "Your spreads would allow 4 as well", rows, 16, 40.0)
+    _is("8.1", Kind.CORRECT, "At batch size 4", rows, 4, 20.0)
+
+
+def test_the_last_batch_can_be_the_knee() -> None:
+    _is("8.1", Kind.CORRECT, "100 %", _onnx(b1=(10, 1), b4=(40, 1), b16=(160, 1)), 16, 40.0)
+
+
+# --- 8.2 -------------------------------------------------------------------------------------------------------------------
+
+
+def test_verdict() -> None:
+    rows = sweep_rows()
+    at = {(each["model"], each["batch"]): each for each in rows}
+    right = verdict(at[MODEL, 16], at[TORCH, 16])
+    assert right.answer == "slower"
+    _is("8.2", Kind.CORRECT, "0.47 ± 0.06 times as fast", rows, right.gain, "slower")
+    _is("8.2", Kind.CORRECT, "Slower", rows, 276 / 591, right)
+    _is("8.2", Kind.NOT_ATTEMPTED, "2 blanks", rows, ____, ____)
+    _is("8.2", Kind.NOT_YET, "ONNX over PyTorch", rows, 591 / 276, "slower")
+    _is("8.2", Kind.NOT_YET, "the difference", rows, 276 - 591, "slower")
+    _is("8.2", Kind.NOT_YET, "both at 16", rows, 362 / 629, "slower")
+    _is("8.2", Kind.NOT_YET, "`gain` should be a number", rows, None, "slower")
+    _is("8.2", Kind.NOT_YET, "the answer is not `faster`", rows, right.gain, "Faster")
+    _is("8.2", Kind.NOT_YET, "Expected one of", rows, right.gain, "PyTorch")
+    _is("8.2", Kind.CANNOT_TELL, "no point at batch size 16", rows[:4], right.gain, "slower")
+
+
+def test_an_honest_cannot_tell_is_right() -> None:
+    rows = [row((500, 90, 1e4, 0), batch=16), row((560, 90, 1e4, 0), batch=16, model=TORCH)]
+    _is("8.2", Kind.CORRECT, "measure longer", rows, 1.12, "cannot tell")
+    _is("8.2", Kind.NOT_YET, "the answer is not `faster`", rows, 1.12, "faster")
+    same = [row((500, 3, 1e4, 0), batch=16), row((505, 3, 1e4, 0), batch=16, model=TORCH)]
+    _is("8.2", Kind.CORRECT, "do not count", same, 1.01, "same")
+
+
+# --- 8.3 -------------------------------------------------------------------------------------------------------------------
+
+
+def test_littles_law() -> None:
+    rows = concurrency_rows()
+    jets = [each["throughput_infer_per_s"] for each in rows]
+    mean = [each["latency_avg_us"] for each in rows]
+    right = [rate / 8 * latency / 1e6 for rate, latency in zip(jets, mean, strict=True)]
+    assert right == pytest.approx([1, 2, 4, 8])
+    _is("8.3", Kind.CORRECT, "the law holds on your numbers", rows, right)
+    _is("8.3", Kind.NOT_ATTEMPTED, "4 blanks", rows, [____] * 4)
+    wrong = {
+        "counts jets": [8 * value for value in right],
+        "divide by a million": [1e6 * value for value in right],
+        "not in milliseconds": [1e3 * value for value in right],
+        "the 95th percentile": [rate / 8 * each["latency_p95_us"] / 1e6 for rate, each in zip(jets, rows, strict=True)],
+        "the median": [rate / 8 * each["latency_p50_us"] / 1e6 for rate, each in zip(jets, rows, strict=True)],
+        "Multiply requests per second": [1.5, 7, 2, 3],
+    }
+    for words, numbers in wrong.items():
+        _is("8.3", Kind.NOT_YET, words, rows, numbers)
+    _is("8.3", Kind.NOT_YET, "one for each row", rows, right[:3])
+    _is("8.3", Kind.NOT_YET, "Expected a list", rows, 1.0)
+    _is("8.3", Kind.CANNOT_TELL, "no mean latency", [row(latency_avg_us=None)], [1])
+
+
+def test_the_concurrency_itself_is_no_check_of_the_law() -> None:
+    rows = [each | {"latency_avg_us": 0.9 * each["latency_avg_us"]} for each in concurrency_rows()]
+    _is("8.3", Kind.NOT_YET, "the concurrency itself", rows, [1, 2, 4, 8])
+    _is("8.3", Kind.CORRECT, "within 10 %", rows, [0.9, 1.8, 3.6, 7.2])
+    unsteady = [each | {"latency_avg_us": 0.5 * each["latency_avg_us"]} for each in concurrency_rows()]
+    _is("8.3", Kind.CORRECT, "was not steady", unsteady, [0.5, 1, 2, 4])
+
+
+# --- 8.4, against a real server ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def server(free_base_port: Callable[[], int]) -> Iterator[Server]:
+    with launch_server(settings.models_dir(), load=[MODEL], base_port=free_base_port(), name="checkers-08") as running:
+        yield running
+
+
+@pytest.mark.slow
+def test_beating_the_baseline(server: Server) -> None:
+    counted = scrape(server)
+    with Client(server) as client:
+        inputs = client.example(MODEL)
+        for _ in range(40):
+            client.infer(MODEL, inputs)
+    baseline = row((193, 20, 11000, 900), batch=1)
+    best = row((1088, 75, 23409, 2762), batch=4, concurrency=2, requests=40)
+    _is("8.4", Kind.CORRECT, "Batch size 4 at concurrency 2 is 5.6 ± 0.7 times as fast", server, counted, baseline, best)
+    _is("8.4", Kind.NOT_ATTEMPTED, "blank", server, counted, baseline, ____)
+    _is("8.4", Kind.NOT_YET, "nothing (`None`)", server, counted, baseline, None)
+    _is("8.4", Kind.NOT_YET, "over the budget of 150 ms", server, counted, baseline, best | {"latency_p95_us": 2e5})
+    _is("8.4", Kind.NOT_YET, "not faster", server, counted, baseline, row((100, 5, 11000, 900), batch=1, requests=40))
+    _is("8.4", Kind.NOT_YET, "batch size 1 at concurrency 1", server, counted, best, best)
+    usual, short = ({"command": f"perf_analyzer --shape pf_points:2,{length}"} for length in (50, 5))
+    _is("8.4", Kind.CORRECT, "times as fast", server, counted, baseline | usual, best | usual)
+    _is("8.4", Kind.NOT_YET, "`pf_points` of [2, 5], and the baseline with [2, 50]", server, counted, baseline | usual, best | short)
+    _is("8.4", Kind.NOT_YET, "with zero inputs", server, counted, baseline, best | {"inputs": "zero"})
+    _is("8.4", Kind.NOT_YET, "`particlenet_AK4_PT`", server, counted, baseline, best | {"model": TORCH})
+    _is(
+        "8.4",
+        Kind.CANNOT_TELL,
+        "`precision=0.03, max_seconds=60`",
+        server,
+        counted,
+        baseline,
+        row((230, 60, 11000, 900), batch=2, requests=40),
+    )
+    over = best | {"latency_p95_us": 148e3, "latency_spread_us": 9e3}
+    _is("8.4", Kind.CANNOT_TELL, "may be over 150 ms or not", server, counted, baseline, over)
+    _is("8.4", Kind.CANNOT_TELL, "has seen 40 requests since `counted`", server, counted, baseline, best | {"requests": 90})
+    _is("8.4", Kind.CANNOT_TELL, "needs your server", None, counted, baseline, best)
+    followed = best | {"requests": 90, "source": "recorded: elsewhere"}
+    _is("8.4", Kind.CORRECT, "times as fast", None, counted, baseline, followed)
+
+
+# --- 8.5 -------------------------------------------------------------------------------------------------------------------
+
+
+def test_machines() -> None:
+    rows = [row((throughput, 10, 1e4, 0), batch=batch, concurrency=4) for batch, throughput in ((1, 250), (4, 200), (16, 150))]
+    gpu = {each["batch"]: each["throughput_infer_per_s"] for each in recorded("T4", MODEL, "ONNX")}
+    _is("8.5", Kind.CORRECT, "1578 inferences/s were recorded on a T4, and you have 200: 7.9 ± 0.4", rows, gpu[4] / 200)
+    _is("8.5", Kind.CORRECT, "7.9", rows, 8)
+    _is("8.5", Kind.NOT_ATTEMPTED, "blank", rows, ____)
+    _is("8.5", Kind.NOT_YET, "Turn it round", rows, 200 / gpu[4])
+    _is("8.5", Kind.NOT_YET, "with TensorRT", rows, 2157 / 200)
+    _is("8.5", Kind.NOT_YET, "at batch size 16", rows, gpu[16] / 150)
+    _is("8.5", Kind.NOT_YET, "Divide the T4's", rows, 42)
+    _is("8.5", Kind.NOT_YET, "should be a number", rows, "ten")
+    _is("8.5", Kind.CANNOT_TELL, "needs `alike`", sweep_rows(), 10)

@@ -1,0 +1,122 @@
+"""The checkers of notebook 05 with right, wrong and untouched answers, on a real server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from helpers import settings
+from helpers.checks.outcome import Kind
+from helpers.client import Client
+from helpers.exercises import ____, exercise
+from helpers.launch import launch_server
+from helpers.server import Server
+from helpers.track_matching import Quality, quality
+from helpers.track_stages import STAGES, EventRate, StageTimes, events_per_second
+from helpers.tracks import load_events
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def chain(free_base_port: Callable[[], int]) -> Iterator[Server]:
+    with launch_server(settings.models_dir(), load=["ExaTrk"], base_port=free_base_port(), name="tests-checks-05") as running:
+        yield running
+
+
+def set_cut(server: Server, cut: float) -> None:
+    config = server.config("ExaTrk_tracks")
+    config["parameters"]["cut"]["string_value"] = str(cut)
+    server.reload("ExaTrk_tracks", config)
+
+
+def made_quality(lost: int, mixed: int) -> Quality:
+    """Three particles of ten hits: of the first, so many hits are lost, and so many go to the second's track."""
+    from tests.unit.test_tracks import made_event
+
+    event = made_event([0] * 10 + [1] * 10 + [2] * 10, [30.0 + 10 * (i % 10) for i in range(30)])
+    labels = event.particle.astype(np.int64)
+    labels[:lost] = -1
+    labels[20 : 20 + mixed] = 1
+    return quality(event, labels)
+
+
+LOW, HIGH = made_quality(0, 3), made_quality(6, 0)
+
+
+def test_5_1_right_wrong_and_untouched(chain: Server):
+    set_cut(chain, 0.9)
+    judge = exercise("5.1").judge
+    right = judge(chain, {0.1: LOW, 0.9: HIGH})
+    assert right.kind is Kind.CORRECT and "falls from 1.000 to 0.667" in right.text
+    assert judge(chain, {0.1: LOW, 0.9: LOW}).kind is Kind.NOT_YET, "loaded, but after the measurement"
+    assert "results belong to their cuts" in judge(chain, {0.1: HIGH, 0.9: LOW}).text
+    assert "server's cut is 0.9" in judge(chain, {0.1: LOW, 0.99: HIGH}).text
+    assert judge(chain, [LOW, HIGH]).kind is Kind.NOT_YET
+    chain.reload("ExaTrk_tracks")
+    assert judge(chain, {0.1: LOW, 0.9: LOW}).kind is Kind.NOT_ATTEMPTED, "nothing was loaded"
+    assert judge("my server", {0.1: LOW, 0.9: HIGH}).kind is Kind.CANNOT_TELL
+
+
+def times(*totals: float) -> StageTimes:
+    rows = [
+        {"stage": stage, "total_ms": total, "queue_ms": 0.0, "infer_ms": total, "other_ms": 0.0}
+        for stage, total in zip(STAGES, totals, strict=True)
+    ]
+    return StageTimes(rows)
+
+
+@pytest.mark.parametrize(
+    ("slowest", "part", "kind", "words"),
+    [
+        ("ExaTrk_gnn", 0.5, Kind.CORRECT, "50.0 ms of 100.0 ms, 50%"),
+        ("gnn", 0.49, Kind.CORRECT, "50%"),
+        ("ExaTrk_graph", 0.5, Kind.NOT_YET, "another stage takes 50.0 ms"),
+        ("ExaTrk", 0.5, Kind.NOT_YET, "name of a stage"),
+        ("ExaTrk_gnn", 50, Kind.NOT_YET, "per cent"),
+        ("ExaTrk_gnn", 0.2, Kind.NOT_YET, "something else"),
+        ("ExaTrk_gnn", "half", Kind.NOT_YET, "a number from 0 to 1"),
+        (____, 0.5, Kind.NOT_ATTEMPTED, "blank"),
+    ],
+)
+def test_5_2_right_wrong_and_untouched(chain: Server, slowest: object, part: object, kind: Kind, words: str):
+    outcome = exercise("5.2").judge(chain, times(10, 20, 15, 50, 5), slowest, part)
+    assert outcome.kind is kind and words in outcome.text, outcome
+
+
+def test_5_2_milliseconds_are_recognised_and_times_are_needed(chain: Server):
+    assert "milliseconds" in exercise("5.2").judge(chain, times(100, 200, 150, 500, 50), "ExaTrk_gnn", 500).text
+    assert exercise("5.2").judge(chain, None, "ExaTrk_gnn", 0.5).kind is Kind.CANNOT_TELL
+
+
+def rate(mean: float) -> EventRate:
+    return EventRate(mean, 1.0, 4)
+
+
+def test_5_3_right_wrong_and_untouched(chain: Server):
+    judge = exercise("5.3").judge
+    assert "reports 1 instance of" in judge(chain, "ExaTrk_tracks", rate(50), rate(80), "faster").text
+    config = chain.config("ExaTrk_tracks")
+    config["instance_group"][0]["count"] = 2
+    chain.reload("ExaTrk_tracks", config)
+    try:
+        assert judge(chain, "ExaTrk_tracks", rate(50), rate(80), "faster").kind is Kind.CORRECT
+        assert judge(chain, "ExaTrk_tracks", rate(50), rate(51), "the same").kind is Kind.CORRECT
+        assert judge(chain, "ExaTrk_tracks", rate(50), rate(30), "slower").kind is Kind.CORRECT
+        assert "a gain of 1.60" in judge(chain, "ExaTrk_tracks", rate(50), rate(80), "the same").text
+        assert "Expected `faster`" in judge(chain, "ExaTrk_tracks", rate(50), rate(80), "yes").text
+        assert judge(chain, "ExaTrk_tracks", rate(50), 80.0, "faster").kind is Kind.NOT_YET
+        assert judge(chain, "ExaTrk_tracks", rate(50), rate(80), ____).kind is Kind.NOT_ATTEMPTED
+        assert judge(chain, "ExaTrk", rate(50), rate(80), "faster").kind is Kind.CANNOT_TELL
+    finally:
+        chain.reload("ExaTrk_tracks")
+
+
+def test_rates_are_those_of_the_clock(chain: Server):
+    events = load_events()[:2]
+    with Client(chain) as client:
+        measured = events_per_second(client, events, 2, rounds=2)
+    assert measured.at_once == 2 and 0 < measured.mean < 2000 and measured.spread >= 0
+    assert "events/s" in str(measured)

@@ -1,0 +1,312 @@
+"""The search on a real server: what it finds, what it leaves behind, what becomes of it when something stops it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from helpers import settings
+from helpers.errors import CourseError, InputError, ModelError
+from helpers.launch import connect, launch_server
+from helpers.server import Server
+from helpers.tune import Axes, Tuned, tune
+from tests.support import tune_models
+from tests.support.processes import wait_until
+
+TRAFFIC = {"concurrency": 4, "max_instances": 4, "silent": True}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_windows() -> Iterator[None]:
+    """Short measurements: what these tests look at is twice as fast or as slow."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(settings, "PERF_WINDOW_S", (0.15, 0.5))
+        patch.setattr(settings, "PERF_WINDOW_REQUESTS", 4)
+        patch.setattr(settings, "TUNE_FINAL_S", 1e-3)
+        patch.setattr(settings, "TUNE_ROUNDS", 2)
+        yield
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repository."""
+    return tune_models.repository(tmp_path_factory.mktemp("tune") / "models")
+
+
+@pytest.fixture(scope="module")
+def server(models: Path, free_base_port: Callable[[], int]) -> Iterator[Server]:
+    """Serves it; only ``nap`` is loaded."""
+    with launch_server(models, load=["nap"], base_port=free_base_port(), name="tune") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def before(server: Server) -> dict[str, Any]:
+    """The configuration before any search."""
+    return server.config("nap")
+
+
+@pytest.fixture(scope="module")
+def result(server: Server, before: dict[str, Any]) -> Tuned:
+    """One whole search, from one instance; four are refused by the model itself."""
+    return tune(server, "nap", budget_ms=10_000, **TRAFFIC)
+
+
+def test_a_model_that_sleeps_gets_two_instances(result: Tuned) -> None:
+    assert result.best is not None
+    assert result.best["instances"] == 2
+    assert result.best["repeats"] >= 2
+    assert result.closest is None
+    # Twice as many at work in the same time; half of that would be chance.
+    first = next(row for row in result.rows if row["as_found"])
+    assert result.best["throughput_infer_per_s"] > 1.5 * first["throughput_infer_per_s"]
+    assert result.against_found is not None
+    assert result.against_found.gain > 1.5
+
+
+def test_a_refused_configuration_is_named_and_the_search_goes_on(result: Tuned) -> None:
+    refused = [row for row in result.rows if row["outcome"] == "refused by the server"]
+    assert [row["instances"] for row in refused] == [4]
+    assert refused[0]["throughput_infer_per_s"] is None
+    assert "beds for two" in refused[0]["reason"]
+    assert "nap, 4 instances, batching off (refused by the server" in str(result)
+
+
+def test_what_it_says(result: Tuned) -> None:
+    assert "Best: nap, 2 instances, batching off" in str(result)
+    assert "It meets the budget of 10000 ms for certain." in str(result)
+    assert "Tried: 3 combinations of 3, with requests of batch 1, 4 under way" in str(result)
+    assert "It stopped because" in str(result)
+    assert "<table>" in result._repr_html_()
+    assert {row["stage"] for row in result.rows} == {"search", "final"}
+
+
+def test_the_server_is_left_as_found(result: Tuned, server: Server, before: dict[str, Any]) -> None:
+    assert server.config("nap") == before
+    assert [state.state for state in server.models() if state.name == "nap"] == ["READY"]
+    assert server.statistics("nap")["inference_count"] == 0 or server.statistics("nap")["inference_stats"]["fail"]["count"] == 0
+
+
+def test_the_winners_file_loads_and_keeps_the_comments(result: Tuned, server: Server, before: dict[str, Any]) -> None:
+    assert result.config_path is not None
+    text = result.config_path.read_text()
+    assert text.startswith("# Found by a search for requests of batch 1, 4 under way, p95 ≤ 10000 ms:\n# nap, 2 instances")
+    assert "# Sleeps before it answers." in text
+    try:
+        server.load("nap", config=text)
+        assert [group["count"] for group in server.config("nap")["instance_group"]] == [2]
+    finally:
+        server.load("nap", config=before)
+
+
+def test_typed_again_it_measures_nothing(result: Tuned, server: Server) -> None:
+    count = server.statistics("nap")["inference_count"]
+    again = tune(server, "nap", budget_ms=10_000, **TRAFFIC)
+    assert server.statistics("nap")["inference_count"] == count
+    assert again.before == len(again.rows) == len(result.rows)
+    assert again.best == result.best
+
+
+def test_it_goes_on_where_it_was_killed(result: Tuned, server: Server, tmp_path: Path) -> None:
+    lines = result.path.read_text().splitlines(keepends=True)
+    # The last measurement was being written when somebody pulled the plug.
+    (tmp_path / "rows.jsonl").write_text("".join(lines[:-1]) + lines[-1][:40])
+    again = tune(server, "nap", budget_ms=10_000, output=tmp_path, **TRAFFIC)
+    assert len(again.rows) - again.before >= 1
+    assert again.before == len(result.rows) - 1
+    kept = [json.loads(line)["key"] for line in (tmp_path / "rows.jsonl").read_text().splitlines() if line.endswith("}")]
+    assert kept[: len(lines)] == [row["key"] for row in result.rows]
+
+
+def test_kept_on_request(result: Tuned, server: Server, before: dict[str, Any]) -> None:
+    try:
+        tune(server, "nap", budget_ms=10_000, keep=True, **TRAFFIC)
+        assert [group["count"] for group in server.config("nap")["instance_group"]] == [2]
+    finally:
+        server.load("nap", config=before)
+
+
+def test_a_variant_that_wins_is_kept_on_request(server: Server, before: dict[str, Any], tmp_path: Path) -> None:
+    axes = Axes(instances=(1,), threads=(None,), delays_ms=(None,))
+    try:
+        found = tune(server, "nap", variants=["doze"], keep=True, concurrency=2, axes=axes, output=tmp_path, silent=True)
+        assert found.best is not None and found.best["model"] == "doze"
+        assert {state.name for state in server.models() if state.state == "READY"} == {"nap", "doze"}, "the winner serves as well"
+        assert server.config("nap") == before
+        assert found.config_path == tmp_path / "doze" / "config.pbtxt"
+    finally:
+        server.unload("doze")
+
+
+def test_a_budget_that_nothing_meets(result: Tuned, server: Server, before: dict[str, Any]) -> None:
+    # The same measurements as before, judged by another budget: nothing is faster than its own sleep.
+    hopeless = tune(server, "nap", budget_ms=1000 * tune_models.NAP_S / 2, keep=True, **TRAFFIC)
+    assert hopeless.best is None
+    assert hopeless.config_path is None
+    assert hopeless.closest is not None
+    # Which of them comes closest is a matter of timing; that it is one that was measured, is not.
+    measured = [row for row in hopeless.rows if row["outcome"] == "over the budget"]
+    assert any(hopeless.closest["key"] == row["key"] for row in measured)
+    assert "Nothing that was tried meets the budget of p95 ≤ 10 ms" in str(hopeless)
+    assert re.search(r"The closest is nap, [12] instances?", str(hopeless))
+    assert {row["outcome"] for row in hopeless.rows} == {"over the budget", "refused by the server"}
+    assert server.config("nap") == before
+
+
+def test_too_much_memory(result: Tuned, server: Server) -> None:
+    memory = {row["instances"]: row["memory_mb"] for row in result.rows if row["stage"] == "search" and row["memory_mb"]}
+    assert memory[2] > memory[1] > 10
+    small = tune(server, "nap", max_memory_mb=(memory[1] + memory[2]) / 2, **TRAFFIC)
+    assert small.best is not None
+    assert small.best["instances"] == 1
+    assert "over the memory limit" in str(small)
+    with pytest.raises(InputError, match="Nothing that was tried stays within the memory limit: the least was"):
+        tune(server, "nap", max_memory_mb=1, **TRAFFIC)
+
+
+# An interrupt just after a file was opened leaves it to the garbage collector, which complains.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_ctrl_c_puts_the_server_back(server: Server, before: dict[str, Any], tmp_path: Path) -> None:
+    def interrupt() -> None:
+        wait_until(lambda: server.config("nap") != before, 60)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        tune(server, "nap", output=tmp_path, **TRAFFIC)
+    thread.join()
+    assert server.config("nap") == before
+    assert [json.loads(line)["instances"] for line in (tmp_path / "rows.jsonl").read_text().splitlines()] == [1]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"concurrency": 4, "variants": ["affine"]}, "is no variant of 'nap': their inputs differ"),
+        ({}, "either concurrency or request_rate_per_s"),
+        ({"concurrency": 4, "request_rate_per_s": 10.0}, "either concurrency or request_rate_per_s"),
+        ({"concurrency": 4, "budget_ms": -1}, "not above 0"),
+        ({"concurrency": 4, "batch": 2}, "takes no batches"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_first(server: Server, before: dict[str, Any], options: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        tune(server, "nap", silent=True, **options)
+    assert server.config("nap") == before
+    # The variant was loaded to look at it, and is gone again.
+    assert [state.name for state in server.models() if state.state == "READY"] == ["nap"]
+
+
+def test_a_variant_that_is_not_there(server: Server, before: dict[str, Any]) -> None:
+    with pytest.raises(ModelError, match="nap_int8"):
+        tune(server, "nap", concurrency=4, variants=["nap_int8"], silent=True)
+    assert server.config("nap") == before
+
+
+def test_only_the_owner_may(server: Server) -> None:
+    with pytest.raises(ModelError, match="Only the owner"):
+        tune(connect(server.http_url), "nap", concurrency=1)
+
+
+@pytest.mark.slow
+def test_variants_threads_and_batches(server: Server, tmp_path: Path) -> None:
+    server.load("affine")
+    try:
+        before = server.config("affine")
+        axes = Axes(instances=(1,), threads=(1, 2), delays_ms=(None, 0.0, 5.0))
+        found = tune(server, "affine", 2, concurrency=4, variants=["affine_b"], axes=axes, output=tmp_path, silent=True)
+        assert {row["model"] for row in found.rows} == {"affine", "affine_b"}
+        # Whichever of the two equal models was ahead when batching was tried.
+        batches = {row["delay_ms"]: row["executed_batch"] for row in found.rows}
+        # By the server's counters: without batching it ran what the clients sent, with it more at once.
+        assert batches[None] == 2
+        assert batches[0.0] > 2
+        assert server.config("affine") == before
+        assert [state.name for state in server.models() if state.state == "READY"] == ["affine", "nap"]
+    finally:
+        server.unload("affine")
+
+
+@pytest.mark.slow
+def test_no_larger_batch_than_allowed(server: Server, tmp_path: Path) -> None:
+    """By the server's counters: 8 requests wait for one another, and never are more than two run together."""
+    server.load("affine")
+    try:
+        batching = {"max_queue_delay_microseconds": 5000}
+        server.load("affine", config={**server.config("affine"), "dynamic_batching": batching})
+        before = server.config("affine")
+        axes = Axes(instances=(1,), threads=(1,), delays_ms=(5.0,))
+        found = tune(server, "affine", max_batch=2, concurrency=8, axes=axes, output=tmp_path, silent=True)
+        assert 1 < max(row["executed_batch"] for row in found.rows) <= 2
+        assert found.config_path is not None
+        assert "max_batch_size: 2" in found.config_path.read_text()
+        assert server.config("affine") == before
+        with pytest.raises(InputError, match="batches of 3, above max_batch=2"):
+            tune(server, "affine", 3, max_batch=2, concurrency=8, silent=True)
+    finally:
+        server.unload("affine")
+
+
+@pytest.mark.slow
+def test_a_rate_that_one_instance_does_not_serve(server: Server, tmp_path: Path) -> None:
+    """One instance answers 50 requests each second at most: 70 need the second one, and the lowest latency counts."""
+    found = tune(server, "nap", request_rate_per_s=70, max_instances=2, output=tmp_path, silent=True)
+    assert found.best is not None
+    assert found.best["instances"] == 2
+    assert found.best["request_rate_per_s"] == 70
+    assert found.best["concurrency"] is None
+    nothing = tune(server, "nap", request_rate_per_s=200, max_instances=1, output=tmp_path, silent=True)
+    assert nothing.best is None
+    assert "Nothing that was tried keeps up with requests of batch 1, 200 each second" in str(nothing)
+
+
+@pytest.mark.slow
+def test_a_server_that_dies_loses_nothing(models: Path, free_base_port: Callable[[], int], tmp_path: Path) -> None:
+    with launch_server(models, load=["nap"], base_port=free_base_port(), name="tune-killed") as server:
+        before = server.config("nap")
+        programs = [process for process in psutil.Process(server.pid).children(recursive=True) if process.name() == "tritonserver"]
+        program = next(iter(programs), psutil.Process(server.pid))
+
+        def kill() -> None:
+            wait_until(lambda: server.config("nap") != before, 60)
+            program.kill()
+
+        thread = threading.Thread(target=kill)
+        thread.start()
+        with pytest.raises(CourseError, match="The search stopped at nap, 2 instances") as caught:
+            tune(server, "nap", output=tmp_path, **TRAFFIC)
+        thread.join()
+    assert "\n" not in str(caught.value)
+    assert "1 measurement is in" in str(caught.value)
+    with launch_server(models, load=["nap"], base_port=free_base_port(), name="tune-killed") as server:
+        found = tune(server, "nap", output=tmp_path, **TRAFFIC)
+    assert found.before == 1
+    assert found.best is not None
+    assert found.best["instances"] == 2
+
+
+@pytest.mark.slow
+def test_the_command(models: Path, free_base_port: Callable[[], int], tmp_path: Path) -> None:
+    arguments = ["-m", "nap", "-c", "4", "--budget", "1", "--max-instances", "2", "--models", str(models), "-o", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-m", "helpers", "tune", *arguments, "--base-port", str(free_base_port())],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=settings.root(),
+    )
+    assert done.returncode == 3, done.stderr
+    assert "Nothing that was tried meets the budget" in done.stdout
+    assert (tmp_path / "rows.jsonl").exists()

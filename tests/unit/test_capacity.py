@@ -1,0 +1,112 @@
+"""How many servers a traffic needs: against sums done by hand, with the measurement's uncertainty, and with numbers that make no sense."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from helpers import queueing
+from helpers.capacity import Speed, Traffic, plan
+from helpers.errors import InputError
+from helpers.recorded import recorded
+from tests.support.measured_rows import row
+
+# 200 requests/s of 4 jets each; one server does 1000 jets/s, so each request keeps it busy for 4 ms, and 50 jobs are all that it can do.
+TRAFFIC = Traffic(jobs=40, events_per_s=5, jets_per_event=4)
+SPEED = Speed(1000, 50)
+
+
+def test_what_comes_in_a_second() -> None:
+    assert (TRAFFIC.requests_per_s, TRAFFIC.jets_per_s) == (200, 800)
+
+
+def test_latency_by_hand_in_milliseconds() -> None:
+    found = plan(TRAFFIC, SPEED, budget_ms=50)
+    assert found.service_s == pytest.approx(0.004)
+    # One server is busy 0.8 of the time and frees 250 - 200 places a second; waits are exponential.
+    assert found.waiting(1).mean_s == pytest.approx(0.8 / 50)
+    assert found.latency_p95_ms(1) == pytest.approx(1000 * math.log(0.8 / 0.05) / 50 + 4)
+    # Two servers, 0.4 each: C = 2 · 0.4² / 1.4.
+    assert found.latency_p95_ms(2) == pytest.approx(1000 * math.log(2 * 0.16 / 1.4 / 0.05) / 300 + 4)
+    assert found.latency_p95_ms(1, jobs=60) == math.inf
+    assert found.latency_p95_ms(1, jobs=1) == pytest.approx(4), "nobody waits"
+
+
+def test_the_smallest_number_that_keeps_the_budget() -> None:
+    assert plan(TRAFFIC, SPEED, budget_ms=60).servers == 1
+    assert plan(TRAFFIC, SPEED, budget_ms=59).servers == 2
+    assert plan(TRAFFIC, SPEED, budget_ms=9).servers == 3
+    assert plan(Traffic(400, 5, 4), SPEED, budget_ms=1e6).servers == 9, "8 would be busy all the time"
+
+
+def test_the_loads_at_which_it_changes() -> None:
+    found = plan(TRAFFIC, SPEED, budget_ms=50)
+    assert [found.limit_jobs(servers) for servers in (1, 2)] == pytest.approx([50, 100])
+    # A wait as long as the request itself: u / (1 - u) = 1 for one server, u² / (1 - u²) = 1 for two.
+    assert found.knee_jobs(1) == pytest.approx(25, rel=1e-3)
+    assert found.knee_jobs(2) == pytest.approx(100 * math.sqrt(0.5), rel=1e-3)
+    assert found.latency_p95_ms(1, found.most_jobs(1)) == pytest.approx(50, rel=1e-3)
+    assert found.most_jobs(1) < 40 < found.most_jobs(2)
+
+
+def test_instances_of_one_server_work_side_by_side() -> None:
+    found = plan(TRAFFIC, Speed(1000, parallel=2), budget_ms=60)
+    assert found.service_s == pytest.approx(0.008), "half the throughput each"
+    assert found.waiting(1) == queueing.waiting(200, 0.008, 2)
+    assert found.limit_jobs(1) == pytest.approx(50)
+
+
+def test_the_table_says_its_units_and_who_is_over_the_limit() -> None:
+    found = plan(Traffic(60, 5, 4), SPEED, budget_ms=10)
+    first, second = found.rows[:2]
+    assert (first["servers"], first["utilisation"], first["wait_mean_ms"], first["inside_budget"]) == (1, 1.2, "without end", "no")
+    assert second["wait_mean_ms"] == round(1000 * found.waiting(2).mean_s, 1) and second["limit_jobs"] == 100
+    assert next(one["servers"] for one in found.rows if one["inside_budget"] == "yes") == found.servers
+    axes = found.figure(simulated=False).axes[0]
+    assert "ms" in axes.get_ylabel() and "jobs" in axes.get_xlabel().lower()
+
+
+def test_a_spread_becomes_an_interval_of_servers() -> None:
+    assert plan(TRAFFIC, Speed(820, 50), budget_ms=1e4).servers_interval == (1, 2)
+    assert "1 to 2 within the measurement's spread" in str(plan(TRAFFIC, Speed(820, 50), budget_ms=1e4))
+    exact = plan(TRAFFIC, Speed(820), budget_ms=1e4)
+    assert exact.servers_interval == (1, 1) and "no spread is known" in str(exact)
+
+
+@pytest.mark.parametrize("half_width", [300, 1000, 1500])
+def test_a_spread_that_reaches_below_the_budget_has_no_upper_end(half_width: float) -> None:
+    """On a busy machine the spread may be as large as the throughput."""
+    found = plan(TRAFFIC, Speed(1000, half_width), budget_ms=5)
+    assert found.servers_interval[1] == math.inf and found.servers_interval[0] <= found.servers
+    assert "or more within the measurement's spread" in repr(found)
+
+
+def test_speed_from_rows() -> None:
+    measured = row((1200, 60, 1e4, 0), instances=2)
+    speed = Speed.of(measured, servers=2)
+    assert (speed.jets_per_s, speed.half_width_per_s, speed.parallel, speed.source) == (600, 30, 2, "measured, CPU")
+    published = next(each for each in recorded("T4", "particlenet_AK4") if each["batch"] == 4)
+    found = plan(Traffic(1000, 2, 4), published, budget_ms=20)
+    assert found.servers >= 8000 / published["throughput_infer_per_s"] and "no spread is known" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("traffic", "budget_ms", "words"),
+    [
+        (Traffic(0, 5, 4), 50, "jobs=0"),
+        (Traffic(40, -1, 4), 50, "events_per_s=-1"),
+        (Traffic(40, 5, math.nan), 50, "jets_per_event=nan"),
+        (Traffic(True, 5, 4), 50, "jobs=True"),
+        (TRAFFIC, 0, "budget_ms=0"),
+        (TRAFFIC, 3.9, "One request alone takes 4 ms, and the budget is 3.9 ms"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_named(traffic: Traffic, budget_ms: float, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        plan(traffic, SPEED, budget_ms)
+
+
+def test_a_row_without_a_throughput_is_named() -> None:
+    with pytest.raises(InputError, match="no throughput"):
+        plan(TRAFFIC, row(throughput_infer_per_s=None), 50)

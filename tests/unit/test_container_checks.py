@@ -1,0 +1,185 @@
+"""What is looked at before a container starts: each obstacle has a name, and a line to type. And what the doctor says of engines."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from helpers import container_checks, examinations_engines, images, launch_server, settings
+from helpers.errors import SetupError
+from helpers.finding import GOOD, MEND, NOTE
+from helpers.gpus import Gpu, here
+from tests.support.engines import Engines
+
+T4_OLD = Gpu("Tesla T4", "450.80.02")
+RTX_OLD = Gpu("NVIDIA GeForce RTX 2080", "470.82.01")
+
+
+@pytest.mark.parametrize("engine", ["apptainer", "docker", "podman"])
+def test_the_engine_is_missing(engine: str, engines: Engines) -> None:
+    with pytest.raises(SetupError, match=rf'{engine} is not on this machine.*runtime="embedded"'):
+        launch_server("models", runtime=engine)
+
+
+@pytest.mark.parametrize(
+    ("engine", "words"),
+    [
+        ("docker", rf"{re.escape(images.nvidia())} is not on this machine.*Type: docker pull {re.escape(images.nvidia())}"),
+        ("podman", rf"{re.escape(images.nvidia())} is not on this machine.*Type: podman pull {re.escape(images.nvidia())}"),
+        ("apptainer", rf"is not on this machine.*APPTAINER_CACHEDIR.*apptainer pull \S+\.sif docker://{re.escape(images.nvidia())}"),
+    ],
+)
+def test_the_image_is_missing(engine: str, words: str, engines: Engines) -> None:
+    engines.install(engine)
+    absent = (1, "", "Error: No such image")
+    engines.tell(**{f"{engine}_image inspect --format {{{{json .Config.Env}}}} nvcr.io": absent})
+    with pytest.raises(SetupError, match=words):
+        launch_server("models", runtime=engine)
+    assert engines.calls(engine, "run") == []
+
+
+def test_an_image_of_ones_own_is_missing(engines: Engines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engines.install("docker", "apptainer")
+    with pytest.raises(SetupError, match=r"docker build -f containers/Containerfile.server --build-arg VERSION=\S+ -t triton-course/"):
+        launch_server("models", runtime="docker", image=images.own())
+    monkeypatch.setenv("COURSE_IMAGE", str(tmp_path / "mine.sif"))
+    with pytest.raises(SetupError, match=rf"apptainer pull {tmp_path}/mine.sif"):
+        launch_server("models", runtime="apptainer")
+
+
+def test_a_cache_with_room_needs_no_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("APPTAINER_CACHEDIR", str(tmp_path))
+    monkeypatch.setattr(settings, "DISK_IMAGE_GB", 0.0)
+    assert "CACHEDIR" not in images.how_to_get("apptainer", f"docker://{images.nvidia()}")
+    monkeypatch.setattr(settings, "DISK_IMAGE_GB", 1e9)
+    assert "export APPTAINER_CACHEDIR=" in images.how_to_get("apptainer", f"docker://{images.nvidia()}")
+
+
+@pytest.mark.parametrize(
+    ("status", "out", "err", "words"),
+    [
+        (1, "", "Cannot connect to the Docker daemon at unix:///var/run/docker.sock.", "Cannot connect.*systemctl start docker"),
+        # Newer clients exit with 0 or 1, and have the reason among the facts.
+        (0, '{"ServerErrors": ["permission denied while trying to connect"]}', "", "permission denied.*usermod -aG docker"),
+        (0, "no JSON", "", "does not answer.*docker info"),
+    ],
+)
+def test_dockers_service_does_not_answer(status: int, out: str, err: str, words: str, engines: Engines) -> None:
+    engines.install("docker")
+    engines.tell(docker_info=(status, out, err))
+    with pytest.raises(SetupError, match=words):
+        launch_server("models", runtime="docker")
+
+
+def test_podman_without_root_needs_user_ids(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+    engines.install("podman")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(SetupError, match=r"newuidmap and newgidmap.*install uidmap"):
+        container_checks.check_engine("podman")
+    engines.install("newuidmap", "newgidmap")
+    monkeypatch.setattr(container_checks.getpass, "getuser", lambda: "nobody-here")
+    monkeypatch.setattr(os, "getuid", lambda: 987654)
+    with pytest.raises(SetupError, match=r"range of user ids for nobody-here.*--add-subuids"):
+        container_checks.check_engine("podman")
+
+
+def test_podman_without_root_on_a_network_disk() -> None:
+    mounts = "/dev/sda / ext4 rw 0 0\nserver:/home /home nfs4 rw 0 0\ntmpfs /home/me/my\\040scratch tmpfs rw 0 0\n"
+    assert container_checks.file_system(Path("/home/me/.local/share"), mounts) == "nfs4"
+    assert container_checks.file_system(Path("/home/me/my scratch/x"), mounts) == "tmpfs"
+    assert container_checks.file_system(Path("/homes"), mounts) == "ext4"
+    assert container_checks.file_system(Path("/proc")) == "proc"
+
+
+@pytest.mark.parametrize("engine", ["apptainer", "docker", "podman"])
+def test_too_little_shared_memory(engine: str) -> None:
+    advice = "Remove what is left" if engine == "apptainer" else "COURSE_SHM_SIZE=1g"
+    with pytest.raises(SetupError, match=rf"0 MB free.*{advice}"):
+        container_checks.check_shared_memory(engine, "", Path("/nowhere"))
+    container_checks.check_shared_memory(engine, "1g", Path("/nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("gpu", "cuda", "good"),
+    [
+        (Gpu("Tesla T4", "550.54.15"), "12.6.2", True),
+        (Gpu("NVIDIA GeForce RTX 2080", "525.60.13"), "12.6.2", True),
+        (RTX_OLD, "12.6.2", False),
+        (Gpu("Tesla T4", "470.57.02"), "12.6.2", True),  # NVIDIA's images carry what is lacking there
+        (T4_OLD, "12.6.2", False),
+        (T4_OLD, "11.8.0", True),
+        (Gpu("NVIDIA RTX A6000", "550.54.15"), "13.0", False),
+        (RTX_OLD, "", False),  # an image that does not tell is taken for NVIDIA's of the course
+        (Gpu("Tesla T4", "unknown"), "", False),
+    ],
+)
+def test_the_driver_and_the_images_cuda(gpu: Gpu, cuda: str, good: bool) -> None:
+    image = {"CUDA_VERSION": cuda} if cuda else {}
+    if good:
+        container_checks.check_gpus("apptainer", [gpu], {}, image)
+    else:
+        with pytest.raises(SetupError, match=rf"driver {gpu.driver} .*{gpu.name}.*too old.*gpu=False"):
+            container_checks.check_gpus("apptainer", [gpu], {}, image)
+
+
+def test_a_driver_that_is_too_old_stops_the_start_unless_the_gpu_is_left_out(engines: Engines) -> None:
+    engines.install("docker", "nvidia-smi")
+    engines.tell(**{"nvidia-smi_--query-gpu": (0, "NVIDIA GeForce GTX 1080, 418.40.04\n", "")})
+    with pytest.raises(SetupError, match=r"driver 418\.40\.04 .* too old for the image, whose CUDA 12 needs 525"):
+        launch_server("models", runtime="docker")
+    with pytest.raises(Exception, match="the stand-in serves nothing"):
+        launch_server("models", runtime="docker", gpu=False)
+
+
+def test_an_engine_that_cannot_hand_in_gpus(engines: Engines, tmp_path: Path) -> None:
+    new = [Gpu("Tesla T4", "550.54.15")]
+    with pytest.raises(SetupError, match=r"NVIDIA Container Toolkit.*gpu=False"):
+        container_checks.check_gpus("docker", new, {"Runtimes": {"runc": {}}}, {})
+    container_checks.check_gpus("docker", new, {"Runtimes": {"nvidia": {}}}, {})
+    with pytest.raises(SetupError, match=rf"nvidia-ctk cdi generate --output={tmp_path}/nvidia.yaml"):
+        container_checks.check_gpus("podman", new, {}, {}, [tmp_path])
+    (tmp_path / "nvidia.yaml").touch()
+    container_checks.check_gpus("podman", new, {}, {}, [tmp_path])
+
+
+def test_gpus_of_this_machine(engines: Engines) -> None:
+    assert here() == ()
+    engines.install("nvidia-smi")
+    assert here() == (Gpu("Tesla T4", "550.54.15"),)
+    engines.tell(**{"nvidia-smi_--query-gpu": (9, "", "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.")})
+    assert here() == ()
+
+
+def test_the_doctor_knows_engines(engines: Engines) -> None:
+    (none,) = examinations_engines.engines()
+    assert (none.subject, none.state) == ("Containers", NOTE)
+    engines.install("docker", "podman", "apptainer")
+    engines.tell(docker_info=(1, "", "Cannot connect to the Docker daemon at unix:///var/run/docker.sock."))
+    found = {finding.subject: finding for finding in examinations_engines.engines()}
+    assert list(found) == ["Apptainer", "Docker", "podman"]
+    assert found["podman"].state == GOOD
+    assert images.nvidia() in found["podman"].found
+    assert found["Docker"].state == NOTE
+    assert "systemctl start docker" in found["Docker"].todo
+    assert "apptainer pull" in found["Apptainer"].todo
+
+
+def test_an_engine_is_needed_where_the_embedded_server_cannot_run(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examinations_engines.preflight, "embedded_obstacle", lambda: "the C library is too old")
+    (none,) = examinations_engines.engines()
+    assert none.state == NOTE  # a server elsewhere is a way, too
+    engines.install("apptainer")
+    (found,) = examinations_engines.engines()
+    assert found.state == MEND
+    engines.install("podman")
+    assert {finding.state for finding in examinations_engines.engines()} == {NOTE, GOOD}
+
+
+def test_the_requirement_of_the_image_is_that_of_the_release() -> None:
+    """Whoever changes VERSION must look these up again in the release notes."""
+    assert (images.nvidia(), settings.IMAGE_CUDA) == ("nvcr.io/nvidia/tritonserver:24.10-py3", "12.6")
+    assert json.dumps(settings.CUDA_DRIVERS) == '{"11": 450, "12": 525, "13": 580}'

@@ -1,0 +1,121 @@
+"""The first process in a container, run here without one: hides secrets, hands signals on, and ends with its lifeline."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from helpers import container_start
+from tests.support.processes import alive, wait_until
+
+# In the place of tritonserver: says what it sees, and notes the interrupts.
+_SERVER = """
+import os, signal, sys, time
+def interrupted(*_):
+    os.write(1, b"interrupted\\n")  # the interrupt may come while the line below is still being written
+    if "stubborn" not in sys.argv:
+        sys.exit(3)
+signal.signal(signal.SIGINT, interrupted)
+print("SEEN", os.getpid(), sys.argv[1:], "COURSE_ADMIN_KEY" in os.environ, flush=True)
+time.sleep(60)
+"""
+_COMMAND = [sys.executable, "-c", _SERVER, "--option"]
+_SECRETS = ["--rule=x:course-admin-key=$COURSE_ADMIN_KEY", "--rule=x:authorization=Bearer $COURSE_TOKEN"]
+
+
+class Started:
+    """A starter with a server, and the other end of its lifeline."""
+
+    def __init__(self, *arguments: str) -> None:
+        environment = {**os.environ, "COURSE_ADMIN_KEY": "the-key", "COURSE_TOKEN": "the-token"}
+        command = [sys.executable, container_start.__file__, *_COMMAND, *arguments, *_SECRETS]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        assert self.process.stdout is not None
+        self.seen = self.process.stdout.readline()
+        found = re.match(r"SEEN (\d+)", self.seen)
+        assert found, self.seen
+        self.server = int(found[1])
+
+    def cut(self) -> None:
+        """Close the lifeline."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+
+    def __enter__(self) -> Started:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.__exit__(None, None, None)  # closes what is open of the pipes, and waits
+
+
+@pytest.fixture
+def started() -> Iterator[Started]:
+    with Started() as one:
+        yield one
+
+
+def test_secrets_reach_the_server_and_no_command_line(started: Started) -> None:
+    assert "--rule=x:course-admin-key=the-key" in started.seen
+    assert "--rule=x:authorization=Bearer the-token" in started.seen
+    assert started.seen.endswith("False\n"), "Python models do not find the key in their environment"
+    for pid in (started.process.pid, started.server):
+        line = Path(f"/proc/{pid}/cmdline").read_bytes()
+        assert b"the-key" not in line
+        assert b"the-token" not in line
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_are_handed_on_and_the_status_comes_back(started: Started, number: signal.Signals) -> None:
+    started.process.send_signal(number)
+    assert started.process.wait(10) == (3 if number == signal.SIGINT else 128 + signal.SIGTERM)
+    assert not alive(started.server)
+
+
+def test_a_lifeline_that_closes_ends_the_server(started: Started) -> None:
+    assert started.process.stdin is not None
+    started.process.stdin.write("whatever is written does not matter\n")
+    started.process.stdin.flush()
+    with pytest.raises(subprocess.TimeoutExpired):
+        started.process.wait(0.5)
+    started.cut()
+    assert started.process.wait(10) == 3
+
+
+@pytest.mark.slow
+def test_a_server_that_does_not_hear_is_killed() -> None:
+    with Started("stubborn") as one:
+        one.cut()
+        assert one.process.wait(container_start._KILL_S + 10) == 128 + signal.SIGKILL
+        assert one.process.stdout is not None
+        assert one.process.stdout.read().count("interrupted") >= 2, "it was told more than once"
+
+
+def test_the_server_dies_with_the_starter(started: Started) -> None:
+    started.process.kill()
+    wait_until(lambda: not alive(started.server), 5)
+
+
+def test_a_secret_that_is_missing_is_named() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "COURSE_ADMIN_KEY"}
+    command = [sys.executable, container_start.__file__, "true", _SECRETS[0]]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "export COURSE_ADMIN_KEY=$(openssl rand -hex 24)" in done.stderr
+
+
+def test_a_python_of_the_image_reads_it() -> None:
+    """NVIDIA's image of the release has Python 3.10: this file and what it imports must be understood there."""
+    import ast
+
+    from helpers import private_arguments
+
+    for module in (container_start, private_arguments):
+        ast.parse(Path(str(module.__file__)).read_text(), feature_version=(3, 10))

@@ -1,0 +1,105 @@
+"""What the README and its sisters tell people to type exists, and where they point is something."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from helpers import __main__ as command_line
+from tests.support import ROOT
+
+PAGES = ("README.md", "CONTRIBUTING.md")
+
+
+def text(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def commands(pattern: str) -> list[tuple[str, str]]:
+    """Every command that begins so, in code blocks and in code words, with its page."""
+    found = []
+    for page in PAGES:
+        blocks = re.findall(r"^```\w*\n(.*?)^```", text(page), re.MULTILINE | re.DOTALL)
+        words = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text(page), flags=re.MULTILINE | re.DOTALL))
+        lines = [line.split("   ")[0] for block in blocks for line in block.splitlines()] + words
+        found += [(page, part.strip()) for line in lines for part in line.split("&&") if part.strip().startswith(pattern)]
+    return sorted(set(found))
+
+
+@pytest.mark.parametrize(("page", "command"), commands("make "))
+def test_make_targets_exist(page: str, command: str) -> None:
+    done = subprocess.run([*shlex.split(command), "--dry-run"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{page}: {command}: {done.stderr}"
+
+
+@pytest.mark.parametrize(("page", "command"), commands("python -m helpers"))
+def test_commands_exist_with_their_options(page: str, command: str) -> None:
+    arguments = shlex.split(command)[3:]
+    if arguments:
+        module = importlib.import_module(f"helpers.commands.{arguments[0].replace('-', '_')}")
+        _, others = command_line.parser(arguments[0]).parse_known_args(arguments)
+        assert not others or getattr(module, "PASSES_ON", False)
+
+
+def test_commands_are_tested_at_all() -> None:
+    assert len(commands("make ")) > 10
+    assert len(commands("python -m helpers")) > 4
+
+
+def test_every_make_target_is_in_its_help() -> None:
+    makefile = text("Makefile")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE)) - {"help", "setup"}
+    told = set(re.findall(r'echo "make ([a-z-]+)', makefile))
+    assert targets == told
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", text(page)):
+        if "://" not in target:
+            assert (ROOT / target).exists(), f"{page}: {target}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_that_are_named_exist(page: str) -> None:
+    # What Binder opens is an address of JupyterLab.
+    made_later = ("work/", ".venv", ".server", "lab/tree/")
+    for word in re.findall(r"`([\w./-]+/[\w./-]*|[\w-]+\.(?:toml|yml|lock|txt|cff|md))`", text(page)):
+        if not word.startswith(made_later) and "NN_" not in word:
+            assert (ROOT / word).exists(), f"{page}: {word}"
+
+
+def test_messages_that_are_explained_are_given() -> None:
+    """The first column of the table on what is in the way: words that the course really says."""
+    said = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "helpers").rglob("*.py"))
+    rows = re.findall(r"^\| (`[^|]+) \|", text("README.md"), re.MULTILINE)
+    phrases = [part for row in rows for word in re.findall(r"`([^`]+)`", row) for part in word.split(" … ")]
+    assert len(phrases) >= 9
+    for phrase in phrases:
+        # Where a number stands, the course puts the one at hand.
+        pattern = re.sub(r"3\\\.11|9000", ".*", re.escape(phrase))
+        assert re.search(pattern, said), phrase
+
+
+def test_the_contributors_page_fits_on_a_page() -> None:
+    assert len(text("CONTRIBUTING.md").split()) < 450
+
+
+def test_the_licence_is_the_whole_one() -> None:
+    licence = text("LICENSE")
+    assert "Apache License" in licence
+    assert "END OF TERMS AND CONDITIONS" in licence
+    assert len(licence) > 10_000
+
+
+def test_no_package_registry_is_named() -> None:
+    hosts = re.compile(r"(pypi|pythonhosted|anaconda|npmjs|debian)\.org")
+    for path in [ROOT / page for page in (*PAGES, "Makefile", "pyproject.toml", "environment.yml", "requirements.lock")]:
+        assert not hosts.search(path.read_text(encoding="utf-8")), path
+    for path in Path(ROOT / "helpers").rglob("*.py"):
+        assert not hosts.search(path.read_text(encoding="utf-8")), path

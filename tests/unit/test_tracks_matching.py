@@ -1,0 +1,115 @@
+"""Matching to truth: efficiency, fakes, duplicates and their uncertainties, on cases that can be counted by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from helpers.errors import InputError
+from helpers.track_matching import Rate, match, measure, quality, same_tracks
+from helpers.tracks import Event, load_events
+from tests.unit.test_tracks import made_event
+
+
+def long_event() -> Event:
+    """Two particles of six hits, both to be found."""
+    return made_event([0] * 6 + [1] * 6, [30, 70, 110, 170, 260, 360, 31, 71, 111, 171, 261, 361])
+
+
+def test_perfect_labels_find_everything():
+    found = quality(long_event(), [7] * 6 + [3] * 6)
+    assert (found.efficiency.passed, found.efficiency.total) == (2, 2)
+    assert found.fake_rate.passed == found.duplicate_rate.passed == 0 and found.fake_rate.total == 2
+    assert found.purity.value == 1
+
+
+def test_no_label_finds_nothing():
+    found = quality(long_event(), [-1] * 12)
+    assert found.efficiency.value == 0 and found.fake_rate.total == 0 and np.isnan(found.fake_rate.value)
+
+
+@pytest.mark.parametrize(
+    ("labels", "found", "fakes", "duplicates"),
+    [
+        # Half of the hits is not more than half.
+        ([0, 0, 0, 1, 1, 1] + [2] * 6, 1, 0, 1),
+        # Four of six are, and the rest is a duplicate.
+        ([0, 0, 0, 0, 1, 1] + [2] * 6, 2, 0, 1),
+        # One track for both: half of its hits are of each.
+        ([0] * 12, 0, 1, 0),
+        # Five hits of one and two of the other: found, but not pure.
+        ([0] * 5 + [-1] + [0, 0, 1, 1, 1, 1], 2, 0, 0),
+    ],
+)
+def test_double_majority(labels: list[int], found: int, fakes: int, duplicates: int):
+    got = quality(long_event(), labels)
+    assert (got.efficiency.passed, got.fake_rate.passed, got.duplicate_rate.passed) == (found, fakes, duplicates)
+
+
+def test_soft_and_short_particles_do_not_count():
+    event = made_event([0] * 6 + [1] * 4 + [2] * 6, list(range(30, 62, 2)), pt=[0.4, 5.0, 0.6])
+    found = quality(event, event.particle)
+    assert found.efficiency.total == 1 and found.fake_rate.total == 3
+
+
+def test_negative_labels_are_no_common_track():
+    event = long_event()
+    matching = match(event, [-1] * 6 + [0] * 6)
+    assert matching.n_hits.tolist() == [6] and matching.found.tolist() == [False, True]
+
+
+def test_rates_have_wilson_intervals():
+    assert Rate(0, 10).interval == pytest.approx((0, 1 / 11))
+    assert Rate(10, 10).interval == pytest.approx((10 / 11, 1))
+    low, high = Rate(50, 100).interval
+    assert high - low == pytest.approx(2 * 0.05, rel=0.01), "about one binomial standard deviation each side"
+    assert np.isnan(Rate(0, 0).interval).all()
+
+
+def test_bins_add_up_and_know_their_edges():
+    events = load_events()[:3]
+    found = quality(events, [event.particle.astype(np.int64) for event in events])
+    for quantity, total in (("efficiency", found.efficiency.total), ("fake rate", found.fake_rate.total)):
+        rows = found.against("eta", edges=[-10, 0, 10], quantity=quantity)
+        assert sum(row["total"] for row in rows) == total
+        assert [(row["eta_low"], row["eta_high"]) for row in rows] == [(-10, 0), (0, 10)]
+    with pytest.raises(InputError, match="'pt' or 'eta'"):
+        found.against("mass")
+
+
+def test_measured_momentum_and_direction_are_near_the_truth():
+    events = load_events()
+    ratios, differences = [], []
+    for event in events:
+        pt, eta = measure(event, event.particle)
+        good = event.target & (event.vertex_r < 1)
+        ratios.append(pt[good] / event.pt[good])
+        differences.append(eta[good] - event.eta[good])
+    ratio, difference = np.concatenate(ratios), np.concatenate(differences)
+    assert np.percentile(ratio, 16) > 0.95 and np.percentile(ratio, 84) < 1.05
+    assert np.percentile(np.abs(difference), 68) < 0.02
+
+
+def test_measuring_odd_tracks_gives_numbers():
+    event = made_event([0, 0, 1], [30, 60, 100])
+    pt, eta = measure(event, [0, 0, 1])
+    assert np.isfinite(pt).all() and np.isfinite(eta).all() and (pt > 0).all()
+
+
+def test_same_tracks_does_not_care_for_names():
+    assert same_tracks([0, 0, 1, -1], [5, 5, 2, -7])
+    assert not same_tracks([0, 0, 1, -1], [5, 5, 5, -1]), "two tracks became one"
+    assert not same_tracks([0, 0, 0, -1], [5, 5, 2, -1]), "one track became two"
+    assert not same_tracks([0, 0, 1, -1], [0, 0, 1, 1]), "a hit more on a track"
+    assert not same_tracks([0, 0], [0, 0, 0])
+    assert same_tracks([-1, -1], [-1, -1])
+
+
+def test_many_events_and_labels_must_be_as_many():
+    with pytest.raises(InputError, match="1 events and 2"):
+        quality([long_event()], [[0] * 12, [0] * 12])
+
+
+def test_a_quality_shows_itself():
+    found = quality(long_event(), [0] * 12)
+    assert "fake rate" in str(found) and "<table" in found._repr_html_()
