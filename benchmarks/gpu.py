@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu_checks import MODEL, TAGGERS, Check, Trial, go_through, steps
-from helpers import card, recorded, settings, sweep_files
+from helpers import machine, recorded, settings, sweep_files
 from helpers.errors import CourseError
 from helpers.launch import launch_server
 
@@ -55,9 +55,9 @@ def seen_by_server() -> dict[str, Any]:
 
 def why_no_gpu(seen: dict[str, Any]) -> tuple[str, bool]:
     """Why nothing can be checked here, and whether that is a fault that can be mended."""
-    machine = card.this_machine()
-    if not machine.startswith("CPU"):
-        words = f"this machine has a GPU ({machine}), but PyTorch {seen['torch'] or '(none)'} of the server's environment cannot use it."
+    device = machine.device()
+    if not device.startswith("CPU"):
+        words = f"this machine has a GPU ({device}), but PyTorch {seen['torch'] or '(none)'} of the server's environment cannot use it."
         return f"{words} Type: rm -r .server && make setup TORCH=yes", True
     return f"There is no GPU here that PyTorch {seen['torch'] or '(none)'} or nvidia-smi sees, so nothing was measured.", False
 
@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name, _ in steps():
             print(Check(name, None, "skipped"))
         return 1 if mendable else 0
-    name = seen["gpu"] if args.device == "gpu" else card.this_machine()
+    name = seen["gpu"] if args.device == "gpu" else machine.device()
     output = args.output or recorded.gpu_file(name)
     models = [MODEL] if args.quick else list(TAGGERS)
     print(f"Device: {name}; PyTorch {seen['torch']}; ONNX Runtime with {', '.join(seen['onnx'])}", flush=True)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import datetime
-import os
-import platform
 import subprocess
-from pathlib import Path
 
 from helpers import settings
+from helpers.machine import description
 from helpers.perf_program import VERSION
 
 _VERSIONS = (
@@ -21,13 +19,9 @@ def machine(load_average: float) -> str:
     python = settings.server_env() / "bin" / "python"
     versions = subprocess.run([python, "-c", _VERSIONS], capture_output=True, text=True, check=True).stdout.split()
     names = [f"{name} {version}" for name, version in zip(("Python", "NumPy", "ONNX Runtime", "PyTorch"), versions, strict=True)]
-    model = next(
-        (line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "unknown"
-    )
-    memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     today = datetime.datetime.now(tz=datetime.UTC).date()
     return (
-        f"{today}; {model}, {len(os.sched_getaffinity(0))} cores, {memory_gb:.0f} GB, Linux {platform.release()}, no GPU used; "
+        f"{today}; {description()}; "
         f"tritonserver {settings.EMBEDDED_TRITON}, {', '.join(names)}, perf_analyzer {VERSION}; "
         f"load average before the measurement {load_average:.1f}."
     )

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers import settings
-from helpers.perf_facts import cpu
+from helpers.machine import cpu
 from helpers.perf_program import find_perf_analyzer
 from helpers.perf_run import words_of
 from helpers.recorded_runs import commands_file, experiments_file, without_place

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import html as escaping
-import re
-import shutil
-import subprocess
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from helpers import ending
+from helpers import ending, machine
 from helpers.address import Address
 from helpers.errors import CourseError
 from helpers.files import shown
@@ -29,20 +24,6 @@ _WARNING = "#b3261e"
 _CELL = "padding:1px 14px 1px 0;text-align:left;vertical-align:top"
 
 
-@functools.cache
-def this_machine() -> str:
-    """The device that serves on this machine: the first GPU if there is one, else the processor."""
-    if shutil.which("nvidia-smi"):
-        answer = subprocess.run(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True, check=False)
-        if answer.returncode == 0 and answer.stdout.strip():
-            return answer.stdout.splitlines()[0].strip()
-    try:
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    except OSError:
-        found = None
-    return f"CPU: {found.group(1)}" if found else "CPU"
-
-
 _NOT_FROM_HERE = "cannot be reached from here"
 
 
@@ -56,7 +37,7 @@ def _facts(server: Server) -> tuple[str, list[tuple[str, str]], list[ModelState]
     state = server.state()
     facts = [
         ("runtime", server.runtime),
-        ("device", this_machine() if server.is_here else "on another machine"),
+        ("device", machine.device() if server.is_here else "on another machine"),
         ("HTTP", _place(server.http)),
         ("gRPC", _place(server.grpc)),
         ("metrics", server.metrics.http("/metrics") if server.metrics else _NOT_FROM_HERE),

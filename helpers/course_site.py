@@ -120,14 +120,14 @@ def build(executed: dict[str, NotebookNode], folder: Path) -> Path:
     Raises:
         SetupError: the folder cannot be written.
     """
-    from helpers.card import this_machine
+    from helpers.machine import device
 
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name, notebook in executed.items():
             (folder / f"{name}.html").write_text(render(notebook, set(executed)), encoding="utf-8")
         page = folder / "index.html"
-        when = f"Made on {time.strftime('%Y-%m-%d')}, {this_machine()}, Triton {settings.EMBEDDED_TRITON}."
+        when = f"Made on {time.strftime('%Y-%m-%d')}, {device()}, Triton {settings.EMBEDDED_TRITON}."
         page.write_text(index(set(executed), when), encoding="utf-8")
     return page
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from helpers import card, demo_measure, demo_page, settings, track_stages, tracks
+from helpers import demo_measure, demo_page, machine, settings, track_stages, tracks
 from helpers.client import Client
 from helpers.errors import CourseError
 from helpers.files import make_folder, shown, writing
@@ -74,7 +74,7 @@ def run() -> int:
     with writing(folder):
         make_folder(folder)
         log = demo_page.Log(folder / "log.txt")
-    record = Record(machine=f"{card.this_machine()}; {platform.platform()}; Python {platform.python_version()}")
+    record = Record(machine=f"{machine.device()}; {platform.platform()}; Python {platform.python_version()}")
     log.say("1. Launch a server with the course's models")
     with warnings.catch_warnings():
         # The table of models says which failed, and why.

@@ -1,10 +1,13 @@
-"""The errors of the course: what happened, what was expected, and what to type next.
+"""The errors of the course: what happened, what was expected, and what to type next; words that the messages share.
 
 Every error that a student can cause or meet is a :class:`CourseError`. Its text is one paragraph in plain English, and a
 notebook shows that paragraph alone, without a traceback.
 """
 
 from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
 
 
 class CourseError(Exception):
@@ -53,3 +56,19 @@ class RequestError(CourseError):
 
 class AccessError(RequestError):
     """The server does not let us in: token, certificate or encryption do not fit."""
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return ``Did you mean …?`` for a misspelt name; empty when nothing is close."""
+    names = list(known)
+    folded = {candidate.casefold(): candidate for candidate in names}
+    close = difflib.get_close_matches(str(name).casefold(), folded, n=1, cutoff=0.6)
+    return f"Did you mean {folded[close[0]]!r}?" if close else ""
+
+
+def quoted(names: Iterable[str]) -> str:
+    """Return names in a sentence: ``'a', 'b' and 'c'``; ``none`` for no name."""
+    parts = [repr(str(name)) for name in names]
+    if len(parts) < 2:
+        return parts[0] if parts else "none"
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"

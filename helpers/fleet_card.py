@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from helpers import card
+from helpers import card, machine
 from helpers.files import shown
 from helpers.tables import as_html, as_text
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def _facts(fleet: Fleet) -> tuple[str, list[tuple[str, str]], list[dict[str, Any]], list[str]]:
     """State, facts, one row per server, remarks."""
     state = fleet.state()
-    facts = [("HTTP", fleet.http_url), ("gRPC", fleet.grpc_url), ("runtime", fleet.runtime), ("device", card.this_machine())]
+    facts = [("HTTP", fleet.http_url), ("gRPC", fleet.grpc_url), ("runtime", fleet.runtime), ("device", machine.device())]
     facts += [("repository", shown(fleet.repository)), ("front's log", shown(fleet.log_path)), ("front's pid", str(fleet.pid))]
     remarks = [fleet.note] if fleet.note else []
     if state == "died":

@@ -9,12 +9,11 @@ Typical use::
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from collections.abc import Iterable
 from typing import Any
 
-from helpers.errors import CourseError
+from helpers.errors import CourseError, SetupError
+from helpers.machine import number, nvidia_smi
 from helpers.metrics import Snapshot, scrape
 from helpers.server import Server
 from helpers.tables import as_html, as_text
@@ -26,8 +25,6 @@ _FIGURES = {
     "memory_total_gb": ("nv_gpu_memory_total_bytes", 1e-9, "memory.total", 1.048576e-3),
     "power_w": ("nv_gpu_power_usage", 1.0, "power.draw", 1.0),
 }
-# Seconds that nvidia-smi may take: it wakes up a GPU that sleeps.
-_SMI_TIMEOUT_S = 20.0
 TRITON, SMI = "Triton (nv_gpu_…)", "nvidia-smi"
 _NONE = "No GPU: the server's metrics have no nv_gpu_… lines, {}. Its models run on the processor, which is no fault."
 # How the course's backends word it: "particlenet_PT_0_0: PyTorch 2.13.0 on cuda:0; …" and "…: ONNX Runtime 1.31.1 with
@@ -97,23 +94,12 @@ def _row(uuid: str, triton: dict[str, float], smi: dict[str, Any]) -> dict[str, 
 
 def _nvidia_smi() -> dict[str, dict[str, Any]]:
     """What nvidia-smi says now, by UUID; empty where there is none or no GPU."""
-    program = shutil.which("nvidia-smi")
-    if not program:
-        return {}
-    fields = ("uuid", "name", *(field for _, _, field, _ in _FIGURES.values()))
-    command = [program, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
+    fields = [field for _, _, field, _ in _FIGURES.values()]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_SMI_TIMEOUT_S)
-    except (OSError, subprocess.TimeoutExpired):
+        rows = nvidia_smi("uuid", "name", *fields)
+    except SetupError:
         return {}
-    found = {}
-    for line in answer.stdout.splitlines() if answer.returncode == 0 else ():
-        words = [word.strip() for word in line.split(",")]
-        if len(words) == len(fields):
-            # What a GPU does not tell is [N/A] or [Not Supported].
-            numbers = {field: float(word) if re.fullmatch(r"\d+(\.\d+)?", word) else None for field, word in zip(fields[2:], words[2:])}
-            found[words[0]] = {"name": words[1], **numbers}
-    return found
+    return {row["uuid"]: {"name": row["name"], **{field: number(row[field]) for field in fields}} for row in rows}
 
 
 def placed_on(log: str, model: str) -> str | None:

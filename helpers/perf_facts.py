@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import re
-from pathlib import Path
 from typing import Any
 
-from helpers import card
+from helpers import machine
 from helpers.config_text import instances_of
 from helpers.connection import Connection
 from helpers.gpu import placed_on
@@ -36,8 +33,8 @@ def facts(connection: Connection, model: str) -> dict[str, Any]:
         # Asked for a GPU that its library cannot use, a model runs on the processor.
         on_gpu = placed_on(connection.server.log(lines=0), model) != "CPU"
     return {
-        "device": ((card.this_machine() if here else "GPU") if on_gpu else "CPU") if groups else None,
-        "cpu": cpu() if here else None,
+        "device": ((machine.device() if here else "GPU") if on_gpu else "CPU") if groups else None,
+        "cpu": machine.cpu() if here else None,
         "server_version": _server_version(connection),
         "instances": instances_of(config) if groups else None,
         "config": config_name(config),
@@ -52,16 +49,6 @@ def reported_config(connection: Connection, model: str) -> dict[str, Any]:
 def config_name(config: dict[str, Any]) -> str:
     """A short name for a configuration, the same for equal ones."""
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:8]
-
-
-def cpu() -> str | None:
-    """The processor of this machine and how many of its cores may be used."""
-    try:
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    except OSError:
-        return None
-    cores = len(os.sched_getaffinity(0))
-    return f"{found[1] if found else 'unknown'}, {cores} core{'s' * (cores > 1)}"
 
 
 def _server_version(connection: Connection) -> str | None:

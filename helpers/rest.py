@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import http.client
-import ipaddress
 import json
 import socket
 import urllib.error
@@ -16,6 +15,7 @@ from helpers import access_errors, settings
 from helpers.access import NO_ACCESS, Access
 from helpers.address import Address
 from helpers.errors import RequestError, ServerError
+from helpers.machine import is_loopback
 
 
 @functools.cache
@@ -23,14 +23,6 @@ def _opener(direct: bool, ca: str) -> urllib.request.OpenerDirector:
     # A proxy of the site would be asked for "localhost" too, and would look at its own machine.
     rules = [urllib.request.ProxyHandler({})] if direct else []
     return urllib.request.build_opener(*rules, urllib.request.HTTPSHandler(context=Access(ca=ca).context()))
-
-
-def is_loopback(host: str) -> bool:
-    """Whether this name or address means this very machine."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def ask(

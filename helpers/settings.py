@@ -6,9 +6,9 @@ Values that people change often can be set by an environment variable, which is 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
-from helpers.errors import SetupError
+# The folders are in helpers.paths; these names go when nothing asks for them here.
+from helpers.paths import current_folder, log_dir, models_dir, root, server_env, work_dir  # noqa: F401
 
 # Ports. HTTP gets the base port, gRPC the next, metrics the one after, as in the course text. Not Triton's own 8000:
 # on shared nodes JupyterHub sits there.
@@ -220,59 +220,9 @@ DEMO_BATCHES = (1, 10)
 DEMO_POINT_S = 1.5
 
 
-def current_folder() -> Path:
-    """The current folder; the home folder when the current one was deleted, as that of a notebook's kernel is with ``work/``."""
-    try:
-        return Path.cwd()
-    except FileNotFoundError:
-        return Path.home()
-
-
 def quick() -> bool:
     """Whether measurements shall be short rather than precise (``COURSE_QUICK=1``)."""
     return os.environ.get("COURSE_QUICK", "").lower() not in ("", "0", "false", "no")
-
-
-def root() -> Path:
-    """The course's folder: the one that holds ``models/`` and ``notebooks/``.
-
-    Looks at the environment variable ``COURSE_ROOT``, at the folder that holds this package, then upwards from the
-    current folder.
-
-    Raises:
-        SetupError: no such folder is to be found.
-    """
-    here = current_folder()
-    candidates = [Path(os.environ["COURSE_ROOT"])] if "COURSE_ROOT" in os.environ else []
-    candidates += [Path(__file__).resolve().parent.parent, here, *here.parents]
-    for candidate in candidates:
-        if (candidate / "models").is_dir() and (candidate / "notebooks").is_dir():
-            return candidate.resolve()
-    raise SetupError(
-        "The folder of the course was not found.",
-        f"It holds models/ and notebooks/; looked upwards from {here}.",
-        "Type: export COURSE_ROOT=/the/folder/of/the/course",
-    )
-
-
-def work_dir() -> Path:
-    """The git-ignored folder for everything that students make (``COURSE_WORK``, else ``work/`` in the course)."""
-    return Path(os.environ["COURSE_WORK"]).resolve() if "COURSE_WORK" in os.environ else root() / "work"
-
-
-def log_dir() -> Path:
-    """Where the servers' logs go."""
-    return work_dir() / "logs"
-
-
-def models_dir() -> Path:
-    """The model repository of the course. Students edit a working copy, ``work_dir() / "models"``."""
-    return root() / "models"
-
-
-def server_env() -> Path:
-    """The environment of the embedded server (``COURSE_SERVER_ENV``, else ``.server/`` in the course)."""
-    return Path(os.environ["COURSE_SERVER_ENV"]).resolve() if "COURSE_SERVER_ENV" in os.environ else root() / ".server"
 
 
 def shm_size() -> str:

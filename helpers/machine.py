@@ -1,0 +1,174 @@
+"""This machine: its processor, its NVIDIA GPUs, and what listens on its ports.
+
+The only place that runs ``nvidia-smi``. Standard library only, but for who owns a port, which ``psutil`` knows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import ipaddress
+import os
+import platform
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from helpers.errors import SetupError
+
+# Seconds that nvidia-smi may take: a node with eight sleeping GPUs needs a few.
+_SMI_TIMEOUT_S = 20.0
+# Why nvidia-smi is not asked again: a broken driver can hold it for ever, and every look would wait as long.
+_hung: list[str] = []
+# Names of GPUs for desks; to those of data centres NVIDIA's images bring what an older driver lacks.
+_FOR_DESKS = re.compile(r"GeForce|RTX|TITAN|Quadro", re.IGNORECASE)
+_SERVER = "tritonserver"
+
+
+def nvidia_smi(*fields: str) -> list[dict[str, str]]:
+    """Return what ``nvidia-smi`` says of each GPU of this machine.
+
+    Args:
+        *fields: as ``nvidia-smi --help-query-gpu`` names them, such as ``name`` or ``memory.used``; figures come without units.
+
+    Returns:
+        One dictionary for each GPU, by field; none where there is no ``nvidia-smi``.
+
+    Raises:
+        SetupError: it does not answer, or says that something is wrong.
+    """
+    if _hung:
+        raise SetupError(_hung[0])
+    program = shutil.which("nvidia-smi")
+    if not program:
+        return []
+    command = [program, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
+    try:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True)
+        said, _ = process.communicate(timeout=_SMI_TIMEOUT_S)
+    except OSError as error:
+        raise SetupError(f"nvidia-smi cannot be started: {error.strerror}.") from error
+    except subprocess.TimeoutExpired as error:
+        process.kill()
+        if process.stdout:
+            process.stdout.close()
+        # Not until its end: a process that hangs in the driver does not die.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=1)
+        _hung.append(f"nvidia-smi did not answer within {_SMI_TIMEOUT_S:g} s.")
+        raise SetupError(_hung[0]) from error
+    rows = [[word.strip() for word in line.split(",")] for line in said.splitlines()]
+    if process.returncode or any(len(row) != len(fields) for row in rows):
+        raise SetupError(f"nvidia-smi says: {said.strip()[:200]}")
+    return [dict(zip(fields, row, strict=True)) for row in rows]
+
+
+def number(word: str | None) -> float | None:
+    """Return a figure of ``nvidia-smi``; None for ``[N/A]`` or ``[Not Supported]``, which a GPU says that does not know it."""
+    return float(word) if word and re.fullmatch(r"\d+(\.\d+)?", word) else None
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU.
+
+    Attributes:
+        name: such as ``Tesla T4``.
+        driver: version of NVIDIA's driver, such as ``535.183.01``.
+    """
+
+    name: str
+    driver: str
+
+    @property
+    def driver_major(self) -> int:
+        """The branch of the driver, such as 535; 0 where it is unknown."""
+        found = re.match(r"\d+", self.driver)
+        return int(found[0]) if found else 0
+
+    @property
+    def for_data_centres(self) -> bool:
+        """True if it is of the kind for which NVIDIA's images carry a newer driver's libraries."""
+        return not _FOR_DESKS.search(self.name)
+
+
+def gpus() -> tuple[Gpu, ...]:
+    """Return the GPUs that a server started now could use; none where ``CUDA_VISIBLE_DEVICES`` hides them all."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1", "NoDevFiles"):
+        return ()
+    try:
+        return tuple(Gpu(row["name"], row["driver_version"]) for row in nvidia_smi("name", "driver_version"))
+    except SetupError:
+        return ()
+
+
+@functools.cache
+def device() -> str:
+    """Return the device that serves on this machine: the first GPU if there is one, else the processor."""
+    try:
+        rows = nvidia_smi("name")
+    except SetupError:
+        rows = []
+    model = cpu_model()
+    return rows[0]["name"] if rows else f"CPU: {model}" if model else "CPU"
+
+
+def cpu_model() -> str:
+    """Return the name of the processor; empty where the system does not tell."""
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        return ""
+    return found[1] if found else ""
+
+
+def cpu() -> str:
+    """Return the processor and how many of its cores this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return f"{cpu_model() or platform.machine()}, {cores} core{'s' * (cores > 1)}"
+
+
+def description() -> str:
+    """Return the line that names this machine beside figures: processor, memory, system, GPUs."""
+    memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    names = ", ".join(gpu.name for gpu in gpus()) or "no GPU"
+    return f"{cpu()}, {memory_gb:.0f} GB, {platform.system()} {platform.release()}, {names}"
+
+
+def is_loopback(host: str) -> bool:
+    """True if this name or address means this very machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def serves_here(host: str, port: int) -> bool:
+    """True if a ``tritonserver`` that this user may see listens on this port of this machine.
+
+    An address of this machine may be the end of a tunnel to another one. Where the process behind the port belongs to another user, the
+    server counts as elsewhere, so that no figure gets a false machine.
+    """
+    return is_loopback(host) and (_listener(port) or ("", 0))[0] == _SERVER
+
+
+def port_owner(port: int) -> str:
+    """Return who listens on a port: program and process id, as far as this user may see."""
+    try:
+        found = _listener(port)
+    except ModuleNotFoundError:  # before anything is installed
+        return "another program"
+    return f"{found[0]} (process {found[1]})" if found else "another user's process"
+
+
+def _listener(port: int) -> tuple[str, int] | None:
+    """Name and id of the process that listens on a port, if this user may see it."""
+    import psutil
+
+    try:
+        found = [end.pid for end in psutil.net_connections("tcp") if end.status == psutil.CONN_LISTEN and end.laddr.port == port]
+        return next(((psutil.Process(pid).name(), pid) for pid in found if pid), None)
+    except psutil.Error:  # macOS tells only root, or it ended between two looks
+        return None

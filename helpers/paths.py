@@ -1,0 +1,151 @@
+"""Where things are in the course, and how its files are written: whole or not at all, with a plain reason when it fails.
+
+Standard library only: the doctor and the set-up use this before anything is installed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from helpers.errors import SetupError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_KEPT = "The course keeps what you make in its folder work/, or where the environment variable COURSE_WORK points."
+_ELSEWHERE = "Type: export COURSE_WORK=$HOME/triton-work, before you start JupyterLab"
+
+
+def current_folder() -> Path:
+    """Return the current folder; the home folder when the current one was deleted, as that of a notebook's kernel is with ``work/``."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return Path.home()
+
+
+def root() -> Path:
+    """Return the course's folder: the one that holds ``models/`` and ``notebooks/``.
+
+    Looks at the environment variable ``COURSE_ROOT``, at the folder that holds this package, then upwards from the
+    current folder.
+
+    Raises:
+        SetupError: there is no such folder.
+    """
+    here = current_folder()
+    candidates = [Path(os.environ["COURSE_ROOT"])] if "COURSE_ROOT" in os.environ else []
+    candidates += [Path(__file__).resolve().parent.parent, here, *here.parents]
+    for candidate in candidates:
+        if (candidate / "models").is_dir() and (candidate / "notebooks").is_dir():
+            return candidate.resolve()
+    raise SetupError(
+        "The folder of the course was not found.",
+        f"It holds models/ and notebooks/; looked upwards from {here}.",
+        "Type: export COURSE_ROOT=/the/folder/of/the/course",
+    )
+
+
+def work_dir() -> Path:
+    """Return the git-ignored folder for everything that students make.
+
+    It is where ``COURSE_WORK`` points, else ``work/`` in the course. In a course folder that this user may not change, such as one that a
+    class shares, it is ``triton-work`` in the home folder.
+    """
+    if "COURSE_WORK" in os.environ:
+        return Path(os.environ["COURSE_WORK"]).resolve()
+    usual = root() / "work"
+    return usual if os.access(usual if usual.exists() else root(), os.W_OK) else Path.home() / "triton-work"
+
+
+def log_dir() -> Path:
+    """Return the folder of the servers' logs."""
+    return work_dir() / "logs"
+
+
+def models_dir() -> Path:
+    """Return the model repository of the course. Students edit a working copy, ``work_dir() / "models"``."""
+    return root() / "models"
+
+
+def server_env() -> Path:
+    """Return the environment of the embedded server (``COURSE_SERVER_ENV``, else ``.server/`` in the course)."""
+    return Path(os.environ["COURSE_SERVER_ENV"]).resolve() if "COURSE_SERVER_ENV" in os.environ else root() / ".server"
+
+
+def find(path: str | Path) -> Path | None:
+    """Return a folder or file by what people type: in the working folder (``work/…``), the course's folder, or the current one."""
+    given = Path(path).expanduser()
+    places = [root() / given, current_folder() / given]
+    if given.parts[:1] == ("work",):
+        places.insert(0, work_dir().joinpath(*given.parts[1:]))
+    return next((place for place in places if place.exists()), None)
+
+
+def shown(path: Path) -> str:
+    """Return a path as people type it: from the current folder, else from the course's, else complete."""
+    for base in (current_folder(), root()):
+        if path.resolve().is_relative_to(base):
+            return str(path.resolve().relative_to(base)) or "."
+    return str(path)
+
+
+def make_folder(path: Path) -> Path:
+    """Make a folder, and those above it, and return it; the working folder is made for its owner alone.
+
+    Notebooks, progress, results and logs lie there, on machines that many people share. One that is there already stays as it is.
+    """
+    work = work_dir()
+    if path.absolute().is_relative_to(work) and not work.exists():
+        work.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@contextmanager
+def writing(path: Path, kept: str = _KEPT, elsewhere: str = _ELSEWHERE) -> Iterator[None]:
+    """Turn the errors of writing below a path into one that says what to do.
+
+    Args:
+        path: what is written.
+        kept: a sentence on what is kept there.
+        elsewhere: what to type where it cannot be written, though there is room.
+
+    Raises:
+        SetupError: no permission, a full disk, or whatever else the system said.
+    """
+    try:
+        yield
+    except OSError as error:
+        # Of a whole tree that could not be copied, one file says why as well as all.
+        reason = str(error.args[0][0][-1]) if isinstance(error, shutil.Error) else str(error.strerror or error)
+        full = error.errno in _FULL or any(os.strerror(code) in reason for code in _FULL)
+        raise SetupError(
+            f"{shown(path)} cannot be written: {'the disk is full' if full else reason}.",
+            kept,
+            "Look with: df -h; quota; then delete what you do not need" if full else elsewhere,
+        ) from error
+
+
+def read_text(path: Path) -> str:
+    """Return a text file as it is: line ends, and bytes that are no UTF-8, survive being written back by :func:`replace`."""
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        return file.read()
+
+
+def replace(path: Path, text: str) -> None:
+    """Write a text file in one step."""
+    # A reader, and the server is one, sees the old file or the new one, never half of it.
+    descriptor, temporary = tempfile.mkstemp(prefix=".config-", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            file.write(text)
+        shutil.copymode(path, temporary) if path.exists() else Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
