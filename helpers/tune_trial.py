@@ -12,8 +12,9 @@ from typing import Any
 
 from helpers import perf_results, settings
 from helpers.errors import ConfigError, ModelError, RequestError
+from helpers.machine import cpu
 from helpers.perf import measure
-from helpers.perf_facts import config_name, cpu
+from helpers.perf_facts import config_name
 from helpers.perf_program import Program
 from helpers.server import Server
 from helpers.tune_candidate import FAILED, OK, OVER_BUDGET, OVER_MEMORY, REFUSED, Candidate, Goal, Row

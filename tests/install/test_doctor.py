@@ -119,13 +119,13 @@ def test_taken_ports_are_no_harm_and_their_holder_is_named() -> None:
 
 
 def test_where_localhost_leads() -> None:
-    assert examinations.name_of_machine.device().state == GOOD
+    assert examinations.name_of_this_machine().state == GOOD
     nowhere = examinations.name_of_this_machine("no-such-machine.invalid")
     assert nowhere.state == ADMINISTRATOR
     assert "127.0.0.1 localhost" in nowhere.todo
 
 
-def test_a_proxy_without_an_exception_for_machine.device() -> None:
+def test_a_proxy_without_an_exception_for_this_machine() -> None:
     proxy = {"HTTPS_PROXY": "http://me:hunter2@proxy:3128"}
     (found,) = examinations.variables(proxy)
     assert found.state == MEND

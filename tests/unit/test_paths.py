@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from helpers import paths
-from tests.other_users import STRANGER, needs_root, open_folder, stranger
+from tests.support.other_users import STRANGER, needs_root, open_folder, stranger
 
 
 @pytest.fixture
