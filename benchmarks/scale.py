@@ -23,7 +23,7 @@ from benchmarks import perf_analyzer, report, scale_stages
 from benchmarks.jets import ALONE
 from benchmarks.processor import ENDED, HERE, OTHERS, Watch
 from helpers import repository, settings
-from helpers.analysis import replicate, tag_files
+from helpers.analysis import local_workers, replicate, tag_files
 from helpers.fleet import Fleet
 from helpers.fleet_launch import launch_fleet
 from helpers.load_inputs import write_jets
@@ -258,7 +258,7 @@ def main() -> None:
             launch_fleet(models, servers=1, name="bench-scale-one", **options) as one,
             launch_fleet(models, servers=2, name="bench-scale-two", **options) as two,
         ):
-            with LocalCluster(n_workers=load.workers, threads_per_worker=load.threads, dashboard_address="127.0.0.1:0") as cluster:
+            with local_workers(load.workers, threads=load.threads) as cluster:
                 seen = Bench({TWO: two, ONE: one}, cluster, load, folder).rounds(files, rounds)
             # Dask is closed: its scheduler is in this process, and its CPU time would count.
             stages = scale_stages.table(one, MODEL, files[0], folder, load.batch)

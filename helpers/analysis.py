@@ -2,12 +2,10 @@
 
 Typical use::
 
-    from distributed import LocalCluster
-    from helpers.analysis import replicate, tag_files
+    from helpers.analysis import local_workers, replicate, tag_files
 
     files = replicate("ak4", 200_000)
-    # An address for Dask's own pages: without one it takes port 8787 and warns where that is taken, and ":0" would be open to all machines.
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:   # or SLURMCluster(...)
+    with local_workers(2) as cluster:                                     # or SLURMCluster(..., security=True)
         done = tag_files(files, cluster, fleet, "particlenet_AK4", output="work/analysis/first")
     done                                                                  # what took how long
     done.check()                                                          # each jet once
@@ -28,9 +26,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 import uproot
-from distributed import Client, KilledWorker, as_completed
+from distributed import Client, KilledWorker, LocalCluster, as_completed
 from numpy.typing import NDArray
 
 from helpers import analysis_files, settings
@@ -42,7 +41,7 @@ from helpers.sweep_files import folder_of
 from helpers.sweep_progress import Progress
 from helpers.tables import as_html, as_text
 
-__all__ = ["Analysis", "replicate", "tag_files"]
+__all__ = ["Analysis", "local_workers", "replicate", "tag_files"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -125,6 +124,33 @@ class Analysis:
         return as_html(self.workers, caption=str(self)) if self.rows else f"<p>{self}</p>"
 
 
+def local_workers(workers: int = 2, *, threads: int = 1) -> LocalCluster:
+    """Start Dask workers on this machine that obey this process alone.
+
+    Whoever reaches the port of a Dask scheduler can have code run as its owner, and every user of a machine reaches its loopback
+    interface. So scheduler, workers and clients here show each other a certificate, which exists in this process and its workers only.
+
+    Args:
+        workers: processes.
+        threads: of each process.
+
+    Returns:
+        A cluster, to be used in a ``with`` statement.
+    """
+    # Dask's pages and counters ask for no certificate, and show what the tasks are and what they log: none of them is served.
+    with dask.config.set({"distributed.scheduler.http.routes": []}):
+        return LocalCluster(
+            n_workers=workers,
+            threads_per_worker=threads,
+            security=True,
+            # For the port that is left of the pages: by default it is 8787, with a warning where that is taken.
+            dashboard_address="127.0.0.1:0",
+            scheduler_kwargs={"dashboard": False},
+            # Also for workers that come later.
+            config={"distributed.worker.http.routes": []},
+        )
+
+
 def tag_files(
     files: Sequence[str | Path],
     cluster: Any,
@@ -148,8 +174,8 @@ def tag_files(
 
     Args:
         files: ROOT files of jets with the branch ``jet_id``, such as :func:`replicate` makes.
-        cluster: a Dask cluster (``LocalCluster``, ``SLURMCluster``, ``HTCondorCluster`` …), or the address of a scheduler. Its workers
-            must see the same files and have this course's client environment.
+        cluster: a Dask cluster (:func:`local_workers`, ``SLURMCluster``, ``HTCondorCluster`` …), a Dask client, or the address of a
+            scheduler. Its workers must see the same files and have this course's client environment.
         server: a fleet, a server or an address, which the workers must be able to reach.
         model: the tagger.
         output: folder for the scores.
@@ -198,8 +224,8 @@ def _dask(cluster: Any) -> Iterator[Client]:
     except (OSError, ValueError, TypeError) as error:
         raise InputError(
             f"No Dask cluster answers as {cluster!r} ({type(error).__name__}).",
-            "Expected a cluster object such as LocalCluster(), or the address of a scheduler.",
-            "Type: from distributed import LocalCluster; cluster = LocalCluster(n_workers=2, threads_per_worker=1)",
+            "Expected a cluster object, a Dask client, or the address of a scheduler that asks for no certificate.",
+            "Type: cluster = local_workers(2)",
         ) from error
     with client:
         yield client

@@ -30,10 +30,8 @@ import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
 
-from distributed import LocalCluster
-
 from helpers import Client, jets, launch_fleet, repository, scrape
-from helpers.analysis import replicate, tag_files
+from helpers.analysis import local_workers, replicate, tag_files
 from helpers.capacity import Traffic, plan
 from helpers.exercises import exercise  #: from helpers.exercises import ____, exercise
 from helpers.load_inputs import write_jets
@@ -244,10 +242,13 @@ fleet.in_rotation()
 # An analysis has more jets than one program can read. **Dask** cuts the work into tasks and gives them to **workers**.
 # Here a task reads 250 jets, has them tagged, and writes their scores to a ROOT file of its own. Each worker keeps one
 # connection. Our files hold the course's jets over and over, each with an id of its own.
+#
+# Whoever reaches a Dask scheduler can run code as its owner. So `local_workers` starts a cluster with **certificates**,
+# which exist in this notebook and its workers only: `LocalCluster(security=True)`, without Dask's open pages.
 
 # %%
 files = replicate("ak4", 4000, jets_per_file=2000)
-with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:
+with local_workers(2) as cluster:
     tagged = tag_files(files, cluster, fleet, MODEL, output="work/analysis/first", jets_per_chunk=250)
 tagged
 
@@ -286,7 +287,7 @@ exercise("10.4").check(fleet, tagged, lost, doubled)
 #
 # ```python
 # from dask_jobqueue import SLURMCluster                        # or HTCondorCluster
-# cluster = SLURMCluster(queue="short", cores=1, memory="2GB", walltime="01:00:00")
+# cluster = SLURMCluster(queue="short", cores=1, memory="2GB", walltime="01:00:00", security=True, shared_temp_directory="~")
 # cluster.scale(jobs=50)
 #
 # fleet = connect("grpcs://triton.example.org:443", token="…")  # a fleet on Kubernetes

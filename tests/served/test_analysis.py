@@ -21,7 +21,7 @@ from distributed import LocalCluster
 
 from benchmarks import scale as bench
 from helpers import analysis_files, jets, settings
-from helpers.analysis import Analysis, replicate, tag_files
+from helpers.analysis import Analysis, local_workers, replicate, tag_files
 from helpers.analysis_files import Chunk, chunks
 from helpers.client import Client
 from helpers.errors import InputError, RequestError
@@ -39,7 +39,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as made:
+    with local_workers(2) as made:
         yield made
 
 
@@ -160,13 +160,20 @@ tag_files(files, scheduler, server, {model!r}, output=output, jets_per_chunk={ch
 """
 
 
+def _certificates(cluster: LocalCluster) -> dict[str, str]:
+    """The variables by which a Dask client in another process of the same person is let in."""
+    files = {"CA_FILE": "ca_file", "CLIENT__CERT": "cert", "CLIENT__KEY": "key"}
+    own = cluster.security.get_tls_config_for_role("client")
+    return {f"DASK_DISTRIBUTED__COMM__TLS__{name}": own[field] for name, field in files.items()}
+
+
 @pytest.mark.slow
 def test_a_killed_analysis_goes_on_where_it_was(
     server: Server, files: list[Path], cluster: LocalCluster, direct: np.ndarray, tmp_path: Path
 ) -> None:
     script = KILLED.format(model=MODEL, chunk=CHUNK)
     command = [sys.executable, "-c", script, cluster.scheduler_address, server.grpc_url, str(tmp_path), *map(str, files)]
-    process = subprocess.Popen(command, cwd=settings.root())
+    process = subprocess.Popen(command, cwd=settings.root(), env={**os.environ, **_certificates(cluster)})
     wait_until(lambda: _written(tmp_path) >= 3, 60)
     process.kill()
     process.wait()
@@ -232,14 +239,16 @@ def interrupts_as_before() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("interrupts_as_before")
-def test_batch_systems_give_clusters_of_the_same_kind() -> None:
+def test_batch_systems_give_clusters_of_the_same_kind(tmp_path: Path) -> None:
     jobqueue = pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is not installed")
     common = {"cores": 2, "processes": 1, "memory": "4GB", "interface": "lo", "scheduler_options": {"dashboard_address": "127.0.0.1:0"}}
+    common |= {"security": True, "shared_temp_directory": str(tmp_path)}
     with jobqueue.SLURMCluster(queue="short", walltime="00:30:00", **common) as cluster:
         script = cluster.job_script()
         address = cluster.scheduler_address
     assert "#SBATCH -p short" in script and "#SBATCH -t 00:30:00" in script
     assert f"dask_worker {address}" in script and "--nthreads 2" in script and sys.executable in script
+    assert address.startswith("tls://") and "--tls-cert" in script and str(tmp_path) in script
     with jobqueue.HTCondorCluster(disk="1GB", **common) as cluster:
         script = cluster.job_script()
         address = cluster.scheduler_address
