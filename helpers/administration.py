@@ -90,15 +90,16 @@ class Administration:
 
     def _config_to_send(self, model: str, config: str | dict[str, Any] | None) -> dict[str, Any] | None:
         """The configuration that was given, else the one in the model's file; None where there is no file."""
-        from helpers import config_text, repository
+        from helpers import repository
+        from helpers.repository.syntax import as_dict, parse
 
         if isinstance(config, str):
-            return config_text.as_dict(config_text.parse(config, "the given configuration"))
+            return as_dict(parse(config, "the given configuration"))
         if config is None and self.repository is not None and (self.repository / model / "config.pbtxt").exists():
             repository.validate(self.repository / model)
             # Sent along, because Triton does not read a file again that has not changed since, even if the model was loaded
             # with another configuration meanwhile.
-            return config_text.as_dict(repository.read_config(self.repository / model))
+            return as_dict(repository.read_config(self.repository / model))
         return config
 
     def _load(self, model: str, config: dict[str, Any] | None) -> None:

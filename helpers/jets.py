@@ -22,13 +22,13 @@ import uproot
 
 from helpers import jet_table, settings
 from helpers.client import Client
-from helpers.config_text import instances_of
 from helpers.errors import InputError
 from helpers.files import find, shown
 from helpers.jet_roc import Roc, WorkingPoint, roc
 from helpers.jet_scores import DISCRIMINANTS, Scores, truth
 from helpers.jet_table import Table, is_tagger, plain_name
 from helpers.jet_tensors import FlatJets, TruncationWarning, flatten
+from helpers.repository.configs import instances_of
 from helpers.rest import is_loopback
 from helpers.wording import quoted, suggestion
 

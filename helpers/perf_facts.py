@@ -7,10 +7,10 @@ import json
 from typing import Any
 
 from helpers import machine
-from helpers.config_text import instances_of
 from helpers.connection import Connection
 from helpers.gpu import placed_on
 from helpers.here import runs_here
+from helpers.repository.configs import instances_of
 from helpers.transport import TransportError
 
 

@@ -24,12 +24,12 @@ from typing import Any
 
 import numpy as np
 
-from helpers import config_text, settings
+from helpers import settings
 from helpers.errors import InputError, ModelError, SetupError
 from helpers.files import replace, shown, writing
-from helpers.repository import locate, read_config
+from helpers.repository import checkout, locate, read_config
+from helpers.repository.syntax import render
 from helpers.wording import quoted, suggestion
-from helpers.working_copy import checkout
 
 # Method -> what it is, in words; by the file that holds the model.
 METHODS = {
@@ -138,10 +138,9 @@ def _convert(method: str, arguments: Sequence[str]) -> None:
 def _rename(folder: Path, old: str, words: str) -> None:
     """Give the config its new name, with a word about what this is."""
     path = folder / "config.pbtxt"
-    text = path.read_text(encoding="utf-8")
     config = read_config(folder)
     config.name = folder.name
-    replace(path, f"# {old} in another precision: {words}.\n{config_text.rewrite(text, config)}")
+    replace(path, f"# {old} in another precision: {words}.\n{render(config)}")
 
 
 def _calibration(folder: Path, target: Path) -> Path:

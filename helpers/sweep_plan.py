@@ -12,10 +12,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from helpers import perf_facts, settings
-from helpers.config_text import as_dict, parse
 from helpers.connection import Connection
 from helpers.errors import InputError, ModelError
 from helpers.perf_command import check_batch, run_for
+from helpers.repository.syntax import as_dict, parse
 from helpers.rest import is_loopback
 from helpers.wording import quoted
 

@@ -7,6 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from google.protobuf import json_format
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+_INT64 = (
+    FieldDescriptor.TYPE_INT64,
+    FieldDescriptor.TYPE_UINT64,
+    FieldDescriptor.TYPE_SINT64,
+    FieldDescriptor.TYPE_FIXED64,
+    FieldDescriptor.TYPE_SFIXED64,
+)
 # How Envoy, before several servers, words that it lost the one it had chosen, or has none that is healthy.
 LOST_BEHIND = re.compile(r"upstream connect error|disconnect/reset before headers|no healthy upstream", re.IGNORECASE)
 
@@ -88,3 +99,34 @@ class Request:
 def without_id(message: str) -> str:
     """The server's message without the placeholder that it puts in front for requests without an id."""
     return re.sub(r"^\[request id: [^\]]*\] ", "", message)
+
+
+def as_dict(message: Message, zeros: bool = False) -> dict[str, Any]:
+    """Return a protobuf message as a dictionary of the fields that are set, integers as numbers, enumerations by name.
+
+    Args:
+        message: the message.
+        zeros: include the fields that nobody set.
+    """
+    fields = json_format.MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=zeros)
+    return _numbers(fields, message.DESCRIPTOR)
+
+
+def _numbers(value: Any, descriptor: Any) -> Any:
+    # JSON for protobuf writes 64-bit integers as strings, because JavaScript's numbers are too short for them.
+    out = {}
+    for key, item in value.items():
+        field = descriptor.fields_by_name[key]
+        message = field.message_type
+        if message is not None and message.GetOptions().map_entry:
+            inner = message.fields_by_name["value"]
+            out[key] = {name: _convert(entry, inner) for name, entry in item.items()}
+        else:
+            out[key] = [_convert(entry, field) for entry in item] if isinstance(item, list) else _convert(item, field)
+    return out
+
+
+def _convert(item: Any, field: Any) -> Any:
+    if field.message_type is not None:
+        return _numbers(item, field.message_type) if isinstance(item, dict) else item
+    return int(item) if field.type in _INT64 else item

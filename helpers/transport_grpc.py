@@ -16,9 +16,8 @@ from tritonclient.utils import InferenceServerException
 from helpers import settings
 from helpers.access import NO_ACCESS, Access
 from helpers.address import Address
-from helpers.config_text import as_dict
 from helpers.rest import is_loopback
-from helpers.transport import LOST_BEHIND, Refused, Request, TimedOut, TransportError, Unreachable, without_id
+from helpers.transport import LOST_BEHIND, Refused, Request, TimedOut, TransportError, Unreachable, as_dict, without_id
 
 
 class GrpcTransport:

@@ -20,9 +20,8 @@ from tritonclient.grpc import model_config_pb2
 from helpers import settings
 from helpers.access import NO_ACCESS, Access
 from helpers.address import Address
-from helpers.config_text import as_dict
 from helpers.rest import refusal
-from helpers.transport import LOST_BEHIND, Refused, Request, TimedOut, Unreachable, without_id
+from helpers.transport import LOST_BEHIND, Refused, Request, TimedOut, Unreachable, as_dict, without_id
 
 
 class HttpTransport:

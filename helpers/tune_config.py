@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from helpers.config_text import instances_of
+from helpers.repository.configs import instances_of
 from helpers.sweep_plan import with_instances
 from helpers.tune_candidate import Candidate, Traffic
 

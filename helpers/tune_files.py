@@ -12,8 +12,8 @@ from typing import Any
 from google.protobuf import json_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from helpers.config_text import parse, render, rewrite
 from helpers.files import make_folder, read_text, replace, writing
+from helpers.repository.syntax import parse, render
 from helpers.tune_candidate import Row
 
 
@@ -55,7 +55,7 @@ def model_files(repository: Path | None, model: str) -> list[list[Any]]:
 
 
 def winner_text(config: Mapping[str, Any], repository: Path | None, model: str, remark: str) -> str:
-    """The configuration as text to copy: the model's own file where it is known, with the varied parts changed and its comments kept.
+    """The configuration as text to copy: the model's own file where it is known, with the varied parts changed.
 
     Args:
         config: the whole configuration, as the server takes it.
@@ -67,13 +67,10 @@ def winner_text(config: Mapping[str, Any], repository: Path | None, model: str, 
     whole.name = model
     path = repository / model / "config.pbtxt" if repository else None
     if path is not None and path.exists():
-        own = read_text(path)
-        new = parse(own, str(path))
-        _vary(new, whole)
-        text = rewrite(own, new)
-    else:
-        text = render(whole)
-    return "".join(f"# {line}\n" for line in remark.splitlines()) + text
+        own = parse(read_text(path), str(path))
+        _vary(own, whole)
+        whole = own
+    return "".join(f"# {line}\n" for line in remark.splitlines()) + render(whole)
 
 
 def _vary(config: ModelConfig, winner: ModelConfig) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 from helpers import settings
 from helpers import verdict as verdicts
 from helpers.checks import CannotTell, Outcome, checker, correct, look, not_yet, traffic
-from helpers.config_compare import Comparison
 from helpers.errors import InputError
 from helpers.experiments import Experiments
 from helpers.plot_rows import THROUGHPUT, Row, is_recorded
+from helpers.repository import Comparison
 
 _MODEL = "particlenet_AK4"
 _BASELINE, _TWO, _THREADS = "baseline", "2 instances", "2 instances × 2 threads"

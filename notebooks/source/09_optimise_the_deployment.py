@@ -200,7 +200,7 @@ TENSORRT = """optimization { execution_accelerators { gpu_execution_accelerator 
 before = repository.read_config(MODEL)
 repository.change_config(MODEL, TENSORRT)
 server.reload(MODEL)
-view = repository.compare(before, MODEL, server)
+view = repository.compare(before, MODEL, server.config(MODEL), log=server.log(lines=0))
 view.differences
 
 # %% [markdown] exercise="9.4"

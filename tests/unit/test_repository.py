@@ -8,10 +8,12 @@ import stat
 from pathlib import Path
 
 import pytest
+from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from helpers import repository, settings
-from helpers.config_text import as_dict, parse, rewrite, top_level_fields
 from helpers.errors import ConfigError, ModelError, SetupError
+from helpers.files import writing
+from helpers.repository.syntax import as_dict, parse
 
 TEXT = """\
 # A model of the course.
@@ -61,15 +63,6 @@ def test_what_is_not_there(model: Path) -> None:
         repository.read_config(model)
 
 
-def test_top_level_fields_of_the_text() -> None:
-    names = [name for name, _, _ in top_level_fields(TEXT)]
-    assert names == ["name", "backend", "max_batch_size", "input", "output", "output", "instance_group", "parameters"]
-    spans = {name: TEXT[start:end] for name, start, end in top_level_fields(TEXT)}
-    assert spans["name"] == 'name: "demo"'
-    assert spans["instance_group"] == "instance_group [ { count: 1 kind: KIND_CPU } ]"
-    assert spans["parameters"].endswith("} }")
-
-
 @pytest.mark.parametrize(
     ("line", "column", "old", "new", "words"),
     [
@@ -107,20 +100,22 @@ def test_an_end_that_comes_too_early(model: Path) -> None:
 
 def test_one_value_changes_and_everything_else_stays(model: Path) -> None:
     comparison = repository.change_config(model, max_batch_size=16)
-    assert text_of(model) == TEXT.replace("max_batch_size: 8", "max_batch_size: 16")
+    wanted = parse(TEXT)
+    wanted.max_batch_size = 16
+    assert repository.read_config(model) == wanted
     assert comparison.changed == ["max_batch_size"]
     assert [(row.old, row.new, row.remark) for row in comparison.differences.rows] == [("8", "16", "changed")]
+    # Text that a person can go on with: one field a line, lists of numbers on one line.
+    assert 'name: "X"\n  data_type: TYPE_FP32\n  dims: [3]\n' in text_of(model)
 
 
-def test_a_stanza_is_added_or_takes_the_place_of_the_old_one(model: Path) -> None:
+def test_a_stanza_is_added_or_replaces_the_old_one(model: Path) -> None:
     repository.change_config(model, "dynamic_batching { preferred_batch_size: [ 4, 8 ] max_queue_delay_microseconds: 100 }")
-    assert text_of(model).startswith(TEXT)
     repository.change_config(model, "instance_group [ { count: 3 kind: KIND_CPU } ]")
-    changed = text_of(model)
-    assert [group.count for group in parse(changed).instance_group] == [3]
-    assert "# how many\ninstance_group {" in changed
-    assert "} # one\nparameters" in changed
-    assert list(parse(changed).dynamic_batching.preferred_batch_size) == [4, 8]
+    config = repository.read_config(model)
+    assert [group.count for group in config.instance_group] == [3]
+    assert list(config.dynamic_batching.preferred_batch_size) == [4, 8]
+    assert config.parameters["k # {"].string_value == 'v } " ['
 
 
 def test_fields_by_keyword_and_by_function(model: Path) -> None:
@@ -128,22 +123,23 @@ def test_fields_by_keyword_and_by_function(model: Path) -> None:
     config = repository.read_config(model)
     assert (config.instance_group[0].count, len(config.parameters), config.HasField("dynamic_batching")) == (2, 0, True)
 
-    def edit(config: repository.ModelConfig) -> None:
+    def edit(config: ModelConfig) -> None:
         del config.output[0]
         config.parameters["threads"].string_value = "2"
 
     repository.change_config(model, edit)
     assert [output.name for output in repository.read_config(model).output] == ["Z"]
-    assert text_of(model).startswith('# A model of the course.\nname: "demo"   # its folder\n')
+    assert repository.read_config(model).parameters["threads"].string_value == "2"
 
 
 @pytest.mark.parametrize("ending", ["\r\n", "\n"])
-def test_line_ends_and_foreign_bytes_survive(model: Path, ending: str) -> None:
-    raw = TEXT.replace("\n", ending).encode() + b"# caf\xe9\n"
-    (model / "config.pbtxt").write_bytes(raw)
+def test_line_ends_and_foreign_bytes_are_read(model: Path, ending: str) -> None:
+    (model / "config.pbtxt").write_bytes(TEXT.replace("\n", ending).encode() + b"# caf\xe9\n")
     (model / "config.pbtxt").chmod(0o640)
-    repository.change_config(model, max_batch_size=4)
-    assert (model / "config.pbtxt").read_bytes() == raw.replace(b"max_batch_size: 8", b"max_batch_size: 4")
+    repository.change_config(model, max_batch_size=4, parameters={"\u00b5": {"string_value": "H \u2192 bb"}})
+    config = repository.read_config(model)
+    assert (config.max_batch_size, config.parameters["\u00b5"].string_value) == (4, "H \u2192 bb")
+    assert "H \u2192 bb" in (model / "config.pbtxt").read_text(encoding="utf-8")
     assert stat.S_IMODE((model / "config.pbtxt").stat().st_mode) == 0o640
 
 
@@ -153,7 +149,8 @@ def test_line_ends_and_foreign_bytes_survive(model: Path, ending: str) -> None:
         ({"max_batchsize": 3}, "Did you mean 'max_batch_size'"),
         ({"max_batch_size": "many"}, "max_batch_size"),
         ({"edit": "instance_group [ { cuont: 1 } ]"}, r"(?s)line 1, column 20: .*'cuont'\..*Did you mean 'count'"),
-        ({"max_batch_size": 4, "dynamic_batching": {"preferred_batch_size": [8]}}, "8 is above max_batch_size 4"),
+        ({"platform": "pytorch", "backend": ""}, r"unknown platform 'pytorch'.*Expected one of .*'pytorch_libtorch'"),
+        ({"default_model_filename": "modle.py"}, "version 1 has no modle.py"),
         ({"name": "other"}, "'other', but the folder is 'demo'"),
         ({"backend": "pyhton"}, "Did you mean 'python'"),
     ],
@@ -169,23 +166,7 @@ def test_the_models_of_the_course_are_not_edited() -> None:
     before = text_of(settings.models_dir() / "add_sub")
     with pytest.raises(ConfigError, match=r'belongs to the course.*checkout\("add_sub"\)'):
         repository.change_config("models/add_sub", max_batch_size=4)
-    with pytest.raises(ConfigError, match="belongs to the course"):
-        repository.write_config(settings.models_dir() / "add_sub", repository.read_config("models/add_sub"))
     assert text_of(settings.models_dir() / "add_sub") == before
-
-
-def test_a_new_config_is_written_where_there_is_none(tmp_path: Path) -> None:
-    (tmp_path / "fresh").mkdir()
-    repository.write_config(tmp_path / "fresh", parse(TEXT))
-    assert repository.read_config(tmp_path / "fresh") == parse(TEXT)
-
-
-def test_every_rewrite_means_what_it_should() -> None:
-    for name in ("backend", "input", "output", "instance_group", "parameters", "max_batch_size"):
-        wanted = parse(TEXT)
-        wanted.ClearField(name)
-        assert parse(rewrite(TEXT, wanted)) == wanted
-        assert parse(rewrite(rewrite(TEXT, wanted), parse(TEXT))) == parse(TEXT)
 
 
 def test_old_new_and_what_the_server_reports(model: Path) -> None:
@@ -208,17 +189,36 @@ def test_old_new_and_what_the_server_reports(model: Path) -> None:
     assert "&#x27;" not in str(comparison.differences)
 
 
-def test_a_config_as_json_for_the_load_call() -> None:
-    import json
+def test_what_has_no_effect_is_marked_with_the_reason() -> None:
+    accelerators = {"execution_accelerators": {"gpu_execution_accelerator": [{"name": "tensorrt"}]}}
+    config = {"name": "net", "optimization": accelerators, "parameters": {"THREADS": {"string_value": "2"}}}
+    log = """I: model 'other': parameter 'THREADS' has no effect here: it is another model
+W: "model 'net': parameter 'THREADS' has no effect here: every instance is a process"
+W: "model 'net': parameter 'GONE' has no effect here: it is not in the config any more"
+W: "model 'net': execution accelerator 'tensorrt' has no effect: no GPU"
+"""
 
-    assert json.loads(repository.config_json("dynamic_batching { max_queue_delay_microseconds: 7 }")) == {
-        "dynamic_batching": {"max_queue_delay_microseconds": 7}
+    def remarks(**more: object) -> dict[str, str]:
+        view = repository.compare(config, config, {**config, **more}, log=log if not more else "")
+        return {row.field.rpartition("accelerator")[2]: row.remark for row in view.rows if "no effect" in row.remark}
+
+    assert remarks() == {
+        "parameters.THREADS.string_value": "no effect here: every instance is a process",
+        "[0].name": "no effect here: no GPU",
     }
-    assert json.loads(repository.config_json({"max_batch_size": 3})) == {"max_batch_size": 3}
+    assert remarks(instance_group=[{"kind": "KIND_CPU"}]) == {
+        "[0].name": "no effect here: it needs a GPU, and the instances run on the CPU"
+    }
+    assert "TorchScript" in remarks(platform="pytorch_libtorch")["[0].name"]
+    assert remarks(instance_group=[{"kind": "KIND_GPU"}]) == {}
+
+
+def test_a_config_as_a_dictionary(model: Path) -> None:
+    assert as_dict(parse("max_batch_size: 3 dynamic_batching { }")) == {"max_batch_size": 3, "dynamic_batching": {}}
     with pytest.raises(ConfigError, match=r"the config, line 2, column 1"):
-        repository.config_json("max_batch_size: 3\n}")
+        parse("max_batch_size: 3\n}", "the config")
     with pytest.raises(ConfigError, match="max_batch_size"):
-        repository.config_json({"max_batch_size": []})
+        repository.change_config(model, max_batch_size=[])
 
 
 def test_the_tree_shows_sizes_and_marks_what_is_wrong(model: Path, tmp_path: Path) -> None:
@@ -282,7 +282,7 @@ def test_no_permission_and_a_full_disk_give_one_paragraph(tmp_path: Path, monkey
     with pytest.raises(SetupError, match=r"cannot be written: .*COURSE_WORK"):
         repository.checkout("add_sub")
     # /dev/full refuses every write as a full disk does; a model that is a link to it is the nearest thing to one here.
-    with pytest.raises(SetupError, match=r"the disk is full.*df -h"), repository.writing(tmp_path), open("/dev/full", "w") as full:
+    with pytest.raises(SetupError, match=r"the disk is full.*df -h"), writing(tmp_path), open("/dev/full", "w") as full:
         full.write("x")
     if os.geteuid() != 0:
         (tmp_path / "shut").mkdir(mode=0o500)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from helpers import perf_results, settings
-from helpers.config_text import parse
 from helpers.errors import ModelError
+from helpers.repository.syntax import parse
 from helpers.tune_candidate import FAILED, OK, OVER_BUDGET, REFUSED, Candidate, Goal, Row, Traffic
 from helpers.tune_config import Found, place_of, reachable
 from helpers.tune_files import append_row, read_rows, winner_text
@@ -390,10 +390,10 @@ def test_the_winners_file_keeps_what_was_written(tmp_path: Path) -> None:
     (tmp_path / "net" / "config.pbtxt").write_text(text)
     config = found().config_for(Candidate("net", 4, 1, 2.0, "openvino"), TRAFFIC)
     written = winner_text(config, tmp_path, "net", "found by a test")
-    assert written.startswith("# found by a test\n# mine\n")
-    assert "max_batch_size: 64  # enough" in written
+    assert written.startswith('# found by a test\nname: "net"\n')
     assert "pinned" not in written
     new = parse(written)
+    assert (new.backend, new.max_batch_size) == ("onnxruntime", 64)
     assert [(group.count, group.name) for group in new.instance_group] == [(4, "")]
     assert new.parameters["intra_op_thread_count"].string_value == "1"
     assert new.dynamic_batching.max_queue_delay_microseconds == 2000

@@ -43,7 +43,8 @@ CPU_FIELD = "optimization.execution_accelerators.cpu_execution_accelerator[0].na
 
 def remark(model: Path, server: Server, field: str) -> str:
     """What the config view says about a field."""
-    return next(row.remark for row in repository.compare(model, model, server).rows if row.field == field)
+    view = repository.compare(model, model, server.config(model.name), log=server.log(lines=0))
+    return next(row.remark for row in view.rows if row.field == field)
 
 
 def session(server: Server) -> str:

@@ -1,0 +1,247 @@
+"""Models' configs: read, write, change and compare them, and find the parts that have no effect on a server."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import json_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from helpers import paths
+from helpers.errors import ConfigError, suggestion
+from helpers.paths import read_text, replace, shown, writing
+from helpers.repository import folders
+from helpers.repository.folders import CONFIG, locate
+from helpers.repository.syntax import as_dict, parse, render
+from helpers.tables import as_html, as_text
+
+CHANGED = "changed"
+FILLED_IN = "filled in by the server"
+DIFFERS = "the server has another value"
+MISSING = "not at the server"
+NO_EFFECT = "no effect here: {}"
+# What the course's backends write into the log when the config asks for something that they cannot do.
+_NO_EFFECT_LINE = r"model '{model}': (?P<what>[^\"]+?) has no effect(?: here)?: (?P<reason>[^\"]+)"
+_ACCELERATORS = "optimization.execution_accelerators."
+
+
+@dataclass(frozen=True)
+class Row:
+    """One field: its path, its values as text (empty where it is not set), and a remark."""
+
+    field: str
+    old: str
+    new: str
+    reported: str
+    remark: str
+
+
+class Comparison:
+    """Configs side by side; a notebook shows a table, ``print`` text.
+
+    Attributes:
+        rows: one :class:`Row` for each field that is set anywhere.
+        with_server: True if the server's view is among them.
+    """
+
+    def __init__(self, rows: list[Row], with_server: bool) -> None:
+        self.rows = rows
+        self.with_server = with_server
+
+    @property
+    def changed(self) -> list[str]:
+        """The fields that differ between old and new."""
+        return [row.field for row in self.rows if row.old != row.new]
+
+    @property
+    def differences(self) -> Comparison:
+        """Only the fields with a remark: they differ, were filled in by the server, or have no effect."""
+        return Comparison([row for row in self.rows if row.remark], self.with_server)
+
+    def __str__(self) -> str:
+        return as_text(self._table()) if self.rows else "no difference"
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return as_html(self._table(), bold=lambda row: bool(row[""])) if self.rows else "<p>no difference</p>"
+
+    def _table(self) -> list[dict[str, str]]:
+        return [
+            {"field": row.field, "old": row.old, "new": row.new}
+            | ({"server reports": row.reported} if self.with_server else {})
+            | {"": row.remark}
+            for row in self.rows
+        ]
+
+
+def read_config(model: str | Path) -> ModelConfig:
+    """Read a model's ``config.pbtxt``.
+
+    Args:
+        model: as for :func:`~helpers.repository.locate`.
+
+    Raises:
+        ModelError: there is no such folder.
+        ConfigError: it has no config, or the config has a syntax error; the message names the line.
+    """
+    path = locate(model) / CONFIG
+    try:
+        text = read_text(path)
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"There is no {shown(path)}.", "Expected a file config.pbtxt in the model's folder.", "Look with: repository.tree()"
+        ) from error
+    except OSError as error:
+        raise ConfigError(f"{shown(path)} cannot be read: {error}.", "Expected a text file.") from error
+    return parse(text, shown(path))
+
+
+def change_config(
+    model: str | Path, edit: Callable[[ModelConfig], Any] | str | None = None, *, check: bool = True, **fields: Any
+) -> Comparison:
+    """Change a model's config, check it, write it, and show what is different.
+
+    The file is written as protobuf prints it: comments and layout of the old one are not kept.
+
+    Args:
+        model: as for :func:`~helpers.repository.locate`; the course's own models are not written to.
+        edit: a function that changes the config in place, or protobuf text such as ``dynamic_batching { }``, whose fields
+            replace those of the same name.
+        check: refuse a config that does not fit the model's folder.
+        fields: top-level fields with their new values, as numbers, text, lists and dictionaries; None removes a field.
+
+    Returns:
+        Old and new side by side.
+
+    Raises:
+        ConfigError: the change has a mistake, or does not fit the model's folder; nothing was written.
+        SetupError: the file cannot be written.
+    """
+    folder = _own(model)
+    old = read_config(folder)
+    new = ModelConfig()
+    new.CopyFrom(old)
+    if callable(edit):
+        edit(new)
+    elif edit is not None:
+        stanza = parse(edit, "the text to put in")
+        for field, _ in stanza.ListFields():
+            new.ClearField(field.name)
+        new.MergeFrom(stanza)
+    for name, value in fields.items():
+        known = [field.name for field in ModelConfig.DESCRIPTOR.fields]
+        if name not in known:
+            raise ConfigError(f"A config has no field {name!r}.", "Expected a field of config.pbtxt.", suggestion(name, known))
+        part = _from_dict({} if value is None else {name: value})
+        new.ClearField(name)
+        new.MergeFrom(part)
+    if check:
+        folders.raise_first(folders.check(folder, new), folder)
+    with writing(folder / CONFIG):
+        replace(folder / CONFIG, render(new))
+    return compare(old, new)
+
+
+def compare(
+    old: ModelConfig | Mapping[str, Any] | str | Path,
+    new: ModelConfig | Mapping[str, Any] | str | Path,
+    reported: Mapping[str, Any] | None = None,
+    *,
+    log: str = "",
+) -> Comparison:
+    """Put configs side by side: old, new, and what the server reports.
+
+    Args:
+        old: a config, a dictionary of one, or a model as for :func:`~helpers.repository.locate`.
+        new: the same.
+        reported: what the server says, such as ``server.config(model)``. Fields that only the server knows are marked as filled in
+            by it, and fields that have no effect there with the reason.
+        log: the server's log, such as ``server.log(lines=0)``, in which the course's backends write what has no effect.
+    """
+    left, right = (_flatten(read_config(side) if isinstance(side, (str, Path)) else side) for side in (old, new))
+    server = {} if reported is None else _flatten(reported)
+    no_effect = _without_effect(server, log)
+    names = [field.name for field in ModelConfig.DESCRIPTOR.fields]
+    rows = []
+    # By top-level field; within one, in the order of the config.
+    for field in sorted({**left, **right, **server}, key=lambda path: names.index(re.split(r"[.\[]", path)[0])):
+        before, after, told = left.get(field, ""), right.get(field, ""), server.get(field, "")
+        remarks = [CHANGED] if before != after else []
+        if reported is not None and after != told:
+            remarks.append(FILLED_IN if not after else MISSING if not told else DIFFERS)
+        if field in no_effect:
+            remarks.append(NO_EFFECT.format(no_effect[field]))
+        rows.append(Row(field, before, after, told, ", ".join(remarks)))
+    return Comparison(rows, reported is not None)
+
+
+def instances_of(config: Mapping[str, Any]) -> int:
+    """Return how many instances a reported config makes, on all devices together."""
+    return sum(int(group.get("count", 1)) * max(1, len(group.get("gpus", []))) for group in config.get("instance_group", [])) or 1
+
+
+def _own(model: str | Path) -> Path:
+    folder = locate(model).resolve()
+    if paths.models_dir() in folder.parents:
+        raise ConfigError(
+            f"The model in {shown(folder)} belongs to the course and is not edited.",
+            "Expected a working copy in work/models.",
+            f'Type: checkout("{folder.name}"), and serve work/models',
+        )
+    return folder
+
+
+def _from_dict(fields: dict[str, Any]) -> ModelConfig:
+    try:
+        return json_format.ParseDict(fields, ModelConfig())
+    except json_format.ParseError as error:
+        raise ConfigError(f"These fields make no config: {str(error).rstrip('.')}.", "Expected what config.pbtxt takes there.") from error
+
+
+def _flatten(config: ModelConfig | Mapping[str, Any]) -> dict[str, str]:
+    """Return each field that is set, by its path, as text: ``input[INPUT0].dims`` → ``[16]``."""
+    if not isinstance(config, ModelConfig):
+        config = json_format.ParseDict(dict(config), ModelConfig(), ignore_unknown_fields=True)
+    return dict(_walk("", as_dict(config)))
+
+
+def _walk(path: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        if not value:
+            yield path, "{ }"
+        for key, item in value.items():
+            yield from _walk(f"{path}.{key}" if path else key, item)
+    elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+        for index, item in enumerate(value):
+            named = path in ("input", "output") and item.get("name")
+            yield from _walk(f"{path}[{item['name'] if named else index}]", item)
+    elif isinstance(value, list):
+        yield path, f"[{', '.join(str(item) for item in value)}]"
+    else:
+        yield path, str(value)
+
+
+def _without_effect(fields: Mapping[str, str], log: str) -> dict[str, str]:
+    """Return the reported fields that have no effect, with the reason: from the log, and what is true of every server."""
+    accelerators = [path for path in fields if path.startswith(_ACCELERATORS) and path.endswith(".name")]
+    kinds = {value for path, value in fields.items() if re.fullmatch(r"instance_group\[\d+\]\.kind", path)}
+    found = {}
+    for path in accelerators:
+        if "pytorch" in (fields.get("backend"), fields.get("platform", "").partition("_")[0]):
+            found[path] = "accelerators act on ONNX models, and this is a TorchScript model"
+        elif "gpu_execution_accelerator" in path and kinds == {"KIND_CPU"}:
+            found[path] = "it needs a GPU, and the instances run on the CPU"
+    for line in re.finditer(_NO_EFFECT_LINE.format(model=re.escape(fields.get("name", ""))), log):
+        what, paths = line["what"], [line["what"]]
+        if named := re.fullmatch(r"execution accelerator '(.+)'", what):
+            paths = [path for path in accelerators if fields[path] == named[1]]
+        elif named := re.fullmatch(r"parameter '(.+)'", what):
+            paths = [f"parameters.{named[1]}.string_value"]
+        # The config may have changed since the line was written.
+        found.update({path: line["reason"].strip().rstrip(".") for path in paths if path in fields})
+    return found

@@ -1,0 +1,364 @@
+"""Models' folders: find one, list a repository as a tree, copy models to work on, and find what a server would refuse."""
+
+from __future__ import annotations
+
+import filecmp
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from helpers import paths
+from helpers.errors import ConfigError, ModelError, quoted, suggestion
+from helpers.paths import find, make_folder, read_text, shown, writing
+from helpers.repository.syntax import parse
+
+CONFIG = "config.pbtxt"
+
+# Backend → the file that it looks for in a version folder. The first three are the backends of the embedded runtime.
+_FILES = {"python": "model.py", "onnxruntime": "model.onnx", "pytorch": "model.pt", "tensorrt": "model.plan", "openvino": "model.xml"}
+# Backends of the NGC image that need no file of a fixed name.
+_OTHERS = ("dali", "fil", "identity", "repeat", "square", "tensorflow", "tensorrtllm", "vllm")
+_PLATFORMS = {
+    "onnxruntime_onnx": "onnxruntime",
+    "pytorch_libtorch": "pytorch",
+    "tensorrt_plan": "tensorrt",
+    "tensorflow_graphdef": "tensorflow",
+    "tensorflow_savedmodel": "tensorflow",
+    "ensemble": "",
+}
+# Triton 2.51 puts the names of models and of their instances into a shell's command line, without quotation marks.
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.+=@%,:-]+")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with a model's folder.
+
+    Attributes:
+        text: what it is, without a full stop.
+        expected: what was expected.
+        todo: what to type.
+        line: the line in ``config.pbtxt``, 0 when it is not about a line.
+        where: the entry of the model's folder that it is about: ``""`` for the folder, ``config.pbtxt``, ``1``, …
+        fatal: True if the server would refuse the model.
+        hangs: True if Triton would wait for this model for ever, and serve nothing.
+        error: the complete error, where there is one already.
+    """
+
+    text: str
+    expected: str = ""
+    todo: str = ""
+    line: int = 0
+    where: str = CONFIG
+    fatal: bool = True
+    hangs: bool = False
+    error: ConfigError | None = None
+
+    def __str__(self) -> str:
+        return str(self.error or f"{self.text}. {self.expected}".strip())
+
+
+def visible(folder: Path) -> list[Path]:
+    """Return the entries of a folder that belong to a repository, sorted: no hidden ones, no Python caches."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.name != "__pycache__")
+
+
+def versions(folder: Path) -> list[Path]:
+    """Return the version folders of a model, lowest first."""
+    # Triton takes no leading zeros, and sorts by number.
+    found = [path for path in visible(folder) if path.is_dir() and re.fullmatch(r"0|[1-9][0-9]*", path.name)]
+    return sorted(found, key=lambda path: int(path.name))
+
+
+def locate(model: str | Path) -> Path:
+    """Find a model's folder.
+
+    Args:
+        model: the folder or its ``config.pbtxt``, absolute, or relative to the current folder or to the course's; or a model's
+            bare name, looked up in the working copies first and then in the course's own models.
+
+    Raises:
+        ModelError: there is no such folder.
+    """
+    given = Path(model)
+    places = (paths.work_dir() / "models", paths.models_dir())
+    candidates = [*(place / given for place in places), find(given)] if len(given.parts) == 1 else [find(given)]
+    for candidate in filter(None, candidates):
+        if candidate.is_file() and candidate.name == CONFIG:
+            return candidate.parent
+        if candidate.is_dir():
+            return candidate
+    names = sorted({folder.name for place in places for folder in visible(place)})
+    raise ModelError(
+        f"There is no model folder {str(model)!r}.",
+        f"The models here: {quoted(names)}.",
+        suggestion(given.name, names) or "Type: repository.tree()",
+    )
+
+
+def checkout(*models: str, fresh: bool = False) -> Path:
+    """Copy models to ``work/models``, where they may be edited. A copy that exists stays as it is.
+
+    Args:
+        models: names of models of the course; all of them when none is named.
+        fresh: put the course's version in place of a changed copy; the old one goes to ``work/models.old``, with
+            the time in its name.
+
+    Returns:
+        The folder of the working copies, a model repository itself.
+
+    Raises:
+        ModelError: the course has no such model.
+        SetupError: the working copy cannot be written.
+    """
+    source, target = paths.models_dir(), paths.work_dir() / "models"
+    known = [folder.name for folder in visible(source) if folder.is_dir()]
+    for name in models:
+        if name not in known:
+            raise ModelError(f"The course has no model {name!r}.", f"It has {quoted(known)}.", suggestion(name, known))
+    with writing(target):
+        make_folder(target)
+        for name in models or known:
+            if (target / name).exists():
+                if not fresh or _same(source / name, target / name):
+                    continue
+                old = paths.work_dir() / "models.old"
+                old.mkdir(exist_ok=True)
+                (target / name).rename(old / f"{name}.{datetime.now().astimezone():%Y-%m-%dT%H-%M-%S.%f}")
+            _copy(source / name, target / name)
+    return target
+
+
+def tree(repository: str | Path = "models") -> str:
+    """Return a model repository as text: folders, versions, sizes, and a mark at what is wrong.
+
+    Raises:
+        ModelError: there is no such folder.
+    """
+    folder = find(repository)
+    if folder is None or not folder.is_dir():
+        raise ModelError(
+            f"There is no folder {str(repository)!r}.", "Expected a model repository: a folder with one folder for each model."
+        )
+    models = visible(folder)
+    lines = [f"{folder.resolve().name}/" + ("" if models else "  ◀ empty: a server has nothing to serve here")]
+    for model in models:
+        branch, indent = ("└── ", "    ") if model is models[-1] else ("├── ", "│   ")
+        marks: dict[str, str] = {} if model.is_dir() else {"": "no model: a server ignores files here"}
+        for problem in problems(model) if model.is_dir() else ():
+            marks[problem.where] = "; ".join(filter(None, [marks.get(problem.where), problem.text]))
+        lines.append(f"{branch}{model.name}{'/' if model.is_dir() else ''}{_mark(marks.get(''))}")
+        lines += _entries(model, indent, marks, "")
+    return "\n".join(lines)
+
+
+def problems(folder: Path) -> list[Problem]:
+    """Return what is wrong with a model's folder and is better said before the server sees it; Triton says the rest."""
+    path = folder / CONFIG
+    found = list(_folder_name(folder))
+    if not path.is_file():
+        # Triton can tell the backend from these files.
+        guessable = any((version / name).exists() for version in versions(folder) for name in _FILES.values())
+        text = "no config.pbtxt" + ("; the server has to guess it from the model file" if guessable else "")
+        return [*found, Problem(text, "Expected a file config.pbtxt in the model's folder.", where="", fatal=not guessable)]
+    try:
+        text = read_text(path)
+        return [*found, *check(folder, parse(text, str(path)), text)]
+    except ConfigError as error:
+        line = re.search(r"line (\d+)", error.happened)
+        return [*found, Problem(f"syntax error in {line[0] if line else CONFIG}", line=int(line[1]) if line else 0, error=error)]
+    except OSError as error:
+        return [*found, Problem(f"cannot be read: {error.strerror or error}")]
+
+
+def check(folder: Path, config: ModelConfig, text: str = "") -> list[Problem]:
+    """Return what is wrong with a config for a model's folder.
+
+    Args:
+        folder: the model's folder.
+        config: the config to check; it need not have been written yet.
+        text: its text, so that lines can be named.
+    """
+    return [problem for check in (_names, _backend, _versions, _batching, _steps) for problem in check(folder, config, text)]
+
+
+def validate(model: str | Path) -> None:
+    """Check a model's folder and config before the server sees it; see :func:`problems` for the list with its warnings.
+
+    Raises:
+        ModelError: there is no such folder.
+        ConfigError: the server would refuse it; the message names the file and the line.
+    """
+    folder = locate(model)
+    raise_first(problems(folder), folder)
+
+
+def raise_first(found: list[Problem], folder: Path) -> None:
+    """Raise the first fatal problem of a model's folder, which names the others; return if there is none."""
+    fatal = [problem for problem in found if problem.fatal]
+    if fatal:
+        first, *others = fatal
+        place = f"{shown(folder / CONFIG)}, line {first.line}" if first.line else shown(folder)
+        more = f" ({len(others)} more: {'; '.join(problem.text for problem in others)})" if others else ""
+        raise first.error or ConfigError(f"{place}: {first.text}.{more}", first.expected, first.todo)
+
+
+def faults(repository: str | Path, *, hanging: bool = False) -> dict[str, str]:
+    """Return the models that a server would refuse, as far as their folders show it, each with the reason in a sentence.
+
+    Args:
+        repository: the folder.
+        hanging: only those for which Triton waits for ever, so that the whole server never gets ready.
+    """
+    models = [folder for folder in visible(find(repository) or Path(repository)) if folder.is_dir()]
+    found = {model.name: [problem for problem in problems(model) if problem.hangs or (problem.fatal and not hanging)] for model in models}
+    return {name: str(reasons[0]) for name, reasons in found.items() if reasons}
+
+
+def _copy(source: Path, target: Path) -> None:
+    # Copied outside the repository first, so that a copy cut short is never taken for a model.
+    temporary = Path(tempfile.mkdtemp(prefix=".checkout-", dir=target.parent.parent))
+    try:
+        shutil.copytree(source, temporary / target.name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+        (temporary / target.name).rename(target)
+    finally:
+        shutil.rmtree(temporary)
+
+
+def _same(left: Path, right: Path) -> bool:
+    names = {
+        path.relative_to(root) for root in (left, right) for path in root.rglob("*") if path.is_file() and "__pycache__" not in path.parts
+    }
+    return all(
+        (left / name).is_file() and (right / name).is_file() and filecmp.cmp(left / name, right / name, shallow=False) for name in names
+    )
+
+
+def _mark(text: str | None) -> str:
+    return f"  ◀ {text}" if text else ""
+
+
+def _entries(folder: Path, indent: str, marks: dict[str, str], inside: str) -> Iterator[str]:
+    entries = visible(folder)
+    for entry in entries:
+        branch, deeper = ("└── ", "    ") if entry is entries[-1] else ("├── ", "│   ")
+        size = "/" if entry.is_dir() else f"  {_size(entry.stat().st_size)}"
+        yield f"{indent}{branch}{entry.name}{size}{_mark(marks.get(f'{inside}{entry.name}'))}"
+        yield from _entries(entry, indent + deeper, marks, f"{inside}{entry.name}/")
+
+
+def _size(size: int) -> str:
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= scale:
+            return f"{size / scale:.1f} {unit}"
+    return f"{size} bytes"
+
+
+def _line(text: str, field: str, value: str) -> int:
+    """Return the line in which a field has this text as its value; 0 if there is none."""
+    found = re.search(rf"""\b{field}\s*:\s*["']{re.escape(value)}["']""", text)
+    return text.count("\n", 0, found.start()) + 1 if found else 0
+
+
+def _folder_name(folder: Path) -> Iterator[Problem]:
+    if not _PLAIN_NAME.fullmatch(folder.name):
+        yield Problem(
+            f"the folder's name {folder.name!r} has {_odd(folder.name)}",
+            "Triton takes letters of the English alphabet, digits and _ - . in a model's name.",
+            "Give the folder another name, and write it into its config.pbtxt",
+            where="",
+            hangs=True,
+        )
+
+
+def _odd(name: str) -> str:
+    """Return the characters that do not fit in a name, in words."""
+    odd = dict.fromkeys(character for character in name if not _PLAIN_NAME.fullmatch(character))
+    return quoted("space" if character == " " else character for character in odd).replace("'space'", "a space")
+
+
+def _names(folder: Path, config: ModelConfig, text: str) -> Iterator[Problem]:
+    if config.name and config.name != folder.name:
+        yield Problem(
+            f"the name is {config.name!r}, but the folder is {folder.name!r}",
+            "The two must be the same.",
+            f'Write: name: "{folder.name}", or leave the line out',
+            _line(text, "name", config.name),
+        )
+    for group in config.instance_group:
+        if group.name and not _PLAIN_NAME.fullmatch(group.name):
+            yield Problem(
+                f"the name {group.name!r} of an instance_group has {_odd(group.name)}",
+                "Triton takes letters of the English alphabet, digits and _ - . there.",
+                "Leave the name out",
+                _line(text, "name", group.name),
+                hangs=True,
+            )
+
+
+def _backend(folder: Path, config: ModelConfig, text: str) -> Iterator[Problem]:
+    known = [*_FILES, *_OTHERS]
+    if config.backend and config.backend not in known:
+        yield Problem(
+            f"unknown backend {config.backend!r}",
+            f"The embedded runtime has {quoted(list(_FILES)[:3])}; the NGC image has more.",
+            suggestion(config.backend, known),
+            _line(text, "backend", config.backend),
+        )
+    elif config.platform and config.platform not in _PLATFORMS and not config.backend:
+        yield Problem(
+            f"unknown platform {config.platform!r}",
+            f"Expected one of {quoted(_PLATFORMS)}.",
+            suggestion(config.platform, _PLATFORMS) or suggestion(config.platform, known).replace("mean", "mean the backend"),
+            _line(text, "platform", config.platform),
+        )
+
+
+def _versions(folder: Path, config: ModelConfig, text: str) -> Iterator[Problem]:
+    found = versions(folder)
+    if not found:
+        yield Problem("no version folder", "Expected a folder with a number as its name, such as 1, that holds the model.", where="")
+    backend = config.backend or _PLATFORMS.get(config.platform, "")
+    wanted = config.default_model_filename or _FILES.get(backend, "")
+    if config.HasField("ensemble_scheduling") or not wanted:
+        return
+    policy = config.version_policy
+    if policy.HasField("specific"):
+        found = [path for path in found if int(path.name) in policy.specific.versions]
+    elif not policy.HasField("all"):
+        found = found[-max(policy.latest.num_versions, 1) :]
+    for version in found:
+        files = [path.name for path in visible(version)]
+        if wanted not in files:
+            yield Problem(
+                f"version {version.name} {f'has no {wanted}' if files else 'is empty'}",
+                f"Expected {wanted} in the folder {version.name}." + (f" It holds {quoted(files)}." if files else ""),
+                where=version.name,
+                # The process of a Python model ends when it finds no file, and Triton 2.51 goes on waiting for it.
+                hangs=backend == "python",
+            )
+
+
+def _batching(folder: Path, config: ModelConfig, text: str) -> Iterator[Problem]:
+    if config.HasField("dynamic_batching") and config.max_batch_size == 0:
+        yield Problem("dynamic_batching has no effect with max_batch_size 0", todo="Write: max_batch_size: 8", fatal=False)
+
+
+def _steps(folder: Path, config: ModelConfig, text: str) -> Iterator[Problem]:
+    known = [path.name for path in visible(folder.parent) if path.is_dir()]
+    for step in config.ensemble_scheduling.step:
+        if step.model_name not in known:
+            yield Problem(
+                f"the ensemble's step {step.model_name!r} is no model of this repository",
+                f"The repository holds {quoted(known)}.",
+                suggestion(step.model_name, known),
+                _line(text, "model_name", step.model_name),
+            )
