@@ -13,10 +13,11 @@ import functools
 import re
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from helpers import settings
+from helpers import run_folder, settings
+from helpers.address import Address
 from helpers.errors import InputError
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -104,6 +105,20 @@ def access_for(token: str = "", headers: Mapping[str, str] | None = None, ca: st
                 'Ask whoever runs the server for its CA file and type: connect(…, ca="ca.pem")',
             ) from error
     return Access(sent, path)
+
+
+def with_own_secret(access: Access, address: Address) -> Access:
+    """Return this access, with the secret of a server of one's own where the address is one on this machine and no token was given.
+
+    The secret is looked up in a folder that only its owner can enter: where the server is somebody else's, nothing is found or sent.
+    """
+    if access.sends_token or address.host not in ("localhost", settings.HOST):
+        return access
+    for state in run_folder.states():
+        token = state.get("listening", {}).get("token", "")
+        if token and address.port in state.get("ports", ()):
+            return replace(access, headers={**access.headers, settings.TOKEN_HEADER.capitalize(): f"Bearer {token}"}, direct=True)
+    return access
 
 
 def _is_visible(text: str) -> bool:

@@ -42,7 +42,9 @@ def _facts(server: Server) -> tuple[str, list[tuple[str, str]], list[ModelState]
         ("gRPC", _place(server.grpc)),
         ("metrics", server.metrics.http("/metrics") if server.metrics else _NOT_FROM_HERE),
     ]
-    if server.token:
+    if server.owned:
+        facts.append(("inference", server.listening.inference()))
+    if server.listening.is_beyond:
         facts.append(("for others", server.listening.for_others([server.http.port, server.grpc.port, 0])))  # type: ignore[union-attr]
     if server.repository:
         facts.append(("repository", shown(server.repository)))

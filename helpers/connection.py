@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from helpers import settings
-from helpers.access import NO_ACCESS, Access
+from helpers.access import NO_ACCESS, Access, with_own_secret
 from helpers.address import Address, parse_address
 from helpers.errors import InputError
 from helpers.failures import explain
@@ -42,7 +42,7 @@ class Connection:
         self.server = None if isinstance(server, str) else server
         self.protocol, self.address = where(server, protocol)
         self.retries = retries
-        self.access: Access = getattr(server, "access", NO_ACCESS)
+        self.access: Access = with_own_secret(NO_ACCESS, self.address) if isinstance(server, str) else getattr(server, "access", NO_ACCESS)
         self.transport = (GrpcTransport if self.protocol == "grpc" else HttpTransport)(self.address, timeout_s, self.access)
         self._signatures: dict[tuple[str, str], Signature] = {}
         self._closed = False

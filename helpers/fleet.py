@@ -20,10 +20,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from helpers import fleet_card, fleet_plan, fleet_shares, front, front_config, lease, rest, settings, starting
+from helpers import fleet_card, fleet_plan, fleet_shares, front, front_config, lease, rest, run_folder, settings, starting
 from helpers.address import Address
 from helpers.errors import InputError, RequestError, ServerError
 from helpers.front import Behind
+from helpers.listening import Listening
 from helpers.metrics import Snapshot
 from helpers.server import ModelState, Server
 
@@ -40,6 +41,8 @@ class Fleet:
         note: what the card says beside the state.
         launch_options: the arguments of the launch by name.
         pid: process id of the front.
+        listening: the token that inference through the front needs, if it needs one.
+        access: the same, as every request carries it.
     """
 
     owned = True
@@ -55,6 +58,8 @@ class Fleet:
         self.repository = Path(str(state["repository"]))
         self.log_path = Path(str(state["log"]))
         self.pid: int = state["pid"]
+        self.listening = Listening(**state["listening"])
+        self.access = self.listening.access()
         self.note = ""
 
     # --- where it is and how it is -----------------------------------------------------------------------------------
@@ -68,6 +73,21 @@ class Fleet:
     def grpc_url(self) -> str:
         """Host and port for gRPC requests."""
         return str(self.grpc)
+
+    @property
+    def token(self) -> str:
+        """The token that inference needs; empty where none is needed."""
+        return self.listening.token
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What a raw inference request must carry, over HTTP and gRPC alike; ``{}`` where nothing is needed."""
+        return self.access.grpc_headers()
+
+    @property
+    def headers_file(self) -> Path | None:
+        """The same in a file that only you can read, for ``curl -H @FILE``; None where nothing is needed, or the server is not yours."""
+        return self._lease.run_dir / run_folder.HEADERS if self.token else None
 
     @property
     def envoy_config(self) -> str:
@@ -179,7 +199,7 @@ class Fleet:
         with self._lock:
             self._must_run()
             number = len(self.servers) + 1
-            options = fleet_plan.options_of(self.launch_options, number)
+            options = fleet_plan.options_of(self.launch_options | {"token": self.token}, number)
             server = fleet_plan.at_its_port(starting.ready(starting.start(options, self.repository), options))
             self._servers.append(server)
             self._tell()

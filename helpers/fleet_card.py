@@ -16,6 +16,7 @@ def _facts(fleet: Fleet) -> tuple[str, list[tuple[str, str]], list[dict[str, Any
     """State, facts, one row per server, remarks."""
     state = fleet.state()
     facts = [("HTTP", fleet.http_url), ("gRPC", fleet.grpc_url), ("runtime", fleet.runtime), ("device", machine.device())]
+    facts.append(("inference", fleet.listening.inference()))
     facts += [("repository", shown(fleet.repository)), ("front's log", shown(fleet.log_path)), ("front's pid", str(fleet.pid))]
     remarks = [fleet.note] if fleet.note else []
     if state == "died":

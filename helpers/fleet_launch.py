@@ -50,21 +50,24 @@ def launch_fleet(models: str | Path = "models", *, servers: int = 2, dry_run: bo
     if asked["listen"]:
         raise InputError(
             f"listen={asked['listen']!r} was given to a fleet.",
-            "A fleet serves its own machine: its front knows no token.",
+            "A fleet serves its own machine alone.",
             'Type: launch_server("models", listen="all") for one server that others may use',
         )
+    place = starting.listening_of(asked)
     path = launch_plan.repository(models)
     front.program()
     if dry_run:
-        _print_commands(asked)
+        _print_commands(asked, place.token)
         return None  # type: ignore[return-value]
     facts = starting.facts(asked, path) | {"runtime": front.RUNTIME, "servers_runtime": asked["runtime"]}
     held = lease.find(**facts)
     there = _running(asked, path)
-    everyone = _servers(asked, path, there)
+    # Those that run have a secret already, or none.
+    place = next((server.listening for server in there.values()), place)
+    everyone = _servers(asked | {"token": place.token}, path, there)
     if held is not None:
         return _found(held, everyone, asked)
-    held = front.start(everyone, facts | {"launch": asked}, asked["base_port"], asked["grace_s"])
+    held = front.start(everyone, facts | {"launch": asked}, asked["base_port"], asked["grace_s"], place)
     fleet = _ready(held, everyone, asked)
     _OWNED[str(held.state()["server_id"])] = fleet
     if fleet.http.port != asked["base_port"]:
@@ -111,12 +114,14 @@ def _servers(asked: Mapping[str, Any], path: Path, there: Mapping[int, Server]) 
     return [there.get(number) or fresh[number] for number in numbers]
 
 
-def _found(held: lease.Lease, everyone: list[Server], asked: Mapping[str, Any]) -> Fleet:
+def _found(held: lease.Lease, everyone: list[Server], asked: dict[str, Any]) -> Fleet:
     state = held.state()
     fleet = _OWNED.setdefault(str(state["server_id"]), Fleet(held, everyone))
     fleet.adopt(everyone)
     fleet.note = "Already running: this is the same fleet as before."
     before = dict(fleet.launch_options)
+    if asked["private"] is None or asked["private"] == bool(fleet.token):
+        asked["private"] = before["private"]
     different = sorted(option for option, value in asked.items() if before.get(option) != value and option != "servers")
     if different:
         fleet.note += f" It was launched with another {' and '.join(different)}; for a change type fleet.restart(...)."
@@ -150,13 +155,13 @@ def _not_started(state: Mapping[str, Any]) -> ServerError:
     return ServerError(error.happened, error.expected, error.todo)
 
 
-def _print_commands(asked: Mapping[str, Any]) -> None:
+def _print_commands(asked: Mapping[str, Any], token: str) -> None:
     for number in range(1, asked["servers"] + 1):
         launch.launch_server(**options_of(asked, number), dry_run=True)
         print()
     folder = Path("/tmp/course")
     ports = {"{http}": str(asked["base_port"]), "{grpc}": str(asked["base_port"] + 1)}
-    text = front_config.front(folder)
+    text = front_config.front(folder, "$COURSE_TOKEN" if token else "")
     for place, port in ports.items():
         text = text.replace(place, port)
     print(" ".join(front.command(folder)), f"# {folder / front_config.FILE}:\n{text}", sep="\n\n")

@@ -8,12 +8,13 @@ import os
 import secrets
 import socket
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from helpers import front_config, launch_plan, lease, settings
 from helpers.errors import ServerError, SetupError
+from helpers.listening import Listening
 from helpers.server import Server
 from helpers.supervisor import Plan
 
@@ -63,7 +64,7 @@ def command(folder: Path) -> list[str]:
     return [*words, "--disable-hot-restart", "--log-level", "warning"]
 
 
-def start(servers: Sequence[Server], facts: Mapping[str, Any], base_port: int, grace_s: float) -> lease.Lease:
+def start(servers: Sequence[Server], facts: Mapping[str, Any], base_port: int, grace_s: float, place: Listening) -> lease.Lease:
     """Start a front before these servers and return at once.
 
     Args:
@@ -71,6 +72,7 @@ def start(servers: Sequence[Server], facts: Mapping[str, Any], base_port: int, g
         facts: for whoever finds the front.
         base_port: HTTP port; gRPC gets the next.
         grace_s: seconds that the front outlives the notebook kernel.
+        place: the token that inference needs, if it needs one.
 
     Raises:
         SetupError: there is no Envoy here.
@@ -93,8 +95,8 @@ def start(servers: Sequence[Server], facts: Mapping[str, Any], base_port: int, g
         grace_s=grace_s,
         stop_s=settings.STOP_TIMEOUT_S,
         server_id=server_id,
-        about=dict(facts),
-        files={front_config.FILE: front_config.front(folder), **lists},
+        about={**facts, "listening": asdict(place)},
+        files={front_config.FILE: front_config.front(folder, place.token), **lists, **place.files()},
     )
     return lease.start(plan)
 

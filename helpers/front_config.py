@@ -20,10 +20,14 @@ FILE = "front.yaml"
 # What the front says to calls that it does not let through.
 REFUSAL = "The front of a fleet lets no administration through, only health, metadata, statistics and inference. Ask one of its servers."
 
+_NO_TOKEN = "This protocol is restricted, expecting the header {} with the token of the server"
+
 # Both lists name what is let through, not what is refused: what a later Triton adds stays closed.
 _HTTP_CALLS = "/v2(/health/(live|ready)|/models/[^/]+(/versions/[0-9]+)?(/(ready|config|infer|generate(_stream)?))?)?"
 _HTTP_STATISTICS = "/v2/models/([^/]+/(versions/[0-9]+/)?)?stats"
+_HTTP_INFERENCE = "/v2/models/[^/]+(/versions/[0-9]+)?/(infer|generate(_stream)?)"
 _GRPC_CALLS = "/inference.GRPCInferenceService/(Server(Live|Ready|Metadata)|Model(Ready|Metadata|Config|(Stream)?Infer))"
+_GRPC_INFERENCE = "/inference.GRPCInferenceService/Model(Stream)?Infer"
 _GRPC_STATISTICS = "/inference.GRPCInferenceService/ModelStatistics"
 
 _FRONT = Template("""\
@@ -65,7 +69,7 @@ _LISTENER = Template("""\
             - name: fleet
               domains: ["*"]
               routes:
-              - match: { safe_regex: { regex: "$calls" } }
+$guard              - match: { safe_regex: { regex: "$calls" } }
                 route:
                   cluster: $protocol
                   timeout: 0s               # the client's own time-out counts
@@ -80,6 +84,15 @@ _LISTENER = Template("""\
               - match: { safe_regex: { regex: "$statistics" } }   # counters of one server, always the same
                 route: { cluster: ${protocol}_statistics, timeout: 0s, hash_policy: [ { header: { header_name: ":path" } } ] }
               - match: { prefix: "/" }
+                direct_response: { status: 403, body: { inline_string: '$refusal' } }
+""")
+
+# Before the server parses anything: what comes without the secret goes no further than the front.
+_GUARD = Template("""\
+              - match:
+                  safe_regex: { regex: "$calls" }
+                  headers:
+                  - { name: $header, string_match: { exact: "Bearer $token" }, invert_match: true, treat_missing_header_as_empty: true }
                 direct_response: { status: 403, body: { inline_string: '$refusal' } }
 """)
 
@@ -121,13 +134,14 @@ _LEAST_REQUEST = """\
 _SAME = "    lb_policy: RING_HASH\n"
 
 
-def front(folder: Path) -> str:
+def front(folder: Path, token: str = "") -> str:
     """Envoy's configuration, with place-holders for the two ports.
 
     Args:
         folder: the front's private folder, in which the lists of servers lie, too.
+        token: that inference needs; empty where it needs none.
     """
-    listeners = _listener("http", HTTP_PORT) + _listener("grpc", GRPC_PORT)
+    listeners = _listener("http", HTTP_PORT, token) + _listener("grpc", GRPC_PORT, token)
     clusters = [
         _cluster(folder, protocol, suffix, policy)
         for protocol in ("http", "grpc")
@@ -136,8 +150,12 @@ def front(folder: Path) -> str:
     return _FRONT.substitute(folder=folder, listeners=listeners.rstrip("\n"), clusters="".join(clusters))
 
 
-def _listener(protocol: str, port: str) -> str:
+def _listener(protocol: str, port: str, token: str) -> str:
     grpc = protocol == "grpc"
+    header = f"{settings.GRPC_HEADER_PREFIX if grpc else ''}{settings.TOKEN_HEADER}"
+    guard = _GUARD.substitute(
+        calls=_GRPC_INFERENCE if grpc else _HTTP_INFERENCE, header=header, token=token, refusal=_refusal(_NO_TOKEN.format(header), grpc)
+    )
     # An answer that was begun and cut off is not asked for again here: only the client knows whether it wants that.
     retry_on = "connect-failure,refused-stream,reset-before-request"
     return _LISTENER.substitute(
@@ -150,8 +168,13 @@ def _listener(protocol: str, port: str) -> str:
         statistics=_GRPC_STATISTICS if grpc else _HTTP_STATISTICS,
         retry_on=f"{retry_on},unavailable" if grpc else f"{retry_on},retriable-status-codes\n{' ' * 20}retriable_status_codes: [ 503 ]",
         retries=settings.FLEET_RETRIES,
-        refusal=REFUSAL if grpc else f'{{"error":"{REFUSAL}"}}',
+        refusal=_refusal(REFUSAL, grpc),
+        guard=guard if token else "",
     )
+
+
+def _refusal(words: str, grpc: bool) -> str:
+    return words if grpc else f'{{"error":"{words}"}}'
 
 
 def _cluster(folder: Path, protocol: str, suffix: str, policy: str) -> str:

@@ -43,6 +43,7 @@ def launch_server(
     tls_cert: str | Path | None = None,
     tls_key: str | Path | None = None,
     ca: str | Path | None = None,
+    private: bool | None = None,
     dry_run: bool = False,
 ) -> Server:
     """Launch a Triton server and return when every model is READY.
@@ -68,6 +69,8 @@ def launch_server(
         tls_cert: PEM file with a certificate; then gRPC is encrypted, and HTTP stays on this machine.
         tls_key: PEM file with the certificate's key.
         ca: PEM file with the authority that signed it, unless the certificate is its own.
+        private: whether inference needs the server's own secret, ``server.headers``, which the course's helpers send by themselves; None
+            for yes where other people use this machine (``COURSE_PRIVATE=yes|no`` decides otherwise).
         dry_run: print the command and start nothing; returns None then.
 
     Raises:
@@ -77,7 +80,7 @@ def launch_server(
     """
     launch = {"models": str(models), "runtime": runtime, "base_port": base_port, "name": name, "load": list(load)}
     launch |= {"cache_size_bytes": cache_size_bytes, "extra_arguments": list(extra_arguments), "timeout_s": timeout_s, "grace_s": grace_s}
-    launch |= {"image": image, "gpu": gpu, "listen": listen, "token": token}
+    launch |= {"image": image, "gpu": gpu, "listen": listen, "token": token, "private": private}
     launch |= {name: str(file or "") for name, file in (("tls_cert", tls_cert), ("tls_key", tls_key), ("ca", ca))}
     place = listening_of(launch)
     path = launch_plan.repository(models)
@@ -120,6 +123,8 @@ def _found(held: lease.Lease, launch: dict[str, Any]) -> Server:
     before = dict(held.state()["launch"])
     # A token that was made up is no other one.
     launch = {**launch, "token": launch["token"] or before.get("token", "")}
+    if launch["private"] is None or launch["private"] == bool(server.token):
+        launch["private"] = before["private"]
     different = sorted(option for option, value in launch.items() if before.get(option, "") != value)
     if different:
         server.note += f" It was launched with another {' and '.join(different)}; for a change type server.restart(...)."

@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import platform
 import shutil
 import socket
-import stat
 import subprocess
 import sys
 import threading
@@ -20,36 +18,11 @@ from typing import Any, TextIO
 
 from helpers import settings
 from helpers import supervisor as supervisor_script
-from helpers.errors import ServerError, SetupError
+from helpers.errors import ServerError
+from helpers.run_folder import run_root
 
 # Seconds that a supervisor may take from its start to its first answer: it only imports a few standard modules.
 _SUPERVISOR_START_S = 20.0
-
-
-def run_root() -> Path:
-    """The private folder of this user for sockets and states: paths of Unix sockets must be shorter than 108 characters.
-
-    Raises:
-        SetupError: the folder belongs to somebody else or others can enter it, or this system knows no owners of files.
-    """
-    if not hasattr(os, "getuid"):
-        raise SetupError(
-            f"This machine cannot run a server of its own: the embedded server runs on Linux with an x86-64 processor, and this is "
-            f"{platform.system()} on {platform.machine()}.",
-            "Everything else of the course works here against a server on another machine.",
-            'Type: server = connect("gpu-node:9000")',
-        )
-    path = Path(os.environ.get("COURSE_RUN_DIR") or f"/tmp/triton-course-{os.getuid()}")
-    with contextlib.suppress(FileExistsError):
-        path.mkdir(mode=0o700, parents=True)
-    facts = path.lstat()
-    if facts.st_uid != os.getuid() or not stat.S_ISDIR(facts.st_mode) or facts.st_mode & 0o077:
-        raise SetupError(
-            f"The folder {path} is not private to you.",
-            "It must be a folder of yours that nobody else can enter, because it holds the keys of your servers.",
-            "Type: export COURSE_RUN_DIR=$HOME/.triton-course",
-        )
-    return path
 
 
 def owner() -> str:

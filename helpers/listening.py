@@ -1,5 +1,8 @@
 """Where a server listens, and who is let in: on the loopback interface for its owner's machine, or beyond it for those with a token.
 
+On the loopback interface every user of the machine can send requests. Where other people use it, inference therefore needs a secret that
+only the owner's own programs know; health, metadata and metrics answer everybody.
+
 Triton's own means are used: its HTTP and gRPC ports can demand a header for each group of calls, and its gRPC port speaks TLS. Its HTTP
 port speaks no TLS and its metrics port knows no token, so with TLS the first, and always the second, stay on the loopback interface.
 """
@@ -7,6 +10,7 @@ port speaks no TLS and its metrics port knows no token, so with TLS the first, a
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import secrets
 import socket
@@ -14,7 +18,7 @@ import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from helpers import settings
+from helpers import neighbours, run_folder, settings
 from helpers.access import Access
 from helpers.address import Address
 from helpers.errors import InputError
@@ -33,10 +37,11 @@ class Listening:
         http: address of the interface for HTTP.
         grpc: address of the interface for gRPC.
         name: by which others call this machine.
-        token: that every call must carry; empty where none is needed.
+        token: that calls must carry: inference on the loopback interface, every call beyond it; empty where none is needed.
         certificate: PEM file with the certificate of the gRPC port; empty for no TLS.
         private_key: PEM file with its key.
         ca: PEM file with the authority that signed it.
+        why: on the loopback interface, why inference needs the token or does not.
     """
 
     http: str = settings.HOST
@@ -46,6 +51,7 @@ class Listening:
     certificate: str = ""
     private_key: str = ""
     ca: str = ""
+    why: str = ""
 
     @property
     def is_beyond(self) -> bool:
@@ -69,17 +75,28 @@ class Listening:
         headers = {settings.TOKEN_HEADER.capitalize(): f"Bearer {self.token}"} if self.token else {}
         return Access(headers, self.ca, direct=True)
 
+    def files(self) -> dict[str, str]:
+        """Texts for the server's private folder, by name: what raw requests must carry, if they must carry anything."""
+        headers = self.access().grpc_headers()
+        return {run_folder.HEADERS: "".join(f"{name}: {value}\n" for name, value in headers.items())} if headers else {}
+
     def rules(self, admin_key: str) -> list[str]:
         """Groups of calls and the header that each of them needs, as Triton's options take them."""
         rules = [f"{settings.ADMIN_APIS}:{settings.ADMIN_HEADER}={admin_key}"]
         if self.token:
-            rules.append(f"{settings.CLASS_APIS}:{settings.TOKEN_HEADER}=Bearer {self.token}")
+            guarded = settings.CLASS_APIS if self.is_beyond else settings.PRIVATE_APIS
+            rules.append(f"{guarded}:{settings.TOKEN_HEADER}=Bearer {self.token}")
         return rules
 
     def for_others(self, ports: list[int]) -> str:
         """What others type to connect."""
         http, grpc, _ = ports
         return f'connect("grpcs://{self.name}:{grpc}", token="…")' if self.certificate else f'connect("{self.name}:{http}", token="…")'
+
+    def inference(self) -> str:
+        """Who may send inference requests, for the card."""
+        who = "every call needs the token" if self.is_beyond else "needs server.headers" if self.token else "open to this whole machine"
+        return f"{who}: {self.why}" if self.why else who
 
     def warning(self) -> str:
         """One paragraph for the card; empty on the loopback interface."""
@@ -97,19 +114,27 @@ LOOPBACK = Listening()
 
 
 def listening(
-    listen: str = "", token: str = "", tls_cert: str | Path | None = None, tls_key: str | Path | None = None, ca: str | Path | None = None
+    listen: str = "",
+    token: str = "",
+    tls_cert: str | Path | None = None,
+    tls_key: str | Path | None = None,
+    ca: str | Path | None = None,
+    private: bool | None = None,
 ) -> Listening:
     """Where a server shall listen.
 
     Args:
         listen: empty for the loopback interface alone, ``all``, or the address or name of one interface.
-        token: that every call must carry; one is made up where the server listens beyond the loopback interface and none is given.
+        token: that calls must carry; one is made up where it is needed and none is given.
         tls_cert: PEM file with the certificate of the gRPC port.
         tls_key: PEM file with its key.
         ca: PEM file with the authority that signed it; the certificate itself where it is its own authority.
+        private: whether inference needs a token on the loopback interface, too; None for what ``COURSE_PRIVATE`` says, else for
+            yes where other people use this machine.
 
     Raises:
-        InputError: there is no such interface, the token is too short or cannot be sent, or the files do not fit.
+        InputError: there is no such interface, the token is too short or cannot be sent, the files do not fit, or what is asked for
+            contradicts itself.
     """
     address, name = _interface(listen)
     if token and not (isinstance(token, str) and _TOKEN.fullmatch(token)):
@@ -118,12 +143,40 @@ def listening(
             f"Expected at least {settings.TOKEN_MIN_LENGTH} letters, digits or . _ ~ + / = -, since it is all that keeps others out.",
             "Leave it out, and one is made up: server.token",
         )
-    if not token and address != settings.HOST:
+    needed, why = (True, "") if address != settings.HOST else _privacy(private, token)
+    if private is False and (token or needed):
+        raise InputError(
+            "private=False was given together with a token, or for a server that other machines reach.",
+            "Such a server lets in only those who know the token.",
+            "Leave private out",
+        )
+    if not token and needed:
         token = secrets.token_urlsafe(settings.TOKEN_BYTES)
     if not tls_cert and not tls_key and not ca:
-        return Listening(address, address, name, token)
+        return Listening(address, address, name, token, why=why)
     certificate, key = _tls_files(tls_cert, tls_key)
-    return Listening(settings.HOST, address, name, token, certificate, key, str(Path(ca).expanduser().resolve()) if ca else certificate)
+    return Listening(
+        settings.HOST, address, name, token, certificate, key, str(Path(ca).expanduser().resolve()) if ca else certificate, why
+    )
+
+
+def _privacy(private: bool | None, token: str) -> tuple[bool, str]:
+    """Whether inference on the loopback interface needs a token, and why."""
+    if token:
+        return True, "a token was given"
+    if private is not None:
+        return private, f"private={private}"
+    said = os.environ.get(settings.PRIVATE_VARIABLE, "")
+    if said:
+        if said.lower() not in settings.YES_NO:
+            raise InputError(
+                f"The environment variable {settings.PRIVATE_VARIABLE} is {said!r}.",
+                "Expected yes or no: whether inference on this machine needs the server's own secret.",
+                f"Type: export {settings.PRIVATE_VARIABLE}=yes",
+            )
+        return settings.YES_NO[said.lower()], f"{settings.PRIVATE_VARIABLE}={said}"
+    others = neighbours.others_here()
+    return bool(others), others or "nobody else uses it"
 
 
 def _interface(listen: str) -> tuple[str, str]:

@@ -8,6 +8,8 @@ Typical use::
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -16,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from helpers import settings
-from helpers.access import NO_ACCESS, Access
+from helpers.access import NO_ACCESS, Access, with_own_secret
+from helpers.address import parse_address
 from helpers.connection import Connection
 from helpers.errors import InputError
 from helpers.files import find, shown
@@ -124,6 +127,19 @@ def tls_arguments(protocol: str, secure: bool, access: Access) -> list[str]:
     if protocol == "http":
         return ["--ssl-https-ca-certificates-file", access.ca] if access.ca else []
     return ["--ssl-grpc-use-ssl", *(["--ssl-grpc-root-certifications-file", access.ca] if access.ca else [])]
+
+
+def secret_arguments(words: Sequence[str]) -> list[str]:
+    """The tool's options with the secret of a server of one's own, for arguments as people type them; empty where it needs none."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-u", default="localhost:8000")  # the tool's own choices
+    parser.add_argument("-i", default="http")
+    typed, _ = parser.parse_known_args(list(words))
+    protocol = typed.i.lower()
+    # What it makes of an address that is none, the tool says itself.
+    with contextlib.suppress(InputError):
+        return header_arguments(protocol, with_own_secret(NO_ACCESS, parse_address(typed.u, 8000)))
+    return []
 
 
 def header_arguments(protocol: str, access: Access) -> list[str]:

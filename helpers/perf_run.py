@@ -13,7 +13,7 @@ from typing import Any
 from helpers import perf_results, settings
 from helpers.errors import RequestError
 from helpers.files import make_folder, writing
-from helpers.perf_command import Run, header_arguments
+from helpers.perf_command import Run, header_arguments, secret_arguments
 from helpers.perf_errors import UNSTABLE, explain_failure
 from helpers.perf_program import NAME, Program, find_perf_analyzer
 from helpers.perf_results import Window
@@ -53,7 +53,10 @@ def perf_analyzer(*arguments: str) -> int:
     Raises:
         SetupError: none runs on this machine.
     """
-    process = find_perf_analyzer().start(*words_of(*arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+    words = words_of(*arguments)
+    process = find_perf_analyzer().start(
+        *words, private=secret_arguments(words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )
     try:
         for line in process.stdout or ():
             print(line, end="", flush=True)

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from helpers import lease, questions, rest, settings
-from helpers.access import NO_ACCESS, Access, access_for
+from helpers.access import NO_ACCESS, Access, access_for, with_own_secret
 from helpers.address import Address, parse_address
 from helpers.errors import AccessError, CourseError, RequestError, ServerError
 from helpers.server import Server
@@ -41,7 +41,8 @@ def connect(
 
     Args:
         url: such as ``gpu-node:9000``, ``http://gpu-node:9000``, ``grpc://gpu-node:9001`` or, encrypted, ``https://…`` and ``grpcs://…``.
-        token: what whoever runs the server has given out; sent as ``Authorization: Bearer TOKEN`` with every request.
+        token: what the server's owner has given out, sent as ``Authorization: Bearer TOKEN`` with every request. For a server of your
+            own on this machine it is found.
         headers: further headers, sent with every request.
         ca: file with the certificate of the authority that signed the server's, where this machine does not know it.
         metrics: address of the metrics page, where it is not on the third port.
@@ -51,12 +52,12 @@ def connect(
         AccessError: token, certificate or encryption do not fit.
         InputError: the text is no address, or token, headers or CA file cannot be used.
     """
-    access = access_for(token, headers, ca)
+    given_access = access_for(token, headers, ca)
     given = _address(url)
     page = parse_address(metrics) if metrics else None
     problems: list[CourseError] = []
     for address, scheme in _candidates(given):
-        place = replace(address, scheme=scheme)
+        place, access = replace(address, scheme=scheme), with_own_secret(given_access, address)
         over_http = scheme.startswith("http")
         try:
             alive = (questions.OverHttp if over_http else questions.OverGrpc)(place, access).is_live()
@@ -88,6 +89,7 @@ def at(url: str, protocol: str | None, access: Access) -> Server | str:
         A server without its other ports; the address itself where nothing but the address is needed.
     """
     address = parse_address(url)
+    access = with_own_secret(access, address)
     if access == NO_ACCESS and not address.secure:
         return url
     over_http = (protocol or address.scheme or "grpc").startswith("http")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from helpers import card, ending, lease, questions, settings
+from helpers import card, ending, lease, questions, run_folder, settings
 from helpers.access import NO_ACCESS, Access
 from helpers.address import Address
 from helpers.administration import Administration
@@ -204,8 +204,21 @@ class Server(Administration):
 
     @property
     def token(self) -> str:
-        """The token that every call to a server of one's own must carry; empty where none is needed."""
+        """The token that calls to a server of one's own must carry; empty where none is needed."""
         return self.listening.token
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What a raw inference request must carry, over HTTP and gRPC alike; ``{}`` where nothing is needed.
+
+        The token is in it twice: HTTP wants it under the usual name, gRPC under one that Triton has chosen. Neither minds the other.
+        """
+        return self.access.grpc_headers()
+
+    @property
+    def headers_file(self) -> Path | None:
+        """The same in a file that only you can read, for ``curl -H @FILE``; None where nothing is needed, or the server is not yours."""
+        return self._lease.run_dir / run_folder.HEADERS if self._lease is not None and self.token else None
 
     # --- log and end ---------------------------------------------------------------------------------------------------
 

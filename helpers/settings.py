@@ -175,6 +175,12 @@ ADMIN_APIS = "model-repository,shared-memory,trace,logging"
 TOKEN_HEADER = "authorization"
 # The protocol groups that need the class's token on a server that listens beyond this machine: all that Triton 2.51 knows but the owner's.
 CLASS_APIS = "health,metadata,inference,model-config,statistics"
+# The protocol group that needs the server's secret on a machine that other people use: all whose requests Triton parses. The other
+# groups' calls carry nothing but a name.
+PRIVATE_APIS = "inference"
+# The instructor's word on that, and how it may read.
+PRIVATE_VARIABLE = "COURSE_PRIVATE"
+YES_NO = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 # Characters of a class's token at least, and random bytes of one that nobody named: too many to guess over a network.
 TOKEN_MIN_LENGTH, TOKEN_BYTES = 12, 18
 # Seconds for a look whether anything listens on a port.

@@ -59,17 +59,19 @@ def start(launch: Mapping[str, Any], path: Path) -> lease.Lease:
         grace_s=launch["grace_s"],
         stop_s=settings.STOP_TIMEOUT_S,
         server_id=server_id,
-        # A restart keeps the token: those who use the server have it already.
+        # A restart keeps the token that others have already. A secret of one's own is a new one each time: who takes a dead server's port
+        # may have seen the old one.
         about={
             **facts(launch, path),
             "admin_key": key,
-            "launch": {**launch, "token": place.token},
+            "launch": {**launch, "token": place.token if place.is_beyond else launch["token"]},
             "listening": asdict(place),
             "remark": command.remark,
         },
         after=command.after,
         lifeline=command.lifeline,
         brief=command.brief,
+        files=place.files(),
     )
     return lease.start(plan)
 
@@ -121,7 +123,7 @@ def listening_of(launch: Mapping[str, Any]) -> Listening:
     Raises:
         InputError: there is no such interface, the token cannot be used, or the files do not fit.
     """
-    return listening(launch["listen"], launch["token"], launch["tls_cert"], launch["tls_key"], launch["ca"])
+    return listening(launch["listen"], launch["token"], launch["tls_cert"], launch["tls_key"], launch["ca"], launch["private"])
 
 
 def ready(held: lease.Lease, launch: Mapping[str, Any]) -> Server:

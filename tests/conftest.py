@@ -23,6 +23,9 @@ from tests.support.engines import Engines
 # Tests interrupt programs; a run in the background of a shell would hand down that interrupts are ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Most tests send raw requests as on a machine of one's own; COURSE_PRIVATE=yes makes every server private, for those that should not care.
+os.environ.setdefault(settings.PRIVATE_VARIABLE, "no")
+
 # Above the ports of a course that runs beside the tests, below the range from which the system takes clients' ports.
 _FIRST_PORT, _LAST_PORT = 16000, 31000
 

@@ -6,12 +6,16 @@ import argparse
 import subprocess
 import sys
 
+from helpers.access import with_own_secret
+from helpers.address import parse_address
 from helpers.commands import access_options
 from helpers.perf_command import header_arguments, tls_arguments
 from helpers.perf_program import find_perf_analyzer
 
 # The program checks them.
 PASSES_ON = True
+# The program's own choice for an address without a port.
+_PORT = 8000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
         protocol = protocol or ("grpc" if args.url.startswith("grpc") else "http")
         # The tool takes no scheme but https://.
         url = args.url if args.url.startswith("https://") else args.url.split("://", 1)[-1]
+        access = with_own_secret(access, parse_address(args.url, _PORT))
         others += ["-u", url, *tls_arguments(protocol, secure, access)]
     others += ["-i", protocol] if protocol else []
     program = find_perf_analyzer()

@@ -48,6 +48,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="WHERE",
         help="all, or the address or name of a network interface: others may use the server, with a token (default: this machine alone)",
     )
+    privacy = parser.add_mutually_exclusive_group()
+    privacy.add_argument(
+        "--private",
+        action="store_true",
+        default=None,
+        help=f"inference needs the server's own secret on this machine, too (default: where other people use it; the variable "
+        f"{settings.PRIVATE_VARIABLE}=yes or no decides for all)",
+    )
+    privacy.add_argument("--open", dest="private", action="store_false", help="everybody on this machine may send inference requests")
     parser.add_argument("--tls-cert", metavar="FILE", help="certificate for gRPC; HTTP then stays on this machine")
     parser.add_argument("--tls-key", metavar="FILE", help="the certificate's key")
     parser.add_argument("--ca", metavar="FILE", help="who signed the certificate, unless it is its own authority")
@@ -88,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
-    options = {name: getattr(args, name) for name in ("runtime", "base_port", "listen", "tls_cert", "tls_key", "ca")}
+    options = {name: getattr(args, name) for name in ("runtime", "base_port", "listen", "private", "tls_cert", "tls_key", "ca")}
     # Not an option of its own: others on this machine can see what is typed.
     return options | {"token": os.environ.get("COURSE_TOKEN", "") if args.listen else ""}
 
@@ -121,12 +130,17 @@ def _to_try(server: Server | Fleet) -> str:
     # Behind one address each server has counters of its own.
     one = server.servers[0] if isinstance(server, Fleet) else server
     assert server.http is not None and one.metrics is not None
-    header = '-H "Authorization: Bearer $COURSE_TOKEN" ' if one.token else ""
+    beyond = one.listening.is_beyond
+    header = '-H "Authorization: Bearer $COURSE_TOKEN" ' if beyond else ""
     grpc = f"grpcs://{server.grpc}" if one.listening.certificate else server.grpc_url
     ca = f" --ca {one.listening.ca}" if one.listening.certificate else ""
     # A token from the variable is known to whoever set it, and must not be on the screen.
     known = os.environ.get("COURSE_TOKEN", "") == one.token
-    token = [f"The token for those who may use it: {one.token}", f"  export COURSE_TOKEN={one.token}"] if not known else []
+    token = [f"The token for those who may use it: {one.token}", f"  export COURSE_TOKEN={one.token}"] if beyond and not known else []
+    if server.token and not beyond:
+        # In a file that only its owner can read: what is typed is in the list of processes, for all to see.
+        token = ["Inference needs the server's secret. python -m helpers finds it by itself; for other programs it is in a file of yours:"]
+        token += [f"  curl -H @{server.headers_file} -d @request.json {server.http.http(f'/v2/models/{model}/infer')}"]
     return "\n".join(
         (
             *token,

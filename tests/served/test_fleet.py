@@ -239,5 +239,5 @@ def test_serve_gives_one_address_and_ctrl_c_ends_all(free_base_port: Callable[[]
 
 
 def test_a_fleet_serves_its_own_machine_alone() -> None:
-    with pytest.raises(InputError, match="its front knows no token"):
+    with pytest.raises(InputError, match="serves its own machine alone"):
         launch_fleet("models", servers=1, listen="all")
