@@ -16,8 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from helpers import jets
-from helpers.jet_table import Table
-from helpers.jet_tensors import flatten
+from helpers.physics.jets import Table, flatten
 
 
 def run(session: Callable[[dict[str, np.ndarray]], np.ndarray], table: Table, sample: str, n_jets: int, batch: int) -> np.ndarray:

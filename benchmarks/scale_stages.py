@@ -12,7 +12,7 @@ import numpy as np
 from helpers import jets, settings
 from helpers.analysis_files import chunks, entries, write_scores
 from helpers.client import Client
-from helpers.jet_tensors import flatten
+from helpers.physics.jets import flatten
 
 __all__ = ["entries", "table"]
 

@@ -24,10 +24,9 @@ from helpers import settings
 from helpers.client import Client
 from helpers.launch import launch_server
 from helpers.metrics import scrape
+from helpers.physics.tracks import Event, load_events, stage_times
 from helpers.server import Server
 from helpers.tables import as_text
-from helpers.track_stages import stage_times
-from helpers.tracks import Event, load_events
 
 SCRIPT = Path(__file__).with_name("tracks_in_process.py")
 # Away from the ports of a course that runs on the same machine.

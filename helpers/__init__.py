@@ -31,6 +31,8 @@ _EXPORTS = {
     "exercises": "helpers.exercises",
     "measure": "helpers.perf",
     "perf_analyzer": "helpers.perf",
+    "jets": "helpers.physics.jets",
+    "tracks": "helpers.physics.tracks",
 }
 
 __all__ = ["__version__", *_EXPORTS]
@@ -40,4 +42,4 @@ def __getattr__(name: str) -> Any:
     if name not in _EXPORTS:
         raise AttributeError(f"module 'helpers' has no attribute {name!r}")
     module = importlib.import_module(_EXPORTS[name])
-    return module if _EXPORTS[name] == f"helpers.{name}" else getattr(module, name)
+    return module if _EXPORTS[name].endswith(f".{name}") else getattr(module, name)

@@ -36,7 +36,7 @@ from helpers import analysis_files, settings
 from helpers.analysis_files import Chunk, chunks, replicate
 from helpers.analysis_worker import Tagging, destination, tag_chunk
 from helpers.errors import InputError, SetupError
-from helpers.jet_scores import Scores
+from helpers.physics.flavour import Scores
 from helpers.sweep_files import folder_of
 from helpers.sweep_progress import Progress
 from helpers.tables import as_html, as_text
@@ -86,7 +86,7 @@ class Analysis:
         return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
 
     def scores(self) -> tuple[NDArray[np.int64], Scores]:
-        """All scores, in the order of the ids: ids ``(n_jets,)``, and the scores as :meth:`helpers.jets.Tagger.tag` returns them."""
+        """All scores, in the order of the ids: ids ``(n_jets,)``, and the scores as :meth:`jets.Tagger.tag` returns them."""
         ids, columns, labels = [], [], []
         for chunk in self.chunks:
             with uproot.open(chunk.target) as file:

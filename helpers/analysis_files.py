@@ -20,10 +20,11 @@ import numpy as np
 import uproot
 from numpy.typing import NDArray
 
-from helpers import jets, settings
+from helpers import settings
 from helpers.errors import InputError
 from helpers.files import find, shown, writing
-from helpers.jet_scores import Scores
+from helpers.physics import jets
+from helpers.physics.flavour import Scores
 
 # The number that tells a jet from every other one of the same analysis, in the files of jets and in those of scores.
 ID = "jet_id"

@@ -9,11 +9,12 @@ from typing import Any
 
 from distributed import Worker, WorkerPlugin, get_worker
 
-from helpers import jets, settings
+from helpers import settings
 from helpers.analysis_files import Chunk, write_scores
 from helpers.client import Client
 from helpers.connection import where
 from helpers.errors import CourseError, RequestError, ServerError
+from helpers.physics import jets
 
 
 class Tagging(WorkerPlugin):
@@ -73,7 +74,7 @@ def tag_chunk(chunk: Chunk, analysis: str, how: dict[str, Any], attempts: int) -
     Args:
         chunk: which.
         analysis: name of the plugin with the connection.
-        how: options for :meth:`helpers.jets.Tagger.tag`.
+        how: options for :meth:`helpers.physics.jets.Tagger.tag`.
         attempts: how often to try when the server does not answer; the waits between get longer.
 
     Returns:

@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from helpers import demo_measure, demo_page, machine, settings, track_stages, tracks
+from helpers import demo_measure, demo_page, machine, settings
 from helpers.client import Client
 from helpers.errors import CourseError
 from helpers.files import make_folder, shown, writing
-from helpers.jet_table import is_tagger
 from helpers.launch import ModelWarning, launch_server
 from helpers.metrics import Difference, scrape
+from helpers.physics import tracks
+from helpers.physics.jets import is_tagger
 from helpers.server import Server
 from helpers.tables import as_text
 from helpers.transport import Refused
@@ -167,12 +168,12 @@ def _inputs(client: Client, model: str) -> dict[str, np.ndarray]:
     """A request for a model: jets or hits from the course's samples where it takes such, made-up numbers for others."""
     if is_tagger(client.metadata(model)):
         # Here, not above: reading jets takes packages that take a second to import.
-        from helpers import jets
+        from helpers.physics import jets
 
         tagger = jets.Tagger(client, model)
         return tagger.inputs(jets.read(jets.sample_for(tagger))[: settings.DEMO_JETS])
-    if model in track_stages.STAGES:
-        return track_stages.inputs_of_stage(client, model, tracks.load_events()[0].features)
+    if model in tracks.STAGES:
+        return tracks.inputs_of_stage(client, model, tracks.load_events()[0].features)
     inputs = client.example(model)
     if "FEATURES" in inputs:
         inputs["FEATURES"] = tracks.load_events()[0].features

@@ -35,7 +35,7 @@ def measure(server: Server, ready: Iterable[str], folder: Path) -> tuple[Sweep, 
     import matplotlib as mpl
 
     mpl.use("agg")
-    from helpers.plots import sweep_figure
+    from helpers.plots.performance import sweep_figure
 
     buffer = io.BytesIO()
     sweep_figure(result).savefig(buffer, format="png", dpi=80)

@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from helpers.errors import InputError
-from helpers.plot_points import source_heading
 from helpers.plot_rows import Row, half_widths, latency_column, latency_label, series_of
-from helpers.plot_style import COLOURS, GREY, STYLE, finished
+from helpers.plots.performance import source_heading
+from helpers.plots.style import COLOURS, GREY, STYLE, finished
 
 if TYPE_CHECKING:
     from helpers.experiments import Experiments

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from helpers import jets
 from helpers.client import Client
+from helpers.physics import jets
 from helpers.tables import as_text
 
 # Jets that are tagged unless told otherwise, and the classes that are printed for each.

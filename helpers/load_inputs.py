@@ -23,7 +23,7 @@ from helpers import settings
 from helpers.client import Client
 from helpers.errors import InputError
 from helpers.files import make_folder, replace, writing
-from helpers.tracks import Event, load_events
+from helpers.physics.tracks import Event, load_events
 
 
 def write_inputs(path: str | Path, entries: Iterable[Mapping[str, np.ndarray]]) -> Path:
@@ -80,7 +80,7 @@ def write_jets(
     Raises:
         InputError: the model takes no jets, the lengths are too short for it, or there are not so many jets.
     """
-    from helpers import jets  # awkward and uproot take a second to import
+    from helpers.physics import jets  # awkward and uproot take a second to import
 
     chosen = {**settings.PERF_LENGTHS, **(lengths or {})}
     with Client(server) as client:

@@ -149,9 +149,8 @@ def _calibration(folder: Path, target: Path) -> Path:
     Raises:
         InputError: the model takes no jets.
     """
-    from helpers import jets  # awkward and uproot take a second to import
-    from helpers.jet_table import FILE, Table
-    from helpers.jet_tensors import flatten
+    from helpers.physics import jets  # awkward and uproot take a second to import
+    from helpers.physics.jets import FILE, Table, flatten
 
     if not (folder / FILE).is_file():
         raise InputError(f"{folder.name} is no jet tagger: it has no {FILE}.", "Static calibration needs real inputs, which here are jets.")

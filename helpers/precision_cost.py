@@ -17,8 +17,7 @@ import numpy as np
 from helpers import settings
 from helpers.client import Client
 from helpers.errors import InputError
-from helpers.jet_roc import auc_change
-from helpers.jet_scores import DISCRIMINANTS, GROUPS, Scores, truth
+from helpers.physics.flavour import DISCRIMINANTS, GROUPS, Scores, auc_change, truth
 from helpers.tables import as_html, as_text
 
 # Standard deviations of a 95 % interval.
@@ -73,7 +72,7 @@ def cost(server: Any, models: Sequence[str], reference: str, jets: Any = None) -
     Raises:
         InputError: a model is no tagger of these jets.
     """
-    from helpers import jets as course_jets
+    from helpers.physics import jets as course_jets
 
     with Client(server) as client:
         taggers = {name: course_jets.Tagger(client, name) for name in dict.fromkeys([reference, *models])}

@@ -16,9 +16,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from helpers.errors import InputError
-from helpers.plot_points import source_heading
 from helpers.plot_rows import THROUGHPUT, THROUGHPUT_SPREAD, Row, rows_of
-from helpers.plot_style import COLOURS, GREY, STYLE, finished, series_style
+from helpers.plots.performance import source_heading
+from helpers.plots.style import COLOURS, GREY, STYLE, finished, series_style
 from helpers.wording import quoted
 
 # AUCs change in the third or fourth digit.

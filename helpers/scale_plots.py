@@ -17,9 +17,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from helpers import queueing
-from helpers.plot_points import batch_axis, budget_line, draw_band, draw_points, source_heading, unstable_mark
 from helpers.plot_rows import THROUGHPUT, Series, half_widths, rows_of, series_of
-from helpers.plot_style import COLOURS, GREY, STYLE, finished, heading, series_style
+from helpers.plots.performance import batch_axis, budget_line, draw_band, draw_points, source_heading, unstable_mark
+from helpers.plots.style import COLOURS, GREY, STYLE, finished, heading, series_style
 
 if TYPE_CHECKING:
     from helpers.capacity import Plan

@@ -31,9 +31,9 @@ from helpers import settings
 from helpers.checks.placeholder import Placeholder
 from helpers.errors import InputError
 from helpers.files import make_folder, replace, shown, writing
-from helpers.plot_points import budget_line
 from helpers.plot_rows import THROUGHPUT, THROUGHPUT_SPREAD, Row, hardware
-from helpers.plot_style import STYLE, finished, heading, series_style
+from helpers.plots.performance import budget_line
+from helpers.plots.style import STYLE, finished, heading, series_style
 from helpers.tables import as_html, as_text
 from helpers.verdict import verdict
 

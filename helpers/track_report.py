@@ -6,9 +6,8 @@ import time
 
 from helpers.client import Client
 from helpers.errors import CourseError
+from helpers.physics.tracks import TARGET_MIN_HITS, TARGET_MIN_PT_GEV, check_labels, load_events, match, quality
 from helpers.tables import as_text
-from helpers.track_matching import match, quality
-from helpers.tracks import TARGET_MIN_HITS, TARGET_MIN_PT_GEV, check_labels, load_events
 
 # The models that take the hits of an event and return a label for each.
 MODELS = ("ExaTrk", "ExaTrk_bls")

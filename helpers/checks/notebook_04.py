@@ -8,8 +8,8 @@ import awkward as ak
 import numpy as np
 
 from helpers.checks import CannotTell, Outcome, checker, correct, look, not_yet
-from helpers.jets import Roc, Scores, truth
 from helpers.metrics import Difference
+from helpers.physics.jets import Roc, Scores, truth
 
 _MODEL, _AK4 = "particlenet_PT", "particlenet_AK4_PT"
 _BATCH = 100

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pandas as pd
+
 from helpers.checks import CannotTell, Outcome, checker, correct, look, not_attempted, not_yet
+from helpers.physics.tracks import STAGES, EventRate, Quality
 from helpers.server import Server
-from helpers.track_matching import Quality
-from helpers.track_stages import STAGES, EventRate, StageTimes
 
 _TRACKS = "ExaTrk_tracks"
 # A part of the total time counts as right within this: people round.
@@ -54,9 +55,9 @@ def _cut_of(server: Server) -> float:
 def slowest_stage(server: Any, times: Any, slowest: Any, part: Any) -> Outcome:
     """The stage with the longest bar, and its part of the whole."""
     look.must_be_server(server)
-    if not isinstance(times, StageTimes):
+    if not isinstance(times, pd.DataFrame) or "total_ms" not in times:
         raise CannotTell(f"The check needs `times` from above, and got {look.kind(times)}. Run that cell again.")
-    total = {row["stage"]: row["total_ms"] for row in times}
+    total = dict(zip(times["stage"], times["total_ms"], strict=True))
     right = max(total, key=lambda stage: total[stage])
     share = total[right] / sum(total.values())
     name = str(slowest).strip()

@@ -10,8 +10,8 @@ from typing import Any
 
 from helpers.checks.outcome import CannotTell
 from helpers.files import find
-from helpers.jet_table import plain_name
 from helpers.perf_command import INPUT_DATA
+from helpers.physics.jets import plain_name
 from helpers.plot_rows import Row
 from helpers.sweep_plan import shapes_in
 

@@ -14,7 +14,7 @@ from helpers.answers import Result
 from helpers.client import Client
 from helpers.commands import access_options
 from helpers.errors import InputError
-from helpers.jet_table import is_tagger
+from helpers.physics.jets import is_tagger
 from helpers.remote import at
 from helpers.tables import as_text
 

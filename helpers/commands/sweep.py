@@ -105,7 +105,7 @@ def _draw(result: Sweep, args: argparse.Namespace) -> str:
 
     # A terminal on another machine has no screen to draw on.
     mpl.use("agg")
-    from helpers.plots import sweep_figure
+    from helpers.plots.performance import sweep_figure
 
     path = result.path.with_name(f"{'_and_'.join(dict.fromkeys(args.model))}.png")
     with writing(path):

@@ -38,9 +38,8 @@ import numpy as np
 import tritonclient.grpc as grpcclient
 import tritonclient.http as httpclient
 
-from helpers import Client, jets, launch_server, scrape
+from helpers import Client, jets, launch_server, plots, scrape
 from helpers.exercises import exercise  #: from helpers.exercises import ____, exercise
-from helpers.jet_plots import differences, latencies, roc_curves, show_jets
 
 # %%
 server = launch_server("models", load=["particlenet_PT", "particlenet", "particlenet_AK4_PT"])
@@ -64,7 +63,7 @@ sample.pfcand_etarel
 
 # %%
 higgs, qcd = sample[jets.truth(sample, "Hbb")], sample[jets.truth(sample, "QCD")]
-show_jets(ak.concatenate([higgs[5:6], qcd[4:5]]))
+plots.show_jets(ak.concatenate([higgs[5:6], qcd[4:5]]))
 
 # %% [markdown]
 # **What stands out?** The larger a marker, the higher its transverse momentum. The Higgs jet has two cores,
@@ -179,7 +178,7 @@ exercise("4.2").check(server, before, hundred)
 # that a signal jet scores higher than a background jet.
 
 # %%
-roc_curves([scores.roc(name, sample) for name in scores.discriminants], mistag=0.01)
+plots.roc_curves([scores.roc(name, sample) for name in scores.discriminants], mistag=0.01)
 
 # %% [markdown]
 # **What stands out?** Read the mistag rate at 50 % efficiency. The steps at the bottom are single jets:
@@ -221,7 +220,7 @@ exercise("4.3").check(scores, sample, cut, efficiency)
 onnx_tagger = jets.Tagger(client, "particlenet")
 onnx_scores = onnx_tagger.tag(sample[:300])
 print(scores, onnx_scores, sep="\n")
-differences(scores[:300], onnx_scores)
+plots.differences(scores[:300], onnx_scores)
 
 # %% [markdown]
 # **What stands out?** Equal to about one part in a million: 32-bit numbers, added in another order. A jet
@@ -240,9 +239,9 @@ cold_config, _, _ = config.partition("model_warmup")
 first_twenty = {}
 for name, text in {"no warm-up": cold_config, "warm-up": config}.items():
     server.load("particlenet_PT", config=text)
-    times = [timeit.timeit(lambda: client.infer("particlenet_PT", tensors), number=1) for _ in range(20)]
-    first_twenty[name] = times
-latencies(first_twenty)
+    seconds = [timeit.timeit(lambda: client.infer("particlenet_PT", tensors), number=1) for _ in range(20)]
+    first_twenty[name] = 1e6 * np.array(seconds)  # µs
+plots.warm_up_figure(first_twenty)
 
 # %% [markdown]
 # **What stands out?** Somebody has to pay for the first requests: the server at its start, or your first
@@ -267,7 +266,7 @@ tried = {name: onnx_tagger.scores(client.infer("particlenet", each)) for name, e
 for name, each in tried.items():
     moved = np.abs(each["hbb_vs_qcd"] - tried["right mask"]["hbb_vs_qcd"])
     print(f"{name}: largest change of the discriminant {moved.max():.2f}")
-roc_curves({name: each.roc("hbb_vs_qcd", few) for name, each in tried.items()})
+plots.roc_curves({name: each.roc("hbb_vs_qcd", few) for name, each in tried.items()})
 
 # %% [markdown]
 # **What stands out?** No error, no warning, and probabilities that sum to 1. Random masks ruin the curve.
@@ -330,7 +329,7 @@ exercise("4.5").check(server, narrow, ak4_scores, b_roc)
 
 # %% [markdown] exercise="4.5" tags=["answer"]
 # Another model, another table, other labels, and not one line of the client changed. Try
-# `roc_curves([ak4_scores.roc(name, narrow) for name in ak4_scores.discriminants])`: c jets are the hard
+# `plots.roc_curves([ak4_scores.roc(name, narrow) for name in ak4_scores.discriminants])`: c jets are the hard
 # ones.
 
 # %% [markdown]

@@ -38,12 +38,8 @@
 # %%
 import numpy as np
 
-from helpers import Client, launch_server, scrape
+from helpers import Client, launch_server, plots, scrape, tracks
 from helpers.exercises import exercise  #: from helpers.exercises import ____, exercise
-from helpers.track_matching import quality, same_tracks
-from helpers.track_plots import efficiency_plot, embedding_display, event_display, graph_display, stage_bars
-from helpers.track_stages import events_per_second, stage_times
-from helpers.tracks import edge_quality, load_events
 
 # %%
 server = launch_server("models", load=["ExaTrk", "ExaTrk_bls"])
@@ -57,12 +53,12 @@ server
 # The course brings 20 simulated collisions with a pair of top quarks, and the truth about them.
 
 # %%
-events = load_events()
+events = tracks.load_events()
 event = events[4]
 event
 
 # %%
-event_display(event)
+plots.event_display(event)
 
 # %% [markdown]
 # Grey dots are hits. **What do you expect:** how many tracks could you draw by hand? We want particles with a
@@ -83,7 +79,7 @@ features[:3]
 # %%
 client = Client(server)
 embedding = client.infer("ExaTrk_embedding", sp_features=features)["embedding_output"]
-embedding_display(event, embedding)
+plots.embedding_display(event, embedding)
 
 # %% [markdown]
 # **What stands out?** Eight particles, each with its own marker. On the left, the next hit of a particle is
@@ -99,7 +95,7 @@ scores = client.infer("ExaTrk_gnn", sp_features=features, edge_index=kept)
 good = kept[:, scores["edge_score"] > 0.5]
 
 # %%
-graph_display(event, {"After the graph": edges, "After the filter": kept, "GNN score > 0.5": good})
+plots.graph_display(event, {"After the graph": edges, "After the filter": kept, "GNN score > 0.5": good})
 
 # %% [markdown]
 # Solid lines are true edges: a hit of a particle and its next one. **What stands out?** Each step removes
@@ -108,7 +104,7 @@ graph_display(event, {"After the graph": edges, "After the filter": kept, "GNN s
 
 # %%
 for name, graph in {"graph": edges, "filter": kept, "GNN": good}.items():
-    seen = edge_quality(event, graph)
+    seen = tracks.edge_quality(event, graph)
     print(f"{name}: {seen['edges']} edges, efficiency {seen['efficiency']:.3f}, purity {seen['purity']:.3f}")
 
 # %% [markdown]
@@ -126,10 +122,10 @@ by_hand[:12]
 
 # %%
 labels = client.infer("ExaTrk", FEATURES=features)["LABELS"]
-same_tracks(labels, by_hand)
+tracks.same_tracks(labels, by_hand)
 
 # %%
-event_display(event, labels)
+plots.event_display(event, labels)
 
 # %% [markdown]
 # **What stands out?** Each track is drawn as it was found, from hit to hit. Dashed black lines with crosses are
@@ -140,7 +136,7 @@ event_display(event, labels)
 # stages itself. It can decide: an event without edges needs no GNN. `ExaTrk_bls` gives the same tracks:
 
 # %%
-same_tracks(labels, client.infer("ExaTrk_bls", FEATURES=features)["LABELS"])
+tracks.same_tracks(labels, client.infer("ExaTrk_bls", FEATURES=features)["LABELS"])
 
 # %% [markdown]
 # ## Measure how good it is
@@ -154,7 +150,7 @@ def find(events, at_once=2):
     return [answer["LABELS"] for answer in client.infer_many("ExaTrk", requests, max_in_flight=at_once)]
 
 
-plain = quality(events, find(events))
+plain = tracks.quality(events, find(events))
 plain
 
 # %% [markdown]
@@ -162,9 +158,9 @@ plain
 # from 15 of them?
 
 # %%
-crowded = load_events(pile_up=True)
-piled = quality(crowded, find(crowded))
-efficiency_plot({"no pile-up": plain, "15 pile-up": piled}, "pt")
+crowded = tracks.load_events(pile_up=True)
+piled = tracks.quality(crowded, find(crowded))
+plots.efficiency_plot({"no pile-up": plain, "15 pile-up": piled}, "pt")
 
 # %% [markdown]
 # The bars are 68 % intervals. At low $p_T$ particles scatter more, and they are harder to follow. Try `"eta"`
@@ -183,7 +179,7 @@ def with_cut(cut):
     config["parameters"]["cut"]["string_value"] = str(cut)
     config["parameters"]["mend_cut"]["string_value"] = "2"  # no score is above 2: no mending
     server.reload("ExaTrk_tracks", config)  #: ____
-    return quality(events, find(events))
+    return tracks.quality(events, find(events))
 
 
 scan = {cut: with_cut(cut) for cut in (0.05, 0.5, 0.9, 0.99)}
@@ -216,8 +212,8 @@ server.reload("ExaTrk_tracks")
 # %%
 before = scrape(server)
 find(crowded, at_once=1)
-times = stage_times(scrape(server) - before)
-stage_bars(times)
+times = tracks.stage_times(scrape(server) - before)
+plots.stage_bars(times)
 
 # %% [markdown] exercise="5.2"
 # ### Exercise 5.2 (4 minutes) — Name the slowest stage
@@ -226,9 +222,9 @@ stage_bars(times)
 # Type `times` in a new cell for the numbers.
 
 # %% exercise="5.2" tags=["starter"]
-total = {row["stage"]: row["total_ms"] for row in times}  #:
-slowest = max(total, key=total.get)  #: slowest = ____  # a name such as "ExaTrk_graph"
-part = total[slowest] / sum(total.values())  #: part = ____  # from 0 to 1
+total = times.set_index("stage")["total_ms"]  #:
+slowest = total.idxmax()  #: slowest = ____  # a name such as "ExaTrk_graph"
+part = total[slowest] / total.sum()  #: part = ____  # from 0 to 1
 
 # %% exercise="5.2" tags=["check"]
 exercise("5.2").check(server, times, slowest, part)
@@ -251,7 +247,7 @@ exercise("5.2").check(server, times, slowest, part)
 
 # %%
 for at_once in (1, 2, 4):
-    print(at_once, "at once:", events_per_second(client, events[:12], at_once))
+    print(at_once, "at once:", tracks.events_per_second(client, events[:12], at_once))
 
 # %% [markdown] exercise="5.3"
 # ### Exercise 5.3 (7 minutes) — Give the slowest stage a second instance
@@ -261,11 +257,11 @@ for at_once in (1, 2, 4):
 # gain is above 1.1, `"slower"` below 0.9, otherwise `"the same"`.
 
 # %% exercise="5.3" tags=["starter"]
-one = events_per_second(client, events[:12], 4)
+one = tracks.events_per_second(client, events[:12], 4)
 config = server.config(slowest)  #: config = ____
 config["instance_group"][0]["count"] = 2  #:
 server.reload(slowest, config)  #: ____
-two = events_per_second(client, events[:12], 4)
+two = tracks.events_per_second(client, events[:12], 4)
 gain = two.mean / one.mean
 print(one, two, f"gain {gain:.2f}", sep="\n")
 verdict = "faster" if gain > 1.1 else "slower" if gain < 0.9 else "the same"  #: verdict = ____

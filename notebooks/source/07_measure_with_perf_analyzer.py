@@ -32,10 +32,10 @@ import numpy as np
 
 from helpers import Client, launch_server, scrape
 from helpers.exercises import exercise  #: from helpers.exercises import ____, exercise
-from helpers.latency_plots import latency_split_figure, warm_up_figure
 from helpers.load_inputs import write_jets
 from helpers.measuring import measure, perf_analyzer
 from helpers.perf_table import Rows
+from helpers.plots import latency_split_figure, warm_up_figure
 from helpers.verdict import verdict
 
 # %%

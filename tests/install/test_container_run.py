@@ -14,9 +14,8 @@ import pytest
 
 from helpers import container_start, gpus, jets, launch_server, rest, settings
 from helpers.client import Client
+from helpers.physics.tracks import load_events, quality
 from helpers.server import Server
-from helpers.track_matching import quality
-from helpers.tracks import load_events
 from tests.support.container_image import Made, NoContainersError, make
 from tests.support.processes import alive, wait_until, with_word
 

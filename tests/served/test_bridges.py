@@ -15,7 +15,7 @@ import pytest
 
 from helpers import jets, settings
 from helpers.client import Client
-from helpers.jet_table import Table
+from helpers.physics.jets import Table
 from helpers.server import Server
 from tests.support.tls_front import ENVOY, TOKEN, front, make_certificates
 

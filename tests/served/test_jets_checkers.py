@@ -16,10 +16,9 @@ from helpers import jets, settings
 from helpers.checks.outcome import Kind
 from helpers.client import Client
 from helpers.exercises import ____, exercise
-from helpers.jet_roc import roc
-from helpers.jet_scores import Scores
 from helpers.launch import launch_server
 from helpers.metrics import Snapshot, scrape
+from helpers.physics.flavour import Scores, roc
 from helpers.server import Server
 
 pytestmark = pytest.mark.slow

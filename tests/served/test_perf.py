@@ -24,8 +24,8 @@ from helpers.perf import Run, execute, measure, perf_analyzer, run_for
 from helpers.perf_command import complete_shapes
 from helpers.perf_errors import UNSTABLE
 from helpers.perf_table import Rows
+from helpers.physics.tracks import load_events
 from helpers.server import Server
-from helpers.tracks import load_events
 
 # Quick: one run of three windows, good or not.
 QUICK = {"precision": 0.9, "max_seconds": 0.1}

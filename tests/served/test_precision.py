@@ -14,8 +14,8 @@ from helpers import jets, precision, repository, settings
 from helpers.__main__ import main
 from helpers.client import Client
 from helpers.errors import InputError, ModelError
-from helpers.jet_roc import auc_change, roc
 from helpers.launch import launch_server
+from helpers.physics.flavour import auc_change, roc
 from helpers.precision_cost import cost
 from helpers.precision_plots import precision_figure
 from helpers.server import Server

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from helpers import settings
@@ -12,10 +13,8 @@ from helpers.checks.outcome import Kind
 from helpers.client import Client
 from helpers.exercises import ____, exercise
 from helpers.launch import launch_server
+from helpers.physics.tracks import STAGES, EventRate, Quality, events_per_second, load_events, quality
 from helpers.server import Server
-from helpers.track_matching import Quality, quality
-from helpers.track_stages import STAGES, EventRate, StageTimes, events_per_second
-from helpers.tracks import load_events
 
 pytestmark = pytest.mark.slow
 
@@ -60,12 +59,12 @@ def test_5_1_right_wrong_and_untouched(chain: Server):
     assert judge("my server", {0.1: LOW, 0.9: HIGH}).kind is Kind.CANNOT_TELL
 
 
-def times(*totals: float) -> StageTimes:
+def times(*totals: float) -> pd.DataFrame:
     rows = [
         {"stage": stage, "total_ms": total, "queue_ms": 0.0, "infer_ms": total, "other_ms": 0.0}
         for stage, total in zip(STAGES, totals, strict=True)
     ]
-    return StageTimes(rows)
+    return pd.DataFrame(rows)
 
 
 @pytest.mark.parametrize(

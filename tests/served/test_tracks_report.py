@@ -10,8 +10,8 @@ import pytest
 from helpers import settings
 from helpers.errors import InputError
 from helpers.metrics import scrape
+from helpers.physics.tracks import stage_times
 from helpers.server import Server
-from helpers.track_stages import stage_times
 
 
 @pytest.mark.slow

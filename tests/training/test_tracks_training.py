@@ -15,8 +15,7 @@ REASON = "needs the training environment, which `make test-training` makes"
 torch = pytest.importorskip("torch", reason=REASON)
 pytest.importorskip("onnxruntime", reason=REASON)
 pytest.importorskip("scipy", reason=REASON)
-from helpers.track_matching import quality, same_tracks  # noqa: E402
-from helpers.tracks import Event, edge_quality, load_events, true_edges  # noqa: E402
+from helpers.physics.tracks import Event, edge_quality, load_events, quality, same_tracks, true_edges  # noqa: E402  # noqa: E402
 from training.tracks import choose, export, fit, helix, losses, networks, served, settings, stages, truth  # noqa: E402
 from training.tracks.stages import Cuts  # noqa: E402
 

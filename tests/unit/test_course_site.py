@@ -10,7 +10,8 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 
-from helpers import course_site, coursemap, figure_text
+from helpers import course_site, coursemap
+from helpers.plots import style as figure_text
 
 FIRST, SECOND = "00_start_here", "01_launch_a_server"
 

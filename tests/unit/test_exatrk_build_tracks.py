@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from helpers import settings
-from helpers.track_matching import same_tracks
-from helpers.tracks import load_events, true_edges
+from helpers.physics.tracks import load_events, same_tracks, true_edges
 
 
 def load(model: str, name: str) -> ModuleType:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from helpers import settings
-from helpers.tracks import load_events
+from helpers.physics.tracks import load_events
 
 
 def load() -> ModuleType:

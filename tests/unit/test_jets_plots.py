@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from helpers import jet_plots, jets
+from helpers import jets, plots
 from helpers.errors import InputError
-from helpers.jet_roc import roc
-from helpers.jet_scores import Scores
+from helpers.physics.flavour import Scores, roc
 
 LABELS = tuple(f"prob{name}" for name in jets.LABELS["ak4"])
 
@@ -36,7 +35,7 @@ def _series(figure: Figure) -> set[tuple[str, str]]:
 
 def test_jets(tmp_path: Path) -> None:
     sample = jets.read("ak8")
-    figure = jet_plots.show_jets(sample[:3])
+    figure = plots.show_jets(sample[:3])
     _drawn(figure, tmp_path)
     assert len(figure.axes) == 3
     assert "(rad)" in figure.axes[0].get_ylabel() and "eta" in figure.axes[2].get_xlabel()
@@ -44,42 +43,35 @@ def test_jets(tmp_path: Path) -> None:
     drawn = sum(len(collection.get_offsets()) for collection in figure.axes[0].collections)
     assert drawn == sample.npfcand[0] + sample.nsv[0], "each candidate and each vertex once"
     with pytest.raises(InputError, match="1 to 4"):
-        jet_plots.show_jets(sample[:5])
+        plots.show_jets(sample[:5])
 
 
 def test_roc_curves(tmp_path: Path) -> None:
     random = np.random.default_rng(1)
     curves = [roc(name, random.normal(2, 1, 400), random.normal(0, 1, 400)) for name in ("b_vs_light", "b_vs_c", "c_vs_light")]
-    figure = jet_plots.roc_curves(curves, mistag=0.01)
+    figure = plots.roc_curves(curves, mistag=0.01)
     _drawn(figure, tmp_path)
     assert len(_series(figure)) == 3, "told apart without colour"
     said = _texts(figure)
     assert "Simulation" in said and "idealised detector" in said and "CMS" not in said
     assert f"b vs c: AUC {curves[1].auc:.3f} ± {curves[1].auc_uncertainty:.3f}" in said and "mistag 1 %" in said
     assert figure.axes[0].get_yscale() == "log" and "efficiency" in figure.axes[0].get_xlabel()
-    assert "other name" in _texts(jet_plots.roc_curves({"other name": curves[0]}))
+    assert "other name" in _texts(plots.roc_curves({"other name": curves[0]}))
 
 
 def test_differences(tmp_path: Path) -> None:
     probabilities = np.random.default_rng(1).random((50, 8)).astype(np.float32)
     moved = probabilities.copy()
     moved[:30, 2] += 3e-7
-    figure = jet_plots.differences(Scores("one", LABELS, probabilities), Scores("two", LABELS, moved))
+    figure = plots.differences(Scores("one", LABELS, probabilities), Scores("two", LABELS, moved))
     _drawn(figure, tmp_path)
     heights = [patch.get_height() for patch in figure.axes[0].patches]
     assert sum(heights) == 50 and heights[0] == 20, "equal ones are shown, too"
     assert "|one − two|" in figure.axes[0].get_xlabel()
 
 
-def test_latencies(tmp_path: Path) -> None:
-    figure = jet_plots.latencies({"cold": [0.5, 0.01, 0.01], "warm": [0.01, 0.01, 0.01]})
-    _drawn(figure, tmp_path)
-    assert len(_series(figure)) == 2
-    assert figure.axes[0].get_lines()[0].get_ydata().tolist() == [500, 10, 10] and figure.axes[0].get_ylabel() == "Latency (ms)"
-
-
 def test_a_useless_discriminant_is_drawn_as_a_diagonal() -> None:
-    figure = jet_plots.roc_curves({"all equal": roc("x", np.zeros(50), np.zeros(50))})
+    figure = plots.roc_curves({"all equal": roc("x", np.zeros(50), np.zeros(50))})
     (line,) = figure.axes[0].get_lines()
     efficiency, rate = line.get_data()
     assert len(rate) > 100 and np.allclose(efficiency, rate) and rate.min() < 0.01

@@ -8,8 +8,7 @@ import pytest
 
 from helpers import jets
 from helpers.errors import InputError
-from helpers.jet_roc import Roc, roc
-from helpers.jet_scores import DISCRIMINANTS, Scores
+from helpers.physics.flavour import DISCRIMINANTS, Roc, Scores, roc
 
 AK4_LABELS = tuple(f"prob{name}" for name in jets.LABELS["ak4"])
 AK8_LABELS = tuple(f"prob{name}" for name in jets.LABELS["ak8"])
@@ -55,19 +54,13 @@ def test_some_of_the_jets(three: Scores) -> None:
 
 
 def test_tables_show_the_truth_beside_the_guess(three: Scores, sample: ak.Array) -> None:
-    rows = three.rows(sample, n=2)
-    assert rows[0] == {
-        "jet": 0,
-        "pt_GeV": 50.0,
-        "true_class": "b",
-        "guess_1": "b",
-        "probability_1": 0.5,
-        "guess_2": "bb",
-        "probability_2": 0.1,
-    }
-    assert rows[1]["guess_1"] == "g" and len(rows) == 2
-    assert "true_class" in str(three.table(sample)) and "<table>" in three.table(sample)._repr_html_()
-    assert list(three.rows(classes=1)[0]) == ["jet", "guess_1", "probability_1"], "jets without truth"
+    table = three.table(sample, n=2)
+    columns = ["pt_GeV", "true_class", "guess_1", "probability_1", "guess_2", "probability_2"]
+    assert list(table.columns) == columns and table.index.name == "jet"
+    assert table.iloc[0].tolist() == [50.0, "b", "b", 0.5, "bb", 0.1]
+    assert table["guess_1"].tolist() == ["b", "g"]
+    assert list(three.table(classes=1).columns) == ["guess_1", "probability_1"], "jets without truth"
+    assert len(three.table(sample)) == 3, "no more than there are"
     assert str(three) == "particlenet_AK4: 3 jets in 1 request"
 
 
@@ -92,6 +85,17 @@ def test_truth_by_class_and_by_group(sample: ak.Array) -> None:
     assert jets.truth(wide, "QCD").tolist() == jets.truth(wide, "qcd").tolist() == [False, True, False, True, False]
     assert jets.truth(wide, "probHbb").tolist() == jets.truth(wide, "Hbb").tolist() == [True, False, False, False, False]
     assert jets.truth(wide, "top").tolist() == [False, False, True, False, False]
+    assert not jets.truth(wide, "Hcc").any(), "a class that there is, of which these jets have none"
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"), [("Higgs", ""), ("hBB ", "Did you mean 'hbb'?"), ("QCDb b", "QCDbb"), ("", ""), ("bottom", "")]
+)
+def test_a_class_that_is_none_selects_nothing_only_with_a_word(name: str, advice: str) -> None:
+    wide = ak.Array({"jet_class": ["Hbb", "QCDbb", "Tbqq", "QCDothers", "Tbel"]})
+    with pytest.raises(InputError, match=f"There is no class {name!r}") as said:
+        jets.truth(wide, "Hbb", name)
+    assert advice in str(said.value) and "'qcd'" in str(said.value)
 
 
 # --- ROC curves ------------------------------------------------------------------------------------------------------------

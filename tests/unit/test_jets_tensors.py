@@ -15,8 +15,7 @@ import uproot
 
 from helpers import jets, settings
 from helpers.errors import InputError
-from helpers.jet_table import Table, is_tagger
-from helpers.jet_tensors import FlatJets, TruncationWarning, flatten
+from helpers.physics.jets import FlatJets, Table, TruncationWarning, flatten, is_tagger
 from training.jets.dataset import padded_inputs
 from training.jets.features import AK4, AK8, TAGGERS
 from training.jets.sample import read_root
@@ -98,6 +97,22 @@ def test_lengths_on_request(two: ak.Array, table: Table) -> None:
     assert cut["pf_features"][0].tolist() == [[4, 2], [1, 0]] and cut["sv_mask"].shape == (2, 1, 2)
 
 
+def test_a_short_length_keeps_the_highest_ranked(table: Table) -> None:
+    """Vertices in a file need not be in the order of their significance, nor candidates in that of their momentum."""
+    mixed = ak.Array(
+        {
+            "pfcand_pt_log": [[1.0, 3.0, 2.0], [2.0], [0.5, 0.7, 0.6, 0.7]],
+            "pfcand_etarel": [[1.0, 3.0, 2.0], [2.0], [0.5, 0.7, 0.6, 0.8]],
+            "pfcand_id": [[0] * 3, [0], [0] * 4],
+            "sv_d3dsig": [[1.0, 9.0], [], [4.0, 2.0]],
+        }
+    )
+    tensors = _padded(flatten(mixed, table), pf=2, sv=1)
+    assert tensors["sv_features"].tolist() == [[[4.5]], [[-1.0]], [[2.0]]], "9, padding, 4; halved by the table"
+    assert np.allclose(tensors["pf_points"][:, 0], [[3.0, 2.0], [2.0, 0.0], [0.7, 0.8]]), "equal momenta in the order of the file"
+    assert tensors["pf_mask"][:, 0].tolist() == [[1, 1], [1, 0], [1, 1]]
+
+
 def test_any_order_of_jets(two: ak.Array, table: Table) -> None:
     straight, turned = _padded(flatten(two, table)), flatten(two, table).pad(np.array([1, 0]))
     for name, tensor in straight.items():
@@ -147,7 +162,16 @@ def _with(two: ak.Array, name: str, values: Any) -> ak.Array:
         (lambda two: ak.without_field(two, "sv_d3dsig"), "no branch 'sv_d3dsig'"),
         (lambda two: _with(ak.without_field(two, "pfcand_id"), "pfcand_ID", [[1], [1]]), "Did you mean 'pfcand_ID'?"),
         (lambda two: _with(two, "pfcand_etarel", [[0.1, 0.2, 0.3], [np.nan]]), "pfcand_etarel of jet 1 is not a number (NaN)"),
-        (lambda two: _with(two, "pfcand_etarel", [[0.1], [0.2]]), "pfcand_etarel and pfcand_pt_log have 2 and 4 values"),
+        (
+            lambda two: _with(two, "pfcand_etarel", [[0.1], [0.2]]),
+            "In jet 0 the branches pfcand_etarel and pfcand_pt_log have 1 and 3 values",
+        ),
+        # As many in all, but in other jets: their candidates would be mixed without a word.
+        (
+            lambda two: _with(two, "pfcand_etarel", [[0.1], [0.2, 0.3, 0.4]]),
+            "In jet 0 the branches pfcand_etarel and pfcand_pt_log have 1 and 3",
+        ),
+        (lambda two: _with(two, "pfcand_id", [[1, 0], [1, 1]]), "pfcand_id have 3 and 2 values"),
     ],
 )
 def test_wrong_jets_are_refused_in_one_sentence(two: ak.Array, table: Table, change: Any, words: str) -> None:

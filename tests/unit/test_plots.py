@@ -13,10 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from helpers import plot_style
 from helpers.errors import CourseError, InputError
 from helpers.plot_rows import hardware, series_of
 from helpers.plots import latency_split_figure, sweep_figure, throughput_latency_figure, warm_up_figure
+from helpers.plots import style as plot_style
 from helpers.recorded import recorded
 from tests.support.measured_rows import CONCURRENT, ONNX, TORCH, concurrency_rows, row, sweep_rows
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from helpers.errors import CourseError, InputError, SetupError
-from helpers.tracks import Event, check_labels, edge_quality, features, is_true, load_events, true_edges
+from helpers.physics.tracks import Event, check_labels, edge_quality, features, is_true, load_events, true_edges
 from tests.support import ROOT
 
 

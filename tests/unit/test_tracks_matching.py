@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from helpers.errors import InputError
-from helpers.track_matching import Rate, match, measure, quality, same_tracks
-from helpers.tracks import Event, load_events
+from helpers.physics.tracks import Event, Rate, load_events, match, measure, quality, same_tracks
 from tests.unit.test_tracks import made_event
 
 
@@ -71,8 +70,8 @@ def test_bins_add_up_and_know_their_edges():
     found = quality(events, [event.particle.astype(np.int64) for event in events])
     for quantity, total in (("efficiency", found.efficiency.total), ("fake rate", found.fake_rate.total)):
         rows = found.against("eta", edges=[-10, 0, 10], quantity=quantity)
-        assert sum(row["total"] for row in rows) == total
-        assert [(row["eta_low"], row["eta_high"]) for row in rows] == [(-10, 0), (0, 10)]
+        assert rows["total"].sum() == total
+        assert rows[["eta_low", "eta_high"]].to_numpy().tolist() == [[-10, 0], [0, 10]]
     with pytest.raises(InputError, match="'pt' or 'eta'"):
         found.against("mass")
 

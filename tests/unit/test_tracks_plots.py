@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.collections import LineCollection
 
-from helpers.track_matching import quality
-from helpers.track_plots import efficiency_plot, embedding_display, event_display, graph_display, stage_bars
-from helpers.tracks import Event, load_events, true_edges
+from helpers.physics.tracks import Event, load_events, quality, true_edges
+from helpers.plots import efficiency_plot, embedding_display, event_display, graph_display, stage_bars
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +90,6 @@ def test_rates_have_axes_with_units_and_a_legend_with_the_value(event: Event, va
 
 def test_bars_are_as_long_as_the_times():
     rows = [{"stage": "a", "total_ms": 6.0, "queue_ms": 1.0, "infer_ms": 4.0, "other_ms": 1.0}]
-    axes = stage_bars(rows).axes[0]
+    axes = stage_bars(pd.DataFrame(rows)).axes[0]
     assert [bar.get_width() for container in axes.containers for bar in container] == [1.0, 4.0, 1.0]
     assert "ms" in axes.get_xlabel()

@@ -136,7 +136,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _sample(options: argparse.Namespace) -> None:
-    from helpers.tracks import SAMPLES
+    from helpers.physics.tracks import SAMPLES
 
     from .events import save
 

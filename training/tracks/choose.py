@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from helpers.track_matching import Quality, quality
-from helpers.tracks import Event, true_edges
+from helpers.physics.tracks import Event, Quality, quality, true_edges
 
 from . import served, stages, truth
 from .networks import Embedding, Filter, InteractionNetwork

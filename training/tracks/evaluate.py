@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from helpers.track_matching import quality
-from helpers.tracks import Event, edge_quality
+from helpers.physics.tracks import Event, edge_quality, quality
 
 from . import served, stages
 from .networks import Embedding, Filter, InteractionNetwork
@@ -45,9 +44,9 @@ def evaluate(networks: tuple[Embedding, Filter, InteractionNetwork], cuts: Cuts,
         "hits": float(np.mean([event.n_hits for event in events])),
         "to be found": float(np.mean([event.target.sum() for event in events])),
         "graphs": {name: {key: float(np.nanmean([row[key] for row in rows])) for key in rows[0]} for name, rows in graphs.items()},
-        "tracks": tracks.rows,
+        "tracks": tracks.table.to_dict("records"),
         **{
-            f"{quantity} against {variable}": tracks.against(variable, quantity=quantity)
+            f"{quantity} against {variable}": tracks.against(variable, quantity=quantity).to_dict("records")
             for variable in ("pt", "eta")
             for quantity in ("efficiency", "fake rate", "duplicate rate")
         },

@@ -1,4 +1,4 @@
-"""Events on disk: flat arrays, one entry for each hit, in compressed shards. The event itself is that of ``helpers.tracks``."""
+"""Events on disk: flat arrays, one entry for each hit, in compressed shards. The event itself is that of ``helpers.physics.tracks``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers.tracks import Event, load_events
+from helpers.physics.tracks import Event, load_events
 
 HIT_COLUMNS = {"r": "f4", "phi": "f4", "z": "f4", "volume": "u1", "layer": "u1", "particle": "i4"}
 PARTICLE_COLUMNS = {"pt": "f4", "eta": "f4", "vertex_r": "f4", "pdg": "i4", "charge": "i1", "collision": "i2"}

@@ -14,7 +14,7 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from helpers.tracks import Event
+from helpers.physics.tracks import Event
 from training.exported import forget_origin
 
 from . import served, stages

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from helpers.tracks import Event
+from helpers.physics.tracks import Event
 
 from . import detector, settings
 from .events import save

@@ -11,7 +11,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor, nn
 from torch.nn import functional
 
-from helpers.tracks import Event, true_edges
+from helpers.physics.tracks import Event, true_edges
 
 from . import settings, truth
 from .fit import mirrored

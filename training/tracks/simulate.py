@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from helpers.tracks import Event
+from helpers.physics.tracks import Event
 
 from . import detector, settings
 from .events import save

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from helpers.tracks import Event
+from helpers.physics.tracks import Event
 
 from . import losses, served, truth
 from .fit import Plan, fit

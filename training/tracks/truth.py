@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from helpers.tracks import Event, is_true
+from helpers.physics.tracks import Event, is_true
 
 from . import settings
 

@@ -14,10 +14,8 @@ from helpers.client import Client
 from helpers.errors import CourseError, RequestError
 from helpers.launch import launch_server
 from helpers.metrics import scrape
+from helpers.physics.tracks import STAGES, Event, edge_quality, is_true, load_events, quality, same_tracks, stage_times
 from helpers.server import Server
-from helpers.track_matching import quality, same_tracks
-from helpers.track_stages import STAGES, stage_times
-from helpers.tracks import Event, edge_quality, is_true, load_events
 
 REFERENCE = Path(__file__).parent / "exatrk_reference.npz"
 COMPOSITIONS = ("ExaTrk", "ExaTrk_bls")

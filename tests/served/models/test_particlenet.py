@@ -15,9 +15,9 @@ from helpers.__main__ import main
 from helpers.address import Address
 from helpers.client import Client
 from helpers.errors import InputError
-from helpers.jet_scores import Scores
 from helpers.launch import launch_server
 from helpers.metrics import scrape
+from helpers.physics.flavour import Scores
 from helpers.server import Server
 
 pytestmark = pytest.mark.slow

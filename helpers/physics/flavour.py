@@ -1,0 +1,292 @@
+"""The flavour of jets: a tagger's probabilities by name, discriminants, ROC curves and working points with uncertainties."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import overload
+
+import awkward as ak
+import numpy as np
+import pandas as pd
+
+from helpers.errors import InputError, quoted, suggestion
+
+# The classes behind the numbers in the branch jet_label of the course's samples: those of CMS's taggers, in CMS's order.
+LABELS: dict[str, tuple[str, ...]] = {
+    "ak4": ("b", "bb", "c", "cc", "uds", "g", "undef", "pu"),
+    "ak8": (
+        *("Tbcq", "Tbqq", "Tbc", "Tbq", "Tbel", "Tbmu", "Tbta", "Wcq", "Wqq", "Zbb", "Zcc", "Zqq"),
+        *("Hbb", "Hcc", "Hqqqq", "QCDbb", "QCDcc", "QCDb", "QCDc", "QCDothers"),
+    ),
+}
+# Classes that physicists name together.
+GROUPS: dict[str, tuple[str, ...]] = {
+    "b": ("b", "bb"),
+    "c": ("c", "cc"),
+    "light": ("uds", "g"),
+    "hbb": ("Hbb",),
+    "qcd": ("QCDbb", "QCDcc", "QCDb", "QCDc", "QCDothers"),
+    "top": ("Tbcq", "Tbqq"),
+}
+# Name -> signal and background: P(signal) / (P(signal) + P(background)), as CMS defines its own.
+DISCRIMINANTS: dict[str, tuple[str, str]] = {
+    "b_vs_light": ("b", "light"),
+    "b_vs_c": ("b", "c"),
+    "c_vs_light": ("c", "light"),
+    "hbb_vs_qcd": ("hbb", "qcd"),
+    "top_vs_qcd": ("top", "qcd"),
+}
+
+
+@dataclass(frozen=True, repr=False)
+class Scores:
+    """The answer of a tagger: ``scores["Hbb"]`` is a probability, ``scores["hbb_vs_qcd"]`` a discriminant, ``scores[:9]`` fewer jets.
+
+    Attributes:
+        model: which model said it.
+        labels: names of the classes, in the order of the columns.
+        probabilities: float32, ``(n_jets, n_labels)``.
+        requests: how many requests were sent for it.
+        seconds: how long that took, from jagged jets to probabilities; None when it was not measured.
+    """
+
+    model: str
+    labels: tuple[str, ...]
+    probabilities: np.ndarray = field(repr=False)
+    requests: int = 1
+    seconds: float | None = None
+
+    def __str__(self) -> str:
+        speed = f", {self.seconds:.2f} s, {len(self) / self.seconds:.0f} jets/s" if self.seconds else ""
+        return f"{self.model}: {len(self)} jets in {self.requests} request{'s' if self.requests > 1 else ''}{speed}"
+
+    __repr__ = __str__
+
+    def __len__(self) -> int:
+        return len(self.probabilities)
+
+    @overload
+    def __getitem__(self, name: str) -> np.ndarray: ...
+    @overload
+    def __getitem__(self, name: slice | np.ndarray) -> Scores: ...
+    def __getitem__(self, name: str | slice | np.ndarray) -> np.ndarray | Scores:
+        if not isinstance(name, str):
+            return Scores(self.model, self.labels, self.probabilities[name], self.requests)
+        if name in DISCRIMINANTS:
+            signal, background = (self._sum(GROUPS[group]) for group in DISCRIMINANTS[name])
+            return signal / np.maximum(signal + background, np.float32(1e-12))
+        return self.probabilities[:, self._column(name)]
+
+    @property
+    def discriminants(self) -> list[str]:
+        """The discriminants that this tagger's classes allow."""
+        known = set(map(short, self.labels))
+        return [name for name, pair in DISCRIMINANTS.items() if all(set(GROUPS[group]) <= known for group in pair)]
+
+    @property
+    def best(self) -> np.ndarray:
+        """The most probable class of each jet, without ``prob``, ``(n_jets,)``."""
+        return np.array([*map(short, self.labels)])[self.probabilities.argmax(axis=1)]
+
+    def roc(self, name: str, jets: ak.Array) -> Roc:
+        """Return how well a discriminant separates these jets, which are those that were tagged, in the same order.
+
+        Raises:
+            InputError: no such discriminant, other jets, or jets without truth.
+        """
+        values = self[name]
+        if name not in DISCRIMINANTS:
+            raise InputError(f"{name!r} is no discriminant.", f"This tagger has {quoted(self.discriminants)}.")
+        if len(jets) != len(self):
+            raise InputError(f"{len(self)} jets were tagged, and {len(jets)} given now.", "Expected the same jets.")
+        signal, background = (truth(jets, *GROUPS[group]) for group in DISCRIMINANTS[name])
+        return roc(name, values[signal], values[background])
+
+    def table(self, jets: ak.Array | None = None, n: int = 5, classes: int = 2) -> pd.DataFrame:
+        """Return the first ``n`` jets as a table: pT in GeV and true class if known, then the most probable classes."""
+        n = min(n, len(self))
+        table = pd.DataFrame(index=pd.RangeIndex(n, name="jet"))
+        if jets is not None:
+            table["pt_GeV"] = ak.to_numpy(jets["jet_pt"][:n]).round(1)
+        if jets is not None and "jet_class" in jets.fields:
+            table["true_class"] = ak.to_list(jets["jet_class"][:n])
+        order = np.argsort(-self.probabilities[:n], axis=1, kind="stable")
+        for rank in range(classes):
+            table[f"guess_{rank + 1}"] = [short(self.labels[column]) for column in order[:, rank]]
+            table[f"probability_{rank + 1}"] = self.probabilities[np.arange(n), order[:, rank]].astype(float).round(3)
+        return table
+
+    def _sum(self, names: Iterable[str]) -> np.ndarray:
+        return self.probabilities[:, [self._column(name) for name in names]].sum(axis=1)
+
+    def _column(self, name: str) -> int:
+        known = [*map(short, self.labels)]
+        if short(name) not in known:
+            raise InputError(
+                f"{self.model} has no class {name!r}.",
+                f"Its classes are {', '.join(known)}; its discriminants {', '.join(self.discriminants)}.",
+                suggestion(name, [*known, *self.discriminants]),
+            )
+        return known.index(short(name))
+
+
+def truth(jets: ak.Array, *names: str) -> np.ndarray:
+    """Return which jets are truly of one of these classes, ``(n_jets,)`` booleans; ``qcd``, ``top``, ``light`` and the like name several.
+
+    Raises:
+        InputError: the jets carry no truth, or there is no class of that name.
+    """
+    if "jet_class" not in jets.fields:
+        raise InputError("These jets carry no true class.", "Expected the field jet_class, as in the course's samples.")
+    true = np.asarray(ak.to_numpy(jets["jet_class"]))
+    known = {*LABELS["ak4"], *LABELS["ak8"], *true.tolist()}
+    classes: set[str] = set()
+    for name in names:
+        members = GROUPS.get(name if name in GROUPS else name.lower(), (short(name),))
+        if not known.intersection(members):
+            here = sorted(set(true.tolist()))
+            raise InputError(
+                f"There is no class {name!r}.",
+                f"These jets are of the classes {quoted(here)}; together are named {quoted(GROUPS)}.",
+                suggestion(name, [*here, *GROUPS]),
+            )
+        classes.update(members)
+    return np.isin(true, sorted(classes))
+
+
+def short(label: str) -> str:
+    """Return ``probHbb`` as people say it: ``Hbb``."""
+    return label.removeprefix("prob")
+
+
+@dataclass(frozen=True)
+class WorkingPoint:
+    """A cut on a discriminant, and what passes it.
+
+    Attributes:
+        cut: jets at or above it pass.
+        efficiency: fraction of signal jets that pass.
+        efficiency_uncertainty: its binomial standard deviation.
+        mistag: fraction of background jets that pass.
+        mistag_uncertainty: its binomial standard deviation.
+    """
+
+    cut: float
+    efficiency: float
+    efficiency_uncertainty: float
+    mistag: float
+    mistag_uncertainty: float
+
+    def __str__(self) -> str:
+        return (
+            f"cut {self.cut:.4g}: efficiency {100 * self.efficiency:.1f} ± {100 * self.efficiency_uncertainty:.1f} %, "
+            f"mistag {100 * self.mistag:.2f} ± {100 * self.mistag_uncertainty:.2f} %"
+        )
+
+
+@dataclass(frozen=True)
+class Roc:
+    """How well a discriminant separates signal from background.
+
+    Attributes:
+        name: of the discriminant.
+        signal: its values for true signal jets, in falling order.
+        background: its values for true background jets, in falling order.
+        auc: chance that a signal jet has the higher value, ties counting half: the area under the curve.
+        auc_uncertainty: its standard deviation from the finite number of jets.
+    """
+
+    name: str
+    signal: np.ndarray = field(repr=False)
+    background: np.ndarray = field(repr=False)
+    auc: float
+    auc_uncertainty: float
+
+    def __str__(self) -> str:
+        jets = f"{len(self.signal)} signal, {len(self.background)} background jets"
+        return f"{self.name}: AUC {self.auc:.4f} ± {self.auc_uncertainty:.4f} ({jets})"
+
+    @property
+    def curve(self) -> tuple[np.ndarray, np.ndarray]:
+        """Efficiency and mistag rate for each possible cut, both rising from 0 to 1."""
+        cuts = np.unique(np.concatenate([self.signal, self.background]))[::-1]
+        efficiency, mistag = (np.concatenate([[0.0], _passing(values, cuts)]) for values in (self.signal, self.background))
+        return efficiency, mistag
+
+    def at(self, cut: float) -> WorkingPoint:
+        """Return what passes a cut."""
+        pairs = []
+        for values in (self.signal, self.background):
+            share = float(_passing(values, np.array([cut]))[0])
+            # At least that of one jet, so that a share of 0 or 1 is not called certain.
+            pairs += [share, float(np.sqrt(max(share * (1 - share), 1 / len(values)) / len(values)))]
+        return WorkingPoint(float(cut), *pairs)
+
+    def at_mistag(self, mistag: float) -> WorkingPoint:
+        """Return the loosest cut that at most this fraction of the background passes.
+
+        Raises:
+            InputError: the fraction is none, or less than a single jet of this sample.
+        """
+        allowed = int(mistag * len(self.background) + 1e-9) if 0 < mistag < 1 else 0
+        if allowed < 1:
+            raise InputError(
+                f"A mistag rate of {mistag!r} was asked for.",
+                f"With {len(self.background)} background jets it can be from {1 / len(self.background):.2g} to 1.",
+            )
+        # Just above the first background jet that must not pass; equal values pass together or not at all.
+        return self.at(float(np.nextafter(self.background[allowed], np.inf, dtype=np.float64)))
+
+
+def roc(name: str, signal: np.ndarray, background: np.ndarray) -> Roc:
+    """Compare a discriminant's values for signal jets, ``(n_signal,)``, and for background jets, ``(n_background,)``.
+
+    The uncertainty of the area is that of DeLong, DeLong and Clarke-Pearson (Biometrics 44 (1988) 837): the variance of each
+    jet's chance to be on the right side.
+
+    Raises:
+        InputError: fewer than two jets on one side.
+    """
+    if min(len(signal), len(background)) < 2:
+        raise InputError(
+            f"{name} was asked of {len(signal)} signal and {len(background)} background jets.",
+            "Expected two or more of each.",
+            "Take more jets.",
+        )
+    signal, background = (np.sort(np.asarray(values, np.float64))[::-1] for values in (signal, background))
+    return Roc(name, signal, background, *_delong(_below(signal, background), 1 - _below(background, signal)))
+
+
+Sides = tuple[np.ndarray, np.ndarray]
+
+
+def auc_change(first: Sides, second: Sides) -> tuple[float, float]:
+    """Return by how much the area changes between two taggers of the same jets, and its standard deviation, by DeLong's method.
+
+    Each jet is its own control, so the change is known far better than either area.
+
+    Args:
+        first: values for signal jets and for background jets, as one tagger gives them.
+        second: the same jets in the same order, as the other gives them.
+    """
+    before, after = ((_below(signal, background), 1 - _below(background, signal)) for signal, background in (first, second))
+    return _delong(after[0] - before[0], after[1] - before[1])
+
+
+def _delong(signal: np.ndarray, background: np.ndarray) -> tuple[float, float]:
+    """An area, or a difference of areas, and its standard deviation, from each jet's own part."""
+    variance = signal.var(ddof=1) / len(signal) + background.var(ddof=1) / len(background)
+    return float(signal.mean()), float(np.sqrt(variance))
+
+
+def _below(values: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """For each value the fraction of the others that is lower, ties counting half."""
+    ordered = np.sort(others)
+    both = np.searchsorted(ordered, values, side="left") + np.searchsorted(ordered, values, side="right")
+    return both / (2 * len(others))
+
+
+def _passing(falling: np.ndarray, cuts: np.ndarray) -> np.ndarray:
+    """The fraction of the values, given in falling order, that is at or above each cut."""
+    return (len(falling) - np.searchsorted(falling[::-1], cuts, side="left")) / len(falling)
