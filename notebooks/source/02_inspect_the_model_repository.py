@@ -68,7 +68,7 @@ print((models / "add_sub" / "config.pbtxt").read_text())
 #
 # | Field | Meaning |
 # |---|---|
-# | `backend` | the library that runs the model: `python`, `pytorch`, `onnxruntime`, … |
+# | `backend` | the library that runs the model: `python`, `pytorch`, `onnxruntime`, …; the networks of this course say the same with the older word `platform` |
 # | `input`, `output` | one group for each **tensor**, that is, each array that goes in or comes out |
 # | `data_type` | the kind of number: `TYPE_FP32` is a float of 32 bits, `np.float32` in NumPy |
 # | `dims` | the shape of one tensor; `-1` would mean "any length" |

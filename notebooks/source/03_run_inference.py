@@ -105,10 +105,12 @@ http_inputs = [http_first, http_second]
 # %timeit -n 100 -r 5 by_http.infer("add_sub", http_inputs)
 
 # %% [markdown]
-# **What stands out?** Both take about a millisecond, on one machine. With small inputs the two differ
-# little; look at the spread (±) before you call one of them faster.
+# **What stands out?** Look at the spread (±) before you call one of them faster. On a busy machine the two
+# may be far apart, and the other way round in the next run: for 16 numbers you measure the machine, not the
+# protocol.
 #
-# There is no magic in either. Any language that can send text can send a request:
+# There is no magic in either. `tritonclient` sends the numbers as bytes, over HTTP, too. But Triton also reads
+# **JSON**, which is text, so any language that can send text can send a request:
 
 # %%
 body = {"inputs": [{"name": "INPUT0", "shape": [16], "datatype": "FP32", "data": ecal.tolist()}]}
@@ -131,8 +133,8 @@ sums["OUTPUT0"][:4]
 # ## Count on the server
 #
 # Whatever a client claims, the server knows. Its metrics page is plain text; in a terminal you would type
-# `curl localhost:9002/metrics`. Its numbers only grow. To learn what *one* request did, read them before
-# and after, and subtract: that is the second cell.
+# `curl localhost:9002/metrics`. Most of its numbers are **counters**, which only grow. To learn what *one*
+# request did, read them before and after, and subtract: that is the second cell.
 
 # %%
 page = requests.get(server.metrics_url).text

@@ -59,7 +59,8 @@ sample = jets.read("ak8")
 sample.pfcand_etarel
 
 # %% [markdown]
-# **What do you expect** to see in a Higgs jet that an ordinary one, called **QCD** jet, does not have?
+# **What do you expect** to see in a Higgs jet that an ordinary one, called **QCD** jet, does not have? These
+# two were chosen because they show it well; put other numbers into the slices and see how often it is so.
 
 # %%
 higgs, qcd = sample[jets.truth(sample, "Hbb")], sample[jets.truth(sample, "QCD")]
@@ -67,7 +68,7 @@ plots.show_jets(ak.concatenate([higgs[5:6], qcd[4:5]]))
 
 # %% [markdown]
 # **What stands out?** The larger a marker, the higher its transverse momentum. The Higgs jet has two cores,
-# one for each b quark, and stars: b hadrons fly some millimetres before they decay.
+# one for each b quark, and stars: at this momentum a b hadron flies about a centimetre before it decays.
 #
 # ## Make six tensors
 #
@@ -144,7 +145,8 @@ print(f"{np.mean(scores.best == ak.to_numpy(sample.jet_class)):.0%} right")
 scores
 
 # %% [markdown]
-# With 20 classes, guessing would be right for 5 %. Many of the classes are close relatives.
+# Many of the 20 classes are close relatives. Is that much? Throwing a die would be right for 5 %, and always
+# saying the most common class, `QCDothers`, for 19 % of these jets.
 
 # %% [markdown] exercise="4.2"
 # ### Exercise 4.2 (4 minutes) — Put 100 jets into one request
@@ -219,13 +221,13 @@ exercise("4.3").check(scores, sample, cut, efficiency)
 # %%
 onnx_tagger = jets.Tagger(client, "particlenet")
 onnx_scores = onnx_tagger.tag(sample[:300])
-print(scores, onnx_scores, sep="\n")
 plots.differences(scores[:300], onnx_scores)
 
 # %% [markdown]
 # **What stands out?** Equal to about one part in a million: 32-bit numbers, added in another order. A jet
 # that stands apart had two neighbours equally far away, and the two programs chose different ones. No
-# physicist can see that. Speed is another matter: compare the two lines.
+# physicist can see that. Speed is another matter, and two single numbers would not settle it: notebook 07
+# measures it, with its spread.
 #
 # ## Warm it up
 #

@@ -92,10 +92,10 @@ plots.embedding_display(event, embedding)
 edges = client.infer("ExaTrk_graph", sp_features=features, embedding=embedding)["edge_index"]
 kept = client.infer("ExaTrk_filter", sp_features=features, edge_index=edges)["kept_edges"]
 scores = client.infer("ExaTrk_gnn", sp_features=features, edge_index=kept)
-good = kept[:, scores["edge_score"] > 0.5]
+good = kept[:, scores["edge_score"] > 0.7]  # the cut of the last stage
 
 # %%
-plots.graph_display(event, {"After the graph": edges, "After the filter": kept, "GNN score > 0.5": good})
+plots.graph_display(event, {"After the graph": edges, "After the filter": kept, "GNN score > 0.7": good})
 
 # %% [markdown]
 # Solid lines are true edges: a hit of a particle and its next one. **What stands out?** Each step removes
@@ -163,21 +163,22 @@ piled = tracks.quality(crowded, find(crowded))
 plots.efficiency_plot({"no pile-up": plain, "15 pile-up": piled}, "pt")
 
 # %% [markdown]
-# The bars are 68 % intervals. At low $p_T$ particles scatter more, and they are harder to follow. Try `"eta"`
-# in place of `"pt"`, or `quantity="fake rate"`.
+# The bars are 68 % intervals. **What stands out?** Pile-up costs most at both ends. Slow particles scatter and
+# curl up. Fast ones are rare, so the networks saw few of them in training, and they fly in narrow jets, where
+# their hits lie close to those of others. Try `"eta"` in place of `"pt"`, or `quantity="fake rate"`.
 
 # %% [markdown] exercise="5.1"
 # ### Exercise 5.1 (7 minutes) — Move the cut
 #
 # The stage `ExaTrk_tracks` walks only along edges with a score above `cut`. How do efficiency and purity
-# change with it? Mending would hide half of the effect, so it is off here. Fill in the call that loads
+# change with it? Joining broken pieces would hide half of the effect, so it is off here. Fill in the call that loads
 # `ExaTrk_tracks` again with the changed `config`. No other model is touched.
 
 # %% exercise="5.1" tags=["starter"]
 def with_cut(cut):
     config = server.config("ExaTrk_tracks")
     config["parameters"]["cut"]["string_value"] = str(cut)
-    config["parameters"]["mend_cut"]["string_value"] = "2"  # no score is above 2: no mending
+    config["parameters"]["mend_cut"]["string_value"] = "2"  # no score is above 2: nothing is joined
     server.reload("ExaTrk_tracks", config)  #: ____
     return tracks.quality(events, find(events))
 
@@ -197,7 +198,7 @@ exercise("5.1").check(server, scan)
 
 # %% [markdown] exercise="5.1" tags=["answer"]
 # A higher cut keeps surer edges only: purity rises, and efficiency falls, since tracks lose hits or break.
-# With mending, most of the broken ones come back; compare with `plain` above. A physicist chooses the point;
+# When pieces are joined, most of the broken ones come back; compare with `plain` above. A physicist chooses the point;
 # the server changes it in seconds, for all its clients at once.
 
 # %%
@@ -236,8 +237,8 @@ exercise("5.2").check(server, times, slowest, part)
 # 2. Divide it by the sum of the column `total_ms`.
 
 # %% [markdown] exercise="5.2" tags=["answer"]
-# With pile-up there are five times as many hits and many more edges, so stages that work on edges grow
-# fastest. Whoever wants a faster chain begins with the longest bar.
+# With pile-up there are four times as many hits and many more edges, so stages that work on edges grow
+# fastest. To make a chain faster, begin with the longest bar.
 
 # %% [markdown]
 # ## Send several events at once
@@ -296,7 +297,7 @@ client.infer("ExaTrk", FEATURES=np.stack([event.r, event.phi, event.z], axis=1))
 #
 # - An **ensemble** chains models by its config; **BLS** does it in Python. Tensors stay in the server.
 # - Each stage is a model: call it, measure it, replace it, reload it.
-# - Purity and efficiency pull on one rope. Choose with numbers.
+# - Purity and efficiency pull in opposite directions. Choose with numbers.
 # - The slowest stage sets the pace; a second instance needs a free core.
 #
 # **In practice…** this detector is simulated and simple. Exa.TrkX runs the same chain for the upgraded ATLAS

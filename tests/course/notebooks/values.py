@@ -51,7 +51,7 @@ VALUES = {
     "05": """
         assert plain.efficiency.value >= 0.975 and plain.purity.value >= 0.98, plain
         assert piled.efficiency.value >= 0.955, piled
-        assert same_tracks(labels, by_hand)
+        assert tracks.same_tracks(labels, by_hand)
         assert scan[0.05].efficiency.value > scan[0.99].efficiency.value and scan[0.05].purity.value < scan[0.99].purity.value
         assert 0.2 < part < 1 and one.mean > 0 and two.mean > 0
     """,
