@@ -91,15 +91,19 @@ class Administration:
     def _config_to_send(self, model: str, config: str | dict[str, Any] | None) -> dict[str, Any] | None:
         """The configuration that was given, else the one in the model's file; None where there is no file."""
         from helpers import repository
+        from helpers.repository.folders import raise_first
         from helpers.repository.syntax import as_dict, parse
 
+        folder = self.repository / model if self.repository is not None else None
+        if folder is not None and folder.is_dir():
+            # Of another configuration than the file's, only what would make Triton wait for ever.
+            raise_first([problem for problem in repository.problems(folder) if config is None or problem.hangs], folder)
         if isinstance(config, str):
             return as_dict(parse(config, "the given configuration"))
-        if config is None and self.repository is not None and (self.repository / model / "config.pbtxt").exists():
-            repository.validate(self.repository / model)
+        if config is None and folder is not None and (folder / "config.pbtxt").exists():
             # Sent along, because Triton does not read a file again that has not changed since, even if the model was loaded
             # with another configuration meanwhile.
-            return as_dict(repository.read_config(self.repository / model))
+            return as_dict(repository.read_config(folder))
         return config
 
     def _load(self, model: str, config: dict[str, Any] | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 from pathlib import Path
 
@@ -19,6 +20,10 @@ THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
 NO_REPORTS = {"ORT_DISABLE_TELEMETRY": "1"}
 
 
+# What a shell's command line takes as it is, without quotation marks.
+_PLAIN = re.compile(r"[A-Za-z0-9_.+=@%,:/-]+")
+
+
 class Embedded:
     """The real tritonserver of the pinned wheel, with the Python-based backends of this course. Linux on x86-64."""
 
@@ -31,20 +36,29 @@ class Embedded:
             SetupError: this machine or the server's environment cannot run it.
         """
         facts = self.environment_facts()
+        if not _PLAIN.fullmatch(str(run_dir)):
+            raise SetupError(
+                f"The folder for servers' sockets, {run_dir.parent}, has a blank or another unusual character in its path.",
+                "Triton starts Python models by a shell, which takes such a path apart.",
+                "Type: export COURSE_RUN_DIR=/tmp/$USER-triton, before you start JupyterLab",
+            )
+        # The link has a plain name, whatever that of the repository.
+        repository = serving.repository if _PLAIN.fullmatch(str(serving.repository)) else run_dir / "models"
         wheel = Path(facts["purelib"])
         triton = wheel / "pytriton" / "tritonserver"
         public = [
             str(triton / "bin" / "tritonserver"),
             # Before the user's own, so that those win.
             f"--model-load-thread-count={settings.LOAD_THREADS}",
-            *triton_arguments(serving, str(serving.repository)),
+            *triton_arguments(serving, str(repository)),
             f"--backend-directory={run_dir / BACKENDS}",
             f"--cache-directory={triton / 'caches'}",
         ]
         environment = self._environment(wheel, Path(facts["libpython"]).parent)
         # Triton writes the traces that it was asked for when it ends.
         brief = not any(argument.startswith("--trace") for argument in public)
-        return Command(public, private_arguments(serving), environment, self.backends(triton, facts["version"]), brief=brief)
+        links = self.backends(triton, facts["version"]) | {"models": serving.repository}
+        return Command(public, private_arguments(serving), environment, links, brief=brief)
 
     def environment_facts(self) -> dict[str, str]:
         """Version, packages folder, libpython and numpy of the server's environment.
@@ -88,12 +102,19 @@ class Embedded:
 
     @staticmethod
     def backends(triton: Path, version: str) -> dict[str, Path]:
-        """Triton's own python backend and the course's Python-based backends, by their places in the folder of backends."""
+        """Return Triton's own python backend and the course's Python-based backends, by their places in the private folder."""
         library = triton / "backends" / "python"
-        parts = [library / "libtriton_python.so", library / "triton_python_backend_utils.py"]
-        parts.append(triton / "python_backend_stubs" / version / "triton_python_backend_stub")
-        folders = [path for path in (Path(__file__).parent / "backends").resolve().iterdir() if (path / "model.py").exists()]
-        return {f"python/{part.name}": part for part in parts} | {folder.name: folder for folder in folders}
+        ours = (Path(__file__).parent / "backends").resolve()
+        parts = {
+            "libtriton_python.so": library / "libtriton_python.so",
+            "triton_python_backend_stub": triton / "python_backend_stubs" / version / "triton_python_backend_stub",
+            "triton_python_backend_utils.py": ours / "python" / "triton_python_backend_utils.py",
+            "triton_python_backend_utils_original.py": library / "triton_python_backend_utils.py",
+        }
+        folders = {folder.name: folder for folder in ours.iterdir() if (folder / "model.py").exists()}
+        return {f"{BACKENDS}/python/{name}": part for name, part in parts.items()} | {
+            f"{BACKENDS}/{name}": folder for name, folder in folders.items()
+        }
 
     @staticmethod
     def _environment(wheel: Path, libpython: Path) -> dict[str, str]:

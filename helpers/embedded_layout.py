@@ -38,7 +38,7 @@ def lay_out(folder: Path) -> None:
     }
     for name, target in links.items():
         (folder / name).symlink_to(target)
-    Command([], [], backends=Embedded.backends(triton, facts["version"])).make_backends(folder)
+    Command([], [], links=Embedded.backends(triton, facts["version"])).make_links(folder)
 
 
 if __name__ == "__main__":

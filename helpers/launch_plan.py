@@ -77,7 +77,7 @@ def make_run_dir(run_dir: Path, command: Command) -> None:
         kept = "A server's socket and backends go there, 2 MB, or where the environment variable COURSE_RUN_DIR points."
         with writing(run_dir, kept, "Type: export COURSE_RUN_DIR=$HOME/.triton-course, before you start JupyterLab"):
             run_dir.mkdir(mode=0o700)
-            command.make_backends(run_dir)
+            command.make_links(run_dir)
     except SetupError:
         shutil.rmtree(run_dir, ignore_errors=True)
         raise

@@ -60,7 +60,7 @@ class Command:
         public: program and arguments that everybody may read.
         private: further arguments with the key in them.
         environment: the whole environment of the program.
-        backends: what the folder of backends must hold, by path in it; empty where the backends come with the program.
+        links: what the private folder must hold, by path in it: the backends, where they do not come with the program, and the models.
         after: a command that ends what the program may leave behind; empty where it leaves nothing.
         lifeline: whether the program ends when its standard input closes.
         brief: whether the program, once told to end, has nothing left to do when its models' processes have ended.
@@ -70,16 +70,16 @@ class Command:
     public: list[str]
     private: list[str]
     environment: dict[str, str] = field(repr=False, default_factory=dict)
-    backends: dict[str, Path] = field(repr=False, default_factory=dict)
+    links: dict[str, Path] = field(repr=False, default_factory=dict)
     after: list[str] = field(default_factory=list)
     lifeline: bool = False
     brief: bool = False
     remark: str = ""
 
-    def make_backends(self, run_dir: Path) -> None:
-        """Make the folder of backends in ``run_dir``."""
-        for place, source in self.backends.items():
-            path = run_dir / BACKENDS / place
+    def make_links(self, run_dir: Path) -> None:
+        """Make the links in ``run_dir``."""
+        for place, source in self.links.items():
+            path = run_dir / place
             path.parent.mkdir(parents=True, exist_ok=True)
             if source.suffix == ".so":
                 # Triton refuses a library that leads out of its folder, so this one is a copy (1 MB).

@@ -163,7 +163,7 @@ def tree(repository: str | Path = "models") -> str:
 def problems(folder: Path) -> list[Problem]:
     """Return what is wrong with a model's folder and is better said before the server sees it; Triton says the rest."""
     path = folder / CONFIG
-    found = list(_folder_name(folder))
+    found = list(_odd_name("the folder's name", folder.name, "Give the folder another name, and write it into its config.pbtxt", where=""))
     if not path.is_file():
         # Triton can tell the backend from these files.
         guessable = any((version / name).exists() for version in versions(folder) for name in _FILES.values())
@@ -268,21 +268,13 @@ def _line(text: str, field: str, value: str) -> int:
     return text.count("\n", 0, found.start()) + 1 if found else 0
 
 
-def _folder_name(folder: Path) -> Iterator[Problem]:
-    if not _PLAIN_NAME.fullmatch(folder.name):
-        yield Problem(
-            f"the folder's name {folder.name!r} has {_odd(folder.name)}",
-            "Triton takes letters of the English alphabet, digits and _ - . in a model's name.",
-            "Give the folder another name, and write it into its config.pbtxt",
-            where="",
-            hangs=True,
-        )
-
-
-def _odd(name: str) -> str:
-    """Return the characters that do not fit in a name, in words."""
+def _odd_name(what: str, name: str, todo: str, text: str = "", where: str = CONFIG, hangs: bool = True) -> Iterator[Problem]:
+    """Yield a problem for a name that a shell would take apart."""
     odd = dict.fromkeys(character for character in name if not _PLAIN_NAME.fullmatch(character))
-    return quoted("space" if character == " " else character for character in odd).replace("'space'", "a space")
+    if odd:
+        seen = ", ".join("a blank" if character.isspace() else repr(character) for character in odd)
+        expected = "Triton takes letters of the English alphabet, digits and _ - . there."
+        yield Problem(f"{what} {name!r} has {seen}", expected, todo, _line(text, r"\w+", name), where, hangs=hangs)
 
 
 def _names(folder: Path, config: ModelConfig, text: str) -> Iterator[Problem]:
@@ -294,14 +286,9 @@ def _names(folder: Path, config: ModelConfig, text: str) -> Iterator[Problem]:
             _line(text, "name", config.name),
         )
     for group in config.instance_group:
-        if group.name and not _PLAIN_NAME.fullmatch(group.name):
-            yield Problem(
-                f"the name {group.name!r} of an instance_group has {_odd(group.name)}",
-                "Triton takes letters of the English alphabet, digits and _ - . there.",
-                "Leave the name out",
-                _line(text, "name", group.name),
-                hangs=True,
-            )
+        yield from _odd_name("the name of an instance_group", group.name, "Leave that name out", text, hangs=False)
+    if config.backend == "python":
+        yield from _odd_name("the file name", config.default_model_filename, "Give the file another name", text)
 
 
 def _backend(folder: Path, config: ModelConfig, text: str) -> Iterator[Problem]:

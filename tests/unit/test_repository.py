@@ -289,3 +289,49 @@ def test_no_permission_and_a_full_disk_give_one_paragraph(tmp_path: Path, monkey
         monkeypatch.setenv("COURSE_WORK", str(tmp_path / "shut"))
         with pytest.raises(SetupError, match="Permission denied"):
             repository.checkout("add_sub")
+
+
+@pytest.mark.parametrize(
+    ("name", "seen"),
+    [
+        ("two words", "a blank"),
+        ("net (1)", r"a blank, '\(', '\)'"),
+        ("it's", '"\'"'),
+        ("mod\u00e8le", "'\u00e8'"),
+        ("b&c;d", "'&', ';'"),
+        ("$HOME", r"'\$'"),
+        ("tab\there", "a blank"),
+        ("`date`", "'`'"),
+        ("new\nline", "a blank"),
+    ],
+)
+def test_a_name_that_a_shell_would_take_apart_is_refused(model: Path, name: str, seen: str) -> None:
+    renamed = model.rename(model.with_name(name))
+    (renamed / "config.pbtxt").write_text(TEXT.replace('name: "demo"', ""))
+    with pytest.raises(ConfigError, match=rf"(?s)the folder's name .* has {seen}\..*English alphabet.*Give the folder another name"):
+        repository.validate(renamed)
+    assert set(repository.faults(renamed.parent, hanging=True)) == {name}
+    assert f"{name}/  ◀ the folder's name" in repository.tree(renamed.parent)
+    # Neither config nor file: the name is said first.
+    (renamed / "config.pbtxt").unlink()
+    assert "the folder's name" in repository.faults(renamed.parent, hanging=True)[name]
+
+
+@pytest.mark.parametrize("name", ["net-2", "net.v1", "N_1+x", "7", "a=b", "a@b,c"])
+def test_other_names_are_fine(model: Path, name: str) -> None:
+    renamed = model.rename(model.with_name(name))
+    repository.change_config(renamed, name=name)
+    assert repository.problems(renamed) == []
+
+
+def test_names_inside_a_config_are_checked_too(model: Path) -> None:
+    repository.change_config(model, instance_group=[{"name": "my group", "count": 1}], check=False)
+    with pytest.raises(ConfigError, match=r"line .*the name of an instance_group 'my group' has a blank"):
+        repository.validate(model)
+    repository.change_config(model, instance_group=None, default_model_filename="my model.py", check=False)
+    (model / "1" / "model.py").rename(model / "1" / "my model.py")
+    with pytest.raises(ConfigError, match=r"the file name 'my model\.py' has a blank"):
+        repository.validate(model)
+    # Only Python models are started by a shell.
+    repository.change_config(model, backend="onnxruntime")
+    repository.validate(model)
