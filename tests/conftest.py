@@ -19,6 +19,12 @@ from helpers.launch import ModelWarning, launch_server
 from helpers.server import Server
 from tests.support import MODELS_FOR_TESTS
 from tests.support.engines import Engines
+from tests.support.leftovers import (  # noqa: F401 hooks of pytest
+    pytest_configure,
+    pytest_sessionfinish,
+    pytest_terminal_summary,
+    pytest_unconfigure,
+)
 
 # Tests interrupt programs; a run in the background of a shell would hand down that interrupts are ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
