@@ -43,6 +43,20 @@ def refused(address: Address, said: str, access: Access) -> AccessError:
     )
 
 
+def sent_elsewhere(address: Address, said: str) -> AccessError:
+    """Return the error for an answer that names another address (a redirect).
+
+    Args:
+        address: where it came from.
+        said: from :func:`helpers.transport.elsewhere`.
+    """
+    return AccessError(
+        f"What answers at {address} is no Triton server: {said}.",
+        "Nothing was sent there: a token or a key is only for the server that you name.",
+        "If that is the server, type its address. If you launched one here, look at its state: print(server)",
+    )
+
+
 def encryption(address: Address, said: str, access: Access) -> AccessError | None:
     """The error for a connection that failed because of its encryption; None when that was not the reason.
 
@@ -101,7 +115,7 @@ def _language(address: Address) -> str:
     context.verify_mode = ssl.CERT_NONE
     context.set_alpn_protocols(["h2", "http/1.1"])
     try:
-        connection = socket.create_connection((address.host, address.port), timeout=_LOOK_TIMEOUT_S)
+        connection = socket.create_connection((address.dialled.host, address.port), timeout=_LOOK_TIMEOUT_S)
     except OSError:
         return "nobody"
     try:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from helpers.errors import InputError
+from helpers.machine import LOCAL_NAMES, LOOPBACK
 
 _SECURE = {"http": False, "grpc": False, "https": True, "grpcs": True}
 
@@ -28,6 +29,15 @@ class Address:
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def dialled(self) -> Address:
+        """This address as a connection is made to it: with ``127.0.0.1`` for ``localhost``.
+
+        The name can mean ``::1`` first. There another user may listen on the same port, and would get what is meant for the server.
+        With encryption the name stays: the certificate is for it, and shows who answers.
+        """
+        return self if self.secure or self.host not in LOCAL_NAMES else replace(self, host=LOOPBACK)
 
     def http(self, path: str = "") -> str:
         """This address as an HTTP URL with a path, such as ``http://localhost:9002/metrics``."""

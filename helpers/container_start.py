@@ -1,4 +1,4 @@
-"""The first process in a container: starts the server with its key hidden, and ends it when the launcher is gone.
+"""The first process in a container: starts the server with its key and its tensors hidden, and ends it when the launcher is gone.
 
 Runs inside the container, with the image's own Python (3.10 or newer); standard library only. Its arguments are the
 server's command, in which ``$COURSE_ADMIN_KEY`` stands for the key (and others of that kind for other secrets); the key
@@ -22,7 +22,7 @@ from pathlib import Path
 if __name__ == "__main__":  # started as a script: its own folder is no place for modules, the one above is
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from helpers import private_arguments
+from helpers import private_arguments, private_memory
 
 KEY_VARIABLE = "COURSE_ADMIN_KEY"
 KEY_PLACE = f"${KEY_VARIABLE}"
@@ -32,6 +32,8 @@ TOKEN_PLACE = f"${TOKEN_VARIABLE}"
 _PLACE = re.compile(r"\$(COURSE_[A-Z_]+)")
 # In the log when the key could not be hidden.
 KEY_SEEN = "course: the administration key can be read in the list of processes"
+# The same for the tensors of Python models: they lie in the host's /dev/shm.
+MEMORY_SEEN = "course: the shared memory of Python models can be read by other users of the host"
 # Seconds between two looks at the server.
 _TICK_S = 0.1
 # Seconds after which a server whose lifeline is closed is told again to end (while it starts, it can miss the first time), and killed.
@@ -44,10 +46,15 @@ def start(command: list[str]) -> int:
     public = [part for part in command if not _PLACE.search(part)]
     secrets = {name for part in command for name in _PLACE.findall(part)}
     environment = {name: value for name, value in os.environ.items() if name not in secrets}
+    # For the server, with what it and its Python models write.
+    os.umask(0o077)
+    own_memory = private_memory.possible()
     # The same session: whoever kills all of it on the host gets the server and its Python models along.
-    process, hidden = private_arguments.start(public, private, environment, new_session=False)
+    process, hidden = private_arguments.start(public, private, environment, new_session=False, own_memory=own_memory)
     if private and not hidden:
         print(KEY_SEEN, flush=True)
+    if not own_memory:
+        print(MEMORY_SEEN, flush=True)
 
     def hand_on(number: int, _: object) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -44,6 +44,8 @@ def explain(error: TransportError, model: str, address: Address, protocol: str, 
         if problem := access_errors.encryption(address, str(error), access):
             return problem
         return _unreachable(error, address, protocol, server)
+    if error.reason == "elsewhere":
+        return access_errors.sent_elsewhere(address, str(error))
     if error.reason == "unknown":
         return _unknown_model(error, model, address, protocol, server)
     if error.reason == "inputs":

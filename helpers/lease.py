@@ -16,10 +16,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
-from helpers import settings
+from helpers import leftovers, machine, settings
 from helpers import supervisor as supervisor_script
 from helpers.errors import ServerError
-from helpers.run_folder import run_root
+from helpers.run_folder import is_dead, run_root, state_of
 
 # Seconds that a supervisor may take from its start to its first answer: it only imports a few standard modules.
 _SUPERVISOR_START_S = 20.0
@@ -123,7 +123,7 @@ def start(plan: supervisor_script.Plan) -> Lease:
         command = [sys.executable, "-I", supervisor_script.__file__]
         process = subprocess.run(
             command,
-            input=json.dumps(asdict(plan)),
+            input=json.dumps({**asdict(plan), "about": {**plan.about, "node": machine.node()}}),
             stdout=log,
             stderr=log,
             start_new_session=True,
@@ -146,12 +146,10 @@ def find(**facts: object) -> Lease | None:
 def running(wanted: Callable[[dict[str, Any]], bool]) -> Iterator[Lease]:
     """Leases on the running servers whose states are wanted; removes what dead servers left behind."""
     for run_dir in sorted(run_root().iterdir()):
-        try:
-            state = json.loads((run_dir / "state.json").read_text())
-        except (OSError, ValueError):
-            continue
-        if not Path(f"/proc/{state.get('supervisor_pid')}").exists():
+        state = state_of(run_dir)
+        if is_dead(run_dir, state):
             shutil.rmtree(run_dir, ignore_errors=True)
+            leftovers.remove_shared_memory(run_dir.name)
         elif state.get("status") == "running" and wanted(state):
             with contextlib.suppress(OSError):
                 lease = Lease(run_dir)

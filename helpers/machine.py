@@ -12,6 +12,7 @@ import os
 import platform
 import re
 import shutil
+import socket
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,9 @@ _hung: list[str] = []
 # Names of GPUs for desks; to those of data centres NVIDIA's images bring what an older driver lacks.
 _FOR_DESKS = re.compile(r"GeForce|RTX|TITAN|Quadro", re.IGNORECASE)
 _SERVER = "tritonserver"
+# Names of the loopback interface. They can mean ::1 before 127.0.0.1, where another user may listen on the same port.
+LOCAL_NAMES = ("localhost", "localhost.", "localhost.localdomain")
+LOOPBACK = "127.0.0.1"
 
 
 def nvidia_smi(*fields: str) -> list[dict[str, str]]:
@@ -137,12 +141,21 @@ def description() -> str:
     return f"{cpu()}, {memory_gb:.0f} GB, {platform.system()} {platform.release()}, {names}"
 
 
+def node() -> dict[str, str]:
+    """Return what tells this machine, since its last start, from others that share its folders: name, boot and space of process ids."""
+    boot, pids = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
+    found = {"host": socket.gethostname()}
+    with contextlib.suppress(OSError):  # no Linux, where no server runs
+        found |= {"boot": boot.read_text().strip(), "pids": os.readlink(pids)}
+    return found
+
+
 def is_loopback(host: str) -> bool:
     """True if this name or address means this very machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return host == "localhost"
+        return host in LOCAL_NAMES
 
 
 def serves_here(host: str, port: int) -> bool:

@@ -186,7 +186,7 @@ def run_for(
     # A file says the shapes itself.
     dims = {} if isinstance(data, Path) else complete_shapes(signature, shapes, lengths)
     others = {"secure": address.secure, "access": access} | others
-    return Run(model, str(address), connection.protocol, batch, shapes=dims, input_data=data, **others)
+    return Run(model, str(address.dialled), connection.protocol, batch, shapes=dims, input_data=data, **others)
 
 
 def check_batch(signature: Signature, batch: Any) -> None:

@@ -16,13 +16,21 @@ from helpers.access import NO_ACCESS, Access
 from helpers.address import Address
 from helpers.errors import RequestError, ServerError
 from helpers.machine import is_loopback
+from helpers.transport import elsewhere
 
 
 @functools.cache
 def _opener(direct: bool, ca: str) -> urllib.request.OpenerDirector:
     # A proxy of the site would be asked for "localhost" too, and would look at its own machine.
     rules = [urllib.request.ProxyHandler({})] if direct else []
-    return urllib.request.build_opener(*rules, urllib.request.HTTPSHandler(context=Access(ca=ca).context()))
+    return urllib.request.build_opener(*rules, _Stay(), urllib.request.HTTPSHandler(context=Access(ca=ca).context()))
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """Goes nowhere that an answer sends it: a key or a token is for the server that was named, not for another port or host."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Refuse, so that the answer arrives as an error."""
 
 
 def ask(
@@ -53,17 +61,21 @@ def ask(
     """
     data = json.dumps(body).encode() if body is not None else (b"" if post else None)
     request = urllib.request.Request(
-        address.http(path), data=data, headers=dict(headers or {}), method="POST" if data is not None else "GET"
+        address.dialled.http(path),
+        data=data,
+        headers={**(headers or {}), **access.http_headers()},
+        method="POST" if data is not None else "GET",
     )
-    for name, value in access.http_headers().items():
-        # Not to where a redirection may lead.
-        request.add_unredirected_header(name, value)
     opener = _opener(access.direct or is_loopback(address.host), access.ca)
     try:
         with opener.open(request, timeout=timeout_s) as answer:
             text = answer.read().decode("utf-8", "replace")
     except urllib.error.HTTPError as error:
-        said = refusal(error.read().decode("utf-8", "replace")) or f"The server answered {error.code} {error.reason} to {path}."
+        with error:
+            words = error.read().decode("utf-8", "replace")
+        if 300 <= error.code < 400:
+            raise access_errors.sent_elsewhere(address, elsewhere(error.code, error.headers.get("Location"))) from error
+        said = refusal(words) or f"The server answered {error.code} {error.reason} to {path}."
         if access_errors.needs_token(error.code, said):
             raise access_errors.refused(address, said, access) from error
         raise RequestError(said) from error
@@ -84,7 +96,7 @@ def ask(
 def listens(address: Address) -> bool:
     """Whether anything accepts connections at this address."""
     try:
-        socket.create_connection((address.host, address.port), timeout=settings.LOOK_TIMEOUT_S).close()
+        socket.create_connection((address.dialled.host, address.port), timeout=settings.LOOK_TIMEOUT_S).close()
     except OSError:
         return False
     return True

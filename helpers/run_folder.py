@@ -6,15 +6,21 @@ import contextlib
 import json
 import os
 import platform
+import re
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from helpers import machine
 from helpers.errors import SetupError
 
 # Name of the file with the headers that inference needs, as ``curl -H @FILE`` reads them.
 HEADERS = "headers"
+# Names of servers' folders, and the seconds after which one without a state is given up.
+_OURS = re.compile(r"course-[0-9a-f]{12}")
+_STATELESS_S = 3600.0
 
 
 def run_root() -> Path:
@@ -43,11 +49,39 @@ def run_root() -> Path:
     return path
 
 
+def state_of(folder: Path) -> dict[str, Any]:
+    """Return what a server's supervisor has written down; nothing where there is no state, or no whole one."""
+    try:
+        state = json.loads((folder / "state.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return state if isinstance(state, dict) else {}
+
+
+def is_dead(folder: Path, state: dict[str, Any]) -> bool:
+    """True if a server has surely ended. Of one on another machine that shares the folder, nothing is known here.
+
+    Args:
+        folder: the server's own.
+        state: from :func:`state_of`.
+    """
+    here, there = machine.node(), state.get("node")
+    if not isinstance(there, dict):
+        # A supervisor writes its state at once: the launch was killed before it had one. What has another name is not ours to remove.
+        try:
+            return bool(_OURS.fullmatch(folder.name)) and time.time() - folder.stat().st_mtime > _STATELESS_S
+        except OSError:  # it has just gone
+            return False
+    if there == here:
+        return not Path(f"/proc/{state.get('supervisor_pid')}").exists()
+    # Before this machine's last start.
+    return there.get("host") == here["host"] and here["host"] not in machine.LOCAL_NAMES and there.get("boot") != here.get("boot")
+
+
 def states() -> Iterator[dict[str, Any]]:
-    """Yield what the supervisors of this user's servers have written down, where they still run."""
+    """Yield what the supervisors of this user's servers on this machine have written down, where they still run."""
     with contextlib.suppress(OSError, SetupError):
         for folder in sorted(run_root().iterdir()):
-            with contextlib.suppress(OSError, ValueError):
-                state = json.loads((folder / "state.json").read_text())
-                if state.get("status") == "running" and Path(f"/proc/{state['supervisor_pid']}").exists():
-                    yield state
+            state = state_of(folder)
+            if state.get("status") == "running" and state.get("node") == machine.node() and not is_dead(folder, state):
+                yield state

@@ -123,14 +123,14 @@ class Server(Administration):
     def is_alive(self) -> bool:
         """Whether the server answers, ready or not."""
         try:
-            return self._ask.is_live()
+            return not self._has_ended() and self._ask.is_live()
         except (ServerError, RequestError):
             return False
 
     def is_ready(self) -> bool:
         """Whether the server answers and all its models are READY."""
         try:
-            return self._ask.is_ready()
+            return not self._has_ended() and self._ask.is_ready()
         except (ServerError, RequestError):
             return False
 
@@ -139,6 +139,10 @@ class Server(Administration):
         if self._lease is None:
             return "running" if self.is_alive() else "unreachable"
         return str(self._lease.state().get("status", "died"))
+
+    def _has_ended(self) -> bool:
+        """True if a server of ours does not run any more: another user's program may listen on its ports by now."""
+        return self._lease is not None and self.state() != "running"
 
     @property
     def returncode(self) -> int | None:
@@ -160,8 +164,10 @@ class Server(Administration):
 
     @contextlib.contextmanager
     def _or_how_it_ended(self) -> Iterator[None]:
-        """Where a server of ours does not answer any more, the error says how it ended."""
+        """Where a server of ours does not answer any more, the error says how it ended; then nothing is sent to its port."""
         try:
+            if self._has_ended():
+                raise ServerError(f"No server answers at {self.url} any more: it is not running.", "", ending.RESTART)
             yield
         except AccessError:
             raise

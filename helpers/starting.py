@@ -154,8 +154,10 @@ def ready(held: lease.Lease, launch: Mapping[str, Any]) -> Server:
         got = f"{server.http.port} to {server.metrics.port}"
         server.note = f"Port {launch['base_port']} or one of the two after it is taken, so this server got {got}."
     server.note = f"{state.get('remark', '')} {server.note}".strip()
-    # Inside a container its own launcher hides the key, and says in the log where it could not.
-    server.key_hidden = server.key_hidden and container_start.KEY_SEEN not in server.log(lines=0)
+    # Inside a container its own launcher hides the key and the tensors, and says in the log where it could not.
+    log = server.log(lines=0)
+    server.key_hidden = server.key_hidden and container_start.KEY_SEEN not in log
+    server.memory_private = server.memory_private and container_start.MEMORY_SEEN not in log
     return server
 
 

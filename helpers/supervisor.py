@@ -107,6 +107,7 @@ class Supervisor:
         self.ended = 0.0
         self.told = False
         self.state: dict[str, object] = {**plan.about, "server_id": plan.server_id, "supervisor_pid": os.getpid(), "log": plan.log}
+        self._write(status="starting")
 
     def run(self, listener: socket.socket) -> int:
         """Serve until the server has ended; returns its exit status."""
@@ -127,7 +128,7 @@ class Supervisor:
 
     def _start(self) -> None:
         """Start the server on the next free triple of ports."""
-        # The programs that run containers change their user, which a filter forbids.
+        # The programs that run containers change their user, which a filter forbids: inside, container_start puts the server under it.
         direct = Path(self.plan.command[0]).name == "tritonserver"
         own = direct and private_memory.possible()
         for ports in self.triples:

@@ -38,7 +38,8 @@ class Refused(TransportError):
     """The server answered with an error.
 
     Attributes:
-        reason: ``inputs`` (they do not fit), ``unknown`` (no such model), ``restricted`` (needs the key) or ``failed``.
+        reason: ``inputs`` (they do not fit), ``unknown`` (no such model), ``restricted`` (needs the key), ``protocol`` (what answers is no
+            Triton server, or another of its ports), ``elsewhere`` (it names another address) or ``failed``.
     """
 
     def __init__(self, message: str, reason: str) -> None:
@@ -94,6 +95,11 @@ class Request:
                 wish.set_shared_memory(place.region, place.byte_size, place.offset)
             outputs.append(wish)
         return inputs, outputs
+
+
+def elsewhere(status: int, place: str | None) -> str:
+    """Return the words for an answer that names another address (a redirect), to which nothing is sent."""
+    return f"it sends us on to {place or 'nowhere'} (status {status})"
 
 
 def without_id(message: str) -> str:

@@ -96,7 +96,7 @@ class GrpcTransport:
 
     def _connect(self) -> triton_grpc.InferenceServerClient:
         return triton_grpc.InferenceServerClient(
-            str(self._address), ssl=self._address.secure, root_certificates=self._access.ca or None, channel_args=self._options
+            str(self._address.dialled), ssl=self._address.secure, root_certificates=self._access.ca or None, channel_args=self._options
         )
 
     def _call(self, method: str, *arguments: Any, **options: Any) -> Any:

@@ -21,7 +21,7 @@ from helpers import settings
 from helpers.access import NO_ACCESS, Access
 from helpers.address import Address
 from helpers.rest import refusal
-from helpers.transport import LOST_BEHIND, Refused, Request, TimedOut, Unreachable, as_dict, without_id
+from helpers.transport import LOST_BEHIND, Refused, Request, TimedOut, Unreachable, as_dict, elsewhere, without_id
 
 
 class HttpTransport:
@@ -82,7 +82,7 @@ class HttpTransport:
             connection.close()
 
     def _connect(self) -> http.client.HTTPConnection:
-        host, port = self._address.host, self._address.port
+        host, port = self._address.dialled.host, self._address.port
         if self._address.secure:
             return http.client.HTTPSConnection(host, port, context=self._access.context())
         return http.client.HTTPConnection(host, port)
@@ -133,6 +133,8 @@ class HttpTransport:
             raise
         with self._lock:
             self._idle.append(connection)
+        if 300 <= response.status < 400:
+            raise Refused(elsewhere(response.status, response.headers.get("Location")), "elsewhere")
         if response.status != http.client.OK:
             message = refusal(data.decode("utf-8", "replace")) or f"the server answered {response.status} {response.reason}"
             if response.status == http.client.SERVICE_UNAVAILABLE and LOST_BEHIND.search(message):
