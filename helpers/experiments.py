@@ -2,7 +2,7 @@
 
 Typical use::
 
-    table = Experiments(server, "particlenet_AK4", batch=1, concurrency=8, budget_ms=20)
+    table = Experiments(server, "particlenet_AK4", batch=1, concurrency=8, budget=1.5)
     table.measure("baseline")
     repository.change_config("particlenet_AK4", instance_group=[{"count": 2, "kind": "KIND_CPU"}])
     server.reload("particlenet_AK4")
@@ -87,7 +87,7 @@ class Experiments:
         model: the model that is changed.
         batch: entries in each request.
         concurrency: requests under way at any time.
-        budget_ms: what the 95th percentile should stay under, in ms.
+        budget: what the 95th percentile should stay under, as a multiple of that of the first experiment: machines differ.
         input_data: ``random``, ``zero`` or a file of :mod:`helpers.load_inputs`.
         precision: half width of the throughput's 95 % interval at which a measurement is done, as a fraction.
         max_seconds: seconds after which a measurement is done in any case.
@@ -100,13 +100,13 @@ class Experiments:
         *,
         batch: int = 1,
         concurrency: int = 1,
-        budget_ms: float | None = None,
+        budget: float | None = None,
         input_data: str | Path = "random",
         precision: float = settings.EXPERIMENT_PRECISION,
         max_seconds: float = settings.EXPERIMENT_S,
     ) -> None:
         self.server, self.model = server, model
-        self.batch, self.concurrency, self.budget_ms = batch, concurrency, budget_ms
+        self.batch, self.concurrency, self.budget = batch, concurrency, budget
         self._options = {"input_data": input_data, "precision": precision, "max_seconds": max_seconds}
         self.rows: list[dict[str, Any]] = []
         # By the experiment's name: what the change did elsewhere or why nobody knows, and the experiment that was changed.
@@ -188,6 +188,16 @@ class Experiments:
         """What the same kind of change did elsewhere, where somebody recorded it."""
         known = self._beside.get(row["experiment"])
         return known if isinstance(known, Elsewhere) else None
+
+    @property
+    def budget_ms(self) -> float | None:
+        """What the 95th percentile should stay under, in ms; None without a budget, and before the first experiment."""
+        return None if self.budget is None else self.budget_for(self.budget)
+
+    def budget_for(self, multiple: float) -> float | None:
+        """So many times the 95th percentile of the first experiment, in ms; None before it."""
+        first = self.rows[0].get("latency_p95_us") if self.rows else None
+        return None if first is None else round(multiple * first / 1000, 1)
 
     def _table(self) -> list[dict[str, Any]]:
         return [self._line(row) for row in self.rows]

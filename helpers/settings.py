@@ -141,8 +141,6 @@ CALIBRATION_JETS, CALIBRATION_BATCH = 256, 16
 # One row of a table of experiments: the half width to reach, as a fraction, and the seconds after which it is done in any case. A dozen
 # rows must fit into a lesson.
 EXPERIMENT_PRECISION, EXPERIMENT_S = 0.08, 5.0
-# What the 95th percentile may be in the challenge, in ms: a trigger's farm would not wait longer for a tagger.
-CHALLENGE_BUDGET_MS = 20.0
 
 # An analysis at scale.
 # Jets that it has, and how many are in each of its files: what a physics group's own ntuples look like, in small.

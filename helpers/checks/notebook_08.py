@@ -20,7 +20,6 @@ _ROUNDING = 0.02
 # Little's law holds for whole requests; those cut in two by the ends of a window make it as inexact as this.
 _LITTLE = 0.15
 _BATCH_OF_VERDICT, _BATCH_OF_GPU = 16, 4
-_BUDGET_MS = 150.0
 
 
 def _rows(rows: Any, what: str) -> list[Row]:
@@ -168,10 +167,13 @@ def _why_law(given: Sequence[float], rows: Sequence[Row]) -> str:
 
 
 @checker("8.4")
-def baseline_beaten(server: Any, counted: Any, baseline: Any, best: Any) -> Outcome:
+def baseline_beaten(server: Any, counted: Any, baseline: Any, best: Any, budget_ms: Any) -> Outcome:
     """A setting that is faster beyond doubt and inside the budget, measured on this very server."""
     if isinstance(best, Sequence) and not isinstance(best, str) and len(best) == 1:
         best = best[0]
+    budget = look.number(budget_ms)
+    if budget is None or budget <= 0:
+        raise CannotTell(f"The check needs `budget_ms`, and got {look.kind(budget_ms)}. Run the cell of the first sweep again.")
     for name, row in (("baseline", baseline), ("best", best)):
         if not isinstance(row, Mapping) or row.get(THROUGHPUT) is None or row.get("latency_p95_us") is None:
             return not_yet(f"`{name}` is {look.kind(row)}, or has no figures. Expected what `measure(...)` returns.")
@@ -187,14 +189,14 @@ def baseline_beaten(server: Any, counted: Any, baseline: Any, best: Any) -> Outc
     judged = verdicts.verdict(baseline, best)
     low, high = (best["latency_p95_us"] + sign * (best.get("latency_spread_us") or 0) for sign in (-1, 1))
     waits = f"95th percentile {best['latency_p95_us'] / 1e3:.3g} ± {(high - low) / 2e3:.2g} ms"
-    if low / 1e3 > _BUDGET_MS:
-        return not_yet(f"{setting}: {waits}, over the budget of {_BUDGET_MS:.0f} ms. Take fewer jets, or fewer requests at once.")
+    if low / 1e3 > budget:
+        return not_yet(f"{setting}: {waits}, over the budget of {budget:g} ms. Take fewer jets, or fewer requests at once.")
     if judged.answer in (verdicts.SLOWER, verdicts.SAME):
         return not_yet(f"{setting} is not faster than the baseline. {judged}")
     if judged.answer == verdicts.CANNOT_TELL:
         raise CannotTell(f"{setting}: {judged.text} Set `precision=0.03, max_seconds=60`, or choose a setting with a larger gain.")
-    if high / 1e3 > _BUDGET_MS:
-        raise CannotTell(f"{setting}: {waits}. That may be over {_BUDGET_MS:.0f} ms or not. Measure longer, or stay further away from it.")
+    if high / 1e3 > budget:
+        raise CannotTell(f"{setting}: {waits}. That may be over {budget:g} ms or not. Measure longer, or stay further away from it.")
     return correct(f"{setting} is {judged.gain:.1f} ± {judged.half_width:.1f} times as fast as the baseline, with a {waits}.")
 
 

@@ -406,8 +406,13 @@ def batch_axis(axes: Axes, batches: Sequence[float], label: str = "Batch size") 
     axes.set_xlabel(label)
 
 
-def budget_line(axes: Axes, budget_ms: float | None) -> None:
+def budget_line(axes: Axes, budget_ms: float | None, unit: str = "ms") -> None:
     """The latency budget, as a line across.
+
+    Args:
+        axes: with the latency upwards.
+        budget_ms: in ms, or in another unit; None for no line.
+        unit: what stands behind the number.
 
     Raises:
         InputError: it is no positive number.
@@ -420,7 +425,7 @@ def budget_line(axes: Axes, budget_ms: float | None) -> None:
     if budget_ms > axes.get_ylim()[1]:
         axes.set_ylim(top=1.15 * budget_ms)
     words = {"xytext": (20, 5), "textcoords": "offset points", "xycoords": ("axes fraction", "data"), "fontsize": 13}
-    axes.annotate(f"budget {budget_ms:g} ms", (0, budget_ms), **words)
+    axes.annotate(f"budget {budget_ms:g} {unit}", (0, budget_ms), **words)
 
 
 def unstable_mark(axes: Axes, all_series: Sequence[Series]) -> None:

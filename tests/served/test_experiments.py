@@ -26,7 +26,7 @@ MODEL = "particlenet_AK4"
 
 def table_of(**figures: tuple[float, float, float, float]) -> Experiments:
     """A table with rows that were measured elsewhere in time: throughput, its half width, p95 and its half width."""
-    table = Experiments(None, MODEL, batch=4, concurrency=1, budget_ms=20)
+    table = Experiments(None, MODEL, batch=4, concurrency=1, budget=1.5)
     table.rows = [{**row(each), "experiment": name.replace("_", " "), "executed_batch": 1.0} for name, each in figures.items()]
     return table
 
@@ -93,7 +93,7 @@ def test_the_table_compares_with_the_first_and_names_the_source() -> None:
     assert lines[1]["gain"].startswith("×2.00 ± ")
     assert lines[2]["recorded elsewhere"] == "none published"
     assert "CMS SONIC study" in lines[1]["recorded elsewhere"] and "×2.28 on Tesla T4" in lines[1]["recorded elsewhere"]
-    assert "batch 1 → 16" in repr(table) and "budget p95 ≤ 20 ms" in table._repr_html_()
+    assert "batch 1 → 16" in repr(table) and "budget p95 ≤ 28.5 ms" in table._repr_html_()
 
 
 def test_the_figure_has_a_bar_for_each_experiment_and_a_diamond_where_something_was_recorded() -> None:
@@ -106,7 +106,7 @@ def test_the_figure_has_a_bar_for_each_experiment_and_a_diamond_where_something_
     diamonds = [line for line in left.get_lines() if line.get_marker() == "D"]
     assert [[round(float(x), 2) for x in line.get_xdata()] for line in diamonds] == [[1.56]]
     assert "Exa.TrkX as a service" in figure.legends[0].get_title().get_text()
-    assert any(text.get_text() == "budget 20 ms" for text in right.texts)
+    assert any(text.get_text() == "budget 28.5 ms" for text in right.texts)
     with pytest.raises(InputError, match="no experiment to draw"):
         table_of().figure()
 
@@ -135,8 +135,9 @@ def test_the_best_of_each_name_stays_and_a_class_is_one_board(tmp_path: Path, ca
     both = scoreboard.read(mine, theirs)
     assert [entry["name"] for entry in both] == ["Emmy", "Ada"]
     assert json.loads(mine.read_text())[0]["latency_p95_ms"] == 12.0
+    assert json.loads(mine.read_text())[0]["latency_p95_over_baseline"] == 12 / 9
     axes = scoreboard_figure(both).axes[0]
-    assert {text.get_text() for text in axes.texts} >= {"Ada", "Emmy", "budget 20 ms"}
+    assert {text.get_text() for text in axes.texts} >= {"Ada", "Emmy", "budget 1.5 times the baseline"}
     assert main(["scoreboard", str(mine), str(theirs), "--figure", str(tmp_path / "class.png")]) == 0
     printed = capsys.readouterr().out
     assert printed.index("Emmy") < printed.index("Ada")

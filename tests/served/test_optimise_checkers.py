@@ -33,7 +33,7 @@ def _is(number: str, kind: Kind, words: str, *answers: Any) -> None:
 
 @pytest.fixture
 def table() -> Experiments:
-    made = Experiments(None, MODEL, batch=1, concurrency=8, budget_ms=20)
+    made = Experiments(None, MODEL, batch=1, concurrency=8, budget=1.5)
     made.rows = [{**row(figures, batch=1, concurrency=8), "experiment": name, "executed_batch": 1.0} for name, figures in NAMES.items()]
     return made
 
@@ -152,10 +152,10 @@ def test_challenge(server: Server, table: Experiments) -> None:
         client.infer_many(MODEL, [jet] * 6)
     _is("9.6", Kind.CORRECT, "2.50 ± ", server, counted, table, best())
     _is("9.6", Kind.NOT_ATTEMPTED, "blank", server, counted, table, ____)
-    _is("9.6", Kind.NOT_YET, "over the budget of 20 ms", server, counted, table, best(p95=25000))
+    _is("9.6", Kind.NOT_YET, "over the budget of 13.5 ms", server, counted, table, best(p95=25000))
     _is("9.6", Kind.NOT_YET, "not faster than your baseline", server, counted, table, best(150))
     _is("9.6", Kind.CANNOT_TELL, "larger gain", server, counted, table, best(214))
-    _is("9.6", Kind.CANNOT_TELL, "may be over 20 ms or not", server, counted, table, best(p95=20500, half=900))
+    _is("9.6", Kind.CANNOT_TELL, "may be over 13.5 ms or not", server, counted, table, best(p95=14000, half=900))
     _is("9.6", Kind.NOT_YET, "is a measurement of `add_sub`", server, counted, table, best(model="add_sub"))
     _is("9.6", Kind.NOT_YET, "Expected what `measure(...)` returns", server, counted, table, None)
     _unfair_gains(server, counted, table, best)

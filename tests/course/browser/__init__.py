@@ -1,1 +1,0 @@
-"""JupyterLab in a real browser."""

@@ -1,1 +1,0 @@
-"""Tests of the notebooks: format, generation, execution."""
