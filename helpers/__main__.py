@@ -13,6 +13,7 @@ import platform
 import sys
 
 from helpers import preflight
+from helpers.commands.advice import in_a_terminal
 from helpers.errors import CourseError
 
 # Command -> one line of help; its module has the same name with "_" for "-".
@@ -68,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
             known.error(f"unrecognized arguments: {' '.join(options.others)}")
         return module.run(options)
     except CourseError as error:
-        print(error, file=sys.stderr)
+        print(in_a_terminal(error, command or ""), file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("helpers"):

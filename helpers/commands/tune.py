@@ -6,14 +6,18 @@ import argparse
 
 from helpers import settings
 
+# Requests under way where nobody says how many: enough for a queue, so that instances and batches have something to win, as in notebook 09.
+_UNDER_WAY = 8
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments."""
     parser.add_argument("-m", "--model", required=True, help="name of the model, such as particlenet_AK4")
     parser.add_argument("--variants", nargs="*", default=[], help="other models with the same inputs and outputs")
     parser.add_argument("-b", "--batch", type=int, default=1, help="entries in each request (default 1)")
-    parser.add_argument("-c", "--concurrency", type=int, help="requests under way at any time")
-    parser.add_argument("--request-rate", type=float, metavar="PER_S", help="requests each second, in place of a concurrency")
+    traffic = parser.add_mutually_exclusive_group()
+    traffic.add_argument("-c", "--concurrency", type=int, help=f"requests under way at any time (default {_UNDER_WAY})")
+    traffic.add_argument("--request-rate", type=float, metavar="PER_S", help="requests each second, in place of a concurrency")
     parser.add_argument("--budget", type=float, metavar="MS", help="what the latency percentile may be at most, in milliseconds")
     parser.add_argument("--percentile", type=int, default=settings.PERF_PERCENTILE, help="which one (default 95)")
     parser.add_argument("--max-instances", type=int, help="instances at most")
@@ -48,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
             server,
             args.model,
             args.batch,
-            concurrency=args.concurrency,
+            concurrency=_UNDER_WAY if args.concurrency is None and args.request_rate is None else args.concurrency,
             request_rate_per_s=args.request_rate,
             budget_ms=args.budget,
             max_instances=args.max_instances,

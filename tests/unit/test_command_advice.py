@@ -1,0 +1,60 @@
+"""What goes wrong with a typed command is answered with something to type there, never with a call in Python."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from helpers.__main__ import main
+from helpers.commands.advice import in_a_terminal
+from helpers.errors import InputError, ModelError, ServerError
+
+MISTAKES = (
+    ("serve --models /nowhere", "Type: python -m helpers serve$"),
+    ("serve --base-port 99999", "Type: python -m helpers serve --base-port 9000"),
+    ("serve --runtime slurm", "The runtimes are embedded, .* Type: python -m helpers serve$"),
+    ("serve --servers 0", "Type: python -m helpers serve --servers 2"),
+    ("serve --listen nowhere", "python -m helpers serve --listen all"),
+    ("serve --tls-cert a.crt", "--listen all --tls-cert server.crt --tls-key server.key"),
+    ("infer -m add_sub -u localhost:1", "To start a server, type: python -m helpers serve$"),
+    ("infer -m add_sub -u here:there", 'Type for example "localhost:9001"'),
+    ("infer -m add_sub -u localhost:1 --header x", "--header"),
+    ("infer -m add_sub -u grpcs://localhost:1 --ca nowhere.pem", "type: --ca ca.pem"),
+    ("metrics -u localhost:1", "Type: python -m helpers serve$"),
+    ("sweep -m add_sub -u localhost:1", "To start a server, type: python -m helpers serve$"),
+    ("sweep -m add_sub -u localhost:1 --instances 2", "Leave out --url"),
+    ("quantize nowhere", "Type: python -m helpers quantize --help"),
+    ("reset 77", "Type for example: make reset NB=03"),
+    ("scoreboard nowhere.json", "Expected a file that the challenge wrote"),
+)
+
+
+@pytest.mark.parametrize(("command", "words"), MISTAKES, ids=lambda text: text if text[0].islower() else "")
+def test_a_mistake_is_answered_in_the_terminal_s_language(command: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command.split()) == 1
+    said = capsys.readouterr().err
+    assert re.search(words, said.strip()), said
+    assert not re.search(r"\w\((?!s\))|\w\[\w", re.sub(r"\[Errno \d+\]|ipv4:\S+", "", said)), f"Python in a terminal: {said}"
+
+
+def test_the_tool_s_traffic_is_one_or_the_other(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["tune", "-m", "add_sub", "--concurrency", "4", "--request-rate", "30"])
+    assert "--request-rate: not allowed with argument -c" in capsys.readouterr().err
+
+
+HELP = "Type: python -m helpers infer --help"
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ModelError("Not loaded.", 'To load it, type: server.load("x")'), "Not loaded. To load it, type: python -m helpers serve"),
+        (ServerError("It died.", "", "Type: server = server.restart()"), f"It died. {HELP}"),
+        (InputError("No float.", "Expected FP32.", "Type: x.astype(np.float32)"), f"No float. Expected FP32. {HELP}"),
+        (InputError("No port.", "", "Type: make doctor   (or ask)"), "No port. Type: make doctor   (or ask)"),
+    ],
+)
+def test_what_has_no_command_of_its_own_leads_to_the_help(error: ServerError, words: str) -> None:
+    assert in_a_terminal(error, "infer") == words
