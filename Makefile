@@ -73,7 +73,7 @@ site:
 	$(SETUP) --dev -- -m helpers.course_site $(ARGS)
 
 picture:
-	$(SETUP) --dev -- -m tests.course.browser.picture
+	$(SETUP) --dev -- -m tests.course.picture
 
 bench:
 	$(SETUP) --dev -- -m benchmarks

@@ -1,4 +1,4 @@
-"""One Chromium and one JupyterLab for all browser tests; skipped, with the reason, where there is no browser."""
+"""One Chromium and one JupyterLab for all browser tests of a worker; skipped, with the reason, where there is no browser."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.course.browser.chromium import chromium
-from tests.course.browser.lab import Lab
+from tests.course.chromium import chromium
+from tests.course.lab import GONE_S, Lab, processes_of
+from tests.support.processes import wait_until
 
 
 @pytest.fixture(scope="session")
@@ -38,10 +39,11 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def lab(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """JupyterLab as ``make lab`` starts it; the last file of these tests, ``test_shutdown.py``, ends it."""
+    """JupyterLab as ``make lab`` starts it, with private inference on; at its end no server is left of any notebook."""
     running = Lab(tmp_path_factory.mktemp("lab"))
     yield running
     running.stop()
+    wait_until(lambda: processes_of(running.work) == [], GONE_S)
 
 
 @pytest.fixture

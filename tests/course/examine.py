@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from typing import Any
 
 # WCAG 2.2, level AA: contrast of text, and of large text (24 px, or bold from 18.66 px).
 CONTRAST, CONTRAST_LARGE = 4.5, 3.0
+# The last one is that in which students begin.
+THEMES = ("JupyterLab Dark", "JupyterLab Light")
 
 # The course's own output: HTML of cells and of widgets, buttons included; not JupyterLab's, not plain text.
 _OURS = ".jp-OutputArea .jp-RenderedHTMLCommon[data-mime-type='text/html'], .jp-OutputArea .jupyter-widgets"
@@ -71,8 +74,19 @@ def texts(page: Any) -> tuple[int, list[str]]:
     return found["seen"], found["poor"]
 
 
+def contrast(page: Any) -> tuple[int, list[str]]:
+    """The same in the dark and in the light theme: the fewer pieces of both, and all whose contrast is too low."""
+    fewest, faults = sys.maxsize, []
+    for theme in THEMES:
+        use_theme(page, theme)
+        seen, poor = texts(page)
+        fewest = min(fewest, seen)
+        faults += [f"{theme}: {text}" for text in poor]
+    return fewest, faults
+
+
 def use_theme(page: Any, name: str) -> None:
-    """Change JupyterLab's theme, such as ``JupyterLab Dark``, and wait until it is there."""
+    """Change JupyterLab's theme to one of :data:`THEMES`, and wait until it is there."""
     page.evaluate("theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", name)
     page.wait_for_function("theme => document.body.dataset.jpThemeName === theme", arg=name)
 

@@ -18,18 +18,20 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-# Seconds for JupyterLab to answer, and for a notebook to be open with an idle kernel, on a busy two-core machine.
-START_S = 90
-# Seconds for one cell, or for all cells of a notebook.
-RUN_S = 240
+# Seconds against hanging: for JupyterLab to answer or a notebook to be open with an idle kernel, and for the cells of a notebook.
+START_S = 300
+RUN_S = 600
+# Seconds against hanging until a JupyterLab's servers have gone after it: half a minute on a quiet machine.
+GONE_S = 300
 
 # Quiet settings that have nothing to do with the course: no automatic saving in the middle of a test; the time of each cell.
 SETTINGS = {"docmanager-extension/plugin": {"autosave": False}, "notebook-extension/tracker": {"recordTiming": True}}
 # The notebook that is open, as JavaScript.
 _OPEN = "window.jupyterapp.shell.currentWidget"
-# Whether every code cell has run and the kernel is idle, or a cell failed that was not meant to.
-_ALL_DONE_JS = f"""() => {{
-  const cells = {_OPEN}.content.model.sharedModel.cells.map(cell => cell.toJSON()).filter(cell => cell.cell_type === 'code');
+# Whether the code cells from one index to before another have run and the kernel is idle, or a cell failed that was not meant to.
+_DONE_JS = f"""([first, end]) => {{
+  const all = {_OPEN}.content.model.sharedModel.cells.map(cell => cell.toJSON());
+  const cells = all.slice(first, end).filter(cell => cell.cell_type === 'code');
   const meant = cell => (cell.metadata.tags ?? []).includes('raises-exception');
   if (cells.some(cell => !meant(cell) && cell.outputs.some(output => output.output_type === 'error'))) return true;
   const waiting = [...{_OPEN}.node.querySelectorAll('.jp-InputPrompt')].some(prompt => prompt.innerText.includes('*'));
@@ -79,7 +81,8 @@ class Lab:
             "COURSE_WORK": "work",
         }
         own = {name: str(self.folder / value) for name, value in own.items()}
-        return {**kept, **own, "JUPYTER_TOKEN": self.token, "COURSE_QUICK": "1" if self.quick else "0"}
+        course = {"COURSE_QUICK": "1" if self.quick else "0", "COURSE_PRIVATE": "yes"}
+        return {**kept, **own, **course, "JUPYTER_TOKEN": self.token}
 
     def _wait_for_url(self) -> str:
         deadline = time.monotonic() + START_S
@@ -156,24 +159,24 @@ class Notebook:
         """Run a command of JupyterLab and wait for its result."""
         return self.page.evaluate("name => window.jupyterapp.commands.execute(name)", name)
 
-    def run_all(self, limit_s: float = RUN_S) -> bool:
-        """Run all cells; True when none failed.
+    def run_up_to(self, index: int) -> None:
+        """Run all cells above and this one."""
+        self._run_many("notebook:run-all-above", index + 1, (0, index + 1))
 
-        Args:
-            limit_s: seconds that all of them may take together.
-        """
-        done = self.page.evaluate(
-            """limit => Promise.race([
-              window.jupyterapp.commands.execute('notebook:run-all-cells'),
-              new Promise(resolve => setTimeout(() => resolve('late'), limit)),
-            ])""",
-            1000 * limit_s,
+    def run_from(self, index: int) -> None:
+        """Run this cell and all below."""
+        self._run_many("notebook:run-all-below", index, (index, len(self.cells())))
+
+    def _run_many(self, command: str, active: int, span: tuple[int, int]) -> None:
+        """Run a command with a cell selected, and wait until the cells from one index to before another are done."""
+        self.page.evaluate(
+            f"""([active, command]) => {{
+              {_OPEN}.content.activeCellIndex = active;
+              window.jupyterapp.commands.execute(command);
+            }}""",
+            [active, command],
         )
-        assert done != "late", f"{self.path} was not done after {limit_s} s"
-        if not done:
-            # JupyterLab answers at the first cell that fails; behind one that fails on purpose, the others go on.
-            self.page.wait_for_function(_ALL_DONE_JS, timeout=1000 * limit_s)
-        return bool(done)
+        self.page.wait_for_function(_DONE_JS, arg=list(span), timeout=1000 * RUN_S)
 
     def content(self) -> NotebookNode:
         """The notebook as its file would have it, with outputs."""
@@ -190,12 +193,13 @@ class Notebook:
                 return index
         raise AssertionError(f"no code cell has {words!r}")
 
-    def starter(self, exercise: str) -> int:
-        """Index of the cell in which an exercise is answered."""
-        for index, cell in enumerate(self.cells()):
-            if cell["metadata"].get("exercise") == exercise and "starter" in cell["metadata"].get("tags", []):
-                return index
-        raise AssertionError(f"no cell answers exercise {exercise}")
+    def starters(self, exercise: str = "") -> list[int]:
+        """Indices of the cells in which an exercise is answered, or any."""
+        return [
+            index
+            for index, cell in enumerate(self.cells())
+            if "starter" in cell["metadata"].get("tags", []) and exercise in ("", cell["metadata"]["exercise"])
+        ]
 
     def write(self, index: int, source: str) -> None:
         """Replace the text of a cell."""
@@ -231,6 +235,12 @@ class Notebook:
         )
         return shown(self.cells()[index])
 
+    def run_well(self, source: str) -> None:
+        """Run Python in a new cell at the end; an error there is an error of the test."""
+        index = self.add(source)
+        said = self.run(index)
+        assert not [output for output in self.cells()[index]["outputs"] if output["output_type"] == "error"], said
+
     def restart_kernel(self) -> None:
         """Restart the kernel and say yes to the question."""
         self.page.evaluate("() => { window.jupyterapp.commands.execute('kernelmenu:restart'); }")
@@ -260,3 +270,17 @@ def shown(cell: dict[str, Any]) -> str:
         text = output.get("text") or output.get("data", {}).get("text/plain") or output.get("evalue", "")
         parts.append("".join(text))
     return "\n".join(parts)
+
+
+def processes_of(work: Path) -> list[str]:
+    """Command lines of the servers, stubs and supervisors of a work folder, by their environment."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+            mine = f"COURSE_WORK={work}".encode() in (entry / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if mine and ("tritonserver" in command or "triton_python_backend_stub" in command or "supervisor" in command):
+            found.append(f"{entry.name}: {command[:120]}")
+    return found

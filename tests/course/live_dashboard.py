@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tests.course.browser import examine
-from tests.course.browser.lab import Notebook
+from tests.course import examine
+from tests.course.lab import Notebook
 
 ROW = ".course-table tr[data-model='particlenet_AK4']"
 # Milliseconds within which the dashboard must have reacted: the means are over two seconds, on a machine with a busy server.
@@ -74,7 +74,7 @@ def look_and_touch(notebook: Notebook, artefacts: Path) -> None:
 
     fits = page.locator(".course-table .course-dashboard").evaluate("shown => shown.scrollWidth <= shown.clientWidth")
     assert fits, "no column is out of sight, with the file browser open"
-    for theme in ("JupyterLab Dark", "JupyterLab Light"):
+    for theme in examine.THEMES:
         examine.use_theme(page, theme)
         assert examine.texts(page)[1] == [], theme
         page.screenshot(path=artefacts / f"dashboard-{theme[11:].lower()}.png")

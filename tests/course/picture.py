@@ -16,9 +16,9 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from helpers import settings
-from tests.course.browser import examine
-from tests.course.browser.chromium import chromium
-from tests.course.browser.lab import Lab, Notebook
+from tests.course import examine
+from tests.course.chromium import chromium
+from tests.course.lab import Lab, Notebook
 
 TARGET = "notebooks/source/images/course.png"
 # Bytes that the picture may have: pages with it open fast.

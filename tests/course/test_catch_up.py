@@ -12,7 +12,7 @@ import pytest
 from helpers import settings
 from helpers.catch_up import way_to
 from helpers.errors import InputError
-from tests.course.notebooks.running import run
+from tests.course.running import run
 
 SOLUTIONS = sorted((settings.root() / "notebooks" / "solutions").glob("[0-9][0-9]_*.ipynb"))
 

@@ -8,11 +8,18 @@ from typing import Any
 import pytest
 
 from helpers import settings
-from tests.course.browser.lab import Lab, Notebook, launch
+from tests.course import examine
+from tests.course.lab import START_S, Lab, Notebook, launch
 from tests.support.processes import alive
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
+# Each kind of answer that a check can give.
+OUTCOMES = """
+from helpers.checks.outcome import Kind, Outcome
+for kind in Kind:
+    display(Outcome(kind, "why `so`", "Attempt 2."))
+"""
 FIRST = "notebooks/00_start_here.ipynb"
 
 
@@ -23,7 +30,7 @@ def test_make_lab_is_what_is_started_here() -> None:
 
 def test_make_lab_opens_the_first_notebook(lab: Lab, page: Any) -> None:
     page.goto(f"{lab.url}?token={lab.token}")
-    page.wait_for_function("() => window.jupyterapp?.shell?.currentWidget?.context?.path", timeout=90_000)
+    page.wait_for_function("() => window.jupyterapp?.shell?.currentWidget?.context?.path", timeout=1000 * START_S)
     assert page.evaluate("() => window.jupyterapp.shell.currentWidget.context.path") == FIRST
     notebook = Notebook(page, lab, FIRST)
     assert page.locator("img[alt^='Clients on the left']").evaluate("image => image.naturalWidth") > 100, "the picture is shown"
@@ -43,7 +50,7 @@ def test_reload_restart_and_interrupt_keep_the_server(lab: Lab, page: Any) -> No
     notebook.restart_kernel()
     assert alive(pid), "after a kernel restart"
     assert launch(notebook) == pid, "the restarted kernel finds the same server"
-    busy = notebook.add("import time\ntime.sleep(120)")
+    busy = notebook.add("import time\ntime.sleep(3600)")
     notebook.begin(busy)
     page.wait_for_function("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'busy'")
     notebook.command("notebook:interrupt-kernel")
@@ -57,4 +64,10 @@ def test_reload_restart_and_interrupt_keep_the_server(lab: Lab, page: Any) -> No
     notebook.write(check, 'exercise("0.1").hint(1)')
     assert 'exercise("0.1").hint(2)' in notebook.run(check)
     page.locator(".jp-RenderedMarkdown:has-text('heavier than the W boson')").wait_for()
+    # What else a check can say than in the notebooks that are solved.
+    notebook.run_well(
+        "from helpers.checks.outcome import Kind, Outcome\nfor kind in Kind:\n    display(Outcome(kind, 'why `so`', 'Attempt 2.'))"
+    )
+    seen, poor = examine.contrast(page)
+    assert seen > 20 and poor == [], poor
     notebook.close()
