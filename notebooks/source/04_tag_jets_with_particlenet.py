@@ -98,7 +98,7 @@ inputs = [grpcclient.InferInput(name, tensor.shape, "FP32") for name, tensor in 
 for each, tensor in zip(inputs, tensors.values(), strict=True):
     each.set_data_from_numpy(tensor)
 by_grpc = grpcclient.InferenceServerClient(server.grpc_url)
-answer = by_grpc.infer("particlenet_PT", inputs)
+answer = by_grpc.infer("particlenet_PT", inputs, headers=server.headers)
 answer.as_numpy("softmax__0").round(3)
 
 # %% [markdown]
@@ -119,7 +119,7 @@ http_inputs = [httpclient.InferInput(name, tensor.shape, "FP32") for name, tenso
 for each, tensor in zip(http_inputs, tensors.values(), strict=True):
     each.set_data_from_numpy(tensor)
 by_http = httpclient.InferenceServerClient(server.http_url)
-over_http = by_http.infer("particlenet_PT", http_inputs)  #: over_http = ____
+over_http = by_http.infer("particlenet_PT", http_inputs, headers=server.headers)  #: over_http = ____
 
 # %% exercise="4.1" tags=["check"]
 exercise("4.1").check(server, before, over_http, answer)
@@ -128,7 +128,7 @@ exercise("4.1").check(server, before, over_http, answer)
 
 # %% [markdown] exercise="4.1" tags=["hints"]
 # 1. `by_http` is a connection just like `by_grpc`. How did `by_grpc` send its request?
-# 2. With `infer`, the name of the model, and the inputs; here they are `http_inputs`.
+# 2. With `infer`, the name of the model, the inputs, here `http_inputs`, and the server's headers.
 
 # %% [markdown] exercise="4.1" tags=["answer"]
 # Same request, other wrapping: the numbers are equal, because the model never learns how they came.
