@@ -88,6 +88,13 @@ def test_tensors_through_the_hosts_shared_memory(server: Server) -> None:
         assert len(regions) == 1, "it went through shared memory for real"
 
 
+def test_the_tensors_of_python_models_are_closed_to_others_on_the_host(server: Server) -> None:
+    regions = list(Path("/dev/shm").glob(f"{container(server)}*"))
+    assert regions, "a Python model has a region in the host's shared memory"
+    assert {path.name: oct(path.stat().st_mode & 0o077) for path in regions} == {path.name: "0o0" for path in regions}
+    assert server.memory_private and container_start.MEMORY_SEEN not in server.log(lines=0)
+
+
 def test_only_the_owner_administers_and_nobody_reads_the_key(server: Server) -> None:
     server.reload("add_sub")
     key = server.admin_headers("http")[settings.ADMIN_HEADER]

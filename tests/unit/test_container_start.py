@@ -103,6 +103,30 @@ def test_the_server_dies_with_the_starter(started: Started) -> None:
     wait_until(lambda: not alive(started.server), 5)
 
 
+# Makes files as the library of Triton's shared memory does, and as any program.
+_MAKES_REGIONS = """
+import os, pathlib, sys
+region = os.open(sys.argv[1] + "/region", os.O_CREAT | os.O_RDWR, 0o600)
+os.fchmod(region, 0o644)
+pathlib.Path(sys.argv[1], "file").write_text("")
+print({name: oct(os.stat(f"{sys.argv[1]}/{name}").st_mode & 0o777) for name in ("region", "file")})
+"""
+
+
+def test_tensors_in_the_hosts_shared_memory_are_closed_to_others(tmp_path: Path) -> None:
+    command = [sys.executable, container_start.__file__, sys.executable, "-c", _MAKES_REGIONS, str(tmp_path), *_SECRETS]
+    environment = {**os.environ, "COURSE_ADMIN_KEY": "the-key", "COURSE_TOKEN": "the-token"}
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, preexec_fn=lambda: os.umask(0o022)
+    ) as process:
+        assert process.stdout is not None and process.stdin is not None
+        said = process.stdout.read()
+        process.stdin.close()
+        process.wait(30)
+    assert "{'region': '0o600', 'file': '0o600'}" in said
+    assert container_start.MEMORY_SEEN not in said
+
+
 def test_a_secret_that_is_missing_is_named() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "COURSE_ADMIN_KEY"}
     command = [sys.executable, container_start.__file__, "true", _SECRETS[0]]
