@@ -19,6 +19,7 @@ from helpers.errors import InputError, ModelError, RequestError
 from helpers.launch import launch_server
 from helpers.server import Server
 from tests.support import MODELS_FOR_TESTS
+from tests.support.processes import PATIENCE_S, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -60,18 +61,14 @@ def test_killed_in_the_middle_of_a_request_and_launched_again(own_server: Server
     with Client(own_server, "grpc") as grpc, Client(own_server, "http") as http:
         for client in (grpc, http):
             client.infer("double", X=[[1]])
-        under_way = [client.infer_async("slow", SECONDS=[30]) for client in (grpc, http)]
+        under_way = [client.infer_async("slow", SECONDS=[2 * PATIENCE_S]) for client in (grpc, http)]
         time.sleep(0.5)
         assert own_server.pid is not None
         os.kill(own_server.pid, signal.SIGKILL)
-        start = time.monotonic()
         for future in under_way:
             with pytest.raises(RequestError, match=r"server\.restart\(\)|closed the connection"):
-                future.result(timeout=20)
-        assert time.monotonic() - start < 10
-        deadline = time.monotonic() + 10
-        while own_server.state() == "running" and time.monotonic() < deadline:
-            time.sleep(0.05)
+                future.result(timeout=PATIENCE_S)
+        wait_until(lambda: own_server.state() != "running")
         for client in (grpc, http):
             with pytest.raises(RequestError, match=r"(?s)no longer running.*signal 9.*The end of its log:\n.*server\.restart\(\)"):
                 client.infer("double", X=[[1]])

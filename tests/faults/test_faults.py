@@ -25,7 +25,7 @@ from helpers.launch import launch_server
 from helpers.metrics import scrape
 from helpers.server import Server
 from tests.support import FAULTY_MODELS, MODELS_FOR_TESTS
-from tests.support.processes import alive, session, wait_until
+from tests.support.processes import PATIENCE_S, alive, session, wait_until
 from tests.support.relay import Relay
 
 pytestmark = pytest.mark.slow
@@ -57,7 +57,7 @@ def _others_are_answered(server: Server, requests: int = 20) -> None:
     """Over both protocols, on connections of their own, by a model that has no part in the fault."""
     assert server.is_ready()
     for protocol in ("grpc", "http"):
-        with Client(server, protocol, timeout_s=10) as other:
+        with Client(server, protocol) as other:
             for number in range(requests):
                 assert other.infer("double", X=[[number]])["Y"].tolist() == [[2 * number]]
 
@@ -75,7 +75,7 @@ def _stubs(server: Server, model: str) -> list[int]:
 def _kill(pids: list[int]) -> None:
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not any(alive(pid) for pid in pids), 5)
+    wait_until(lambda: not any(alive(pid) for pid in pids))
 
 
 def test_the_process_of_a_model_is_killed(own: Server) -> None:
@@ -86,14 +86,14 @@ def test_the_process_of_a_model_is_killed(own: Server) -> None:
             client.infer("slow", SECONDS=[0])
         # What Triton was told last it does not do again by itself, which is what the reload at the end is about.
         own.reload("slow")
-        wait_until(lambda: len(_stubs(own, "slow")) == 2, 10)
+        wait_until(lambda: len(_stubs(own, "slow")) == 2)
         pids = _stubs(own, "slow")
-        under_way = [client.infer_async("slow", SECONDS=[60]) for client in clients]
+        under_way = [client.infer_async("slow", SECONDS=[2 * PATIENCE_S]) for client in clients]
         time.sleep(0.3)
         _kill(pids)
         for future in under_way:
             with pytest.raises(RequestError, match=told):
-                future.result(timeout=20)
+                future.result(timeout=PATIENCE_S)
         for client in clients:
             with pytest.raises(RequestError, match=told):
                 client.infer("slow", SECONDS=[0])
@@ -118,16 +118,14 @@ def test_a_model_never_answers_and_is_mended_without_a_restart(own: Server) -> N
     pid = own.pid
     for protocol in ("grpc", "http"):
         with Client(own, protocol, timeout_s=1) as hasty:
-            begin = time.monotonic()
             with pytest.raises(RequestError, match=r"no answer.*'stuck'.*timeout_s=300.*server\.reload\(\"stuck\"\)"):
                 hasty.infer("stuck", X=[1])
-            assert time.monotonic() - begin < 5
             _others_are_answered(own)
     # Both requests are still in its hands; what is loaded in its place answers.
     try:
         code.write_text((own.repository / "raises" / "1" / "model.py").read_text())
         own.reload("stuck")
-        with Client(own, timeout_s=10) as patient:
+        with Client(own) as patient:
             assert patient.infer("stuck", X=[3])["Y"].tolist() == [3]
     finally:
         code.write_text(before)
@@ -162,7 +160,7 @@ def _request(server: Server, model: str, name: str, datatype: str, value: float)
 
 def _call(server: Server) -> socket.socket:
     assert server.http is not None
-    return socket.create_connection(("127.0.0.1", server.http.port), timeout=30)
+    return socket.create_connection(("127.0.0.1", server.http.port), timeout=PATIENCE_S)
 
 
 def _until(connection: socket.socket, end: bytes) -> bytes:

@@ -46,7 +46,7 @@ clock, models, base_port = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 server = launch_server(models, base_port=base_port, grace_s=%(grace)r, name="clock")
 rates, rows = Rates(server), []
 rates.read()
-with Client(server, "grpc", timeout_s=20) as grpc, Client(server, "http", timeout_s=20) as http:
+with Client(server, "grpc", timeout_s=300) as grpc, Client(server, "http", timeout_s=300) as http:
     for hours in %(hours)r:
         before, of_day, steady = scrape(server), time.time(), time.monotonic()
         under_way = [client.infer_async("slow", SECONDS=[0.6]) for client in (grpc, http)]

@@ -14,6 +14,7 @@ import pytest
 from helpers import lease, settings
 from helpers.errors import SetupError
 from helpers.server import Server
+from tests.support.processes import PATIENCE_S
 
 _WINDOWS = """
 import builtins, ctypes, json, os, platform, signal, socket, sys
@@ -72,7 +73,7 @@ def test_a_launch_is_refused_and_connecting_works(models_server: Server) -> None
         cwd=settings.root(),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -23,7 +23,7 @@ from helpers.client import Client
 from helpers.errors import SetupError
 from helpers.perf_program import find_perf_analyzer
 from tests.support.container_image import Made, NoContainersError, make, said
-from tests.support.processes import wait_until
+from tests.support.processes import PATIENCE_S, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.container]
 
@@ -144,7 +144,7 @@ class Services:
 
     def run_in(self, container: str, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a command in one of them."""
-        return subprocess.run([ENGINE, "exec", container, *command], capture_output=True, text=True, check=False, timeout=60)
+        return subprocess.run([ENGINE, "exec", container, *command], capture_output=True, text=True, check=False, timeout=PATIENCE_S)
 
 
 def start(service: dict[str, Any], name: str, image: str, base: Made, work: Path, *options: str) -> None:
@@ -196,7 +196,7 @@ def test_jupyterlab_of_compose_hands_out_notebooks_to_those_with_its_token(servi
         "try: print(urllib.request.urlopen('http://127.0.0.1:8888' + sys.argv[1], timeout=10).status)\n"
         "except urllib.error.HTTPError as error: print(error.code)"
     )
-    wait_until(lambda: services.run_in(services.jupyter, "python", "-c", code, "/api").stdout.strip() == "200", 60)
+    wait_until(lambda: services.run_in(services.jupyter, "python", "-c", code, "/api").stdout.strip() == "200")
     notebook = "/api/contents/notebooks/00_start_here.ipynb"
     assert services.run_in(services.jupyter, "python", "-c", code, notebook).stdout.strip() == "403"
     log = subprocess.run([ENGINE, "logs", services.jupyter], capture_output=True, text=True, check=True)

@@ -148,7 +148,7 @@ def test_a_container_ends_when_what_it_hangs_on_is_killed(
         name, state = container(server), server._lease.state()  # type: ignore[union-attr]
         pid = int(state["pid" if victim == "client" else "supervisor_pid"])
         os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: not alive(pid), 5)
-        wait_until(lambda: server.state() == "died", 20)
+        wait_until(lambda: not alive(pid))
+        wait_until(lambda: server.state() == "died")
     wait_until(lambda: name not in made.containers(), _GONE_S)
-    wait_until(lambda: with_word(f"--id={name}") == [], 10)  # the engine's client, too
+    wait_until(lambda: with_word(f"--id={name}") == [])  # the engine's client, too

@@ -19,6 +19,7 @@ import pytest
 
 from tests.support import ROOT
 from tests.support.course_copy import base_python, run
+from tests.support.processes import PATIENCE_S
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def lab(tmp_path: Path) -> Iterator[tuple[str, str]]:
     reader = threading.Thread(target=lambda: lines.extend(process.stdout), daemon=True)
     reader.start()
     try:
-        deadline, address = time.monotonic() + 90, None
+        deadline, address = time.monotonic() + PATIENCE_S, None
         while not address:
             assert time.monotonic() < deadline, "".join(lines)
             assert process.poll() is None, "".join(lines)
@@ -41,14 +42,14 @@ def lab(tmp_path: Path) -> Iterator[tuple[str, str]]:
         yield address[1], address[3]
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(30)
-        reader.join(10)
+        process.wait(PATIENCE_S)
+        reader.join(PATIENCE_S)
         process.stdout.close()
 
 
 def ask(address: str, path: str, token: str = "") -> dict:
     headers = {"Authorization": f"token {token}"} if token else {}
-    with urllib.request.urlopen(urllib.request.Request(f"{address}{path}", headers=headers), timeout=30) as answer:
+    with urllib.request.urlopen(urllib.request.Request(f"{address}{path}", headers=headers), timeout=PATIENCE_S) as answer:
         return json.load(answer)
 
 
@@ -69,10 +70,8 @@ def test_lab_opens_on_the_first_notebook(lab: tuple[str, str], tmp_path: Path) -
 
 @pytest.mark.slow
 def test_demo_leaves_page_picture_and_log(tmp_path: Path) -> None:
-    began = time.monotonic()
     done = run([sys.executable, "-m", "helpers", "demo"], ROOT, COURSE_WORK=str(tmp_path / "work"))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert time.monotonic() - began < 120
     folder = tmp_path / "work" / "demo"
     last = done.stdout.splitlines()[-1]
     assert last.endswith(f"Open {folder / 'index.html'}")

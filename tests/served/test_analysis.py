@@ -26,7 +26,7 @@ from helpers.analysis_files import Chunk, chunks
 from helpers.client import Client
 from helpers.errors import InputError, RequestError
 from helpers.server import Server
-from tests.support.processes import wait_until
+from tests.support.processes import PATIENCE_S, wait_until
 
 MODEL = "particlenet_AK4"
 N_JETS, CHUNK = 2400, 100
@@ -137,12 +137,12 @@ def test_a_killed_worker_costs_nothing(
     )
     victim = cluster.workers[0].pid
     run.start()
-    wait_until(lambda: _written(tmp_path) >= 3, 60)
+    wait_until(lambda: _written(tmp_path) >= 3)
     to_server = [c for c in psutil.Process(victim).net_connections() if c.raddr and c.raddr.port == server.grpc.port]
     assert len(to_server) == 1, "one connection for each worker, whatever the number of tasks"
     os.kill(victim, signal.SIGKILL)
     assert _written(tmp_path) < N_JETS // CHUNK, "it was killed in the middle"
-    run.join(120)
+    run.join(PATIENCE_S)
     (done,) = result
     _each_jet_once(done, direct)
     assert cluster.workers[0].pid != victim, "another worker took its place"
@@ -174,10 +174,10 @@ def test_a_killed_analysis_goes_on_where_it_was(
     script = KILLED.format(model=MODEL, chunk=CHUNK)
     command = [sys.executable, "-c", script, cluster.scheduler_address, server.grpc_url, str(tmp_path), *map(str, files)]
     process = subprocess.Popen(command, cwd=settings.root(), env={**os.environ, **_certificates(cluster)})
-    wait_until(lambda: _written(tmp_path) >= 3, 60)
+    wait_until(lambda: _written(tmp_path) >= 3)
     process.kill()
     process.wait()
-    wait_until(lambda: not any(cluster.scheduler.tasks), 60)
+    wait_until(lambda: not any(cluster.scheduler.tasks))
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.root")}
     assert len(before) < N_JETS // CHUNK
     left_behind = tmp_path / ".jets_ak4_0002.root.0123.part"
@@ -219,13 +219,13 @@ def test_the_same_call_runs_on_a_scheduler_and_workers_elsewhere(
     scheduler = subprocess.Popen([*program, "distributed.cli.dask_scheduler", "--port", "0", *here], **quiet)  # type: ignore[call-overload]
     worker = subprocess.Popen([*program, "distributed.cli.dask_worker", "--nthreads", "2", "--no-nanny", *here], **quiet)  # type: ignore[call-overload]
     try:
-        wait_until(address.is_file, 60)
+        wait_until(address.is_file)
         found = json.loads(address.read_text())["address"]
         done = tag_files(files, found, server, MODEL, output=tmp_path / "scores", jets_per_chunk=400, batch=100, silent=True)
     finally:
         for process in (worker, scheduler):
             process.terminate()
-            process.wait(30)
+            process.wait(PATIENCE_S)
     assert done.jets_per_s > 0 and [row["chunks"] for row in done.workers] == [7]
     _each_jet_once(done, direct)
 

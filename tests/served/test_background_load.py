@@ -53,7 +53,7 @@ def _mine() -> list[int]:
 def test_what_it_sends_is_what_the_server_counts(models_server: Server) -> None:
     before = scrape(models_server)
     with BackgroundLoad(models_server, "double", batch=3, concurrency=2) as load:
-        wait_until(lambda: load.sent > 20, 20)
+        wait_until(lambda: load.sent > 20)
         assert load.running and "running" in repr(load)
     change = scrape(models_server) - before
     assert load.sent == change.value("nv_inference_request_success", model="double")
@@ -64,7 +64,7 @@ def test_what_it_sends_is_what_the_server_counts(models_server: Server) -> None:
 
 def test_it_changes_while_it_runs(models_server: Server) -> None:
     with BackgroundLoad(models_server, "double") as load:
-        wait_until(lambda: load.sent > 5, 20)
+        wait_until(lambda: load.sent > 5)
         load.change(batch=4, concurrency=3)
 
         def only_batches_of_four() -> bool:
@@ -75,7 +75,7 @@ def test_it_changes_while_it_runs(models_server: Server) -> None:
             return inferences == 4 * requests > 0
 
         # Requests from before the change may still be under way on a busy machine.
-        wait_until(only_batches_of_four, 20)
+        wait_until(only_batches_of_four)
         load.change(concurrency=0)
 
         def at_rest() -> bool:
@@ -83,12 +83,12 @@ def test_it_changes_while_it_runs(models_server: Server) -> None:
             time.sleep(0.6)
             return load.sent == before
 
-        wait_until(at_rest, 20)
+        wait_until(at_rest)
         sent = load.sent
         time.sleep(0.6)
         assert load.sent == sent, "0 sends nothing"
         load.change(model="add_sub", batch=1, concurrency=1)
-        wait_until(lambda: load.sent > sent + 5, 20)
+        wait_until(lambda: load.sent > sent + 5)
         assert load.failed == 0
 
 
@@ -106,7 +106,7 @@ def test_as_many_requests_at_once_as_it_says(models_server: Server) -> None:
 def test_inputs_of_ones_own_fill_the_batch(models_server: Server) -> None:
     before = scrape(models_server)
     with BackgroundLoad(models_server, "double", batch=4, inputs={"X": np.ones((3, 7), np.float32)}) as load:
-        wait_until(lambda: load.sent > 3, 20)
+        wait_until(lambda: load.sent > 3)
     assert load.failed == 0, load
     change = scrape(models_server) - before
     assert change.value("nv_inference_count", model="double") == 4 * load.sent
@@ -147,11 +147,11 @@ def test_it_survives_a_restart_of_the_server_and_keeps_the_errors(free_base_port
     server = launch_server(settings.models_dir(), base_port=free_base_port(), load=["add_sub"], name="load-restart")
     try:
         with BackgroundLoad(server, "add_sub", concurrency=2) as load:
-            wait_until(lambda: load.sent > 10, 20)
+            wait_until(lambda: load.sent > 10)
             server = server.restart()
             assert load.running
             good = load.sent - load.failed
-            wait_until(lambda: load.sent - load.failed > good + 10, 30)
+            wait_until(lambda: load.sent - load.failed > good + 10)
             assert load.failed > 0 and sum(load.errors.values()) == load.failed
             assert any("add_sub" in text or "reached" in text for text in load.errors), load.errors
             assert f"{load.failed} failed" in repr(load) and "times: " in repr(load)
@@ -163,7 +163,7 @@ def test_it_survives_a_restart_of_the_server_and_keeps_the_errors(free_base_port
 
 def test_errors_of_the_model_are_counted(models_server: Server) -> None:
     with BackgroundLoad(models_server, "slow", inputs={"SECONDS": np.array([-1], np.float32)}) as load:
-        wait_until(lambda: load.failed > 0, 20)
+        wait_until(lambda: load.failed > 0)
     assert load.failed == load.sent
     (words,) = load.errors
     assert "a negative time cannot be slept" in words and load.errors[words] == load.failed
@@ -177,7 +177,7 @@ def test_it_ends_with_its_owner(models_server: Server, death: signal.Signals) ->
         assert owner.stdout.readline() == b"started\n"
         (load,) = _loads_of(owner.pid)
         owner.send_signal(death)
-    wait_until(lambda: not alive(load), 10)
+    wait_until(lambda: not alive(load))
 
 
 def test_it_ends_when_nobody_remembers_it(models_server: Server) -> None:
@@ -185,7 +185,7 @@ def test_it_ends_when_nobody_remembers_it(models_server: Server) -> None:
     (pid,) = _mine()
     del load
     gc.collect()
-    wait_until(lambda: not alive(pid), 10)
+    wait_until(lambda: not alive(pid))
 
 
 def test_an_interrupt_of_the_notebook_leaves_it_alone(models_server: Server) -> None:
@@ -194,19 +194,19 @@ def test_an_interrupt_of_the_notebook_leaves_it_alone(models_server: Server) -> 
         assert os.getsid(pid) == pid, "a session of its own"
         os.kill(pid, signal.SIGINT)
         sent = load.sent
-        wait_until(lambda: load.sent > sent + 5, 10)
+        wait_until(lambda: load.sent > sent + 5)
 
 
 def test_its_process_was_killed(models_server: Server) -> None:
     load = BackgroundLoad(models_server, "double").start()
     (pid,) = _mine()
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not load.running, 10)
+    wait_until(lambda: not load.running)
     assert "ended with status -9" in json.dumps(load.errors)
     load.change(batch=2)
     load.stop()
     with load.start():
-        wait_until(lambda: load.sent > 3, 20)
+        wait_until(lambda: load.sent > 3)
     assert load.errors == {}, "counts begin anew"
 
 

@@ -17,6 +17,7 @@ from helpers import settings
 from helpers.__main__ import main
 from helpers.server import Server
 from tests.support import MODELS_FOR_TESTS, processes
+from tests.support.processes import PATIENCE_S
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
@@ -125,7 +126,7 @@ def test_metrics_again_and_again_until_ctrl_c(models_server: Server) -> None:
     lines = [watching.stdout.readline() for _ in range(6)]
     assert any(line.split()[:5] == ["double", "1", "1", "0", "3"] for line in lines)
     watching.send_signal(signal.SIGINT)
-    _, errors = watching.communicate(timeout=10)
+    _, errors = watching.communicate(timeout=PATIENCE_S)
     assert watching.returncode == 0
     assert errors == ""
 
@@ -161,7 +162,7 @@ def test_serve_until_it_is_told_to_end(free_base_port: Callable[[], int], work: 
     pid = int(next(line.split()[1] for line in lines if line.startswith("  pid")))
     assert processes.alive(pid)
     serving.send_signal(end)
-    out, errors = serving.communicate(timeout=30)
+    out, errors = serving.communicate(timeout=PATIENCE_S)
     assert (serving.returncode, errors) == (0, "")
     assert out.endswith("Stopped.\n")
     assert not processes.alive(pid)

@@ -21,7 +21,7 @@ from helpers.dashboard_poller import Poller, Reading
 from helpers.errors import InputError
 from helpers.launch import launch_server
 from helpers.server import Server
-from tests.support.processes import alive, wait_until, with_word
+from tests.support.processes import PATIENCE_S, alive, wait_until, with_word
 
 # Updates in an hour, at two a second.
 HOUR = 7200
@@ -74,27 +74,27 @@ def test_it_shows_the_load_and_the_sliders_change_it(models_server: Server, made
     board = dashboard(models_server, models=["double", "add_sub"], load="double")
     made.append(board)
     assert board.running and "Running" in _state(board)
-    wait_until(lambda: len(board.history) > 8 and float(_value(board, "double", "requests_per_s")) > 10, 20)
+    wait_until(lambda: len(board.history) > 8 and float(_value(board, "double", "requests_per_s")) > 10)
     assert (_value(board, "double", "batch"), _value(board, "add_sub", "batch")) == ("1", "–")
     assert float(_value(board, "double", "memory_mb")) > 10 and 0 <= float(_value(board, "double", "cpu_cores")) < 2
     assert float(_value(board, "add_sub", "requests_per_s")) == 0
     board.controls.concurrency.value = 4
     board.controls.batch.value = 4
-    wait_until(lambda: float(_value(board, "double", "batch")) >= 4, 20)
+    wait_until(lambda: float(_value(board, "double", "batch")) >= 4)
     last = board.history[-1].models["double"]
     assert last.inferences_per_s == pytest.approx(4 * last.requests_per_s, rel=0.2)
     board.controls.load_model.value = "add_sub"
     assert (board.controls.batch.max, board.controls.batch.value) == (1, 1)
-    wait_until(lambda: float(_value(board, "add_sub", "requests_per_s")) > 10, 20)
+    wait_until(lambda: float(_value(board, "add_sub", "requests_per_s")) > 10)
     assert "0 failed" in board.controls._load_state.value
     board.controls.concurrency.value = 0
-    wait_until(lambda: float(_value(board, "add_sub", "requests_per_s")) == 0, 20)
+    wait_until(lambda: float(_value(board, "add_sub", "requests_per_s")) == 0)
 
 
 def test_models_can_be_picked(models_server: Server, made: list[Dashboard]) -> None:
     board = dashboard(models_server, models="double")
     made.append(board)
-    wait_until(lambda: len(board.history) > 0, 10)
+    wait_until(lambda: len(board.history) > 0)
     assert board.controls.chosen == ["double"] and set(board.controls.boxes) == {"add_sub", "classes", "double", "slow", "strings", "types"}
     board.controls.boxes["add_sub"].value = True
     assert _value(board, "add_sub", "requests_per_s") == "0"
@@ -105,13 +105,13 @@ def test_models_can_be_picked(models_server: Server, made: list[Dashboard]) -> N
 def test_numbers_are_those_of_the_server(models_server: Server, made: list[Dashboard]) -> None:
     board = dashboard(models_server, models="double")
     made.append(board)
-    wait_until(lambda: len(board.history) > 5, 10)
+    wait_until(lambda: len(board.history) > 5)
     before = board.history[-1].time
     with Client(models_server) as client:
         inputs = client.example("double", 3)
         for _ in range(60):
             client.infer("double", inputs)
-    wait_until(lambda: board.history[-1].time > before + settings.DASHBOARD_WINDOW_S + 1, 20)
+    wait_until(lambda: board.history[-1].time > before + settings.DASHBOARD_WINDOW_S + 1)
     # Every moment is in the windows of four or five readings in a row, so the sum of the rates gives the number of requests back.
     seen = [reading for reading in board.history if reading.time > before]
     requests = sum(reading.models["double"].requests_per_s for reading in seen) * settings.DASHBOARD_INTERVAL_S
@@ -125,21 +125,21 @@ def test_stop_ends_threads_and_load_and_start_goes_on(models_server: Server, mad
     board = dashboard(models_server, models="double", load="double")
     made.append(board)
     assert board.load is not None
-    wait_until(lambda: board.load is not None and board.load.sent > 5, 20)
+    wait_until(lambda: board.load is not None and board.load.sent > 5)
     (load,) = _loads()
     began = time.monotonic()
     board.controls.stop.click()
     assert time.monotonic() - began < 0.2, "a callback keeps nobody waiting"
-    wait_until(lambda: "Stopped" in _state(board), 15)
+    wait_until(lambda: "Stopped" in _state(board))
     assert not board.running and not alive(load)
-    wait_until(lambda: _threads() == before, 5)
+    wait_until(lambda: _threads() == before)
     assert (board.controls.start.disabled, board.controls.stop.disabled) == (False, True)
     board.stop()
     board.controls.start.click()
     board.start()
-    wait_until(lambda: "<tr data-model" in board.controls._table.value, 10)
+    wait_until(lambda: "<tr data-model" in board.controls._table.value)
     assert board.running and len([name for name in _threads() if name == "course-dashboard"]) == 1
-    wait_until(lambda: board.load is not None and board.load.sent > 5, 20)
+    wait_until(lambda: board.load is not None and board.load.sent > 5)
 
 
 def test_running_the_cell_again_replaces_it(models_server: Server, made: list[Dashboard]) -> None:
@@ -150,7 +150,7 @@ def test_running_the_cell_again_replaces_it(models_server: Server, made: list[Da
     made += [first, second]
     assert (first.running, second.running) == (False, True)
     assert "Replaced by a newer dashboard" in _state(first)
-    wait_until(lambda: len(_loads()) == 1, 10)
+    wait_until(lambda: len(_loads()) == 1)
     assert len(_threads()) <= threads + 2
     for _ in range(3):
         second = dashboard(models_server, models="double", load="double")
@@ -169,19 +169,19 @@ def test_two_servers_have_two_dashboards(models_server: Server, own_server: Serv
 def test_it_ends_with_the_server_and_says_so(own_server: Server, made: list[Dashboard], how: str) -> None:
     board = dashboard(own_server, load="add_sub")
     made.append(board)
-    wait_until(lambda: len(board.history) > 1, 20)
+    wait_until(lambda: len(board.history) > 1)
     (load,) = _loads()
     if how == "stopped":
         own_server.stop()
     else:
         assert own_server.pid is not None
         os.kill(own_server.pid, 9)
-    wait_until(lambda: not board.running and "Stopped" in _state(board), 15)
+    wait_until(lambda: not board.running and "Stopped" in _state(board))
     assert ("The server was stopped." if how == "stopped" else "ended without being told to") in _state(board)
     assert not alive(load)
     assert board.controls._table.value.count("<tr data-model") == 2, "the last numbers stay"
     board.controls.start.click()
-    wait_until(lambda: not board.running and "Stopped" in _state(board), 15)
+    wait_until(lambda: not board.running and "Stopped" in _state(board))
     said = board.controls._load_state.value
     assert "✘" in said and "cannot be reached" in said, "why this start failed, not the counts of the one before"
 
@@ -191,11 +191,11 @@ def test_a_server_of_somebody_else_that_goes_away(own_server: Server, made: list
     stranger = Server(own_server.http, own_server.grpc, own_server.metrics)
     board = dashboard(stranger)
     made.append(board)
-    wait_until(lambda: len(board.history) > 0, 10)
+    wait_until(lambda: len(board.history) > 0)
     assert _value(board, "add_sub", "cpu_cores") == "–"
     assert "only for the embedded server" in board.controls._table.value
     own_server.stop()
-    wait_until(lambda: not board.running, 15)
+    wait_until(lambda: not board.running)
     assert "does not answer any more" in _state(board)
 
 
@@ -207,7 +207,7 @@ def test_a_reader_that_fails_ends_the_reading_with_words(models_server: Server) 
 
     poller = Poller(models_server, fail, said.append, 0.01)
     poller.start()
-    poller.join(10)
+    poller.join(PATIENCE_S)
     assert said == ["The dashboard failed: ZeroDivisionError: of ours"]
 
 
@@ -249,7 +249,7 @@ def test_what_nvidia_smi_says_stands_beside(
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     board = dashboard(models_server, models="double")
     made.append(board)
-    wait_until(lambda: "GPU 0 (Tesla T4), by nvidia-smi: 45% busy, memory 1.0 of 15.0 GiB, 62 W." in board.controls._table.value, 20)
+    wait_until(lambda: "GPU 0 (Tesla T4), by nvidia-smi: 45% busy, memory 1.0 of 15.0 GiB, 62 W." in board.controls._table.value)
     assert "although nvidia-smi sees a GPU" in board.controls._table.value
     assert "--loop-ms=1000" in (tmp_path / "arguments").read_text()
     (pid,) = with_word(str(program))
@@ -263,7 +263,7 @@ def test_an_hour_of_updates_leaks_nothing(models_server: Server, made: list[Dash
     made.append(board)
     poller = Poller(models_server, board._update, pytest.fail, 0.01)
     poller.start()
-    wait_until(lambda: len(board.history) > 20, 30)
+    wait_until(lambda: len(board.history) > 20)
     poller.stop()
     reading = board.history[-1]
 
@@ -304,7 +304,7 @@ def test_many_readings_leave_no_file_and_no_thread(models_server: Server) -> Non
     before, threads = files(), threading.active_count()
     poller = Poller(models_server, reader, pytest.fail, 0.0)
     poller.start()
-    wait_until(lambda: count > 500, 60)
+    wait_until(lambda: count > 500)
     poller.stop()
     assert (files(), threading.active_count()) == (before, threads)
 
@@ -320,7 +320,7 @@ def test_starting_and_stopping_often_leaves_nothing(models_server: Server, made:
         board.start()
         time.sleep(0.1)
         board.stop()
-    wait_until(lambda: threading.active_count() <= before[1], 10)
+    wait_until(lambda: threading.active_count() <= before[1])
     assert len(os.listdir("/proc/self/fd")) <= before[0] + 2
     assert len(widgets.widget._instances) == before[2]
     assert _loads() == []

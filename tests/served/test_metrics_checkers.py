@@ -18,6 +18,7 @@ from helpers.exercises import ____, exercise
 from helpers.launch import launch_server
 from helpers.metrics import Difference, scrape
 from helpers.server import Server
+from tests.support.processes import PATIENCE_S
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +41,7 @@ def server(free_base_port: Callable[[], int]) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def page(server: Server) -> str:
     """The page as it is after the launch; other tests come later."""
-    return requests.get(server.metrics_url, timeout=10).text
+    return requests.get(server.metrics_url, timeout=PATIENCE_S).text
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ from helpers.errors import AccessError, InputError, ModelError, RequestError
 from helpers.launch import connect, launch_server
 from helpers.server import Server
 from tests.support import MODELS_FOR_TESTS
+from tests.support.processes import PATIENCE_S
 from tests.support.tls_front import make_certificates
 
 # Another address of this machine, which only itself reaches: for a server it is as far away as any.
@@ -299,7 +300,7 @@ def test_serve_in_a_terminal(free_base_port: Callable[[], int], tmp_path: Path, 
         assert main(infer[3:]) == 1
     finally:
         serving.send_signal(signal.SIGINT)
-        serving.communicate(timeout=30)
+        serving.communicate(timeout=PATIENCE_S)
     assert serving.returncode == 0
 
 
@@ -357,7 +358,7 @@ def test_from_another_machine(other_machine: tuple[str, str], models_server: Ser
         _adds(server, "grpc")
         urls = [f"{here}:{server.http.port}", f"{here}:{models_server.http.port}", server.token]
         command = ["ip", "netns", "exec", namespace, sys.executable, "-c", textwrap.dedent(script), *urls]
-        done = subprocess.run(command, cwd=settings.root(), capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, cwd=settings.root(), capture_output=True, text=True, timeout=PATIENCE_S, check=False)
         assert done.returncode == 0, done.stderr
         grpc, http, metrics, without, own = done.stdout.splitlines()
         assert (grpc, http) == ("grpc 30.0", "http 30.0")

@@ -15,7 +15,7 @@ import pytest
 from helpers import Client
 from helpers.launch import launch_server
 from helpers.quiet import Quiet
-from tests.support.processes import session, wait_until
+from tests.support.processes import PATIENCE_S, session, wait_until
 
 # Seconds that an instance of this file's model needs to say goodbye, and bytes of an answer.
 _GOODBYE_S, _SIZE = 0.5, 40_000_000
@@ -63,9 +63,9 @@ def test_what_is_under_way_is_answered_and_each_instance_says_goodbye(stopping, 
     asking = threading.Thread(target=ask)
     asking.start()
     said = tmp_path / "said"
-    wait_until(lambda: said.exists() and said.read_text() == "asked\n", 20)
+    wait_until(lambda: said.exists() and said.read_text() == "asked\n")
     stopping.stop()
-    asking.join(30)
+    asking.join(PATIENCE_S)
     assert [answer.size for answer in answers] == [_SIZE]
     assert said.read_text().splitlines() == ["asked", "goodbye", "goodbye"]
 
@@ -85,12 +85,12 @@ def _child(code: str, *, pass_fds: tuple[int, ...] = ()) -> subprocess.Popen:
 def test_a_process_of_a_model_is_waited_for():
     leader = _child("import subprocess, sys, time; subprocess.run([sys.executable, '-c', 'import time; time.sleep(90)']); time.sleep(90)")
     try:
-        wait_until(lambda: len(session(leader.pid)) == 2, 10)
+        wait_until(lambda: len(session(leader.pid)) == 2)
         quiet = Quiet(leader.pid, [1])
         assert not any(_looks(quiet, 0.8))
         child = next(pid for pid in session(leader.pid) if pid != leader.pid)
         subprocess.run(["kill", str(child)], check=True)
-        wait_until(quiet.lasts, 10)
+        wait_until(quiet.lasts)
     finally:
         _end(leader)
 
@@ -101,7 +101,7 @@ def test_a_server_at_work_is_waited_for():
         time.sleep(0.5)
         quiet = Quiet(leader.pid, [1])
         assert not any(_looks(quiet, 0.8))
-        wait_until(quiet.lasts, 20)
+        wait_until(quiet.lasts)
     finally:
         _end(leader)
 
@@ -122,7 +122,7 @@ def test_a_client_that_reads_slowly_is_waited_for():
                 left = _SIZE - 1
                 while left:
                     left -= len(client.recv(1_000_000))
-                wait_until(quiet.lasts, 10)
+                wait_until(quiet.lasts)
         finally:
             _end(leader)
 

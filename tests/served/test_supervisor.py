@@ -63,7 +63,7 @@ def test_a_program_that_was_faster_with_a_port_means_the_next_triple(tmp_path, f
         "time.sleep(60)"
     )
     held = lease.start(_plan(tmp_path, code, triples))
-    wait_until(lambda: held.state().get("ports") == triples[2], 10)
+    wait_until(lambda: held.state().get("ports") == triples[2])
     assert held.state()["status"] == "running"
     held.stop()
 
@@ -85,7 +85,7 @@ def test_private_arguments_reach_the_program_and_not_the_command_line(tmp_path, 
     secret = "--key=tell-nobody-" + "x" * 40
     code = "import sys, time; print('SEEN', sys.argv[-2:], flush=True); time.sleep(60)"
     held = lease.start(_plan(tmp_path, code, _triples(free_base_port(), 4), private=[secret, "--second=ä"]))
-    wait_until(lambda: "SEEN" in (tmp_path / "log").read_text(), 10)
+    wait_until(lambda: "SEEN" in (tmp_path / "log").read_text())
     assert f"SEEN ['{secret}', '--second=ä']" in (tmp_path / "log").read_text()
     pid = int(held.state()["pid"])
     visible = Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -104,13 +104,13 @@ def test_a_program_that_does_not_end_is_killed_with_its_children(tmp_path, free_
         "print('CHILD', child.pid, flush=True); time.sleep(90)"
     )
     held = lease.start(_plan(tmp_path, code, _triples(free_base_port(), 4)))
-    wait_until(lambda: "CHILD" in (tmp_path / "log").read_text(), 10)
+    wait_until(lambda: "CHILD" in (tmp_path / "log").read_text())
     child = int((tmp_path / "log").read_text().split()[1])
     pid = int(held.state()["pid"])
     held.stop()
     assert held.state()["status"] == "stopped"
     assert not alive(pid)
-    wait_until(lambda: not alive(child), 5)
+    wait_until(lambda: not alive(child))
     assert not held.run_dir.exists()
 
 
@@ -124,8 +124,10 @@ def test_without_a_lease_the_program_ends_after_the_grace_period(tmp_path, free_
     held.close()
     time.sleep(3)
     assert alive(pid)  # so does the other one
+    began = time.monotonic()
     again.close()
-    assert wait_until(lambda: not alive(pid), 10) > 1.0
+    wait_until(lambda: not alive(pid))
+    assert time.monotonic() - began >= 2.0
 
 
 def test_shared_memory_that_a_killed_server_left_is_removed(tmp_path, free_base_port):
@@ -134,8 +136,8 @@ def test_shared_memory_that_a_killed_server_left_is_removed(tmp_path, free_base_
     region.write_bytes(b"x")
     held = lease.start(plan)
     subprocess.run(["kill", "-9", str(held.state()["pid"])], check=True)
-    wait_until(lambda: not region.exists(), 5)
-    wait_until(lambda: held.state()["status"] == "died", 5)
+    wait_until(lambda: not region.exists())
+    wait_until(lambda: held.state()["status"] == "died")
     held.close()
 
 

@@ -28,7 +28,7 @@ from helpers.server import Server
 from helpers.sweep import read_sweep, sweep
 from helpers.sweep_plan import Point, Setup, measured_before, shapes_in
 from helpers.sweep_progress import Progress
-from tests.support.processes import wait_until
+from tests.support.processes import PATIENCE_S, wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -130,7 +130,7 @@ def test_a_server_that_dies_loses_no_measured_point(small: Server, tmp_path: Pat
     assert pid is not None
 
     def kill_after_the_first_point() -> None:
-        wait_until(lambda: lines(table) >= 2, 60)
+        wait_until(lambda: lines(table) >= 2)
         os.kill(pid, signal.SIGKILL)
 
     killer = threading.Thread(target=kill_after_the_first_point)
@@ -164,20 +164,20 @@ def start(server: Server, output: Path) -> subprocess.Popen[str]:
 def test_killed_and_interrupted_and_typed_again(models_server: Server, tmp_path: Path) -> None:
     table = tmp_path / "sweep.csv"
     killed = start(models_server, tmp_path)
-    wait_until(lambda: lines(table) >= 2, 60)
+    wait_until(lambda: lines(table) >= 2)
     killed.kill()
     killed.communicate()
     after_kill = read_sweep(tmp_path).rows
     interrupted = start(models_server, tmp_path)
-    wait_until(lambda: lines(table) >= len(after_kill) + 2, 60)
+    wait_until(lambda: lines(table) >= len(after_kill) + 2)
     interrupted.send_signal(signal.SIGINT)
-    out, errors = interrupted.communicate(timeout=30)
+    out, errors = interrupted.communicate(timeout=PATIENCE_S)
     assert interrupted.returncode == 130 and "Traceback" not in errors, errors
     assert "of 4 points are in" in out and "goes on from there" in out
     after_interrupt = read_sweep(tmp_path).rows
     assert after_interrupt[: len(after_kill)] == after_kill and len(after_kill) < len(after_interrupt) < 4
     last = start(models_server, tmp_path)
-    out, errors = last.communicate(timeout=120)
+    out, errors = last.communicate(timeout=PATIENCE_S)
     assert last.returncode == 0, errors
     assert read_sweep(tmp_path).rows[: len(after_interrupt)] == after_interrupt and len(read_sweep(tmp_path)) == 4
     assert f"{len(after_interrupt)} of them measured before" in out

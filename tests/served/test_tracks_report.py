@@ -12,6 +12,7 @@ from helpers.errors import InputError
 from helpers.metrics import scrape
 from helpers.physics.tracks import stage_times
 from helpers.server import Server
+from tests.support.processes import PATIENCE_S
 
 
 @pytest.mark.slow
@@ -19,7 +20,7 @@ from helpers.server import Server
 def test_the_command_prints_hits_tracks_and_efficiency(server: Server, model: str, protocol: str):
     url = server.grpc_url if protocol == "grpc" else server.http_url
     command = [sys.executable, "-m", "helpers", "infer", "-m", model, "-u", url, "-p", protocol]
-    done = subprocess.run(command, cwd=settings.root(), capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=settings.root(), capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
     assert "3268 hits in, " in done.stdout and " tracks out in " in done.stdout
     assert any(f"efficiency {start}" in done.stdout and " of 145)" in done.stdout for start in ("0.9", "1.0"))

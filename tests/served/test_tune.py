@@ -178,7 +178,7 @@ def test_too_much_memory(result: Tuned, server: Server) -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_ctrl_c_puts_the_server_back(server: Server, before: dict[str, Any], tmp_path: Path) -> None:
     def interrupt() -> None:
-        wait_until(lambda: server.config("nap") != before, 60)
+        wait_until(lambda: server.config("nap") != before)
         os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
@@ -279,7 +279,7 @@ def test_a_server_that_dies_loses_nothing(models: Path, free_base_port: Callable
         program = next(iter(programs), psutil.Process(server.pid))
 
         def kill() -> None:
-            wait_until(lambda: server.config("nap") != before, 60)
+            wait_until(lambda: server.config("nap") != before)
             program.kill()
 
         thread = threading.Thread(target=kill)

@@ -15,6 +15,7 @@ from helpers.client import Client
 from helpers.errors import ConfigError, RequestError, SetupError
 from helpers.launch import ModelWarning, launch_server
 from tests.support import MODELS_FOR_TESTS
+from tests.support.processes import PATIENCE_S
 
 WRITTEN = {"print": "H \u2192 bb \u2713", "stderr": "Gl\u00fchw\u00fcrmchen", "log": "\u03c0 log", "list": "\u017bycie.txt"}
 TALKS = MODELS_FOR_TESTS.parent / "talking_models" / "talks"
@@ -31,7 +32,7 @@ def copy(model: Path, repository: Path) -> None:
 def test_a_repository_is_served_whatever_its_path(name: str, tmp_path: Path, free_base_port: Callable[[], int]) -> None:
     repository = tmp_path / name
     copy(MODELS_FOR_TESTS / "double", repository)
-    with launch_server(repository, base_port=free_base_port(), timeout_s=60) as server, Client(server) as client:
+    with launch_server(repository, base_port=free_base_port(), timeout_s=PATIENCE_S) as server, Client(server) as client:
         assert server.repository == repository
         assert client.infer("double", X=[[1]])["Y"].tolist() == [[2]]
         server.reload("double")
@@ -54,7 +55,7 @@ def test_a_model_with_such_a_name_is_named_and_the_others_serve(tmp_path: Path, 
         config = repository / name / "config.pbtxt"
         config.write_text(config.read_text().replace('name: "double"', ""))
     with pytest.warns(ModelWarning, match=r"(?s)double \(copy\): the folder's name .* has a blank.*mod\u00e8le: the folder's name"):
-        server = launch_server(repository, base_port=free_base_port(), timeout_s=60)
+        server = launch_server(repository, base_port=free_base_port(), timeout_s=PATIENCE_S)
     with server, Client(server) as client:
         assert client.infer("double", X=[[1]])["Y"].tolist() == [[2]]
         (repository / "double (copy)" / "config.pbtxt").unlink()
@@ -103,7 +104,7 @@ def test_python_models_speak_utf8_whatever_the_locale(
         for what, text in WRITTEN.items():
             assert say(what) == "done"
             # What goes through Triton's logger is written by another process.
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + PATIENCE_S
             while text not in server.log(lines=0) and time.monotonic() < deadline:
                 time.sleep(0.05)
             assert text in server.log(lines=0)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support import other_users
-from tests.support.processes import alive, session
+from tests.support.processes import PATIENCE_S, alive, session
 
 # What one person runs: launch when told, say what came of it, stop when told.
 _PERSON = """
@@ -93,7 +93,7 @@ def run(people: int, base_port: int, load: list[str], as_users: bool) -> dict[st
         for process in many:
             process.communicate()
         stop_s = time.monotonic() - began
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_S
         while (left := [pid for pid in servers + supervisors if alive(pid)]) and time.monotonic() < deadline:
             time.sleep(0.05)
     return {"rows": rows, "wall_s": wall_s, "listening": open_ports, "memory_mb": memory, "stop_s": stop_s, "left": left}

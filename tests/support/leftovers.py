@@ -37,12 +37,12 @@ class Run:
         self.folder.chmod(0o755)  # some tests become other users, who must get as far as the folders that are theirs
         self.temporary = self.folder / "tmp"
         self.temporary.mkdir()
-        run_dir = self.folder / "run"
-        run_dir.mkdir(0o700)
+        self.servers = self.folder / "run"
+        self.servers.mkdir(0o700)
         self._variables = {
             _MARK: self.folder.name,
             "TMPDIR": str(self.temporary),
-            "COURSE_RUN_DIR": str(run_dir),
+            "COURSE_RUN_DIR": str(self.servers),
             "JUPYTER_RUNTIME_DIR": str(self.folder / "jupyter"),
             "IPYTHONDIR": str(self.folder / "ipython"),
         }
@@ -82,6 +82,7 @@ class Run:
             others = "".join(_read(f"/proc/{pid}/maps").decode(errors="replace") for pid in _processes() if pid not in mine)
             yield from (f"shared memory: {_SHARED_MEMORY / name}" for name in sorted(new) if f"{_SHARED_MEMORY / name}" not in others)
         yield from (f"temporary file: {path.name}" for path in sorted(self.temporary.iterdir()))
+        yield from (f"folder of a server: {path.name}" for path in sorted(self.servers.iterdir()))
         yield from (f"file: {path}" for path in sorted(_files() - self._files))
 
 

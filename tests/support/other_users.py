@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import ROOT
+from tests.support.processes import PATIENCE_S
 
 # User ids that no account of a machine has: forty people, and one more who is curious.
 FIRST_USER, STRANGER = 61_000, 61_500
@@ -58,7 +59,7 @@ def stranger(code: str, *arguments: object, text: str = "") -> subprocess.Comple
         pytest.skip("no Python that other users can run")
     command = ["setpriv", f"--reuid={STRANGER}", f"--regid={STRANGER}", "--clear-groups", python, "-I", "-c", code, *map(str, arguments)]
     bare = {"PATH": "/usr/bin:/bin"}
-    return subprocess.run(command, input=text, capture_output=True, text=True, check=False, cwd="/", env=bare, timeout=60)
+    return subprocess.run(command, input=text, capture_output=True, text=True, check=False, cwd="/", env=bare, timeout=PATIENCE_S)
 
 
 def stranger_can(code: str, *arguments: object) -> bool:

@@ -9,6 +9,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+# Seconds after which something hangs: far above what a machine with eight busy processes per core needs for anything in these tests.
+PATIENCE_S = 300.0
+
 
 def alive(pid: int) -> bool:
     """Whether a process runs; one that has ended and was not collected yet does not count."""
@@ -59,8 +62,8 @@ def listening(pids: list[int]) -> set[tuple[str, int]]:
     return found
 
 
-def wait_until(fact: Callable[[], bool], seconds: float) -> float:
-    """Wait until something is so; returns the seconds it took.
+def wait_until(fact: Callable[[], bool], seconds: float = PATIENCE_S) -> float:
+    """Wait until something is so; returns the seconds it took. The limit is against hanging: a crowded machine takes its time.
 
     Raises:
         AssertionError: it was not so in time.

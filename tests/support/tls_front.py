@@ -13,7 +13,7 @@ from pathlib import Path
 from helpers.address import Address
 from helpers.rest import listens
 from helpers.server import Server
-from tests.support.processes import wait_until
+from tests.support.processes import PATIENCE_S, wait_until
 
 ENVOY = Path(sys.executable).with_name("envoy")
 TOKEN = "token-of-the-site-0123456789"
@@ -81,11 +81,11 @@ def front(server: Server, port: int, certificates: Certificates, folder: Path) -
     with open(folder / "envoy.log", "w") as log:
         envoy = subprocess.Popen([ENVOY, "-c", path, "--use-dynamic-base-id", "--concurrency", "1"], stdout=log, stderr=log)
     try:
-        wait_until(lambda: envoy.poll() is None and listens(Address("127.0.0.1", port + 3)), 20)
+        wait_until(lambda: envoy.poll() is None and listens(Address("127.0.0.1", port + 3)))
         yield
     finally:
         envoy.terminate()
-        envoy.wait(20)
+        envoy.wait(PATIENCE_S)
 
 
 def _route(cluster: str, prefix: str = "/", **match: object) -> dict[str, object]:

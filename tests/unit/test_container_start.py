@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from helpers import container_start
-from tests.support.processes import alive, wait_until
+from tests.support.processes import PATIENCE_S, alive, wait_until
 
 # In the place of tritonserver: says what it sees, and notes the interrupts.
 _SERVER = """
@@ -75,7 +75,7 @@ def test_secrets_reach_the_server_and_no_command_line(started: Started) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_are_handed_on_and_the_status_comes_back(started: Started, number: signal.Signals) -> None:
     started.process.send_signal(number)
-    assert started.process.wait(10) == (3 if number == signal.SIGINT else 128 + signal.SIGTERM)
+    assert started.process.wait(PATIENCE_S) == (3 if number == signal.SIGINT else 128 + signal.SIGTERM)
     assert not alive(started.server)
 
 
@@ -86,21 +86,21 @@ def test_a_lifeline_that_closes_ends_the_server(started: Started) -> None:
     with pytest.raises(subprocess.TimeoutExpired):
         started.process.wait(0.5)
     started.cut()
-    assert started.process.wait(10) == 3
+    assert started.process.wait(PATIENCE_S) == 3
 
 
 @pytest.mark.slow
 def test_a_server_that_does_not_hear_is_killed() -> None:
     with Started("stubborn") as one:
         one.cut()
-        assert one.process.wait(container_start._KILL_S + 10) == 128 + signal.SIGKILL
+        assert one.process.wait(container_start._KILL_S + PATIENCE_S) == 128 + signal.SIGKILL
         assert one.process.stdout is not None
         assert one.process.stdout.read().count("interrupted") >= 2, "it was told more than once"
 
 
 def test_the_server_dies_with_the_starter(started: Started) -> None:
     started.process.kill()
-    wait_until(lambda: not alive(started.server), 5)
+    wait_until(lambda: not alive(started.server))
 
 
 # Makes files as the library of Triton's shared memory does, and as any program.

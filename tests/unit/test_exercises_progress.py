@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from helpers import progress, settings
+from tests.support.processes import PATIENCE_S
 
 RECORD = "from helpers import progress\nfor n in range(25): print(progress.record('{who}.%d' % n, solved=n % 2 == 0)[1])"
 
@@ -34,7 +35,7 @@ def test_progress_outlives_the_process() -> None:
 
 def test_two_notebooks_at_once_lose_nothing() -> None:
     writers = [subprocess.Popen([sys.executable, "-c", RECORD.format(who=who)], cwd=settings.root()) for who in (1, 2, 3)]
-    assert [writer.wait(60) for writer in writers] == [0, 0, 0]
+    assert [writer.wait(PATIENCE_S) for writer in writers] == [0, 0, 0]
     records, _ = progress.read()
     assert len(records) == 75
     assert all(entry["attempts"] == 1 for entry in records.values())

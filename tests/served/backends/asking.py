@@ -12,6 +12,7 @@ import tritonclient.grpc as grpcclient
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from helpers.server import Server
+from tests.support.processes import PATIENCE_S
 
 
 class Asker:
@@ -41,7 +42,7 @@ class Asker:
             tensor.set_data_from_numpy(array)
             inputs.append(tensor)
         wanted = [grpcclient.InferRequestedOutput(name, class_count=classes) for name in outputs] if outputs else None
-        result = self._client.infer(model, inputs, outputs=wanted, model_version=version, client_timeout=30, **(sequence or {}))
+        result = self._client.infer(model, inputs, outputs=wanted, model_version=version, client_timeout=PATIENCE_S, **(sequence or {}))
         return {output.name: result.as_numpy(output.name) for output in result.get_response().outputs}
 
     def ask_together(self, model: str, name: str, arrays: Sequence[np.ndarray]) -> list[dict[str, np.ndarray] | str]:
@@ -63,7 +64,7 @@ class Asker:
 
     def executions_since(self, before: tuple[int, int], model: str, inferences: int) -> int:
         """Executions that so many inferences took; the server counts them a moment after it has answered."""
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + PATIENCE_S
         while (after := self.counts(model))[0] - before[0] < inferences and time.monotonic() < deadline:
             time.sleep(0.02)
         assert after[0] - before[0] == inferences

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from helpers.server import Server
+from tests.support.processes import PATIENCE_S
 
 MODEL = "particlenet_AK4"
 
@@ -22,7 +23,7 @@ def counted(server: Server, model: str, at_least: int = 0) -> dict[str, int]:
         model: which.
         at_least: wait until so many inferences are counted: the server counts a moment after it has answered.
     """
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE_S
     while True:
         told = server.statistics(model)
         if int(told.get("inference_count", 0)) >= at_least or time.monotonic() > deadline:

@@ -18,6 +18,7 @@ from helpers.client import Client
 from helpers.errors import ConfigError, ModelError
 from helpers.server import Server
 from tests.served.optimise import MODEL, counted
+from tests.support.processes import PATIENCE_S
 
 Requests = Callable[..., list[dict[str, np.ndarray]]]
 HIGH, LOW = 1, 2
@@ -65,7 +66,7 @@ def ask(own: Server, seconds: float, priority: int) -> float | str:
         tensor = grpcclient.InferInput("SECONDS", [1, 1], "FP32")
         tensor.set_data_from_numpy(np.full((1, 1), seconds, np.float32))
         try:
-            return float(connection.infer("waiting", [tensor], priority=priority, client_timeout=30).as_numpy("PLACE")[0, 0])
+            return float(connection.infer("waiting", [tensor], priority=priority, client_timeout=PATIENCE_S).as_numpy("PLACE")[0, 0])
         except InferenceServerException as error:
             return str(error)
 
@@ -77,9 +78,9 @@ def pending(own: Server) -> float:
 
 def until(condition: Callable[[], Any]) -> None:
     """Wait until something is so."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
-        assert time.monotonic() < deadline, "it did not come about in 10 s"
+        assert time.monotonic() < deadline, "it did not come about"
         time.sleep(0.02)
 
 
