@@ -25,7 +25,7 @@ DIFFERS = "the server has another value"
 MISSING = "not at the server"
 NO_EFFECT = "no effect here: {}"
 # What the course's backends write into the log when the config asks for something that they cannot do.
-_NO_EFFECT_LINE = r"model '{model}': (?P<what>[^\"]+?) has no effect(?: here)?: (?P<reason>[^\"]+)"
+_NO_EFFECT_LINE = r"model '{model}': (?P<what>[^\"]+?) has no effect here: (?P<reason>[^\"]+)"
 _ACCELERATORS = "optimization.execution_accelerators."
 
 

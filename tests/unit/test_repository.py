@@ -195,7 +195,7 @@ def test_what_has_no_effect_is_marked_with_the_reason() -> None:
     log = """I: model 'other': parameter 'THREADS' has no effect here: it is another model
 W: "model 'net': parameter 'THREADS' has no effect here: every instance is a process"
 W: "model 'net': parameter 'GONE' has no effect here: it is not in the config any more"
-W: "model 'net': execution accelerator 'tensorrt' has no effect: no GPU"
+W: "model 'net': execution accelerator 'tensorrt' has no effect here: no GPU"
 """
 
     def remarks(**more: object) -> dict[str, str]:

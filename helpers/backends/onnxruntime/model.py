@@ -11,15 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-# This file is reached through a link in the server's backend directory; what both backends share lies beside the real one.
+# This file is reached through a link in the server's backend directory; the other modules lie beside the real one.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "common"))
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from course_backend import onnx_config
-from course_backend.faults import ModelFault, RequestFault, one_line
-from course_backend.serving import Arrays, ServedModel
-from course_backend.settings import Settings, model_file, refuse_unsupported
+from course_backend import Arrays, ModelFault, ServedModel, Settings, decoded, model_file, one_line, refuse_unsupported
 
 
 class TritonPythonModel(ServedModel):
@@ -36,34 +34,34 @@ class TritonPythonModel(ServedModel):
         try:
             refuse_unsupported(config)
             path = model_file(Path(pb_utils.get_model_dir()), config, TritonPythonModel.DEFAULT_FILE)
-            from course_backend import onnx_session
+            from onnx_model import Model  # takes its time, and a complete config needs none of it
 
-            session = onnx_session.open_to_inspect(path)
-            onnx_config.complete(config, onnx_session.inputs(session), onnx_session.outputs(session), pb_utils.Logger.log_warn)
+            Model(path).complete(config)
         except ModelFault as fault:
             raise pb_utils.TritonModelException(f"model '{config['name']}': {fault}") from None
         return auto_complete_model_config
 
     def load(self, settings: Settings) -> None:
         """Make the ONNX Runtime session and compare its tensors with the config."""
-        from course_backend import onnx_session
+        from onnx_model import Model
 
-        self.session = onnx_session.open_to_serve(settings, pb_utils.Logger.log_info, pb_utils.Logger.log_warn)
-        model_inputs, model_outputs = onnx_session.inputs(self.session), onnx_session.outputs(self.session)
-        onnx_config.check(settings, model_inputs, onnx_session.initializers(self.session), model_outputs)
-        self.run_options = onnx_session.run_options(settings)
+        model = Model(settings.path, settings)
+        pb_utils.Logger.log_info(f"{settings.instance}: {model.summary}")
+        model.check(settings)
+        self.session = model.session
         self.strings = {spec.name for spec in settings.inputs if spec.dtype == "TYPE_STRING"}
-        self.scalars = {tensor.name for tensor in model_inputs + model_outputs if not tensor.dims}
+        self.scalars = {tensor.name for tensor in model.inputs + model.outputs if not tensor.dims}
         self.output_dims = {spec.name: spec.dims for spec in settings.outputs}
 
     def run(self, inputs: Arrays, wanted: Sequence[str]) -> list[np.ndarray]:
         """Run the session once."""
         for name in self.strings & inputs.keys():
-            inputs[name] = _to_text(name, inputs[name])
+            # Triton brings strings as bytes, ONNX Runtime's Python interface takes text.
+            inputs[name] = np.array(decoded(name, inputs[name]), dtype=object).reshape(inputs[name].shape)
         for name in self.scalars & inputs.keys():
             inputs[name] = inputs[name].reshape(())
         try:
-            outputs = self.session.run(wanted, inputs, self.run_options)
+            outputs = self.session.run(wanted, inputs)
         except Exception as error:
             raise RuntimeError(f"ONNX Runtime: {one_line(error)}") from None
         if self.scalars:
@@ -72,11 +70,3 @@ class TritonPythonModel(ServedModel):
                 for name, output in zip(wanted, outputs, strict=True)
             ]
         return outputs
-
-
-def _to_text(name: str, values: np.ndarray) -> np.ndarray:
-    """Triton brings strings as bytes, ONNX Runtime's Python interface takes text."""
-    try:
-        return np.array([value.decode() for value in values.ravel()], dtype=object).reshape(values.shape)
-    except UnicodeDecodeError as error:
-        raise RequestFault(f"input '{name}' holds a string that is not UTF-8 ({error.reason} at byte {error.start}).") from None

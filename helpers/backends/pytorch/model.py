@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-# This file is reached through a link in the server's backend directory; what both backends share lies beside the real one.
+# This file is reached through a link in the server's backend directory; the other modules lie beside the real one.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "common"))
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from course_backend.serving import Arrays, ServedModel
-from course_backend.settings import Settings
+from course_backend import Arrays, ServedModel, Settings
 
 
 class TritonPythonModel(ServedModel):
@@ -27,7 +27,7 @@ class TritonPythonModel(ServedModel):
 
     @staticmethod
     def auto_complete_config(auto_complete_model_config: Any) -> Any:
-        """TorchScript files do not name shapes and types, so the config must; this says so where it does not."""
+        """Refuse a config without inputs and outputs: TorchScript files do not name shapes and types."""
         config = auto_complete_model_config.as_dict()
         if not (config["input"] and config["output"]):
             raise pb_utils.TritonModelException(
@@ -38,9 +38,10 @@ class TritonPythonModel(ServedModel):
 
     def load(self, settings: Settings) -> None:
         """Load the TorchScript module and compare its arguments with the config."""
-        from course_backend.torch_module import Module
+        from torch_module import Module  # imports PyTorch, seconds that a config that is refused need not wait for
 
-        self.module = Module(settings, pb_utils.Logger.log_info, pb_utils.Logger.log_warn)
+        self.module = Module(settings)
+        pb_utils.Logger.log_info(f"{settings.instance}: {self.module.summary}")
 
     def run(self, inputs: Arrays, wanted: Sequence[str]) -> list[np.ndarray]:
         """Run the module once."""

@@ -122,6 +122,9 @@ def onnx_repository(root: Path) -> Path:
     onnx_models.keep_positive(root / "filter/1/model.onnx")
     configure(root / "filter", platform, "max_batch_size: 8", tensors("input", x="FP32 [3]"), tensors("output", y="FP32 [3]"), ONE_CPU)
 
+    onnx_models.pairs(root / "pairs/1/model.onnx")
+    configure(root / "pairs", platform, tensors("input", x="FP32 [-1]"), tensors("output", y="FP32 [2, 4]"), ONE_CPU)
+
     onnx_models.counts_starts(root / "sequence/1/model.onnx")
     control = 'control_input { name: "START" control { kind: CONTROL_SEQUENCE_START fp32_false_true: [ 0, 100 ] } }'
     configure(
@@ -131,10 +134,11 @@ def onnx_repository(root: Path) -> Path:
 
     onnx_models.affine(root / "tuned/1/model.onnx")
     parameters = {
-        "intra_op_thread_count": "3", "inter_op_thread_count": "2", "execution_mode": "1", "enable_mem_arena": "1",
-        "enable_mem_pattern": "0", "memory.enable_memory_arena_shrinkage": "cpu:0", "session.intra_op.allow_spinning": "1",
+        "intra_op_thread_count": "3",
+        "inter_op_thread_count": "2",
+        "execution_mode": "1",
         "share_session_between_instances": "true",
-    }  # fmt: skip
+    }
     configure(
         root / "tuned", platform, "max_batch_size: 4", affine_io, ONE_CPU,
         *(f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}' for key, value in parameters.items()),
@@ -160,7 +164,9 @@ def _bad_onnx_models(root: Path, platform: str, affine_io: str) -> None:
     configure(root / "bad_batch", platform, batch)
     accelerator = 'optimization { execution_accelerators { gpu_execution_accelerator { name: "warp" } } }'
     configure(root / "bad_accelerator", platform, batch, affine_io, accelerator)
-    configure(root / "bad_parameter", platform, batch, affine_io, 'parameters { key: "execution_mode" value { string_value: "two" } }')
+    configure(
+        root / "bad_parameter", platform, batch, affine_io, 'parameters { key: "intra_op_thread_count" value { string_value: "two" } }'
+    )
     configure(
         root / "bad_ragged", platform, batch, outputs, 'input { name: "x" data_type: TYPE_FP32 dims: [ 3 ] allow_ragged_batch: true }'
     )
@@ -198,10 +204,7 @@ def torch_repository(root: Path, made: Path) -> Path:
     model("from_dict", "fromdict", batch, tensors("input", up="FP32 [2]", down="FP32 [2]"), tensors("output", y__0="FP32 [2]"))
     model("shout", "shout", tensors("input", words__0="STRING [-1]"), tensors("output", loud__0="STRING [-1]"))
     linear = tensors("input", x__0="FP32 [3]"), tensors("output", y__0="FP32 [2]")
-    switches = {
-        "INTRA_OP_THREAD_COUNT": "3", "INTER_OP_THREAD_COUNT": "2", "DISABLE_OPTIMIZED_EXECUTION": "true", "ENABLE_WEIGHT_SHARING": "true",
-        "ENABLE_JIT_PROFILING": "false", "ENABLE_JIT_EXECUTOR": "false", "ENABLE_TENSOR_FUSER": "false",
-    }  # fmt: skip
+    switches = {"INTRA_OP_THREAD_COUNT": "3", "INTER_OP_THREAD_COUNT": "2", "ENABLE_WEIGHT_SHARING": "true", "INFERENCE_MODE": "false"}
     model(
         "tuned", "from_gpu", batch, *linear,
         *(f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}' for key, value in switches.items()),
@@ -213,7 +216,6 @@ def torch_repository(root: Path, made: Path) -> Path:
     model("spread", "spread", batch, tensors("input", x__0="FP32 [-1]"), tensors("output", y__0="FP32 [1]"))
     grad = tensors("input", x__0="FP32 [1]"), tensors("output", y__0="FP32 [1]")
     model("inference_mode", "gradmode", batch, *grad, "instance_group { kind: KIND_CPU count: 2 }")
-    model("grad_mode", "gradmode", batch, *grad, 'parameters { key: "INFERENCE_MODE" value { string_value: "false" } }')
     # Wrong only when it runs, and only for the output that is asked for.
     model("wrong", "affine", batch, tensors("input", x__0="FP32 [1]"), tensors("output", y__0="FP64 [1]", y__3="FP32 [1]"))
     model("bad_count", pair, batch, tensors("input", a="FP32 [2]"), outputs)

@@ -33,7 +33,7 @@ def reason(server: Server, model: str) -> str:
         ("bad_missing_input", ["no input 'factor'"]),
         ("bad_batch", ["max_batch_size is 4", "no batch dimension", "[1, 3]"]),
         ("bad_accelerator", ["'warp' is no gpu_execution_accelerator", "tensorrt, cuda"]),
-        ("bad_parameter", ["parameter 'execution_mode' must be a whole number", "'two'"]),
+        ("bad_parameter", ["parameter 'intra_op_thread_count' must be a whole number", "'two'"]),
         ("bad_ragged", ["does not support input 'x' allow_ragged_batch"]),
     ],
 )
@@ -75,8 +75,10 @@ def test_an_accelerator_that_does_nothing_here_is_a_warning(onnx_server: Server,
     assert why in lines[0]
 
 
-def test_sharing_a_session_is_a_warning(onnx_server: Server) -> None:
-    assert log_lines(onnx_server, "model 'tuned': parameter 'share_session_between_instances' has no effect here")
+def test_parameters_that_are_not_read_are_a_warning(onnx_server: Server) -> None:
+    for key in ("execution_mode", "share_session_between_instances"):
+        assert log_lines(onnx_server, f"model 'tuned': parameter '{key}' has no effect here", "reads intra_op_thread_count and inter_op")
+    assert not log_lines(onnx_server, "model 'tuned': parameter 'intra_op_thread_count'")
 
 
 def test_a_max_batch_size_that_was_filled_in_is_a_warning(onnx_server: Server) -> None:

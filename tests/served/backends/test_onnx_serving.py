@@ -136,6 +136,13 @@ def test_text_that_is_not_utf8_is_refused_by_name(asker: Asker) -> None:
     assert "INVALID_ARGUMENT" in str(refusal.value)
 
 
+def test_of_a_long_refusal_the_end_is_there(asker: Asker) -> None:
+    assert asker.ask("pairs", x=np.zeros(8, np.float32))["y"].shape == (2, 4)
+    words = r"model 'pairs': ONNX Runtime: .*Reshape.* … .*Input shape:\{3\}, requested shape:\{2,4\}"
+    with pytest.raises(InferenceServerException, match=words):
+        asker.ask("pairs", x=np.zeros(3, np.float32))
+
+
 def test_an_output_without_the_batch_dimension_is_said_so(asker: Asker) -> None:
     assert asker.ask("filter", x=np.ones((2, 3), np.float32))["y"].tolist() == [[1, 1, 1]] * 2
     with pytest.raises(InferenceServerException, match=r"output 'y' has shape \[1, 3\] for a batch of 2"):

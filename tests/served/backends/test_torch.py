@@ -76,10 +76,8 @@ def test_a_file_saved_on_a_gpu_runs_on_a_cpu_and_nan_passes(asker: Asker) -> Non
     assert np.isnan(answer[1, 1])
 
 
-def test_inference_mode_is_the_default_and_can_be_turned_off(asker: Asker) -> None:
-    x = np.zeros((1, 1), np.float32)
-    assert asker.ask("inference_mode", x__0=x)["y__0"].tolist() == [[1]]
-    assert asker.ask("grad_mode", x__0=x)["y__0"].tolist() == [[0]]
+def test_modules_run_in_inference_mode(asker: Asker) -> None:
+    assert asker.ask("inference_mode", x__0=np.zeros((1, 1), np.float32))["y__0"].tolist() == [[1]]
 
 
 def test_two_instances_are_two_and_both_serve(torch_server: Server, asker: Asker) -> None:
@@ -94,7 +92,12 @@ def test_threads_of_the_config_are_used(torch_server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    "part", ["execution accelerator 'tensorrt' has no effect: accelerators act on ONNX models", "'ENABLE_WEIGHT_SHARING' has no effect"]
+    "part",
+    [
+        "execution accelerator 'tensorrt' has no effect here: accelerators act on ONNX models",
+        "'ENABLE_WEIGHT_SHARING' has no effect here",
+        "'INFERENCE_MODE' has no effect here",
+    ],
 )
 def test_what_does_nothing_here_is_a_warning(torch_server: Server, part: str) -> None:
     lines = log_lines(torch_server, "model 'tuned'", part)

@@ -41,10 +41,14 @@ GPU_FIELD = "optimization.execution_accelerators.gpu_execution_accelerator[0].na
 CPU_FIELD = "optimization.execution_accelerators.cpu_execution_accelerator[0].name"
 
 
+def view(model: Path, server: Server) -> repository.Comparison:
+    """The config view, with what has no effect."""
+    return repository.compare(model, model, server.config(model.name), log=server.log(lines=0))
+
+
 def remark(model: Path, server: Server, field: str) -> str:
     """What the config view says about a field."""
-    view = repository.compare(model, model, server.config(model.name), log=server.log(lines=0))
-    return next(row.remark for row in view.rows if row.field == field)
+    return next(row.remark for row in view(model, server).rows if row.field == field)
 
 
 def session(server: Server) -> str:
@@ -78,7 +82,7 @@ def test_tensorrt_for_onnx_is_accepted_and_said_to_do_nothing_without_a_gpu(
     assert "with CPUExecutionProvider;" in session(own)
     assert log_lines(own, f"model '{MODEL}': execution accelerator 'tensorrt' has no effect here: it needs a GPU")
     assert "no effect here: it needs a GPU" in remark(model, own, GPU_FIELD)
-    assert "no effect" in str(repository.compare(model, model, own))
+    assert "no effect" in str(view(model, own))
     np.testing.assert_array_equal(client.infer(MODEL, jet)["softmax"], before)
 
 
@@ -89,7 +93,7 @@ def test_openvino_is_said_to_do_nothing_where_onnx_runtime_has_no_such_provider(
     repository.change_config(model, optimization=None)
     own.reload(MODEL)
     # What an earlier configuration had is no remark on this one.
-    assert "no effect" not in str(repository.compare(model, model, own))
+    assert "no effect" not in str(view(model, own))
 
 
 @pytest.mark.parametrize(("level", "name"), [(-1, "BASIC"), (1, "EXTENDED"), (2, "DISABLE_ALL"), (0, "ENABLE_ALL")])
@@ -114,7 +118,7 @@ def torchscript(tmp_path: Path, free_base_port: Callable[[], int]) -> Iterator[S
 def test_tensorrt_for_torchscript_is_accepted_and_does_nothing_anywhere(torchscript: Server) -> None:
     name = f"{MODEL}_PT"
     assert torchscript.is_ready()
-    assert log_lines(torchscript, f"model '{name}': execution accelerator 'tensorrt' has no effect: accelerators act on ONNX models")
+    assert log_lines(torchscript, f"model '{name}': execution accelerator 'tensorrt' has no effect here: accelerators act on ONNX models")
     assert "this is a TorchScript model" in remark(torchscript.repository / name, torchscript, GPU_FIELD)
 
 

@@ -1,0 +1,316 @@
+"""What the embedded backends ``onnxruntime`` and ``pytorch`` share: the model's settings, and requests in, responses out.
+
+Runs inside a Triton Python-backend process, in the server's environment. Imports nothing of ``helpers`` and nothing heavier than NumPy.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+Arrays = dict[str, np.ndarray]
+
+# The types of config.pbtxt that both the protocol and NumPy know. TYPE_BF16 is absent: NumPy has no such type, and the native
+# backends of this release do not serve it either.
+NUMPY_TYPES: dict[str, np.dtype] = {
+    f"TYPE_{name}": np.dtype(kind)
+    for name, kind in {
+        "BOOL": bool, "UINT8": np.uint8, "UINT16": np.uint16, "UINT32": np.uint32, "UINT64": np.uint64, "INT8": np.int8, "INT16": np.int16,
+        "INT32": np.int32, "INT64": np.int64, "FP16": np.float16, "FP32": np.float32, "FP64": np.float64, "STRING": object,
+    }.items()
+}  # fmt: skip
+
+
+class ModelFault(Exception):
+    """The model cannot be served as it is configured; the text becomes the reason beside UNAVAILABLE."""
+
+
+class RequestFault(Exception):
+    """One request does not fit the model; the text becomes that client's error."""
+
+
+def one_line(error: BaseException, limit: int = 700) -> str:
+    """Return the text of an error on one line, or the exception's name where it has no text.
+
+    Args:
+        error: any exception.
+        limit: the longest text in characters. Of a longer one the middle is cut: frameworks begin with where it happened, and end
+            with what is wrong.
+    """
+    text = " ".join(str(error).split()) or type(error).__name__
+    begin, end = limit // 3, limit - limit // 3 - 3
+    return text if len(text) <= limit else f"{text[:begin]} … {text[-end:]}"
+
+
+def decoded(name: str, values: np.ndarray) -> list[str]:
+    """Return an input's strings, which Triton brings as bytes, as text.
+
+    Raises:
+        RequestFault: they are not UTF-8.
+    """
+    try:
+        return [value.decode() for value in values.ravel()]
+    except UnicodeDecodeError as error:
+        raise RequestFault(f"input '{name}' holds a string that is not UTF-8 ({error.reason} at byte {error.start}).") from None
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output as config.pbtxt declares it.
+
+    Attributes:
+        name: the tensor's name.
+        dtype: such as ``TYPE_FP32``.
+        dims: the shape that the model sees, without the batch dimension: ``reshape`` where the config has one, else ``dims``;
+            -1 is any size.
+        optional: True if a request may leave it out.
+    """
+
+    name: str
+    dtype: str
+    dims: tuple[int, ...]
+    optional: bool
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """One execution accelerator: the list in which it stands (``gpu`` or ``cpu``), its name and its parameters."""
+
+    device: str
+    name: str
+    parameters: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a backend needs to know about the model instance that it serves.
+
+    Attributes:
+        name: the model's name.
+        instance: the name of this instance.
+        path: the model file.
+        max_batch_size: 0 when the model has no batch dimension.
+        inputs: in the order of the config.
+        outputs: in the order of the config.
+        controls: names of the inputs that Triton itself adds for sequences.
+        parameters: the ``parameters`` of the config, text.
+        graph_level: ``optimization.graph.level``, 0 when absent.
+        accelerators: the execution accelerators of the config.
+        on_gpu: True if Triton placed this instance on a GPU.
+        device_id: which GPU.
+        instances: how many instances of the model there are in all.
+    """
+
+    name: str
+    instance: str
+    path: Path
+    max_batch_size: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    controls: tuple[str, ...]
+    parameters: dict[str, str]
+    graph_level: int
+    accelerators: tuple[Accelerator, ...]
+    on_gpu: bool
+    device_id: int
+    instances: int
+
+    def threads(self, key: str) -> int:
+        """Return a parameter that is a number of threads; where it is absent, this instance's share of the cores.
+
+        The native backends give every instance all cores, and two instances then get in each other's way.
+
+        Raises:
+            ModelFault: it is no whole number, or negative.
+        """
+        text = self.parameters.get(key, "0").strip()
+        if not text.isdecimal():
+            raise ModelFault(f"parameter '{key}' must be a whole number that is not negative, and is '{text}'.")
+        return int(text) or max(1, _usable_cores() // self.instances)
+
+    def warn_of_other_parameters(self, *known: str) -> None:
+        """Write a warning for each parameter that has no effect, since it is none of these."""
+        for key in self.parameters.keys() - set(known):
+            self.warn_of_no_effect(f"parameter '{key}'", f"of all parameters this backend reads {' and '.join(known)}")
+
+    def warn_of_no_effect(self, what: str, why: str) -> None:
+        """Write a warning that something in the config has no effect; the course's config view looks for these words."""
+        pb_utils.Logger.log_warn(f"model '{self.name}': {what} has no effect here: {why}")
+
+
+class ServedModel:
+    """Base of both backends: a subclass loads a network and runs it on arrays.
+
+    Requests that Triton hands over together run as one batch when the shapes of their inputs allow, else in groups of equal
+    shape. When a batch fails, its requests run one by one, so that only the wrong one fails.
+    """
+
+    DEFAULT_FILE: str
+
+    def load(self, settings: Settings) -> None:
+        """Load the network and check that it fits the config.
+
+        Raises:
+            ModelFault: with the reason in plain words.
+        """
+        raise NotImplementedError
+
+    def run(self, inputs: Arrays, wanted: Sequence[str]) -> list[np.ndarray]:
+        """Run the network once.
+
+        Args:
+            inputs: by name, each with the batch dimension first where the model has one.
+            wanted: the outputs to return.
+
+        Returns:
+            The outputs in the order of ``wanted``.
+        """
+        raise NotImplementedError
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Called by Triton once per instance, before READY."""
+        try:
+            self.settings = _settings(args, self.DEFAULT_FILE)
+            self.output_names = [spec.name for spec in self.settings.outputs]
+            self.load(self.settings)
+        except ModelFault as fault:
+            raise pb_utils.TritonModelException(f"model '{args['model_name']}': {fault}") from None
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """Called by Triton with the requests that it scheduled together; returns one response per request, in the same order."""
+        if len(requests) == 1:
+            return [self._alone(requests[0])]
+        responses: list[Any] = [None] * len(requests)
+        for places in self._groups(requests):
+            for place, response in zip(places, self._together([requests[place] for place in places]), strict=True):
+                responses[place] = response
+        return responses
+
+    def _groups(self, requests: list[Any]) -> Iterable[list[int]]:
+        """Return the places of the requests that can run as one batch: equal inputs, equal shapes behind the batch dimension."""
+        groups: dict[Any, list[int]] = {}
+        for place, request in enumerate(requests):
+            shapes = sorted((tensor.name(), tuple(tensor.shape()[1:])) for tensor in request.inputs())
+            groups.setdefault(tuple(shapes) if self.settings.max_batch_size else place, []).append(place)
+        return groups.values()
+
+    def _alone(self, request: Any) -> Any:
+        """Return the response to one request; an error becomes its response, and touches no other request."""
+        try:
+            inputs = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+            wanted = self._wanted(request.requested_output_names())
+            outputs = self.run(inputs, wanted)
+            if self.settings.max_batch_size:
+                self._check_batch(wanted, outputs, len(next(iter(inputs.values()))))
+            return pb_utils.InferenceResponse([pb_utils.Tensor(name, output) for name, output in zip(wanted, outputs, strict=True)])
+        except RequestFault as fault:
+            return self._refusal(str(fault), pb_utils.TritonError.INVALID_ARG)
+        except Exception as error:
+            return self._refusal(one_line(error), pb_utils.TritonError.INTERNAL)
+
+    def _together(self, requests: list[Any]) -> list[Any]:
+        """Return the responses to requests of equal shapes, run as one batch."""
+        if len(requests) == 1:
+            return [self._alone(requests[0])]
+        try:
+            parts = [{tensor.name(): tensor.as_numpy() for tensor in request.inputs()} for request in requests]
+            ends = np.cumsum([len(next(iter(part.values()))) for part in parts])
+            wanted = self._wanted({name for request in requests for name in request.requested_output_names()})
+            outputs = self.run({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, wanted)
+            self._check_batch(wanted, outputs, int(ends[-1]))
+            pieces = zip(*(np.split(output, ends[:-1]) for output in outputs), strict=True)
+            return [pb_utils.InferenceResponse(list(map(pb_utils.Tensor, wanted, arrays))) for arrays in pieces]
+        except Exception:  # the cause is reported by the request that fails alone
+            return [self._alone(request) for request in requests]
+
+    def _wanted(self, asked: Collection[str]) -> list[str]:
+        """Return the outputs asked for, in the order of the config."""
+        return self.output_names if len(asked) == len(self.output_names) else [name for name in self.output_names if name in asked]
+
+    def _check_batch(self, names: Sequence[str], outputs: Sequence[np.ndarray], batch: int) -> None:
+        for name, output in zip(names, outputs, strict=True):
+            if output.ndim == 0 or len(output) != batch:
+                raise ValueError(
+                    f"output '{name}' has shape {list(output.shape)} for a batch of {batch}: with max_batch_size > 0 its first dimension"
+                    " must be the batch"
+                )
+
+    def _refusal(self, text: str, code: int) -> Any:
+        return pb_utils.InferenceResponse(error=pb_utils.TritonError(f"model '{self.settings.name}': {text}", code))
+
+
+def model_file(folder: Path, config: dict[str, Any], default_file: str) -> Path:
+    """Return the file that holds the model; a folder of that name holds a file of the default name, as ONNX with external weights may.
+
+    Raises:
+        ModelFault: there is no such file.
+    """
+    path = folder / (config.get("default_model_filename") or default_file)
+    if path.is_dir():
+        path = path / default_file
+    if not path.is_file():
+        found = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+        raise ModelFault(f"model file {path} is missing; the version folder holds: {', '.join(found) or 'nothing'}.")
+    return path
+
+
+def refuse_unsupported(config: dict[str, Any]) -> None:
+    """Refuse what the native backends can do and this one cannot, so that nothing is silently left out.
+
+    Raises:
+        ModelFault: with the name of the field.
+    """
+    fields = [name for name in ("batch_input", "batch_output") if config.get(name)]
+    fields += ["sequence_batching.state"] if config.get("sequence_batching", {}).get("state") else []
+    fields += ["model_transaction_policy.decoupled"] if config.get("model_transaction_policy", {}).get("decoupled") else []
+    fields += [f"input '{entry['name']}' allow_ragged_batch" for entry in config.get("input", []) if entry.get("allow_ragged_batch")]
+    if fields:
+        raise ModelFault(f"the embedded server's backend does not support {', '.join(fields)}; a Triton container does.")
+
+
+def _settings(args: dict[str, str], default_file: str) -> Settings:
+    config = json.loads(args["model_config"])
+    refuse_unsupported(config)
+    optimization = config.get("optimization", {})
+    return Settings(
+        name=args["model_name"],
+        instance=args["model_instance_name"],
+        path=model_file(Path(args["model_repository"]) / args["model_version"], config, default_file),
+        max_batch_size=int(config["max_batch_size"]),
+        inputs=tuple(map(_tensor, config["input"])),
+        outputs=tuple(map(_tensor, config["output"])),
+        controls=tuple(control["name"] for control in config.get("sequence_batching", {}).get("control_input", [])),
+        parameters={key: value["string_value"] for key, value in config.get("parameters", {}).items()},
+        graph_level=int(optimization.get("graph", {}).get("level", 0)),
+        accelerators=tuple(
+            Accelerator(device, entry["name"], dict(entry.get("parameters", {})))
+            for device in ("gpu", "cpu")
+            for entry in optimization.get("execution_accelerators", {}).get(f"{device}_execution_accelerator", [])
+        ),
+        on_gpu=args["model_instance_kind"] == "GPU",
+        device_id=int(args["model_instance_device_id"]),
+        instances=max(1, sum(int(group["count"]) * max(1, len(group.get("gpus", []))) for group in config.get("instance_group", []))),
+    )
+
+
+def _tensor(entry: dict[str, Any]) -> TensorSpec:
+    dims = entry["reshape"].get("shape", []) if "reshape" in entry else entry["dims"]
+    return TensorSpec(entry["name"], entry["data_type"], tuple(map(int, dims)), bool(entry.get("optional", False)))
+
+
+def _usable_cores() -> int:
+    """Return how many CPU cores this process may use: its affinity, and the CPU quota of its container where there is one."""
+    cores = len(os.sched_getaffinity(0))
+    quota_file = Path("/sys/fs/cgroup/cpu.max")
+    if quota_file.is_file():
+        quota, period = quota_file.read_text().split()
+        if quota != "max":
+            cores = min(cores, max(1, int(quota) // int(period)))
+    return cores
