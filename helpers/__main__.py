@@ -15,6 +15,7 @@ import sys
 from helpers import preflight
 from helpers.commands.advice import in_a_terminal
 from helpers.errors import CourseError
+from helpers.terminal import write_whatever_the_terminal
 
 # Command -> one line of help; its module has the same name with "_" for "-".
 COMMANDS = {
@@ -59,6 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     if sys.version_info < min(preflight.VERSIONS):
         print(f"This is Python {platform.python_version()}, and the course needs 3.11 or 3.12. {preflight.advice()}", file=sys.stderr)
         return 1
+    write_whatever_the_terminal()
     arguments = sys.argv[1:] if arguments is None else arguments
     command = next((argument for argument in arguments if not argument.startswith("-")), None)
     try:

@@ -20,6 +20,7 @@ from pathlib import Path
 from helpers import installed, installer, perf_fetch, preflight, settings
 from helpers.errors import CourseError, SetupError
 from helpers.files import make_folder
+from helpers.terminal import write_whatever_the_terminal
 
 
 @contextlib.contextmanager
@@ -226,6 +227,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--torch", choices=["yes", "no", ""], default="", help="no: the server without PyTorch")
     parser.add_argument("--as-is", action="store_true", help="make nothing; use this Python where the environment is not ready")
     parser.add_argument("run", nargs="*", help="arguments for the notebooks' Python")
+    write_whatever_the_terminal()
     options = parser.parse_args(arguments)
     try:
         if options.as_is:
