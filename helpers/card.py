@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from helpers.server import ModelState, Server
 
 # Symbols beside the words, so that the state can be read without colour.
-MARKS = {"running": "●", "stopped": "■", "died": "✖", "unreachable": "?"}
+MARKS = {"running": "●", "hung": "✖", "stopped": "■", "died": "✖", "unreachable": "?"}
 # Of the marks and the edge alone: no colour has a contrast of 4.5 : 1 both on white and on JupyterLab's dark ground, so words keep the
 # page's.
-_COLOURS = {"running": "#2e8540", "stopped": "#767676", "died": "#d4351c", "unreachable": "#d4351c"}
+_COLOURS = {"running": "#2e8540", "hung": "#d4351c", "stopped": "#767676", "died": "#d4351c", "unreachable": "#d4351c"}
 # White words on this red can be read in both themes.
 _WARNING = "#b3261e"
 _CELL = "padding:1px 14px 1px 0;text-align:left;vertical-align:top"
@@ -66,6 +66,8 @@ def _facts(server: Server) -> tuple[str, list[tuple[str, str]], list[ModelState]
         if idle:
             models = [model for model in models if model.name not in idle]
             facts.append(("not loaded", ", ".join(idle)))
+    elif state == "hung":
+        problem = f"{ending.HUNG} {ending.RESTART}"
     elif state == "died":
         problem = f"{ending.explain(server)}{ending.RESTART}"
     elif state == "unreachable":

@@ -20,6 +20,7 @@ class Specification:
         name: name of the container, by which this one and no other is ended.
         mounts: folders of the host by their places in the container; read-only.
         gpu: whether it sees the machine's GPUs.
+        lifeline: whether its standard input stays open as long as the process that starts it.
         shm_size: size of a shared memory of its own, such as ``1g``; empty for the host's, which clients on the host see, too.
         user: ``uid:gid`` to run as; empty where the engine does that by itself.
         variables: names of variables that are handed in from the environment of the engine's client.
@@ -31,6 +32,7 @@ class Specification:
     name: str
     mounts: Mapping[str, Path]
     gpu: bool = False
+    lifeline: bool = True
     shm_size: str = ""
     user: str = ""
     variables: tuple[str, ...] = ()
@@ -67,7 +69,7 @@ class Specification:
             "--rm",
             f"--name={self.name}",
             # The lifeline: see container_start.
-            "--interactive",
+            *(["--interactive"] if self.lifeline else []),
             # Servers listen on the loopback interface, and that of the host is meant.
             "--net=host",
             f"--shm-size={self.shm_size}" if self.shm_size else "--ipc=host",

@@ -4,8 +4,9 @@ Runs inside the container, with the image's own Python (3.10 or newer); standard
 server's command, in which ``$COURSE_ADMIN_KEY`` stands for the key (and others of that kind for other secrets); the key
 itself comes in the environment, because every user of the host sees the command lines of containers, too.
 
-Its standard input is a lifeline: nothing is ever written there, and when it closes, whoever held the other end has ended.
-A container outlives the engine's client that started it, whatever killed the client; with the lifeline it does not.
+With ``--lifeline`` before the command, standard input is a lifeline: nothing is ever written there, and when it closes, the process
+that held the other end has ended. A container outlives the engine's client that started it, whatever killed the client; with the
+lifeline it does not. Without the word, standard input does not matter, so that the command can be typed, or run by a service.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from pathlib import Path
 if __name__ == "__main__":  # started as a script: its own folder is no place for modules, the one above is
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from helpers import private_arguments, private_memory
+from helpers import limits, private_arguments, private_memory, watch
 
+LIFELINE = "--lifeline"
 KEY_VARIABLE = "COURSE_ADMIN_KEY"
 KEY_PLACE = f"${KEY_VARIABLE}"
 TOKEN_VARIABLE = "COURSE_TOKEN"
@@ -36,11 +38,13 @@ KEY_SEEN = "course: the administration key can be read in the list of processes"
 MEMORY_SEEN = "course: the shared memory of Python models can be read by other users of the host"
 # Seconds between two looks at the server.
 _TICK_S = 0.1
+# Seconds between two looks at the processes of its models.
+_STUBS_S = 2.0
 # Seconds after which a server whose lifeline is closed is told again to end (while it starts, it can miss the first time), and killed.
 _AGAIN_S, _KILL_S = 2.0, 12.0
 
 
-def start(command: list[str]) -> int:
+def start(command: list[str], has_lifeline: bool) -> int:
     """Run the server until it ends; returns its exit status, as a shell gives it."""
     private = [_PLACE.sub(lambda found: os.environ[found[1]], part) for part in command if _PLACE.search(part)]
     public = [part for part in command if not _PLACE.search(part)]
@@ -50,7 +54,7 @@ def start(command: list[str]) -> int:
     os.umask(0o077)
     own_memory = private_memory.possible()
     # The same session: whoever kills all of it on the host gets the server and its Python models along.
-    process, hidden = private_arguments.start(public, private, environment, new_session=False, own_memory=own_memory)
+    process, hidden = private_arguments.start(public, private, environment, new_session=False, own_memory=own_memory, is_server=True)
     if private and not hidden:
         print(KEY_SEEN, flush=True)
     if not own_memory:
@@ -62,8 +66,9 @@ def start(command: list[str]) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, hand_on)
-    lifeline: list[int] = [0]
-    cut_at = told_at = 0.0
+    lifeline: list[int] = [0] if has_lifeline else []
+    cut_at = told_at = looked_at = 0.0
+    stubs, stack_given_back = watch.Stubs(process.pid), False
     while process.poll() is None:
         readable, _, _ = select.select(lifeline, [], [], _TICK_S)
         now = time.monotonic()
@@ -73,6 +78,11 @@ def start(command: list[str]) -> int:
             told_at = now
             process.send_signal(signal.SIGINT if now - cut_at < _KILL_S else signal.SIGKILL)
         _collect(process.pid)
+        stack_given_back = stack_given_back or limits.give_stack_back(process.pid)
+        if now - looked_at > _STUBS_S:
+            looked_at = now
+            for name, manner in stubs.look():
+                print(f"course: {watch.sentence(name, manner)}", flush=True)
     return process.returncode if process.returncode >= 0 else 128 - process.returncode
 
 
@@ -85,11 +95,13 @@ def _collect(but: int) -> None:
 
 def main(command: list[str]) -> int:
     """Start the command; 2 when a secret of it is missing."""
+    has_lifeline = command[:1] == [LIFELINE]
+    command = command[1:] if has_lifeline else command
     for name in sorted({name for part in command for name in _PLACE.findall(part)}):
         if not os.environ.get(name):
             print(f"{name} is empty. Type: export {name}=$(openssl rand -hex 24)", file=sys.stderr)
             return 2
-    return start(command)
+    return start(command, has_lifeline)
 
 
 if __name__ == "__main__":

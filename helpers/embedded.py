@@ -9,7 +9,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from helpers import settings
+from helpers import preflight, settings
 from helpers.errors import SetupError
 from helpers.serving import BACKENDS, Command, Serving, private_arguments, triton_arguments
 
@@ -22,6 +22,8 @@ NO_REPORTS = {"ORT_DISABLE_TELEMETRY": "1"}
 
 # What a shell's command line takes as it is, without quotation marks.
 _PLAIN = re.compile(r"[A-Za-z0-9_.+=@%,:/-]+")
+# Seconds that the server's Python may take to say what it has: on a network's disk it is slow at first.
+_PROBE_S = 60.0
 
 
 class Embedded:
@@ -80,9 +82,15 @@ class Embedded:
                 "It holds tritonserver, PyTorch and ONNX Runtime, apart from the notebooks' own packages.",
                 install,
             )
-        probe = subprocess.run([python, "-I", "-c", _PROBE], capture_output=True, text=True, check=False)
-        if probe.returncode:
-            raise SetupError(f"The Python of {python.parent.parent} does not start: {probe.stderr.strip()[-200:]}", "", install)
+        try:
+            probe = subprocess.run([python, "-I", "-c", _PROBE], capture_output=True, text=True, check=False, timeout=_PROBE_S)
+            words = probe.stderr.strip()[-200:] if probe.returncode else ""
+        except subprocess.TimeoutExpired:
+            words = f"no answer after {_PROBE_S:.0f} s, so this machine is overloaded or its disk does not answer"
+        except OSError as error:
+            words = f"{error.strerror}"
+        if words:
+            raise SetupError(f"The Python of {python.parent.parent} does not start: {words}", "", install)
         facts = json.loads(probe.stdout)
         if not facts["triton"]:
             raise SetupError(f"{python.parent.parent} holds no tritonserver.", "Expected the wheel nvidia-pytriton 0.7.0.", install)
@@ -129,24 +137,23 @@ class Embedded:
 
 
 # Runs in the server's environment: prints what the launcher must know about it.
-_PROBE = """
-import importlib.metadata, json, pathlib, sys, sysconfig
+_PROBE = (
+    preflight.LIBPYTHON
+    + """
+import importlib.metadata, json, pathlib
 version = f"{sys.version_info[0]}.{sys.version_info[1]}"
 def installed(name):
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return ""
-variables = sysconfig.get_config_vars()
-folders = [variables.get("LIBDIR") or "", f"{variables.get('LIBDIR')}/{variables.get('MULTIARCH')}", f"{sys.base_prefix}/lib"]
-folders += ["/usr/lib/x86_64-linux-gnu", "/usr/lib64"] if sys.base_prefix == "/usr" else []
-libraries = [path for folder in folders for path in sorted(pathlib.Path(folder).glob(f"libpython{version}.so*"))]
 purelib = sysconfig.get_paths()["purelib"]
 print(json.dumps({
     "version": version,
     "purelib": purelib,
-    "libpython": str(libraries[0]) if libraries else "",
+    "libpython": libpython(),
     "numpy": installed("numpy"),
     "triton": pathlib.Path(purelib, "pytriton", "tritonserver", "bin", "tritonserver").exists(),
 }))
 """
+)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import signal
 from typing import TYPE_CHECKING
 
 from helpers import loadlog, settings
+from helpers.watch import manner
 
 if TYPE_CHECKING:
+    from helpers.fleet import Fleet
     from helpers.server import Server
 
 RESTART = "Type: server = server.restart()"
+HUNG = "Its process is still there, but has not answered for a while: it hangs, or gets no time on this machine."
 
 
 def how(returncode: int | None) -> str:
@@ -21,15 +23,7 @@ def how(returncode: int | None) -> str:
     """
     if returncode is None:
         return "It ended without being told to, together with the process that owned it."
-    if returncode >= 0:
-        return f"It ended without being told to, with status {returncode}."
-    if -returncode == signal.SIGKILL:
-        return "It ended without being told to: somebody killed it, or the system did because memory ran out (signal 9)."
-    try:
-        name = signal.Signals(-returncode).name
-    except ValueError:
-        name = "unknown"
-    return f"It ended without being told to: it crashed, or was ended, by signal {-returncode} ({name})."
+    return f"It ended without being told to, {manner(returncode)}."
 
 
 def last_words(log: str) -> str:
@@ -37,7 +31,7 @@ def last_words(log: str) -> str:
     return loadlog.meaningful("\n".join(log.splitlines()[-settings.LOG_TAIL_LINES :]), settings.LAST_WORDS_LINES)
 
 
-def explain(server: Server) -> str:
-    """How this server ended and the end of its log, in a few lines."""
+def explain(server: Server | Fleet) -> str:
+    """How this server, or this front of a fleet, ended and the end of its log, in a few lines."""
     words = last_words(server.log(lines=0))
-    return f"{how(server.returncode)}" + (f" The end of its log:\n{words}\n" if words else " Its log is empty.")
+    return f"{how(server.returncode)}" + (f" The end of its log:\n{words}\n" if words else " Its log is empty. ")

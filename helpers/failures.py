@@ -33,6 +33,8 @@ def explain(error: TransportError, model: str, address: Address, protocol: str, 
         protocol: ``grpc`` or ``http``.
         server: the Server object, where there is one.
     """
+    if isinstance(error, TimedOut) and _hangs(server):
+        return RequestError(f"The server at {address} gave {error} to the request to {model!r}.", ending.HUNG, ending.RESTART)
     if isinstance(error, TimedOut):
         return RequestError(
             f"The server at {address} gave {error} to the request to {model!r}.",
@@ -78,6 +80,10 @@ def explain(error: TransportError, model: str, address: Address, protocol: str, 
     )
 
 
+def _hangs(server: Any) -> bool:
+    return getattr(server, "owned", False) and server.state() == "hung"
+
+
 def _sentence(error: TransportError) -> str:
     text = " ".join(str(error).split())
     return text if text.endswith((".", "!", "?")) else f"{text}."
@@ -94,6 +100,8 @@ def _unreachable(error: TransportError, address: Address, protocol: str, server:
     if protocol == "grpc" and _speaks_http(address):
         return explain(Refused(str(error), "protocol"), "", address, protocol)
     happened = f"The server at {address} cannot be reached, or closed the connection before it answered ({_sentence(error).rstrip('.')})."
+    if _hangs(server):
+        return RequestError(happened, ending.HUNG, ending.RESTART)
     if getattr(server, "owned", False) and server.state() != "running":
         died = server.state() == "died"
         return RequestError(

@@ -108,7 +108,7 @@ class Fleet:
         """The servers. One that was restarted takes the place of the one that died."""
         with self._lock:
             for number, server in enumerate(self._servers):
-                again = starting.find(server.launch_options) if server.state() != "running" else None
+                again = starting.find(server.launch_options) if server.state() in ("stopped", "died") else None
                 if again is not None:
                     self._servers[number] = fleet_plan.at_its_port(again)
             self._tell()

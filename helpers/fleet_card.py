@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from helpers import card, machine
+from helpers import card, ending, machine
 from helpers.files import shown
 from helpers.tables import as_html, as_text
 
@@ -20,7 +20,7 @@ def _facts(fleet: Fleet) -> tuple[str, list[tuple[str, str]], list[dict[str, Any
     facts += [("repository", shown(fleet.repository)), ("front's log", shown(fleet.log_path)), ("front's pid", str(fleet.pid))]
     remarks = [fleet.note] if fleet.note else []
     if state == "died":
-        remarks.append("The front ended without being told to. Look at fleet.log(), then type: fleet = fleet.restart()")
+        remarks.append(f"{ending.explain(fleet)}Type: fleet = fleet.restart()")
     if state == "stopped":
         return state, facts, [], remarks
     rows = []
@@ -39,8 +39,10 @@ def _facts(fleet: Fleet) -> tuple[str, list[tuple[str, str]], list[dict[str, Any
                 "metrics": server.metrics_url,
             }
         )
+        if its_state == "hung":
+            remarks.append(f"{server.http_url} does not answer any more: it gets no requests, and is started again soon.")
         if its_state == "died":
-            remarks.append(f"{server.http_url} has died. To bring it back, type: fleet.servers[{number}].restart()")
+            remarks.append(f"{server.http_url} has died. {ending.explain(server)}To bring it back, type: fleet.servers[{number}].restart()")
     return state, facts, rows, remarks
 
 

@@ -20,7 +20,8 @@ def options_of(options: Mapping[str, Any], number: int) -> dict[str, Any]:
     # Ready as soon as it answers: one model that cannot be loaded must not take the others out of service.
     extra = [*options["extra_arguments"], "--strict-readiness=false"]
     base_port = options["base_port"] + number * settings.PORTS_PER_SERVER
-    return own | {"name": f"{server_name(options['name'])}{number}", "base_port": base_port, "extra_arguments": extra}
+    own |= {"name": f"{server_name(options['name'])}{number}", "base_port": base_port, "extra_arguments": extra}
+    return own | {"keep_alive": True}
 
 
 def server_name(fleet: str) -> str:

@@ -16,6 +16,7 @@ from helpers import front_config, launch_plan, lease, settings
 from helpers.errors import ServerError, SetupError
 from helpers.listening import Listening
 from helpers.server import Server
+from helpers.serving import Command
 from helpers.supervisor import Plan
 
 PROTOCOLS = ("http", "grpc")
@@ -82,7 +83,7 @@ def start(servers: Sequence[Server], facts: Mapping[str, Any], base_port: int, g
     folder = lease.run_root() / server_id
     words = command(folder)
     log = launch_plan.new_log(server_id)
-    folder.mkdir(mode=0o700)
+    launch_plan.make_run_dir(folder, Command([], []))
     lists = {front_config.file_of(protocol): _list(protocol, servers) for protocol in PROTOCOLS}
     plan = Plan(
         run_dir=str(folder),

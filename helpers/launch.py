@@ -44,6 +44,7 @@ def launch_server(
     tls_key: str | Path | None = None,
     ca: str | Path | None = None,
     private: bool | None = None,
+    keep_alive: bool = False,
     dry_run: bool = False,
 ) -> Server:
     """Launch a Triton server and return when every model is READY.
@@ -71,6 +72,7 @@ def launch_server(
         ca: PEM file with the authority that signed it, unless the certificate is its own.
         private: whether inference needs the server's own secret, ``server.headers``, which the course's helpers send by themselves; None
             for yes where other people use this machine (``COURSE_PRIVATE=yes|no`` decides otherwise).
+        keep_alive: start the server again when it crashes or hangs, and load models again whose process has ended.
         dry_run: print the command and start nothing; returns None then.
 
     Raises:
@@ -80,7 +82,7 @@ def launch_server(
     """
     launch = {"models": str(models), "runtime": runtime, "base_port": base_port, "name": name, "load": list(load)}
     launch |= {"cache_size_bytes": cache_size_bytes, "extra_arguments": list(extra_arguments), "timeout_s": timeout_s, "grace_s": grace_s}
-    launch |= {"image": image, "gpu": gpu, "listen": listen, "token": token, "private": private}
+    launch |= {"image": image, "gpu": gpu, "listen": listen, "token": token, "private": private, "keep_alive": keep_alive}
     launch |= {name: str(file or "") for name, file in (("tls_cert", tls_cert), ("tls_key", tls_key), ("ca", ca))}
     place = listening_of(launch)
     path = launch_plan.repository(models)

@@ -23,6 +23,8 @@ from helpers.run_folder import is_dead, run_root, state_of
 
 # Seconds that a supervisor may take from its start to its first answer: it only imports a few standard modules.
 _SUPERVISOR_START_S = 20.0
+# All leases of this process, for a child that it forks.
+_OPEN: weakref.WeakSet[Lease] = weakref.WeakSet()
 
 
 def owner() -> str:
@@ -47,6 +49,7 @@ class Lease:
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
+        self._forked = False
         self._last: dict[str, Any] = {}
         # A dashboard's thread asks too: question and answer must not mix with another thread's.
         self._lock = threading.Lock()
@@ -54,6 +57,7 @@ class Lease:
         self._lines = self._connection.makefile("r")
         # Also when nobody remembers the lease any more, and at the end of the process.
         self._give_back = weakref.finalize(self, _close, self._lines, self._connection)
+        _OPEN.add(self)
         try:
             self._connection.settimeout(_SUPERVISOR_START_S)
             self._connection.connect(str(run_dir / "socket"))
@@ -62,19 +66,38 @@ class Lease:
             self.close()
             raise
 
+    def let_go(self) -> None:
+        """Close the connection that a forked child has inherited: a child must not keep a server alive whose owner has ended."""
+        self._forked = True
+        self._lock = threading.Lock()  # another thread of the parent may have held it
+        self.close()
+
     def _command(self, word: str) -> dict[str, Any]:
         with self._lock:
-            self._connection.sendall(f"{word}\n".encode())
-            line = self._lines.readline()
+            self._last = self._exchange(word)
+            return self._last
+
+    def _exchange(self, word: str) -> dict[str, Any]:
+        """One question and its answer; the caller holds the lock."""
+        self._connection.sendall(f"{word}\n".encode())
+        line = self._lines.readline()
         if not line:
             raise ConnectionError("the supervisor has ended")
-        self._last = json.loads(line)
-        return self._last
+        return json.loads(line)
+
+    def _look(self) -> dict[str, Any]:
+        """The state by a connection that is no lease, for a forked child."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(_SUPERVISOR_START_S)
+            connection.connect(str(self.run_dir / "socket"))
+            connection.sendall(b"status\n")
+            with connection.makefile("r") as lines:
+                return json.loads(lines.readline())
 
     def state(self) -> dict[str, Any]:
         """What the supervisor says of the server; after its end, the last words it left in the state file."""
         try:
-            return self._command("status")
+            return self._look() if self._forked else self._command("status")
         except (OSError, ValueError):  # ValueError: the lease was given back
             self.close()
             with contextlib.suppress(OSError, ValueError):
@@ -84,16 +107,20 @@ class Lease:
             return self._last
 
     def stop(self) -> None:
-        """Stop the server and wait until it has ended.
+        """Stop the server and wait until it has ended. A forked child holds no lease and stops nothing.
 
         Raises:
             ServerError: it has not ended in time.
         """
+        if self._forked:
+            return
         try:
-            self._connection.settimeout(settings.STOP_TIMEOUT_S + 10)
-            self._command("stop")
-            while line := self._lines.readline():
-                self._last = json.loads(line)
+            # All replies inside the lock: another thread's question would take the last one.
+            with self._lock:
+                self._connection.settimeout(settings.STOP_TIMEOUT_S + 10)
+                self._last = self._exchange("stop")
+                while line := self._lines.readline():
+                    self._last = json.loads(line)
         except TimeoutError as error:
             raise ServerError("The server has not ended in time.", "", f"Type: kill {self._last.get('supervisor_pid', '')}") from error
         except (OSError, ValueError):
@@ -111,13 +138,34 @@ def _close(lines: TextIO, connection: socket.socket) -> None:
     connection.close()
 
 
+def _forget_in_child() -> None:
+    for lease in list(_OPEN):
+        lease.let_go()
+
+
+if hasattr(os, "register_at_fork"):  # on Windows nothing forks
+    os.register_at_fork(after_in_child=_forget_in_child)
+
+
 def start(plan: supervisor_script.Plan) -> Lease:
     """Start a supervisor with this plan and take the first lease.
 
     Raises:
-        ServerError: the supervisor did not start.
+        ServerError: the supervisor did not start, or did not answer.
     """
-    run_dir = Path(plan.run_dir)
+    last_words: list[str] = []
+    try:
+        return _start(plan, Path(plan.run_dir))
+    except subprocess.TimeoutExpired:
+        reason = f"it was not ready after {_SUPERVISOR_START_S:.0f} s, so this machine is overloaded or its disk does not answer"
+    except OSError as error:  # no more processes or files, a full disk, or it has ended before it could be asked
+        with contextlib.suppress(OSError):
+            last_words = (Path(plan.run_dir) / "supervisor.log").read_text().strip().splitlines()[-1:]
+        reason = " ".join([f"{error.strerror or error}", *(f"({words})" for words in last_words)])
+    raise _no_owner(reason)
+
+
+def _start(plan: supervisor_script.Plan, run_dir: Path) -> Lease:
     with open(run_dir / "supervisor.log", "w+") as log:
         # Its own session: the interrupt of a notebook goes to the kernel's whole process group.
         command = [sys.executable, "-I", supervisor_script.__file__]
@@ -135,7 +183,11 @@ def start(plan: supervisor_script.Plan) -> Lease:
             return Lease(run_dir)
         log.seek(0)
         words = log.read().strip()[-500:]
-    raise ServerError(f"The process that owns the server did not start: {words or 'no answer'}.", "", "Type: python -m helpers doctor")
+    raise _no_owner(words or "no answer")
+
+
+def _no_owner(reason: str) -> ServerError:
+    return ServerError(f"The process that owns the server did not start: {reason}.", "", "Try again, or type: python -m helpers doctor")
 
 
 def find(**facts: object) -> Lease | None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
+
+from helpers import watch
 
 # The three sentences in which tritonserver 2.51 says that a model stays out.
 _SENTENCES = re.compile(
@@ -35,6 +38,27 @@ def reasons(log: str) -> dict[str, str]:
     return found
 
 
+# By these it knows whose processes have ended (the sentence is that of helpers.watch), and whose began since.
+_ENDED = re.compile(r"^course: the model process '(?P<process>.+?)' has ended (?P<manner>.*)$")
+_BEGUN = re.compile(r"^course: the model process '(?P<again>.+?)' runs again$|ModelInstanceInitialize: (?P<instance>.+?) \(")
+
+
+def processes_ended(log: str, models: Collection[str]) -> dict[str, str]:
+    """How the processes of models have ended that have none of their own since, by the model's name.
+
+    Args:
+        log: text of the server's log.
+        models: names of the models.
+    """
+    ended: dict[str, str] = {}
+    for line in log.splitlines() if "course: the model process" in log else ():
+        if match := _ENDED.search(line):
+            ended[watch.owner(match["process"], models)] = match["manner"]
+        elif match := _BEGUN.search(line):
+            ended.pop(watch.owner(match["again"] or match["instance"], models), None)
+    return ended
+
+
 def instances_begun(log: str, model: str) -> int:
     """How often an instance of a model has begun so far; those of an instance group with a name of its own are not recognised."""
     return len(re.findall(rf"TRITONBACKEND_ModelInstanceInitialize: {re.escape(model)}_\d+_\d+ ", log))
@@ -46,7 +70,12 @@ def one_line(reason: str) -> str:
 
 
 # Lines that say what went wrong: tritonserver's own errors, Python's, and what the program says of its arguments.
-_TROUBLE = re.compile(r"^E\d{4} |\b(error|unrecognized|failed|invalid|no space|denied|cannot)\b|Error:|Exception:", re.IGNORECASE)
+# Also the last words of a program that aborts: those of C++, of the C library, and Triton's own signal handler's.
+_TROUBLE = re.compile(
+    r"^E\d{4} |\b(error|unrecognized|failed|invalid|no space|denied|cannot|terminate called|aborted|core dumped|segmentation fault"
+    r"|corrupt\w*|double free|stack smashing|signal \(?\d+)\b|^\s*what\(\):|Error:|Exception:|(malloc|free|realloc)\(\):",
+    re.IGNORECASE,
+)
 
 
 def meaningful(log: str, lines: int) -> str:

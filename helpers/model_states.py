@@ -38,6 +38,13 @@ def completed(index: list[tuple[str, str, str, str]], load: Collection[str], fol
         from helpers import repository  # loads gRPC, half a second that a launch need not wait for
 
         why = {**(repository.faults(folder) if folder else {}), **loadlog.reasons(log)}
+    ended = loadlog.processes_ended(log, {name for name, *_ in index})
+    index = [
+        (name, version, "UNAVAILABLE", f"Its process has ended {ended[name]}. Type: server.reload({name!r})")
+        if state == "READY" and name in ended  # Triton goes on calling it READY
+        else (name, version, state, reason)
+        for name, version, state, reason in index
+    ]
     return [
         ModelState(name, version, state or "UNAVAILABLE", "" if state == "READY" else loadlog.one_line(reason) or why.get(name, ""))
         for name, version, state, reason in index

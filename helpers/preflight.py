@@ -18,9 +18,23 @@ GLIBC = (2, 35)
 # In a container people are root, and there is no sudo.
 SUDO = "" if hasattr(os, "geteuid") and os.geteuid() == 0 else "sudo "
 
+# Runs in an interpreter: where its own shared library lies, which must be that of the very same Python. Also for the launcher.
+LIBPYTHON = """
+import os, sys, sysconfig
+def libpython():
+    library = sysconfig.get_config_var("INSTSONAME") or ""
+    if ".so" not in library:
+        library = "libpython%d.%d.so.1.0" % sys.version_info[:2]
+    folders = [sysconfig.get_config_var("LIBDIR") or "", getattr(sys, "base_prefix", sys.prefix) + "/lib"]
+    folders += [os.path.join(folder, sysconfig.get_config_var("MULTIARCH") or "") for folder in folders]
+    paths = [os.path.join(folder, library) for folder in folders if folder]
+    return ([path for path in paths if os.path.exists(path)] or [""])[0]
+"""
 # Runs in a candidate: what the set-up needs to know about that interpreter.
-PROBE = """
-import json, os, sys, sysconfig
+PROBE = (
+    LIBPYTHON
+    + """
+import json
 def has(name):
     try:
         __import__(name)
@@ -31,19 +45,14 @@ pip = ""
 if has("pip"):
     import pip as module
     pip = module.__version__
-library = sysconfig.get_config_var("INSTSONAME") or ""
-if ".so" not in library:
-    library = "libpython%d.%d.so.1.0" % sys.version_info[:2]
-folders = [sysconfig.get_config_var("LIBDIR") or "", getattr(sys, "base_prefix", sys.prefix) + "/lib"]
-folders += [os.path.join(folder, sysconfig.get_config_var("MULTIARCH") or "") for folder in folders]
-found = [os.path.join(folder, library) for folder in folders if folder and os.path.exists(os.path.join(folder, library))]
 print(json.dumps({
     "version": list(sys.version_info[:3]),
     "executable": getattr(sys, "_base_executable", sys.executable),
     "prefix": getattr(sys, "base_prefix", sys.prefix),
-    "venv": has("venv"), "ensurepip": has("ensurepip"), "pip": pip, "libpython": found[0] if found else "",
+    "venv": has("venv"), "ensurepip": has("ensurepip"), "pip": pip, "libpython": libpython(),
 }))
 """
+)
 
 
 class Problem(Exception):

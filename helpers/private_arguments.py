@@ -25,7 +25,7 @@ from typing import IO, Any
 if __name__ == "__main__":  # started as a script, with python -I
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers import private_memory
+from helpers import limits, private_memory
 
 _PTRACE_TRACEME = 0
 _PTRACE_DETACH = 17
@@ -43,19 +43,21 @@ if hasattr(os, "fork"):  # on Windows, where no server runs, this module is only
     _libc.ptrace.restype = ctypes.c_long
 
 
-def _before_exec(own_memory: bool) -> None:
-    _end_with_parent(own_memory)
+def _before_exec(own_memory: bool, is_server: bool) -> None:
+    _end_with_parent(own_memory, is_server)
     # The new program stops before its first instruction.
     if _libc.ptrace(_PTRACE_TRACEME, 0, None, None) != 0:
         raise OSError(ctypes.get_errno(), "ptrace is not allowed here")
 
 
-def _end_with_parent(own_memory: bool) -> None:
+def _end_with_parent(own_memory: bool, is_server: bool) -> None:
     # The kernel kills the server when the process that owns it is killed.
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     # A new program inherits which signals are ignored, and the supervisor ignores the one that ends a server.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    if is_server:
+        limits.raise_soft()
     if own_memory:
         private_memory.keep_private()
 
@@ -68,6 +70,7 @@ def start(
     stdin: int = subprocess.DEVNULL,
     new_session: bool = True,
     own_memory: bool = False,
+    is_server: bool = False,
 ) -> tuple[subprocess.Popen, bool]:
     """Start a program with some of its arguments hidden from other users.
 
@@ -81,6 +84,7 @@ def start(
         stdin: file descriptor of its standard input; nothing by default.
         new_session: give it a session of its own.
         own_memory: keep other users out of its shared memory, too (:mod:`helpers.private_memory`).
+        is_server: raise its limits (:mod:`helpers.limits`).
 
     Returns:
         The process, and whether the private arguments are hidden: False where the kernel does not allow tracing a child.
@@ -94,11 +98,11 @@ def start(
     hidden = {f"{_VARIABLE}{number}": text for number, text in enumerate(private)}
     try:
         process = subprocess.Popen(
-            [*command, *holders], env={**environment, **hidden}, preexec_fn=partial(_before_exec, own_memory), **options
+            [*command, *holders], env={**environment, **hidden}, preexec_fn=partial(_before_exec, own_memory, is_server), **options
         )
     except subprocess.SubprocessError:  # raised by _before_exec: no tracing here
         return subprocess.Popen(
-            [*command, *private], env=dict(environment), preexec_fn=partial(_end_with_parent, own_memory), **options
+            [*command, *private], env=dict(environment), preexec_fn=partial(_end_with_parent, own_memory, is_server), **options
         ), False
     os.waitpid(process.pid, 0)  # returns when the new program is loaded and stopped
     try:
@@ -108,7 +112,7 @@ def start(
         _libc.ptrace(_PTRACE_DETACH, process.pid, None, None)
         process.wait()
         return subprocess.Popen(
-            [*command, *private], env=dict(environment), preexec_fn=partial(_end_with_parent, own_memory), **options
+            [*command, *private], env=dict(environment), preexec_fn=partial(_end_with_parent, own_memory, is_server), **options
         ), False
     _libc.ptrace(_PTRACE_DETACH, process.pid, None, None)
     return process, True

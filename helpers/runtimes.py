@@ -52,13 +52,14 @@ class Container:
             )
         if serving.gpu is not False:
             container_checks.check_gpus(self.name, seen, facts, environment)
-        return self._command(serving, image, bool(seen), "name=rootless" in str(facts.get("SecurityOptions")))
+        rootless = "name=rootless" in str(facts.get("SecurityOptions"))
+        return self._command(serving, image, bool(seen), rootless, lifeline=True)
 
     def dry_command(self, serving: Serving) -> Command:
-        """The same command, whatever this machine lacks."""
-        return self._command(serving, images.chosen(self.name, serving.image), bool(gpus.here()), rootless=False)
+        """The same command as people type it, whatever this machine lacks: the server lives until it is interrupted."""
+        return self._command(serving, images.chosen(self.name, serving.image), bool(gpus.here()), rootless=False, lifeline=False)
 
-    def _command(self, serving: Serving, image: str, seen: bool, rootless: bool) -> Command:
+    def _command(self, serving: Serving, image: str, seen: bool, rootless: bool, lifeline: bool) -> Command:
         gpu = seen if serving.gpu is None else serving.gpu
         listening = serving.listening
         secrets = {container_start.KEY_VARIABLE: serving.admin_key}
@@ -70,6 +71,7 @@ class Container:
             name=serving.server_id,
             mounts={_MODELS: serving.repository, _HELPERS: Path(__file__).resolve().parent, **{to: Path(file) for to, file in tls.items()}},
             gpu=gpu,
+            lifeline=lifeline,
             shm_size="" if self.name == "apptainer" else settings.shm_size(),
             # Docker's service runs containers as root unless told otherwise. In podman's, and in Docker without root, root is the caller.
             user=f"{os.getuid()}:{os.getgid()}" if self.name == "docker" and not rootless else "",
@@ -82,7 +84,7 @@ class Container:
         placed = dataclasses.replace(serving, admin_key=container_start.KEY_PLACE, listening=hidden)
         public = [
             *specification.words(self.name),
-            *("python3", f"{_HELPERS}/container_start.py", "tritonserver"),
+            *("python3", f"{_HELPERS}/container_start.py", *([container_start.LIFELINE] if lifeline else []), "tritonserver"),
             *triton_arguments(placed, _MODELS, _TLS),
             *private_arguments(placed),
         ]
@@ -92,7 +94,7 @@ class Container:
             [],
             self._environment(secrets),
             after=specification.end(self.name),
-            lifeline=True,
+            lifeline=lifeline,
             remark=remark if serving.gpu is None and not gpu else "",
         )
 

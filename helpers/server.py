@@ -64,7 +64,6 @@ class Server(Administration):
         self._key = str(state.get("admin_key", ""))
         self.launch_options: dict[str, Any] = dict(state.get("launch", {}))
         self.listening = Listening(**state["listening"]) if state.get("listening") else LOOPBACK
-        self.pid: int | None = state.get("pid")
         self.key_hidden, self.memory_private = (bool(state.get(fact, True)) for fact in ("key_hidden", "memory_private"))
 
     # --- where it is and how it is -----------------------------------------------------------------------------------
@@ -135,10 +134,22 @@ class Server(Administration):
             return False
 
     def state(self) -> str:
-        """One word: ``running``, ``stopped``, ``died`` (it ended without being told to) or ``unreachable``."""
+        """One word: ``running``, ``hung`` (it does not answer any more), ``stopped``, ``died`` (unexpectedly) or ``unreachable``."""
         if self._lease is None:
             return "running" if self.is_alive() else "unreachable"
-        return str(self._lease.state().get("status", "died"))
+        state = self._lease.state()
+        status = str(state.get("status", "died"))
+        return "hung" if status == "running" and state.get("hung") else status
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of a server of ours; another one when it was started again."""
+        return self._lease.state().get("pid") if self._lease is not None else None
+
+    @property
+    def remarks(self) -> list[str]:
+        """What was noticed of a server of ours since its launch: a crash, a model's process that has ended, silence."""
+        return list(self._lease.state().get("remarks", ())) if self._lease is not None else []
 
     def _has_ended(self) -> bool:
         """True if a server of ours does not run any more: another user's program may listen on its ports by now."""

@@ -18,6 +18,7 @@ from helpers.questions import OverHttp
 from helpers.server import Server
 from helpers.serving import Serving
 from helpers.supervisor import Plan
+from helpers.watch import manner
 
 # Servers launched or found by this process, by their id: keeps their leases while the process lives, whatever happens to variables.
 _OWNED: dict[str, Server] = {}
@@ -72,6 +73,12 @@ def start(launch: Mapping[str, Any], path: Path) -> lease.Lease:
         lifeline=command.lifeline,
         brief=command.brief,
         files=place.files(),
+        watch={
+            "host": settings.HOST if place.http in (settings.HOST, "0.0.0.0") else place.http,
+            **({"Authorization": f"Bearer {place.token}"} if place.token else {}),
+        },
+        admin={settings.ADMIN_HEADER: key},
+        keep_alive=launch["keep_alive"],
     )
     return lease.start(plan)
 
@@ -194,5 +201,6 @@ def not_started(state: dict[str, Any]) -> ServerError:
     tail = loadlog.meaningful(log.read_text(errors="replace"), settings.LOG_TAIL_LINES) if log.is_file() else ""
     if state.get("reason") == "no free ports":
         return ServerError("No three free ports in a row were found.", "", "Type: launch_server(base_port=20000)")
-    reason = state.get("reason") or f"it ended with status {state.get('returncode')}"
+    code = state.get("returncode")
+    reason = state.get("reason") or f"it ended {'with the process that owned it' if code is None else manner(int(code))}"
     return ServerError(f"The server did not start: {reason}.", f"What its log {log} says:\n{tail}\n", "Type: python -m helpers doctor")

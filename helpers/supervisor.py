@@ -5,6 +5,9 @@ kernel starts this supervisor and keeps a connection to its Unix socket open: th
 closes the lease; without any lease for the grace period the supervisor stops the server. A restarted kernel connects
 again and finds the same server.
 
+It watches the server (:mod:`helpers.watch`) and keeps its log from filling a disk. A server of a fleet that has crashed or
+hangs is started again.
+
 It also holds the locks of the server's three ports: abstract Unix sockets, which belong to the machine and not to a
 user, and which the kernel frees when this process ends, so that two servers never start on the same port.
 
@@ -26,13 +29,15 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.parse
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 if __name__ == "__main__":  # started as a script, with python -I
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers import leftovers, private_arguments, private_memory
+from helpers import leftovers, limits, private_arguments, private_memory, watch
 from helpers.port_locks import lock_ports
 from helpers.quiet import Quiet
 
@@ -43,6 +48,16 @@ _TICK_S = 0.1
 _AGAIN_S = 2.0
 # Seconds that a supervisor without a server waits for somebody to ask why.
 _TELL_S = 10.0
+# Seconds that the first lease may take at least, however short the grace: a crowded machine may hold its launcher up.
+_FIRST_LEASE_S = 30.0
+# Bytes that a log may have; of a longer one its beginning stays, where the reasons of the launch are, and its end.
+_LOG_MOST, _LOG_BEGINNING, _LOG_END = 16 << 20, 4 << 20, 2 << 20
+# How often a server of a fleet is started again within so many seconds; one that ends again and again stays down.
+_RESTARTS, _RESTARTS_S = 3, 60.0
+# Seconds until a server that was started again must answer: as long as a launch may take.
+_START_S = 180
+# Remarks that the state keeps.
+_REMARKS = 20
 # What tritonserver writes when another program was faster with a port.
 _PORT_TAKEN = "already in use"
 
@@ -67,6 +82,9 @@ class Plan:
         after: a command that ends what the program may leave behind when it has ended, such as its container.
         lifeline: whether the program ends when its standard input closes, so that it does when this process is killed.
         brief: whether the program, once told to end, is ended as soon as it is quiet.
+        watch: headers that an inference must carry, and under ``host`` where HTTP is answered; None for a program that is not watched.
+        admin: headers that calls of the administration must carry.
+        keep_alive: whether the program is started again when it has crashed or hangs, and its models are loaded again.
     """
 
     run_dir: str
@@ -84,6 +102,9 @@ class Plan:
     after: list[str] = dataclasses.field(default_factory=list)
     lifeline: bool = False
     brief: bool = False
+    watch: dict[str, str] | None = None
+    admin: dict[str, str] = dataclasses.field(default_factory=dict)
+    keep_alive: bool = False
 
 
 class Supervisor:
@@ -94,6 +115,7 @@ class Supervisor:
         self.run_dir = Path(plan.run_dir)
         self.selector = selectors.DefaultSelector()
         self.leases: set[socket.socket] = set()
+        self.grace_s = max(plan.grace_s, _FIRST_LEASE_S)
         self.waiting_for_stop: list[socket.socket] = []
         self.free_since = time.monotonic()
         self.stopping_since: float | None = None
@@ -102,11 +124,18 @@ class Supervisor:
         self.process: subprocess.Popen | None = None
         self.lifeline: int | None = None
         self.quiet: Quiet | None = None
+        self.log: IO[bytes] | None = None
         self.log_start = 0
+        self.watch: watch.Watch | None = None
+        self.stubs: watch.Stubs | None = None
+        self.looked = 0.0
+        self.log_seen = -1
+        self.stack_given_back = False
+        self.restarts: list[float] = []
         self.signalled = 0.0
         self.ended = 0.0
         self.told = False
-        self.state: dict[str, object] = {**plan.about, "server_id": plan.server_id, "supervisor_pid": os.getpid(), "log": plan.log}
+        self.state: dict[str, Any] = {**plan.about, "server_id": plan.server_id, "supervisor_pid": os.getpid(), "log": plan.log}
         self._write(status="starting")
 
     def run(self, listener: socket.socket) -> int:
@@ -119,6 +148,7 @@ class Supervisor:
                 key.data(key.fileobj)
             self._reap()
             self._watch()
+            self._look()
         return int(self.state.get("returncode") or 0)
 
     def _must_tell(self) -> bool:
@@ -128,45 +158,73 @@ class Supervisor:
 
     def _start(self) -> None:
         """Start the server on the next free triple of ports."""
-        # The programs that run containers change their user, which a filter forbids: inside, container_start puts the server under it.
-        direct = Path(self.plan.command[0]).name == "tritonserver"
-        own = direct and private_memory.possible()
         for ports in self.triples:
             locks = lock_ports(ports, self.plan.host)
-            if locks is None:
-                continue
-            self.locks = locks
-            http, grpc, metrics = ports
-            command = [
-                part.format(http=http, grpc=grpc, metrics=metrics) if "{" in part and "port=" in part else part
-                for part in self.plan.command
-            ]
-            for name, text in self.plan.files.items():
-                text = text.replace("{http}", str(http)).replace("{grpc}", str(grpc)).replace("{metrics}", str(metrics))
-                (self.run_dir / name).write_text(text)
-            with self._open_log() as log:
-                self.log_start = log.tell()
-                self.process, hidden = self._spawn(command, log, own)
-            facts = {"pid": self.process.pid, "ports": ports, "key_hidden": hidden, "memory_private": own or not direct}
-            self._write(status="running", started=time.time(), **facts)
-            return
+            if locks is not None:
+                self.locks = locks
+                self._start_on(ports)
+                return
         self._write(status="failed", reason="no free ports")
         self.process = None
 
+    def _start_on(self, ports: list[int]) -> None:
+        # The programs that run containers change their user, which a filter forbids: inside, container_start puts the server under it.
+        direct = Path(self.plan.command[0]).name == "tritonserver"
+        own = direct and private_memory.possible()
+        http, grpc, metrics = ports
+        command = [
+            part.format(http=http, grpc=grpc, metrics=metrics) if "{" in part and "port=" in part else part for part in self.plan.command
+        ]
+        for name, text in self.plan.files.items():
+            text = text.replace("{http}", str(http)).replace("{grpc}", str(grpc)).replace("{metrics}", str(metrics))
+            (self.run_dir / name).write_text(text)
+        self.log = self.log or self._open_log()
+        self.log_start = self.log.seek(0, os.SEEK_END)
+        self.process, hidden = self._spawn(command, self.log, own)
+        self.stubs, self.stack_given_back = watch.Stubs(self.process.pid), False
+        if self.plan.watch is not None:
+            headers = dict(self.plan.watch)
+            self.watch = watch.Watch(self.selector, (headers.pop("host"), http), headers)
+        facts = {"pid": self.process.pid, "ports": ports, "key_hidden": hidden, "memory_private": own or not direct}
+        self._write(status="running", started=time.time(), **facts)
+
     def _spawn(self, command: list[str], log: IO[bytes], own_memory: bool) -> tuple[subprocess.Popen, bool]:
+        what = (self.plan.private, self.plan.environment, log)
         if not self.plan.lifeline:
-            return private_arguments.start(command, self.plan.private, self.plan.environment, log, own_memory=own_memory)
+            return private_arguments.start(command, *what, own_memory=own_memory, is_server=True)
         other_end, self.lifeline = os.pipe()
         try:
-            return private_arguments.start(command, self.plan.private, self.plan.environment, log, stdin=other_end, own_memory=own_memory)
+            return private_arguments.start(command, *what, stdin=other_end, own_memory=own_memory, is_server=True)
         finally:
             os.close(other_end)
 
     def _open_log(self) -> IO[bytes]:
         try:
-            return open(self.plan.log, "ab")
+            return open(self.plan.log, "a+b", buffering=0)
         except OSError:  # its folder was deleted, or a quota is used up: a server without a log is better than none
-            return open(os.devnull, "ab")
+            return open(os.devnull, "a+b", buffering=0)
+
+    def _say(self, line: str) -> None:
+        """A line of the supervisor's own in the server's log, and in the state for whoever waits beside the server."""
+        self._write(remarks=[*self.state.get("remarks", ()), f"{time.strftime('%H:%M:%S')} {line}"][-_REMARKS:])
+        if self.log is not None:
+            with contextlib.suppress(OSError):  # a full disk
+                self.log.write(f"course: {line}\n".encode())
+
+    def _keep_log_small(self) -> int:
+        """Take the middle out of a log that has become too long; returns its size."""
+        if self.log is None:
+            return 0
+        size = os.fstat(self.log.fileno()).st_size
+        if size <= _LOG_MOST:
+            return size
+        with contextlib.suppress(OSError):  # a full disk: shorter it is in any case
+            end = os.pread(self.log.fileno(), _LOG_END, size - _LOG_END)
+            # Every writer appends, so that it goes on at the new end.
+            os.ftruncate(self.log.fileno(), _LOG_BEGINNING)
+            left_out = (size - _LOG_BEGINNING - len(end)) >> 20
+            self.log.write(f"\ncourse: {left_out} MB are left out here, so that this log does not fill the disk\n".encode() + end)
+        return os.fstat(self.log.fileno()).st_size
 
     def _write(self, **news: object) -> None:
         self.state.update(news)
@@ -200,6 +258,7 @@ class Supervisor:
     def _obey(self, word: str, connection: socket.socket) -> None:
         if word == "hold":
             self.leases.add(connection)
+            self.grace_s = self.plan.grace_s
         elif word == "stop":
             self.waiting_for_stop.append(connection)
             self._stop()
@@ -237,8 +296,66 @@ class Supervisor:
             self._signal(signal.SIGKILL)
         elif self.stopping_since is not None and now - self.signalled > _AGAIN_S:
             self._signal(signal.SIGINT)
-        elif not self.leases and now - self.free_since > self.plan.grace_s:
+        elif not self.leases and now - self.free_since > self.grace_s:
             self._stop()
+
+    def _look(self) -> None:
+        """Once in a while: the log's length, the server's answers, its models' processes."""
+        now = time.monotonic()
+        if self.process is None or now - self.looked < watch.INTERVAL_S:
+            return
+        self.looked = now
+        size = self._keep_log_small()
+        new, self.log_seen = size != self.log_seen, size
+        if not self.stack_given_back:
+            self.stack_given_back = limits.give_stack_back(self.process.pid)
+        if self.stopping_since is not None:
+            return
+        news = self.stubs.look(new) if self.stubs is not None else []
+        for process, manner in news:
+            self._say(watch.sentence(process, manner))
+        ended = [process for process, manner in news if manner]
+        if ended and self.plan.keep_alive and self.plan.watch is not None:
+            self._load_again(ended)
+        if self.watch is not None:
+            self.watch.look()
+            if self.watch.hung != self.state.get("hung", False):
+                self._write(hung=self.watch.hung)
+                self._say(f"the server has not answered for {watch.HUNG_LOOKS} s" if self.watch.hung else "the server answers again")
+            late = self.restarts and not self.watch.has_answered and now - self.restarts[-1] > _START_S
+            if self.plan.keep_alive and (late or self.watch.missed >= watch.GIVEN_UP_LOOKS):
+                self._say(f"the server has not answered for {_START_S if late else watch.GIVEN_UP_LOOKS} s, and is ended")
+                self._signal(signal.SIGKILL)
+
+    def _load_again(self, processes: list[str]) -> None:
+        """Load the models of these processes, where Triton still calls them READY: one that could not be loaded stays as it is."""
+
+        def look_up(index: Any) -> None:
+            ready = [row["name"] for row in index if row.get("state") == "READY"]
+            for model in {watch.owner(process, ready) for process in processes} - {""}:
+                self._ask(f"/v2/models/{urllib.parse.quote(model, safe='')}/config", None, load)
+
+        def load(config: Any) -> None:
+            self._say(f"the model '{config['name']}' is loaded again")
+            # Triton keeps the instances of a model that is the same as before, even without processes: this parameter makes it another.
+            parameters = {**config.get("parameters", {}), "course_loaded_again": {"string_value": f"{time.time():.0f}"}}
+            body = {"parameters": {"config": json.dumps({**config, "parameters": parameters})}}
+            self._ask(f"/v2/repository/models/{urllib.parse.quote(config['name'], safe='')}/load", json.dumps(body), lambda _: None)
+
+        self._ask("/v2/repository/index", "{}", look_up)
+
+    def _ask(self, path: str, body: str | None, then: Callable[[Any], None]) -> None:
+        """Ask the server with the owner's key; ``then`` gets the answer, unless that is an error."""
+        headers = {**(self.plan.watch or {}), **self.plan.admin}
+        address = headers.pop("host"), self.state["ports"][0]
+
+        def hear(answer: bytes) -> None:
+            head, _, text = answer.partition(b"\r\n\r\n")
+            if head.split()[1] == b"200":
+                then(json.loads(text or "{}"))
+
+        with contextlib.suppress(OSError):  # no more sockets
+            watch.Call(self.selector, address, path, body, headers, hear)
 
     def _is_quiet(self) -> bool:
         return self.quiet is not None and self.quiet.lasts()
@@ -252,6 +369,14 @@ class Supervisor:
             self.lifeline = None
         leftovers.end_container(self.plan.after, self.plan.environment, Path(self.plan.log))
         leftovers.remove_shared_memory(self.plan.server_id)
+        if self.watch is not None:
+            self.watch.close()
+        if self._comes_again():
+            ended = "which hung" if self.state.get("hung") else f"which has ended {watch.manner(process.returncode)}"
+            self._say(f"the server, {ended}, is started again")
+            self._write(hung=False)
+            self._start_on(self.state["ports"])
+            return
         for lock in self.locks:
             lock.close()
         if self.stopping_since is None and _PORT_TAKEN in self._log_since_start():
@@ -265,11 +390,20 @@ class Supervisor:
             with contextlib.suppress(OSError):
                 connection.sendall(json.dumps(self.state).encode() + b"\n")
 
+    def _comes_again(self) -> bool:
+        """True if the program is to be started again: it served, nobody has stopped it, and it does not end all the time."""
+        has_served = self.watch is not None and (self.watch.has_answered or self.restarts)
+        if not self.plan.keep_alive or self.stopping_since is not None or not has_served:
+            return False
+        now = time.monotonic()
+        self.restarts = [*(then for then in self.restarts if now - then < _RESTARTS_S), now]
+        return len(self.restarts) <= _RESTARTS
+
     def _log_since_start(self) -> str:
         try:
             with open(self.plan.log, "rb") as log:
                 log.seek(self.log_start)
-                return log.read().decode("utf-8", "replace")
+                return log.read(_LOG_BEGINNING).decode("utf-8", "replace")
         except OSError:  # deleted meanwhile
             return ""
 

@@ -10,7 +10,7 @@ import warnings
 from types import FrameType
 from typing import Any
 
-from helpers import settings
+from helpers import ending, settings
 from helpers.errors import ServerError
 from helpers.fleet import Fleet
 from helpers.fleet_launch import launch_fleet
@@ -60,6 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tls-cert", metavar="FILE", help="certificate for gRPC; HTTP then stays on this machine")
     parser.add_argument("--tls-key", metavar="FILE", help="the certificate's key")
     parser.add_argument("--ca", metavar="FILE", help="who signed the certificate, unless it is its own authority")
+    parser.add_argument(
+        "--keep-alive", action="store_true", help="start the server again when it crashes or hangs, as those of a fleet always are"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the command and start nothing")
 
 
@@ -77,6 +80,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     # A closed terminal (SIGHUP, where there is one) and the system's polite request to end count as Ctrl-C.
     signals = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    # Under nohup a closed terminal is ignored, and stays so.
+    signals = [number for number in signals if number in (signal.SIGINT, signal.SIGTERM) or signal.getsignal(number) != signal.SIG_IGN]
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         # Once only: a second Ctrl-C would interrupt the stopping.
@@ -97,7 +102,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
-    options = {name: getattr(args, name) for name in ("runtime", "base_port", "listen", "private", "tls_cert", "tls_key", "ca")}
+    names = ("runtime", "base_port", "listen", "private", "tls_cert", "tls_key", "ca", "keep_alive")
+    options = {name: getattr(args, name) for name in names}
     # Not an option of its own: others on this machine can see what is typed.
     return options | {"token": os.environ.get("COURSE_TOKEN", "") if args.listen else ""}
 
@@ -116,13 +122,24 @@ def _serve(args: argparse.Namespace) -> None:
     with server:
         try:
             print(server, _to_try(server), sep="\n\n", flush=True)
-            while server.state() == "running":
+            said: set[str] = set()
+            while server.state() in ("running", "hung"):
+                for remark in _remarks(server):
+                    if remark not in said:
+                        print(remark, flush=True)
+                        said.add(remark)
                 time.sleep(_LOOK_S)
         except KeyboardInterrupt:
             print(f"\nStopping the server{'s' * isinstance(server, Fleet)} …", flush=True)
         else:
-            raise ServerError("The server ended by itself.", f"The end of its log:\n{server.log()}\n", "Type: python -m helpers doctor")
+            raise ServerError(f"The server at {server.http_url} is gone.", ending.explain(server), "Type: python -m helpers doctor")
     print("Stopped.", flush=True)
+
+
+def _remarks(server: Server | Fleet) -> list[str]:
+    """What was noticed of the server, or of each server of a fleet, with its time."""
+    servers = server.servers if isinstance(server, Fleet) else [server]
+    return [f"{one.http_url} {remark}" for one in servers for remark in one.remarks]
 
 
 def _to_try(server: Server | Fleet) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from helpers import Client, launch_fleet
 from helpers.errors import RequestError, ServerError
 from helpers.fleet import Fleet
 from helpers.launch import ModelWarning
+from helpers.server import Server
 from tests.served.test_server_lifecycle import Kernel, kernel  # noqa: F401 a fixture
 from tests.support.fleet_load import Load
 from tests.support.processes import PATIENCE_S, alive, session, wait_until
@@ -33,29 +36,37 @@ def _healthy(fleet: Fleet) -> dict[int, bool]:
 def test_a_killed_server_costs_no_answer_and_comes_back_by_itself(fleet: Fleet, request: pytest.FixtureRequest) -> None:
     victim, other = fleet.servers
     with Load(fleet, threads=6) as load:
-        _kill(victim.pid)
+        killed = victim.pid
+        _kill(killed)
         wait_until(lambda: not _healthy(fleet)[victim.grpc.port])
         assert _healthy(fleet)[other.grpc.port]
         load.more(50)
-        assert "fleet.servers[0].restart()" in repr(fleet)
-        rows = fleet.shares()
-        assert rows[0]["requests"] is None
-        assert rows[1]["share"] == 1
-        with pytest.warns(ModelWarning, match="broken"):
-            again = victim.restart()
-        assert again.grpc.port == victim.grpc.port
-        # Nobody told Envoy.
+        # Nobody told Envoy, nor the supervisor.
         wait_until(lambda: _healthy(fleet)[victim.grpc.port])
-        assert fleet.servers[0] is again
+        assert fleet.servers[0] is victim
+        assert victim.pid not in (None, killed)
+        assert "signal 9 (SIGKILL)" in victim.remarks[-1]
         before = fleet.snapshot()
         wait_until(lambda: (fleet.shares(before)[0]["requests"] or 0) >= 20)
     assert load.wrong == []
     assert load.answers == load.requests
 
 
+def _kill_for_good(server: Server) -> None:
+    """Kill it whenever it comes back, until its supervisor gives it up."""
+
+    def down() -> bool:
+        if server.state() == "running" and server.pid is not None and alive(server.pid):
+            os.kill(server.pid, signal.SIGKILL)
+        return server.state() == "died"
+
+    wait_until(down)
+
+
 def test_when_all_servers_are_down_a_sentence_comes_at_once_and_launching_again_mends_it(fleet: Fleet) -> None:
     for server in fleet.servers:
-        _kill(server.pid)
+        _kill_for_good(server)
+        assert "signal 9" in repr(fleet)
     wait_until(lambda: not any(_healthy(fleet).values()))
     for protocol in ("grpc", "http"):
         said = r"All servers behind localhost:\d+ failed to answer.*fleet\.servers\[0\]\.restart\(\)"
@@ -82,6 +93,32 @@ def test_a_server_that_hangs_leaves_and_its_requests_end(fleet: Fleet) -> None:
     finally:
         os.kill(victim.pid, signal.SIGCONT)
     wait_until(lambda: _healthy(fleet)[victim.grpc.port])
+
+
+def test_a_server_that_hangs_for_long_is_started_again(fleet: Fleet) -> None:
+    victim = fleet.servers[1]
+    hung = victim.pid
+    assert hung is not None
+    os.kill(hung, signal.SIGSTOP)
+    wait_until(lambda: victim.state() == "hung")
+    assert "does not answer any more" in repr(fleet)
+    wait_until(lambda: victim.pid != hung)
+    wait_until(lambda: all(_healthy(fleet).values()))
+    assert "which hung, is started again" in victim.remarks[-1]
+
+
+def test_a_model_of_a_fleet_whose_process_is_killed_is_loaded_again(fleet: Fleet) -> None:
+    """Else the server that refuses at once would draw all requests."""
+    victim = fleet.servers[0]
+    time.sleep(2.5)
+    (stub,) = (pid for pid in session(victim.pid) if b"/double/" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    os.kill(stub, signal.SIGKILL)
+    wait_until(lambda: any("'double' is loaded again" in remark for remark in victim.remarks))
+    wait_until(lambda: any("double" in remark and "runs again" in remark for remark in victim.remarks))
+    assert {model.name: model.state for model in fleet.models()} == {"double": "READY", "slow": "READY", "broken": "UNAVAILABLE"}
+    with Client(fleet, timeout_s=5) as client:
+        for _ in range(20):
+            client.infer("double", X=np.ones((1, 3), np.float32))
 
 
 def test_a_killed_front_is_said_and_launching_again_keeps_the_servers(fleet: Fleet) -> None:

@@ -154,7 +154,6 @@ def start(service: dict[str, Any], name: str, image: str, base: Made, work: Path
     environment = {key: "the-key" if key == "COURSE_ADMIN_KEY" else value for key, value in service["environment"].items()}
     said(
         *(ENGINE, "run", "--detach", f"--name={name}", *base.arguments.split(), *options),
-        *(["--interactive"] if service.get("stdin_open") else []),
         *([f"--shm-size={service['shm_size'].removesuffix('b')}"] if "shm_size" in service else []),
         *(f"--cap-drop={one}" for one in service["cap_drop"]),
         *(f"--security-opt={one}" for one in service["security_opt"]),

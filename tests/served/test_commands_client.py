@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -129,6 +131,87 @@ def test_metrics_again_and_again_until_ctrl_c(models_server: Server) -> None:
     _, errors = watching.communicate(timeout=PATIENCE_S)
     assert watching.returncode == 0
     assert errors == ""
+
+
+class Serving:
+    """``serve`` in a process of its own, up to its last line before it waits."""
+
+    def __init__(self, port: int, models: Path, *words: str, before: str = "") -> None:
+        command = [sys.executable, "-m", "helpers", "serve", "--models", str(models), "--base-port", str(port), *words]
+        command = ["sh", "-c", f'{before}; exec "$@"', "sh", *command] if before else command
+        self.process = subprocess.Popen(command, cwd=settings.root(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert self.process.stdout is not None
+        self.said = ""
+        while "Ctrl-C" not in self.said:
+            line = self.process.stdout.readline()
+            assert line, self.said
+            self.said += line
+        self.pid = int(next(line.split()[1] for line in self.said.splitlines() if line.startswith("  pid")))
+
+    def __enter__(self) -> Serving:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        self.process.communicate(timeout=60)
+
+
+@pytest.fixture
+def one_model(tmp_path: Path) -> Path:
+    repository = tmp_path / "models"
+    repository.mkdir()
+    (repository / "double").symlink_to(MODELS_FOR_TESTS / "double")
+    return repository
+
+
+@pytest.mark.parametrize("number", [signal.SIGFPE, signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS])
+def test_serve_says_by_which_signal_its_server_ended(free_base_port: Callable[[], int], one_model: Path, number: signal.Signals) -> None:
+    with Serving(free_base_port(), one_model) as serving:
+        os.kill(serving.pid, number)
+        rest, _ = serving.process.communicate(timeout=60)
+        assert serving.process.returncode == 1
+        assert f"by signal {int(number)} ({number.name})" in rest
+        assert "Traceback" not in rest
+
+
+def test_serve_says_that_a_model_s_process_has_ended(free_base_port: Callable[[], int], one_model: Path) -> None:
+    with Serving(free_base_port(), one_model) as serving:
+        time.sleep(2.5)
+        (stub,) = (pid for pid in processes.session(serving.pid) if pid != serving.pid)
+        os.kill(stub, signal.SIGSEGV)
+        assert serving.process.stdout is not None
+        assert re.search(r"'double_0_0' has ended by signal 11 \(SIGSEGV\)", serving.process.stdout.readline())
+
+
+def test_serve_under_nohup_outlives_the_terminal(free_base_port: Callable[[], int], one_model: Path) -> None:
+    """nohup ignores the signal of a closed terminal, and so does what it starts."""
+    with Serving(free_base_port(), one_model, before="trap '' HUP") as serving:
+        serving.process.send_signal(signal.SIGHUP)
+        with pytest.raises(subprocess.TimeoutExpired):
+            serving.process.wait(3)
+        assert processes.alive(serving.pid)
+    assert not processes.alive(serving.pid)
+
+
+def test_serve_ends_with_its_terminal(free_base_port: Callable[[], int], one_model: Path) -> None:
+    with Serving(free_base_port(), one_model) as serving:
+        serving.process.send_signal(signal.SIGHUP)
+        rest, _ = serving.process.communicate(timeout=60)
+        assert rest.endswith("Stopped.\n")
+    assert not processes.alive(serving.pid)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "koi8-r", "euc-jp"])
+def test_serve_in_a_terminal_that_is_not_utf_8(
+    free_base_port: Callable[[], int], one_model: Path, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    with Serving(free_base_port(), one_model) as serving:
+        assert "running" in serving.said
+        serving.process.send_signal(signal.SIGINT)
+        rest, _ = serving.process.communicate(timeout=60)
+        assert serving.process.returncode == 0
+        assert "Traceback" not in serving.said + rest
 
 
 def test_serve_dry_run_starts_nothing(capsys: pytest.CaptureFixture[str]) -> None:

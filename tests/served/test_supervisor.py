@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
+import resource
+import signal
 import subprocess
 import sys
+import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from helpers import lease, settings
+from helpers.errors import ServerError
 from helpers.launch import launch_server
 from helpers.supervisor import Plan, lock_ports
 from tests.support.processes import alive, wait_until
@@ -159,3 +165,189 @@ def test_a_disk_that_is_full_costs_the_log_and_not_the_server(tmp_path, free_bas
             assert server.log() == ""
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+_FOREVER = "import time; print('begun', flush=True); time.sleep(90)"
+
+
+def test_a_log_cannot_fill_a_disk_and_keeps_its_beginning(tmp_path, free_base_port):
+    """Two writers, as tritonserver and its models are: 60 MB in lines of 100 bytes."""
+    code = (
+        "import os, subprocess, sys, time\n"
+        "print('REASON of the launch', flush=True)\n"
+        "other = subprocess.Popen([sys.executable, '-c', 'print(\"model\", flush=True); import time; time.sleep(90)'])\n"
+        "for number in range(60):\n"
+        "    os.write(1, (b'%99d\\n' % number) * 10000)\n"
+        "    time.sleep(0.02)\n"
+        "print('LAST', flush=True); time.sleep(90)"
+    )
+    log = tmp_path / "log"
+    held = lease.start(_plan(tmp_path, code, _triples(free_base_port(), 4)))
+    wait_until(lambda: log.exists() and log.stat().st_size > 1 << 20)
+    largest = 0
+
+    def done() -> bool:
+        nonlocal largest
+        largest = max(largest, log.stat().st_size)
+        with open(log, "rb") as file:
+            file.seek(max(0, log.stat().st_size - 100))
+            return file.read().endswith(b"LAST\n")
+
+    wait_until(done)
+    time.sleep(2.5)
+    text = log.read_text()
+    held.stop()
+    assert largest < 64 << 20
+    assert len(text) <= 17 << 20
+    assert text.startswith("REASON of the launch\n")
+    assert "MB are left out here, so that this log does not fill the disk" in text
+    assert text.endswith("LAST\n")
+    assert b"\0" not in text.encode()  # no hole
+
+
+def test_a_first_lease_may_come_late(tmp_path, free_base_port):
+    """The launcher of a command with a short grace is held up between its two steps."""
+    plan = _plan(tmp_path, _FOREVER, _triples(free_base_port(), 4), grace_s=0.5)
+    started = []
+    run = subprocess.run
+
+    def slow_run(*args, **options):
+        done = run(*args, **options)
+        time.sleep(4)
+        started.append(done)
+        return done
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lease.subprocess, "run", slow_run)
+        held = lease.start(plan)
+    assert started
+    pid = int(held.state()["pid"])
+    assert alive(pid)
+    held.close()
+    wait_until(lambda: not alive(pid))  # from the first lease on the short grace counts
+
+
+def _raise(error):
+    def instead(*_, **__):
+        raise error
+
+    return instead
+
+
+@pytest.mark.parametrize(
+    ("broken", "error", "words"),
+    [
+        ("subprocess.run", subprocess.TimeoutExpired("supervisor", 20), "overloaded"),
+        ("subprocess.run", BlockingIOError(11, "Resource temporarily unavailable"), "Resource temporarily unavailable"),
+        ("Lease", FileNotFoundError(2, "No such file or directory"), "No such file"),
+        ("Lease", ConnectionRefusedError(111, "Connection refused"), "Connection refused"),
+        ("Lease", TimeoutError("timed out"), "timed out"),
+        ("Lease", ConnectionError("the supervisor has ended"), "the supervisor has ended"),
+    ],
+)
+def test_a_start_that_fails_is_one_paragraph(tmp_path, free_base_port, monkeypatch, broken, error, words):
+    plan = _plan(tmp_path, "", _triples(free_base_port(), 1))
+    module, _, name = broken.rpartition(".")
+    monkeypatch.setattr(getattr(lease, module) if module else lease, name, _raise(error))
+    with pytest.raises(ServerError, match=rf"owns the server did not start: .*{words}.*python -m helpers doctor"):
+        lease.start(plan)
+
+
+def test_a_supervisor_that_ends_before_it_is_asked_is_one_paragraph(tmp_path, free_base_port):
+    plan = _plan(tmp_path, "", _triples(free_base_port(), 1))
+    plan.command = ["/no/such/program"]
+    with pytest.raises(ServerError, match=r"owns the server did not start: .*No such file or directory: '/no/such/program'"):
+        lease.start(plan)
+
+
+def test_a_full_folder_for_run_files_is_one_paragraph(tmp_path, free_base_port):
+    plan = _plan(tmp_path, "", _triples(free_base_port(), 1))
+    Path(plan.run_dir).rmdir()
+    with pytest.raises(ServerError, match="No such file"):
+        lease.start(plan)
+
+
+def test_a_forked_child_does_not_keep_the_server_of_a_killed_owner(tmp_path, free_base_port):
+    """The owner is a process of its own that forks a child and is killed; the child lives on."""
+    plan = _plan(tmp_path, _FOREVER, _triples(free_base_port(), 4), grace_s=1.0)
+    (tmp_path / "plan.json").write_text(json.dumps(asdict(plan)))
+    code = (
+        "import json, multiprocessing, os, sys, time\n"
+        "from pathlib import Path\n"
+        "from helpers import lease\nfrom helpers.supervisor import Plan\n"
+        f"held = lease.start(Plan(**json.loads(Path({str(tmp_path / 'plan.json')!r}).read_text())))\n"
+        "def child():\n"
+        "    print('CHILD', os.getpid(), held.state()['status'], held.state()['pid'], flush=True)\n"
+        "    held.stop()\n"
+        "    time.sleep(60)\n"
+        "multiprocessing.get_context('fork').Process(target=child).start()\n"
+        "time.sleep(60)\n"
+    )
+    owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+    child = 0
+    try:
+        word, number, status, pid = owner.stdout.readline().split()
+        child, server = int(number), int(pid)
+        assert (word, status) == ("CHILD", "running")
+        time.sleep(2.5)
+        assert alive(server)  # the child's stop() stops nothing, and the owner holds it
+        owner.kill()
+        owner.wait()
+        wait_until(lambda: not alive(server))
+        assert alive(child)
+    finally:
+        owner.kill()
+        owner.wait()
+        owner.stdout.close()
+        if child and alive(child):
+            os.kill(child, signal.SIGKILL)
+
+
+def test_questions_from_other_threads_do_not_take_the_answer_of_stop(tmp_path, free_base_port):
+    code = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(90)"
+    held = lease.start(_plan(tmp_path, code, _triples(free_base_port(), 4)))
+    seen: list[str] = []
+    errors: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            while not seen or seen[-1] == "running":
+                seen.append(str(held.state().get("status")))
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    held.stop()
+    for thread in threads:
+        thread.join(20)
+    assert not any(thread.is_alive() for thread in threads)
+    assert errors == []
+    assert held.state()["status"] == "stopped"
+
+
+def test_limits_are_raised_for_the_program_and_given_back_to_what_it_starts(tmp_path, free_base_port):
+    code = (
+        "import resource, subprocess, sys, threading, time\n"
+        "print('OWN', resource.getrlimit(resource.RLIMIT_STACK)[0], resource.getrlimit(resource.RLIMIT_NOFILE)[0], flush=True)\n"
+        "threading.Thread(target=time.sleep, args=(90,), daemon=True).start()\n"
+        "time.sleep(3)\n"
+        "child = 'import resource; print(\"CHILD\", resource.getrlimit(resource.RLIMIT_STACK)[0], flush=True)'\n"
+        "subprocess.run([sys.executable, '-c', child])\n"
+        "time.sleep(90)"
+    )
+    soft, hard = resource.getrlimit(resource.RLIMIT_STACK)
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(1024, files[1]), files[1]))  # the usual one
+        held = lease.start(_plan(tmp_path, code, _triples(free_base_port(), 4)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, files)
+    log = tmp_path / "log"
+    wait_until(lambda: "CHILD" in log.read_text())
+    held.stop()
+    words = log.read_text().split()
+    stack = 1 << 30 if hard == resource.RLIM_INFINITY else min(1 << 30, hard)
+    assert words[:3] == ["OWN", str(stack), str(min(65536, files[1]))]
+    assert words[3:5] == ["CHILD", str(soft)]

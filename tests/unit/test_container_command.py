@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import images, launch_server, settings
+from helpers import container_start, images, launch_server, settings
 from helpers.container_command import ENGINES, Specification
 from helpers.errors import ServerError, SetupError
 from tests.support.engines import Engines
@@ -41,7 +41,10 @@ def before_the_program(words: list[str]) -> list[str]:
 def test_what_is_shown_is_what_is_run(
     engine: str, engines: Engines, models: Path, capsys: pytest.CaptureFixture[str], free_base_port: Callable[[], int]
 ) -> None:
-    """But for the server's name and the ports. The stand-in serves nothing, which is told; the container is ended by its name."""
+    """But for the server's name, the ports, and the lifeline, which a typed command has not.
+
+    The stand-in serves nothing, which is told; the container is ended by its name.
+    """
     engines.install(engine)
     image = {"image": "/"} if engine == "apptainer" else {}
     words, _ = shown(capsys, models, engine, **image)
@@ -49,7 +52,10 @@ def test_what_is_shown_is_what_is_run(
         launch_server(models, runtime=engine, base_port=free_base_port(), **image)  # type: ignore[arg-type]
     ((*run,),) = engines.calls(engine, "run")
     name = next(word for word in run if word.startswith("--id=")).removeprefix("--id=")
-    general = [re.sub(rf"\b{name}\b", "course", word) for word in run]
+    lifeline = {container_start.LIFELINE, "--interactive"}
+    assert lifeline & set(run) == (lifeline if engine != "apptainer" else {container_start.LIFELINE})
+    assert not lifeline & set(words)
+    general = [re.sub(rf"\b{name}\b", "course", word) for word in run if word not in lifeline]
     assert [re.sub(r"(-port=)\d+", r"\1", word) for word in general] == [re.sub(r"(-port=)\d+", r"\1", word) for word in words]
     assert engines.calls(engine, "rm") == ([] if engine == "apptainer" else [[engine, "rm", "--force", name]])
 

@@ -35,7 +35,7 @@ class Started:
 
     def __init__(self, *arguments: str) -> None:
         environment = {**os.environ, "COURSE_ADMIN_KEY": "the-key", "COURSE_TOKEN": "the-token"}
-        command = [sys.executable, container_start.__file__, *_COMMAND, *arguments, *_SECRETS]
+        command = [sys.executable, container_start.__file__, container_start.LIFELINE, *_COMMAND, *arguments, *_SECRETS]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
         assert self.process.stdout is not None
         self.seen = self.process.stdout.readline()
@@ -98,6 +98,28 @@ def test_a_server_that_does_not_hear_is_killed() -> None:
         assert one.process.stdout.read().count("interrupted") >= 2, "it was told more than once"
 
 
+@pytest.mark.parametrize("stdin", ["/dev/null", "closed", "ended pipe"])
+def test_a_command_that_was_typed_lives_without_standard_input(stdin: str) -> None:
+    """As ``docker run`` without ``--interactive`` gives it, under nohup, and in batch jobs."""
+    environment = {**os.environ, "COURSE_ADMIN_KEY": "the-key", "COURSE_TOKEN": "the-token"}
+    command = [sys.executable, container_start.__file__, *_COMMAND, *_SECRETS]
+    if stdin == "closed":
+        command = ["sh", "-c", 'exec "$@" <&-', "sh", *command]
+    given = subprocess.PIPE if stdin == "ended pipe" else subprocess.DEVNULL
+    with subprocess.Popen(command, stdin=given, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            if process.stdin is not None:
+                process.stdin.close()
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith("SEEN")
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(2)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(10) == 3
+        finally:
+            process.kill()
+
+
 def test_the_server_dies_with_the_starter(started: Started) -> None:
     started.process.kill()
     wait_until(lambda: not alive(started.server))
@@ -139,7 +161,7 @@ def test_a_python_of_the_image_reads_it() -> None:
     """NVIDIA's image of the release has Python 3.10: this file and what it imports must be understood there."""
     import ast
 
-    from helpers import private_arguments
+    from helpers import limits, private_arguments, private_memory, watch
 
-    for module in (container_start, private_arguments):
+    for module in (container_start, limits, private_arguments, private_memory, watch):
         ast.parse(Path(str(module.__file__)).read_text(), feature_version=(3, 10))

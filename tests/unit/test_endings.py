@@ -1,0 +1,70 @@
+"""How a process ended, in words: for launches, servers, fronts and models alike."""
+
+from __future__ import annotations
+
+import re
+import signal
+
+import pytest
+
+from helpers import ending, loadlog, watch
+from helpers.starting import not_started
+
+_WORDS = {
+    -signal.SIGABRT: r"by signal 6 \(SIGABRT\)",
+    -signal.SIGFPE: r"by signal 8 \(SIGFPE\)",
+    -signal.SIGSEGV: r"by signal 11 \(SIGSEGV\)",
+    -signal.SIGBUS: r"by signal 7 \(SIGBUS\)",
+    -signal.SIGKILL: r"by signal 9 \(SIGKILL\): somebody killed it, or .* memory ran out",
+    -signal.SIGXCPU: r"by signal 24 \(SIGXCPU\)",
+    -62: r"by signal 62 \(unknown\)",
+    0: "with status 0",
+    3: "with status 3",
+}
+
+
+@pytest.mark.parametrize(("code", "words"), _WORDS.items())
+def test_a_launch_that_ended_names_the_signal(tmp_path, code, words):
+    (tmp_path / "log").write_text("I1128 all is well\n")
+    error = str(not_started({"status": "died", "returncode": code, "log": str(tmp_path / "log")}))
+    assert re.search(rf"did not start: it ended {words}", error), error
+
+
+@pytest.mark.parametrize(("code", "words"), _WORDS.items())
+def test_a_server_that_ended_names_the_signal(code, words):
+    assert re.search(f"ended without being told to, {words}", ending.how(code))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "terminate called after throwing an instance of 'std::bad_alloc'",
+        "  what():  std::bad_alloc",
+        "terminate called without an active exception",
+        "double free or corruption (!prev)",
+        "malloc(): invalid size (unsorted)",
+        "corrupted size vs. prev_size",
+        "*** stack smashing detected ***: terminated",
+        "Signal (11) received.",
+        "free(): invalid pointer",
+        "boost::interprocess::lock_exception: Aborted (core dumped)",
+    ],
+)
+def test_the_last_words_of_a_program_that_aborts_are_kept(line):
+    log = "\n".join(['I1128 12:00:00 1 server.cc:1] "started"', line, *['I1128 12:00:01 1 server.cc:2] "fine"'] * 8])
+    assert loadlog.meaningful(log, 5) == line
+
+
+@pytest.mark.parametrize("model", ["add_sub", "it's", "jets_1_0", "with space", "ä", "jets_1"])
+@pytest.mark.parametrize("numbers", ["_0", "_0_0", "_11_2"])
+def test_a_model_whose_process_ended_is_known_from_the_log_until_it_runs_again(model, numbers):
+    models = ["add", "jets", "other", model]
+    process = model + numbers
+    ended = f"course: {watch.sentence(process, watch.manner(-11))}\n"
+    assert loadlog.processes_ended("I1128 begun\n" + ended, models) == {model: watch.manner(-11)}
+    assert loadlog.processes_ended(ended + f"course: {watch.sentence(process, '')}\n", models) == {}
+    begun = f'I1128 python_be.cc:2249] "TRITONBACKEND_ModelInstanceInitialize: {model}_0 (CPU device 0)"\n'
+    assert loadlog.processes_ended(ended + begun, models) == {}
+    assert loadlog.processes_ended(begun + ended, models) == {model: watch.manner(-11)}
+    # Triton says so of a load that changes nothing, too.
+    assert loadlog.processes_ended(ended + f"I1128 model_lifecycle.cc:839] \"successfully loaded '{model}'\"\n", models) != {}
