@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -32,7 +33,12 @@ def own(free_base_port: Callable[[], int]) -> Iterator[Server]:
 def _stubs(server: Server, instance: str) -> list[int]:
     """The processes whose instance is called so."""
     assert server.pid is not None
-    return [pid for pid in session(server.pid) if instance.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")]
+    found = []
+    for pid in session(server.pid):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            if instance.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                found.append(pid)
+    return found
 
 
 def _state(server: Server, model: str) -> tuple[str, str]:
