@@ -27,7 +27,7 @@ help:
 	@echo "make test          all tests (ARGS='-m \"not slow\"' for the quick ones)"
 	@echo "make test-gpu      check list of a machine with a GPU, and a table of its figures; says so where there is none"
 	@echo "make test-training the training's own tests, in an environment made for them"
-	@echo "make test-all      both"
+	@echo "make test-all      all of these, and what takes minutes by itself: forty servers at once, set-ups for Colab and Codespaces; for the night"
 	@echo "make bench         the embedded backends against the same models without a server"
 	@echo "make bench-tune    the search for the best configuration against a full grid and NVIDIA's Model Analyzer"
 	@echo "make bench-peers   the embedded server against PyTriton and MLServer, with the same ONNX models"
@@ -47,10 +47,12 @@ setup:
 lab:
 	$(SETUP) -- -m helpers lab $(LAB)
 
-# Two files at a time, the long ones first: most tests wait for a server half of their time. WORKERS=0: one after the other, in this process.
+# Two groups of tests at a time, in the order of tests/conftest.py: most tests wait for a server half of their time. WORKERS=0: one after
+# the other, in this process.
 WORKERS = 2
+PYTEST = pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder --durations=10
 test:
-	$(SETUP) --dev -- -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(SETUP) --dev -- -m $(PYTEST) $(ARGS)
 
 # On a processor, as a rehearsal: make test-gpu ARGS="--device cpu --quick --output /tmp/dry.csv"
 test-gpu:
@@ -132,7 +134,9 @@ train-tracks: $(TRAINING)/made
 test-training: setup $(TRAINING)/made
 	@$(TRAINING)/bin/python -m pytest tests/training $(ARGS)
 
-test-all: test-training test
+# Every night: those that take minutes by themselves as well.
+test-all: test-training
+	$(SETUP) --dev -- -m $(PYTEST) -m "" $(ARGS)
 
 # Each lock holds for Python 3.11 and 3.12; the server's for Linux on x86-64 alone, the only place where its wheel runs. The CUDA bindings and
 # the placeholder of perf_analyzer have no wheels outside Linux. Versions stay as they are where they can; NEW=yes takes the newest of all.

@@ -19,6 +19,7 @@ PEOPLE = 40
 LOAD = os.environ.get("COURSE_FORTY_LOAD", "").split()
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_forty_servers_at_once_have_forty_disjoint_triples(
     free_base_port: Callable[[], int], record_property: Callable[[str, object], None]

@@ -78,6 +78,7 @@ def test_binders_post_build(clone: Path, elsewhere: dict[str, str], tmp_path: Pa
     assert (clone / "work" / "notebooks" / "data" / "jets_ak4.root").exists(), "the samples can be reached from there"
 
 
+@pytest.mark.nightly
 def test_codespaces_post_create(clone: Path, elsewhere: dict[str, str]) -> None:
     container = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())
     version = container["image"].rpartition(":")[2].partition("-")[0]
@@ -118,6 +119,7 @@ print("numpy", numpy.__version__, "sum", shell.user_ns["result"]["OUTPUT0"][:3].
 """
 
 
+@pytest.mark.nightly
 def test_colabs_first_cells(origin: Path, elsewhere: dict[str, str], tmp_path: Path) -> None:
     """The notebook for Colab, its set-up cell first, in an environment that knows nothing of the course."""
     cells = nbformat.read(ROOT / "notebooks" / "colab" / "00_start_here.ipynb", as_version=4).cells

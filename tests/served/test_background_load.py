@@ -97,10 +97,16 @@ def test_as_many_requests_at_once_as_it_says(models_server: Server) -> None:
     pending = {}
     for concurrency in (2, 5):
         with BackgroundLoad(models_server, "slow", concurrency=concurrency, inputs={"SECONDS": np.array([0.4], np.float32)}) as load:
-            time.sleep(1.0)
-            pending[concurrency] = scrape(models_server).value("nv_inference_pending_request_count", model="slow")
+            wait_until(lambda load=load: load.sent > 1)
+            # Between an answer and the next request it is one less for a moment.
+            seen = []
+            for _ in range(9):
+                time.sleep(0.1)
+                seen.append(scrape(models_server).value("nv_inference_pending_request_count", model="slow"))
+            pending[concurrency] = max(set(seen), key=seen.count), max(seen)
         assert load.failed == 0, load
-    assert pending == {2: 0, 5: 3}
+    assert pending[2][0] == 0
+    assert pending[5] == (3, 3)
 
 
 def test_inputs_of_ones_own_fill_the_batch(models_server: Server) -> None:
@@ -148,6 +154,7 @@ def test_it_survives_a_restart_of_the_server_and_keeps_the_errors(free_base_port
     try:
         with BackgroundLoad(server, "add_sub", concurrency=2) as load:
             wait_until(lambda: load.sent > 10)
+            began = time.monotonic()
             server = server.restart()
             assert load.running
             good = load.sent - load.failed
@@ -155,8 +162,8 @@ def test_it_survives_a_restart_of_the_server_and_keeps_the_errors(free_base_port
             assert load.failed > 0 and sum(load.errors.values()) == load.failed
             assert any("add_sub" in text or "reached" in text for text in load.errors), load.errors
             assert f"{load.failed} failed" in repr(load) and "times: " in repr(load)
-            rate = load.failed
-        assert rate < 100, "a server that is gone is asked twice a second, not thousands of times"
+            rate = load.failed / (time.monotonic() - began)
+        assert rate < 20, "a server that is gone is asked twice a second, not thousands of times"
     finally:
         server.stop()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,11 +12,10 @@ import pytest
 import tritonclient.grpc as grpcclient
 import tritonclient.http as httpclient
 
-from helpers import jets, settings
+from helpers import jets
 from helpers.checks.outcome import Kind
 from helpers.client import Client
 from helpers.exercises import ____, exercise
-from helpers.launch import launch_server
 from helpers.metrics import Snapshot, scrape
 from helpers.physics.flavour import Scores, roc
 from helpers.server import Server
@@ -31,12 +30,6 @@ def _is(number: str, kind: Kind, words: str, *answers: Any) -> None:
     assert outcome.kind is kind, outcome
     assert words in outcome.text, outcome
     assert "Traceback" not in outcome.text
-
-
-@pytest.fixture(scope="module")
-def server(free_base_port: Callable[[], int]) -> Iterator[Server]:
-    with launch_server(settings.models_dir(), load=[MODEL, AK4], base_port=free_base_port(), name="checkers-04") as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import requests
 
-from helpers import jets, settings
+from helpers import jets
 from helpers.background_load import BackgroundLoad
 from helpers.checks.outcome import Kind
 from helpers.client import Client
 from helpers.exercises import ____, exercise
-from helpers.launch import launch_server
 from helpers.metrics import Difference, scrape
 from helpers.server import Server
-from tests.support.processes import PATIENCE_S
+from tests.support.processes import PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -30,12 +28,6 @@ def _is(number: str, kind: Kind, words: str, *answers: Any) -> None:
     assert outcome.kind is kind, outcome
     assert words in outcome.text, outcome
     assert "Traceback" not in outcome.text
-
-
-@pytest.fixture(scope="module")
-def server(free_base_port: Callable[[], int]) -> Iterator[Server]:
-    with launch_server(settings.models_dir(), load=["add_sub", MODEL], base_port=free_base_port(), name="checkers-06") as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -122,10 +114,10 @@ def _nothing(server: Server) -> Difference:
 
 
 def _busy(server: Server, batch: int, concurrency: int) -> Difference:
-    with BackgroundLoad(server, MODEL, batch, concurrency):
-        time.sleep(0.3)
+    with BackgroundLoad(server, MODEL, batch, concurrency) as load:
+        wait_until(lambda: load.sent > 0)
         before = scrape(server)
-        time.sleep(1.5)
+        wait_until(lambda: (scrape(server) - before).value("nv_inference_exec_count", model=MODEL) >= 8)
         return scrape(server) - before
 
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from helpers import settings
 from helpers.address import Address
 from helpers.checks.outcome import Kind
 from helpers.client import Client
 from helpers.exercises import ____, exercise
-from helpers.launch import launch_server
 from helpers.load_inputs import write_jets
 from helpers.metrics import scrape
 from helpers.perf_results import empty_row
@@ -29,12 +26,6 @@ def _is(number: str, kind: Kind, words: str, *answers: Any) -> None:
     assert outcome.kind is kind, outcome
     assert words in outcome.text, outcome
     assert "Traceback" not in outcome.text
-
-
-@pytest.fixture(scope="module")
-def tagging(free_base_port: Callable[[], int]) -> Iterator[Server]:
-    with launch_server(settings.models_dir(), load=[MODEL], base_port=free_base_port(), name="perf-checkers") as running:
-        yield running
 
 
 def _dead() -> Server:
@@ -56,27 +47,27 @@ def _row(**values: Any) -> dict[str, Any]:
     return empty_row() | usual | values
 
 
-def test_7_1_one_jet_in_a_request(tagging: Server) -> None:
+def test_7_1_one_jet_in_a_request(server: Server) -> None:
     def send(batch: int, times: int) -> None:
-        with Client(tagging) as client:
+        with Client(server) as client:
             for _ in range(times):
                 client.infer(MODEL, client.example(MODEL, batch))
 
-    before = scrape(tagging)
-    _is("7.1", Kind.CANNOT_TELL, "no request", tagging, before, 0)
-    _is("7.1", Kind.NOT_ATTEMPTED, "blank", tagging, before, ____)
+    before = scrape(server)
+    _is("7.1", Kind.CANNOT_TELL, "no request", server, before, 0)
+    _is("7.1", Kind.NOT_ATTEMPTED, "blank", server, before, ____)
     send(1, 3)
-    _is("7.1", Kind.CORRECT, "3 requests, 3 inferences: one jet in each.", tagging, before, 0)
-    _is("7.1", Kind.CORRECT, "did not agree", tagging, before, 2)
-    _is("7.1", Kind.NOT_YET, "ended with 99", tagging, before, 99)
-    _is("7.1", Kind.NOT_YET, "ended with None", tagging, before, None)
+    _is("7.1", Kind.CORRECT, "3 requests, 3 inferences: one jet in each.", server, before, 0)
+    _is("7.1", Kind.CORRECT, "did not agree", server, before, 2)
+    _is("7.1", Kind.NOT_YET, "ended with 99", server, before, 99)
+    _is("7.1", Kind.NOT_YET, "ended with None", server, before, None)
     send(4, 1)
-    _is("7.1", Kind.NOT_YET, "1.75 jets in each", tagging, before, 0)
-    again = scrape(tagging)
+    _is("7.1", Kind.NOT_YET, "1.75 jets in each", server, before, 0)
+    again = scrape(server)
     send(10, 2)
-    _is("7.1", Kind.NOT_YET, "still 10 jets", tagging, again, 0)
+    _is("7.1", Kind.NOT_YET, "still 10 jets", server, again, 0)
     _is("7.1", Kind.CANNOT_TELL, "does not answer", _dead(), again, 0)
-    _is("7.1", Kind.CANNOT_TELL, "from before", tagging, 5, 0)
+    _is("7.1", Kind.CANNOT_TELL, "from before", server, 5, 0)
 
 
 def test_7_2_gain_and_price() -> None:
@@ -99,36 +90,36 @@ def test_7_2_gain_and_price() -> None:
     _is("7.2", Kind.CANNOT_TELL, "by_batch", None, 1.5, 60.0)
 
 
-def test_7_3_the_share_of_the_queue(tagging: Server) -> None:
+def test_7_3_the_share_of_the_queue(server: Server) -> None:
     busy = _row(concurrency=8, queue_us=12e3, compute_infer_us=60e3, latency_avg_us=80e3)
-    _is("7.3", Kind.CORRECT, "15 % are spent in the queue and 75 % in inference", tagging, busy, 0.15)
-    _is("7.3", Kind.NOT_YET, "fraction from 0 to 1", tagging, busy, 15)
-    _is("7.3", Kind.NOT_YET, "divide it", tagging, busy, 12e3)
-    _is("7.3", Kind.NOT_YET, "share of the inference", tagging, busy, 0.75)
-    _is("7.3", Kind.NOT_YET, "another fraction", tagging, busy, 0.5)
-    _is("7.3", Kind.NOT_YET, "should be one number", tagging, busy, "much")
-    _is("7.3", Kind.NOT_YET, "with 4 requests under way", tagging, {**busy, "concurrency": 4}, 0.15)
-    _is("7.3", Kind.NOT_YET, "batch of 1", tagging, {**busy, "batch": 1}, 0.15)
-    _is("7.3", Kind.NOT_YET, "`add_sub`", tagging, {**busy, "model": "add_sub"}, 0.15)
-    _is("7.3", Kind.NOT_YET, "Expected the row", tagging, [busy], 0.15)
-    _is("7.3", Kind.NOT_ATTEMPTED, "blank", tagging, busy, ____)
-    _is("7.3", Kind.CANNOT_TELL, "not of this server", tagging, {**busy, "requests": 10**9}, 0.15)
+    _is("7.3", Kind.CORRECT, "15 % are spent in the queue and 75 % in inference", server, busy, 0.15)
+    _is("7.3", Kind.NOT_YET, "fraction from 0 to 1", server, busy, 15)
+    _is("7.3", Kind.NOT_YET, "divide it", server, busy, 12e3)
+    _is("7.3", Kind.NOT_YET, "share of the inference", server, busy, 0.75)
+    _is("7.3", Kind.NOT_YET, "another fraction", server, busy, 0.5)
+    _is("7.3", Kind.NOT_YET, "should be one number", server, busy, "much")
+    _is("7.3", Kind.NOT_YET, "with 4 requests under way", server, {**busy, "concurrency": 4}, 0.15)
+    _is("7.3", Kind.NOT_YET, "batch of 1", server, {**busy, "batch": 1}, 0.15)
+    _is("7.3", Kind.NOT_YET, "`add_sub`", server, {**busy, "model": "add_sub"}, 0.15)
+    _is("7.3", Kind.NOT_YET, "Expected the row", server, [busy], 0.15)
+    _is("7.3", Kind.NOT_ATTEMPTED, "blank", server, busy, ____)
+    _is("7.3", Kind.CANNOT_TELL, "not of this server", server, {**busy, "requests": 10**9}, 0.15)
     _is("7.3", Kind.CANNOT_TELL, "does not answer", _dead(), busy, 0.15)
 
 
-def test_7_4_less_padding(tagging: Server, tmp_path: Path) -> None:
+def test_7_4_less_padding(server: Server, tmp_path: Path) -> None:
     def padded(length: int, rate: float, spread: float = 10.0) -> dict[str, Any]:
-        file = write_jets(tagging, MODEL, n_jets=3, lengths={"pf": length}, path=tmp_path / f"jets_{length}.json")
+        file = write_jets(server, MODEL, n_jets=3, lengths={"pf": length}, path=tmp_path / f"jets_{length}.json")
         command = f"perf_analyzer -m {MODEL} --input-data {file} -b 10"
         return _row(inputs=file.name, command=command, throughput_infer_per_s=rate, throughput_spread_infer_per_s=spread)
 
     real = padded(50, 500)
-    _is("7.4", Kind.CORRECT, "2.40 times as many jets per second with 20 candidates", tagging, real, padded(20, 1200))
-    _is("7.4", Kind.CANNOT_TELL, "max_seconds=30", tagging, real, padded(20, 600, 300))
-    _is("7.4", Kind.CORRECT, "Measured: slower", tagging, real, padded(20, 250))
-    _is("7.4", Kind.NOT_YET, "padded to 30 candidates; we asked for 20", tagging, real, padded(30, 900))
-    _is("7.4", Kind.NOT_YET, "padded to 50. Use the new file", tagging, real, real)
-    _is("7.4", Kind.NOT_YET, "random inputs", tagging, real, _row(command="perf_analyzer"))
-    _is("7.4", Kind.NOT_YET, "batch of 1", tagging, real, {**padded(20, 900), "batch": 1})
-    _is("7.4", Kind.NOT_ATTEMPTED, "blank", tagging, real, ____)
-    _is("7.4", Kind.CANNOT_TELL, "`real`", tagging, None, padded(20, 900))
+    _is("7.4", Kind.CORRECT, "2.40 times as many jets per second with 20 candidates", server, real, padded(20, 1200))
+    _is("7.4", Kind.CANNOT_TELL, "max_seconds=30", server, real, padded(20, 600, 300))
+    _is("7.4", Kind.CORRECT, "Measured: slower", server, real, padded(20, 250))
+    _is("7.4", Kind.NOT_YET, "padded to 30 candidates; we asked for 20", server, real, padded(30, 900))
+    _is("7.4", Kind.NOT_YET, "padded to 50. Use the new file", server, real, real)
+    _is("7.4", Kind.NOT_YET, "random inputs", server, real, _row(command="perf_analyzer"))
+    _is("7.4", Kind.NOT_YET, "batch of 1", server, real, {**padded(20, 900), "batch": 1})
+    _is("7.4", Kind.NOT_ATTEMPTED, "blank", server, real, ____)
+    _is("7.4", Kind.CANNOT_TELL, "`real`", server, None, padded(20, 900))

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from helpers import settings
 from helpers.checks.outcome import Kind
 from helpers.client import Client
 from helpers.exercises import ____, exercise
-from helpers.launch import launch_server
 from helpers.metrics import scrape
 from helpers.recorded import recorded
 from helpers.server import Server
@@ -127,12 +124,6 @@ def test_the_concurrency_itself_is_no_check_of_the_law() -> None:
 
 
 # --- 8.4, against a real server ----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def server(free_base_port: Callable[[], int]) -> Iterator[Server]:
-    with launch_server(settings.models_dir(), load=[MODEL], base_port=free_base_port(), name="checkers-08") as running:
-        yield running
 
 
 @pytest.mark.slow

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
 import numpy as np
 import pandas as pd
 import pytest
 
-from helpers import settings
 from helpers.checks.outcome import Kind
 from helpers.client import Client
 from helpers.exercises import ____, exercise
-from helpers.launch import launch_server
 from helpers.physics.tracks import STAGES, EventRate, Quality, events_per_second, load_events, quality
 from helpers.server import Server
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def chain(free_base_port: Callable[[], int]) -> Iterator[Server]:
-    with launch_server(settings.models_dir(), load=["ExaTrk"], base_port=free_base_port(), name="tests-checks-05") as running:
-        yield running
 
 
 def set_cut(server: Server, cut: float) -> None:
@@ -45,17 +35,17 @@ def made_quality(lost: int, mixed: int) -> Quality:
 LOW, HIGH = made_quality(0, 3), made_quality(6, 0)
 
 
-def test_5_1_right_wrong_and_untouched(chain: Server):
-    set_cut(chain, 0.9)
+def test_5_1_right_wrong_and_untouched(server: Server):
+    set_cut(server, 0.9)
     judge = exercise("5.1").judge
-    right = judge(chain, {0.1: LOW, 0.9: HIGH})
+    right = judge(server, {0.1: LOW, 0.9: HIGH})
     assert right.kind is Kind.CORRECT and "falls from 1.000 to 0.667" in right.text
-    assert judge(chain, {0.1: LOW, 0.9: LOW}).kind is Kind.NOT_YET, "loaded, but after the measurement"
-    assert "results belong to their cuts" in judge(chain, {0.1: HIGH, 0.9: LOW}).text
-    assert "server's cut is 0.9" in judge(chain, {0.1: LOW, 0.99: HIGH}).text
-    assert judge(chain, [LOW, HIGH]).kind is Kind.NOT_YET
-    chain.reload("ExaTrk_tracks")
-    assert judge(chain, {0.1: LOW, 0.9: LOW}).kind is Kind.NOT_ATTEMPTED, "nothing was loaded"
+    assert judge(server, {0.1: LOW, 0.9: LOW}).kind is Kind.NOT_YET, "loaded, but after the measurement"
+    assert "results belong to their cuts" in judge(server, {0.1: HIGH, 0.9: LOW}).text
+    assert "server's cut is 0.9" in judge(server, {0.1: LOW, 0.99: HIGH}).text
+    assert judge(server, [LOW, HIGH]).kind is Kind.NOT_YET
+    server.reload("ExaTrk_tracks")
+    assert judge(server, {0.1: LOW, 0.9: LOW}).kind is Kind.NOT_ATTEMPTED, "nothing was loaded"
     assert judge("my server", {0.1: LOW, 0.9: HIGH}).kind is Kind.CANNOT_TELL
 
 
@@ -80,42 +70,42 @@ def times(*totals: float) -> pd.DataFrame:
         (____, 0.5, Kind.NOT_ATTEMPTED, "blank"),
     ],
 )
-def test_5_2_right_wrong_and_untouched(chain: Server, slowest: object, part: object, kind: Kind, words: str):
-    outcome = exercise("5.2").judge(chain, times(10, 20, 15, 50, 5), slowest, part)
+def test_5_2_right_wrong_and_untouched(server: Server, slowest: object, part: object, kind: Kind, words: str):
+    outcome = exercise("5.2").judge(server, times(10, 20, 15, 50, 5), slowest, part)
     assert outcome.kind is kind and words in outcome.text, outcome
 
 
-def test_5_2_milliseconds_are_recognised_and_times_are_needed(chain: Server):
-    assert "milliseconds" in exercise("5.2").judge(chain, times(100, 200, 150, 500, 50), "ExaTrk_gnn", 500).text
-    assert exercise("5.2").judge(chain, None, "ExaTrk_gnn", 0.5).kind is Kind.CANNOT_TELL
+def test_5_2_milliseconds_are_recognised_and_times_are_needed(server: Server):
+    assert "milliseconds" in exercise("5.2").judge(server, times(100, 200, 150, 500, 50), "ExaTrk_gnn", 500).text
+    assert exercise("5.2").judge(server, None, "ExaTrk_gnn", 0.5).kind is Kind.CANNOT_TELL
 
 
 def rate(mean: float) -> EventRate:
     return EventRate(mean, 1.0, 4)
 
 
-def test_5_3_right_wrong_and_untouched(chain: Server):
+def test_5_3_right_wrong_and_untouched(server: Server):
     judge = exercise("5.3").judge
-    assert "reports 1 instance of" in judge(chain, "ExaTrk_tracks", rate(50), rate(80), "faster").text
-    config = chain.config("ExaTrk_tracks")
+    assert "reports 1 instance of" in judge(server, "ExaTrk_tracks", rate(50), rate(80), "faster").text
+    config = server.config("ExaTrk_tracks")
     config["instance_group"][0]["count"] = 2
-    chain.reload("ExaTrk_tracks", config)
+    server.reload("ExaTrk_tracks", config)
     try:
-        assert judge(chain, "ExaTrk_tracks", rate(50), rate(80), "faster").kind is Kind.CORRECT
-        assert judge(chain, "ExaTrk_tracks", rate(50), rate(51), "the same").kind is Kind.CORRECT
-        assert judge(chain, "ExaTrk_tracks", rate(50), rate(30), "slower").kind is Kind.CORRECT
-        assert "a gain of 1.60" in judge(chain, "ExaTrk_tracks", rate(50), rate(80), "the same").text
-        assert "Expected `faster`" in judge(chain, "ExaTrk_tracks", rate(50), rate(80), "yes").text
-        assert judge(chain, "ExaTrk_tracks", rate(50), 80.0, "faster").kind is Kind.NOT_YET
-        assert judge(chain, "ExaTrk_tracks", rate(50), rate(80), ____).kind is Kind.NOT_ATTEMPTED
-        assert judge(chain, "ExaTrk", rate(50), rate(80), "faster").kind is Kind.CANNOT_TELL
+        assert judge(server, "ExaTrk_tracks", rate(50), rate(80), "faster").kind is Kind.CORRECT
+        assert judge(server, "ExaTrk_tracks", rate(50), rate(51), "the same").kind is Kind.CORRECT
+        assert judge(server, "ExaTrk_tracks", rate(50), rate(30), "slower").kind is Kind.CORRECT
+        assert "a gain of 1.60" in judge(server, "ExaTrk_tracks", rate(50), rate(80), "the same").text
+        assert "Expected `faster`" in judge(server, "ExaTrk_tracks", rate(50), rate(80), "yes").text
+        assert judge(server, "ExaTrk_tracks", rate(50), 80.0, "faster").kind is Kind.NOT_YET
+        assert judge(server, "ExaTrk_tracks", rate(50), rate(80), ____).kind is Kind.NOT_ATTEMPTED
+        assert judge(server, "ExaTrk", rate(50), rate(80), "faster").kind is Kind.CANNOT_TELL
     finally:
-        chain.reload("ExaTrk_tracks")
+        server.reload("ExaTrk_tracks")
 
 
-def test_rates_are_those_of_the_clock(chain: Server):
+def test_rates_are_those_of_the_clock(server: Server):
     events = load_events()[:2]
-    with Client(chain) as client:
+    with Client(server) as client:
         measured = events_per_second(client, events, 2, rounds=2)
     assert measured.at_once == 2 and 0 < measured.mean < 2000 and measured.spread >= 0
     assert "events/s" in str(measured)

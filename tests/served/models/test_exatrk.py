@@ -9,10 +9,8 @@ import numpy as np
 import psutil
 import pytest
 
-from helpers import settings
 from helpers.client import Client
 from helpers.errors import CourseError, RequestError
-from helpers.launch import launch_server
 from helpers.metrics import scrape
 from helpers.physics.tracks import STAGES, Event, edge_quality, is_true, load_events, quality, same_tracks, stage_times
 from helpers.server import Server
@@ -21,13 +19,6 @@ REFERENCE = Path(__file__).parent / "exatrk_reference.npz"
 COMPOSITIONS = ("ExaTrk", "ExaTrk_bls")
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def server(free_base_port: Callable[[], int]) -> Iterator[Server]:
-    """The chain alone, so that its memory can be measured and its models loaded with other parameters."""
-    with launch_server(settings.models_dir(), load=COMPOSITIONS, base_port=free_base_port(), name="tests-exatrk") as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

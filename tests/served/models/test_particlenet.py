@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import awkward as ak
@@ -15,7 +15,6 @@ from helpers.__main__ import main
 from helpers.address import Address
 from helpers.client import Client
 from helpers.errors import InputError
-from helpers.launch import launch_server
 from helpers.metrics import scrape
 from helpers.physics.flavour import Scores
 from helpers.server import Server
@@ -47,12 +46,6 @@ def _sample(model: str) -> str:
 def _same(first: np.ndarray, second: np.ndarray) -> bool:
     apart = np.abs(first - second).max(axis=1)
     return bool(np.sum(apart > SAME) <= TIES * len(apart) and apart.max() <= TIE_SIZE)
-
-
-@pytest.fixture(scope="module")
-def server(free_base_port: Callable[[], int]) -> Iterator[Server]:
-    with launch_server(settings.models_dir(), load=[*MODELS, "add_sub"], base_port=free_base_port(), name="tests-particlenet") as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

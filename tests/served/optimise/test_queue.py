@@ -87,15 +87,21 @@ def until(condition: Callable[[], Any]) -> None:
 def test_a_request_of_high_priority_overtakes_the_queue_and_a_full_queue_refuses(own: Server) -> None:
     own.reload("waiting")
     before = scrape(own)
+    held = own.repository / "waiting" / "held"
+    held.touch()
     with ThreadPoolExecutor(8) as pool:
-        running = pool.submit(ask, own, 2.0, LOW)
+        running = pool.submit(ask, own, -1.0, LOW)
         until(lambda: counted_running(own))
         low = []
         for number in range(4):
             low.append(pool.submit(ask, own, 0.0, LOW))
             until(lambda number=number: pending(own) == number + 1)
         refused = pool.submit(ask, own, 0.0, LOW).result()
-        high = pool.submit(ask, own, 0.0, HIGH).result()
+        overtaking = pool.submit(ask, own, 0.0, HIGH)
+        # A request of higher priority has a queue of its own, which has room.
+        until(lambda: pending(own) == 5)
+        held.unlink()
+        high = overtaking.result()
         places = [future.result() for future in low]
     assert running.result() == 0
     assert high == 1
