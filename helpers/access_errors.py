@@ -9,7 +9,7 @@ import ssl
 from helpers import settings
 from helpers.access import Access
 from helpers.address import Address
-from helpers.errors import AccessError
+from helpers.errors import AccessError, NotAServerError
 
 # How OpenSSL (in Python) and BoringSSL (in gRPC) word it.
 _UNTRUSTED = re.compile(
@@ -54,6 +54,31 @@ def sent_elsewhere(address: Address, said: str) -> AccessError:
         f"What answers at {address} is no Triton server: {said}.",
         "Nothing was sent there: a token or a key is only for the server that you name.",
         "If that is the server, type its address. If you launched one here, look at its state: print(server)",
+    )
+
+
+def no_server(address: Address) -> NotAServerError:
+    """Return the error for something that answers in HTTP and is no server of this kind."""
+    return NotAServerError(
+        f"What answers at {address} is no Triton server: it sent a page, or an answer of another kind.",
+        "Expected the HTTP port of a Triton server, such as gpu-node:9000.",
+        "Ask its owner for server.http_url; the port of JupyterLab or of a web page is another one.",
+    )
+
+
+def not_passed_on(address: Address, proxy: str, said: str) -> AccessError:
+    """Return the error for a request that a proxy of the site did not pass on.
+
+    Args:
+        address: where it was to go.
+        proxy: host and port of the proxy; empty where only the words name one.
+        said: the proxy's own words.
+    """
+    words = " ".join(re.sub(r"<(style|script|title).*?</\1>|<[^>]*>", " ", said, flags=re.S).split())[:200].rstrip(".")
+    return AccessError(
+        f"The request to {address} went to the proxy{f' {proxy}' if proxy else ''} of your site, which did not pass it on ({words}).",
+        "A proxy is for addresses outside. The server itself has not seen the request.",
+        f"If the server is inside your site, type before you start JupyterLab: export no_proxy={address.host},$no_proxy",
     )
 
 
@@ -125,6 +150,11 @@ def _language(address: Address) -> str:
         return "nobody"
     except (OSError, ValueError):
         return "something else"
+
+
+def is_from_proxy(status: int, body: str) -> bool:
+    """True if a refusal that came by way of a proxy is the proxy's own: servers word theirs in JSON."""
+    return status == 407 or (status in (403, 502, 503, 504) and not body.lstrip().startswith("{"))
 
 
 def needs_token(status: int, said: str) -> bool:

@@ -38,6 +38,10 @@ class ServerError(CourseError):
     """The server did not start, died, or does not answer."""
 
 
+class NotAServerError(ServerError):
+    """Something answers that is no Triton server."""
+
+
 class ModelError(CourseError):
     """A model is not there, is not READY, or refused its new configuration."""
 

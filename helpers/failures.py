@@ -14,7 +14,7 @@ from helpers.access import NO_ACCESS
 from helpers.address import Address, parse_address
 from helpers.errors import CourseError, ModelError, RequestError
 from helpers.rest import ask
-from helpers.transport import LOST_BEHIND, Refused, TimedOut, TransportError
+from helpers.transport import LOST_BEHIND, NotPassedOn, Refused, TimedOut, TransportError
 from helpers.wording import quoted, suggestion
 
 # Seconds for a look around after a failure: it makes the message better and must not make it late.
@@ -41,11 +41,15 @@ def explain(error: TransportError, model: str, address: Address, protocol: str, 
             "The first request of a new shape takes longest; a queue that is too long looks the same.",
             f'Try again, or give the client more time: Client(…, timeout_s=300). If it never answers, type: server.reload("{model}")',
         )
+    if isinstance(error, NotPassedOn):
+        return access_errors.not_passed_on(address, error.proxy, str(error))
     access = getattr(server, "access", NO_ACCESS)
     if not isinstance(error, Refused):
         if problem := access_errors.encryption(address, str(error), access):
             return problem
         return _unreachable(error, address, protocol, server)
+    if error.reason == "page":
+        return access_errors.no_server(address)
     if error.reason == "elsewhere":
         return access_errors.sent_elsewhere(address, str(error))
     if error.reason == "unknown":

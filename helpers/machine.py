@@ -14,6 +14,7 @@ import re
 import shutil
 import socket
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,6 +140,13 @@ def description() -> str:
     memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     names = ", ".join(gpu.name for gpu in gpus()) or "no GPU"
     return f"{cpu()}, {memory_gb:.0f} GB, {platform.system()} {platform.release()}, {names}"
+
+
+def without_proxy(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables by which programs do not ask a proxy of the site for this machine: it would look at itself."""
+    named = [part.strip() for part in (variables.get("no_proxy") or variables.get("NO_PROXY") or "").split(",") if part.strip()]
+    direct = ",".join(dict.fromkeys([*named, "localhost", LOOPBACK, "::1"]))
+    return {"no_proxy": direct, "NO_PROXY": direct, "no_grpc_proxy": direct}
 
 
 def node() -> dict[str, str]:

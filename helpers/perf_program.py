@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from helpers import private_arguments, settings
+from helpers import machine, private_arguments, settings
 from helpers.errors import SetupError
 
 NAME = "perf_analyzer"
@@ -63,9 +63,7 @@ class Program:
 
     def _variables(self) -> dict[str, str]:
         variables = {**os.environ, **self.environment}
-        # A proxy of the site would look for "localhost" on its own machine.
-        direct = ",".join(filter(None, [variables.get("no_proxy", ""), "localhost", settings.HOST]))
-        return {**variables, "no_proxy": direct, "NO_PROXY": direct, "no_grpc_proxy": direct}
+        return {**variables, **machine.without_proxy(variables)}
 
 
 def cache_folder() -> Path:

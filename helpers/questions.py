@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import quote
 
-from helpers import rest, settings
+from helpers import access_errors, rest, settings
 from helpers.access import Access
 from helpers.address import Address
 from helpers.errors import RequestError, ServerError
@@ -63,25 +63,32 @@ class OverHttp:
 
     def about(self) -> dict[str, Any]:
         """See :class:`Questions`."""
-        return self._get("/v2")
+        return self._get("/v2", "name")
 
     def metadata(self, model: str) -> dict[str, Any]:
         """See :class:`Questions`."""
-        return self._get(f"/v2/models/{quote(model, safe='')}")
+        return self._get(f"/v2/models/{quote(model, safe='')}", "name")
 
     def config(self, model: str) -> dict[str, Any]:
         """See :class:`Questions`."""
-        return self._get(f"/v2/models/{quote(model, safe='')}/config")
+        return self._get(f"/v2/models/{quote(model, safe='')}/config", "name")
 
     def statistics(self, model: str = "") -> list[dict[str, Any]]:
         """See :class:`Questions`."""
-        return self._get(f"/v2/models/{quote(model, safe='')}/stats" if model else "/v2/models/stats")["model_stats"]
+        return self._get(f"/v2/models/{quote(model, safe='')}/stats" if model else "/v2/models/stats", "model_stats")["model_stats"]
 
-    def _get(self, path: str) -> Any:
-        return rest.ask(self._address, path, access=self._access)
+    def _get(self, path: str, *fields: str) -> Any:
+        """The answer, which must have these fields: many a web page answers to everything."""
+        answer = rest.ask(self._address, path, access=self._access)
+        if fields and not (isinstance(answer, dict) and all(name in answer for name in fields)):
+            raise access_errors.no_server(self._address)
+        return answer
 
     def _healthy(self, what: str) -> bool:
-        self._get(f"/v2/health/{what}")
+        answer = self._get(f"/v2/health/{what}")
+        # Triton's is empty; other servers of the protocol say it in JSON.
+        if isinstance(answer, str) and answer.strip():
+            raise access_errors.no_server(self._address)
         return True
 
 

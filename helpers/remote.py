@@ -17,7 +17,7 @@ from pathlib import Path
 from helpers import lease, questions, rest, settings
 from helpers.access import NO_ACCESS, Access, access_for, with_own_secret
 from helpers.address import Address, parse_address
-from helpers.errors import AccessError, CourseError, RequestError, ServerError
+from helpers.errors import AccessError, CourseError, NotAServerError, RequestError, ServerError
 from helpers.server import Server
 
 # Port of encrypted addresses that name none.
@@ -60,15 +60,17 @@ def connect(
         place, access = replace(address, scheme=scheme), with_own_secret(given_access, address)
         over_http = scheme.startswith("http")
         try:
-            alive = (questions.OverHttp if over_http else questions.OverGrpc)(place, access).is_live()
+            ask = (questions.OverHttp if over_http else questions.OverGrpc)(place, access)
+            # Many a web page answers to everything, so the second question counts.
+            alive = ask.is_live() and bool(ask.about())
         except (ServerError, RequestError) as error:
             problems.append(error)
             continue
         if alive:
             return _kept(_triple(place, access, page)) if over_http else _alone(place, access, page)
-    # That a server is there and does not let us in says more than that there is none.
+    # That something is there, and does not let us in or is no server, says more than that there is none.
     for problem in problems:
-        if isinstance(problem, AccessError):
+        if isinstance(problem, AccessError | NotAServerError):
             raise problem
     raise ServerError(
         f"No Triton server answers at {given}.",

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import http.client
 import json
 import socket
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from helpers import access_errors, settings
 from helpers.access import NO_ACCESS, Access
@@ -20,10 +24,9 @@ from helpers.transport import elsewhere
 
 
 @functools.cache
-def _opener(direct: bool, ca: str) -> urllib.request.OpenerDirector:
-    # A proxy of the site would be asked for "localhost" too, and would look at its own machine.
-    rules = [urllib.request.ProxyHandler({})] if direct else []
-    return urllib.request.build_opener(*rules, _Stay(), urllib.request.HTTPSHandler(context=Access(ca=ca).context()))
+def _opener(proxy: str, ca: str) -> urllib.request.OpenerDirector:
+    through = urllib.request.ProxyHandler({"http": proxy, "https": proxy} if proxy else {})
+    return urllib.request.build_opener(through, _Stay(), urllib.request.HTTPSHandler(context=Access(ca=ca).context()))
 
 
 class _Stay(urllib.request.HTTPRedirectHandler):
@@ -31,6 +34,35 @@ class _Stay(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, *_: Any) -> None:
         """Refuse, so that the answer arrives as an error."""
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """A proxy of the site.
+
+    Attributes:
+        url: as the environment variable has it.
+        address: where it listens.
+        headers: what a request to it carries: who we are, where its URL says so.
+    """
+
+    url: str = field(repr=False)
+    address: Address
+    headers: Mapping[str, str] = field(repr=False)
+
+
+def proxy_of(address: Address, access: Access) -> Proxy | None:
+    """Return the proxy of the site through which a request to this address goes, as ``http_proxy`` and its kin say it."""
+    # A proxy would be asked for "localhost" too, and would look at its own machine.
+    if access.direct or is_loopback(address.host) or urllib.request.proxy_bypass(str(address)):
+        return None
+    url = urllib.request.getproxies().get("https" if address.secure else "http", "")
+    if not url:
+        return None
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    who = f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else ""
+    headers = {"Proxy-Authorization": f"Basic {base64.b64encode(who.encode()).decode()}"} if who else {}
+    return Proxy(url, Address(parts.hostname or "", parts.port or 80), headers)
 
 
 def ask(
@@ -66,7 +98,8 @@ def ask(
         headers={**(headers or {}), **access.http_headers()},
         method="POST" if data is not None else "GET",
     )
-    opener = _opener(access.direct or is_loopback(address.host), access.ca)
+    proxy = proxy_of(address, access)
+    opener = _opener(proxy.url if proxy else "", access.ca)
     try:
         with opener.open(request, timeout=timeout_s) as answer:
             text = answer.read().decode("utf-8", "replace")
@@ -75,11 +108,15 @@ def ask(
             words = error.read().decode("utf-8", "replace")
         if 300 <= error.code < 400:
             raise access_errors.sent_elsewhere(address, elsewhere(error.code, error.headers.get("Location"))) from error
+        if proxy and not address.secure and access_errors.is_from_proxy(error.code, words):
+            raise access_errors.not_passed_on(address, str(proxy.address), f"{error.code} {error.reason}: {words}") from error
         said = refusal(words) or f"The server answered {error.code} {error.reason} to {path}."
         if access_errors.needs_token(error.code, said):
             raise access_errors.refused(address, said, access) from error
         raise RequestError(said) from error
     except (OSError, http.client.HTTPException) as error:
+        if proxy and not isinstance(getattr(error, "reason", error), ssl.SSLError):
+            raise access_errors.not_passed_on(address, str(proxy.address), str(getattr(error, "reason", error))) from error
         quiet = isinstance(getattr(error, "reason", error), TimeoutError | ConnectionRefusedError | socket.gaierror)
         if not quiet and (problem := access_errors.encryption(address, str(error), access)):
             raise problem from error
@@ -90,7 +127,12 @@ def ask(
             "Expected a running Triton server.",
             'Type: server = launch_server("models"), or look at server.log() if you have launched one',
         ) from error
-    return json.loads(text) if text[:1] in ("{", "[") else text
+    if text[:1] not in ("{", "["):
+        return text
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def listens(address: Address) -> bool:

@@ -34,12 +34,24 @@ class TimedOut(TransportError):
     """No answer in time. The server may still be working on it, so it is not sent again."""
 
 
+class NotPassedOn(TransportError):
+    """A proxy of the site did not pass the request on.
+
+    Attributes:
+        proxy: its host and port, where they are known.
+    """
+
+    def __init__(self, message: str, proxy: str = "") -> None:
+        super().__init__(message)
+        self.proxy = proxy
+
+
 class Refused(TransportError):
     """The server answered with an error.
 
     Attributes:
-        reason: ``inputs`` (they do not fit), ``unknown`` (no such model), ``restricted`` (needs the key), ``protocol`` (what answers is no
-            Triton server, or another of its ports), ``elsewhere`` (it names another address) or ``failed``.
+        reason: ``inputs`` (they do not fit), ``unknown`` (no such model), ``restricted`` (needs the key), ``protocol`` (another of its
+            ports answers), ``page`` (what answers is no Triton server), ``elsewhere`` (it names another address) or ``failed``.
     """
 
     def __init__(self, message: str, reason: str) -> None:

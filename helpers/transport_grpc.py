@@ -17,7 +17,7 @@ from helpers import settings
 from helpers.access import NO_ACCESS, Access
 from helpers.address import Address
 from helpers.rest import is_loopback
-from helpers.transport import LOST_BEHIND, Refused, Request, TimedOut, TransportError, Unreachable, as_dict, without_id
+from helpers.transport import LOST_BEHIND, NotPassedOn, Refused, Request, TimedOut, TransportError, Unreachable, as_dict, without_id
 
 
 class GrpcTransport:
@@ -118,6 +118,8 @@ _LOST = re.compile(
     r"|endpoint clos|resolv|name resolution|handshak|transport|end of file|rst_stream|channel closed|keepalive",
     re.IGNORECASE,
 )
+# How it words that a proxy of the site did not let it through.
+_PROXY = re.compile(r"HTTP proxy (returned|handshake)", re.IGNORECASE)
 # Under these two a model's own error arrives as well, so only what a model would hardly say counts.
 _CUT = re.compile(r"stream removed|rst_stream", re.IGNORECASE)
 
@@ -129,6 +131,8 @@ def _from_grpc(error: InferenceServerException) -> TransportError:
         return TimedOut("no answer in time")
     if status == "UNAVAILABLE" and LOST_BEHIND.search(message):
         return Unreachable(message)
+    if _PROXY.search(message):
+        return NotPassedOn(message.rsplit("last error: ", 1)[-1])
     if (status in ("UNAVAILABLE", "CANCELLED") and _LOST.search(message)) or (status in ("UNKNOWN", "INTERNAL") and _CUT.search(message)):
         # The reason at the end of a chain of reasons is the one that says something.
         return Unreachable(re.sub(r"^(UNKNOWN|UNAVAILABLE): ", "", message.rsplit("last error: ", 1)[-1]))

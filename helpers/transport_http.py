@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
 import tritonclient.http as triton_http
 from google.protobuf import json_format
 from tritonclient.grpc import model_config_pb2
+from tritonclient.utils import InferenceServerException
 
 from helpers import settings
 from helpers.access import NO_ACCESS, Access
+from helpers.access_errors import is_from_proxy
 from helpers.address import Address
-from helpers.rest import refusal
-from helpers.transport import LOST_BEHIND, Refused, Request, TimedOut, Unreachable, as_dict, elsewhere, without_id
+from helpers.rest import proxy_of, refusal
+from helpers.transport import LOST_BEHIND, NotPassedOn, Refused, Request, TimedOut, Unreachable, as_dict, elsewhere, without_id
 
 
 class HttpTransport:
@@ -33,6 +37,7 @@ class HttpTransport:
         self._address = address
         self._access = access
         self._timeout_s = timeout_s
+        self._proxy = proxy_of(address, access)
         self._idle: list[http.client.HTTPConnection] = []
         self._lock = threading.Lock()
 
@@ -58,7 +63,12 @@ class HttpTransport:
         if json_size is not None:
             headers["Inference-Header-Content-Length"] = str(json_size)
         data, header_length = self._exchange("POST", f"{self._path(request.model, request.version)}/infer", body, headers, self._timeout_s)
-        return triton_http.InferenceServerClient.parse_response_body(data, header_length=header_length)
+        try:
+            result = triton_http.InferenceServerClient.parse_response_body(data, header_length=header_length)
+            result.get_response()["outputs"]
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError, InferenceServerException) as error:
+            raise Refused("what answers there is no Triton server", "page") from error
+        return result
 
     def regions(self, headers: Mapping[str, str]) -> list[str]:
         """Names of the regions of system shared memory that the server knows."""
@@ -83,9 +93,14 @@ class HttpTransport:
 
     def _connect(self) -> http.client.HTTPConnection:
         host, port = self._address.dialled.host, self._address.port
-        if self._address.secure:
-            return http.client.HTTPSConnection(host, port, context=self._access.context())
-        return http.client.HTTPConnection(host, port)
+        if self._proxy is not None:
+            host, port = self._proxy.address.host, self._proxy.address.port
+        if not self._address.secure:
+            return http.client.HTTPConnection(host, port)
+        connection = http.client.HTTPSConnection(host, port, context=self._access.context())
+        if self._proxy is not None:
+            connection.set_tunnel(self._address.host, self._address.port, dict(self._proxy.headers))
+        return connection
 
     @staticmethod
     def _path(model: str, version: str) -> str:
@@ -93,12 +108,16 @@ class HttpTransport:
 
     def _json(self, method: str, path: str) -> Any:
         data, _ = self._exchange(method, path, None, {}, settings.QUERY_TIMEOUT_S)
-        try:
-            return json.loads(data)
-        except ValueError as error:
-            raise Refused("what answers there is no Triton server", "protocol") from error
+        with suppress(ValueError, RecursionError):
+            answer = json.loads(data)
+            # Many a web page answers to everything, also in JSON.
+            if isinstance(answer, dict) and "name" in answer:
+                return answer
+        raise Refused("what answers there is no Triton server", "page")
 
     def _exchange(self, method: str, path: str, body: Any, headers: Mapping[str, str], timeout_s: float) -> tuple[bytes, int | None]:
+        # None where there is no proxy, or only its tunnel.
+        passed_on = None if self._address.secure else self._proxy
         with self._lock:
             connection = self._idle.pop() if self._idle else None
         if connection is None:
@@ -107,7 +126,10 @@ class HttpTransport:
         if connection.sock is not None:
             connection.sock.settimeout(timeout_s)
         try:
-            connection.request(method, path, body=body, headers={**self._access.http_headers(), **headers})
+            # A proxy has to be told where to, unless it only makes a tunnel.
+            target = self._address.http(path) if passed_on else path
+            headers = {**headers, **passed_on.headers} if passed_on else headers
+            connection.request(method, target, body=body, headers={**self._access.http_headers(), **headers})
             response = connection.getresponse()
             data = response.read()
         except http.client.RemoteDisconnected as error:
@@ -127,6 +149,8 @@ class HttpTransport:
                 error = ConnectionError(f"the connection was cut after {len(error.partial):,} of the answer's {total:,} bytes")
             # The other idle connections lead to the same dead server.
             self.close()
+            if self._proxy is not None and not isinstance(error, ssl.SSLError):
+                raise NotPassedOn(str(error), str(self._proxy.address)) from error
             raise Unreachable(str(error) or type(error).__name__) from error
         except BaseException:
             connection.close()
@@ -135,6 +159,9 @@ class HttpTransport:
             self._idle.append(connection)
         if 300 <= response.status < 400:
             raise Refused(elsewhere(response.status, response.headers.get("Location")), "elsewhere")
+        if passed_on and is_from_proxy(response.status, data.decode("utf-8", "replace")):
+            words = f"{response.status} {response.reason}: {data.decode('utf-8', 'replace')}"
+            raise NotPassedOn(words, str(passed_on.address))
         if response.status != http.client.OK:
             message = refusal(data.decode("utf-8", "replace")) or f"the server answered {response.status} {response.reason}"
             if response.status == http.client.SERVICE_UNAVAILABLE and LOST_BEHIND.search(message):

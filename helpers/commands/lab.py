@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from helpers import settings, workspace
+from helpers import machine, settings, workspace
 from helpers.errors import SetupError
 from helpers.files import shown
 
@@ -68,7 +68,10 @@ def arguments() -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """The environment of JupyterLab: without the pop-up that asks about news, before the user's own settings."""
+    """The environment of JupyterLab and its kernels: without the pop-up that asks about news, before the user's own settings.
+
+    Kernels send raw requests to servers on this machine, which no proxy of the site can find.
+    """
     ours = str(Path(__file__).resolve().parent.parent / "jupyter")
     others = os.environ.get("JUPYTER_CONFIG_PATH")
-    return {**os.environ, "JUPYTER_CONFIG_PATH": f"{ours}{os.pathsep}{others}" if others else ours}
+    return {**os.environ, **machine.without_proxy(os.environ), "JUPYTER_CONFIG_PATH": f"{ours}{os.pathsep}{others}" if others else ours}

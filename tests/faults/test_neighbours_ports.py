@@ -7,9 +7,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -27,52 +25,9 @@ from helpers.launch import connect, launch_server
 from helpers.server import Server
 from helpers.transport_grpc import GrpcTransport
 from helpers.transport_http import HttpTransport
+from tests.support.listener import listener
 from tests.support.other_users import needs_root, stranger
 from tests.support.processes import wait_until
-
-
-@dataclass
-class Heard:
-    """A listener that is no server of ours, and what it was sent."""
-
-    port: int
-    requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
-    answer: tuple[int, dict[str, str], bytes] = (200, {}, b"{}")
-
-
-@contextmanager
-def listener(address: str, port: int = 0) -> Iterator[Heard]:
-    """Listen for HTTP."""
-    heard = Heard(port)
-
-    class Handler(BaseHTTPRequestHandler):
-        def _any(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            heard.requests.append((self.path, dict(self.headers)))
-            status, headers, body = heard.answer
-            self.send_response(status)
-            for name, value in {**headers, "Content-Length": str(len(body))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body)
-
-        do_GET = do_POST = _any
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    class V6(HTTPServer):
-        address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
-
-    with V6((address, port), Handler) as server:
-        heard.port = server.server_address[1]
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
-            yield heard
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 @pytest.fixture(scope="module")
