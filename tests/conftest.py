@@ -44,7 +44,7 @@ _LAST = ("served/test_perf", "served/test_sweep", "served/test_experiments", "se
 
 
 def _group(item: pytest.Item) -> str:
-    """The tests that one worker runs one after the other."""
+    """The tests that one worker runs one after the other, unless a file names a group itself."""
     file = item.path.relative_to(Path(__file__).parent).as_posix()
     return next((folder for folder in _TOGETHER if file.startswith(f"{folder}/")), file)
 
@@ -60,7 +60,8 @@ def _place(group: str) -> int:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tell pytest-xdist which tests belong together, and put the groups in order."""
     for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(_group(item)))
     items.sort(key=lambda item: _place(_group(item)))
 
 

@@ -70,7 +70,7 @@ def test_lab_opens_on_the_first_notebook(lab: tuple[str, str], tmp_path: Path) -
 
 @pytest.mark.slow
 def test_demo_leaves_page_picture_and_log(tmp_path: Path) -> None:
-    done = run([sys.executable, "-m", "helpers", "demo"], ROOT, COURSE_WORK=str(tmp_path / "work"))
+    done = run([sys.executable, "-m", "helpers", "demo"], ROOT, COURSE_WORK=str(tmp_path / "work"), COURSE_QUICK="1")
     assert done.returncode == 0, done.stdout + done.stderr
     folder = tmp_path / "work" / "demo"
     last = done.stdout.splitlines()[-1]

@@ -29,6 +29,7 @@ from helpers.exercises import ____, exercise
 from helpers.launch import connect, launch_server
 from helpers.metrics import Snapshot, scrape
 from helpers.server import Server
+from tests.support.processes import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -352,7 +353,7 @@ def test_3_1_one_output(small: Server, by_grpc: Any) -> None:
     _is("3.1", Kind.NOT_YET, "type `list`", small, before, ["OUTPUT1"], expected)
     _is("3.1", Kind.NOT_YET, "Are the inputs the same", small, before, right, expected + 1)
     _is("3.1", Kind.NOT_ATTEMPTED, "blank", small, before, ____, expected)
-    time.sleep(0.3)
+    wait_until(lambda: (scrape(small) - before).value("nv_inference_request_success", model="add_sub") == 3)
     _is("3.1", Kind.CANNOT_TELL, "no request since", small, scrape(small), right, expected)
 
 

@@ -1,6 +1,7 @@
 """The served weights: parameters, agreement of the formats on real jets, and physics on jets never trained on.
 
-Where this Python has no PyTorch or ONNX Runtime, the embedded server's environment does the arithmetic.
+Where this Python has no PyTorch or ONNX Runtime, the embedded server's environment does the arithmetic. Every shipped jet in three formats
+takes minutes, so that is for the night; tests/served/models asks the served models.
 """
 
 from __future__ import annotations
@@ -61,32 +62,38 @@ def result(request, tmp_path_factory) -> Result:
         return Result(key, json.loads(done.stdout), stored["probabilities"], jets.label)
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_the_network_is_the_size_of_the_cms_one(result: Result):
     assert result.numbers["parameters"] == {"ak4": 232_486, "ak8": 582_492}[result.key]
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_torchscript_and_onnx_agree_with_the_network_on_real_jets(result: Result):
     assert result.numbers["torchscript_difference"] <= 1e-5
     assert result.numbers["onnx_difference"] <= 1e-5
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_padding_changes_nothing(result: Result):
     assert result.numbers["padding_difference"] <= 1e-5
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_an_empty_jet_gives_numbers(result: Result):
     assert result.numbers["finite_without_candidates"] == 1.0
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_probabilities_add_up(result: Result):
     np.testing.assert_allclose(result.probabilities.sum(axis=1), 1, atol=1e-5)
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_the_taggers_separate_jets_that_they_never_saw(result: Result):
     answers = report(TAGGERS[result.key], result.probabilities, result.label)
@@ -95,6 +102,7 @@ def test_the_taggers_separate_jets_that_they_never_saw(result: Result):
     assert not [(a.question.name, a.area, a.uncertainty) for a in answers if a.area < floors[a.question.name]]
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_the_targets_are_reached_where_the_model_card_says_so(result: Result):
     answers = {a.question.name: a for a in report(TAGGERS[result.key], result.probabilities, result.label)}

@@ -15,7 +15,7 @@ from helpers.server import Server
 from tests.served.backends import repositories
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def torchscript_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The TorchScript files, written by the server's Python, which has PyTorch."""
     folder = tmp_path_factory.mktemp("torchscript")
@@ -31,14 +31,14 @@ def _serve(repository: Path, base_port: int) -> Server:
         return launch_server(repository, base_port=base_port)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def onnx_server(tmp_path_factory: pytest.TempPathFactory, free_base_port: Callable[[], int]) -> Iterator[Server]:
     """Serves the ONNX models."""
     with _serve(repositories.onnx_repository(tmp_path_factory.mktemp("onnx") / "models"), free_base_port()) as server:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def torch_server(tmp_path_factory: pytest.TempPathFactory, torchscript_folder: Path, free_base_port: Callable[[], int]) -> Iterator[Server]:
     """Serves the TorchScript models."""
     repository = repositories.torch_repository(tmp_path_factory.mktemp("torch") / "models", torchscript_folder)

@@ -133,6 +133,7 @@ def openvino_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip(f"the environment with OpenVINO cannot be made here: {error}")
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_openvino_runs_the_tagger_where_onnx_runtime_has_it(
     openvino_folder: Path, tmp_path: Path, free_base_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
