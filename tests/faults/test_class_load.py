@@ -20,12 +20,13 @@ from helpers.launch import launch_server
 from helpers.server import Server
 from tests.support import MODELS_FOR_TESTS
 from tests.support.class_load_student import KINDS
+from tests.support.processes import PATIENCE_S
 
 STUDENTS, PROCESSES = 40, 4
 # Requests of each student. A whole thousand took 30 s, and the suite makes do with a quarter; the whole one:
 # COURSE_CLASS_REQUESTS=1000 pytest tests/faults/test_class_load.py
 REQUESTS = int(os.environ.get("COURSE_CLASS_REQUESTS", "250"))
-TIMEOUT_S = 120 + 1.5 * REQUESTS
+TIMEOUT_S = PATIENCE_S + 5 * REQUESTS
 JETS = 6
 # Runs in the server's environment, which has ONNX Runtime: what the network says without a server.
 _EXPECTED = """

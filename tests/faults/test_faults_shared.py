@@ -83,5 +83,5 @@ def test_one_notebook_ends_and_the_other_keeps_the_server(free_base_port: Callab
             time.sleep(_GRACE_S + 1)
             assert second.ask() == 240
             assert lease.find(name="shared") is not None
-        wait_until(lambda: not any(alive(process) for process in processes), _GRACE_S + settings.STOP_TIMEOUT_S + 5)
+        wait_until(lambda: not any(alive(process) for process in processes))
         assert not listens(Address("127.0.0.1", port))

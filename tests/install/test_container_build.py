@@ -172,7 +172,7 @@ def services(base: Made, server_image: str, client_image: str, tmp_path_factory:
     try:
         start(described["server"], running.server, server_image, base, work, "--net=none")
         healthy = described["server"]["healthcheck"]["test"][1:]
-        wait_until(lambda: running.run_in(running.server, *healthy).returncode == 0, settings.START_TIMEOUT_S)
+        wait_until(lambda: running.run_in(running.server, *healthy).returncode == 0)
         start(described["jupyter"], running.jupyter, client_image, base, work, f"--net=container:{running.server}")
         yield running
     finally:

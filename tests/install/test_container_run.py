@@ -21,9 +21,6 @@ from tests.support.processes import alive, wait_until, with_word
 
 pytestmark = [pytest.mark.slow, pytest.mark.container]
 
-# Seconds until a container has gone after what it hung on was killed: the server's own end, and the engine's.
-_GONE_S = settings.STOP_TIMEOUT_S + 15
-
 
 @pytest.fixture(scope="module", params=["podman", "docker"])
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
@@ -150,5 +147,5 @@ def test_a_container_ends_when_what_it_hangs_on_is_killed(
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: not alive(pid))
         wait_until(lambda: server.state() == "died")
-    wait_until(lambda: name not in made.containers(), _GONE_S)
+    wait_until(lambda: name not in made.containers())
     wait_until(lambda: with_word(f"--id={name}") == [])  # the engine's client, too

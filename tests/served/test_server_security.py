@@ -148,4 +148,4 @@ def test_the_supervisor_ignores_an_interrupt_and_obeys_sigterm(free_base_port):
     os.kill(supervisor, signal.SIGHUP)
     assert server._lease.state()["status"] == "running"
     os.kill(supervisor, signal.SIGTERM)
-    wait_until(lambda: not alive(supervisor) and not alive(server.pid), settings.STOP_TIMEOUT_S + 5)
+    wait_until(lambda: not alive(supervisor) and not alive(server.pid))
