@@ -13,8 +13,8 @@ FIX ?=
 # The first Python that there is looks for one that fits, and says what to type when none does.
 FIND = for p in $(PYTHON) python3.12 python3.11 python3 python; do command -v "$$p" >/dev/null 2>&1 && break; p=; done; \
   [ -n "$$p" ] || { echo "There is no Python here; the course needs 3.11 or 3.12. Type: sudo apt-get install python3 python3-venv" >&2; exit 1; }
-SETUP = @$(FIND); exec "$$p" helpers/preflight.py --server=$(SERVER) --torch=$(TORCH)
-AS_IS = @$(FIND); exec "$$p" helpers/preflight.py --as-is
+SETUP = @$(FIND); exec "$$p" helpers/setup/bootstrap.py --server=$(SERVER) --torch=$(TORCH)
+AS_IS = @$(FIND); exec "$$p" helpers/setup/bootstrap.py --as-is
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lab test test-gpu demo doctor reset notebooks site picture bench bench-tune bench-peers bench-graph lint lock train-jets train-tracks test-training test-all

@@ -13,7 +13,6 @@ Names are imported when they are first used, so that ``python -m helpers doctor`
 from __future__ import annotations
 
 import importlib
-from typing import Any
 
 __version__ = "0.1.0"
 
@@ -28,6 +27,7 @@ _EXPORTS = {
     "CourseError": "helpers.errors",
     "checkout": "helpers.repository",
     "scrape": "helpers.metrics",
+    "doctor": "helpers.setup.doctor",
     "exercises": "helpers.exercises",
     "measure": "helpers.perf",
     "perf_analyzer": "helpers.perf",
@@ -38,7 +38,7 @@ _EXPORTS = {
 __all__ = ["__version__", *_EXPORTS]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _EXPORTS:
         raise AttributeError(f"module 'helpers' has no attribute {name!r}")
     module = importlib.import_module(_EXPORTS[name])

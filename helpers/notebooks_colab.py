@@ -27,7 +27,7 @@ course = os.environ.setdefault("COURSE_ROOT", "/content/course")
 if not os.path.isdir(course):
     address = {address}
     subprocess.run(["git", "clone", "--quiet", "--depth=1", address, course], check=True)
-%run $course/helpers/colab.py"""
+%run $course/helpers/setup/colab.py"""
 _ASK = 'input("Address of the repository in which you found this notebook: ")'
 
 

@@ -25,6 +25,8 @@ from helpers.errors import SetupError
 NAME = "perf_analyzer"
 # The wheel of the server's release carries the program as well; a newer package of its own needs a newer C library than many have.
 VERSION = settings.EMBEDDED_TRITON
+# Folder of the server's environment with links to the libraries that the program needs; the set-up makes them.
+TOOL_LIBRARIES = "lib/perf_analyzer"
 # Seconds for the question which version it is.
 _VERSION_TIMEOUT_S = 20.0
 
@@ -102,6 +104,9 @@ def _candidates() -> Iterator[Program]:
         yield Program((found,), origin="on PATH")
     if found := _packaged():
         yield Program((found,), origin="in the Python package perf-analyzer")
+    if (found := settings.server_env() / "bin" / NAME).exists():
+        libraries = {"LD_LIBRARY_PATH": str(settings.server_env() / TOOL_LIBRARIES)}
+        yield Program((str(found),), "", f"carried by the wheel tritonclient {VERSION}", libraries)
     folder = cache_folder()
     if (folder / NAME).exists():
         yield Program((str(folder / NAME),), "", f"carried by the wheel tritonclient {VERSION}", {"LD_LIBRARY_PATH": str(folder)})

@@ -201,19 +201,6 @@ CUDA_DRIVERS = {11: 450, 12: 525, 13: 580}
 CUDA_DRIVER_CARRIED = 470
 # Free disk space, in GB, that pulling NVIDIA's image needs, with the file that Apptainer makes of it: a generous guess.
 DISK_IMAGE_GB = 30.0
-# Free disk space, in GB, that making the environments needs, with what pip unpacks on the way: the notebooks' alone, both without PyTorch,
-# both with the CPU build of PyTorch, and both with the CUDA build.
-DISK_CLIENT_GB = 1.2
-DISK_NO_TORCH_GB = 2.0
-DISK_CPU_GB = 3.0
-DISK_CUDA_GB = 9.0
-# The same, for a second environment of the server whose ONNX Runtime has OpenVINO.
-DISK_OPENVINO_GB = 1.5
-# Free disk space, in GB, for logs and results of a class day.
-DISK_WORK_GB = 0.3
-# Free space in /dev/shm, in MB: each Python model instance takes 1 MB and grows with the tensors; a container's default is 64 MB.
-SHM_MB = 32
-
 # Requests that `make demo` sends to each model over each protocol, and the seconds after which it goes on with fewer.
 DEMO_REQUESTS = 100
 DEMO_MODEL_S = 3.0

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import perf, progress, repository, sweep_files, tune_files, workspace
+from helpers import perf, progress, repository, sweep_files, tune_files
 from helpers.client import Client
 from helpers.errors import ModelError, SetupError
 from helpers.launch import connect, launch_server
 from helpers.server import Server
+from helpers.setup import notebook_copies
 
 pytestmark = pytest.mark.slow
 
@@ -73,8 +74,8 @@ def test_the_disk_fills_up_under_a_server(disk: Path, own: Server) -> None:
     writers: dict[str, Callable[[], object]] = {
         "checkout": lambda: repository.checkout("particlenet_AK4"),
         "config": lambda: repository.change_config("add_sub", instance_group=[{"count": 2, "kind": "KIND_CPU"}]),
-        "notebooks": workspace.hand_out,
-        "reset": lambda: workspace.reset("01"),
+        "notebooks": notebook_copies.hand_out,
+        "reset": lambda: notebook_copies.reset("01"),
         "sweep": lambda: [sweep_files.append(table, row) for _ in range(100)],
         "tune": lambda: [tune_files.append_row(rows, {"model": "add_sub" * 100}) for _ in range(100)],
     }
@@ -106,7 +107,7 @@ def test_the_disk_fills_up_under_a_server(disk: Path, own: Server) -> None:
 
 def test_work_is_deleted_under_a_server(disk: Path, own: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     work = disk / "work"
-    workspace.hand_out()
+    notebook_copies.hand_out()
     # As a notebook's kernel, whose own folder goes with the rest.
     monkeypatch.chdir(work / "notebooks")
     shutil.rmtree(work)
@@ -124,7 +125,7 @@ def test_work_is_deleted_under_a_server(disk: Path, own: Server, monkeypatch: py
     # What is written next makes the folder again.
     tune_files.append_row(work / "tune" / "rows.jsonl", {"model": "add_sub"})
     progress.record("1.1", solved=True)
-    workspace.hand_out()
+    notebook_copies.hand_out()
     repository.checkout("add_sub")
     own.reload("add_sub")
     _serves(own)

@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 import yaml
 
-from helpers import installed, jets, launch_server, settings
+from helpers import jets, launch_server, settings
 from helpers.client import Client
 from helpers.errors import SetupError
 from helpers.perf_program import find_perf_analyzer
+from helpers.setup import environments
 from tests.support.container_image import Made, NoContainersError, make, said
 from tests.support.processes import PATIENCE_S, wait_until
 
@@ -99,7 +100,7 @@ def test_the_clients_image_has_the_locks_packages_and_the_course(base: Made, cli
         "import importlib.metadata as m, json; print(json.dumps({d.name.lower().replace('_', '-'): d.version for d in m.distributions()}))"
     )
     there = json.loads(said(ENGINE, "run", "--rm", "--net=none", *base.arguments.split(), client_image, "python", "-c", code))
-    locked = installed.locked("requirements.lock")
+    locked = environments.locked("requirements.lock")
     assert there.pop("triton-course")
     there = {name.replace(".", "-"): version for name, version in there.items()}
     assert len(there) > 80

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import yaml
 
-from helpers import container_start, images, installed, settings
+from helpers import container_start, images, settings
 from helpers.perf_program import container_command
 from helpers.serving import Serving, private_arguments, triton_arguments
+from helpers.setup import environments
 from tests.support.engines import Engines
 
 FOLDER = settings.root() / "containers"
@@ -140,7 +141,7 @@ def test_the_servers_image_has_what_models_import_and_no_more() -> None:
     script = (FOLDER / "server-image.sh").read_text()
     (listed,) = re.findall(r'^PACKAGES="(.*)"$', script, re.MULTILINE)
     assert set(listed.split()) == imported
-    assert imported <= set(installed.locked("containers/server-requirements.lock"))
+    assert imported <= set(environments.locked("containers/server-requirements.lock"))
     assert not imported & {"torch", "onnxruntime"}
     assert "--constraint server-requirements.lock $PACKAGES" in script
 

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from helpers import doctor, examinations, examinations_installed, installed, preflight, settings
-from helpers.finding import ADMINISTRATOR, GOOD, MEND, NOTE, Finding
+from helpers.setup import bootstrap, doctor, environments
+from helpers.setup.doctor import ADMINISTRATOR, FIX, GOOD, NOTE, Finding
 from tests.support import ROOT
 from tests.support.course_copy import base_python, copy_course, run
+from tests.support.engines import Engines
 
 DOCTOR = ["-m", "helpers", "doctor"]
-needs_embedded = pytest.mark.skipif(bool(preflight.embedded_obstacle()), reason="the embedded server cannot run here")
+needs_embedded = pytest.mark.skipif(bool(bootstrap.embedded_obstacle()), reason="the embedded server cannot run here")
 
 
 def finding(report: str, subject: str) -> str:
@@ -73,8 +74,8 @@ def test_a_package_that_differs_from_the_lock(monkeypatch: pytest.MonkeyPatch, t
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python").symlink_to(base_python())
     monkeypatch.setenv("COURSE_SERVER_ENV", str(tmp_path))
-    first, *_ = examinations_installed.server_side()
-    assert first.state == MEND
+    first, *_ = doctor.server_side()
+    assert first.state == FIX
     assert "scipy 1.2.3 (lock: " in first.found
     assert "torch" not in first.found
 
@@ -92,7 +93,7 @@ def test_too_little_shared_memory_is_for_the_administrator() -> None:
 
 
 def test_no_shared_memory_at_all(tmp_path: Path) -> None:
-    assert examinations.shared_memory(tmp_path / "nowhere").state == ADMINISTRATOR
+    assert doctor.shared_memory(tmp_path / "nowhere").state == ADMINISTRATOR
 
 
 def test_a_work_folder_that_cannot_be_written(tmp_path: Path) -> None:
@@ -102,54 +103,54 @@ def test_a_work_folder_that_cannot_be_written(tmp_path: Path) -> None:
     assert "export COURSE_WORK=" in finding(done.stdout, "Folder work")
 
 
-@pytest.mark.parametrize(("free_gb", "state"), [(0.1, MEND), (500.0, GOOD)])
+@pytest.mark.parametrize(("free_gb", "state"), [(0.1, FIX), (500.0, GOOD)])
 def test_disk(free_gb: float, state: str) -> None:
-    assert examinations.disk(ROOT, free_gb).state == state
+    assert doctor.disk(ROOT, free_gb).state == state
 
 
 def test_taken_ports_are_no_harm_and_their_holder_is_named() -> None:
     with socket.socket() as taken:
-        taken.bind((settings.HOST, 0))
+        taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        found = examinations.ports(port)
+        found = doctor.ports((port,))
     assert found.state == NOTE
     assert f"{port} by " in found.found
     assert f"(process {os.getpid()})" in found.found
 
 
 def test_where_localhost_leads() -> None:
-    assert examinations.name_of_this_machine().state == GOOD
-    nowhere = examinations.name_of_this_machine("no-such-machine.invalid")
+    assert doctor.name_of_this_machine().state == GOOD
+    nowhere = doctor.name_of_this_machine("no-such-machine.invalid")
     assert nowhere.state == ADMINISTRATOR
     assert "127.0.0.1 localhost" in nowhere.todo
 
 
 def test_a_proxy_without_an_exception_for_this_machine() -> None:
     proxy = {"HTTPS_PROXY": "http://me:hunter2@proxy:3128"}
-    (found,) = examinations.variables(proxy)
-    assert found.state == MEND
+    (found,) = doctor.variables(proxy)
+    assert found.state == FIX
     assert "HTTPS_PROXY" in found.found
     assert "hunter2" not in found.found + found.todo
-    assert list(examinations.variables({**proxy, "no_proxy": "localhost,127.0.0.1"})) == []
-    assert list(examinations.variables({"http_proxy": ""})) == []
+    assert list(doctor.variables({**proxy, "no_proxy": "localhost,127.0.0.1"})) == []
+    assert list(doctor.variables({"http_proxy": ""})) == []
 
 
 def test_other_softwares_variables_are_named() -> None:
-    (found,) = examinations.variables({"PYTHONPATH": "/cvmfs/software"})
+    (found,) = doctor.variables({"PYTHONPATH": "/cvmfs/software"})
     assert (found.state, "PYTHONPATH" in found.found, "cvmfs" in found.found) == (NOTE, True, False)
 
 
 def test_another_python_is_told() -> None:
-    assert examinations_installed.python((3, 13, 0)).state == MEND
-    assert examinations_installed.python((3, 12, 1)).state == GOOD
+    assert doctor.python((3, 13, 0)).state == FIX
+    assert doctor.python((3, 12, 1)).state == GOOD
 
 
 def test_the_status_is_that_of_the_worst_finding() -> None:
     def status(*states: str) -> int:
         return doctor.Report(tuple(Finding("x", state, "y") for state in states)).status
 
-    assert (status(GOOD, NOTE), status(GOOD, MEND), status(MEND, ADMINISTRATOR, GOOD)) == (0, 1, 2)
+    assert (status(GOOD, NOTE), status(GOOD, FIX), status(FIX, ADMINISTRATOR, GOOD)) == (0, 1, 2)
 
 
 def test_nothing_secret_is_shown() -> None:
@@ -176,12 +177,12 @@ def test_the_report_of_a_machine_full_of_secrets() -> None:
 
 
 def test_in_a_notebook_it_is_a_table_and_in_a_terminal_text() -> None:
-    report = doctor.Report((Finding("Disk", MEND, "1 < 2 & full", "rm -r <something>"), Finding("GPU", NOTE, "none")))
+    report = doctor.Report((Finding("Disk", FIX, "1 < 2 & full", "rm -r <something>"), Finding("GPU", NOTE, "none")))
     html = report._repr_html_()
     assert html.count("<tr>") == 2
     assert "1 &lt; 2 &amp; full" in html
     assert "rm -r &lt;something&gt;" in html
-    assert "mend" in html
+    assert "fix" in html
     assert "-> rm -r <something>" in str(report)
 
 
@@ -189,6 +190,29 @@ def test_a_report_can_be_had_from_python() -> None:
     report = doctor.report()
     assert {"Python", "System", "Disk", "GPU", "Ports"} <= {one.subject for one in report.findings}
     assert report.status == 0, str(report)
+
+
+def test_engines_that_answer_and_one_that_says_why_not(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+    (none,) = doctor.engines()
+    assert (none.subject, none.state) == ("Containers", NOTE)
+    engines.install("docker", "podman", "apptainer")
+    engines.tell(docker_info=(1, "", "Cannot connect to the Docker daemon at unix:///var/run/docker.sock."), apptainer=(0, "1.3", ""))
+    found = {finding.subject: finding for finding in doctor.engines()}
+    assert [(name, one.state) for name, one in found.items()] == [("Apptainer", GOOD), ("Docker", NOTE), ("podman", GOOD)]
+    assert "Cannot connect to the Docker daemon" in found["Docker"].found
+    assert 'launch_server(runtime="docker")' in found["Docker"].todo
+
+
+def test_an_engine_is_needed_where_the_embedded_server_cannot_run(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bootstrap, "embedded_obstacle", lambda: "the C library is too old")
+    (none,) = doctor.engines()
+    assert none.state == NOTE  # a server elsewhere is a way, too
+    engines.install("docker")
+    engines.tell(docker_info=(1, "", "Cannot connect."))
+    (found,) = doctor.engines()
+    assert found.state == FIX
+    engines.install("podman")
+    assert {finding.state for finding in doctor.engines()} == {NOTE, GOOD}
 
 
 @pytest.mark.slow
@@ -212,6 +236,6 @@ def test_a_server_environment_of_ones_own(monkeypatch: pytest.MonkeyPatch, tmp_p
     packages = tmp_path / "lib" / "python3.11" / "site-packages"
     (packages / "numpy-1.26.4.dist-info").mkdir(parents=True)
     monkeypatch.setenv("COURSE_SERVER_ENV", str(tmp_path))
-    assert installed.server_ready()
+    assert environments.server_ready()
     monkeypatch.delenv("COURSE_SERVER_ENV")
-    assert json.dumps(installed.read_stamp(tmp_path)) == "{}"
+    assert json.dumps(environments.read_stamp(tmp_path)) == "{}"

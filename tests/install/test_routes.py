@@ -12,8 +12,10 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
-from helpers import installed, settings
+from helpers import settings
+from helpers.setup import environments
 from tests.support import ROOT
 from tests.support.course_copy import bin_with, run
 
@@ -124,7 +126,7 @@ def test_colabs_first_cells(origin: Path, elsewhere: dict[str, str], tmp_path: P
     """The notebook for Colab, its set-up cell first, in an environment that knows nothing of the course."""
     cells = nbformat.read(ROOT / "notebooks" / "colab" / "00_start_here.ipynb", as_version=4).cells
     code = [cell.source for cell in cells if cell.cell_type == "code"]
-    assert "helpers/colab.py" in code[0]
+    assert "helpers/setup/colab.py" in code[0]
     wanted = code[: next(i for i, source in enumerate(code) if source.startswith("result = client.infer")) + 1]
     python = _colab_python(tmp_path / "env")
     course = tmp_path / "content" / "course"
@@ -140,7 +142,7 @@ def test_colabs_first_cells(origin: Path, elsewhere: dict[str, str], tmp_path: P
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == "numpy 2.0.2 sum [10.0, 11.0, 12.0] server stopped", done.stdout
-    assert (course / "helpers" / "colab.py").exists(), "cloned by the cell"
+    assert (course / "helpers" / "setup" / "colab.py").exists(), "cloned by the cell"
     assert f"The course is in {course}" in done.stdout
     assert (tmp_path / "work" / "notebooks" / "00_start_here.ipynb").exists()
 
@@ -155,7 +157,7 @@ def test_colab_is_asked_for_the_address_only_while_there_is_none() -> None:
 
 def test_the_client_list_is_whole_on_colab() -> None:
     """What is left to Colab is in the list of the course: a name that is gone would hide a package that is needed."""
-    from helpers import colab
+    from helpers.setup import colab
 
-    names = {colab._name(line) for line in installed.client_requirements()}
+    names = {Requirement(line).name for line in environments.client_requirements()}
     assert set(colab.THEIRS) <= names

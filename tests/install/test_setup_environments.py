@@ -1,21 +1,26 @@
-"""Making the environments: at once when they are there, mended when half made, one sentence when something is in the way."""
+"""Making the environments: at once when they are there, created again when incomplete, one sentence when something is in the way."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from helpers import environments, installed, installer
+from helpers import paths
 from helpers.errors import SetupError
+from helpers.setup import environments
+from tests.support import ROOT
 from tests.support.course_copy import base_python, copy_course, run
+from tests.support.other_users import FIRST_USER, as_user, can_run_as_users, needs_root, open_folder
 from tests.support.processes import PATIENCE_S
 
 
@@ -49,33 +54,33 @@ def stamp(folder: Path, kind: str, **facts: object) -> None:
     (folder / "bin").mkdir(parents=True, exist_ok=True)
     (folder / "bin" / "python").unlink(missing_ok=True)
     (folder / "bin" / "python").symlink_to(base_python())
-    text = {"fingerprint": installed.fingerprint(kind), "folder": str(folder.resolve()), **facts}
-    (folder / installed.STAMP).write_text(json.dumps(text))
+    text = {"fingerprint": environments.fingerprint(kind), "folder": str(folder.resolve()), **facts}
+    (folder / environments.STAMP).write_text(json.dumps(text))
 
 
 def test_states(course: Path) -> None:
     folder = course / ".venv"
-    assert installed.state(folder, "client") == "absent"
+    assert environments.state(folder, "client") == "absent"
     folder.mkdir()
-    assert installed.state(folder, "client") == "absent"
+    assert environments.state(folder, "client") == "absent"
     (folder / "pyvenv.cfg").touch()
-    assert installed.state(folder, "client") == "foreign"
+    assert environments.state(folder, "client") == "foreign"
     stamp(folder, "client")
-    assert installed.state(folder, "client") == "ready"
-    (folder / installed.BEING_MADE).touch()
-    assert installed.state(folder, "client") == "half-made"
-    (folder / installed.BEING_MADE).unlink()
+    assert environments.state(folder, "client") == "ready"
+    (folder / environments.BEING_MADE).touch()
+    assert environments.state(folder, "client") == "incomplete"
+    (folder / environments.BEING_MADE).unlink()
     (folder / "bin" / "python").unlink()
-    assert installed.state(folder, "client") == "moved"
+    assert environments.state(folder, "client") == "moved"
     stamp(folder, "client")
     with (course / "requirements.lock").open("a") as lock:
         lock.write("another==1.0\n")
-    assert installed.state(folder, "client") == "old"
+    assert environments.state(folder, "client") == "outdated"
     stamp(folder, "client")
     folder.rename(course / "elsewhere")
-    assert installed.state(course / "elsewhere", "client") == "moved"
-    (course / "elsewhere" / installed.STAMP).write_text("{ this is no stamp")
-    assert installed.state(course / "elsewhere", "client") == "foreign"
+    assert environments.state(course / "elsewhere", "client") == "moved"
+    (course / "elsewhere" / environments.STAMP).write_text("{ this is no stamp")
+    assert environments.state(course / "elsewhere", "client") == "foreign"
 
 
 def test_what_the_course_did_not_make_is_left_alone(course: Path) -> None:
@@ -89,14 +94,14 @@ def test_what_the_course_did_not_make_is_left_alone(course: Path) -> None:
 
 
 @pytest.mark.slow
-def test_interrupted_then_mended_then_at_once(course: Path) -> None:
+def test_interrupted_then_created_again_then_at_once(course: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("COURSE_", "VIRTUAL_ENV"))}
-    command = [str(base_python()), "helpers/preflight.py", "--server=no"]
+    command = [str(base_python()), "helpers/setup/bootstrap.py", "--server=no"]
     process = subprocess.Popen(
         command, cwd=course, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     deadline = time.monotonic() + PATIENCE_S
-    while not (course / ".venv" / installed.BEING_MADE).exists():
+    while not (course / ".venv" / environments.BEING_MADE).exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)
@@ -104,12 +109,12 @@ def test_interrupted_then_mended_then_at_once(course: Path) -> None:
     assert process.returncode == 130
     assert "Traceback" not in said
     assert "Type the same again" in said
-    assert installed.state(course / ".venv", "client") == "half-made"
+    assert environments.state(course / ".venv", "client") == "incomplete"
 
     done = setup(course)
     assert done.returncode == 0, done.stderr
-    assert ".venv was left half made: making it anew" in done.stdout
-    assert installer.installed_versions(course / ".venv")["iniconfig"] == installed.locked("requirements.lock")["iniconfig"]
+    assert ".venv is incomplete; creating it again" in done.stdout
+    assert environments.installed_versions(course / ".venv")["iniconfig"] == environments.locked("requirements.lock")["iniconfig"]
     # The course itself can be imported from anywhere.
     where = run([str(course / ".venv" / "bin" / "python"), "-c", "import helpers; print(helpers.__file__)"], Path("/"))
     assert where.stdout.strip() == str(course / "helpers" / "__init__.py")
@@ -135,7 +140,7 @@ def test_no_network(course: Path) -> None:
 def test_no_fitting_version(course: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     said = refused(setup(course, PIP_NO_INDEX="1", PIP_FIND_LINKS=str(tmp_path / "empty")))
-    assert f"pip found no iniconfig=={installed.locked('requirements.lock')['iniconfig']}" in said
+    assert f"there is no fitting version of uv=={environments.locked('requirements.lock')['uv']}" in said
 
 
 @pytest.mark.parametrize(
@@ -146,12 +151,12 @@ def test_no_fitting_version(course: Path, tmp_path: Path) -> None:
         ("WARNING: Retrying after connection broken by 'NewConnectionError(...)': /simple/x/", "no connection"),
         ("ERROR: Could not find a version\nERROR: No matching distribution found for numpy==9", "no fitting version of numpy==9"),
         ("ERROR: Could not install packages: [Errno 13] Permission denied: '/x'", "could not be written"),
-        ("Building\nerror: something odd at https://example.invalid/simple/x", "pip said: error: something odd at …"),
-        ("", "pip said: nothing at all"),
+        ("Building\nerror: something odd at https://example.invalid/simple/x", "the last words were: error: something odd at …"),
+        ("", "the last words were: nothing at all"),
     ],
 )
 def test_failures_in_plain_words(log: str, happened: str) -> None:
-    said, todo = installer.translate(log)
+    said, todo = environments.translate(log)
     assert happened in said
     assert todo
     assert "example.invalid" not in said
@@ -199,14 +204,14 @@ def test_a_conda_environment_that_has_the_packages_is_used(course: Path, tmp_pat
     script.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     script.chmod(0o755)
     monkeypatch.setenv("CONDA_PREFIX", str(prefix))
-    assert installed.client_python() == script
+    assert environments.client_python() == script
     # It has no such package: then it is not used, and the name is told.
     text = (course / "pyproject.toml").read_text()
     (course / "pyproject.toml").write_text(text.replace('"iniconfig>=2,<3"', '"iniconfig>=2,<3", "no-such-package>=1,<2"'))
-    installed.lacks.cache_clear()
-    assert installed.conda_lacks() == ["no-such-package"]
-    assert installed.client_python() is None
-    installed.lacks.cache_clear()
+    environments.lacks.cache_clear()
+    assert environments.conda_lacks() == ["no-such-package"]
+    assert environments.client_python() is None
+    environments.lacks.cache_clear()
 
 
 def server_folder(folder: Path, numpy: str) -> Path:
@@ -218,20 +223,84 @@ def server_folder(folder: Path, numpy: str) -> Path:
 
 def test_numpy_2_is_refused_and_the_reason_named(course: Path) -> None:
     folder = server_folder(course / ".server", "2.4.6")
-    assert "numpy 2.4.6" in installed.numpy_fault(folder)
-    assert "empty tensors" in installed.numpy_fault(folder)
-    assert not installed.server_ready()
+    assert "numpy 2.4.6" in environments.numpy_fault(folder)
+    assert "empty tensors" in environments.numpy_fault(folder)
+    assert not environments.server_ready()
 
 
 def test_numpy_1_is_taken(course: Path) -> None:
     folder = server_folder(course / ".server", "1.26.4")
-    assert installed.numpy_fault(folder) == ""
-    assert installed.server_ready()
+    assert environments.numpy_fault(folder) == ""
+    assert environments.server_ready()
 
 
 def test_without_pytorch_stays_without_until_asked(course: Path) -> None:
     folder = server_folder(course / ".server", "1.26.4")
     stamp(folder, "server", torch=False)
-    assert installed.server_ready()
-    assert installed.server_ready(torch=False)
-    assert not installed.server_ready(torch=True)
+    assert environments.server_ready()
+    assert environments.server_ready(torch=False)
+    assert not environments.server_ready(torch=True)
+
+
+# A course folder that a class shares: root made it, another user works in it.
+SERVER = paths.server_env()
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A course that belongs to root, whose environments look complete: the tests' own packages, and those of the real server."""
+    if not can_run_as_users():
+        pytest.skip("needs root, to become another user")
+    with open_folder() as folder:
+        course = copy_course(folder / "course")
+        shutil.copytree(ROOT / "notebooks" / "data", course / "notebooks" / "data")
+        (folder / "home").mkdir()
+        os.chown(folder / "home", FIRST_USER, FIRST_USER)
+        yield course
+
+
+def complete(course: Path) -> None:
+    """Environments as ``make setup`` leaves them, in which programs hand over to those of these tests."""
+    for folder, kind in ((".server", "server"), (".venv", "client")):
+        if kind == "server":
+            shutil.copytree(SERVER, course / folder, copy_function=os.symlink)
+        else:
+            (course / folder / "bin").mkdir(parents=True)
+            (course / folder / "bin" / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+            (course / folder / "bin" / "python").chmod(0o755)
+        facts = {"fingerprint": environments.fingerprint(kind), "folder": str(course / folder), "torch": True, "dev": True}
+        (course / folder / environments.STAMP).unlink(missing_ok=True)
+        (course / folder / environments.STAMP).write_text(json.dumps(facts))
+
+
+def as_student(course: Path, command: list[str]) -> subprocess.CompletedProcess[str]:
+    home = {"HOME": str(course.parent / "home"), "COURSE_RUN_DIR": str(course.parent / "home" / "run")}
+    return run([*as_user(FIRST_USER), *command], course, PATH=f"{base_python().parent}:/usr/bin:/bin", **home)
+
+
+@needs_root
+def test_a_course_folder_of_somebody_else_without_its_environments_says_whom_to_ask(shared: Path) -> None:
+    done = as_student(shared, ["make", "lab"])
+    said = refused(done)
+    assert "is not yours to write, and what it needs is not complete: .venv is absent, .server is absent" in said
+    assert f"Ask the owner of {shared} to type there: make setup" in said
+    doctor = as_student(shared, ["make", "doctor"]).stdout
+    assert "belongs to somebody else; your own files go to" in doctor and "triton-work" in doctor
+    assert "to type there: make setup" in doctor
+    assert "Not ready" in doctor
+
+
+@needs_root
+@pytest.mark.slow
+def test_a_complete_course_folder_of_somebody_else_is_used_as_it_is(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COURSE_ROOT", str(shared))
+    complete(shared)
+    monkeypatch.delenv("COURSE_ROOT")
+    done = as_student(shared, ["make", "lab", "LAB=--version"])
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    assert (shared.parent / "home" / "triton-work" / "notebooks" / "00_start_here.ipynb").exists()
+    command = [str(shared / ".venv" / "bin" / "python"), "-m", "helpers", "doctor", "--full"]
+    done = as_student(shared, command)
+    assert "added right over gRPC and HTTP" in done.stdout, done.stdout + done.stderr
+    assert not (shared / "work").exists()
+    assert not (shared / ".setup.lock").exists()

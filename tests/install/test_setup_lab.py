@@ -26,7 +26,7 @@ from tests.support.processes import PATIENCE_S
 def lab(tmp_path: Path) -> Iterator[tuple[str, str]]:
     """JupyterLab as make starts it; gives its address and its token."""
     environment = {**os.environ, "COURSE_WORK": str(tmp_path / "work"), "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime")}
-    command = [str(base_python()), "helpers/preflight.py", "--dev", "--", "-m", "helpers", "lab", "--no-browser", "--port=8950"]
+    command = [str(base_python()), "helpers/setup/bootstrap.py", "--dev", "--", "-m", "helpers", "lab", "--no-browser", "--port=8950"]
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     lines: list[str] = []
     reader = threading.Thread(target=lambda: lines.extend(process.stdout), daemon=True)

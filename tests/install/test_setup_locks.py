@@ -11,11 +11,12 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from helpers import installed, installer, settings
+from helpers import settings
+from helpers.setup import environments
 from tests.support import ROOT
 
 LOCKS = ("requirements.lock", "containers/server-requirements.lock")
-CLIENT, SERVER = installed.client_requirements(dev=True), installed.server_requirements()
+CLIENT, SERVER = environments.client_requirements(dev=True), environments.server_requirements()
 # conda-forge calls these otherwise.
 CONDA_NAMES = {"matplotlib-base": "matplotlib"}
 
@@ -34,13 +35,13 @@ def extra(name: str) -> dict[str, Requirement]:
     ids=["client", "server"],
 )
 def test_the_lock_holds_every_package_within_its_range(requirements: list[str], lock: str) -> None:
-    locked = installed.locked(lock)
+    locked = environments.locked(lock)
     for name, requirement in named(requirements).items():
         assert requirement.specifier.contains(locked[name]), f"{name} {locked[name]} is not {requirement.specifier}: make lock"
 
 
 @pytest.mark.parametrize(
-    "requirements", [installed.client_requirements(dev=True), installed.server_requirements()], ids=["client", "server"]
+    "requirements", [environments.client_requirements(dev=True), environments.server_requirements()], ids=["client", "server"]
 )
 def test_every_range_has_an_upper_end(requirements: list[str]) -> None:
     for requirement in map(Requirement, requirements):
@@ -50,9 +51,9 @@ def test_every_range_has_an_upper_end(requirements: list[str]) -> None:
 
 @pytest.mark.parametrize("lock", LOCKS)
 def test_a_lock_has_exact_versions_and_nothing_else(lock: str) -> None:
-    lines = installed.lines(lock)
+    lines = environments.lines(lock)
     assert len(lines) > 10
-    assert len(installed.locked(lock)) == len(lines)
+    assert len(environments.locked(lock)) == len(lines)
     for line in lines:
         assert re.fullmatch(r"[a-z0-9][a-z0-9._-]*==[^\s;@]+( ; .+)?", line), line
 
@@ -62,9 +63,11 @@ def test_a_lock_has_exact_versions_and_nothing_else(lock: str) -> None:
 def test_a_lock_holds_for_both_pythons(lock: str, version: str) -> None:
     """A package that only one of them needs must say so, and no package may be left out for the other by its marker alone."""
     environment = {"python_version": version, "python_full_version": f"{version}.0", "sys_platform": "linux", "platform_machine": "x86_64"}
-    requirements = installed.client_requirements(dev=True) if lock == LOCKS[0] else installed.server_requirements()
+    requirements = environments.client_requirements(dev=True) if lock == LOCKS[0] else environments.server_requirements()
     holding = {
-        canonicalize_name(one.name) for one in map(Requirement, installed.lines(lock)) if not one.marker or one.marker.evaluate(environment)
+        canonicalize_name(one.name)
+        for one in map(Requirement, environments.lines(lock))
+        if not one.marker or one.marker.evaluate(environment)
     }
     assert set(named(requirements)) <= holding
 
@@ -78,7 +81,7 @@ def test_conda_lists_the_same_packages_and_ranges() -> None:
     python = conda.pop("python")
     del conda["pip"]
     conda = {CONDA_NAMES.get(name, name): requirement for name, requirement in conda.items()}
-    ours = named(installed.client_requirements())
+    ours = named(environments.client_requirements())
     assert {name: (one.specifier, one.extras) for name, one in conda.items()} == {
         name: (one.specifier, one.extras) for name, one in ours.items()
     }
@@ -87,38 +90,38 @@ def test_conda_lists_the_same_packages_and_ranges() -> None:
 
 
 def test_the_server_has_numpy_1_the_client_numpy_2() -> None:
-    assert installed.locked(LOCKS[1])["numpy"].startswith("1.26.")
-    assert installed.locked(LOCKS[0])["numpy"].startswith("2.")
+    assert environments.locked(LOCKS[1])["numpy"].startswith("1.26.")
+    assert environments.locked(LOCKS[0])["numpy"].startswith("2.")
 
 
 @pytest.mark.parametrize("pins", sorted((ROOT / "training").glob("*/requirements.txt")), ids=lambda path: path.parent.name)
 def test_the_extra_train_covers_what_training_used(pins: Path) -> None:
-    allowed = named(installed.client_requirements()) | extra("train")
-    for name, pin in named(installed.lines(str(pins.relative_to(ROOT)))).items():
+    allowed = named(environments.client_requirements()) | extra("train")
+    for name, pin in named(environments.lines(str(pins.relative_to(ROOT)))).items():
         (exact,) = pin.specifier
         assert exact.operator == "=="
         assert allowed[name].specifier.contains(exact.version), f"{name} in {pins} is not in pyproject's extra train"
 
 
 def test_training_and_serving_use_one_pytorch() -> None:
-    assert str(extra("train")["torch"].specifier) == str(named(installed.server_requirements())["torch"].specifier) == "==2.13.0"
-    assert installed.locked(LOCKS[1])["torch"] == "2.13.0"
+    assert str(extra("train")["torch"].specifier) == str(named(environments.server_requirements())["torch"].specifier) == "==2.13.0"
+    assert environments.locked(LOCKS[1])["torch"] == "2.13.0"
 
 
 def test_the_wheel_of_the_server_is_pinned_and_has_the_release_that_is_told() -> None:
-    assert installed.lines("containers/server-wheel.txt") == ["nvidia-pytriton==0.7.0"]
+    assert environments.lines("containers/server-wheel.txt") == ["nvidia-pytriton==0.7.0", f"tritonclient=={settings.EMBEDDED_TRITON}"]
     assert settings.EMBEDDED_TRITON in (ROOT / "containers" / "server-wheel.txt").read_text()
 
 
 @pytest.mark.parametrize(
-    ("folder", "lock"), [(installed.client_folder(), LOCKS[0]), (settings.server_env(), LOCKS[1])], ids=["client", "server"]
+    ("folder", "lock"), [(environments.client_folder(), LOCKS[0]), (settings.server_env(), LOCKS[1])], ids=["client", "server"]
 )
 def test_what_is_installed_is_what_is_locked(folder: object, lock: str) -> None:
-    if installed.state(folder, "client" if lock == LOCKS[0] else "server") != "ready":
+    if environments.state(folder, "client" if lock == LOCKS[0] else "server") != "ready":
         pytest.skip(f"{folder} was not made by make")
-    locked = installed.locked(lock)
-    there = {name: version.split("+")[0] for name, version in installer.installed_versions(folder).items()}
-    for tool in ("pip", "setuptools", "triton-course", "nvidia-pytriton"):
+    locked = environments.locked(lock)
+    there = {name: version.split("+")[0] for name, version in environments.installed_versions(folder).items()}
+    for tool in ("pip", "setuptools", "triton-course", "nvidia-pytriton", "tritonclient"):
         there.pop(tool, None)
     assert len(there) > 10
     assert there == {name: locked.get(name) for name in there}

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from helpers.commands import lab
 
 from helpers import machine, scrape
 from helpers.address import Address
 from helpers.client import Client
-from helpers.commands import lab
 from helpers.errors import AccessError, ModelError, NotAServerError
 from helpers.launch import connect
 from helpers.server import Server

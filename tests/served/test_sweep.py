@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import os
@@ -19,8 +18,8 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 
-from helpers import settings, sweep_files
-from helpers.commands import sweep as sweep_command
+from helpers import cli, settings, sweep_files
+from helpers.cli import measure as measure_command
 from helpers.errors import CourseError, InputError, ModelError, RequestError
 from helpers.launch import launch_server
 from helpers.perf_results import COLUMNS, empty_row
@@ -208,10 +207,8 @@ def test_two_models_and_two_numbers_of_instances_by_one_command(free_base_port: 
 
 
 def test_the_command_loads_instances_on_a_server_of_its_own_only() -> None:
-    parser = argparse.ArgumentParser()
-    sweep_command.add_arguments(parser)
     with pytest.raises(InputError, match="Leave out --url"):
-        sweep_command.run(parser.parse_args(["-m", "add_sub", "--instances", "1", "-u", "localhost:1"]))
+        measure_command.sweep(cli.parser("sweep").parse_args(["sweep", "-m", "add_sub", "--instances", "1", "-u", "localhost:1"]))
 
 
 # --- without a server ------------------------------------------------------------------------------------------------------

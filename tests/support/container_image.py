@@ -17,7 +17,7 @@ from pathlib import Path
 
 from helpers import settings
 from helpers.embedded_layout import lay_out
-from helpers.installer import python_of
+from helpers.setup.environments import python_of
 
 PROGRAMS = ("sh", "bash", "env", "mkdir", "rm", "touch", "true")
 # Sandboxes allow less than the limits that engines set by themselves.

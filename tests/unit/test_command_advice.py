@@ -7,7 +7,7 @@ import re
 import pytest
 
 from helpers.__main__ import main
-from helpers.commands.advice import in_a_terminal
+from helpers.cli.advice import in_a_terminal
 from helpers.errors import InputError, ModelError, ServerError
 
 MISTAKES = (

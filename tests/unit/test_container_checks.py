@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from helpers import container_checks, examinations_engines, images, launch_server, settings
+from helpers import container_checks, images, launch_server, settings
 from helpers.errors import SetupError
-from helpers.finding import GOOD, MEND, NOTE
 from helpers.gpus import Gpu, here
 from tests.support.engines import Engines
 
@@ -152,31 +151,6 @@ def test_gpus_of_this_machine(engines: Engines) -> None:
     assert here() == (Gpu("Tesla T4", "550.54.15"),)
     engines.tell(**{"nvidia-smi_--query-gpu": (9, "", "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.")})
     assert here() == ()
-
-
-def test_the_doctor_knows_engines(engines: Engines) -> None:
-    (none,) = examinations_engines.engines()
-    assert (none.subject, none.state) == ("Containers", NOTE)
-    engines.install("docker", "podman", "apptainer")
-    engines.tell(docker_info=(1, "", "Cannot connect to the Docker daemon at unix:///var/run/docker.sock."))
-    found = {finding.subject: finding for finding in examinations_engines.engines()}
-    assert list(found) == ["Apptainer", "Docker", "podman"]
-    assert found["podman"].state == GOOD
-    assert images.nvidia() in found["podman"].found
-    assert found["Docker"].state == NOTE
-    assert "systemctl start docker" in found["Docker"].todo
-    assert "apptainer pull" in found["Apptainer"].todo
-
-
-def test_an_engine_is_needed_where_the_embedded_server_cannot_run(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(examinations_engines.preflight, "embedded_obstacle", lambda: "the C library is too old")
-    (none,) = examinations_engines.engines()
-    assert none.state == NOTE  # a server elsewhere is a way, too
-    engines.install("apptainer")
-    (found,) = examinations_engines.engines()
-    assert found.state == MEND
-    engines.install("podman")
-    assert {finding.state for finding in examinations_engines.engines()} == {NOTE, GOOD}
 
 
 def test_the_requirement_of_the_image_is_that_of_the_release() -> None:

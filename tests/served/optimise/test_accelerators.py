@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 
-from helpers import jets, openvino_environment, repository, settings
+from helpers import repository, settings
 from helpers.client import Client
-from helpers.errors import SetupError
 from helpers.launch import launch_server
 from helpers.server import Server
-from helpers.tune_usage import of_model, usage
 from tests.served.optimise import MODEL, log_lines
 
 TENSORRT = """
@@ -120,50 +114,3 @@ def test_tensorrt_for_torchscript_is_accepted_and_does_nothing_anywhere(torchscr
     assert torchscript.is_ready()
     assert log_lines(torchscript, f"model '{name}': execution accelerator 'tensorrt' has no effect here: accelerators act on ONNX models")
     assert "this is a TorchScript model" in remark(torchscript.repository / name, torchscript, GPU_FIELD)
-
-
-@pytest.fixture(scope="module")
-def openvino_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment of its own with OpenVINO; ``COURSE_OPENVINO_ENV`` names one that is there."""
-    if "COURSE_OPENVINO_ENV" in os.environ:
-        return Path(os.environ["COURSE_OPENVINO_ENV"])
-    try:
-        return openvino_environment.make(sys.executable, tmp_path_factory.mktemp("openvino") / "environment")
-    except SetupError as error:
-        pytest.skip(f"the environment with OpenVINO cannot be made here: {error}")
-
-
-@pytest.mark.nightly
-@pytest.mark.slow
-def test_openvino_runs_the_tagger_where_onnx_runtime_has_it(
-    openvino_folder: Path, tmp_path: Path, free_base_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plain = shutil.copytree(settings.models_dir() / MODEL, tmp_path / "models" / MODEL)
-    accelerated = shutil.copytree(plain, tmp_path / "models" / f"{MODEL}_openvino")
-    for folder in (plain, accelerated):
-        config = folder / "config.pbtxt"
-        config.write_text(config.read_text().replace(f'name: "{MODEL}"', f'name: "{folder.name}"'))
-        alone = {"instance_group": [{"count": 1, "kind": "KIND_CPU"}], "parameters": {"intra_op_thread_count": {"string_value": "1"}}}
-        repository.change_config(folder, model_warmup=None, **alone)
-    repository.change_config(accelerated, OPENVINO)
-    monkeypatch.setenv("COURSE_SERVER_ENV", str(openvino_folder))
-    with launch_server(tmp_path / "models", base_port=free_base_port(), name="openvino") as server, Client(server) as client:
-        (with_it,) = log_lines(server, f"{accelerated.name}_0_0: ONNX Runtime")
-        assert "with OpenVINOExecutionProvider, CPUExecutionProvider;" in with_it
-        (without,) = log_lines(server, f'"{plain.name}_0_0: ONNX Runtime')
-        assert "with CPUExecutionProvider;" in without
-        assert "no effect" not in remark(accelerated, server, CPU_FIELD)
-        sample = jets.read("ak4")[:20]
-        scores = [jets.Tagger(client, folder.name).tag(sample).probabilities for folder in (plain, accelerated)]
-        apart = np.abs(scores[0] - scores[1]).max(axis=1)
-        # Once in a while two neighbours are equally far, and the order of sums decides which one is taken.
-        assert np.sum(apart > 1e-5) <= 1, apart
-        # OpenVINO has threads of its own; one that was asked for is one.
-        instance = next(each for each in of_model(usage(server.pid), accelerated.name) if accelerated.name in each.name)
-        inputs = [jets.Tagger(client, accelerated.name).inputs(sample, candidates=50, vertices=4)] * 40
-        client.infer(accelerated.name, inputs[0])
-        busy, begin = psutil.Process(instance.pid).cpu_times(), time.monotonic()
-        client.infer_many(accelerated.name, inputs, max_in_flight=2)
-        seconds, after = time.monotonic() - begin, psutil.Process(instance.pid).cpu_times()
-        assert (after.user + after.system - busy.user - busy.system) / seconds < 1.3
-        assert apart.max() < 0.01, apart

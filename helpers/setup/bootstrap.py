@@ -1,7 +1,7 @@
 """Finds a Python that can carry the course, or says in one sentence what to type. Runs before anything is downloaded.
 
 This file is a script for whatever Python is on the machine, however old: it must parse on Python 3.6 and use the standard
-library only. It hands over to :mod:`helpers.environments` in the Python that it has chosen.
+library only. It hands over to :mod:`helpers.setup.environments` in the Python that it has chosen.
 """
 
 import json
@@ -10,7 +10,7 @@ import platform
 import subprocess
 import sys
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 # Python versions of the course, the newest first: the server's side needs numpy 1.26, which has no wheel for 3.13.
 VERSIONS = ((3, 12), (3, 11))
 # The wheel of the embedded server is built for this C library and newer ones.
@@ -60,7 +60,7 @@ class Problem(Exception):
 
 
 def probe(program):
-    """The facts about the interpreter `program`, or None when it does not run (a dead link, a pyenv shim without a version)."""
+    """Return the facts about the interpreter `program`, or None when it does not run (a dead link, a pyenv shim without a version)."""
     try:
         # -I: a PYTHONPATH of other software must not decide what this interpreter has.
         output = subprocess.run([program, "-I", "-c", PROBE], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60).stdout
@@ -70,7 +70,7 @@ def probe(program):
 
 
 def c_library():
-    """Name and version of the C library, such as ``("glibc", "2.36")``."""
+    """Return name and version of the C library, such as ``("glibc", "2.36")``."""
     try:
         # Not platform.libc_ver(): on old Pythons it tells what the interpreter was linked against.
         return tuple((os.confstr("CS_GNU_LIBC_VERSION") or "").split()) or ("", "")
@@ -79,7 +79,7 @@ def c_library():
 
 
 def embedded_obstacle(system=None, machine=None, libc=None):
-    """Why the embedded server cannot run on this machine, in one sentence; '' when it can."""
+    """Return why the embedded server cannot run on this machine, in one sentence; '' when it can."""
     system, machine = system or platform.system(), machine or platform.machine()
     if (system, machine) != ("Linux", "x86_64"):
         return (
@@ -101,7 +101,7 @@ def embedded_obstacle(system=None, machine=None, libc=None):
 
 
 def os_release(path="/etc/os-release"):
-    """The ID and VERSION_ID of this Linux, such as ``("ubuntu", "24.04")``; empty texts elsewhere."""
+    """Return the ID and VERSION_ID of this Linux, such as ``("ubuntu", "24.04")``; empty texts elsewhere."""
     facts = {}
     if os.path.exists(path):
         with open(path) as lines:
@@ -110,7 +110,7 @@ def os_release(path="/etc/os-release"):
 
 
 def advice(release=None):
-    """What to type to get a Python of the course, on this Linux and with conda."""
+    """Return what to type to get a Python of the course, on this Linux and with conda."""
     own = {
         ("debian", "12"): SUDO + "apt-get install python3.11 python3.11-venv libpython3.11",
         ("ubuntu", "24.04"): SUDO + "apt-get install python3.12 python3.12-venv libpython3.12t64",
@@ -123,7 +123,7 @@ def advice(release=None):
 
 
 def missing(facts, server=True, venv=True):
-    """What the interpreter with these facts lacks to make environments, as one paragraph; '' when it has all."""
+    """Return what the interpreter with these facts lacks to make environments, as one paragraph; '' when it has all."""
     name = "{}.{}".format(*facts["version"][:2])
     pip = tuple(int(part) for part in (facts["pip"] or "0.0").split(".")[:2] if part.isdigit())
     # pip 22.3 can fill an environment from outside: then ensurepip, which Debian and Colab leave out, is not needed.
@@ -147,7 +147,7 @@ def missing(facts, server=True, venv=True):
 
 
 def choose(programs, server=True, venv=True):
-    """The first of these interpreters that can carry the course, as its facts.
+    """Return the facts of the first of these interpreters that can carry the course.
 
     Raises:
         Problem: there is none; its text says what to type.
@@ -170,12 +170,12 @@ def choose(programs, server=True, venv=True):
 
 
 def candidates():
-    """Interpreters to try: this one, then those on PATH."""
+    """Return interpreters to try: this one, then those on PATH."""
     return [sys.executable, *("python{}.{}".format(*version) for version in VERSIONS), "python3", "python"]
 
 
 def main(arguments):
-    """Choose a Python and go on in it with :mod:`helpers.environments`."""
+    """Choose a Python and go on in it with :mod:`helpers.setup.environments`."""
     as_is = "--as-is" in arguments
     server = not as_is and "--server=no" not in arguments and not embedded_obstacle()
     try:
@@ -186,7 +186,7 @@ def main(arguments):
     os.chdir(ROOT)
     # PYTHONPATH and PYTHONHOME of other software (an experiment's release, a user's own) would put its packages before ours.
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
-    command = [chosen["executable"], "-m", "helpers.environments"] + list(arguments)
+    command = [chosen["executable"], "-m", "helpers.setup.environments"] + list(arguments)
     sys.stdout.flush()
     if os.name == "posix":
         os.execve(command[0], command, environment)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+from typing import TYPE_CHECKING
 
-from helpers import settings
-from helpers.access import Access, access_for
 from helpers.errors import InputError
+
+if TYPE_CHECKING:
+    from helpers.access import Access
 
 _TOKEN_VARIABLE = "COURSE_TOKEN"
 
@@ -24,17 +26,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def access(args: argparse.Namespace) -> Access:
-    """The access that the options give.
+    """Return the access that the options give.
 
     Raises:
         InputError: a header or the CA file cannot be used.
     """
+    from helpers.access import access_for
+
     headers = {}
     for text in args.header:
         name, colon, value = text.partition(":")
         if not colon:
             raise InputError(
-                "A --header without a colon was given.", "Expected NAME:VALUE.", f'Type for example: --header "{settings.TOKEN_HEADER}:…"'
+                "A --header without a colon was given.", "Expected NAME:VALUE.", 'Type for example: --header "authorization:…"'
             )
         headers[name.strip()] = value.strip()
     token = os.environ.get(_TOKEN_VARIABLE, "") if args.token is None else args.token

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from helpers import workspace
 from helpers.errors import InputError, SetupError
+from helpers.setup import notebook_copies
 
 
 @pytest.fixture
@@ -27,64 +27,64 @@ def course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def mine(name: str = "03_run_inference.ipynb") -> Path:
-    return workspace.folder() / name
+    return notebook_copies.folder() / name
 
 
 def names() -> list[str]:
-    return sorted(path.name for path in workspace.folder().glob("*.ipynb"))
+    return sorted(path.name for path in notebook_copies.folder().glob("*.ipynb"))
 
 
 def test_handed_out_without_the_solutions(course: Path) -> None:
-    assert workspace.hand_out() == []
+    assert notebook_copies.hand_out() == []
     assert names() == ["00_start_here.ipynb", "03_run_inference.ipynb"]
     assert mine().read_text() == "03_run_inference first"
 
 
 def test_a_changed_notebook_is_left_alone(course: Path) -> None:
-    workspace.hand_out()
+    notebook_copies.hand_out()
     mine().write_text("my answers")
-    assert workspace.hand_out() == []
+    assert notebook_copies.hand_out() == []
     assert mine().read_text() == "my answers"
 
 
 def test_a_deleted_notebook_comes_back(course: Path) -> None:
-    workspace.hand_out()
+    notebook_copies.hand_out()
     mine().unlink()
-    workspace.hand_out()
+    notebook_copies.hand_out()
     assert mine().read_text() == "03_run_inference first"
 
 
 def test_an_unchanged_notebook_is_renewed(course: Path) -> None:
-    workspace.hand_out()
+    notebook_copies.hand_out()
     (course / "notebooks" / "03_run_inference.ipynb").write_text("second")
-    assert workspace.hand_out() == []
+    assert notebook_copies.hand_out() == []
     assert mine().read_text() == "second"
     assert names() == ["00_start_here.ipynb", "03_run_inference.ipynb"]
 
 
 def test_a_new_version_of_a_changed_notebook_goes_beside_it_once(course: Path) -> None:
-    workspace.hand_out()
+    notebook_copies.hand_out()
     mine().write_text("my answers")
     (course / "notebooks" / "03_run_inference.ipynb").write_text("second")
-    (said,) = workspace.hand_out()
+    (said,) = notebook_copies.hand_out()
     (beside,) = set(names()) - {"00_start_here.ipynb", "03_run_inference.ipynb"}
     assert beside in said
     assert re.fullmatch(r"03_run_inference\.new-\d{4}-\d\d-\d\d\.ipynb", beside)
     assert (mine().read_text(), mine(beside).read_text()) == ("my answers", "second")
     # Not again for the same version, but for the next one, and neither copy is lost.
-    assert workspace.hand_out() == []
+    assert notebook_copies.hand_out() == []
     mine(beside).write_text("answers in the new one")
     (course / "notebooks" / "03_run_inference.ipynb").write_text("third")
-    assert len(workspace.hand_out()) == 1
+    assert len(notebook_copies.hand_out()) == 1
     assert {mine(name).read_text() for name in names()} == {"00_start_here first", "my answers", "answers in the new one", "third"}
 
 
 def test_the_record_lost_means_theirs(course: Path) -> None:
-    workspace.hand_out()
+    notebook_copies.hand_out()
     mine().write_text("my answers")
-    (workspace.folder() / workspace.RECORD).write_text("no record")
+    (notebook_copies.folder() / notebook_copies.RECORD).write_text("no record")
     (course / "notebooks" / "03_run_inference.ipynb").write_text("second")
-    workspace.hand_out()
+    notebook_copies.hand_out()
     assert mine().read_text() == "my answers"
 
 
@@ -92,9 +92,9 @@ def test_the_record_lost_means_theirs(course: Path) -> None:
     "which", ["03", "3", "03_run_inference", "03_run_inference.ipynb", "work/notebooks/03_run_inference.ipynb", " 03 "]
 )
 def test_reset_keeps_the_old_one(course: Path, which: str) -> None:
-    workspace.hand_out()
+    notebook_copies.hand_out()
     mine().write_text("my answers")
-    said = workspace.reset(which)
+    said = notebook_copies.reset(which)
     assert mine().read_text() == "03_run_inference first"
     (old,) = set(names()) - {"00_start_here.ipynb", "03_run_inference.ipynb"}
     assert re.fullmatch(r"03_run_inference\.\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d\.ipynb", old)
@@ -104,48 +104,48 @@ def test_reset_keeps_the_old_one(course: Path, which: str) -> None:
 
 def test_two_resets_within_a_second_keep_both(course: Path) -> None:
     for text in ("my first answers", "my second answers"):
-        workspace.hand_out()
+        notebook_copies.hand_out()
         mine().write_text(text)
-        workspace.reset("03")
+        notebook_copies.reset("03")
     texts = {mine(name).read_text() for name in names()}
     assert {"my first answers", "my second answers", "03_run_inference first"} <= texts
 
 
 def test_reset_of_a_pristine_notebook_changes_nothing(course: Path) -> None:
-    workspace.hand_out()
-    assert "pristine already" in workspace.reset("00")
+    notebook_copies.hand_out()
+    assert "pristine already" in notebook_copies.reset("00")
     assert names() == ["00_start_here.ipynb", "03_run_inference.ipynb"]
 
 
 def test_reset_before_anything_was_handed_out(course: Path) -> None:
-    workspace.reset("03")
+    notebook_copies.reset("03")
     assert names() == ["03_run_inference.ipynb"]
 
 
 @pytest.mark.parametrize("which", ["", "07", "33", "run", "../../etc/passwd"])
 def test_reset_of_what_is_not_there(course: Path, which: str) -> None:
     with pytest.raises(InputError, match="'00_start_here' and '03_run_inference'"):
-        workspace.reset(which)
+        notebook_copies.reset(which)
 
 
 def test_after_reset_the_next_version_comes_by_itself(course: Path) -> None:
-    workspace.hand_out()
+    notebook_copies.hand_out()
     mine().write_text("my answers")
-    workspace.reset("03")
+    notebook_copies.reset("03")
     (course / "notebooks" / "03_run_inference.ipynb").write_text("second")
-    workspace.hand_out()
+    notebook_copies.hand_out()
     assert mine().read_text() == "second"
 
 
 def test_data_is_at_hand(course: Path) -> None:
     (course / "notebooks" / "data").mkdir()
     (course / "notebooks" / "data" / "jets.txt").write_text("jets")
-    workspace.hand_out()
-    workspace.hand_out()
-    assert (workspace.folder() / "data" / "jets.txt").read_text() == "jets"
+    notebook_copies.hand_out()
+    notebook_copies.hand_out()
+    assert (notebook_copies.folder() / "data" / "jets.txt").read_text() == "jets"
 
 
 def test_a_folder_that_cannot_be_written(course: Path) -> None:
     Path(os.environ["COURSE_WORK"]).write_text("a file, no folder")
     with pytest.raises(SetupError, match="COURSE_WORK"):
-        workspace.hand_out()
+        notebook_copies.hand_out()

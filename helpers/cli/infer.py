@@ -11,8 +11,8 @@ import numpy as np
 from helpers import settings, track_report
 from helpers.address import Address, parse_address
 from helpers.answers import Result
+from helpers.cli import access_options
 from helpers.client import Client
-from helpers.commands import access_options
 from helpers.errors import InputError
 from helpers.physics.jets import is_tagger
 from helpers.remote import at
@@ -22,7 +22,7 @@ from helpers.tables import as_text
 _SHOWN = 6
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def infer_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments."""
     parser.add_argument("-m", "--model", required=True, help="name of the model, such as add_sub")
     parser.add_argument(
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     access_options.add_arguments(parser)
 
 
-def run(args: argparse.Namespace) -> int:
+def infer(args: argparse.Namespace) -> int:
     """Send the request, print inputs and outputs, check them where it is known what they should be.
 
     Returns:

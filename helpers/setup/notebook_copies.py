@@ -1,7 +1,7 @@
 """The students' own copies of the notebooks in ``work/notebooks``: handed out, renewed, reset, never lost. Standard library only.
 
-A record beside them says what was handed out: a notebook that is still like that may be replaced by a newer one, any other
-belongs to the student.
+A record beside them says what was handed out: a notebook whose cells are still like that may be replaced by a newer one, any other
+belongs to the student. One that was only opened or run has other bytes, and the same cells.
 """
 
 from __future__ import annotations
@@ -14,22 +14,20 @@ import shutil
 from datetime import datetime
 from pathlib import Path
 
-from helpers import settings
-from helpers.errors import InputError
-from helpers.files import make_folder, shown, writing
-from helpers.wording import quoted, suggestion
+from helpers.errors import InputError, quoted, suggestion
+from helpers.paths import make_folder, root, shown, work_dir, writing
 
 RECORD = ".handed-out.json"
 
 
 def notebooks() -> list[Path]:
-    """The course's notebooks, in order, as they are handed out."""
-    return sorted((settings.root() / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    """Return the course's notebooks, in order, as they are handed out."""
+    return sorted((root() / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 
 
 def folder() -> Path:
-    """Where the students' copies are."""
-    return settings.work_dir() / "notebooks"
+    """Return where the students' copies are."""
+    return work_dir() / "notebooks"
 
 
 def hand_out() -> list[str]:
@@ -82,7 +80,7 @@ def reset(which: str) -> str:
         make_folder(folder())
         _link_data()
         record = _read_record()
-        if target.exists() and _digest(target) == _digest(source):
+        if target.exists() and _digest(target) == _digest(source) and not _was_run(target):
             said = f"{shown(target)} is pristine already."
         elif target.exists():
             old = _free_name(target, f"{datetime.now():%Y-%m-%dT%H-%M-%S}")
@@ -112,13 +110,27 @@ def _find(which: str) -> Path:
 
 
 def _link_data() -> None:
-    data, link = settings.root() / "notebooks" / "data", folder() / "data"
+    data, link = root() / "notebooks" / "data", folder() / "data"
     if data.is_dir() and not os.path.lexists(link):
         link.symlink_to(data)
 
 
+def _cells(path: Path) -> list[dict]:
+    """The cells of a notebook; none of a file that is no notebook."""
+    try:
+        return list(json.loads(path.read_bytes())["cells"])
+    except (ValueError, KeyError, TypeError):
+        return []
+
+
 def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """What a student types into the cells, without outputs, counts and what JupyterLab notes beside them."""
+    sources = [[cell.get("cell_type"), "".join(cell.get("source", ""))] for cell in _cells(path)]
+    return hashlib.sha256(json.dumps(sources).encode() if sources else path.read_bytes()).hexdigest()
+
+
+def _was_run(path: Path) -> bool:
+    return any(cell.get("outputs") for cell in _cells(path))
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -23,7 +23,7 @@ _GRACE_S = 2.0
 _LOOK_S = 0.5
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def serve_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments."""
     parser.add_argument(
         "--models", default="models", help="the model repository: a path, or models or work/models of the course (default models)"
@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print the command and start nothing")
 
 
-def run(args: argparse.Namespace) -> int:
+def serve(args: argparse.Namespace) -> int:
     """Launch what is asked for, print its card and what to try, wait for Ctrl-C or SIGTERM, stop it.
 
     Returns:

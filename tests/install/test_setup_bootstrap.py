@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import preflight
+from helpers.setup import bootstrap
 from tests.support import ROOT
 from tests.support.course_copy import base_python, bin_with, copy_course, crippled_python, run
 
@@ -27,7 +27,7 @@ GOOD = {
 
 @pytest.fixture(scope="module")
 def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return copy_course(tmp_path_factory.mktemp("preflight") / "course")
+    return copy_course(tmp_path_factory.mktemp("bootstrap") / "course")
 
 
 def old_python() -> Path:
@@ -49,7 +49,7 @@ def one_sentence(done: object, status: int = 1) -> str:
 
 
 def test_the_script_parses_on_old_pythons() -> None:
-    ast.parse((ROOT / "helpers" / "preflight.py").read_text(), feature_version=(3, 6))
+    ast.parse((ROOT / "helpers" / "setup" / "bootstrap.py").read_text(), feature_version=(3, 6))
 
 
 @pytest.mark.parametrize("target", ["lab", "test", "demo", "doctor"])
@@ -66,7 +66,7 @@ def test_a_fitting_python_is_found_beside_an_old_one(course: Path, tmp_path: Pat
     name = f"python3_{THIS[1]}"
     path = bin_with(tmp_path / "bin", python3=old_python(), **{name: base_python()})
     done = run(
-        ["python3", "helpers/preflight.py", "--as-is", "--", "-c", "import sys; print(sys.version_info[:2])"], course, PATH=str(path)
+        ["python3", "helpers/setup/bootstrap.py", "--as-is", "--", "-c", "import sys; print(sys.version_info[:2])"], course, PATH=str(path)
     )
     assert done.stdout.strip() == str(tuple(THIS[:2])), done.stderr
 
@@ -97,10 +97,10 @@ def test_an_incomplete_python(course: Path, tmp_path: Path, without: tuple[str, 
 
 def test_without_a_server_no_libpython_is_needed(course: Path, tmp_path: Path) -> None:
     python = crippled_python(tmp_path / "python", ("libpython",))
-    facts = preflight.choose([str(python)], server=False)
+    facts = bootstrap.choose([str(python)], server=False)
     assert facts["executable"] == str(python)
-    with pytest.raises(preflight.Problem, match="SERVER=no"):
-        preflight.choose([str(python)], server=True)
+    with pytest.raises(bootstrap.Problem, match="SERVER=no"):
+        bootstrap.choose([str(python)], server=True)
 
 
 @pytest.mark.parametrize(
@@ -112,19 +112,19 @@ def test_without_a_server_no_libpython_is_needed(course: Path, tmp_path: Path) -
     ],
 )
 def test_advice_fits_the_system(release: tuple[str, str], packages: str) -> None:
-    assert packages in preflight.advice(release)
+    assert packages in bootstrap.advice(release)
 
 
 def test_pip_from_outside_replaces_ensurepip() -> None:
-    assert preflight.missing({**GOOD, "ensurepip": False, "pip": "23.0.1"}) == ""
-    assert "no venv module" in preflight.missing({**GOOD, "ensurepip": False, "pip": "22.0.2"})
-    assert "no venv module" in preflight.missing({**GOOD, "ensurepip": False, "pip": ""})
+    assert bootstrap.missing({**GOOD, "ensurepip": False, "pip": "23.0.1"}) == ""
+    assert "no venv module" in bootstrap.missing({**GOOD, "ensurepip": False, "pip": "22.0.2"})
+    assert "no venv module" in bootstrap.missing({**GOOD, "ensurepip": False, "pip": ""})
 
 
 def test_a_library_of_another_python_does_not_count(tmp_path: Path) -> None:
     python = crippled_python(tmp_path / "python", ("libpython",))
     (tmp_path / "python" / "lib" / "libpython3.99.so.1.0").touch()
-    assert preflight.probe(str(python))["libpython"] == ""
+    assert bootstrap.probe(str(python))["libpython"] == ""
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_a_library_of_another_python_does_not_count(tmp_path: Path) -> None:
     ],
 )
 def test_where_the_embedded_server_cannot_run(machine: tuple[str, str, tuple[str, str]], says: str) -> None:
-    obstacle = preflight.embedded_obstacle(*machine)
+    obstacle = bootstrap.embedded_obstacle(*machine)
     assert says in obstacle
     assert "only the notebooks' side" in obstacle
     assert 'connect("HOST:9000")' in obstacle
@@ -146,15 +146,15 @@ def test_where_the_embedded_server_cannot_run(machine: tuple[str, str, tuple[str
 
 @pytest.mark.parametrize("libc", [("glibc", "2.35"), ("glibc", "2.39"), ("glibc", "2.41.9")])
 def test_where_it_can(libc: tuple[str, str]) -> None:
-    assert preflight.embedded_obstacle("Linux", "x86_64", libc) == ""
+    assert bootstrap.embedded_obstacle("Linux", "x86_64", libc) == ""
 
 
 def test_a_second_call_starts_at_once() -> None:
-    done = run([str(base_python()), "helpers/preflight.py", "--dev", "--", "-c", "print('there')"], ROOT)
+    done = run([str(base_python()), "helpers/setup/bootstrap.py", "--dev", "--", "-c", "print('there')"], ROOT)
     assert done.stdout == "there\n", done.stdout + done.stderr
 
 
 def test_other_softwares_python_path_stays_out(course: Path, tmp_path: Path) -> None:
     (tmp_path / "numpy.py").write_text("raise SystemExit('the wrong numpy')")
-    command = [str(base_python()), "helpers/preflight.py", "--as-is", "--", "-c", "import os; print(os.environ.get('PYTHONPATH'))"]
+    command = [str(base_python()), "helpers/setup/bootstrap.py", "--as-is", "--", "-c", "import os; print(os.environ.get('PYTHONPATH'))"]
     assert run(command, course, PYTHONPATH=str(tmp_path)).stdout == "None\n"

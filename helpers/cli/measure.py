@@ -1,0 +1,210 @@
+"""The commands that measure: ``sweep``, ``tune`` and ``quantize``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from helpers import settings
+from helpers.cli import access_options
+from helpers.errors import InputError
+from helpers.paths import make_folder, shown, work_dir, writing
+
+if TYPE_CHECKING:
+    from helpers.sweep import Sweep
+
+# Requests under way where nobody says how many: enough for a queue, so that instances and batches have something to win, as in notebook 09.
+_UNDER_WAY = 8
+
+
+def sweep_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
+    port = settings.BASE_PORT + 1
+    parser.add_argument("-m", "--model", nargs="+", required=True, help="one model or several, such as particlenet_PT")
+    parser.add_argument("-u", "--url", help=f"address of the server (default localhost:{port})")
+    parser.add_argument("-i", "--protocol", choices=("grpc", "http"), help="grpc (the default), or http")
+    parser.add_argument("-b", "--batch", type=int, nargs="+", help="batch sizes (default 1 4 8 16 32 64 128, as far as the model goes)")
+    parser.add_argument("-c", "--concurrency", type=int, nargs="+", default=[1], help="requests under way at any time (default 1)")
+    parser.add_argument("-o", "--output", default="work/sweeps", help="folder for the results (default work/sweeps)")
+    parser.add_argument("--length", type=int, nargs=2, metavar=("PF", "SV"), help="candidates and vertices of a jet (default 50 4)")
+    parser.add_argument("--input-data", default="random", help="random, zero, or a JSON file (default random)")
+    parser.add_argument("--percentile", type=int, default=settings.PERF_PERCENTILE, help="the latency that is looked at (default 95)")
+    parser.add_argument(
+        "--precision", type=float, default=settings.PERF_PRECISION, help="spread of the throughput at which a point is done (default 0.05)"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=settings.PERF_POINT_S,
+        help=f"leave a point as it is after so long (default {settings.PERF_POINT_S:g})",
+    )
+    parser.add_argument("--budget", type=float, metavar="MS", help="draw a latency budget into the figure, in milliseconds")
+    access_options.add_arguments(parser)
+    parser.add_argument(
+        "--instances",
+        type=int,
+        nargs="+",
+        default=[],
+        help="numbers of model instances, on a server that is launched for it in place of -u",
+    )
+    parser.add_argument("--models", default="models", help="with --instances: the model repository (default models)")
+    parser.add_argument(
+        "--base-port", type=int, default=settings.BASE_PORT, help=f"with --instances: HTTP port (default {settings.BASE_PORT})"
+    )
+    parser.add_argument("--again", action="store_true", help="measure also what was measured before")
+
+
+def sweep(args: argparse.Namespace) -> int:
+    """Measure, write, draw, and print the table; every point that was measured is kept, also when it cannot go on."""
+    from helpers.remote import at
+
+    if not args.instances:
+        url = args.url or f"localhost:{settings.BASE_PORT + 1}"
+        return _sweep(at(url, args.protocol, access_options.access(args)), args)
+    if args.url:
+        raise InputError(
+            "--instances and --url were given.",
+            "Models are loaded anew for each number of instances, which only the owner of a server may: one is launched for it.",
+            "Leave out --url.",
+        )
+    from helpers.launch import launch_server
+
+    with launch_server(args.models, base_port=args.base_port, name="sweep", load=args.model, grace_s=settings.COMMAND_GRACE_S) as server:
+        return _sweep(server, args)
+
+
+def _sweep(server: Any, args: argparse.Namespace) -> int:
+    from helpers.sweep import sweep  # loads gRPC
+
+    result = sweep(
+        server,
+        args.model,
+        args.batch,
+        args.concurrency,
+        instances=args.instances,
+        output=args.output,
+        precision=args.precision,
+        percentile=args.percentile,
+        input_data=args.input_data,
+        lengths=dict(zip(("pf", "sv"), args.length, strict=True)) if args.length else None,
+        protocol=args.protocol,
+        max_seconds=args.seconds,
+        again=args.again,
+    )
+    print(result)
+    print(f"Figure: {_draw(result, args)}")
+    return 0
+
+
+def _draw(result: Sweep, args: argparse.Namespace) -> str:
+    import matplotlib as mpl
+
+    # A terminal on another machine has no screen to draw on.
+    mpl.use("agg")
+    from helpers.plots.performance import sweep_figure
+
+    path = result.path.with_name(f"{'_and_'.join(dict.fromkeys(args.model))}.png")
+    with writing(path):
+        sweep_figure(result, percentile=args.percentile, budget_ms=args.budget).savefig(path)
+    return shown(path)
+
+
+def tune_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
+    parser.add_argument("-m", "--model", required=True, help="name of the model, such as particlenet_AK4")
+    parser.add_argument("--variants", nargs="*", default=[], help="other models with the same inputs and outputs")
+    parser.add_argument("-b", "--batch", type=int, default=1, help="entries in each request (default 1)")
+    traffic = parser.add_mutually_exclusive_group()
+    traffic.add_argument("-c", "--concurrency", type=int, help=f"requests under way at any time (default {_UNDER_WAY})")
+    traffic.add_argument("--request-rate", type=float, metavar="PER_S", help="requests each second, in place of a concurrency")
+    parser.add_argument("--budget", type=float, metavar="MS", help="what the latency percentile may be at most, in milliseconds")
+    parser.add_argument("--percentile", type=int, default=settings.PERF_PERCENTILE, help="which one (default 95)")
+    parser.add_argument("--max-instances", type=int, help="instances at most")
+    parser.add_argument("--max-batch", type=int, help="entries that the server may put into one batch at most")
+    parser.add_argument("--max-memory", type=float, metavar="MB", help="memory of the server and the model's instances at most")
+    parser.add_argument("--length", type=int, nargs=2, metavar=("PF", "SV"), help="candidates and vertices of a jet (default 50 4)")
+    parser.add_argument("--input-data", default="random", help="random, zero, or a JSON file (default random)")
+    parser.add_argument("-o", "--output", default="work/tune", help="folder for the results (default work/tune)")
+    parser.add_argument("--again", action="store_true", help="measure also what was measured before")
+    parser.add_argument("--models", default="models", help="the model repository (default models)")
+    parser.add_argument("--runtime", default="embedded", help="embedded (the default), apptainer, docker or podman")
+    parser.add_argument("--base-port", type=int, default=settings.BASE_PORT, help=f"HTTP port (default {settings.BASE_PORT})")
+
+
+def tune(args: argparse.Namespace) -> int:
+    """Launch, search, print, stop; 0 when a configuration meets the budget, else 3."""
+    from helpers.launch import launch_server
+    from helpers.tune import tune  # loads gRPC
+
+    loaded = [args.model, *args.variants]
+    with launch_server(
+        args.models, runtime=args.runtime, base_port=args.base_port, name="tune", load=loaded, grace_s=settings.COMMAND_GRACE_S
+    ) as server:
+        result = tune(
+            server,
+            args.model,
+            args.batch,
+            concurrency=_UNDER_WAY if args.concurrency is None and args.request_rate is None else args.concurrency,
+            request_rate_per_s=args.request_rate,
+            budget_ms=args.budget,
+            max_instances=args.max_instances,
+            max_batch=args.max_batch,
+            max_memory_mb=args.max_memory,
+            variants=args.variants,
+            output=args.output,
+            percentile=args.percentile,
+            input_data=args.input_data,
+            lengths=dict(zip(("pf", "sv"), args.length, strict=True)) if args.length else None,
+            again=args.again,
+        )
+    print(result)
+    return 0 if result.best else 3
+
+
+def quantize_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
+    parser.add_argument("model", help="a model of the course or of work/models, such as particlenet_AK4")
+    parser.add_argument("--methods", nargs="+", default=(), help="fp16, int8, int8_static; frozen for TorchScript (default all that fit)")
+    parser.add_argument("--report", action="store_true", help="serve and measure them, and draw speed beside the change of AUC")
+    parser.add_argument("--batch", type=int, default=10, help="jets in a request of the report (default 10)")
+
+
+def quantize(args: argparse.Namespace) -> int:
+    """Make the variants, and report on them if asked to."""
+    from helpers import precision  # loads gRPC
+
+    for folder in precision.make(args.model, args.methods):
+        print(f"{shown(folder)}: {_size(folder):.0f} kB")
+    if args.report:
+        _report(args)
+    return 0
+
+
+def _size(folder: Path) -> float:
+    return sum(path.stat().st_size for path in (folder / "1").iterdir()) / 1000
+
+
+def _report(args: argparse.Namespace) -> None:
+    import matplotlib as mpl
+
+    # A terminal on another machine has no screen to draw on.
+    mpl.use("agg")
+    from helpers import precision
+    from helpers.launch import launch_server
+    from helpers.load_inputs import write_jets
+    from helpers.perf import measure
+    from helpers.precision_cost import cost
+    from helpers.precision_plots import precision_figure
+
+    names = precision.family(args.model)
+    with launch_server("work/models", load=names, name="quantize") as server:
+        file = write_jets(server, args.model)
+        rows = [measure(server, name, batch=args.batch, input_data=file) for name in names]
+        costs = cost(server, names, reference=args.model)
+    print(costs)
+    path = work_dir() / "precision" / f"{args.model}.png"
+    with writing(path):
+        make_folder(path.parent)
+        precision_figure(rows, costs).savefig(path)
+    print(f"Figure: {shown(path)}")

@@ -1,0 +1,127 @@
+"""JupyterLab on the first notebook, in the students' own copies, for this machine alone.
+
+A JupyterLab without a token runs code as its owner for everybody who reaches its port, and on a shared machine every user does. A line in
+an old ``~/.jupyter`` or an option can turn the token off. So the settings are looked at when all of them are known, right before
+JupyterLab begins to listen. ``python -m helpers lab`` calls :func:`start`, which becomes this module's own program.
+"""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from helpers.errors import SetupError
+from helpers.machine import is_loopback, without_proxy
+from helpers.paths import shown, work_dir
+from helpers.setup import notebook_copies
+
+FIRST = "notebooks/00_start_here.ipynb"
+
+
+def start(options: Sequence[str]) -> int:
+    """Hand out the notebooks, then become JupyterLab.
+
+    Args:
+        options: further options of JupyterLab, such as ``--port=8899``.
+
+    Raises:
+        SetupError: ``work/`` cannot be written, or a token stands where everybody can read it.
+    """
+    if any(re.match(r"--\w+\.token(=.|$)", option) for option in options):
+        raise SetupError(
+            "A token on the command line can be read by everybody on this machine (ps shows it).",
+            "Without one JupyterLab makes its own; one of yours goes into an environment variable.",
+            "Type: export JUPYTER_TOKEN=…   and then the same without the token",
+        )
+    for sentence in notebook_copies.hand_out():
+        print(sentence)
+    print(f"Your notebooks are in {shown(notebook_copies.folder())}. Stop JupyterLab with Ctrl-C.")
+    remote = "SSH_CONNECTION" in os.environ and "DISPLAY" not in os.environ
+    command = [sys.executable, "-m", "helpers.setup.lab", *arguments(), *options, *(["--no-browser"] if remote else [])]
+    sys.stdout.flush()
+    if os.name == "posix":
+        os.execve(command[0], command, environment())
+    return subprocess.call(command, env=environment())
+
+
+def arguments() -> list[str]:
+    """Return JupyterLab's options: loopback only, its own token, the next free port, and on the terminal only what is wrong."""
+    return [
+        "--ServerApp.ip=127.0.0.1",
+        "--ServerApp.port_retries=50",
+        f"--ServerApp.root_dir={work_dir()}",
+        f"--LabApp.default_url=/lab/tree/{FIRST}",
+        f"--Application.log_level={logging.WARNING}",
+        # In a container people are root, and JupyterLab would refuse.
+        *(["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []),
+    ]
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of JupyterLab and its kernels: without the pop-up that asks about news, before the user's own settings.
+
+    Kernels send raw requests to servers on this machine, which no proxy of the site can find.
+    """
+    ours = str(Path(__file__).resolve().parent.parent / "jupyter")
+    others = os.environ.get("JUPYTER_CONFIG_PATH")
+    return {**os.environ, **without_proxy(os.environ), "JUPYTER_CONFIG_PATH": f"{ours}{os.pathsep}{others}" if others else ours}
+
+
+def _become() -> None:
+    """Run JupyterLab in this process."""
+    from jupyter_server.serverapp import ServerApp
+    from jupyterlab.labapp import LabApp
+
+    class CourseServer(ServerApp):
+        """Jupyter's server, which refuses settings that would open it to others, and prints one line when it listens."""
+
+        def init_httpserver(self) -> None:
+            if not self.identity_provider.auth_enabled:
+                raise SetupError(
+                    "JupyterLab would start without its token: everybody on this machine could then run programs in your name.",
+                    "An option, or a line such as c.ServerApp.token = '' in a file of these folders, turns it off: "
+                    f"{', '.join(self.config_file_paths)}.",
+                    "Take it out and type the same again.",
+                )
+            if not self.sock and not is_loopback(self.ip):
+                raise SetupError(
+                    f"JupyterLab would listen on {self.ip or 'every address'}, for the whole network.",
+                    "The course's listens on this machine alone.",
+                    "From another machine type: ssh -N -L 8888:localhost:8888 user@this-machine",
+                )
+            super().init_httpserver()
+
+        def start_app(self) -> None:
+            if "SSH_CONNECTION" in os.environ and "DISPLAY" not in os.environ:
+                here = f"{getpass.getuser()}@{socket.getfqdn()}"
+                print(f"You are on another machine. On your own type: ssh -N -L {self.port}:localhost:{self.port} {here}")
+            # The one line that a person needs; Jupyter would say the same address three times over.
+            print(f"Open {self.display_url.split()[0]}", flush=True)
+            self.identity_provider.token_generated = False
+            super().start_app()
+
+    class CourseLab(LabApp):
+        """JupyterLab on such a server."""
+
+        serverapp_class = CourseServer
+
+        @classmethod
+        def get_extension_package(cls) -> str:
+            # What the server loads is JupyterLab's, not that of this class.
+            return LabApp.get_extension_package()
+
+    try:
+        CourseLab.launch_instance()
+    except SetupError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    _become()
