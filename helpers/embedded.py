@@ -9,9 +9,10 @@ import re
 import subprocess
 from pathlib import Path
 
-from helpers import preflight, settings
+from helpers import settings
 from helpers.errors import SetupError
 from helpers.serving import BACKENDS, Command, Serving, private_arguments, triton_arguments
+from helpers.setup import bootstrap
 
 # Variables for the threads of Python models. PyTorch's otherwise spin while they wait for each other: on a busy machine that made it ten
 # times slower. The same for the matrix products of NumPy.
@@ -138,7 +139,7 @@ class Embedded:
 
 # Runs in the server's environment: prints what the launcher must know about it.
 _PROBE = (
-    preflight.LIBPYTHON
+    bootstrap.LIBPYTHON
     + """
 import importlib.metadata, json, pathlib
 version = f"{sys.version_info[0]}.{sys.version_info[1]}"

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from helpers.commands import lab
 
 from helpers import machine, scrape
 from helpers.address import Address
@@ -17,6 +16,7 @@ from helpers.client import Client
 from helpers.errors import AccessError, ModelError, NotAServerError
 from helpers.launch import connect
 from helpers.server import Server
+from helpers.setup import lab
 from tests.support.listener import Heard, listener
 
 ONES = np.ones(16, np.float32)
