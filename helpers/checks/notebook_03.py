@@ -89,7 +89,7 @@ def mended_request(server: Any, mended: Any, ecal: Any, hcal: Any) -> Outcome:
     if not isinstance(mended, dict) or not isinstance(mended.get("inputs"), list):
         return not_yet("Expected a dictionary with the key `inputs` and a list of two inputs, like `body` above.")
     try:
-        outputs = rest.ask(server.http, "/v2/models/add_sub/infer", mended)["outputs"]
+        outputs = rest.ask(server.http, "/v2/models/add_sub/infer", mended, access=server.access)["outputs"]
     except RequestError as error:
         return not_yet(f"The server says: {error} It tells one fault at a time.")
     except (TypeError, ValueError) as error:

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from helpers.server import Server
+
 # Seconds after which something hangs: far above what a machine with eight busy processes per core needs for anything in these tests.
 PATIENCE_S = 300.0
 
@@ -73,3 +75,8 @@ def wait_until(fact: Callable[[], bool], seconds: float = PATIENCE_S) -> float:
         assert time.monotonic() - start < seconds, f"not so after {seconds} s"
         time.sleep(0.05)
     return time.monotonic() - start
+
+
+def memory_mb(server: Server) -> float:
+    """Memory, in MB, of a server and the processes of its models."""
+    return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in session(server.pid)) * os.sysconf("SC_PAGE_SIZE") / 1e6

@@ -27,6 +27,9 @@ NUMPY_TYPES: dict[str, np.dtype] = {
     }.items()
 }  # fmt: skip
 
+# Parameter of a model: the longest that an axis of open length may be. The course's own; the native backends pass it over.
+MAX_LENGTH = "max_length"
+
 
 class ModelFault(Exception):
     """The model cannot be served as it is configured; the text becomes the reason beside UNAVAILABLE."""
@@ -126,6 +129,11 @@ class Settings:
         """Return a parameter that is a number of threads; where it is absent, this instance's share of the cores.
 
         The native backends give every instance all cores, and two instances then get in each other's way.
+        """
+        return self.count(key) or max(1, _usable_cores() // self.instances)
+
+    def count(self, key: str) -> int:
+        """Return a parameter that is a number of something; 0 where it is absent.
 
         Raises:
             ModelFault: it is no whole number, or negative.
@@ -133,11 +141,11 @@ class Settings:
         text = self.parameters.get(key, "0").strip()
         if not text.isdecimal():
             raise ModelFault(f"parameter '{key}' must be a whole number that is not negative, and is '{text}'.")
-        return int(text) or max(1, _usable_cores() // self.instances)
+        return int(text)
 
     def warn_of_other_parameters(self, *known: str) -> None:
         """Write a warning for each parameter that has no effect, since it is none of these."""
-        for key in self.parameters.keys() - set(known):
+        for key in self.parameters.keys() - {*known, MAX_LENGTH}:
             self.warn_of_no_effect(f"parameter '{key}'", f"of all parameters this backend reads {' and '.join(known)}")
 
     def warn_of_no_effect(self, what: str, why: str) -> None:
@@ -179,6 +187,9 @@ class ServedModel:
         try:
             self.settings = _settings(args, self.DEFAULT_FILE)
             self.output_names = [spec.name for spec in self.settings.outputs]
+            self.max_length = self.settings.count(MAX_LENGTH)
+            batch = self.settings.max_batch_size > 0
+            self.open_axes = {spec.name: [axis + batch for axis, n in enumerate(spec.dims) if n < 0] for spec in self.settings.inputs}
             self.load(self.settings)
         except ModelFault as fault:
             raise pb_utils.TritonModelException(f"model '{args['model_name']}': {fault}") from None
@@ -204,7 +215,7 @@ class ServedModel:
     def _alone(self, request: Any) -> Any:
         """Return the response to one request; an error becomes its response, and touches no other request."""
         try:
-            inputs = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+            inputs = self._inputs(request)
             wanted = self._wanted(request.requested_output_names())
             outputs = self.run(inputs, wanted)
             if self.settings.max_batch_size:
@@ -220,7 +231,7 @@ class ServedModel:
         if len(requests) == 1:
             return [self._alone(requests[0])]
         try:
-            parts = [{tensor.name(): tensor.as_numpy() for tensor in request.inputs()} for request in requests]
+            parts = [self._inputs(request) for request in requests]
             ends = np.cumsum([len(next(iter(part.values()))) for part in parts])
             wanted = self._wanted({name for request in requests for name in request.requested_output_names()})
             outputs = self.run({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, wanted)
@@ -229,6 +240,16 @@ class ServedModel:
             return [pb_utils.InferenceResponse(list(map(pb_utils.Tensor, wanted, arrays))) for arrays in pieces]
         except Exception:  # the cause is reported by the request that fails alone
             return [self._alone(request) for request in requests]
+
+    def _inputs(self, request: Any) -> Arrays:
+        """Return the inputs by name, unless an axis is longer than allowed: what a network needs can grow with the square of it."""
+        for tensor in request.inputs():
+            longest = max((tensor.shape()[axis] for axis in self.open_axes.get(tensor.name(), ())), default=0)
+            if 0 < self.max_length < longest:
+                raise RequestFault(
+                    f"input '{tensor.name()}' is {longest} long, and this server takes at most {self.max_length} (parameter {MAX_LENGTH})."
+                )
+        return {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
 
     def _wanted(self, asked: Collection[str]) -> list[str]:
         """Return the outputs asked for, in the order of the config."""

@@ -14,10 +14,12 @@ from helpers import jets, settings
 from helpers.__main__ import main
 from helpers.address import Address
 from helpers.client import Client
-from helpers.errors import InputError
+from helpers.errors import InputError, RequestError
 from helpers.metrics import scrape
 from helpers.physics.flavour import Scores
 from helpers.server import Server
+from helpers.signature import Signature
+from tests.support.processes import memory_mb
 
 pytestmark = pytest.mark.slow
 
@@ -193,6 +195,19 @@ def test_wrong_use_is_explained(client: Client, samples: dict[str, ak.Array]) ->
         tagger.tag(samples["ak8"][:2], batch=0)
     with pytest.raises(InputError, match="which event"):
         tagger.tag(ak.without_field(samples["ak8"][:2], "event"), per_event=True)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_more_candidates_than_a_jet_has_are_refused_before_memory_grows(server: Server, client: Client, model: str) -> None:
+    """The search for neighbours would take 400 MB and more for each of these jets."""
+    signature = Signature.from_server(client.metadata(model), client.config(model))
+    assert client.infer(model, signature.example(1, any_length=256))
+    before = memory_mb(server)
+    with pytest.raises(
+        RequestError, match=r"is 10000 long, and this server takes at most 256 \(parameter max_length\)"
+    ):
+        client.infer(model, signature.example(1, any_length=10_000))
+    assert memory_mb(server) < before + 50
 
 
 @pytest.mark.parametrize(("model", "protocol"), [("particlenet_PT", "grpc"), ("particlenet_AK4", "http")])

