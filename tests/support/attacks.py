@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable, Iterator
 
 # Seconds that an attack waits for an answer.
-_PATIENCE_S = 20.0
+_PATIENCE_S = 120.0
 _HOST = "127.0.0.1"
 _ADD_SUB = "/v2/models/add_sub/infer"
 _STRINGS = "/v2/models/strings/infer"
@@ -200,8 +200,8 @@ def grpc_classes(grpc: int) -> str:
 
 
 def grpc_bomb(grpc: int) -> str:
-    """0.5 MB that unpack to 500 MB, over gRPC."""
-    return grpc_call(grpc, lambda request: request.raw_input_contents.append(bytes(500_000_000)), packed=True)
+    """0.3 MB that unpack to 300 MB, over gRPC."""
+    return grpc_call(grpc, lambda request: request.raw_input_contents.append(bytes(300_000_000)), packed=True)
 
 
 def candidates(http: int, number: int = 10_000) -> str:
