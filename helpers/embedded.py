@@ -17,7 +17,7 @@ from helpers.setup import bootstrap
 # Variables for the threads of Python models. PyTorch's otherwise spin while they wait for each other: on a busy machine that made it ten
 # times slower. The same for the matrix products of NumPy.
 THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
-# Memory of a request goes back to the system after its answer or refusal: the freed pieces that each thread would keep for itself pin 800 MB
+# Memory of a request goes back to the system after its answer: freed pieces that each thread would otherwise keep for itself pin 800 MB
 # after a body of a million chunks. It costs no time that could be measured.
 MEMORY = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
 # ONNX Runtime reports each use to Microsoft by default, also on Linux, and keeps an identifier and a database for that in the home folder.

@@ -203,9 +203,7 @@ def test_more_candidates_than_a_jet_has_are_refused_before_memory_grows(server: 
     signature = Signature.from_server(client.metadata(model), client.config(model))
     assert client.infer(model, signature.example(1, any_length=256))
     before = memory_mb(server)
-    with pytest.raises(
-        RequestError, match=r"is 10000 long, and this server takes at most 256 \(parameter max_length\)"
-    ):
+    with pytest.raises(RequestError, match=r"is 10000 long, and this server takes at most 256 \(parameter max_length\)"):
         client.infer(model, signature.example(1, any_length=10_000))
     assert memory_mb(server) < before + 50
 
