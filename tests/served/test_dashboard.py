@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import ipywidgets as widgets
+import numpy as np
 import pytest
 
 from helpers import Client, settings
@@ -74,18 +75,22 @@ def test_it_shows_the_load_and_the_sliders_change_it(models_server: Server, made
     board = dashboard(models_server, models=["double", "add_sub"], load="double")
     made.append(board)
     assert board.running and "Running" in _state(board)
-    wait_until(lambda: len(board.history) > 8 and float(_value(board, "double", "requests_per_s")) > 10)
+    wait_until(lambda: len(board.history) > 8 and float(_value(board, "double", "requests_per_s")) > 0)
     assert (_value(board, "double", "batch"), _value(board, "add_sub", "batch")) == ("1", "–")
     assert float(_value(board, "double", "memory_mb")) > 10 and 0 <= float(_value(board, "double", "cpu_cores")) < 2
     assert float(_value(board, "add_sub", "requests_per_s")) == 0
     board.controls.concurrency.value = 4
     board.controls.batch.value = 4
     wait_until(lambda: float(_value(board, "double", "batch")) >= 4)
-    last = board.history[-1].models["double"]
-    assert last.inferences_per_s == pytest.approx(4 * last.requests_per_s, rel=0.2)
+
+    def only_batches_of_four() -> bool:
+        last = board.history[-1].models["double"]
+        return last.requests_per_s > 0 and last.inferences_per_s == pytest.approx(4 * last.requests_per_s)
+
+    wait_until(only_batches_of_four)
     board.controls.load_model.value = "add_sub"
     assert (board.controls.batch.max, board.controls.batch.value) == (1, 1)
-    wait_until(lambda: float(_value(board, "add_sub", "requests_per_s")) > 10)
+    wait_until(lambda: float(_value(board, "add_sub", "requests_per_s")) > 0)
     assert "0 failed" in board.controls._load_state.value
     board.controls.concurrency.value = 0
     wait_until(lambda: float(_value(board, "add_sub", "requests_per_s")) == 0)
@@ -112,24 +117,30 @@ def test_numbers_are_those_of_the_server(models_server: Server, made: list[Dashb
         for _ in range(60):
             client.infer("double", inputs)
     wait_until(lambda: board.history[-1].time > before + settings.DASHBOARD_WINDOW_S + 1)
-    # Every moment is in the windows of four or five readings in a row, so the sum of the rates gives the number of requests back.
+    # Every moment is in the windows of some readings in a row, so the rates, each times the time since the last, give the number of
+    # requests back; roughly, where a busy machine reads late. A rate for another time, such as one update, would be a factor of four.
     seen = [reading for reading in board.history if reading.time > before]
-    requests = sum(reading.models["double"].requests_per_s for reading in seen) * settings.DASHBOARD_INTERVAL_S
-    inferences = sum(reading.models["double"].inferences_per_s for reading in seen) * settings.DASHBOARD_INTERVAL_S
-    assert requests == pytest.approx(60, rel=0.35)
+    since = np.diff([before, *(reading.time for reading in seen)])
+    requests = sum(reading.models["double"].requests_per_s * passed for reading, passed in zip(seen, since, strict=True))
+    inferences = sum(reading.models["double"].inferences_per_s * passed for reading, passed in zip(seen, since, strict=True))
+    assert 30 < requests < 120
     assert inferences == pytest.approx(3 * requests)
 
 
-def test_stop_ends_threads_and_load_and_start_goes_on(models_server: Server, made: list[Dashboard]) -> None:
+def test_stop_ends_threads_and_load_and_start_goes_on(
+    models_server: Server, made: list[Dashboard], monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = _threads()
     board = dashboard(models_server, models="double", load="double")
     made.append(board)
     assert board.load is not None
     wait_until(lambda: board.load is not None and board.load.sent > 5)
     (load,) = _loads()
-    began = time.monotonic()
+    may_stop, stop_load = threading.Event(), board.load.stop
+    monkeypatch.setattr(board.load, "stop", lambda: (may_stop.wait(PATIENCE_S), stop_load())[1])
     board.controls.stop.click()
-    assert time.monotonic() - began < 0.2, "a callback keeps nobody waiting"
+    assert not may_stop.is_set() and alive(load), "a callback keeps nobody waiting"
+    may_stop.set()
     wait_until(lambda: "Stopped" in _state(board))
     assert not board.running and not alive(load)
     wait_until(lambda: _threads() == before)
