@@ -49,7 +49,7 @@ def health_codes(server: Any, codes: Any) -> Outcome:
 
 def _says_yes(server: Server, path: str) -> bool:
     try:
-        rest.ask(server.http, path)
+        rest.ask(server.http, path, access=server.access)
     except RequestError:
         return False
     return True

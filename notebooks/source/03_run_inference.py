@@ -49,6 +49,9 @@ server
 # `tritonclient` is NVIDIA's own client library. **gRPC** is a protocol that packs numbers as they are in
 # memory, and the one that CMS uses. A request takes three steps: connect, fill the inputs, send. For each
 # input you must give name, shape and data type.
+#
+# Where other people use the machine, too, your server answers only requests that carry its **secret**, in their
+# headers. On a machine of your own there is none, and `server.headers` is empty.
 
 # %%
 by_grpc = grpcclient.InferenceServerClient(server.grpc_url)
@@ -56,13 +59,8 @@ first = grpcclient.InferInput("INPUT0", [16], "FP32").set_data_from_numpy(ecal)
 second = grpcclient.InferInput("INPUT1", [16], "FP32").set_data_from_numpy(hcal)
 inputs = [first, second]
 
-# %% [markdown]
-# Where other people use the machine, too, your server answers only requests that carry its **secret**, as
-# headers. On a machine of your own, these are empty.
-
 # %%
-secret = server.headers
-answer = by_grpc.infer("add_sub", inputs, headers=secret)
+answer = by_grpc.infer("add_sub", inputs, headers=server.headers)
 print(answer.as_numpy("OUTPUT0"))
 np.array_equal(answer.as_numpy("OUTPUT0"), ecal + hcal)
 
@@ -80,7 +78,7 @@ np.array_equal(answer.as_numpy("OUTPUT0"), ecal + hcal)
 # %% exercise="3.1" tags=["starter"]
 before = scrape(server)
 wanted = [grpcclient.InferRequestedOutput("OUTPUT1")]  #:
-difference = by_grpc.infer("add_sub", inputs, outputs=wanted, headers=secret)  #: difference = ____
+difference = by_grpc.infer("add_sub", inputs, outputs=wanted, headers=server.headers)  #: difference = ____
 
 # %% exercise="3.1" tags=["check"]
 exercise("3.1").check(server, before, difference, ecal - hcal)
@@ -106,8 +104,8 @@ by_http = httpclient.InferenceServerClient(server.http_url)
 http_first = httpclient.InferInput("INPUT0", [16], "FP32").set_data_from_numpy(ecal)
 http_second = httpclient.InferInput("INPUT1", [16], "FP32").set_data_from_numpy(hcal)
 http_inputs = [http_first, http_second]
-# %timeit -n 100 -r 5 by_grpc.infer("add_sub", inputs, headers=secret)
-# %timeit -n 100 -r 5 by_http.infer("add_sub", http_inputs, headers=secret)
+# %timeit -n 100 -r 5 by_grpc.infer("add_sub", inputs, headers=server.headers)
+# %timeit -n 100 -r 5 by_http.infer("add_sub", http_inputs, headers=server.headers)
 
 # %% [markdown]
 # **What stands out?** Look at the spread (±) before you call one of them faster. On a busy machine the two
@@ -121,7 +119,7 @@ http_inputs = [http_first, http_second]
 body = {"inputs": [{"name": "INPUT0", "shape": [16], "datatype": "FP32", "data": ecal.tolist()}]}
 body["inputs"].append({"name": "INPUT1", "shape": [16], "datatype": "FP32", "data": hcal.tolist()})
 infer_url = f"http://{server.http_url}/v2/models/add_sub/infer"
-requests.post(infer_url, json=body, headers=secret).json()["outputs"][1]["data"][:4]
+requests.post(infer_url, json=body, headers=server.headers).json()["outputs"][1]["data"][:4]
 
 # %% [markdown]
 # ## Let a helper do the chores
@@ -163,7 +161,7 @@ scrape(server) - before
 # %%
 arrived = queue.Queue()
 for _ in range(3):
-    by_grpc.async_infer("add_sub", inputs, lambda result, error: arrived.put(result or error), headers=secret)
+    by_grpc.async_infer("add_sub", inputs, lambda result, error: arrived.put(result or error), headers=server.headers)
 for _ in range(3):
     print(arrived.get(timeout=10).as_numpy("OUTPUT0")[:4])
 
@@ -231,7 +229,7 @@ exercise("3.2").check(server, before, stream, answers, hottest)
 
 # %% tags=["raises-exception"]
 # %xmode Minimal
-by_grpc.infer("particlenet", inputs, headers=secret)
+by_grpc.infer("particlenet", inputs, headers=server.headers)
 
 # %% [markdown]
 # **1. Unknown model.** The server has no such name. Look at the card for the right one, and mind small and
@@ -239,7 +237,7 @@ by_grpc.infer("particlenet", inputs, headers=secret)
 
 # %% tags=["raises-exception"]
 wide = grpcclient.InferInput("INPUT0", [1, 16], "FP32").set_data_from_numpy(ecal.reshape(1, 16))
-by_grpc.infer("add_sub", [wide, second], headers=secret)
+by_grpc.infer("add_sub", [wide, second], headers=server.headers)
 
 # %% [markdown]
 # **2. Wrong shape.** *Expected* and *got* stand in the message. `[1,16]` is a batch of one, and this model
@@ -253,7 +251,7 @@ first.set_data_from_numpy(ecal.astype(np.float64))
 # noticed; nothing was sent.
 
 # %% tags=["raises-exception"]
-by_grpc.infer("add_sub", [first], headers=secret)
+by_grpc.infer("add_sub", [first], headers=server.headers)
 
 # %% [markdown]
 # **4. Missing input.** The message names the one that is missing.
@@ -281,7 +279,7 @@ by_grpc.load_model("add_sub")
 # %%
 faulty = {"name": "INPUT_0", "shape": [1, 16], "datatype": "FP64", "data": ecal.tolist()}
 broken = {"inputs": [faulty, body["inputs"][1]]}
-requests.post(infer_url, json=broken, headers=secret).json()["error"]
+requests.post(infer_url, json=broken, headers=server.headers).json()["error"]
 
 # %% exercise="3.3" tags=["starter"]
 correct = {"name": "INPUT0", "shape": [16], "datatype": "FP32", "data": ecal.tolist()}  #: correct = ____
