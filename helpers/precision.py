@@ -150,11 +150,13 @@ def _calibration(folder: Path, target: Path) -> Path:
         InputError: the model takes no jets.
     """
     from helpers.physics import jets  # awkward and uproot take a second to import
-    from helpers.physics.jets import FILE, Table, flatten
+    from helpers.physics.jets import TABLE_FILE, Table, flatten
 
-    if not (folder / FILE).is_file():
-        raise InputError(f"{folder.name} is no jet tagger: it has no {FILE}.", "Static calibration needs real inputs, which here are jets.")
-    table = Table.read(folder / FILE)
+    if not (folder / TABLE_FILE).is_file():
+        raise InputError(
+            f"{folder.name} is no jet tagger: it has no {TABLE_FILE}.", "Static calibration needs real inputs, which here are jets."
+        )
+    table = Table.read(folder / TABLE_FILE)
     sample = jets.read(jets.sample_for(table))[: settings.CALIBRATION_JETS]
     flat = flatten(sample, table)
     names = {jets.plain_name(entry.name): entry.name for entry in read_config(folder).input}

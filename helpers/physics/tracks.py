@@ -14,6 +14,8 @@ Typical use::
 
 from __future__ import annotations
 
+import math
+import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 
 from helpers import paths
 from helpers.client import Client
@@ -550,32 +553,64 @@ def _stage(row: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class EventRate:
-    """How fast a server answered.
+    """How fast a server answered. One rate divided by another gives a :class:`Gain`.
 
     Attributes:
         mean: events per second, over all rounds.
-        spread: half the range of the rounds, in events per second.
+        half_width: of the 95 % interval of the mean, by Student's distribution over the rounds, in events per second.
         at_once: requests that were under way at once.
     """
 
     mean: float
-    spread: float
+    half_width: float
     at_once: int
 
+    def __truediv__(self, other: EventRate) -> Gain:
+        value = self.mean / other.mean
+        return Gain(value, value * math.hypot(self.half_width / self.mean, other.half_width / other.mean))
+
     def __str__(self) -> str:
-        return f"{self.mean:.1f} ± {self.spread:.1f} events/s"
+        return f"{self.mean:.1f} ± {self.half_width:.1f} events/s"
 
     __repr__ = __str__
 
 
-def events_per_second(client: Client, events: Sequence[Event], at_once: int, rounds: int = 3, model: str = "ExaTrk") -> EventRate:
+@dataclass(frozen=True)
+class Gain:
+    """How many times as fast a rate is as another.
+
+    Attributes:
+        value: the ratio of the means.
+        half_width: of its 95 % interval.
+    """
+
+    value: float
+    half_width: float
+
+    @property
+    def low(self) -> float:
+        """The lower end of the interval."""
+        return self.value - self.half_width
+
+    @property
+    def high(self) -> float:
+        """The upper end of the interval."""
+        return self.value + self.half_width
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} ± {self.half_width:.2f}"
+
+    __repr__ = __str__
+
+
+def events_per_second(client: Client, events: Sequence[Event], at_once: int, rounds: int = 5, model: str = "ExaTrk") -> EventRate:
     """Send events again and again, and take the time.
 
     Args:
         client: connected to the server.
         events: sent once in each round.
         at_once: requests under way at once.
-        rounds: how often; one more at the start is not counted.
+        rounds: how often, twice or more; one more at the start is not counted.
         model: ``ExaTrk`` or ``ExaTrk_bls``.
     """
     requests = [{"FEATURES": event.features} for event in events]
@@ -585,4 +620,5 @@ def events_per_second(client: Client, events: Sequence[Event], at_once: int, rou
         client.infer_many(model, requests, max_in_flight=at_once)
         seconds.append(time.perf_counter() - start)
     rates = [len(requests) / one for one in seconds[1:]]
-    return EventRate(len(requests) * rounds / sum(seconds[1:]), (max(rates) - min(rates)) / 2, at_once)
+    half = stats.t.ppf(0.975, rounds - 1) * statistics.stdev(rates) / math.sqrt(rounds)
+    return EventRate(statistics.fmean(rates), float(half), at_once)

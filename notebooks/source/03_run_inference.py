@@ -161,7 +161,9 @@ scrape(server) - before
 # %%
 arrived = queue.Queue()
 for _ in range(3):
-    by_grpc.async_infer("add_sub", inputs, lambda result, error: arrived.put(result or error), headers=server.headers)
+    by_grpc.async_infer(
+        "add_sub", inputs, lambda result, error: arrived.put(result or error), headers=server.headers
+    )
 for _ in range(3):
     print(arrived.get(timeout=10).as_numpy("OUTPUT0")[:4])
 
