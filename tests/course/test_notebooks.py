@@ -135,6 +135,7 @@ def _mistake(notebook: Notebook, mistake: Mistake, picture: Path) -> None:
     assert right.count(mistake.right) == 1, f"the solution of {mistake.exercise} has {mistake.right!r} no more"
     notebook.write(starter, right.replace(mistake.right, mistake.wrong))
     notebook.run_up_to(check)
+    assert Run(notebook.content(), {}).stray_errors() == []
     said = shown(notebook.cells()[check])
     assert said.startswith("✘ Not yet: ") and mistake.words in said, said
     box = notebook.page.locator("[role=status]:has-text('Not yet.')").first
