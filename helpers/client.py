@@ -27,6 +27,7 @@ from helpers.labels import Class, label_file
 from helpers.many import send_many
 from helpers.shared_memory import Arenas
 from helpers.signature import Signature, split
+from helpers.tensors import own
 from helpers.transport import Refused, Request
 
 __all__ = ["Class", "Client", "Result"]
@@ -124,12 +125,12 @@ class Client:
     def infer_async(self, model: str, inputs: Mapping[str, Any] | None = None, **options: Any) -> Future[Result]:
         """Like :meth:`infer`, but return at once with a future: ``future.result()`` waits for the answer and gives it.
 
-        At most ``settings.MAX_IN_FLIGHT`` requests are under way at once, later ones wait for their turn. Arrays are copied, so
+        At most ``settings.MAX_IN_FLIGHT`` requests are under way at once, later ones wait for their turn. Inputs are copied, so
         they may be changed at once.
         """
         if inputs is not None:
-            inputs = {name: _snapshot(value) for name, value in inputs.items()}
-        return self._executor().submit(self.infer, model, inputs, **{name: _snapshot(value) for name, value in options.items()})
+            inputs = _owned(inputs)
+        return self._executor().submit(self.infer, model, inputs, **_owned(options))
 
     def infer_many(
         self,
@@ -144,7 +145,8 @@ class Client:
 
         Args:
             model: name of the model.
-            many: the inputs of each request; taken one by one as there is room, so it may be a generator.
+            many: the inputs of each request; taken one by one as there is room and copied, so it may be a generator that fills one
+                array again and again.
             max_in_flight: how many requests may be under way at once.
             errors: ``raise`` stops sending at the first error and raises it when the requests under way are done, with
                 all that came back in its attribute ``results``; ``return`` goes on and puts each error in its place.
@@ -153,7 +155,7 @@ class Client:
         Returns:
             One result for each request, in the order of the requests.
         """
-        return send_many(lambda inputs: self.infer(model, inputs, **options), many, max_in_flight, errors)
+        return send_many(lambda inputs: self.infer(model, inputs, **options), map(_owned, many), max_in_flight, errors)
 
     def metadata(self, model: str, version: str | int = "") -> dict[str, Any]:
         """Names, dtypes and shapes of a model's tensors, as the server reports them now."""
@@ -179,10 +181,11 @@ class Client:
                 f"The model {model!r} has no labels{f' for {name!r}' if name else ''}.",
                 "Expected label_filename in the output's entry of its config.pbtxt.",
             )
-        from_file = label_file(getattr(self._connection.server, "repository", None), model, signature.label_files[name])
-        if from_file is not None:
-            return from_file
         shape = signature.outputs[name].shape[1:] if signature.batched else signature.outputs[name].shape
+        labels = label_file(getattr(self._connection.server, "repository", None), model, signature.label_files[name])
+        if labels is not None:
+            count = len(labels) if min(shape, default=1) < 0 else int(np.prod(shape))
+            return [label or str(index) for index, label in enumerate([*labels, *[""] * count][:count])]
         answer = self.infer(model, signature.example(), outputs=name, classes=max(int(np.prod(np.abs(shape))), 1))[name]
         ranked = answer[0] if signature.batched else answer
         return [entry.label or str(entry.index) for entry in sorted(ranked, key=lambda entry: entry.index)]
@@ -231,7 +234,7 @@ class Client:
             answer = self._connection.transport.infer(placed)
             outputs = {}
             for name in request.outputs:
-                if name in sizes:
+                if name in placed.places:
                     shape, datatype = answers.shape_and_datatype(answer, name)
                     outputs[name] = arena.read(placed.places[name], shape, datatype)
                 else:
@@ -245,5 +248,6 @@ class Client:
             return self._pool
 
 
-def _snapshot(value: Any) -> Any:
-    return value.copy() if isinstance(value, np.ndarray) else value
+def _owned(inputs: Any) -> Any:
+    """Return inputs that share no memory with these; what is no dictionary is refused when it is checked."""
+    return {name: own(value) for name, value in inputs.items()} if isinstance(inputs, Mapping) else inputs

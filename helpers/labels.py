@@ -36,13 +36,21 @@ def parse_classes(answer: np.ndarray) -> list[Any]:
     classes = []
     for item in answer:
         score, index, *label = item.decode("utf-8", "replace").split(":", 2)
-        classes.append(Class(float(score), int(index), label[0] if label else ""))
+        classes.append(Class(float(score), int(index), _clean(label[0]) if label else ""))
     return classes
 
 
 def label_file(repository: Any, model: str, name: str) -> list[str] | None:
-    """The lines of a model's label file, or None when the repository is not at hand."""
+    """The lines of a model's label file, one for each class and blank ones too, or None when the repository is not at hand."""
     if repository is None:
         return None
     path = Path(repository) / model / name
-    return [line.strip() for line in path.read_text().splitlines() if line.strip()] if path.is_file() else None
+    if not path.is_file():
+        return None
+    # As Triton reads it: nothing but a line feed ends a line.
+    return [_clean(line) for line in path.read_bytes().decode("utf-8", "replace").removesuffix("\n").split("\n")]
+
+
+def _clean(label: str) -> str:
+    """Return a label without what editors leave around it: blanks, carriage returns, a byte order mark."""
+    return label.removeprefix("\ufeff").strip()

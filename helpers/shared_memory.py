@@ -96,19 +96,23 @@ class Arena:
             outputs: name → size in bytes, for the outputs whose size is known before the answer.
 
         Returns:
-            Where each of them lies, by name.
+            Where each of them lies, by name; Triton maps no tensor without bytes, so such a one travels with the request.
         """
         buffers = {name: _buffer(array, datatype) for name, (array, datatype) in inputs.items()}
         sizes = {name: memoryview(data).nbytes for name, data in buffers.items()} | dict(outputs)
+        sizes = {name: size for name, size in sizes.items() if size}
         offsets, end = {}, 0
         for name, size in sizes.items():
             offsets[name] = end
             end += -(-size // _ALIGNMENT) * _ALIGNMENT
+        if not sizes:
+            return {}
         if self._region is None or self._region.byte_size < end:
             self.close()
             self._region = Region(self._transport, end, self._headers())
         for name, data in buffers.items():
-            self._region.write(offsets[name], data)
+            if name in sizes:
+                self._region.write(offsets[name], data)
         return {name: Place(self._region.name, size, offsets[name]) for name, size in sizes.items()}
 
     def read(self, place: Place, shape: tuple[int, ...], datatype: str) -> np.ndarray:

@@ -12,12 +12,15 @@ Rules, made so that no number changes behind a physicist's back:
 
 from __future__ import annotations
 
+import numbers
+from collections.abc import Iterable, Iterator, KeysView, Mapping, ValuesView
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from tritonclient.utils import np_to_triton_dtype, triton_to_np_dtype
 
-from helpers.errors import InputError
+from helpers.errors import InputError, quoted
 
 # What to type to get an array of this Triton datatype.
 _TYPED = {"BOOL": "bool", "BF16": "ml_dtypes.bfloat16"} | {
@@ -40,10 +43,13 @@ def to_tensor(name: str, value: Any, datatype: str) -> np.ndarray:
     Raises:
         InputError: the value has another dtype, does not fit into the dtype, or is no tensor at all.
     """
+    _refuse_what_is_no_tensor(name, value, datatype)
     array = _as_array(name, value, datatype)
     if datatype == "BYTES":
         return _to_bytes(name, array)
     wanted = np.dtype(triton_to_np_dtype(datatype))
+    if array.dtype == object:
+        raise _no_numbers(name, array, datatype)
     if _is_array(_first_leaf(value)):
         native = array.dtype.newbyteorder("=")
         if native != wanted:
@@ -55,6 +61,89 @@ def to_tensor(name: str, value: Any, datatype: str) -> np.ndarray:
             )
         return np.ascontiguousarray(array, dtype=wanted).reshape(array.shape)
     return _from_python(name, array, datatype, wanted)
+
+
+def own(value: Any) -> Any:
+    """Return a value that shares no memory with the given one, so that this one may be changed while the other is still to be sent.
+
+    Args:
+        value: what :func:`to_tensor` takes: anything that holds its data elsewhere becomes an array of its own.
+    """
+    if isinstance(value, np.ndarray):
+        copied = value.copy()
+        if value.dtype == object:
+            for index, item in enumerate(value.flat):
+                copied.flat[index] = own(item)
+        return copied
+    if isinstance(value, (list, tuple)):
+        return [own(item) for item in value]
+    if isinstance(value, bytearray):
+        return bytes(value)
+    if isinstance(value, (str, bytes, int, float, complex, np.generic)):
+        return value
+    if isinstance(value, memoryview):
+        return memoryview(np.asarray(value).copy())
+    if hasattr(value, "__array__") or hasattr(value, "__array_interface__") or hasattr(value, "__array_struct__") or _has_buffer(value):
+        # What cannot become an array is refused, with what to type, when it is to become a tensor.
+        with suppress(ValueError, TypeError, RuntimeError):
+            # In two steps: not every __array__ heeds the wish for a copy.
+            return np.asarray(value).copy()
+    return value
+
+
+def _has_buffer(value: Any) -> bool:
+    try:
+        memoryview(value).release()
+    except TypeError:
+        return False
+    return True
+
+
+def _refuse_what_is_no_tensor(name: str, value: Any, datatype: str) -> None:
+    """Name values that are no tensor for what they are: NumPy would make arrays of one Python object of them."""
+    fields = list(getattr(value, "fields", None) or getattr(getattr(value, "dtype", None), "names", None) or ())
+    if fields:
+        chosen = ", ".join(repr(field) for field in fields)
+        raise InputError(
+            f"The input {name!r} is an array of records with the fields {quoted(fields)}.",
+            f"The model expects {datatype}: numbers of one kind, the fields along an axis.",
+            f"Type: np.stack([np.asarray(x[name]) for name in [{chosen}]], axis=-1).astype({_TYPED.get(datatype, 'object')})",
+        )
+    todo = {
+        type(None): "Leave the input out if it is optional, or look where the value was lost",
+        dict: 'Take the array out of it, such as x["name"]',
+        set: "A set has no order. Type: sorted(x)",
+        frozenset: "A set has no order. Type: sorted(x)",
+    }.get(type(value), "")
+    if not todo and isinstance(value, Iterator):
+        todo = "Type: list(x), which takes all that it yields"
+    if not todo and isinstance(value, Mapping | Iterable) and not hasattr(value, "__array__") and not hasattr(value, "__len__"):
+        todo = "Type: list(x)"
+    if todo or isinstance(value, Mapping | KeysView | ValuesView):
+        raise InputError(
+            f"The input {name!r} is {_a_type(value)}.", f"The model expects a tensor of {datatype}.", todo or "Type: np.array(list(x))"
+        )
+
+
+def _a_type(value: Any) -> str:
+    kind = type(value).__name__
+    return "None" if value is None else f"{'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind}"
+
+
+def _no_numbers(name: str, array: np.ndarray, datatype: str) -> InputError:
+    """Return the error for Python objects where numbers were expected: which, and where."""
+    place, item = next(
+        ((place, item) for place, item in enumerate(array.flat) if isinstance(item, str) or not isinstance(item, numbers.Real)),
+        (0, array.flat[0] if array.size else None),
+    )
+    if isinstance(item, int):  # all are numbers
+        return _misfit(name, array, datatype, f"{max(array.flat, key=abs)} is out of range")
+    what = f"holds {_a_type(item)} at position {place}" if array.ndim else f"is {_a_type(item)}"
+    return InputError(
+        f"The input {name!r} {what}.",
+        f"The model expects {datatype}, and rows of equal length.",
+        f"Type: np.array(…, dtype={_TYPED.get(datatype, datatype)}) after you have made sure what should become of it",
+    )
 
 
 def _is_array(value: Any) -> bool:
@@ -87,7 +176,7 @@ def _as_array(name: str, value: Any, datatype: str) -> np.ndarray:
 
 
 def _to_bytes(name: str, array: np.ndarray) -> np.ndarray:
-    if array.dtype.kind not in "OSU":
+    if array.dtype.kind not in "OSUT":
         raise InputError(
             f"The input {name!r} is an array of {_dtype_text(array.dtype)}.",
             "The model expects strings (BYTES).",
@@ -142,7 +231,7 @@ def _misfit(name: str, array: np.ndarray, datatype: str, reason: str) -> InputEr
 
 
 def _python_text(array: np.ndarray) -> str:
-    kinds = {"f": "floats", "O": "no plain numbers", "U": "strings", "S": "bytes", "c": "complex numbers", "b": "True and False"}
+    kinds = {"f": "floats", "U": "strings", "S": "bytes", "c": "complex numbers", "b": "True and False"}
     return kinds.get(array.dtype.kind, "integers")
 
 

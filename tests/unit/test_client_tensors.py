@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
+from collections.abc import Callable
+from datetime import date
+from decimal import Decimal
 
+import awkward as ak
 import numpy as np
+import pandas as pd
 import pytest
 from tritonclient.utils import triton_to_np_dtype
 
 from helpers.errors import InputError
-from helpers.tensors import to_tensor
+from helpers.tensors import own, to_tensor
 
 
 @pytest.mark.parametrize(
@@ -46,19 +52,19 @@ def test_lists_and_numbers_take_the_dtype_of_the_model(value: object, datatype: 
         (np.zeros(2, np.float32), "FP16", ["x.astype(np.float16)"]),
         (np.zeros(2), "BOOL", ["x.astype(bool)"]),
         ([np.zeros(2), np.zeros(2)], "FP32", ["float64", "x.astype(np.float32)"]),
-        (np.array(["a"], dtype=object), "FP32", ["object", "FP32"]),
+        (np.array(["a"], dtype=object), "FP32", ["holds a str at position 0", "FP32"]),
         (np.zeros(2, complex), "FP32", ["complex128"]),
         ([1.5], "INT32", ["floats", "INT32"]),
         ([2**24 + 1], "FP32", ["16777217", "not exact"]),
         ([300], "UINT8", ["300", "out of range"]),
         ([-1], "UINT64", ["-1", "out of range"]),
-        ([2**70], "INT64", ["do not fit"]),
+        ([2**70], "INT64", ["do not fit", "out of range"]),
         ([1e39], "FP32", ["1e+39", "out of range"]),
         ([70000.0], "FP16", ["70000", "out of range"]),
         ([2], "BOOL", ["do not fit"]),
         (["a"], "FP32", ["strings", "FP32"]),
         ([1j], "FP32", ["complex"]),
-        ([None], "FP32", ["no plain numbers"]),
+        ([None], "FP32", ["holds None at position 0"]),
         ([[1, 2], [3]], "FP32", ["cannot be made into an array", "equal length"]),
         ([1.5], "BYTES", ["1.5", "float", "strings"]),
         (np.zeros(2), "BYTES", ["float64", "strings (BYTES)"]),
@@ -119,3 +125,142 @@ def test_messages_are_one_paragraph() -> None:
     with pytest.raises(InputError) as caught:
         to_tensor("X", np.zeros(2), "FP32")
     assert not re.search(r"\n|  ", str(caught.value))
+
+
+NA = np.dtypes.StringDType(na_object=None)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (np.array(["H→bb", ""], np.dtypes.StringDType()), ["H→bb".encode(), b""]),
+        (np.array([["a"], ["b"]], np.dtypes.StringDType(coerce=False)), [[b"a"], [b"b"]]),
+        (np.array("jet", np.dtypes.StringDType()), b"jet"),
+        (np.array([], np.dtypes.StringDType()), []),
+        (np.array(["µ", "x" * 40], NA), ["µ".encode(), b"x" * 40]),
+    ],
+)
+def test_strings_of_any_length_become_bytes(value: np.ndarray, expected: object) -> None:
+    assert to_tensor("X", value, "BYTES").tolist() == expected
+
+
+PT_ETA = np.dtype([("pt", np.float32), ("eta", np.float32)])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        ak.zip({"pt": np.ones(2, np.float32), "eta": np.zeros(2, np.float32)}),
+        ak.Array([{"pt": 1, "eta": 0}, {"pt": 1, "eta": 0}]),
+        np.array([(1, 0), (1, 0)], PT_ETA),
+        np.rec.array([(1, 0), (1, 0)], PT_ETA),
+        ak.to_regular(ak.Array([[{"pt": 1.0, "eta": 0.0}], [{"pt": 1.0, "eta": 0.0}]])),
+        np.ones((2, 3), PT_ETA),
+    ],
+)
+def test_of_records_the_fields_are_named_and_what_is_typed_works(value: object) -> None:
+    with pytest.raises(InputError, match=r"array of records with the fields 'pt' and 'eta'.*Type: (np\.stack.*)$") as caught:
+        to_tensor("X", value, "FP32")
+    typed = str(caught.value).split("Type: ")[1]
+    array = eval(typed, {"np": np, "x": value})
+    assert to_tensor("X", array, "FP32").shape[-1] == 2
+
+
+@pytest.mark.parametrize("datatype", ["FP32", "INT64", "BOOL", "BYTES"])
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: None, ["is None", "optional"]),
+        (lambda: (x for x in "ab"), ["is a generator", "list(x)"]),
+        (lambda: {"a": 1}, ["is a dict", 'x["name"]']),
+        (lambda: {"a": 1}.values(), ["is a dict_values", "list(x)"]),
+        (lambda: {1, 2}, ["is a set", "sorted(x)"]),
+        (lambda: map(float, "12"), ["is a map", "list(x)"]),
+        (lambda: zip("a", "b", strict=True), ["is a zip", "list(x)"]),
+        (lambda: [None, 1.0], ["None"]),
+        (lambda: np.array([{}, 1.0], dtype=object), ["dict"]),
+        (lambda: object(), ["object"]),
+    ],
+)
+def test_what_is_no_tensor_is_named_for_what_it_is(make: Callable[[], object], words: list[str], datatype: str) -> None:
+    with pytest.raises(InputError) as caught:
+        to_tensor("X", make(), datatype)
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (np.array([1.0, "a"], dtype=object), "holds a str at position 1"),
+        ([1, Decimal(2), []], "cannot be made|holds a Decimal at position 1|holds a list"),
+        ([date(2026, 1, 1)], "holds a date at position 0"),
+        ([1, 2**70], r"1180591620717411303424 is out of range"),
+    ],
+)
+def test_of_python_objects_the_first_that_is_no_number_is_named(value: object, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        to_tensor("X", value, "FP32")
+
+
+class Sharing:
+    """Stands for a tensor of another library on the CPU: shares its memory with what it gives, and heeds no wish for a copy."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+    def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+        return self.array
+
+
+class Interface:
+    """Stands for a tensor of a library that knows NumPy's older protocol only."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.__array_interface__ = array.__array_interface__
+
+
+SHARING = {
+    "array": lambda buffer: buffer,
+    "view": lambda buffer: buffer[::-1],
+    "another library's": Sharing,
+    "interface": Interface,
+    "memoryview": memoryview,
+    "list of arrays": lambda buffer: [buffer, buffer],
+    "tuple of tensors": lambda buffer: (Sharing(buffer), Sharing(buffer)),
+    "list of memoryviews": lambda buffer: [memoryview(buffer)],
+    "nested": lambda buffer: [[buffer], [buffer]],
+    "awkward": lambda buffer: ak.from_numpy(buffer),
+    "pandas": lambda buffer: pd.Series(buffer, copy=False),
+    "pandas frame": lambda buffer: pd.DataFrame({"a": buffer}, copy=False),
+    "ctypes": lambda buffer: (ctypes.c_float * 4).from_buffer(buffer),
+    "masked": lambda buffer: np.ma.masked_array(buffer, copy=False),
+    "record's field": lambda buffer: buffer.view([("x", np.float32)])["x"],
+}
+
+
+@pytest.mark.parametrize("form", SHARING)
+def test_an_owned_value_does_not_change_with_its_buffer(form: str) -> None:
+    buffer = np.arange(4, dtype=np.float32)
+    value = SHARING[form](buffer)
+    before = np.array(np.asarray(value), copy=True)
+    owned = own(value)
+    buffer[:] = -1
+    np.testing.assert_array_equal(to_tensor("X", owned, "FP32"), before)
+
+
+@pytest.mark.parametrize("make", [lambda b: [b], lambda b: (b,), lambda b: [[b]], lambda b: [[b], [b]], lambda b: ["top", b]])
+def test_an_owned_string_does_not_change_with_its_buffer(make: Callable[[bytearray], object]) -> None:
+    buffer = bytearray(b"jet")
+    owned = own(make(buffer))
+    buffer[:] = b"xxx"
+    assert to_tensor("X", owned, "BYTES").reshape(-1).tolist()[-1] == b"jet"
+
+
+def test_what_is_owned_is_refused_as_before() -> None:
+    with pytest.raises(InputError, match="masked values"):
+        to_tensor("X", own(np.ma.masked_array([1.0, 2.0], [True, False], np.float32)), "FP32")
+    with pytest.raises(InputError, match="equal length"):
+        to_tensor("X", own(ak.Array([[1.0], [1.0, 2.0]])), "FP32")
+    with pytest.raises(InputError, match="is a generator"):
+        to_tensor("X", own(x for x in ()), "FP32")
