@@ -107,7 +107,7 @@ bench-peers: $(PEERS)/made
 	$(SETUP) --dev -- -m benchmarks.peers $(ARGS)
 
 lint:
-	$(SETUP) --dev -- -m helpers lint $(if $(FIX),--fix)
+	$(SETUP) --dev -- -m tools.lint $(if $(FIX),--fix)
 
 # An environment of their own: nothing of it is needed for the course.
 TRAINING = work/training/env

@@ -356,9 +356,8 @@ enter("my team", table["baseline"], best, how="2 instances, batch 4")
 #
 # **In practice…** GPUs differ from all this in size, not in kind: there, batching and TensorRT matter most. A search by
 # NVIDIA, Model Analyzer, does what `tune` does. TorchScript has a variant of its own, with its weights frozen:
-# `python -m helpers quantize particlenet_AK4_PT`. With `python -m helpers install-server --openvino` you get a server
-# whose ONNX Runtime has Intel's **OpenVINO**, an accelerator for CPUs: ask for it as for TensorRT, as
-# `cpu_execution_accelerator`, and measure.
+# `python -m helpers quantize particlenet_AK4_PT`. An ONNX Runtime that is built with Intel's **OpenVINO**, an accelerator
+# for CPUs, takes it as a `cpu_execution_accelerator`, as it takes TensorRT on a GPU. Measure before you believe in it.
 #
 # **Next:** [Scale out](10_scale_out.ipynb), where one server is not enough.
 

@@ -1,0 +1,1 @@
+"""For authors; students never import anything from here."""
