@@ -113,7 +113,8 @@ class Administration:
             self._administer(f"models/{model}/load", body, timeout_s=settings.START_TIMEOUT_S)
         except RequestError as error:
             keeps = "What was loaded before keeps serving." if served else ""
-            raise ModelError(f"The server refused to load {model!r}: {error}", keeps, self._advice(str(error))) from error
+            reason = loadlog.with_stage(loadlog.plain(str(error)), {state.name: state.reason for state in self.models()})
+            raise ModelError(f"The server refused to load {model!r}: {reason.rstrip('.')}.", keeps, self._advice(str(error))) from error
 
     def unload(self, model: str) -> None:
         """Take a model out of service; returns when its instances have ended.

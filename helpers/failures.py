@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
-from prometheus_client.parser import text_string_to_metric_families
-
-from helpers import access_errors, ending, settings
-from helpers.access import NO_ACCESS
-from helpers.address import Address, parse_address
+from helpers import access_errors, ending, questions, settings
+from helpers.access import NO_ACCESS, Access
+from helpers.address import Address
 from helpers.errors import CourseError, ModelError, RequestError
 from helpers.rest import ask
 from helpers.transport import LOST_BEHIND, NotPassedOn, Refused, TimedOut, TransportError
 from helpers.wording import quoted, suggestion
 
+# What Triton says of a model that it has in its list, but in no version that serves.
+_KNOWN = re.compile(r"has no available versions|is not at ready state")
 # Seconds for a look around after a failure: it makes the message better and must not make it late.
 _LOOK_TIMEOUT_S = 1.0
 # What Triton answers when the process of a Python model, or of a Python-based backend, is gone.
@@ -53,7 +53,7 @@ def explain(error: TransportError, model: str, address: Address, protocol: str, 
     if error.reason == "elsewhere":
         return access_errors.sent_elsewhere(address, str(error))
     if error.reason == "unknown":
-        return _unknown_model(error, model, address, protocol, server)
+        return _unknown_model(error, model, address, protocol, server, access)
     if error.reason == "inputs":
         return RequestError(
             f"The server refused the request to {model!r}: {_sentence(error)}", "", "Compare the inputs with client.metadata(model)."
@@ -131,19 +131,37 @@ def _speaks_http(address: Address) -> bool:
     return True
 
 
-def _unknown_model(error: Refused, model: str, address: Address, protocol: str, server: Any) -> CourseError:
+def _unknown_model(error: Refused, model: str, address: Address, protocol: str, server: Any, access: Access) -> CourseError:
     states = _states(server)
-    ready = sorted({name for name, state, _ in states if state == "READY"}) if states else _on_metrics_page(address, protocol, server)
+    ready = sorted({name for name, state, _ in states if state == "READY"}) if states else _loaded(address, protocol, access)
     if ready is not None and model in ready:
         return ModelError(
             f"The model {model!r} is loaded, but not in the version that was asked for: {_sentence(error)}", "Leave the version out."
         )
     reason = next((reason for name, state, reason in states if name == model and state != "READY"), "")
+    return not_loaded(model, str(error), ready, reason, getattr(server, "owned", False))
+
+
+def not_loaded(model: str, said: str, ready: Collection[str] | None, reason: str = "", owned: bool = False) -> ModelError:
+    """Return the error for a model that does not answer because it is not loaded.
+
+    Args:
+        model: its name.
+        said: the server's words, which tell a model that it knows from one that it does not.
+        ready: names of the models that are loaded; None where the server does not say.
+        reason: why it is not loaded, where that is known.
+        owned: True for a server of one's own.
+    """
+    known = bool(_KNOWN.search(said)) or bool(reason)
     happened = f"The model {model!r} is not loaded{f': {reason}' if reason else ''}.".replace("..", ".")
-    expected = f"The models that are loaded: {quoted(ready)}." if ready is not None else ""
-    return ModelError(
-        happened, expected, suggestion(model, ready or ()) or f'To load one that is in the repository, type: server.load("{model}")'
-    )
+    serving = f"The models that are loaded: {quoted(ready)}." if ready is not None else ""
+    if known and not owned:
+        why = "The server knows it: it could not be loaded, or was unloaded. The card and the log of the server's owner say why."
+        return ModelError(happened, f"{why} {serving}".strip(), "Ask the owner, who types: print(server)")
+    if known and reason:
+        return ModelError(happened, serving, f'Fix its folder, then type: server.reload("{model}")')
+    todo = suggestion(model, ready or ()) or f'To load one that is in the repository, type: server.load("{model}")'
+    return ModelError(happened, serving, todo)
 
 
 def _states(server: Any) -> list[tuple[str, str, str]]:
@@ -154,15 +172,12 @@ def _states(server: Any) -> list[tuple[str, str, str]]:
     return []
 
 
-def _on_metrics_page(address: Address, protocol: str, server: Any) -> list[str] | None:
-    """Names of the loaded models: the metrics page is open to all, the repository's index is not. None when there is no page."""
-    if server is not None and getattr(server, "metrics", "") is None:
-        return None
-    url = getattr(server, "metrics_url", None)
-    place = parse_address(url) if url else replace(address, port=address.port + (1 if protocol == "grpc" else 2))
-    try:
-        page = ask(place, "/metrics", timeout_s=_LOOK_TIMEOUT_S)
-    except CourseError:
-        return None
-    families = text_string_to_metric_families(page if isinstance(page, str) else "")
-    return sorted({sample.labels["model"] for family in families for sample in family.samples if "model" in sample.labels})
+def _loaded(address: Address, protocol: str, access: Access) -> list[str] | None:
+    """Names of the models that are loaded, as the statistics list them; None where the server has none of them.
+
+    Not from the metrics: their page also has the models that failed while they were loaded.
+    """
+    with suppress(CourseError):
+        asked = (questions.OverGrpc if protocol == "grpc" else questions.OverHttp)(address, access)
+        return sorted({counters["name"] for counters in asked.statistics()})
+    return None

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from helpers import watch
 
-# The three sentences in which tritonserver 2.51 says that a model stays out.
+# The sentences in which tritonserver 2.51 says that a model stays out.
 _SENTENCES = re.compile(
     r"\"(?:Poll failed for model directory '(?P<folder>[^']+)'|failed to load model '(?P<model>[^']+)'|"
     r"failed to load '(?P<name>[^']+)' version \d+): (?P<reason>.*)\"\s*$"
 )
+_ENSEMBLE = re.compile(r"ensemble '(?P<name>[^']+)' (?P<reason>(?:depends on|contains) .*)\"\s*$")
 # The parser's own line comes just before and has what the sentence lacks: line, column and fault.
 _PARSER = re.compile(r"Error parsing text-format inference\.ModelConfig: (?P<line>\d+):(?P<column>\d+): (?P<fault>.*)$")
 
@@ -33,9 +34,23 @@ def reasons(log: str) -> dict[str, str]:
         elif match := _SENTENCES.search(line):
             name = match["folder"] or match["model"] or match["name"]
             syntax = "failed to read text proto" in match["reason"] and parser
-            found[name] = parser if syntax else one_line(match["reason"])
+            found[name] = parser if syntax else plain(match["reason"])
             parser = ""
-    return found
+        elif match := _ENSEMBLE.search(line):
+            found[match["name"]] = f"it {plain(match['reason'])}"
+    return {name: with_stage(reason, found) for name, reason in found.items()}
+
+
+def with_stage(reason: str, reasons: Mapping[str, str]) -> str:
+    """Return the reason for an ensemble, followed by the one for its stage.
+
+    Args:
+        reason: from :func:`plain`.
+        reasons: of models, by name.
+    """
+    stage = _STAGE.search(reason)
+    why = reasons.get(stage["stage"], "") if stage else ""
+    return f"{reason} ({stage['stage']}: {with_stage(why, reasons)})" if stage and why else reason
 
 
 # By these it knows whose processes have ended (the sentence is that of helpers.watch), and whose began since.
@@ -64,9 +79,30 @@ def instances_begun(log: str, model: str) -> int:
     return len(re.findall(rf"TRITONBACKEND_ModelInstanceInitialize: {re.escape(model)}_\d+_\d+ ", log))
 
 
-def one_line(reason: str) -> str:
-    """A reason without line breaks, neither real ones nor those that the log has written out."""
-    return " ".join(reason.replace("\\n", " ").split())
+_NO_BACKEND = re.compile(
+    r"unable to find backend library for backend '(?P<backend>[^']+)', try specifying runtime on the model configuration"
+)
+# The words that Triton 2.51 adds are, as often as not, memory that it has freed before.
+_STAGE_ERROR = re.compile(r"(?<=which has no loaded version)\. Model '[^']+' loading failed with error: .*")
+_STAGE = re.compile(r"depends on '(?P<stage>[^']+)' which has no loaded version$")
+_VERSION_0 = re.compile(r"whose required version 0 is not loaded")
+
+
+def plain(reason: str) -> str:
+    """Return a reason in one line, without line breaks that the log has written out; what leads nobody further is said in other words."""
+    text = " ".join(reason.replace("\\n", " ").split()).rstrip("; ")
+    text = _STAGE_ERROR.sub("", text)
+    text = _VERSION_0.sub("in version 0, because its step names no version. Write: model_version: -1, which means the latest", text)
+    return _NO_BACKEND.sub(_no_backend, text)
+
+
+def _no_backend(found: re.Match[str]) -> str:
+    more = (
+        'NVIDIA has dropped it, and images since 25.03 have none. Convert the model to ONNX, and write: backend: "onnxruntime"'
+        if found["backend"].startswith("tensorflow")
+        else "The embedded runtime has 'python', 'onnxruntime' and 'pytorch', NVIDIA's image has more"
+    )
+    return f"this server has no backend {found['backend']!r}. {more}"
 
 
 # Lines that say what went wrong: tritonserver's own errors, Python's, and what the program says of its arguments.

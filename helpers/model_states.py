@@ -46,6 +46,6 @@ def completed(index: list[tuple[str, str, str, str]], load: Collection[str], fol
         for name, version, state, reason in index
     ]
     return [
-        ModelState(name, version, state or "UNAVAILABLE", "" if state == "READY" else loadlog.one_line(reason) or why.get(name, ""))
+        ModelState(name, version, state or "UNAVAILABLE", "" if state == "READY" else loadlog.plain(reason) or why.get(name, ""))
         for name, version, state, reason in index
     ]

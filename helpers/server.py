@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from helpers import card, ending, lease, questions, run_folder, settings
+from helpers import card, ending, failures, lease, questions, run_folder, settings
 from helpers.access import NO_ACCESS, Access
 from helpers.address import Address
 from helpers.administration import Administration
@@ -215,8 +215,9 @@ class Server(Administration):
 
     def _model_error(self, model: str, reason: str) -> ModelError:
         states = {state.name: state for state in self.models()}
-        if model not in states:
-            return ModelError(f"The server has no model {model!r}.", f"Its models are: {', '.join(sorted(states)) or 'none'}.")
+        if model not in states or (states[model].state != "READY" and "unknown model" in reason):
+            ready = sorted(name for name, state in states.items() if state.state == "READY")
+            return failures.not_loaded(model, reason, ready, states[model].reason if model in states else "", self.owned)
         return ModelError(f"The server refused {model!r} ({states[model].state}): {reason}")
 
     @property

@@ -114,6 +114,11 @@ def elsewhere(status: int, place: str | None) -> str:
     return f"it sends us on to {place or 'nowhere'} (status {status})"
 
 
+def is_not_ready(message: str) -> bool:
+    """True if a server says that it has a model in the version that was asked for, and that this version does not serve."""
+    return "is not at ready state" in message
+
+
 def without_id(message: str) -> str:
     """The server's message without the placeholder that it puts in front for requests without an id."""
     return re.sub(r"^\[request id: [^\]]*\] ", "", message)

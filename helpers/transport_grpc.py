@@ -17,7 +17,18 @@ from helpers import settings
 from helpers.access import NO_ACCESS, Access
 from helpers.address import Address
 from helpers.rest import is_loopback
-from helpers.transport import LOST_BEHIND, NotPassedOn, Refused, Request, TimedOut, TransportError, Unreachable, as_dict, without_id
+from helpers.transport import (
+    LOST_BEHIND,
+    NotPassedOn,
+    Refused,
+    Request,
+    TimedOut,
+    TransportError,
+    Unreachable,
+    as_dict,
+    is_not_ready,
+    without_id,
+)
 
 
 class GrpcTransport:
@@ -136,6 +147,8 @@ def _from_grpc(error: InferenceServerException) -> TransportError:
     if (status in ("UNAVAILABLE", "CANCELLED") and _LOST.search(message)) or (status in ("UNKNOWN", "INTERNAL") and _CUT.search(message)):
         # The reason at the end of a chain of reasons is the one that says something.
         return Unreachable(re.sub(r"^(UNKNOWN|UNAVAILABLE): ", "", message.rsplit("last error: ", 1)[-1]))
+    if is_not_ready(message):
+        return Refused(message, "unknown")
     if "protocol is restricted" in message:
         return Refused(message, "restricted")
     reasons = {"INVALID_ARGUMENT": "inputs", "NOT_FOUND": "unknown", "PERMISSION_DENIED": "restricted", "UNAUTHENTICATED": "restricted"}

@@ -25,7 +25,18 @@ from helpers.access import NO_ACCESS, Access
 from helpers.access_errors import is_from_proxy
 from helpers.address import Address
 from helpers.rest import proxy_of, refusal
-from helpers.transport import LOST_BEHIND, NotPassedOn, Refused, Request, TimedOut, Unreachable, as_dict, elsewhere, without_id
+from helpers.transport import (
+    LOST_BEHIND,
+    NotPassedOn,
+    Refused,
+    Request,
+    TimedOut,
+    Unreachable,
+    as_dict,
+    elsewhere,
+    is_not_ready,
+    without_id,
+)
 
 
 class HttpTransport:
@@ -166,7 +177,7 @@ class HttpTransport:
             message = refusal(data.decode("utf-8", "replace")) or f"the server answered {response.status} {response.reason}"
             if response.status == http.client.SERVICE_UNAVAILABLE and LOST_BEHIND.search(message):
                 raise Unreachable(message)
-            raise Refused(without_id(message), _REASONS.get(response.status, "failed"))
+            raise Refused(without_id(message), "unknown" if is_not_ready(message) else _REASONS.get(response.status, "failed"))
         length = response.headers.get("Inference-Header-Content-Length")
         return data, int(length) if length else None
 

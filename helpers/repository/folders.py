@@ -349,3 +349,13 @@ def _steps(folder: Path, config: ModelConfig, text: str) -> Iterator[Problem]:
                 suggestion(step.model_name, known),
                 _line(text, "model_name", step.model_name),
             )
+            continue
+        there = [path.name for path in versions(folder.parent / step.model_name)]
+        if step.model_version >= 0 and str(step.model_version) not in there:
+            wanted = f"asks for version {step.model_version}" if step.model_version else "names no model_version, which means version 0"
+            yield Problem(
+                f"the ensemble's step {step.model_name!r} {wanted}",
+                f"There is {quoted(there)}; -1 stands for the latest.",
+                "Write: model_version: -1",
+                _line(text, "model_name", step.model_name),
+            )
