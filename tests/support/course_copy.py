@@ -10,6 +10,7 @@ import sysconfig
 from pathlib import Path
 
 from tests.support import ROOT
+from tests.support.processes import PATIENCE_S
 
 # What the set-up needs of the course.
 PARTS = ("Makefile", "pyproject.toml", "requirements.lock", "environment.yml", "containers", "helpers", "README.md")
@@ -30,7 +31,7 @@ def copy_course(target: Path) -> Path:
     return target
 
 
-def run(command: list[str] | str, folder: Path, timeout_s: float = 300, **variables: str) -> subprocess.CompletedProcess[str]:
+def run(command: list[str] | str, folder: Path, timeout_s: float = PATIENCE_S, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a command as a newcomer would: nothing of this test run's own settings in its environment."""
     hidden = ("COURSE_", "VIRTUAL_ENV", "PYTHON", "CONDA_", "MAKE", "MFLAGS")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
