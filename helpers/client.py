@@ -214,8 +214,11 @@ class Client:
         names = signature.check_outputs(outputs)
         if not isinstance(classes, int) or classes < 0:
             raise InputError(f"classes={classes!r} was given.", "Expected how many of the best classes to return, or 0 for the tensors.")
+        if classes:
+            signature.check_classes(names)
         parts = []
         for piece in split(arrays, signature.max_batch_size):
+            signature.check_size(piece)
             typed = {name: (array, signature.inputs[name].datatype) for name, array in piece.items()}
             request = Request(signature.model, version, typed, names, classes)
             parts.append(self._connection.ask(partial(send, signature, request), signature.model))

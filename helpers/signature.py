@@ -13,6 +13,10 @@ from helpers.errors import InputError
 from helpers.tensors import to_tensor
 from helpers.wording import quoted, suggestion
 
+# The longest that an axis may be, and the most bytes that one request may hold: what a gRPC message can. Triton 2.51 multiplies lengths
+# without a look at what 64 bits hold, so an empty tensor with one length of 2^62 ends a model's process, and it has no limit of its own.
+MAX_LENGTH = MAX_REQUEST_BYTES = 2**31 - 1
+
 
 @dataclass(frozen=True)
 class TensorSpec:
@@ -125,6 +129,39 @@ class Signature:
                 )
         return wanted
 
+    def check_classes(self, names: Iterable[str]) -> None:
+        """Refuse to ask for the best classes of outputs of which Triton 2.51 cannot give any: it ends on strings and on empty outputs.
+
+        Raises:
+            InputError: an output is of strings, or of open length.
+        """
+        for name in names:
+            spec = self.outputs[name]
+            own = spec.shape[1:] if self.batched else spec.shape
+            if spec.datatype == "BYTES" or min(own, default=1) < 1:
+                raise InputError(
+                    f"The output {name!r} of {self.model!r} has no classes: it is {self.describe(spec)}. Nothing was sent.",
+                    "Expected an output of a fixed number of scores; asking for classes of another one would end the server.",
+                    f'Leave classes out, or name an output that has some: client.infer({self.model!r}, …, outputs="…", classes=3)',
+                )
+
+    def check_size(self, inputs: Mapping[str, np.ndarray]) -> None:
+        """Refuse one request that is too large.
+
+        Args:
+            inputs: the tensors of the request by name.
+
+        Raises:
+            InputError: they hold more bytes than one request may.
+        """
+        size = sum(sum(4 + len(item) for item in array.flat) if array.dtype == object else array.nbytes for array in inputs.values())
+        if size > MAX_REQUEST_BYTES:
+            raise InputError(
+                f"The inputs of {self.model!r} have {size:,} bytes in one request. Nothing was sent.",
+                f"Expected at most {MAX_REQUEST_BYTES:,} bytes; the server would need several times as much memory.",
+                "Send it in several requests: client.infer_many(…)",
+            )
+
     def output_sizes(self, names: Iterable[str], inputs: Mapping[str, tuple[np.ndarray, str]]) -> dict[str, int]:
         """Sizes in bytes of those outputs whose shape is known before the answer, for inputs that were checked."""
         batch = next((array.shape[0] for array, _ in inputs.values()), 1) if self.batched else 1
@@ -180,6 +217,12 @@ class Signature:
         )
 
     def _check_shape(self, spec: TensorSpec, array: np.ndarray) -> None:
+        if max(array.shape, default=0) > MAX_LENGTH:
+            raise InputError(
+                f"The input {spec.name!r} of {self.model!r} has shape {array.shape}. Nothing was sent.",
+                f"Expected at most {MAX_LENGTH:,} along each axis; a longer one could end the server.",
+                "Bring the array into another shape.",
+            )
         same_rank = array.ndim == len(spec.shape)
         # The batch axis may be longer than the model's limit: such a batch is split.
         free = 1 if self.batched else 0

@@ -101,6 +101,14 @@ def test_classes_by_name_in_all_parts_of_a_batch(client: Client) -> None:
     assert [len(entry) for entry in answer] == [2] * 6
 
 
+def test_classes_of_strings_and_of_outputs_of_open_length_would_end_the_server(client: Client, models_server: Server) -> None:
+    for output in ("ECHO", "LENGTH"):
+        with pytest.raises(InputError, match=r"has no classes.*would end the server"):
+            client.infer("strings", TEXT=["a"], outputs=output, classes=1)
+    assert client.infer("strings", TEXT=["a"])["LENGTH"].tolist() == [1]
+    assert models_server.is_ready()
+
+
 def test_labels_from_the_file_and_from_the_answer(client: Client, models_server: Server) -> None:
     names = ["b", "c", "uds", "g", "tau: hadronic"]
     assert client.labels("classes") == names

@@ -7,7 +7,7 @@ import pytest
 
 from helpers.answers import join
 from helpers.errors import InputError, RequestError
-from helpers.signature import Signature, split
+from helpers.signature import MAX_REQUEST_BYTES, Signature, split
 
 BATCHED = Signature.from_server(
     {
@@ -110,3 +110,28 @@ def test_parts_that_cannot_be_joined_are_an_error() -> None:
     np.testing.assert_array_equal(join("m", "Y", [np.ones((2, 3)), np.zeros((1, 3))]), [[1, 1, 1], [1, 1, 1], [0, 0, 0]])
     with pytest.raises(RequestError, match=r"\(2, 3\).*\(1, 4\)"):
         join("m", "Y", [np.ones((2, 3)), np.zeros((1, 4))])
+
+
+def test_lengths_that_no_server_survives_are_refused() -> None:
+    """An empty array may claim any length: Triton would multiply it with the others and overflow."""
+    for length in (2**31, 2**56):
+        with pytest.raises(InputError, match=r"points.*Nothing was sent\. Expected at most 2,147,483,647 along each axis"):
+            BATCHED.check({"points": np.empty((length, 2, 0), np.float32), "mask": np.empty((length, 1, 0), np.float32)})
+
+
+def test_a_request_is_no_larger_than_grpc_can_carry() -> None:
+    zero = np.zeros(1, np.float32)
+    most = MAX_REQUEST_BYTES // 4
+    # Views of one number: nothing is allocated.
+    BATCHED.check_size({"points": np.broadcast_to(zero, most)})
+    with pytest.raises(InputError, match=r"2,147,483,648 bytes in one request.*infer_many"):
+        BATCHED.check_size({"points": np.broadcast_to(zero, most), "mask": zero})
+    text = np.array([b"x" * 2**20], object)
+    with pytest.raises(InputError, match="bytes in one request"):
+        BATCHED.check_size({"text": np.broadcast_to(text, 2048)})
+
+
+def test_classes_of_what_has_none_are_not_asked_for() -> None:
+    BATCHED.check_classes(["scores"])
+    with pytest.raises(InputError, match=r"'any' of 'tagger' has no classes.*Nothing was sent"):
+        BATCHED.check_classes(["scores", "any"])
