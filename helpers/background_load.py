@@ -29,6 +29,7 @@ from helpers import background_load_process, settings
 from helpers.client import Client
 from helpers.errors import InputError, ServerError
 from helpers.signature import Signature
+from helpers.watch import manner
 
 
 class BackgroundLoad:
@@ -238,7 +239,7 @@ def _read(process: subprocess.Popen[bytes], record: _Record) -> None:
             else:  # what Python or gRPC has to say when something breaks; the last line is the reason
                 complaint = line.decode(errors="replace").strip() or complaint
     if status := process.wait():
-        record.errors = {**record.errors, f"The process of the load ended with status {status}. {complaint}".strip(): 1}
+        record.errors = {**record.errors, f"The process of the load ended {manner(status)}. {complaint}".strip(): 1}
     record.ended.set()
     record.first.set()
 

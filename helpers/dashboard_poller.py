@@ -8,7 +8,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from helpers import settings
+from helpers import ending, settings
 from helpers.errors import CourseError
 from helpers.metrics import Difference, Snapshot, scrape
 from helpers.metrics_page import Sample
@@ -18,7 +18,6 @@ _COMPUTE = tuple(f"nv_inference_compute_{part}_duration_us" for part in ("input"
 # What is said when the server is gone, by its state.
 _ENDS = {
     "stopped": "The server was stopped.",
-    "died": "The server ended without being told to; server.log() may say why.",
     "unreachable": "The server does not answer any more.",
 }
 
@@ -179,7 +178,9 @@ class Poller(threading.Thread):
     def _end(self, problem: str, silent_s: float) -> str:
         """Why the reading ends; empty while there is hope."""
         state = self._server.state()
-        if state in ("stopped", "died"):
+        if state == "died":
+            return f"{ending.how(self._server.returncode)} server.log() may say why."
+        if state == "stopped":
             return _ENDS[state]
         if silent_s < settings.DASHBOARD_PATIENCE_S:
             return ""

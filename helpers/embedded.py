@@ -13,6 +13,7 @@ from helpers import settings
 from helpers.errors import SetupError
 from helpers.serving import BACKENDS, Command, Serving, private_arguments, triton_arguments
 from helpers.setup import bootstrap
+from helpers.watch import manner
 
 # Variables for the threads of Python models. PyTorch's otherwise spin while they wait for each other: on a busy machine that made it ten
 # times slower. The same for the matrix products of NumPy.
@@ -90,7 +91,7 @@ class Embedded:
             )
         try:
             probe = subprocess.run([python, "-I", "-c", _PROBE], capture_output=True, text=True, check=False, timeout=_PROBE_S)
-            words = probe.stderr.strip()[-200:] if probe.returncode else ""
+            words = (probe.stderr.strip()[-200:] or f"it ended {manner(probe.returncode)}") if probe.returncode else ""
         except subprocess.TimeoutExpired:
             words = f"no answer after {_PROBE_S:.0f} s, so this machine is overloaded or its disk does not answer"
         except OSError as error:

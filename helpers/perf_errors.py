@@ -13,6 +13,7 @@ from helpers.failures import explain
 from helpers.perf_command import INPUT_DATA, Run
 from helpers.questions import OverGrpc, OverHttp
 from helpers.transport import Refused, Unreachable, without_id
+from helpers.watch import manner
 
 # The tool ends with this when its windows did not agree, and with 99 after any other failure.
 UNSTABLE = 2
@@ -88,7 +89,11 @@ def explain_failure(code: int, said: str, run: Run, server: Any = None) -> Cours
             "Random and zero inputs are no physics, and some models refuse them." if run.inputs in INPUT_DATA else "",
             "Try a file of real inputs (helpers.load_inputs), and look at server.log().",
         )
-    return RequestError(f"perf_analyzer failed ({code}): {_sentence(why)}", "", f"To see all that it says, type: {run}")
+    return RequestError(
+        f"perf_analyzer failed, it ended {manner(128 - code if code > 128 else code)}: {_sentence(why)}",
+        "",
+        f"To see all that it says, type: {run}",
+    )
 
 
 def _not_let_in(address: Address, run: Run) -> CourseError | None:

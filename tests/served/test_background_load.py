@@ -209,7 +209,7 @@ def test_its_process_was_killed(models_server: Server) -> None:
     (pid,) = _mine()
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not load.running)
-    assert "ended with status -9" in json.dumps(load.errors)
+    assert "ended by signal 9 (SIGKILL)" in json.dumps(load.errors)
     load.change(batch=2)
     load.stop()
     with load.start():

@@ -139,7 +139,9 @@ class Serving:
     def __init__(self, port: int, models: Path, *words: str, before: str = "") -> None:
         command = [sys.executable, "-m", "helpers", "serve", "--models", str(models), "--base-port", str(port), *words]
         command = ["sh", "-c", f'{before}; exec "$@"', "sh", *command] if before else command
-        self.process = subprocess.Popen(command, cwd=settings.root(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.process = subprocess.Popen(
+            command, cwd=settings.root(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        )
         assert self.process.stdout is not None
         self.said = ""
         while "Ctrl-C" not in self.said:
