@@ -106,6 +106,25 @@ def models_server(free_base_port: Callable[[], int], tmp_path_factory: pytest.Te
         yield running
 
 
+@pytest.fixture(scope="session")
+def _workbench(free_base_port: Callable[[], int], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    repository = tmp_path_factory.mktemp("workbench") / "models"
+    shutil.copytree(settings.models_dir() / "add_sub", repository / "add_sub", ignore=shutil.ignore_patterns("__pycache__"))
+    with launch_server(repository, base_port=free_base_port(), name="workbench") as running:
+        yield running
+
+
+@pytest.fixture
+def workbench(_workbench: Server, tmp_path: Path) -> Iterator[Server]:
+    """A server with a copy of add_sub whose files and configuration a test may change: the next one finds it as it was."""
+    folder, kept = _workbench.repository / "add_sub", tmp_path / "add_sub as it was"
+    shutil.copytree(folder, kept)
+    yield _workbench
+    shutil.rmtree(folder)
+    shutil.copytree(kept, folder)
+    _workbench.load("add_sub")
+
+
 @pytest.fixture(scope="module")
 def fleet(free_base_port: Callable[[], int], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """Two servers behind one Envoy, with double and slow, and a model that cannot be loaded. A test that breaks a server mends it."""

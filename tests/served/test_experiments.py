@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from helpers import repository, scoreboard, settings
+from helpers import repository, scoreboard
 from helpers.__main__ import main
 from helpers.errors import InputError
 from helpers.exercises import ____
 from helpers.experiments import Experiments, gain
-from helpers.launch import launch_server
 from helpers.recorded import recorded
 from helpers.scoreboard import scoreboard_figure
 from helpers.server import Server
@@ -31,21 +28,13 @@ def table_of(**figures: tuple[float, float, float, float]) -> Experiments:
     return table
 
 
-@pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory, free_base_port: Callable[[], int]) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("experiments") / "models"
-    shutil.copytree(settings.models_dir() / "add_sub", folder / "add_sub", ignore=shutil.ignore_patterns("__pycache__"))
-    with launch_server(folder, base_port=free_base_port(), name="experiments") as server:
-        yield server
-
-
 @pytest.mark.slow
-def test_experiments_on_a_server_become_rows_and_one_of_a_name_takes_the_place_of_the_other(own: Server) -> None:
-    table = Experiments(own, "add_sub", concurrency=2, precision=0.3, max_seconds=1)
+def test_experiments_on_a_server_become_rows_and_one_of_a_name_takes_the_place_of_the_other(workbench: Server) -> None:
+    table = Experiments(workbench, "add_sub", concurrency=2, precision=0.3, max_seconds=1)
     assert "no experiment yet" in repr(table)
     table.measure("baseline")
-    repository.change_config(own.repository / "add_sub", instance_group=[{"count": 2, "kind": "KIND_CPU"}])
-    own.reload("add_sub")
+    repository.change_config(workbench.repository / "add_sub", instance_group=[{"count": 2, "kind": "KIND_CPU"}])
+    workbench.reload("add_sub")
     assert table.measure("2 instances", over="baseline", beside=gain(*recorded("A100", "ExaTrk")[:2])) is table
     again = table["2 instances"]["time"], table["2 instances"]["throughput_infer_per_s"]
     table.measure("2 instances")

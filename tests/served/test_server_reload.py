@@ -3,40 +3,31 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from helpers import repository, settings
+from helpers import repository
 from helpers.client import Client
 from helpers.errors import ConfigError, ModelError
-from helpers.launch import launch_server
 from helpers.server import Server
 
 _LEFT = np.arange(16, dtype=np.float32)
 _RIGHT = np.full(16, 2, dtype=np.float32)
 
 
-@pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory, free_base_port: Callable[[], int]) -> Iterator[Server]:
+@pytest.fixture
+def own(workbench: Server) -> Server:
     """A server of a repository that the tests may edit."""
-    folder = tmp_path_factory.mktemp("repository")
-    shutil.copytree(settings.models_dir() / "add_sub", folder / "add_sub")
-    with launch_server(folder, base_port=free_base_port()) as server:
-        yield server
+    return workbench
 
 
 @pytest.fixture
-def model(own: Server) -> Iterator[Path]:
-    """The model's folder; what a test changed is undone and reloaded."""
-    folder = own.repository / "add_sub"
-    before = {path: path.read_text() for path in (folder / "config.pbtxt", folder / "1" / "model.py")}
-    yield folder
-    for path, text in before.items():
-        path.write_text(text)
-    own.reload("add_sub")
+def model(own: Server) -> Path:
+    """The model's folder."""
+    assert own.repository is not None
+    return own.repository / "add_sub"
 
 
 def _sum(server: Server) -> np.ndarray:

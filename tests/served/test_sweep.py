@@ -39,7 +39,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def small(free_base_port: Callable[[], int], tmp_path: Path) -> Iterator[Server]:
-    """A server of its own with add_sub, so that tests may kill it and load other configurations."""
+    """A server of its own with add_sub, so that a test may kill it."""
     repository = tmp_path / "models"
     shutil.copytree(settings.models_dir() / "add_sub", repository / "add_sub", ignore=shutil.ignore_patterns("__pycache__"))
     with launch_server(repository, base_port=free_base_port(), name="sweeps") as running:
@@ -99,14 +99,14 @@ def test_only_the_owner_sweeps_over_instances(models_server: Server) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["instances", "configs"])
-def test_what_is_loaded_is_measured_and_what_was_there_is_put_back(small: Server, tmp_path: Path, what: str) -> None:
-    original = small.config("add_sub")
+def test_what_is_loaded_is_measured_and_what_was_there_is_put_back(workbench: Server, tmp_path: Path, what: str) -> None:
+    original = workbench.config("add_sub")
     three = {**original, "instance_group": [{"kind": "KIND_CPU", "count": 3}]}
-    two = (small.repository / "add_sub" / "config.pbtxt").read_text().replace("{ kind: KIND_CPU }", "{ kind: KIND_CPU count: 2 }")
+    two = (workbench.repository / "add_sub" / "config.pbtxt").read_text().replace("{ kind: KIND_CPU }", "{ kind: KIND_CPU count: 2 }")
     vary = {"instances": (2, 3)} if what == "instances" else {"configs": {"instances2": two, "instances3": three}}
-    result = sweep(small, "add_sub", **vary, output=tmp_path / "out", max_seconds=0.1, silent=True)
+    result = sweep(workbench, "add_sub", **vary, output=tmp_path / "out", max_seconds=0.1, silent=True)
     assert [row["instances"] for row in result] == [2, 3]
-    assert small.config("add_sub") == original
+    assert workbench.config("add_sub") == original
     assert (tmp_path / "out" / "add_sub" / "add_sub_instances3_batch1.csv").is_file()
     for row in result:
         kept = json.loads((tmp_path / "out" / "add_sub" / f"config_{row['config']}.json").read_text())
@@ -114,12 +114,12 @@ def test_what_is_loaded_is_measured_and_what_was_there_is_put_back(small: Server
 
 
 @pytest.mark.slow
-def test_a_configuration_that_is_refused_leaves_the_model_as_it_was(small: Server, tmp_path: Path) -> None:
-    original = small.config("add_sub")
+def test_a_configuration_that_is_refused_leaves_the_model_as_it_was(workbench: Server, tmp_path: Path) -> None:
+    original = workbench.config("add_sub")
     wrong = {**original, "instance_group": [{"kind": "KIND_GPU", "count": 1, "gpus": [77]}]}
     with pytest.raises(CourseError):
-        sweep(small, "add_sub", configs={"wrong": wrong}, output=tmp_path / "out", max_seconds=0.1, silent=True)
-    assert small.config("add_sub") == original and small.is_ready()
+        sweep(workbench, "add_sub", configs={"wrong": wrong}, output=tmp_path / "out", max_seconds=0.1, silent=True)
+    assert workbench.config("add_sub") == original and workbench.is_ready()
 
 
 @pytest.mark.slow
@@ -280,15 +280,15 @@ def test_a_row_of_another_machine_is_no_row_of_this_one() -> None:
     assert measured_before(point, [here], {**known, "cpu": "another one", "url": "localhost:9001"}) is None
 
 
-def test_what_was_measured_before_a_file_changed_is_measured_again(small: Server, tmp_path: Path) -> None:
+def test_what_was_measured_before_a_file_changed_is_measured_again(workbench: Server, tmp_path: Path) -> None:
     options = {"max_seconds": 0.1, "output": tmp_path / "sweeps", "silent": True}
-    assert sweep(small, "add_sub", **options).before == 0
-    again = sweep(small, "add_sub", **options, precision=1e-6)
+    assert sweep(workbench, "add_sub", **options).before == 0
+    again = sweep(workbench, "add_sub", **options, precision=1e-6)
     assert again.before == 1
     assert "1 of these less precisely than asked for now (again=True measures all anew)" in repr(again)
     later = time.time() + 5
-    os.utime(small.repository / "add_sub" / "1" / "model.py", (later, later))
-    assert sweep(small, "add_sub", **options).before == 0
+    os.utime(workbench.repository / "add_sub" / "1" / "model.py", (later, later))
+    assert sweep(workbench, "add_sub", **options).before == 0
 
 
 def test_shapes_in_a_command() -> None:
