@@ -8,9 +8,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from helpers import loadlog, rest, settings
-from helpers.access import Access
-from helpers.address import Address
+from helpers import loadlog, settings
+from helpers.client import rest
+from helpers.client.access import Access
+from helpers.client.address import Address
 from helpers.errors import ModelError, RequestError
 
 if TYPE_CHECKING:

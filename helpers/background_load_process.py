@@ -22,9 +22,9 @@ from typing import IO, Any
 if __name__ == "__main__":  # started as a script, with python -P
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.access import Access
-from helpers.address import Address
 from helpers.client import Client
+from helpers.client.access import Access
+from helpers.client.address import Address
 from helpers.errors import CourseError
 
 # Seconds between two reports.

@@ -17,6 +17,7 @@ import numpy as np
 
 from helpers import demo_measure, demo_page, machine, settings
 from helpers.client import Client
+from helpers.client.transport import Refused
 from helpers.errors import CourseError
 from helpers.files import make_folder, shown, writing
 from helpers.launch import ModelWarning, launch_server
@@ -25,7 +26,6 @@ from helpers.physics import tracks
 from helpers.physics.jets import is_tagger
 from helpers.server import Server
 from helpers.tables import as_text
-from helpers.transport import Refused
 
 PROTOCOLS = ("grpc", "http")
 

@@ -20,8 +20,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from helpers import fleet_card, fleet_plan, fleet_shares, front, front_config, lease, rest, run_folder, settings, starting
-from helpers.address import Address
+from helpers import fleet_card, fleet_plan, fleet_shares, front, front_config, lease, run_folder, settings, starting
+from helpers.client import rest
+from helpers.client.address import Address
 from helpers.errors import InputError, RequestError, ServerError
 from helpers.front import Behind
 from helpers.listening import Listening

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from helpers import neighbours, run_folder, settings
-from helpers.access import Access
-from helpers.address import Address
+from helpers.client.access import Access
+from helpers.client.address import Address
 from helpers.errors import InputError
 
 _ALL = "0.0.0.0"

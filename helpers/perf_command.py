@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from helpers import settings
-from helpers.access import NO_ACCESS, Access, with_own_secret
-from helpers.address import parse_address
-from helpers.connection import Connection
+from helpers.client.access import NO_ACCESS, Access, with_own_secret
+from helpers.client.address import parse_address
+from helpers.client.connection import Connection
+from helpers.client.signature import Signature
 from helpers.errors import InputError
 from helpers.files import find, shown
 from helpers.perf_program import NAME, Program
-from helpers.signature import Signature
 from helpers.wording import quoted, suggestion
 
 Shapes = Mapping[str, Sequence[int]]

@@ -6,13 +6,14 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from helpers import access_errors, settings
-from helpers.address import Address, parse_address
+from helpers import settings
+from helpers.client import access_errors
+from helpers.client.address import Address, parse_address
+from helpers.client.failures import explain
+from helpers.client.questions import OverGrpc, OverHttp
+from helpers.client.transport import Refused, Unreachable, without_id
 from helpers.errors import AccessError, CourseError, InputError, ModelError, RequestError, SetupError
-from helpers.failures import explain
 from helpers.perf_command import INPUT_DATA, Run
-from helpers.questions import OverGrpc, OverHttp
-from helpers.transport import Refused, Unreachable, without_id
 from helpers.watch import manner
 
 # The tool ends with this when its windows did not agree, and with 99 after any other failure.

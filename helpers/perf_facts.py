@@ -7,11 +7,11 @@ import json
 from typing import Any
 
 from helpers import machine
-from helpers.connection import Connection
+from helpers.client.connection import Connection
+from helpers.client.transport import TransportError
 from helpers.gpu import placed_on
 from helpers.here import runs_here
 from helpers.repository.configs import instances_of
-from helpers.transport import TransportError
 
 
 def facts(connection: Connection, model: str) -> dict[str, Any]:

@@ -14,9 +14,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from helpers import lease, questions, rest, settings
-from helpers.access import NO_ACCESS, Access, access_for, with_own_secret
-from helpers.address import Address, parse_address
+from helpers import lease, settings
+from helpers.client import questions, rest
+from helpers.client.access import NO_ACCESS, Access, access_for, with_own_secret
+from helpers.client.address import Address, parse_address
 from helpers.errors import AccessError, CourseError, NotAServerError, RequestError, ServerError
 from helpers.server import Server
 

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from helpers import card, ending, failures, lease, questions, run_folder, settings
-from helpers.access import NO_ACCESS, Access
-from helpers.address import Address
+from helpers import card, ending, lease, run_folder, settings
 from helpers.administration import Administration
+from helpers.client import failures, questions
+from helpers.client.access import NO_ACCESS, Access
+from helpers.client.address import Address
 from helpers.errors import AccessError, ModelError, RequestError, ServerError
 from helpers.here import runs_here
 from helpers.listening import LOOPBACK, Listening

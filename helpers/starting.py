@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from helpers import container_start, launch_plan, lease, loadlog, runtimes, settings
+from helpers.client.questions import OverHttp
 from helpers.errors import RequestError, ServerError
 from helpers.listening import Listening, listening
-from helpers.questions import OverHttp
 from helpers.server import Server
 from helpers.serving import Serving
 from helpers.supervisor import Plan

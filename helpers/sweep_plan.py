@@ -12,11 +12,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from helpers import perf_facts, settings
-from helpers.connection import Connection
+from helpers.client.connection import Connection
+from helpers.client.rest import is_loopback
 from helpers.errors import InputError, ModelError
 from helpers.perf_command import check_batch, run_for
 from helpers.repository.syntax import as_dict, parse
-from helpers.rest import is_loopback
 from helpers.wording import quoted
 
 # What makes a point the same as one that was measured before, besides its machine. Not the port: a server launched again is as good.

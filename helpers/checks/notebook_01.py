@@ -9,8 +9,9 @@ import re
 from datetime import datetime, timedelta
 from typing import Any
 
-from helpers import rest, settings
+from helpers import settings
 from helpers.checks import CannotTell, Outcome, checker, correct, look, not_yet
+from helpers.client import rest
 from helpers.errors import CourseError, RequestError
 from helpers.launch import launch_server
 from helpers.metrics import scrape

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from helpers import rest
 from helpers.checks import CannotTell, Outcome, checker, correct, look, not_yet
+from helpers.client import rest
 from helpers.errors import RequestError
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from helpers import settings, track_report
-from helpers.address import Address, parse_address
-from helpers.answers import Result
 from helpers.cli import access_options
 from helpers.client import Client
+from helpers.client.address import Address, parse_address
+from helpers.client.answers import Result
 from helpers.errors import InputError
 from helpers.physics.jets import is_tagger
 from helpers.remote import at

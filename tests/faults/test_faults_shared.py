@@ -12,8 +12,8 @@ from contextlib import contextmanager
 import pytest
 
 from helpers import lease, settings
-from helpers.address import Address
-from helpers.rest import listens
+from helpers.client.address import Address
+from helpers.client.rest import listens
 from tests.support.processes import alive, session, wait_until
 
 pytestmark = pytest.mark.slow

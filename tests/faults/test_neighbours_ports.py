@@ -16,15 +16,15 @@ import requests
 import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
 
-from helpers import rest, scrape, settings
-from helpers.access import access_for
-from helpers.address import Address, parse_address
-from helpers.client import Client
+from helpers import scrape, settings
+from helpers.client import Client, rest
+from helpers.client.access import access_for
+from helpers.client.address import Address, parse_address
+from helpers.client.grpc import GrpcTransport
+from helpers.client.http import HttpTransport
 from helpers.errors import AccessError, CourseError, ServerError
 from helpers.launch import connect, launch_server
 from helpers.server import Server
-from helpers.transport_grpc import GrpcTransport
-from helpers.transport_http import HttpTransport
 from tests.support.listener import listener
 from tests.support.other_users import needs_root, stranger
 from tests.support.processes import wait_until

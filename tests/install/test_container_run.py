@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import container_start, gpus, jets, launch_server, rest, settings
-from helpers.client import Client
+from helpers import container_start, gpus, jets, launch_server, settings
+from helpers.client import Client, rest
 from helpers.physics.tracks import load_events, quality
 from helpers.server import Server
 from tests.support.container_image import Made, NoContainersError, make

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from helpers.client import Class, Client
+from helpers.client.many import send_many
 from helpers.errors import InputError, ModelError, RequestError
 from helpers.launch import connect
-from helpers.many import send_many
 from helpers.metrics import scrape
 from helpers.server import Server
 from tests.support.processes import wait_until

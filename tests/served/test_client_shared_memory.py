@@ -13,12 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import rest
-from helpers.client import Client
+from helpers.client import Client, rest
+from helpers.client.http import HttpTransport
+from helpers.client.shared_memory import Arena
 from helpers.errors import InputError, RequestError
 from helpers.server import Server
-from helpers.shared_memory import Arena
-from helpers.transport_http import HttpTransport
 
 
 def registered(server: Server) -> list[str]:

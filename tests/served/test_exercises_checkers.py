@@ -19,11 +19,11 @@ import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
 
-from helpers import rest, settings
-from helpers.address import Address
+from helpers import settings
 from helpers.checks import notebook_02
 from helpers.checks.outcome import Kind
-from helpers.client import Client
+from helpers.client import Client, rest
+from helpers.client.address import Address
 from helpers.errors import CourseError
 from helpers.exercises import ____, exercise
 from helpers.launch import connect, launch_server

@@ -19,8 +19,9 @@ from tritonclient.utils import InferenceServerException
 
 from benchmarks import fleet as bench
 from benchmarks.perf_analyzer import Load
-from helpers import Client, front_config, launch_fleet, measure, rest, scrape, settings
+from helpers import Client, front_config, launch_fleet, measure, scrape, settings
 from helpers.__main__ import main
+from helpers.client import rest
 from helpers.errors import InputError, RequestError
 from helpers.fleet import Fleet
 from tests.support import MODELS_FOR_TESTS
@@ -205,7 +206,7 @@ def test_a_dry_run_prints_commands_and_configuration(capsys: pytest.CaptureFixtu
 
 
 def test_a_list_of_servers_says_who_leaves() -> None:
-    from helpers.address import Address
+    from helpers.client.address import Address
 
     staying, leaving = Address("localhost", 9004), Address("localhost", 9007)
     text = front_config.endpoints("grpc", [staying, leaving], [leaving])

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from helpers import load_inputs, machine, perf, perf_results, settings
-from helpers.connection import Connection
+from helpers.client.connection import Connection
 from helpers.errors import InputError, ModelError, RequestError
 from helpers.launch import connect
 from helpers.metrics import scrape

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from helpers.address import Address
 from helpers.checks.outcome import Kind
 from helpers.client import Client
+from helpers.client.address import Address
 from helpers.exercises import ____, exercise
 from helpers.load_inputs import write_jets
 from helpers.metrics import scrape

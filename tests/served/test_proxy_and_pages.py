@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from helpers import machine, scrape
-from helpers.address import Address
 from helpers.client import Client
+from helpers.client.address import Address
 from helpers.errors import AccessError, ModelError, NotAServerError
 from helpers.launch import connect
 from helpers.server import Server

@@ -15,9 +15,9 @@ import pytest
 
 from helpers import scrape, settings
 from helpers.__main__ import main
-from helpers.access import Access, access_for
 from helpers.background_load import BackgroundLoad
 from helpers.client import Client
+from helpers.client.access import Access, access_for
 from helpers.errors import AccessError, InputError, ModelError, ServerError
 from helpers.launch import connect
 from helpers.perf import execute, measure, run_for

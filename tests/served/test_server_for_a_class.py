@@ -17,9 +17,9 @@ import pytest
 import tritonclient.grpc as triton_grpc
 from tritonclient.utils import InferenceServerException
 
-from helpers import lease, rest, settings, starting
+from helpers import lease, settings, starting
 from helpers.__main__ import main
-from helpers.client import Client
+from helpers.client import Client, rest
 from helpers.errors import AccessError, InputError, ModelError, RequestError
 from helpers.launch import connect, launch_server
 from helpers.server import Server

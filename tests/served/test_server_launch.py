@@ -262,7 +262,7 @@ def test_questions_about_a_model_that_is_not_there_name_those_that_are(server):
 
 
 def test_administration_without_the_key_is_refused_over_http(server):
-    from helpers import rest
+    from helpers.client import rest
 
     for path in (
         "/v2/repository/index",

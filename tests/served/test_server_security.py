@@ -13,7 +13,8 @@ import pytest
 import tritonclient.grpc as grpcclient
 from tritonclient.utils import InferenceServerException
 
-from helpers import lease, rest, settings
+from helpers import lease, settings
+from helpers.client import rest
 from helpers.errors import RequestError
 from tests.support.processes import listening, session
 

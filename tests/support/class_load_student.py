@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from helpers.client import Client
+from helpers.client.transport import Refused, Request
 from helpers.errors import AccessError, CourseError, InputError, ModelError, RequestError
 from helpers.launch import connect
-from helpers.transport import Refused, Request
 
 # Of a hundred requests so many are of each kind.
 KINDS = {

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from helpers import Client
+from helpers.client.transport import Unreachable
 from helpers.errors import CourseError
-from helpers.transport import Unreachable
 from tests.support.processes import wait_until
 
 

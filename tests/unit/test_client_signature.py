@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from helpers.answers import join
+from helpers.client.answers import join
+from helpers.client.signature import MAX_REQUEST_BYTES, Signature, split
 from helpers.errors import InputError, RequestError
-from helpers.signature import MAX_REQUEST_BYTES, Signature, split
 
 BATCHED = Signature.from_server(
     {

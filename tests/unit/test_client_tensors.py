@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 from tritonclient.utils import triton_to_np_dtype
 
+from helpers.client.tensors import own, to_tensor
 from helpers.errors import InputError
-from helpers.tensors import own, to_tensor
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,13 @@ import pytest
 
 from helpers import jets, settings
 from helpers.__main__ import main
-from helpers.address import Address
 from helpers.client import Client
+from helpers.client.address import Address
+from helpers.client.signature import Signature
 from helpers.errors import InputError, RequestError
 from helpers.metrics import scrape
 from helpers.physics.flavour import Scores
 from helpers.server import Server
-from helpers.signature import Signature
 from tests.support.processes import memory_mb
 
 pytestmark = pytest.mark.slow

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import quote
 
-from helpers import access_errors, rest, settings
-from helpers.access import Access
-from helpers.address import Address
+from helpers import settings
+from helpers.client import access_errors, rest
+from helpers.client.access import Access
+from helpers.client.address import Address
 from helpers.errors import RequestError, ServerError
 
 if TYPE_CHECKING:
-    from helpers.transport_grpc import GrpcTransport
+    from helpers.client.grpc import GrpcTransport
 
 T = TypeVar("T")
 
@@ -131,9 +132,9 @@ class OverGrpc:
 
     def _ask(self, question: Callable[[GrpcTransport], T]) -> T:
         # Loads gRPC, half a second that a server with an HTTP port need not wait for.
-        from helpers import failures
-        from helpers.transport import Refused, TransportError
-        from helpers.transport_grpc import GrpcTransport
+        from helpers.client import failures
+        from helpers.client.grpc import GrpcTransport
+        from helpers.client.transport import Refused, TransportError
 
         if self._transport is None:
             self._transport = GrpcTransport(self._address, settings.QUERY_TIMEOUT_S, self.access)

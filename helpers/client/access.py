@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from helpers import run_folder, settings
-from helpers.address import Address
+from helpers.client.address import Address
 from helpers.errors import InputError
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from tritonclient.utils import triton_to_np_dtype
 
+from helpers.client.tensors import to_tensor
 from helpers.errors import InputError
-from helpers.tensors import to_tensor
 from helpers.wording import quoted, suggestion
 
 # The longest that an axis may be, and the most bytes that one request may hold: what a gRPC message can. Triton 2.51 multiplies lengths

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from tritonclient.utils import serialize_byte_tensor, triton_to_np_dtype
 
+from helpers.client.transport import Place, Refused, TransportError
 from helpers.errors import InputError
-from helpers.transport import Place, Refused, TransportError
 
 _FOLDER = Path("/dev/shm")
 # Bytes to which each tensor's place is aligned: one cache line, so that vector instructions read it at full speed.

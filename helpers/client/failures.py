@@ -7,12 +7,11 @@ from collections.abc import Collection
 from contextlib import suppress
 from typing import Any
 
-from helpers import access_errors, ending, questions, settings
-from helpers.access import NO_ACCESS, Access
-from helpers.address import Address
+from helpers import ending, settings
+from helpers.client import access_errors, questions
+from helpers.client.access import NO_ACCESS, Access
+from helpers.client.address import Address
 from helpers.errors import CourseError, ModelError, RequestError
-from helpers.rest import ask
-from helpers.transport import LOST_BEHIND, NotPassedOn, Refused, TimedOut, TransportError
 from helpers.wording import quoted, suggestion
 
 # What Triton says of a model that it has in its list, but in no version that serves.

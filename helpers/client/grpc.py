@@ -14,10 +14,10 @@ import tritonclient.grpc as triton_grpc
 from tritonclient.utils import InferenceServerException
 
 from helpers import settings
-from helpers.access import NO_ACCESS, Access
-from helpers.address import Address
-from helpers.rest import is_loopback
-from helpers.transport import (
+from helpers.client.access import NO_ACCESS, Access
+from helpers.client.address import Address
+from helpers.client.rest import is_loopback
+from helpers.client.transport import (
     LOST_BEHIND,
     NotPassedOn,
     Refused,

@@ -19,16 +19,17 @@ from typing import Any
 
 import numpy as np
 
-from helpers import answers, settings
-from helpers.answers import Result
-from helpers.connection import Connection
+from helpers import settings
+from helpers.client import answers
+from helpers.client.answers import Result
+from helpers.client.connection import Connection
+from helpers.client.labels import Class, label_file
+from helpers.client.many import send_many
+from helpers.client.shared_memory import Arenas
+from helpers.client.signature import Signature, split
+from helpers.client.tensors import own
+from helpers.client.transport import Refused, Request
 from helpers.errors import CourseError, InputError
-from helpers.labels import Class, label_file
-from helpers.many import send_many
-from helpers.shared_memory import Arenas
-from helpers.signature import Signature, split
-from helpers.tensors import own
-from helpers.transport import Refused, Request
 
 __all__ = ["Class", "Client", "Result"]
 

@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from helpers import settings
-from helpers.access import NO_ACCESS, Access, with_own_secret
-from helpers.address import Address, parse_address
+from helpers.client.access import NO_ACCESS, Access, with_own_secret
+from helpers.client.address import Address, parse_address
+from helpers.client.failures import explain
+from helpers.client.grpc import GrpcTransport
+from helpers.client.http import HttpTransport
+from helpers.client.signature import Signature
+from helpers.client.transport import Refused, TransportError, Unreachable
 from helpers.errors import InputError
-from helpers.failures import explain
-from helpers.signature import Signature
-from helpers.transport import Refused, TransportError, Unreachable
-from helpers.transport_grpc import GrpcTransport
-from helpers.transport_http import HttpTransport
 
 T = TypeVar("T")
 

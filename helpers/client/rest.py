@@ -15,12 +15,13 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from helpers import access_errors, settings
-from helpers.access import NO_ACCESS, Access
-from helpers.address import Address
+from helpers import settings
+from helpers.client import access_errors
+from helpers.client.access import NO_ACCESS, Access
+from helpers.client.address import Address
+from helpers.client.transport import elsewhere
 from helpers.errors import RequestError, ServerError
 from helpers.machine import is_loopback
-from helpers.transport import elsewhere
 
 
 @functools.cache

@@ -7,8 +7,8 @@ import socket
 import ssl
 
 from helpers import settings
-from helpers.access import Access
-from helpers.address import Address
+from helpers.client.access import Access
+from helpers.client.address import Address
 from helpers.errors import AccessError, NotAServerError
 
 # How OpenSSL (in Python) and BoringSSL (in gRPC) word it.
@@ -48,7 +48,7 @@ def sent_elsewhere(address: Address, said: str) -> AccessError:
 
     Args:
         address: where it came from.
-        said: from :func:`helpers.transport.elsewhere`.
+        said: from :func:`helpers.client.transport.elsewhere`.
     """
     return AccessError(
         f"What answers at {address} is no Triton server: {said}.",

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from helpers.client.labels import parse_classes
+from helpers.client.transport import Refused
 from helpers.errors import RequestError
-from helpers.labels import parse_classes
-from helpers.transport import Refused
 from helpers.wording import quoted
 
 
 class Result(dict):
-    """The outputs of one request by name: arrays, or lists of :class:`~helpers.labels.Class` where classes were asked for.
+    """The outputs of one request by name: arrays, or lists of :class:`~helpers.client.labels.Class` where classes were asked for.
 
     Attributes:
         model: name of the model that answered.

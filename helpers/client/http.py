@@ -21,11 +21,11 @@ from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException
 
 from helpers import settings
-from helpers.access import NO_ACCESS, Access
-from helpers.access_errors import is_from_proxy
-from helpers.address import Address
-from helpers.rest import proxy_of, refusal
-from helpers.transport import (
+from helpers.client.access import NO_ACCESS, Access
+from helpers.client.access_errors import is_from_proxy
+from helpers.client.address import Address
+from helpers.client.rest import proxy_of, refusal
+from helpers.client.transport import (
     LOST_BEHIND,
     NotPassedOn,
     Refused,
