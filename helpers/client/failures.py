@@ -11,6 +11,8 @@ from helpers import ending, settings
 from helpers.client import access_errors, questions
 from helpers.client.access import NO_ACCESS, Access
 from helpers.client.address import Address
+from helpers.client.rest import ask
+from helpers.client.transport import LOST_BEHIND, NotPassedOn, Refused, TimedOut, TransportError
 from helpers.errors import CourseError, ModelError, RequestError
 from helpers.wording import quoted, suggestion
 
