@@ -59,7 +59,7 @@ test-gpu:
 	$(SETUP) --dev -- -m benchmarks.gpu $(ARGS)
 
 demo:
-	$(SETUP) -- -m helpers demo
+	$(SETUP) -- -m tools.site --demo
 
 doctor:
 	$(AS_IS) -- -m helpers doctor
@@ -68,11 +68,11 @@ reset:
 	$(AS_IS) -- -m helpers reset $(NB)
 
 notebooks:
-	$(SETUP) --dev -- -m helpers.notebooks
+	$(SETUP) --dev -- -m tools.notebooks
 
 # ARGS="--executed FOLDER" takes notebooks that ran already, such as those that the tests leave.
 site:
-	$(SETUP) --dev -- -m helpers.course_site $(ARGS)
+	$(SETUP) --dev -- -m tools.site $(ARGS)
 
 picture:
 	$(SETUP) --dev -- -m tests.course.picture

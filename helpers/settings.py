@@ -201,14 +201,6 @@ CUDA_DRIVERS = {11: 450, 12: 525, 13: 580}
 CUDA_DRIVER_CARRIED = 470
 # Free disk space, in GB, that pulling NVIDIA's image needs, with the file that Apptainer makes of it: a generous guess.
 DISK_IMAGE_GB = 30.0
-# Requests that `make demo` sends to each model over each protocol, and the seconds after which it goes on with fewer.
-DEMO_REQUESTS = 100
-DEMO_MODEL_S = 3.0
-# Jets in one of its requests to a tagger: as many as a busy event has.
-DEMO_JETS = 10
-# Batch sizes that it measures, and the seconds after which a point is left as it is: four points, a quarter of a minute.
-DEMO_BATCHES = (1, 10)
-DEMO_POINT_S = 1.5
 
 
 def quick() -> bool:

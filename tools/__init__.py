@@ -1,1 +1,1 @@
-"""For authors; students never import anything from here."""
+"""For authors: notebooks from their sources, pages from notebooks, recorded results, the README's picture. No student needs them."""

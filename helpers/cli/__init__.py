@@ -21,7 +21,6 @@ COMMANDS = {
     "lab": ("tools", "open the course in JupyterLab", "lab --no-browser --port=8899"),
     "hand-out": ("tools", "your copies of the notebooks, as lab makes them", "hand-out"),
     "reset": ("tools", "bring back a pristine notebook, yours stays beside it", "reset 03"),
-    "demo": ("tools", "the course without a browser, in two minutes", "demo"),
     "serve": ("serve", "launch a server and keep it until Ctrl-C", "serve --base-port 9300"),
     "infer": ("infer", "send one request to a model and print the answer", "infer -m add_sub -u localhost:9001"),
     "metrics": ("tools", "print a server's counters, or what changed in a while", "metrics -u localhost:9002 --watch 2"),

@@ -1,4 +1,4 @@
-"""The small commands: ``doctor install-server lab hand-out reset demo metrics perf_analyzer scoreboard``.
+"""The small commands: ``doctor install-server lab hand-out reset metrics perf_analyzer scoreboard``.
 
 What they need is imported where it is used: the first ones work before anything is installed.
 """
@@ -109,17 +109,6 @@ def reset(args: argparse.Namespace) -> int:
 
     print(notebook_copies.reset(args.notebook))
     return 0
-
-
-def demo_arguments(parser: argparse.ArgumentParser) -> None:
-    """No arguments."""
-
-
-def demo(args: argparse.Namespace) -> int:
-    """Go the whole path; see :mod:`helpers.demo`."""
-    from helpers import demo
-
-    return demo.run()
 
 
 def metrics_arguments(parser: argparse.ArgumentParser) -> None:

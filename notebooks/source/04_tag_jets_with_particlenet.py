@@ -189,8 +189,8 @@ plots.roc_curves([scores.roc(name, sample) for name in scores.discriminants], mi
 # %% [markdown] exercise="4.3"
 # ### Exercise 4.3 (5 minutes) — Find the working point
 #
-# Find the `cut` that lets 1 % of the QCD jets pass, and the fraction of Higgs jets (`efficiency`, from 0 to
-# 1) at or above it.
+# Find the `cut` that 1 % of the QCD jets pass, and the `efficiency`: the fraction of Higgs jets, between 0 and
+# 1, at or above it.
 
 # %% exercise="4.3" tags=["starter"]
 discriminant = scores["hbb_vs_qcd"]

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from helpers import notebooks, settings
+from helpers import settings
+from tools import notebooks
 
 SOURCE = """\
 # %% [markdown]
@@ -103,7 +104,7 @@ def test_nothing_changes_unless_the_source_does(course: Path) -> None:
     assert notebooks.main([]) == 0
     assert target.stat().st_mtime_ns == stamp, "not even written"
     again = subprocess.run(
-        [sys.executable, "-m", "helpers.notebooks", "--check"],
+        [sys.executable, "-m", "tools.notebooks", "--check"],
         cwd=Path(notebooks.__file__).parent.parent,
         check=False,
         capture_output=True,

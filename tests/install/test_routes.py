@@ -148,10 +148,10 @@ def test_colabs_first_cells(origin: Path, elsewhere: dict[str, str], tmp_path: P
 
 
 def test_colab_is_asked_for_the_address_only_while_there_is_none() -> None:
-    from helpers import notebooks_colab
+    from tools import notebooks
 
     cell = nbformat.read(ROOT / "notebooks" / "colab" / "00_start_here.ipynb", as_version=4).cells[2].source
-    known = notebooks_colab.repository()
+    known = notebooks.repository()
     assert (f'address = "{known}"' if known else "address = input(") in cell
 
 

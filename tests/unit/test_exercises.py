@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import checks, coursemap, exercises, notebooks, progress, settings
+from helpers import checks, coursemap, exercises, progress, settings
 from helpers.checks.outcome import Kind, Outcome, cannot_tell, correct, not_yet
 from helpers.checks.placeholder import count_blanks
 from helpers.errors import InputError, ServerError
 from helpers.exercises import ____, exercise
+from tools import notebooks
 
 
 @pytest.fixture(autouse=True)

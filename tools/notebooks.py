@@ -1,4 +1,4 @@
-"""Generate the notebooks from their text sources: ``python -m helpers.notebooks``, or ``make notebooks``.
+"""Generate the notebooks from their text sources: ``python -m tools.notebooks``, or ``make notebooks``.
 
 Each ``notebooks/source/NN_name.py`` (jupytext's percent format) is the only place where a notebook is written, with its
 answers. From it come ``notebooks/NN_name.ipynb``, exercises blank, ``notebooks/solutions/NN_name.ipynb``, and
@@ -28,7 +28,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from helpers import notebooks_colab, settings
+from helpers import paths
 from helpers.errors import CourseError, SetupError
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 # What an exercise line looks like in place of the answer on the same line.
 _MARK = re.compile(r"^(?P<indent>\s*)(?P<answer>.*?)\s*#:(?: (?P<starter>.*))?$")
+# What Markdown reads as the beginning of a heading, a list or a quotation.
+_STARTS = re.compile(r"(\d+[.)]|#{1,6}|[-+*]|>)(\s|$)")
 _IMAGE = re.compile(r"!\[(?P<alt>[^\]]*)\]\(images/(?P<name>[\w.-]+)\)")
 _MEDIA = {".png": "image/png", ".jpg": "image/jpeg"}
 _METADATA = {
@@ -43,6 +45,21 @@ _METADATA = {
     "language_info": {"name": "python"},
 }
 _ONLY_IN_SOLUTION = {"hints", "answer"}
+_COLAB_TEXT = """## Set up Colab
+
+The next cell fetches the course and makes its server, 2 to 3 minutes in a new runtime. Choose *Runtime > Change runtime type > GPU* before,
+if you have one: the server then uses it. Colab forgets everything when the runtime ends, also your answers; *File > Save a copy* keeps the
+notebook."""
+# COURSE_ROOT is what the helpers look at, too.
+_COLAB_CODE = """import os
+import subprocess
+
+course = os.environ.setdefault("COURSE_ROOT", "/content/course")
+if not os.path.isdir(course):
+    address = {address}
+    subprocess.run(["git", "clone", "--quiet", "--depth=1", address, course], check=True)
+%run $course/helpers/setup/colab.py"""
+_COLAB_ASK = 'input("Address of the repository in which you found this notebook: ")'
 
 
 class SourceError(CourseError):
@@ -51,7 +68,7 @@ class SourceError(CourseError):
 
 def sources() -> list[Path]:
     """All notebook sources, in order."""
-    return sorted((settings.root() / "notebooks" / "source").glob("[0-9][0-9]_*.py"))
+    return sorted((paths.root() / "notebooks" / "source").glob("[0-9][0-9]_*.py"))
 
 
 def generate(source: Path) -> dict[Path, str]:
@@ -88,7 +105,7 @@ def out_of_step() -> list[Path]:
 
 
 def _present() -> set[Path]:
-    folder = settings.root() / "notebooks"
+    folder = paths.root() / "notebooks"
     return {*folder.glob("*.ipynb"), *(folder / "solutions").glob("*.ipynb"), *(folder / "colab").glob("*.ipynb")}
 
 
@@ -108,7 +125,7 @@ def _notebook(source: Path, *, solution: bool, colab: bool = False) -> NotebookN
             _dress(cell, tags, solution=solution)
             _attach(cell, source.parent / "images")
         cells.append(cell)
-    return _assemble(notebooks_colab.with_setup(cells) if colab else cells)
+    return _assemble(_with_colab(cells) if colab else cells)
 
 
 def _read(source: Path) -> NotebookNode:
@@ -132,10 +149,28 @@ def _check_exercises(notebook: NotebookNode, source: Path) -> None:
             parts.setdefault(number, []).append(next((tag for tag in ("starter", "check", "hints", "answer") if tag in tags), "task"))
         if cell.cell_type != "code" and re.search(r"#:( |$)", cell.source, re.MULTILINE):
             raise SourceError(f"A text cell has a mark #:: {cell.source.splitlines()[0]!r}.")
+        if cell.cell_type != "code" and (line := broken_line(cell.source)):
+            raise SourceError(
+                f"The line {line!r} begins as a heading or a list, in the middle of a paragraph.",
+                "Markdown would break the text there.",
+                "Wrap the text elsewhere, or leave an empty line before a real list.",
+            )
     for number, found in parts.items():
         for part in ("task", "starter", "check", "hints", "answer"):
             if part not in found:
                 raise SourceError(f"Exercise {number} has no cell for {part!r}.", f"It has {found}.")
+
+
+def broken_line(text: str) -> str | None:
+    """Return the first line of a text cell that Markdown takes for a heading or a list only because the text was wrapped before it."""
+    fence, before = False, ""
+    for line in text.splitlines():
+        if line.lstrip().startswith("```"):
+            fence = not fence
+        elif not fence and _STARTS.match(line) and before and not _STARTS.match(before) and not before.startswith(("  ", "|")):
+            return line
+        before = line if not fence else ""
+    return None
 
 
 def _choose(text: str, *, solution: bool) -> str:
@@ -208,16 +243,31 @@ def _text(notebook: NotebookNode) -> str:
     return text.rstrip("\n") + "\n"
 
 
+def repository() -> str:
+    """Return the course's public address, ``repository-code`` in ``CITATION.cff``; empty where it has none."""
+    citation = paths.root() / "CITATION.cff"
+    found = re.search(r"^repository-code: [\"']?(https://[^\s\"']+)", citation.read_text(encoding="utf-8"), re.MULTILINE)
+    return found[1] if found else ""
+
+
+def _with_colab(cells: list[NotebookNode]) -> list[NotebookNode]:
+    """The cells with Colab's set-up behind the title; in notebooks of their own, so that nobody else runs past a cell that does nothing."""
+    import nbformat
+
+    code = _COLAB_CODE.format(address=f'"{repository()}"' if repository() else _COLAB_ASK)
+    return [cells[0], nbformat.v4.new_markdown_cell(_COLAB_TEXT), nbformat.v4.new_code_cell(code), *cells[1:]]
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Write the notebooks that changed (or, with ``--check``, name them and exit with 1)."""
-    parser = argparse.ArgumentParser(prog="python -m helpers.notebooks", description="Generate the notebooks from notebooks/source.")
+    parser = argparse.ArgumentParser(prog="python -m tools.notebooks", description="Generate the notebooks from notebooks/source.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 when a notebook is out of step")
     options = parser.parse_args(arguments)
     try:
         if options.check:
             stale = out_of_step()
             for path in stale:
-                print(f"out of step: {path.relative_to(settings.root())} (type: make notebooks)")
+                print(f"out of step: {path.relative_to(paths.root())} (type: make notebooks)")
             return 1 if stale else 0
     except CourseError as error:
         print(error, file=sys.stderr)
@@ -237,7 +287,7 @@ def _write(source: Path) -> bool:
         if _differs(path, text):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
-            print(f"wrote {path.relative_to(settings.root())}")
+            print(f"wrote {path.relative_to(paths.root())}")
     return True
 
 

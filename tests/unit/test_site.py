@@ -1,0 +1,132 @@
+"""The pages to read: what a notebook shows is on its page, nothing comes from elsewhere, links lead to pages that are there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import matplotlib
+import nbformat
+import pytest
+from nbformat import NotebookNode
+
+from helpers import paths
+from helpers.plots import style
+from tools import notebooks, site
+
+FIRST, SECOND = "00_start_here", "01_launch_a_server"
+
+
+def _ran(title: str, link: str, words: str = "") -> NotebookNode:
+    """A notebook as one that ran: text with a picture, a table, printed words, a figure with its words."""
+    v4 = nbformat.v4
+    text = v4.new_markdown_cell(
+        f"# {title}\n\n![a very small red dot](attachment:dot.png)\n\n{words}\n\n**Next:** [Launch a server]({link}.ipynb)"
+    )
+    dot = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8DwHwAFBQIAX8jx0gAAAABJRU5ErkJggg=="
+    text.attachments = {"dot.png": {"image/png": dot}}
+    shown = v4.new_output(
+        "execute_result", {"text/html": "<table><tr><td>READY</td></tr></table>", "text/plain": "READY"}, execution_count=1
+    )
+    printed = v4.new_output("stream", name="stdout", text="16 sums\n")
+    figure = v4.new_output("display_data", {"text/html": f'<img alt="Figure: a line" src="data:image/png;base64,{dot}">', "text/plain": ""})
+    code = v4.new_code_cell("server", execution_count=1, outputs=[shown, printed, figure])
+    return v4.new_notebook(cells=[text, code])
+
+
+def test_pages_hold_all_that_was_shown_and_fetch_nothing(tmp_path: Path) -> None:
+    first = site.build({FIRST: _ran("Start here", SECOND), SECOND: _ran("Launch a server", "77_gone")}, tmp_path / "site")
+    page, other = ((tmp_path / "site" / f"{name}.html").read_text() for name in (FIRST, SECOND))
+    assert "<title>Start here</title>" in page and page.count("<h1") == 1
+    assert "<td>READY</td>" in page and "16 sums" in page and 'alt="Figure: a line"' in page
+    assert re.search(r'<img[^>]+alt="a very small red dot"', page), "pictures of the text travel along"
+    assert f'href="{SECOND}.html"' in page
+    assert "77_gone" not in other and "<p><strong>Next:</strong> Launch a server</p>" in other, "a link to no page is plain words"
+    for text in (page, other, first.read_text()):
+        assert not re.search(r"<script|<link\b[^>]+https?:|\bsrc=[\"'](?!data:)|@import|url\([\"']?https?:", text)
+
+
+def test_formulas_are_mathematics_without_a_script(tmp_path: Path) -> None:
+    words = r"A $p_T$ above 0.5 GeV, `$HOME`, and $m = \sqrt{2\,p_{T1}\,p_{T2}\,\bigl(\cosh(\eta_1 - \eta_2)\bigr)}$."
+    page = site.render(_ran("Start here", SECOND, words), [FIRST], FIRST)
+    assert page.count("<math ") == 2 and "<msub><mi>p</mi><mi>T</mi></msub>" in page and "<msqrt>" in page
+    assert "$p_T$" not in page and "<code>$HOME</code>" in page, "code stays as it is"
+
+
+def test_pages_lead_to_the_ones_before_and_after(tmp_path: Path) -> None:
+    names = [FIRST, SECOND, "02_inspect"]
+    site.build({name: _ran(name, SECOND) for name in names}, tmp_path / "site")
+    pages = [(tmp_path / "site" / f"{name}.html").read_text() for name in names]
+    assert [f">← {n}<" in page for n, page in zip(("99", "00", "01"), pages, strict=True)] == [False, True, True]
+    assert [f">{n} →<" in page for n, page in zip(("01", "02", "03"), pages, strict=True)] == [True, True, False]
+    assert all('href="index.html"' in page for page in pages)
+
+
+def test_a_second_site_keeps_nothing_of_the_first(tmp_path: Path) -> None:
+    site.build({FIRST: _ran("Start here", SECOND), SECOND: _ran("Launch", FIRST)}, tmp_path / "site")
+    site.build({SECOND: _ran("Launch", FIRST)}, tmp_path / "site")
+    assert sorted(path.name for path in (tmp_path / "site").iterdir()) == [f"{SECOND}.html", "index.html"]
+
+
+def test_the_first_page_has_every_notebook_of_the_course() -> None:
+    solutions = {path.stem: nbformat.read(path, as_version=4) for path in (paths.root() / "notebooks" / "solutions").glob("*.ipynb")}
+    text = site.index({FIRST: solutions[FIRST]}, "Made on 2026-11-25.")
+    assert len(solutions) >= 11
+    for name, notebook in solutions.items():
+        title = re.search(r"# (.+?)(?: \(with answers\))?$", notebook.cells[0].source, re.MULTILINE)
+        minutes = re.search(r"(\d+) minutes", notebook.cells[0].source)
+        assert title and minutes and f"<td>{name[:2]}</td>" in text and f">{title[1]}<" in text and f"<td>{minutes[1]}</td>" in text
+    assert text.count("href=") == 1 and "Made on 2026-11-25." in text
+
+
+def test_executed_notebooks_are_found_where_the_tests_leave_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert site.main(["--executed", str(tmp_path)]) == 1
+    assert "No notebook that ran" in capsys.readouterr().err
+    place = tmp_path / "test_solutions_run0"
+    place.mkdir()
+    nbformat.write(_ran("Start here", SECOND), place / f"solutions-{FIRST}.ipynb")
+    assert site.main(["--executed", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.rstrip().endswith("site/index.html")
+
+
+def test_a_cell_that_fails_is_named(tmp_path: Path) -> None:
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 / 0")], metadata=kernel)
+    with pytest.raises(site.SetupError, match=r"broken\.ipynb stopped: ZeroDivisionError"):
+        site.execute(notebook, "broken.ipynb", tmp_path)
+
+
+def test_words_for_a_figure() -> None:
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    figure, (upper, lower) = plt.subplots(2, sharex=True)
+    upper.plot([1, 2], label="ONNX")
+    upper.plot([2, 3], label="TorchScript")
+    upper.set(ylabel="Throughput (jets/s)", title="Sweep")
+    upper.legend()
+    lower.set(xlabel="Batch size", ylabel=r"$p_\mathrm{T}$ (GeV)")
+    plt.close(figure)
+    assert style.words(figure) == (
+        "Figure with 2 panels: Sweep, Throughput (jets/s) against Batch size, for ONNX, TorchScript; p_T (GeV) against Batch size."
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("A fraction, from 0 to\n1) at or above it.", "1) at or above it."),
+        ("The first of them is number\n7. Others follow.", "7. Others follow."),
+        ("The sign\n# begins a comment.", "# begins a comment."),
+        ("The first\n+ the second.", "+ the second."),
+        ("From 3\n- 4 GeV.", "- 4 GeV."),
+        ("More than\n> 5 GeV.", "> 5 GeV."),
+        ("A list:\n\n- one\n- two\n  and more", None),
+        ("# Title\n\nText with 1) in it", None),
+        ("```\nmake lab\n# a comment\n```", None),
+        ("1. one\n2. two", None),
+        ("a 3.5 GeV\n3.5 GeV more", None),
+    ],
+)
+def test_lines_that_markdown_would_break(text: str, line: str | None) -> None:
+    assert notebooks.broken_line(text) == line

@@ -1,0 +1,254 @@
+"""The course as pages to read, with its figures: ``python -m tools.site``, or ``make site``; and ``--demo``, or ``make demo``.
+
+Runs the solution notebooks (or takes such that ran already, ``--executed FOLDER``) and writes ``work/site/index.html`` with one page for
+each. The pages need nothing from elsewhere: they can be read without a network, and copied to any web server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import html
+import os
+import re
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from helpers import machine, paths
+from helpers.errors import CourseError, InputError, SetupError
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+# Seconds that one cell may take: only against hanging.
+_CELL_TIMEOUT_S = 1800
+_NUMBERED = "[0-9][0-9]_*.ipynb"
+_NOTEBOOK_LINK = re.compile(r"\[([^\]]+)\]\((\w+)\.ipynb\)")
+# Formulas stand between dollar signs. Code does, too, now and then: it is passed over.
+_FORMULA = re.compile(r"(```.*?```|`[^`\n]*`)|\$([^$\n]+)\$", re.DOTALL)
+# The exporter's own page is as wide as the window, too wide to read.
+_STYLE = """<style>
+body.jp-Notebook main { max-width: 60rem; margin: 0 auto }
+.jp-RenderedHTMLCommon { font-size: 16px } .jp-Prompt { display: none !important }
+nav.course { max-width: 60rem; margin: 1em auto; padding: 0 1em; display: flex; gap: 2em; justify-content: space-between }
+nav.course a { color: #0b5cad; text-decoration: underline } img { max-width: 100%; height: auto }
+</style>"""
+_INDEX = """<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>Serve machine-learning models with Triton</title><style>
+body {{ font: 17px/1.55 system-ui, sans-serif; max-width: 50em; margin: 2em auto; padding: 0 1em; color: #1b1b1b; background: #fff }}
+table {{ border-collapse: collapse }} td, th {{ text-align: left; padding: .35em 1.2em .35em 0; border-bottom: 1px solid #ddd }}
+a {{ color: #0b5cad }} </style></head><body>
+<h1>Serve machine-learning models with Triton</h1>
+<p>A hands-on course for physicists. These pages are for those who read first: each notebook with its answers, as it ran on a real Triton
+server. {when} In the course itself the answers are yours to find: <code>make lab</code>.</p>
+<table><thead><tr><th scope="col"></th><th scope="col">Notebook</th><th scope="col">Minutes</th></tr></thead><tbody>
+{rows}
+</tbody></table></body></html>
+"""
+
+
+def execute(notebook: NotebookNode, name: str, folder: Path, *, say: bool = False) -> NotebookNode:
+    """Run a notebook from top to bottom, as a student would, and return it with its outputs.
+
+    Args:
+        notebook: as read.
+        name: for the error.
+        folder: the current folder of its kernel.
+        say: print what each cell printed, as soon as it is done.
+
+    Raises:
+        SetupError: a cell failed that is not meant to.
+    """
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+
+    client = NotebookClient(notebook, timeout=_CELL_TIMEOUT_S, resources={"metadata": {"path": str(folder)}})
+    if say:
+        client.on_cell_executed = lambda cell, **_: print(
+            *(o.text for o in cell.outputs if o.get("name") == "stdout"), sep="", end="", flush=True
+        )
+    try:
+        client.execute()
+    except CellExecutionError as error:
+        raise SetupError(f"{name} stopped: {error.ename}: {error.evalue}", "", "Type: make doctor") from error
+    return notebook
+
+
+def _say(cell: NotebookNode, **_: object) -> None:
+    printed = (output.text for output in cell.get("outputs", []) if output.get("name") == "stdout")
+    print(*printed, sep="", end="", flush=True)
+
+
+def render(notebook: NotebookNode, others: list[str], name: str = "", *, code: bool = True) -> str:
+    """Return a notebook as one page of HTML that needs nothing from elsewhere.
+
+    Args:
+        notebook: with outputs.
+        others: names without ending of all pages, in order; links to notebooks that have no page become plain words.
+        name: its own among them, from which the links to the page before and after follow.
+        code: show the code, too.
+    """
+    from nbconvert import HTMLExporter
+
+    exporter = HTMLExporter(template_name="lab", embed_images=True, require_js_url="", jquery_url="", mathjax_url="", mermaid_js_url="")
+    exporter.exclude_input, exporter.exclude_output_prompt, exporter.exclude_anchor_links = not code, True, True
+    exporter.jupyter_widgets_base_url = ""
+    exporter.widget_renderer_url = ""
+    formulas: list[str] = []
+
+    def keep(found: re.Match[str]) -> str:
+        from latex2mathml.converter import convert  # the demonstration, which needs no tools for developers, has no formula
+
+        if found[1]:
+            return found[1]
+        # The exporter would take MathML apart, so a word stands for each formula until it is done.
+        formulas.append(convert(found[2]))
+        return f"FORMULA{len(formulas) - 1}ALUMROF"
+
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            linked = _NOTEBOOK_LINK.sub(lambda link: f"[{link[1]}]({link[2]}.html)" if link[2] in others else link[1], cell.source)
+            cell.source = _FORMULA.sub(keep, linked)
+    page, _ = exporter.from_notebook_node(notebook)
+    page = re.sub(r"FORMULA(\d+)ALUMROF", lambda found: formulas[int(found[1])], page)
+    # The exporter's own scripts are for formulas, diagrams and widgets, which it would fetch from elsewhere; browsers read MathML.
+    page = re.sub(r"<script\b.*?</script>", "", page, flags=re.DOTALL)
+    head = f"<title>{html.escape(_title(notebook))}</title>{_STYLE}"
+    page = re.sub(r"<title>.*?</title>", lambda _: head, page, count=1, flags=re.DOTALL)
+    return re.sub(r"<body\b[^>]*>", lambda body: body[0] + _navigation(others, name), page, count=1) if others else page
+
+
+def _title(notebook: NotebookNode) -> str:
+    found = re.search(r"^# (.+)$", notebook.cells[0].source, re.MULTILINE) if notebook.cells else None
+    return found[1].removesuffix(" (with answers)") if found else "Notebook"
+
+
+def _minutes(notebook: NotebookNode) -> str:
+    """What the notebook itself says about its time."""
+    found = re.search(r"\*\*Time:\*\* (\d+) minutes", notebook.cells[0].source) if notebook.cells else None
+    return found[1] if found else ""
+
+
+def _navigation(others: list[str], name: str) -> str:
+    place = others.index(name) if name in others else -1
+    before = f'<a href="{others[place - 1]}.html">← {others[place - 1][:2]}</a>' if place > 0 else "<span></span>"
+    after = f'<a href="{others[place + 1]}.html">{others[place + 1][:2]} →</a>' if 0 <= place < len(others) - 1 else "<span></span>"
+    return f'<nav class="course">{before}<a href="index.html">All notebooks</a>{after}</nav>'
+
+
+def index(pages: dict[str, NotebookNode], when: str) -> str:
+    """Return the first page, with a table of all notebooks of the course; those in ``pages`` are links."""
+    import nbformat
+
+    rows = []
+    for source in sorted((paths.root() / "notebooks" / "solutions").glob(_NUMBERED)):
+        notebook = pages.get(source.stem) or nbformat.read(source, as_version=4)
+        title = html.escape(_title(notebook))
+        cell = f'<a href="{source.stem}.html">{title}</a>' if source.stem in pages else title
+        rows.append(f"<tr><td>{source.stem[:2]}</td><td>{cell}</td><td>{_minutes(notebook)}</td></tr>")
+    return _INDEX.format(rows="\n".join(rows), when=html.escape(when))
+
+
+def build(executed: dict[str, NotebookNode], folder: Path) -> Path:
+    """Write all pages, in place of those of an earlier run, and return the first.
+
+    Args:
+        executed: name without ending -> the notebook with outputs.
+        folder: where to.
+
+    Raises:
+        SetupError: the folder cannot be written.
+    """
+    names = sorted(executed)
+    with paths.writing(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        page = folder / "index.html"
+        page.write_text(index(executed, f"Made on {time.strftime('%Y-%m-%d')}, {machine.device()}."), encoding="utf-8")
+        for name in names:
+            (folder / f"{name}.html").write_text(render(executed[name], names, name), encoding="utf-8")
+    return page
+
+
+def _found(folder: Path) -> dict[str, NotebookNode]:
+    """Solutions that ran already, anywhere below a folder: the newest of each, with outputs."""
+    import nbformat
+
+    names = [path.stem for path in (paths.root() / "notebooks" / "solutions").glob(_NUMBERED)]
+    files = sorted(folder.rglob("*.ipynb"), key=lambda path: path.stat().st_mtime)
+    newest = {name: path for path in files for name in names if path.stem in (name, f"solutions-{name}")}
+    read = {name: nbformat.read(path, as_version=4) for name, path in newest.items()}
+    executed = {name: notebook for name, notebook in read.items() if any(cell.get("outputs") for cell in notebook.cells)}
+    if not executed:
+        raise InputError(f"No notebook that ran is below {paths.shown(folder)}.", "Expected names such as solutions-00_start_here.ipynb.")
+    return executed
+
+
+def _run(numbers: list[str], work: Path) -> dict[str, NotebookNode]:
+    """Run solutions, each in a work folder that no student uses."""
+    import nbformat
+
+    executed = {}
+    for source in sorted((paths.root() / "notebooks" / "solutions").glob(_NUMBERED)):
+        if not numbers or source.name[:2] in numbers:
+            began = time.monotonic()
+            executed[source.stem] = execute(nbformat.read(source, as_version=4), source.name, work)
+            print(f"{source.stem} ran ({time.monotonic() - began:.0f} s)", flush=True)
+    return executed
+
+
+def demo(work: Path) -> Path:
+    """Run the demonstration (``tools/demo.py``) and write it as one page, which is returned.
+
+    Raises:
+        SetupError: it failed, or the page cannot be written.
+    """
+    import nbformat
+
+    cells = []
+    for part in re.split(r"^# %%", (Path(__file__).parent / "demo.py").read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]:
+        kind, _, text = part.partition("\n")
+        if "[markdown]" in kind:
+            cells.append(nbformat.v4.new_markdown_cell(re.sub(r"^# ?", "", text.strip(), flags=re.MULTILINE)))
+        else:
+            cells.append(nbformat.v4.new_code_cell(text.strip()))
+    notebook = execute(nbformat.v4.new_notebook(cells=cells), "The demonstration", work, say=True)
+    for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
+        # What was printed for the terminal stands on the page in other places.
+        cell.outputs = [output for output in cell.outputs if output.output_type != "stream"]
+    folder = work / "demo"
+    with paths.writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        page = folder / "index.html"
+        page.write_text(render(notebook, [], code=False), encoding="utf-8")
+    return page
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run what has to be run, and write the pages; 1 when something is in the way, which was said."""
+    parser = argparse.ArgumentParser(prog="python -m tools.site", description="The course with its figures as pages to read.")
+    parser.add_argument("notebooks", nargs="*", metavar="NN", help="numbers of notebooks, such as 00 04 (default all)")
+    parser.add_argument("--executed", type=Path, metavar="FOLDER", help="take solutions that ran already, below this folder")
+    parser.add_argument("--demo", action="store_true", help="the demonstration alone, in two minutes, into work/demo/")
+    options = parser.parse_args(arguments)
+    work = paths.work_dir()
+    try:
+        if options.demo:
+            page = demo(paths.make_folder(work))
+        elif options.executed:
+            page = build(_found(options.executed), work / "site")
+        else:
+            # A work folder of its own: a student's models and progress stay as they are.
+            os.environ["COURSE_WORK"] = str(paths.make_folder(work / "site-run"))
+            page = build(_run(options.notebooks, work / "site-run"), work / "site")
+    except CourseError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"Open {paths.shown(page)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
