@@ -63,9 +63,6 @@ def test_infer_any_model_with_made_up_inputs_or_with_files(
     out = capsys.readouterr().out
     assert "over HTTP" in out
     assert any(line.split()[:3] == ["output", "Y", "float32"] and line.endswith("2, 4, 7") for line in out.splitlines())
-    np.save(tmp_path / "logits.npy", np.array([[0, 0, 5, 0, 0]], np.float32))
-    assert main(["infer", "-m", "classes", "-u", models_server.grpc_url, "-c", "2", "-i", f"LOGITS={tmp_path / 'logits.npy'}"]) == 0
-    assert any(line.split()[:4] == ["0", "1", "uds", "2"] for line in capsys.readouterr().out.splitlines())
 
 
 @pytest.mark.parametrize(
@@ -78,7 +75,7 @@ def test_infer_any_model_with_made_up_inputs_or_with_files(
         (["infer", "-m", "double", "-u", "GRPC", "-i", "X=no.npy"], "no.npy cannot be read"),
         (["infer", "-m", "double", "-u", "GRPC", "-i", "X"], "NAME=FILE.npy"),
         (["infer", "-m", "double", "-u", "GRPC", "-i", "Z=FLOAT64"], "no input 'Z'"),
-        (["infer", "-m", "double", "-u", "GRPC", "-i", "X=FLOAT64"], r"float64.*x\.astype\(np\.float32\)"),
+        (["infer", "-m", "double", "-u", "GRPC", "-i", "X=FLOAT64"], "float64.*expects float32.*infer --help"),
         (["infer", "-m", "double", "-u", "GRPC", "-b", "0"], "--batch 0"),
         (["infer", "-m", "double", "-u", "GRPC", "-t", "0"], "timeout_s"),
         (["metrics", "-u", "HTTP"], "no metrics page"),

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import subprocess
+import sys
 
 import pytest
 
+from helpers import cli
 from helpers.__main__ import main
 from helpers.cli.advice import in_a_terminal
 from helpers.errors import InputError, ModelError, ServerError
+from tests.support import ROOT
 
 MISTAKES = (
     ("serve --models /nowhere", "Type: python -m helpers serve$"),
@@ -58,3 +63,26 @@ HELP = "Type: python -m helpers infer --help"
 )
 def test_what_has_no_command_of_its_own_leads_to_the_help(error: ServerError, words: str) -> None:
     assert in_a_terminal(error, "infer") == words
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_help_fits_a_terminal_and_ends_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        cli.main([command, "--help"])
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= 80
+    example = re.search(r"Example:\n  python -m helpers (.+)\n$", said)
+    assert example and example[1].split()[0] == command
+    options, others = cli.parser(command).parse_known_args(example[1].split())
+    assert options.command == command
+    assert not others or command in cli.PASS_ON
+
+
+def test_help_needs_nothing_that_must_be_installed() -> None:
+    """Nor does it wait for what the commands import."""
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom helpers.cli import main\n"
+    code += "try: main(['--help'])\nexcept SystemExit: print(sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    loaded = set(ast.literal_eval(done.stdout.splitlines()[-1]))
+    assert not {"numpy", "tritonclient", "subprocess", "difflib", "helpers.paths"} & loaded

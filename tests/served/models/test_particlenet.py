@@ -208,17 +208,15 @@ def test_more_candidates_than_a_jet_has_are_refused_before_memory_grows(server: 
     assert memory_mb(server) < before + 50
 
 
-@pytest.mark.parametrize(("model", "protocol"), [("particlenet_PT", "grpc"), ("particlenet_AK4", "http")])
-def test_infer_in_a_terminal_prints_real_jets(server: Server, capsys: pytest.CaptureFixture[str], model: str, protocol: str) -> None:
+@pytest.mark.parametrize(("model", "protocol"), [("particlenet_PT", "grpc"), ("particlenet_AK4", "http"), ("ExaTrk", "grpc")])
+def test_infer_in_a_terminal_prints_inputs_and_outputs(
+    server: Server, capsys: pytest.CaptureFixture[str], model: str, protocol: str
+) -> None:
     url = server.grpc_url if protocol == "grpc" else server.http_url
     assert main(["infer", "-m", model, "-u", url, "-p", protocol]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    sample = jets.read(_sample(model))[:8]
-    assert f"Model {model} at {url} over " in lines[0] and f"8 simulated {_sample(model).upper()} jets" in lines[0]
-    rows = [line.split() for line in lines[3:11]]
-    assert [row[2] for row in rows] == sample.jet_class.to_list()
-    assert all(row[3] in jets.LABELS[_sample(model)] and 0 < float(row[4]) <= 1 for row in rows)
-    assert lines[11].startswith(f"The most probable of the {len(jets.LABELS[_sample(model)])} classes is the true one for ")
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"Model {model}, version 1, at {url} over ")
+    assert {line.split()[0] for line in lines[2:]} == {"input", "output"}
 
 
 def test_one_request_waits_beside_those_in_work(client: Client, samples: dict[str, ak.Array], monkeypatch: pytest.MonkeyPatch) -> None:
