@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -115,6 +116,14 @@ def test_a_model_of_a_fleet_whose_process_is_killed_is_loaded_again(fleet: Fleet
     os.kill(stub, signal.SIGKILL)
     wait_until(lambda: any("'double' is loaded again" in remark for remark in victim.remarks))
     wait_until(lambda: any("double" in remark and "runs again" in remark for remark in victim.remarks))
+    with Client(victim, timeout_s=5) as client:
+
+        def answers() -> bool:
+            with contextlib.suppress(RequestError):
+                return bool(client.infer("double", X=np.ones((1, 3), np.float32)))
+            return False
+
+        wait_until(answers)  # Triton turns to the new process when it has begun
     assert {model.name: model.state for model in fleet.models()} == {"double": "READY", "slow": "READY", "broken": "UNAVAILABLE"}
     with Client(fleet, timeout_s=5) as client:
         for _ in range(20):
