@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers import front, front_config, launch, launch_plan, lease, settings, starting
-from helpers.errors import InputError, ServerError
+from helpers.errors import InputError, ServerError, quoted
 from helpers.fleet import Fleet
 from helpers.fleet_plan import at_its_port, options_of, server_name
 from helpers.server import Server
@@ -52,6 +52,12 @@ def launch_fleet(models: str | Path = "models", *, servers: int = 2, dry_run: bo
             f"listen={asked['listen']!r} was given to a fleet.",
             "A fleet serves its own machine alone.",
             'Type: launch_server("models", listen="all") for one server that others may use',
+        )
+    if tls := [name for name in ("tls_cert", "tls_key", "ca") if asked[name]]:
+        raise InputError(
+            f"A fleet was asked to encrypt, by {quoted(tls)}.",
+            "A fleet serves its own machine alone, where nothing is encrypted.",
+            'Type: launch_server("models", listen="all", tls_cert=…, tls_key=…) for one server that others may use',
         )
     place = starting.listening_of(asked)
     path = launch_plan.repository(models)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,12 @@ from helpers.remote import connect
 from helpers.server import Server
 from helpers.serving import Serving
 from helpers.starting import ModelWarning, answers, facts, listening_of, ready, seen_by_others, server_of, start, warn_of_failures
+
+# The embedded server is no complete program, as an image is.
+_NOT_ALONE = (
+    "To be read, not to be pasted: launch_server also makes the folder of backends, and sets LD_LIBRARY_PATH, PATH and the key.\n"
+    "# In a terminal type: python -m helpers serve"
+)
 
 __all__ = ["ModelWarning", "arguments", "connect", "launch_server"]
 
@@ -115,7 +122,10 @@ def _print_command(
     ports = tuple(str(base_port + step) for step in range(3))
     options = {option: launch[option] for option in ("load", "cache_size_bytes", "extra_arguments", "image", "gpu")}
     serving = Serving(path, "course", "$COURSE_ADMIN_KEY", ports=ports, listening=place, **options)
-    command = engine.dry_command(serving) if isinstance(engine, runtimes.Container) else engine.command(serving, Path("/tmp/course"))
+    if isinstance(engine, runtimes.Container):
+        command = engine.dry_command(serving)
+    else:
+        command = replace(engine.command(serving, Path("/tmp/course")), remark=_NOT_ALONE)
     print(command.shown())
 
 

@@ -18,10 +18,12 @@ import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 from helpers import neighbours, run_folder, settings
 from helpers.client.access import Access
 from helpers.client.address import Address
-from helpers.errors import InputError
+from helpers.errors import InputError, quoted
 
 _ALL = "0.0.0.0"
 # What Triton's option takes without mistaking a part of it for something else.
@@ -194,6 +196,13 @@ def _interface(listen: str) -> tuple[str, str]:
             raise InputError(
                 f"listen={listen!r} is no address of this machine.", "Expected 'all', or an IPv4 address or name.", _HOW
             ) from error
+        if ipaddress.IPv4Address(address).is_loopback:
+            # Debian's /etc/hosts gives the machine's own name this meaning.
+            raise InputError(
+                f"listen={listen!r} means {address} on this machine, which other machines cannot reach.",
+                f"Expected 'all', or the address of a network interface: this machine has {quoted(_addresses())}.",
+                _HOW,
+            ) from None
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             probe.bind((address, 0))
@@ -203,6 +212,12 @@ def _interface(listen: str) -> tuple[str, str]:
         ) from error
     # By this name the machine means only itself.
     return address, listen
+
+
+def _addresses() -> list[str]:
+    """The IPv4 addresses of this machine by which others may reach it."""
+    found = [entry.address for entries in psutil.net_if_addrs().values() for entry in entries if entry.family == socket.AF_INET]
+    return [address for address in found if not ipaddress.IPv4Address(address).is_loopback]
 
 
 def _tls_files(tls_cert: str | Path | None, tls_key: str | Path | None) -> tuple[str, str]:

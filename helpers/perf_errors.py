@@ -78,7 +78,9 @@ def explain_failure(code: int, said: str, run: Run, server: Any = None) -> Cours
         )
     if "protocol is restricted" in why:
         return RequestError(
-            f"The server lets only its owner do this: {_sentence(why)}", "Shared memory, for example, needs the owner's key."
+            f"The server lets only its owner do this: {_sentence(why)}",
+            "Shared memory needs the key of the server's owner, which is sent along for servers of your own on this machine.",
+            "Leave --shared-memory out, or measure a server that you have launched.",
         )
     if "--input-data" in why or "json" in why.lower():
         return InputError(f"The inputs {run.inputs} cannot be used: {_sentence(why)}", "Expected 'random', 'zero' or a JSON file.")

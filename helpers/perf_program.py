@@ -9,6 +9,8 @@ Typical use::
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -20,7 +22,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from helpers import machine, private_arguments, settings
-from helpers.errors import SetupError
+from helpers.client.access import own_key
+from helpers.client.address import parse_address
+from helpers.errors import InputError, SetupError
 
 NAME = "perf_analyzer"
 # The wheel of the server's release carries the program as well; a newer package of its own needs a newer C library than many have.
@@ -55,17 +59,38 @@ class Program:
             private: further arguments with a token in them, which other users of this machine do not see in ``ps``.
             **options: of the process.
         """
+        private = [*private, *_key_arguments(arguments)]
         if private:
             return private_arguments.start_through([*self.command, *arguments], private, self._variables(), **options)
         return subprocess.Popen([*self.command, *arguments], env=self._variables(), text=True, **options)  # type: ignore[call-overload]
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run it to its end and return what it said."""
-        return subprocess.run([*self.command, *arguments], env=self._variables(), capture_output=True, text=True, check=False)
+        with self.start(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            said, errors = process.communicate()
+        return subprocess.CompletedProcess([*self.command, *arguments], process.returncode, said, errors)
 
     def _variables(self) -> dict[str, str]:
         variables = {**os.environ, **self.environment}
         return {**variables, **machine.without_proxy(variables)}
+
+
+def _key_arguments(arguments: Sequence[str]) -> list[str]:
+    """The option with the administration key, for a server of one's own that shall take tensors from shared memory; else nothing.
+
+    Without the key the server refuses the regions, and the tool leaves them behind.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--shared-memory", default="none")
+    parser.add_argument("-u", default="localhost:8000")  # the tool's own choices
+    parser.add_argument("-i", default="http")
+    typed, _ = parser.parse_known_args(list(arguments))
+    # What it makes of an address that is none, the tool says itself.
+    with contextlib.suppress(InputError):
+        if typed.shared_memory != "none" and (key := own_key(parse_address(typed.u, 8000))):
+            prefix = settings.GRPC_HEADER_PREFIX if typed.i.lower() == "grpc" else ""
+            return ["-H", f"{prefix}{settings.ADMIN_HEADER}:{key}"]
+    return []
 
 
 def cache_folder() -> Path:

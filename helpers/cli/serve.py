@@ -57,6 +57,11 @@ def serve_arguments(parser: argparse.ArgumentParser) -> None:
         f"{settings.PRIVATE_VARIABLE}=yes or no decides for all)",
     )
     privacy.add_argument("--open", dest="private", action="store_false", help="everybody on this machine may send inference requests")
+    parser.add_argument(
+        "--gpu",
+        action=argparse.BooleanOptionalAction,
+        help="whether a container gets the NVIDIA GPUs (default: where this machine has some); with --dry-run, what to type on a GPU node",
+    )
     parser.add_argument("--tls-cert", metavar="FILE", help="certificate for gRPC; HTTP then stays on this machine")
     parser.add_argument("--tls-key", metavar="FILE", help="the certificate's key")
     parser.add_argument("--ca", metavar="FILE", help="who signed the certificate, unless it is its own authority")
@@ -102,7 +107,7 @@ def serve(args: argparse.Namespace) -> int:
 
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
-    names = ("runtime", "base_port", "listen", "private", "tls_cert", "tls_key", "ca", "keep_alive")
+    names = ("runtime", "base_port", "gpu", "listen", "private", "tls_cert", "tls_key", "ca", "keep_alive")
     options = {name: getattr(args, name) for name in names}
     # Not an option of its own: others on this machine can see what is typed.
     return options | {"token": os.environ.get("COURSE_TOKEN", "") if args.listen else ""}

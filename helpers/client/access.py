@@ -12,13 +12,15 @@ from __future__ import annotations
 import functools
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from helpers import run_folder, settings
 from helpers.client.address import Address
 from helpers.errors import InputError
+from helpers.machine import LOOPBACK
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
@@ -112,13 +114,23 @@ def with_own_secret(access: Access, address: Address) -> Access:
 
     The secret is looked up in a folder that only its owner can enter: where the server is somebody else's, nothing is found or sent.
     """
-    if access.sends_token or address.host not in ("localhost", settings.HOST):
+    if access.sends_token:
         return access
-    for state in run_folder.states():
-        token = state.get("listening", {}).get("token", "")
-        if token and address.port in state.get("ports", ()):
+    for state in _own_servers(address):
+        if token := state.get("listening", {}).get("token", ""):
             return replace(access, headers={**access.headers, settings.TOKEN_HEADER.capitalize(): f"Bearer {token}"}, direct=True)
     return access
+
+
+def own_key(address: Address) -> str:
+    """Return the administration key of a server of one's own at this address; empty where the server is somebody else's."""
+    return next((str(state["admin_key"]) for state in _own_servers(address) if state.get("admin_key")), "")
+
+
+def _own_servers(address: Address) -> Iterator[dict[str, Any]]:
+    """The states of this user's servers of which this is a port on this machine: one, or none."""
+    if address.dialled.host == LOOPBACK:
+        yield from (state for state in run_folder.states() if address.port in state.get("ports", ()))
 
 
 def _is_visible(text: str) -> bool:

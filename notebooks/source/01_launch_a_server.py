@@ -205,7 +205,7 @@ launch_server("models", load=["add_sub"], dry_run=True)
 # system with everything that Triton needs. Two programs start containers there: Apptainer and Docker.
 
 # %%
-launch_server("models", load=["add_sub"], runtime="apptainer", dry_run=True)
+launch_server("models", load=["add_sub"], runtime="apptainer", gpu=True, dry_run=True)
 
 # %% [markdown]
 # **What stands out?** Behind the word `tritonserver` the options are the same. Before it, `--nv` lets the

@@ -213,6 +213,13 @@ def test_serve_in_a_terminal_that_is_not_utf_8(
         assert "Traceback" not in serving.said + rest
 
 
+def test_the_embedded_dry_run_says_that_it_is_no_command_to_paste(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--dry-run"]) == 0
+    *_, first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("# To be read, not to be pasted") and "LD_LIBRARY_PATH" in first
+    assert second == "# In a terminal type: python -m helpers serve"
+
+
 def test_serve_dry_run_starts_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", "--dry-run", "--base-port", "12000"]) == 0
     out = capsys.readouterr().out

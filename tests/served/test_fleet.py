@@ -8,6 +8,7 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -246,3 +247,25 @@ def test_serve_gives_one_address_and_ctrl_c_ends_all(free_base_port: Callable[[]
 def test_a_fleet_serves_its_own_machine_alone() -> None:
     with pytest.raises(InputError, match="serves its own machine alone"):
         launch_fleet("models", servers=1, listen="all")
+
+
+@pytest.mark.parametrize("options", [{"tls_cert": "a", "tls_key": "a"}, {"tls_cert": "a.crt"}, {"tls_key": "a.key"}, {"ca": "ca.pem"}])
+def test_a_fleet_that_shall_encrypt_is_refused_at_once(options: dict[str, str]) -> None:
+    begin = time.monotonic()
+    with pytest.raises(InputError, match=f"A fleet was asked to encrypt, by '{next(iter(options))}'.*launch_server"):
+        launch_fleet("models", servers=1, **options)
+    assert time.monotonic() - begin < 10
+
+
+def test_a_fleet_takes_a_token(free_base_port: Callable[[], int]) -> None:
+    with launch_fleet(
+        "models", servers=1, load=["add_sub"], token="the-token-of-a-class", base_port=free_base_port(), name="token"
+    ) as fleet:
+        ones = np.ones(16, np.float32)
+        with Client(fleet) as client:
+            assert client.infer("add_sub", INPUT0=ones, INPUT1=ones)["OUTPUT0"].tolist() == [2] * 16
+        plain = triton_grpc.InferInput("INPUT0", [16], "FP32"), triton_grpc.InferInput("INPUT1", [16], "FP32")
+        for tensor in plain:
+            tensor.set_data_from_numpy(ones)
+        with triton_grpc.InferenceServerClient(fleet.grpc_url) as stranger, pytest.raises(InferenceServerException):
+            stranger.infer("add_sub", list(plain))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ import numpy as np
 import pytest
 
 from helpers import load_inputs, machine, perf, perf_results, settings
+from helpers.__main__ import main
+from helpers.client import rest
 from helpers.client.connection import Connection
 from helpers.errors import InputError, ModelError, RequestError
 from helpers.launch import connect
@@ -22,6 +25,7 @@ from helpers.metrics import scrape
 from helpers.perf import Run, execute, measure, perf_analyzer, run_for
 from helpers.perf_command import complete_shapes
 from helpers.perf_errors import UNSTABLE
+from helpers.perf_program import _key_arguments
 from helpers.perf_table import Rows
 from helpers.physics.tracks import load_events
 from helpers.server import Server
@@ -323,3 +327,40 @@ def test_real_hits_are_measured_and_random_ones_are_refused(server: Server) -> N
         measure(server, "ExaTrk", lengths=300, **QUICK)
     row = measure(server, "ExaTrk", input_data=load_inputs.write_hits(), **QUICK)
     assert row["throughput_infer_per_s"] > 1 and row["instances"] is None
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+@pytest.mark.parametrize("way", ["raw", "command line", "run"])
+def test_tensors_in_shared_memory_on_a_server_of_ones_own(
+    models_server: Server, protocol: str, way: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The regions need the owner's key; without it the tool was refused and left them behind."""
+    url = f"localhost:{(models_server.http if protocol == 'http' else models_server.grpc).port}"
+    short = ["--shared-memory", "system", "-p", "1000", "--max-trials", "3", "--stability-percentage", "1000000"]
+    words = ["-m", "add_sub", "-u", url, "-i", protocol, *short]
+    before = scrape(models_server)
+    if way == "raw":
+        assert perf_analyzer(*words) == 0
+    elif way == "command line":
+        assert main(["perf_analyzer", *words]) == 0
+    else:
+        execute(Run("add_sub", url, protocol, window_ms=1000, max_trials=3, stability_percent=1e6, extra=("--shared-memory", "system")))
+    said = capfd.readouterr()
+    assert "restricted" not in said.out + said.err
+    assert (scrape(models_server) - before).value("nv_inference_count", model="add_sub") > 0
+    assert not [name for name in os.listdir("/dev/shm") if name.startswith(("INPUT", "OUTPUT"))]
+    assert rest.ask(models_server.http, "/v2/systemsharedmemory/status", headers=models_server.admin_headers("http")) == []
+
+
+def test_the_key_for_shared_memory_is_sent_to_servers_of_ones_own_alone(models_server: Server) -> None:
+    own, key = models_server.http, models_server.admin_headers("http")[settings.ADMIN_HEADER]
+    shared = ["--shared-memory=system", "-m", "add_sub"]
+    assert _key_arguments([*shared, "-u", f"localhost:{own.port}"]) == ["-H", f"{settings.ADMIN_HEADER}:{key}"]
+    for words in (
+        [*shared, "-u", f"gpu-node:{own.port}"],
+        [*shared, "-u", "localhost:1"],
+        ["-m", "add_sub", "-u", f"localhost:{own.port}"],
+        ["--shared-memory", "none", "-u", f"localhost:{own.port}"],
+        [*shared, "-u", "no address"],
+    ):
+        assert _key_arguments(words) == []

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from helpers import container_start, images, launch_server, settings
+from helpers.__main__ import main
 from helpers.container_command import ENGINES, Specification
 from helpers.errors import ServerError, SetupError
 from tests.support.engines import Engines
@@ -184,3 +185,14 @@ def test_further_arguments_for_the_engine(
 def test_a_path_that_no_engine_can_be_told() -> None:
     with pytest.raises(SetupError, match="has a colon or a comma"):
         Specification("image", "name", {"/models": Path("/a:b")}).words("podman")
+
+
+@pytest.mark.parametrize(("engine", "option"), [("apptainer", "--nv"), ("docker", "--gpus=all"), ("podman", "--device=nvidia.com/gpu=all")])
+@pytest.mark.parametrize(("typed", "there"), [(["--gpu"], True), (["--no-gpu"], False)])
+def test_serve_prints_what_one_types_on_a_node_with_or_without_gpus(
+    engine: str, option: str, typed: list[str], there: bool, models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", "--models", str(models), "--runtime", engine, *typed, "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert (option in shlex.split(printed.replace("\\\n", " "))) is there
+    assert "No NVIDIA GPU is seen" not in printed
