@@ -47,10 +47,10 @@ setup:
 lab:
 	$(SETUP) -- -m helpers lab $(LAB)
 
-# Two groups of tests at a time, in the order of tests/conftest.py: most tests wait for a server half of their time. WORKERS=0: one after
+# Two groups of tests at a time, in the order of tests/support/order.py: most tests wait for a server half of their time. WORKERS=0: one after
 # the other, in this process.
 WORKERS = 2
-PYTEST = pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder --durations=10
+PYTEST = pytest -n $(WORKERS) --durations=10
 test:
 	$(SETUP) --dev -- -m $(PYTEST) $(ARGS)
 

@@ -25,6 +25,7 @@ from tests.support.leftovers import (  # noqa: F401 hooks of pytest
     pytest_terminal_summary,
     pytest_unconfigure,
 )
+from tests.support.order import pytest_collection_modifyitems, pytest_xdist_make_scheduler  # noqa: F401 hooks of pytest
 
 # Tests interrupt programs; a run in the background of a shell would hand down that interrupts are ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -34,35 +35,6 @@ os.environ.setdefault(settings.PRIVATE_VARIABLE, "no")
 
 # Above the ports of a course that runs beside the tests, below the range from which the system takes clients' ports.
 _FIRST_PORT, _LAST_PORT = 16000, 31000
-
-
-# The order of the groups: long ones first, so that no worker is left alone with one; what measures comes last. A group is a file, or a
-# folder whose files share a server; in a group the order is that of the file.
-_TOGETHER = ("served/backends", "served/optimise")
-_FIRST = ("course/", "served/backends", "faults/", "install/", "served/optimise")
-_LAST = ("served/test_perf", "served/test_sweep", "served/test_experiments", "served/test_precision", "served/test_tune")
-
-
-def _group(item: pytest.Item) -> str:
-    """The tests that one worker runs one after the other, unless a file names a group itself."""
-    file = item.path.relative_to(Path(__file__).parent).as_posix()
-    return next((folder for folder in _TOGETHER if file.startswith(f"{folder}/")), file)
-
-
-def _place(group: str) -> int:
-    for place, beginning in enumerate(_FIRST):
-        if group.startswith(beginning):
-            return place
-    return len(_FIRST) + group.startswith(_LAST)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tell pytest-xdist which tests belong together, and put the groups in order."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(_group(item)))
-    items.sort(key=lambda item: _place(_group(item)))
 
 
 @pytest.fixture(scope="session", autouse=True)

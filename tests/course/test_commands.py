@@ -28,7 +28,7 @@ _BEGINS = r"(?:make|python|pip|conda|curl|git|docker|podman|apptainer|sudo|expor
 # Seconds against hanging.
 _LIMIT_S = 600
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("commands")]
+pytestmark = [pytest.mark.slow]
 
 
 def typed() -> dict[str, str]:

@@ -12,7 +12,7 @@ from tests.course import examine
 from tests.course.lab import START_S, Lab, Notebook, launch
 from tests.support.processes import alive
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.xdist_group("jupyterlab")]
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 # Each kind of answer that a check can give.
 OUTCOMES = """

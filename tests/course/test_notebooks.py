@@ -47,7 +47,6 @@ def desk(request: pytest.FixtureRequest) -> Iterator[Any]:
 
 
 @pytest.mark.browser
-@pytest.mark.xdist_group("jupyterlab")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_student_solves_it(path: Path, request: pytest.FixtureRequest) -> None:
     """Every answer is right, every value is, and nothing goes to stderr; with private inference on."""
@@ -60,7 +59,6 @@ def test_a_student_solves_it(path: Path, request: pytest.FixtureRequest) -> None
         assert said.startswith(("✔ Correct", *BY_SPEED.get(exercise, ()))), f"{exercise}: {said}"
 
 
-@pytest.mark.xdist_group("blanks")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_blanks_where_the_tool_is_missing(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every check says kindly that nothing was attempted, and where something should be measured there are recorded figures."""

@@ -12,7 +12,6 @@ from tests.support.processes import alive, wait_until
 
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.xdist_group("jupyterlab"),
     pytest.mark.slow,
     pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at processes through /proc"),
 ]

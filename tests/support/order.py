@@ -1,0 +1,52 @@
+"""Which tests one worker runs one after the other, and in which order these groups begin."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from xdist.remote import Producer
+    from xdist.scheduler import LoadScopeScheduling
+
+# Tests that share what takes long to start; beginnings of their ids below tests/. All others are in a group with the rest of their file.
+_TOGETHER = {
+    "jupyterlab": ("course/test_lab.py", "course/test_notebooks.py::test_a_student_solves_it", "course/test_shutdown.py"),
+    "blanks": ("course/test_notebooks.py::test_blanks",),
+    "backends": ("served/backends/",),
+    "optimise": ("served/optimise/",),
+}
+# Long groups first, so that no worker is left alone with one in the end; what measures comes last.
+_FIRST = ("jupyterlab", "blanks", "backends", "course/", "faults/", "install/", "optimise")
+_LAST = ("served/test_perf", "served/test_sweep", "served/test_experiments", "served/test_precision", "served/test_tune")
+
+
+def group(test: str) -> str:
+    """Return the group of the test with this id."""
+    test = test.removeprefix("tests/")
+    return next((name for name, beginnings in _TOGETHER.items() if test.startswith(beginnings)), test.partition("::")[0])
+
+
+def _place(name: str) -> int:
+    first = (place for place, beginning in enumerate(_FIRST) if name.startswith(beginning))
+    return next(first, len(_FIRST) + name.startswith(_LAST))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the groups in order; in a group the order is that of the files."""
+    items.sort(key=lambda item: _place(group(item.nodeid)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """Hand out whole groups, in order. The marks of pytest-xdist 3.8's own ``--dist loadgroup`` do not reach pytest 9.2."""
+    from xdist.scheduler import LoadScopeScheduling  # the environment of the training has no pytest-xdist
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group(nodeid)
+
+    config.option.loadscopereorder = False
+    return Groups(config, log)
