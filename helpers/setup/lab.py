@@ -94,14 +94,14 @@ def _become() -> None:
                 raise SetupError(
                     f"JupyterLab would listen on {self.ip or 'every address'}, for the whole network.",
                     "The course's listens on this machine alone.",
-                    "From another machine type: ssh -N -L 8888:localhost:8888 user@this-machine",
+                    "From another machine type: ssh -N -L 8888:127.0.0.1:8888 user@this-machine",
                 )
             super().init_httpserver()
 
         def start_app(self) -> None:
             if "SSH_CONNECTION" in os.environ and "DISPLAY" not in os.environ:
                 here = f"{getpass.getuser()}@{socket.getfqdn()}"
-                print(f"You are on another machine. On your own type: ssh -N -L {self.port}:localhost:{self.port} {here}")
+                print(f"You are on another machine. On your own type: ssh -N -L {self.port}:127.0.0.1:{self.port} {here}")
             # The one line that a person needs; Jupyter would say the same address three times over.
             print(f"Open {self.display_url.split()[0]}", flush=True)
             self.identity_provider.token_generated = False
