@@ -2,7 +2,7 @@
 
 Plainly means as the architecture is usually written: channels before points, 1x1 convolutions on every edge of [x_i, x_j - x_i]. Both
 have the same weights and compute the same; ONNX Runtime runs them on one thread, in turn. Needs PyTorch's exporter, so it runs in the
-training's environment: ``make bench-graph``. ``--write`` puts the table into benchmarks/GRAPH.md.
+training's environment: ``make -C training graph``. ``--write`` puts the table into benchmarks/GRAPH.md.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def document(
     table = "\n".join(lines)
     return f"""# The graph of the served ParticleNet
 
-Made by `make bench-graph`: `particlenet_AK4` as it is served, and the same weights in the usual form of the network, exported by the
+Made by `make -C training graph`: `particlenet_AK4` as it is served, and the same weights in the usual form of the network, exported by the
 same exporter. ONNX Runtime on one thread, CPU time; real jets padded to {LENGTHS[0]} candidates and {LENGTHS[1]} vertices; medians of
 {rounds} rounds, the ratio taken round by round.
 

@@ -83,7 +83,7 @@ def python() -> Path:
     """
     path = settings.work_dir() / "model-analyzer" / "env" / "bin" / "python"
     if not path.exists():
-        raise SetupError("Model Analyzer is not installed.", "It needs an environment of its own.", "Type: make bench-tune")
+        raise SetupError("Model Analyzer is not installed.", "It needs an environment of its own.", "Type: make -C benchmarks tune")
     return path
 
 

@@ -2,7 +2,7 @@
 
 Every server has one instance with one thread and gets the same requests from the same client: threads in Python that each wait for
 their answer, over gRPC. All are measured in turn, round after round. The peers live in an environment of their own, which
-``make bench-peers`` makes. ``--write`` puts the table into benchmarks/PEERS.md.
+``make -C benchmarks peers`` makes. ``--write`` puts the table into benchmarks/PEERS.md.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ def document(rows: Sequence[Row], rounds: int, load_average: float) -> str:
     said = "All goals are reached." if not goals else "Goals that are missed:\n\n" + "\n".join(f"- {goal}" for goal in goals)
     return f"""# The embedded server beside its peers
 
-Made by `make bench-peers`; inferences per second, a batch of 8 counting 8: the same ONNX files, one instance with one thread, and
+Made by `make -C benchmarks peers`; inferences per second, a batch of 8 counting 8: the same ONNX files, one instance with one thread, and
 {CONCURRENCY} requests under way from one Python client over gRPC. Medians of {rounds} rounds; each ratio is taken round by round, ± half of
 the 95 % interval of its mean.
 

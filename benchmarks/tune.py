@@ -168,7 +168,7 @@ def document(results: dict[str, Any]) -> str:
         "# How good and how quick the search is",
         "A shared machine moves these figures more than configurations do when its load average is above its cores: look at it first, and "
         "at the ± of the verdicts, which then say that nobody can tell.",
-        "Made by `make bench-tune`: the course's AK4 ParticleNet as ONNX, jets of 50 candidates and 4 vertices, gRPC.",
+        "Made by `make -C benchmarks tune`: the course's AK4 ParticleNet as ONNX, jets of 50 candidates and 4 vertices, gRPC.",
     ]
     texts = {"grid": tune_tables.grid_text, "nvidia": tune_tables.nvidia_text}
     parts = [f"{text(results[part])}\n\n{results[part]['machine']}" for part, text in texts.items() if part in results]

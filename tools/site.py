@@ -1,4 +1,4 @@
-"""The course as pages to read, with its figures: ``python -m tools.site``, or ``make site``; and ``--demo``, or ``make demo``.
+"""The course as pages to read, with its figures: ``python -m tools.site``, or ``python -m tools.site``; and ``--demo``, or ``make demo``.
 
 Runs the solution notebooks (or takes such that ran already, ``--executed FOLDER``) and writes ``work/site/index.html`` with one page for
 each. The pages need nothing from elsewhere: they can be read without a network, and copied to any web server.

@@ -1,4 +1,4 @@
-"""The picture at the top of the README, made by the course itself: ``make picture``.
+"""The picture at the top of the README, made by the course itself: ``python -m tests.course.picture``.
 
 A real JupyterLab, a real server: its card, the dashboard under load, and the sweep of two models in CMS style, put together as one PNG.
 """

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-REASON = "needs the training environment, which `make test-training` makes"
+REASON = "needs the training environment, which `make -C training test` makes"
 torch = pytest.importorskip("torch", reason=REASON)
 pytest.importorskip("onnxruntime", reason=REASON)
 from training.jets import export, model  # noqa: E402

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-REASON = "needs the training environment, which `make test-training` makes"
+REASON = "needs the training environment, which `make -C training test` makes"
 torch = pytest.importorskip("torch", reason=REASON)
 pytest.importorskip("onnxruntime", reason=REASON)
 pytest.importorskip("scipy", reason=REASON)
