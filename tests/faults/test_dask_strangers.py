@@ -29,6 +29,7 @@ _DIRECT = """
 import asyncio, os, pickle, sys
 from distributed import Security
 from distributed.core import rpc
+from tests.support.processes import PATIENCE_S
 async def main():
     arguments = Security.temporary().get_connection_args("client") if sys.argv[2] == "certificate" else {}
     async with rpc(sys.argv[1], connection_args=arguments, timeout=8) as worker:
@@ -87,7 +88,7 @@ def test_a_stranger_runs_nothing(closed: LocalCluster, how: str) -> None:
         done = _try(code, address, how)
         assert done.returncode != 0 and "ran as" not in done.stdout, (address, done.stdout)
     with Client(closed, set_as_default=False) as client:
-        assert client.submit(os.getuid, pure=False).result(timeout=60) == os.getuid()
+        assert client.submit(os.getuid, pure=False).result(timeout=PATIENCE_S) == os.getuid()
 
 
 def test_a_stranger_reads_no_page(closed: LocalCluster) -> None:

@@ -73,7 +73,7 @@ def _try_all(server: Server, owners: Server | Fleet, http: int, grpc: int) -> No
         _answers_its_owner(owners)
     assert (server.state(), server.pid) == ("running", pid)
     assert {model.state for model in server.models()} == {"READY"}
-    wait_until(lambda: memory_mb(server) < before + _KEPT_MB, 20)
+    wait_until(lambda: memory_mb(server) < before + _KEPT_MB)
 
 
 def test_a_private_server(private: Server) -> None:
@@ -100,7 +100,7 @@ def test_chunks_to_paths_that_need_no_secret(private: Server) -> None:
         assert not [line for line in said if " HTTP/1.1 200" in line and "/metrics" not in line], said
         _answers_its_owner(private)
     assert (private.state(), private.pid) == ("running", pid)
-    wait_until(lambda: memory_mb(private) < before + _KEPT_MB, 20)
+    wait_until(lambda: memory_mb(private) < before + _KEPT_MB)
 
 
 @pytest.mark.parametrize("name", ["climbing", "guesses"])

@@ -152,7 +152,7 @@ def test_who_takes_the_port_of_a_dead_server_gets_nothing(free_base_port: Callab
             launch_server(settings.models_dir(), base_port=free_base_port(), name="dead", load=["add_sub"], token="the-token-of-a-class")
         )
         os.kill(server.pid, signal.SIGKILL)
-        wait_until(lambda: server.state() == "died", 30)
+        wait_until(lambda: server.state() == "died")
         taken = stack.enter_context(listener("127.0.0.1", server.http.port))
         for deed in (
             server.models,

@@ -152,7 +152,7 @@ class Serving:
 
     def __exit__(self, *_: object) -> None:
         self.process.terminate()
-        self.process.communicate(timeout=60)
+        self.process.communicate(timeout=PATIENCE_S)
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ def one_model(tmp_path: Path) -> Path:
 def test_serve_says_by_which_signal_its_server_ended(free_base_port: Callable[[], int], one_model: Path, number: signal.Signals) -> None:
     with Serving(free_base_port(), one_model) as serving:
         os.kill(serving.pid, number)
-        rest, _ = serving.process.communicate(timeout=60)
+        rest, _ = serving.process.communicate(timeout=PATIENCE_S)
         assert serving.process.returncode == 1
         assert f"by signal {int(number)} ({number.name})" in rest
         assert "Traceback" not in rest
@@ -195,7 +195,7 @@ def test_serve_under_nohup_outlives_the_terminal(free_base_port: Callable[[], in
 def test_serve_ends_with_its_terminal(free_base_port: Callable[[], int], one_model: Path) -> None:
     with Serving(free_base_port(), one_model) as serving:
         serving.process.send_signal(signal.SIGHUP)
-        rest, _ = serving.process.communicate(timeout=60)
+        rest, _ = serving.process.communicate(timeout=PATIENCE_S)
         assert rest.endswith("Stopped.\n")
     assert not processes.alive(serving.pid)
 
@@ -208,7 +208,7 @@ def test_serve_in_a_terminal_that_is_not_utf_8(
     with Serving(free_base_port(), one_model) as serving:
         assert "running" in serving.said
         serving.process.send_signal(signal.SIGINT)
-        rest, _ = serving.process.communicate(timeout=60)
+        rest, _ = serving.process.communicate(timeout=PATIENCE_S)
         assert serving.process.returncode == 0
         assert "Traceback" not in serving.said + rest
 

@@ -19,7 +19,7 @@ from helpers import lease, settings
 from helpers.errors import ServerError
 from helpers.launch import launch_server
 from helpers.supervisor import Plan, lock_ports
-from tests.support.processes import alive, wait_until
+from tests.support.processes import PATIENCE_S, alive, wait_until
 
 
 def _plan(tmp_path: Path, code: str, ports: list[list[int]], **changes: object) -> Plan:
@@ -321,7 +321,7 @@ def test_questions_from_other_threads_do_not_take_the_answer_of_stop(tmp_path, f
         thread.start()
     held.stop()
     for thread in threads:
-        thread.join(20)
+        thread.join(PATIENCE_S)
     assert not any(thread.is_alive() for thread in threads)
     assert errors == []
     assert held.state()["status"] == "stopped"

@@ -115,7 +115,7 @@ def test_a_command_that_was_typed_lives_without_standard_input(stdin: str) -> No
             with pytest.raises(subprocess.TimeoutExpired):
                 process.wait(2)
             process.send_signal(signal.SIGINT)
-            assert process.wait(10) == 3
+            assert process.wait(PATIENCE_S) == 3
         finally:
             process.kill()
 
@@ -144,7 +144,7 @@ def test_tensors_in_the_hosts_shared_memory_are_closed_to_others(tmp_path: Path)
         assert process.stdout is not None and process.stdin is not None
         said = process.stdout.read()
         process.stdin.close()
-        process.wait(30)
+        process.wait(PATIENCE_S)
     assert "{'region': '0o600', 'file': '0o600'}" in said
     assert container_start.MEMORY_SEEN not in said
 
