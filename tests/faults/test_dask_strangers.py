@@ -30,6 +30,7 @@ import asyncio, os, pickle, sys
 from distributed import Security
 from distributed.core import rpc
 from tests.support.processes import PATIENCE_S
+from tests.support.processes import PATIENCE_S
 async def main():
     arguments = Security.temporary().get_connection_args("client") if sys.argv[2] == "certificate" else {}
     async with rpc(sys.argv[1], connection_args=arguments, timeout=8) as worker:
