@@ -13,6 +13,7 @@ from distributed import Client, LocalCluster
 
 from helpers.analysis import local_workers
 from tests.support.other_users import STRANGER, as_user, can_run_as_users, python_path, stranger
+from tests.support.processes import PATIENCE_S
 
 pytestmark = pytest.mark.skipif(not can_run_as_users(), reason="other users cannot run the course's Python here")
 
@@ -29,8 +30,6 @@ _DIRECT = """
 import asyncio, os, pickle, sys
 from distributed import Security
 from distributed.core import rpc
-from tests.support.processes import PATIENCE_S
-from tests.support.processes import PATIENCE_S
 async def main():
     arguments = Security.temporary().get_connection_args("client") if sys.argv[2] == "certificate" else {}
     async with rpc(sys.argv[1], connection_args=arguments, timeout=8) as worker:
