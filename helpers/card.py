@@ -52,6 +52,8 @@ def _facts(server: Server) -> tuple[str, list[tuple[str, str]], list[ModelState]
         facts.append(("log", shown(server.log_path)))
     if server.pid:
         facts.append(("pid", str(server.pid)))
+    if noticed := server.remarks:
+        facts.append(("noticed", noticed[-1]))
     models: list[ModelState] = []
     problem = ""
     if state == "running":

@@ -39,6 +39,8 @@ def _facts(fleet: Fleet) -> tuple[str, list[tuple[str, str]], list[dict[str, Any
                 "metrics": server.metrics_url,
             }
         )
+        if noticed := server.remarks:
+            remarks.append(f"{server.http_url} {noticed[-1]}")
         if its_state == "hung":
             remarks.append(f"{server.http_url} does not answer any more: it gets no requests, and is started again soon.")
         if its_state == "died":

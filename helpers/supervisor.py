@@ -205,7 +205,7 @@ class Supervisor:
             return open(os.devnull, "a+b", buffering=0)
 
     def _say(self, line: str) -> None:
-        """A line of the supervisor's own in the server's log, and in the state for whoever waits beside the server."""
+        """A line of the supervisor's own in the server's log, and in the state, for its card and for ``serve``."""
         self._write(remarks=[*self.state.get("remarks", ()), f"{time.strftime('%H:%M:%S')} {line}"][-_REMARKS:])
         if self.log is not None:
             with contextlib.suppress(OSError):  # a full disk
@@ -322,7 +322,7 @@ class Supervisor:
             if self.watch.hung != self.state.get("hung", False):
                 self._write(hung=self.watch.hung)
                 self._say(f"the server has not answered for {watch.HUNG_LOOKS} s" if self.watch.hung else "the server answers again")
-            late = self.restarts and not self.watch.has_answered and now - self.restarts[-1] > _START_S
+            late = self.restarts and not self.watch.has_listened and now - self.restarts[-1] > _START_S
             if self.plan.keep_alive and (late or self.watch.missed >= watch.GIVEN_UP_LOOKS):
                 self._say(f"the server has not answered for {_START_S if late else watch.GIVEN_UP_LOOKS} s, and is ended")
                 self._signal(signal.SIGKILL)
@@ -392,7 +392,7 @@ class Supervisor:
 
     def _comes_again(self) -> bool:
         """True if the program is to be started again: it served, nobody has stopped it, and it does not end all the time."""
-        has_served = self.watch is not None and (self.watch.has_answered or self.restarts)
+        has_served = self.watch is not None and (self.watch.has_listened or self.restarts)
         if not self.plan.keep_alive or self.stopping_since is not None or not has_served:
             return False
         now = time.monotonic()

@@ -89,6 +89,11 @@ class Call:
             if self._answer.startswith(b"HTTP/"):
                 self._heard(self._answer)
 
+    @property
+    def is_sent(self) -> bool:
+        """True if the other side has taken all of it."""
+        return not self._unsent
+
     def close(self) -> None:
         """Give the request up."""
         if self.connection is not None:
@@ -109,12 +114,13 @@ class Watch:
     def __init__(self, selector: selectors.BaseSelector, address: tuple[str, int], headers: Mapping[str, str]) -> None:
         self._selector, self._address, self._headers = selector, address, headers
         self._question: Call | None = None
-        self.has_answered = False
+        self.has_listened = False  # a server that hangs from its first second on has taken a question, though
         self.missed = 0  # looks since its last answer: looks, since a machine that slept must not count as a server that did
 
     def look(self) -> None:
         """Ask, unless the last question is still young; to be called once in :data:`INTERVAL_S`."""
-        self.missed += self.has_answered
+        self.has_listened = self.has_listened or (self._question is not None and self._question.is_sent)
+        self.missed += self.has_listened
         if self._question is not None and self._question.connection is not None:
             if time.monotonic() - self._question.began < _ANSWER_S:
                 return
@@ -124,11 +130,11 @@ class Watch:
             self._question = Call(self._selector, self._address, path, _QUESTION, self._headers, self._heard)
 
     def _heard(self, _: bytes) -> None:
-        self.has_answered, self.missed = True, 0
+        self.has_listened, self.missed = True, 0
 
     @property
     def hung(self) -> bool:
-        """True if it has answered once and does not any more."""
+        """True if it listens and does not answer any more."""
         return self.missed >= HUNG_LOOKS
 
     def close(self) -> None:

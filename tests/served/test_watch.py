@@ -153,7 +153,8 @@ def test_a_server_kept_alive_comes_back_with_the_same_key_and_ports(free_base_po
         assert server.http_url == ports
         wait_until(lambda: _answers(server))
         server.reload("add_sub")  # by the same key
-        assert any("SIGSEGV" in remark for remark in server.remarks)
+        assert "SIGSEGV" in server.remarks[-1]
+        assert server.remarks[-1] in repr(server)
         # One of its models.
         wait_until(lambda: len(_stubs(server, "add_sub_0_0")) == 1)
         (stub,) = _stubs(server, "add_sub_0_0")
