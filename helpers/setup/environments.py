@@ -37,8 +37,9 @@ CLIENT_GB, SERVER_GB, TORCH_CPU_GB, TORCH_CUDA_GB = 1.2, 0.8, 1.8, 7.8
 # wheel has under names with a hash. Links of these names lie in this folder of the server's environment.
 TOOL_LIBRARIES = "lib/perf_analyzer"
 _LIBRARIES = {"libb64.so.0d": "libb64-*.so.0d", "libcudart.so.12": "libcudart-*.so.12*"}
-# Settings of pip that name another place for packages -> what uv, which does not read them, calls them.
+# Settings of pip that say where packages are and how to get there -> the variables by which uv, which does not read them, knows them.
 _PIP_TO_UV = {"index-url": "UV_DEFAULT_INDEX", "no-index": "UV_NO_INDEX", "find-links": "UV_FIND_LINKS"}
+_PIP_TO_UV |= {"cert": "SSL_CERT_FILE", "proxy": "ALL_PROXY"}
 # Variables that would lead pip, uv or Python to other packages than ours.
 _UNWANTED = ("PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_REQUIRE_HASHES", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
 _AGAIN = "then type the same again"
@@ -358,7 +359,8 @@ def _uv(base: str, folder: Path, *packages: str) -> None:
         run([*pip, "install", "--progress-bar=off", "--no-deps", "--target", tool, wanted], folder.name, TMPDIR=str(folder / "tmp"))
     said = subprocess.run([*pip, "config", "list"], capture_output=True, text=True, check=False).stdout
     places = {name.replace("_", "-"): value for name, value in re.findall(r"(?:^|[.:])([\w-]+)='(.*)'$", said, re.MULTILINE)}
-    variables = {_PIP_TO_UV[name]: value for name, value in places.items() if name in _PIP_TO_UV}
+    # pip puts blanks or line ends between several places, uv commas.
+    variables = {uv: re.sub(r"(\\n|\s)+", ",", places[name]) for name, uv in _PIP_TO_UV.items() if places.get(name)}
     # The system's certificates, as pip takes them; no cache that would double what lies on the disk, and no other Python.
     variables |= {"UV_SYSTEM_CERTS": "1", "UV_CACHE_DIR": str(folder / "tmp" / "cache"), "UV_PYTHON_DOWNLOADS": "never"}
     command = [tool / "bin" / "uv", "pip", "install", "--compile-bytecode", "--python", python_of(folder), *packages]
