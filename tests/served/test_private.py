@@ -1,0 +1,162 @@
+"""Inference that needs the server's own secret: who asks for it, how the course's tools find it, and that nothing is needed without."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import requests
+import tritonclient.grpc as grpcclient
+import tritonclient.http as httpclient
+
+from helpers import Client, connect, launch_fleet, launch_server, settings
+from helpers.__main__ import main
+from helpers.access import NO_ACCESS, with_own_secret
+from helpers.address import parse_address
+from helpers.analysis_worker import destination
+from helpers.background_load import BackgroundLoad
+from helpers.errors import AccessError, InputError
+from helpers.fleet import Fleet
+from helpers.perf import measure
+from helpers.perf_run import perf_analyzer
+from helpers.server import Server
+from tests.support.processes import wait_until
+
+X = np.arange(16, dtype=np.float32)
+BODY = {"inputs": [{"name": name, "shape": [16], "datatype": "FP32", "data": X.tolist()} for name in ("INPUT0", "INPUT1")]}
+
+
+@pytest.fixture(scope="module")
+def private(free_base_port) -> Iterator[Server]:
+    with launch_server("models", load=["add_sub"], base_port=free_base_port(), private=True, name="private") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def private_fleet(free_base_port) -> Iterator[Fleet]:
+    with launch_fleet("models", load=["add_sub"], base_port=free_base_port(), private=True, name="private") as fleet:
+        yield fleet
+
+
+@pytest.fixture(params=["private", "private_fleet"])
+def secret(request: pytest.FixtureRequest) -> Server | Fleet:
+    return request.getfixturevalue(request.param)
+
+
+def _raw(server: Server | Fleet, headers: dict[str, str] | None) -> None:
+    """As the notebooks send requests by hand."""
+    by_grpc, by_http = grpcclient.InferenceServerClient(server.grpc_url), httpclient.InferenceServerClient(server.http_url)
+    for client, library in ((by_grpc, grpcclient), (by_http, httpclient)):
+        with client:
+            inputs = [library.InferInput(name, [16], "FP32").set_data_from_numpy(X) for name in ("INPUT0", "INPUT1")]
+            assert np.array_equal(client.infer("add_sub", inputs, headers=headers).as_numpy("OUTPUT0"), X + X)
+    answer = requests.post(f"http://{server.http_url}/v2/models/add_sub/infer", json=BODY, headers=headers, timeout=30)
+    assert answer.json()["outputs"][0]["data"] == (X + X).tolist()
+
+
+def test_raw_requests_carry_the_headers(secret: Server | Fleet) -> None:
+    assert set(secret.headers) == {"authorization", "triton-grpc-protocol-authorization"}
+    _raw(secret, secret.headers)
+    for wrong in (None, {"authorization": "Bearer guess"}):
+        refused = requests.post(f"http://{secret.http_url}/v2/models/add_sub/infer", json=BODY, headers=wrong, timeout=30)
+        assert refused.status_code == 403 and "restricted" in refused.text
+    # What the course text types in a terminal goes on working.
+    for path in ("/v2", "/v2/health/ready", "/v2/models/add_sub", "/v2/models/add_sub/config"):
+        assert requests.get(f"http://{secret.http_url}{path}", timeout=30).status_code == 200
+
+
+def test_without_it_nothing_is_needed(server: Server) -> None:
+    if server.token:
+        pytest.skip("this run has COURSE_PRIVATE=yes")
+    assert server.headers == {} and server.headers_file is None
+    _raw(server, None)
+    _raw(server, server.headers)
+    assert "open to this whole machine" in repr(server)
+
+
+def test_the_owners_programs_find_the_secret(secret: Server | Fleet) -> None:
+    assert "needs server.headers: private=True" in repr(secret)
+    ways: list[object] = [secret, connect(secret.http_url), secret.grpc_url, secret.http.http(), destination(secret)]
+    if isinstance(secret, Server):
+        ways.append(connect(f"grpc://{secret.grpc_url}"))
+    for way in ways:
+        with Client(way) as client:
+            assert np.array_equal(client.infer("add_sub", INPUT0=X, INPUT1=X)["OUTPUT0"], X + X)
+            assert len(client.infer_many("add_sub", [{"INPUT0": X, "INPUT1": X}] * 3)) == 3
+            assert client.infer_async("add_sub", INPUT0=X, INPUT1=X).result()
+    assert connect(secret.http_url).headers == secret.headers
+    given = connect(secret.http_url, token="a-token-of-somebody")
+    assert given.headers["authorization"] == "Bearer a-token-of-somebody", "what was given counts"
+    with Client(given) as client, pytest.raises(AccessError, match="does not accept the token"):
+        client.infer("add_sub", INPUT0=X, INPUT1=X)
+
+
+def test_only_the_own_server_gets_it(private: Server) -> None:
+    assert with_own_secret(NO_ACCESS, parse_address(private.http_url)).sends_token
+    for url in (f"gpu-node:{private.http.port}", f"[::1]:{private.http.port}", f"localhost:{private.metrics.port + 1}"):
+        assert with_own_secret(NO_ACCESS, parse_address(url)) is NO_ACCESS
+
+
+def test_measurements_and_loads_send_it(secret: Server | Fleet, capfd: pytest.CaptureFixture[str]) -> None:
+    assert perf_analyzer(f"perf_analyzer -m add_sub -u {secret.grpc_url} -i grpc -p 300 --max-trials 3") in (0, 2)
+    assert perf_analyzer("-m", "add_sub", "-u", secret.http_url, "-p", "300", "--max-trials", "3") in (0, 2)
+    target = secret if isinstance(secret, Server) else secret.grpc_url
+    assert measure(target, "add_sub")["throughput_infer_per_s"] > 0
+    with BackgroundLoad(secret, "add_sub") as load:
+        wait_until(lambda: load.sent > 5, 60)
+    assert load.failed == 0
+
+
+def test_shared_memory_sends_it(private: Server) -> None:
+    for protocol in ("grpc", "http"):
+        with Client(private, protocol) as client:
+            assert np.array_equal(client.infer("add_sub", INPUT0=X, INPUT1=X, shared_memory=True)["OUTPUT0"], X + X)
+
+
+def test_commands_find_it(secret: Server | Fleet, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["infer", "-m", "add_sub", "-u", secret.grpc_url]) == 0
+    assert main(["infer", "-m", "add_sub", "-u", secret.http_url, "-p", "http"]) == 0
+    assert main(["perf_analyzer", "-m", "add_sub", "-u", secret.grpc_url, "-i", "grpc", "-p", "300", "--max-trials", "3"]) in (0, 2)
+    assert secret.token not in capfd.readouterr().out
+
+
+def test_curl_reads_the_file(secret: Server | Fleet, tmp_path: Path) -> None:
+    """As `python -m helpers serve` tells it: what is typed stands in the list of processes, so the secret is in a file."""
+    assert secret.headers_file is not None
+    headers = dict(line.split(": ", 1) for line in secret.headers_file.read_text().splitlines())
+    assert headers == secret.headers
+    assert (secret.headers_file.parent.stat().st_mode & 0o077) == 0
+
+
+def test_a_single_server_gets_a_new_secret_and_a_fleets_server_keeps_it(free_base_port, private_fleet: Fleet) -> None:
+    server = launch_server("models", load=["add_sub"], base_port=free_base_port(), private=True, name="again")
+    first = server.token
+    with server.restart() as again:
+        assert again.token not in ("", first)
+        _raw(again, again.headers)
+        same = launch_server("models", load=["add_sub"], name="again", base_port=again.http.port)
+        assert (same.token, "launched with another" in same.note) == (again.token, False)
+    one = private_fleet.servers[0].restart()
+    assert one.token == private_fleet.token == private_fleet.grow().token
+    private_fleet.shrink()
+
+
+@pytest.mark.parametrize(("arguments", "words"), [(["--private"], "course"), (["--open"], ""), ([], "course")])
+def test_serve_says_which(arguments: list[str], words: str, free_base_port, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(settings.PRIVATE_VARIABLE, "yes")
+    command = [sys.executable, "-m", "helpers", "serve", "--base-port", str(free_base_port()), "--dry-run", *arguments]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert ("-restricted-api=inference:authorization=Bearer $COURSE_TOKEN" in said) == bool(words)
+
+
+def test_what_contradicts_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    for options in ({"token": "token-of-the-class"}, {"listen": "all"}):
+        with pytest.raises(InputError, match="private=False was given together with a token"):
+            launch_server("models", private=False, dry_run=True, **options)
+    monkeypatch.setenv(settings.PRIVATE_VARIABLE, "perhaps")
+    with pytest.raises(InputError, match=r"COURSE_PRIVATE is 'perhaps'.*yes or no"):
+        launch_server("models", dry_run=True)
