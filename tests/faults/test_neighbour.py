@@ -25,6 +25,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(not can_run_as_users(), reaso
 
 # Seconds within which the owner has an answer, and MB that may stay taken, after each attack.
 _ANSWER_S, _KEPT_MB = 5.0, 300.0
+# MB that may stay after a body in 800,000 chunks, which fills 800: where another request comes in between, the system's allocator
+# keeps the freed memory, and gives it to the next such body. So it does not add up.
+_FLOODED_MB = 1200.0
 # Seconds in which that memory goes back.
 _BACK_S = 60.0
 # How Triton and the front refuse.
@@ -68,22 +71,22 @@ def _answers_its_owner(server: Server | Fleet) -> None:
             assert np.array_equal(client.infer("add_sub", INPUT0=x, INPUT1=x)["OUTPUT0"], x + x)
 
 
-def _memory_is_back(server: Server, before: float) -> None:
+def _memory_is_back(server: Server, before: float, but_mb: float = _KEPT_MB) -> None:
     deadline = time.monotonic() + _BACK_S
-    while (now := memory_mb(server)) > before + _KEPT_MB and time.monotonic() < deadline:
+    while (now := memory_mb(server)) > before + but_mb and time.monotonic() < deadline:
         time.sleep(0.5)
-    assert now < before + _KEPT_MB, f"{before:.0f} MB became {now:.0f}"
+    assert now < before + but_mb, f"{before:.0f} MB became {now:.0f}"
 
 
 def _try_all(server: Server, owners: Server | Fleet, http: int, grpc: int) -> None:
     before, pid = memory_mb(server), server.pid
-    for attack in (*attacks.OVER_HTTP, *attacks.OVER_GRPC):
+    for attack in (*attacks.OVER_GRPC, *attacks.OVER_HTTP):
         said = _attack(attack.__name__, grpc if attack in attacks.OVER_GRPC else http)
         assert said[-1].startswith(_REFUSED), (attack.__name__, said)
         _answers_its_owner(owners)
+        _memory_is_back(server, before, _FLOODED_MB if attack is attacks.chunks else _KEPT_MB)
     assert (server.state(), server.pid) == ("running", pid)
     assert {model.state for model in server.models()} == {"READY"}
-    _memory_is_back(server, before)
 
 
 def test_a_private_server(private: Server) -> None:
@@ -110,7 +113,7 @@ def test_chunks_to_paths_that_need_no_secret(private: Server) -> None:
         assert not [line for line in said if " HTTP/1.1 200" in line and "/metrics" not in line], said
         _answers_its_owner(private)
     assert (private.state(), private.pid) == ("running", pid)
-    _memory_is_back(private, before)
+    _memory_is_back(private, before, _FLOODED_MB)
 
 
 @pytest.mark.parametrize("name", ["climbing", "guesses"])

@@ -225,7 +225,7 @@ def candidates(http: int, number: int = 10_000) -> str:
 
 
 OVER_GRPC = (grpc_dimension, grpc_classes, grpc_bomb)
-OVER_HTTP = (chunks, overflow, overrun, nested, memory, bomb, dimension, classes, no_classes, candidates)
+OVER_HTTP = (overflow, overrun, nested, memory, bomb, dimension, classes, no_classes, candidates, chunks)
 ON_ALL_PATHS = (chunks_where_no_secret_is_needed, climbing, guesses)
 HELD = (idle, slow)
 
