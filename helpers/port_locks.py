@@ -23,7 +23,9 @@ def lock_ports(ports: list[int], host: str) -> list[socket.socket] | None:
             # A server on every interface holds both.
             for address in (host, "0.0.0.0"):
                 _try_port(address, port)
-            held += _hold_local_ipv6(port)
+            # gRPC on every interface takes IPv6 along, and with it this address.
+            if not (host == "0.0.0.0" and ports.index(port) == 1):
+                held += _hold_local_ipv6(port)
     except OSError:
         for lock in held:
             lock.close()

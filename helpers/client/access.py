@@ -20,7 +20,7 @@ from typing import Any
 from helpers import run_folder, settings
 from helpers.client.address import Address
 from helpers.errors import InputError
-from helpers.machine import LOOPBACK
+from helpers.machine import LOCAL_NAMES, LOOPBACK
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
@@ -129,7 +129,7 @@ def own_key(address: Address) -> str:
 
 def _own_servers(address: Address) -> Iterator[dict[str, Any]]:
     """The states of this user's servers of which this is a port on this machine: one, or none."""
-    if address.dialled.host == LOOPBACK:
+    if address.host in (*LOCAL_NAMES, LOOPBACK):
         yield from (state for state in run_folder.states() if address.port in state.get("ports", ()))
 
 

@@ -61,7 +61,7 @@ def no_server(address: Address) -> NotAServerError:
     """Return the error for something that answers in HTTP and is no server of this kind."""
     return NotAServerError(
         f"What answers at {address} is no Triton server: it sent a page, or an answer of another kind.",
-        "Expected the HTTP port of a Triton server, such as gpu-node:9000.",
+        "By the course's convention HTTP has the base port (9000), gRPC the next (9001) and metrics the one after (9002).",
         "Ask its owner for server.http_url; the port of JupyterLab or of a web page is another one.",
     )
 

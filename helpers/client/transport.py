@@ -34,7 +34,7 @@ class TimedOut(TransportError):
     """No answer in time. The server may still be working on it, so it is not sent again."""
 
 
-class NotPassedOn(TransportError):
+class NotPassedOn(Unreachable):
     """A proxy of the site did not pass the request on.
 
     Attributes:

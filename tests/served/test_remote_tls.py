@@ -99,7 +99,7 @@ def test_only_the_grpc_port_can_be_reached(site: Site) -> None:
         _ = server.http_url
     with pytest.raises(ModelError, match="Only the owner"):
         server.load("double")
-    with pytest.raises(ModelError, match="no model 'doubel'"):
+    with pytest.raises(ModelError, match=r"'doubel' is not loaded.*Did you mean 'double'"):
         server.config("doubel")
     with Client(server) as client, pytest.raises(ModelError, match=r"'doubel' is not loaded.*'double'"):
         client.infer("doubel", X=[[1]])

@@ -257,7 +257,7 @@ def test_connect_to_nothing_says_so(free_base_port):
 
 
 def test_questions_about_a_model_that_is_not_there_name_those_that_are(server):
-    with pytest.raises(Exception, match=r"no model 'nope'.*add_sub"):
+    with pytest.raises(Exception, match=r"'nope' is not loaded.*'add_sub'"):
         server.config("nope")
 
 
