@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -149,3 +150,44 @@ def test_a_folder_that_cannot_be_written(course: Path) -> None:
     Path(os.environ["COURSE_WORK"]).write_text("a file, no folder")
     with pytest.raises(SetupError, match="COURSE_WORK"):
         notebook_copies.hand_out()
+
+
+def notebook(*sources: str | list[str], **beside: object) -> str:
+    """A notebook with these cells of code; ``beside`` is what JupyterLab writes into each."""
+    cell = {"cell_type": "code", "execution_count": None, "id": "x", "metadata": {}, "outputs": [], **beside}
+    return json.dumps({"cells": [{**cell, "source": source} for source in sources], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
+
+
+OPENED = {"metadata": {"trusted": True}}
+RUN = {"execution_count": 7, "outputs": [{"output_type": "stream", "name": "stdout", "text": ["2\n"]}]}
+
+
+@pytest.mark.parametrize("beside", [OPENED, RUN], ids=["opened", "run"])
+def test_a_notebook_that_was_only_opened_or_run_is_renewed(course: Path, beside: dict) -> None:
+    source = course / "notebooks" / "03_run_inference.ipynb"
+    source.write_text(notebook("1 + 1"))
+    notebook_copies.hand_out()
+    mine().write_text(notebook(["1 +", " 1"], **beside))
+    source.write_text(notebook("1 + 2"))
+    assert notebook_copies.hand_out() == []
+    assert mine().read_text() == notebook("1 + 2")
+
+
+def test_an_answer_in_a_cell_is_the_students(course: Path) -> None:
+    source = course / "notebooks" / "03_run_inference.ipynb"
+    source.write_text(notebook("1 + 1"))
+    notebook_copies.hand_out()
+    mine().write_text(notebook("1 + 3"))
+    source.write_text(notebook("1 + 2"))
+    assert len(notebook_copies.hand_out()) == 1
+    assert mine().read_text() == notebook("1 + 3")
+
+
+def test_reset_takes_outputs_away_and_leaves_a_pristine_notebook_alone(course: Path) -> None:
+    (course / "notebooks" / "03_run_inference.ipynb").write_text(notebook("1 + 1"))
+    notebook_copies.hand_out()
+    mine().write_text(notebook("1 + 1", **OPENED))
+    assert "pristine already" in notebook_copies.reset("03")
+    mine().write_text(notebook("1 + 1", **RUN))
+    assert "yours is beside it" in notebook_copies.reset("03")
+    assert mine().read_text() == notebook("1 + 1")
