@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import shutil
 from collections.abc import Callable
@@ -20,12 +21,21 @@ from helpers.server import Server
 from tests.support.tls_front import ENVOY, TOKEN, front, make_certificates
 
 TEXT = (settings.root() / "containers" / "CLIENTS.md").read_text()
-COFFEA, TOKEN_IN_COFFEA, _, CMSSW = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+COFFEA, TOKEN_IN_COFFEA, *_, CMSSW = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 MODEL = "particlenet_AK4"
 
 
 def _run(code: str, space: dict[str, Any]) -> None:
     exec(compile(code, "CLIENTS.md", "exec"), space)
+
+
+def test_the_examples_take_from_the_course_what_there_is() -> None:
+    """Where coffea is not installed, too."""
+    taken = re.findall(r"^from (helpers[\w.]*) import (.+)$", TEXT, re.MULTILINE)
+    assert len(taken) > 1
+    for module, names in taken:
+        for name in names.split(", "):
+            assert hasattr(importlib.import_module(module), name), f"{module}.{name}"
 
 
 @pytest.fixture(scope="module")
