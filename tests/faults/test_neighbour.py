@@ -116,7 +116,7 @@ def test_chunks_to_paths_that_need_no_secret(private: Server) -> None:
     _memory_is_back(private, before, _FLOODED_MB)
 
 
-@pytest.mark.parametrize("name", ["climbing", "guesses"])
+@pytest.mark.parametrize("name", ["climbing", "detours", "guesses"])
 def test_names_that_lead_elsewhere_and_secrets_that_are_guessed(private: Server, private_fleet: Fleet, name: str) -> None:
     targets: tuple[Server | Fleet, ...] = (private, private_fleet, private_fleet.servers[0])
     for target in targets:

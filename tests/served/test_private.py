@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -152,6 +153,36 @@ def test_serve_says_which(arguments: list[str], words: str, free_base_port, monk
     command = [sys.executable, "-m", "helpers", "serve", "--base-port", str(free_base_port()), "--dry-run", *arguments]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert ("-restricted-api=inference:authorization=Bearer $COURSE_TOKEN" in said) == bool(words)
+
+
+@pytest.mark.parametrize("runtime", ["embedded", "apptainer", "docker"])
+def test_the_command_of_each_runtime_restricts_inference_and_shows_no_secret(runtime: str, capsys: pytest.CaptureFixture[str]) -> None:
+    launch_server("models", runtime=runtime, private=True, dry_run=True)
+    said = capsys.readouterr().out
+    for option in ("http-restricted-api", "grpc-restricted-protocol"):
+        assert f"--{option}=inference:authorization=Bearer $COURSE_TOKEN" in said
+    launch_fleet("models", runtime=runtime, private=True, dry_run=True)
+    assert 'string_match: { exact: "Bearer $COURSE_TOKEN" }' in capsys.readouterr().out
+
+
+def test_serve_tells_where_the_secret_is_and_not_what_it_is(free_base_port, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "helpers", "serve", "--models", "models", "--private", "--base-port", str(free_base_port())]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            said: list[str] = []
+            while not said or "Ctrl-C" not in said[-1]:
+                said.append(process.stdout.readline())
+                assert said[-1], "it ended"
+            typed = next(line.split() for line in said if "curl -H @" in line)
+            headers = dict(line.split(": ", 1) for line in Path(typed[2][1:]).read_text().splitlines())
+            url = typed[-1].replace(typed[-1].split("/models/")[1], "add_sub/infer")
+            assert requests.post(url, json=BODY, timeout=30).status_code == 403
+            assert requests.post(url, json=BODY, headers=headers, timeout=30).status_code == 200
+            assert headers["authorization"].removeprefix("Bearer ") not in "".join(said)
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.communicate()
 
 
 def test_what_contradicts_itself(monkeypatch: pytest.MonkeyPatch) -> None:

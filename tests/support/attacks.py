@@ -38,13 +38,18 @@ def send(port: int, head: str, body: Iterator[bytes] | bytes = b"", patience_s: 
         return type(error).__name__
 
 
-def post(port: int, path: str, body: bytes, headers: str = "") -> str:
+def post(port: int, path: str, body: bytes, headers: str = "", method: str = "POST") -> str:
     """Send one HTTP request with a body."""
-    return send(port, f"POST {path} HTTP/1.1\r\nHost: x\r\n{headers}Content-Length: {len(body)}\r\n\r\n", body)
+    return send(port, f"{method} {path} HTTP/1.1\r\nHost: x\r\n{headers}Content-Length: {len(body)}\r\n\r\n", body)
 
 
 def _add_sub(shape: str, data: str) -> bytes:
     return f'{{"inputs":[{{"name":"INPUT0","datatype":"FP32","shape":[{shape}],"data":{data}}}]}}'.encode()
+
+
+def _whole_add_sub() -> bytes:
+    inputs = [{"name": name, "datatype": "FP32", "shape": [16], "data": [1.0] * 16} for name in ("INPUT0", "INPUT1")]
+    return json.dumps({"inputs": inputs}).encode()
 
 
 def chunks(http: int, path: str = _ADD_SUB, number: int = 800_000) -> str:
@@ -118,11 +123,22 @@ def climbing(http: int) -> list[str]:
     return [f"{path} {send(http, f'GET {path} HTTP/1.1{chr(13)}{chr(10)}Host: x{chr(13)}{chr(10)}{chr(13)}{chr(10)}')}" for path in paths]
 
 
+def detours(http: int) -> list[str]:
+    """Other ways to write the paths of inference and of administration."""
+    infer = "/v2/models/add_sub"
+    paths = [
+        f"{infer}{end}" for end in ("/versions/1/infer", "/generate", "/generate_stream", "/infer/", "/infer?x=1", "//infer", "/%69nfer")
+    ]
+    paths += [f"/{infer}/infer", f"/v2/{infer}/infer", f"/v2/.{infer[3:]}/infer", f"{infer}/x/../infer", "/invocations", "/predict"]
+    paths += [f"/v2/repository/{end}" for end in ("index", "./index", "index/", "models/add_sub/unload", "x/models/add_sub/unload")]
+    paths += ["//v2/repository/index", "/v2/logging", "/v2/trace/setting", f"{infer}/trace/setting", "/v2/systemsharedmemory/status"]
+    body = _whole_add_sub()
+    return [f"{method} {path} {post(http, path, body, method=method)}" for path in paths for method in ("POST", "GET", "PUT")]
+
+
 def guesses(http: int) -> list[str]:
     """Wrong secrets, and the right name in wrong places."""
-    body = json.dumps(
-        {"inputs": [{"name": name, "datatype": "FP32", "shape": [16], "data": [1.0] * 16} for name in ("INPUT0", "INPUT1")]}
-    ).encode()
+    body = _whole_add_sub()
     names = ("authorization", "Authorization", "triton-grpc-protocol-authorization", "course-admin-key", "x-authorization", "cookie")
     values = ("", "Bearer", "Bearer ", "Bearer guess", "Bearer $COURSE_TOKEN", "Bearer *", "Basic eDp5", "--private-argument-1")
     return [f"{name}:{value} {post(http, _ADD_SUB, body, f'{name}: {value}{chr(13)}{chr(10)}')}" for name in names for value in values]
@@ -159,8 +175,8 @@ def _hold(port: int, begin: bytes, seconds: float) -> str:
     return f"{len(held)} connections"
 
 
-def grpc_call(port: int, fill: Callable[..., object], packed: bool = False) -> str:
-    """Send one inference request over gRPC that ``fill`` completes."""
+def grpc_call(port: int, fill: Callable[..., object], packed: bool = False, answers: type | None = None) -> str:
+    """Send one inference request over gRPC that ``fill`` completes, in a stream where there is a type of answers."""
     import grpc
     from tritonclient.grpc import service_pb2
 
@@ -168,10 +184,12 @@ def grpc_call(port: int, fill: Callable[..., object], packed: bool = False) -> s
     fill(request)
     options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
     with grpc.insecure_channel(f"{_HOST}:{port}", options) as channel:
-        call = channel.unary_unary(
-            "/inference.GRPCInferenceService/ModelInfer", service_pb2.ModelInferRequest.SerializeToString, lambda answer: answer
-        )
+        service, encode = "/inference.GRPCInferenceService", service_pb2.ModelInferRequest.SerializeToString
+        call = channel.unary_unary(f"{service}/ModelInfer", encode, lambda answer: answer)
         try:
+            if answers is not None:
+                stream = channel.stream_stream(f"{service}/ModelStreamInfer", encode, answers.FromString)
+                return f"answered {list(stream(iter([request]), timeout=_PATIENCE_S))}"
             call(request, timeout=_PATIENCE_S, compression=grpc.Compression.Gzip if packed else None)
         except grpc.RpcError as error:
             return f"{error.code().name} {error.details()[:120]}"
@@ -204,6 +222,16 @@ def grpc_bomb(grpc: int) -> str:
     return grpc_call(grpc, lambda request: request.raw_input_contents.append(bytes(300_000_000)), packed=True)
 
 
+def grpc_stream(grpc: int) -> str:
+    """A good request in a stream, without the secret."""
+    from tritonclient.grpc import service_pb2
+
+    def fill(request: object) -> None:
+        request.inputs.add(name="TEXT", datatype="BYTES", shape=[1]).contents.bytes_contents.append(b"a")
+
+    return grpc_call(grpc, fill, answers=service_pb2.ModelStreamInferResponse)
+
+
 def candidates(http: int, number: int = 10_000) -> str:
     """A jet with more candidates than any has."""
     head: dict[str, list[dict[str, object]]] = {"inputs": []}
@@ -224,9 +252,9 @@ def candidates(http: int, number: int = 10_000) -> str:
     return post(http, "/v2/models/particlenet_AK4/infer", text + body, f"Inference-Header-Content-Length: {len(text)}\r\n")
 
 
-OVER_GRPC = (grpc_dimension, grpc_classes, grpc_bomb)
+OVER_GRPC = (grpc_dimension, grpc_classes, grpc_stream, grpc_bomb)
 OVER_HTTP = (overflow, overrun, nested, memory, bomb, dimension, classes, no_classes, candidates, chunks)
-ON_ALL_PATHS = (chunks_where_no_secret_is_needed, climbing, guesses)
+ON_ALL_PATHS = (chunks_where_no_secret_is_needed, climbing, detours, guesses)
 HELD = (idle, slow)
 
 if __name__ == "__main__":
