@@ -28,7 +28,6 @@ _EXPORTS = {
     "checkout": "helpers.repository",
     "scrape": "helpers.metrics",
     "doctor": "helpers.setup.doctor",
-    "exercises": "helpers.exercises",
     "measure": "helpers.perf",
     "perf_analyzer": "helpers.perf",
     "jets": "helpers.physics.jets",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from helpers.checks.outcome import box
+from helpers.course.judge import box
 from helpers.errors import CourseError, InputError, RequestError
 from helpers.plot_rows import latency_column
 from helpers.tables import as_html, as_text

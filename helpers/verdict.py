@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from helpers import settings
-from helpers.checks.outcome import box
+from helpers.course.judge import box
 from helpers.errors import InputError
 from helpers.perf_results import half_width
 from helpers.plot_rows import THROUGHPUT, THROUGHPUT_SPREAD, Row, hardware, is_recorded, latency_column, rows_of

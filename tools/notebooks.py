@@ -246,7 +246,8 @@ def _text(notebook: NotebookNode) -> str:
 def repository() -> str:
     """Return the course's public address, ``repository-code`` in ``CITATION.cff``; empty where it has none."""
     citation = paths.root() / "CITATION.cff"
-    found = re.search(r"^repository-code: [\"']?(https://[^\s\"']+)", citation.read_text(encoding="utf-8"), re.MULTILINE)
+    text = citation.read_text(encoding="utf-8") if citation.exists() else ""
+    found = re.search(r"^repository-code: [\"']?(https://[^\s\"']+)", text, re.MULTILINE)
     return found[1] if found else ""
 
 

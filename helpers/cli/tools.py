@@ -219,7 +219,7 @@ def scoreboard(args: argparse.Namespace) -> int:
 
     # A terminal on another machine has no screen to draw on.
     mpl.use("agg")
-    from helpers import scoreboard
+    from helpers.course import scoreboard
 
     board = scoreboard.read(*(args.files or [scoreboard.path()]))
     print(board)

@@ -55,8 +55,7 @@ doctor.report()
 import numpy as np
 
 from helpers import Client, launch_server, scrape
-from helpers.coursemap import course_map, syllabi
-from helpers.exercises import exercise  #: from helpers.exercises import ____, exercise
+from helpers.course import course_map, exercise  #: from helpers.course import ____, course_map, exercise
 
 # %% [markdown]
 # The server loads models from a folder called `models`. We ask for the smallest one, `add_sub`.
@@ -171,11 +170,13 @@ course_map()
 
 # %% [markdown]
 # Little time? These three selections work. Each notebook also runs alone.
-
-# %%
-syllabi()
-
-# %% [markdown]
+#
+# | You have | Notebooks | Time | Afterwards you can |
+# |---|---|---|---|
+# | 90 minutes | 00, 01, 02, 07 | 90 min | Serve a model and say how fast it answers. |
+# | Half a day | 00, 01, 02, 03, 04, 06, 07, 09 | 230 min | The same, with physics models, and make one faster. |
+# | On your own | 00 to 10 | 340 min | Everything, in order; stop after any notebook. |
+#
 # ## Remember
 #
 # - A server answers **inference requests**; a client sends them. They meet only over the network.

@@ -33,7 +33,7 @@ import time
 import requests
 
 from helpers import Client, launch_server, scrape
-from helpers.exercises import exercise  #: from helpers.exercises import ____, exercise
+from helpers.course import exercise  #: from helpers.course import ____, exercise
 
 # %%
 server = launch_server("models", load=["add_sub"])

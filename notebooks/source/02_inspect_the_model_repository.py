@@ -32,7 +32,7 @@ import shutil
 import requests
 
 from helpers import checkout, launch_server
-from helpers.exercises import exercise  #: from helpers.exercises import ____, exercise
+from helpers.course import exercise  #: from helpers.course import ____, exercise
 from helpers.repository import compare, tree
 
 # %%

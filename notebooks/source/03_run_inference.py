@@ -34,7 +34,7 @@ import tritonclient.grpc as grpcclient
 import tritonclient.http as httpclient
 
 from helpers import Client, launch_server, scrape
-from helpers.exercises import exercise  #: from helpers.exercises import ____, exercise
+from helpers.course import exercise  #: from helpers.course import ____, exercise
 
 # %%
 server = launch_server("models", load=["add_sub"])

@@ -39,7 +39,7 @@ import tritonclient.grpc as grpcclient
 import tritonclient.http as httpclient
 
 from helpers import Client, jets, launch_server, plots, scrape
-from helpers.exercises import exercise  #: from helpers.exercises import ____, exercise
+from helpers.course import exercise  #: from helpers.course import ____, exercise
 
 # %%
 server = launch_server("models", load=["particlenet_PT", "particlenet", "particlenet_AK4_PT"])

@@ -39,7 +39,7 @@
 import numpy as np
 
 from helpers import Client, launch_server, plots, scrape, tracks
-from helpers.exercises import exercise  #: from helpers.exercises import ____, exercise
+from helpers.course import exercise  #: from helpers.course import ____, exercise
 
 # %%
 server = launch_server("models", load=["ExaTrk", "ExaTrk_bls"])

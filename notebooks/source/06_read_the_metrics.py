@@ -33,8 +33,8 @@ import requests
 
 from helpers import Client, jets, launch_server, scrape
 from helpers.background_load import BackgroundLoad
+from helpers.course import exercise  #: from helpers.course import ____, exercise
 from helpers.dashboard import dashboard
-from helpers.exercises import exercise  #: from helpers.exercises import ____, exercise
 from helpers.gpu import gpu_figures
 
 # %%

@@ -31,7 +31,7 @@ import timeit
 import numpy as np
 
 from helpers import Client, launch_server, scrape
-from helpers.exercises import exercise  #: from helpers.exercises import ____, exercise
+from helpers.course import exercise  #: from helpers.course import ____, exercise
 from helpers.load_inputs import write_jets
 from helpers.measuring import measure, perf_analyzer
 from helpers.perf_table import Rows

@@ -27,7 +27,7 @@
 
 # %%
 from helpers import launch_server, scrape
-from helpers.exercises import exercise  #: from helpers.exercises import ____, exercise
+from helpers.course import exercise  #: from helpers.course import ____, exercise
 from helpers.measuring import measure, sweep
 from helpers.plots import latency_split_figure, sweep_figure, throughput_latency_figure
 from helpers.recorded import recorded

@@ -28,14 +28,14 @@
 import time
 
 from helpers import Client, jets, launch_server, precision, repository, scrape
-from helpers.exercises import exercise  #: from helpers.exercises import ____, exercise
+from helpers.course import exercise  #: from helpers.course import ____, exercise
+from helpers.course.scoreboard import enter
 from helpers.experiments import Experiments, gain
 from helpers.load_inputs import write_jets
 from helpers.measuring import measure, tune
 from helpers.precision_cost import cost
 from helpers.precision_plots import precision_figure
 from helpers.recorded import recorded
-from helpers.scoreboard import enter
 from helpers.verdict import verdict
 
 # %%

@@ -33,7 +33,7 @@ from concurrent.futures import ThreadPoolExecutor
 from helpers import Client, jets, launch_fleet, repository, scrape
 from helpers.analysis import local_workers, replicate, tag_files
 from helpers.capacity import Traffic, plan
-from helpers.exercises import exercise  #: from helpers.exercises import ____, exercise
+from helpers.course import exercise  #: from helpers.course import ____, exercise
 from helpers.load_inputs import write_jets
 from helpers.recorded import recorded
 from helpers.scale_plots import scale_figure

@@ -10,7 +10,7 @@ import nbformat
 import pytest
 
 from helpers import settings
-from helpers.catch_up import way_to
+from helpers.course.exercises import way_to
 from helpers.errors import InputError
 from tests.course.running import run
 
@@ -48,7 +48,7 @@ def test_a_late_student_is_where_the_class_is(number: str, tmp_path: Path, monke
     path = next(path for path in SOLUTIONS if path.name.startswith(number.split(".")[0].zfill(2)))
     cells = nbformat.read(path, as_version=4).cells
     mine = [cell for cell in cells if cell.metadata.get("exercise") == number and cell.cell_type == "code"]
-    first = nbformat.v4.new_code_cell(f'from helpers.catch_up import catch_up\ncatch_up("{number}")')
+    first = nbformat.v4.new_code_cell(f'from helpers.course import catch_up\ncatch_up("{number}")')
     late = tmp_path / path.name
     nbformat.write(nbformat.v4.new_notebook(cells=[first, *mine], metadata={"kernelspec": {"name": "python3", "display_name": "x"}}), late)
     done = run(late, tmp_path, then="server.stop()")
@@ -57,4 +57,4 @@ def test_a_late_student_is_where_the_class_is(number: str, tmp_path: Path, monke
     assert len(done.notebook.cells[0].outputs) == 1, "what the cells show is left out"
     check = done.tagged("check")[0]
     assert check.outputs[0].data["text/plain"].startswith("✔ Correct")
-    assert re.findall(r"\"(\d+\.\d+)\"", (tmp_path / "work" / "progress.json").read_text()) == [number], "only what was checked"
+    assert re.findall(r"\"(\d+\.\d+)\"", (tmp_path / "work" / "progress.jsonl").read_text()) == [number], "only what was checked"

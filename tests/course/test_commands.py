@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import scoreboard
+from helpers.course import scoreboard
 from tests.support import ROOT
 from tests.support.measured_rows import row
 

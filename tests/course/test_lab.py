@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 # Each kind of answer that a check can give.
 OUTCOMES = """
-from helpers.checks.outcome import Kind, Outcome
+from helpers.course.judge import Kind, Outcome
 for kind in Kind:
     display(Outcome(kind, "why `so`", "Attempt 2."))
 """

@@ -73,7 +73,7 @@ def test_blanks_where_the_tool_is_missing(path: Path, tmp_path: Path, monkeypatc
     assert_untouched(done, number)
     said = "\n".join(text_of(cell) for cell in done.notebook.cells if cell.cell_type == "code")
     assert said.count("was recorded on another machine") == int(number in ("07", "08", "09")), "said once"
-    assert not (tmp_path / "work" / "progress.json").exists(), "a blank is no attempt"
+    assert not (tmp_path / "work" / "progress.jsonl").exists(), "a blank is no attempt"
     assert processes_of(tmp_path / "work") == [], "a server was left behind"
 
 
@@ -107,7 +107,7 @@ def _in_jupyterlab(path: Path, fixture: Callable[[str], Any]) -> Run:
         done = _as_run(notebook.content())
         (artefacts / f"{path.stem}-seconds.json").write_text(json.dumps(done.seconds, indent=1))
         assert all(cell.execution_count for cell in done.notebook.cells if cell.cell_type == "code"), "no cell was left out"
-        counted = (lab.work / "progress.json").read_text()
+        counted = (lab.work / "progress.jsonl").read_text()
         assert all(f'"{exercise}"' in counted for exercise, said in checks_of(done).items() if said.startswith("✔")), "each was counted"
         _can_be_seen(notebook, done)
         notebook.page.screenshot(path=picture)

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import perf, progress, repository, sweep_files, tune_files
+from helpers import perf, repository, sweep_files, tune_files
 from helpers.client import Client
+from helpers.course import progress
 from helpers.errors import ModelError, SetupError
 from helpers.launch import connect, launch_server
 from helpers.server import Server

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import files, lease, progress, settings, sweep_files
+from helpers import files, lease, settings, sweep_files
 from helpers.client import Client
+from helpers.course import progress
 from helpers.launch import launch_server
 from helpers.server import Server
 from tests.support.other_users import needs_root, open_folder, stranger, stranger_can
@@ -135,7 +136,7 @@ def test_a_server_that_a_stranger_started_is_not_taken_for_mine(home: Path, own:
 
 
 def test_a_scoreboard_for_a_class_lies_where_all_can_read_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from helpers import scoreboard
+    from helpers.course import scoreboard
 
     monkeypatch.setenv("COURSE_SCOREBOARD", str(tmp_path))
     row = {"latency_p95_us": 1000.0, "batch": 1, "concurrency": 1, "throughput_infer_per_s": 100.0, "throughput_ci95_infer_per_s": 1.0}

@@ -20,12 +20,12 @@ import pytest
 import tritonclient.grpc as grpcclient
 
 from helpers import settings
-from helpers.checks import notebook_02
-from helpers.checks.outcome import Kind
 from helpers.client import Client, rest
 from helpers.client.address import Address
+from helpers.course import ____, exercise
+from helpers.course.checks import notebook_02
+from helpers.course.judge import Kind
 from helpers.errors import CourseError
-from helpers.exercises import ____, exercise
 from helpers.launch import connect, launch_server
 from helpers.metrics import Snapshot, scrape
 from helpers.server import Server
@@ -408,8 +408,9 @@ def test_3_3_mended(small: Server) -> None:
 
 def test_a_check_counts_its_attempts_in_the_progress_file(tmp_path: Path) -> None:
     """In a process of its own, as a kernel is: wrong, then right, then the file says two attempts and solved."""
-    code = "from helpers.exercises import exercise; exercise('0.1').check(80); exercise('0.1').check(91)"
+    code = "from helpers.course import exercise; exercise('0.1').check(80); exercise('0.1').check(91)"
     environment = {**os.environ, "COURSE_WORK": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], cwd=settings.root(), env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.count("\n") == 2 and "(Attempt 2.)" in done.stdout
-    assert re.search(r'"attempts": 2,\s+"correct": true', (tmp_path / "progress.json").read_text())
+    attempts = [json.loads(line) for line in (tmp_path / "progress.jsonl").read_text().splitlines()]
+    assert [(each["exercise"], each["correct"]) for each in attempts] == [("0.1", False), ("0.1", True)]

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from helpers import repository, scoreboard
+from helpers import repository
 from helpers.__main__ import main
+from helpers.course import ____, scoreboard
+from helpers.course.scoreboard import scoreboard_figure
 from helpers.errors import InputError
-from helpers.exercises import ____
 from helpers.experiments import Experiments, gain
 from helpers.recorded import recorded
-from helpers.scoreboard import scoreboard_figure
 from helpers.server import Server
 from tests.support.measured_rows import row
 

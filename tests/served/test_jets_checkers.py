@@ -13,9 +13,9 @@ import tritonclient.grpc as grpcclient
 import tritonclient.http as httpclient
 
 from helpers import jets
-from helpers.checks.outcome import Kind
 from helpers.client import Client
-from helpers.exercises import ____, exercise
+from helpers.course import ____, exercise
+from helpers.course.judge import Kind
 from helpers.metrics import Snapshot, scrape
 from helpers.physics.flavour import Scores, roc
 from helpers.server import Server

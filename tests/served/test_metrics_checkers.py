@@ -11,9 +11,9 @@ import requests
 
 from helpers import jets
 from helpers.background_load import BackgroundLoad
-from helpers.checks.outcome import Kind
 from helpers.client import Client
-from helpers.exercises import ____, exercise
+from helpers.course import ____, exercise
+from helpers.course.judge import Kind
 from helpers.metrics import Difference, scrape
 from helpers.server import Server
 from tests.support.processes import PATIENCE_S, wait_until

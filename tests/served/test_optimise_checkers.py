@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from helpers import jets, repository, scrape
-from helpers.checks.outcome import Kind
 from helpers.client import Client
-from helpers.exercises import ____, exercise
+from helpers.course import ____, exercise
+from helpers.course.judge import Kind
 from helpers.experiments import Experiments
 from helpers.launch import launch_server
 from helpers.load_inputs import write_jets

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from helpers.checks.outcome import Kind
 from helpers.client import Client
 from helpers.client.address import Address
-from helpers.exercises import ____, exercise
+from helpers.course import ____, exercise
+from helpers.course.judge import Kind
 from helpers.load_inputs import write_jets
 from helpers.metrics import scrape
 from helpers.perf_results import empty_row

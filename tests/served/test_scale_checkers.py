@@ -13,9 +13,9 @@ from helpers import jets, settings
 from helpers.analysis import Analysis
 from helpers.analysis_files import Chunk, chunks, replicate, write_scores
 from helpers.capacity import Traffic, plan
-from helpers.checks.outcome import Kind
 from helpers.client import Client
-from helpers.exercises import ____, exercise
+from helpers.course import ____, exercise
+from helpers.course.judge import Kind
 from helpers.fleet import Fleet
 from helpers.fleet_launch import launch_fleet
 from helpers.metrics import scrape

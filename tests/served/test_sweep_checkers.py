@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from helpers.checks.outcome import Kind
 from helpers.client import Client
-from helpers.exercises import ____, exercise
+from helpers.course import ____, exercise
+from helpers.course.judge import Kind
 from helpers.metrics import scrape
 from helpers.recorded import recorded
 from helpers.server import Server

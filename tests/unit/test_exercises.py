@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import checks, coursemap, exercises, progress, settings
-from helpers.checks.outcome import Kind, Outcome, cannot_tell, correct, not_yet
-from helpers.checks.placeholder import count_blanks
+from helpers import paths
+from helpers.course import ____, course_map, exercise, exercises, judge, progress
+from helpers.course.exercises import count_blanks
+from helpers.course.judge import Kind, Outcome, cannot_tell, correct, not_yet
 from helpers.errors import InputError, ServerError
-from helpers.exercises import ____, exercise
 from tools import notebooks
 
 
@@ -23,18 +23,20 @@ def own_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("COURSE_WORK", str(tmp_path / "work"))
     monkeypatch.delenv("COURSE_STRICT", raising=False)
     monkeypatch.setattr(progress, "_said", set())
-    monkeypatch.setattr(progress, "_unsaved", {})
+    monkeypatch.setattr(progress, "_unsaved", [])
     return tmp_path / "work"
 
 
-@checks.checker("99.1")
+@judge.checker("99.1")
 def _fifteen(answer: float) -> Outcome:
     if answer == 0:
-        raise checks.CannotTell("The two runs differ by 40 %, so measure longer.")
+        raise judge.CannotTell("The two runs differ by 40 %, so measure longer.")
     if answer < 0:
         raise ServerError("No server answers at localhost:9000.", "", "Type: server.restart()")
     if answer == 1:
         raise ConnectionRefusedError
+    if answer == 2:
+        Path("/nowhere/measured.csv").read_text()
     return correct("15 requests arrived.") if answer == 15 else not_yet(f"`nv_inference_count` rose by {answer}, not by 15.")
 
 
@@ -47,6 +49,7 @@ def _fifteen(answer: float) -> Outcome:
         (0, Kind.CANNOT_TELL, "measure longer"),
         (-1, Kind.CANNOT_TELL, "No server answers"),
         (1, Kind.CANNOT_TELL, "server does not answer"),
+        (2, Kind.CANNOT_TELL, "`/nowhere/measured.csv` cannot be read (No such file or directory)"),
         ("fifteen", Kind.CANNOT_TELL, "TypeError"),
     ],
 )
@@ -67,7 +70,7 @@ def test_check_shows_one_line_in_a_terminal_and_never_raises(capsys: pytest.Capt
 
 
 def test_outcomes_read_without_colour() -> None:
-    made = [correct("a"), not_yet("b"), checks.not_attempted(), cannot_tell("c")]
+    made = [correct("a"), not_yet("b"), judge.not_attempted(), cannot_tell("c")]
     for outcome in made:
         page = outcome._repr_html_()
         assert outcome.kind.words in page and outcome.kind.symbol in page
@@ -98,7 +101,7 @@ def test_strict_mode_raises_for_all_but_correct(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("COURSE_STRICT", "1")
     exercise("99.1").check(15)
     for answer in (14, ____, 0):
-        with pytest.raises(checks.NotSolved, match=r"99\.1"):
+        with pytest.raises(judge.NotSolved, match=r"99\.1"):
             exercise("99.1").check(answer)
     with pytest.raises(TypeError):
         exercise("99.1").check("fifteen")
@@ -107,7 +110,7 @@ def test_strict_mode_raises_for_all_but_correct(monkeypatch: pytest.MonkeyPatch)
 def test_attempts_are_counted_and_hints_offered(capsys: pytest.CaptureFixture[str]) -> None:
     for answer in (____, 0, 14, 13, 15, 12):
         exercise("99.1").check(answer)
-    entry = json.loads(progress.path().read_text())["exercises"]["99.1"]
+    entry = progress.read()[0]["99.1"]
     assert entry["attempts"] == 4, "blanks and 'cannot tell' are no attempts"
     assert entry["correct"] is True, "once solved, always solved"
     assert entry["first_correct"]
@@ -167,6 +170,8 @@ def test_several_blanks_are_counted_for_the_student() -> None:
 SOURCE = """\
 # %% [markdown]
 # # Count requests
+#
+# **Time:** 5 minutes (3 reading + 2 exercises).
 
 # %% [markdown] exercise="98.1"
 # ### Exercise 98.1 (2 minutes) — Count
@@ -194,7 +199,7 @@ def small_course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "notebooks" / "source").mkdir(parents=True)
     (tmp_path / "notebooks" / "source" / "98_count.py").write_text(SOURCE)
     monkeypatch.setenv("COURSE_ROOT", str(tmp_path))
-    checks.checker("98.1")(_fifteen)
+    judge.checker("98.1")(_fifteen)
     assert notebooks.main([]) == 0
     return tmp_path
 
@@ -216,31 +221,44 @@ def test_hint_and_solution_show_what_the_solution_notebook_says(small_course: Pa
     assert "hint(1)" in capsys.readouterr().out.splitlines()[-1]
 
 
-def test_the_map_counts_what_was_solved(small_course: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coursemap, "PARTS", (coursemap.Part("98", "Count requests", 5), coursemap.Part("97", "Later", 40)))
+def test_the_map_counts_what_was_solved(small_course: Path) -> None:
     exercise("98.1").check(14)
-    assert "0 of 1" in str(coursemap.course_map())
+    assert "0 of 1" in repr(course_map())
     exercise("98.1").check(15)
-    text, page = str(coursemap.course_map()), coursemap.course_map()._repr_html_()
-    assert "1 of 1" in text and "not in this copy yet" in text and "45 minutes in all" in text
-    assert 'href="98_count.ipynb"' in page and "1 of 1" in page
+    text, page = repr(course_map()), course_map()._repr_html_()
+    assert "1 of 1" in text and "5 minutes in all" in text and "Count requests" in text
+    assert "href='98_count.ipynb'" in page and "1 of 1" in page
+
+
+def test_the_map_says_what_the_notebooks_say() -> None:
+    rows = course_map().rows
+    assert [row[0] for row in rows] == [f"{number:02d}" for number in range(len(rows))] and len(rows) >= 11
+    assert all(minutes >= 10 and exercises >= 2 for _, _, _, minutes, _, exercises in rows)
 
 
 def test_the_syllabi_fit_their_time() -> None:
-    minutes = {part.number: part.minutes for part in coursemap.PARTS}
-    spans = {name: sum(minutes[number] for number in numbers) for name, _, numbers in coursemap.SYLLABI}
-    assert spans["90 minutes"] <= 90
-    assert 180 <= spans["Half a day"] <= 240
-    assert spans["On your own"] == sum(minutes.values())
-    assert "90 min" in str(coursemap.syllabi()) and "00 to 10" in coursemap.syllabi()._repr_html_()
+    minutes = {row[0]: row[3] for row in course_map().rows}
+    text = (paths.root() / "notebooks" / "source" / "00_start_here.py").read_text()
+    syllabi = re.findall(r"^# \| (90 minutes|Half a day|On your own) \| ([\d, to]+) \| (\d+) min \|", text, re.MULTILINE)
+    assert [name for name, _, _ in syllabi] == ["90 minutes", "Half a day", "On your own"]
+    for name, chosen, said in syllabi:
+        numbers = list(minutes) if "to" in chosen else chosen.split(", ")
+        assert sum(minutes[number] for number in numbers) == int(said), name
+    spans = {name: int(said) for name, _, said in syllabi}
+    assert spans["90 minutes"] <= 90 and 180 <= spans["Half a day"] <= 240
+
+
+def _exercises(notebook: Path) -> list[str]:
+    cells = json.loads(notebook.read_text())["cells"]
+    return list(dict.fromkeys(cell["metadata"]["exercise"] for cell in cells if "exercise" in cell["metadata"]))
 
 
 def test_every_exercise_of_the_course_has_a_checker_hints_and_a_solution() -> None:
     found = 0
-    for notebook in sorted((settings.root() / "notebooks").glob("[0-9][0-9]_*.ipynb")):
-        for number in coursemap._exercises(notebook):
+    for notebook in sorted((paths.root() / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+        for number in _exercises(notebook):
             found += 1
-            checks.find(number)
+            judge.find(number)
             assert exercises._hints(number), number
             assert "```python" in exercises._solution(number), number
     assert found >= 2

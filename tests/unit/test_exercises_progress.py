@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from helpers import progress, settings
+from helpers import paths
+from helpers.course import progress
 from tests.support.processes import PATIENCE_S
 
-RECORD = "from helpers import progress\nfor n in range(25): print(progress.record('{who}.%d' % n, solved=n % 2 == 0)[1])"
+RECORD = "from helpers.course import progress\nfor n in range(25): print(progress.record('{who}.%d' % n, solved=n % 2 == 0)[1])"
 
 
 @pytest.fixture(autouse=True)
@@ -21,44 +22,39 @@ def own_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A work folder for each test, and nothing said yet."""
     monkeypatch.setenv("COURSE_WORK", str(tmp_path / "work"))
     monkeypatch.setattr(progress, "_said", set())
-    monkeypatch.setattr(progress, "_unsaved", {})
+    monkeypatch.setattr(progress, "_unsaved", [])
     return tmp_path / "work"
 
 
 def test_progress_outlives_the_process() -> None:
-    code = "from helpers import progress; progress.record('1.2', solved=True)"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=settings.root())
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=settings.root())
+    code = "from helpers.course import progress; progress.record('1.2', solved=True)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=paths.root())
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=paths.root())
     records, said = progress.read()
     assert records["1.2"]["attempts"] == 2 and records["1.2"]["correct"] and not said
 
 
 def test_two_notebooks_at_once_lose_nothing() -> None:
-    writers = [subprocess.Popen([sys.executable, "-c", RECORD.format(who=who)], cwd=settings.root()) for who in (1, 2, 3)]
+    writers = [subprocess.Popen([sys.executable, "-c", RECORD.format(who=who)], cwd=paths.root()) for who in (1, 2, 3)]
     assert [writer.wait(PATIENCE_S) for writer in writers] == [0, 0, 0]
     records, _ = progress.read()
     assert len(records) == 75
     assert all(entry["attempts"] == 1 for entry in records.values())
     left = {file.name for file in progress.path().parent.iterdir()}
-    assert left == {"progress.json", "progress.lock"}
+    assert left == {"progress.jsonl"}
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", '{"exercises": 3}', '{"exercises": {"1.1": 5}}', '{"version": 1}', "\x00\x00"])
-def test_a_damaged_file_is_put_aside_with_a_sentence(own_work: Path, damage: str) -> None:
-    own_work.mkdir()
-    progress.path().write_text(damage)
-    entry, said = progress.record("1.1", solved=True)
-    assert entry["attempts"] == 1
-    aside = [file for file in own_work.iterdir() if file.name.startswith("progress.damaged-")]
-    assert [file.read_text() for file in aside] == [damage]
-    assert aside[0].name in said
-    assert progress.record("1.1", solved=True) == ({**entry, "attempts": 2}, "")
-
-
-def test_bytes_that_are_no_text_are_put_aside(own_work: Path) -> None:
-    own_work.mkdir()
-    progress.path().write_bytes(b"\xff\xfe\x00")
-    assert "damaged" in progress.read()[1]
+@pytest.mark.parametrize(
+    "damage", ["", "{", "[]", '{"exercise": "1.1"}', '{"exercise": "1.1", "correct": tr', "\x00\x00", "\xff", "3\n\n7"]
+)
+def test_damaged_lines_are_passed_over_with_a_sentence(own_work: Path, damage: str) -> None:
+    first, _ = progress.record("1.1", solved=True)
+    with progress.path().open("ab") as file:
+        file.write(damage.encode("latin-1"))
+    entry, said = progress.record("1.2", solved=True)
+    assert entry["attempts"] == 1 and ("damaged line" in said) == bool(damage)
+    assert progress.record("1.1", solved=False) == ({**first, "attempts": 2}, "")
+    assert sorted(progress.read()[0]) == ["1.1", "1.2"]
 
 
 def test_no_folder_to_write_in_is_said_once_and_the_count_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,15 +79,14 @@ def test_a_full_disk_is_said_once_and_keeps_the_old_file(own_work: Path) -> None
     before = progress.path().read_text()
     code = (
         "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))\n"
-        "from helpers import progress\n"
+        "from helpers.course import progress\n"
         "import json; print(json.dumps([progress.record('1.2', solved=True), progress.record('1.1', solved=True)]))"
     )
-    answer = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=settings.root())
+    answer = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=paths.root())
     (first, said), (second, said_again) = json.loads(answer.stdout)
     assert first["attempts"] == 1 and "cannot be saved" in said
     assert second["attempts"] == 2 and said_again == ""
     assert progress.path().read_text() == before
-    assert not list(own_work.glob(".progress-*"))
 
 
 def test_what_was_not_saved_is_saved_with_the_next_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,4 +96,4 @@ def test_what_was_not_saved_is_saved_with_the_next_success(tmp_path: Path, monke
     progress.record("1.1", solved=True)
     monkeypatch.setenv("COURSE_WORK", work)
     progress.record("1.2", solved=True)
-    assert sorted(json.loads(progress.path().read_text())["exercises"]) == ["1.1", "1.2"]
+    assert [json.loads(line)["exercise"] for line in progress.path().read_text().splitlines()] == ["1.1", "1.2"]

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from helpers import measuring, settings
-from helpers.checks.outcome import Kind
+from helpers.course import exercise
+from helpers.course.judge import Kind
 from helpers.errors import InputError
-from helpers.exercises import exercise
 from helpers.perf_results import COLUMNS, PARTS
 from helpers.plot_rows import hardware, is_recorded
 from helpers.plots import sweep_figure

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from helpers.checks import Outcome, checker, correct, look, not_yet
-from helpers.checks.outcome import Kind
+from helpers.course import judge
+from helpers.course.judge import Kind, Outcome, checker, correct, not_yet
 
 # Masses that people mix up with the Z boson's, in GeV, rounded: what they are.
 _OTHERS = {
@@ -22,24 +22,24 @@ _OTHERS = {
 @checker("0.1")
 def z_mass(z_mass: Any) -> Outcome:
     """The Z boson's mass in GeV."""
-    value = look.number(z_mass)
+    value = judge.number(z_mass)
     if value is None:
-        return not_yet(f"This should be a number, and it is {look.kind(z_mass)}.")
+        return not_yet(f"This should be a number, and it is {judge.kind(z_mass)}.")
     if value == 91:
         return correct("91 GeV; measured precisely, 91.19 GeV. Now you know how a check looks. The next ones ask your server.")
     if round(value) in _OTHERS:
-        return not_yet(f"{look.plain(value)} GeV is {_OTHERS[round(value)]}.")
+        return not_yet(f"{judge.plain(value)} GeV is {_OTHERS[round(value)]}.")
     if 91_000 <= value <= 91_300:
-        return not_yet(f"{look.plain(value)} is right in MeV; we asked for GeV.")
+        return not_yet(f"{judge.plain(value)} is right in MeV; we asked for GeV.")
     if 91 < value < 91.5:
-        return not_yet(f"{look.plain(value)} is close enough for physics, but we asked for a whole number.")
-    return not_yet(f"The value seen is {look.plain(value)}. The Z boson is {'lighter' if value > 91 else 'heavier'}.")
+        return not_yet(f"{judge.plain(value)} is close enough for physics, but we asked for a whole number.")
+    return not_yet(f"The value seen is {judge.plain(value)}. The Z boson is {'lighter' if value > 91 else 'heavier'}.")
 
 
 @checker("0.2")
 def three_requests(server: Any, before: Any) -> Outcome:
     """The server answered exactly three requests since ``before``."""
-    seen = look.rise(server, before, "add_sub")
+    seen = judge.rise(server, before, "add_sub")
     if seen == 3:
         return correct("The server's own counter rose by 3. It was really you, and it was really three.")
     if seen == 0:
@@ -47,4 +47,4 @@ def three_requests(server: Any, before: Any) -> Outcome:
             Kind.NOT_ATTEMPTED,
             "The server has seen no request since `before`. Replace the blank by three requests, run that cell, then this one.",
         )
-    return not_yet(f"The counter rose by {look.plain(seen)}, not by 3. Run the whole cell again, so that `before` is read again, too.")
+    return not_yet(f"The counter rose by {judge.plain(seen)}, not by 3. Run the whole cell again, so that `before` is read again, too.")

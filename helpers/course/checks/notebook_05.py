@@ -6,7 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from helpers.checks import CannotTell, Outcome, checker, correct, look, not_attempted, not_yet
+from helpers.course import judge
+from helpers.course.judge import CannotTell, Outcome, checker, correct, not_attempted, not_yet
 from helpers.physics.tracks import STAGES, EventRate, Quality
 from helpers.server import Server
 
@@ -18,7 +19,7 @@ _PART_TOLERANCE = 0.02
 @checker("5.1")
 def cut_moved(server: Any, scan: Any) -> Outcome:
     """The cut was changed on the server, and efficiency fell while purity rose."""
-    look.must_be_server(server)
+    judge.must_be_server(server)
     if not isinstance(scan, dict) or len(scan) < 2 or not all(isinstance(result, Quality) for result in scan.values()):
         return not_yet("Expected `scan` with the result of `quality` for at least two cuts. Run the whole cell.")
     cuts = sorted(scan)
@@ -52,9 +53,9 @@ def _cut_of(server: Server) -> float:
 @checker("5.2")
 def slowest_stage(server: Any, times: Any, slowest: Any, part: Any) -> Outcome:
     """The stage with the longest bar, and its part of the whole."""
-    look.must_be_server(server)
+    judge.must_be_server(server)
     if not isinstance(times, pd.DataFrame) or "total_ms" not in times:
-        raise CannotTell(f"The check needs `times` from above, and got {look.kind(times)}. Run that cell again.")
+        raise CannotTell(f"The check needs `times` from above, and got {judge.kind(times)}. Run that cell again.")
     total = dict(zip(times["stage"], times["total_ms"], strict=True))
     right = max(total, key=lambda stage: total[stage])
     share = total[right] / sum(total.values())
@@ -65,9 +66,9 @@ def slowest_stage(server: Any, times: Any, slowest: Any, part: Any) -> Outcome:
         return not_yet(f"`slowest` is `{slowest!r}`. Expected the name of a stage, such as `{STAGES[0]}`.")
     if name != right:
         return not_yet(f"`{name}` takes {total[name]:.1f} ms for an event, and another stage takes {total[right]:.1f} ms.")
-    given = look.number(part)
+    given = judge.number(part)
     if given is None:
-        return not_yet(f"`part` should be a number from 0 to 1, and it is {look.kind(part)}.")
+        return not_yet(f"`part` should be a number from 0 to 1, and it is {judge.kind(part)}.")
     if 1 < given <= 100 and abs(given / 100 - share) < _PART_TOLERANCE:
         return not_yet(f"`part` is {given:.4g}. That looks like per cent; expected a number from 0 to 1.")
     if abs(given - total[right]) < 0.1:
@@ -82,7 +83,7 @@ def slowest_stage(server: Any, times: Any, slowest: Any, part: Any) -> Outcome:
 @checker("5.3")
 def second_instance(server: Any, slowest: Any, one: Any, two: Any, verdict: Any) -> Outcome:
     """Two instances of the slowest stage are served, and the verdict fits the student's own numbers."""
-    look.must_be_server(server)
+    judge.must_be_server(server)
     if slowest not in STAGES:
         raise CannotTell(f"`slowest` is {slowest!r}, no stage of the chain. Solve exercise 5.2 first.")
     if not isinstance(one, EventRate) or not isinstance(two, EventRate):

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from helpers import verdict as verdicts
-from helpers.checks import CannotTell, Outcome, checker, correct, look, not_yet, traffic
+from helpers.course import judge, traffic
+from helpers.course.judge import CannotTell, Outcome, checker, correct, not_yet
+from helpers.course.scoreboard import BUDGET
 from helpers.errors import InputError
 from helpers.experiments import Experiments
 from helpers.plot_rows import THROUGHPUT, Row, is_recorded
 from helpers.repository import Comparison
-from helpers.scoreboard import BUDGET
 
 _MODEL = "particlenet_AK4"
 _BASELINE, _TWO, _THREADS = "baseline", "2 instances", "2 instances × 2 threads"
@@ -27,7 +28,7 @@ _FIELD = "gpu_execution_accelerator[0].name"
 def _row(table: Any, name: str) -> Row:
     """A row of the table, or no answer."""
     if not isinstance(table, Experiments):
-        raise CannotTell(f"The check needs your `table`, and got {look.kind(table)}. Run the cell that makes it again.")
+        raise CannotTell(f"The check needs your `table`, and got {judge.kind(table)}. Run the cell that makes it again.")
     try:
         return table[name]
     except InputError as error:
@@ -42,8 +43,8 @@ def _instances(config: Mapping[str, Any]) -> int:
 def two_instances(server: Any, table: Any, text: Any) -> Outcome:
     """The server reports two instances, and they were measured; the text only tells whether there was an attempt."""
     if not isinstance(text, str):
-        return not_yet(f"`TWO` is {look.kind(text)}. Expected a text such as the one in `PLAIN`.")
-    look.must_be_server(server)
+        return not_yet(f"`TWO` is {judge.kind(text)}. Expected a text such as the one in `PLAIN`.")
+    judge.must_be_server(server)
     served = _instances(server.config(_MODEL))
     if served != 2:
         from helpers.repository import read_config
@@ -75,17 +76,17 @@ def threads_judged(table: Any, judged: Any) -> Outcome:
 @checker("9.3")
 def batching_proved(server: Any, padded: Any, ragged: Any) -> Outcome:
     """Jets in each run of the model, for requests of one shape and for requests of many."""
-    look.must_be_server(server)
+    judge.must_be_server(server)
     config = server.config(_MODEL)
     if "dynamic_batching" not in config:
         return not_yet("The server reports no `dynamic_batching` for this model. Run the cell that turns it on, and then yours.")
-    one, other = look.number(padded), look.number(ragged)
+    one, other = judge.number(padded), judge.number(ragged)
     if one is None or other is None:
-        kind = look.kind(padded if one is None else ragged)
+        kind = judge.kind(padded if one is None else ragged)
         return not_yet(f"Expected two numbers, and one is {kind}. `return` the jets divided by the runs.")
     for name, value in (("padded", one), ("ragged", other)):
         if value in (_REQUESTS, 0) or value > _REQUESTS:
-            return not_yet(f"`{name}` is {look.plain(value)}: that is no ratio. Divide the jets by the runs of the model.")
+            return not_yet(f"`{name}` is {judge.plain(value)}: that is no ratio. Divide the jets by the runs of the model.")
         if value < 1 - _ROUNDING:
             return not_yet(f"`{name}` is {value:.2f}: a run has at least one jet. You divided the runs by the jets; turn it round.")
     if one < 1 + _ROUNDING:
@@ -101,14 +102,14 @@ def batching_proved(server: Any, padded: Any, ragged: Any) -> Outcome:
 def missing_part(view: Any, needs: Any) -> Outcome:
     """What the config view says that the accelerator lacks."""
     if not isinstance(view, Comparison):
-        raise CannotTell(f"The check needs your `view`, and got {look.kind(view)}. Run the cell that makes it again.")
+        raise CannotTell(f"The check needs your `view`, and got {judge.kind(view)}. Run the cell that makes it again.")
     remark = next((row.remark for row in view.rows if row.field.endswith(_FIELD)), None)
     if remark is None:
         raise CannotTell("Your view has no accelerator. Run the cell with the stanza again, and then yours.")
     if "no effect" not in remark:
         raise CannotTell("On this server the accelerator has an effect: it runs on a GPU. Then nothing is missing; go on.")
     if not isinstance(needs, str) or not needs.strip():
-        return not_yet(f"`needs` is {look.kind(needs)}. Expected a word in quotes.")
+        return not_yet(f"`needs` is {judge.kind(needs)}. Expected a word in quotes.")
     if "gpu" in needs.lower():
         return correct(f"The view says: {remark}.")
     if any(word in needs.lower() for word in ("cpu", "tensorrt", "onnx")):
@@ -126,7 +127,7 @@ def physics_allows(costs: Any, safe: Any) -> Outcome:
     if isinstance(safe, str):
         safe = [safe]
     if not isinstance(safe, Sequence):
-        return not_yet(f"`safe` is {look.kind(safe)}. Expected a list of names; an empty one is an answer, too.")
+        return not_yet(f"`safe` is {judge.kind(safe)}. Expected a list of names; an empty one is an answer, too.")
     low = {row["model"]: row["auc_change"] - row["auc_change_half_width"] for row in rows}
     right = {name for name, value in low.items() if value > -_LOSS}
     if unknown := [str(name) for name in safe if name not in low]:
@@ -150,20 +151,20 @@ def challenge(server: Any, counted: Any, table: Any, best: Any) -> Outcome:
     # Not that of the table: it is the same for everybody.
     budget = table.budget_for(BUDGET)
     if not isinstance(best, Mapping) or best.get(THROUGHPUT) is None or best.get("latency_p95_us") is None:
-        return not_yet(f"`best` is {look.kind(best)}, or has no figures. Expected what `measure(...)` returns.")
+        return not_yet(f"`best` is {judge.kind(best)}, or has no figures. Expected what `measure(...)` returns.")
     model = str(best.get("model"))
     if not model.startswith(_MODEL):
         return not_yet(f"`best` is a measurement of `{model}`. Expected `{_MODEL}` or one of its variants.")
     if differs := traffic.unlike(baseline, best):
         return not_yet(f"{differs} A gain counts with the same jets: `input_data=jets_file`.")
     if not is_recorded(best):
-        look.must_be_server(server)
+        judge.must_be_server(server)
         if server.config(model).get("response_cache", {}).get("enable"):
             return not_yet("The response cache is on: those are remembered answers. Take `response_cache` out of the config, and reload.")
-        risen, needed = look.rise(server, counted, model), best.get("requests") or 1
+        risen, needed = judge.rise(server, counted, model), best.get("requests") or 1
         if risen < needed:
             raise CannotTell(
-                f"Your server has seen {look.plain(risen)} requests since `counted`, and `best` is made of {needed}. Run it all again."
+                f"Your server has seen {judge.plain(risen)} requests since `counted`, and `best` is made of {needed}. Run it all again."
             )
     latency, half = best["latency_p95_us"] / 1e3, (best.get("latency_spread_us") or 0) / 1e3
     seen = verdicts.verdict(baseline, best)

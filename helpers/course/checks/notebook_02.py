@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from helpers.checks import CannotTell, Outcome, checker, correct, look, not_attempted, not_yet
-from helpers.checks.placeholder import BLANK
 from helpers.client import Client
+from helpers.course import judge
+from helpers.course.exercises import BLANK
+from helpers.course.judge import CannotTell, Outcome, checker, correct, not_attempted, not_yet
 from helpers.errors import ConfigError, CourseError, ModelError
 from helpers.server import Server
 
@@ -22,7 +23,7 @@ _EVENTS = 50
 @checker("2.1")
 def filled_in(server: Any, found: Any) -> Outcome:
     """What the server filled in for ``add_sub``."""
-    config = look.must_be_server(server).config("add_sub")
+    config = judge.must_be_server(server).config("add_sub")
     wanted = ("instances", "file", "versions")
     if not isinstance(found, dict) or not set(wanted) <= set(found):
         return not_yet(f"Expected a dictionary with the keys {', '.join(f'`{name}`' for name in wanted)}.")
@@ -36,7 +37,7 @@ def filled_in(server: Any, found: Any) -> Outcome:
         "versions": config["version_policy"]["latest"]["num_versions"],
     }
     for name in ("instances", "versions"):
-        if look.number(found[name]) != truth[name]:
+        if judge.number(found[name]) != truth[name]:
             return not_yet(
                 f"For `{name}` you have `{found[name]!r}`, and the server reports another number. Look for `count` and `num_versions`."
             )
@@ -48,9 +49,9 @@ def filled_in(server: Any, found: Any) -> Outcome:
 @checker("2.2")
 def both_versions(server: Any, line: Any) -> Outcome:
     """With this line in the config, the server has versions 1 and 2 of ``add_sub`` READY."""
-    look.must_be_server(server)
+    judge.must_be_server(server)
     if not isinstance(line, str) or not line.strip():
-        return not_yet(f"Expected a line of text in quotes, and got {look.kind(line)}.")
+        return not_yet(f"Expected a line of text in quotes, and got {judge.kind(line)}.")
     repository = _repository(server)
     if not (repository / "add_sub" / "2").is_dir():
         raise CannotTell("There is no folder `add_sub/2` yet. Run the cell with `shutil.copytree` first.")
@@ -77,7 +78,7 @@ def _repository(server: Server) -> Path:
 @checker("2.3")
 def dimuon_mass(server: Any) -> Outcome:
     """The student's model computes the invariant mass of muon pairs."""
-    look.must_be_server(server)
+    judge.must_be_server(server)
     file = _repository(server) / _MODEL / "1" / "model.py"
     code = file.read_text() if file.is_file() else ""
     blanks = sum(BLANK in row.partition("#")[0] for row in code.splitlines())

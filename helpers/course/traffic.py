@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from helpers.checks.outcome import CannotTell
+from helpers.course.judge import CannotTell
 from helpers.files import find
 from helpers.perf_command import INPUT_DATA
 from helpers.physics.jets import plain_name

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from helpers.capacity import Plan, Traffic, plan
-from helpers.checks import CannotTell, Outcome, checker, correct, look, not_yet
+from helpers.course import judge
+from helpers.course.judge import CannotTell, Outcome, checker, correct, not_yet
 from helpers.errors import InputError
 from helpers.fleet import Fleet
 from helpers.metrics import Snapshot
@@ -28,7 +29,7 @@ _SETTLE_S = 0.3
 
 def _must_be_fleet(fleet: Any) -> Fleet:
     if not isinstance(fleet, Fleet):
-        raise CannotTell(f"The check needs your fleet, and got {look.kind(fleet)}. Run the cell with `launch_fleet(...)` again.")
+        raise CannotTell(f"The check needs your fleet, and got {judge.kind(fleet)}. Run the cell with `launch_fleet(...)` again.")
     if not fleet.is_alive():
         raise CannotTell(f"No server answers through your fleet's front at {fleet.http_url}. Type `fleet = fleet.restart()`.")
     return fleet
@@ -58,7 +59,7 @@ def saturation_found(fleet: Any, one: Any, saturated: Any, in_queue: Any) -> Out
         raise CannotTell(f"Your fleet has seen {seen} requests, and `one` is made of {needed}: it is another fleet. Run `one` again.")
     best = max(rows, key=lambda row: row[THROUGHPUT])
     right = next(row for row in rows if row[THROUGHPUT] >= _SATURATED * best[THROUGHPUT])
-    chosen = next((row for row in rows if row["concurrency"] == look.number(saturated)), None)
+    chosen = next((row for row in rows if row["concurrency"] == judge.number(saturated)), None)
     if chosen is None:
         return not_yet(f"`saturated` should be one of your concurrencies: {', '.join(str(row['concurrency']) for row in rows)}.")
     share = chosen[THROUGHPUT] / best[THROUGHPUT]
@@ -72,9 +73,9 @@ def saturation_found(fleet: Any, one: Any, saturated: Any, in_queue: Any) -> Out
         )
     last = rows[-1]
     waiting = last[THROUGHPUT] / last["batch"] * last["queue_us"] / 1e6
-    given = look.number(in_queue)
+    given = judge.number(in_queue)
     if given is None:
-        return not_yet(f"`saturated` is right. `in_queue` should be a number, and it is {look.kind(in_queue)}.")
+        return not_yet(f"`saturated` is right. `in_queue` should be a number, and it is {judge.kind(in_queue)}.")
     if not _close(given, waiting):
         return not_yet(f"`saturated` is right. `in_queue` is {given:.4g}. {_why_queue(given, waiting, last)}")
     return correct(
@@ -107,12 +108,12 @@ def _why_queue(given: float, right: float, row: Row) -> str:
 def servers_chosen(fleet: Any, one: Any, traffic: Any, budget_ms: Any, servers: Any) -> Outcome:
     """The smallest number of servers that keeps the budget, by the student's own throughput."""
     behind = len(_must_be_fleet(fleet).servers)
-    if not isinstance(traffic, Traffic) or look.number(budget_ms) is None:
+    if not isinstance(traffic, Traffic) or judge.number(budget_ms) is None:
         raise CannotTell("The check needs `traffic` and `budget_ms`. Run the cell that makes them again.")
     found = plan(traffic, max(_rows(one), key=lambda row: row[THROUGHPUT]), float(budget_ms))
-    given, (fewest, most) = look.number(servers), found.servers_interval
+    given, (fewest, most) = judge.number(servers), found.servers_interval
     if given is None or given != int(given) or given < 1:
-        what = look.plain(given) if given is not None else look.kind(servers)
+        what = judge.plain(given) if given is not None else judge.kind(servers)
         return not_yet(f"`servers` is {what}. Expected a whole number of servers.")
     if given < fewest:
         return not_yet(f"`servers` is {int(given)}. {_too_few(found, int(given))}")
@@ -153,8 +154,8 @@ def load_shared(fleet: Any, before: Any, shares: Any) -> Outcome:
     if None in counts or not sum(counts):
         raise CannotTell("A server does not answer, or none has seen a request since `before`. Run your cell again from its first line.")
     if isinstance(shares, (str, bytes, Mapping)) or not hasattr(shares, "__len__") or len(shares) != len(servers):
-        return not_yet(f"`shares` is {look.kind(shares)}. Expected a list with a number for each of the {len(servers)} servers.")
-    given, right = [look.number(share) for share in shares], [count / sum(counts) for count in counts]
+        return not_yet(f"`shares` is {judge.kind(shares)}. Expected a list with a number for each of the {len(servers)} servers.")
+    given, right = [judge.number(share) for share in shares], [count / sum(counts) for count in counts]
     if None in given:
         return not_yet("Not every entry of `shares` is a number.")
     numbers = [value for value in given if value is not None]
@@ -190,7 +191,7 @@ def nothing_lost(fleet: Any, tagged: Any, lost: Any, doubled: Any) -> Outcome:
     from helpers.analysis import Analysis  # Dask takes a second to import
 
     if not isinstance(tagged, Analysis):
-        raise CannotTell(f"The check needs `tagged`, and got {look.kind(tagged)}. Run the cell with `tag_files` again.")
+        raise CannotTell(f"The check needs `tagged`, and got {judge.kind(tagged)}. Run the cell with `tag_files` again.")
     seen = sum(row["inferences"] or 0 for row in _must_be_fleet(fleet).shares(model=tagged.model))
     if seen < tagged.tagged:
         raise CannotTell(
@@ -200,13 +201,13 @@ def nothing_lost(fleet: Any, tagged: Any, lost: Any, doubled: Any) -> Outcome:
         right = tagged.check()
     except OSError as error:
         raise CannotTell(f"A file of scores cannot be read ({error}). Run the cell with `tag_files` again.") from error
-    given = [look.number(lost), look.number(doubled)]
+    given = [judge.number(lost), judge.number(doubled)]
     for name, number, key in zip(("lost", "doubled"), given, ("lost", "doubled"), strict=True):
         if number is None:
-            return not_yet(f"`{name}` should be a number, and it is {look.kind(lost if key == 'lost' else doubled)}.")
+            return not_yet(f"`{name}` should be a number, and it is {judge.kind(lost if key == 'lost' else doubled)}.")
         if number != right[key]:
             hint = " That is the number of jets that have scores." if number == right["jets"] - right["lost"] else ""
-            return not_yet(f"`{name}` is {look.plain(number)}, and in the files it is {right[key]}.{hint}")
+            return not_yet(f"`{name}` is {judge.plain(number)}, and in the files it is {right[key]}.{hint}")
     if right["lost"] or right["doubled"]:
         return correct(f"{right['lost']} of {right['jets']} jets are lost, {right['doubled']} doubled: run `tag_files` again.")
     sent = f"your fleet's counters saw {seen} jets" if tagged.tagged else "all of them were tagged before"

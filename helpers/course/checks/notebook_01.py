@@ -10,8 +10,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from helpers import settings
-from helpers.checks import CannotTell, Outcome, checker, correct, look, not_yet
 from helpers.client import rest
+from helpers.course import judge
+from helpers.course.judge import CannotTell, Outcome, checker, correct, not_yet
 from helpers.errors import CourseError, RequestError
 from helpers.launch import launch_server
 from helpers.metrics import scrape
@@ -31,18 +32,18 @@ _GRPC_WANTED = 9301
 @checker("1.1")
 def health_codes(server: Any, codes: Any) -> Outcome:
     """The three status codes while ``add_sub`` is out of service."""
-    look.must_be_server(server)
+    judge.must_be_server(server)
     seen = {name: 200 if _says_yes(server, path) else 400 for name, path in _QUESTIONS.items()}
     if seen["add_sub"] == 200:
         raise CannotTell("`add_sub` is in service at the moment. Run the cell with `server.unload` again, then this one.")
     if not isinstance(codes, dict) or not set(seen) <= set(codes):
         return not_yet(f"Expected a dictionary with the keys {', '.join(f'`{name}`' for name in seen)}.")
     for name, code in seen.items():
-        given = look.number(codes[name])
+        given = judge.number(codes[name])
         if given is None:
             return not_yet(f"`{name}` should be a status code such as 200, and it is `{codes[name]!r}`.")
         if given != code:
-            return not_yet(f"For `{name}` you have {look.plain(given)}, and the server says {code}: {_WHY_WRONG[name]}.")
+            return not_yet(f"For `{name}` you have {judge.plain(given)}, and the server says {code}: {_WHY_WRONG[name]}.")
     return correct(
         "live 200, ready 200, and 400 for `add_sub`. A server can be alive and ready, and still not have the model that you need."
     )
@@ -59,11 +60,11 @@ def _says_yes(server: Server, path: str) -> bool:
 @checker("1.2")
 def log_read(server: Any, report: Any) -> Outcome:
     """Loading time, instances and metrics port, as the log says."""
-    look.must_be_server(server)
+    judge.must_be_server(server)
     wanted = ("loading_s", "instances", "metrics_port")
     if not isinstance(report, dict) or not set(wanted) <= set(report):
         return not_yet(f"Expected a dictionary with the keys {', '.join(f'`{name}`' for name in wanted)}.")
-    values = {name: look.number(_port(report[name]) if name == "metrics_port" else report[name]) for name in wanted}
+    values = {name: judge.number(_port(report[name]) if name == "metrics_port" else report[name]) for name in wanted}
     for name, value in values.items():
         if value is None:
             return not_yet(f"`{name}` should be a number, and it is `{report[name]!r}`.")
@@ -103,15 +104,15 @@ def _wrong_time(given: float | None, truth: float) -> str:
     if given is None or abs(given - truth) <= _READING_S:
         return ""
     if abs(given / 1000 - truth) <= _READING_S:
-        return f"{look.plain(given)} would be right in milliseconds; we asked for seconds."
-    seen = f"For `loading_s` you have {look.plain(given)} s, and the log shows another time."
+        return f"{judge.plain(given)} would be right in milliseconds; we asked for seconds."
+    seen = f"For `loading_s` you have {judge.plain(given)} s, and the log shows another time."
     return f"{seen} Compare the lines `loading: add_sub` and `successfully loaded`."
 
 
 def _wrong_instances(given: float | None, truth: int) -> str:
     if given == truth:
         return ""
-    seen = f"For `instances` you have {look.plain(given or 0)}."
+    seen = f"For `instances` you have {judge.plain(given or 0)}."
     return f"{seen} Count only the lines `ModelInstanceInitialize` before the first `successfully loaded`."
 
 
@@ -120,7 +121,7 @@ def _wrong_port(given: float | None, server: Server) -> str:
         return ""
     names = {server.http.port: "the port for HTTP requests", server.grpc.port: "the port for gRPC requests"}
     what = names.get(int(given or 0), "not a port of this server")
-    return f"{look.plain(given or 0)} is {what}. Look for `Started Metrics Service`."
+    return f"{judge.plain(given or 0)} is {what}. Look for `Started Metrics Service`."
 
 
 @checker("1.3")
@@ -128,7 +129,7 @@ def docker_command(options: Any) -> Outcome:
     """Options whose dry run is a Docker command with gRPC on port 9301."""
     if not isinstance(options, dict) or set(options) != {"runtime", "base_port"}:
         return not_yet("Expected a dictionary with the keys `runtime` and `base_port`.")
-    runtime, port = options["runtime"], look.number(options["base_port"])
+    runtime, port = options["runtime"], judge.number(options["base_port"])
     if runtime != "docker":
         other = {"apptainer": "This node has Docker, not Apptainer.", "podman": "Podman is much like Docker, but this node has Docker."}
         return not_yet(
@@ -161,17 +162,17 @@ def _dry_run(port: int) -> str:
 def brought_back(revived: Any, dead_pid: Any) -> Outcome:
     """Another process than the killed one serves, with counters that begin at zero."""
     if revived is None or callable(revived):
-        return not_yet(f"`revived` is {look.kind(revived)}. Expected the new server, which `restart()` returns.")
+        return not_yet(f"`revived` is {judge.kind(revived)}. Expected the new server, which `restart()` returns.")
     if not isinstance(revived, Server):
-        return not_yet(f"`revived` is {look.kind(revived)}. Expected the new server.")
+        return not_yet(f"`revived` is {judge.kind(revived)}. Expected the new server.")
     if revived.pid == dead_pid or not revived.is_alive():
         return not_yet(f"`revived` is the server with pid {revived.pid}, and it is dead. Its card says what to type.")
     if _runs(int(dead_pid)):
         return not_yet(f"The old process {dead_pid} still runs: run the cell with `os.kill` first.")
     if not revived.is_ready():
         return not_yet("The new server answers, but it is not ready. Look at its card.")
-    counted = scrape(revived).value(look.SUCCESS, model="add_sub")
-    return correct(f"Process {dead_pid} is gone, process {revived.pid} serves, and its counter stands at {look.plain(counted)}.")
+    counted = scrape(revived).value(judge.SUCCESS, model="add_sub")
+    return correct(f"Process {dead_pid} is gone, process {revived.pid} serves, and its counter stands at {judge.plain(counted)}.")
 
 
 def _runs(pid: int) -> bool:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from helpers import verdict as verdicts
-from helpers.checks import CannotTell, Outcome, checker, correct, look, not_yet, traffic
+from helpers.course import judge, traffic
+from helpers.course.judge import CannotTell, Outcome, checker, correct, not_yet
 from helpers.errors import InputError
 from helpers.plot_rows import THROUGHPUT, THROUGHPUT_SPREAD, Row, is_recorded, rows_of
 from helpers.recorded import recorded
@@ -47,13 +48,13 @@ def knee_read(onnx: Any, knee: Any, knee_ms: Any) -> Outcome:
     rows = sorted(_rows(onnx, "the knee"), key=lambda row: row["batch"])
     if {row["model"] for row in rows} != {_ONNX} or len(rows) < 3:
         raise CannotTell(f"The check needs `onnx`, the rows of `{_ONNX}` at several batch sizes. Run the cell that makes it again.")
-    batch, latency = look.number(knee), look.number(knee_ms)
+    batch, latency = judge.number(knee), judge.number(knee_ms)
     best = max(rows, key=lambda row: row[THROUGHPUT])
     right = next(row for row in rows if row[THROUGHPUT] >= _KNEE * best[THROUGHPUT])
     chosen = next((row for row in rows if row["batch"] == batch), None)
     if chosen is None:
         known = ", ".join(str(row["batch"]) for row in rows)
-        return not_yet(f"`knee` is {look.plain(batch) if batch else look.kind(knee)}. Expected one of your batch sizes: {known}.")
+        return not_yet(f"`knee` is {judge.plain(batch) if batch else judge.kind(knee)}. Expected one of your batch sizes: {known}.")
     if chosen is not right and not _on_the_line(chosen, best):
         share = _percent(chosen[THROUGHPUT] / best[THROUGHPUT])
         if chosen["batch"] > right["batch"]:
@@ -62,7 +63,7 @@ def knee_read(onnx: Any, knee: Any, knee_ms: Any) -> Outcome:
         return not_yet(f"`knee` is {chosen['batch']}, which reaches {share} of the highest throughput. It should be 90 % or more.")
     milliseconds = chosen["latency_p95_us"] / 1e3
     if latency is None:
-        return not_yet(f"The knee is right. `knee_ms` should be a number, and it is {look.kind(knee_ms)}.")
+        return not_yet(f"The knee is right. `knee_ms` should be a number, and it is {judge.kind(knee_ms)}.")
     if not _close(latency, milliseconds):
         return not_yet(f"The knee is right. `knee_ms` is {latency:.4g}. {_why_latency(latency, chosen)}")
     unsure = [row["batch"] for row in rows if row is not chosen and _on_the_line(row, best)]
@@ -105,9 +106,9 @@ def judged(by_batch: Any, gain: Any, answer: Any) -> Outcome:
     if before is None or after is None:
         raise CannotTell(f"Your sweep has no point at batch size {_BATCH_OF_VERDICT} for both models. Run its cell again.")
     right = verdicts.verdict(before, after)
-    given, word = look.number(gain), str(getattr(answer, "answer", answer)).strip().lower()
+    given, word = judge.number(gain), str(getattr(answer, "answer", answer)).strip().lower()
     if given is None:
-        return not_yet(f"`gain` should be a number, and it is {look.kind(gain)}.")
+        return not_yet(f"`gain` should be a number, and it is {judge.kind(gain)}.")
     if not _close(given, right.gain):
         if _close(given, 1 / right.gain):
             return not_yet(f"`gain` is {given:.3g}: that is ONNX over PyTorch. ONNX is the baseline, so divide by its throughput.")
@@ -130,8 +131,8 @@ def littles_law(by_load: Any, under_way: Any) -> Outcome:
     if any(row.get("latency_avg_us") is None or row.get("concurrency") is None for row in rows):
         raise CannotTell("A row has no mean latency or no concurrency. Run the cell that makes `by_load` again.")
     if isinstance(under_way, (str, bytes, Mapping)) or (not isinstance(under_way, Sequence) and not hasattr(under_way, "tolist")):
-        return not_yet(f"`under_way` is {look.kind(under_way)}. Expected a list with one number for each of the {len(rows)} rows.")
-    given = [look.number(value) for value in under_way]
+        return not_yet(f"`under_way` is {judge.kind(under_way)}. Expected a list with one number for each of the {len(rows)} rows.")
+    given = [judge.number(value) for value in under_way]
     if len(given) != len(rows) or None in given:
         return not_yet(f"`under_way` has {len(given)} entries, not all of them numbers, or not {len(rows)}: one for each row.")
     right = [row[THROUGHPUT] / row["batch"] * row["latency_avg_us"] / 1e6 for row in rows]
@@ -171,12 +172,12 @@ def baseline_beaten(server: Any, counted: Any, baseline: Any, best: Any, budget_
     """A setting that is faster beyond doubt and inside the budget, measured on this very server."""
     if isinstance(best, Sequence) and not isinstance(best, str) and len(best) == 1:
         best = best[0]
-    budget = look.number(budget_ms)
+    budget = judge.number(budget_ms)
     if budget is None or budget <= 0:
-        raise CannotTell(f"The check needs `budget_ms`, and got {look.kind(budget_ms)}. Run the cell of the first sweep again.")
+        raise CannotTell(f"The check needs `budget_ms`, and got {judge.kind(budget_ms)}. Run the cell of the first sweep again.")
     for name, row in (("baseline", baseline), ("best", best)):
         if not isinstance(row, Mapping) or row.get(THROUGHPUT) is None or row.get("latency_p95_us") is None:
-            return not_yet(f"`{name}` is {look.kind(row)}, or has no figures. Expected what `measure(...)` returns.")
+            return not_yet(f"`{name}` is {judge.kind(row)}, or has no figures. Expected what `measure(...)` returns.")
     if {baseline.get("model"), best.get("model")} != {_ONNX}:
         return not_yet(f"Both must be measured on `{_ONNX}`; these are `{baseline.get('model')}` and `{best.get('model')}`.")
     if (baseline["batch"], baseline["concurrency"]) != (1, 1):
@@ -202,11 +203,11 @@ def baseline_beaten(server: Any, counted: Any, baseline: Any, best: Any, budget_
 
 def _measured_here(server: Any, counted: Any, best: Row) -> None:
     """Raises CannotTell when this server has not seen so many requests."""
-    risen = look.rise(server, counted, _ONNX)
+    risen = judge.rise(server, counted, _ONNX)
     needed = best.get("requests") or 1
     if risen < needed:
         raise CannotTell(
-            f"Your server has seen {look.plain(risen)} requests since `counted`, and `best` is made of {needed}. Run your cell again from "
+            f"Your server has seen {judge.plain(risen)} requests since `counted`, and `best` is made of {needed}. Run your cell again from "
             "its first line, then this one."
         )
 
@@ -220,9 +221,9 @@ def machines_counted(alike: Any, machines: Any) -> Outcome:
         raise CannotTell(f"The check needs `alike`, with `{_ONNX}` at batch size {_BATCH_OF_GPU} and concurrency 4. Run its cell again.")
     gpu = {row["batch"]: row[THROUGHPUT] for row in recorded("T4", _ONNX, "ONNX")}
     right = gpu[_BATCH_OF_GPU] / own[THROUGHPUT]
-    given = look.number(machines)
+    given = judge.number(machines)
     if given is None:
-        return not_yet(f"`machines` should be a number, and it is {look.kind(machines)}.")
+        return not_yet(f"`machines` should be a number, and it is {judge.kind(machines)}.")
     # Whole machines are an answer, too.
     if _close(given, right) or given == math.ceil(right):
         spread = f" ± {right * own[THROUGHPUT_SPREAD] / own[THROUGHPUT]:.1f}" if own.get(THROUGHPUT_SPREAD) else ""

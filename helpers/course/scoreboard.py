@@ -28,7 +28,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from helpers import settings
-from helpers.checks.placeholder import Placeholder
+from helpers.course.exercises import Placeholder
 from helpers.errors import InputError
 from helpers.files import make_folder, replace, shown, writing
 from helpers.plot_rows import THROUGHPUT, THROUGHPUT_SPREAD, Row, hardware

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from helpers.checks import CannotTell, Outcome, checker, correct, look, not_yet, traffic
+from helpers.course import judge, traffic
+from helpers.course.judge import CannotTell, Outcome, checker, correct, not_yet
 from helpers.perf_results import COLUMNS
 from helpers.plot_rows import is_recorded
 from helpers.recorded_runs import Status
@@ -24,7 +25,7 @@ def _same(given: float, true: float) -> bool:
 def _row(value: Any, name: str) -> dict[str, Any] | Outcome:
     """A measured row, or what is wrong with it."""
     if not isinstance(value, dict) or not set(COLUMNS) <= set(value):
-        return not_yet(f"`{name}` is {look.kind(value)}. Expected the row that `measure(...)` returns.")
+        return not_yet(f"`{name}` is {judge.kind(value)}. Expected the row that `measure(...)` returns.")
     if value["model"] != _MODEL:
         return not_yet(f"`{name}` is a measurement of `{value['model']}`; we asked for `{_MODEL}`.")
     if value["batch"] != 10:
@@ -39,16 +40,16 @@ def one_jet_a_request(server: Any, before: Any, status: Any) -> Outcome:
         if status.batch == 1:
             return correct("One jet in each request, on the machine that recorded it; your server has seen none of them.")
         return not_yet(f"The recorded run had {status.batch} jets in each request. Change the number behind `-b`.")
-    requests = look.rise(server, before, _MODEL)
-    inferences = look.rise(server, before, _MODEL, "nv_inference_count")
-    if look.number(status) not in (0, 2):
+    requests = judge.rise(server, before, _MODEL)
+    inferences = judge.rise(server, before, _MODEL, "nv_inference_count")
+    if judge.number(status) not in (0, 2):
         return not_yet(f"perf_analyzer ended with {status!r}; 0 means done. Read what it said above, and look at your command.")
     if requests == 0:
         raise CannotTell("The server has seen no request since `before`. Run your cell again from its first line, then this one.")
     each = inferences / requests
-    seen = f"{look.plain(requests)} requests, {look.plain(inferences)} inferences"
+    seen = f"{judge.plain(requests)} requests, {judge.plain(inferences)} inferences"
     if each == 1:
-        unstable = " The windows did not agree (status 2), but they were sent." if look.number(status) == 2 else ""
+        unstable = " The windows did not agree (status 2), but they were sent." if judge.number(status) == 2 else ""
         return correct(f"The server counted {seen}: one jet in each.{unstable}")
     if each == 10:
         return not_yet(f"The server counted {seen}: still 10 jets in each. Change the number behind `-b`.")
@@ -66,10 +67,10 @@ def gain_and_price(by_batch: Any, gain: Any, price: Any) -> Outcome:
         }
     except (TypeError, KeyError, ZeroDivisionError) as error:
         raise CannotTell("The check needs your rows in `by_batch`. Run the cell that measures 1, 10 and 100 jets again.") from error
-    given = {"gain": look.number(gain), "price": look.number(price)}
+    given = {"gain": judge.number(gain), "price": judge.number(price)}
     for name, value in given.items():
         if value is None:
-            return not_yet(f"`{name}` should be one number, and it is {look.kind(gain if name == 'gain' else price)}.")
+            return not_yet(f"`{name}` should be one number, and it is {judge.kind(gain if name == 'gain' else price)}.")
     if _same(given["gain"], factors["price"]) and _same(given["price"], factors["gain"]):
         return not_yet("It is the other way round: the gain is in throughput, the price is in latency.")
     ten = by_batch.get(10, hundred)
@@ -93,7 +94,7 @@ def gain_and_price(by_batch: Any, gain: Any, price: Any) -> Outcome:
 @checker("7.3")
 def waiting(server: Any, busy: Any, share: Any) -> Outcome:
     """The share of the queue under eight requests at once."""
-    look.must_be_server(server)
+    judge.must_be_server(server)
     row = _row(busy, "busy")
     if isinstance(row, Outcome):
         return row
@@ -103,10 +104,10 @@ def waiting(server: Any, busy: Any, share: Any) -> Outcome:
     elsewhere = not is_recorded(row) and served < (row["requests"] or 0)
     if row["queue_us"] is None or not row["latency_avg_us"] or elsewhere:
         raise CannotTell("This row has no queue time, or is not of this server. Measure again.")
-    given = look.number(share)
+    given = judge.number(share)
     true = row["queue_us"] / row["latency_avg_us"]
     if given is None:
-        return not_yet(f"`share` should be one number, and it is {look.kind(share)}.")
+        return not_yet(f"`share` should be one number, and it is {judge.kind(share)}.")
     if _same(given, true):
         ratio = row["compute_infer_us"] / row["latency_avg_us"]
         return correct(
@@ -114,7 +115,7 @@ def waiting(server: Any, busy: Any, share: Any) -> Outcome:
             "batches that the server made of several requests."
         )
     if _same(given, 100 * true):
-        return not_yet(f"{look.plain(given)} is right in percent; we asked for a fraction from 0 to 1.")
+        return not_yet(f"{judge.plain(given)} is right in percent; we asked for a fraction from 0 to 1.")
     if _same(given, row["queue_us"]):
         return not_yet("That is the time in the queue in µs; divide it by `latency_avg_us`.")
     if _same(given, row["compute_infer_us"] / row["latency_avg_us"]):
@@ -125,7 +126,7 @@ def waiting(server: Any, busy: Any, share: Any) -> Outcome:
 @checker("7.4")
 def less_padding(server: Any, real: Any, shorter: Any) -> Outcome:
     """Jets padded to 20 candidates against jets padded to 50, with the spread of both."""
-    look.must_be_server(server)
+    judge.must_be_server(server)
     row, reference = _row(shorter, "shorter"), _row(real, "real")
     if isinstance(row, Outcome):
         return row

@@ -6,19 +6,20 @@ from typing import Any
 
 import numpy as np
 
-from helpers.checks import CannotTell, Outcome, checker, correct, look, not_yet
 from helpers.client import rest
+from helpers.course import judge
+from helpers.course.judge import CannotTell, Outcome, checker, correct, not_yet
 from helpers.errors import RequestError
 
 
 @checker("3.1")
 def one_output(server: Any, before: Any, difference: Any, expected: Any) -> Outcome:
     """One request, and an answer that holds OUTPUT1 only."""
-    sent = look.rise(server, before, "add_sub")
+    sent = judge.rise(server, before, "add_sub")
     if not hasattr(difference, "as_numpy"):
         if isinstance(difference, np.ndarray):
             return not_yet("`difference` is an array. Keep the whole answer of `by_grpc.infer(...)`; the check looks at what came along.")
-        return not_yet(f"`difference` is {look.kind(difference)}. Expected the answer of `by_grpc.infer(...)`.")
+        return not_yet(f"`difference` is {judge.kind(difference)}. Expected the answer of `by_grpc.infer(...)`.")
     present = [name for name in ("OUTPUT0", "OUTPUT1") if difference.as_numpy(name) is not None]
     if present != ["OUTPUT1"]:
         return not_yet(
@@ -32,7 +33,7 @@ def one_output(server: Any, before: Any, difference: Any, expected: Any) -> Outc
     if sent < 1:
         raise CannotTell("The server has seen no request since `before`. Run your cell again from its first line, then this one.")
     return correct(
-        f"The server counted {look.plain(sent)} request{'s' if sent > 1 else ''}, "
+        f"The server counted {judge.plain(sent)} request{'s' if sent > 1 else ''}, "
         f"and {values.nbytes} bytes came back in place of {2 * values.nbytes}."
     )
 
@@ -40,10 +41,10 @@ def one_output(server: Any, before: Any, difference: Any, expected: Any) -> Outc
 @checker("3.2")
 def hot_tower(server: Any, before: Any, stream: Any, answers: Any, hottest: Any) -> Outcome:
     """All requests of the stream arrived once, the answers are in order, and the hottest one was found."""
-    sent = look.rise(server, before, "add_sub")
+    sent = judge.rise(server, before, "add_sub")
     sums = np.array([event["INPUT0"] + event["INPUT1"] for event in stream])
     if not isinstance(answers, list) or len(answers) != len(sums):
-        length = f"{len(answers)} answers" if isinstance(answers, list) else look.kind(answers)
+        length = f"{len(answers)} answers" if isinstance(answers, list) else judge.kind(answers)
         return not_yet(f"Expected a list of {len(sums)} answers, and got {length}. `client.infer_many` returns it.")
     try:
         seen = np.array([answer["OUTPUT0"] for answer in answers])
@@ -53,7 +54,7 @@ def hot_tower(server: Any, before: Any, stream: Any, answers: Any, hottest: Any)
         return not_yet("The answers are not the sums of the stream, in its order. Send `stream` as it is, and run the whole cell.")
     if sent != len(sums):
         return not_yet(
-            f"The server counted {look.plain(sent)} requests since `before`; expected {len(sums)}. Run the whole cell again, once."
+            f"The server counted {judge.plain(sent)} requests since `before`; expected {len(sums)}. Run the whole cell again, once."
         )
     return _judge_hottest(hottest, sums)
 
@@ -61,13 +62,13 @@ def hot_tower(server: Any, before: Any, stream: Any, answers: Any, hottest: Any)
 def _judge_hottest(hottest: Any, sums: np.ndarray) -> Outcome:
     """Whether ``hottest`` is the index of the largest sum; ``sums`` has the shape (events, 16), in GeV."""
     index, tower = np.unravel_index(np.argmax(sums), sums.shape)
-    given = look.number(hottest)
+    given = judge.number(hottest)
     if given == index:
         return correct(
             f"{len(sums)} requests arrived, and number {index} has the hottest tower: {sums[index, tower]:.1f} GeV in tower {tower}."
         )
     if given is None:
-        return not_yet(f"`hottest` should be one number, an index from 0 to {len(sums) - 1}, and it is {look.kind(hottest)}.")
+        return not_yet(f"`hottest` should be one number, an index from 0 to {len(sums) - 1}, and it is {judge.kind(hottest)}.")
     usual = {
         float(index + 1): "You seem to count from 1, and Python counts from 0",
         float(tower): "That is the number of the tower; we asked for the request",
@@ -76,16 +77,16 @@ def _judge_hottest(hottest: Any, sums: np.ndarray) -> Outcome:
         float(np.argmin(sums.max(axis=1))): "That is the coldest one",
     }
     if given in usual:
-        return not_yet(f"`hottest` is {look.plain(given)}. {usual[given]}.")
+        return not_yet(f"`hottest` is {judge.plain(given)}. {usual[given]}.")
     if abs(given - sums.max()) < 0.1:
-        return not_yet(f"{look.plain(given)} is the energy of the tower; we asked for the index of its request.")
-    return not_yet(f"`hottest` is {look.plain(given)}, and that request's hottest tower is not the largest of all.")
+        return not_yet(f"{judge.plain(given)} is the energy of the tower; we asked for the index of its request.")
+    return not_yet(f"`hottest` is {judge.plain(given)}, and that request's hottest tower is not the largest of all.")
 
 
 @checker("3.3")
 def mended_request(server: Any, mended: Any, ecal: Any, hcal: Any) -> Outcome:
     """A request written by hand that the server answers with the right sums."""
-    look.must_be_server(server)
+    judge.must_be_server(server)
     if not isinstance(mended, dict) or not isinstance(mended.get("inputs"), list):
         return not_yet("Expected a dictionary with the key `inputs` and a list of two inputs, like `body` above.")
     try:

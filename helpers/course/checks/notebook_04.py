@@ -7,7 +7,8 @@ from typing import Any
 import awkward as ak
 import numpy as np
 
-from helpers.checks import CannotTell, Outcome, checker, correct, look, not_yet
+from helpers.course import judge
+from helpers.course.judge import CannotTell, Outcome, checker, correct, not_yet
 from helpers.metrics import Difference
 from helpers.physics.jets import Roc, Scores, truth
 
@@ -25,11 +26,11 @@ _LEAST_AUC = 0.95
 @checker("4.1")
 def over_http(server: Any, before: Any, over_http: Any, answer: Any) -> Outcome:
     """A raw request over HTTP, with the numbers that came over gRPC."""
-    sent = look.rise(server, before, _MODEL)
+    sent = judge.rise(server, before, _MODEL)
     if isinstance(over_http, np.ndarray):
         return not_yet("`over_http` is an array. Keep the whole answer of `infer(...)`: the check looks at the way that it came.")
     if not hasattr(over_http, "as_numpy"):
-        return not_yet(f"`over_http` is {look.kind(over_http)}. Expected the answer of `infer(...)` from `tritonclient.http`.")
+        return not_yet(f"`over_http` is {judge.kind(over_http)}. Expected the answer of `infer(...)` from `tritonclient.http`.")
     if not type(over_http).__module__.startswith("tritonclient.http"):
         return not_yet("This answer came over gRPC. Take `httpclient`, the HTTP address of your server, and `http_inputs`.")
     seen, expected = over_http.as_numpy("softmax__0"), answer.as_numpy("softmax__0")
@@ -43,11 +44,11 @@ def over_http(server: Any, before: Any, over_http: Any, answer: Any) -> Outcome:
 @checker("4.2")
 def one_request(server: Any, before: Any, hundred: Any) -> Outcome:
     """100 jets in one request, by the server's own count."""
-    sent = look.rise(server, before, _MODEL)
-    tagged = look.rise(server, before, _MODEL, "nv_inference_count")
+    sent = judge.rise(server, before, _MODEL)
+    tagged = judge.rise(server, before, _MODEL, "nv_inference_count")
     probabilities = hundred.probabilities if isinstance(hundred, Scores) else _only_output(hundred)
     if probabilities is None:
-        return not_yet(f"`hundred` is {look.kind(hundred)}. Expected what `client.infer(...)` or `tagger.tag(...)` returns.")
+        return not_yet(f"`hundred` is {judge.kind(hundred)}. Expected what `client.infer(...)` or `tagger.tag(...)` returns.")
     if len(probabilities) != _BATCH:
         return not_yet(f"The answer is for {len(probabilities)} jets; expected {_BATCH}. Look at `sample[:100]`.")
     if sent == 0:
@@ -55,9 +56,9 @@ def one_request(server: Any, before: Any, hundred: Any) -> Outcome:
     if sent == 1 and tagged == _BATCH:
         return correct(f"The server counted 1 request and {_BATCH} inferences: one message, {_BATCH} jets.")
     if tagged == _BATCH:
-        return not_yet(f"All {_BATCH} jets were tagged, in {look.plain(sent)} requests of {_BATCH / sent:.3g} jets. Put them into one.")
+        return not_yet(f"All {_BATCH} jets were tagged, in {judge.plain(sent)} requests of {_BATCH / sent:.3g} jets. Put them into one.")
     return not_yet(
-        f"The server counted {look.plain(sent)} requests and {look.plain(tagged)} inferences since `before`; expected 1 and {_BATCH}. "
+        f"The server counted {judge.plain(sent)} requests and {judge.plain(tagged)} inferences since `before`; expected 1 and {_BATCH}. "
         "Run the whole cell again, once."
     )
 
@@ -77,10 +78,10 @@ def working_point(scores: Any, sample: Any, cut: Any, efficiency: Any) -> Outcom
         raise CannotTell("The check needs the `scores` of all jets of `sample`. Run the cell with `tagger.tag(sample)` again.")
     values = scores["hbb_vs_qcd"]
     of_qcd, of_higgs = values[truth(sample, "QCD")], values[truth(sample, "Hbb")]
-    given_cut, given = look.number(cut), look.number(efficiency)
+    given_cut, given = judge.number(cut), judge.number(efficiency)
     if given_cut is None or given is None:
         wrong = "cut" if given_cut is None else "efficiency"
-        return not_yet(f"`{wrong}` should be one number, and it is {look.kind(cut if given_cut is None else efficiency)}.")
+        return not_yet(f"`{wrong}` should be one number, and it is {judge.kind(cut if given_cut is None else efficiency)}.")
     mistag = float(np.mean(of_qcd >= given_cut))
     if abs(mistag - _MISTAG) > _MISTAG_MARGIN:
         why = _why_not(given_cut, of_qcd, of_higgs, values)
@@ -93,7 +94,7 @@ def working_point(scores: Any, sample: Any, cut: Any, efficiency: Any) -> Outcom
             f"({100 * truly:.0f} ± {100 * uncertainty:.0f}) %."
         )
     if abs(given - 100 * truly) <= 100 * _EFFICIENCY_MARGIN:
-        return not_yet(f"{look.plain(given)} is right in percent; we asked for a fraction from 0 to 1.")
+        return not_yet(f"{judge.plain(given)} is right in percent; we asked for a fraction from 0 to 1.")
     if abs(given - (1 - truly)) <= _EFFICIENCY_MARGIN:
         return not_yet(f"{given:.3f} is the fraction below the cut; we asked for that at or above it.")
     if abs(given - np.mean(values >= given_cut)) <= _EFFICIENCY_MARGIN / 5:
@@ -118,19 +119,19 @@ def _why_not(cut: float, of_qcd: np.ndarray, of_higgs: np.ndarray, values: np.nd
 @checker("4.4")
 def counted(server: Any, change: Any, tagged: Any, requests_made: Any, inferences_made: Any) -> Outcome:
     """Requests and inferences between two readings, which are those of one request for each event."""
-    look.must_be_server(server)
+    judge.must_be_server(server)
     if not isinstance(change, Difference):
-        raise CannotTell(f"The check needs `change`, and got {look.kind(change)}. Run the cell above again.")
+        raise CannotTell(f"The check needs `change`, and got {judge.kind(change)}. Run the cell above again.")
     requests, inferences, executions = (
         change.value(name, model=_MODEL) for name in ("nv_inference_request_success", "nv_inference_count", "nv_inference_exec_count")
     )
     events = len(np.unique(ak.to_numpy(tagged["event"])))
     if (requests, inferences) != (events, len(tagged)):
         raise CannotTell(
-            f"Between the readings the server counted {look.plain(requests)} requests and {look.plain(inferences)} inferences, and "
+            f"Between the readings the server counted {judge.plain(requests)} requests and {judge.plain(inferences)} inferences, and "
             f"{events} events have {len(tagged)} jets. Something else used this model. Run the cell above again."
         )
-    given = look.number(requests_made), look.number(inferences_made)
+    given = judge.number(requests_made), judge.number(inferences_made)
     if given == (requests, inferences):
         return correct(
             f"{events} events made {events} requests, and their {len(tagged)} jets as many inferences: "
@@ -143,22 +144,22 @@ def counted(server: Any, change: Any, tagged: Any, requests_made: Any, inference
             return not_yet(f"`{name}` should be one number. `change.value(name, model=...)` gives it.")
         if value != true:
             hint = " That is the number of executions: how often the model ran." if value == executions else ""
-            return not_yet(f"`{name}` is {look.plain(value)}, and the server counted another number.{hint}")
+            return not_yet(f"`{name}` is {judge.plain(value)}, and the server counted another number.{hint}")
     raise CannotTell("The numbers changed while the check looked. Run it again.")
 
 
 @checker("4.5")
 def swapped(server: Any, narrow: Any, ak4_scores: Any, b_roc: Any) -> Outcome:
     """All AK4 jets were tagged with the AK4 model, and its ROC curve is good."""
-    look.must_be_server(server)
+    judge.must_be_server(server)
     if not isinstance(ak4_scores, Scores):
-        return not_yet(f"`ak4_scores` is {look.kind(ak4_scores)}. Expected what `tagger.tag(narrow)` returns.")
+        return not_yet(f"`ak4_scores` is {judge.kind(ak4_scores)}. Expected what `tagger.tag(narrow)` returns.")
     if ak4_scores.model not in (_AK4, _AK4.removesuffix("_PT")):
         return not_yet(f"These scores are from `{ak4_scores.model}`, which is for wide jets. Make a new tagger for `{_AK4}`.")
     if len(ak4_scores) != len(narrow):
         return not_yet(f"{len(ak4_scores)} jets were tagged; `narrow` has {len(narrow)}.")
     if not isinstance(b_roc, Roc):
-        return not_yet(f"`b_roc` is {look.kind(b_roc)}. Expected what `ak4_scores.roc(name, narrow)` returns.")
+        return not_yet(f"`b_roc` is {judge.kind(b_roc)}. Expected what `ak4_scores.roc(name, narrow)` returns.")
     if b_roc.name != "b_vs_light":
         return not_yet(f"This is the curve of `{b_roc.name}`; we asked for `b_vs_light`.")
     own = ak4_scores.roc("b_vs_light", narrow)

@@ -1,0 +1,379 @@
+"""Exercises of the notebooks: check, hint, solution.
+
+Typical use, in a notebook::
+
+    from helpers.course import ____, exercise
+
+    answer = ____
+    exercise("1.2").check(server, answer)
+    # exercise("1.2").hint(1)
+    # exercise("1.2").solution()
+
+A check looks at the live server and says one of four things: correct, not yet, not attempted, cannot tell. It never shows
+a traceback. With ``COURSE_STRICT=1`` in the environment anything but "correct" raises, so that a wrong solution fails in tests.
+
+For students who came late, one cell brings a notebook's kernel to where the class is::
+
+    from helpers.course import catch_up
+    catch_up("4.3")            # as if everything above exercise 4.3 had been run, with the right answers
+
+It runs the solution notebook's own cells in the kernel, without its checks (nothing is counted as solved) and without the errors that are
+shown on purpose. Answers, hints and these cells are read in one place, the solution notebooks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+
+from helpers import paths
+from helpers.course import judge, progress
+from helpers.course.judge import CannotTell, Kind, NotSolved, Outcome, cannot_tell, not_attempted
+from helpers.errors import CourseError, InputError, SetupError, quoted
+
+__all__ = ["Exercise", "____", "catch_up", "exercise"]
+
+# How the blank is written in a notebook, and therefore in a file that a notebook wrote.
+BLANK = "____"
+# Answers are looked through this deep for blanks: a list of dicts of arrays, and a little more.
+_DEPTH = 5
+# Cells with one of these tags are left out by catch_up.
+_LEFT_OUT = {"check", "raises-exception"}
+
+# After this many answers that were not right, the check mentions the hints.
+_ATTEMPTS_BEFORE_HINT = 2
+# Values of COURSE_STRICT that mean "no".
+_OFF = ("", "0", "false", "no")
+
+
+class Placeholder:
+    """Stands where an answer is still missing.
+
+    Whatever is done with it (call it, index it, add to it, ask for an attribute) gives the blank again, so that a notebook
+    with blanks in it runs from top to bottom, and the check at the end says "not attempted".
+    """
+
+    def _again(self, *_args: Any, **_kwargs: Any) -> Placeholder:
+        return self
+
+    def __getattr__(self, name: str) -> Placeholder:
+        # IPython, NumPy and copy ask for names like these to find out what an object can do: it can do nothing.
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self
+
+    __call__ = __getitem__ = __enter__ = _again
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _again
+    __truediv__ = __rtruediv__ = __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = _again
+    __pow__ = __rpow__ = __matmul__ = __rmatmul__ = __neg__ = __pos__ = __abs__ = _again
+    __lt__ = __le__ = __gt__ = __ge__ = _again
+
+    def __exit__(self, *_exception: object) -> bool:
+        return False
+
+    def __setitem__(self, _key: Any, _value: Any) -> None:
+        return None
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __len__(self) -> int:
+        return 0
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
+
+    def __contains__(self, _item: Any) -> bool:
+        return False
+
+    def __float__(self) -> float:
+        return float("nan")
+
+    def __int__(self) -> int:
+        return 0
+
+    __index__ = __int__
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        array = np.empty((), dtype=object)
+        array[()] = self
+        return array if dtype is None else array.astype(dtype)
+
+    def __format__(self, _spec: str) -> str:
+        return BLANK
+
+    def __repr__(self) -> str:
+        return BLANK
+
+
+def count_blanks(value: Any, depth: int = _DEPTH) -> int:
+    """Count the blanks in an answer.
+
+    Args:
+        value: anything that a student hands to a check: a number, text, a dict, a list, an array, a blank itself.
+        depth: how many containers deep to look.
+
+    Returns:
+        The number of blanks; text that still holds ``____`` counts as one.
+    """
+    if isinstance(value, Placeholder):
+        return 1
+    if isinstance(value, str):
+        return int(BLANK in value)
+    if depth == 0 or isinstance(value, PurePath):
+        return 0
+    if isinstance(value, Mapping):
+        return sum(count_blanks(item, depth - 1) for item in value.values())
+    if isinstance(value, np.ndarray):
+        return sum(count_blanks(item, depth - 1) for item in value.ravel()) if value.dtype == object else 0
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return sum(count_blanks(item, depth - 1) for item in value)
+    return 0
+
+
+____ = Placeholder()
+
+
+def exercise(number: str) -> Exercise:
+    """The exercise with this number.
+
+    Args:
+        number: as in the heading, such as ``"1.2"``.
+
+    Raises:
+        InputError: there is none; the message lists those of the same notebook.
+    """
+    return _exercise(str(number))
+
+
+@functools.cache
+def _exercise(number: str) -> Exercise:
+    return Exercise(number)
+
+
+class Exercise:
+    """One exercise: ``check(...)``, ``hint(n)``, ``solution()``.
+
+    Args:
+        number: as in the heading, such as ``"1.2"``.
+    """
+
+    def __init__(self, number: str) -> None:
+        self.number = number
+        self._checker = judge.find(number)
+
+    def __repr__(self) -> str:
+        return f'exercise("{self.number}"): .check(...), .hint(1), .solution()'
+
+    def check(self, *answers: Any, **named: Any) -> None:
+        """Look at the answer and at the server, and show what was found.
+
+        Args:
+            *answers: what the notebook's check cell hands over: the answer, the server.
+            **named: the same, by name.
+
+        Raises:
+            NotSolved: only in strict mode, when the outcome is not "correct".
+        """
+        outcome = self.judge(*answers, **named)
+        if outcome.kind in (Kind.CORRECT, Kind.NOT_YET):
+            outcome = self._counted(outcome)
+        _show(outcome)
+        if strict() and outcome.kind is not Kind.CORRECT:
+            raise NotSolved(f"Exercise {self.number}: {outcome}")
+
+    def judge(self, *answers: Any, **named: Any) -> Outcome:
+        """The outcome alone: shows nothing, counts nothing."""
+        try:
+            inspect.signature(self._checker).bind(*answers, **named)
+        except TypeError as error:
+            names = ", ".join(inspect.signature(self._checker).parameters)
+            return cannot_tell(f'The check needs `exercise("{self.number}").check({names})`; this call does not fit: {error}.')
+        blanks = sum(count_blanks(answer) for answer in (*answers, *named.values()))
+        if blanks:
+            return not_attempted(blanks)
+        try:
+            return self._checker(*answers, **named)
+        except CannotTell as reason:
+            return cannot_tell(str(reason))
+        except CourseError as error:
+            return cannot_tell(f"{error}")
+        except (ConnectionError, TimeoutError) as error:
+            return cannot_tell(f"The server does not answer ({type(error).__name__}). Run the cell that launches it, then this one again.")
+        except OSError as error:
+            what = f"`{error.filename}` cannot be read" if error.filename else "A file cannot be read"
+            return cannot_tell(f"{what} ({error.strerror or error}). Run the cells above that write it, then this one again.")
+        except Exception as error:
+            if strict():
+                raise
+            return cannot_tell(
+                f"The check stumbled over this answer ({type(error).__name__}: {error}). Run the notebook again from its first "
+                "cell; if this stays, show the line to your instructor."
+            )
+
+    def hint(self, n: int = 1) -> None:
+        """Show one hint; the first says least.
+
+        Args:
+            n: which one, from 1.
+        """
+        hints = _hints(self.number)
+        if not isinstance(n, int) or not 1 <= n <= len(hints):
+            choice = f"from 1 to {len(hints)}" if len(hints) > 1 else "number 1" if hints else "of none: this exercise has no hints"
+            _show_text(f"There is no hint {n}; choose {choice}.")
+            return
+        more = f' One more: exercise("{self.number}").hint({n + 1})' if n < len(hints) else ""
+        _show_text(f"**Hint {n} of {len(hints)}.** {hints[n - 1]}", more)
+
+    def solution(self) -> None:
+        """Show the answer, as the solution notebook has it: first why, then the code."""
+        _show_text(f"**Solution of exercise {self.number}.** " + _solution(self.number))
+
+    def _counted(self, outcome: Outcome) -> Outcome:
+        entry, said = progress.record(self.number, solved=outcome.kind is Kind.CORRECT)
+        notes = [f"Attempt {entry['attempts']}."]
+        if outcome.kind is Kind.NOT_YET and entry["attempts"] >= _ATTEMPTS_BEFORE_HINT and _hints(self.number):
+            notes.append(f'Stuck? `exercise("{self.number}").hint(1)`')
+        return dataclasses.replace(outcome, note=" ".join([*notes, said]).strip())
+
+
+def strict() -> bool:
+    """Whether anything but "correct" raises (``COURSE_STRICT=1``)."""
+    return os.environ.get("COURSE_STRICT", "").lower() not in _OFF
+
+
+def _cells(number: str) -> list[dict[str, Any]]:
+    """The cells of an exercise's solution notebook, the only place where answers are kept."""
+    notebook = number.partition(".")[0]
+    files = sorted((paths.root() / "notebooks" / "solutions").glob(f"{notebook.zfill(2)}_*.ipynb")) if notebook.isdecimal() else []
+    return json.loads(files[0].read_text(encoding="utf-8"))["cells"] if files else []
+
+
+def _tagged(number: str, tag: str) -> list[dict[str, Any]]:
+    own = (cell for cell in _cells(number) if cell["metadata"].get("exercise") == number)
+    return [cell for cell in own if tag in cell["metadata"].get("tags", [])]
+
+
+def _hints(number: str) -> list[str]:
+    """The hints: the items of the numbered list in the cell tagged ``hints``."""
+    text = "\n".join("".join(cell["source"]) for cell in _tagged(number, "hints"))
+    return [item.strip() for item in re.split(r"^\d+\. ", text, flags=re.MULTILINE)[1:]]
+
+
+def _solution(number: str) -> str:
+    """Words, then code, in Markdown."""
+    words = ["".join(cell["source"]) for cell in _tagged(number, "answer") if cell["cell_type"] == "markdown"]
+    code = ["".join(cell["source"]) for cell in _tagged(number, "starter") if cell["cell_type"] == "code"]
+    words = [re.sub(r"^\*\*Answer\.\*\* ", "", text) for text in words]
+    return "\n\n".join([*words, *(f"```python\n{text}\n```" for text in code)])
+
+
+def _show(outcome: Outcome) -> None:
+    """Show an outcome: a box in a notebook, a line in a terminal."""
+    shell = _shell()
+    if shell is None:
+        print(outcome)
+    else:
+        shell.display(outcome)
+
+
+def _show_text(markdown: str, note: str = "") -> None:
+    """Show Markdown: rendered in a notebook, as it is in a terminal."""
+    shell = _shell()
+    if shell is None:
+        print(markdown + note)
+    else:
+        shell.display({"text/markdown": markdown + (f"\n\n{note.strip()}" if note else ""), "text/plain": markdown + note}, raw=True)
+
+
+def _shell() -> Any:
+    """IPython's display module inside a notebook, None elsewhere."""
+    try:
+        from IPython import display, get_ipython
+    except ImportError:
+        return None
+    return display if get_ipython() is not None else None
+
+
+# --- catching up -----------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """What has to be run to be at an exercise.
+
+    Attributes:
+        exercise: its number.
+        title: its heading.
+        code: the code of each cell, in order.
+    """
+
+    exercise: str
+    title: str
+    code: tuple[str, ...]
+
+
+def way_to(exercise: str) -> Way:
+    """The cells in front of an exercise.
+
+    Args:
+        exercise: its number, such as ``"4.3"``.
+
+    Raises:
+        InputError: there is no such exercise; the message lists those of the same notebook.
+    """
+    wanted = str(exercise).strip()
+    cells = _cells(wanted)
+    code: list[str] = []
+    for cell in cells:
+        if cell["metadata"].get("exercise") == wanted:
+            title = re.search(r"^#+ (.+)$", "".join(cell["source"]), re.MULTILINE)
+            return Way(wanted, title[1] if title else wanted, tuple(code))
+        if cell["cell_type"] == "code" and not _LEFT_OUT & set(cell["metadata"].get("tags", [])):
+            code.append("".join(cell["source"]))
+    known = list(dict.fromkeys(cell["metadata"]["exercise"] for cell in cells if "exercise" in cell["metadata"]))
+    raise InputError(
+        f"There is no exercise {wanted!r}.",
+        f"This notebook has {quoted(known)}." if known else "A number looks like 4.3: notebook, then exercise.",
+        'Type for example: catch_up("4.3")',
+    )
+
+
+def catch_up(exercise: str) -> None:
+    """Run everything in front of an exercise in this kernel; what the cells print and show is left out.
+
+    Args:
+        exercise: its number, such as ``"4.3"``.
+
+    Raises:
+        InputError: there is no such exercise.
+        SetupError: this is no notebook, or a cell failed; the error of that cell stands above.
+    """
+    from IPython import get_ipython
+    from IPython.utils.capture import capture_output
+
+    shell = get_ipython()
+    if shell is None:
+        raise SetupError("catch_up works in a notebook only.", "It runs cells in the notebook's kernel.", "Type: make lab")
+    way = way_to(exercise)
+    for number, code in enumerate(way.code, 1):
+        with capture_output() as shown:
+            result = shell.run_cell(code, store_history=False, silent=True)
+        if not result.success:
+            shown.show()
+            raise SetupError(
+                f"Cell {number} of {len(way.code)} before exercise {way.exercise} failed: "
+                f"{result.error_in_exec or result.error_before_exec}.",
+                "",
+                "Type: make doctor   (or restart the kernel, and run this cell once more)",
+            )
+    print(f"You are there: {len(way.code)} cells were run. Next: {way.title}")
