@@ -14,7 +14,7 @@ import numpy as np
 from helpers import jets, perf_facts, perf_results, settings
 from helpers.background_load import BackgroundLoad
 from helpers.client import Client
-from helpers.client.connection import Connection
+from helpers.client.client import Connection
 from helpers.errors import CourseError
 from helpers.gpu import gpu_figures, placed_on
 from helpers.perf import execute, find_perf_analyzer, run_for

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from helpers import loadlog, settings
-from helpers.client import rest
-from helpers.client.access import Access
-from helpers.client.address import Address
+from helpers.client import http
+from helpers.client.endpoint import Access, Address
 from helpers.errors import ModelError, RequestError
 
 if TYPE_CHECKING:
@@ -136,7 +135,7 @@ class Administration:
         address = self._must_reach(self.http, "HTTP")
         headers = self.admin_headers("http")
         with self._or_how_it_ended():
-            return rest.ask(address, f"/v2/repository/{what}", body, headers=headers, post=True, timeout_s=timeout_s, access=self.access)
+            return http.ask(address, f"/v2/repository/{what}", body, headers=headers, post=True, timeout_s=timeout_s, access=self.access)
 
     def _must_own(self, what: str) -> None:
         if not self._key:

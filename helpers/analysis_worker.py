@@ -12,7 +12,7 @@ from distributed import Worker, WorkerPlugin, get_worker
 from helpers import settings
 from helpers.analysis_files import Chunk, write_scores
 from helpers.client import Client
-from helpers.client.connection import where
+from helpers.client.client import where
 from helpers.errors import CourseError, RequestError, ServerError
 from helpers.physics import jets
 

@@ -27,7 +27,7 @@ import numpy as np
 
 from helpers import background_load_process, settings
 from helpers.client import Client
-from helpers.client.signature import Signature
+from helpers.client.tensors import Signature
 from helpers.errors import InputError, ServerError
 from helpers.watch import manner
 

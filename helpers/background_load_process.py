@@ -23,8 +23,7 @@ if __name__ == "__main__":  # started as a script, with python -P
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from helpers.client import Client
-from helpers.client.access import Access
-from helpers.client.address import Address
+from helpers.client.endpoint import Access, Address
 from helpers.errors import CourseError
 
 # Seconds between two reports.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from helpers import ending, machine
-from helpers.client.address import Address
+from helpers.client.endpoint import Address
 from helpers.errors import CourseError
 from helpers.files import shown
 

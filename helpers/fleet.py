@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from helpers import fleet_card, fleet_plan, fleet_shares, front, front_config, lease, run_folder, settings, starting
-from helpers.client import rest
-from helpers.client.address import Address
+from helpers.client import http
+from helpers.client.endpoint import Address
 from helpers.errors import InputError, RequestError, ServerError
 from helpers.front import Behind
 from helpers.listening import Listening
@@ -153,7 +153,7 @@ class Fleet:
 
     def _healthy(self, word: str) -> bool:
         try:
-            rest.ask(self.http, f"/v2/health/{word}")
+            http.ask(self.http, f"/v2/health/{word}")
         except (ServerError, RequestError):
             return False
         return True
@@ -164,11 +164,11 @@ class Fleet:
 
     def metadata(self, model: str = "") -> dict[str, Any]:
         """Names, types and shapes of a model's inputs and outputs, or, without a model, what one of the servers says of itself."""
-        return rest.ask(self.http, f"/v2/models/{model}" if model else "/v2")
+        return http.ask(self.http, f"/v2/models/{model}" if model else "/v2")
 
     def config(self, model: str) -> dict[str, Any]:
         """A model's configuration as one of the servers reports it."""
-        return rest.ask(self.http, f"/v2/models/{model}/config")
+        return http.ask(self.http, f"/v2/models/{model}/config")
 
     # --- who did what ------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from string import Template
 
 from helpers import settings
-from helpers.client.address import Address
+from helpers.client.endpoint import Address
 from helpers.serving import GRPC_PORT, HTTP_PORT
 
 FILE = "front.yaml"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from helpers.client.address import Address
+from helpers.client.endpoint import Address
 from helpers.machine import serves_here
 
 

@@ -21,8 +21,7 @@ from pathlib import Path
 import psutil
 
 from helpers import neighbours, run_folder, settings
-from helpers.client.access import Access
-from helpers.client.address import Address
+from helpers.client.endpoint import Access, Address
 from helpers.errors import InputError, quoted
 
 _ALL = "0.0.0.0"

@@ -18,7 +18,7 @@ from typing import Any
 from helpers import perf, perf_facts, perf_run, recorded, recorded_runs, settings, tune_report
 from helpers import sweep as sweeps
 from helpers import tune as tuning
-from helpers.client.connection import Connection
+from helpers.client.client import Connection
 from helpers.errors import InputError, SetupError
 
 

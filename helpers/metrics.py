@@ -19,9 +19,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from helpers import metrics_page, settings
-from helpers.client.access import NO_ACCESS, Access
-from helpers.client.address import Address, parse_address
-from helpers.client.rest import ask
+from helpers.client.endpoint import NO_ACCESS, Access, Address, parse_address
+from helpers.client.http import ask
 from helpers.errors import AccessError, InputError, RequestError, ServerError
 from helpers.metrics_page import Sample
 from helpers.tables import as_html, as_text

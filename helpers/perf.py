@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers import perf_facts, perf_results, settings, sweep_files
-from helpers.client.connection import Connection
+from helpers.client.client import Connection
 from helpers.errors import InputError
 from helpers.perf_command import Run, Shapes, run_for
 from helpers.perf_program import Program, find_perf_analyzer

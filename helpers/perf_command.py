@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from helpers import settings
-from helpers.client.access import NO_ACCESS, Access, with_own_secret
-from helpers.client.address import parse_address
-from helpers.client.connection import Connection
-from helpers.client.signature import Signature
+from helpers.client.client import Connection
+from helpers.client.endpoint import NO_ACCESS, Access, parse_address, with_own_secret
+from helpers.client.tensors import Signature
 from helpers.errors import InputError
 from helpers.files import find, shown
 from helpers.perf_program import NAME, Program

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
 from helpers import settings
-from helpers.client import access_errors
-from helpers.client.address import Address, parse_address
-from helpers.client.failures import explain
-from helpers.client.questions import OverGrpc, OverHttp
-from helpers.client.transport import Refused, Unreachable, without_id
+from helpers.client import problems, way_to
+from helpers.client.client import explain
+from helpers.client.endpoint import Address, parse_address
+from helpers.client.problems import Refused, Unreachable, without_id
 from helpers.errors import AccessError, CourseError, InputError, ModelError, RequestError, SetupError
 from helpers.perf_command import INPUT_DATA, Run
 from helpers.watch import manner
@@ -55,7 +55,7 @@ def explain_failure(code: int, said: str, run: Run, server: Any = None) -> Cours
     address = replace(parse_address(run.url), secure=run.secure, scheme=scheme)
     if (run.secure or run.access.headers or _WANTS_TOKEN in why) and (problem := _not_let_in(address, run)):
         return problem
-    if _LOST.search(why) and (problem := access_errors.encryption(address, why, run.access)):
+    if _LOST.search(why) and (problem := problems.encryption(address, why, run.access)):
         return problem
     if "unsupported protocol" in why.lower():
         port = "HTTP" if run.protocol == "http" else "gRPC"
@@ -102,7 +102,8 @@ def explain_failure(code: int, said: str, run: Run, server: Any = None) -> Cours
 def _not_let_in(address: Address, run: Run) -> CourseError | None:
     """Why we are not let in, which the server tells us more plainly than the tool does; None when we are."""
     try:
-        (OverGrpc if run.protocol == "grpc" else OverHttp)(address, run.access).is_live()
+        with closing(way_to(run.protocol, address, run.access)) as way, problems.plainly(way):
+            way.is_live()
     except AccessError as problem:
         return problem
     except CourseError:

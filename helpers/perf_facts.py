@@ -7,8 +7,8 @@ import json
 from typing import Any
 
 from helpers import machine
-from helpers.client.connection import Connection
-from helpers.client.transport import TransportError
+from helpers.client.client import Connection
+from helpers.client.problems import TransportError
 from helpers.gpu import placed_on
 from helpers.here import runs_here
 from helpers.repository.configs import instances_of

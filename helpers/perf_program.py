@@ -22,8 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from helpers import machine, private_arguments, settings
-from helpers.client.access import own_key
-from helpers.client.address import parse_address
+from helpers.client.endpoint import own_key, parse_address
 from helpers.errors import InputError, SetupError
 
 NAME = "perf_analyzer"

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 from helpers import lease, settings
-from helpers.client import questions, rest
-from helpers.client.access import NO_ACCESS, Access, access_for, with_own_secret
-from helpers.client.address import Address, parse_address
+from helpers.client import http, way_to
+from helpers.client.endpoint import NO_ACCESS, Access, Address, access_for, parse_address, with_own_secret
+from helpers.client.problems import plainly
 from helpers.errors import AccessError, CourseError, NotAServerError, RequestError, ServerError
+from helpers.machine import is_loopback
 from helpers.server import Server
 
 # Port of encrypted addresses that name none.
@@ -56,28 +58,28 @@ def connect(
     given_access = access_for(token, headers, ca)
     given = _address(url)
     page = parse_address(metrics) if metrics else None
-    problems: list[CourseError] = []
+    failed: list[CourseError] = []
     for address, scheme in _candidates(given):
         place, access = replace(address, scheme=scheme), with_own_secret(given_access, address)
         over_http = scheme.startswith("http")
         try:
-            ask = (questions.OverHttp if over_http else questions.OverGrpc)(place, access)
-            # Many a web page answers to everything, so the second question counts.
-            alive = ask.is_live() and bool(ask.about())
+            with closing(way_to("http" if over_http else "grpc", place, access)) as way, plainly(way):
+                # Many a web page answers to everything, so the second question counts.
+                alive = way.is_live() and bool(way.about())
         except (ServerError, RequestError) as error:
-            problems.append(error)
+            failed.append(error)
             continue
         if alive:
             return _kept(_triple(place, access, page)) if over_http else _alone(place, access, page)
     # That something is there, and does not let us in or is no server, says more than that there is none.
-    for problem in problems:
+    for problem in failed:
         if isinstance(problem, AccessError | NotAServerError):
             raise problem
     raise ServerError(
         f"No Triton server answers at {given}.",
         "Expected its HTTP port, such as gpu-node:9000, or its gRPC port.",
         "Ask its owner for server.http_url.",
-    ) from (problems[0] if problems else None)
+    ) from (failed[0] if failed else None)
 
 
 def at(url: str, protocol: str | None, access: Access) -> Server | str:
@@ -133,7 +135,7 @@ def _alone(grpc: Address, access: Access, page: Address | None) -> Server:
 
 def _kept(server: Server) -> Server:
     """The server, with a lease on it where it is one of this very person on this very machine."""
-    if server.http is not None and rest.is_loopback(server.http.host):
+    if server.http is not None and is_loopback(server.http.host):
         for held in lease.mine(server.http.port):
             # The port may lead elsewhere, through a tunnel.
             with contextlib.suppress(ServerError, RequestError):
@@ -144,4 +146,4 @@ def _kept(server: Server) -> Server:
 
 def _reachable(address: Address, given: Address) -> Address | None:
     """One of the three ports in a row, where anything listens there; behind the usual port of the web there is no row."""
-    return address if given.port != _TLS_PORT and rest.listens(address) else None
+    return address if given.port != _TLS_PORT and http.listens(address) else None

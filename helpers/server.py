@@ -9,9 +9,9 @@ from typing import Any
 
 from helpers import card, ending, lease, run_folder, settings
 from helpers.administration import Administration
-from helpers.client import failures, questions
-from helpers.client.access import NO_ACCESS, Access
-from helpers.client.address import Address
+from helpers.client import way_to
+from helpers.client.endpoint import NO_ACCESS, Access, Address
+from helpers.client.problems import Circumstances, TransportError, not_loaded, plainly
 from helpers.errors import AccessError, ModelError, RequestError, ServerError
 from helpers.here import runs_here
 from helpers.listening import LOOPBACK, Listening
@@ -48,11 +48,10 @@ class Server(Administration):
         access: Access = NO_ACCESS,
     ) -> None:
         self.http, self.grpc, self.metrics, self.access = http, grpc, metrics, access
-        self._ask: questions.Questions
         if http is not None:
-            self._ask = questions.OverHttp(http, access)
+            self._way = way_to("http", http, access)
         elif grpc is not None:
-            self._ask = questions.OverGrpc(grpc, access)
+            self._way = way_to("grpc", grpc, access)
         else:
             raise ValueError("a server needs an address")
         self.runtime = runtime
@@ -123,15 +122,15 @@ class Server(Administration):
     def is_alive(self) -> bool:
         """Whether the server answers, ready or not."""
         try:
-            return not self._has_ended() and self._ask.is_live()
-        except (ServerError, RequestError):
+            return not self._has_ended() and self._way.is_live()
+        except TransportError:
             return False
 
     def is_ready(self) -> bool:
         """Whether the server answers and all its models are READY."""
         try:
-            return not self._has_ended() and self._ask.is_ready()
-        except (ServerError, RequestError):
+            return not self._has_ended() and self._way.is_ready()
+        except TransportError:
             return False
 
     def state(self) -> str:
@@ -172,7 +171,17 @@ class Server(Administration):
             known = [(m["name"], m.get("version", ""), m.get("state", ""), m.get("reason", "")) for m in index]
             return completed(known, self.launch_options.get("load", ()), self.repository, self.log(lines=0))
         with self._or_how_it_ended():
-            return [ModelState(counters["name"], counters["version"], "READY") for counters in self._ask.statistics()]
+            return [ModelState(counters["name"], counters["version"], "READY") for counters in self._way.statistics()]
+
+    def how_it_ended(self) -> tuple[str, str]:
+        """Return how a server of ours ended, or that it hangs, and what to type; two empty texts while it runs."""
+        state = self.state() if self.owned else "running"
+        if state == "running":
+            return "", ""
+        if state == "hung":
+            return ending.HUNG, ending.RESTART
+        words = ending.explain(self) if state == "died" else ""
+        return f"It is no longer running; requests that were under way are lost. {words}".strip(), ending.RESTART
 
     @contextlib.contextmanager
     def _or_how_it_ended(self) -> Iterator[None]:
@@ -180,7 +189,8 @@ class Server(Administration):
         try:
             if self._has_ended():
                 raise ServerError(f"No server answers at {self.url} any more: it is not running.", "", ending.RESTART)
-            yield
+            with plainly(self._way):
+                yield
         except AccessError:
             raise
         except ServerError as error:
@@ -193,17 +203,17 @@ class Server(Administration):
     def metadata(self, model: str = "") -> dict[str, Any]:
         """Names, types and shapes of a model's inputs and outputs; without a model, the server's own name and version."""
         if model:
-            return self._about(model, self._ask.metadata)
+            return self._about(model, self._way.metadata)
         with self._or_how_it_ended():
-            return self._ask.about()
+            return self._way.about()
 
     def config(self, model: str) -> dict[str, Any]:
         """A model's configuration as the server reports it, with everything that it filled in."""
-        return self._about(model, self._ask.config)
+        return self._about(model, self._way.whole_config)
 
     def statistics(self, model: str) -> dict[str, Any]:
         """A model's cumulative counts and times (nanoseconds), as Triton's statistics extension defines them."""
-        return self._about(model, self._ask.statistics)[0]
+        return self._about(model, self._way.statistics)[0]
 
     def _about(self, model: str, question: Callable[[str], Any]) -> Any:
         try:
@@ -218,7 +228,8 @@ class Server(Administration):
         states = {state.name: state for state in self.models()}
         if model not in states or (states[model].state != "READY" and "unknown model" in reason):
             ready = sorted(name for name, state in states.items() if state.state == "READY")
-            return failures.not_loaded(model, reason, ready, states[model].reason if model in states else "", self.owned)
+            why = states[model].reason if model in states else ""
+            return not_loaded(model, reason, Circumstances(owned=self.owned, loaded=ready, reason=why))
         return ModelError(f"The server refused {model!r} ({states[model].state}): {reason}")
 
     @property

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers import container_start, launch_plan, lease, loadlog, runtimes, settings
-from helpers.client.questions import OverHttp
+from helpers.client.http import ask
 from helpers.errors import RequestError, ServerError
 from helpers.listening import Listening, listening
 from helpers.server import Server
@@ -94,8 +94,8 @@ def answers(held: lease.Lease, timeout_s: float) -> bool:
     while (state := held.state()).get("status") == "running":
         place = _place(state)
         with contextlib.suppress(ServerError, RequestError):
-            if OverHttp(place.addresses(state["ports"])[0], place.access()).is_live():
-                return True
+            ask(place.addresses(state["ports"])[0], "/v2/health/live", access=place.access())
+            return True
         if time.monotonic() > deadline:
             return True
         time.sleep(settings.POLL_S)

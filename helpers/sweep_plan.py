@@ -12,9 +12,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from helpers import perf_facts, settings
-from helpers.client.connection import Connection
-from helpers.client.rest import is_loopback
+from helpers.client.client import Connection
 from helpers.errors import InputError, ModelError
+from helpers.machine import is_loopback
 from helpers.perf_command import check_batch, run_for
 from helpers.repository.syntax import as_dict, parse
 from helpers.wording import quoted

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers import settings, sweep_files, tune_report
-from helpers.client.connection import Connection
+from helpers.client.client import Connection
 from helpers.errors import CourseError, InputError, ModelError, RequestError
 from helpers.files import shown
 from helpers.perf_command import run_for

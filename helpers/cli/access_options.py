@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from helpers.errors import InputError
 
 if TYPE_CHECKING:
-    from helpers.client.access import Access
+    from helpers.client.endpoint import Access
 
 _TOKEN_VARIABLE = "COURSE_TOKEN"
 
@@ -31,7 +31,7 @@ def access(args: argparse.Namespace) -> Access:
     Raises:
         InputError: a header or the CA file cannot be used.
     """
-    from helpers.client.access import access_for
+    from helpers.client.endpoint import access_for
 
     headers = {}
     for text in args.header:

@@ -11,8 +11,8 @@ import numpy as np
 from helpers import settings
 from helpers.cli import access_options
 from helpers.client import Client
-from helpers.client.address import Address, parse_address
-from helpers.client.answers import Result
+from helpers.client.client import Result
+from helpers.client.endpoint import Address, parse_address
 from helpers.errors import InputError
 from helpers.remote import at
 from helpers.tables import as_text

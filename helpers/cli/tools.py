@@ -124,7 +124,7 @@ def metrics_arguments(parser: argparse.ArgumentParser) -> None:
 
 def metrics(args: argparse.Namespace) -> int:
     """Print the page as a table, or differences until Ctrl-C."""
-    from helpers.client.address import parse_address
+    from helpers.client.endpoint import parse_address
     from helpers.metrics import scrape
     from helpers.tables import as_text
 
@@ -177,8 +177,7 @@ def perf_analyzer_arguments(parser: argparse.ArgumentParser) -> None:
 
 def perf_analyzer(args: argparse.Namespace) -> int:
     """Run it; the exit status is the program's: 0 done, 2 its windows did not agree, 99 it failed."""
-    from helpers.client.access import with_own_secret
-    from helpers.client.address import parse_address
+    from helpers.client.endpoint import parse_address, with_own_secret
     from helpers.perf_command import header_arguments, tls_arguments
     from helpers.perf_program import find_perf_analyzer
 

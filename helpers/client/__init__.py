@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from helpers.client.endpoint import NO_ACCESS, Access, Address
+
 __all__ = ["Class", "Client", "Result"]
 
 
@@ -22,3 +24,14 @@ def __getattr__(name: str) -> Any:
     from helpers.client import client
 
     return getattr(client, name)
+
+
+def way_to(protocol: str, address: Address, access: Access = NO_ACCESS) -> Any:
+    """Return the way to a server for questions: an :class:`~helpers.client.http.Http` or a :class:`~helpers.client.grpc.Grpc`."""
+    if protocol == "grpc":
+        from helpers.client.grpc import Grpc
+
+        return Grpc(address, access=access)
+    from helpers.client.http import Http
+
+    return Http(address, access=access)

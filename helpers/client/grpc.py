@@ -11,35 +11,41 @@ from typing import Any
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 import tritonclient.grpc as triton_grpc
+from google.protobuf import json_format
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
 from tritonclient.utils import InferenceServerException
 
 from helpers import settings
-from helpers.client.access import NO_ACCESS, Access
-from helpers.client.address import Address
-from helpers.client.rest import is_loopback
-from helpers.client.transport import (
-    LOST_BEHIND,
-    NotPassedOn,
-    Refused,
-    Request,
-    TimedOut,
-    TransportError,
-    Unreachable,
-    as_dict,
-    is_not_ready,
-    without_id,
+from helpers.client.endpoint import NO_ACCESS, Access, Address
+from helpers.client.problems import LOST_BEHIND, NotPassedOn, Refused, TimedOut, TransportError, Unreachable, is_not_ready, without_id
+from helpers.client.tensors import Request
+from helpers.machine import is_loopback
+
+_INT64 = (
+    FieldDescriptor.TYPE_INT64,
+    FieldDescriptor.TYPE_UINT64,
+    FieldDescriptor.TYPE_SINT64,
+    FieldDescriptor.TYPE_FIXED64,
+    FieldDescriptor.TYPE_SFIXED64,
 )
 
 
-class GrpcTransport:
-    """A channel to a server."""
+class Grpc:
+    """A channel to a server.
+
+    Args:
+        address: of the gRPC port.
+        timeout_s: seconds that one inference request may take.
+        access: token and trusted certificates.
+    """
 
     protocol = "grpc"
 
-    def __init__(self, address: Address, timeout_s: float, access: Access = NO_ACCESS) -> None:
+    def __init__(self, address: Address, timeout_s: float = settings.QUERY_TIMEOUT_S, access: Access = NO_ACCESS) -> None:
         self._timeout_s = timeout_s
-        self._address = address
-        self._access = access
+        self.address = address
+        self.access = access
         self._options = [
             # Tensors are larger than gRPC's own limit of 4 MB.
             ("grpc.max_send_message_length", -1),
@@ -54,32 +60,32 @@ class GrpcTransport:
         self._client = self._connect()
 
     def is_live(self) -> bool:
-        """Whether the server answers and says that it lives."""
+        """True if the server answers and says that it lives."""
         return bool(self._call("is_server_live", client_timeout=settings.QUERY_TIMEOUT_S))
 
     def is_ready(self) -> bool:
-        """Whether the server says that all its models are READY."""
+        """True if the server says that all its models are READY."""
         return bool(self._call("is_server_ready", client_timeout=settings.QUERY_TIMEOUT_S))
 
     def about(self) -> dict[str, Any]:
-        """The server's own name, version and extensions."""
+        """Return the server's own name, version and extensions."""
         return as_dict(self._call("get_server_metadata", client_timeout=settings.QUERY_TIMEOUT_S))
 
     def statistics(self, model: str = "") -> list[dict[str, Any]]:
-        """The counters of a model's versions, or of all models that are loaded; those that are zero too, as over HTTP."""
+        """Return the counters of a model's versions, or of all models that are loaded; those that are zero too, as over HTTP."""
         return as_dict(self._call("get_inference_statistics", model, client_timeout=settings.QUERY_TIMEOUT_S), zeros=True)["model_stats"]
 
     def whole_config(self, model: str) -> dict[str, Any]:
-        """The model's config with the fields that nobody set, as over HTTP."""
+        """Return the model's config with the fields that nobody set, as over HTTP."""
         return as_dict(self._call("get_model_config", model, client_timeout=settings.QUERY_TIMEOUT_S).config, zeros=True)
 
     def metadata(self, model: str, version: str = "") -> dict[str, Any]:
-        """The model's metadata."""
+        """Return names, types and shapes of a model's inputs and outputs."""
         answer = self._call("get_model_metadata", model, version, client_timeout=settings.QUERY_TIMEOUT_S)
         return as_dict(answer)
 
     def config(self, model: str, version: str = "") -> dict[str, Any]:
-        """The model's config as the server has completed it."""
+        """Return a model's config with everything that the server filled in."""
         answer = self._call("get_model_config", model, version, client_timeout=settings.QUERY_TIMEOUT_S)
         return as_dict(answer.config)
 
@@ -89,7 +95,7 @@ class GrpcTransport:
         return self._call("infer", request.model, inputs, request.version, outputs, client_timeout=self._timeout_s)
 
     def regions(self, headers: Mapping[str, str]) -> list[str]:
-        """Names of the regions of system shared memory that the server knows."""
+        """Return the names of the regions of system shared memory that the server knows."""
         answer = self._call("get_system_shared_memory_status", headers=dict(headers), client_timeout=settings.QUERY_TIMEOUT_S)
         return list(answer.regions)
 
@@ -107,12 +113,12 @@ class GrpcTransport:
 
     def _connect(self) -> triton_grpc.InferenceServerClient:
         return triton_grpc.InferenceServerClient(
-            str(self._address.dialled), ssl=self._address.secure, root_certificates=self._access.ca or None, channel_args=self._options
+            str(self.address.dialled), ssl=self.address.secure, root_certificates=self.access.ca or None, channel_args=self._options
         )
 
     def _call(self, method: str, *arguments: Any, **options: Any) -> Any:
         client = self._client
-        headers = {**self._access.grpc_headers(), **options.pop("headers", {})}
+        headers = {**self.access.grpc_headers(), **options.pop("headers", {})}
         try:
             return getattr(client, method)(*arguments, headers=headers or None, **options)
         except InferenceServerException as error:
@@ -153,3 +159,34 @@ def _from_grpc(error: InferenceServerException) -> TransportError:
         return Refused(message, "restricted")
     reasons = {"INVALID_ARGUMENT": "inputs", "NOT_FOUND": "unknown", "PERMISSION_DENIED": "restricted", "UNAUTHENTICATED": "restricted"}
     return Refused(message, reasons.get(status, "failed"))
+
+
+def as_dict(message: Message, zeros: bool = False) -> dict[str, Any]:
+    """Return a protobuf message as a dictionary of the fields that are set, integers as numbers, enumerations by name.
+
+    Args:
+        message: the message.
+        zeros: include the fields that nobody set.
+    """
+    fields = json_format.MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=zeros)
+    return _numbers(fields, message.DESCRIPTOR)
+
+
+def _numbers(value: Any, descriptor: Any) -> Any:
+    # JSON for protobuf writes 64-bit integers as strings, because JavaScript's numbers are too short for them.
+    out = {}
+    for key, item in value.items():
+        field = descriptor.fields_by_name[key]
+        message = field.message_type
+        if message is not None and message.GetOptions().map_entry:
+            inner = message.fields_by_name["value"]
+            out[key] = {name: _convert(entry, inner) for name, entry in item.items()}
+        else:
+            out[key] = [_convert(entry, field) for entry in item] if isinstance(item, list) else _convert(item, field)
+    return out
+
+
+def _convert(item: Any, field: Any) -> Any:
+    if field.message_type is not None:
+        return _numbers(item, field.message_type) if isinstance(item, dict) else item
+    return int(item) if field.type in _INT64 else item

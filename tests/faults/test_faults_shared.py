@@ -12,8 +12,8 @@ from contextlib import contextmanager
 import pytest
 
 from helpers import lease, settings
-from helpers.client.address import Address
-from helpers.client.rest import listens
+from helpers.client.endpoint import Address
+from helpers.client.http import listens
 from tests.support.processes import alive, session, wait_until
 
 pytestmark = pytest.mark.slow

@@ -17,11 +17,10 @@ import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
 
 from helpers import scrape, settings
-from helpers.client import Client, rest
-from helpers.client.access import access_for
-from helpers.client.address import Address, parse_address
-from helpers.client.grpc import GrpcTransport
-from helpers.client.http import HttpTransport
+from helpers.client import Client, http
+from helpers.client.endpoint import Address, access_for, parse_address
+from helpers.client.grpc import Grpc
+from helpers.client.http import Http
 from helpers.errors import AccessError, CourseError, ServerError
 from helpers.launch import connect, launch_server
 from helpers.server import Server
@@ -102,9 +101,9 @@ def test_nothing_of_ours_goes_to_the_ipv6_port(own: Server) -> None:
         heard = threading.Thread(target=_hang_up, args=(front,))
         heard.start()
         for question in (
-            lambda: rest.ask(place, "/v2/repository/index", headers={settings.ADMIN_HEADER: "key"}, post=True, access=secret, timeout_s=2),
-            lambda: HttpTransport(place, 2, secret).metadata("add_sub"),
-            lambda: GrpcTransport(place, 2, secret).is_live(),
+            lambda: http.ask(place, "/v2/repository/index", headers={settings.ADMIN_HEADER: "key"}, post=True, access=secret, timeout_s=2),
+            lambda: Http(place, 2, secret).metadata("add_sub"),
+            lambda: Grpc(place, 2, secret).is_live(),
             lambda: connect(str(place), token="a-token-of-a-class"),
             lambda: scrape(str(place), settle_s=0),
             lambda: Client(f"http://{place}").metadata("add_sub"),
@@ -135,7 +134,7 @@ def test_an_answer_that_sends_us_elsewhere_is_not_followed(status: int, post: bo
         first.answer = (status, {"Location": f"http://127.0.0.1:{second.port}/v2"}, b"")
         access = access_for("a-token-of-a-class", {"X-Api-Key": "secret"})
         with pytest.raises(AccessError, match=f"sends us on to http://127.0.0.1:{second.port}/v2"):
-            rest.ask(Address("127.0.0.1", first.port), "/v2", headers={settings.ADMIN_HEADER: "key"}, post=post, access=access)
+            http.ask(Address("127.0.0.1", first.port), "/v2", headers={settings.ADMIN_HEADER: "key"}, post=post, access=access)
         with pytest.raises(AccessError, match="no Triton server"):
             connect(f"127.0.0.1:{first.port}", token="a-token-of-a-class")
         with pytest.raises(CourseError, match="sends us on to"), Client(f"http://127.0.0.1:{first.port}") as client:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from helpers import container_start, gpus, jets, launch_server, settings
-from helpers.client import Client, rest
+from helpers.client import Client, http
 from helpers.physics.tracks import load_events, quality
 from helpers.server import Server
 from tests.support.container_image import Made, NoContainersError, make
@@ -81,7 +81,7 @@ def test_tensors_through_the_hosts_shared_memory(server: Server) -> None:
     with Client(server) as client:
         answer = client.infer("add_sub", {"INPUT0": ones, "INPUT1": ones}, shared_memory=True)
         assert np.array_equal(answer["OUTPUT0"], 2 * ones)
-        regions = rest.ask(server.http, "/v2/systemsharedmemory/status", headers=server.admin_headers("http"))
+        regions = http.ask(server.http, "/v2/systemsharedmemory/status", headers=server.admin_headers("http"))
         assert len(regions) == 1, "it went through shared memory for real"
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from helpers.client import Class, Client
-from helpers.client.many import send_many
+from helpers.client.client import send_many
 from helpers.errors import InputError, ModelError, NotAServerError, RequestError
 from helpers.launch import connect
 from helpers.metrics import scrape

@@ -20,8 +20,8 @@ import pytest
 import tritonclient.grpc as grpcclient
 
 from helpers import settings
-from helpers.client import Client, rest
-from helpers.client.address import Address
+from helpers.client import Client, http
+from helpers.client.endpoint import Address
 from helpers.course import ____, exercise
 from helpers.course.checks import notebook_02
 from helpers.course.judge import Kind
@@ -117,7 +117,7 @@ def test_0_2_three_requests(small: Server, before: Snapshot, sent: int, kind: Ki
 def test_0_2_a_request_that_failed_does_not_count(small: Server, before: Snapshot) -> None:
     _send(small, 2)
     with pytest.raises(CourseError):
-        rest.ask(small.http, "/v2/models/add_sub/infer", {"inputs": []})
+        http.ask(small.http, "/v2/models/add_sub/infer", {"inputs": []})
     _is("0.2", Kind.NOT_YET, "rose by 2", small, before)
 
 

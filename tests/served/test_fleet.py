@@ -21,7 +21,7 @@ from benchmarks import fleet as bench
 from benchmarks.perf_analyzer import Load
 from helpers import Client, front_config, launch_fleet, measure, scrape, settings
 from helpers.__main__ import main
-from helpers.client import rest
+from helpers.client import http
 from helpers.errors import InputError, RequestError
 from helpers.fleet import Fleet
 from tests.support import MODELS_FOR_TESTS
@@ -74,7 +74,7 @@ def test_requests_are_split_and_every_one_is_counted_once(fleet: Fleet, protocol
 
 def test_administration_stops_at_the_front_even_with_the_key(fleet: Fleet) -> None:
     key = fleet.servers[0].admin_headers("http")
-    assert rest.ask(fleet.servers[0].http, "/v2/logging", headers=key)  # with it the server itself says yes
+    assert http.ask(fleet.servers[0].http, "/v2/logging", headers=key)  # with it the server itself says yes
     calls = [
         *("/v2/repository/index", "/v2/repository/models/double/load", "/v2/repository/models/double/unload", "/v2/logging"),
         *("/v2/systemsharedmemory/status", "/v2/systemsharedmemory/region/x/register", "/v2/cudasharedmemory/unregister"),
@@ -82,9 +82,9 @@ def test_administration_stops_at_the_front_even_with_the_key(fleet: Fleet) -> No
     ]
     for call in calls:
         with pytest.raises(RequestError, match="lets no administration through"):
-            rest.ask(fleet.http, call, {}, headers=key)
+            http.ask(fleet.http, call, {}, headers=key)
     with pytest.raises(RequestError, match="400"):
-        rest.ask(fleet.http, "/v2/models/double%2Ftrace%2Fsetting", headers=key)
+        http.ask(fleet.http, "/v2/models/double%2Ftrace%2Fsetting", headers=key)
     headers = fleet.servers[0].admin_headers("grpc")
     with triton_grpc.InferenceServerClient(fleet.grpc_url) as client:
         asks: list[Callable[[], object]] = [
@@ -206,7 +206,7 @@ def test_a_dry_run_prints_commands_and_configuration(capsys: pytest.CaptureFixtu
 
 
 def test_a_list_of_servers_says_who_leaves() -> None:
-    from helpers.client.address import Address
+    from helpers.client.endpoint import Address
 
     staying, leaving = Address("localhost", 9004), Address("localhost", 9007)
     text = front_config.endpoints("grpc", [staying, leaving], [leaving])

@@ -17,8 +17,8 @@ import pytest
 
 from helpers import load_inputs, machine, perf, perf_results, settings
 from helpers.__main__ import main
-from helpers.client import rest
-from helpers.client.connection import Connection
+from helpers.client import http
+from helpers.client.client import Connection
 from helpers.errors import InputError, ModelError, RequestError
 from helpers.launch import connect
 from helpers.metrics import scrape
@@ -349,7 +349,7 @@ def test_tensors_in_shared_memory_on_a_server_of_ones_own(
     assert "restricted" not in said.out + said.err
     assert (scrape(models_server) - before).value("nv_inference_count", model="add_sub") > 0
     assert not [name for name in os.listdir("/dev/shm") if name.startswith(("INPUT", "OUTPUT"))]
-    assert rest.ask(models_server.http, "/v2/systemsharedmemory/status", headers=models_server.admin_headers("http")) == []
+    assert http.ask(models_server.http, "/v2/systemsharedmemory/status", headers=models_server.admin_headers("http")) == []
 
 
 def test_the_key_for_shared_memory_is_sent_to_servers_of_ones_own_alone(models_server: Server) -> None:

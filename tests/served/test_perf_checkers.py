@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from helpers.client import Client
-from helpers.client.address import Address
+from helpers.client.endpoint import Address
 from helpers.course import ____, exercise
 from helpers.course.judge import Kind
 from helpers.load_inputs import write_jets

@@ -18,8 +18,7 @@ from helpers import Client, connect, launch_fleet, launch_server, settings
 from helpers.__main__ import main
 from helpers.analysis_worker import destination
 from helpers.background_load import BackgroundLoad
-from helpers.client.access import NO_ACCESS, with_own_secret
-from helpers.client.address import parse_address
+from helpers.client.endpoint import NO_ACCESS, parse_address, with_own_secret
 from helpers.errors import AccessError, InputError
 from helpers.fleet import Fleet
 from helpers.perf import measure

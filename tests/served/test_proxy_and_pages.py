@@ -12,7 +12,7 @@ import pytest
 
 from helpers import machine, scrape
 from helpers.client import Client
-from helpers.client.address import Address
+from helpers.client.endpoint import Address
 from helpers.errors import AccessError, ModelError, NotAServerError
 from helpers.launch import connect
 from helpers.server import Server

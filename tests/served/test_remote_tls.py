@@ -17,7 +17,7 @@ from helpers import scrape, settings
 from helpers.__main__ import main
 from helpers.background_load import BackgroundLoad
 from helpers.client import Client
-from helpers.client.access import Access, access_for
+from helpers.client.endpoint import Access, access_for
 from helpers.errors import AccessError, InputError, ModelError, ServerError
 from helpers.launch import connect
 from helpers.perf import execute, measure, run_for

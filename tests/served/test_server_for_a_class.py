@@ -19,7 +19,7 @@ from tritonclient.utils import InferenceServerException
 
 from helpers import lease, settings, starting
 from helpers.__main__ import main
-from helpers.client import Client, rest
+from helpers.client import Client, http
 from helpers.errors import AccessError, InputError, ModelError, RequestError
 from helpers.launch import connect, launch_server
 from helpers.server import Server
@@ -98,10 +98,10 @@ def test_without_the_token_nothing_is_answered(class_server: Server) -> None:
             *(f"/v2/models/add_sub{p}" for p in ("", "/ready", "/config", "/stats")),
         ):
             with pytest.raises(RequestError, match=r"restricted.*authorization"):
-                rest.ask(class_server.http, path, headers=headers)
+                http.ask(class_server.http, path, headers=headers)
         for path in ("/v2/models/add_sub/infer", "/v2/models/add_sub/generate", "/v2/models/add_sub/versions/1/infer"):
             with pytest.raises(RequestError, match=r"restricted.*authorization"):
-                rest.ask(class_server.http, path, {"inputs": []}, headers=headers)
+                http.ask(class_server.http, path, {"inputs": []}, headers=headers)
     with triton_grpc.InferenceServerClient(class_server.grpc_url, channel_args=[("grpc.enable_http_proxy", 0)]) as client:
         inputs = [triton_grpc.InferInput(name, [16], "FP32").set_data_from_numpy(np.ones(16, np.float32)) for name in ("INPUT0", "INPUT1")]
         for headers in (None, {"authorization": f"Bearer {class_server.token}"}, {"triton-grpc-protocol-authorization": "Bearer guess"}):
@@ -151,7 +151,7 @@ def test_students_cannot_stop_reload_or_read_memory(class_server: Server) -> Non
     ):
         for headers in ({}, {settings.ADMIN_HEADER: class_server.token}, {settings.ADMIN_HEADER: f"Bearer {class_server.token}"}):
             with pytest.raises(RequestError, match=f"restricted.*{settings.ADMIN_HEADER}"):
-                rest.ask(class_server.http, path, body, headers=headers, access=student.access)
+                http.ask(class_server.http, path, body, headers=headers, access=student.access)
     headers = student.access.grpc_headers()
     with triton_grpc.InferenceServerClient(class_server.grpc_url, channel_args=[("grpc.enable_http_proxy", 0)]) as client:
         for call in (
@@ -223,7 +223,7 @@ def test_encrypted(free_base_port: Callable[[], int], tmp_path: Path) -> None:
             connect(f"grpcs://{ELSEWHERE}:{grpc}", token=TOKEN)
         # HTTP is open to this machine's own users, with the token.
         with pytest.raises(RequestError, match="restricted"):
-            rest.ask(server.http, "/v2")
+            http.ask(server.http, "/v2")
 
 
 @needs_openssl

@@ -262,7 +262,7 @@ def test_questions_about_a_model_that_is_not_there_name_those_that_are(server):
 
 
 def test_administration_without_the_key_is_refused_over_http(server):
-    from helpers.client import rest
+    from helpers.client import http
 
     for path in (
         "/v2/repository/index",
@@ -272,7 +272,7 @@ def test_administration_without_the_key_is_refused_over_http(server):
         "/v2/trace/setting",
     ):
         with pytest.raises(RequestError, match=r"403|Forbidden|restricted"):
-            rest.ask(server.http, path, {})
+            http.ask(server.http, path, {})
     assert server.is_ready()
 
 

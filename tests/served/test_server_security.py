@@ -14,7 +14,7 @@ import tritonclient.grpc as grpcclient
 from tritonclient.utils import InferenceServerException
 
 from helpers import lease, settings
-from helpers.client import rest
+from helpers.client import http
 from helpers.errors import RequestError
 from tests.support.processes import listening, session
 
@@ -42,7 +42,7 @@ def test_the_server_listens_on_the_loopback_interface_alone(server):
 @pytest.mark.parametrize("headers", [{}, {settings.ADMIN_HEADER: "guess"}, {settings.ADMIN_HEADER: "--private-argument-0"}])
 def test_http_administration_needs_the_key(server, path, body, headers):
     with pytest.raises(RequestError, match=r"(?i)restricted|forbidden|not allowed"):
-        rest.ask(server.http, path, body, headers=headers)
+        http.ask(server.http, path, body, headers=headers)
     assert server.is_ready()
 
 
@@ -67,8 +67,8 @@ def test_grpc_administration_needs_the_key(server):
 
 
 def test_inference_and_metrics_need_no_key(server):
-    assert rest.ask(server.http, "/v2/models/add_sub")["name"] == "add_sub"
-    assert "nv_inference_request_success" in rest.ask(server.metrics, "/metrics")
+    assert http.ask(server.http, "/v2/models/add_sub")["name"] == "add_sub"
+    assert "nv_inference_request_success" in http.ask(server.metrics, "/metrics")
 
 
 def test_the_key_is_in_no_command_line(server):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from helpers import Client
-from helpers.client.transport import Unreachable
+from helpers.client.problems import Unreachable
 from helpers.errors import CourseError
 from tests.support.processes import wait_until
 
@@ -40,7 +40,7 @@ class Load:
 
     def _watch(self) -> None:
         """Count what the client has to send again: the real transport, looked at from outside."""
-        transport = self._client._connection.transport
+        transport = self._client.transport
         send = transport.infer
 
         def infer(request: Any) -> Any:

@@ -78,7 +78,8 @@ class Run:
         return [pid for pid in _processes() if mark in _read(f"/proc/{pid}/environ").split(b"\0") and alive(pid)]
 
     def _now(self) -> Iterator[str]:
-        mine = self.processes()
+        # The keeper of multiprocessing's shared memory ends with the process that it serves: this one.
+        mine = [pid for pid in self.processes() if b"multiprocessing.resource_tracker" not in _read(f"/proc/{pid}/cmdline")]
         for pid in mine:
             yield f"process {pid}: {_read(f'/proc/{pid}/cmdline').replace(bytes(1), b' ').decode(errors='replace').strip()[:200]}"
         # A segment that another program maps is that program's.

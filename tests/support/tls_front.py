@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from helpers.client.address import Address
-from helpers.client.rest import listens
+from helpers.client.endpoint import Address
+from helpers.client.http import listens
 from helpers.server import Server
 from tests.support.processes import PATIENCE_S, wait_until
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from helpers.client.answers import join
-from helpers.client.signature import MAX_REQUEST_BYTES, Signature, split
+from helpers.client.client import join
+from helpers.client.tensors import MAX_REQUEST_BYTES, Signature, split
 from helpers.errors import InputError, RequestError
 
 BATCHED = Signature.from_server(

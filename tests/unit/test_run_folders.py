@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from helpers import lease, machine, run_folder, settings
-from helpers.client.access import NO_ACCESS, with_own_secret
-from helpers.client.address import Address
+from helpers.client.endpoint import NO_ACCESS, Address, with_own_secret
 from helpers.errors import ServerError
 from helpers.launch import connect
 

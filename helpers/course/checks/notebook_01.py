@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from helpers import settings
-from helpers.client import rest
+from helpers.client import http
 from helpers.course import judge
 from helpers.course.judge import CannotTell, Outcome, checker, correct, not_yet
 from helpers.errors import CourseError, RequestError
@@ -51,7 +51,7 @@ def health_codes(server: Any, codes: Any) -> Outcome:
 
 def _says_yes(server: Server, path: str) -> bool:
     try:
-        rest.ask(server.http, path, access=server.access)
+        http.ask(server.http, path, access=server.access)
     except RequestError:
         return False
     return True

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from helpers.client import rest
+from helpers.client import http
 from helpers.course import judge
 from helpers.course.judge import CannotTell, Outcome, checker, correct, not_yet
 from helpers.errors import RequestError
@@ -90,7 +90,7 @@ def mended_request(server: Any, mended: Any, ecal: Any, hcal: Any) -> Outcome:
     if not isinstance(mended, dict) or not isinstance(mended.get("inputs"), list):
         return not_yet("Expected a dictionary with the key `inputs` and a list of two inputs, like `body` above.")
     try:
-        outputs = rest.ask(server.http, "/v2/models/add_sub/infer", mended, access=server.access)["outputs"]
+        outputs = http.ask(server.http, "/v2/models/add_sub/infer", mended, access=server.access)["outputs"]
     except RequestError as error:
         return not_yet(f"The server says: {error} It tells one fault at a time.")
     except (TypeError, ValueError) as error:

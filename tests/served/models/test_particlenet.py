@@ -13,8 +13,8 @@ import pytest
 from helpers import jets, settings
 from helpers.__main__ import main
 from helpers.client import Client
-from helpers.client.address import Address
-from helpers.client.signature import Signature
+from helpers.client.endpoint import Address
+from helpers.client.tensors import Signature
 from helpers.errors import InputError, RequestError
 from helpers.metrics import scrape
 from helpers.physics.flavour import Scores

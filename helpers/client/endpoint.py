@@ -1,0 +1,230 @@
+"""Where a server is and what a request to it carries: its address, a token or other headers, and which certificates are trusted.
+
+Typical use::
+
+    parse_address("grpcs://sonic.example.org")
+    access = access_for(token="…", ca="ca.pem")
+    access.http_headers()                 # {"Authorization": "Bearer …"}
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import ssl
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from helpers import run_folder, settings
+from helpers.errors import InputError
+from helpers.machine import LOCAL_NAMES, LOOPBACK
+
+_SECURE = {"http": False, "grpc": False, "https": True, "grpcs": True}
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+@dataclass(frozen=True)
+class Address:
+    """A host and a port, and whether the connection is encrypted.
+
+    Attributes:
+        host: name or IP address, without brackets.
+        port: TCP port.
+        secure: True for ``https://`` and ``grpcs://``.
+        scheme: what stood before ``://``, or an empty string.
+    """
+
+    host: str
+    port: int
+    secure: bool = False
+    scheme: str = ""
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def dialled(self) -> Address:
+        """This address as a connection is made to it: with ``127.0.0.1`` for ``localhost``.
+
+        The name can mean ``::1`` first. There another user may listen on the same port, and would get what is meant for the server.
+        With encryption the name stays: the certificate is for it, and shows who answers.
+        """
+        return self if self.secure or self.host not in LOCAL_NAMES else replace(self, host=LOOPBACK)
+
+    def http(self, path: str = "") -> str:
+        """This address as an HTTP URL with a path, such as ``http://localhost:9002/metrics``."""
+        return f"{'https' if self.secure else 'http'}://{self}{path}"
+
+
+def parse_address(url: str, default_port: int | None = None) -> Address:
+    """Read ``localhost:9001``, ``http://localhost:9000/``, ``grpc://gpu-node:9001``, ``https://host`` or ``[::1]:9000``.
+
+    Args:
+        url: the address; a path behind it is ignored.
+        default_port: port to use when the address names none.
+
+    Raises:
+        InputError: the text is no address, or names no port and there is no default.
+    """
+    example = 'Type for example "localhost:9001" or "http://localhost:9000".'
+    if not isinstance(url, str) or not url.strip():
+        raise InputError(f"{url!r} is no address.", "Expected a host and a port.", example)
+    text = url.strip()
+    scheme = text.split("://", 1)[0].lower() if "://" in text else ""
+    if scheme and scheme not in _SECURE:
+        raise InputError(f"The address {url!r} begins with {scheme}://.", "Expected http, https, grpc, grpcs or nothing.", example)
+    try:
+        parts = urlsplit(text if scheme else f"//{text}")
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise InputError(f"The address {url!r} cannot be read: {error}.", "Expected a host and a port up to 65535.", example) from error
+    port = port or default_port
+    if not host or any(character.isspace() for character in host):
+        raise InputError(f"The address {url!r} names no host.", "Expected a host and a port.", example)
+    if not port:
+        raise InputError(f"The address {url!r} names no port.", "Expected a host and a port.", example)
+    return Address(host, port, _SECURE.get(scheme, False), scheme)
+
+
+@dataclass(frozen=True)
+class Access:
+    """How to be let in. Its headers are secret: they are in no text that this class makes.
+
+    Attributes:
+        headers: sent with each request.
+        ca: file with the certificates of the authorities that are trusted; empty for those that this machine trusts.
+        direct: whether a proxy of the site is passed by, as it must be for a server on this machine.
+    """
+
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    ca: str = ""
+    direct: bool = False
+
+    def http_headers(self) -> dict[str, str]:
+        """Return the headers for HTTP."""
+        return dict(self.headers)
+
+    def grpc_headers(self) -> dict[str, str]:
+        """Return the headers for gRPC: names in lower case, and the token also under the name by which Triton itself looks for it."""
+        lower = {name.lower(): value for name, value in self.headers.items()}
+        token = {f"{settings.GRPC_HEADER_PREFIX}{settings.TOKEN_HEADER}": lower[settings.TOKEN_HEADER]} if self.sends_token else {}
+        return {**lower, **token}
+
+    @property
+    def sends_token(self) -> bool:
+        """True if an ``Authorization`` header is among the headers."""
+        return any(name.lower() == settings.TOKEN_HEADER for name in self.headers)
+
+    def context(self) -> ssl.SSLContext:
+        """Return the rules by which certificates are checked."""
+        return _context(self.ca)
+
+
+@functools.cache
+def _context(ca: str) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=ca or None)
+
+
+NO_ACCESS = Access()
+
+
+def access_for(token: str = "", headers: Mapping[str, str] | None = None, ca: str | Path | None = None) -> Access:
+    """Return the access that these make.
+
+    Args:
+        token: sent as ``Authorization: Bearer TOKEN``.
+        headers: further headers.
+        ca: PEM file with the certificate of the authority that signed the server's.
+
+    Raises:
+        InputError: one of them cannot be sent or read. The message does not repeat a secret.
+    """
+    sent: dict[str, str] = {}
+    for name, value in (headers or {}).items():
+        if not isinstance(name, str) or not _NAME.fullmatch(name) or not isinstance(value, str) or not _is_visible(value):
+            raise InputError(
+                f"The header {name!r} cannot be sent.",
+                "Expected a name without blanks and colons, and a value of visible characters.",
+                'Type for example: connect(…, headers={"X-Api-Key": "…"})',
+            )
+        sent[name] = value
+    if token:
+        if not isinstance(token, str) or not _is_visible(token) or " " in token:
+            raise InputError(
+                "The token that was given cannot be sent.",
+                "Expected visible characters of ASCII without blanks; a line end at its end often comes from a file.",
+                "Type for example: connect(…, token=text.strip())",
+            )
+        sent = {name: value for name, value in sent.items() if name.lower() != settings.TOKEN_HEADER}
+        sent[settings.TOKEN_HEADER.capitalize()] = f"Bearer {token}"
+    path = str(Path(ca).expanduser().resolve()) if ca else ""
+    if path:
+        try:
+            _context(path)
+        except (OSError, ssl.SSLError) as error:
+            raise InputError(
+                f"The file {ca} cannot be used as certificates: {error.strerror or error}.",
+                "Expected a PEM file that begins with -----BEGIN CERTIFICATE-----.",
+                'Ask whoever runs the server for its CA file and type: connect(…, ca="ca.pem")',
+            ) from error
+    return Access(sent, path)
+
+
+def with_own_secret(access: Access, address: Address) -> Access:
+    """Return this access, with the secret of a server of one's own where the address is one on this machine and no token was given.
+
+    The secret is looked up in a folder that only its owner can enter: where the server is somebody else's, nothing is found or sent.
+    """
+    if access.sends_token:
+        return access
+    for state in _own_servers(address):
+        if token := state.get("listening", {}).get("token", ""):
+            return replace(access, headers={**access.headers, settings.TOKEN_HEADER.capitalize(): f"Bearer {token}"}, direct=True)
+    return access
+
+
+def own_key(address: Address) -> str:
+    """Return the administration key of a server of one's own at this address; empty where the server is somebody else's."""
+    return next((str(state["admin_key"]) for state in _own_servers(address) if state.get("admin_key")), "")
+
+
+def _own_servers(address: Address) -> Iterator[dict[str, Any]]:
+    """Yield the states of this user's servers of which this is a port on this machine: one, or none."""
+    if address.host in (*LOCAL_NAMES, LOOPBACK):
+        yield from (state for state in run_folder.states() if address.port in state.get("ports", ()))
+
+
+def _is_visible(text: str) -> bool:
+    return bool(text) and text.isascii() and text.isprintable()
+
+
+def where(server: Any, protocol: str | None) -> tuple[str, Address]:
+    """Return which protocol to speak, and to which address.
+
+    Args:
+        server: a Server, or the address of the port for the protocol.
+        protocol: ``grpc`` or ``http``; None means gRPC, or HTTP when the address begins with ``http://`` or ``https://``.
+
+    Raises:
+        InputError: it is no server and no address, or no such protocol.
+    """
+    if protocol not in (None, "grpc", "http"):
+        raise InputError(f"protocol={protocol!r} was given.", "Expected 'grpc' or 'http'.")
+    if isinstance(server, str):
+        address = parse_address(server)
+        return protocol or ("http" if address.scheme in ("http", "https") else "grpc"), address
+    # A server of which only one port can be reached is spoken to there.
+    only_http = isinstance(getattr(server, "http", None), Address) and getattr(server, "grpc", "") is None
+    protocol = protocol or ("http" if only_http else "grpc")
+    address = getattr(server, protocol, None)
+    url = None if isinstance(address, Address) else getattr(server, f"{protocol}_url", None)
+    if not isinstance(address, Address) and not isinstance(url, str):
+        raise InputError(
+            f"An object of type {type(server).__name__} was given as the server.",
+            "Expected a Server or an address.",
+            'Type for example: Client(server), or Client("localhost:9001")',
+        )
+    return protocol, address if isinstance(address, Address) else parse_address(url)
