@@ -36,8 +36,8 @@ from typing import Any
 import numpy as np
 
 from helpers import paths
-from helpers.course import judge, progress
-from helpers.course.judge import CannotTell, Kind, NotSolved, Outcome, cannot_tell, not_attempted
+from helpers.course.judge import CannotTell, Kind, NotSolved, Outcome, cannot_tell, find, not_attempted
+from helpers.course.progress import record
 from helpers.errors import CourseError, InputError, SetupError, quoted
 
 __all__ = ["Exercise", "____", "catch_up", "exercise"]
@@ -169,7 +169,7 @@ class Exercise:
 
     def __init__(self, number: str) -> None:
         self.number = number
-        self._checker = judge.find(number)
+        self._checker = find(number)
 
     def __repr__(self) -> str:
         return f'exercise("{self.number}"): .check(...), .hint(1), .solution()'
@@ -239,7 +239,7 @@ class Exercise:
         _show_text(f"**Solution of exercise {self.number}.** " + _solution(self.number))
 
     def _counted(self, outcome: Outcome) -> Outcome:
-        entry, said = progress.record(self.number, solved=outcome.kind is Kind.CORRECT)
+        entry, said = record(self.number, solved=outcome.kind is Kind.CORRECT)
         notes = [f"Attempt {entry['attempts']}."]
         if outcome.kind is Kind.NOT_YET and entry["attempts"] >= _ATTEMPTS_BEFORE_HINT and _hints(self.number):
             notes.append(f'Stuck? `exercise("{self.number}").hint(1)`')
