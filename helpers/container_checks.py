@@ -22,6 +22,8 @@ _CDI = (Path("/etc/cdi"), Path("/var/run/cdi"))
 _NETWORK_DISKS = ("nfs", "nfs4", "afs", "fuse.sshfs", "lustre", "beegfs", "gpfs", "ceph", "fuse.eos")
 # Seconds for a question to an engine.
 _TIMEOUT_S = 30.0
+# Free space in /dev/shm, in MB: each Python model instance takes 1 MB and grows with the tensors; a container's default is 64 MB.
+_SHM_MB = 32
 
 
 def check_engine(engine: str) -> dict:
@@ -130,10 +132,10 @@ def check_shared_memory(engine: str, shm_size: str, folder: Path = Path("/dev/sh
     if shm_size:
         return
     free_mb = shutil.disk_usage(folder).free / 1e6 if folder.is_dir() else 0.0
-    if free_mb < settings.SHM_MB:
+    if free_mb < _SHM_MB:
         other = "Type: export COURSE_SHM_SIZE=1g   (a shared memory of its own; clients cannot use it then)"
         raise SetupError(
-            f"{folder} has {free_mb:.0f} MB free; the server and its Python models need {settings.SHM_MB} MB.",
+            f"{folder} has {free_mb:.0f} MB free; the server and its Python models need {_SHM_MB} MB.",
             "The container uses the host's, so that clients on the host can send tensors through it.",
             f"Remove what is left over there (ls -l {folder})." if engine == "apptainer" else other,
         )
