@@ -20,6 +20,8 @@ EMBEDDED = 'Type: server = launch_server("models", runtime="embedded")'
 _CDI = (Path("/etc/cdi"), Path("/var/run/cdi"))
 # File systems of network disks, on which rootless podman cannot keep images.
 _NETWORK_DISKS = ("nfs", "nfs4", "afs", "fuse.sshfs", "lustre", "beegfs", "gpfs", "ceph", "fuse.eos")
+# Free space in /dev/shm, in MB: each Python model instance takes 1 MB and grows with the tensors; a container's default is 64 MB.
+_SHM_MB = 32
 # Seconds for a question to an engine.
 _TIMEOUT_S = 30.0
 # Free space in /dev/shm, in MB: each Python model instance takes 1 MB and grows with the tensors; a container's default is 64 MB.

@@ -100,4 +100,4 @@ def test_what_a_stock_container_would_not_take_is_found(model: str, changes: dic
 
 
 def test_all_models_were_looked_at() -> None:
-    assert len(MODELS) == 12
+    assert len(MODELS) >= 12
