@@ -24,8 +24,6 @@ _NETWORK_DISKS = ("nfs", "nfs4", "afs", "fuse.sshfs", "lustre", "beegfs", "gpfs"
 _SHM_MB = 32
 # Seconds for a question to an engine.
 _TIMEOUT_S = 30.0
-# Free space in /dev/shm, in MB: each Python model instance takes 1 MB and grows with the tensors; a container's default is 64 MB.
-_SHM_MB = 32
 
 
 def check_engine(engine: str) -> dict:
