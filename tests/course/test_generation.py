@@ -58,6 +58,7 @@ def course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     images.mkdir(parents=True)
     (images / "dot.png").write_bytes(b"\x89PNG")
     (tmp_path / "notebooks" / "source" / "97_count.py").write_text(SOURCE)
+    (tmp_path / "CITATION.cff").write_text('repository-code: "https://example.org/course"\n')
     monkeypatch.setenv("COURSE_ROOT", str(tmp_path))
     return tmp_path
 

@@ -105,6 +105,7 @@ def _in_jupyterlab(path: Path, fixture: Callable[[str], Any]) -> Run:
         _fill_in(notebook, SOLUTIONS / path.name)
         _mistake(notebook, MISTAKES[number], picture)
         done = _as_run(notebook.content())
+        nbformat.write(done.notebook, artefacts / path.name)
         (artefacts / f"{path.stem}-seconds.json").write_text(json.dumps(done.seconds, indent=1))
         assert all(cell.execution_count for cell in done.notebook.cells if cell.cell_type == "code"), "no cell was left out"
         counted = (lab.work / "progress.jsonl").read_text()
