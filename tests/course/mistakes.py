@@ -28,7 +28,7 @@ MISTAKES = {
     "02": Mistake("2.1", 'reported["default_model_filename"]', '"config.pbtxt"', "Look for `default_model_filename`"),
     "03": Mistake("3.3", '"shape": [16]', '"shape": [1, 16]', "The server says:"),
     "04": Mistake("4.3", "np.mean(of_higgs >= cut)", "np.mean(of_higgs < cut)", "the fraction below the cut"),
-    "05": Mistake("5.2", "part = total[slowest] / sum(total.values())", "part = total[slowest]", "time in milliseconds"),
+    "05": Mistake("5.2", "part = total[slowest] / total.sum()", "part = total[slowest]", "time in milliseconds"),
     "06": Mistake("6.1", 'model="particlenet_AK4"', 'model="add_sub"', "That is the line of `add_sub`"),
     "07": Mistake("7.2", 'hundred["latency_p95_us"]', 'by_batch[10]["latency_p95_us"]', "from 1 to 10 jets"),
     "08": Mistake("8.1", '["latency_p95_us"] / 1000', '["latency_p95_us"]', "The knee is right"),

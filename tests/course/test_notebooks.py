@@ -25,8 +25,6 @@ from tests.course.outcomes import BY_SPEED, assert_healthy, assert_untouched, ch
 from tests.course.running import Run, run, text_of
 from tests.course.values import VALUES, WITHOUT_THE_TOOL, python
 
-pytestmark = pytest.mark.slow
-
 NOTEBOOKS = sorted((settings.root() / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 SOLUTIONS = settings.root() / "notebooks" / "solutions"
 # Cells of notebook 09 that take long and have nothing to do with the tool: what fewer bits cost in physics, here on fewer jets.
@@ -36,6 +34,10 @@ _WIDGET = "application/vnd.jupyter.widget-view+json"
 
 def test_each_notebook_has_its_values_and_a_mistake() -> None:
     assert [path.name[:2] for path in NOTEBOOKS] == sorted(VALUES) == sorted(MISTAKES)
+    for path in NOTEBOOKS:
+        mistake = MISTAKES[path.name[:2]]
+        (answer,) = _answers(SOLUTIONS / path.name, mistake.exercise)
+        assert answer.count(mistake.right) == 1, f"the solution of {mistake.exercise} has {mistake.right!r} no more"
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +49,7 @@ def desk(request: pytest.FixtureRequest) -> Iterator[Any]:
 
 
 @pytest.mark.browser
+@pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_student_solves_it(path: Path, request: pytest.FixtureRequest) -> None:
     """Every answer is right, every value is, and nothing goes to stderr; with private inference on."""
@@ -59,6 +62,7 @@ def test_a_student_solves_it(path: Path, request: pytest.FixtureRequest) -> None
         assert said.startswith(("✔ Correct", *BY_SPEED.get(exercise, ()))), f"{exercise}: {said}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_blanks_where_the_tool_is_missing(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every check says kindly that nothing was attempted, and where something should be measured there are recorded figures."""
@@ -121,10 +125,15 @@ def _in_jupyterlab(path: Path, fixture: Callable[[str], Any]) -> Run:
     return done
 
 
+def _answers(solution: Path, exercise: str = "") -> list[str]:
+    """The texts of the cells in which an exercise is answered, or any."""
+    starters = [cell for cell in nbformat.read(solution, as_version=4).cells if "starter" in cell.metadata.get("tags", [])]
+    return [cell.source for cell in starters if exercise in ("", cell.metadata["exercise"])]
+
+
 def _fill_in(notebook: Notebook, solution: Path) -> None:
     """Write the solution's answer into each cell that has a blank, as a student would."""
-    answers = [cell.source for cell in nbformat.read(solution, as_version=4).cells if "starter" in cell.metadata.get("tags", [])]
-    for index, answer in zip(notebook.starters(), answers, strict=True):
+    for index, answer in zip(notebook.starters(), _answers(solution), strict=True):
         notebook.write(index, answer)
 
 
@@ -133,7 +142,6 @@ def _mistake(notebook: Notebook, mistake: Mistake, picture: Path) -> None:
     (starter,) = notebook.starters(mistake.exercise)
     check = notebook.find(f'exercise("{mistake.exercise}").check(')
     right = source_of(notebook.cells()[starter])
-    assert right.count(mistake.right) == 1, f"the solution of {mistake.exercise} has {mistake.right!r} no more"
     notebook.write(starter, right.replace(mistake.right, mistake.wrong))
     notebook.run_up_to(check)
     assert Run(notebook.content(), {}).stray_errors() == []
