@@ -3,8 +3,8 @@
     python -m benchmarks.gpu                       # on a GPU; without one it says so and measures nothing
     python -m benchmarks.gpu --device cpu --quick --output /tmp/dry.csv      # the same steps on a processor: a rehearsal, no record
 
-The table has the columns of ``notebooks/data/recorded_sweep.csv``, with device and date in each row. It goes to ``work/gpu``, where
-``helpers.recorded.recorded("name of the GPU")`` finds it; copied to ``notebooks/data`` it is for everybody.
+The table has the columns of ``notebooks/data/recorded_sweep.jsonl``, with device and date in each row. It goes to ``work/gpu``, where
+``helpers.measuring.recorded.recorded("name of the GPU")`` finds it; copied to ``notebooks/data`` it is for everybody.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu_checks import MODEL, TAGGERS, Check, Trial, go_through, steps
-from helpers import machine, recorded, settings, sweep_files
+from helpers import machine, settings
 from helpers.errors import CourseError
 from helpers.launch import launch_server
+from helpers.measuring import recorded
+from helpers.measuring.table import append_row
 
 # Away from the ports of a course that runs on the same machine.
 BASE_PORT = 13200
@@ -67,7 +69,7 @@ def write(trial: Trial, path: Path) -> None:
     path.unlink(missing_ok=True)
     for row in trial.rows:
         where = {"source": GPU_SOURCE, "device": trial.name} if trial.device == "gpu" else {"source": DRY_SOURCE}
-        sweep_files.append(path, {**row, **where})
+        append_row(path, {**row, **where})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

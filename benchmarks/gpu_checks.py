@@ -5,21 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from helpers import jets, perf_facts, perf_results, settings
+from helpers import jets
 from helpers.background_load import BackgroundLoad
 from helpers.client import Client
-from helpers.client.client import Connection
 from helpers.errors import CourseError
 from helpers.gpu import gpu_figures, placed_on
-from helpers.perf import execute, find_perf_analyzer, run_for
+from helpers.measuring import measure
+from helpers.measuring.measure import about, row_of, sweep
+from helpers.measuring.perf_analyzer import execute, run_for
+from helpers.measuring.program import find_perf_analyzer
+from helpers.measuring.table import rows_of
 from helpers.server import Server
-from helpers.sweep import sweep
 from helpers.tables import as_text
 
 # The model of the course text, and the taggers whose answers on both devices are compared.
@@ -110,19 +111,19 @@ def equal_answers(trial: Trial, model: str) -> Check:
 
 def throughput(trial: Trial, model: str, batches: Sequence[int]) -> Check:
     """A tagger over batch sizes."""
-    rows = _swept(trial, model, batches[:2] if trial.quick else batches, (1,), POINT_S if model == MODEL else settings.PERF_POINT_S)
+    rows = _swept(trial, model, batches[:2] if trial.quick else batches, (1,), POINT_S if model == MODEL else measure.POINT_S)
     return Check(f"throughput of {model}", all(row["throughput_infer_per_s"] for row in rows), f"{len(rows)} batch sizes\n{_shown(rows)}")
 
 
 def many_clients(trial: Trial) -> Check:
     """Single jets, more and more requests at once: the course text's model is configured to put them together."""
-    rows = _swept(trial, MODEL, (1,), CLIENTS[:1] if trial.quick else CLIENTS, settings.PERF_POINT_S)
+    rows = _swept(trial, MODEL, (1,), CLIENTS[:1] if trial.quick else CLIENTS, measure.POINT_S)
     return Check("single jets from many clients", all(row["throughput_infer_per_s"] for row in rows), f"{MODEL}\n{_shown(rows)}")
 
 
 def _swept(trial: Trial, model: str, batches: Sequence[int], concurrencies: Sequence[int], seconds: float) -> list[dict[str, Any]]:
-    options: dict[str, Any] = {"max_seconds": 0.1, "precision": 0.9} if trial.quick else {"max_seconds": seconds}
-    rows = list(sweep(trial.server, model, batches, concurrencies, output=trial.folder, again=True, silent=True, **options))
+    options: dict[str, Any] = {"windows": 3, "precision": 0.9} if trial.quick else {"max_seconds": seconds}
+    rows = rows_of(sweep(trial.server, model, batches, concurrencies, output=trial.folder, again=True, silent=True, **options))
     trial.rows += rows
     return rows
 
@@ -142,17 +143,9 @@ def text_command(trial: Trial) -> Check:
     result = execute(run, program, trial.server)
     if not result.figures:
         return Check("the course text's command", None if trial.quick else False, f"its windows did not agree, so it gave no table: {run}")
-    connection = Connection(trial.server, None, settings.QUERY_TIMEOUT_S, settings.RETRIES)
-    try:
-        known = perf_facts.facts(connection, MODEL)
-    finally:
-        connection.close()
-    rates = [window.throughput_infer_per_s for window in result.windows[-3:]]
-    row = perf_results.empty_row() | result.figures | known
-    row |= {"model": MODEL, "url": run.url, "protocol": run.protocol, "batch": run.batch, "concurrency": run.concurrency}
-    row |= {"percentile": run.percentile, "requests": result.requests, "windows": len(result.windows), "stable": True, "note": ""}
-    row |= {"throughput_spread_infer_per_s": perf_results.half_width(rates), "inputs": run.inputs, "command": str(run)}
-    row |= {"perf_analyzer_version": program.version, "time": datetime.now(UTC).isoformat(timespec="seconds")}
+    # The tool's figures are of its last three windows.
+    row = row_of(run, [replace(result, windows=result.windows[-3:])]) | about(trial.server, MODEL)[0]
+    row |= {"stable": True, "note": "", "perf_analyzer_version": program.version}
     trial.rows.append(row)
     figures = f"{row['throughput_infer_per_s']:.1f} infer/s, p95 {row['latency_p95_us'] / 1000:.2f} ms"
     return Check("the course text's command", True, f"{figures}: {run}")

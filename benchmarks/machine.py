@@ -7,7 +7,7 @@ import subprocess
 
 from helpers import settings
 from helpers.machine import description
-from helpers.perf_program import VERSION
+from helpers.measuring.program import VERSION
 
 _VERSIONS = (
     "import sys, numpy, onnxruntime, torch; print(sys.version.split()[0], numpy.__version__, onnxruntime.__version__, torch.__version__)"

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from helpers.tune_usage import Usage, usage
+from helpers.tuning.usage import Usage, usage
 
 __all__ = ["Usage", "usage"]

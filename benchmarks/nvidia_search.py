@@ -15,7 +15,7 @@ from pathlib import Path
 
 from helpers import settings
 from helpers.errors import SetupError
-from helpers.perf_program import find_perf_analyzer
+from helpers.measuring.program import find_perf_analyzer
 from helpers.server import Server
 
 _COMPLETE = "Profile complete."
@@ -166,7 +166,7 @@ def _profile(server: Server, model: str, limits: Limits, windows: Mapping[str, o
                 "cpu_only": True,
                 "objectives": ["perf_throughput"],
                 "constraints": constraints,
-                "perf_analyzer_flags": {"percentile": settings.PERF_PERCENTILE, **windows},
+                "perf_analyzer_flags": {"percentile": 95, **windows},
             }
         },
     }

@@ -26,7 +26,7 @@ from tritonclient.utils import InferenceServerException
 from benchmarks import peers_model, report
 from benchmarks.peers_load import CONCURRENCY, SLICE_S, InProcess, Load
 from helpers.launch import launch_server
-from helpers.perf_results import half_width
+from helpers.measuring.statistics import half_width
 
 HERE = Path(__file__).parent
 # Away from the ports of a course that runs on the same machine.

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from helpers.perf_command import Run
-from helpers.perf_program import VERSION, Program, find_perf_analyzer
-from helpers.perf_run import execute
+from helpers.measuring.perf_analyzer import Run, execute
+from helpers.measuring.program import VERSION, Program, find_perf_analyzer
 
 __all__ = ["VERSION", "Load", "Program", "find_perf_analyzer", "measure"]
 
@@ -48,7 +47,7 @@ def measure(
         model: the model's name.
         batch: batch size of each request.
         concurrency: requests under way at any time.
-        input_data: what is sent, as :class:`~helpers.perf_command.Run` has it.
+        input_data: what is sent, as :class:`~helpers.measuring.perf_analyzer.Run` has it.
         window_ms: length of each of the windows.
     """
     run = Run(

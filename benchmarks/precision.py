@@ -16,8 +16,8 @@ from pathlib import Path
 from benchmarks import report
 from helpers import precision, repository
 from helpers.launch import launch_server
-from helpers.load_inputs import write_jets
-from helpers.perf import measure
+from helpers.measuring.inputs import write_jets
+from helpers.measuring.measure import measure
 from helpers.precision_cost import cost
 from helpers.server import Server
 

@@ -1,6 +1,6 @@
 """``python -m benchmarks.record``: what students see who cannot measure themselves, into notebooks/data.
 
-``recorded_sweep.csv`` has every load of notebooks 07 and 08, on a server of the course with its models as they are. A point that did
+``recorded_sweep.jsonl`` has every load of notebooks 07 and 08, on a server of the course with its models as they are. A point that did
 not settle is measured once more, for longer, and the better of the two is kept. ``--missing`` keeps the rows that are there, each with
 its machine and date, and measures what they lack. ``--notebooks`` runs notebooks 07 and 09 instead, and keeps what they type and what
 their experiments gave (:mod:`benchmarks.record_notebooks`). Run it on a quiet machine; interrupted and run again, it goes on where it
@@ -18,14 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import record_notebooks
-from helpers import recorded, settings
+from helpers import settings
 from helpers.launch import launch_server
-from helpers.load_inputs import jets_path, write_jets
-from helpers.perf import measure
+from helpers.measuring import recorded
+from helpers.measuring.inputs import jets_path, write_jets
+from helpers.measuring.measure import measure, sweep
+from helpers.measuring.perf_analyzer import LENGTHS
+from helpers.measuring.recorded import shapes_in
+from helpers.measuring.table import append_row, plain, read_rows, rows_of
 from helpers.server import Server
-from helpers.sweep import sweep
-from helpers.sweep_files import append, read_rows
-from helpers.sweep_plan import shapes_in
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class Load:
     jets: bool = False
 
     def inputs(self, model: str) -> str | dict[str, int]:
-        """What :func:`helpers.recorded.inputs_of` says of such a row: the name of a file, or the lengths of random inputs."""
-        lengths = settings.PERF_LENGTHS | dict(self.lengths)
+        """What :func:`helpers.measuring.recorded.inputs_of` says of such a row: the name of a file, or the lengths of random inputs."""
+        lengths = LENGTHS | dict(self.lengths)
         return jets_path(model, lengths).name if self.jets else lengths
 
 
@@ -65,7 +66,7 @@ SOURCE = "recorded: this course, on a machine of its own"
 def main() -> None:
     """Measure everything, then replace the file."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.record", description=__doc__)
-    parser.add_argument("--output", type=Path, default=recorded.sweep_file(), help="where to write the table")
+    parser.add_argument("--output", type=Path, default=recorded.data_file("sweep"), help="where to write the table")
     parser.add_argument("--missing", action="store_true", help="keep the rows that are there, and measure what they lack")
     parser.add_argument("--notebooks", action="store_true", help="record what notebooks 07 and 09 ask for instead of the sweep")
     arguments = parser.parse_args()
@@ -78,7 +79,7 @@ def main() -> None:
     part.unlink(missing_ok=True)
     kept = read_rows(target) if arguments.missing else []
     for row in kept:
-        append(part, row)
+        append_row(part, row)
     loads = list(missing(kept))
     if not loads:
         part.unlink(missing_ok=True)
@@ -88,7 +89,7 @@ def main() -> None:
     with launch_server("models", load=models, base_port=BASE_PORT, name="record") as server:
         for load in loads:
             for row in _rows(server, load, folder):
-                append(part, row | {"source": SOURCE})
+                append_row(part, row | {"source": SOURCE})
     target.unlink(missing_ok=True)
     part.rename(target)
     shutil.rmtree(folder)
@@ -110,16 +111,18 @@ def _rows(server: Server, load: Load, folder: Path) -> Iterator[dict[str, Any]]:
     if load.jets:
         inputs = {"input_data": write_jets(server, load.models[0], lengths=load.lengths)}
     result = sweep(server, load.models, load.batches, load.concurrencies, output=folder, **inputs)
-    points = [_point(row) for row in read_rows(result.path)]
-    for row in result:
+    kept = Path(result.attrs["path"])
+    points = [_point(row) for row in read_rows(kept)]
+    for row in rows_of(result):
         better = row
         if not row["stable"] and points.count(_point(row)) == 1:
-            again = measure(server, row["model"], row["batch"], row["concurrency"], max_seconds=LONGER_S, **inputs)
+            again = plain(measure(server, row["model"], row["batch"], row["concurrency"], max_seconds=LONGER_S, **inputs))
+            again["key"] = row["key"]
             print(f"again: {again['model']}, batch {again['batch']}, concurrency {again['concurrency']}: {again['note'] or 'settled'}")
             worse, better = sorted((row, again), key=lambda one: -one["throughput_spread_infer_per_s"] / one["throughput_infer_per_s"])
             # The last one of a point is what the sweep takes when this is run again.
-            append(result.path, worse)
-            append(result.path, better)
+            append_row(kept, worse)
+            append_row(kept, better)
         # A file of inputs has a place on this machine only.
         yield better | {"command": better["command"].replace(f"{settings.work_dir()}/", "work/")}
 

@@ -17,10 +17,10 @@ from typing import Any
 
 from helpers import settings
 from helpers.machine import cpu
-from helpers.perf_program import find_perf_analyzer
-from helpers.perf_run import words_of
-from helpers.recorded_runs import commands_file, experiments_file, without_place
-from helpers.tune_files import append_row
+from helpers.measuring.perf_analyzer import words_of
+from helpers.measuring.program import find_perf_analyzer
+from helpers.measuring.recorded import data_file, without_place
+from helpers.measuring.table import append_row, plain
 
 # The name under which the notebooks keep their server.
 _SERVER = "server"
@@ -35,10 +35,10 @@ def record(source: str) -> None:
     with _work_folder() as work:
         said: list[dict[str, Any]] = []
         _run("07", {"perf_analyzer": lambda *arguments: _typed(arguments, said, source)}, work)
-        _write(commands_file(), said)
+        _write(data_file("commands"), said)
         found = _run("09", {"tune": lambda *arguments, **options: None, "enter": lambda *arguments, **options: None}, work)
-        rows = [*found["table"], {**found["best"], "experiment": "challenge"}]
-        _write(experiments_file(), [_public(row, work, source) for row in rows])
+        rows = [*found["table"].rows[:-1], {**plain(found["best"]), "experiment": "challenge"}]
+        _write(data_file("experiments"), [_public(row, work, source) for row in rows])
 
 
 @contextmanager

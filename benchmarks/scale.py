@@ -26,7 +26,8 @@ from helpers import repository, settings
 from helpers.analysis import local_workers, replicate, tag_files
 from helpers.fleet import Fleet
 from helpers.fleet_launch import launch_fleet
-from helpers.load_inputs import write_jets
+from helpers.measuring.inputs import write_jets
+from helpers.measuring.perf_analyzer import LENGTHS
 
 # Away from the ports of a course that runs on the same machine.
 BASE_PORT = 13300
@@ -132,7 +133,7 @@ class Bench:
         # Chunks enough for all threads to end at about the same time.
         chunk = min(settings.ANALYSIS_CHUNK_JETS, max(jets // (4 * self.load.workers * self.load.threads), self.load.batch))
         options: dict[str, Any] = {"batch": self.load.batch, "max_in_flight": self.load.in_flight, "jets_per_chunk": chunk}
-        lengths = {"candidates": settings.PERF_LENGTHS["pf"], "vertices": settings.PERF_LENGTHS["sv"]}
+        lengths = {"candidates": LENGTHS["pf"], "vertices": LENGTHS["sv"]}
         point = self._watch(fleet)
         done = tag_files(files, self.cluster, fleet, MODEL, output=output, silent=True, **options, **lengths)
         # Dask's scheduler is in this process.

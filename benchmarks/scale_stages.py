@@ -12,6 +12,7 @@ import numpy as np
 from helpers import jets, settings
 from helpers.analysis_files import chunks, entries, write_scores
 from helpers.client import Client
+from helpers.measuring.perf_analyzer import LENGTHS
 from helpers.physics.jets import flatten
 
 __all__ = ["entries", "table"]
@@ -30,7 +31,7 @@ def table(server: object, model: str, file: Path, folder: Path, batch: int) -> s
         folder: for the scores.
         batch: jets in each request.
     """
-    lengths = settings.PERF_LENGTHS
+    lengths = LENGTHS
     names = ("reading the ROOT file", "tensors from branches", "requests and answers, with checks and copies", "writing the ROOT file")
     parts = chunks([file], folder / "stages", min(settings.ANALYSIS_CHUNK_JETS, entries(file) // 2))[: _CHUNKS + 1]
     rows: list[list[float]] = []

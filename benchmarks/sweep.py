@@ -17,11 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import report
-from helpers import perf_results, settings
+from helpers import settings
 from helpers.launch import launch_server
-from helpers.perf import execute, find_perf_analyzer, run_for
+from helpers.measuring.measure import BATCHES, POINT_S, PRECISION, sweep
+from helpers.measuring.perf_analyzer import execute, run_for
+from helpers.measuring.program import find_perf_analyzer
+from helpers.measuring.statistics import half_width
+from helpers.measuring.table import rows_of
 from helpers.server import Server
-from helpers.sweep import sweep
 
 # Away from the ports of a course that runs on the same machine.
 BASE_PORT = 12900
@@ -42,7 +45,7 @@ def compare(server: Server, batch: int, program: Any) -> dict[str, Any]:
     rates = [window.throughput_infer_per_s for window in done.windows[-3:]]
     with tempfile.TemporaryDirectory() as folder:
         begin = time.perf_counter()
-        (row,) = sweep(server, MODEL, (batch,), (CONCURRENCY,), output=folder, silent=True)
+        (row,) = rows_of(sweep(server, MODEL, (batch,), (CONCURRENCY,), output=folder, silent=True))
         sweep_s = time.perf_counter() - begin
     return {
         "batch": batch,
@@ -50,7 +53,7 @@ def compare(server: Server, batch: int, program: Any) -> dict[str, Any]:
         "loop": done.figures.get("throughput_infer_per_s"),
         "loop_windows": len(done.windows),
         "loop_mean": sum(rates) / len(rates) if rates else None,
-        "loop_spread": perf_results.half_width(rates),
+        "loop_spread": half_width(rates),
         "sweep_s": sweep_s,
         "sweep": row["throughput_infer_per_s"],
         "sweep_spread": row["throughput_spread_infer_per_s"],
@@ -91,8 +94,8 @@ def document(rows: Sequence[dict[str, Any]], load_average: float) -> str:
 
 Made by `python -m benchmarks.sweep`: `{MODEL}`, {CONCURRENCY} requests under way over gRPC, jets of 50 candidates and 4 vertices. The
 loop is that of the course text: perf_analyzer with `-p {WINDOW_MS}`, until three windows agree within 10 % or ten are over. The sweep
-is `helpers.sweep.sweep`, with its files and its warm-up: until the throughput is known to {settings.PERF_PRECISION:.0%}, or
-{settings.PERF_POINT_S:.0f} s are over. Both were measured in turn at each batch size; ± is half of the 95 % interval of the windows'
+is `helpers.measuring.measure.sweep`, with its files and its warm-up: until the throughput is known to {PRECISION:.0%}, or
+{POINT_S:.0f} s are over. Both were measured in turn at each batch size; ± is half of the 95 % interval of the windows'
 mean, for the loop of its last three. Where those do not agree, the loop ends without a result; its windows are shown all the same, and
 nobody can tell whether both are equal.
 
@@ -105,7 +108,7 @@ nobody can tell whether both are equal.
 def main() -> None:
     """Measure, print, and write if asked."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sweep", description=__doc__)
-    parser.add_argument("--batches", type=int, nargs="*", default=list(settings.SWEEP_BATCHES), help="batch sizes (default the seven)")
+    parser.add_argument("--batches", type=int, nargs="*", default=list(BATCHES), help="batch sizes (default the seven)")
     parser.add_argument("--write", action="store_true", help="write all that is in work/bench to benchmarks/SWEEP.md")
     arguments = parser.parse_args()
     load_average = os.getloadavg()[0]

@@ -21,15 +21,13 @@ from typing import Any
 from benchmarks import network, nvidia_search, report, tune_tables
 from helpers import repository, settings
 from helpers.launch import launch_server
-from helpers.perf import measure
-from helpers.perf_program import find_perf_analyzer
+from helpers.measuring.measure import measure
+from helpers.measuring.program import find_perf_analyzer
+from helpers.measuring.statistics import verdict
+from helpers.measuring.table import plain
 from helpers.server import Server
-from helpers.tune import Axes, Tuned, tune
-from helpers.tune_candidate import Candidate, Goal, Traffic
-from helpers.tune_config import Found, place_of
-from helpers.tune_finals import rank_of
-from helpers.tune_trial import Workbench
-from helpers.verdict import verdict
+from helpers.tuning.search import ROUNDS, Standing, Tuned, Workbench, tune
+from helpers.tuning.space import Axes, Candidate, Found, Goal, Traffic, place_of
 
 # Away from the ports of a course that runs on the same machine.
 BASE_PORT = 13200
@@ -37,7 +35,6 @@ MODEL = "onnx"
 # The small space: 24 combinations. The grid measures each as well as the search measures its finalists.
 GRID = Axes(instances=(1, 2, 3), threads=(1, 2), delays_ms=(None, 0.0, 0.5, 2.0))
 GRID_TRAFFIC = Traffic(8, 4)
-ROUNDS = settings.TUNE_ROUNDS
 # Against Model Analyzer: limits for both; it chooses the concurrency up to the limit, and the course's search is given the limit.
 LIMITS = nvidia_search.Limits(instances=2, batch=16, concurrency=16, p95_ms=200.0)
 
@@ -62,7 +59,7 @@ def against_grid(server: Server, folder: Path, _: dict[str, Any]) -> dict[str, A
     for number in range(ROUNDS):
         for each in candidates if number % 2 == 0 else candidates[::-1]:
             rows[each].append(grid.measure_well(each, number))
-    best = max(candidates, key=lambda each: rank_of(rows[each], grid.goal))
+    best = max(candidates, key=lambda each: grid.goal.rank(Standing(each, tuple(rows[each]), grid.goal).row()))
     ours = next(each for each in candidates if str(each) == found.best["candidate"])
     again = _in_turn(grid, {"grid": best, "search": ours}, ROUNDS)
     grid.restore()
@@ -122,10 +119,11 @@ def against_nvidia(server: Server, folder: Path, windows: dict[str, Any]) -> dic
         "ours": (Found(MODEL, original, True, place).config_for(winner, traffic), LIMITS.concurrency),
     }
     rows: dict[str, list[dict[str, Any]]] = {"theirs": [], "ours": []}
-    for _ in range(ROUNDS):
+    for number in range(ROUNDS):
         for who, (config, concurrency) in sides.items():
             server.load(MODEL, config=config)
-            rows[who].append(measure(server, MODEL, 1, concurrency, max_seconds=settings.TUNE_FINAL_S))
+            row = plain(measure(server, MODEL, 1, concurrency, windows=3))
+            rows[who].append(row | {"turns": {f"round {number}": [row["throughput_infer_per_s"], row["latency_p95_us"]]}})
     server.load(MODEL, config=original)
     same = {"config": None, "instances": None, "concurrency": None}
     return answer | {

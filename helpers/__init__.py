@@ -28,10 +28,19 @@ _EXPORTS = {
     "checkout": "helpers.repository",
     "scrape": "helpers.metrics",
     "doctor": "helpers.setup.doctor",
-    "measure": "helpers.perf",
-    "perf_analyzer": "helpers.perf",
     "jets": "helpers.physics.jets",
     "tracks": "helpers.physics.tracks",
+    "measure": "helpers.measuring.measure",
+    "measure_in_turn": "helpers.measuring.measure",
+    "sweep": "helpers.measuring.measure",
+    "perf_analyzer": "helpers.measuring.measure",
+    "verdict": "helpers.measuring.statistics",
+    "recorded": "helpers.measuring.recorded",
+    "write_jets": "helpers.measuring.inputs",
+    "Experiments": "helpers.measuring.experiments",
+    "gain": "helpers.measuring.experiments",
+    "Rows": "helpers.measuring.table",
+    "tune": "helpers.tuning.search",
 }
 
 __all__ = ["__version__", *_EXPORTS]

@@ -31,14 +31,14 @@ import numpy as np
 import uproot
 from distributed import Client, KilledWorker, LocalCluster, as_completed
 from numpy.typing import NDArray
+from tqdm.auto import tqdm
 
 from helpers import analysis_files, settings
 from helpers.analysis_files import Chunk, chunks, replicate
 from helpers.analysis_worker import Tagging, destination, tag_chunk
 from helpers.errors import InputError, SetupError
+from helpers.measuring.table import folder_of
 from helpers.physics.flavour import Scores
-from helpers.sweep_files import folder_of
-from helpers.sweep_progress import Progress
 from helpers.tables import as_html, as_text
 
 __all__ = ["Analysis", "local_workers", "replicate", "tag_files"]
@@ -235,15 +235,15 @@ def _run(client: Client, parts: list[Chunk], silent: bool, **task: Any) -> list[
     """Have the chunks done, and tell how far it is."""
     if not parts:
         return []
-    progress = Progress([float(len(part)) for part in parts], silent, noun="chunks")
-    progress.begin("waiting for a worker")
+    bar = tqdm(total=len(parts), unit="chunk", disable=silent)
     # Not pure: a chunk is known by its file, and the same chunk may have to be done again in another run.
     futures = client.map(tag_chunk, parts, key=[f"{task['analysis']}-{part.name}" for part in parts], pure=False, **task)
     rows: list[dict[str, Any]] = []
     try:
         for future in as_completed(futures, loop=client.loop):
             rows.append(future.result())
-            progress.done(f"{sum(row['jets'] for row in rows)} jets")
+            bar.update()
+            bar.set_postfix_str(f"{sum(row['jets'] for row in rows)} jets")
     except KilledWorker as error:
         raise SetupError(
             f"{error.allowed_failures + 1} workers died while they worked on {error.task}.",
@@ -252,9 +252,9 @@ def _run(client: Client, parts: list[Chunk], silent: bool, **task: Any) -> list[
         ) from error
     except BaseException as error:
         words = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        progress.close(f"{words}; what is done stays done, and the same call goes on from there")
+        bar.write(f"{words}; what is done stays done, and the same call goes on from there")
         raise
     finally:
         client.cancel([future for future in futures if not future.done()], force=True)
-    progress.close(f"{len(rows)} chunks")
+        bar.close()
     return sorted(rows, key=lambda row: str(row["chunk"]))

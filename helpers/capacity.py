@@ -16,7 +16,6 @@ what can be done in a second.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,9 +23,12 @@ from matplotlib.figure import Figure
 
 from helpers import queueing, settings
 from helpers.errors import InputError
-from helpers.plot_rows import THROUGHPUT, THROUGHPUT_SPREAD
+from helpers.measuring.table import THROUGHPUT, plateau, rows_of
 from helpers.queueing import Waiting
 from helpers.tables import as_html, as_text
+
+# A latency is worked out to this fraction.
+_EXACT = 1e-6
 
 
 @dataclass(frozen=True)
@@ -71,21 +73,25 @@ class Speed:
     source: str = "measured"
 
     @classmethod
-    def of(cls, row: Mapping[str, Any], servers: int = 1) -> Speed:
-        """From a measured or a recorded row.
+    def of(cls, rows: Any) -> Speed:
+        """Return it from a measured or a recorded row, or from several of one fleet under more and more load.
 
         Args:
-            row: what ``measure`` or ``recorded`` gives.
-            servers: how many servers it was measured with.
+            rows: what ``measure``, ``by_concurrency`` or ``recorded`` gives. A row with ``servers`` was measured with so many.
 
         Raises:
-            InputError: the row has no throughput.
+            InputError: no row has a throughput, or they are of several fleets.
         """
-        rate, spread = row.get(THROUGHPUT), row.get(THROUGHPUT_SPREAD)
-        if not rate:
+        known = [row for row in rows_of(rows, what="the plan") if row.get(THROUGHPUT)]
+        if not known:
             raise InputError("The row has no throughput.", "Expected what measure(...) returns, or one of recorded(...).")
-        where = f"{row.get('source')}, {row.get('device') or 'device unknown'}"
-        return cls(rate / servers, None if spread is None else spread / servers, int(row.get("instances") or 1), where)
+        counts = {(row.get("servers") or 1, row.get("instances") or 1) for row in known}
+        if len(counts) > 1:
+            raise InputError("These rows are of fleets with different numbers of servers or instances.", "Expected rows of one fleet.")
+        servers, parallel = counts.pop()
+        rate, spread = plateau(known)
+        where = f"{known[0].get('source')}, {known[0].get('device') or 'device unknown'}"
+        return cls(rate / servers, None if spread is None else spread / servers, int(parallel), where)
 
 
 @dataclass(frozen=True, repr=False)
@@ -113,8 +119,9 @@ class Plan:
         return queueing.waiting(traffic.requests_per_s, self.service_s, servers * self.speed.parallel)
 
     def latency_p95_ms(self, servers: int, jobs: float | None = None) -> float:
-        """95th percentile of the wait, and the time of the request itself, in ms."""
-        return 1e3 * (self.waiting(servers, jobs).p95_s + self.service_s)
+        """95th percentile of the wait and the time of the request itself together, in ms, the latter as random as the formula takes it."""
+        traffic = self.traffic if jobs is None else replace(self.traffic, jobs=jobs)
+        return 1e3 * queueing.latency_p95_s(traffic.requests_per_s, self.service_s, servers * self.speed.parallel)
 
     @property
     def servers(self) -> int:
@@ -168,19 +175,19 @@ class Plan:
         return capacity_figure(self, simulated=simulated, measured=measured)
 
     def _alone_ms(self, jets_per_s: float) -> float:
-        """What one request takes without any wait, in ms, on a server of such a throughput."""
-        return 1e3 * replace(self, speed=replace(self.speed, jets_per_s=jets_per_s)).service_s
+        """The 95th percentile of what one request takes without any wait, in ms, on a server of such a throughput."""
+        return 1e3 * math.log(20) * replace(self, speed=replace(self.speed, jets_per_s=jets_per_s)).service_s
 
     def _needed(self, jets_per_s: float) -> int:
-        if (alone_ms := self._alone_ms(jets_per_s)) > self.budget_ms:
+        if (alone_ms := self._alone_ms(jets_per_s)) >= self.budget_ms:
             raise InputError(
-                f"One request alone takes {alone_ms:.3g} ms, and the budget is {self.budget_ms:g} ms.",
+                f"Of requests that wait for nothing, 95 of 100 take up to {alone_ms:.3g} ms, and the budget is {self.budget_ms:g} ms.",
                 "More servers let requests wait less; they do not work faster.",
                 "Take a faster server, smaller requests or a larger budget.",
             )
         other = replace(self, speed=replace(self.speed, jets_per_s=jets_per_s))
         servers = max(1, math.ceil(self.traffic.jets_per_s / jets_per_s))
-        while other.latency_p95_ms(servers) > self.budget_ms:
+        while other.latency_p95_ms(servers) > self.budget_ms * (1 + _EXACT):
             servers += 1
         return servers
 
@@ -210,12 +217,12 @@ class Plan:
         return as_html(self.rows, caption=str(self), bold=lambda row: row["servers"] == self.servers)
 
 
-def plan(traffic: Traffic, speed: Speed | Mapping[str, Any], budget_ms: float) -> Plan:
+def plan(traffic: Traffic, speed: Any, budget_ms: float) -> Plan:
     """Work out how many servers a traffic needs.
 
     Args:
         traffic: what comes.
-        speed: what one server can do, or the row that was measured with one.
+        speed: what one server can do, or rows that say it, as :meth:`Speed.of` takes them.
         budget_ms: within which 95 of 100 requests shall be answered.
 
     Raises:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,12 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from helpers.errors import InputError
-from helpers.plot_rows import Row, half_widths, latency_column, latency_label, series_of
+from helpers.measuring.experiments import Experiments
+from helpers.measuring.table import latency_column
+from helpers.plot_rows import Row, half_widths, latency_label, series_of
 from helpers.plots.performance import source_heading
 from helpers.plots.style import COLOURS, GREY, STYLE, finished
-
-if TYPE_CHECKING:
-    from helpers.experiments import Experiments
 
 _PERCENTILE = 95
 
@@ -37,7 +35,7 @@ def experiments_figure(table: Experiments) -> Figure:
         figure, (left, right) = plt.subplots(1, 2, figsize=(13, 0.85 * len(table) + 3.2), sharey=True, layout="constrained")
         sources = _draw_gains(left, table)
         _draw_latencies(right, table)
-        left.set_yticks(range(len(table)), [_named(table, row) for row in table])
+        left.set_yticks(range(len(table)), [_named(table, row) for row in table.rows])
         left.tick_params(axis="y", length=0)
         left.set_ylim(len(table) - 0.4, -0.6)
         legend = figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=1, fontsize=12)
@@ -48,20 +46,20 @@ def experiments_figure(table: Experiments) -> Figure:
 
 def _named(table: Experiments, row: Row) -> str:
     """The experiment, and what its gain is over: only bars over the same one can be compared."""
-    reference = table.reference(row)
+    reference = table.reference(row["experiment"])
     name = textwrap.fill(row["experiment"], 22)
     return name if reference is None else f"{name}\n" + textwrap.fill(f"over {reference['experiment']}", 28)
 
 
 def _draw_gains(axes: Axes, table: Experiments) -> list[str]:
     """Bars for what was measured here, diamonds for what was recorded elsewhere; returns the sources of these, in words."""
-    seen = [table.judged(row) for row in table]
+    seen = [table.judged(row["experiment"]) for row in table.rows]
     gains = np.array([1.0 if each is None else each.gain for each in seen])
     halves = np.array([0.0 if each is None else each.half_width or 0.0 for each in seen])
     colours = [GREY if each is None else COLOURS[0] for each in seen]
     bars = {"color": colours, "edgecolor": "black", "linewidth": 0.9, "capsize": 4}
     axes.barh(range(len(gains)), gains, 0.6, xerr=halves, **bars)
-    others = [(place, other) for place, row in enumerate(table) if (other := table.elsewhere(row)) is not None]
+    others = [(place, other) for place, row in enumerate(table.rows) if (other := table.elsewhere(row["experiment"])) is not None]
     if others:
         label = "recorded elsewhere, over what it was there before the change"
         points = {"marker": "D", "markersize": 11, "linestyle": "", "color": COLOURS[1], "markeredgecolor": "white", "label": label}
@@ -77,8 +75,8 @@ def _draw_gains(axes: Axes, table: Experiments) -> list[str]:
 
 def _draw_latencies(axes: Axes, table: Experiments) -> None:
     column = latency_column(_PERCENTILE)
-    values = np.array([(row.get(column) or np.nan) / 1000 for row in table])
-    halves = np.array([half_widths(series_of([row], "batch")[0], column)[0] / 1000 for row in table])
+    values = np.array([(row.get(column) or np.nan) / 1000 for row in table.rows])
+    halves = np.array([half_widths(series_of([row], "batch")[0], column)[0] / 1000 for row in table.rows])
     axes.barh(range(len(values)), values, 0.6, xerr=np.nan_to_num(halves), color="#ffffff", edgecolor="black", hatch="//", capsize=4)
     if table.budget_ms:
         axes.axvline(table.budget_ms, color=COLOURS[1], linewidth=1.8, linestyle=(0, (6, 3)))

@@ -6,8 +6,7 @@ differs between them: the model, the batch size, the hardware.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from helpers.errors import InputError
-from helpers.wording import quoted
+from helpers.measuring.table import MEASURED, THROUGHPUT, THROUGHPUT_SPREAD, is_recorded, latency_column
 
 Row = Mapping[str, Any]
 
-MEASURED = "measured"
-PERCENTILES = (50, 90, 95, 99)
-THROUGHPUT, THROUGHPUT_SPREAD = "throughput_infer_per_s", "throughput_spread_infer_per_s"
 # What can set two series of a figure apart beside the model, and how the legend says it.
 _APART = {
     "variant": "{}",
@@ -61,50 +57,6 @@ class Series:
     def stable(self) -> NDArray[np.bool_]:
         """(n,) whether the measurement settled; what nobody says counts as settled."""
         return np.array([row.get("stable") is not False for row in self.rows], dtype=bool)
-
-
-def rows_of(rows: Any, needs: Sequence[str] = (), what: str = "this figure") -> list[Row]:
-    """The rows of a sweep, of one measurement, or of a list of either, checked.
-
-    Args:
-        rows: a row, a list of rows, or something with ``.rows``.
-        needs: columns that at least one row must have a value in.
-        what: what they are for, for the error.
-
-    Raises:
-        InputError: no row, something that is none, or a column that is nowhere.
-    """
-    found = [rows] if isinstance(rows, Mapping) else getattr(rows, "rows", rows)
-    if isinstance(found, str) or not isinstance(found, Iterable):
-        found = [found]
-    listed = [row for item in found for row in ([item] if isinstance(item, Mapping) else getattr(item, "rows", [item]))]
-    if not listed:
-        raise InputError("There is not one row to draw or to compare.", f"Expected at least one measured row for {what}.")
-    strange = [type(row).__name__ for row in listed if not isinstance(row, Mapping)]
-    if strange:
-        raise InputError(
-            f"A row is something of type {strange[0]}.",
-            f"Expected measured rows for {what}: what measure(...) or sweep(...) returned, or recorded(...).",
-        )
-    missing = [name for name in needs if all(row.get(name) is None for row in listed)]
-    if missing:
-        raise InputError(
-            f"No row has a value for {quoted(missing)}, and {what} needs it.",
-            f"The rows have: {', '.join(sorted({name for row in listed for name, value in row.items() if value is not None}))}.",
-        )
-    return listed
-
-
-def latency_column(percentile: int | None) -> str:
-    """The column of a latency percentile; that of the mean for None.
-
-    Raises:
-        InputError: perf_analyzer does not report this one.
-    """
-    if percentile not in (*PERCENTILES, None):
-        known = ", ".join(map(str, PERCENTILES))
-        raise InputError(f"There is no column for the percentile {percentile!r}.", f"There are: {known}, and None for the mean.")
-    return "latency_avg_us" if percentile is None else f"latency_p{percentile}_us"
 
 
 def latency_label(percentile: int | None) -> str:
@@ -155,23 +107,6 @@ def _series(rows: list[Row], along: str, varying: Sequence[str]) -> Series:
         )
     words = [_APART[name].format(first[name]) for name in varying if first.get(name) not in (None, "")]
     return Series(", ".join([str(first.get("model", "?")), *words]), tuple(rows), x, is_recorded(first))
-
-
-def is_recorded(row: Row) -> bool:
-    """Whether a row is somebody else's, or another machine's."""
-    return str(row.get("source") or MEASURED) != MEASURED
-
-
-# What makers write around the name of a processor, and what makes a heading too long.
-_AROUND = re.compile(r"\((?:R|TM)\)|\s*@ [\d.]+ ?GHz|\s+(?:CPU|(?:\d+-Core )?Processor)\b")
-
-
-def hardware(row: Row) -> str:
-    """The device of a row, with the processor's name where it is a CPU and the name is not in it already."""
-    device, cpu = str(row.get("device") or "").strip(), _AROUND.sub("", str(row.get("cpu") or "")).strip()
-    if device.upper().startswith("CPU") and cpu and cpu.casefold() not in device.casefold():
-        return f"CPU: {cpu}"
-    return device or (f"CPU: {cpu}" if cpu else "device not known")
 
 
 def half_widths(series: Series, column: str) -> NDArray[np.float64]:

@@ -16,7 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from helpers.errors import InputError
-from helpers.plot_rows import THROUGHPUT, THROUGHPUT_SPREAD, Row, rows_of
+from helpers.measuring.table import THROUGHPUT, THROUGHPUT_SPREAD, rows_of
+from helpers.plot_rows import Row
 from helpers.plots.performance import source_heading
 from helpers.plots.style import COLOURS, GREY, STYLE, finished, series_style
 from helpers.wording import quoted

@@ -23,10 +23,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import simpy
+from scipy import optimize
 
 from helpers import settings
 from helpers.errors import InputError
-from helpers.perf_results import half_width
+from helpers.measuring.statistics import half_width
 
 _SERVICES = ("exponential", "constant")
 # Parts into which a simulation is cut: waits next to each other are alike, means of long parts hardly are, so their spread can be trusted.
@@ -96,6 +97,31 @@ def waiting(arrivals_per_s: float, service_s: float, servers: int) -> Waiting:
     rate = servers / service_s - arrivals_per_s
     p95 = math.log(waits / 0.05) / rate if waits > 0.05 else 0.0
     return Waiting(busy / servers, waits, waits / rate, p95, served_per_s=arrivals_per_s)
+
+
+def latency_p95_s(arrivals_per_s: float, service_s: float, servers: int) -> float:
+    """Return the 95th percentile of wait and service together in M/M/c, in seconds; infinite when more comes than can be done.
+
+    A percentile of a sum is no sum: with hardly any wait it is that of the service, three times its mean.
+
+    Args:
+        arrivals_per_s: requests that come in a second.
+        service_s: mean time of one request on one server, in seconds.
+        servers: how many work side by side.
+    """
+    seen, rate = waiting(arrivals_per_s, service_s, servers), 1 / service_s
+    if not math.isfinite(seen.mean_s):
+        return math.inf
+    ends = servers * rate - arrivals_per_s
+    if math.isclose(ends, rate, rel_tol=1e-9):
+        ends *= 1 + 1e-6
+
+    def later(seconds: float) -> float:
+        """The part of the requests that take longer."""
+        waited = (ends * math.exp(-rate * seconds) - rate * math.exp(-ends * seconds)) / (ends - rate)
+        return (1 - seen.waits) * math.exp(-rate * seconds) + seen.waits * waited - 0.05
+
+    return float(optimize.brentq(later, 0, 4 * (service_s + 1 / ends) * math.log(20), xtol=1e-12 * service_s))
 
 
 def simulate(

@@ -17,7 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from helpers import queueing
-from helpers.plot_rows import THROUGHPUT, Series, half_widths, rows_of, series_of
+from helpers.measuring.table import THROUGHPUT, rows_of
+from helpers.plot_rows import Series, half_widths, series_of
 from helpers.plots.performance import batch_axis, budget_line, draw_band, draw_points, source_heading, unstable_mark
 from helpers.plots.style import COLOURS, GREY, STYLE, finished, heading, series_style
 

@@ -5,7 +5,7 @@ Typical use::
     one = by_concurrency(fleet, "particlenet_AK4", (1, 2, 4, 8), batch=8)
     fleet.grow()
     two = by_concurrency(fleet, "particlenet_AK4", (1, 2, 4, 8), batch=8)
-    scale_figure([*one, *two], expected([*one, *two]))
+    scale_figure([one, two], expected([one, two]))
 
 Behind one address nobody knows which server answers, so what perf_analyzer asks of "the server" comes from any of them. Times inside
 the servers are therefore taken from the counters of all.
@@ -18,10 +18,9 @@ from typing import Any
 
 from helpers import fleet_shares, settings
 from helpers.errors import InputError
-from helpers.measuring import measure
+from helpers.measuring.measure import measure
+from helpers.measuring.table import THROUGHPUT, THROUGHPUT_SPREAD, Row, Rows, is_recorded, plain, plateau, rows_of
 from helpers.metrics import Snapshot
-from helpers.perf_table import Rows
-from helpers.plot_rows import THROUGHPUT, THROUGHPUT_SPREAD, is_recorded, rows_of
 from helpers.queueing import simulate_clients
 
 # Where these columns come from when a row of ours is simulated.
@@ -40,15 +39,15 @@ def by_concurrency(fleet: Any, model: str, concurrencies: Iterable[int] = (1, 2,
         model: name of the model.
         concurrencies: requests under way at any time, one measurement for each.
         batch: jets in each request.
-        **options: as for :func:`helpers.perf.measure`.
+        **options: as for :func:`helpers.measuring.measure.measure`.
 
     Returns:
         Rows as :func:`under_load` gives them.
     """
-    return Rows([under_load(fleet, model, batch, concurrency, **options) for concurrency in concurrencies])
+    return Rows.of([under_load(fleet, model, batch, concurrency, **options) for concurrency in concurrencies])
 
 
-def under_load(fleet: Any, model: str, batch: int = 1, concurrency: int = 1, **options: Any) -> dict[str, Any]:
+def under_load(fleet: Any, model: str, batch: int = 1, concurrency: int = 1, **options: Any) -> Row:
     """Measure a fleet under one load.
 
     Args:
@@ -56,7 +55,7 @@ def under_load(fleet: Any, model: str, batch: int = 1, concurrency: int = 1, **o
         model: name of the model.
         batch: jets in each request.
         concurrency: requests under way at any time.
-        **options: as for :func:`helpers.perf.measure`.
+        **options: as for :func:`helpers.measuring.measure.measure`.
 
     Returns:
         A measured row with ``servers`` (how many answered), ``queue_us`` (mean time of a request in the queue of its server, by the
@@ -67,7 +66,7 @@ def under_load(fleet: Any, model: str, batch: int = 1, concurrency: int = 1, **o
     if is_recorded(row):
         return row
     note = "; ".join(part for part in row["note"].split("; ") if not part.startswith(_NOTE_OF_ONE))
-    return {**row, **dict.fromkeys(_OF_ONE_SERVER), "note": note, **_counted(shares(fleet, before, model))}
+    return Row.of({**plain(row), **dict.fromkeys(_OF_ONE_SERVER), "note": note, **_counted(shares(fleet, before, model))})
 
 
 def snapshot(fleet: Any) -> dict[str, Snapshot]:
@@ -100,8 +99,8 @@ def expected(rows: Any) -> Rows:
     """What a simulation expects of the same fleets under the same loads, from the measurement of the smallest fleet alone.
 
     The clients of the simulation do as perf_analyzer's: each sends a request, waits for its answer and sends the next. The time that a
-    request takes comes from the highest throughput of the smallest fleet, the time that passes between answer and request from its
-    slowest load. More servers are taken to be as fast as the first; where they share its cores they are not.
+    request takes comes from the throughput at which the smallest fleet is saturated, the time that passes between answer and request
+    from its slowest load. More servers are taken to be as fast as the first; where they share its cores they are not.
 
     Args:
         rows: measured rows of one model and batch size, from :func:`by_concurrency`.
@@ -115,7 +114,7 @@ def expected(rows: Any) -> Rows:
     if len({(row["model"], row["batch"]) for row in found}) > 1 or not small:
         raise InputError("These rows are of several models or batch sizes.", "Expected one of each.")
     batch, instances = small[0]["batch"], small[0].get("instances") or 1
-    service_s = batch * fewest * instances / max(row[THROUGHPUT] for row in small)
+    service_s = batch * fewest * instances / plateau(small)[0]
     least = min(small, key=lambda row: row["concurrency"])
     # Between answer and next request a client is neither waiting nor being worked on.
     away_s = max(least["concurrency"] * batch / least[THROUGHPUT] - service_s, 0.0)
@@ -128,4 +127,4 @@ def expected(rows: Any) -> Rows:
         made.append(
             {**same, **figures, "queue_us": 1e6 * seen.mean_s, "queue_spread_us": 1e6 * seen.mean_half_width_s, "source": SIMULATED}
         )
-    return Rows(made)
+    return Rows.of(made)

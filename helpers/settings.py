@@ -83,64 +83,10 @@ DASHBOARD_PATIENCE_S = 10.0
 DASHBOARD_MAX_BATCH = 64
 DASHBOARD_MAX_CONCURRENCY = 16
 
-# What perf_analyzer measures by default.
-# Length of an axis that may have any, by the beginning of the input's name: candidates and vertices of a jet, as in the course text.
-PERF_LENGTHS = {"pf": 50, "sv": 4}
-# The latency that is looked at, in percent: one request in twenty waits longer.
-PERF_PERCENTILE = 95
-# Half width of the throughput's 95 % interval, as a fraction, at which a measurement is good enough to stop.
-PERF_PRECISION = 0.05
-# Requests in one window, at least: three windows then hold enough for a 95th percentile.
-PERF_WINDOW_REQUESTS = 15
-# Length of a window in seconds, at least and at most: shorter ones show the machine's hiccups, longer ones cost a lesson's time.
-PERF_WINDOW_S = (0.4, 3.0)
-# Windows of one run: the tool takes the mean of the last three, and fewer it refuses.
-PERF_WINDOWS = 3
-# Seconds after which no further windows are begun, whatever the precision: a point that is still noisy then is marked.
-PERF_POINT_S = 5.0
-# The same in a quick run (``COURSE_QUICK=1``): one run of three windows at each point, whatever the precision. For tests of everything
-# around the numbers, and for a look at a notebook before class: the numbers stay measured ones, their spreads are larger, and rows say so.
-QUICK_POINT_S = 0.001
-QUICK_WINDOW_S = (0.2, 1.0)
-QUICK_WARM_UPS = 1
-QUICK_TUNE_ROUNDS = 1
-# Seconds until a run that does not end by itself is given up: a request that is never answered would hold it for ever.
-PERF_TIMEOUT_S = 300.0
-# Length of the first try of a warm-up in seconds: dozens of requests to a fast model. A slow one gets a number of requests instead.
-PERF_WARM_UP_S = 0.2
-# Rounds of warm-up at most: a network in TorchScript is slow twice for each new shape, and two instances see each shape anew.
-PERF_WARM_UPS = 3
-# Batch sizes of a sweep, those of the course text; the ones above a model's limit are left out when nobody asked for them.
-SWEEP_BATCHES = (1, 4, 8, 16, 32, 64, 128)
-# Jets or events in a file of inputs: enough to be no special case, small enough to be read in a moment.
-PERF_INPUTS = 100
-
-# The search for the best configuration.
-# Instances that it tries at most when nobody names a limit: each costs memory, and beyond the cores they only help models that wait.
-TUNE_MAX_INSTANCES = 8
-# The longest waits for a larger batch that it tries, in ms: a part of what a network takes for a jet, and a few times as much.
-TUNE_DELAYS_MS = (0.5, 2.0)
-# Share of a request's time in the server above which it counts as waiting in the queue, so that instances or batches may help.
-TUNE_WAITING = 0.05
-# Share of the cores that a model and its server use, or wait for, above which more instances than cores are no use.
-TUNE_CPU_BUSY = 0.75
-# Batches that hold this part of what the traffic allows count as full: waiting for more would cost time and give nothing.
-TUNE_FULL = 0.8
-# Combinations that are measured again in the finals, beside the configuration as found, and the rounds: with fewer nobody knows a spread.
-TUNE_FINALISTS = 2
-TUNE_ROUNDS = 3
-# Seconds after which a measurement of the finals begins no further windows: the rounds say more about a spread than long runs.
-TUNE_FINAL_S = 1.0
-# Half width of a short look, as a fraction, at which it counts as settled: it only has to show where to go.
-TUNE_LOOK_PRECISION = 0.25
-
 # Jets on which static quantisation finds the ranges of a network's activations, in batches of so many: the first of the sample. What it
 # costs is measured on the others.
 CALIBRATION_JETS, CALIBRATION_BATCH = 256, 16
 
-# One row of a table of experiments: the half width to reach, as a fraction, and the seconds after which it is done in any case. A dozen
-# rows must fit into a lesson.
-EXPERIMENT_PRECISION, EXPERIMENT_S = 0.08, 5.0
 
 # An analysis at scale.
 # Jets that it has, and how many are in each of its files: what a physics group's own ntuples look like, in small.
@@ -159,9 +105,6 @@ ANALYSIS_CONNECT_S = 20.0
 SIMULATED_REQUESTS = 20_000
 # How often the interval is halved in which the load is that just keeps a budget: to a millionth of a job.
 CAPACITY_HALVINGS = 40
-
-# Differences of throughput or latency below this fraction do not count: two runs of the same thing, minutes apart, differ as much.
-VERDICT_LEAST = 0.05
 
 # Triton looks for its restricted protocols' keys in gRPC metadata under their name with this prefix.
 GRPC_HEADER_PREFIX = "triton-grpc-protocol-"
@@ -201,11 +144,6 @@ CUDA_DRIVERS = {11: 450, 12: 525, 13: 580}
 CUDA_DRIVER_CARRIED = 470
 # Free disk space, in GB, that pulling NVIDIA's image needs, with the file that Apptainer makes of it: a generous guess.
 DISK_IMAGE_GB = 30.0
-
-
-def quick() -> bool:
-    """Whether measurements shall be short rather than precise (``COURSE_QUICK=1``)."""
-    return os.environ.get("COURSE_QUICK", "").lower() not in ("", "0", "false", "no")
 
 
 def shm_size() -> str:

@@ -11,7 +11,8 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 from helpers import Client, CourseError, jets, launch_server, machine, plots, scrape, tracks
-from helpers.sweep import sweep
+from helpers.measuring.measure import sweep
+from helpers.measuring.program import find_perf_analyzer
 
 found = display(Markdown("…"), display_id="found")
 began = time.monotonic()
@@ -93,11 +94,10 @@ display(figure)
 # One network in two formats, at two batch sizes.
 # %%
 try:
-    rows = sweep(
-        server, [model for model in ("particlenet_AK4", "particlenet_AK4_PT") if model in ready], (1, 16), output="demo", again=True
-    )
+    taggers = [model for model in ("particlenet_AK4", "particlenet_AK4_PT") if model in ready]
+    rows = sweep(server, taggers, (1, 16), output="demo", again=True, program=find_perf_analyzer())
     display(plots.sweep_figure(rows))
-    for row in (row for row in rows if row["batch"] == 16):
+    for row in rows.query("batch == 16").to_dict("records"):
         rate = f"{row['throughput_infer_per_s']:.0f} ± {row['throughput_spread_infer_per_s']:.0f} jets/s"
         facts.append(f"`{row['model']}` tags {rate} in batches of 16, 95 % of them within {row['latency_p95_us'] / 1e3:.0f} ms.")
 except CourseError as error:

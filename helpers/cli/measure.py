@@ -12,7 +12,7 @@ from helpers.errors import InputError
 from helpers.paths import make_folder, shown, work_dir, writing
 
 if TYPE_CHECKING:
-    from helpers.sweep import Sweep
+    from helpers.measuring.table import Rows
 
 # Requests under way where nobody says how many: enough for a queue, so that instances and batches have something to win, as in notebook 09.
 _UNDER_WAY = 8
@@ -29,15 +29,13 @@ def sweep_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", default="work/sweeps", help="folder for the results (default work/sweeps)")
     parser.add_argument("--length", type=int, nargs=2, metavar=("PF", "SV"), help="candidates and vertices of a jet (default 50 4)")
     parser.add_argument("--input-data", default="random", help="random, zero, or a JSON file (default random)")
-    parser.add_argument("--percentile", type=int, default=settings.PERF_PERCENTILE, help="the latency that is looked at (default 95)")
-    parser.add_argument(
-        "--precision", type=float, default=settings.PERF_PRECISION, help="spread of the throughput at which a point is done (default 0.05)"
-    )
+    parser.add_argument("--percentile", type=int, default=95, help="the latency that is looked at (default 95)")
+    parser.add_argument("--precision", type=float, default=0.05, help="spread of the throughput at which a point is done (default 0.05)")
     parser.add_argument(
         "--seconds",
         type=float,
-        default=settings.PERF_POINT_S,
-        help=f"leave a point as it is after so long (default {settings.PERF_POINT_S:g})",
+        default=5.0,
+        help="seconds that the windows of a point may take, beyond six of them (default 5)",
     )
     parser.add_argument("--budget", type=float, metavar="MS", help="draw a latency budget into the figure, in milliseconds")
     access_options.add_arguments(parser)
@@ -75,7 +73,8 @@ def sweep(args: argparse.Namespace) -> int:
 
 
 def _sweep(server: Any, args: argparse.Namespace) -> int:
-    from helpers.sweep import sweep  # loads gRPC
+    from helpers.measuring.measure import sweep  # loads gRPC
+    from helpers.measuring.program import find_perf_analyzer
 
     result = sweep(
         server,
@@ -90,6 +89,7 @@ def _sweep(server: Any, args: argparse.Namespace) -> int:
         lengths=dict(zip(("pf", "sv"), args.length, strict=True)) if args.length else None,
         protocol=args.protocol,
         max_seconds=args.seconds,
+        program=find_perf_analyzer(),
         again=args.again,
     )
     print(result)
@@ -97,14 +97,14 @@ def _sweep(server: Any, args: argparse.Namespace) -> int:
     return 0
 
 
-def _draw(result: Sweep, args: argparse.Namespace) -> str:
+def _draw(result: Rows, args: argparse.Namespace) -> str:
     import matplotlib as mpl
 
     # A terminal on another machine has no screen to draw on.
     mpl.use("agg")
     from helpers.plots.performance import sweep_figure
 
-    path = result.path.with_name(f"{'_and_'.join(dict.fromkeys(args.model))}.png")
+    path = Path(result.attrs["path"]).with_name(f"{'_and_'.join(dict.fromkeys(args.model))}.png")
     with writing(path):
         sweep_figure(result, percentile=args.percentile, budget_ms=args.budget).savefig(path)
     return shown(path)
@@ -119,7 +119,7 @@ def tune_arguments(parser: argparse.ArgumentParser) -> None:
     traffic.add_argument("-c", "--concurrency", type=int, help=f"requests under way at any time (default {_UNDER_WAY})")
     traffic.add_argument("--request-rate", type=float, metavar="PER_S", help="requests each second, in place of a concurrency")
     parser.add_argument("--budget", type=float, metavar="MS", help="what the latency percentile may be at most, in milliseconds")
-    parser.add_argument("--percentile", type=int, default=settings.PERF_PERCENTILE, help="which one (default 95)")
+    parser.add_argument("--percentile", type=int, default=95, help="which one (default 95)")
     parser.add_argument("--max-instances", type=int, help="instances at most")
     parser.add_argument("--max-batch", type=int, help="entries that the server may put into one batch at most")
     parser.add_argument("--max-memory", type=float, metavar="MB", help="memory of the server and the model's instances at most")
@@ -135,7 +135,7 @@ def tune_arguments(parser: argparse.ArgumentParser) -> None:
 def tune(args: argparse.Namespace) -> int:
     """Launch, search, print, stop; 0 when a configuration meets the budget, else 3."""
     from helpers.launch import launch_server
-    from helpers.tune import tune  # loads gRPC
+    from helpers.tuning.search import tune  # loads gRPC
 
     loaded = [args.model, *args.variants]
     with launch_server(
@@ -192,15 +192,15 @@ def _report(args: argparse.Namespace) -> None:
     mpl.use("agg")
     from helpers import precision
     from helpers.launch import launch_server
-    from helpers.load_inputs import write_jets
-    from helpers.perf import measure
+    from helpers.measuring.inputs import write_jets
+    from helpers.measuring.measure import measure_in_turn
     from helpers.precision_cost import cost
     from helpers.precision_plots import precision_figure
 
     names = precision.family(args.model)
     with launch_server("work/models", load=names, name="quantize") as server:
         file = write_jets(server, args.model)
-        rows = [measure(server, name, batch=args.batch, input_data=file) for name in names]
+        rows = measure_in_turn(server, args.model, *({"model": name} for name in names), batch=args.batch, input_data=file)
         costs = cost(server, names, reference=args.model)
     print(costs)
     path = work_dir() / "precision" / f"{args.model}.png"

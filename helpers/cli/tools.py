@@ -178,8 +178,8 @@ def perf_analyzer_arguments(parser: argparse.ArgumentParser) -> None:
 def perf_analyzer(args: argparse.Namespace) -> int:
     """Run it; the exit status is the program's: 0 done, 2 its windows did not agree, 99 it failed."""
     from helpers.client.endpoint import parse_address, with_own_secret
-    from helpers.perf_command import header_arguments, tls_arguments
-    from helpers.perf_program import find_perf_analyzer
+    from helpers.measuring.perf_analyzer import header_arguments, tls_arguments
+    from helpers.measuring.program import find_perf_analyzer
 
     access = access_options.access(args)
     others, protocol = list(args.others), (args.protocol or "").lower()

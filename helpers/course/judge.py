@@ -26,6 +26,7 @@ from typing import Any
 from helpers.errors import CourseError, InputError
 from helpers.metrics import Snapshot, scrape
 from helpers.server import Server
+from helpers.tables import box
 
 SUCCESS = "nv_inference_request_success"
 # The server counts a request a moment after it has answered it; a moment on a busy machine is less than this, in seconds.
@@ -111,20 +112,6 @@ def not_attempted(blanks: int = 1) -> Outcome:
 def cannot_tell(text: str) -> Outcome:
     """Neither right nor wrong: ``text`` says why, and what to do."""
     return Outcome(Kind.CANNOT_TELL, text)
-
-
-def box(inner_html: str, colour: str) -> str:
-    """A paragraph with a coloured edge, readable on light and dark pages.
-
-    Args:
-        inner_html: the content, HTML already escaped.
-        colour: any CSS colour, used for the edge and, faintly, for the ground.
-    """
-    style = (
-        f"border-left:5px solid {colour};background:color-mix(in srgb, {colour} 9%, transparent);"
-        "padding:0.6em 0.9em;margin:0.3em 0;border-radius:3px;max-width:60em;line-height:1.5"
-    )
-    return f'<div style="{style}" role="status">{inner_html}</div>'
 
 
 def _with_code(text: str) -> str:

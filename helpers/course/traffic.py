@@ -10,10 +10,10 @@ from typing import Any
 
 from helpers.course.judge import CannotTell
 from helpers.files import find
-from helpers.perf_command import INPUT_DATA
+from helpers.measuring.perf_analyzer import INPUT_DATA
+from helpers.measuring.recorded import shapes_in
 from helpers.physics.jets import plain_name
 from helpers.plot_rows import Row
-from helpers.sweep_plan import shapes_in
 
 Shapes = dict[str, tuple[int, ...]]
 

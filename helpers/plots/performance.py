@@ -25,18 +25,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLoca
 from numpy.typing import ArrayLike, NDArray
 
 from helpers.errors import InputError
-from helpers.plot_rows import (
-    THROUGHPUT,
-    Row,
-    Series,
-    half_widths,
-    hardware,
-    is_recorded,
-    latency_column,
-    latency_label,
-    rows_of,
-    series_of,
-)
+from helpers.measuring.table import THROUGHPUT, hardware, is_recorded, latency_column, rows_of
+from helpers.plot_rows import Row, Series, half_widths, latency_label, series_of
 from helpers.plots.style import GREY, STYLE, finished, heading, series_style
 
 # Values further apart than this factor need a logarithmic axis: on a linear one the smaller of them would lie on the axis.
@@ -71,7 +61,7 @@ def sweep_figure(rows: Any, percentile: int | None = 95, budget_ms: float | None
         rows: measured rows, or a sweep. One line for each model, and for each concurrency, protocol … where several are there.
         percentile: of the latency: 50, 90, 95 or 99, or None for the mean. Its spread is drawn where the measurement was made for this one.
         budget_ms: draw a line at this latency.
-        reference: rows from ``helpers.recorded``, for comparison.
+        reference: rows from ``recorded(...)``, for comparison.
 
     Returns:
         Two panels for one series; with more, or a reference, two more with the ratios.

@@ -30,13 +30,11 @@ import timeit
 
 import numpy as np
 
-from helpers import Client, launch_server, scrape
+from helpers import Client, launch_server, measure, measure_in_turn, perf_analyzer, scrape, verdict
 from helpers.course import exercise  #: from helpers.course import ____, exercise
-from helpers.load_inputs import write_jets
-from helpers.measuring import measure, perf_analyzer
-from helpers.perf_table import Rows
+from helpers.measuring.inputs import write_jets
+from helpers.measuring.table import Rows
 from helpers.plots import latency_split_figure, warm_up_figure
-from helpers.verdict import verdict
 
 # %%
 server = launch_server("models", load=["particlenet_AK4", "particlenet_AK4_PT"])
@@ -103,19 +101,19 @@ exercise("7.1").check(server, before, status)
 # %% [markdown]
 # ## Let a helper do the chores
 #
-# `measure` runs the same program. It asks the server for the shapes, warms the model up, and goes on until
-# it knows the throughput to 5 %, or 5 s are over. The result is one **row**, times in µs.
+# `measure` runs the same program. It asks the server for the shapes, warms the model up, decides how many windows
+# it needs, at least six, and measures them. The result is one **row**, a pandas Series with many columns, times in µs.
 
 # %%
 ten = measure(server, "particlenet_AK4", batch=10)
-Rows([ten])
+ten
 
 # %%
 print(ten["command"])
 
 # %% [markdown]
-# The *spread* is half of the 95 % interval of the mean, from the scatter of the windows. No number without
-# it! The command is there for you to copy.
+# Behind ± is half of a 95 % interval, from the scatter of the windows. No number without it! It holds while
+# you measured, and does not know what the machine does a minute later. The command is there for you to copy.
 #
 # ## Go from 1 to 100 jets
 #
@@ -124,7 +122,7 @@ print(ten["command"])
 # %%
 by_batch = {1: measure(server, "particlenet_AK4", batch=1), 10: ten}
 by_batch[100] = measure(server, "particlenet_AK4", batch=100)
-Rows(by_batch.values())
+Rows.of(by_batch.values())
 
 # %% [markdown] exercise="7.2"
 # ### Exercise 7.2 (5 minutes) — Weigh gain against price
@@ -143,7 +141,7 @@ exercise("7.2").check(by_batch, gain, price)
 # exercise("7.2").solution()
 
 # %% [markdown] exercise="7.2" tags=["hints"]
-# 1. A row is a dictionary. `list(one)` shows the names of its columns.
+# 1. `list(one.index)` shows the names of a row's columns.
 # 2. You need `throughput_infer_per_s` and `latency_p95_us`; a factor is the new number over the old one.
 
 # %% [markdown] exercise="7.2" tags=["answer"]
@@ -172,7 +170,7 @@ for batch, row in by_batch.items():
 # Server and client both read clocks on the way. Together they tell where the time of a mean request went.
 
 # %%
-latency_split_figure(list(by_batch.values()), share=True)
+latency_split_figure(by_batch.values(), share=True)
 # %% [markdown]
 # **What stands out?** Nearly all is inference: with one request under way nobody waits. *Network* also holds
 # what the server does before its own clock starts.
@@ -234,34 +232,36 @@ np.frombuffer(np.random.default_rng(7).bytes(24), np.float32)
 
 # %%
 jets_50 = write_jets(server, "particlenet_AK4")
-real = measure(server, "particlenet_AK4", batch=10, input_data=jets_50)
-Rows([ten, real])
+inputs = [{"input_data": "random"}, {"input_data": jets_50}]
+bits, real = measure_in_turn(server, "particlenet_AK4", *inputs, batch=10)
+Rows.of([bits, real])
 
 # %%
-verdict(ten, real)
+verdict(bits, real)
 
 # %% [markdown]
-# **What stands out?** This network does the same sums whatever the numbers are. Do not count on it: the
+# `measure_in_turn` measures both by turns, and `verdict` compares pair by pair: what the machine does meanwhile
+# hits both alike. **What stands out?** This network does the same sums whatever the numbers are. Do not count on it: the
 # track finder of notebook 05 refuses random hits, and works longer on larger events.
 
 # %% [markdown] exercise="7.4"
 # ### Exercise 7.4 (6 minutes) — Find out what padding costs
 #
 # Half of our narrow jets have 15 candidates or fewer. Write the jets again, padded or cut to 20 candidates
-# (`pf`) and 4 vertices (`sv`), and measure them with a batch of 10.
+# (`pf`) and 4 vertices (`sv`). Measure `jets_50` and your new file in turn, with a batch of 10.
 
 # %% exercise="7.4" tags=["starter"]
 jets_20 = write_jets(server, "particlenet_AK4", lengths={"pf": 20, "sv": 4})  #: jets_20 = ____
-shorter = measure(server, "particlenet_AK4", batch=10, input_data=jets_20)  #: shorter = ____
+pair = measure_in_turn(server, "particlenet_AK4", {"input_data": jets_50}, {"input_data": jets_20}, batch=10)  #: pair = ____
 
 # %% exercise="7.4" tags=["check"]
-exercise("7.4").check(server, real, shorter)
+exercise("7.4").check(server, pair)
 # exercise("7.4").hint(1)
 # exercise("7.4").solution()
 
 # %% [markdown] exercise="7.4" tags=["hints"]
 # 1. `write_jets` has an argument `lengths`, a dictionary such as `{"pf": 50, "sv": 4}`.
-# 2. `measure(..., input_data=...)` takes the file that `write_jets` returned.
+# 2. `measure_in_turn(..., {"input_data": ...}, {"input_data": ...}, batch=10)` takes the files that `write_jets` returned.
 
 # %% [markdown] exercise="7.4" tags=["answer"]
 # Padding is computed like everything else, and thrown away by the mask. That is why CMSSW pads only to the

@@ -26,12 +26,9 @@
 # best depends on the model and on the machine, so you measure: a **sweep**.
 
 # %%
-from helpers import launch_server, scrape
+from helpers import launch_server, measure_in_turn, recorded, scrape, sweep, verdict
 from helpers.course import exercise  #: from helpers.course import ____, exercise
-from helpers.measuring import measure, sweep
 from helpers.plots import latency_split_figure, sweep_figure, throughput_latency_figure
-from helpers.recorded import recorded
-from helpers.verdict import verdict
 
 # %%
 MODELS = ["particlenet_AK4", "particlenet_AK4_PT"]
@@ -44,13 +41,12 @@ server
 #
 # ## Sweep the batch size
 #
-# `sweep` calls `perf_analyzer` for each model and batch size. It stays at a point until the throughput is known
-# to 10 %, or a few seconds are over. **What do you expect** of throughput and latency, from 1 to 32 jets in a
-# request?
+# `sweep` calls `perf_analyzer` for each model and batch size. At each batch size it measures the two models in turn,
+# so that they can be compared. **What do you expect** of throughput and latency, from 1 to 32 jets in a request?
 
 # %%
 by_batch = sweep(server, MODELS, batches=(1, 4, 16, 32), precision=0.1)
-single_jets, *_ = by_batch
+single_jets = by_batch.iloc[0]
 budget_ms = round(20 * single_jets["latency_p95_us"] / 1000, 1)
 sweep_figure(by_batch, budget_ms=budget_ms)
 
@@ -75,7 +71,7 @@ by_batch
 # ## See why batches help
 
 # %%
-onnx = [row for row in by_batch if row["model"] == "particlenet_AK4"]
+onnx = by_batch.query("model == 'particlenet_AK4'")
 latency_split_figure(onnx, share=True)
 
 # %% [markdown]
@@ -90,8 +86,8 @@ latency_split_figure(onnx, share=True)
 # milliseconds. The rows are in `onnx`.
 
 # %% exercise="8.1" tags=["starter"]
-highest = max(row["throughput_infer_per_s"] for row in onnx)
-at_knee = next(row for row in onnx if row["throughput_infer_per_s"] >= 0.9 * highest)  #:
+highest = onnx["throughput_infer_per_s"].max()
+at_knee = onnx[onnx["throughput_infer_per_s"] >= 0.9 * highest].iloc[0]  #:
 knee = at_knee["batch"]  #: knee = ____
 knee_ms = at_knee["latency_p95_us"] / 1000  #: knee_ms = ____
 
@@ -102,7 +98,7 @@ exercise("8.1").check(onnx, knee, knee_ms)
 
 # %% [markdown] exercise="8.1" tags=["hints"]
 # 1. Multiply `highest` by 0.9, and go through the table from the smallest batch.
-# 2. Each row is a dictionary: `row["batch"]`, `row["throughput_infer_per_s"]`, `row["latency_p95_us"]`.
+# 2. `onnx` is a pandas table: `onnx["batch"]`, `onnx["throughput_infer_per_s"]`, `onnx["latency_p95_us"]` are columns.
 # 3. The latency is in microseconds.
 
 # %% [markdown] exercise="8.1" tags=["answer"]
@@ -120,13 +116,14 @@ exercise("8.1").check(onnx, knee, knee_ms)
 # comparison of two deployments as they are, not of two formats; notebook 09 changes one setting at a time.
 
 # %%
-at = {(row["model"], row["batch"]): row for row in by_batch}
-verdict(at["particlenet_AK4", 1], at["particlenet_AK4_PT", 1])
+at = by_batch.set_index(["model", "batch"], drop=False)
+verdict(at.loc["particlenet_AK4", 1], at.loc["particlenet_AK4_PT", 1])
 
 # %% [markdown]
 # The second is compared with the first. There are four answers. *Faster* and *slower*: the whole 95 % interval
-# of the gain says so. *The same*: it is within 5 %, which is as much as a machine changes from minute to minute.
-# *Cannot tell*: the interval is too wide. Then measure longer; wishing does not help.
+# of the gain says so. *The same*: it is within 5 %. *Cannot tell*: the interval is too wide. Then measure more; wishing
+# does not help. The two were measured in turn and are compared pair by pair, because a machine changes from minute to
+# minute by more than the scatter of one measurement shows.
 
 # %% [markdown] exercise="8.2"
 # ### Exercise 8.2 (4 minutes) — Judge at batch 16
@@ -135,7 +132,7 @@ verdict(at["particlenet_AK4", 1], at["particlenet_AK4_PT", 1])
 # PyTorch have (`gain`), and what is the answer: `"faster"`, `"slower"`, `"the same"` or `"cannot tell"`?
 
 # %% exercise="8.2" tags=["starter"]
-before, after = at["particlenet_AK4", 16], at["particlenet_AK4_PT", 16]
+before, after = at.loc["particlenet_AK4", 16], at.loc["particlenet_AK4_PT", 16]
 gain = after["throughput_infer_per_s"] / before["throughput_infer_per_s"]  #: gain = ____
 answer = verdict(before, after).answer  #: answer = ____
 
@@ -183,12 +180,12 @@ latency_split_figure(by_load)
 # %% [markdown] exercise="8.3"
 # ### Exercise 8.3 (5 minutes) — Check it on your own numbers
 #
-# Work out the right side for each row of `by_load`, as a list of four numbers. The throughput counts jets, and
+# Work out the right side for each row of `by_load`: four numbers. The throughput counts jets, and
 # each request has 8 of them.
 
 # %% exercise="8.3" tags=["starter"]
-under_way = [row["throughput_infer_per_s"] / row["batch"] * row["latency_avg_us"] / 1e6 for row in by_load]  #: under_way = [____ for row in by_load]
-print([f"{number:.2f}" for number in under_way])  #:
+under_way = by_load["throughput_infer_per_s"] / by_load["batch"] * by_load["latency_avg_us"] / 1e6  #: under_way = ____
+under_way  #:
 
 # %% exercise="8.3" tags=["check"]
 exercise("8.3").check(by_load, under_way)
@@ -197,7 +194,7 @@ exercise("8.3").check(by_load, under_way)
 
 # %% [markdown] exercise="8.3" tags=["hints"]
 # 1. Requests per second: the throughput divided by the batch size.
-# 2. Seconds: `row["latency_avg_us"]` is the mean, in microseconds. The law is about the mean, not a percentile.
+# 2. Seconds: `by_load["latency_avg_us"]` is the mean, in microseconds. The law is about the mean, not a percentile.
 
 # %% [markdown] exercise="8.3" tags=["answer"]
 # The four numbers are the concurrencies. The law holds whatever the server does; where it does not, the
@@ -212,24 +209,24 @@ exercise("8.3").check(by_load, under_way)
 #
 # The baseline sends one jet at a time, one request after the other. Choose a batch size and a concurrency that
 # are faster beyond doubt, with a 95th percentile within `budget_ms`. Your figures tell which.
+# `measure_in_turn(server, model, {…}, {…})` measures two loads by turns and returns two rows; the first is the baseline.
 
 # %% exercise="8.4" tags=["starter"]
 counted = scrape(server)
-baseline = measure(server, "particlenet_AK4", batch=1, concurrency=1, precision=0.1, max_seconds=15)
-best = measure(server, "particlenet_AK4", batch=4, concurrency=2, precision=0.1, max_seconds=15)  #: best = ____
-print(verdict(baseline, best))  #:
-print(f"95th percentile: {best['latency_p95_us'] / 1000:.0f} ± {best['latency_spread_us'] / 1000:.0f} ms")  #:
+baseline = {"batch": 1, "concurrency": 1}
+pair = measure_in_turn(server, "particlenet_AK4", baseline, {"batch": 4, "concurrency": 2}, turns=6)  #: pair = ____
+print(verdict(*pair))  #:
+pair[1]  #:
 
 # %% exercise="8.4" tags=["check"]
-exercise("8.4").check(server, counted, baseline, best, budget_ms)
+exercise("8.4").check(server, counted, pair, budget_ms)
 # exercise("8.4").hint(1)
 # exercise("8.4").solution()
 
 # %% [markdown] exercise="8.4" tags=["hints"]
-# 1. `best` is measured with the same call as `baseline`, with other numbers.
+# 1. `pair = measure_in_turn(server, "particlenet_AK4", baseline, {"batch": …, "concurrency": …})`
 # 2. Take a batch size near the knee, and a concurrency before the curve bends upwards.
-# 3. *Cannot tell*? Set `precision=0.03, max_seconds=60` in both calls, and close what else keeps this machine
-#    busy.
+# 3. *Cannot tell*? Add `turns=12`, and close what else keeps this machine busy.
 
 # %% [markdown] exercise="8.4" tags=["answer"]
 # Both knobs help, and both cost latency. With a smaller budget, the best setting is another one.
@@ -242,7 +239,7 @@ exercise("8.4").check(server, counted, baseline, best, budget_ms)
 
 # %%
 alike = sweep(server, "particlenet_AK4", (1, 4), (4,), lengths={"pf": 100, "sv": 10}, precision=0.1)
-sweep_figure(alike, reference=recorded("T4", "particlenet_AK4") + recorded("T4", "particlenet_AK4_PT"))
+sweep_figure(alike, reference=[recorded("T4", "particlenet_AK4"), recorded("T4", "particlenet_AK4_PT")])
 
 # %% [markdown]
 # **What stands out?** Grey dashed lines are **recorded**: somebody else's, with their hardware in the legend. No
@@ -255,9 +252,9 @@ sweep_figure(alike, reference=recorded("T4", "particlenet_AK4") + recorded("T4",
 # How many machines like yours have the throughput of one T4, ONNX without TensorRT, at batch size 4?
 
 # %% exercise="8.5" tags=["starter"]
-on_gpu = {row["batch"]: row for row in recorded("T4", "particlenet_AK4", "ONNX")}
-on_cpu = {row["batch"]: row for row in alike}
-machines = on_gpu[4]["throughput_infer_per_s"] / on_cpu[4]["throughput_infer_per_s"]  #: machines = ____
+on_gpu = recorded("T4", "particlenet_AK4", "ONNX").set_index("batch")["throughput_infer_per_s"]
+on_cpu = alike.set_index("batch")["throughput_infer_per_s"]
+machines = on_gpu[4] / on_cpu[4]  #: machines = ____
 
 # %% exercise="8.5" tags=["check"]
 exercise("8.5").check(alike, machines)
@@ -265,7 +262,7 @@ exercise("8.5").check(alike, machines)
 # exercise("8.5").solution()
 
 # %% [markdown] exercise="8.5" tags=["hints"]
-# 1. `on_gpu[4]` and `on_cpu[4]` are rows. Which one is divided by which?
+# 1. `on_gpu[4]` and `on_cpu[4]` are inferences per second. Which one is divided by which?
 
 # %% [markdown] exercise="8.5" tags=["answer"]
 # One GPU replaces several laptops, if it is kept busy. A single reconstruction job cannot do that, a
@@ -276,7 +273,7 @@ exercise("8.5").check(alike, machines)
 # that you have here. So these recorded rows have latencies, and were taken under the conditions of your first sweep.
 
 # %%
-torch = [row for row in by_batch if row["model"] == "particlenet_AK4_PT"]
+torch = by_batch.query("model == 'particlenet_AK4_PT'")
 sweep_figure(torch, reference=recorded("H200", "particlenet_AK4_PT"))
 
 # %% [markdown]

@@ -27,16 +27,14 @@
 # %%
 import time
 
-from helpers import Client, jets, launch_server, precision, repository, scrape
+from helpers import Client, jets, launch_server, precision, recorded, repository, scrape, tune, verdict
 from helpers.course import exercise  #: from helpers.course import ____, exercise
 from helpers.course.scoreboard import enter
-from helpers.experiments import Experiments, gain
-from helpers.load_inputs import write_jets
-from helpers.measuring import measure, tune
+from helpers.experiments_plot import experiments_figure
+from helpers.measuring.experiments import Experiments, gain
+from helpers.measuring.inputs import write_jets
 from helpers.precision_cost import cost
 from helpers.precision_plots import precision_figure
-from helpers.recorded import recorded
-from helpers.verdict import verdict
 
 # %%
 MODEL = "particlenet_AK4"
@@ -57,7 +55,7 @@ server
 #
 # The traffic stays the same in all experiments: requests of one jet, 8 under way at any time. The promise is a
 # **latency budget**: 95 of 100 requests shall be answered within 1.5 times what the baseline takes, so that slow and
-# fast machines have the same task. Each experiment becomes a row of one table.
+# fast machines have the same task. Each experiment becomes a row of one table. It is measured in turn with what it changed: the server loads one configuration after the other, and keeps yours.
 
 # %%
 jets_file = write_jets(server, MODEL)
@@ -82,8 +80,8 @@ table.measure("baseline")
 TWO = "instance_group [ { count: 2 kind: KIND_CPU } ]"  #: TWO = ____
 print(repository.change_config(MODEL, TWO).differences)
 server.reload(MODEL)
-one_instance, five_instances, *_ = recorded("A100", "ExaTrk")
-table.measure("2 instances", beside=gain(one_instance, five_instances))
+a100 = recorded("A100", "ExaTrk")
+table.measure("2 instances", beside=gain(a100.iloc[0], a100.iloc[1]))
 
 # %% exercise="9.1" tags=["check"]
 exercise("9.1").check(server, table, TWO)
@@ -143,8 +141,8 @@ BATCHING = "dynamic_batching { preferred_batch_size: [ 4, 8 ] max_queue_delay_mi
 repository.change_config(MODEL, THREADS.replace('"2"', '"1"'))
 repository.change_config(MODEL, BATCHING)
 server.reload(MODEL)
-t4 = {row["batch"]: row for row in recorded("T4", MODEL, "ONNX")}
-table.measure("dynamic batching", over="2 instances", beside=gain(t4[1], t4[4]))
+t4 = recorded("T4", MODEL, "ONNX").set_index("batch", drop=False)
+table.measure("dynamic batching", over="2 instances", beside=gain(t4.loc[1], t4.loc[4]))
 
 # %% [markdown]
 # **What stands out?** The column *jets per run* rises above 1, and with it the time in the queue: a request may wait a
@@ -224,8 +222,8 @@ exercise("9.4").check(view, needs)
 # stanza does nothing on any machine.
 
 # %%
-trt = {row["batch"]: row for row in recorded("T4", MODEL, "ONNX with TensorRT")}
-table.measure("TensorRT stanza", over="dynamic batching", beside=gain(t4[1], trt[1]))
+trt = recorded("T4", MODEL, "ONNX with TensorRT").set_index("batch", drop=False)
+table.measure("TensorRT stanza", over="dynamic batching", beside=gain(t4.loc[1], trt.loc[1]))
 
 # %% [markdown]
 # ## Compute with fewer bits
@@ -271,7 +269,7 @@ exercise("9.5").check(costs, safe)
 # ## Look at the whole, and beware of the response cache
 
 # %%
-table.figure()
+experiments_figure(table)
 
 # %% [markdown]
 # Diamonds are **recorded**: what the same kind of change did on the hardware of others, over what they had before it.
@@ -305,21 +303,22 @@ found = tune(server, MODEL, batch=1, concurrency=8, budget_ms=table.budget_ms, i
 found
 
 # %% [markdown]
-# It also says how sure it is, and writes the winner as a `config.pbtxt` to copy. *Half batches* hold half of the requests
+# It also says how sure it is, takes the simpler one of two that it cannot tell apart, and writes the winner as a `config.pbtxt` to copy. *Half batches* hold half of the requests
 # that an instance has under way: while it works on one half, the other one waits, complete. With `variants=[…]` it tries
 # other precisions as well.
 
 # %% [markdown] exercise="9.6"
 # ### Exercise 9.6 (10 minutes) — Win the challenge
 #
-# Reach the highest throughput with a 95th percentile of at most `table.budget_ms`. Everything is yours: settings, model,
-# batch size and concurrency; only the jets stay those of `jets_file`. What counts is the gain over your own baseline.
+# Reach the highest throughput with a 95th percentile of at most `table.budget_ms`. Everything is yours: settings, model, batch
+# size and concurrency; only the jets stay those of `jets_file`. What counts is the gain over your own baseline.
+# `table.measure("challenge", batch=…, concurrency=…)["challenge"]` measures both in turn and gives your row.
 
 # %% exercise="9.6" tags=["starter"]
 repository.change_config(MODEL, TWO)  #: repository.change_config(MODEL, ____)
 server.reload(MODEL)
 counted = scrape(server)
-best = measure(server, MODEL, batch=4, concurrency=2, input_data=jets_file, precision=0.05)  #: best = ____
+best = table.measure("challenge", batch=4, concurrency=2)["challenge"]  #: best = ____
 print(verdict(table["baseline"], best))  #:
 
 # %% exercise="9.6" tags=["check"]

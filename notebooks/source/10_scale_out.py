@@ -30,12 +30,10 @@ import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
 
-from helpers import Client, jets, launch_fleet, repository, scrape
+from helpers import Client, jets, launch_fleet, recorded, repository, scrape, write_jets
 from helpers.analysis import local_workers, replicate, tag_files
 from helpers.capacity import Traffic, plan
 from helpers.course import exercise  #: from helpers.course import ____, exercise
-from helpers.load_inputs import write_jets
-from helpers.recorded import recorded
 from helpers.scale_plots import scale_figure
 from helpers.scaling import by_concurrency, expected, under_load
 
@@ -78,9 +76,9 @@ scale_figure(one)
 # *requests in the queue = requests per second × seconds that each is in the queue*
 
 # %% exercise="10.1" tags=["starter"]
-fastest = max(row["throughput_infer_per_s"] for row in one)
-saturated = next(row["concurrency"] for row in one if row["throughput_infer_per_s"] >= 0.9 * fastest)  #: saturated = ____
-last = one[-1]
+fastest = one["throughput_infer_per_s"].max()
+saturated = one[one["throughput_infer_per_s"] >= 0.9 * fastest]["concurrency"].iloc[0]  #: saturated = ____
+last = one.iloc[-1]
 in_queue = last["throughput_infer_per_s"] / last["batch"] * last["queue_us"] / 1e6  #: in_queue = ____
 
 # %% exercise="10.1" tags=["check"]
@@ -90,7 +88,7 @@ exercise("10.1").check(fleet, one, saturated, in_queue)
 
 # %% [markdown] exercise="10.1" tags=["hints"]
 # 1. Multiply `fastest` by 0.9, and go through the rows from the smallest concurrency.
-# 2. The throughput counts jets, and `row["queue_us"]` is in microseconds.
+# 2. The throughput counts jets, and `last["queue_us"]` is in microseconds.
 
 # %% [markdown] exercise="10.1" tags=["answer"]
 # One request is worked on, and nearly all others wait. A few clients keep one server busy: while one reads its answer,
@@ -115,12 +113,11 @@ print(f"{traffic.requests_per_s:.0f} requests/s come, budget {budget_ms} ms")
 # %% [markdown] exercise="10.2"
 # ### Exercise 10.2 (8 minutes) — Choose before you measure
 #
-# How many servers do you need at least? Call `plan(traffic, row, budget_ms)` with the row of the highest throughput, and
-# read its table. Could you have said it without?
+# How many servers do you need at least? Call `plan(traffic, one, budget_ms)`: it takes the mean of your rows that reach the
+# limit. Read its table. Could you have said it without?
 
 # %% exercise="10.2" tags=["starter"]
-best_of_one = max(one, key=lambda row: row["throughput_infer_per_s"])
-servers = plan(traffic, best_of_one, budget_ms).servers  #: servers = ____
+servers = plan(traffic, one, budget_ms).servers  #: servers = ____
 
 # %% exercise="10.2" tags=["check"]
 exercise("10.2").check(fleet, one, traffic, budget_ms, servers)
@@ -128,7 +125,7 @@ exercise("10.2").check(fleet, one, traffic, budget_ms, servers)
 # exercise("10.2").solution()
 
 # %% [markdown] exercise="10.2" tags=["hints"]
-# 1. Type `plan(traffic, best_of_one, budget_ms)` in a cell of its own. Which rows are inside the budget?
+# 1. Type `plan(traffic, one, budget_ms)` in a cell of its own. Which rows are inside the budget?
 # 2. With a utilisation above 1, more comes than can be done, and the queue grows without end.
 
 # %% [markdown] exercise="10.2" tags=["answer"]
@@ -143,7 +140,7 @@ exercise("10.2").check(fleet, one, traffic, budget_ms, servers)
 # %%
 fleet.grow()
 two = by_concurrency(fleet, MODEL, (1, 2, 4, 8), **load)
-scale_figure([*one, *two], expected([*one, *two]))
+scale_figure([one, two], expected([one, two]))
 
 # %% [markdown]
 # **What stands out?** With two servers, it takes twice the requests to make them wait as long. Grey lines are
@@ -154,7 +151,7 @@ scale_figure([*one, *two], expected([*one, *two]))
 
 # %%
 forty = under_load(fleet, MODEL, request_rate_per_s=traffic.requests_per_s, **load)
-plan(traffic, best_of_one, budget_ms).figure(measured=[forty])
+plan(traffic, one, budget_ms).figure(measured=[forty])
 
 # %% [markdown]
 # A line is the formula, an open point the simulation of requests that all take the same time, and the full point is
@@ -164,8 +161,8 @@ plan(traffic, best_of_one, budget_ms).figure(measured=[forty])
 # The same with GPUs that others measured, for a thousand jobs of 2 events/s with 4 jets:
 
 # %%
-for row in recorded("T4", MODEL) + recorded("T4", f"{MODEL}_PT"):
-    if row["batch"] == 4:
+for model in (MODEL, f"{MODEL}_PT"):
+    for _, row in recorded("T4", model).query("batch == 4").iterrows():
         print(f"{row['variant']}: {plan(Traffic(1000, 2, 4), row, budget_ms=20)}")
 
 # %% [markdown]

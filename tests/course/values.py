@@ -65,15 +65,20 @@ VALUES = {
         assert 0.2 <= part < 1 and one.mean > 0 and two.mean > 0
     """,
     "08": """
-        assert [(row["model"], row["batch"]) for row in by_batch] == [(model, batch) for model in MODELS for batch in (1, 4, 16, 32)]
-        assert all(row["source"] == "measured" and row["throughput_infer_per_s"] > 0 for row in [*by_batch, *by_load, *alike, best])
-        assert by_batch.path.is_file() and (by_batch.path.parent / "particlenet_AK4_PT" / "particlenet_AK4_PT_batch32.csv").is_file()
+        from helpers.measuring.table import rows_of
+        rows = rows_of([by_batch, by_load, alike, *pair])
+        assert by_batch[["model", "batch"]].values.tolist() == [[model, batch] for model in MODELS for batch in (1, 4, 16, 32)]
+        assert all(row["source"] == "measured" and row["throughput_infer_per_s"] > 0 for row in rows)
+        from pathlib import Path
+        kept = Path(by_batch.attrs["path"])
+        assert kept.is_file() and (kept.parent / "particlenet_AK4_PT" / "particlenet_AK4_PT_batch32.csv").is_file()
+        assert all(verdict(at.loc[MODELS[0], batch], at.loc[MODELS[1], batch]).pairs in (0, 4) for batch in (1, 4, 16, 32))
         assert len(under_way) == 4 and min(under_way) > 0 and machines > 0
-        assert by_batch and all(row["latency_p50_us"] <= row["latency_p95_us"] <= row["latency_p99_us"] for row in by_batch)
-        assert [row["concurrency"] for row in by_load] == [1, 2, 4, 8] and [row["batch"] for row in alike] == [1, 4]
-        from helpers.recorded import inputs_of, recorded_sweep
-        for row in [*by_batch, *by_load, *alike, baseline, best]:
-            assert recorded_sweep(row["model"], (row["batch"],), (row["concurrency"],), inputs_of(row)), "for those who cannot measure"
+        assert all(row["latency_p50_us"] <= row["latency_p95_us"] <= row["latency_p99_us"] for row in rows)
+        assert by_load["concurrency"].tolist() == [1, 2, 4, 8] and alike["batch"].tolist() == [1, 4]
+        from helpers.measuring.recorded import inputs_of, recorded_sweep
+        for row in rows:
+            assert len(recorded_sweep(row["model"], (row["batch"],), (row["concurrency"],), inputs_of(row))), "for those who cannot measure"
     """,
     "06": """
         assert counted > 0 and [kind for _, kind in kinds].count("counter") >= 9
@@ -92,39 +97,39 @@ VALUES = {
         assert all(row["latency_p50_us"] <= row["latency_p95_us"] <= row["latency_p99_us"] for row in by_batch.values())
         assert price > 0 and gain > 0 and busy["concurrency"] == 8 and 0 <= share < 1, (gain, price, share)
         assert len(first_us) == 20 and min(first_us) > 0
-        assert real["inputs"].endswith("_50_4.json") and shorter["inputs"].endswith("_20_4.json")
+        assert real["inputs"].endswith("_50_4.json") and pair[1]["inputs"].endswith("_20_4.json")
         assert status in (0, 2) and rough["stable"] is ("not within 0.1%" not in rough["note"]), (status, rough["note"])
         assert "--shape pf_points:2,50" in ten["command"] and ten["server_version"] == "2.51.0"
-        from helpers.perf_run import words_of
-        from helpers.recorded import inputs_of, recorded_sweep
-        from helpers.recorded_runs import recorded_command
-        for row in [ten, *by_batch.values(), busy, real, shorter]:
+        from helpers.measuring.perf_analyzer import words_of
+        from helpers.measuring.recorded import inputs_of, recorded_sweep
+        from helpers.measuring.recorded import recorded_command
+        for row in [ten, *by_batch.values(), busy, bits, real, *pair]:
             lengths = inputs_of(row) if row["inputs"] == "random" else None
             load = row["model"], (row["batch"],), (row["concurrency"],)
-            assert recorded_sweep(*load, lengths, row["inputs"]), "for those who cannot measure"
+            assert len(recorded_sweep(*load, lengths, row["inputs"])), "for those who cannot measure"
         for typed in (command, command.replace("-b 10", "-b 1"), command.replace("-p 1000 --max-trials 6", impossible)):
             assert "*** Measurement Settings ***" in recorded_command(words_of(typed)).said
     """,
     "09": """
         names = ["baseline", "2 instances", "2 instances × 2 threads", "dynamic batching", "TensorRT stanza", "fp16", "int8_static"]
-        assert [row["experiment"] for row in table] == [*names, "response cache"]
-        assert all(row["source"] == "measured" and row["throughput_infer_per_s"] > 0 for row in [*table, best])
+        assert [row["experiment"] for row in table.rows] == [*names, "response cache", "challenge"]
+        assert all(row["source"] == "measured" and row["throughput_infer_per_s"] > 0 for row in table.rows)
         assert table["baseline"]["executed_batch"] == table["2 instances"]["executed_batch"] == 1
         assert table["dynamic batching"]["executed_batch"] >= 1 and padded >= 1 and ragged >= 1, (padded, ragged)
         assert 0 < hits < lookups
-        elsewhere = [round(table.elsewhere(table[name]).gain, 2) for name in ("2 instances", "dynamic batching", "TensorRT stanza")]
+        elsewhere = [round(table.elsewhere(name).gain, 2) for name in ("2 instances", "dynamic batching", "TensorRT stanza")]
         assert elsewhere == [1.56, 1.79, 1.25]
         assert {row["model"] for row in costs} == {MODEL, *variants} and all(abs(row["auc_change"]) < 0.01 for row in costs)
         assert any("no effect here: it needs a GPU" in row.remark for row in view.rows)
         assert found.rows and server.state() == "stopped"
-        from helpers.recorded_runs import recorded_experiment
-        assert len({row["config"] for row in table}) == 8
-        for row in [*table, best]:
+        from helpers.measuring.recorded import recorded_experiment
+        assert len({row["config"] for row in table.rows[:-1]}) == 8
+        for row in table.rows:
             assert recorded_experiment(*(row[name] for name in ("model", "batch", "concurrency", "inputs", "config"))), row["experiment"]
     """,
     "10": """
-        assert [row["concurrency"] for row in one] == [row["concurrency"] for row in two] == [1, 2, 4, 8]
-        assert {row["servers"] for row in one} == {1} and {row["servers"] for row in two} == {2}
+        assert one["concurrency"].tolist() == two["concurrency"].tolist() == [1, 2, 4, 8]
+        assert set(one["servers"]) == {1} and set(two["servers"]) == {2}
         assert saturated in (1, 2, 4, 8) and 0 <= in_queue < 8.5, (saturated, in_queue)
         assert servers == 2 and forty["request_rate_per_s"] == traffic.requests_per_s
         assert len(answers) == 40 and all(len(scores) == 20 for scores in answers)
@@ -146,10 +151,10 @@ WITHOUT_THE_TOOL = {
         assert real["inputs"].endswith("_50_4.json") and status == 2 and status.batch == 10
     """,
     "08": """
-        assert all(row["source"].startswith("recorded: ") for row in [*by_batch, *by_load, *alike, baseline])
+        assert all(row["source"].startswith("recorded: ") for table in (by_batch, by_load, alike) for row in table.to_dict("records"))
     """,
     "09": """
-        assert all(row["source"].startswith("recorded: ") for row in table)
+        assert all(row["source"].startswith("recorded: ") for row in table.rows)
         assert found is None
     """,
 }

@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import perf, repository, sweep_files, tune_files
+from helpers import repository
 from helpers.client import Client
 from helpers.course import progress
 from helpers.errors import ModelError, SetupError
 from helpers.launch import connect, launch_server
+from helpers.measuring.measure import measure
+from helpers.measuring.table import append_row, read_rows
 from helpers.server import Server
 from helpers.setup import notebook_copies
 
@@ -65,10 +67,10 @@ def _serves(server: Server) -> None:
 def test_the_disk_fills_up_under_a_server(disk: Path, own: Server) -> None:
     if not disk.is_mount():
         pytest.skip("a small disk to fill is mounted by root alone, and not in every container")
-    table, rows = disk / "work" / "sweeps" / "sweep.csv", disk / "work" / "tune" / "rows.jsonl"
-    row = perf.measure(own, "add_sub")
-    sweep_files.append(table, row)
-    tune_files.append_row(rows, {"model": "add_sub"})
+    table, rows = disk / "work" / "sweeps" / "sweep.jsonl", disk / "work" / "tune" / "rows.jsonl"
+    row = measure(own, "add_sub")
+    append_row(table, row)
+    append_row(rows, {"model": "add_sub"})
     progress.record("1.1", solved=True)
     before = [path.read_bytes() for path in (table, rows)]
     filler = _fill(disk)
@@ -77,8 +79,8 @@ def test_the_disk_fills_up_under_a_server(disk: Path, own: Server) -> None:
         "config": lambda: repository.change_config("add_sub", instance_group=[{"count": 2, "kind": "KIND_CPU"}]),
         "notebooks": notebook_copies.hand_out,
         "reset": lambda: notebook_copies.reset("01"),
-        "sweep": lambda: [sweep_files.append(table, row) for _ in range(100)],
-        "tune": lambda: [tune_files.append_row(rows, {"model": "add_sub" * 100}) for _ in range(100)],
+        "sweep": lambda: [append_row(table, row) for _ in range(100)],
+        "tune": lambda: [append_row(rows, {"model": "add_sub" * 100}) for _ in range(100)],
     }
     for name, write in writers.items():
         with pytest.raises(SetupError, match="the disk is full") as told:
@@ -96,10 +98,10 @@ def test_the_disk_fills_up_under_a_server(disk: Path, own: Server) -> None:
     assert "add_sub" in repr(own)
     filler.unlink()
     # Half lines are gone, and what was there is still.
-    sweep_files.append(table, row)
-    tune_files.append_row(rows, {"model": "double"})
+    append_row(table, row)
+    append_row(rows, {"model": "double"})
     assert all(path.read_bytes().startswith(old) for path, old in zip((table, rows), before))
-    assert tune_files.read_rows(rows)[-1] == {"model": "double"}
+    assert read_rows(rows)[-1] == {"model": "double"}
     repository.change_config("add_sub", instance_group=[{"count": 2, "kind": "KIND_CPU"}])
     own.reload("add_sub")
     assert own.config("add_sub")["instance_group"][0]["count"] == 2
@@ -124,7 +126,7 @@ def test_work_is_deleted_under_a_server(disk: Path, own: Server, monkeypatch: py
         own.restart()
     _serves(own)
     # What is written next makes the folder again.
-    tune_files.append_row(work / "tune" / "rows.jsonl", {"model": "add_sub"})
+    append_row(work / "tune" / "rows.jsonl", {"model": "add_sub"})
     progress.record("1.1", solved=True)
     notebook_copies.hand_out()
     repository.checkout("add_sub")

@@ -21,7 +21,7 @@ import yaml
 from helpers import jets, launch_server, settings
 from helpers.client import Client
 from helpers.errors import SetupError
-from helpers.perf_program import find_perf_analyzer
+from helpers.measuring.program import find_perf_analyzer
 from helpers.setup import environments
 from tests.support.container_image import Made, NoContainersError, make, said
 from tests.support.processes import PATIENCE_S, wait_until

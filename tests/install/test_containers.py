@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from helpers import container_start, images, settings
-from helpers.perf_program import container_command
+from helpers.measuring.program import container_command
 from helpers.serving import Serving, private_arguments, triton_arguments
 from helpers.setup import environments
 from tests.support.engines import Engines

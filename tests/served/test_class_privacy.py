@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import files, lease, settings, sweep_files
+from helpers import files, lease, settings
 from helpers.client import Client
 from helpers.course import progress
 from helpers.launch import launch_server
+from helpers.measuring.table import append_row
 from helpers.server import Server
 from tests.support.other_users import needs_root, open_folder, stranger, stranger_can
 
@@ -63,7 +64,7 @@ def test_the_region_of_a_model_loaded_again_is_closed_too(home: Path, own: Serve
 @pytest.mark.parametrize("what", ["log", "state", "environment", "memory", "shared memory", "progress", "sweep", "notebook", "folder"])
 def test_a_stranger_reads_nothing(home: Path, own: Server, what: str) -> None:
     progress.record("1.1", solved=True)
-    sweep_files.append(home / "work" / "sweeps" / "sweep.csv", {"model": "add_sub", "batch": 1})
+    append_row(home / "work" / "sweeps" / "sweep.jsonl", {"model": "add_sub", "batch": 1})
     notebook = files.make_folder(home / "work" / "notebooks") / "mine.ipynb"
     notebook.write_text("{}")
     path = {
@@ -73,7 +74,7 @@ def test_a_stranger_reads_nothing(home: Path, own: Server, what: str) -> None:
         "memory": Path(f"/proc/{own.pid}/mem"),
         "shared memory": _regions(own)[0],
         "progress": progress.path(),
-        "sweep": home / "work" / "sweeps" / "sweep.csv",
+        "sweep": home / "work" / "sweeps" / "sweep.jsonl",
         "notebook": notebook,
         "folder": home / "work",
     }[what]

@@ -13,8 +13,10 @@ from helpers.__main__ import main
 from helpers.course import ____, scoreboard
 from helpers.course.scoreboard import scoreboard_figure
 from helpers.errors import InputError
-from helpers.experiments import Experiments, gain
-from helpers.recorded import recorded
+from helpers.experiments_plot import experiments_figure
+from helpers.measuring.experiments import Experiments, gain
+from helpers.measuring.recorded import recorded
+from helpers.measuring.table import rows_of
 from helpers.server import Server
 from tests.support.measured_rows import row
 
@@ -30,17 +32,20 @@ def table_of(**figures: tuple[float, float, float, float]) -> Experiments:
 
 @pytest.mark.slow
 def test_experiments_on_a_server_become_rows_and_one_of_a_name_takes_the_place_of_the_other(workbench: Server) -> None:
-    table = Experiments(workbench, "add_sub", concurrency=2, precision=0.3, max_seconds=1)
+    table = Experiments(workbench, "add_sub", concurrency=2, precision=0.3, turns=3)
     assert "no experiment yet" in repr(table)
     table.measure("baseline")
     repository.change_config(workbench.repository / "add_sub", instance_group=[{"count": 2, "kind": "KIND_CPU"}])
     workbench.reload("add_sub")
-    assert table.measure("2 instances", over="baseline", beside=gain(*recorded("A100", "ExaTrk")[:2])) is table
+    assert table.measure("2 instances", over="baseline", beside=gain(*rows_of(recorded("A100", "ExaTrk"))[:2])) is table
     again = table["2 instances"]["time"], table["2 instances"]["throughput_infer_per_s"]
     table.measure("2 instances")
-    assert [each["experiment"] for each in table] == ["baseline", "2 instances"]
+    assert [each["experiment"] for each in table.rows] == ["baseline", "2 instances"]
     assert (table["2 instances"]["time"], table["2 instances"]["throughput_infer_per_s"]) != again
     assert table["baseline"]["executed_batch"] == 1
+    seen = table.judged("2 instances")
+    assert seen.pairs == 3, "measured in turn with what was changed"
+    assert [group["count"] for group in workbench.config("add_sub")["instance_group"]] == [2], "and the server keeps what it had"
     assert table["baseline"]["concurrency"] == 2
     assert "×1.56 on NVIDIA A100" in repr(table)
     with pytest.raises(InputError, match=r"no experiment '3 instances'.*baseline, 2 instances"):
@@ -51,7 +56,7 @@ def test_experiments_on_a_server_become_rows_and_one_of_a_name_takes_the_place_o
         table.measure("2 threads", over="1 thread")
     assert len(table) == 2, "nothing was measured for a reference that is not there"
     table.measure("again", over="2 instances", beside="none published")
-    assert table.reference(table["again"]) is table["2 instances"] and table.elsewhere(table["again"]) is None
+    assert table.reference("again")["experiment"] == "2 instances" and table.elsewhere("again") is None
     assert table._table()[-1]["recorded elsewhere"] == "none published"
 
 
@@ -59,11 +64,13 @@ def test_a_change_is_compared_with_what_was_changed() -> None:
     """A stanza that does nothing, put on top of two instances, gains nothing, however much faster than the first they are."""
     table = table_of(baseline=(200, 5, 19000, 900), two_instances=(390, 5, 9000, 300), stanza=(392, 5, 9000, 300))
     table._over["stanza"] = "two instances"
+    for place, rate in ((1, 388.5), (2, 390.5)):
+        table.rows[place]["turns"] = {f"turn {turn}": [rate + turn, 9e3] for turn in range(4)}
     lines = table._table()
     assert [line["over"] for line in lines] == ["", "baseline", "two instances"]
     assert [line["verdict"] for line in lines] == ["the first", "faster", "the same"]
     assert lines[2]["gain"].startswith("×1.01 ± ")
-    left, _ = table.figure().axes
+    left, _ = experiments_figure(table).axes
     assert [round(bar.get_width(), 2) for bar in left.patches] == [1.0, 1.95, 1.01]
     assert [label.get_text() for label in left.get_yticklabels()] == [
         "baseline",
@@ -75,7 +82,7 @@ def test_a_change_is_compared_with_what_was_changed() -> None:
 def test_the_table_compares_with_the_first_and_names_the_source() -> None:
     table = table_of(baseline=(200, 5, 19000, 900), batching=(400, 8, 9000, 300), broken=(201, 40, 18000, 900))
     table._beside["broken"] = "none published"
-    t4 = {each["batch"]: each for each in recorded("T4", MODEL, "ONNX")}
+    t4 = {each["batch"]: each for each in rows_of(recorded("T4", MODEL, "ONNX"))}
     table._beside["batching"] = gain(t4[1], t4[16])
     lines = table._table()
     assert [line["verdict"] for line in lines] == ["the first", "faster", "cannot tell"]
@@ -87,8 +94,8 @@ def test_the_table_compares_with_the_first_and_names_the_source() -> None:
 
 def test_the_figure_has_a_bar_for_each_experiment_and_a_diamond_where_something_was_recorded() -> None:
     table = table_of(baseline=(200, 5, 19000, 900), batching=(400, 8, 9000, 300), worse=(150, 4, 31000, 900))
-    table._beside = {"batching": gain(*recorded("A100", "ExaTrk")[:2]), "worse": "none published"}
-    figure = table.figure()
+    table._beside = {"batching": gain(*rows_of(recorded("A100", "ExaTrk"))[:2]), "worse": "none published"}
+    figure = experiments_figure(table)
     left, right = figure.axes
     assert [round(bar.get_width(), 2) for bar in left.patches] == [1.0, 2.0, 0.75]
     assert [round(bar.get_width(), 1) for bar in right.patches] == [19.0, 9.0, 31.0]
@@ -97,11 +104,11 @@ def test_the_figure_has_a_bar_for_each_experiment_and_a_diamond_where_something_
     assert "Exa.TrkX as a service" in figure.legends[0].get_title().get_text()
     assert any(text.get_text() == "budget 28.5 ms" for text in right.texts)
     with pytest.raises(InputError, match="no experiment to draw"):
-        table_of().figure()
+        experiments_figure(table_of())
 
 
 def test_a_recorded_gain_is_of_recorded_rows_on_one_machine() -> None:
-    t4, p100 = recorded("T4", MODEL, "ONNX")[0], recorded("P100")[0]
+    t4, p100 = recorded("T4", MODEL, "ONNX").iloc[0], recorded("P100").iloc[0]
     with pytest.raises(InputError, match="different sources or hardware"):
         gain(t4, p100)
     with pytest.raises(InputError, match="measured here"):
@@ -119,7 +126,7 @@ def test_the_best_of_each_name_stays_and_a_class_is_one_board(tmp_path: Path, ca
     baseline, mine, theirs = row((200, 5, 9000, 300)), tmp_path / "a.json", tmp_path / "b.json"
     scoreboard.enter("Ada", baseline, best_of(300), "2 instances", mine)
     board = scoreboard.enter(" Ada  ", baseline, best_of(250), "worse", mine)
-    assert [(entry["name"], entry["gain"], entry["settings"]) for entry in board] == [("Ada", 1.5, "2 instances")]
+    assert [(entry["name"], round(entry["gain"], 6), entry["settings"]) for entry in board] == [("Ada", 1.5, "2 instances")]
     scoreboard.enter("Emmy", baseline, best_of(420), "batching", theirs)
     both = scoreboard.read(mine, theirs)
     assert [entry["name"] for entry in both] == ["Emmy", "Ada"]

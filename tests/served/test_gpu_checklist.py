@@ -11,8 +11,10 @@ import pytest
 
 from benchmarks import gpu as checklist
 from benchmarks.gpu_checks import steps
-from helpers import gpu, metrics_page, recorded, sweep_files
+from helpers import gpu, metrics_page
 from helpers.gpu import gpu_figures, placed_on
+from helpers.measuring import recorded
+from helpers.measuring.table import append_row, read_rows
 from helpers.metrics import Snapshot
 from helpers.server import Server
 
@@ -92,12 +94,12 @@ def test_a_rehearsal_is_no_record() -> None:
 def test_every_step_is_rehearsed_on_a_processor(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], free_base_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    table = tmp_path / "dry.csv"
+    table = tmp_path / "dry.jsonl"
     assert checklist.main(["--device", "cpu", "--quick", "--output", str(table), "--base-port", str(free_base_port())]) == 0
     said = capsys.readouterr().out
     assert "✖" not in said
     assert "particlenet_PT equals itself on the CPU: 4 jets, largest difference of a probability 0.0e+00" in said
-    rows = sweep_files.read_rows(table)
+    rows = read_rows(table)
     assert [row["batch"] for row in rows[:2]] == [1, 2]
     assert {row["source"] for row in rows} == {checklist.DRY_SOURCE}
     assert {row["device"] for row in rows} == {"CPU"}
@@ -105,5 +107,5 @@ def test_every_step_is_rehearsed_on_a_processor(
     monkeypatch.setenv("COURSE_WORK", str(tmp_path / "work"))
     written = recorded.gpu_file("NVIDIA H100 80GB")
     for row in rows:
-        sweep_files.append(written, {**row, "device": "NVIDIA H100 80GB", "source": checklist.GPU_SOURCE})
-    assert [row["batch"] for row in recorded.recorded("H100", "particlenet_PT")] == [row["batch"] for row in rows]
+        append_row(written, {**row, "device": "NVIDIA H100 80GB", "source": checklist.GPU_SOURCE})
+    assert recorded.recorded("H100", "particlenet_PT")["batch"].tolist() == [row["batch"] for row in rows]

@@ -12,8 +12,8 @@ from helpers.__main__ import main
 from helpers.client import Client
 from helpers.errors import ConfigError, ModelError
 from helpers.launch import ModelWarning, connect, launch_server
+from helpers.measuring.measure import sweep
 from helpers.server import Server
-from helpers.sweep import sweep
 
 _TENSORS = 'input [ { name: "X" data_type: TYPE_FP32 dims: [ 16 ] } ]\noutput [ { name: "Y" data_type: TYPE_FP32 dims: [ 16 ] } ]\n'
 _MODEL = "class TritonPythonModel:\n    def initialize(self, args):\n        {}\n"

@@ -11,12 +11,13 @@ from helpers import jets, repository, scrape
 from helpers.client import Client
 from helpers.course import ____, exercise
 from helpers.course.judge import Kind
-from helpers.experiments import Experiments
 from helpers.launch import launch_server
-from helpers.load_inputs import write_jets
+from helpers.measuring.experiments import Experiments
+from helpers.measuring.inputs import write_jets
+from helpers.measuring.statistics import verdict
+from helpers.measuring.table import Row
 from helpers.repository import compare
 from helpers.server import Server
-from helpers.verdict import verdict
 from tests.support.measured_rows import row
 
 MODEL = "particlenet_AK4"
@@ -151,13 +152,16 @@ def test_challenge(server: Server, table: Experiments) -> None:
         jet = jets.Tagger(client, MODEL).inputs(jets.read("ak4")[:1])
         client.infer_many(MODEL, [jet] * 6)
     _is("9.6", Kind.CORRECT, "2.50 ± ", server, counted, table, best())
+    _is("9.6", Kind.CORRECT, "2.50 ± ", server, counted, table, Row.of(best()))
     _is("9.6", Kind.NOT_ATTEMPTED, "blank", server, counted, table, ____)
     _is("9.6", Kind.NOT_YET, "over the budget of 13.5 ms", server, counted, table, best(p95=25000))
     _is("9.6", Kind.NOT_YET, "not faster than your baseline", server, counted, table, best(150))
     _is("9.6", Kind.CANNOT_TELL, "larger gain", server, counted, table, best(214))
     _is("9.6", Kind.CANNOT_TELL, "may be over 13.5 ms or not", server, counted, table, best(p95=14000, half=900))
+    _is("9.6", Kind.CANNOT_TELL, "may be over 13.5 ms or not", server, counted, table, best(p95=13000, half=900))
+    _is("9.6", Kind.CANNOT_TELL, "of 6 requests is not known", server, counted, table, best() | {"latency_spread_us": None})
     _is("9.6", Kind.NOT_YET, "is a measurement of `add_sub`", server, counted, table, best(model="add_sub"))
-    _is("9.6", Kind.NOT_YET, "Expected what `measure(...)` returns", server, counted, table, None)
+    _is("9.6", Kind.NOT_YET, "Expected a row of your table", server, counted, table, None)
     _unfair_gains(server, counted, table, best)
     repository.change_config(MODEL, response_cache={"enable": True})
     server.reload(MODEL)

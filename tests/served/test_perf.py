@@ -15,28 +15,31 @@ from typing import Any
 import numpy as np
 import pytest
 
-from helpers import load_inputs, machine, perf, perf_results, settings
+from helpers import machine, settings
 from helpers.__main__ import main
 from helpers.client import http
 from helpers.client.client import Connection
 from helpers.errors import InputError, ModelError, RequestError
 from helpers.launch import connect
+from helpers.measuring import inputs as load_inputs
+from helpers.measuring import measure as measuring
+from helpers.measuring import perf_analyzer as tool
+from helpers.measuring.measure import measure, measure_in_turn, perf_analyzer
+from helpers.measuring.perf_analyzer import UNSTABLE, Run, complete_shapes, execute, run_for
+from helpers.measuring.program import _key_arguments
+from helpers.measuring.statistics import verdict
+from helpers.measuring.table import COLUMNS, PARTS
 from helpers.metrics import scrape
-from helpers.perf import Run, execute, measure, perf_analyzer, run_for
-from helpers.perf_command import complete_shapes
-from helpers.perf_errors import UNSTABLE
-from helpers.perf_program import _key_arguments
-from helpers.perf_table import Rows
 from helpers.physics.tracks import load_events
 from helpers.server import Server
 
 # Quick: one run of three windows, good or not.
-QUICK = {"precision": 0.9, "max_seconds": 0.1}
+QUICK = {"precision": 0.9, "windows": 3}
 
 
 @pytest.fixture(autouse=True)
 def one_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settings, "PERF_WARM_UPS", 1)
+    monkeypatch.setattr(measuring, "WARM_UPS", 1)
 
 
 def option(command: list[str] | str, name: str) -> str:
@@ -138,24 +141,24 @@ def test_a_row_has_every_column_and_agrees_with_the_server(models_server: Server
     before = scrape(models_server)
     row = measure(models_server, "add_sub", concurrency=2, **QUICK)
     after = scrape(models_server)
-    assert list(row) == list(perf_results.COLUMNS)
+    assert list(row.index) == list(COLUMNS)
     assert (row["model"], row["batch"], row["concurrency"], row["inputs"], row["source"]) == ("add_sub", 1, 2, "random", "measured")
     assert (row["windows"], row["instances"], row["device"], row["server_version"]) == (3, 1, "CPU", "2.51.0")
     assert row["request_rate_per_s"] is None and row["cpu"] and row["time"].endswith("+00:00")
     assert row["latency_p50_us"] <= row["latency_p90_us"] <= row["latency_p95_us"] <= row["latency_p99_us"]
-    assert sum(row[part] for part in perf_results.PARTS) == pytest.approx(row["latency_avg_us"])
+    assert sum(row[part] for part in PARTS) == pytest.approx(row["latency_avg_us"])
     # Two requests are under way at any time, or fewer where the tool waits for a core: Little's law.
     assert 0 < row["throughput_infer_per_s"] < 1.1 * 2e6 / row["latency_avg_us"]
     # What the tool counted, the server did, and the warm-up on top.
     assert 0 < row["requests"] < (after - before).value("nv_inference_request_success", model="add_sub")
-    assert "add_sub" in repr(Rows([row])) and "<td" in Rows([row])._repr_html_()
+    assert "add_sub" in repr(row) and "<td" in row._repr_html_() and len(row._repr_html_()) < 1500, "a row that is shown is narrow"
 
 
 def test_the_command_is_the_one_that_ran_and_the_configuration_is_kept(
     models_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Windows of 20 ms hold no request of a model that takes longer; what gave the figures are longer ones."""
-    monkeypatch.setattr(settings, "PERF_WINDOW_S", (0.02, 5.0))
+    monkeypatch.setattr(measuring, "WINDOW_S", (0.02, 5.0))
     file = load_inputs.write_inputs(tmp_path / "seconds.json", [{"SECONDS": np.array([0.15], np.float32)}])
     row = measure(models_server, "slow", warm_up=False, input_data=file, **QUICK)
     assert row["throughput_infer_per_s"] > 0
@@ -176,9 +179,9 @@ def test_the_end_of_a_tunnel_has_no_processor(models_server: Server) -> None:
 
 
 def test_a_row_that_is_not_good_enough_says_so_and_keeps_its_numbers(models_server: Server) -> None:
-    row = measure(models_server, "add_sub", precision=1e-6, max_seconds=0.1, warm_up=False)
+    row = measure(models_server, "add_sub", precision=1e-6, windows=3, warm_up=False)
     assert row["stable"] is False
-    assert row["note"].startswith("not within 0.0001%: ±") and row["note"].endswith("after 3 windows")
+    assert row["note"].startswith("throughput not within 0.0001%: ±") and row["note"].endswith("after 3 windows")
     assert row["throughput_infer_per_s"] > 0 and row["latency_p95_us"] > 0 and row["throughput_spread_infer_per_s"] > 0
 
 
@@ -187,7 +190,7 @@ def test_windows_that_do_not_agree_leave_no_table_and_nothing_is_made_up(models_
     run = Run("add_sub", models_server.grpc_url, window_ms=100, max_trials=3, stability_percent=1e-6)
     result = execute(run)
     assert result.figures == {} and len(result.windows) == 3 and "Failed to obtain stable" in result.said
-    row = perf._row(run, [result], 0.05)
+    row = measuring.row_of(run, [result])
     assert row["stable"] is False and "no table" in row["note"]
     assert row["throughput_infer_per_s"] == pytest.approx(np.mean([w.throughput_infer_per_s for w in result.windows]))
     assert row["latency_p95_us"] == pytest.approx(np.mean([w.latency_us for w in result.windows]))
@@ -230,16 +233,16 @@ def test_a_warm_up_takes_a_moment_or_as_long_as_some_requests_take(
         runs.append(run)
         return execute(run, *others)
 
-    monkeypatch.setattr(perf, "execute", spy)
+    monkeypatch.setattr(measuring, "execute", spy)
     fast = measure(models_server, "add_sub", **QUICK)
-    assert [(run.window_ms, run.window_requests) for run in runs] == [(200, None), (200, None)]
+    assert [(run.window_ms, run.window_requests) for run in runs] == [(200, None), (400, None)]
     assert fast["throughput_infer_per_s"] > 0
     runs.clear()
     file = load_inputs.write_inputs(tmp_path / "naps.json", [{"SECONDS": np.array([0.15], np.float32)}])
     slow = measure(models_server, "slow", input_data=file, **QUICK)
     assert [run.window_requests for run in runs[:2]] == [None, 4], "four requests do not fit into the first try"
     # And the windows that count are as long as fifteen of its requests, as far as they may be.
-    assert 0.9 * 15 * 150 < runs[2].window_ms <= 1000 * settings.PERF_WINDOW_S[1]
+    assert 0.9 * 15 * 150 < runs[2].window_ms <= 1000 * measuring.WINDOW_S[1]
     assert 0 < slow["throughput_infer_per_s"] < 7
 
 
@@ -261,9 +264,29 @@ def test_the_raw_tool_takes_a_whole_command(models_server: Server, capsys: pytes
 
 def test_an_answer_that_never_comes_ends_the_measurement(models_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = load_inputs.write_inputs(tmp_path / "long.json", [{"SECONDS": np.array([4], np.float32)}])
-    monkeypatch.setattr(settings, "PERF_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(tool, "TIMEOUT_S", 1.0)
     with pytest.raises(RequestError, match="did not end within 1 s"):
         measure(models_server, "slow", input_data=file, warm_up=False)
+
+
+def test_how_many_windows_is_decided_before_they_are_measured(models_server: Server) -> None:
+    row = measure(models_server, "add_sub", max_seconds=0.1)
+    assert row["windows"] == 6, "at least six, however short the time is"
+    assert row["requests"] > 72 and row["latency_spread_us"] > 0, "and enough requests for both ends of a 95th percentile"
+
+
+def test_loads_are_measured_in_turn_and_compared_pair_by_pair(models_server: Server, tmp_path: Path) -> None:
+    """Twenty milliseconds against forty: the ratio is two, by as many pairs as there were turns."""
+    files = [
+        load_inputs.write_inputs(tmp_path / f"{name}.json", [{"SECONDS": np.array([seconds], np.float32)}])
+        for name, seconds in (("long", 0.04), ("short", 0.02))
+    ]
+    before = scrape(models_server)
+    slow, fast = measure_in_turn(models_server, "slow", *({"input_data": file} for file in files), turns=3)
+    assert (slow["windows"], fast["windows"]) == (9, 9) and list(slow["turns"]) == list(fast["turns"])
+    seen = verdict(slow, fast)
+    assert seen.answer == "faster" and seen.pairs == 3 and seen.gain == pytest.approx(2, rel=0.25)
+    assert slow["requests"] + fast["requests"] < (scrape(models_server) - before).value("nv_inference_request_success", model="slow")
 
 
 # --- inputs ----------------------------------------------------------------------------------------------------------------
@@ -313,7 +336,7 @@ def test_the_command_of_the_course_text_and_the_helper_agree(server: Server, cap
          -u {server.grpc_url} -i grpc --concurrency-range 1:1 -b 10"""
     # Three windows are enough to compare, whether they agree or not: here another test may keep a core busy.
     assert perf_analyzer(f"{command} -v --max-trials 3") in (0, UNSTABLE)
-    rates = [window.throughput_infer_per_s for window in perf_results.windows(capsys.readouterr().out)]
+    rates = [window.throughput_infer_per_s for window in tool.windows(capsys.readouterr().out)]
     assert len(rates) == 3
     row = measure(server, "particlenet_PT", batch=10, **QUICK)
     # Cores may come and go between the two. A wrong unit or batch is a factor of ten.

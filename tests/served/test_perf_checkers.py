@@ -11,9 +11,9 @@ from helpers.client import Client
 from helpers.client.endpoint import Address
 from helpers.course import ____, exercise
 from helpers.course.judge import Kind
-from helpers.load_inputs import write_jets
+from helpers.measuring.inputs import write_jets
+from helpers.measuring.table import COLUMNS, Row
 from helpers.metrics import scrape
-from helpers.perf_results import empty_row
 from helpers.server import Server
 
 pytestmark = pytest.mark.slow
@@ -44,7 +44,7 @@ def _row(**values: Any) -> dict[str, Any]:
         "instances": 2,
         "requests": 0,
     }
-    return empty_row() | usual | values
+    return dict.fromkeys(COLUMNS) | usual | values
 
 
 def test_7_1_one_jet_in_a_request(server: Server) -> None:
@@ -93,6 +93,7 @@ def test_7_2_gain_and_price() -> None:
 def test_7_3_the_share_of_the_queue(server: Server) -> None:
     busy = _row(concurrency=8, queue_us=12e3, compute_infer_us=60e3, latency_avg_us=80e3)
     _is("7.3", Kind.CORRECT, "15 % are spent in the queue and 75 % in inference", server, busy, 0.15)
+    _is("7.3", Kind.CORRECT, "15 % are spent in the queue", server, Row.of(busy), 0.15)
     _is("7.3", Kind.NOT_YET, "fraction from 0 to 1", server, busy, 15)
     _is("7.3", Kind.NOT_YET, "divide it", server, busy, 12e3)
     _is("7.3", Kind.NOT_YET, "share of the inference", server, busy, 0.75)
@@ -114,12 +115,14 @@ def test_7_4_less_padding(server: Server, tmp_path: Path) -> None:
         return _row(inputs=file.name, command=command, throughput_infer_per_s=rate, throughput_spread_infer_per_s=spread)
 
     real = padded(50, 500)
-    _is("7.4", Kind.CORRECT, "2.40 times as many jets per second with 20 candidates", server, real, padded(20, 1200))
-    _is("7.4", Kind.CANNOT_TELL, "max_seconds=30", server, real, padded(20, 600, 300))
-    _is("7.4", Kind.CORRECT, "Measured: slower", server, real, padded(20, 250))
-    _is("7.4", Kind.NOT_YET, "padded to 30 candidates; we asked for 20", server, real, padded(30, 900))
-    _is("7.4", Kind.NOT_YET, "padded to 50. Use the new file", server, real, real)
-    _is("7.4", Kind.NOT_YET, "random inputs", server, real, _row(command="perf_analyzer"))
-    _is("7.4", Kind.NOT_YET, "batch of 1", server, real, {**padded(20, 900), "batch": 1})
-    _is("7.4", Kind.NOT_ATTEMPTED, "blank", server, real, ____)
-    _is("7.4", Kind.CANNOT_TELL, "`real`", server, None, padded(20, 900))
+    _is("7.4", Kind.CORRECT, "2.40 times as many jets per second with 20 candidates", server, (real, padded(20, 1200)))
+    _is("7.4", Kind.CORRECT, "2.40 times", server, [Row.of(real), Row.of(padded(20, 1200))])
+    _is("7.4", Kind.CANNOT_TELL, "measure_in_turn(..., turns=12)", server, (real, padded(20, 600, 300)))
+    _is("7.4", Kind.CORRECT, "Measured: slower", server, (real, padded(20, 250)))
+    _is("7.4", Kind.NOT_YET, "padded to 30 candidates; we asked for 20", server, (real, padded(30, 900)))
+    _is("7.4", Kind.NOT_YET, "the jets of the first. Use the new file", server, (real, real))
+    _is("7.4", Kind.NOT_YET, "random inputs", server, (real, _row(command="perf_analyzer")))
+    _is("7.4", Kind.NOT_YET, "batch of 1", server, (real, {**padded(20, 900), "batch": 1}))
+    _is("7.4", Kind.NOT_YET, "Expected the two rows", server, padded(20, 900))
+    _is("7.4", Kind.NOT_YET, "`pair[0]` is nothing", server, (None, padded(20, 900)))
+    _is("7.4", Kind.NOT_ATTEMPTED, "blank", server, ____)

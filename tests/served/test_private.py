@@ -21,8 +21,8 @@ from helpers.background_load import BackgroundLoad
 from helpers.client.endpoint import NO_ACCESS, parse_address, with_own_secret
 from helpers.errors import AccessError, InputError
 from helpers.fleet import Fleet
-from helpers.perf import measure
-from helpers.perf_run import perf_analyzer
+from helpers.measuring.measure import measure
+from helpers.measuring.perf_analyzer import perf_analyzer
 from helpers.server import Server
 from tests.support.processes import wait_until
 

@@ -20,7 +20,8 @@ from helpers.client import Client
 from helpers.client.endpoint import Access, access_for
 from helpers.errors import AccessError, InputError, ModelError, ServerError
 from helpers.launch import connect
-from helpers.perf import execute, measure, run_for
+from helpers.measuring.measure import measure
+from helpers.measuring.perf_analyzer import execute, run_for
 from helpers.server import Server
 from tests.support.processes import wait_until
 from tests.support.tls_front import ENVOY, TOKEN, Certificates, front, make_certificates
@@ -235,8 +236,8 @@ def test_commands_in_a_terminal(site: Site, capsys: pytest.CaptureFixture[str], 
     output = str(tmp_path / "sweep")
     limits = ["--seconds", "0.3", "--precision", "0.5"]
     assert main(["sweep", "-m", "add_sub", "-u", site.grpc, "-b", "1", "-o", output, *limits, *site.options]) == 0
-    assert TOKEN not in (tmp_path / "sweep" / "sweep.csv").read_text()
-    assert "$COURSE_TOKEN" in (tmp_path / "sweep" / "sweep.csv").read_text()
+    assert TOKEN not in (tmp_path / "sweep" / "sweep.jsonl").read_text()
+    assert "$COURSE_TOKEN" in (tmp_path / "sweep" / "sweep.jsonl").read_text()
     monkeypatch.setenv("COURSE_TOKEN", TOKEN)
     assert main(["infer", "-m", "add_sub", "-u", site.grpc, "--ca", str(site.certificates.ca)]) == 0
     shown = capsys.readouterr()

@@ -12,29 +12,34 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
-from IPython.core.interactiveshell import InteractiveShell
-from IPython.utils.capture import capture_output
 
-from helpers import cli, settings, sweep_files
+from helpers import cli, settings
 from helpers.cli import measure as measure_command
 from helpers.errors import CourseError, InputError, ModelError, RequestError
 from helpers.launch import launch_server
-from helpers.perf_results import COLUMNS, empty_row
+from helpers.measuring import measure as measuring
+from helpers.measuring.measure import measured_key, read_sweep, sweep
+from helpers.measuring.perf_analyzer import Run
+from helpers.measuring.program import Program
+from helpers.measuring.recorded import shapes_in
+from helpers.measuring.statistics import verdict
+from helpers.measuring.table import COLUMNS, Row, Rows, append_row, folder_of, read_rows, rows_of
+from helpers.paths import work_dir
 from helpers.server import Server
-from helpers.sweep import read_sweep, sweep
-from helpers.sweep_plan import Point, Setup, measured_before, shapes_in
-from helpers.sweep_progress import Progress
 from tests.support.processes import PATIENCE_S, wait_until
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short windows, and one warm-up at each point."""
-    monkeypatch.setattr(settings, "PERF_WINDOW_S", (0.15, 1.0))
-    monkeypatch.setattr(settings, "PERF_WARM_UPS", 1)
+    monkeypatch.setattr(measuring, "WINDOW_S", (0.15, 1.0))
+    monkeypatch.setattr(measuring, "WARM_UPS", 1)
 
 
 @pytest.fixture
@@ -51,25 +56,39 @@ def lines(path: Path) -> int:
 
 
 def test_points_files_and_going_on(models_server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    first = sweep(models_server, "double", (1, 4), lengths=8, max_seconds=0.1, output=tmp_path)
-    assert [(row["batch"], row["concurrency"]) for row in first] == [(1, 1), (4, 1)]
-    assert "2 of 2: double, batch 4, concurrency 1: " in capsys.readouterr().out
-    assert first.path == tmp_path / "sweep.csv" and first.before == 0
+    first = sweep(models_server, "double", (1, 4), lengths=8, windows=3, output=tmp_path)
+    assert first[["batch", "concurrency"]].values.tolist() == [[1, 1], [4, 1]]
+    assert "2/2" in capsys.readouterr().err, "how far it is"
+    assert first.attrs["path"] == str(tmp_path / "sweep.jsonl") and first.attrs["before"] == 0
     with (tmp_path / "double" / "double_batch4.csv").open() as file:
         (tool,) = csv.DictReader(file)
-    assert float(tool["Inferences/Second"]) == pytest.approx(first.rows[1]["throughput_infer_per_s"], rel=1e-4)
+    assert float(tool["Inferences/Second"]) == pytest.approx(first["throughput_infer_per_s"][1], rel=1e-4)
     assert (tool["Concurrency"], list(tool)[-1]) == ("1", "p99 latency")
-    assert (tmp_path / "double" / f"config_{first.rows[0]['config']}.json").is_file()
+    assert (settings_configs() / "double" / f"config_{first['config'][0]}.json").is_file()
     # More of it: what is there is not measured again, and the tool's file gets a second line.
-    more = sweep(models_server.grpc_url, "double", (4,), (1, 2), lengths=8, max_seconds=0.1, output=tmp_path, silent=True)
-    assert more.before == 1 and more.rows[0] == first.rows[1] and len(more) == 2
-    assert lines(tmp_path / "double" / "double_batch4.csv") == 3 and lines(tmp_path / "sweep.csv") == 4
+    more = sweep(models_server.grpc_url, "double", (4,), (1, 2), lengths=8, windows=3, output=tmp_path, silent=True)
+    assert more.attrs["before"] == 1 and rows_of(more)[0]["time"] == rows_of(first)[1]["time"] and len(more) == 2
+    assert lines(tmp_path / "double" / "double_batch4.csv") == 3 and lines(tmp_path / "sweep.jsonl") == 3
     # Other shapes are other points.
-    other = sweep(models_server, "double", (4,), lengths=9, max_seconds=0.1, output=tmp_path, silent=True)
-    assert other.before == 0
+    other = sweep(models_server, "double", (4,), lengths=9, windows=3, output=tmp_path, silent=True)
+    assert other.attrs["before"] == 0
     stored = read_sweep(tmp_path)
-    assert stored.rows == [*first.rows, more.rows[1], *other.rows]
+    assert stored["time"].tolist() == [*first["time"], more["time"][1], *other["time"]]
     assert "double" in repr(stored) and "<table>" in stored._repr_html_()
+    assert pd.read_json(tmp_path / "sweep.jsonl", lines=True)["throughput_infer_per_s"].tolist() == pytest.approx(
+        stored["throughput_infer_per_s"].tolist()
+    )
+
+
+def settings_configs() -> Path:
+    return work_dir() / "configs"
+
+
+def test_models_are_measured_in_turn_at_each_load(models_server: Server, tmp_path: Path) -> None:
+    both = sweep(models_server, ["double", "classes"], (1,), lengths=8, windows=9, output=tmp_path, silent=True)
+    assert both["model"].tolist() == ["double", "classes"]
+    seen = verdict(both.iloc[0], both.iloc[1])
+    assert seen.pairs == 3, "pair by pair"
 
 
 @pytest.mark.parametrize(
@@ -104,12 +123,12 @@ def test_what_is_loaded_is_measured_and_what_was_there_is_put_back(workbench: Se
     three = {**original, "instance_group": [{"kind": "KIND_CPU", "count": 3}]}
     two = (workbench.repository / "add_sub" / "config.pbtxt").read_text().replace("{ kind: KIND_CPU }", "{ kind: KIND_CPU count: 2 }")
     vary = {"instances": (2, 3)} if what == "instances" else {"configs": {"instances2": two, "instances3": three}}
-    result = sweep(workbench, "add_sub", **vary, output=tmp_path / "out", max_seconds=0.1, silent=True)
-    assert [row["instances"] for row in result] == [2, 3]
+    result = sweep(workbench, "add_sub", **vary, output=tmp_path / "out", windows=3, silent=True)
+    assert result["instances"].tolist() == [2, 3]
     assert workbench.config("add_sub") == original
     assert (tmp_path / "out" / "add_sub" / "add_sub_instances3_batch1.csv").is_file()
-    for row in result:
-        kept = json.loads((tmp_path / "out" / "add_sub" / f"config_{row['config']}.json").read_text())
+    for row in rows_of(result):
+        kept = json.loads((settings_configs() / "add_sub" / f"config_{row['config']}.json").read_text())
         assert sum(group["count"] for group in kept["instance_group"]) == row["instances"]
 
 
@@ -118,18 +137,18 @@ def test_a_configuration_that_is_refused_leaves_the_model_as_it_was(workbench: S
     original = workbench.config("add_sub")
     wrong = {**original, "instance_group": [{"kind": "KIND_GPU", "count": 1, "gpus": [77]}]}
     with pytest.raises(CourseError):
-        sweep(workbench, "add_sub", configs={"wrong": wrong}, output=tmp_path / "out", max_seconds=0.1, silent=True)
+        sweep(workbench, "add_sub", configs={"wrong": wrong}, output=tmp_path / "out", windows=3, silent=True)
     assert workbench.config("add_sub") == original and workbench.is_ready()
 
 
 @pytest.mark.slow
 def test_a_server_that_dies_loses_no_measured_point(small: Server, tmp_path: Path) -> None:
-    table = tmp_path / "out" / "sweep.csv"
+    table = tmp_path / "out" / "sweep.jsonl"
     pid = small.pid
     assert pid is not None
 
     def kill_after_the_first_point() -> None:
-        wait_until(lambda: lines(table) >= 2)
+        wait_until(lambda: lines(table) >= 1)
         os.kill(pid, signal.SIGKILL)
 
     killer = threading.Thread(target=kill_after_the_first_point)
@@ -137,14 +156,14 @@ def test_a_server_that_dies_loses_no_measured_point(small: Server, tmp_path: Pat
     with pytest.raises(
         RequestError, match=r"stopped at add_sub, batch 1, concurrency \d: .* of 6 points are in .*goes on from there"
     ) as caught:
-        sweep(small, "add_sub", (1,), (1, 2, 3, 4, 5, 6), output=tmp_path / "out", max_seconds=0.1, silent=True)
+        sweep(small, "add_sub", (1,), (1, 2, 3, 4, 5, 6), output=tmp_path / "out", windows=3, silent=True)
     killer.join()
     assert "\n" not in str(caught.value)
     kept = read_sweep(tmp_path / "out")
-    assert 1 <= len(kept) < 6 and all(row["throughput_infer_per_s"] > 0 for row in kept)
+    assert 1 <= len(kept) < 6 and (kept["throughput_infer_per_s"] > 0).all()
     with small.restart() as again:
-        whole = sweep(again, "add_sub", (1,), (1, 2, 3, 4, 5, 6)[: len(kept) + 1], output=tmp_path / "out", max_seconds=0.1, silent=True)
-    assert whole.before == len(kept) and whole.rows[:-1] == kept.rows
+        whole = sweep(again, "add_sub", (1,), (1, 2, 3, 4, 5, 6)[: len(kept) + 1], output=tmp_path / "out", windows=3, silent=True)
+    assert whole.attrs["before"] == len(kept) and whole["time"].tolist()[:-1] == kept["time"].tolist()
 
 
 def start(server: Server, output: Path) -> subprocess.Popen[str]:
@@ -161,25 +180,25 @@ def start(server: Server, output: Path) -> subprocess.Popen[str]:
 
 @pytest.mark.slow
 def test_killed_and_interrupted_and_typed_again(models_server: Server, tmp_path: Path) -> None:
-    table = tmp_path / "sweep.csv"
+    table = tmp_path / "sweep.jsonl"
     killed = start(models_server, tmp_path)
-    wait_until(lambda: lines(table) >= 2)
+    wait_until(lambda: lines(table) >= 1)
     killed.kill()
     killed.communicate()
-    after_kill = read_sweep(tmp_path).rows
+    after_kill = rows_of(read_sweep(tmp_path))
     interrupted = start(models_server, tmp_path)
-    wait_until(lambda: lines(table) >= len(after_kill) + 2)
+    wait_until(lambda: lines(table) >= len(after_kill) + 1)
     interrupted.send_signal(signal.SIGINT)
     out, errors = interrupted.communicate(timeout=PATIENCE_S)
     assert interrupted.returncode == 130 and "Traceback" not in errors, errors
     assert "of 4 points are in" in out and "goes on from there" in out
-    after_interrupt = read_sweep(tmp_path).rows
+    after_interrupt = rows_of(read_sweep(tmp_path))
     assert after_interrupt[: len(after_kill)] == after_kill and len(after_kill) < len(after_interrupt) < 4
     last = start(models_server, tmp_path)
     out, errors = last.communicate(timeout=PATIENCE_S)
     assert last.returncode == 0, errors
-    assert read_sweep(tmp_path).rows[: len(after_interrupt)] == after_interrupt and len(read_sweep(tmp_path)) == 4
-    assert f"{len(after_interrupt)} of them measured before" in out
+    assert rows_of(read_sweep(tmp_path))[: len(after_interrupt)] == after_interrupt and len(read_sweep(tmp_path)) == 4
+    assert f"{len(after_interrupt)} points were measured before" in out
     assert (tmp_path / "add_sub.png").stat().st_size > 10_000
 
 
@@ -197,7 +216,7 @@ def test_two_models_and_two_numbers_of_instances_by_one_command(free_base_port: 
         command, capture_output=True, text=True, check=False, cwd=settings.root(), env={**os.environ, "COURSE_QUICK": "1"}
     )
     assert done.returncode == 0, done.stderr
-    rows = read_sweep(tmp_path / "out").rows
+    rows = rows_of(read_sweep(tmp_path / "out"))
     assert [(row["model"], row["instances"]) for row in rows] == [("add_sub", 1), ("add_sub", 2), ("again", 1), ("again", 2)]
     for row in rows:
         with (tmp_path / "out" / row["model"] / f"{row['model']}_instances{row['instances']}_batch1.csv").open() as file:
@@ -215,114 +234,77 @@ def test_the_command_loads_instances_on_a_server_of_its_own_only() -> None:
 
 
 def row(**values: object) -> dict:
-    return empty_row() | {"model": "m", "batch": 1, "throughput_infer_per_s": 10.5, "stable": True, "note": "", **values}
+    return dict.fromkeys(COLUMNS) | {"model": "m", "batch": 1, "throughput_infer_per_s": 10.5, "stable": True, "note": "", **values}
 
 
 def test_rows_survive_the_file(tmp_path: Path) -> None:
     rows = [row(concurrency=4, queue_us=0.0, note="±3 %, so so"), row(stable=False, latency_p95_us=1e6, cpu='A "B", 2 cores')]
-    for each in rows:
-        sweep_files.append(tmp_path / "a" / "sweep.csv", each)
-    back = sweep_files.read_rows(tmp_path / "a" / "sweep.csv")
+    for each in (rows[0], Row.of(rows[1])):
+        append_row(tmp_path / "a" / "sweep.jsonl", each)
+    back = read_rows(tmp_path / "a" / "sweep.jsonl")
     assert back == rows
     assert back[0]["queue_us"] == 0.0 and back[1]["queue_us"] is None and isinstance(back[0]["batch"], int)
+    # And through pandas, where a number that is missing is not a number.
+    assert rows_of(Rows.of(rows)) == rows
+    assert read_rows(tmp_path / "none.jsonl") == []
 
 
 def test_half_a_line_is_no_row_and_is_cut_off(tmp_path: Path) -> None:
-    table = tmp_path / "sweep.csv"
-    sweep_files.append(table, row())
+    table = tmp_path / "sweep.jsonl"
+    append_row(table, row())
     with table.open("a") as file:
-        file.write("m,localhost:9001,gr")
-    assert len(sweep_files.read_rows(table)) == 1
-    sweep_files.append(table, row(batch=2))
-    assert [each["batch"] for each in sweep_files.read_rows(table)] == [1, 2]
-
-
-def test_a_table_with_other_columns_is_put_aside(tmp_path: Path) -> None:
-    table = tmp_path / "sweep.csv"
-    table.write_text("model,batch,throughput_infer_per_s\nold,1,5\n")
-    assert sweep_files.read_rows(table)[0]["model"] == "old"
-    sweep_files.append(table, row())
-    assert table.read_text().startswith(",".join(COLUMNS[:3])) and len(sweep_files.read_rows(table)) == 1
-    (aside,) = tmp_path.glob("sweep-*.csv")
-    assert "old" in aside.read_text()
+        file.write('{"model": "m", "url": "localh')
+    assert len(read_rows(table)) == 1
+    append_row(table, row(batch=2))
+    assert [each["batch"] for each in read_rows(table)] == [1, 2] and table.read_text().count("\n") == 2
 
 
 def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="There is no sweep in"):
         read_sweep(tmp_path)
-    (tmp_path / "sweep.csv").write_text("hello\n")
-    with pytest.raises(InputError, match="no table of a sweep"):
-        read_sweep(tmp_path)
-    (tmp_path / "sweep.csv").write_text("model,batch,throughput_infer_per_s\nm,one,5\n")
-    with pytest.raises(InputError, match="something else"):
-        read_sweep(tmp_path)
+    for text in ("hello\n", "3\n"):
+        (tmp_path / "sweep.jsonl").write_text(text)
+        with pytest.raises(InputError, match="Expected one measured row in each line"):
+            read_sweep(tmp_path)
 
 
 def test_folders(work: Path) -> None:
-    assert sweep_files.folder_of(None) == work / "sweeps"
-    assert sweep_files.folder_of("work/mine") == work / "mine"
-    assert sweep_files.folder_of("/a/b") == Path("/a/b")
+    assert folder_of("work/mine") == work / "mine"
+    assert folder_of("/a/b") == Path("/a/b")
 
 
-def test_a_row_of_another_machine_is_no_row_of_this_one() -> None:
-    """Of a server elsewhere nobody knows the processor: its host tells it apart, its port does not."""
-    point = Point(Setup("m"), 1, 1)
-    known = {"device": "CPU", "cpu": None, "url": "gpu-a:9001", "protocol": "grpc"}
-    row = {**empty_row(), **known, "model": "m", "batch": 1, "concurrency": 1, "time": "2026-11-25T12:00:00+00:00", "command": ""}
-    assert measured_before(point, [row], {**known, "url": "gpu-a:9007"}) == row
-    assert measured_before(point, [row], {**known, "url": "gpu-b:9001"}) is None
-    assert measured_before(point, [row], {**known, "device": "NVIDIA T4"}) is None
-    tunnel = {**row, "url": "localhost:7001"}
-    assert measured_before(point, [tunnel], {**known, "url": "localhost:7001"}) == tunnel
-    assert measured_before(point, [tunnel], {**known, "url": "localhost:7002"}) is None, "another tunnel, to who knows where"
-    here = {**row, "cpu": "a processor", "url": "localhost:9001"}
-    assert measured_before(point, [here], {**known, "cpu": "a processor", "url": "127.0.0.1:9004"}) == here
-    assert measured_before(point, [here], {**known, "cpu": "another one", "url": "localhost:9001"}) is None
+def test_a_row_of_another_machine_is_no_row_of_this_one(tmp_path: Path) -> None:
+    """Of a server elsewhere the processor is not known: its host tells it apart, its port does not."""
+    known = {"device": "CPU", "cpu": None, "server_version": "1", "config": "c"}
+    program, run = Program(("tool",), "2"), Run("m", "gpu-a:9001")
+
+    def key(load: Run = run, url: str = "gpu-a:9001", **changes: Any) -> str:
+        return measured_key(replace(load, url=url), known | changes, program)
+
+    assert key(url="gpu-a:9007") == key()
+    assert key(url="gpu-b:9001") != key() != key(device="NVIDIA T4")
+    assert key(url="127.0.0.1:7001") != key(url="127.0.0.1:7002"), "another tunnel, to who knows where"
+    assert key(cpu="a processor", url="localhost:9001") == key(cpu="a processor", url="127.0.0.1:9004")
+    assert key(cpu="a processor") != key(cpu="another one")
+    for changed in ({"batch": 2}, {"concurrency": 2}, {"percentile": 99}, {"protocol": "http"}, {"shapes": {"X": [3]}}):
+        assert key(replace(run, **changed)) != key(), changed
+    file = tmp_path / "jets.json"
+    file.write_text("{}")
+    of_file = key(replace(run, input_data=file))
+    file.write_text("{ }")
+    assert key(replace(run, input_data=file)) != of_file, "the same file with other jets"
 
 
 def test_what_was_measured_before_a_file_changed_is_measured_again(workbench: Server, tmp_path: Path) -> None:
     options = {"max_seconds": 0.1, "output": tmp_path / "sweeps", "silent": True}
-    assert sweep(workbench, "add_sub", **options).before == 0
+    assert sweep(workbench, "add_sub", **options).attrs["before"] == 0
     again = sweep(workbench, "add_sub", **options, precision=1e-6)
-    assert again.before == 1
-    assert "1 of these less precisely than asked for now (again=True measures all anew)" in repr(again)
+    assert again.attrs["before"] == 1
+    assert "1 of these less precisely than asked for now (again=True measures all again)" in repr(again)
     later = time.time() + 5
     os.utime(workbench.repository / "add_sub" / "1" / "model.py", (later, later))
-    assert sweep(workbench, "add_sub", **options).before == 0
+    assert sweep(workbench, "add_sub", **options).attrs["before"] == 0
 
 
 def test_shapes_in_a_command() -> None:
     assert shapes_in("perf_analyzer -m m --shape a:1,2 -b 3 --shape b:4") == {"a:1,2", "b:4"}
-
-
-def test_in_a_notebook_one_bar_changes_in_place(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """In a real kernel's place: IPython's own shell with a kernel, and its own display functions."""
-    try:
-        monkeypatch.setattr(InteractiveShell.instance(), "kernel", object(), raising=False)
-        with capture_output(stdout=False, stderr=False) as seen:
-            progress = Progress([1.0, 1.0])
-            for point in ("<a>", "b"):
-                progress.begin(point)
-                progress.done(f"{point}: 5 infer/s")
-            progress.close("2 points in a file")
-    finally:
-        InteractiveShell.clear_instance()
-    bars = [output.data["text/html"] for output in seen.outputs]
-    assert bars[0] == '<progress value="0" max="2"></progress> 0 of 2 points: &lt;a&gt;'
-    assert bars[-1] == '<progress value="2" max="2"></progress> 2 of 2 points: 2 points in a file'
-    assert len(bars) == 5
-    assert capsys.readouterr().out == ""
-
-
-def test_the_time_that_is_left(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [100.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    progress = Progress([1, 1, 2, 4])
-    progress.begin("a")
-    assert progress.left_s is None
-    now[0] += 10
-    progress.done("a: 5 infer/s")
-    progress.done("b: 6 infer/s", measured=False)
-    assert progress.left_s == 60
-    assert progress.text("c") == "2 of 4 points, about 60 s left: c"
-    assert capsys.readouterr().out == "1 of 4: a: 5 infer/s\n2 of 4: b: 6 infer/s\n"

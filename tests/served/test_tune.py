@@ -19,8 +19,11 @@ import pytest
 from helpers import settings
 from helpers.errors import CourseError, InputError, ModelError
 from helpers.launch import connect, launch_server
+from helpers.measuring import measure as measuring
 from helpers.server import Server
-from helpers.tune import Axes, Tuned, tune
+from helpers.tuning import search as tuning
+from helpers.tuning.search import Tuned, tune
+from helpers.tuning.space import Axes
 from tests.support import tune_models
 from tests.support.processes import wait_until
 
@@ -31,11 +34,10 @@ TRAFFIC = {"concurrency": 4, "max_instances": 4, "silent": True}
 def short_windows() -> Iterator[None]:
     """Short measurements: what these tests look at is twice as fast or as slow."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(settings, "PERF_WARM_UPS", 1)
-        patch.setattr(settings, "PERF_WINDOW_S", (0.15, 0.5))
-        patch.setattr(settings, "PERF_WINDOW_REQUESTS", 4)
-        patch.setattr(settings, "TUNE_FINAL_S", 1e-3)
-        patch.setattr(settings, "TUNE_ROUNDS", 2)
+        patch.setattr(measuring, "WARM_UPS", 1)
+        patch.setattr(tuning, "TURN_WINDOW_S", (0.15, 0.5))
+        patch.setattr(measuring, "WINDOW_REQUESTS", 8)
+        patch.setattr(tuning, "ROUNDS", 3)
         yield
 
 

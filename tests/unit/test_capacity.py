@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import heapq
 import math
+import random
+import statistics
 
 import pytest
 
 from helpers import queueing
 from helpers.capacity import Speed, Traffic, plan
 from helpers.errors import InputError
-from helpers.recorded import recorded
+from helpers.measuring.recorded import recorded
 from tests.support.measured_rows import row
 
 # 200 requests/s of 4 jets each; one server does 1000 jets/s, so each request keeps it busy for 4 ms, and 50 jobs are all that it can do.
@@ -26,17 +29,29 @@ def test_latency_by_hand_in_milliseconds() -> None:
     assert found.service_s == pytest.approx(0.004)
     # One server is busy 0.8 of the time and frees 250 - 200 places a second; waits are exponential.
     assert found.waiting(1).mean_s == pytest.approx(0.8 / 50)
-    assert found.latency_p95_ms(1) == pytest.approx(1000 * math.log(0.8 / 0.05) / 50 + 4)
-    # Two servers, 0.4 each: C = 2 · 0.4² / 1.4.
-    assert found.latency_p95_ms(2) == pytest.approx(1000 * math.log(2 * 0.16 / 1.4 / 0.05) / 300 + 4)
+    # Wait and service together are exponential as well, with these 50 places.
+    assert found.latency_p95_ms(1) == pytest.approx(1000 * math.log(20) / 50)
     assert found.latency_p95_ms(1, jobs=60) == math.inf
-    assert found.latency_p95_ms(1, jobs=1) == pytest.approx(4), "nobody waits"
+    assert found.latency_p95_ms(1, jobs=0.001) == pytest.approx(4 * math.log(20), rel=1e-3), "no wait: the service is as random"
+
+
+def test_the_percentile_of_wait_and_service_together_is_that_of_requests_played_through() -> None:
+    """M/M/2 at a load of 0.3: 3.2 times the service's mean, and not 1.7, which is its mean and the percentile of the wait."""
+    chance, clock, free, taken = random.Random(1), 0.0, [0.0, 0.0], []
+    for _ in range(50_000):
+        clock += chance.expovariate(0.6)
+        end = max(clock, heapq.heappop(free)) + chance.expovariate(1)
+        heapq.heappush(free, end)
+        taken.append(end - clock)
+    played = statistics.quantiles(taken, n=20)[-1]
+    assert queueing.latency_p95_s(0.6, 1.0, 2) == pytest.approx(played, rel=0.03) == pytest.approx(3.2, abs=0.1)
+    assert queueing.latency_p95_s(1.0, 1.0, 2) == pytest.approx(3.816, abs=0.001), "where wait and service end at the same rate"
 
 
 def test_the_smallest_number_that_keeps_the_budget() -> None:
     assert plan(TRAFFIC, SPEED, budget_ms=60).servers == 1
-    assert plan(TRAFFIC, SPEED, budget_ms=59).servers == 2
-    assert plan(TRAFFIC, SPEED, budget_ms=9).servers == 3
+    assert plan(TRAFFIC, SPEED, budget_ms=59.9).servers == 2
+    assert plan(TRAFFIC, SPEED, budget_ms=12.2).servers == 3
     assert plan(Traffic(400, 5, 4), SPEED, budget_ms=1e6).servers == 9, "8 would be busy all the time"
 
 
@@ -58,7 +73,7 @@ def test_instances_of_one_server_work_side_by_side() -> None:
 
 
 def test_the_table_says_its_units_and_who_is_over_the_limit() -> None:
-    found = plan(Traffic(60, 5, 4), SPEED, budget_ms=10)
+    found = plan(Traffic(60, 5, 4), SPEED, budget_ms=15)
     first, second = found.rows[:2]
     assert (first["servers"], first["utilisation"], first["wait_mean_ms"], first["inside_budget"]) == (1, 1.2, "without end", "no")
     assert second["wait_mean_ms"] == round(1000 * found.waiting(2).mean_s, 1) and second["limit_jobs"] == 100
@@ -77,18 +92,32 @@ def test_a_spread_becomes_an_interval_of_servers() -> None:
 @pytest.mark.parametrize("half_width", [300, 1000, 1500])
 def test_a_spread_that_reaches_below_the_budget_has_no_upper_end(half_width: float) -> None:
     """On a busy machine the spread may be as large as the throughput."""
-    found = plan(TRAFFIC, Speed(1000, half_width), budget_ms=5)
+    found = plan(TRAFFIC, Speed(1000, half_width), budget_ms=13)
     assert found.servers_interval[1] == math.inf and found.servers_interval[0] <= found.servers
     assert "or more within the measurement's spread" in repr(found)
 
 
 def test_speed_from_rows() -> None:
-    measured = row((1200, 60, 1e4, 0), instances=2)
-    speed = Speed.of(measured, servers=2)
+    measured = row((1200, 60, 1e4, 0), instances=2, servers=2)
+    speed = Speed.of(measured)
     assert (speed.jets_per_s, speed.half_width_per_s, speed.parallel, speed.source) == (600, 30, 2, "measured, CPU")
-    published = next(each for each in recorded("T4", "particlenet_AK4") if each["batch"] == 4)
+    assert Speed.of(row((1200, 60, 1e4, 0))).jets_per_s == 1200
+    published = recorded("T4", "particlenet_AK4").query("batch == 4").iloc[0]
     found = plan(Traffic(1000, 2, 4), published, budget_ms=20)
     assert found.servers >= 8000 / published["throughput_infer_per_s"] and "no spread is known" in str(found)
+
+
+def test_a_row_of_two_servers_plans_as_many_as_one_of_one() -> None:
+    one, two = row((1000, 50, 1e4, 0), servers=1), row((2000, 100, 1e4, 0), servers=2)
+    assert plan(Traffic(400, 5, 4), two, 1e6).servers == plan(Traffic(400, 5, 4), one, 1e6).servers == 9
+
+
+def test_several_rows_give_the_throughput_of_the_plateau_and_not_the_luckiest_one() -> None:
+    rows = [row((rate, 50, 1e4, 0), servers=1, concurrency=place) for place, rate in enumerate((500, 980, 1040, 1000), 1)]
+    speed = Speed.of(rows)
+    assert speed.jets_per_s == pytest.approx((980 + 1040 + 1000) / 3) and speed.half_width_per_s == pytest.approx(50 / math.sqrt(3))
+    with pytest.raises(InputError, match="different numbers of servers"):
+        Speed.of([*rows, row((2000, 50, 1e4, 0), servers=2)])
 
 
 @pytest.mark.parametrize(
@@ -99,7 +128,7 @@ def test_speed_from_rows() -> None:
         (Traffic(40, 5, math.nan), 50, "jets_per_event=nan"),
         (Traffic(True, 5, 4), 50, "jobs=True"),
         (TRAFFIC, 0, "budget_ms=0"),
-        (TRAFFIC, 3.9, "One request alone takes 4 ms, and the budget is 3.9 ms"),
+        (TRAFFIC, 11.9, "95 of 100 take up to 12 ms, and the budget is 11.9 ms"),
     ],
 )
 def test_numbers_that_make_no_sense_are_named(traffic: Traffic, budget_ms: float, words: str) -> None:

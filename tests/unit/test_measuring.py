@@ -2,43 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from helpers import measuring, settings
+from helpers import settings
 from helpers.course import exercise
 from helpers.course.judge import Kind
 from helpers.errors import InputError
-from helpers.perf_results import COLUMNS, PARTS
-from helpers.plot_rows import hardware, is_recorded
+from helpers.measuring import measure as measuring
+from helpers.measuring.recorded import data_file, recorded, recorded_sweep, shapes_in
+from helpers.measuring.statistics import verdict
+from helpers.measuring.table import COLUMNS, PARTS, hardware, is_recorded, rows_of
 from helpers.plots import sweep_figure
-from helpers.recorded import recorded, recorded_sweep, sweep_file
-from helpers.sweep_plan import shapes_in
-from helpers.verdict import verdict
 
 MODELS = ["particlenet_AK4", "particlenet_AK4_PT"]
 T4_LENGTHS = {"pf": 100, "sv": 10}
 
 
 @pytest.fixture
-def without_the_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def without_the_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine where nothing of the kind is installed or was fetched, and no container engine is."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("COURSE_CLIENT_IMAGE", raising=False)
-    measuring._can_measure.cache_clear()
-    yield
-    measuring._can_measure.cache_clear()
+    monkeypatch.setattr(measuring, "_said_so", False)
 
 
 def test_it_says_so_once_and_goes_on(without_the_tool: None, capsys: pytest.CaptureFixture[str]) -> None:
     rows = measuring.sweep("nowhere:1", MODELS, batches=(1, 4, 16, 32), precision=0.1)
     said = capsys.readouterr().out
     assert "perf_analyzer" in said and "was recorded on another machine" in said and said.count("\n") == 1
-    assert [(row["model"], row["batch"]) for row in rows] == [(model, batch) for model in MODELS for batch in (1, 4, 16, 32)]
-    assert all(is_recorded(row) for row in rows) and rows.path == sweep_file()
+    assert [(row["model"], row["batch"]) for row in rows_of(rows)] == [(model, batch) for model in MODELS for batch in (1, 4, 16, 32)]
+    assert all(is_recorded(row) for row in rows_of(rows)) and rows.attrs["path"] == str(data_file("sweep"))
     one = measuring.measure("nowhere:1", "particlenet_AK4", batch=4, concurrency=2, precision=0.1)
     assert (one["batch"], one["concurrency"], one["source"][:8]) == (4, 2, "recorded")
     assert capsys.readouterr().out == ""
@@ -47,7 +43,7 @@ def test_it_says_so_once_and_goes_on(without_the_tool: None, capsys: pytest.Capt
 
 
 def test_what_was_recorded_is_complete() -> None:
-    rows = recorded_sweep()
+    rows = rows_of(recorded_sweep())
     assert len({(row["model"], row["batch"], row["concurrency"], row["inputs"], shapes_in(row["command"])) for row in rows}) == len(rows)
     for row in rows:
         assert set(COLUMNS) <= set(row) and row["source"].startswith("recorded: ")
@@ -62,20 +58,20 @@ def test_what_was_recorded_is_complete() -> None:
 
 def test_notebook_08_can_be_solved_with_it() -> None:
     by_batch = recorded_sweep(MODELS, (1, 4, 16, 32), (1,))
-    onnx = [row for row in by_batch if row["model"] == MODELS[0]]
-    knee = next(row for row in onnx if row["throughput_infer_per_s"] >= 0.9 * max(each["throughput_infer_per_s"] for each in onnx))
-    at = {(row["model"], row["batch"]): row for row in by_batch}
-    judged = verdict(at[MODELS[0], 16], at[MODELS[1], 16])
+    onnx = by_batch.query(f"model == '{MODELS[0]}'")
+    knee = onnx[onnx["throughput_infer_per_s"] >= 0.9 * onnx["throughput_infer_per_s"].max()].iloc[0]
+    at = by_batch.set_index(["model", "batch"], drop=False)
+    judged = verdict(at.loc[MODELS[0], 16], at.loc[MODELS[1], 16])
     by_load = recorded_sweep(MODELS[0], (8,), (1, 2, 4, 8))
-    law = [row["throughput_infer_per_s"] / 8 * row["latency_avg_us"] / 1e6 for row in by_load]
+    law = by_load["throughput_infer_per_s"] / 8 * by_load["latency_avg_us"] / 1e6
     alike = recorded_sweep(MODELS[0], (1, 4), (4,), T4_LENGTHS)
-    machines = recorded("T4", MODELS[0], "ONNX")[1]["throughput_infer_per_s"] / alike[1]["throughput_infer_per_s"]
-    best = recorded_sweep(MODELS[0], (4,), (2,))[0]
+    machines = recorded("T4", MODELS[0], "ONNX").iloc[1]["throughput_infer_per_s"] / alike.iloc[1]["throughput_infer_per_s"]
+    pair = onnx.iloc[0], recorded_sweep(MODELS[0], (4,), (2,)).iloc[0]
     answers = {
         "8.1": (onnx, knee["batch"], knee["latency_p95_us"] / 1e3),
         "8.2": (by_batch, judged.gain, judged.answer),
         "8.3": (by_load, law),
-        "8.4": (None, None, onnx[0], best),
+        "8.4": (None, None, pair, 150),
         "8.5": (alike, machines),
     }
     for number, given in answers.items():
@@ -84,7 +80,7 @@ def test_notebook_08_can_be_solved_with_it() -> None:
 
 
 def test_the_loads_of_notebook_07_are_there(without_the_tool: None) -> None:
-    assert [row["batch"] for row in recorded_sweep("particlenet_PT", (1, 10, 100))] == [1, 10, 100]
+    assert recorded_sweep("particlenet_PT", (1, 10, 100))["batch"].tolist() == [1, 10, 100]
     for batch in (1, 10, 100):
         row = measuring.measure("nowhere:1", MODELS[0], batch)
         assert (row["batch"], row["concurrency"], row["inputs"]) == (batch, 1, "random")
@@ -93,7 +89,7 @@ def test_the_loads_of_notebook_07_are_there(without_the_tool: None) -> None:
 
 
 def test_lengths_and_what_there_is_not() -> None:
-    assert {row["concurrency"] for row in recorded_sweep(MODELS[0], (4,), None, T4_LENGTHS)} == {4}
+    assert set(recorded_sweep(MODELS[0], (4,), None, T4_LENGTHS)["concurrency"]) == {4}
     with pytest.raises(InputError, match=r"no recorded row.*particlenet_AK4 with batch 8, concurrency 2") as caught:
         recorded_sweep(MODELS[0], (7,))
     assert "_PT" not in str(caught.value), "only what is near"
@@ -101,3 +97,11 @@ def test_lengths_and_what_there_is_not() -> None:
         recorded_sweep("add_sub")
     with pytest.raises(InputError, match="no recorded row"):
         recorded_sweep(MODELS[0], lengths=33)
+
+
+def test_what_was_asked_for_and_is_not_there_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = recorded_sweep(MODELS[0], (1, 2, 3, 4), (1,))
+    said = f"Not recorded: {MODELS[0]}, batch 2, concurrency 1; {MODELS[0]}, batch 3, concurrency 1."
+    assert rows["batch"].tolist() == [1, 4] and capsys.readouterr().out == f"{said}\n" and said in repr(rows)
+    recorded_sweep(MODELS[0], (1, 4), (1,))
+    assert capsys.readouterr().out == ""

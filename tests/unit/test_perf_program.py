@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from helpers import cli, perf_program, settings
+from helpers import cli, settings
 from helpers.errors import SetupError
+from helpers.measuring import measure
+from helpers.measuring import program as perf_program
 from helpers.setup import bootstrap, doctor
 from helpers.setup.doctor import GOOD, NOTE
 
@@ -53,10 +55,18 @@ def test_path_comes_first_and_what_does_not_run_is_passed_over(bare: Path, monke
 
 def test_where_none_runs_it_is_said_why_and_that_there_are_recorded_results(bare: Path) -> None:
     a_program(bare / "bin", "echo 'version GLIBC_2.38 not found' >&2; exit 1")
-    with pytest.raises(SetupError, match=r"on PATH: version GLIBC_2.38 not found.*helpers\.recorded.*install-server"):
+    with pytest.raises(SetupError, match=r"on PATH: version GLIBC_2.38 not found.*helpers\.measuring\.recorded.*install-server"):
         perf_program.find_perf_analyzer()
     finding = doctor.load_generator()
     assert finding.state == NOTE and "install-server" in finding.todo
+
+
+def test_what_was_not_there_is_found_once_it_is(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The set-up may bring it while a notebook is open: a failure is not kept, neither here nor where measurements begin."""
+    monkeypatch.setattr(measure, "_said_so", False)
+    assert not measure.can_measure()
+    a_program(perf_program.cache_folder(), "echo 'Perf Analyzer Version 2.51.0 (commit unknown)'")
+    assert measure.can_measure() and perf_program.find_perf_analyzer().version == "2.51.0"
 
 
 def test_on_a_mac_it_is_one_sentence(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,7 +74,7 @@ def test_on_a_mac_it_is_one_sentence(bare: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(perf_program.platform, "machine", lambda: "arm64")
     with pytest.raises(SetupError) as caught:
         perf_program.find_perf_analyzer()
-    assert "Darwin, arm64" in str(caught.value) and "helpers.recorded" in str(caught.value)
+    assert "Darwin, arm64" in str(caught.value) and "helpers.measuring.recorded" in str(caught.value)
     assert str(caught.value).count(". ") == 0
 
 

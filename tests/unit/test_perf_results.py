@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from helpers import perf_results
 from helpers.errors import CourseError, InputError, ModelError, RequestError
-from helpers.perf_command import Run
-from helpers.perf_errors import explain_failure, reason
+from helpers.measuring import perf_analyzer as perf_results
+from helpers.measuring.measure import _together, summary
+from helpers.measuring.perf_analyzer import Run, explain_failure, reason
 
 # From perf_analyzer 2.51.0: particlenet_AK4, batch 10, concurrency 1, on two cores.
 TABLE = """Concurrency,Inferences/Second,Client Send,Network+Server Send/Recv,Server Queue,Server Compute Input,Server Compute Infer,\
@@ -55,18 +55,31 @@ def test_windows_and_requests() -> None:
     assert perf_results.requests(NO_WINDOW) is None
 
 
-def test_half_width_is_that_of_students_distribution() -> None:
-    # Three values 1, 2, 3: s = 1, t(2) = 4.303, so 4.303 / sqrt(3).
-    assert perf_results.half_width([1, 2, 3]) == pytest.approx(2.484, abs=0.01)
-    assert perf_results.half_width([5.0]) is None
-    many = [10.0, 11.0] * 50
-    assert perf_results.half_width(many) == pytest.approx(2.09 * 0.5025 / 10, rel=0.01)
-
-
 def test_several_runs_together() -> None:
-    assert perf_results.together([{"a": 1.0, "b": 2.0}, {"a": 3.0, "b": None}]) == {"a": 2.0, "b": None}
-    assert perf_results.is_stable(4.9, 100, 0.05) and not perf_results.is_stable(5.1, 100, 0.05)
-    assert not perf_results.is_stable(None, 100, 0.05)
+    assert _together([{"a_us": 1.0, "b_us": 2.0}, {"a_us": 3.0, "b_us": None}]) == {"a_us": 2.0, "b_us": None}
+    three = [{"latency_p95_us": value} for value in (10.0, 12.0, 90.0)]
+    assert _together(three) == {"latency_p95_us": 12.0}, "the mean of percentiles is none"
+    assert _together([]) == {}
+
+
+def result(rates: list[float], latencies: list[float], requests: int) -> perf_results.Result:
+    windows = tuple(perf_results.Window(*each) for each in zip(rates, latencies, strict=True))
+    p95 = sorted(latencies)[1]
+    figures = {"throughput_infer_per_s": sum(rates) / 3, **{f"latency_p{each}_us": p95 * each / 95 for each in (50, 90, 95, 99)}}
+    return perf_results.Result(figures, windows, requests, "")
+
+
+def test_a_row_is_settled_when_its_throughput_and_its_percentile_are_known() -> None:
+    steady = [result([500, 502, 498], [1000, 1020, 990], 90) for _ in range(3)]
+    row = summary(steady, 95, 0.05)
+    assert row["stable"] and row["note"] == "" and 0 < row["latency_spread_us"] < 60
+    assert 0 < row["throughput_spread_infer_per_s"] < 5 and (row["windows"], row["requests"]) == (9, 270)
+    jumping = [result([500, 502, 498], [700, 1000, 1400], 90) for _ in range(3)]
+    row = summary(jumping, 95, 0.05)
+    assert not row["stable"] and row["note"].startswith("p95 not within 10%: ±") and row["note"].endswith("after 9 windows")
+    few = summary([result([500, 502, 498], [1000, 1020, 990], 30)], 95, 0.05)
+    assert few["latency_spread_us"] is None and "p95 not within 10%: not known" in few["note"]
+    assert summary(steady, None, 0.05)["note"].startswith("avg not within"), "these runs have no mean"
 
 
 RUN = Run("particlenet_AK4", "localhost:9", batch=10)

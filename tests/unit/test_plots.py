@@ -14,10 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from helpers.errors import CourseError, InputError
-from helpers.plot_rows import hardware, series_of
+from helpers.measuring.recorded import recorded
+from helpers.measuring.table import hardware
+from helpers.plot_rows import series_of
 from helpers.plots import latency_split_figure, sweep_figure, throughput_latency_figure, warm_up_figure
 from helpers.plots import style as plot_style
-from helpers.recorded import recorded
 from tests.support.measured_rows import CONCURRENT, ONNX, TORCH, concurrency_rows, row, sweep_rows
 
 
@@ -117,7 +118,7 @@ def test_recorded_rows_are_grey_dashed_and_named_with_their_hardware() -> None:
 
 
 def test_recorded_rows_among_measured_ones_cannot_hide() -> None:
-    mixed = sweep_figure([*recorded("P100"), *sweep_rows()])
+    mixed = sweep_figure([recorded("P100"), *sweep_rows()])
     assert [name.split(":")[0] for name in legend(mixed)] == ["particlenet_AK4", "particlenet_AK4_PT", "recorded"]
     assert "P100" in legend(mixed)[2]
 
@@ -235,7 +236,7 @@ def test_shares_add_up() -> None:
 
 
 def test_where_pytorch_counts_the_time_of_a_gpu() -> None:
-    figure = latency_split_figure([row(), *recorded("P100")])
+    figure = latency_split_figure([row(), recorded("P100")])
     assert "counted as “output”" in said(figure) and "recorded, Tesla P100" in said(figure)
     assert _bars(figure)["compute"][1] == pytest.approx(2.922)
     assert "counted as" not in said(latency_split_figure(row(model="particlenet_PT"))), "not on a CPU"

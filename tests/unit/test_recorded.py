@@ -5,14 +5,15 @@ from __future__ import annotations
 import pytest
 
 from helpers.errors import InputError
-from helpers.plot_rows import is_recorded, series_of
-from helpers.recorded import COLUMNS, recorded
+from helpers.measuring.recorded import recorded
+from helpers.measuring.table import COLUMNS, is_recorded, rows_of
+from helpers.plot_rows import series_of
 from tests.support.measured_rows import row
 
 
 def test_every_row_says_where_it_comes_from() -> None:
-    for each in recorded():
-        assert tuple(each) == COLUMNS
+    for each in rows_of(recorded()):
+        assert tuple(each) == (*COLUMNS, "variant")
         assert each["source"].startswith("recorded: ") and len(each["source"]) > 30 and each["device"]
         assert is_recorded(each)
         figures = [value for name, value in each.items() if name.endswith(("_us", "_per_s")) and value is not None]
@@ -21,11 +22,11 @@ def test_every_row_says_where_it_comes_from() -> None:
         assert figures and all(value > 0 or (measured and value == 0 and each["client_recv_us"] == 0) for value in figures), (
             "a missing figure is None"
         )
-    assert set(row()) <= set(COLUMNS), "the same columns as a measured row"
+    assert set(row()) <= {*COLUMNS, "variant"}, "the same columns as a measured row"
 
 
 def test_the_p100_adds_up() -> None:
-    (one,) = recorded("P100")
+    (one,) = rows_of(recorded("P100"))
     assert (one["model"], one["batch"], one["throughput_infer_per_s"], one["latency_p95_us"]) == ("particlenet_PT", 10, 2608.5, 3938)
     server = sum(one[name] for name in ("queue_us", "compute_input_us", "compute_infer_us", "compute_output_us"))
     assert server + 48 == pytest.approx(3584, abs=2), "the server's own sum, with its overhead"
@@ -35,18 +36,19 @@ def test_the_p100_adds_up() -> None:
 
 
 def test_the_t4_knows_no_latency() -> None:
-    rows = recorded("T4", "particlenet_AK4_PT")
+    rows = rows_of(recorded("T4", "particlenet_AK4_PT"))
     assert [(each["batch"], each["throughput_infer_per_s"]) for each in rows] == [(1, 806), (4, 2721), (16, 4716), (64, 5417)]
     assert all(each["latency_p95_us"] is None and each["concurrency"] == 4 for each in rows)
 
 
 def test_choosing() -> None:
-    assert {each["variant"] for each in recorded("t4", "particlenet_AK4")} == {"ONNX", "ONNX with TensorRT"}
+    assert set(recorded("t4", "particlenet_AK4")["variant"]) == {"ONNX", "ONNX with TensorRT"}
     assert len(recorded("T4", "particlenet_AK4", "ONNX")) == 4
-    assert [each["throughput_infer_per_s"] for each in recorded("A100")] == [54, 84, 25.5]
-    assert recorded("CPU", "ExaTrk")[0]["latency_avg_us"] == 4.14e6
-    recorded("P100")[0]["model"] = "changed"
-    assert recorded("P100")[0]["model"] == "particlenet_PT", "a caller's change stays with the caller"
+    assert recorded("A100")["throughput_infer_per_s"].tolist() == [54, 84, 25.5]
+    assert recorded("CPU", "ExaTrk").iloc[0]["latency_avg_us"] == 4.14e6
+    changed = recorded("P100")
+    changed["model"] = "changed"
+    assert recorded("P100").iloc[0]["model"] == "particlenet_PT", "a caller's change stays with the caller"
 
 
 def test_it_shows_itself_with_its_source() -> None:
@@ -64,7 +66,7 @@ def test_what_there_is_not() -> None:
 
 
 def test_a_gpu_of_the_course_is_drawn_under_its_name() -> None:
-    rows = recorded("H200", "particlenet_AK4_PT")
+    rows = rows_of(recorded("H200", "particlenet_AK4_PT"))
     assert [row["batch"] for row in rows] == [1, 8, 32, 128] and {row["concurrency"] for row in rows} == {1}
     (series,) = series_of(rows, "batch", always=("variant", "inputs", "concurrency"))
     assert series.name == "particlenet_AK4_PT, concurrency 1, inputs: random"

@@ -6,10 +6,9 @@ from typing import Any
 
 from helpers.course import judge, traffic
 from helpers.course.judge import CannotTell, Outcome, checker, correct, not_yet
-from helpers.perf_results import COLUMNS
-from helpers.plot_rows import is_recorded
-from helpers.recorded_runs import Status
-from helpers.verdict import CANNOT_TELL, FASTER, verdict
+from helpers.measuring.recorded import Status
+from helpers.measuring.statistics import CANNOT_TELL, FASTER, verdict
+from helpers.measuring.table import COLUMNS, is_recorded, is_row, plain
 
 _MODEL = "particlenet_AK4"
 # A share or a factor that people round is still theirs: 1 % of its value.
@@ -24,8 +23,9 @@ def _same(given: float, true: float) -> bool:
 
 def _row(value: Any, name: str) -> dict[str, Any] | Outcome:
     """A measured row, or what is wrong with it."""
-    if not isinstance(value, dict) or not set(COLUMNS) <= set(value):
+    if not is_row(value) or not set(COLUMNS) <= set(value.keys()):
         return not_yet(f"`{name}` is {judge.kind(value)}. Expected the row that `measure(...)` returns.")
+    value = plain(value)
     if value["model"] != _MODEL:
         return not_yet(f"`{name}` is a measurement of `{value['model']}`; we asked for `{_MODEL}`.")
     if value["batch"] != 10:
@@ -60,12 +60,13 @@ def one_jet_a_request(server: Any, before: Any, status: Any) -> Outcome:
 def gain_and_price(by_batch: Any, gain: Any, price: Any) -> Outcome:
     """The factors in throughput and latency between a batch of 1 and one of 100, from the student's own rows."""
     try:
+        by_batch = {batch: plain(row) for batch, row in by_batch.items()}
         one, hundred = by_batch[1], by_batch[100]
         factors = {
             "gain": hundred["throughput_infer_per_s"] / one["throughput_infer_per_s"],
             "price": hundred["latency_p95_us"] / one["latency_p95_us"],
         }
-    except (TypeError, KeyError, ZeroDivisionError) as error:
+    except (AttributeError, TypeError, KeyError, ZeroDivisionError) as error:
         raise CannotTell("The check needs your rows in `by_batch`. Run the cell that measures 1, 10 and 100 jets again.") from error
     given = {"gain": judge.number(gain), "price": judge.number(price)}
     for name, value in given.items():
@@ -124,25 +125,26 @@ def waiting(server: Any, busy: Any, share: Any) -> Outcome:
 
 
 @checker("7.4")
-def less_padding(server: Any, real: Any, shorter: Any) -> Outcome:
-    """Jets padded to 20 candidates against jets padded to 50, with the spread of both."""
+def less_padding(server: Any, pair: Any) -> Outcome:
+    """Jets padded to 20 candidates against jets padded to 50, in turn, with the spread of both."""
     judge.must_be_server(server)
-    row, reference = _row(shorter, "shorter"), _row(real, "real")
-    if isinstance(row, Outcome):
-        return row
-    if isinstance(reference, Outcome):
-        raise CannotTell("The check needs `real`, your measurement with jets padded to 50. Run that cell again.")
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        return not_yet(f"`pair` is {judge.kind(pair)}. Expected the two rows that `measure_in_turn(...)` returns for two loads.")
+    reference, row = _row(pair[0], "pair[0]"), _row(pair[1], "pair[1]")
+    for each in (reference, row):
+        if isinstance(each, Outcome):
+            return each
     if row["inputs"] in ("random", "zero"):
-        return not_yet(f"`shorter` was measured with {row['inputs']} inputs. Hand the file over: `input_data=jets_20`.")
+        return not_yet(f'The second was measured with {row["inputs"]} inputs. Hand the file over: `{{"input_data": jets_20}}`.')
     if row["inputs"] == reference["inputs"]:
-        return not_yet("`shorter` was measured with the jets that are padded to 50. Use the new file.")
+        return not_yet("The second was measured with the jets of the first. Use the new file.")
     candidates = traffic.candidates(row)
     if candidates != _CANDIDATES:
         wanted = f"`lengths={{'pf': {_CANDIDATES}, 'sv': 4}}`"
-        return not_yet(f"The jets of `shorter` are padded to {candidates} candidates; we asked for {_CANDIDATES}: {wanted}.")
+        return not_yet(f"The jets of the second are padded to {candidates} candidates; we asked for {_CANDIDATES}: {wanted}.")
     found = verdict(reference, row)
     if found.answer == CANNOT_TELL:
-        raise CannotTell(f"{found.text} For a longer measurement, type: measure(..., max_seconds=30)")
+        raise CannotTell(f"{found.text} For more pairs, type: measure_in_turn(..., turns=12)")
     if found.answer == FASTER:
         return correct(f"{found.gain:.2f} times as many jets per second with {_CANDIDATES} candidates as with 50: padding costs time.")
     return correct(f"Measured: {found.answer}. On most machines fewer candidates are faster; yours is busy, or has idle units.")

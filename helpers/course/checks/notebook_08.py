@@ -6,12 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from helpers import verdict as verdicts
 from helpers.course import judge, traffic
 from helpers.course.judge import CannotTell, Outcome, checker, correct, not_yet
 from helpers.errors import InputError
-from helpers.plot_rows import THROUGHPUT, THROUGHPUT_SPREAD, Row, is_recorded, rows_of
-from helpers.recorded import recorded
+from helpers.measuring import statistics as verdicts
+from helpers.measuring.recorded import recorded
+from helpers.measuring.table import THROUGHPUT, THROUGHPUT_SPREAD, is_recorded, is_row, plain, rows_of
+from helpers.plot_rows import Row
 
 _ONNX, _TORCH = "particlenet_AK4", "particlenet_AK4_PT"
 # The knee is where this fraction of the highest throughput is reached.
@@ -109,8 +110,9 @@ def judged(by_batch: Any, gain: Any, answer: Any) -> Outcome:
     given, word = judge.number(gain), str(getattr(answer, "answer", answer)).strip().lower()
     if given is None:
         return not_yet(f"`gain` should be a number, and it is {judge.kind(gain)}.")
-    if not _close(given, right.gain):
-        if _close(given, 1 / right.gain):
+    ratio = after[THROUGHPUT] / before[THROUGHPUT]
+    if not (_close(given, ratio) or _close(given, right.gain)):
+        if _close(given, 1 / ratio):
             return not_yet(f"`gain` is {given:.3g}: that is ONNX over PyTorch. ONNX is the baseline, so divide by its throughput.")
         if _close(given, after[THROUGHPUT] - before[THROUGHPUT]):
             return not_yet(f"`gain` is {given:.4g}: that is the difference. We asked how many times the throughput it is.")
@@ -168,34 +170,36 @@ def _why_law(given: Sequence[float], rows: Sequence[Row]) -> str:
 
 
 @checker("8.4")
-def baseline_beaten(server: Any, counted: Any, baseline: Any, best: Any, budget_ms: Any) -> Outcome:
-    """A setting that is faster beyond doubt and inside the budget, measured on this very server."""
-    if isinstance(best, Sequence) and not isinstance(best, str) and len(best) == 1:
-        best = best[0]
+def baseline_beaten(server: Any, counted: Any, pair: Any, budget_ms: Any) -> Outcome:
+    """A setting that is faster beyond doubt and inside the budget, measured in turn with the baseline on this very server."""
     budget = judge.number(budget_ms)
     if budget is None or budget <= 0:
         raise CannotTell(f"The check needs `budget_ms`, and got {judge.kind(budget_ms)}. Run the cell of the first sweep again.")
-    for name, row in (("baseline", baseline), ("best", best)):
-        if not isinstance(row, Mapping) or row.get(THROUGHPUT) is None or row.get("latency_p95_us") is None:
-            return not_yet(f"`{name}` is {judge.kind(row)}, or has no figures. Expected what `measure(...)` returns.")
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(map(is_row, pair)):
+        return not_yet(f"`pair` is {judge.kind(pair)}. Expected the two rows that `measure_in_turn(...)` returns for two loads.")
+    baseline, best = map(plain, pair)
+    if any(row.get(THROUGHPUT) is None or row.get("latency_p95_us") is None for row in (baseline, best)):
+        return not_yet("A row of `pair` has no figures. Expected what `measure_in_turn(...)` returns.")
     if {baseline.get("model"), best.get("model")} != {_ONNX}:
         return not_yet(f"Both must be measured on `{_ONNX}`; these are `{baseline.get('model')}` and `{best.get('model')}`.")
     if (baseline["batch"], baseline["concurrency"]) != (1, 1):
-        return not_yet("The baseline is batch size 1 at concurrency 1. Leave it as it was.")
+        return not_yet("The first of `pair` is the baseline: batch size 1 at concurrency 1.")
     if differs := traffic.unlike(baseline, best):
         return not_yet(f"{differs} A gain counts with the same inputs: change batch size and concurrency alone.")
     if not is_recorded(best):
         _measured_here(server, counted, best)
     setting = f"Batch size {best['batch']} at concurrency {best['concurrency']}"
     judged = verdicts.verdict(baseline, best)
-    low, high = (best["latency_p95_us"] + sign * (best.get("latency_spread_us") or 0) for sign in (-1, 1))
+    if best.get("latency_spread_us") is None:
+        raise CannotTell(f"{setting}: its 95th percentile is not known, of {best.get('requests')} requests. Measure more: `turns=12`.")
+    low, high = (best["latency_p95_us"] + sign * best["latency_spread_us"] for sign in (-1, 1))
     waits = f"95th percentile {best['latency_p95_us'] / 1e3:.3g} ± {(high - low) / 2e3:.2g} ms"
     if low / 1e3 > budget:
         return not_yet(f"{setting}: {waits}, over the budget of {budget:g} ms. Take fewer jets, or fewer requests at once.")
     if judged.answer in (verdicts.SLOWER, verdicts.SAME):
         return not_yet(f"{setting} is not faster than the baseline. {judged}")
     if judged.answer == verdicts.CANNOT_TELL:
-        raise CannotTell(f"{setting}: {judged.text} Set `precision=0.03, max_seconds=60`, or choose a setting with a larger gain.")
+        raise CannotTell(f"{setting}: {judged.text} Measure more pairs, `turns=12`, or choose a setting with a larger gain.")
     if high / 1e3 > budget:
         raise CannotTell(f"{setting}: {waits}. That may be over {budget:g} ms or not. Measure longer, or stay further away from it.")
     return correct(f"{setting} is {judged.gain:.1f} ± {judged.half_width:.1f} times as fast as the baseline, with a {waits}.")
@@ -219,7 +223,7 @@ def machines_counted(alike: Any, machines: Any) -> Outcome:
     own = rows.get(_BATCH_OF_GPU)
     if own is None or own["model"] != _ONNX or own["concurrency"] != 4:
         raise CannotTell(f"The check needs `alike`, with `{_ONNX}` at batch size {_BATCH_OF_GPU} and concurrency 4. Run its cell again.")
-    gpu = {row["batch"]: row[THROUGHPUT] for row in recorded("T4", _ONNX, "ONNX")}
+    gpu = {row["batch"]: row[THROUGHPUT] for row in rows_of(recorded("T4", _ONNX, "ONNX"))}
     right = gpu[_BATCH_OF_GPU] / own[THROUGHPUT]
     given = judge.number(machines)
     if given is None:
@@ -233,7 +237,7 @@ def machines_counted(alike: Any, machines: Any) -> Outcome:
         )
     if _close(given, 1 / right):
         return not_yet(f"`machines` is {given:.2g}: that is the part of a T4 that one machine is. Turn it round.")
-    tensorrt = {row["batch"]: row[THROUGHPUT] for row in recorded("T4", _ONNX, "ONNX with TensorRT")}
+    tensorrt = {row["batch"]: row[THROUGHPUT] for row in rows_of(recorded("T4", _ONNX, "ONNX with TensorRT"))}
     if _close(given, tensorrt[_BATCH_OF_GPU] / own[THROUGHPUT]):
         return not_yet(f"`machines` is {given:.3g}: that is with TensorRT. We asked for ONNX without it.")
     for batch, row in rows.items():

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from helpers import verdict as verdicts
 from helpers.course import judge, traffic
 from helpers.course.judge import CannotTell, Outcome, checker, correct, not_yet
 from helpers.course.scoreboard import BUDGET
 from helpers.errors import InputError
-from helpers.experiments import Experiments
-from helpers.plot_rows import THROUGHPUT, Row, is_recorded
+from helpers.measuring import statistics as verdicts
+from helpers.measuring.experiments import Experiments
+from helpers.measuring.table import THROUGHPUT, is_recorded, is_row, plain
+from helpers.plot_rows import Row
 from helpers.repository import Comparison
 
 _MODEL = "particlenet_AK4"
@@ -30,7 +31,7 @@ def _row(table: Any, name: str) -> Row:
     if not isinstance(table, Experiments):
         raise CannotTell(f"The check needs your `table`, and got {judge.kind(table)}. Run the cell that makes it again.")
     try:
-        return table[name]
+        return plain(table[name])
     except InputError as error:
         raise CannotTell(f"Your table has no row `{name}`. Run the cell that measures it, under this very name.") from error
 
@@ -150,8 +151,9 @@ def challenge(server: Any, counted: Any, table: Any, best: Any) -> Outcome:
     baseline = _row(table, _BASELINE)
     # Not that of the table: it is the same for everybody.
     budget = table.budget_for(BUDGET)
-    if not isinstance(best, Mapping) or best.get(THROUGHPUT) is None or best.get("latency_p95_us") is None:
-        return not_yet(f"`best` is {judge.kind(best)}, or has no figures. Expected what `measure(...)` returns.")
+    if not is_row(best) or best.get(THROUGHPUT) is None or best.get("latency_p95_us") is None:
+        return not_yet(f"`best` is {judge.kind(best)}, or has no figures. Expected a row of your table.")
+    best = plain(best)
     model = str(best.get("model"))
     if not model.startswith(_MODEL):
         return not_yet(f"`best` is a measurement of `{model}`. Expected `{_MODEL}` or one of its variants.")
@@ -166,7 +168,9 @@ def challenge(server: Any, counted: Any, table: Any, best: Any) -> Outcome:
             raise CannotTell(
                 f"Your server has seen {judge.plain(risen)} requests since `counted`, and `best` is made of {needed}. Run it all again."
             )
-    latency, half = best["latency_p95_us"] / 1e3, (best.get("latency_spread_us") or 0) / 1e3
+    if best.get("latency_spread_us") is None:
+        raise CannotTell(f"The 95th percentile of {best.get('requests')} requests is not known for certain. Measure it again.")
+    latency, half = best["latency_p95_us"] / 1e3, best["latency_spread_us"] / 1e3
     seen = verdicts.verdict(baseline, best)
     waits = f"95th percentile {latency:.3g} ± {half:.2g} ms"
     if latency - half > budget:
@@ -174,7 +178,7 @@ def challenge(server: Any, counted: Any, table: Any, best: Any) -> Outcome:
     if seen.answer in (verdicts.SLOWER, verdicts.SAME):
         return not_yet(f"That is not faster than your baseline. {seen}")
     if seen.answer == verdicts.CANNOT_TELL:
-        raise CannotTell(f"{seen.text} Set `precision=0.03`, or choose settings with a larger gain.")
-    if latency > budget:
+        raise CannotTell(f"{seen.text} Measure it once more under the same name, or choose settings with a larger gain.")
+    if latency + half > budget:
         raise CannotTell(f"{waits}. That may be over {budget:g} ms or not. Stay further away from it.")
     return correct(f"{seen.gain:.2f} ± {seen.half_width:.2f} times your baseline, with a {waits}. Enter the scoreboard.")

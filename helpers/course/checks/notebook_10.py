@@ -12,8 +12,9 @@ from helpers.course import judge
 from helpers.course.judge import CannotTell, Outcome, checker, correct, not_yet
 from helpers.errors import InputError
 from helpers.fleet import Fleet
+from helpers.measuring.table import THROUGHPUT, THROUGHPUT_SPREAD, is_recorded, rows_of
 from helpers.metrics import Snapshot
-from helpers.plot_rows import THROUGHPUT, THROUGHPUT_SPREAD, Row, is_recorded, rows_of
+from helpers.plot_rows import Row
 from helpers.scaling import shares as shares_since
 
 _MODEL = "particlenet_AK4"
@@ -110,7 +111,7 @@ def servers_chosen(fleet: Any, one: Any, traffic: Any, budget_ms: Any, servers: 
     behind = len(_must_be_fleet(fleet).servers)
     if not isinstance(traffic, Traffic) or judge.number(budget_ms) is None:
         raise CannotTell("The check needs `traffic` and `budget_ms`. Run the cell that makes them again.")
-    found = plan(traffic, max(_rows(one), key=lambda row: row[THROUGHPUT]), float(budget_ms))
+    found = plan(traffic, _rows(one), float(budget_ms))
     given, (fewest, most) = judge.number(servers), found.servers_interval
     if given is None or given != int(given) or given < 1:
         what = judge.plain(given) if given is not None else judge.kind(servers)
@@ -119,11 +120,10 @@ def servers_chosen(fleet: Any, one: Any, traffic: Any, budget_ms: Any, servers: 
         return not_yet(f"`servers` is {int(given)}. {_too_few(found, int(given))}")
     if given > most:
         return not_yet(f"`servers` is {int(given)}. That would do, but {most} keep the budget, too, and cost less.")
-    seen = found.waiting(int(given))
     busy = 100 * found.traffic.jets_per_s / given / found.speed.jets_per_s
     return correct(
         f"{int(given)} servers are busy {busy:.0f} % of the time, and 95 of 100 requests are expected within "
-        f"{1e3 * (seen.p95_s + found.service_s):.0f} ms of {found.budget_ms:.0f}. Your fleet has {behind} now; measure it."
+        f"{found.latency_p95_ms(int(given)):.0f} ms of {found.budget_ms:.0f}. Your fleet has {behind} now; measure it."
     )
 
 

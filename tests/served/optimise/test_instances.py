@@ -15,7 +15,7 @@ from helpers.background_load import BackgroundLoad
 from helpers.client import Client
 from helpers.launch import launch_server
 from helpers.server import Server
-from helpers.tune_usage import SERVER, of_model, usage
+from helpers.tuning.usage import SERVER, of_model, usage
 from tests.served.optimise import MODEL, counted, log_lines
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from helpers import machine, private_arguments, settings
 from helpers.client.endpoint import own_key, parse_address
 from helpers.errors import InputError, SetupError
+from helpers.paths import server_env, work_dir
 
 NAME = "perf_analyzer"
 # The wheel of the server's release carries the program as well; a newer package of its own needs a newer C library than many have.
@@ -112,13 +113,13 @@ def find_perf_analyzer() -> Program:
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         raise SetupError(
             f"perf_analyzer does not run on this machine ({platform.system()}, {platform.machine()}), because NVIDIA makes it for Linux "
-            "only; measured results of others are recorded in helpers.recorded, and the notebooks show those."
+            "only; measured results of others are recorded in helpers.measuring.recorded, and the notebooks show those."
         )
     tried = f" Tried: {'; '.join(failures)}." if failures else ""
     raise SetupError(
         f"No perf_analyzer runs on this machine.{tried}",
         "It was looked for on PATH, in the package perf-analyzer, where the set-up puts it, and in a client's container. Without it, "
-        "measured results of others are still there: helpers.recorded.",
+        "measured results of others are still there: helpers.measuring.recorded.",
         "Type: python -m helpers install-server",
     )
 
@@ -128,8 +129,8 @@ def _candidates() -> Iterator[Program]:
         yield Program((found,), origin="on PATH")
     if found := _packaged():
         yield Program((found,), origin="in the Python package perf-analyzer")
-    if (found := settings.server_env() / "bin" / NAME).exists():
-        libraries = {"LD_LIBRARY_PATH": str(settings.server_env() / TOOL_LIBRARIES)}
+    if (found := server_env() / "bin" / NAME).exists():
+        libraries = {"LD_LIBRARY_PATH": str(server_env() / TOOL_LIBRARIES)}
         yield Program((str(found),), "", f"carried by the wheel tritonclient {VERSION}", libraries)
     folder = cache_folder()
     if (folder / NAME).exists():
@@ -153,7 +154,7 @@ def container_command() -> tuple[str, ...]:
     The variable ``COURSE_CLIENT_IMAGE`` names another image, such as a ``.sif`` file for Apptainer.
     """
     named = os.environ.get("COURSE_CLIENT_IMAGE", "")
-    work = str(settings.work_dir())
+    work = str(work_dir())
     if shutil.which("apptainer") and named.endswith(".sif"):
         return ("apptainer", "exec", "-B", work, named, NAME)
     image = named or f"nvcr.io/nvidia/tritonserver:{settings.image_version()}-py3-sdk"
@@ -164,12 +165,20 @@ def container_command() -> tuple[str, ...]:
     return ()
 
 
+# What programs have answered, by command and time of the file. A failure is not kept: the program may be there the next time.
+_versions: dict[tuple[object, ...], str] = {}
+
+
 def _version(candidate: Program) -> tuple[str, str]:
     """Its version, and when it does not tell, why."""
+    file = Path(candidate.command[0])
+    key = (candidate.command, file.stat().st_mtime_ns if file.exists() else None)
+    if key in _versions:
+        return _versions[key], ""
     code, words = _said([*candidate.command, "--version"], {**os.environ, **candidate.environment})
     found = re.search(r"Version (\d[\w.]*)", words)
     if code == 0 and found:
-        return found[1], ""
+        return _versions.setdefault(key, found[1]), ""
     return "", (words.strip().splitlines() or [f"it ended with {code}"])[-1][:200]
 
 

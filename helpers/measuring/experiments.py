@@ -1,4 +1,4 @@
-"""A table of experiments on one deployment: a row for each change, compared with what was changed, and a figure at the end.
+"""A table of experiments on one deployment: a row for each change, measured in turn with what was changed.
 
 Typical use::
 
@@ -6,27 +6,33 @@ Typical use::
     table.measure("baseline")
     repository.change_config("particlenet_AK4", instance_group=[{"count": 2, "kind": "KIND_CPU"}])
     server.reload("particlenet_AK4")
-    table.measure("2 instances", beside=gain(recorded("A100", "ExaTrk")[0], recorded("A100", "ExaTrk")[1]))
+    table.measure("2 instances", beside=gain(five.iloc[0], five.iloc[1]))
     table.measure("2 instances × 2 threads", over="2 instances", beside="no such setting on a GPU")
     table
-    table.figure()
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
-from helpers import settings
 from helpers.errors import InputError
-from helpers.measuring import measure
-from helpers.plot_rows import THROUGHPUT, Row, hardware, is_recorded, rows_of
+from helpers.measuring.measure import (
+    QUICK_TURNS,
+    TURN_WINDOW_S,
+    TURNS,
+    Measurement,
+    about,
+    can_measure,
+    config_kept,
+    quick,
+    recorded_row,
+    take_turns,
+)
+from helpers.measuring.statistics import Verdict, verdict
+from helpers.measuring.table import THROUGHPUT, Row, hardware, is_recorded, plain, rows_of, with_spread
 from helpers.tables import as_html, as_text
-from helpers.verdict import Verdict, verdict
 
 
 @dataclass(frozen=True)
@@ -49,8 +55,8 @@ class Elsewhere:
         return f"×{self.gain:.2f} on {self.where}: {self.what} ({self.source})"
 
 
-def gain(before: Row, after: Row, what: str = "") -> Elsewhere:
-    """What a recorded change did: two rows of :func:`helpers.recorded.recorded`.
+def gain(before: Any, after: Any, what: str = "") -> Elsewhere:
+    """What a recorded change did: two rows of :func:`helpers.measuring.recorded.recorded`.
 
     Args:
         before: without the change.
@@ -65,11 +71,12 @@ def gain(before: Row, after: Row, what: str = "") -> Elsewhere:
         raise InputError("A row was measured here.", "Expected two recorded rows.", "Type: recorded()")
     if len({(row["source"], hardware(row)) for row in rows}) > 1:
         raise InputError("The two rows come from different sources or hardware.", "A gain is that of one change on one machine.")
+    before, after = rows
     words = what or f"{before['model']}, {_difference(before, after)}"
     return Elsewhere(after[THROUGHPUT] / before[THROUGHPUT], words, hardware(before), str(before["source"]))
 
 
-def _difference(before: Row, after: Row) -> str:
+def _difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     named = {"variant": "{}", "batch": "{:g}", "instances": "{:g}", "concurrency": "{:g}"}
     changed = [
         f"{'' if name == 'variant' else name + ' '}{shape.format(before[name])} → {shape.format(after[name])}"
@@ -82,15 +89,16 @@ def _difference(before: Row, after: Row) -> str:
 class Experiments:
     """One load, and what each configuration makes of it. At the end of a cell it shows its table.
 
+    A change is measured in turn with what was changed: the server loads one configuration after the other, and keeps the last one.
+
     Args:
         server: a :class:`~helpers.server.Server`.
         model: the model that is changed.
         batch: entries in each request.
         concurrency: requests under way at any time.
         budget: what the 95th percentile should stay under, as a multiple of that of the first experiment: machines differ.
-        input_data: ``random``, ``zero`` or a file of :mod:`helpers.load_inputs`.
-        precision: half width of the throughput's 95 % interval at which a measurement is done, as a fraction.
-        max_seconds: seconds after which a measurement is done in any case.
+        turns: runs of three windows of each, in turn.
+        **options: as for :func:`helpers.measuring.measure.measure`, such as ``input_data``.
     """
 
     def __init__(
@@ -101,20 +109,26 @@ class Experiments:
         batch: int = 1,
         concurrency: int = 1,
         budget: float | None = None,
-        input_data: str | Path = "random",
-        precision: float = settings.EXPERIMENT_PRECISION,
-        max_seconds: float = settings.EXPERIMENT_S,
+        turns: int = TURNS,
+        **options: Any,
     ) -> None:
-        self.server, self.model = server, model
-        self.batch, self.concurrency, self.budget = batch, concurrency, budget
-        self._options = {"input_data": input_data, "precision": precision, "max_seconds": max_seconds}
+        self.server, self.model, self.turns, self.budget = server, model, turns, budget
+        self._load = {"batch": batch, "concurrency": concurrency, **options}
         self.rows: list[dict[str, Any]] = []
-        # By the experiment's name: what the change did elsewhere or why nobody knows, and the experiment that was changed.
-        self._beside: dict[str, Elsewhere | str] = {}
+        # By the experiment's name: its measurement so far and the configuration it had, the experiment that was changed, and what the
+        # change did elsewhere or why that is not known.
+        self._made: dict[str, tuple[Measurement, dict[str, Any]]] = {}
         self._over: dict[str, str] = {}
+        self._beside: dict[str, Elsewhere | str] = {}
 
     def measure(
-        self, name: str, model: str | None = None, *, over: str | None = None, beside: Elsewhere | str | None = None
+        self,
+        name: str,
+        model: str | None = None,
+        *,
+        over: str | None = None,
+        beside: Elsewhere | str | None = None,
+        **load: Any,
     ) -> Experiments:
         """Measure what the server now serves, and add it to the table; a second experiment of one name takes the place of the first.
 
@@ -123,6 +137,7 @@ class Experiments:
             model: another model in place of the one that is changed, such as its variant in lower precision.
             over: name of the experiment that was changed, which the gain refers to; the first by default.
             beside: what the same kind of change did elsewhere, from :func:`gain`, or in a few words why there is no such figure.
+            **load: what differs from the table's load, such as ``batch=4``.
 
         Returns:
             This table, so that the cell shows it.
@@ -131,62 +146,89 @@ class Experiments:
             InputError: there is no experiment ``over``, or it is this one.
             CourseError: the measurement could not be made.
         """
-        if over is not None and self[over]["experiment"] == name:
+        if over is not None and plain(self[over])["experiment"] == name:
             raise InputError(f"The experiment {name!r} cannot be compared with itself.", "Expected the one that you changed.")
-        measured = model or self.model
-        before = self._counts(measured)
-        row = measure(self.server, measured, self.batch, self.concurrency, **self._options)
-        inferences, executions = (after - first for after, first in zip(self._counts(measured), before, strict=True))
-        executed = row.get("executed_batch") if is_recorded(row) else inferences / executions if executions else None
-        row = {**row, "experiment": name, "executed_batch": executed}
-        place = next((number for number, each in enumerate(self.rows) if each["experiment"] == name), len(self.rows))
-        self.rows[place : place + 1] = [row]
+        over = over or next((row["experiment"] for row in self.rows if row["experiment"] != name), None)
+        measured, given = model or self.model, self._load | load
+        if can_measure():
+            self._set(name, self._measured(name, measured, self._made.get(over or ""), given))
+            if over in self._made:
+                self._set(over, self._made[over][0].row())  # type: ignore[arg-type,index]
+        else:
+            options = {key: value for key, value in given.items() if key not in ("batch", "concurrency")}
+            self._set(name, plain(recorded_row(self.server, measured, given["batch"], given["concurrency"], options)))
         # Measured again, it is still the same change.
-        if over is not None:
+        if over is not None and name != self.rows[0]["experiment"]:
             self._over[name] = over
         if beside is not None:
             self._beside[name] = beside
         return self
+
+    def _measured(self, name: str, model: str, other: tuple[Measurement, dict[str, Any]] | None, load: dict[str, Any]) -> dict[str, Any]:
+        """Measure in turn with another experiment; at the end the server has the configuration that it had."""
+        config = about(self.server, model)[1]
+        made = Measurement(self.server, model, **load, window_s=TURN_WINDOW_S)
+        made.warm_up()
+        configs = {id(each): own for each, own in [(made, config), *([other] if other else [])]}
+        counts: list[tuple[int, int]] = []
+
+        def load_own(each: Measurement) -> None:
+            wanted = configs[id(each)]
+            if self.server.config(each.model) != wanted:
+                self.server.load(each.model, config=wanted)
+                each.warm_up()
+            counts.append(self._counts(model))
+
+        inferences = executions = 0
+        turns = QUICK_TURNS if quick() else self.turns
+        with config_kept(self.server, *{each.model for each in (made, *([other[0]] if other else []))}):
+            for each in take_turns([made, *([other[0]] if other else [])], turns, load_own):
+                if each is made:
+                    now, then = self._counts(model), counts[-1]
+                    inferences, executions = inferences + now[0] - then[0], executions + now[1] - then[1]
+        self._made[name] = made, config
+        return {**made.row(), "executed_batch": inferences / executions if executions else None}
+
+    def _set(self, name: str, row: Mapping[str, Any]) -> None:
+        place = next((number for number, each in enumerate(self.rows) if each["experiment"] == name), len(self.rows))
+        before = self.rows[place] if place < len(self.rows) else {}
+        self.rows[place : place + 1] = [{"executed_batch": before.get("executed_batch"), **row, "experiment": name}]
 
     def _counts(self, model: str) -> tuple[int, int]:
         told = self.server.statistics(model)
         # What comes from the response cache is in neither: no model has run for it.
         return int(told.get("inference_count", 0)), int(told.get("execution_count", 0))
 
-    def __getitem__(self, name: str) -> dict[str, Any]:
-        """The row of an experiment.
+    def __getitem__(self, name: str) -> Row:
+        """Return the row of an experiment.
 
         Raises:
             InputError: there is none of this name.
         """
         for row in self.rows:
             if row["experiment"] == name:
-                return row
+                return Row.of(row)
         raise InputError(
             f"There is no experiment {name!r}.", f"There are: {', '.join(row['experiment'] for row in self.rows) or 'none yet'}."
         )
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return iter(self.rows)
-
     def __len__(self) -> int:
         return len(self.rows)
 
-    def reference(self, row: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The row that an experiment changed, so that its gain is that of one change; None for the first."""
-        if row is self.rows[0]:
+    def reference(self, name: str) -> Row | None:
+        """Return the row that an experiment changed, so that its gain is that of one change; None for the first."""
+        if name == self.rows[0]["experiment"]:
             return None
-        over = self._over.get(row["experiment"])
-        return self.rows[0] if over is None else self[over]
+        return self[self._over.get(name, self.rows[0]["experiment"])]
 
-    def judged(self, row: Mapping[str, Any]) -> Verdict | None:
-        """The verdict on a row, seen from the one that it changed; None for the first."""
-        reference = self.reference(row)
-        return None if reference is None else verdict(reference, row)
+    def judged(self, name: str) -> Verdict | None:
+        """Return the verdict on an experiment, seen from the one that it changed; None for the first."""
+        reference = self.reference(name)
+        return None if reference is None else verdict(reference, self[name])
 
-    def elsewhere(self, row: Mapping[str, Any]) -> Elsewhere | None:
-        """What the same kind of change did elsewhere, where somebody recorded it."""
-        known = self._beside.get(row["experiment"])
+    def elsewhere(self, name: str) -> Elsewhere | None:
+        """Return what the same kind of change did elsewhere, where somebody recorded it."""
+        known = self._beside.get(name)
         return known if isinstance(known, Elsewhere) else None
 
     @property
@@ -200,40 +242,29 @@ class Experiments:
         return None if first is None else round(multiple * first / 1000, 1)
 
     def _table(self) -> list[dict[str, Any]]:
-        return [self._line(row) for row in self.rows]
+        return [self._line(row["experiment"], row) for row in self.rows]
 
-    def _line(self, row: dict[str, Any]) -> dict[str, Any]:
-        seen, reference = self.judged(row), self.reference(row)
-        spread = row.get("throughput_spread_infer_per_s")
+    def _line(self, name: str, row: Mapping[str, Any]) -> dict[str, Any]:
+        seen, reference = self.judged(name), self.reference(name)
         return {
-            "experiment": row["experiment"],
-            "jets/s": f"{row[THROUGHPUT]:.0f}" + (f" ± {spread:.0f}" if spread else ""),
-            "p95 (ms)": row["latency_p95_us"] / 1000 if row.get("latency_p95_us") else None,
+            "experiment": name,
+            "inferences/s": with_spread(row[THROUGHPUT], row.get("throughput_spread_infer_per_s")),
+            "p95 (ms)": with_spread(row.get("latency_p95_us"), row.get("latency_spread_us"), 1e-3),
             "queue (ms)": row["queue_us"] / 1000 if row.get("queue_us") is not None else None,
             "jets per run": row["executed_batch"],
             "gain": "" if seen is None else f"×{seen.gain:.2f}" + (f" ± {seen.half_width:.2f}" if seen.half_width else ""),
             "over": "" if reference is None else reference["experiment"],
             "verdict": "the first" if seen is None else seen.answer,
-            "recorded elsewhere": str(self._beside.get(row["experiment"], "")),
+            "recorded elsewhere": str(self._beside.get(name, "")),
         }
 
     @property
     def _words(self) -> str:
         budget = f", budget p95 ≤ {self.budget_ms:g} ms" if self.budget_ms else ""
-        return f"{self.model}: requests of {self.batch}, {self.concurrency} under way{budget}."
+        return f"{self.model}: requests of {self._load['batch']}, {self._load['concurrency']} under way{budget}."
 
     def __repr__(self) -> str:
         return "\n".join([self._words, as_text(self._table()) if self.rows else "no experiment yet"])
 
     def _repr_html_(self) -> str:
         return as_html(self._table(), caption=self._words, bold=lambda line: line["experiment"] == self.rows[-1]["experiment"])
-
-    def figure(self) -> Figure:
-        """All experiments: the gain of each over what it changed, what was recorded elsewhere beside it, and the latency.
-
-        Raises:
-            InputError: there is no experiment yet.
-        """
-        from helpers.experiments_plot import experiments_figure
-
-        return experiments_figure(self)

@@ -19,11 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from helpers import settings
 from helpers.client import Client
 from helpers.errors import InputError
-from helpers.files import make_folder, replace, writing
+from helpers.measuring.perf_analyzer import LENGTHS
+from helpers.paths import make_folder, replace, work_dir, writing
 from helpers.physics.tracks import Event, load_events
+
+# Jets or events in a file of inputs: enough to be no special case, small enough to be read in a moment.
+JETS = 100
 
 
 def write_inputs(path: str | Path, entries: Iterable[Mapping[str, np.ndarray]]) -> Path:
@@ -60,7 +63,7 @@ def write_jets(
     server: Any,
     model: str,
     *,
-    n_jets: int = settings.PERF_INPUTS,
+    n_jets: int = JETS,
     lengths: Mapping[str, int] | None = None,
     path: str | Path | None = None,
 ) -> Path:
@@ -82,7 +85,7 @@ def write_jets(
     """
     from helpers.physics import jets  # awkward and uproot take a second to import
 
-    chosen = {**settings.PERF_LENGTHS, **(lengths or {})}
+    chosen = {**LENGTHS, **(lengths or {})}
     with Client(server) as client:
         tagger = jets.Tagger(client, model)
         name = jets.sample_for(tagger)
@@ -94,9 +97,9 @@ def write_jets(
     return write_inputs(file, ({key: tensor[jet] for key, tensor in tensors.items()} for jet in range(n_jets)))
 
 
-def jets_path(model: str, lengths: Mapping[str, int], n_jets: int = settings.PERF_INPUTS) -> Path:
-    """Where :func:`write_jets` writes jets of these lengths when nobody names a file."""
-    return settings.work_dir() / "inputs" / f"{model}_{n_jets}_jets_{lengths['pf']}_{lengths['sv']}.json"
+def jets_path(model: str, lengths: Mapping[str, int], n_jets: int = JETS) -> Path:
+    """Return where :func:`write_jets` writes jets of these lengths by default."""
+    return work_dir() / "inputs" / f"{model}_{n_jets}_jets_{lengths['pf']}_{lengths['sv']}.json"
 
 
 def write_hits(events: Sequence[Event] | None = None, *, name: str = "FEATURES", path: str | Path | None = None) -> Path:
@@ -111,5 +114,5 @@ def write_hits(events: Sequence[Event] | None = None, *, name: str = "FEATURES",
         The file.
     """
     chosen = load_events() if events is None else list(events)
-    file = path or settings.work_dir() / "inputs" / f"{len(chosen)}_events.json"
+    file = path or work_dir() / "inputs" / f"{len(chosen)}_events.json"
     return write_inputs(file, ({name: event.features} for event in chosen))

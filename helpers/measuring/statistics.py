@@ -1,0 +1,369 @@
+"""What a measurement allows to say: intervals that hold, and verdicts that may be "cannot tell".
+
+Typical use::
+
+    mean, half = interval([512.0, 530.1, 498.7, 520.3, 515.0, 522.2])      # of windows that follow one another
+    verdict(before, after)                            # rows of measure(...) or of a sweep; by their throughput
+    verdict(before, after, "latency")                 # by the latency percentile that they were measured for
+
+Rows that were measured in turn (A, B, B, A) are compared pair by pair, because what the machine does meanwhile hits both alike.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from helpers.errors import InputError
+from helpers.measuring.table import PERCENTILES, THROUGHPUT, THROUGHPUT_SPREAD, hardware, is_recorded, latency_column, rows_of
+from helpers.tables import box
+
+FASTER, SLOWER, SAME, CANNOT_TELL = "faster", "slower", "the same", "cannot tell"
+# Confidence of every interval.
+LEVEL = 0.95
+# Windows of a measurement at least: with fewer, Student's factor makes every interval useless.
+LEAST_WINDOWS = 6
+# Correlation of neighbouring windows, at least and at most: on a shared machine a slow moment is longer than a window, and six windows
+# cannot show that they are independent.
+CORRELATION = (0.2, 0.8)
+# Differences of throughput or latency below this fraction do not count.
+LEAST = 0.05
+# Relative standard deviation between runs of the same work, some minutes apart, that no run knows of itself: ten fresh runs of one
+# notebook on a quiet machine of two cores. Rows that were measured in turn do not need it.
+BETWEEN_RUNS = 0.04
+# Pairs from which on they are compared as pairs: two have one degree of freedom, and say nothing.
+_LEAST_PAIRS = 3
+# Degrees of freedom from which on Student's distribution is the normal one.
+_MANY = 1e6
+# A measurement that must be this many times longer is better given up: the difference is too small to matter.
+_LONGEST = 30
+_COLOURS = {FASTER: "#2e9e44", SLOWER: "#c96f14", SAME: "#7a8699", CANNOT_TELL: "#3b7dd8"}
+# What may differ between two measurements, and should be named: a change that one did not mean is the usual mistake.
+_NAMED = ("model", "variant", "batch", "concurrency", "request_rate_per_s", "protocol", "inputs", "instances", "config")
+
+Row = Mapping[str, Any]
+
+
+# --- one measurement -------------------------------------------------------------------------------------------------------
+
+
+def student(degrees: float) -> float:
+    """Return the factor of a 95 % interval by Student's distribution."""
+    return float(special.stdtrit(min(degrees, _MANY), (1 + LEVEL) / 2))
+
+
+def half_width(values: Sequence[float]) -> float | None:
+    """Return the half width of the mean's 95 % interval for independent values; None for fewer than two."""
+    return student(len(values) - 1) * float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else None
+
+
+def inflation(values: Sequence[float] | NDArray[np.float64]) -> float:
+    """Return by how much correlation of neighbours widens an interval: the root of (1 + r) / (1 − r).
+
+    The correlation that few values show is too small on average by (1 + 4r)/n, which is added.
+    """
+    apart = np.asarray(values, dtype=float) - np.mean(values)
+    scatter, size = float(apart @ apart), len(apart)
+    shown = float(apart[1:] @ apart[:-1]) / scatter if scatter and size > 2 else 0.0
+    correlation = float(np.clip(shown + (1 + 4 * shown) / size, *CORRELATION))
+    return math.sqrt((1 + correlation) / (1 - correlation))
+
+
+def interval(windows: Sequence[float]) -> tuple[float | None, float | None]:
+    """Return the mean of windows that follow one another, and the half width of its 95 % interval; None where it is not known.
+
+    The number of windows must not depend on their values: decide it before, with :func:`windows_needed`.
+    """
+    if not len(windows):
+        return None, None
+    half = half_width(windows)
+    return float(np.mean(windows)), None if half is None else half * inflation(windows)
+
+
+def windows_needed(pilot: Sequence[float], precision: float, most: int) -> int:
+    """Return how many windows will likely reach a precision, from windows that do not count themselves.
+
+    Args:
+        pilot: such as those of a warm-up; too few of them say nothing, and ``most`` is returned.
+        precision: half width to reach, as a fraction of the mean.
+        most: as many as there is time for.
+    """
+    if len(pilot) < 3 or not np.mean(pilot):
+        return max(most, LEAST_WINDOWS)
+    scatter = float(np.std(pilot, ddof=1) / np.mean(pilot)) * math.sqrt((1 + CORRELATION[0]) / (1 - CORRELATION[0]))
+    number = LEAST_WINDOWS
+    while number < most and student(number - 1) * scatter / math.sqrt(number) > precision:
+        number += 1
+    return number
+
+
+def percentile_interval(
+    percentile: int, windows: Sequence[tuple[float, int]], runs: Sequence[tuple[Mapping[int, float], int]] = ()
+) -> tuple[float | None, float | None]:
+    """Return a 95 % interval of a latency percentile that assumes no shape of the distribution; None for an end that is not known.
+
+    A reported percentile of n requests is one of them in order. So one knows how probable it is that it lies below the true one, and
+    with several windows how many of them do. Where these cannot give an end, the other percentiles of whole runs may: the 99th of a run
+    of fewer than 51 requests is the slowest of all. For the upper end of a 95th percentile that takes 72 requests.
+
+    Args:
+        percentile: which one, in percent.
+        windows: its value in each window, and the number of requests there.
+        runs: of each run of windows the reported percentiles, and the number of requests.
+    """
+    low = high = None
+    if (own := _end(windows, [percentile] * len(windows), percentile, upper=True)) is not None:
+        high = own
+    if (own := _end(windows, [percentile] * len(windows), percentile, upper=False)) is not None:
+        low = own
+    for other in sorted(PERCENTILES):
+        told = [(values[other], size) for values, size in runs if other in values]
+        if high is None and other > percentile:
+            high = _end(told, [other] * len(told), percentile, upper=True)
+    for other in sorted(PERCENTILES, reverse=True):
+        told = [(values[other], size) for values, size in runs if other in values]
+        if low is None and other < percentile:
+            low = _end(told, [other] * len(told), percentile, upper=False)
+    return low, high
+
+
+def _end(seen: Sequence[tuple[float, int]], reported: Sequence[int], percentile: int, upper: bool) -> float | None:
+    """One end: the innermost of the values, in order, that is beyond the true percentile with 97.5 %."""
+    # How many of the values lie below it: a sum of unequal coins.
+    below = np.ones(1)
+    for (_, size), which in zip(seen, reported, strict=True):
+        chance = float(special.bdtrc(_rank(which, size) - 1, size, percentile / 100)) if size else 0.5
+        below = np.convolve(below, [1 - chance, chance])
+    values, miss = sorted(value for value, _ in seen), (1 - LEVEL) / 2
+    if upper:
+        # The value in place k is too low when k or more lie below.
+        return next((value for place, value in enumerate(values, 1) if below[place:].sum() <= miss), None)
+    return next((values[place - 1] for place in range(len(values), 0, -1) if below[:place].sum() <= miss), None)
+
+
+def _rank(percentile: int, size: int) -> int:
+    """Which of so many requests, from the fastest, perf_analyzer reports as a percentile."""
+    return int(percentile / 100 * (size - 1) + 0.5) + 1
+
+
+# --- two measurements ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What two measurements say about each other.
+
+    Attributes:
+        answer: ``faster``, ``slower``, ``the same`` or ``cannot tell``: the second, seen from the first.
+        gain: how many times as fast the second is: the ratio of throughputs, or the inverse ratio of latencies.
+        half_width: of the gain's 95 % interval; None when a measurement came without its spread.
+        text: the whole sentence, with the numbers.
+        pairs: how many pairs that were measured in turn it is made of; 0 where they were not.
+    """
+
+    answer: str
+    gain: float
+    half_width: float | None
+    text: str
+    pairs: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.answer[0].upper()}{self.answer[1:]}: {self.text}"
+
+    def _repr_html_(self) -> str:
+        return box(f"<strong>{self.answer[0].upper()}{self.answer[1:]}.</strong> {self.text}", _COLOURS[self.answer])
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        return {"text/plain": str(self), "text/html": self._repr_html_()}
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One side: the logarithm of its value, the standard deviation of that, and its degrees of freedom."""
+
+    rows: tuple[Row, ...]
+    column: str
+    log: float
+    deviation: float | None
+    degrees: float
+
+    def words(self, unit: str) -> str:
+        scale = 1.0 if self.column == THROUGHPUT else 1e-3
+        value, spread = scale * math.exp(self.log), [_spread(row, self.column) for row in self.rows]
+        own = "" if None in spread else f" ± {_short(scale * math.hypot(*spread) / len(spread))}"  # type: ignore[arg-type]
+        repeats = f", mean of {len(self.rows)}" if len(self.rows) > 1 else ""
+        return f"{_short(value)}{own} {unit}{repeats}"
+
+
+def verdict(first: Any, second: Any, quantity: str = "throughput", *, least: float = LEAST) -> Verdict:
+    """Compare two measurements: is the second faster than the first?
+
+    The logarithm of the gain has a 95 % interval: from the pairs where both were measured in turn, else by Welch's test from both
+    spreads and from what a machine changes between two runs. When all of it lies above ``1 + least`` the second is faster; below
+    ``1 / (1 + least)`` slower; between: the same, for all practical purposes. When it reaches over such a limit, the answer is
+    "cannot tell". Seen from the other side, the answer is the opposite one.
+
+    Args:
+        first: the baseline, a row or several rows of the same measurement.
+        second: what is compared with it.
+        quantity: ``throughput``, or ``latency`` for the percentile that the rows were measured for.
+        least: differences below this fraction do not count.
+
+    Raises:
+        InputError: no rows, rows of one side that are no repeats of each other, or without the quantity.
+    """
+    if quantity not in ("throughput", "latency"):
+        raise InputError(f"The quantity {quantity!r} cannot be compared.", 'Expected "throughput" or "latency".')
+    rows = [rows_of(side, what="a verdict") for side in (first, second)]
+    column, unit = (THROUGHPUT, "inferences/s") if quantity == "throughput" else (_latency(rows[0] + rows[1]), "ms")
+    before, after = (_side(side, column) for side in rows)
+    sign = 1 if quantity == "throughput" else -1
+    log, deviation, degrees, pairs = _difference(before, after)
+    log *= sign
+    half = None if deviation is None else student(degrees) * deviation
+    answer = _answer(log, half, math.log1p(least))
+    gain = math.exp(log)
+    # Half of the interval's length on the scale of the gain itself.
+    spread = None if half is None else gain * math.sinh(half)
+    facts = f"{_fine(gain)}{'' if spread is None else f' ± {_fine(spread)}'} times as fast ({before.words(unit)} → {after.words(unit)})."
+    how = f"By {pairs} pairs, measured in turn." if pairs else ""
+    said = [facts, how, _why(answer, log, half, least, pairs), *_remarks(before, after)]
+    return Verdict(answer, gain, spread, " ".join(filter(None, said)), pairs)
+
+
+def _latency(rows: Sequence[Row]) -> str:
+    asked = {row.get("percentile") for row in rows}
+    if len(asked) > 1:
+        raise InputError(
+            f"The rows were measured for different percentiles: {', '.join(sorted(map(str, asked)))}.",
+            "The spread is known for that percentile only, so both must have the same one.",
+        )
+    return latency_column(asked.pop())
+
+
+def _side(rows: Sequence[Row], column: str) -> _Side:
+    """The mean of repeats. They differ by what they state and what a machine changes between runs; where by more, by that."""
+    for name in _NAMED:
+        values = list(dict.fromkeys(row.get(name) for row in rows))
+        if len(values) > 1:
+            raise InputError(
+                f"The rows of one side differ in {name}: {', '.join(map(str, values))}.",
+                "One side of a verdict is one row, or repeats of the same measurement.",
+                'Pick the rows first, for example with rows.query("batch == 8").',
+            )
+    if any(row.get(column) is None or row[column] <= 0 for row in rows):
+        raise InputError(f"A row of {rows[0].get('model')!r} has no {column}, so there is nothing to compare.")
+    logs = np.array([math.log(row[column]) for row in rows])
+    known = [_own(row, column) for row in rows]
+    count, log = len(rows), float(logs.mean())
+    if any(each is None for each in known):
+        own = None if count < 2 else float(logs.std(ddof=1))
+        return _Side(tuple(rows), column, log, None if own is None else math.hypot(own, BETWEEN_RUNS) / math.sqrt(count), count - 1)
+    parts = [(deviation**2 + BETWEEN_RUNS**2, deviation, degrees) for deviation, degrees in known]  # type: ignore[misc]
+    variance = sum(total for total, _, _ in parts) / count
+    scatter = float(logs.var(ddof=1)) if count > 1 else 0.0
+    if scatter * (count - 1) > special.chdtri(count - 1, 1 - LEVEL) * variance if count > 1 else False:
+        return _Side(tuple(rows), column, log, math.sqrt(scatter / count), count - 1)
+    # Welch and Satterthwaite: what is between runs is known from elsewhere, and has no degrees to lose.
+    lost = sum(deviation**4 / degrees for _, deviation, degrees in parts)
+    degrees = (variance * count) ** 2 / lost if lost else math.inf
+    return _Side(tuple(rows), column, log, math.sqrt(variance / count), degrees)
+
+
+def _spread(row: Row, column: str) -> float | None:
+    """The half width that a row states, but not less than one request: windows that held equally many seem to agree perfectly."""
+    stated = row.get(THROUGHPUT_SPREAD if column == THROUGHPUT else "latency_spread_us")
+    if stated is None or column != THROUGHPUT or not row.get("requests"):
+        return stated
+    return max(stated, row[THROUGHPUT] / row["requests"])
+
+
+def _own(row: Row, column: str) -> tuple[float, float] | None:
+    """The relative standard deviation that a row's own windows show, and its degrees of freedom."""
+    spread = _spread(row, column)
+    degrees = max((row.get("windows") or LEAST_WINDOWS) - 1, 1)
+    return None if spread is None else (spread / row[column] / student(degrees), degrees)
+
+
+def _difference(before: _Side, after: _Side) -> tuple[float, float | None, float, int]:
+    """Logarithm of the ratio of two sides, its standard deviation and degrees of freedom, and the number of pairs that it is made of."""
+    place = 0 if before.column == THROUGHPUT else 1
+    turns = [{turn: seen[place] for row in side.rows for turn, seen in (row.get("turns") or {}).items()} for side in (before, after)]
+    common = [turn for turn in turns[0] if turn in turns[1] and turns[0][turn] and turns[1][turn]]
+    if len(common) >= _LEAST_PAIRS:
+        logs = [math.log(turns[1][turn] / turns[0][turn]) for turn in common]
+        # No count is better known than to one request.
+        counted = sum(1 / (row.get("requests") or math.inf) ** 2 for side in (before, after) for row in side.rows)
+        least = math.sqrt(counted) / student(len(common) - 1) if place == 0 else 0.0
+        return float(np.mean(logs)), max(float(np.std(logs, ddof=1)) / math.sqrt(len(logs)), least), len(logs) - 1, len(logs)
+    log = after.log - before.log
+    if before.deviation is None or after.deviation is None:
+        return log, None, 1, 0
+    variances = before.deviation**2, after.deviation**2
+    lost = sum(variance**2 / side.degrees for variance, side in zip(variances, (before, after), strict=True))
+    return log, math.sqrt(sum(variances)), sum(variances) ** 2 / lost if lost else math.inf, 0
+
+
+def _answer(log: float, half: float | None, least: float) -> str:
+    if half is None:
+        return CANNOT_TELL
+    low, high = log - half, log + half
+    if low > least:
+        return FASTER
+    if high < -least:
+        return SLOWER
+    return SAME if low > -least and high < least else CANNOT_TELL
+
+
+def _why(answer: str, log: float, half: float | None, least: float, pairs: int) -> str:
+    if answer == SAME:
+        return f"Differences below {100 * least:g} % do not count."
+    if answer != CANNOT_TELL:
+        return ""
+    if half is None:
+        return "There is no spread, so it is not known how much of this is chance."
+    # The interval shrinks with the root of the time, and has to fit between the gain and the nearest limit.
+    room = abs(abs(log) - math.log1p(least))
+    longer = (half / room) ** 2 if room else math.inf
+    if longer > _LONGEST:
+        return f"The difference is too close to {100 * least:g} %, below which none counts: more time would hardly settle it."
+    if pairs:
+        return f"The spread is too large: measure more pairs, about {max(2, math.ceil(longer))} times as many."
+    return (
+        "The spread is too large: measure both in turn, with measure_in_turn(...), because one run does not know what the machine does "
+        "while the other is measured."
+    )
+
+
+def _remarks(before: _Side, after: _Side) -> list[str]:
+    """What else differs, and what did not settle."""
+    differing = [name for name in _NAMED if before.rows[0].get(name) != after.rows[0].get(name)]
+    if "model" in differing and "config" in differing:
+        differing.remove("config")  # of course: it holds the name
+    said = [f"{name.replace('_', ' ')} {_value(before.rows[0], name)} → {_value(after.rows[0], name)}" for name in differing]
+    where = [hardware(side.rows[0]) + (" (recorded)" if is_recorded(side.rows[0]) else "") for side in (before, after)]
+    if where[0] != where[1]:
+        said.append(f"device {where[0]} → {where[1]}")
+    unsettled = [name for name, side in (("first", before), ("second", after)) if any(row.get("stable") is False for row in side.rows)]
+    return [
+        f"What differs: {'; '.join(said)}." if said else "",
+        f"The {' and the '.join(unsettled)} did not settle; the spread says how much." if unsettled else "",
+    ]
+
+
+def _value(row: Row, name: str) -> str:
+    return "not known" if row.get(name) is None else str(row[name])
+
+
+def _short(value: float) -> str:
+    return f"{value:.2g}" if value < 10 else f"{value:.0f}"
+
+
+def _fine(value: float) -> str:
+    return f"{value:.2f}" if value < 10 else f"{value:.0f}"

@@ -1,0 +1,297 @@
+"""Rows of measurements: the columns and their units, pandas tables that show what most people want to see, and the file that keeps them.
+
+Typical use::
+
+    row["latency_p95_us"]                                     # a Row is a pandas Series
+    rows.query("batch == 8").groupby("model").first()         # Rows are a pandas DataFrame
+    rows.wide()                                               # with every column
+    append_row(path, row); read_rows(path)                    # JSON lines: pandas.read_json(path, lines=True) takes them, too
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from helpers.errors import InputError, quoted
+from helpers.paths import make_folder, shown, work_dir, writing
+from helpers.tables import as_html, as_text
+
+PERCENTILES = (50, 90, 95, 99)
+THROUGHPUT, THROUGHPUT_SPREAD = "throughput_infer_per_s", "throughput_spread_infer_per_s"
+# The parts of a request's latency, in the order in which they pass. Their sum is its mean.
+PARTS = ("client_send_us", "network_us", "queue_us", "compute_input_us", "compute_infer_us", "compute_output_us", "client_recv_us")
+# Every column of a measured row, in order. Spreads are half widths of 95 % intervals: they hold while the row was measured, and do not
+# know what the machine does a minute later. That of the latency is for the percentile that was asked for, as far as its farther end.
+COLUMNS = (
+    *("model", "url", "protocol", "batch", "concurrency", "request_rate_per_s", "percentile"),
+    *(THROUGHPUT, THROUGHPUT_SPREAD),
+    *("latency_avg_us", "latency_p50_us", "latency_p90_us", "latency_p95_us", "latency_p99_us", "latency_spread_us"),
+    *PARTS,
+    *("requests", "windows", "stable", "note", "inputs", "source", "device", "cpu", "server_version", "perf_analyzer_version"),
+    *("time", "command", "instances", "config"),
+)
+MEASURED = "measured"
+_WHOLE = frozenset(("batch", "concurrency", "percentile", "requests", "windows", "instances", "servers", "threads", "round"))
+# Columns that a short table shows where rows differ in them.
+_VARIED = ("experiment", "model", "variant", "device", "inputs", "servers", "instances", "concurrency", "request_rate_per_s")
+
+
+class Row(pd.Series):
+    """One measured row; also a column of :class:`Rows`, which shows itself as pandas does."""
+
+    @property
+    def _constructor(self) -> type[Row]:
+        return Row
+
+    @property
+    def _constructor_expanddim(self) -> type[Rows]:
+        return Rows
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Row:
+        """Return values by column as a row; what is missing stays None."""
+        return cls(dict(values), dtype=object)
+
+    def __repr__(self) -> str:
+        return repr(Rows.of([plain(self)])) if THROUGHPUT in self.index else super().__repr__()
+
+    def _repr_html_(self) -> str | None:
+        return Rows.of([plain(self)])._repr_html_() if THROUGHPUT in self.index else None
+
+
+class Rows(pd.DataFrame):
+    """Measured rows, one a line; they show batch size, throughput, latency and whether it settled, and what sets them apart."""
+
+    @property
+    def _constructor(self) -> type[Rows]:
+        return Rows
+
+    @property
+    def _constructor_sliced(self) -> type[Row]:
+        return Row
+
+    @classmethod
+    def of(cls, rows: Iterable[Mapping[str, Any]], caption: str = "", **attributes: Any) -> Rows:
+        """Return rows as a table.
+
+        Args:
+            rows: by column.
+            caption: a sentence above the table.
+            **attributes: kept in ``.attrs``.
+        """
+        listed = [dict(row) for row in rows]
+        made = cls(listed, columns=list(dict.fromkeys([*COLUMNS, *(name for row in listed for name in row)])))
+        numbers = [name for name in made.columns if name.endswith(("_us", "_per_s"))]
+        made[numbers] = made[numbers].astype(float)
+        made.attrs.update(attributes, caption=caption)
+        return made
+
+    def wide(self) -> pd.DataFrame:
+        """Return a plain pandas table, which shows every column."""
+        return pd.DataFrame(self)
+
+    def _short(self) -> list[dict[str, Any]]:
+        """What most people want to see, latencies in ms."""
+        rows = rows_of(self)
+        varied = [name for name in _VARIED if len({str(row.get(name)) for row in rows}) > 1]
+        lines = [{"model": row["model"]} | {name: row.get(name) for name in varied} | _figures(row) for row in rows]
+        return [{name: value for name, value in line.items() if any(each[name] not in (None, "") for each in lines)} for line in lines]
+
+    def _caption(self) -> str:
+        # A copy with other rows has the caption of the whole, so the number of rows is counted here.
+        noisy = sum(row.get("stable") is False for row in rows_of(self))
+        return " ".join(filter(None, [self.attrs.get("caption", ""), f"{noisy} of {len(self)} did not settle." if noisy else ""]))
+
+    def _is_measured(self) -> bool:
+        return len(self) > 0 and {"model", "batch", THROUGHPUT} <= set(self.columns)
+
+    def __repr__(self) -> str:
+        return "\n".join(filter(None, [self._caption(), as_text(self._short())])) if self._is_measured() else super().__repr__()
+
+    def _repr_html_(self) -> str | None:
+        return as_html(self._short(), caption=self._caption()) if self._is_measured() else super()._repr_html_()
+
+
+def _figures(row: Mapping[str, Any]) -> dict[str, Any]:
+    asked = row.get("percentile") or 95
+    shown_ones = dict.fromkeys((50, asked if asked in PERCENTILES else 95))
+    latencies = {
+        f"p{each} (ms)": with_spread(row.get(f"latency_p{each}_us"), row.get("latency_spread_us") if each == asked else None, 1e-3)
+        for each in shown_ones
+    }
+    stable = {True: "yes", False: "no"}.get(row.get("stable"), "")  # type: ignore[call-overload]
+    throughput = with_spread(row[THROUGHPUT], row.get(THROUGHPUT_SPREAD))
+    return {"batch": row["batch"], "throughput (inferences/s)": throughput, **latencies, "stable": stable}
+
+
+def with_spread(value: float | None, half: float | None, unit: float = 1.0) -> str:
+    """Return a number and its half width as text, with the digits that the half width allows."""
+    if value is None:
+        return ""
+    if not half:
+        return f"{unit * value:.4g}" if unit * value < 1e4 else f"{unit * value:.0f}"
+    digits = max(0, 1 - math.floor(math.log10(unit * half)))
+    return f"{unit * value:.{digits}f} ± {unit * half:.{digits}f}"
+
+
+# --- rows of any kind ------------------------------------------------------------------------------------------------------
+
+
+def is_row(value: Any) -> bool:
+    """True if something may be a row: a mapping or a Series with columns."""
+    return isinstance(value, (Mapping, pd.Series))
+
+
+def plain(row: Mapping[str, Any] | pd.Series) -> dict[str, Any]:
+    """Return a row as a dictionary of Python's own values, with None where a value is missing."""
+    return {str(name): _plain(str(name), value) for name, value in row.items()}
+
+
+def _plain(name: str, value: Any) -> Any:
+    value = value.item() if isinstance(value, np.generic) else value
+    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+        return "" if name == "note" else None
+    return int(value) if name in _WHOLE and isinstance(value, float) and value.is_integer() else value
+
+
+def rows_of(rows: Any, needs: Sequence[str] = (), what: str = "this figure") -> list[dict[str, Any]]:
+    """Return the rows of a table, of one measurement, or of a list of either, as dictionaries.
+
+    Args:
+        rows: a row, a table, a list of both, or something with ``.rows``.
+        needs: columns that at least one row must have a value in.
+        what: what they are for, for the error.
+
+    Raises:
+        InputError: no row, something that is none, or a column that is nowhere.
+    """
+    listed = [plain(row) for row in _flat(rows, what)]
+    if not listed:
+        raise InputError("There is not one row to draw or to compare.", f"Expected at least one measured row for {what}.")
+    missing = [name for name in needs if all(row.get(name) is None for row in listed)]
+    if missing:
+        raise InputError(
+            f"No row has a value for {quoted(missing)}, and {what} needs it.",
+            f"The rows have: {', '.join(sorted({name for row in listed for name, value in row.items() if value is not None}))}.",
+        )
+    return listed
+
+
+def _flat(rows: Any, what: str) -> list[Any]:
+    if isinstance(rows, pd.DataFrame):
+        return [row for _, row in rows.astype(object).iterrows()]
+    if is_row(rows):
+        return [rows]
+    if hasattr(rows, "rows"):
+        return _flat(rows.rows, what)
+    if isinstance(rows, str) or not isinstance(rows, Iterable):
+        raise InputError(
+            f"A row is something of type {type(rows).__name__}.",
+            f"Expected measured rows for {what}: what measure(...) or sweep(...) returned, or recorded(...).",
+        )
+    return [row for each in rows for row in _flat(each, what)]
+
+
+def plateau(rows: Iterable[Mapping[str, Any]], share: float = 0.9) -> tuple[float, float | None]:
+    """Return the throughput at which something is saturated, and its half width: the mean of the rows that reach a share of the highest.
+
+    The highest alone is the one that chance made highest, so a plan made with it promises too much.
+    """
+    known = [row for row in rows if row.get(THROUGHPUT)]
+    near = [row for row in known if row[THROUGHPUT] >= share * max(row[THROUGHPUT] for row in known)]
+    spreads = [row.get(THROUGHPUT_SPREAD) for row in near]
+    half = None if None in spreads else math.hypot(*spreads) / len(spreads)  # type: ignore[arg-type]
+    return sum(row[THROUGHPUT] for row in near) / len(near), half
+
+
+def latency_column(percentile: int | None) -> str:
+    """Return the column of a latency percentile; that of the mean for None.
+
+    Raises:
+        InputError: perf_analyzer does not report this one.
+    """
+    if percentile not in (*PERCENTILES, None):
+        known = ", ".join(map(str, PERCENTILES))
+        raise InputError(f"There is no column for the percentile {percentile!r}.", f"There are: {known}, and None for the mean.")
+    return "latency_avg_us" if percentile is None else f"latency_p{percentile}_us"
+
+
+def is_recorded(row: Any) -> bool:
+    """True if a row was measured by others, or on another machine."""
+    return str(row.get("source") or MEASURED) != MEASURED
+
+
+# What makers write around the name of a processor, and what makes a heading too long.
+_AROUND = re.compile(r"\((?:R|TM)\)|\s*@ [\d.]+ ?GHz|\s+(?:CPU|(?:\d+-Core )?Processor)\b")
+
+
+def hardware(row: Any) -> str:
+    """Return the device of a row, with the processor's name where it is a CPU and the name is not in it already."""
+    device, cpu = str(row.get("device") or "").strip(), _AROUND.sub("", str(row.get("cpu") or "")).strip()
+    if device.upper().startswith("CPU") and cpu and cpu.casefold() not in device.casefold():
+        return f"CPU: {cpu}"
+    return device or (f"CPU: {cpu}" if cpu else "device not known")
+
+
+# --- the file --------------------------------------------------------------------------------------------------------------
+
+
+def folder_of(output: str | Path) -> Path:
+    """Return a folder for results; what begins with ``work/`` is in the working folder."""
+    given = Path(output).expanduser()
+    return work_dir().joinpath(*given.parts[1:]) if given.parts[:1] == ("work",) else given.absolute()
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a file, none where there is no file; a last line that was not written to its end is left out.
+
+    Raises:
+        InputError: the file cannot be read, or holds something else.
+    """
+    if not path.exists():
+        return []
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+        rows = [json.loads(line) for line in lines]
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{shown(path)} cannot be read as rows: {error}.", "Expected one measured row in each line, as JSON.") from error
+    if not all(isinstance(row, dict) for row in rows):
+        raise InputError(f"{shown(path)} holds something else than rows.", "Expected one measured row in each line, as JSON.")
+    return rows
+
+
+def append_row(path: Path, row: Mapping[str, Any] | pd.Series) -> None:
+    """Add a row to a file, on the disk when this returns; half a line, left by a full disk, is cut off first.
+
+    Raises:
+        SetupError: it cannot be written.
+    """
+    rest = f"{json.dumps(plain(row))}\n".encode()
+    with writing(path):
+        make_folder(path.parent)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            size = os.fstat(descriptor).st_size
+            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                os.ftruncate(descriptor, path.read_bytes().rfind(b"\n") + 1)
+            # One call, so that others who read meanwhile see whole lines. A full disk takes a part, and says so when asked for the rest.
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def key_of(*what: Any) -> str:
+    """Return a short name of what makes a measurement the same as another one."""
+    return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:16]
