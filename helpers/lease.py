@@ -162,6 +162,7 @@ def start(plan: supervisor_script.Plan) -> Lease:
         with contextlib.suppress(OSError):
             last_words = (Path(plan.run_dir) / "supervisor.log").read_text().strip().splitlines()[-1:]
         reason = " ".join([f"{error.strerror or error}", *(f"({words})" for words in last_words)])
+    shutil.rmtree(plan.run_dir, ignore_errors=True)  # a supervisor that lives all the same ends without a first lease
     raise _no_owner(reason)
 
 
@@ -183,6 +184,7 @@ def _start(plan: supervisor_script.Plan, run_dir: Path) -> Lease:
             return Lease(run_dir)
         log.seek(0)
         words = log.read().strip()[-500:]
+    shutil.rmtree(run_dir, ignore_errors=True)
     raise _no_owner(words or "no answer")
 
 
