@@ -50,4 +50,5 @@ def __getattr__(name: str) -> object:
     if name not in _EXPORTS:
         raise AttributeError(f"module 'helpers' has no attribute {name!r}")
     module = importlib.import_module(_EXPORTS[name])
-    return module if _EXPORTS[name].endswith(f".{name}") else getattr(module, name)
+    # A module has no name like its own, but for those of a function.
+    return getattr(module, name, module)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from inspect import isfunction, ismodule
 from pathlib import Path
 
 import pytest
 
+import helpers
 from helpers import settings
 from helpers.course import exercise
 from helpers.course.judge import Kind
@@ -105,3 +107,9 @@ def test_what_was_asked_for_and_is_not_there_is_said(capsys: pytest.CaptureFixtu
     assert rows["batch"].tolist() == [1, 4] and capsys.readouterr().out == f"{said}\n" and said in repr(rows)
     recorded_sweep(MODELS[0], (1, 4), (1,))
     assert capsys.readouterr().out == ""
+
+
+def test_the_names_that_notebooks_import_are_functions_and_not_the_modules_of_that_name() -> None:
+    for name in ("measure", "measure_in_turn", "sweep", "perf_analyzer", "verdict", "recorded", "tune", "gain", "write_jets"):
+        assert isfunction(getattr(helpers, name)), name
+    assert ismodule(helpers.jets) and ismodule(helpers.tracks)
