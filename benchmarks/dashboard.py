@@ -19,7 +19,9 @@ import psutil
 from jupyter_client import KernelManager
 
 from benchmarks import report
-from helpers import settings
+from helpers import paths
+from helpers.administration import START_TIMEOUT_S
+from helpers.dashboard_poller import DASHBOARD_HISTORY_S, DASHBOARD_INTERVAL_S
 
 # Away from the ports of a course that runs on the same machine.
 BASE_PORT = 12600
@@ -27,7 +29,7 @@ MODELS = ["add_sub", "particlenet_AK4", "particlenet_PT"]
 # What the course promises, in per cent of one core.
 LIMIT_PERCENT = 5.0
 # Seconds of each measurement, and of the one before that fills the curves' history.
-SLICE_S, FILL_S = 10.0, settings.DASHBOARD_HISTORY_S
+SLICE_S, FILL_S = 10.0, DASHBOARD_HISTORY_S
 
 LAUNCH = f"""
 from helpers import launch_server
@@ -50,7 +52,7 @@ def measure(rounds: int) -> dict[str, list[float]]:
     """Per cent of a core, with the dashboard and, in the same kernel, while it is stopped."""
     manager = KernelManager()
     # Its usual warning about unencrypted loopback connections has no place in the table.
-    manager.start_kernel(cwd=str(settings.root()), stderr=subprocess.DEVNULL)
+    manager.start_kernel(cwd=str(paths.root()), stderr=subprocess.DEVNULL)
     client = manager.client()
     client.start_channels()
     try:
@@ -58,7 +60,7 @@ def measure(rounds: int) -> dict[str, list[float]]:
         kernel = psutil.Process(manager.provisioner.process.pid)  # type: ignore[union-attr]
 
         def run(code: str) -> None:
-            answer: dict[str, Any] = client.execute_interactive(code, timeout=settings.START_TIMEOUT_S, output_hook=lambda _: None)
+            answer: dict[str, Any] = client.execute_interactive(code, timeout=START_TIMEOUT_S, output_hook=lambda _: None)
             assert answer["content"]["status"] == "ok", answer["content"]
 
         run(LAUNCH)
@@ -85,7 +87,7 @@ def document(found: dict[str, list[float]]) -> str:
         "Made by `make bench`: CPU time of a notebook's kernel that shows the dashboard of three models under load, two updates a second,\n"
         "less that of the same kernel with the dashboard stopped.\n\n"
         "| models | updates per s | kernel with (% of one core) | without | cost | goal |\n|--:|--:|--:|--:|--:|--:|\n"
-        f"| {len(MODELS)} | {1 / settings.DASHBOARD_INTERVAL_S:.0f} | {statistics.median(found['with']):.1f} | "
+        f"| {len(MODELS)} | {1 / DASHBOARD_INTERVAL_S:.0f} | {statistics.median(found['with']):.1f} | "
         f"{statistics.median(found['without']):.1f} | {cost:.1f} | {LIMIT_PERCENT:.0f} |\n\n"
         f"Medians of {len(found['with'])} × {SLICE_S:.0f} s (with: {each}).\n\n"
     )

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.machine import machine
-from helpers import jets, settings
+from helpers import jets, paths
 from helpers.client import Client
 from helpers.launch import launch_server
 from helpers.server import Server
@@ -46,9 +46,9 @@ class InProcess:
 
     def __init__(self, model: str) -> None:
         sample, n_jets = MODELS[model]
-        python = settings.server_env() / "bin" / "python"
+        python = paths.server_env() / "bin" / "python"
         packages = subprocess.check_output([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True).strip()
-        folder = settings.models_dir() / model
+        folder = paths.models_dir() / model
         self.process = subprocess.Popen(
             [sys.executable, SCRIPT, packages, folder / "1" / "model.onnx", folder / "preprocess.json", sample, str(n_jets)],
             stdin=subprocess.PIPE,
@@ -81,7 +81,7 @@ def through_server(tagger: jets.Tagger, batch: int) -> tuple[float, float]:
 
 def measure(server: Server, model: str, batches: list[int], rounds: int) -> list[dict[str, float | str]]:
     """One row for each batch size: jets per second both ways, and the median over the rounds of their ratio."""
-    config = (settings.models_dir() / model / "config.pbtxt").read_text()
+    config = (paths.models_dir() / model / "config.pbtxt").read_text()
     server.load(model, config=config + ALONE)
     rows, yardstick, n_jets = [], InProcess(model), MODELS[model][1]
     try:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks import network, perf_analyzer
-from helpers import settings
+from helpers import paths
 from helpers.launch import launch_server
 from helpers.server import Server
 
@@ -79,7 +79,7 @@ class Yardstick:
 
     def __init__(self, python: Path, kind: str) -> None:
         source, file = network.MODELS[kind]
-        command = [python, Path(__file__).with_name("in_process.py"), settings.models_dir() / source / "1" / file]
+        command = [python, Path(__file__).with_name("in_process.py"), paths.models_dir() / source / "1" / file]
         environment = {**os.environ, **_ALLOCATOR}
         self._process = subprocess.Popen(
             [*command, json.dumps(network.inputs(kind))], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
@@ -101,7 +101,7 @@ class Yardstick:
 @contextmanager
 def yardsticks(kinds: Sequence[str]) -> Iterator[dict[str, Yardstick]]:
     """One yardstick for each kind of model, as long as the block lasts."""
-    python = settings.server_env() / "bin" / "python"
+    python = paths.server_env() / "bin" / "python"
     made = {kind: Yardstick(python, kind) for kind in kinds}
     try:
         yield made
@@ -129,6 +129,6 @@ def add_sub_ready_s(base_port: int, rounds: int) -> list[float]:
     seconds = []
     for _ in range(rounds):
         begin = time.perf_counter()
-        with launch_server(settings.models_dir(), base_port=base_port, load=["add_sub"], name="bench-add-sub"):
+        with launch_server(paths.models_dir(), base_port=base_port, load=["add_sub"], name="bench-add-sub"):
             seconds.append(time.perf_counter() - begin)
     return seconds

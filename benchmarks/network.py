@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
-from helpers import repository, settings
+from helpers import paths, repository
 
 # Kind -> the course's model, and its file.
 MODELS = {"onnx": ("particlenet_AK4", "model.onnx"), "torchscript": ("particlenet_AK4_PT", "model.pt")}
@@ -34,7 +34,7 @@ def write_repository(folder: Path) -> list[str]:
     for kind, (source, _) in MODELS.items():
         for suffix, batching in BATCHING.items():
             names.append(kind + suffix)
-            model = shutil.copytree(settings.models_dir() / source, folder / names[-1])
+            model = shutil.copytree(paths.models_dir() / source, folder / names[-1])
             fields = {"name": names[-1], "dynamic_batching": batching, "model_warmup": None}
             repository.change_config(model, _one_thread, **fields)
     return names
@@ -42,7 +42,7 @@ def write_repository(folder: Path) -> list[str]:
 
 def inputs(kind: str) -> dict[str, list[int]]:
     """Input -> its shape for one jet, in the order in which the network takes them."""
-    config = repository.read_config(settings.models_dir() / MODELS[kind][0])
+    config = repository.read_config(paths.models_dir() / MODELS[kind][0])
     return {tensor.name: [*tensor.dims[:-1], LENGTHS[tensor.name[:2]]] for tensor in config.input}
 
 

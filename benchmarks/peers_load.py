@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import tritonclient.grpc as grpcclient
 
-from helpers import settings
+from helpers import paths
 
 CONCURRENCY = 4
 # Seconds of each slice.
@@ -65,7 +65,7 @@ class InProcess:
     """The limit: the session in a process of its own, no server."""
 
     def __init__(self, path: Path, shapes: dict[str, list[int]]) -> None:
-        python = settings.server_env() / "bin" / "python"
+        python = paths.server_env() / "bin" / "python"
         command = [python, Path(__file__).with_name("in_process.py"), path, json.dumps(shapes)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 

@@ -11,7 +11,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks import network
-from helpers import repository, settings
+from helpers import paths, repository
 
 PARTICLENET, SMALL = "particlenet_AK4", "small"
 # Width of the small network: three layers of this are a tenth of a millisecond for one entry on a CPU of 2020 or later.
@@ -33,7 +33,7 @@ parameters { key: "inter_op_thread_count" value { string_value: "1" } }
 
 def write_repository(folder: Path) -> dict[str, Path]:
     """Write both models, one instance with one thread each and no dynamic batching; returns their ONNX files."""
-    shutil.copytree(settings.models_dir() / PARTICLENET, folder / PARTICLENET)
+    shutil.copytree(paths.models_dir() / PARTICLENET, folder / PARTICLENET)
     (folder / SMALL / "1").mkdir(parents=True)
     (folder / SMALL / "config.pbtxt").write_text(_CONFIG)
     onnx.save(_small(), folder / SMALL / "1" / "model.onnx")

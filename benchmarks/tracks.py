@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.machine import machine
-from helpers import settings
+from helpers import paths
 from helpers.client import Client
 from helpers.launch import launch_server
 from helpers.metrics import scrape
@@ -43,9 +43,9 @@ class InProcess:
     def __init__(self, server: Server) -> None:
         parameters = [self._parameters(server, model) for model in ("ExaTrk_graph", "ExaTrk_tracks")]
         command = [
-            settings.server_env() / "bin" / "python",
+            paths.server_env() / "bin" / "python",
             SCRIPT,
-            settings.models_dir(),
+            paths.models_dir(),
             *map(json.dumps, parameters),
         ]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

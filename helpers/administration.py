@@ -12,9 +12,13 @@ from helpers import loadlog, settings
 from helpers.client import http
 from helpers.client.endpoint import Access, Address
 from helpers.errors import ModelError, RequestError
+from helpers.lease import POLL_S, STOP_TIMEOUT_S
 
 if TYPE_CHECKING:
     from helpers.model_states import ModelState
+
+# Seconds until every model must be READY. PyTorch models with warm-up take longest, on a loaded 2-core machine tens of seconds.
+START_TIMEOUT_S = 180.0
 
 
 class Administration:
@@ -110,7 +114,7 @@ class Administration:
         body = {} if config is None else {"parameters": {"config": json.dumps({"name": model, **config})}}
         served = any(state.name == model and state.state == "READY" for state in self.models())
         try:
-            self._administer(f"models/{model}/load", body, timeout_s=settings.START_TIMEOUT_S)
+            self._administer(f"models/{model}/load", body, timeout_s=START_TIMEOUT_S)
         except RequestError as error:
             keeps = "What was loaded before keeps serving." if served else ""
             reason = loadlog.with_stage(loadlog.plain(str(error)), {state.name: state.reason for state in self.models()})
@@ -127,9 +131,9 @@ class Administration:
             self._administer(f"models/{model}/unload")
         except RequestError as error:
             raise self._model_error(model, str(error)) from error
-        deadline = time.monotonic() + settings.STOP_TIMEOUT_S
+        deadline = time.monotonic() + STOP_TIMEOUT_S
         while any(state.name == model and state.state == "UNLOADING" for state in self.models()) and time.monotonic() < deadline:
-            time.sleep(settings.POLL_S)
+            time.sleep(POLL_S)
 
     def _administer(self, what: str, body: Any = None, timeout_s: float = settings.QUERY_TIMEOUT_S) -> Any:
         address = self._must_reach(self.http, "HTTP")

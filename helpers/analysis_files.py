@@ -20,7 +20,7 @@ import numpy as np
 import uproot
 from numpy.typing import NDArray
 
-from helpers import settings
+from helpers import paths, settings
 from helpers.errors import InputError
 from helpers.files import find, shown, writing
 from helpers.physics import jets
@@ -91,7 +91,7 @@ def replicate(
     if n_jets < 1 or jets_per_file < 1:
         raise InputError(f"n_jets={n_jets}, jets_per_file={jets_per_file} was given.", "Expected 1 or more of each.")
     # The number of jets is in the folder's name: a folder of another size would be taken for this one otherwise.
-    target = Path(folder) if folder is not None else settings.work_dir() / "jets" / f"{sample}_{n_jets}_by_{jets_per_file}"
+    target = Path(folder) if folder is not None else paths.work_dir() / "jets" / f"{sample}_{n_jets}_by_{jets_per_file}"
     starts = range(0, n_jets, jets_per_file)
     files = [target / f"jets_{sample}_{number:04d}.root" for number in range(len(starts))]
     source: ak.Array | None = None

@@ -25,11 +25,20 @@ from typing import IO, Any
 
 import numpy as np
 
-from helpers import background_load_process, settings
+from helpers import background_load_process
 from helpers.client import Client
 from helpers.client.tensors import Signature
 from helpers.errors import InputError, ServerError
 from helpers.watch import manner
+
+# Seconds for the requests that are under way when a background load is stopped, before its process is killed.
+LOAD_STOP_TIMEOUT_S = 8.0
+
+# Seconds until the process of a background load has begun: it imports the client, 1 s on a quiet machine, 10 s on a crowded one.
+LOAD_START_TIMEOUT_S = 60.0
+
+# Requests under way at once in a background load, at most: each has a thread, and a server with a full queue shows nothing new.
+LOAD_MAX_CONCURRENCY = 32
 
 
 class BackgroundLoad:
@@ -80,10 +89,10 @@ class BackgroundLoad:
         with self._lock:
             if not self.running:
                 self._begin()
-        if wait and not self._record.first.wait(settings.LOAD_START_TIMEOUT_S):
+        if wait and not self._record.first.wait(LOAD_START_TIMEOUT_S):
             self.stop()
             raise ServerError(
-                f"The process of the load has not begun within {settings.LOAD_START_TIMEOUT_S:.0f} s.", "Expected one or two.", "Try again."
+                f"The process of the load has not begun within {LOAD_START_TIMEOUT_S:.0f} s.", "Expected one or two.", "Try again."
             )
         if wait and not self.running and self.errors:
             raise ServerError(f"The load did not start: {next(iter(self.errors))}", "", "Type: python -m helpers doctor")
@@ -188,7 +197,7 @@ class BackgroundLoad:
         """The settings for the process, once they are known to fit the model."""
         with Client(self._server, self._protocol) as client:
             signature = Signature.from_server(client.metadata(self.model), client.config(self.model))
-        limit = settings.LOAD_MAX_CONCURRENCY
+        limit = LOAD_MAX_CONCURRENCY
         if isinstance(self.concurrency, bool) or self.concurrency not in range(limit + 1):
             raise InputError(f"concurrency={self.concurrency!r} was given.", f"Expected a whole number from 0 to {limit}.")
         largest = signature.max_batch_size
@@ -220,7 +229,7 @@ class _Record:
 
     def wait_for_end(self) -> None:
         """Wait until the process has ended; kill it when it takes too long."""
-        if not self.ended.wait(settings.LOAD_STOP_TIMEOUT_S):
+        if not self.ended.wait(LOAD_STOP_TIMEOUT_S):
             self.kill()
             self.ended.wait()
 

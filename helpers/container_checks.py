@@ -11,9 +11,18 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from helpers import images, settings
+from helpers import images
 from helpers.errors import SetupError
 from helpers.gpus import Gpu
+from helpers.images import DISK_IMAGE_GB
+
+# The oldest branch of NVIDIA's driver that runs programs of each CUDA, by NVIDIA's table of minor version compatibility, and the oldest
+# whose gaps an image fills by itself on GPUs for data centres, by the release notes of 24.10.
+CUDA_DRIVERS = {11: 450, 12: 525, 13: 580}
+CUDA_DRIVER_CARRIED = 470
+
+# CUDA of that image (12.6.2 in release 24.10); an image that says which it has is believed.
+IMAGE_CUDA = "12.6"
 
 EMBEDDED = 'Type: server = launch_server("models", runtime="embedded")'
 # Where podman looks for descriptions of GPUs, made by nvidia-ctk.
@@ -117,7 +126,7 @@ def check_image(engine: str, image: str) -> dict[str, str]:
     if environment is None:
         raise SetupError(
             f"The image {image.removeprefix('docker://')} is not on this machine.",
-            f"Pulling it takes a while and some {settings.DISK_IMAGE_GB:.0f} GB of disk; containers/README.md has ways without a network.",
+            f"Pulling it takes a while and some {DISK_IMAGE_GB:.0f} GB of disk; containers/README.md has ways without a network.",
             images.how_to_get(engine, image),
         )
     return environment
@@ -157,10 +166,10 @@ def check_gpus(engine: str, gpus: Sequence[Gpu], facts: dict, image: dict[str, s
     if not gpus:
         return
     without = "Without the GPU: launch_server(…, gpu=False)"
-    cuda = int((image.get("CUDA_VERSION") or settings.IMAGE_CUDA).split(".")[0])
-    least = settings.CUDA_DRIVERS.get(cuda, 0)
+    cuda = int((image.get("CUDA_VERSION") or IMAGE_CUDA).split(".")[0])
+    least = CUDA_DRIVERS.get(cuda, 0)
     for gpu in gpus:
-        carried = gpu.for_data_centres and gpu.driver_major >= settings.CUDA_DRIVER_CARRIED
+        carried = gpu.for_data_centres and gpu.driver_major >= CUDA_DRIVER_CARRIED
         if gpu.driver_major < least and not carried:
             raise SetupError(
                 f"The NVIDIA driver {gpu.driver} of this machine ({gpu.name}) is too old for the image, whose CUDA {cuda} needs {least}.",

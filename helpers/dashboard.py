@@ -19,10 +19,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from helpers import dashboard_svg, settings
+from helpers import dashboard_svg
 from helpers.background_load import BackgroundLoad
-from helpers.dashboard_controls import Controls
-from helpers.dashboard_poller import Poller, Reading
+from helpers.dashboard_controls import DASHBOARD_MAX_BATCH, Controls
+from helpers.dashboard_poller import DASHBOARD_HISTORY_S, DASHBOARD_INTERVAL_S, Poller, Reading
 from helpers.dashboard_usage import ModelProcesses, NvidiaSmi, machine_notes
 from helpers.errors import CourseError, InputError
 from helpers.server import Server
@@ -79,7 +79,7 @@ class Dashboard:
             if name not in loaded:
                 raise InputError(f"The model {name!r} is not loaded.", f"Loaded are {quoted(loaded)}.", suggestion(name, loaded))
         self.load = BackgroundLoad(server, load) if load else None
-        self.history: deque[Reading] = deque(maxlen=round(settings.DASHBOARD_HISTORY_S / settings.DASHBOARD_INTERVAL_S))
+        self.history: deque[Reading] = deque(maxlen=round(DASHBOARD_HISTORY_S / DASHBOARD_INTERVAL_S))
         self.controls = Controls(loaded, shown, load, self._largest_batch(load) if load else 1)
         self.controls.connect(self.start, self._stop_soon, self._change_load, self._draw)
         self._lock = threading.RLock()
@@ -205,7 +205,7 @@ class Dashboard:
     # --- the load -----------------------------------------------------------------------------------------------------
 
     def _largest_batch(self, model: str) -> int:
-        return min(max(int(self.server.config(model).get("max_batch_size", 0)), 1), settings.DASHBOARD_MAX_BATCH)
+        return min(max(int(self.server.config(model).get("max_batch_size", 0)), 1), DASHBOARD_MAX_BATCH)
 
     def _change_load(self, **change: Any) -> None:
         """Do what a slider says."""

@@ -8,7 +8,9 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from helpers import settings
+# Ends of its two sliders. A model may allow more; on a CPU one such request takes a second or so.
+DASHBOARD_MAX_BATCH = 64
+DASHBOARD_MAX_CONCURRENCY = 16
 
 
 class Controls:
@@ -47,7 +49,7 @@ class Controls:
         )
         self.batch = widgets.IntSlider(1, 1, largest_batch, description="Batch", continuous_update=False, style=style, layout=wide)
         self.concurrency = widgets.IntSlider(
-            1, 0, settings.DASHBOARD_MAX_CONCURRENCY, description="Concurrency", continuous_update=False, style=style, layout=wide
+            1, 0, DASHBOARD_MAX_CONCURRENCY, description="Concurrency", continuous_update=False, style=style, layout=wide
         )
         for name, widget in {"load-model": self.load_model, "batch": self.batch, "concurrency": self.concurrency}.items():
             _marked(widget, f"course-{name}")

@@ -8,11 +8,20 @@ from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from helpers import ending, settings
+from helpers import ending
 from helpers.errors import CourseError
 from helpers.metrics import Difference, Snapshot, scrape
 from helpers.metrics_page import Sample
 from helpers.server import Server
+
+# The dashboard: seconds between two updates (twice a second looks live and costs little), seconds that its curves show, and seconds over
+# which rates are means (with less, slow models would jump between nothing and too much).
+DASHBOARD_INTERVAL_S = 0.5
+DASHBOARD_HISTORY_S = 60.0
+DASHBOARD_WINDOW_S = 2.0
+
+# Seconds without an answer after which the dashboard of a server that has not ended gives up: longer than a model takes to load.
+DASHBOARD_PATIENCE_S = 10.0
 
 _COMPUTE = tuple(f"nv_inference_compute_{part}_duration_us" for part in ("input", "infer", "output"))
 # What is said when the server is gone, by its state.
@@ -100,7 +109,7 @@ class Rates:
         window_s: seconds over which rates are means.
     """
 
-    def __init__(self, server: Server, window_s: float = settings.DASHBOARD_WINDOW_S) -> None:
+    def __init__(self, server: Server, window_s: float = DASHBOARD_WINDOW_S) -> None:
         self._server = server
         self._window_s = window_s
         self._snapshots: deque[Snapshot] = deque()
@@ -139,7 +148,7 @@ class Poller(threading.Thread):
         server: Server,
         reader: Callable[[Reading], None],
         at_end: Callable[[str], None],
-        interval_s: float = settings.DASHBOARD_INTERVAL_S,
+        interval_s: float = DASHBOARD_INTERVAL_S,
     ) -> None:
         super().__init__(name="course-dashboard", daemon=True)
         self._server = server
@@ -182,6 +191,6 @@ class Poller(threading.Thread):
             return f"{ending.how(self._server.returncode)} server.log() may say why."
         if state == "stopped":
             return _ENDS[state]
-        if silent_s < settings.DASHBOARD_PATIENCE_S:
+        if silent_s < DASHBOARD_PATIENCE_S:
             return ""
         return _ENDS["unreachable"] if state == "unreachable" else f"{_ENDS['unreachable']} {problem}"

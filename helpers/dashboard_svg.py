@@ -12,8 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from helpers import settings
-from helpers.dashboard_poller import Reading
+from helpers.dashboard_poller import DASHBOARD_HISTORY_S, DASHBOARD_WINDOW_S, Reading
 
 # Size of one curve, in CSS pixels, and units of its drawing in one pixel: whole numbers make short text, made fast.
 _WIDTH, _HEIGHT, _UNITS = 76, 30, 10
@@ -112,7 +111,7 @@ def sparkline(places: Sequence[int], values: Sequence[float | None], end: float,
 def time_axis(history: Sequence[Reading]) -> list[int]:
     """Where on the curve each reading is: the last at the right end, one that is a minute older at the left end."""
     times = [reading.time if reading.steady_s is None else reading.steady_s for reading in history]
-    return [_RIGHT - int((times[-1] - time_) / settings.DASHBOARD_HISTORY_S * (_RIGHT - _LEFT)) for time_ in times]
+    return [_RIGHT - int((times[-1] - time_) / DASHBOARD_HISTORY_S * (_RIGHT - _LEFT)) for time_ in times]
 
 
 def page(history: Sequence[Reading], models: Sequence[str], notes: Sequence[str]) -> str:
@@ -140,7 +139,7 @@ def page(history: Sequence[Reading], models: Sequence[str], notes: Sequence[str]
     places = time_axis(history)
     rows = "".join(_row(model, places, curves, ends) for model in models)
     clock = time.strftime("%H:%M:%S", time.localtime(history[-1].time))
-    caption = f"Last reading {clock}; numbers are means over {settings.DASHBOARD_WINDOW_S:.0f} s, curves show the last minute."
+    caption = f"Last reading {clock}; numbers are means over {DASHBOARD_WINDOW_S:.0f} s, curves show the last minute."
     below = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
     return (
         f'{_STYLE}<div class="course-dashboard"><table><caption>{caption}</caption>'

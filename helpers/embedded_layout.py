@@ -10,7 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from helpers import settings
+from helpers import paths
 from helpers.embedded import Embedded
 from helpers.serving import Command
 
@@ -34,7 +34,7 @@ def lay_out(folder: Path) -> None:
         "caches": triton / "caches",
         "lib": wheel / "nvidia_pytriton.libs",
         "python": Path(facts["libpython"]).parent,
-        "environment": settings.server_env(),
+        "environment": paths.server_env(),
     }
     for name, target in links.items():
         (folder / name).symlink_to(target)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from helpers import loadlog, settings
+from helpers import loadlog
+from helpers.loadlog import LOG_TAIL_LINES
 from helpers.watch import manner
 
 if TYPE_CHECKING:
     from helpers.fleet import Fleet
     from helpers.server import Server
+
+# The same, where they stand beside the news that the server has ended: those that say something, for a card.
+LAST_WORDS_LINES = 5
 
 RESTART = "Type: server = server.restart()"
 HUNG = "Its process is still there, but has not answered for a while: it hangs, or gets no time on this machine."
@@ -28,7 +32,7 @@ def how(returncode: int | None) -> str:
 
 def last_words(log: str) -> str:
     """The lines near the end of a log that say what went wrong, else simply the last ones."""
-    return loadlog.meaningful("\n".join(log.splitlines()[-settings.LOG_TAIL_LINES :]), settings.LAST_WORDS_LINES)
+    return loadlog.meaningful("\n".join(log.splitlines()[-LOG_TAIL_LINES:]), LAST_WORDS_LINES)
 
 
 def explain(server: Server | Fleet) -> str:

@@ -25,9 +25,14 @@ from helpers.client import http
 from helpers.client.endpoint import Address
 from helpers.errors import InputError, RequestError, ServerError
 from helpers.front import Behind
+from helpers.lease import POLL_S
 from helpers.listening import Listening
+from helpers.loadlog import LOG_TAIL_LINES
 from helpers.metrics import Snapshot
 from helpers.server import ModelState, Server
+
+# Seconds that a server which leaves gets for its requests under way.
+FLEET_DRAIN_S = 30.0
 
 
 class Fleet:
@@ -219,7 +224,7 @@ class Fleet:
                 raise InputError("A fleet of one server cannot shrink.", "Expected at least two.", "To end it, type: fleet.stop()")
             leaving = self._servers[-1]
             self._tell(draining=[leaving])
-            self._wait(lambda: self._drained(leaving), settings.FLEET_DRAIN_S)
+            self._wait(lambda: self._drained(leaving), FLEET_DRAIN_S)
             self._servers.remove(leaving)
             self._tell()
         leaving.stop()
@@ -231,14 +236,14 @@ class Fleet:
             known = [seen[protocol].get(getattr(server, protocol).port) for protocol in front.PROTOCOLS]
             if any(one is None or not one.draining or one.active for one in known):
                 return False
-            time.sleep(settings.POLL_S)
+            time.sleep(POLL_S)
         return True
 
     @staticmethod
     def _wait(fact: Callable[[], bool], seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while not fact() and time.monotonic() < deadline:
-            time.sleep(settings.POLL_S)
+            time.sleep(POLL_S)
 
     def _must_run(self) -> None:
         if self.state() != "running":
@@ -263,7 +268,7 @@ class Fleet:
         """With which status the front has ended, negative for a signal; None while it runs, or where nobody saw its end."""
         return self._lease.state().get("returncode")
 
-    def log(self, lines: int = settings.LOG_TAIL_LINES) -> str:
+    def log(self, lines: int = LOG_TAIL_LINES) -> str:
         """The last lines of the front's log; all of it with ``lines=0``. Each server has its own: ``fleet.servers[0].log()``."""
         try:
             return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])

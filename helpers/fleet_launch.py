@@ -14,10 +14,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from helpers import front, front_config, launch, launch_plan, lease, settings, starting
+from helpers import front, front_config, launch, launch_plan, lease, starting
 from helpers.errors import InputError, ServerError, quoted
 from helpers.fleet import Fleet
 from helpers.fleet_plan import at_its_port, options_of, server_name
+from helpers.lease import POLL_S
 from helpers.server import Server
 
 # Fleets launched or found by this process, by the id of their front: keeps their leases while the process lives.
@@ -152,7 +153,7 @@ def _ready(held: lease.Lease, everyone: list[Server], asked: Mapping[str, Any]) 
             for server in everyone:
                 server.stop()
             raise _not_started(state if failed else {**state, "reason": f"not ready after {asked['timeout_s']:.0f} s"})
-        time.sleep(settings.POLL_S)
+        time.sleep(POLL_S)
 
 
 def _not_started(state: Mapping[str, Any]) -> ServerError:

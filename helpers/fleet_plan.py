@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from helpers import settings
+from helpers.launch_plan import PORTS_PER_SERVER
 from helpers.server import ModelState, Server
 
 
@@ -19,7 +19,7 @@ def options_of(options: Mapping[str, Any], number: int) -> dict[str, Any]:
     own = {name: value for name, value in options.items() if name != "servers"}
     # Ready as soon as it answers: one model that cannot be loaded must not take the others out of service.
     extra = [*options["extra_arguments"], "--strict-readiness=false"]
-    base_port = options["base_port"] + number * settings.PORTS_PER_SERVER
+    base_port = options["base_port"] + number * PORTS_PER_SERVER
     own |= {"name": f"{server_name(options['name'])}{number}", "base_port": base_port, "extra_arguments": extra}
     return own | {"keep_alive": True}
 

@@ -14,10 +14,15 @@ from typing import Any
 
 from helpers import front_config, launch_plan, lease, settings
 from helpers.errors import ServerError, SetupError
+from helpers.lease import STOP_TIMEOUT_S
 from helpers.listening import Listening
+from helpers.machine import LOOPBACK
 from helpers.server import Server
 from helpers.serving import Command
 from helpers.supervisor import Plan
+
+# Threads of the front at most, and never more than half of the cores: one passes on thousands of requests per second.
+FLEET_THREADS = 4
 
 PROTOCOLS = ("http", "grpc")
 RUNTIME = "envoy"
@@ -59,7 +64,7 @@ def program() -> Path:
 
 def command(folder: Path) -> list[str]:
     """The command that starts it, for a private folder with its configuration."""
-    threads = max(1, min(settings.FLEET_THREADS, len(os.sched_getaffinity(0)) // 2))
+    threads = max(1, min(FLEET_THREADS, len(os.sched_getaffinity(0)) // 2))
     words = [str(program()), "-c", str(folder / front_config.FILE), "--concurrency", str(threads)]
     # Two fronts of one user would otherwise meet in shared memory.
     return [*words, "--disable-hot-restart", "--log-level", "warning"]
@@ -91,10 +96,10 @@ def start(servers: Sequence[Server], facts: Mapping[str, Any], base_port: int, g
         private=[],
         environment=dict(os.environ),
         ports=[[first, first + 1, first + 2] for first in launch_plan.candidates(base_port)],
-        host=settings.HOST,
+        host=LOOPBACK,
         log=str(log),
         grace_s=grace_s,
-        stop_s=settings.STOP_TIMEOUT_S,
+        stop_s=STOP_TIMEOUT_S,
         server_id=server_id,
         about={**facts, "listening": asdict(place)},
         files={front_config.FILE: front_config.front(folder, place.token), **lists, **place.files()},

@@ -14,7 +14,21 @@ from string import Template
 
 from helpers import settings
 from helpers.client.endpoint import Address
+from helpers.machine import LOOPBACK
 from helpers.serving import GRPC_PORT, HTTP_PORT
+
+# Bytes of a request that the front keeps for that; a larger request is sent once: a batch of 128 jets has 1 MB.
+FLEET_BUFFER_BYTES = 32 << 20
+
+# How often the front sends a request again, to another server, when none has begun to work on it.
+FLEET_RETRIES = 3
+
+# Seconds that a health check may take: a server whose cores are all busy answers late, and must not leave for that.
+FLEET_CHECK_TIMEOUT_S = 3.0
+
+# The front of a fleet, the Envoy proxy before its servers.
+# Seconds between two health checks of a server: after two that fail it gets no requests, after one that passes it gets them again.
+FLEET_CHECK_INTERVAL_S = 0.5
 
 FILE = "front.yaml"
 # What the front says to calls that it does not let through.
@@ -160,14 +174,14 @@ def _listener(protocol: str, port: str, token: str) -> str:
     retry_on = "connect-failure,refused-stream,reset-before-request"
     return _LISTENER.substitute(
         protocol=protocol,
-        host=settings.HOST,
+        host=LOOPBACK,
         port=port,
-        buffer=settings.FLEET_BUFFER_BYTES,
+        buffer=FLEET_BUFFER_BYTES,
         codec="HTTP2" if grpc else "HTTP1",
         calls=_GRPC_CALLS if grpc else _HTTP_CALLS,
         statistics=_GRPC_STATISTICS if grpc else _HTTP_STATISTICS,
         retry_on=f"{retry_on},unavailable" if grpc else f"{retry_on},retriable-status-codes\n{' ' * 20}retriable_status_codes: [ 503 ]",
-        retries=settings.FLEET_RETRIES,
+        retries=FLEET_RETRIES,
         refusal=_refusal(REFUSAL, grpc),
         guard=guard if token else "",
     )
@@ -187,8 +201,8 @@ def _cluster(folder: Path, protocol: str, suffix: str, policy: str) -> str:
         policy=policy,
         options="http2_protocol_options" if grpc else "http_protocol_options",
         check="grpc_health_check: {}" if grpc else 'http_health_check: { path: "/v2/health/ready" }',
-        timeout=settings.FLEET_CHECK_TIMEOUT_S,
-        interval=settings.FLEET_CHECK_INTERVAL_S,
+        timeout=FLEET_CHECK_TIMEOUT_S,
+        interval=FLEET_CHECK_INTERVAL_S,
     )
 
 
@@ -214,6 +228,6 @@ def endpoints(protocol: str, servers: Iterable[Address], draining: Collection[Ad
     ]
     for server in servers:
         status = "health_status: DRAINING, " if server in draining else ""
-        address = f"{{ socket_address: {{ address: {settings.HOST}, port_value: {server.port} }} }}"
+        address = f"{{ socket_address: {{ address: {LOOPBACK}, port_value: {server.port} }} }}"
         lines.append(f"    - {{ {status}endpoint: {{ address: {address} }} }}")
     return "\n".join(lines) + "\n"

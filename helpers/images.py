@@ -12,7 +12,14 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from helpers import settings
+from helpers import paths, settings
+
+# Free disk space, in GB, that pulling NVIDIA's image needs, with the file that Apptainer makes of it: a generous guess.
+DISK_IMAGE_GB = 30.0
+
+# NVIDIA's image of the server, and the course's own: NVIDIA's with what the course's Python models import. Their tags come from VERSION.
+NVIDIA_IMAGE = "nvcr.io/nvidia/tritonserver"
+OWN_IMAGE = "triton-course/tritonserver"
 
 # Seconds for a question to an engine; a sleeping daemon takes a few.
 _TIMEOUT_S = 30.0
@@ -20,17 +27,17 @@ _TIMEOUT_S = 30.0
 
 def nvidia() -> str:
     """NVIDIA's image of the course's release."""
-    return f"{settings.NVIDIA_IMAGE}:{settings.image_version()}-py3"
+    return f"{NVIDIA_IMAGE}:{settings.image_version()}-py3"
 
 
 def own() -> str:
     """The course's image: NVIDIA's, with what the course's Python models import."""
-    return f"{settings.OWN_IMAGE}:{settings.image_version()}"
+    return f"{OWN_IMAGE}:{settings.image_version()}"
 
 
 def sif_folder() -> Path:
     """Where ``.sif`` files for Apptainer lie (``COURSE_IMAGES``, such as a folder that a class shares; else ``work/images``)."""
-    return Path(os.environ["COURSE_IMAGES"]).resolve() if "COURSE_IMAGES" in os.environ else settings.work_dir() / "images"
+    return Path(os.environ["COURSE_IMAGES"]).resolve() if "COURSE_IMAGES" in os.environ else paths.work_dir() / "images"
 
 
 def sif_files() -> tuple[Path, Path]:
@@ -75,7 +82,7 @@ def how_to_get(engine: str, image: str) -> str:
         target = Path(image) if image.endswith(".sif") else sif_files()[1]
         room = "" if _roomy(apptainer_cache()) else "export APPTAINER_CACHEDIR=/a/disk/with/room APPTAINER_TMPDIR=/a/disk/with/room && "
         return f"Type: {room}mkdir -p {target.parent} && apptainer pull {target} docker://{nvidia()}"
-    if image.startswith(settings.OWN_IMAGE):
+    if image.startswith(OWN_IMAGE):
         build = f"{engine} build -f containers/Containerfile.server --build-arg VERSION={settings.image_version()} -t {image} ."
         return f"In the course's folder, type: {build}"
     return f"Type: {engine} pull {image}"
@@ -89,7 +96,7 @@ def apptainer_cache() -> Path:
 def _roomy(folder: Path) -> bool:
     there = next(place for place in (folder, *folder.parents) if place.exists())
     # Home folders have quotas that the free space of their disk does not show.
-    return shutil.disk_usage(there).free / 1e9 >= settings.DISK_IMAGE_GB and not folder.is_relative_to(Path.home())
+    return shutil.disk_usage(there).free / 1e9 >= DISK_IMAGE_GB and not folder.is_relative_to(Path.home())
 
 
 def said(command: list[str]) -> str | None:

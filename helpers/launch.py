@@ -17,11 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from helpers import launch_plan, lease, runtimes, settings
+from helpers.administration import START_TIMEOUT_S
 from helpers.listening import Listening
 from helpers.remote import connect
 from helpers.server import Server
 from helpers.serving import Serving
 from helpers.starting import ModelWarning, answers, facts, listening_of, ready, seen_by_others, server_of, start, warn_of_failures
+
+# Seconds that a server outlives the notebook kernel that owned it: enough for "Restart kernel", short enough that nothing is left behind.
+GRACE_S = 15.0
 
 # The embedded server is no complete program, as an image is.
 _NOT_ALONE = (
@@ -43,8 +47,8 @@ def launch_server(
     extra_arguments: Sequence[str] = (),
     image: str = "",
     gpu: bool | None = None,
-    timeout_s: float = settings.START_TIMEOUT_S,
-    grace_s: float = settings.GRACE_S,
+    timeout_s: float = START_TIMEOUT_S,
+    grace_s: float = GRACE_S,
     listen: str = "",
     token: str = "",
     tls_cert: str | Path | None = None,

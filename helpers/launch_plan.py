@@ -7,10 +7,16 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from helpers import settings
+from helpers import paths, settings
 from helpers.errors import InputError, SetupError
 from helpers.files import make_folder, writing
 from helpers.serving import Command
+
+# How many triples are tried before giving up: a class of forty on one node, twice over.
+PORT_TRIPLES = 80
+
+# Ports of one server. The next server on the same machine starts its search this many ports higher.
+PORTS_PER_SERVER = 3
 
 
 def repository(models: str | Path) -> Path:
@@ -23,11 +29,11 @@ def repository(models: str | Path) -> Path:
     if not isinstance(models, (str, Path)):
         raise InputError(f"{models!r} is no model repository.", "Expected the path of a folder.", 'Type: launch_server("models")')
     given = Path(models).expanduser()
-    places = [given] if given.is_absolute() else [settings.root() / given, settings.work_dir().parent / given]
+    places = [given] if given.is_absolute() else [paths.root() / given, paths.work_dir().parent / given]
     if not given.is_absolute():
-        places.append(settings.current_folder() / given)
+        places.append(paths.current_folder() / given)
     if not given.is_absolute() and given.parts[:1] == ("work",):
-        places.insert(0, settings.work_dir() / given.relative_to("work"))
+        places.insert(0, paths.work_dir() / given.relative_to("work"))
     path = next((place for place in places if place.is_dir()), None)
     if path is None:
         raise SetupError(
@@ -57,14 +63,14 @@ def candidates(base_port: int) -> range:
     Raises:
         InputError: a port that ordinary users may not have, or too high for a triple.
     """
-    last = base_port + settings.PORTS_PER_SERVER * settings.PORT_TRIPLES
+    last = base_port + PORTS_PER_SERVER * PORT_TRIPLES
     if not 1024 <= base_port <= 65533:
         raise InputError(
             f"The base port {base_port} cannot be used.",
             "Expected a number from 1024 to 65533.",
             f"Type: launch_server(base_port={settings.BASE_PORT})",
         )
-    return range(base_port, min(last, 65534), settings.PORTS_PER_SERVER)
+    return range(base_port, min(last, 65534), PORTS_PER_SERVER)
 
 
 def make_run_dir(run_dir: Path, command: Command) -> None:
@@ -89,7 +95,7 @@ def new_log(server_id: str) -> Path:
     Raises:
         SetupError: it cannot be written.
     """
-    folder = settings.log_dir()
+    folder = paths.log_dir()
     path = folder / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{server_id}.log"
     try:
         make_folder(folder)

@@ -16,10 +16,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
-from helpers import leftovers, machine, settings
+from helpers import leftovers, machine
 from helpers import supervisor as supervisor_script
 from helpers.errors import ServerError
 from helpers.run_folder import is_dead, run_root, state_of
+
+# Seconds between two looks at a starting server.
+POLL_S = 0.05
+
+# Seconds that a server gets to finish its requests and unload its models before it is killed (seen: 1.5 to 6 s).
+STOP_TIMEOUT_S = 12.0
 
 # Seconds that a supervisor may take from its start to its first answer: it only imports a few standard modules.
 _SUPERVISOR_START_S = 20.0
@@ -117,7 +123,7 @@ class Lease:
         try:
             # All replies inside the lock: another thread's question would take the last one.
             with self._lock:
-                self._connection.settimeout(settings.STOP_TIMEOUT_S + 10)
+                self._connection.settimeout(STOP_TIMEOUT_S + 10)
                 self._last = self._exchange("stop")
                 while line := self._lines.readline():
                     self._last = json.loads(line)

@@ -23,10 +23,24 @@ import psutil
 from helpers import neighbours, run_folder, settings
 from helpers.client.endpoint import Access, Address
 from helpers.errors import InputError, quoted
+from helpers.machine import LOOPBACK
+
+# Characters of a class's token at least, and random bytes of one that nobody named: too many to guess over a network.
+TOKEN_MIN_LENGTH, TOKEN_BYTES = 12, 18
+
+# The protocol group that needs the server's secret on a machine that other people use: all whose requests Triton parses. The other
+# groups' calls carry nothing but a name.
+PRIVATE_APIS = "inference"
+
+# The protocol groups that need the class's token on a server that listens beyond this machine: all that Triton 2.51 knows but the owner's.
+CLASS_APIS = "health,metadata,inference,model-config,statistics"
+
+# The protocol groups that need the key: through these, whoever reaches the port could run code or read memory as the owner.
+ADMIN_APIS = "model-repository,shared-memory,trace,logging"
 
 _ALL = "0.0.0.0"
 # What Triton's option takes without mistaking a part of it for something else.
-_TOKEN = re.compile(rf"[A-Za-z0-9._~+/=-]{{{settings.TOKEN_MIN_LENGTH},}}")
+_TOKEN = re.compile(rf"[A-Za-z0-9._~+/=-]{{{TOKEN_MIN_LENGTH},}}")
 _HOW = 'Type for example: launch_server(listen="all"), or the address of one network interface'
 
 
@@ -45,8 +59,8 @@ class Listening:
         why: on the loopback interface, why inference needs the token or does not.
     """
 
-    http: str = settings.HOST
-    grpc: str = settings.HOST
+    http: str = LOOPBACK
+    grpc: str = LOOPBACK
     name: str = "localhost"
     token: str = field(default="", repr=False)
     certificate: str = ""
@@ -57,14 +71,14 @@ class Listening:
     @property
     def is_beyond(self) -> bool:
         """Whether others than this machine's own loopback interface lead to it."""
-        return self.grpc != settings.HOST
+        return self.grpc != LOOPBACK
 
     def addresses(self, ports: list[int]) -> tuple[Address, Address, Address]:
         """HTTP, gRPC and metrics as the owner's own helpers reach them."""
         http, grpc, metrics = ports
-        here = "localhost" if self.http in (settings.HOST, _ALL) else self.http
+        here = "localhost" if self.http in (LOOPBACK, _ALL) else self.http
         secure = bool(self.certificate)
-        to_grpc = self.name if secure or self.grpc not in (settings.HOST, _ALL) else "localhost"
+        to_grpc = self.name if secure or self.grpc not in (LOOPBACK, _ALL) else "localhost"
         return (
             Address(here, http),
             Address(to_grpc, grpc, secure, "grpcs" if secure else ""),
@@ -83,9 +97,9 @@ class Listening:
 
     def rules(self, admin_key: str) -> list[str]:
         """Groups of calls and the header that each of them needs, as Triton's options take them."""
-        rules = [f"{settings.ADMIN_APIS}:{settings.ADMIN_HEADER}={admin_key}"]
+        rules = [f"{ADMIN_APIS}:{settings.ADMIN_HEADER}={admin_key}"]
         if self.token:
-            guarded = settings.CLASS_APIS if self.is_beyond else settings.PRIVATE_APIS
+            guarded = CLASS_APIS if self.is_beyond else PRIVATE_APIS
             rules.append(f"{guarded}:{settings.TOKEN_HEADER}=Bearer {self.token}")
         return rules
 
@@ -141,10 +155,10 @@ def listening(
     if token and not (isinstance(token, str) and _TOKEN.fullmatch(token)):
         raise InputError(
             "The token that was given cannot be used.",
-            f"Expected at least {settings.TOKEN_MIN_LENGTH} letters, digits or . _ ~ + / = -, since it is all that keeps others out.",
+            f"Expected at least {TOKEN_MIN_LENGTH} letters, digits or . _ ~ + / = -, since it is all that keeps others out.",
             "Leave it out, and one is made up: server.token",
         )
-    needed, why = (True, "") if address != settings.HOST else _privacy(private, token)
+    needed, why = (True, "") if address != LOOPBACK else _privacy(private, token)
     if private is False and (token or needed):
         raise InputError(
             "private=False was given together with a token, or for a server that other machines reach.",
@@ -152,13 +166,11 @@ def listening(
             "Leave private out",
         )
     if not token and needed:
-        token = secrets.token_urlsafe(settings.TOKEN_BYTES)
+        token = secrets.token_urlsafe(TOKEN_BYTES)
     if not tls_cert and not tls_key and not ca:
         return Listening(address, address, name, token, why=why)
     certificate, key = _tls_files(tls_cert, tls_key)
-    return Listening(
-        settings.HOST, address, name, token, certificate, key, str(Path(ca).expanduser().resolve()) if ca else certificate, why
-    )
+    return Listening(LOOPBACK, address, name, token, certificate, key, str(Path(ca).expanduser().resolve()) if ca else certificate, why)
 
 
 def _privacy(private: bool | None, token: str) -> tuple[bool, str]:
@@ -182,8 +194,8 @@ def _privacy(private: bool | None, token: str) -> tuple[bool, str]:
 
 def _interface(listen: str) -> tuple[str, str]:
     """Its address, and the name by which others call it."""
-    if listen in ("", "localhost", settings.HOST):
-        return settings.HOST, "localhost"
+    if listen in ("", "localhost", LOOPBACK):
+        return LOOPBACK, "localhost"
     if listen in ("all", _ALL):
         return _ALL, socket.gethostname()
     try:

@@ -7,6 +7,9 @@ from collections.abc import Collection, Mapping
 
 from helpers import watch
 
+# Lines of the server's log that an error message quotes.
+LOG_TAIL_LINES = 15
+
 # The sentences in which tritonserver 2.51 says that a model stays out.
 _SENTENCES = re.compile(
     r"\"(?:Poll failed for model directory '(?P<folder>[^']+)'|failed to load model '(?P<model>[^']+)'|"

@@ -31,6 +31,10 @@ from helpers.repository import checkout, locate, read_config
 from helpers.repository.syntax import render
 from helpers.wording import quoted, suggestion
 
+# Jets on which static quantisation finds the ranges of a network's activations, in batches of so many: the first of the sample. What it
+# costs is measured on the others.
+CALIBRATION_JETS, CALIBRATION_BATCH = 256, 16
+
 # Method -> what it is, in words; by the file that holds the model.
 METHODS = {
     "model.onnx": {
@@ -157,11 +161,11 @@ def _calibration(folder: Path, target: Path) -> Path:
             f"{folder.name} is no jet tagger: it has no {TABLE_FILE}.", "Static calibration needs real inputs, which here are jets."
         )
     table = Table.read(folder / TABLE_FILE)
-    sample = jets.read(jets.sample_for(table))[: settings.CALIBRATION_JETS]
+    sample = jets.read(jets.sample_for(table))[:CALIBRATION_JETS]
     flat = flatten(sample, table)
     names = {jets.plain_name(entry.name): entry.name for entry in read_config(folder).input}
     tensors: dict[str, Any] = flat.pad(np.arange(len(flat)), {})
-    batches = {names[group]: tensor.reshape(-1, settings.CALIBRATION_BATCH, *tensor.shape[1:]) for group, tensor in tensors.items()}
+    batches = {names[group]: tensor.reshape(-1, CALIBRATION_BATCH, *tensor.shape[1:]) for group, tensor in tensors.items()}
     path = target / "calibration.npz"
     np.savez(path, **batches)
     return path

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from helpers import settings
 from helpers.client import Client
 from helpers.errors import InputError
 from helpers.physics.flavour import DISCRIMINANTS, GROUPS, Scores, auc_change, truth
+from helpers.precision import CALIBRATION_JETS
 from helpers.tables import as_html, as_text
 
 # Standard deviations of a 95 % interval.
@@ -77,7 +77,7 @@ def cost(server: Any, models: Sequence[str], reference: str, jets: Any = None) -
     with Client(server) as client:
         taggers = {name: course_jets.Tagger(client, name) for name in dict.fromkeys([reference, *models])}
         if jets is None:
-            jets = course_jets.read(course_jets.sample_for(taggers[reference]))[settings.CALIBRATION_JETS :]
+            jets = course_jets.read(course_jets.sample_for(taggers[reference]))[CALIBRATION_JETS:]
         scores = {name: tagger.tag(jets) for name, tagger in taggers.items()}
     first = scores[reference]
     if wrong := [name for name, each in scores.items() if each.labels != first.labels]:

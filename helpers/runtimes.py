@@ -12,11 +12,17 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from helpers import container_checks, container_start, gpus, images, settings
+from helpers import container_checks, container_start, gpus, images
 from helpers.container_command import ENGINES, Specification
 from helpers.embedded import Embedded
 from helpers.errors import SetupError
 from helpers.serving import Command, Serving, private_arguments, triton_arguments
+
+
+def shm_size() -> str:
+    """Size of a container's own shared memory (``COURSE_SHM_SIZE``, such as ``1g``); empty for the host's, which clients see, too."""
+    return os.environ.get("COURSE_SHM_SIZE", "")
+
 
 # Where a container finds the repository, and the helpers that start the server in it.
 _MODELS, _HELPERS = "/models", "/course/helpers"
@@ -42,7 +48,7 @@ class Container:
         facts = container_checks.check_engine(self.name)
         image = images.chosen(self.name, serving.image)
         environment = container_checks.check_image(self.name, image)
-        container_checks.check_shared_memory(self.name, settings.shm_size())
+        container_checks.check_shared_memory(self.name, shm_size())
         seen = gpus.here()
         if serving.gpu and not seen:
             raise SetupError(
@@ -72,7 +78,7 @@ class Container:
             mounts={_MODELS: serving.repository, _HELPERS: Path(__file__).resolve().parent, **{to: Path(file) for to, file in tls.items()}},
             gpu=gpu,
             lifeline=lifeline,
-            shm_size="" if self.name == "apptainer" else settings.shm_size(),
+            shm_size="" if self.name == "apptainer" else shm_size(),
             # Docker's service runs containers as root unless told otherwise. In podman's, and in Docker without root, root is the caller.
             user=f"{os.getuid()}:{os.getgid()}" if self.name == "docker" and not rootless else "",
             variables=(*secrets, *(["CUDA_VISIBLE_DEVICES"] if "CUDA_VISIBLE_DEVICES" in os.environ else [])),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from helpers import card, ending, lease, run_folder, settings
+from helpers import card, ending, lease, run_folder
 from helpers.administration import Administration
 from helpers.client import way_to
 from helpers.client.endpoint import NO_ACCESS, Access, Address
@@ -15,6 +15,7 @@ from helpers.client.problems import Circumstances, TransportError, not_loaded, p
 from helpers.errors import AccessError, ModelError, RequestError, ServerError
 from helpers.here import runs_here
 from helpers.listening import LOOPBACK, Listening
+from helpers.loadlog import LOG_TAIL_LINES
 from helpers.model_states import ModelState, completed
 
 __all__ = ["ModelState", "Server"]
@@ -252,7 +253,7 @@ class Server(Administration):
 
     # --- log and end ---------------------------------------------------------------------------------------------------
 
-    def log(self, lines: int = settings.LOG_TAIL_LINES) -> str:
+    def log(self, lines: int = LOG_TAIL_LINES) -> str:
         """The last lines of the server's log; all of it with ``lines=0``."""
         if self.log_path is None:
             return "The log of a server that was launched elsewhere is not here."

@@ -10,7 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from helpers import settings
-from helpers.listening import LOOPBACK, Listening
+from helpers.listening import Listening
+from helpers.machine import LOOPBACK
+
+# Seconds that tritonserver itself waits for models to unload before it exits all the same: after a load that failed on top of a
+# running model it keeps count of one model too many, and would wait for its default of 30 s.
+EXIT_TIMEOUT_S = 6
 
 # The supervisor chooses the ports, since it holds their locks: until then the command has these in their places.
 HTTP_PORT, GRPC_PORT, METRICS_PORT = "{http}", "{grpc}", "{metrics}"
@@ -119,9 +124,9 @@ def triton_arguments(serving: Serving, repository: str, tls: tuple[str, str] | N
         f"--http-address={serving.listening.http}",
         f"--grpc-address={serving.listening.grpc}",
         # This port knows no token.
-        f"--metrics-address={settings.HOST}",
+        f"--metrics-address={LOOPBACK}",
         f"--id={serving.server_id}",
-        f"--exit-timeout-secs={settings.EXIT_TIMEOUT_S}",
+        f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
         # One bad model must not stop the others, and models must be loadable while the server runs.
         "--exit-on-error=false",
         "--model-control-mode=explicit",

@@ -14,7 +14,10 @@ from typing import Any
 from helpers import container_start, launch_plan, lease, loadlog, runtimes, settings
 from helpers.client.http import ask
 from helpers.errors import RequestError, ServerError
+from helpers.lease import POLL_S, STOP_TIMEOUT_S
 from helpers.listening import Listening, listening
+from helpers.loadlog import LOG_TAIL_LINES
+from helpers.machine import LOOPBACK
 from helpers.server import Server
 from helpers.serving import Serving
 from helpers.supervisor import Plan
@@ -58,7 +61,7 @@ def start(launch: Mapping[str, Any], path: Path) -> lease.Lease:
         host=place.grpc,
         log=str(log),
         grace_s=launch["grace_s"],
-        stop_s=settings.STOP_TIMEOUT_S,
+        stop_s=STOP_TIMEOUT_S,
         server_id=server_id,
         # A restart keeps the token that others have already. A secret of one's own is a new one each time: who takes a dead server's port
         # may have seen the old one.
@@ -74,7 +77,7 @@ def start(launch: Mapping[str, Any], path: Path) -> lease.Lease:
         brief=command.brief,
         files=place.files(),
         watch={
-            "host": settings.HOST if place.http in (settings.HOST, "0.0.0.0") else place.http,
+            "host": LOOPBACK if place.http in (LOOPBACK, "0.0.0.0") else place.http,
             **({"Authorization": f"Bearer {place.token}"} if place.token else {}),
         },
         admin={settings.ADMIN_HEADER: key},
@@ -98,7 +101,7 @@ def answers(held: lease.Lease, timeout_s: float) -> bool:
             return True
         if time.monotonic() > deadline:
             return True
-        time.sleep(settings.POLL_S)
+        time.sleep(POLL_S)
     held.close()
     return False
 
@@ -156,7 +159,7 @@ def ready(held: lease.Lease, launch: Mapping[str, Any]) -> Server:
         if time.monotonic() > deadline:
             held.stop()
             raise not_started({**state, "reason": f"not ready after {launch['timeout_s']:.0f} s"})
-        time.sleep(settings.POLL_S)
+        time.sleep(POLL_S)
     if server.http.port != launch["base_port"]:
         got = f"{server.http.port} to {server.metrics.port}"
         server.note = f"Port {launch['base_port']} or one of the two after it is taken, so this server got {got}."
@@ -198,7 +201,7 @@ def warn_of_failures(server: Server) -> None:
 def not_started(state: dict[str, Any]) -> ServerError:
     """The error to raise for a server that did not start, with the end of its log."""
     log = Path(str(state.get("log", "")))
-    tail = loadlog.meaningful(log.read_text(errors="replace"), settings.LOG_TAIL_LINES) if log.is_file() else ""
+    tail = loadlog.meaningful(log.read_text(errors="replace"), LOG_TAIL_LINES) if log.is_file() else ""
     if state.get("reason") == "no free ports":
         return ServerError("No three free ports in a row were found.", "", "Type: launch_server(base_port=20000)")
     code = state.get("returncode")

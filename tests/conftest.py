@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import settings
+from helpers import paths, settings
 from helpers.fleet import Fleet
 from helpers.fleet_launch import launch_fleet
 from helpers.launch import ModelWarning, launch_server
@@ -64,7 +64,7 @@ def free_base_port() -> Callable[[], int]:
 @pytest.fixture(scope="session")
 def server(free_base_port: Callable[[], int]) -> Iterator[Server]:
     """The course's own model repository, served by the embedded server for the whole run."""
-    with launch_server(settings.models_dir(), base_port=free_base_port(), name="tests") as running:
+    with launch_server(paths.models_dir(), base_port=free_base_port(), name="tests") as running:
         yield running
 
 
@@ -73,7 +73,7 @@ def models_server(free_base_port: Callable[[], int], tmp_path_factory: pytest.Te
     """Small models with batching, axes of any length, strings, labels and errors, and add_sub, for tests of the client's side."""
     repository = tmp_path_factory.mktemp("models_for_tests") / "models"
     shutil.copytree(MODELS_FOR_TESTS, repository, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(settings.models_dir() / "add_sub", repository / "add_sub", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(paths.models_dir() / "add_sub", repository / "add_sub", ignore=shutil.ignore_patterns("__pycache__"))
     with launch_server(repository, base_port=free_base_port(), name="models-for-tests") as running:
         yield running
 
@@ -81,7 +81,7 @@ def models_server(free_base_port: Callable[[], int], tmp_path_factory: pytest.Te
 @pytest.fixture(scope="session")
 def _workbench(free_base_port: Callable[[], int], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     repository = tmp_path_factory.mktemp("workbench") / "models"
-    shutil.copytree(settings.models_dir() / "add_sub", repository / "add_sub", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(paths.models_dir() / "add_sub", repository / "add_sub", ignore=shutil.ignore_patterns("__pycache__"))
     with launch_server(repository, base_port=free_base_port(), name="workbench") as running:
         yield running
 

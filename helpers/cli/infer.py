@@ -11,7 +11,7 @@ import numpy as np
 from helpers import settings
 from helpers.cli import access_options
 from helpers.client import Client
-from helpers.client.client import Result
+from helpers.client.client import REQUEST_TIMEOUT_S, Result
 from helpers.client.endpoint import Address, parse_address
 from helpers.errors import InputError
 from helpers.remote import at
@@ -32,9 +32,7 @@ def infer_arguments(parser: argparse.ArgumentParser) -> None:
         "-i", "--input", action="append", default=[], metavar="NAME=FILE.npy", help="an input from a NumPy file; made-up ones by default"
     )
     parser.add_argument("-b", "--batch", type=int, default=1, help="entries in the batch of made-up inputs (default 1)")
-    parser.add_argument(
-        "-t", "--timeout", type=float, default=settings.REQUEST_TIMEOUT_S, metavar="S", help="seconds to wait for the answer"
-    )
+    parser.add_argument("-t", "--timeout", type=float, default=REQUEST_TIMEOUT_S, metavar="S", help="seconds to wait for the answer")
     access_options.add_arguments(parser)
 
 

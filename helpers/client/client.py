@@ -37,6 +37,15 @@ from helpers.client.problems import Circumstances, Refused, TransportError, Unre
 from helpers.client.tensors import Place, Request, Signature, own, split
 from helpers.errors import CourseError, InputError, RequestError, quoted
 
+# Requests under way at once in asynchronous sending: enough to keep two model instances and their queue busy.
+MAX_IN_FLIGHT = 8
+
+# Seconds before the first repetition; doubled each time.
+RETRY_WAIT_S = 0.2
+
+# Seconds that one inference request may take. The first request of a new shape compiles in PyTorch and takes seconds.
+REQUEST_TIMEOUT_S = 60.0
+
 T = TypeVar("T")
 
 # Bytes to which each tensor's place in shared memory is aligned: one cache line, so that vector instructions read it at full speed.
@@ -127,7 +136,7 @@ class Connection:
             except TransportError as error:
                 if not isinstance(error, Unreachable) or attempt >= self.retries:
                     raise explain(error, model, self.address, self.protocol, self.server, self.access) from error
-            time.sleep(settings.RETRY_WAIT_S * 2**attempt)
+            time.sleep(RETRY_WAIT_S * 2**attempt)
             attempt += 1
 
     def known(self, model: str, version: str) -> bool:
@@ -177,7 +186,7 @@ class Client(Connection):
         server: Any,
         protocol: str | None = None,
         *,
-        timeout_s: float = settings.REQUEST_TIMEOUT_S,
+        timeout_s: float = REQUEST_TIMEOUT_S,
         retries: int = settings.RETRIES,
     ) -> None:
         super().__init__(server, protocol, timeout_s, retries)
@@ -243,7 +252,7 @@ class Client(Connection):
     def infer_async(self, model: str, inputs: Mapping[str, Any] | None = None, **options: Any) -> Future[Result]:
         """Like :meth:`infer`, but return at once with a future: ``future.result()`` waits for the answer and gives it.
 
-        At most ``settings.MAX_IN_FLIGHT`` requests are under way at once, later ones wait for their turn. Inputs are copied, so
+        At most ``MAX_IN_FLIGHT`` requests are under way at once, later ones wait for their turn. Inputs are copied, so
         they may be changed at once.
         """
         if inputs is not None:
@@ -255,7 +264,7 @@ class Client(Connection):
         model: str,
         many: Iterable[Mapping[str, Any]],
         *,
-        max_in_flight: int = settings.MAX_IN_FLIGHT,
+        max_in_flight: int = MAX_IN_FLIGHT,
         errors: str = "raise",
         **options: Any,
     ) -> list[Any]:
@@ -390,7 +399,7 @@ class Client(Connection):
     def _executor(self) -> ThreadPoolExecutor:
         with self._pool_lock:
             if self._pool is None:
-                self._pool = ThreadPoolExecutor(settings.MAX_IN_FLIGHT, thread_name_prefix="course-client")
+                self._pool = ThreadPoolExecutor(MAX_IN_FLIGHT, thread_name_prefix="course-client")
             return self._pool
 
 

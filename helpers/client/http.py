@@ -36,6 +36,9 @@ from helpers.machine import is_loopback
 if TYPE_CHECKING:
     from helpers.client.tensors import Request  # NumPy and tritonclient, which a question can do without
 
+# Seconds for a look whether anything listens on a port.
+LOOK_TIMEOUT_S = 2.0
+
 _REASONS = {400: "inputs", 401: "restricted", 403: "restricted", 404: "unknown"}
 # Connections that are kept for the next request: one for each thread of a large load.
 _KEPT = 64
@@ -250,7 +253,7 @@ def ask(address: Address, path: str, body: Any = None, *, access: Access = NO_AC
 def listens(address: Address) -> bool:
     """True if anything accepts connections at this address."""
     try:
-        socket.create_connection((address.dialled.host, address.port), timeout=settings.LOOK_TIMEOUT_S).close()
+        socket.create_connection((address.dialled.host, address.port), timeout=LOOK_TIMEOUT_S).close()
     except OSError:
         return False
     return True

@@ -42,7 +42,7 @@ _HOST, _PORTS = "127.0.0.1", (9000, 9001, 9002)
 # Free disk space, in GB, for logs and results of a class day.
 _WORK_GB = 0.3
 # Free space in /dev/shm, in MB: each Python model instance takes 1 MB and grows with the tensors; a container's default is 64 MB.
-_SHM_MB = 32
+SHM_MB = 32
 # Seconds that a container engine may take to say how it is.
 _ENGINE_TIMEOUT_S = 20.0
 _ENGINES = {"apptainer": ("Apptainer", "--version"), "docker": ("Docker", "info"), "podman": ("podman", "info")}
@@ -295,9 +295,9 @@ def shared_memory(folder: Path) -> Finding:
     except OSError as error:
         todo = f"Ask for a {folder} that users may write to (a tmpfs, mode 1777)."
         return Finding(subject, ADMINISTRATOR, f"{folder}: {error.strerror}", todo)
-    if free_mb < _SHM_MB:
+    if free_mb < SHM_MB:
         todo = f"Remove what is left over there (ls -l {folder}), or ask for more: in a container the option --shm-size=1g."
-        return Finding(subject, ADMINISTRATOR, f"{free_mb:.0f} MB free in {folder}; {_SHM_MB} MB are needed", todo)
+        return Finding(subject, ADMINISTRATOR, f"{free_mb:.0f} MB free in {folder}; {SHM_MB} MB are needed", todo)
     return Finding(subject, GOOD, f"{free_mb:.0f} MB free in {folder}")
 
 

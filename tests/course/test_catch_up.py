@@ -9,12 +9,12 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from helpers import settings
+from helpers import paths
 from helpers.course.exercises import way_to
 from helpers.errors import InputError
 from tests.course.running import run
 
-SOLUTIONS = sorted((settings.root() / "notebooks" / "solutions").glob("[0-9][0-9]_*.ipynb"))
+SOLUTIONS = sorted((paths.root() / "notebooks" / "solutions").glob("[0-9][0-9]_*.ipynb"))
 
 
 def _exercises(path: Path) -> list[str]:

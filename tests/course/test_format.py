@@ -12,10 +12,10 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 
-from helpers import settings
+from helpers import paths
 from helpers.course import course_map
 
-ROOT = settings.root()
+ROOT = paths.root()
 EXERCISES = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
 ALL = EXERCISES + SOLUTIONS

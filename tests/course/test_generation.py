@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import settings
+from helpers import paths
 from tools import notebooks
 
 SOURCE = """\
@@ -68,12 +68,12 @@ def _sources(path: Path) -> list[str]:
 
 
 def test_notebooks_in_git_are_in_step_with_their_sources() -> None:
-    stale = [path.relative_to(settings.root()).as_posix() for path in notebooks.out_of_step()]
+    stale = [path.relative_to(paths.root()).as_posix() for path in notebooks.out_of_step()]
     assert stale == [], "type: make notebooks"
 
 
 def test_the_strip_hook_leaves_the_notebooks_as_they_are() -> None:
-    books = [str(path) for path in sorted((settings.root() / "notebooks").rglob("*.ipynb"))]
+    books = [str(path) for path in sorted((paths.root() / "notebooks").rglob("*.ipynb"))]
     hook = [sys.executable, "-m", "nbstripout", "--keep-id", "--verify", *books]
     done = subprocess.run(hook, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

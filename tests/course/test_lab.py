@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from helpers import settings
+from helpers import paths
 from tests.course import examine
 from tests.course.lab import START_S, Lab, Notebook, launch
 from tests.support.processes import alive
@@ -24,7 +24,7 @@ FIRST = "notebooks/00_start_here.ipynb"
 
 
 def test_make_lab_is_what_is_started_here() -> None:
-    recipe = re.search(r"^lab:\n\t(.+)$", (settings.root() / "Makefile").read_text(), re.MULTILINE)
+    recipe = re.search(r"^lab:\n\t(.+)$", (paths.root() / "Makefile").read_text(), re.MULTILINE)
     assert recipe and "-m helpers lab" in recipe[1]
 
 

@@ -16,7 +16,7 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 
-from helpers import settings
+from helpers import paths
 from tests.course import examine, live_dashboard
 from tests.course.chromium import chromium
 from tests.course.lab import Lab, Notebook, processes_of, shown, source_of
@@ -25,8 +25,8 @@ from tests.course.outcomes import BY_SPEED, assert_healthy, assert_untouched, ch
 from tests.course.running import Run, run, text_of
 from tests.course.values import VALUES, WITHOUT_THE_TOOL, python
 
-NOTEBOOKS = sorted((settings.root() / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-SOLUTIONS = settings.root() / "notebooks" / "solutions"
+NOTEBOOKS = sorted((paths.root() / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+SOLUTIONS = paths.root() / "notebooks" / "solutions"
 # Cells of notebook 09 that take long and have nothing to do with the tool: what fewer bits cost in physics, here on fewer jets.
 _FEWER = ("[256:2256]", "[256:384]")
 _WIDGET = "application/vnd.jupyter.widget-view+json"

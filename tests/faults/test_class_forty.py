@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from helpers import settings
+from helpers.launch_plan import PORT_TRIPLES, PORTS_PER_SERVER
 from tests.support import other_users
 
 PEOPLE = 40
@@ -40,11 +40,11 @@ def test_forty_servers_at_once_have_forty_disjoint_triples(
     # Each is READY, and what answers on a person's port is that person's server.
     assert all(row["ready"] and row["mine"] for row in rows)
     ports = [port for row in rows for port in row["ports"]]
-    assert len(set(ports)) == settings.PORTS_PER_SERVER * PEOPLE
+    assert len(set(ports)) == PORTS_PER_SERVER * PEOPLE
     for first, second, third in (row["ports"] for row in rows):
         assert (second, third) == (first + 1, first + 2)
-        assert (first - base) % settings.PORTS_PER_SERVER == 0
-        assert first < base + settings.PORTS_PER_SERVER * settings.PORT_TRIPLES
+        assert (first - base) % PORTS_PER_SERVER == 0
+        assert first < base + PORTS_PER_SERVER * PORT_TRIPLES
     # The system agrees, and nothing is open beyond the loopback interface.
     assert {int(port) for port in record["listening"]} == set(ports)
     assert {address for addresses in record["listening"].values() for address in addresses} <= {"127.0.0.1", "[::ffff:127.0.0.1]", "[::1]"}

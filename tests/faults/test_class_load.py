@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 import pytest
 
-from helpers import settings
+from helpers import paths
 from helpers.launch import launch_server
 from helpers.server import Server
 from tests.support import MODELS_FOR_TESTS
@@ -53,8 +53,8 @@ def jets(tmp_path_factory: pytest.TempPathFactory) -> Path:
             arrays[f"{jet}:{name}"] = numbers.normal(size=(batch, features, length)).astype(np.float32)
         arrays |= {f"{jet}:pf_mask": np.ones((batch, 1, pf), np.float32), f"{jet}:sv_mask": np.ones((batch, 1, sv), np.float32)}
     np.savez(path, **arrays)
-    model = settings.models_dir() / "particlenet_AK4" / "1" / "model.onnx"
-    subprocess.run([settings.server_env() / "bin" / "python", "-I", "-c", _EXPECTED, model, path], check=True, capture_output=True)
+    model = paths.models_dir() / "particlenet_AK4" / "1" / "model.onnx"
+    subprocess.run([paths.server_env() / "bin" / "python", "-I", "-c", _EXPECTED, model, path], check=True, capture_output=True)
     return path
 
 
@@ -63,7 +63,7 @@ def class_server(tmp_path_factory: pytest.TempPathFactory, free_base_port: Calla
     repository = tmp_path_factory.mktemp("class") / "models"
     repository.mkdir()
     for folder in ("add_sub", "particlenet_AK4"):
-        (repository / folder).symlink_to(settings.models_dir() / folder)
+        (repository / folder).symlink_to(paths.models_dir() / folder)
     for folder in ("double", "slow"):
         (repository / folder).symlink_to(MODELS_FOR_TESTS / folder)
     with launch_server(repository, listen="127.0.0.2", base_port=free_base_port(), name="whole-class") as server:
@@ -92,7 +92,7 @@ def test_a_whole_class_at_once(class_server: Server, jets: Path) -> None:
     wanted = {"url": f"127.0.0.2:{class_server.http.port}", "token": class_server.token, "requests": REQUESTS, "jets": str(jets)}
     command = [sys.executable, "-m", "tests.support.class_load_student"]
     parts = [
-        subprocess.Popen(command, cwd=settings.root(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(command, cwd=paths.root(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(PROCESSES)
     ]
     start = time.monotonic()

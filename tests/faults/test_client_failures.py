@@ -15,6 +15,7 @@ import pytest
 
 from helpers import settings
 from helpers.client import Client
+from helpers.client.client import RETRY_WAIT_S
 from helpers.errors import InputError, ModelError, RequestError
 from helpers.launch import launch_server
 from helpers.server import Server
@@ -133,7 +134,7 @@ def test_nobody_there(protocol: str, free_base_port: Callable[[], int]) -> None:
         start = time.monotonic()
         with pytest.raises(RequestError, match=r"cannot be reached.*launch_server"):
             client.infer("add_sub", INPUT0=[1], INPUT1=[1])
-        assert time.monotonic() - start >= settings.RETRY_WAIT_S
+        assert time.monotonic() - start >= RETRY_WAIT_S
 
 
 def test_a_proxy_of_the_site_is_not_asked_for_this_machine(models_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import settings
+from helpers import paths, settings
 from helpers.client import Client
 from helpers.errors import RequestError
 from helpers.launch import launch_server
@@ -219,7 +219,7 @@ def test_clients_go_away_in_the_middle_of_the_answer(own: Server) -> None:
             gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     asking = f"while True:\n    client.infer('large', COUNT=[{_COUNT}])\n    print('one', flush=True)"
     ask = f"from helpers import Client\nclient = Client('{own.grpc_url}')\n{asking}"
-    with subprocess.Popen([sys.executable, "-c", ask], stdout=subprocess.PIPE, text=True, cwd=settings.root()) as killed:
+    with subprocess.Popen([sys.executable, "-c", ask], stdout=subprocess.PIPE, text=True, cwd=paths.root()) as killed:
         assert killed.stdout is not None
         assert killed.stdout.readline() == "one\n"
         time.sleep(0.02)  # the next request is under way by now

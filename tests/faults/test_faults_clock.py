@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import settings
+from helpers import paths
 from tests.support import MODELS_FOR_TESTS
 from tests.support.processes import alive, session, wait_until
 
@@ -71,7 +71,7 @@ sys.stdin.read()
 def _command(clock: Path, folder: Path) -> list[str]:
     """The notebook's program, with a clock that the file ``clock`` moves, for it, its supervisor and its server."""
     patch, supervisor = _CLOCK.format(file=str(clock)), folder / "supervisor.py"
-    real = settings.root() / "helpers" / "supervisor.py"
+    real = paths.root() / "helpers" / "supervisor.py"
     supervisor.write_text(f"{patch}\nimport runpy\nrunpy.run_path({str(real)!r}, run_name='__main__')\n")
     code = _NOTEBOOK % {"grace": _GRACE_S, "hours": _HOURS}
     library = {"LD_PRELOAD": str(_FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1"}
@@ -92,7 +92,7 @@ def test_the_clock_jumps(tmp_path: Path, free_base_port: Callable[[], int], reco
     sleeper.write_text(sleeper.read_text().replace("time.sleep(", "threading.Event().wait(").replace("import time", "import threading"))
     command = [*_command(clock, tmp_path), str(clock), str(models), str(free_base_port())]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=settings.root(), **pipes) as notebook:
+    with subprocess.Popen(command, cwd=paths.root(), **pipes) as notebook:
         try:
             assert notebook.stdout is not None
             told = json.loads(next((line for line in notebook.stdout if line.startswith("{")), "{}"))

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from helpers import lease, settings
+from helpers import lease, paths
 from helpers.client.endpoint import Address
 from helpers.client.http import listens
 from tests.support.processes import alive, session, wait_until
@@ -42,7 +42,7 @@ class _Notebook:
 
     def __init__(self, code: str) -> None:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self.process = subprocess.Popen([sys.executable, "-c", code], cwd=settings.root(), **pipes)
+        self.process = subprocess.Popen([sys.executable, "-c", code], cwd=paths.root(), **pipes)
 
     def said(self, word: str) -> list[str]:
         for line in self.process.stdout:

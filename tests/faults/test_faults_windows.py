@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from helpers import lease, settings
+from helpers import lease, paths, settings
 from helpers.errors import SetupError
 from helpers.server import Server
 from tests.support.processes import PATIENCE_S
@@ -70,7 +70,7 @@ def test_without_users_a_launch_is_refused_in_one_sentence(monkeypatch: pytest.M
 def test_a_launch_is_refused_and_connecting_works(models_server: Server) -> None:
     done = subprocess.run(
         [sys.executable, "-c", _WINDOWS, models_server.http_url],
-        cwd=settings.root(),
+        cwd=paths.root(),
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,

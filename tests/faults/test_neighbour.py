@@ -14,8 +14,9 @@ import numpy as np
 import psutil
 import pytest
 
-from helpers import Client, launch_fleet, launch_server, scrape, settings
+from helpers import Client, launch_fleet, launch_server, paths, scrape
 from helpers.fleet import Fleet
+from helpers.listening import TOKEN_MIN_LENGTH
 from helpers.server import Server
 from tests.support import MODELS_FOR_TESTS, attacks
 from tests.support.other_users import STRANGER, as_user, can_run_as_users, python_path, stranger
@@ -38,7 +39,7 @@ _REFUSED = ("HTTP/1.1 403", "UNAVAILABLE This protocol is restricted", "PERMISSI
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Python model, one with strings, and a network."""
     folder = tmp_path_factory.mktemp("neighbour") / "models"
-    sources = (settings.models_dir() / "add_sub", MODELS_FOR_TESTS / "strings", settings.models_dir() / "particlenet_AK4")
+    sources = (paths.models_dir() / "add_sub", MODELS_FOR_TESTS / "strings", paths.models_dir() / "particlenet_AK4")
     for source in sources:
         shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns("__pycache__"))
     return folder
@@ -151,7 +152,7 @@ def test_a_thousand_connections_that_say_nothing(repository: Path, free_base_por
 def test_the_secret_is_where_no_neighbour_reads(private: Server, private_fleet: Fleet) -> None:
     for server in (private, private_fleet, *private_fleet.servers):
         secret = server.token
-        assert len(secret) >= settings.TOKEN_MIN_LENGTH
+        assert len(secret) >= TOKEN_MIN_LENGTH
         assert server.headers_file is not None and secret in server.headers_file.read_text()
         for path in (server.headers_file, server.headers_file.parent / "state.json", server.headers_file.parent / "front.yaml"):
             assert secret not in stranger("import pathlib, sys; print(pathlib.Path(sys.argv[1]).read_text())", path).stdout

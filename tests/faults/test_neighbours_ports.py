@@ -16,7 +16,7 @@ import requests
 import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
 
-from helpers import scrape, settings
+from helpers import paths, scrape, settings
 from helpers.client import Client, http
 from helpers.client.endpoint import Address, access_for, parse_address
 from helpers.client.grpc import Grpc
@@ -31,7 +31,7 @@ from tests.support.processes import wait_until
 
 @pytest.fixture(scope="module")
 def own(free_base_port: Callable[[], int]) -> Iterator[Server]:
-    with launch_server(settings.models_dir(), base_port=free_base_port(), name="neighbours", load=["add_sub"]) as server:
+    with launch_server(paths.models_dir(), base_port=free_base_port(), name="neighbours", load=["add_sub"]) as server:
         yield server
 
 
@@ -148,7 +148,7 @@ def test_an_answer_that_sends_us_elsewhere_is_not_followed(status: int, post: bo
 def test_who_takes_the_port_of_a_dead_server_gets_nothing(free_base_port: Callable[[], int]) -> None:
     with ExitStack() as stack:
         server = stack.enter_context(
-            launch_server(settings.models_dir(), base_port=free_base_port(), name="dead", load=["add_sub"], token="the-token-of-a-class")
+            launch_server(paths.models_dir(), base_port=free_base_port(), name="dead", load=["add_sub"], token="the-token-of-a-class")
         )
         os.kill(server.pid, signal.SIGKILL)
         wait_until(lambda: server.state() == "died")

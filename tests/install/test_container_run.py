@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import container_start, gpus, jets, launch_server, settings
+from helpers import container_start, gpus, jets, launch_server, paths, settings
 from helpers.client import Client, http
 from helpers.physics.tracks import load_events, quality
 from helpers.server import Server
@@ -135,7 +135,7 @@ def test_a_container_ends_when_what_it_hangs_on_is_killed(
             f"server = launch_server('models', runtime={made.engine!r}, load=['add_sub'], base_port={free_base_port()}, grace_s=1.0)\n"
             "print('NAME', server.metadata()['name'], flush=True); time.sleep(600)"
         )
-        kernel = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=settings.root())
+        kernel = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=paths.root())
         assert kernel.stdout is not None
         name = next(line.split()[1] for line in kernel.stdout if line.startswith("NAME"))
         kernel.kill()

@@ -9,10 +9,10 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from helpers import settings
+from helpers import paths, settings
 from helpers.serving import Serving, private_arguments, triton_arguments
 
-FOLDER = settings.root() / "containers" / "kubernetes"
+FOLDER = paths.root() / "containers" / "kubernetes"
 # The keys of the chart's configuration reference that our values use or that stand beside them; lists and maps of one's own end in *.
 DOCUMENTED = {
     "nameOverride", "serverLoadMetric", "serverLoadThreshold",
@@ -66,7 +66,7 @@ def test_one_server_listens_on_loopback_alone_with_models_it_cannot_change() -> 
     pod = _manifests()["Deployment"]["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     assert container["image"] == _image()
-    serving = Serving(settings.models_dir(), "any", "$(COURSE_ADMIN_KEY)", ports=("8000", "8001", "8002"))
+    serving = Serving(paths.models_dir(), "any", "$(COURSE_ADMIN_KEY)", ports=("8000", "8001", "8002"))
     shared = {argument for argument in triton_arguments(serving, "/models") if "address" in argument or "model-repository" in argument}
     assert shared | set(private_arguments(serving)) <= set(container["args"]), "the options of our own launcher"
     (models,) = [mount for mount in container["volumeMounts"] if mount["mountPath"] == "/models"]
@@ -107,4 +107,4 @@ def test_readme_says_what_was_not_run_and_names_files_that_are_there() -> None:
         assert re.search(r"not run (this )?on a cluster|were not run here", file.read_text(), re.IGNORECASE), file
     readme = (FOLDER / "README.md").read_text()
     for path in re.findall(r"containers/[\w./-]+\.(?:yaml|txt)", readme):
-        assert (settings.root() / path).is_file(), path
+        assert (paths.root() / path).is_file(), path

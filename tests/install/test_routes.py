@@ -14,7 +14,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from helpers import settings
+from helpers import paths
 from helpers.setup import environments
 from tests.support import ROOT
 from tests.support.course_copy import bin_with, run
@@ -57,7 +57,7 @@ def clone(origin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A home of its own; the server's environment, gigabytes, is the one of these tests."""
-    return {"HOME": str(tmp_path_factory.mktemp("home")), "COURSE_SERVER_ENV": str(settings.server_env())}
+    return {"HOME": str(tmp_path_factory.mktemp("home")), "COURSE_SERVER_ENV": str(paths.server_env())}
 
 
 def test_binder_builds_from_the_root(origin: Path) -> None:

@@ -11,7 +11,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from helpers import settings
+from helpers import paths, settings
 from helpers.setup import environments
 from tests.support import ROOT
 
@@ -114,7 +114,7 @@ def test_the_wheel_of_the_server_is_pinned_and_has_the_release_that_is_told() ->
 
 
 @pytest.mark.parametrize(
-    ("folder", "lock"), [(environments.client_folder(), LOCKS[0]), (settings.server_env(), LOCKS[1])], ids=["client", "server"]
+    ("folder", "lock"), [(environments.client_folder(), LOCKS[0]), (paths.server_env(), LOCKS[1])], ids=["client", "server"]
 )
 def test_what_is_installed_is_what_is_locked(folder: object, lock: str) -> None:
     if environments.state(folder, "client" if lock == LOCKS[0] else "server") != "ready":

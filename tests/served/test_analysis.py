@@ -20,7 +20,7 @@ import uproot
 from distributed import LocalCluster
 
 from benchmarks import scale as bench
-from helpers import analysis_files, jets, settings
+from helpers import analysis_files, jets, paths, settings
 from helpers.analysis import Analysis, local_workers, replicate, tag_files
 from helpers.analysis_files import Chunk, chunks
 from helpers.client import Client
@@ -112,7 +112,7 @@ def test_faults_are_named_before_anything_is_sent(files: list[Path], tmp_path: P
     with pytest.raises(InputError, match="jets_per_chunk=0"):
         call(files, jets_per_chunk=0)
     with pytest.raises(InputError, match="no branch jet_id"):
-        call([settings.root() / "notebooks" / "data" / "jets_ak4.root"])
+        call([paths.root() / "notebooks" / "data" / "jets_ak4.root"])
     with uproot.recreate(tmp_path / "other.root") as file:
         file.mktree("Events", {"x": np.arange(3)})
     with pytest.raises(InputError, match="has no tree Jets"):
@@ -173,7 +173,7 @@ def test_a_killed_analysis_goes_on_where_it_was(
 ) -> None:
     script = KILLED.format(model=MODEL, chunk=CHUNK)
     command = [sys.executable, "-c", script, cluster.scheduler_address, server.grpc_url, str(tmp_path), *map(str, files)]
-    process = subprocess.Popen(command, cwd=settings.root(), env={**os.environ, **_certificates(cluster)})
+    process = subprocess.Popen(command, cwd=paths.root(), env={**os.environ, **_certificates(cluster)})
     wait_until(lambda: _written(tmp_path) >= 3)
     process.kill()
     process.wait()

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import settings
+from helpers import paths
 from helpers.background_load import BackgroundLoad
 from helpers.errors import CourseError, InputError, ModelError, RequestError
 from helpers.launch import launch_server
@@ -150,7 +150,7 @@ def test_nothing_answers_there() -> None:
 
 
 def test_it_survives_a_restart_of_the_server_and_keeps_the_errors(free_base_port: Callable[[], int]) -> None:
-    server = launch_server(settings.models_dir(), base_port=free_base_port(), load=["add_sub"], name="load-restart")
+    server = launch_server(paths.models_dir(), base_port=free_base_port(), load=["add_sub"], name="load-restart")
     try:
         with BackgroundLoad(server, "add_sub", concurrency=2) as load:
             wait_until(lambda: load.sent > 10)
@@ -178,7 +178,7 @@ def test_errors_of_the_model_are_counted(models_server: Server) -> None:
 
 @pytest.mark.parametrize("death", [signal.SIGKILL, signal.SIGTERM])
 def test_it_ends_with_its_owner(models_server: Server, death: signal.Signals) -> None:
-    owner = subprocess.Popen([sys.executable, "-c", OWNER, models_server.grpc_url], stdout=subprocess.PIPE, cwd=settings.root())
+    owner = subprocess.Popen([sys.executable, "-c", OWNER, models_server.grpc_url], stdout=subprocess.PIPE, cwd=paths.root())
     assert owner.stdout is not None
     with owner, owner.stdout:
         assert owner.stdout.readline() == b"started\n"

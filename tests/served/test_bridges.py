@@ -14,13 +14,13 @@ import cloudpickle
 import numpy as np
 import pytest
 
-from helpers import jets, settings
+from helpers import jets, paths
 from helpers.client import Client
 from helpers.physics.jets import Table
 from helpers.server import Server
 from tests.support.tls_front import ENVOY, TOKEN, front, make_certificates
 
-TEXT = (settings.root() / "containers" / "CLIENTS.md").read_text()
+TEXT = (paths.root() / "containers" / "CLIENTS.md").read_text()
 COFFEA, TOKEN_IN_COFFEA, *_, CMSSW = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 MODEL = "particlenet_AK4"
 
@@ -95,10 +95,10 @@ def test_the_configuration_for_cmssw_names_our_model() -> None:
         value = keywords[name]
         return ast.literal_eval(value.args[0] if isinstance(value, ast.Call) else value)
 
-    folder = settings.models_dir() / text("modelName")
+    folder = paths.models_dir() / text("modelName")
     table = Table.read(folder / text("preprocess_json"))
     assert text("modelName") == MODEL
-    assert (settings.root() / text("modelConfigPath")) == folder / "config.pbtxt"
+    assert (paths.root() / text("modelConfigPath")) == folder / "config.pbtxt"
     assert tuple(ast.literal_eval(keywords["flav_names"])) == table.labels
     explained = re.findall(r"^\| `(\w+)(?:\.\w+)?`", TEXT, re.MULTILINE)
     in_client = next(call for call in calls if any(word.arg == "modelName" for word in call.keywords))
@@ -108,5 +108,5 @@ def test_the_configuration_for_cmssw_names_our_model() -> None:
 
 def test_the_example_for_coffea_names_our_tensors() -> None:
     assert f"/{MODEL}/1" in COFFEA and '"softmax"' in COFFEA
-    config = (settings.models_dir() / MODEL / "config.pbtxt").read_text()
+    config = (paths.models_dir() / MODEL / "config.pbtxt").read_text()
     assert re.search(r'name: "softmax"', config)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import settings
+from helpers import paths
 from helpers.__main__ import main
 from helpers.server import Server
 from tests.support import MODELS_FOR_TESTS, processes
@@ -116,7 +116,7 @@ def test_metrics_as_a_table(models_server: Server, capsys: pytest.CaptureFixture
 
 def test_metrics_again_and_again_until_ctrl_c(models_server: Server) -> None:
     command = [sys.executable, "-m", "helpers", "metrics", "-u", models_server.metrics_url, "--watch", "0.4"]
-    watching = subprocess.Popen(command, cwd=settings.root(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    watching = subprocess.Popen(command, cwd=paths.root(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert watching.stdout is not None
     first = watching.stdout.readline()
     assert "in 0.4" in first
@@ -137,7 +137,7 @@ class Serving:
         command = [sys.executable, "-m", "helpers", "serve", "--models", str(models), "--base-port", str(port), *words]
         command = ["sh", "-c", f'{before}; exec "$@"', "sh", *command] if before else command
         self.process = subprocess.Popen(
-            command, cwd=settings.root(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+            command, cwd=paths.root(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
         )
         assert self.process.stdout is not None
         self.said = ""
@@ -234,9 +234,7 @@ def test_serve_until_it_is_told_to_end(free_base_port: Callable[[], int], work: 
     (repository / "double").symlink_to(MODELS_FOR_TESTS / "double")
     port = str(free_base_port())
     command = [sys.executable, "-m", "helpers", "serve", "--models", str(repository), "--base-port", port]
-    serving = subprocess.Popen(
-        command, cwd=settings.root(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ)
-    )
+    serving = subprocess.Popen(command, cwd=paths.root(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
     assert serving.stdout is not None
     lines = []
     while not lines or not lines[-1].startswith("Stop the server here"):

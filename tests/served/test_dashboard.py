@@ -16,9 +16,9 @@ import ipywidgets as widgets
 import numpy as np
 import pytest
 
-from helpers import Client, settings
+from helpers import Client, dashboard_poller, paths
 from helpers.dashboard import Dashboard, dashboard
-from helpers.dashboard_poller import Poller, Reading
+from helpers.dashboard_poller import DASHBOARD_INTERVAL_S, DASHBOARD_WINDOW_S, Poller, Reading
 from helpers.errors import InputError
 from helpers.launch import launch_server
 from helpers.server import Server
@@ -31,7 +31,7 @@ HOUR = 7200
 @pytest.fixture
 def own_server(free_base_port: Callable[[], int]) -> Iterator[Server]:
     """A server that a test may stop."""
-    with launch_server(settings.models_dir(), base_port=free_base_port(), load=["add_sub", "particlenet_AK4"], name="dashboard") as running:
+    with launch_server(paths.models_dir(), base_port=free_base_port(), load=["add_sub", "particlenet_AK4"], name="dashboard") as running:
         yield running
 
 
@@ -116,7 +116,7 @@ def test_numbers_are_those_of_the_server(models_server: Server, made: list[Dashb
         inputs = client.example("double", 3)
         for _ in range(60):
             client.infer("double", inputs)
-    wait_until(lambda: board.history[-1].time > before + settings.DASHBOARD_WINDOW_S + 1)
+    wait_until(lambda: board.history[-1].time > before + DASHBOARD_WINDOW_S + 1)
     # Every moment is in the windows of some readings in a row, so the rates, each times the time since the last, give the number of
     # requests back; roughly, where a busy machine reads late. A rate for another time, such as one update, would be a factor of four.
     seen = [reading for reading in board.history if reading.time > before]
@@ -198,7 +198,7 @@ def test_it_ends_with_the_server_and_says_so(own_server: Server, made: list[Dash
 
 
 def test_a_server_of_somebody_else_that_goes_away(own_server: Server, made: list[Dashboard], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settings, "DASHBOARD_PATIENCE_S", 1.0)
+    monkeypatch.setattr(dashboard_poller, "DASHBOARD_PATIENCE_S", 1.0)
     stranger = Server(own_server.http, own_server.grpc, own_server.metrics)
     board = dashboard(stranger)
     made.append(board)
@@ -280,7 +280,7 @@ def test_an_hour_of_updates_leaks_nothing(models_server: Server, made: list[Dash
 
     def run(updates: int, start: float) -> None:
         for step in range(updates):
-            board._update(replace(reading, time=start + step * settings.DASHBOARD_INTERVAL_S))
+            board._update(replace(reading, time=start + step * DASHBOARD_INTERVAL_S))
 
     run(200, reading.time)
     gc.collect()

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
 
-from helpers import settings
+from helpers import paths
 from helpers.client import Client, http
 from helpers.client.endpoint import Address
 from helpers.course import ____, exercise
@@ -49,7 +49,7 @@ def _is(number: str, kind: Kind, words: str, *answers: Any) -> None:
 def small(free_base_port: Callable[[], int], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with a repository of its own, a copy of add_sub, so that the checkers may load and unload."""
     repository = tmp_path_factory.mktemp("checkers") / "models"
-    shutil.copytree(settings.models_dir() / "add_sub", repository / "add_sub")
+    shutil.copytree(paths.models_dir() / "add_sub", repository / "add_sub")
     with launch_server(repository, base_port=free_base_port(), name="checkers") as running:
         yield running
 
@@ -264,7 +264,7 @@ def test_2_2_both_versions(small: Server) -> None:
 
 def _solution_file(name: str) -> str:
     """A file that the solution of 2.3, or the cell before it, writes."""
-    cells = json.loads((settings.root() / "notebooks" / "solutions" / "02_inspect_the_model_repository.ipynb").read_text())["cells"]
+    cells = json.loads((paths.root() / "notebooks" / "solutions" / "02_inspect_the_model_repository.ipynb").read_text())["cells"]
     text = next("".join(cell["source"]) for cell in cells if "".join(cell["source"]).startswith(f"%%writefile {{folder}}/{name}"))
     return text.partition("\n")[2]
 
@@ -410,7 +410,7 @@ def test_a_check_counts_its_attempts_in_the_progress_file(tmp_path: Path) -> Non
     """In a process of its own, as a kernel is: wrong, then right, then the file says two attempts and solved."""
     code = "from helpers.course import exercise; exercise('0.1').check(80); exercise('0.1').check(91)"
     environment = {**os.environ, "COURSE_WORK": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", code], cwd=settings.root(), env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=paths.root(), env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.count("\n") == 2 and "(Attempt 2.)" in done.stdout
     attempts = [json.loads(line) for line in (tmp_path / "progress.jsonl").read_text().splitlines()]
     assert [(each["exercise"], each["correct"]) for each in attempts] == [("0.1", False), ("0.1", True)]

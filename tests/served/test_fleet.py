@@ -19,7 +19,7 @@ from tritonclient.utils import InferenceServerException
 
 from benchmarks import fleet as bench
 from benchmarks.perf_analyzer import Load
-from helpers import Client, front_config, launch_fleet, measure, scrape, settings
+from helpers import Client, front_config, launch_fleet, measure, paths, scrape
 from helpers.__main__ import main
 from helpers.client import http
 from helpers.errors import InputError, RequestError
@@ -219,9 +219,7 @@ def test_serve_gives_one_address_and_ctrl_c_ends_all(free_base_port: Callable[[]
     (tmp_path / "models" / "double").symlink_to(MODELS_FOR_TESTS / "double")
     words = ["serve", "--servers", "2", "--models", str(tmp_path / "models"), "--base-port", str(free_base_port())]
     command = [sys.executable, "-m", "helpers", *words]
-    serving = subprocess.Popen(
-        command, cwd=settings.root(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ)
-    )
+    serving = subprocess.Popen(command, cwd=paths.root(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
     assert serving.stdout is not None
     lines: list[str] = []
     while not lines or not lines[-1].startswith("Stop the servers here"):

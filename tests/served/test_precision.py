@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import jets, precision, repository, settings
+from helpers import jets, paths, precision, repository
 from helpers.__main__ import main
 from helpers.client import Client
 from helpers.errors import InputError, ModelError
 from helpers.launch import launch_server
 from helpers.physics.flavour import auc_change, roc
+from helpers.precision import CALIBRATION_JETS
 from helpers.precision_cost import cost
 from helpers.precision_plots import precision_figure
 from helpers.server import Server
@@ -39,7 +40,7 @@ def element_types(path: Path) -> dict[str, set[int]]:
         "'kinds': sorted({node.op_type for node in graph.node}), "
         "'io': [[one.name, one.type.tensor_type.elem_type] for one in [*graph.input, *graph.output]]}))"
     )
-    done = subprocess.run([settings.server_env() / "bin" / "python", "-c", code, path], capture_output=True, text=True, check=True)
+    done = subprocess.run([paths.server_env() / "bin" / "python", "-c", code, path], capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 
 
@@ -48,14 +49,14 @@ FLOAT, FLOAT16, INT8 = 1, 10, 3
 
 @pytest.mark.slow
 def test_the_files_hold_what_their_names_say_and_are_in_32_bits_at_the_border(made: list[Path]) -> None:
-    original = element_types(settings.models_dir() / MODEL / "1" / "model.onnx")
+    original = element_types(paths.models_dir() / MODEL / "1" / "model.onnx")
     fp16, int8, static = (element_types(folder / "1" / "model.onnx") for folder in made)
     assert FLOAT16 in fp16["types"] and FLOAT16 not in original["types"]
     assert INT8 in int8["types"] and "DynamicQuantizeLinear" in int8["kinds"]
     assert INT8 in static["types"] and "QuantizeLinear" in static["kinds"]
     assert all(each["io"] == original["io"] for each in (fp16, int8, static))
     sizes = [(folder / "1" / "model.onnx").stat().st_size for folder in made]
-    assert max(sizes) < 0.6 * (settings.models_dir() / MODEL / "1" / "model.onnx").stat().st_size
+    assert max(sizes) < 0.6 * (paths.models_dir() / MODEL / "1" / "model.onnx").stat().st_size
 
 
 @pytest.mark.slow
@@ -83,7 +84,7 @@ def test_all_are_served_side_by_side_and_cost_next_to_nothing_in_physics(serving
     assert {state.name for state in serving.models() if state.state == "READY"} == {MODEL, *names}
     tensors = [[(entry["name"], entry["datatype"]) for entry in serving.metadata(name)["inputs"]] for name in (MODEL, *names)]
     assert all(each == tensors[0] for each in tensors)
-    sample = jets.read("ak4")[settings.CALIBRATION_JETS : settings.CALIBRATION_JETS + 1500]
+    sample = jets.read("ak4")[CALIBRATION_JETS : CALIBRATION_JETS + 1500]
     costs = cost(serving, names, reference=MODEL, jets=sample)
     at = {(row["model"], row["discriminant"]): row for row in costs}
     for name in names:

@@ -17,11 +17,12 @@ import pytest
 import tritonclient.grpc as triton_grpc
 from tritonclient.utils import InferenceServerException
 
-from helpers import lease, settings, starting
+from helpers import lease, paths, settings, starting
 from helpers.__main__ import main
 from helpers.client import Client, http
 from helpers.errors import AccessError, InputError, ModelError, RequestError
 from helpers.launch import connect, launch_server
+from helpers.listening import ADMIN_APIS, CLASS_APIS, TOKEN_MIN_LENGTH
 from helpers.server import Server
 from tests.support import MODELS_FOR_TESTS
 from tests.support.processes import PATIENCE_S
@@ -181,7 +182,7 @@ def test_the_card_warns_in_red_and_keeps_the_token(class_server: Server) -> None
     assert not [one for one in shown if class_server.token in one]
     lines = subprocess.run(["ps", "-eo", "args", "-ww"], capture_output=True, text=True, check=True).stdout
     assert class_server.token not in lines
-    assert len(class_server.token) >= settings.TOKEN_MIN_LENGTH
+    assert len(class_server.token) >= TOKEN_MIN_LENGTH
 
 
 def test_found_again_and_launched_again_with_the_same_token(class_server: Server, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
@@ -250,8 +251,8 @@ def test_the_command_says_where_it_listens_and_no_secret(capsys: pytest.CaptureF
     # The shell fills in the variable, or what starts the server inside the container.
     quote = '"' if runtime == "embedded" else "'"
     for option in ("http-restricted-api", "grpc-restricted-protocol"):
-        assert f"{quote}--{option}={settings.CLASS_APIS}:authorization=Bearer $COURSE_TOKEN{quote}" in out
-        assert f"{quote}--{option}={settings.ADMIN_APIS}:course-admin-key=$COURSE_ADMIN_KEY{quote}" in out
+        assert f"{quote}--{option}={CLASS_APIS}:authorization=Bearer $COURSE_TOKEN{quote}" in out
+        assert f"{quote}--{option}={ADMIN_APIS}:course-admin-key=$COURSE_ADMIN_KEY{quote}" in out
     assert TOKEN not in out
     launch_server("models", runtime=runtime, dry_run=True)
     out = capsys.readouterr().out
@@ -277,7 +278,7 @@ def test_serve_in_a_terminal(free_base_port: Callable[[], int], tmp_path: Path, 
     environment = (
         {**os.environ, "COURSE_TOKEN": TOKEN} if own else {name: text for name, text in os.environ.items() if name != "COURSE_TOKEN"}
     )
-    serving = subprocess.Popen(command, cwd=settings.root(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    serving = subprocess.Popen(command, cwd=paths.root(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     try:
         lines = []
         while not lines or not lines[-1].startswith("Stop the server here"):
@@ -358,7 +359,7 @@ def test_from_another_machine(other_machine: tuple[str, str], models_server: Ser
         _adds(server, "grpc")
         urls = [f"{here}:{server.http.port}", f"{here}:{models_server.http.port}", server.token]
         command = ["ip", "netns", "exec", namespace, sys.executable, "-c", textwrap.dedent(script), *urls]
-        done = subprocess.run(command, cwd=settings.root(), capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+        done = subprocess.run(command, cwd=paths.root(), capture_output=True, text=True, timeout=PATIENCE_S, check=False)
         assert done.returncode == 0, done.stderr
         grpc, http, metrics, without, own = done.stdout.splitlines()
         assert (grpc, http) == ("grpc 30.0", "http 30.0")

@@ -14,16 +14,17 @@ from pathlib import Path
 
 import pytest
 
-from helpers import settings
+from helpers import paths, settings
 from helpers.errors import InputError, RequestError, ServerError, SetupError
 from helpers.launch import ModelWarning, connect, launch_server
+from helpers.launch_plan import PORTS_PER_SERVER
 from tests.support.processes import PATIENCE_S, alive, session, wait_until
 
 
 def _copy(name: str, repository: Path, **changes: str) -> Path:
     """A copy of add_sub under another name; each change replaces one text in config.pbtxt by another."""
     folder = repository / name
-    shutil.copytree(settings.models_dir() / "add_sub", folder)
+    shutil.copytree(paths.models_dir() / "add_sub", folder)
     config = folder / "config.pbtxt"
     config.write_text(config.read_text().replace('"add_sub"', f'"{name}"'))
     for old, new in changes.items():
@@ -47,10 +48,10 @@ def test_every_model_is_ready_and_the_card_says_where(server):
 
 
 def test_launching_twice_returns_the_running_one_and_says_so(server, capsys):
-    again = launch_server(settings.models_dir(), base_port=server.http.port, name="tests")
+    again = launch_server(paths.models_dir(), base_port=server.http.port, name="tests")
     assert again is server
     assert "Already running" in capsys.readouterr().out
-    changed = launch_server(settings.models_dir(), base_port=server.http.port, name="tests", cache_size_bytes=1 << 20)
+    changed = launch_server(paths.models_dir(), base_port=server.http.port, name="tests", cache_size_bytes=1 << 20)
     assert changed is server
     assert "another cache_size_bytes" in capsys.readouterr().out
 
@@ -102,7 +103,7 @@ def test_a_server_environment_with_numpy_2_is_refused_before_the_start(tmp_path:
     (packages / "numpy-2.4.6.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 2.4.6\n")
     monkeypatch.setenv("COURSE_SERVER_ENV", str(tmp_path / "server"))
     with pytest.raises(SetupError, match=r"numpy 2\.4\.6.*empty tensors.*install-server"):
-        launch_server(settings.models_dir(), load=["add_sub"])
+        launch_server(paths.models_dir(), load=["add_sub"])
 
 
 @pytest.mark.parametrize("path", ["", "/nowhere"])
@@ -130,7 +131,7 @@ def test_a_taken_port_moves_the_server_to_the_next_triple_and_the_card_says_so(t
         other.listen()
         _copy("one", tmp_path)
         with launch_server(tmp_path, base_port=base) as server:
-            assert server.http.port >= base + settings.PORTS_PER_SERVER
+            assert server.http.port >= base + PORTS_PER_SERVER
             assert (server.grpc.port, server.metrics.port) == (server.http.port + 1, server.http.port + 2)
             assert f"Port {base}" in server.note
             assert server.note in server._repr_html_()
@@ -141,7 +142,7 @@ def test_a_taken_port_moves_the_server_to_the_next_triple_and_the_card_says_so(t
 def test_servers_started_at_the_same_instant_get_different_ports(free_base_port, work):
     code = (
         "import sys; from helpers import launch_server; sys.stdin.readline()\n"
-        f"with launch_server({str(settings.models_dir())!r}, base_port={free_base_port()}, load=['add_sub']) as s:\n"
+        f"with launch_server({str(paths.models_dir())!r}, base_port={free_base_port()}, load=['add_sub']) as s:\n"
         "    print('PORT', s.http.port, s.is_alive(), flush=True); sys.stdin.readline()"
     )
     many = [subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
@@ -207,12 +208,12 @@ def test_a_command_that_cannot_start_shows_the_end_of_the_log(tmp_path, free_bas
 @pytest.mark.parametrize("port", [0, 80, 70000])
 def test_ports_that_cannot_be_are_refused(port):
     with pytest.raises(InputError, match="cannot be used"):
-        launch_server(settings.models_dir(), base_port=port, name=f"port {port}")
+        launch_server(paths.models_dir(), base_port=port, name=f"port {port}")
 
 
 def test_an_unknown_runtime_is_refused():
     with pytest.raises(SetupError, match="no runtime 'kubernetes'"):
-        launch_server(settings.models_dir(), runtime="kubernetes")
+        launch_server(paths.models_dir(), runtime="kubernetes")
 
 
 def test_a_work_folder_without_permission_is_one_paragraph(tmp_path, monkeypatch):
@@ -220,7 +221,7 @@ def test_a_work_folder_without_permission_is_one_paragraph(tmp_path, monkeypatch
     blocked.write_text("a file where a folder should be")
     monkeypatch.setenv("COURSE_WORK", str(blocked / "work"))
     with pytest.raises(SetupError, match="log cannot be written"):
-        launch_server(settings.models_dir(), name="blocked")
+        launch_server(paths.models_dir(), name="blocked")
 
 
 @pytest.mark.parametrize("prefix", ["", "http://", "grpc"])

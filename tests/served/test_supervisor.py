@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from helpers import lease, settings
+from helpers import lease, paths
 from helpers.errors import ServerError
 from helpers.launch import launch_server
+from helpers.machine import LOOPBACK
 from helpers.supervisor import Plan, lock_ports
 from tests.support.processes import PATIENCE_S, alive, wait_until
 
@@ -33,7 +34,7 @@ def _plan(tmp_path: Path, code: str, ports: list[list[int]], **changes: object) 
         "private": [],
         "environment": dict(os.environ),
         "ports": ports,
-        "host": settings.HOST,
+        "host": LOOPBACK,
         "log": str(tmp_path / "log"),
         "grace_s": 20.0,
         "stop_s": 1.0,
@@ -49,12 +50,12 @@ def _triples(base: int, count: int) -> list[list[int]]:
 
 def test_locks_are_exclusive_and_come_free(free_base_port):
     ports = _triples(free_base_port(), 1)[0]
-    held = lock_ports(ports, settings.HOST)
+    held = lock_ports(ports, LOOPBACK)
     assert held is not None
-    assert lock_ports(ports[2:], settings.HOST) is None
+    assert lock_ports(ports[2:], LOOPBACK) is None
     for lock in held:
         lock.close()
-    again = lock_ports(ports, settings.HOST)
+    again = lock_ports(ports, LOOPBACK)
     assert again is not None
     for lock in again:
         lock.close()
@@ -76,7 +77,7 @@ def test_a_program_that_was_faster_with_a_port_means_the_next_triple(tmp_path, f
 
 def test_no_free_ports_is_said(tmp_path, free_base_port):
     ports = _triples(free_base_port(), 1)
-    locks = lock_ports(ports[0], settings.HOST)
+    locks = lock_ports(ports[0], LOOPBACK)
     try:
         held = lease.start(_plan(tmp_path, "", ports))
         assert held.state()["status"] == "failed"
@@ -160,7 +161,7 @@ def test_a_disk_that_is_full_costs_the_log_and_not_the_server(tmp_path, free_bas
             while True:
                 filler.write(b"x" * 4096)
                 filler.flush()
-        with launch_server(settings.models_dir(), base_port=free_base_port(), name="full disk", load=["add_sub"]) as server:
+        with launch_server(paths.models_dir(), base_port=free_base_port(), name="full disk", load=["add_sub"]) as server:
             assert server.is_ready()
             assert server.log() == ""
     finally:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import requests
 
-from helpers import Client, launch_server, settings
+from helpers import Client, launch_server, paths
 from helpers.errors import RequestError
 from helpers.server import Server
 from tests.support.processes import alive, session, wait_until
@@ -27,7 +27,7 @@ _ONE = {"INPUT0": np.ones(16, np.float32), "INPUT1": np.ones(16, np.float32)}
 @pytest.fixture(scope="module")
 def own(free_base_port: Callable[[], int]) -> Iterator[Server]:
     """A Python model, and one of a Python-based backend with two instances."""
-    with launch_server(settings.models_dir(), base_port=free_base_port(), name="watched", load=["add_sub", "particlenet"]) as running:
+    with launch_server(paths.models_dir(), base_port=free_base_port(), name="watched", load=["add_sub", "particlenet"]) as running:
         yield running
 
 
@@ -73,7 +73,7 @@ def test_the_watch_moves_no_counter_shows_no_model_and_costs_little(own: Server)
     share = (_cpu_s(supervisor) - used) / (time.monotonic() - begin)
     assert before
     assert _counters(own) == before
-    assert models == {path.name for path in settings.models_dir().iterdir() if (path / "config.pbtxt").exists()}
+    assert models == {path.name for path in paths.models_dir().iterdir() if (path / "config.pbtxt").exists()}
     assert "course-watch" not in own.log(lines=0)
     assert share < 0.02  # 0.2 % on a quiet machine
 
@@ -143,7 +143,7 @@ def test_a_server_that_hangs_is_said_and_so_is_its_return(own: Server) -> None:
 
 def test_a_server_kept_alive_comes_back_with_the_same_key_and_ports(free_base_port: Callable[[], int]) -> None:
     options = {"base_port": free_base_port(), "name": "kept", "load": ["add_sub"], "keep_alive": True}
-    with launch_server(settings.models_dir(), **options) as server:
+    with launch_server(paths.models_dir(), **options) as server:
         ports, pid = server.http_url, server.pid
         assert pid is not None
         wait_until(lambda: len(_stubs(server, "add_sub_0_0")) == 1)
@@ -169,7 +169,7 @@ def test_a_server_kept_alive_comes_back_with_the_same_key_and_ports(free_base_po
 
 def test_one_that_ends_all_the_time_stays_down(free_base_port: Callable[[], int]) -> None:
     options = {"base_port": free_base_port(), "name": "hopeless", "load": ["add_sub"], "keep_alive": True}
-    with launch_server(settings.models_dir(), **options) as server:
+    with launch_server(paths.models_dir(), **options) as server:
         time.sleep(2.5)
         deadline = time.monotonic() + 60
         while server.state() != "died" and time.monotonic() < deadline:

@@ -15,7 +15,7 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from helpers import settings
+from helpers import paths, settings
 from helpers.embedded_layout import lay_out
 from helpers.setup.environments import python_of
 
@@ -80,7 +80,7 @@ def make(engine: str, folder: Path) -> Made:
         said(engine, "info")
     except RuntimeError as error:
         raise NoContainersError(str(error)) from error
-    python = python_of(settings.server_env()).resolve()
+    python = python_of(paths.server_env()).resolve()
     archive = folder / "root.tar"
     pack(archive, python, folder / "tritonserver")
     changes = [f"--change=ENV {name}={value}" for name, value in environment(f"{python.parent}:/usr/bin:/bin").items()]
@@ -88,7 +88,7 @@ def make(engine: str, folder: Path) -> Made:
     said(engine, "import", *changes, str(archive), name)
     # podman can lay a thin layer over a folder, so that nothing that happens in a container reaches the folder itself.
     option = "O" if engine == "podman" else "ro"
-    volumes = " ".join(f"--volume={path}:{path}:{option}" for path in (settings.server_env(), python.parent.parent))
+    volumes = " ".join(f"--volume={path}:{path}:{option}" for path in (paths.server_env(), python.parent.parent))
     made = Made(engine, name, f"{working_limits(engine, name)} {volumes}")
     said(engine, "run", "--rm", "--net=host", *made.arguments.split(), name, "python3", "-c", "import numpy")
     return made
@@ -118,16 +118,16 @@ def environment(path: str) -> dict[str, str]:
     Args:
         path: the base image's ``PATH``.
     """
-    text = (settings.root() / "containers" / "Containerfile.cpu").read_text().replace("\\\n", " ")
+    text = (paths.root() / "containers" / "Containerfile.cpu").read_text().replace("\\\n", " ")
     pairs = [pair.split("=", 1) for line in re.findall(r"^ENV (.*)$", text, re.MULTILINE) for pair in line.split()]
-    known = {"${PATH}": path, "${VERSION}": settings.image_version(), "${COURSE_SERVER_ENV}": str(settings.server_env())}
+    known = {"${PATH}": path, "${VERSION}": settings.image_version(), "${COURSE_SERVER_ENV}": str(paths.server_env())}
     return {name: re.sub(r"\$\{\w+\}", lambda found: known[found[0]], value) for name, value in pairs}
 
 
 def pack(archive: Path, python: Path, layout: Path) -> None:
     """A root file system with the few programs, the server's layout, and the libraries of the system that all of it loads."""
     programs = {name: shutil.which(name, path="/usr/bin:/bin") or "" for name in PROGRAMS}
-    packages = Path(json.loads(said(str(python_of(settings.server_env())), "-c", _WHERE)))
+    packages = Path(json.loads(said(str(python_of(paths.server_env())), "-c", _WHERE)))
     loaded = [python, *python.parent.parent.glob("lib/python3*/lib-dynload/*.so"), packages / "pytriton/tritonserver/bin/tritonserver"]
     loaded += [*packages.glob("nvidia_pytriton.libs/*.so*"), *packages.glob("torch/lib/*.so"), *packages.glob("onnxruntime/capi/*.so*")]
     listed = subprocess.run(["ldd", *programs.values(), *map(str, loaded)], capture_output=True, text=True, check=False).stdout
@@ -148,7 +148,7 @@ def pack(archive: Path, python: Path, layout: Path) -> None:
 
 def _to_mounted_helpers(entry: tarfile.TarInfo) -> tarfile.TarInfo:
     """The course's backends as links to where the helpers are mounted in every container; the stub of Python models as it is."""
-    entry.linkname = entry.linkname.replace(str(settings.root() / "helpers"), "/course/helpers", 1)
+    entry.linkname = entry.linkname.replace(str(paths.root() / "helpers"), "/course/helpers", 1)
     return entry
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from helpers import container_checks, images, launch_server, settings
+from helpers import container_checks, images, launch_server
+from helpers.container_checks import CUDA_DRIVERS, IMAGE_CUDA
 from helpers.errors import SetupError
 from helpers.gpus import Gpu, here
 from tests.support.engines import Engines
@@ -52,9 +53,9 @@ def test_an_image_of_ones_own_is_missing(engines: Engines, tmp_path: Path, monke
 
 def test_a_cache_with_room_needs_no_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("APPTAINER_CACHEDIR", str(tmp_path))
-    monkeypatch.setattr(settings, "DISK_IMAGE_GB", 0.0)
+    monkeypatch.setattr(images, "DISK_IMAGE_GB", 0.0)
     assert "CACHEDIR" not in images.how_to_get("apptainer", f"docker://{images.nvidia()}")
-    monkeypatch.setattr(settings, "DISK_IMAGE_GB", 1e9)
+    monkeypatch.setattr(images, "DISK_IMAGE_GB", 1e9)
     assert "export APPTAINER_CACHEDIR=" in images.how_to_get("apptainer", f"docker://{images.nvidia()}")
 
 
@@ -155,5 +156,5 @@ def test_gpus_of_this_machine(engines: Engines) -> None:
 
 def test_the_requirement_of_the_image_is_that_of_the_release() -> None:
     """Whoever changes VERSION must look these up again in the release notes."""
-    assert (images.nvidia(), settings.IMAGE_CUDA) == ("nvcr.io/nvidia/tritonserver:24.10-py3", "12.6")
-    assert json.dumps(settings.CUDA_DRIVERS) == '{"11": 450, "12": 525, "13": 580}'
+    assert (images.nvidia(), IMAGE_CUDA) == ("nvcr.io/nvidia/tritonserver:24.10-py3", "12.6")
+    assert json.dumps(CUDA_DRIVERS) == '{"11": 450, "12": 525, "13": 580}'

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import container_start, images, launch_server, settings
+from helpers import container_start, images, launch_server, paths
 from helpers.__main__ import main
 from helpers.container_command import ENGINES, Specification
 from helpers.errors import ServerError, SetupError
@@ -153,7 +153,7 @@ def test_shared_memory(engines: Engines, models: Path, capsys: pytest.CaptureFix
 def test_which_image(
     engines: Engines, models: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    version = (settings.root() / "containers" / "VERSION").read_text().strip()
+    version = (paths.root() / "containers" / "VERSION").read_text().strip()
 
     def image(engine: str, **options: object) -> str:
         words = shown(capsys, models, engine, **options)[0]

@@ -8,12 +8,12 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from helpers import settings
+from helpers import paths
 from helpers.physics.tracks import load_events, same_tracks, true_edges
 
 
 def load(model: str, name: str) -> ModuleType:
-    path = settings.models_dir() / model / "1" / f"{name}.py"
+    path = paths.models_dir() / model / "1" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(f"{model}_{name}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

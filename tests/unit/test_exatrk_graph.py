@@ -8,12 +8,12 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from helpers import settings
+from helpers import paths
 from helpers.physics.tracks import load_events
 
 
 def load() -> ModuleType:
-    path = settings.models_dir() / "ExaTrk_graph" / "1" / "radius_graph.py"
+    path = paths.models_dir() / "ExaTrk_graph" / "1" / "radius_graph.py"
     spec = importlib.util.spec_from_file_location("radius_graph_for_tests", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

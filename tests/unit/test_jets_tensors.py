@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import uproot
 
-from helpers import jets, settings
+from helpers import jets, paths
 from helpers.errors import InputError
 from helpers.physics.jets import FlatJets, Table, TruncationWarning, flatten, is_tagger
 from training.jets.dataset import padded_inputs
@@ -223,7 +223,7 @@ def test_shipped_jets_are_whole(name: str, n_jets: int) -> None:
     assert ak.all(sample.pfcand_pt_log_nopuppi[:, 1:] <= sample.pfcand_pt_log_nopuppi[:, :-1]), "in falling order"
     assert set(sample.jet_class.to_list()) <= set(jets.LABELS[name])
     assert ak.all(sample.event[1:] >= sample.event[:-1])
-    path = settings.root() / "notebooks" / "data" / f"jets_{name}.root"
+    path = paths.root() / "notebooks" / "data" / f"jets_{name}.root"
     assert path.stat().st_size <= 6e6
     assert len(jets.read(path)) == n_jets
 
@@ -231,7 +231,7 @@ def test_shipped_jets_are_whole(name: str, n_jets: int) -> None:
 @pytest.mark.parametrize("tagger", [AK4, AK8], ids=lambda tagger: tagger.key)
 def test_tensors_are_those_that_the_network_was_trained_on(tagger: Any) -> None:
     """Two programs that know nothing of each other, the training's and the client's, make the same tensors."""
-    path = settings.root() / "notebooks" / "data" / f"jets_{tagger.key}.root"
+    path = paths.root() / "notebooks" / "data" / f"jets_{tagger.key}.root"
     flat = flatten(jets.read(path), Table.from_json(tagger.preprocess()))
     expected = padded_inputs(read_root(path), tagger)
     seen = flat.pad(np.arange(len(flat)))

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from helpers import repository, settings
+from helpers import paths, repository
 
-MODELS = sorted(path.parent.name for path in settings.models_dir().glob("*/config.pbtxt"))
+MODELS = sorted(path.parent.name for path in paths.models_dir().glob("*/config.pbtxt"))
 # How a config names its backend, and the file that this backend looks for in a version's folder.
 BACKENDS = {
     ("onnxruntime_onnx", ""): ("onnxruntime", "model.onnx"),
@@ -72,7 +72,7 @@ def complaints(folder: Path, config: Any) -> list[str]:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_stock_container_takes_the_config(model: str) -> None:
-    folder = settings.models_dir() / model
+    folder = paths.models_dir() / model
     config = repository.read_config(folder)
     assert config.name == model
     assert complaints(folder, config) == []
@@ -88,7 +88,7 @@ def test_a_stock_container_takes_the_config(model: str) -> None:
     ],
 )
 def test_what_a_stock_container_would_not_take_is_found(model: str, changes: dict[str, Any], said: str) -> None:
-    folder = settings.models_dir() / model
+    folder = paths.models_dir() / model
     config = repository.read_config(folder)
     for name, value in changes.items():
         if name == "parameters":

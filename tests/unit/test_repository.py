@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from helpers import repository, settings
+from helpers import paths, repository
 from helpers.errors import ConfigError, ModelError, SetupError
 from helpers.files import writing
 from helpers.repository.syntax import as_dict, parse
@@ -163,10 +163,10 @@ def test_a_change_with_a_fault_is_not_written(model: Path, change: dict, words: 
 
 
 def test_the_models_of_the_course_are_not_edited() -> None:
-    before = text_of(settings.models_dir() / "add_sub")
+    before = text_of(paths.models_dir() / "add_sub")
     with pytest.raises(ConfigError, match=r'belongs to the course.*checkout\("add_sub"\)'):
         repository.change_config("models/add_sub", max_batch_size=4)
-    assert text_of(settings.models_dir() / "add_sub") == before
+    assert text_of(paths.models_dir() / "add_sub") == before
 
 
 def test_old_new_and_what_the_server_reports(model: Path) -> None:
@@ -249,13 +249,13 @@ def own_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_working_copy_is_made_once_and_never_written_over(own_work: Path) -> None:
     folder = repository.checkout("add_sub")
     assert folder == own_work / "models"
-    assert text_of(folder / "add_sub") == text_of(settings.models_dir() / "add_sub")
+    assert text_of(folder / "add_sub") == text_of(paths.models_dir() / "add_sub")
     repository.change_config("add_sub", max_batch_size=0, instance_group=[{"count": 2, "kind": "KIND_CPU"}])
     mine = text_of(folder / "add_sub")
     assert repository.checkout("add_sub") == folder
     assert text_of(folder / "add_sub") == mine
     repository.checkout("add_sub", fresh=True)
-    assert text_of(folder / "add_sub") == text_of(settings.models_dir() / "add_sub")
+    assert text_of(folder / "add_sub") == text_of(paths.models_dir() / "add_sub")
     kept = list((own_work / "models.old").iterdir())
     assert [text_of(path) for path in kept] == [mine]
     repository.checkout("add_sub", fresh=True)

@@ -9,7 +9,7 @@ import re
 from datetime import datetime, timedelta
 from typing import Any
 
-from helpers import settings
+from helpers import paths
 from helpers.client import http
 from helpers.course import judge
 from helpers.course.judge import CannotTell, Outcome, checker, correct, not_yet
@@ -152,7 +152,7 @@ def _dry_run(port: int) -> str:
     printed = io.StringIO()
     try:
         with contextlib.redirect_stdout(printed):
-            launch_server(settings.models_dir(), runtime="docker", base_port=port, dry_run=True)
+            launch_server(paths.models_dir(), runtime="docker", base_port=port, dry_run=True)
     except CourseError as error:
         raise CannotTell(f"The dry run says: {error}") from error
     return printed.getvalue()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import settings
+from helpers import paths
 from helpers.launch import ModelWarning, launch_server
 from helpers.server import Server
 from tests.served.backends import repositories
@@ -20,7 +20,7 @@ def torchscript_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The TorchScript files, written by the server's Python, which has PyTorch."""
     folder = tmp_path_factory.mktemp("torchscript")
     script = Path(__file__).with_name("torchscript_models.py")
-    subprocess.run([settings.server_env() / "bin" / "python", script, folder], check=True)
+    subprocess.run([paths.server_env() / "bin" / "python", script, folder], check=True)
     return folder
 
 

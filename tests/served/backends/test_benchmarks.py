@@ -11,7 +11,7 @@ import pytest
 from benchmarks import network, report
 from benchmarks.measuring import Pair, Row
 from benchmarks.perf_analyzer import Load
-from helpers import repository, settings
+from helpers import paths, repository
 from tests.support.processes import PATIENCE_S
 
 
@@ -27,7 +27,7 @@ def test_the_measured_models_are_the_courses_own_with_one_thread(tmp_path: Path)
         assert {parameter.string_value for parameter in config.parameters.values()} == {"1"}
         assert config.HasField("dynamic_batching") == name.endswith("_dynamic")
         source, file = network.MODELS[kind]
-        assert (tmp_path / "models" / name / "1" / file).read_bytes() == (settings.models_dir() / source / "1" / file).read_bytes()
+        assert (tmp_path / "models" / name / "1" / file).read_bytes() == (paths.models_dir() / source / "1" / file).read_bytes()
 
 
 def test_the_table_has_medians_and_ratios() -> None:
@@ -40,7 +40,7 @@ def test_the_table_has_medians_and_ratios() -> None:
 @pytest.mark.slow
 def test_the_benchmark_runs(work: Path) -> None:
     command = [sys.executable, "-m", "benchmarks", "--rounds", "1", "--batches", "1", "--kinds", "onnx"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=settings.root(), timeout=PATIENCE_S)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=paths.root(), timeout=PATIENCE_S)
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("| onnx | 1 |")]
     assert all(float(cell) > 0 for cell in line.split("|")[3:-1])
     assert "| tritonserver |" in done.stdout

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import settings
+from helpers import paths
 from helpers.launch import launch_server
 from helpers.server import Server
 from tests.served.backends import onnx_models
@@ -32,7 +32,7 @@ def seen_by() -> dict[str, bool]:
     """Whether PyTorch and ONNX Runtime of the server's environment can use a GPU."""
     if not shutil.which("nvidia-smi"):
         pytest.skip("no NVIDIA GPU on this machine")
-    python = settings.server_env() / "bin" / "python"
+    python = paths.server_env() / "bin" / "python"
     answer = subprocess.run([python, "-c", _PROBE], capture_output=True, text=True, check=True).stdout.split()
     return {"torch": answer[0] == "True", "onnx": answer[1] == "True"}
 
@@ -68,7 +68,7 @@ def test_onnx_runs_where_onnx_runtime_sees_a_gpu_and_else_says_that_it_does_not(
 @pytest.fixture(scope="module")
 def tensorrt(seen_by: dict[str, bool]) -> None:
     """Where ONNX Runtime of the server's environment has TensorRT and a GPU to use it on."""
-    python = settings.server_env() / "bin" / "python"
+    python = paths.server_env() / "bin" / "python"
     words = "import onnxruntime; print('TensorrtExecutionProvider' in onnxruntime.get_available_providers())"
     has_it = subprocess.run([python, "-c", words], capture_output=True, text=True, check=True).stdout.strip() == "True"
     if not has_it or not seen_by["onnx"]:

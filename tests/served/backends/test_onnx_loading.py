@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import settings
+from helpers import paths
 from helpers.launch import launch_server
 from helpers.server import Server
 from tests.served.backends.asking import Asker
@@ -96,6 +96,6 @@ def test_nothing_is_reported_to_anybody(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    with launch_server(settings.models_dir(), load=["particlenet_AK4"], base_port=free_base_port()) as server:
+    with launch_server(paths.models_dir(), load=["particlenet_AK4"], base_port=free_base_port()) as server:
         assert server.is_ready()
         assert not [path for path in tmp_path.rglob("*") if "onnxruntime" in str(path)]

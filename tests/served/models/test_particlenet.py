@@ -10,7 +10,7 @@ import awkward as ak
 import numpy as np
 import pytest
 
-from helpers import jets, settings
+from helpers import jets, paths
 from helpers.__main__ import main
 from helpers.client import Client
 from helpers.client.endpoint import Address
@@ -82,7 +82,7 @@ def test_contract_of_cms(server: Server, model: str) -> None:
     assert config["max_batch_size"] == largest_batch and "dynamic_batching" in config
     assert config["platform"] == ("pytorch_libtorch" if torchscript else "onnxruntime_onnx")
     assert len(config["model_warmup"]) >= 1
-    weights = settings.models_dir() / model / "1" / ("model.pt" if torchscript else "model.onnx")
+    weights = paths.models_dir() / model / "1" / ("model.pt" if torchscript else "model.onnx")
     assert weights.stat().st_size <= LARGEST
 
 
@@ -170,7 +170,7 @@ def test_random_masks_ruin_the_physics_without_an_error(
 
 def test_a_table_in_the_older_layout_of_cms_works(client: Client, samples: dict[str, ak.Array], tmp_path: Path) -> None:
     """One length to which everything is padded, and no other: what CMS's first tables say."""
-    content = json.loads((settings.models_dir() / "particlenet" / "preprocess.json").read_text())
+    content = json.loads((paths.models_dir() / "particlenet" / "preprocess.json").read_text())
     for name in content["input_names"]:
         del content[name]["min_length"], content[name]["max_length"]
     (tmp_path / "preprocess.json").write_text(json.dumps(content))
@@ -184,7 +184,7 @@ def test_what_is_no_tagger_is_refused(client: Client, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"takes 'INPUT0' and 'INPUT1', so it is no jet tagger.*pf_points"):
         jets.Tagger(client, "add_sub")
     with pytest.raises(InputError, match="no jet tagger that"):
-        jets.Tagger(client, "add_sub", table=settings.models_dir() / "particlenet" / "preprocess.json")
+        jets.Tagger(client, "add_sub", table=paths.models_dir() / "particlenet" / "preprocess.json")
 
 
 def test_wrong_use_is_explained(client: Client, samples: dict[str, ak.Array]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import jets, repository, settings
+from helpers import jets, paths, repository
 from helpers.client import Client
 from helpers.launch import launch_server
 from helpers.server import Server
@@ -23,7 +23,7 @@ def own(free_base_port: Callable[[], int], tmp_path_factory: pytest.TempPathFact
     """The tagger, without warm-up so that it loads quickly, and a model that holds its instance."""
     folder = tmp_path_factory.mktemp("optimise") / "models"
     shutil.copytree(Path(__file__).parent / "models", folder, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(settings.models_dir() / MODEL, folder / MODEL)
+    shutil.copytree(paths.models_dir() / MODEL, folder / MODEL)
     repository.change_config(folder / MODEL, model_warmup=None, instance_group=[{"count": 1, "kind": "KIND_CPU"}], dynamic_batching=None)
     with launch_server(folder, base_port=free_base_port(), name="optimise", cache_size_bytes=16_000_000) as server:
         yield server

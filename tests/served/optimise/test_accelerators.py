@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import repository, settings
+from helpers import paths, repository
 from helpers.client import Client
 from helpers.launch import launch_server
 from helpers.server import Server
@@ -101,7 +101,7 @@ def test_the_level_of_graph_optimisation_reaches_the_session(own: Server, model:
 def torchscript(tmp_path: Path, free_base_port: Callable[[], int]) -> Iterator[Server]:
     """The tagger as TorchScript, with the TensorRT stanza."""
     name = f"{MODEL}_PT"
-    shutil.copytree(settings.models_dir() / name, tmp_path / "models" / name)
+    shutil.copytree(paths.models_dir() / name, tmp_path / "models" / name)
     repository.change_config(tmp_path / "models" / name, TENSORRT)
     repository.change_config(tmp_path / "models" / name, model_warmup=None)
     with launch_server(tmp_path / "models", base_port=free_base_port(), name="torchscript") as server:

@@ -13,7 +13,7 @@ import pytest
 import tritonclient.grpc as grpcclient
 from tritonclient.utils import InferenceServerException
 
-from helpers import repository, scrape, settings
+from helpers import paths, repository, scrape
 from helpers.client import Client
 from helpers.errors import ConfigError, ModelError
 from helpers.server import Server
@@ -50,7 +50,7 @@ def test_a_model_that_does_not_ask_for_the_cache_has_none(own: Server, model: Pa
 
 
 def test_warm_up_runs_before_the_first_request(own: Server, model: Path) -> None:
-    shipped = repository.read_config(settings.models_dir() / MODEL)
+    shipped = repository.read_config(paths.models_dir() / MODEL)
     wanted = sum(max(1, entry.batch_size) * max(1, entry.count) for entry in shipped.model_warmup)
     assert wanted > 0
     for warm_up, runs in ((shipped.model_warmup, wanted), ([], 0)):
