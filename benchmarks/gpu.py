@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu_checks import MODEL, TAGGERS, Check, Trial, go_through, steps
-from helpers import machine, settings
+from helpers import machine, paths
 from helpers.errors import CourseError
 from helpers.launch import launch_server
 from helpers.measuring import recorded
@@ -48,7 +48,7 @@ print(json.dumps(found))
 
 def seen_by_server() -> dict[str, Any]:
     """What PyTorch and ONNX Runtime of the server's environment see: ``torch``, ``gpu`` (its name, or None), ``onnx`` (providers)."""
-    python = settings.server_env() / "bin" / "python"
+    python = paths.server_env() / "bin" / "python"
     answer = subprocess.run([python, "-I", "-c", _PROBE], capture_output=True, text=True, check=False)
     if answer.returncode:
         raise CourseError(f"The server's environment does not start: {answer.stderr.strip()[-200:]}.", "", "Type: make setup")
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"Device: {name}; PyTorch {seen['torch']}; ONNX Runtime with {', '.join(seen['onnx'])}", flush=True)
     checks = []
     with launch_server("models", load=models, base_port=args.base_port, name="gpu-check") as server:
-        trial = Trial(server, args.device, name, args.quick, settings.work_dir() / "gpu" / "sweep", seen["onnx"])
+        trial = Trial(server, args.device, name, args.quick, paths.work_dir() / "gpu" / "sweep", seen["onnx"])
         for check in go_through(trial):
             checks.append(check)
             print(check, flush=True)

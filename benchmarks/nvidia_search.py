@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from helpers import settings
+from helpers import paths
 from helpers.errors import SetupError
 from helpers.measuring.program import find_perf_analyzer
 from helpers.server import Server
@@ -81,7 +81,7 @@ def python() -> Path:
     Raises:
         SetupError: it is not installed.
     """
-    path = settings.work_dir() / "model-analyzer" / "env" / "bin" / "python"
+    path = paths.work_dir() / "model-analyzer" / "env" / "bin" / "python"
     if not path.exists():
         raise SetupError("Model Analyzer is not installed.", "It needs an environment of its own.", "Type: make -C benchmarks tune")
     return path
@@ -99,7 +99,7 @@ def search(server: Server, model: str, limits: Limits, windows: Mapping[str, obj
     Raises:
         RuntimeError: it failed; holds the end of what it wrote.
     """
-    folder = settings.work_dir() / "model-analyzer" / "run"
+    folder = paths.work_dir() / "model-analyzer" / "run"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     profile = folder / "profile.yaml"

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import record_notebooks
-from helpers import settings
+from helpers import paths
 from helpers.launch import launch_server
 from helpers.measuring import recorded
 from helpers.measuring.inputs import jets_path, write_jets
@@ -74,7 +74,7 @@ def main() -> None:
         record_notebooks.record(SOURCE)
         return
     target = arguments.output
-    folder = settings.work_dir() / "record"
+    folder = paths.work_dir() / "record"
     part = target.with_suffix(".part")
     part.unlink(missing_ok=True)
     kept = read_rows(target) if arguments.missing else []
@@ -124,7 +124,7 @@ def _rows(server: Server, load: Load, folder: Path) -> Iterator[dict[str, Any]]:
             append_row(kept, worse)
             append_row(kept, better)
         # A file of inputs has a place on this machine only.
-        yield better | {"command": better["command"].replace(f"{settings.work_dir()}/", "work/")}
+        yield better | {"command": better["command"].replace(f"{paths.work_dir()}/", "work/")}
 
 
 def _point(row: Mapping[str, Any]) -> tuple[Any, ...]:

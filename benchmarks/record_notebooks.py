@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from helpers import settings
+from helpers import paths
 from helpers.machine import cpu
 from helpers.measuring.perf_analyzer import words_of
 from helpers.measuring.program import find_perf_analyzer
@@ -57,7 +57,7 @@ def _work_folder() -> Iterator[Path]:
 
 def _run(number: str, replaced: dict[str, Callable[..., Any]], work: Path) -> dict[str, Any]:
     """The names that a solution's cells define, checks left out."""
-    (path,) = (settings.root() / "notebooks" / "solutions").glob(f"{number}_*.ipynb")
+    (path,) = (paths.root() / "notebooks" / "solutions").glob(f"{number}_*.ipynb")
     names: dict[str, Any] = {"__name__": "notebook"}
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     try:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import report
-from helpers import settings
+from helpers import paths
 from helpers.launch import launch_server
 from helpers.measuring.measure import BATCHES, POINT_S, PRECISION, sweep
 from helpers.measuring.perf_analyzer import execute, run_for
@@ -112,7 +112,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="write all that is in work/bench to benchmarks/SWEEP.md")
     arguments = parser.parse_args()
     load_average = os.getloadavg()[0]
-    kept = settings.work_dir() / "bench" / "sweep.json"
+    kept = paths.work_dir() / "bench" / "sweep.json"
     kept.parent.mkdir(parents=True, exist_ok=True)
     rows = {row["batch"]: row for row in json.loads(kept.read_text())} if kept.exists() else {}
     program = find_perf_analyzer()

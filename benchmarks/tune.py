@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import network, nvidia_search, report, tune_tables
-from helpers import repository, settings
+from helpers import paths, repository
 from helpers.launch import launch_server
 from helpers.measuring.measure import measure
 from helpers.measuring.program import find_perf_analyzer
@@ -184,7 +184,7 @@ def main() -> None:
     )
     parser.add_argument("--write", action="store_true", help="write all that is in work/bench/tune to benchmarks/TUNE.md")
     arguments = parser.parse_args()
-    folder = settings.work_dir() / "bench" / "tune"
+    folder = paths.work_dir() / "bench" / "tune"
     folder.mkdir(parents=True, exist_ok=True)
     kept = folder / "results.json"
     results = json.loads(kept.read_text()) if kept.exists() else {}

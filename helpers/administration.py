@@ -8,9 +8,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from helpers import loadlog, settings
+from helpers import loadlog
 from helpers.client import http
-from helpers.client.endpoint import Access, Address
+from helpers.client.endpoint import ADMIN_HEADER, QUERY_TIMEOUT_S, Access, Address
 from helpers.errors import ModelError, RequestError
 from helpers.lease import POLL_S, STOP_TIMEOUT_S
 
@@ -50,7 +50,7 @@ class Administration:
     def admin_headers(self, protocol: str) -> dict[str, str]:
         """The header that administration calls need (``protocol`` is ``http`` or ``grpc``); empty on a server that is not ours."""
         prefix = "triton-grpc-protocol-" if protocol == "grpc" else ""
-        return {f"{prefix}{settings.ADMIN_HEADER}": self._key} if self._key else {}
+        return {f"{prefix}{ADMIN_HEADER}": self._key} if self._key else {}
 
     def load(self, model: str, config: str | dict[str, Any] | None = None) -> None:
         """Load a model, or load it again with what is now in its folder.
@@ -135,7 +135,7 @@ class Administration:
         while any(state.name == model and state.state == "UNLOADING" for state in self.models()) and time.monotonic() < deadline:
             time.sleep(POLL_S)
 
-    def _administer(self, what: str, body: Any = None, timeout_s: float = settings.QUERY_TIMEOUT_S) -> Any:
+    def _administer(self, what: str, body: Any = None, timeout_s: float = QUERY_TIMEOUT_S) -> Any:
         address = self._must_reach(self.http, "HTTP")
         headers = self.admin_headers("http")
         with self._or_how_it_ended():

@@ -33,13 +33,19 @@ from distributed import Client, KilledWorker, LocalCluster, as_completed
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from helpers import analysis_files, settings
-from helpers.analysis_files import Chunk, chunks, replicate
-from helpers.analysis_worker import Tagging, destination, tag_chunk
+from helpers import analysis_files
+from helpers.analysis_files import ANALYSIS_CHUNK_JETS, Chunk, chunks, replicate
+from helpers.analysis_worker import ANALYSIS_RETRIES, Tagging, destination, tag_chunk
 from helpers.errors import InputError, SetupError
 from helpers.measuring.table import folder_of
 from helpers.physics.flavour import Scores
 from helpers.tables import as_html, as_text
+
+# Seconds until a Dask scheduler answers.
+ANALYSIS_CONNECT_S = 20.0
+
+# Jets in one request, and requests under way at once from each worker: one in work, one waiting, one on its way.
+ANALYSIS_BATCH, ANALYSIS_IN_FLIGHT = 50, 3
 
 __all__ = ["Analysis", "local_workers", "replicate", "tag_files"]
 
@@ -158,11 +164,11 @@ def tag_files(
     model: str,
     *,
     output: str | Path,
-    jets_per_chunk: int = settings.ANALYSIS_CHUNK_JETS,
-    batch: int = settings.ANALYSIS_BATCH,
-    max_in_flight: int = settings.ANALYSIS_IN_FLIGHT,
+    jets_per_chunk: int = ANALYSIS_CHUNK_JETS,
+    batch: int = ANALYSIS_BATCH,
+    max_in_flight: int = ANALYSIS_IN_FLIGHT,
     table: str | Path | None = None,
-    retries: int = settings.ANALYSIS_RETRIES,
+    retries: int = ANALYSIS_RETRIES,
     silent: bool = False,
     client_options: dict[str, Any] | None = None,
     **lengths: int,
@@ -220,7 +226,7 @@ def _dask(cluster: Any) -> Iterator[Client]:
         yield cluster
         return
     try:
-        client = Client(cluster, set_as_default=False, timeout=settings.ANALYSIS_CONNECT_S)
+        client = Client(cluster, set_as_default=False, timeout=ANALYSIS_CONNECT_S)
     except (OSError, ValueError, TypeError) as error:
         raise InputError(
             f"No Dask cluster answers as {cluster!r} ({type(error).__name__}).",

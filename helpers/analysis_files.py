@@ -20,11 +20,18 @@ import numpy as np
 import uproot
 from numpy.typing import NDArray
 
-from helpers import paths, settings
+from helpers import paths
 from helpers.errors import InputError
-from helpers.files import find, shown, writing
+from helpers.paths import find, shown, writing
 from helpers.physics import jets
 from helpers.physics.flavour import Scores
+
+# Jets that one task reads, tags and writes: a second or two of a server's time. What a killed worker had begun costs no more than that.
+ANALYSIS_CHUNK_JETS = 2_000
+
+# An analysis at scale.
+# Jets that it has, and how many are in each of its files: what a physics group's own ntuples look like, in small.
+ANALYSIS_JETS, ANALYSIS_FILE_JETS = 200_000, 20_000
 
 # The number that tells a jet from every other one of the same analysis, in the files of jets and in those of scores.
 ID = "jet_id"
@@ -66,9 +73,9 @@ class Chunk:
 
 def replicate(
     sample: str = "ak4",
-    n_jets: int = settings.ANALYSIS_JETS,
+    n_jets: int = ANALYSIS_JETS,
     *,
-    jets_per_file: int = settings.ANALYSIS_FILE_JETS,
+    jets_per_file: int = ANALYSIS_FILE_JETS,
     folder: str | Path | None = None,
 ) -> list[Path]:
     """Files with as many jets as an analysis has: the course's sample over and over, each copy with ids and events of its own.
@@ -109,8 +116,8 @@ def _copies(source: ak.Array, start: int, stop: int) -> list[dict[str, Any]]:
     """The branches of jets ``start`` to ``stop`` of the endless sample, in pieces of one basket each."""
     pieces = []
     # A basket is what a reader unpacks at once, so that a chunk costs the reading of about a chunk.
-    for first in range(start, stop, settings.ANALYSIS_CHUNK_JETS):
-        ids = np.arange(first, min(first + settings.ANALYSIS_CHUNK_JETS, stop))
+    for first in range(start, stop, ANALYSIS_CHUNK_JETS):
+        ids = np.arange(first, min(first + ANALYSIS_CHUNK_JETS, stop))
         some = source[ids % len(source)]
         # Events of another copy are other events.
         event = ak.to_numpy(some["event"]).astype(np.int64) + (ids // len(source)) * (int(ak.max(source["event"])) + 1)
@@ -125,7 +132,7 @@ def _copies(source: ak.Array, start: int, stop: int) -> list[dict[str, Any]]:
     return pieces
 
 
-def chunks(files: Sequence[str | Path], output: str | Path, jets_per_chunk: int = settings.ANALYSIS_CHUNK_JETS) -> list[Chunk]:
+def chunks(files: Sequence[str | Path], output: str | Path, jets_per_chunk: int = ANALYSIS_CHUNK_JETS) -> list[Chunk]:
     """Cut files of jets into chunks.
 
     Args:

@@ -9,12 +9,15 @@ from typing import Any
 
 from distributed import Worker, WorkerPlugin, get_worker
 
-from helpers import settings
 from helpers.analysis_files import Chunk, write_scores
 from helpers.client import Client
 from helpers.client.client import where
 from helpers.errors import CourseError, RequestError, ServerError
 from helpers.physics import jets
+
+# How often a chunk is tried again after its request failed, beyond the client's own repetitions, and the seconds before that, doubled
+# each time: a server that is started again is back within a minute.
+ANALYSIS_RETRIES, ANALYSIS_RETRY_WAIT_S = 4, 2.0
 
 
 class Tagging(WorkerPlugin):
@@ -93,7 +96,7 @@ def tag_chunk(chunk: Chunk, analysis: str, how: dict[str, Any], attempts: int) -
     failure: CourseError | None = None
     for attempt in range(attempts):
         if failure is not None:
-            time.sleep(settings.ANALYSIS_RETRY_WAIT_S * 2 ** (attempt - 1))
+            time.sleep(ANALYSIS_RETRY_WAIT_S * 2 ** (attempt - 1))
         try:
             sample = jets.read(chunk.source, chunk.start, chunk.stop)
             scores = plugin.tagger().tag(sample, **how)

@@ -21,11 +21,14 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from helpers import queueing, settings
+from helpers import queueing
 from helpers.errors import InputError
 from helpers.measuring.table import THROUGHPUT, plateau, rows_of
 from helpers.queueing import Waiting
 from helpers.tables import as_html, as_text
+
+# How often the interval is halved in which the load is that just keeps a budget: to a millionth of a job.
+CAPACITY_HALVINGS = 40
 
 # A latency is worked out to this fraction.
 _EXACT = 1e-6
@@ -194,7 +197,7 @@ class Plan:
     def _jobs_where(self, servers: int, fine: Any) -> float:
         """The largest number of jobs for which something holds that ends at some load, by halving the interval."""
         low, high = 0.0, self.limit_jobs(servers)
-        for _ in range(settings.CAPACITY_HALVINGS):
+        for _ in range(CAPACITY_HALVINGS):
             middle = (low + high) / 2
             low, high = (middle, high) if fine(middle) else (low, middle)
         return low

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from helpers import ending, machine
 from helpers.client.endpoint import Address
 from helpers.errors import CourseError
-from helpers.files import shown
+from helpers.paths import shown
 
 if TYPE_CHECKING:
     from helpers.server import ModelState, Server

@@ -24,9 +24,8 @@ from helpers.background_load import BackgroundLoad
 from helpers.dashboard_controls import DASHBOARD_MAX_BATCH, Controls
 from helpers.dashboard_poller import DASHBOARD_HISTORY_S, DASHBOARD_INTERVAL_S, Poller, Reading
 from helpers.dashboard_usage import ModelProcesses, NvidiaSmi, machine_notes
-from helpers.errors import CourseError, InputError
+from helpers.errors import CourseError, InputError, quoted, suggestion
 from helpers.server import Server
-from helpers.wording import quoted, suggestion
 
 # Running dashboards by the address of their servers: a cell that runs again must stop the one that it made before.
 _RUNNING: dict[str, Dashboard] = {}

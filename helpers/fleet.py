@@ -20,9 +20,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from helpers import fleet_card, fleet_plan, fleet_shares, front, front_config, lease, run_folder, settings, starting
+from helpers import fleet_card, fleet_plan, fleet_shares, front, front_config, lease, run_folder, starting
 from helpers.client import http
-from helpers.client.endpoint import Address
+from helpers.client.endpoint import QUERY_TIMEOUT_S, Address
 from helpers.errors import InputError, RequestError, ServerError
 from helpers.front import Behind
 from helpers.lease import POLL_S
@@ -125,7 +125,7 @@ class Fleet:
         with self._lock:
             self._servers = list(servers)
             self._tell()
-            self._wait(lambda: all(self.in_rotation()), settings.QUERY_TIMEOUT_S)
+            self._wait(lambda: all(self.in_rotation()), QUERY_TIMEOUT_S)
 
     def _tell(self, draining: Sequence[Server] = ()) -> None:
         if self.state() == "running":
@@ -209,7 +209,7 @@ class Fleet:
             server = fleet_plan.at_its_port(starting.ready(starting.start(options, self.repository), options))
             self._servers.append(server)
             self._tell()
-            self._wait(lambda: self.in_rotation()[number - 1], settings.QUERY_TIMEOUT_S)
+            self._wait(lambda: self.in_rotation()[number - 1], QUERY_TIMEOUT_S)
             return server
 
     def shrink(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from helpers import card, ending, machine
-from helpers.files import shown
+from helpers.paths import shown
 from helpers.tables import as_html, as_text
 
 if TYPE_CHECKING:

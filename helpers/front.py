@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from helpers import front_config, launch_plan, lease, settings
+from helpers import front_config, launch_plan, lease
+from helpers.client.endpoint import QUERY_TIMEOUT_S
 from helpers.errors import ServerError, SetupError
 from helpers.lease import STOP_TIMEOUT_S
 from helpers.listening import Listening
@@ -126,7 +127,7 @@ def write_lists(folder: Path, servers: Sequence[Server], draining: Collection[Se
 
 class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: Path) -> None:
-        super().__init__("front", timeout=settings.QUERY_TIMEOUT_S)
+        super().__init__("front", timeout=QUERY_TIMEOUT_S)
         self._path = path
 
     def connect(self) -> None:

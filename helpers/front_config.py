@@ -12,8 +12,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from string import Template
 
-from helpers import settings
-from helpers.client.endpoint import Address
+from helpers.client.endpoint import GRPC_HEADER_PREFIX, TOKEN_HEADER, Address
 from helpers.machine import LOOPBACK
 from helpers.serving import GRPC_PORT, HTTP_PORT
 
@@ -166,7 +165,7 @@ def front(folder: Path, token: str = "") -> str:
 
 def _listener(protocol: str, port: str, token: str) -> str:
     grpc = protocol == "grpc"
-    header = f"{settings.GRPC_HEADER_PREFIX if grpc else ''}{settings.TOKEN_HEADER}"
+    header = f"{GRPC_HEADER_PREFIX if grpc else ''}{TOKEN_HEADER}"
     guard = _GUARD.substitute(
         calls=_GRPC_INFERENCE if grpc else _HTTP_INFERENCE, header=header, token=token, refusal=_refusal(_NO_TOKEN.format(header), grpc)
     )

@@ -12,7 +12,13 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from helpers import paths, settings
+from helpers import paths
+
+
+def image_version() -> str:
+    """The NGC image tag without its suffix, such as ``24.10``; ``containers/VERSION`` is the only place that names it."""
+    return (paths.root() / "containers" / "VERSION").read_text().strip()
+
 
 # Free disk space, in GB, that pulling NVIDIA's image needs, with the file that Apptainer makes of it: a generous guess.
 DISK_IMAGE_GB = 30.0
@@ -27,12 +33,12 @@ _TIMEOUT_S = 30.0
 
 def nvidia() -> str:
     """NVIDIA's image of the course's release."""
-    return f"{NVIDIA_IMAGE}:{settings.image_version()}-py3"
+    return f"{NVIDIA_IMAGE}:{image_version()}-py3"
 
 
 def own() -> str:
     """The course's image: NVIDIA's, with what the course's Python models import."""
-    return f"{OWN_IMAGE}:{settings.image_version()}"
+    return f"{OWN_IMAGE}:{image_version()}"
 
 
 def sif_folder() -> Path:
@@ -42,7 +48,7 @@ def sif_folder() -> Path:
 
 def sif_files() -> tuple[Path, Path]:
     """The course's ``.sif`` file and NVIDIA's, by the names that ``containers/README.md`` gives them."""
-    version = settings.image_version()
+    version = image_version()
     return sif_folder() / f"triton-course_{version}.sif", sif_folder() / f"tritonserver_{version}-py3.sif"
 
 
@@ -83,7 +89,7 @@ def how_to_get(engine: str, image: str) -> str:
         room = "" if _roomy(apptainer_cache()) else "export APPTAINER_CACHEDIR=/a/disk/with/room APPTAINER_TMPDIR=/a/disk/with/room && "
         return f"Type: {room}mkdir -p {target.parent} && apptainer pull {target} docker://{nvidia()}"
     if image.startswith(OWN_IMAGE):
-        build = f"{engine} build -f containers/Containerfile.server --build-arg VERSION={settings.image_version()} -t {image} ."
+        build = f"{engine} build -f containers/Containerfile.server --build-arg VERSION={image_version()} -t {image} ."
         return f"In the course's folder, type: {build}"
     return f"Type: {engine} pull {image}"
 

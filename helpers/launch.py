@@ -16,8 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from helpers import launch_plan, lease, runtimes, settings
+from helpers import launch_plan, lease, runtimes
 from helpers.administration import START_TIMEOUT_S
+from helpers.client.endpoint import BASE_PORT
 from helpers.listening import Listening
 from helpers.remote import connect
 from helpers.server import Server
@@ -40,7 +41,7 @@ def launch_server(
     models: str | Path = "models",
     *,
     runtime: str = "embedded",
-    base_port: int = settings.BASE_PORT,
+    base_port: int = BASE_PORT,
     name: str = "",
     load: Sequence[str] = ("*",),
     cache_size_bytes: int = 0,

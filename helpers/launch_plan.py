@@ -7,9 +7,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from helpers import paths, settings
+from helpers import paths
+from helpers.client.endpoint import BASE_PORT
 from helpers.errors import InputError, SetupError
-from helpers.files import make_folder, writing
+from helpers.paths import make_folder, writing
 from helpers.serving import Command
 
 # How many triples are tried before giving up: a class of forty on one node, twice over.
@@ -68,7 +69,7 @@ def candidates(base_port: int) -> range:
         raise InputError(
             f"The base port {base_port} cannot be used.",
             "Expected a number from 1024 to 65533.",
-            f"Type: launch_server(base_port={settings.BASE_PORT})",
+            f"Type: launch_server(base_port={BASE_PORT})",
         )
     return range(base_port, min(last, 65534), PORTS_PER_SERVER)
 

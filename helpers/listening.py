@@ -20,10 +20,14 @@ from pathlib import Path
 
 import psutil
 
-from helpers import neighbours, run_folder, settings
-from helpers.client.endpoint import Access, Address
+from helpers import neighbours, run_folder
+from helpers.client.endpoint import ADMIN_HEADER, TOKEN_HEADER, Access, Address
 from helpers.errors import InputError, quoted
 from helpers.machine import LOOPBACK
+
+# The instructor's word on that, and how it may read.
+PRIVATE_VARIABLE = "COURSE_PRIVATE"
+YES_NO = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 
 # Characters of a class's token at least, and random bytes of one that nobody named: too many to guess over a network.
 TOKEN_MIN_LENGTH, TOKEN_BYTES = 12, 18
@@ -87,7 +91,7 @@ class Listening:
 
     def access(self) -> Access:
         """What the owner's own requests carry."""
-        headers = {settings.TOKEN_HEADER.capitalize(): f"Bearer {self.token}"} if self.token else {}
+        headers = {TOKEN_HEADER.capitalize(): f"Bearer {self.token}"} if self.token else {}
         return Access(headers, self.ca, direct=True)
 
     def files(self) -> dict[str, str]:
@@ -97,10 +101,10 @@ class Listening:
 
     def rules(self, admin_key: str) -> list[str]:
         """Groups of calls and the header that each of them needs, as Triton's options take them."""
-        rules = [f"{ADMIN_APIS}:{settings.ADMIN_HEADER}={admin_key}"]
+        rules = [f"{ADMIN_APIS}:{ADMIN_HEADER}={admin_key}"]
         if self.token:
             guarded = CLASS_APIS if self.is_beyond else PRIVATE_APIS
-            rules.append(f"{guarded}:{settings.TOKEN_HEADER}=Bearer {self.token}")
+            rules.append(f"{guarded}:{TOKEN_HEADER}=Bearer {self.token}")
         return rules
 
     def for_others(self, ports: list[int]) -> str:
@@ -179,15 +183,15 @@ def _privacy(private: bool | None, token: str) -> tuple[bool, str]:
         return True, "a token was given"
     if private is not None:
         return private, f"private={private}"
-    said = os.environ.get(settings.PRIVATE_VARIABLE, "")
+    said = os.environ.get(PRIVATE_VARIABLE, "")
     if said:
-        if said.lower() not in settings.YES_NO:
+        if said.lower() not in YES_NO:
             raise InputError(
-                f"The environment variable {settings.PRIVATE_VARIABLE} is {said!r}.",
+                f"The environment variable {PRIVATE_VARIABLE} is {said!r}.",
                 "Expected yes or no: whether inference on this machine needs the server's own secret.",
-                f"Type: export {settings.PRIVATE_VARIABLE}=yes",
+                f"Type: export {PRIVATE_VARIABLE}=yes",
             )
-        return settings.YES_NO[said.lower()], f"{settings.PRIVATE_VARIABLE}={said}"
+        return YES_NO[said.lower()], f"{PRIVATE_VARIABLE}={said}"
     others = neighbours.others_here()
     return bool(others), others or "nobody else uses it"
 

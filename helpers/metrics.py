@@ -21,10 +21,9 @@ from urllib.parse import urlsplit
 from helpers import metrics_page
 from helpers.client.endpoint import NO_ACCESS, Access, Address, parse_address
 from helpers.client.http import ask
-from helpers.errors import AccessError, InputError, RequestError, ServerError
+from helpers.errors import AccessError, InputError, RequestError, ServerError, quoted
 from helpers.metrics_page import Sample
 from helpers.tables import as_html, as_text
-from helpers.wording import quoted
 
 # Seconds that reading the metrics waits first: Triton answers a request a moment before it counts it (on a machine with eight busy
 # processes per core, one reading in 300 straight after an answer came too early).

@@ -9,8 +9,7 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from helpers.errors import InputError
-from helpers.wording import quoted, suggestion
+from helpers.errors import InputError, quoted, suggestion
 
 # Units by the end of a metric's name; the first that fits counts.
 _UNITS = (

@@ -24,12 +24,10 @@ from typing import Any
 
 import numpy as np
 
-from helpers import settings
-from helpers.errors import InputError, ModelError, SetupError
-from helpers.files import replace, shown, writing
+from helpers.errors import InputError, ModelError, SetupError, quoted, suggestion
+from helpers.paths import models_dir, replace, server_env, shown, work_dir, writing
 from helpers.repository import checkout, locate, read_config
 from helpers.repository.syntax import render
-from helpers.wording import quoted, suggestion
 
 # Jets on which static quantisation finds the ranges of a network's activations, in batches of so many: the first of the sample. What it
 # costs is measured on the others.
@@ -68,7 +66,7 @@ def make(model: str, methods: Sequence[str] | str = ()) -> list[Path]:
     """
     wanted = [methods] if isinstance(methods, str) else list(methods)
     folder = locate(model)
-    if settings.models_dir() in folder.resolve().parents:
+    if models_dir() in folder.resolve().parents:
         folder = checkout(folder.name) / folder.name
     source = _model_file(folder)
     fitting = METHODS[source.name]
@@ -82,7 +80,7 @@ def make(model: str, methods: Sequence[str] | str = ()) -> list[Path]:
 
 def family(model: str) -> list[str]:
     """The names of a model and of its variants that are in ``work/models``, for ``launch_server(load=…)``."""
-    folder = settings.work_dir() / "models"
+    folder = work_dir() / "models"
     names = [f"{model}_{method}" for methods in METHODS.values() for method in methods]
     return [model, *(name for name in names if (folder / name / STAMP).is_file())]
 
@@ -126,7 +124,7 @@ def _convert(method: str, arguments: Sequence[str]) -> None:
     Raises:
         SetupError: it failed; with its last line.
     """
-    python = settings.server_env() / "bin" / "python"
+    python = server_env() / "bin" / "python"
     try:
         done = subprocess.run([python, "-I", str(_CONVERTER), method, *arguments], capture_output=True, text=True, check=False)
     except FileNotFoundError as error:

@@ -15,12 +15,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from helpers.errors import InputError
+from helpers.errors import InputError, quoted
 from helpers.measuring.table import THROUGHPUT, THROUGHPUT_SPREAD, rows_of
 from helpers.plot_rows import Row
 from helpers.plots.performance import source_heading
 from helpers.plots.style import COLOURS, GREY, STYLE, finished, series_style
-from helpers.wording import quoted
 
 # AUCs change in the third or fourth digit.
 _UNIT = 1e-3

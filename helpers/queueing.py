@@ -25,9 +25,11 @@ from typing import Any
 import simpy
 from scipy import optimize
 
-from helpers import settings
 from helpers.errors import InputError
 from helpers.measuring.statistics import half_width
+
+# Requests that a simulation of waiting plays through: known to a few per cent then, in a second.
+SIMULATED_REQUESTS = 20_000
 
 _SERVICES = ("exponential", "constant")
 # Parts into which a simulation is cut: waits next to each other are alike, means of long parts hardly are, so their spread can be trusted.
@@ -130,7 +132,7 @@ def simulate(
     servers: int,
     *,
     service: str = "exponential",
-    requests: int = settings.SIMULATED_REQUESTS,
+    requests: int = SIMULATED_REQUESTS,
     seed: int = 1,
 ) -> Waiting:
     """Play through requests that come at random, whatever became of those before them.
@@ -170,7 +172,7 @@ def simulate_clients(
     *,
     think_s: float = 0.0,
     service: str = "constant",
-    requests: int = settings.SIMULATED_REQUESTS,
+    requests: int = SIMULATED_REQUESTS,
     seed: int = 1,
 ) -> Waiting:
     """Play through clients that each send a request, wait for its answer, think, and send the next.

@@ -15,9 +15,9 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from helpers import lease, settings
+from helpers import lease
 from helpers.client import http, way_to
-from helpers.client.endpoint import NO_ACCESS, Access, Address, access_for, parse_address, with_own_secret
+from helpers.client.endpoint import BASE_PORT, NO_ACCESS, Access, Address, access_for, parse_address, with_own_secret
 from helpers.client.problems import plainly
 from helpers.errors import AccessError, CourseError, NotAServerError, RequestError, ServerError
 from helpers.machine import is_loopback
@@ -104,7 +104,7 @@ def at(url: str, protocol: str | None, access: Access) -> Server | str:
 def _address(url: str) -> Address:
     """The address that was given; encrypted ones have the usual port of the web when they name none."""
     secure = isinstance(url, str) and url.strip().lower().startswith(("https://", "grpcs://"))
-    return parse_address(url, _TLS_PORT if secure else settings.BASE_PORT)
+    return parse_address(url, _TLS_PORT if secure else BASE_PORT)
 
 
 def _candidates(given: Address) -> list[tuple[Address, str]]:

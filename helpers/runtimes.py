@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from helpers import container_checks, container_start, gpus, images
+from helpers import container_checks, container_start, images, machine
 from helpers.container_command import ENGINES, Specification
 from helpers.embedded import Embedded
 from helpers.errors import SetupError
@@ -49,7 +49,7 @@ class Container:
         image = images.chosen(self.name, serving.image)
         environment = container_checks.check_image(self.name, image)
         container_checks.check_shared_memory(self.name, shm_size())
-        seen = gpus.here()
+        seen = machine.gpus()
         if serving.gpu and not seen:
             raise SetupError(
                 "No NVIDIA GPU is seen on this machine.",
@@ -63,7 +63,7 @@ class Container:
 
     def dry_command(self, serving: Serving) -> Command:
         """The same command as people type it, whatever this machine lacks: the server lives until it is interrupted."""
-        return self._command(serving, images.chosen(self.name, serving.image), bool(gpus.here()), rootless=False, lifeline=False)
+        return self._command(serving, images.chosen(self.name, serving.image), bool(machine.gpus()), rootless=False, lifeline=False)
 
     def _command(self, serving: Serving, image: str, seen: bool, rootless: bool, lifeline: bool) -> Command:
         gpu = seen if serving.gpu is None else serving.gpu

@@ -16,12 +16,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from helpers import fleet_shares, settings
+from helpers import fleet_shares
 from helpers.errors import InputError
 from helpers.measuring.measure import measure
 from helpers.measuring.table import THROUGHPUT, THROUGHPUT_SPREAD, Row, Rows, is_recorded, plain, plateau, rows_of
 from helpers.metrics import Snapshot
-from helpers.queueing import simulate_clients
+from helpers.queueing import SIMULATED_REQUESTS, simulate_clients
 
 # Where these columns come from when a row of ours is simulated.
 SIMULATED = "simulated"
@@ -121,7 +121,7 @@ def expected(rows: Any) -> Rows:
     made = []
     for row in found:
         parallel = row["servers"] * instances
-        seen = simulate_clients(row["concurrency"], service_s, parallel, think_s=away_s, requests=settings.SIMULATED_REQUESTS // 10)
+        seen = simulate_clients(row["concurrency"], service_s, parallel, think_s=away_s, requests=SIMULATED_REQUESTS // 10)
         same = {name: row.get(name) for name in ("model", "batch", "concurrency", "servers", "device", "cpu")}
         figures = {THROUGHPUT: batch * seen.served_per_s, THROUGHPUT_SPREAD: batch * seen.served_half_width_per_s}
         made.append(

@@ -13,9 +13,9 @@ from helpers.client import way_to
 from helpers.client.endpoint import NO_ACCESS, Access, Address
 from helpers.client.problems import Circumstances, TransportError, not_loaded, plainly
 from helpers.errors import AccessError, ModelError, RequestError, ServerError
-from helpers.here import runs_here
 from helpers.listening import LOOPBACK, Listening
 from helpers.loadlog import LOG_TAIL_LINES
+from helpers.machine import serves_here
 from helpers.model_states import ModelState, completed
 
 __all__ = ["ModelState", "Server"]
@@ -104,7 +104,8 @@ class Server(Administration):
     @property
     def is_here(self) -> bool:
         """Whether it runs on this very machine, for certain."""
-        return self.owned or runs_here(self.http or self.grpc)  # type: ignore[arg-type]
+        address = self.http or self.grpc
+        return self.owned or (address is not None and serves_here(address.host, address.port))
 
     def _must_reach(self, address: Address | None, what: str) -> Address:
         if address is None:

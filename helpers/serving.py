@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from helpers import settings
+from helpers.client.endpoint import ADMIN_HEADER, TOKEN_HEADER
 from helpers.listening import Listening
 from helpers.machine import LOOPBACK
 
@@ -24,7 +24,7 @@ BACKENDS = "backends"
 
 
 # The secrets in an option, and the variables that stand for them in a command that is shown.
-_VARIABLES = {settings.ADMIN_HEADER: "COURSE_ADMIN_KEY", settings.TOKEN_HEADER: "COURSE_TOKEN"}
+_VARIABLES = {ADMIN_HEADER: "COURSE_ADMIN_KEY", TOKEN_HEADER: "COURSE_TOKEN"}
 _HIDDEN = re.compile(rf"(:({'|'.join(_VARIABLES)})=(?:Bearer )?).*")
 
 

@@ -11,7 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from helpers import container_start, launch_plan, lease, loadlog, runtimes, settings
+from helpers import container_start, launch_plan, lease, loadlog, runtimes
+from helpers.client.endpoint import ADMIN_HEADER
 from helpers.client.http import ask
 from helpers.errors import RequestError, ServerError
 from helpers.lease import POLL_S, STOP_TIMEOUT_S
@@ -80,7 +81,7 @@ def start(launch: Mapping[str, Any], path: Path) -> lease.Lease:
             "host": LOOPBACK if place.http in (LOOPBACK, "0.0.0.0") else place.http,
             **({"Authorization": f"Bearer {place.token}"} if place.token else {}),
         },
-        admin={settings.ADMIN_HEADER: key},
+        admin={ADMIN_HEADER: key},
         keep_alive=launch["keep_alive"],
     )
     return lease.start(plan)

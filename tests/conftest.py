@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from helpers import paths, settings
+from helpers import paths
 from helpers.fleet import Fleet
 from helpers.fleet_launch import launch_fleet
 from helpers.launch import ModelWarning, launch_server
+from helpers.listening import PRIVATE_VARIABLE
 from helpers.server import Server
 from tests.support import MODELS_FOR_TESTS
 from tests.support.engines import Engines
@@ -31,7 +32,7 @@ from tests.support.order import pytest_collection_modifyitems, pytest_xdist_make
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Most tests send raw requests as on a machine of one's own; COURSE_PRIVATE=yes makes every server private, for those that should not care.
-os.environ.setdefault(settings.PRIVATE_VARIABLE, "no")
+os.environ.setdefault(PRIVATE_VARIABLE, "no")
 
 # Above the ports of a course that runs beside the tests, below the range from which the system takes clients' ports.
 _FIRST_PORT, _LAST_PORT = 16000, 31000

@@ -11,6 +11,9 @@ from helpers.errors import InputError
 if TYPE_CHECKING:
     from helpers.client.endpoint import Access
 
+# Seconds that the server of a command outlives that command when it is killed: nobody comes back to it, as a restarted notebook does.
+COMMAND_GRACE_S = 2.0
+
 _TOKEN_VARIABLE = "COURSE_TOKEN"
 
 

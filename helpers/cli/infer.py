@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from helpers import settings
 from helpers.cli import access_options
 from helpers.client import Client
 from helpers.client.client import REQUEST_TIMEOUT_S, Result
-from helpers.client.endpoint import Address, parse_address
+from helpers.client.endpoint import BASE_PORT, Address, parse_address
 from helpers.errors import InputError
 from helpers.remote import at
 from helpers.tables import as_text
@@ -24,9 +23,7 @@ _SHOWN = 6
 def infer_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments."""
     parser.add_argument("-m", "--model", required=True, help="name of the model, such as add_sub")
-    parser.add_argument(
-        "-u", "--url", help=f"address, by default localhost:{settings.BASE_PORT + 1} for grpc, localhost:{settings.BASE_PORT} for http"
-    )
+    parser.add_argument("-u", "--url", help=f"address, by default localhost:{BASE_PORT + 1} for grpc, localhost:{BASE_PORT} for http")
     parser.add_argument("-p", "--protocol", choices=("grpc", "http"), help="grpc (the default), or http")
     parser.add_argument(
         "-i", "--input", action="append", default=[], metavar="NAME=FILE.npy", help="an input from a NumPy file; made-up ones by default"
@@ -56,7 +53,7 @@ def infer(args: argparse.Namespace) -> int:
 
 
 def _url(url: str | None, protocol: str | None) -> str:
-    port = settings.BASE_PORT if protocol == "http" or (protocol is None and url and url.startswith("http")) else settings.BASE_PORT + 1
+    port = BASE_PORT if protocol == "http" or (protocol is None and url and url.startswith("http")) else BASE_PORT + 1
     address: Address = parse_address(url or "localhost", port)
     return f"{address.scheme}://{address}" if address.scheme else str(address)
 

@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from helpers import settings
 from helpers.cli import access_options
+from helpers.cli.access_options import COMMAND_GRACE_S
+from helpers.client.endpoint import BASE_PORT
 from helpers.errors import InputError
 from helpers.paths import make_folder, shown, work_dir, writing
 
@@ -20,7 +21,7 @@ _UNDER_WAY = 8
 
 def sweep_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments."""
-    port = settings.BASE_PORT + 1
+    port = BASE_PORT + 1
     parser.add_argument("-m", "--model", nargs="+", required=True, help="one model or several, such as particlenet_PT")
     parser.add_argument("-u", "--url", help=f"address of the server (default localhost:{port})")
     parser.add_argument("-i", "--protocol", choices=("grpc", "http"), help="grpc (the default), or http")
@@ -47,9 +48,7 @@ def sweep_arguments(parser: argparse.ArgumentParser) -> None:
         help="numbers of model instances, on a server that is launched for it in place of -u",
     )
     parser.add_argument("--models", default="models", help="with --instances: the model repository (default models)")
-    parser.add_argument(
-        "--base-port", type=int, default=settings.BASE_PORT, help=f"with --instances: HTTP port (default {settings.BASE_PORT})"
-    )
+    parser.add_argument("--base-port", type=int, default=BASE_PORT, help=f"with --instances: HTTP port (default {BASE_PORT})")
     parser.add_argument("--again", action="store_true", help="measure also what was measured before")
 
 
@@ -58,7 +57,7 @@ def sweep(args: argparse.Namespace) -> int:
     from helpers.remote import at
 
     if not args.instances:
-        url = args.url or f"localhost:{settings.BASE_PORT + 1}"
+        url = args.url or f"localhost:{BASE_PORT + 1}"
         return _sweep(at(url, args.protocol, access_options.access(args)), args)
     if args.url:
         raise InputError(
@@ -68,7 +67,7 @@ def sweep(args: argparse.Namespace) -> int:
         )
     from helpers.launch import launch_server
 
-    with launch_server(args.models, base_port=args.base_port, name="sweep", load=args.model, grace_s=settings.COMMAND_GRACE_S) as server:
+    with launch_server(args.models, base_port=args.base_port, name="sweep", load=args.model, grace_s=COMMAND_GRACE_S) as server:
         return _sweep(server, args)
 
 
@@ -129,7 +128,7 @@ def tune_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--again", action="store_true", help="measure also what was measured before")
     parser.add_argument("--models", default="models", help="the model repository (default models)")
     parser.add_argument("--runtime", default="embedded", help="embedded (the default), apptainer, docker or podman")
-    parser.add_argument("--base-port", type=int, default=settings.BASE_PORT, help=f"HTTP port (default {settings.BASE_PORT})")
+    parser.add_argument("--base-port", type=int, default=BASE_PORT, help=f"HTTP port (default {BASE_PORT})")
 
 
 def tune(args: argparse.Namespace) -> int:
@@ -139,7 +138,7 @@ def tune(args: argparse.Namespace) -> int:
 
     loaded = [args.model, *args.variants]
     with launch_server(
-        args.models, runtime=args.runtime, base_port=args.base_port, name="tune", load=loaded, grace_s=settings.COMMAND_GRACE_S
+        args.models, runtime=args.runtime, base_port=args.base_port, name="tune", load=loaded, grace_s=COMMAND_GRACE_S
     ) as server:
         result = tune(
             server,

@@ -10,11 +10,13 @@ import warnings
 from types import FrameType
 from typing import Any
 
-from helpers import ending, settings
+from helpers import ending
+from helpers.client.endpoint import BASE_PORT
 from helpers.errors import ServerError
 from helpers.fleet import Fleet
 from helpers.fleet_launch import launch_fleet
 from helpers.launch import ModelWarning, launch_server
+from helpers.listening import PRIVATE_VARIABLE
 from helpers.server import Server
 
 # Seconds that the server outlives this command when it is killed: nobody comes back to it, as a restarted notebook does.
@@ -32,8 +34,8 @@ def serve_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--base-port",
         type=int,
-        default=settings.BASE_PORT,
-        help=f"HTTP port; gRPC and metrics get the next two (default {settings.BASE_PORT})",
+        default=BASE_PORT,
+        help=f"HTTP port; gRPC and metrics get the next two (default {BASE_PORT})",
     )
     parser.add_argument(
         "--servers",
@@ -54,7 +56,7 @@ def serve_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         default=None,
         help=f"inference needs the server's own secret on this machine, too (default: where other people use it; the variable "
-        f"{settings.PRIVATE_VARIABLE}=yes or no decides for all)",
+        f"{PRIVATE_VARIABLE}=yes or no decides for all)",
     )
     privacy.add_argument("--open", dest="private", action="store_false", help="everybody on this machine may send inference requests")
     parser.add_argument(

@@ -28,7 +28,6 @@ import numpy as np
 import tritonclient.utils.shared_memory as shm
 from tritonclient.utils import serialize_byte_tensor, triton_to_np_dtype
 
-from helpers import settings
 from helpers.client import problems
 from helpers.client.endpoint import NO_ACCESS, Access, Address, where, with_own_secret
 from helpers.client.grpc import Grpc
@@ -36,6 +35,9 @@ from helpers.client.http import Http
 from helpers.client.problems import Circumstances, Refused, TransportError, Unreachable
 from helpers.client.tensors import Place, Request, Signature, own, split
 from helpers.errors import CourseError, InputError, RequestError, quoted
+
+# How often a request is sent again when the connection was refused or dropped before an answer came. Refused inputs are never repeated.
+RETRIES = 2
 
 # Requests under way at once in asynchronous sending: enough to keep two model instances and their queue busy.
 MAX_IN_FLIGHT = 8
@@ -187,7 +189,7 @@ class Client(Connection):
         protocol: str | None = None,
         *,
         timeout_s: float = REQUEST_TIMEOUT_S,
-        retries: int = settings.RETRIES,
+        retries: int = RETRIES,
     ) -> None:
         super().__init__(server, protocol, timeout_s, retries)
         self._pool: ThreadPoolExecutor | None = None

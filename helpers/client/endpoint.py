@@ -18,9 +18,25 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from helpers import run_folder, settings
+from helpers import run_folder
 from helpers.errors import InputError
 from helpers.machine import LOCAL_NAMES, LOOPBACK
+
+# Name of the header that carries a token. The usual one, so that curl and every proxy know it.
+TOKEN_HEADER = "authorization"
+
+# Name of the header that carries the administration key.
+ADMIN_HEADER = "course-admin-key"
+
+# Triton looks for its restricted protocols' keys in gRPC metadata under their name with this prefix.
+GRPC_HEADER_PREFIX = "triton-grpc-protocol-"
+
+# Seconds for questions about the server (health, metadata, metrics): these answer in milliseconds or not at all.
+QUERY_TIMEOUT_S = 10.0
+
+# Ports. HTTP gets the base port, gRPC the next, metrics the one after, as in the course text. Not Triton's own 8000:
+# on shared nodes JupyterHub sits there.
+BASE_PORT = 9000
 
 _SECURE = {"http": False, "grpc": False, "https": True, "grpcs": True}
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -110,13 +126,13 @@ class Access:
     def grpc_headers(self) -> dict[str, str]:
         """Return the headers for gRPC: names in lower case, and the token also under the name by which Triton itself looks for it."""
         lower = {name.lower(): value for name, value in self.headers.items()}
-        token = {f"{settings.GRPC_HEADER_PREFIX}{settings.TOKEN_HEADER}": lower[settings.TOKEN_HEADER]} if self.sends_token else {}
+        token = {f"{GRPC_HEADER_PREFIX}{TOKEN_HEADER}": lower[TOKEN_HEADER]} if self.sends_token else {}
         return {**lower, **token}
 
     @property
     def sends_token(self) -> bool:
         """True if an ``Authorization`` header is among the headers."""
-        return any(name.lower() == settings.TOKEN_HEADER for name in self.headers)
+        return any(name.lower() == TOKEN_HEADER for name in self.headers)
 
     def context(self) -> ssl.SSLContext:
         """Return the rules by which certificates are checked."""
@@ -158,8 +174,8 @@ def access_for(token: str = "", headers: Mapping[str, str] | None = None, ca: st
                 "Expected visible characters of ASCII without blanks; a line end at its end often comes from a file.",
                 "Type for example: connect(…, token=text.strip())",
             )
-        sent = {name: value for name, value in sent.items() if name.lower() != settings.TOKEN_HEADER}
-        sent[settings.TOKEN_HEADER.capitalize()] = f"Bearer {token}"
+        sent = {name: value for name, value in sent.items() if name.lower() != TOKEN_HEADER}
+        sent[TOKEN_HEADER.capitalize()] = f"Bearer {token}"
     path = str(Path(ca).expanduser().resolve()) if ca else ""
     if path:
         try:
@@ -182,7 +198,7 @@ def with_own_secret(access: Access, address: Address) -> Access:
         return access
     for state in _own_servers(address):
         if token := state.get("listening", {}).get("token", ""):
-            return replace(access, headers={**access.headers, settings.TOKEN_HEADER.capitalize(): f"Bearer {token}"}, direct=True)
+            return replace(access, headers={**access.headers, TOKEN_HEADER.capitalize(): f"Bearer {token}"}, direct=True)
     return access
 
 

@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from helpers.client.endpoint import QUERY_TIMEOUT_S
+
 # gRPC's library writes each failed handshake to standard error, beside the error that says the same in words.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
@@ -16,7 +18,6 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from tritonclient.utils import InferenceServerException
 
-from helpers import settings
 from helpers.client.endpoint import NO_ACCESS, Access, Address
 from helpers.client.problems import LOST_BEHIND, NotPassedOn, Refused, TimedOut, TransportError, Unreachable, is_not_ready, without_id
 from helpers.client.tensors import Request
@@ -42,7 +43,7 @@ class Grpc:
 
     protocol = "grpc"
 
-    def __init__(self, address: Address, timeout_s: float = settings.QUERY_TIMEOUT_S, access: Access = NO_ACCESS) -> None:
+    def __init__(self, address: Address, timeout_s: float = QUERY_TIMEOUT_S, access: Access = NO_ACCESS) -> None:
         self._timeout_s = timeout_s
         self.address = address
         self.access = access
@@ -61,32 +62,32 @@ class Grpc:
 
     def is_live(self) -> bool:
         """True if the server answers and says that it lives."""
-        return bool(self._call("is_server_live", client_timeout=settings.QUERY_TIMEOUT_S))
+        return bool(self._call("is_server_live", client_timeout=QUERY_TIMEOUT_S))
 
     def is_ready(self) -> bool:
         """True if the server says that all its models are READY."""
-        return bool(self._call("is_server_ready", client_timeout=settings.QUERY_TIMEOUT_S))
+        return bool(self._call("is_server_ready", client_timeout=QUERY_TIMEOUT_S))
 
     def about(self) -> dict[str, Any]:
         """Return the server's own name, version and extensions."""
-        return as_dict(self._call("get_server_metadata", client_timeout=settings.QUERY_TIMEOUT_S))
+        return as_dict(self._call("get_server_metadata", client_timeout=QUERY_TIMEOUT_S))
 
     def statistics(self, model: str = "") -> list[dict[str, Any]]:
         """Return the counters of a model's versions, or of all models that are loaded; those that are zero too, as over HTTP."""
-        return as_dict(self._call("get_inference_statistics", model, client_timeout=settings.QUERY_TIMEOUT_S), zeros=True)["model_stats"]
+        return as_dict(self._call("get_inference_statistics", model, client_timeout=QUERY_TIMEOUT_S), zeros=True)["model_stats"]
 
     def whole_config(self, model: str) -> dict[str, Any]:
         """Return the model's config with the fields that nobody set, as over HTTP."""
-        return as_dict(self._call("get_model_config", model, client_timeout=settings.QUERY_TIMEOUT_S).config, zeros=True)
+        return as_dict(self._call("get_model_config", model, client_timeout=QUERY_TIMEOUT_S).config, zeros=True)
 
     def metadata(self, model: str, version: str = "") -> dict[str, Any]:
         """Return names, types and shapes of a model's inputs and outputs."""
-        answer = self._call("get_model_metadata", model, version, client_timeout=settings.QUERY_TIMEOUT_S)
+        answer = self._call("get_model_metadata", model, version, client_timeout=QUERY_TIMEOUT_S)
         return as_dict(answer)
 
     def config(self, model: str, version: str = "") -> dict[str, Any]:
         """Return a model's config with everything that the server filled in."""
-        answer = self._call("get_model_config", model, version, client_timeout=settings.QUERY_TIMEOUT_S)
+        answer = self._call("get_model_config", model, version, client_timeout=QUERY_TIMEOUT_S)
         return as_dict(answer.config)
 
     def infer(self, request: Request) -> Any:
@@ -96,16 +97,16 @@ class Grpc:
 
     def regions(self, headers: Mapping[str, str]) -> list[str]:
         """Return the names of the regions of system shared memory that the server knows."""
-        answer = self._call("get_system_shared_memory_status", headers=dict(headers), client_timeout=settings.QUERY_TIMEOUT_S)
+        answer = self._call("get_system_shared_memory_status", headers=dict(headers), client_timeout=QUERY_TIMEOUT_S)
         return list(answer.regions)
 
     def register(self, name: str, key: str, byte_size: int, headers: Mapping[str, str]) -> None:
         """Tell the server about a region of system shared memory."""
-        self._call("register_system_shared_memory", name, key, byte_size, headers=dict(headers), client_timeout=settings.QUERY_TIMEOUT_S)
+        self._call("register_system_shared_memory", name, key, byte_size, headers=dict(headers), client_timeout=QUERY_TIMEOUT_S)
 
     def unregister(self, name: str, headers: Mapping[str, str]) -> None:
         """Let the server forget a region."""
-        self._call("unregister_system_shared_memory", name, headers=dict(headers), client_timeout=settings.QUERY_TIMEOUT_S)
+        self._call("unregister_system_shared_memory", name, headers=dict(headers), client_timeout=QUERY_TIMEOUT_S)
 
     def close(self) -> None:
         """Close the channel."""

@@ -18,8 +18,7 @@ from urllib.parse import quote, unquote, urlsplit
 import urllib3
 from urllib3.exceptions import HTTPError, ProtocolError, TimeoutError
 
-from helpers import settings
-from helpers.client.endpoint import NO_ACCESS, Access, Address
+from helpers.client.endpoint import NO_ACCESS, QUERY_TIMEOUT_S, Access, Address
 from helpers.client.problems import (
     LOST_BEHIND,
     NotPassedOn,
@@ -55,7 +54,7 @@ class Http:
 
     protocol = "http"
 
-    def __init__(self, address: Address, timeout_s: float = settings.QUERY_TIMEOUT_S, access: Access = NO_ACCESS) -> None:
+    def __init__(self, address: Address, timeout_s: float = QUERY_TIMEOUT_S, access: Access = NO_ACCESS) -> None:
         self.address = address
         self.access = access
         self._timeout_s = timeout_s
@@ -147,7 +146,7 @@ class Http:
         *,
         headers: Mapping[str, str] | None = None,
         post: bool = False,
-        timeout_s: float = settings.QUERY_TIMEOUT_S,
+        timeout_s: float = QUERY_TIMEOUT_S,
     ) -> Any:
         """Send one request and return the answer: an object from JSON, else text.
 

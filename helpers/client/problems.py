@@ -13,8 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from helpers import settings
-from helpers.client.endpoint import NO_ACCESS, Access, Address
+from helpers.client.endpoint import ADMIN_HEADER, NO_ACCESS, Access, Address
 from helpers.errors import AccessError, CourseError, ModelError, NotAServerError, RequestError, ServerError, quoted, suggestion
 
 # How Envoy, before several servers, words that it lost the one it had chosen, or has none that is healthy.
@@ -267,7 +266,7 @@ def _of_connection(error: TransportError, address: Address, access: Access) -> C
             _PORTS,
             "Ask its owner for server.http_url; the port of JupyterLab or of a web page is another one.",
         )
-    if error.reason == "restricted" and settings.ADMIN_HEADER not in str(error):
+    if error.reason == "restricted" and ADMIN_HEADER not in str(error):
         return _token_refused(address, str(error), access)
     return None
 

@@ -27,12 +27,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from helpers import settings
+from helpers import paths
 from helpers.course.exercises import Placeholder
 from helpers.errors import InputError
-from helpers.files import make_folder, replace, shown, writing
 from helpers.measuring.statistics import verdict
 from helpers.measuring.table import THROUGHPUT, THROUGHPUT_SPREAD, hardware
+from helpers.paths import make_folder, replace, shown, writing
 from helpers.plot_rows import Row
 from helpers.plots.performance import budget_line
 from helpers.plots.style import STYLE, finished, heading, series_style
@@ -78,7 +78,7 @@ class Scoreboard(list[dict[str, Any]]):
 def path() -> Path:
     """The student's own file: in the class's folder where there is one, else ``work/scoreboard.json``."""
     shared = os.environ.get("COURSE_SCOREBOARD")
-    return Path(shared) / f"{getpass.getuser()}.json" if shared else settings.work_dir() / "scoreboard.json"
+    return Path(shared) / f"{getpass.getuser()}.json" if shared else paths.work_dir() / "scoreboard.json"
 
 
 def enter(name: str, baseline: Row, best: Row, how: str = "", file: Path | None = None) -> Scoreboard:

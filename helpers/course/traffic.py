@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from helpers.course.judge import CannotTell
-from helpers.files import find
 from helpers.measuring.perf_analyzer import INPUT_DATA
 from helpers.measuring.recorded import shapes_in
+from helpers.paths import find
 from helpers.physics.jets import plain_name
 from helpers.plot_rows import Row
 

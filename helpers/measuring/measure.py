@@ -28,12 +28,13 @@ from urllib.parse import urlsplit
 
 from tqdm.auto import tqdm
 
-from helpers import machine, settings
-from helpers.client.client import Connection
+from helpers import machine
+from helpers.client.client import RETRIES, Connection
+from helpers.client.endpoint import QUERY_TIMEOUT_S
 from helpers.client.problems import TransportError
 from helpers.errors import CourseError, InputError, ModelError, RequestError, SetupError, quoted
 from helpers.gpu import placed_on
-from helpers.here import runs_here
+from helpers.machine import serves_here
 from helpers.measuring import perf_analyzer as tool
 from helpers.measuring import recorded as records
 from helpers.measuring.perf_analyzer import INPUT_DATA, PERCENTILE, TOOL_COLUMNS, Result, Run, Shapes, check_batch, execute, run_for
@@ -438,10 +439,10 @@ def about(server: Any, model: str, protocol: str | None = None) -> tuple[dict[st
         name of the configuration, which changes with it); what a server elsewhere does not tell is None. And the configuration as the
         server reports it, with everything that it filled in.
     """
-    with closing(Connection(server, protocol, settings.QUERY_TIMEOUT_S, settings.RETRIES)) as connection:
+    with closing(Connection(server, protocol, QUERY_TIMEOUT_S, RETRIES)) as connection:
         config = connection.ask(lambda: connection.transport.config(model, ""), model)
         groups = config.get("instance_group", [])
-        here = getattr(connection.server, "owned", False) or runs_here(connection.address)
+        here = getattr(connection.server, "owned", False) or serves_here(connection.address.host, connection.address.port)
         on_gpu = any("GPU" in group.get("kind", "") for group in groups)
         if on_gpu and getattr(connection.server, "runtime", "") == "embedded":
             # Asked for a GPU that its library cannot use, a model runs on the processor.
@@ -662,7 +663,7 @@ def must_own(server: Any, what: str) -> None:
 
 
 def _batches(server: Any, model: str, batches: Iterable[int] | None, protocol: str | None) -> list[int]:
-    with closing(Connection(server, protocol, settings.QUERY_TIMEOUT_S, settings.RETRIES)) as connection:
+    with closing(Connection(server, protocol, QUERY_TIMEOUT_S, RETRIES)) as connection:
         signature = connection.signature(model)
     most = max(1, signature.max_batch_size)
     if batches is None:

@@ -26,10 +26,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from helpers import settings
 from helpers.client import problems, way_to
-from helpers.client.client import Connection, explain
-from helpers.client.endpoint import NO_ACCESS, Access, Address, parse_address, with_own_secret
+from helpers.client.client import RETRIES, Connection, explain
+from helpers.client.endpoint import NO_ACCESS, QUERY_TIMEOUT_S, TOKEN_HEADER, Access, Address, parse_address, with_own_secret
 from helpers.client.problems import Refused, Unreachable, without_id
 from helpers.client.tensors import Signature
 from helpers.errors import AccessError, CourseError, InputError, ModelError, RequestError, SetupError, quoted, suggestion
@@ -147,7 +146,7 @@ class Run:
 def _shown(header: str) -> str:
     """A header with a variable in the place of what it says, as people type it."""
     name = header.partition(":")[0]
-    if name.lower().endswith(settings.TOKEN_HEADER):
+    if name.lower().endswith(TOKEN_HEADER):
         return f"{name}:Bearer $COURSE_TOKEN"
     return f"{name}:${re.sub(r'[^A-Za-z0-9]', '_', name).upper()}"
 
@@ -208,7 +207,7 @@ def run_for(
         ModelError: it is not loaded.
         RequestError: the server does not answer.
     """
-    connection = Connection(server, protocol, settings.QUERY_TIMEOUT_S, settings.RETRIES)
+    connection = Connection(server, protocol, QUERY_TIMEOUT_S, RETRIES)
     try:
         signature, address, access = connection.signature(model), connection.address, connection.access
     finally:
@@ -473,7 +472,7 @@ _LOST = re.compile(
     r"failed to connect|connection refused|socket closed|couldn't connect|failure when receiving|connection reset|resolv|upstream", re.I
 )
 # What a server of the course says when the token is missing or wrong; proxies say what they like.
-_WANTS_TOKEN = f"{settings.TOKEN_HEADER}'"
+_WANTS_TOKEN = f"{TOKEN_HEADER}'"
 # Words in front of what matters.
 _FRONT = re.compile(
     r"^(cb::)?error: |^Thread \[\d+\] had error: |^failed to get model (metadata|config): |^HTTP client failed: ", re.IGNORECASE

@@ -21,14 +21,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from helpers import machine, private_arguments, settings
-from helpers.client.endpoint import own_key, parse_address
+from helpers import machine, private_arguments
+from helpers.client.endpoint import ADMIN_HEADER, GRPC_HEADER_PREFIX, own_key, parse_address
 from helpers.errors import InputError, SetupError
+from helpers.images import image_version
 from helpers.paths import server_env, work_dir
+from helpers.setup.environments import EMBEDDED_TRITON
 
 NAME = "perf_analyzer"
 # The wheel of the server's release carries the program as well; a newer package of its own needs a newer C library than many have.
-VERSION = settings.EMBEDDED_TRITON
+VERSION = EMBEDDED_TRITON
 # Folder of the server's environment with links to the libraries that the program needs; the set-up makes them.
 TOOL_LIBRARIES = "lib/perf_analyzer"
 # Seconds for the question which version it is.
@@ -88,8 +90,8 @@ def _key_arguments(arguments: Sequence[str]) -> list[str]:
     # What it makes of an address that is none, the tool says itself.
     with contextlib.suppress(InputError):
         if typed.shared_memory != "none" and (key := own_key(parse_address(typed.u, 8000))):
-            prefix = settings.GRPC_HEADER_PREFIX if typed.i.lower() == "grpc" else ""
-            return ["-H", f"{prefix}{settings.ADMIN_HEADER}:{key}"]
+            prefix = GRPC_HEADER_PREFIX if typed.i.lower() == "grpc" else ""
+            return ["-H", f"{prefix}{ADMIN_HEADER}:{key}"]
     return []
 
 
@@ -157,7 +159,7 @@ def container_command() -> tuple[str, ...]:
     work = str(work_dir())
     if shutil.which("apptainer") and named.endswith(".sif"):
         return ("apptainer", "exec", "-B", work, named, NAME)
-    image = named or f"nvcr.io/nvidia/tritonserver:{settings.image_version()}-py3-sdk"
+    image = named or f"nvcr.io/nvidia/tritonserver:{image_version()}-py3-sdk"
     for engine in ("docker", "podman"):
         if shutil.which(engine) and not _said([engine, "image", "inspect", image])[0]:
             # The host's network, because servers of the course listen on its loopback interface.

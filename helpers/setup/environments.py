@@ -27,6 +27,9 @@ from helpers.paths import log_dir, make_folder, root, server_env, shown, writing
 from helpers.setup import bootstrap
 from helpers.terminal import write_whatever_the_terminal
 
+# The release of tritonserver in the pinned wheel. containers/VERSION names the image of the same release.
+EMBEDDED_TRITON = "2.51.0"
+
 STAMP = "course-environment.json"
 BEING_MADE = "course-being-made"
 KINDS = {"client": "the notebooks' environment", "server": "the embedded server's environment"}

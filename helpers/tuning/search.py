@@ -24,8 +24,8 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from helpers import settings
-from helpers.client.client import Connection
+from helpers.client.client import RETRIES, Connection
+from helpers.client.endpoint import QUERY_TIMEOUT_S
 from helpers.errors import ConfigError, CourseError, InputError, ModelError, RequestError
 from helpers.measuring.measure import (
     TURN_WINDOW_S,
@@ -924,7 +924,7 @@ def _spaces(bench: Workbench, models: Sequence[str], max_instances: int | None, 
 
 
 def _same_tensors(bench: Workbench, first: str, name: str) -> None:
-    with closing(Connection(bench.server, bench.options["protocol"], settings.QUERY_TIMEOUT_S, settings.RETRIES)) as connection:
+    with closing(Connection(bench.server, bench.options["protocol"], QUERY_TIMEOUT_S, RETRIES)) as connection:
         one, other = connection.signature(first), connection.signature(name)
     for what in ("inputs", "outputs"):
         here, there = ([f"{spec.datatype} {spec.shape}" for spec in getattr(each, what).values()] for each in (one, other))

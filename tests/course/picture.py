@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from helpers import settings
+from helpers import paths
 from tests.course import examine
 from tests.course.chromium import chromium
 from tests.course.lab import Lab, Notebook
@@ -108,7 +108,7 @@ def main() -> int:
         finally:
             browser.close()
             lab.stop()
-    target = settings.root() / TARGET
+    target = paths.root() / TARGET
     picture.quantize(128, dither=Image.Dither.NONE).save(target, optimize=True)
     print(f"{TARGET}: {picture.width} × {picture.height} pixels, {target.stat().st_size / 1000:.0f} kB")
     return 0 if target.stat().st_size < MOST_BYTES else 1

@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from helpers import settings
 from helpers.client import Client
-from helpers.client.client import RETRY_WAIT_S
+from helpers.client.client import RETRIES, RETRY_WAIT_S
 from helpers.errors import InputError, ModelError, RequestError
 from helpers.launch import launch_server
 from helpers.server import Server
@@ -117,7 +116,7 @@ def test_a_dropped_connection_is_tried_again_as_often_as_settings_say() -> None:
     with Listener(b"") as listener, Client(f"localhost:{listener.port}", "http") as client:
         with pytest.raises(RequestError, match="closed the connection before it answered"):
             client.metadata("double")
-        assert listener.connections == settings.RETRIES + 1
+        assert listener.connections == RETRIES + 1
 
 
 def test_a_refusal_is_not_tried_again() -> None:

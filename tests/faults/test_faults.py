@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import paths, settings
+from helpers import paths
 from helpers.client import Client
+from helpers.client.client import RETRIES
 from helpers.errors import RequestError
 from helpers.launch import launch_server
 from helpers.metrics import scrape
@@ -240,7 +241,7 @@ def test_the_way_is_cut_in_the_middle_of_the_answer(own: Server, protocol: str) 
     with Relay(port, cut_after=_COUNT, cuts=100) as way, Client(f"localhost:{way.port}", protocol) as client:
         with pytest.raises(RequestError, match=r"closed the connection before it answered.*requests that were under way.*are lost") as told:
             client.infer("large", COUNT=[_COUNT])
-        assert way.cut == settings.RETRIES + 1
+        assert way.cut == RETRIES + 1
         assert "\n" not in str(told.value)
         assert "IncompleteRead" not in str(told.value)
         assert client.infer("double", X=[[1]])["Y"].tolist() == [[2]]

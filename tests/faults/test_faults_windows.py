@@ -11,7 +11,8 @@ import sys
 
 import pytest
 
-from helpers import lease, paths, settings
+from helpers import lease, paths
+from helpers.client.endpoint import BASE_PORT
 from helpers.errors import SetupError
 from helpers.server import Server
 from tests.support.processes import PATIENCE_S
@@ -64,7 +65,7 @@ def test_without_users_a_launch_is_refused_in_one_sentence(monkeypatch: pytest.M
     monkeypatch.delattr("os.getuid")
     with pytest.raises(SetupError, match=_TOLD):
         lease.run_root()
-    assert lease.mine(settings.BASE_PORT) == []
+    assert lease.mine(BASE_PORT) == []
 
 
 def test_a_launch_is_refused_and_connecting_works(models_server: Server) -> None:

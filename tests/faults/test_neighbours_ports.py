@@ -16,9 +16,9 @@ import requests
 import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
 
-from helpers import paths, scrape, settings
+from helpers import paths, scrape
 from helpers.client import Client, http
-from helpers.client.endpoint import Address, access_for, parse_address
+from helpers.client.endpoint import ADMIN_HEADER, Address, access_for, parse_address
 from helpers.client.grpc import Grpc
 from helpers.client.http import Http
 from helpers.errors import AccessError, CourseError, ServerError
@@ -101,7 +101,7 @@ def test_nothing_of_ours_goes_to_the_ipv6_port(own: Server) -> None:
         heard = threading.Thread(target=_hang_up, args=(front,))
         heard.start()
         for question in (
-            lambda: http.ask(place, "/v2/repository/index", headers={settings.ADMIN_HEADER: "key"}, post=True, access=secret, timeout_s=2),
+            lambda: http.ask(place, "/v2/repository/index", headers={ADMIN_HEADER: "key"}, post=True, access=secret, timeout_s=2),
             lambda: Http(place, 2, secret).metadata("add_sub"),
             lambda: Grpc(place, 2, secret).is_live(),
             lambda: connect(str(place), token="a-token-of-a-class"),
@@ -134,7 +134,7 @@ def test_an_answer_that_sends_us_elsewhere_is_not_followed(status: int, post: bo
         first.answer = (status, {"Location": f"http://127.0.0.1:{second.port}/v2"}, b"")
         access = access_for("a-token-of-a-class", {"X-Api-Key": "secret"})
         with pytest.raises(AccessError, match=f"sends us on to http://127.0.0.1:{second.port}/v2"):
-            http.ask(Address("127.0.0.1", first.port), "/v2", headers={settings.ADMIN_HEADER: "key"}, post=post, access=access)
+            http.ask(Address("127.0.0.1", first.port), "/v2", headers={ADMIN_HEADER: "key"}, post=post, access=access)
         with pytest.raises(AccessError, match="no Triton server"):
             connect(f"127.0.0.1:{first.port}", token="a-token-of-a-class")
         with pytest.raises(CourseError, match="sends us on to"), Client(f"http://127.0.0.1:{first.port}") as client:

@@ -18,9 +18,11 @@ import numpy as np
 import pytest
 import yaml
 
-from helpers import jets, launch_server, settings
+from helpers import jets, launch_server, paths
 from helpers.client import Client
+from helpers.client.endpoint import ADMIN_HEADER
 from helpers.errors import SetupError
+from helpers.images import image_version
 from helpers.measuring.program import find_perf_analyzer
 from helpers.setup import environments
 from tests.support.container_image import Made, NoContainersError, make, said
@@ -63,8 +65,8 @@ def build(base: Made, kind: str, *arguments: str) -> str:
     name = f"localhost/triton-course-tests-{kind}:{os.getpid()}"
     said(
         *(ENGINE, "build", "--no-cache", "--network=host", *base.arguments.split(), *network, *arguments),
-        *(f"--build-arg=BASE={base.image}", f"--file={settings.root()}/containers/Containerfile.{kind}", f"--tag={name}"),
-        str(settings.root()),
+        *(f"--build-arg=BASE={base.image}", f"--file={paths.root()}/containers/Containerfile.{kind}", f"--tag={name}"),
+        str(paths.root()),
     )
     return name
 
@@ -106,15 +108,15 @@ def test_the_clients_image_has_the_locks_packages_and_the_course(base: Made, cli
     assert len(there) > 80
     assert there == {name: locked.get(name) for name in there}
     assert not {"pytest", "ruff", "playwright"} & set(there), "nothing for development"
-    assert labels(client_image)["org.opencontainers.image.version"] == settings.image_version()
+    assert labels(client_image)["org.opencontainers.image.version"] == image_version()
 
 
 def test_the_image_for_machines_without_a_gpu_serves(
     base: Made, monkeypatch: pytest.MonkeyPatch, free_base_port: Callable[[], int]
 ) -> None:
     """Its file in full, but that the server's environment is this machine's, which is there already."""
-    version = settings.image_version()
-    image = build(base, "cpu", f"--build-arg=COURSE_SERVER_ENV={settings.server_env()}", f"--build-arg=VERSION={version}")
+    version = image_version()
+    image = build(base, "cpu", f"--build-arg=COURSE_SERVER_ENV={paths.server_env()}", f"--build-arg=VERSION={version}")
     monkeypatch.setenv("COURSE_ENGINE_ARGUMENTS", base.arguments)
     sample = jets.read("ak4")[:5]
     try:
@@ -150,7 +152,7 @@ class Services:
 
 def start(service: dict[str, Any], name: str, image: str, base: Made, work: Path, *options: str) -> None:
     """Start a service with all that its description says, but for its image, its network and the folder for work."""
-    folder = settings.root() / "containers"
+    folder = paths.root() / "containers"
     volumes = [volume.replace("../work:", f"{work}:").replace("../", f"{folder.parent}/") for volume in service["volumes"]]
     environment = {key: "the-key" if key == "COURSE_ADMIN_KEY" else value for key, value in service["environment"].items()}
     said(
@@ -167,7 +169,7 @@ def start(service: dict[str, Any], name: str, image: str, base: Made, work: Path
 @pytest.fixture(scope="module")
 def services(base: Made, server_image: str, client_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     """Both, the server being healthy by compose's own question."""
-    described = yaml.safe_load((settings.root() / "containers" / "compose.yaml").read_text())["services"]
+    described = yaml.safe_load((paths.root() / "containers" / "compose.yaml").read_text())["services"]
     running = Services(f"tests-compose-server-{os.getpid()}", f"tests-compose-jupyter-{os.getpid()}")
     work = tmp_path_factory.mktemp("compose")
     try:
@@ -213,7 +215,7 @@ def test_the_server_of_compose_keeps_its_models_and_its_key(services: Services) 
         "except urllib.error.HTTPError as error: print(error.code)"
     )
     assert services.run_in(services.jupyter, "python", "-c", load).stdout.strip() == "403"
-    assert services.run_in(services.jupyter, "python", "-c", load, f"{settings.ADMIN_HEADER}=the-key").stdout.strip() == "200"
+    assert services.run_in(services.jupyter, "python", "-c", load, f"{ADMIN_HEADER}=the-key").stdout.strip() == "200"
 
 
 def test_the_server_of_compose_ends_when_it_is_told_to(services: Services) -> None:

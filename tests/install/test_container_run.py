@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import container_start, gpus, jets, launch_server, paths, settings
+from helpers import container_start, jets, launch_server, machine, paths
 from helpers.client import Client, http
+from helpers.client.endpoint import ADMIN_HEADER
 from helpers.physics.tracks import load_events, quality
 from helpers.server import Server
 from tests.support.container_image import Made, NoContainersError, make
@@ -94,7 +95,7 @@ def test_the_tensors_of_python_models_are_closed_to_others_on_the_host(server: S
 
 def test_only_the_owner_administers_and_nobody_reads_the_key(server: Server) -> None:
     server.reload("add_sub")
-    key = server.admin_headers("http")[settings.ADMIN_HEADER]
+    key = server.admin_headers("http")[ADMIN_HEADER]
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             assert key.encode() not in entry.read_bytes(), entry
@@ -115,7 +116,7 @@ def test_a_container_ends_with_stop_and_the_log_stays(server: Server, made: Made
     """The last test of this server."""
     name = container(server)
     assert name in made.containers()
-    assert ("No NVIDIA GPU" in server.note) == (not gpus.here())
+    assert ("No NVIDIA GPU" in server.note) == (not machine.gpus())
     server.stop()
     assert name not in made.containers()
     assert with_word(f"--id={name}") == []

@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 import yaml
 
-from helpers import container_start, images, settings
+from helpers import container_start, images, paths
+from helpers.images import image_version
 from helpers.measuring.program import container_command
 from helpers.serving import Serving, private_arguments, triton_arguments
 from helpers.setup import environments
 from tests.support.engines import Engines
 
-FOLDER = settings.root() / "containers"
-VERSION = settings.image_version()
+FOLDER = paths.root() / "containers"
+VERSION = image_version()
 CONTAINERFILES = sorted(FOLDER.glob("Containerfile.*"))
 DEFINITIONS = sorted(FOLDER.glob("*.def"))
 # NVIDIA's images and the course's own, by what their tag must be.
@@ -34,8 +35,8 @@ PLACES = ("$(cat containers/VERSION)", "${VERSION}", "…")
 
 
 def _texts() -> dict[str, str]:
-    files = [path for path in FOLDER.rglob("*") if path.is_file()] + [settings.root() / "README.md"]
-    return {str(path.relative_to(settings.root())): path.read_text(encoding="utf-8") for path in files}
+    files = [path for path in FOLDER.rglob("*") if path.is_file()] + [paths.root() / "README.md"]
+    return {str(path.relative_to(paths.root())): path.read_text(encoding="utf-8") for path in files}
 
 
 def _references(text: str) -> list[tuple[str, str]]:
@@ -83,7 +84,7 @@ def test_a_containerfile_takes_its_base_and_release_as_arguments(path: Path) -> 
     for name, value in instructions:
         if name == "COPY":
             for source in value.split()[:-1]:
-                assert (settings.root() / source).exists(), f"{path.name} copies {source}, which is not there"
+                assert (paths.root() / source).exists(), f"{path.name} copies {source}, which is not there"
 
 
 @pytest.mark.parametrize("path", DEFINITIONS, ids=lambda path: path.name)
@@ -96,7 +97,7 @@ def test_a_definition_has_what_apptainer_wants(path: Path, tmp_path: Path) -> No
     assert f"org.opencontainers.image.version {VERSION}\n" in sections["labels"]
     copied = [line.split() for line in sections["files"].splitlines() if line.strip()]
     for source, target in copied:
-        assert (settings.root() / source).exists() and target.startswith("/opt/course/"), source
+        assert (paths.root() / source).exists() and target.startswith("/opt/course/"), source
     for name in ("post", "environment", "runscript", "test"):
         subprocess.run(["sh", "-n"], input=sections[name], text=True, check=True)
     # What %post runs is copied in before: the same script as in the Containerfile.
@@ -131,7 +132,7 @@ def test_a_runscript_runs_what_it_is_given(path: str, words: list[str], said: st
 def test_the_servers_image_has_what_models_import_and_no_more() -> None:
     """Third-party packages of all Python models, at the lock's versions; the native backends bring torch and onnxruntime."""
     imported = set()
-    for path in settings.models_dir().glob("*/*/*.py"):
+    for path in paths.models_dir().glob("*/*/*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
@@ -162,7 +163,7 @@ def test_the_clients_image_has_perf_analyzer_and_the_courses_packages(
     script = (FOLDER / "client-image.sh").read_text()
     assert re.search(r"^command -v perf_analyzer$", script, re.MULTILINE), "the build ends where there is none"
     assert "--constraint requirements.lock --editable ." in script
-    requires = re.findall(r'requires-python = "(.*)"', (settings.root() / "pyproject.toml").read_text())
+    requires = re.findall(r'requires-python = "(.*)"', (paths.root() / "pyproject.toml").read_text())
     assert re.findall(r"--python '(.*)'", script) == requires
     copied = {word for name, value in _instructions(FOLDER / "Containerfile.client") if name == "COPY" for word in value.split()[:-1]}
     assert copied == {line.split()[0] for line in _sections(FOLDER / "client.def")["files"].splitlines() if line.strip()}
@@ -186,7 +187,7 @@ def test_definitions_make_the_files_that_helpers_look_for(monkeypatch: pytest.Mo
 def test_compose_starts_the_server_as_launch_server_does() -> None:
     server = _compose()["server"]
     key = f"${container_start.KEY_PLACE}"  # $$: compose leaves it alone
-    serving = Serving(settings.models_dir(), "compose", key, ports=("9000", "9001", "9002"))
+    serving = Serving(paths.models_dir(), "compose", key, ports=("9000", "9001", "9002"))
     program = ["python3", "/course/helpers/container_start.py", "tritonserver"]
     assert server["command"] == [*program, *triton_arguments(serving, "/models"), *private_arguments(serving)]
     assert "stdin_open" not in server  # no lifeline: compose itself ends what it has started
@@ -207,8 +208,8 @@ def test_compose_opens_nothing_but_jupyterlab_to_this_machine_with_its_token() -
     assert "token" not in str(jupyter["command"] + list(jupyter["environment"])).lower(), "JupyterLab makes its own"
     assert jupyter["volumes"] == ["../work:/work"]
     for name, service in services.items():
-        dockerfile = settings.root() / service["build"]["dockerfile"]
-        assert (FOLDER / service["build"]["context"]).resolve() == settings.root()
+        dockerfile = paths.root() / service["build"]["dockerfile"]
+        assert (FOLDER / service["build"]["context"]).resolve() == paths.root()
         assert f"-t {service['image'].split(':')[0]}:" in dockerfile.read_text(), name
 
 
@@ -219,7 +220,7 @@ def test_compose_with_gpus_adds_them_to_the_server_alone() -> None:
 
 
 def test_builds_are_sent_no_environments_and_no_results() -> None:
-    ignored = set((settings.root() / ".dockerignore").read_text().split("\n"))
+    ignored = set((paths.root() / ".dockerignore").read_text().split("\n"))
     assert {".git", ".venv", ".server", "work"} <= ignored
 
 
@@ -228,7 +229,7 @@ def test_the_readme_names_every_file_and_says_what_was_not_run() -> None:
     for path in FOLDER.iterdir():
         assert f"`{path.name}{'/' if path.is_dir() else ''}`" in readme or path.name == "README.md", path.name
     for word in re.findall(r"`((?:containers|kubernetes)/[\w./-]+)`", readme):
-        assert (settings.root() / word).exists() or (FOLDER / word).exists(), word
+        assert (paths.root() / word).exists() or (FOLDER / word).exists(), word
     assert "not run here" in readme.lower()
     for name in set(re.findall(r"COURSE_[A-Z_]+", readme)) - {"COURSE_USER"}:
-        assert any(name in path.read_text() for path in (settings.root() / "helpers").glob("*.py")), name
+        assert any(name in path.read_text() for path in (paths.root() / "helpers").glob("*.py")), name

@@ -9,7 +9,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from helpers import paths, settings
+from helpers import paths
+from helpers.images import image_version
 from helpers.serving import Serving, private_arguments, triton_arguments
 
 FOLDER = paths.root() / "containers" / "kubernetes"
@@ -50,7 +51,7 @@ def _documented(key: str) -> bool:
 
 
 def _image(tag: str = "") -> str:
-    return f"nvcr.io/nvidia/tritonserver:{tag or settings.image_version()}-py3"
+    return f"nvcr.io/nvidia/tritonserver:{tag or image_version()}-py3"
 
 
 @pytest.mark.parametrize("kind", ["Secret", "Deployment", "PersistentVolumeClaim"])

@@ -11,8 +11,9 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from helpers import paths, settings
+from helpers import paths
 from helpers.setup import environments
+from helpers.setup.environments import EMBEDDED_TRITON
 from tests.support import ROOT
 
 LOCKS = ("requirements.lock", "containers/server-requirements.lock")
@@ -109,8 +110,8 @@ def test_training_and_serving_use_one_pytorch() -> None:
 
 
 def test_the_wheel_of_the_server_is_pinned_and_has_the_release_that_is_told() -> None:
-    assert environments.lines("containers/server-wheel.txt") == ["nvidia-pytriton==0.7.0", f"tritonclient=={settings.EMBEDDED_TRITON}"]
-    assert settings.EMBEDDED_TRITON in (ROOT / "containers" / "server-wheel.txt").read_text()
+    assert environments.lines("containers/server-wheel.txt") == ["nvidia-pytriton==0.7.0", f"tritonclient=={EMBEDDED_TRITON}"]
+    assert EMBEDDED_TRITON in (ROOT / "containers" / "server-wheel.txt").read_text()
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,10 @@ import uproot
 from distributed import LocalCluster
 
 from benchmarks import scale as bench
-from helpers import analysis_files, jets, paths, settings
+from helpers import analysis_files, jets, paths
 from helpers.analysis import Analysis, local_workers, replicate, tag_files
 from helpers.analysis_files import Chunk, chunks
+from helpers.analysis_worker import ANALYSIS_RETRY_WAIT_S
 from helpers.client import Client
 from helpers.errors import InputError, RequestError
 from helpers.server import Server
@@ -202,7 +203,7 @@ def test_a_server_that_is_gone_is_asked_again_and_then_named(
     nowhere = f"localhost:{free_base_port()}"
     with pytest.raises(RequestError, match="cannot be reached"):
         tag_files(files[-1:], cluster, nowhere, MODEL, output=tmp_path, jets_per_chunk=400, retries=1, client_options={"retries": 0})
-    assert time.monotonic() - begin >= settings.ANALYSIS_RETRY_WAIT_S
+    assert time.monotonic() - begin >= ANALYSIS_RETRY_WAIT_S
     assert "what is done stays done" in capsys.readouterr().out
     assert _written(tmp_path) == 0
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import files, lease, settings
+from helpers import lease, paths
 from helpers.client import Client
+from helpers.client.endpoint import ADMIN_HEADER
 from helpers.course import progress
 from helpers.launch import launch_server
 from helpers.measuring.table import append_row
@@ -34,7 +35,7 @@ def home() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def own(home: Path, free_base_port: Callable[[], int]) -> Iterator[Server]:
     """A server with one Python model."""
-    with launch_server(settings.models_dir(), base_port=free_base_port(), name="private", load=["add_sub"]) as server:
+    with launch_server(paths.models_dir(), base_port=free_base_port(), name="private", load=["add_sub"]) as server:
         yield server
 
 
@@ -65,7 +66,7 @@ def test_the_region_of_a_model_loaded_again_is_closed_too(home: Path, own: Serve
 def test_a_stranger_reads_nothing(home: Path, own: Server, what: str) -> None:
     progress.record("1.1", solved=True)
     append_row(home / "work" / "sweeps" / "sweep.jsonl", {"model": "add_sub", "batch": 1})
-    notebook = files.make_folder(home / "work" / "notebooks") / "mine.ipynb"
+    notebook = paths.make_folder(home / "work" / "notebooks") / "mine.ipynb"
     notebook.write_text("{}")
     path = {
         "log": own.log_path,
@@ -106,7 +107,7 @@ def test_a_stranger_neither_ends_nor_steers_the_server(home: Path, own: Server) 
 @needs_root
 def test_a_stranger_finds_the_key_nowhere_and_loads_no_code(home: Path, own: Server) -> None:
     """All that a stranger can read of all processes, and the server's ports without the key."""
-    key = own.admin_headers("http")[settings.ADMIN_HEADER]
+    key = own.admin_headers("http")[ADMIN_HEADER]
     script = (
         "import glob, json, os, sys, urllib.error, urllib.request\n"
         "key, url, refused, found = sys.stdin.readline().strip().encode(), sys.argv[1], [], []\n"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from helpers import loadlog, repository, settings
+from helpers import loadlog, paths, repository
 from helpers.__main__ import main
 from helpers.client import Client
 from helpers.errors import ConfigError, ModelError
@@ -60,7 +60,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, free_base_port: Callable[[]
     """A server of which one model serves, one is unloaded, and all others fail."""
     folder = tmp_path_factory.mktemp("failing") / "models"
     for name in ("add_sub", "unloaded"):
-        shutil.copytree(settings.models_dir() / "add_sub", folder / name)
+        shutil.copytree(paths.models_dir() / "add_sub", folder / name)
         config = folder / name / "config.pbtxt"
         config.write_text(config.read_text().replace('"add_sub"', f'"{name}"'))
     for name, (config, file, text, _) in FAILING.items():

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from benchmarks import peers, peers_model, sweep
-from helpers import repository, settings
+from helpers import repository
+from helpers.measuring import measure
 from helpers.server import Server
 
 
@@ -50,7 +51,7 @@ def test_the_sweep_is_timed_as_it_is_called(models_server: Server, monkeypatch: 
     """The loop as the tool does it and a call of sweep(), on a small model with short windows."""
     monkeypatch.setattr(sweep, "MODEL", "add_sub")
     monkeypatch.setattr(sweep, "WINDOW_MS", 200)
-    monkeypatch.setattr(settings, "PERF_WINDOW_S", (0.15, 1.0))
+    monkeypatch.setattr(measure, "WINDOW_S", (0.15, 1.0))
     row = sweep.compare(models_server, 1, sweep.find_perf_analyzer())
     assert row["sweep"] > 0 and row["sweep_windows"] >= 3 and row["sweep_s"] > 0.4
     assert row["loop_windows"] >= 3 and row["loop_s"] > 0.5

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from helpers import machine, settings
+from helpers import machine, paths
 from helpers.__main__ import main
 from helpers.client import http
 from helpers.client.client import Connection
+from helpers.client.endpoint import ADMIN_HEADER
 from helpers.errors import InputError, ModelError, RequestError
 from helpers.launch import connect
 from helpers.measuring import inputs as load_inputs
@@ -51,7 +52,7 @@ def option(command: list[str] | str, name: str) -> str:
 def tunnel(port: int) -> Iterator[int]:
     """The port of a process of its own that hands every byte on to a port of this machine, as ssh -L does."""
     program = [sys.executable, "-m", "tests.support.tunnel", str(port)]
-    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True, cwd=settings.root()) as process:
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True, cwd=paths.root()) as process:
         try:
             yield int(process.stdout.readline())  # type: ignore[union-attr]
         finally:
@@ -164,7 +165,7 @@ def test_the_command_is_the_one_that_ran_and_the_configuration_is_kept(
     assert row["throughput_infer_per_s"] > 0
     used_ms = int(option(row["command"], "-p"))
     assert used_ms > 20 and math.log2(used_ms / 20) % 1 == 0
-    kept = settings.work_dir() / "configs" / "slow" / f"config_{row['config']}.json"
+    kept = paths.work_dir() / "configs" / "slow" / f"config_{row['config']}.json"
     assert json.loads(kept.read_text())["name"] == "slow"
 
 
@@ -376,9 +377,9 @@ def test_tensors_in_shared_memory_on_a_server_of_ones_own(
 
 
 def test_the_key_for_shared_memory_is_sent_to_servers_of_ones_own_alone(models_server: Server) -> None:
-    own, key = models_server.http, models_server.admin_headers("http")[settings.ADMIN_HEADER]
+    own, key = models_server.http, models_server.admin_headers("http")[ADMIN_HEADER]
     shared = ["--shared-memory=system", "-m", "add_sub"]
-    assert _key_arguments([*shared, "-u", f"localhost:{own.port}"]) == ["-H", f"{settings.ADMIN_HEADER}:{key}"]
+    assert _key_arguments([*shared, "-u", f"localhost:{own.port}"]) == ["-H", f"{ADMIN_HEADER}:{key}"]
     for words in (
         [*shared, "-u", f"gpu-node:{own.port}"],
         [*shared, "-u", "localhost:1"],

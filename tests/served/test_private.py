@@ -14,13 +14,14 @@ import requests
 import tritonclient.grpc as grpcclient
 import tritonclient.http as httpclient
 
-from helpers import Client, connect, launch_fleet, launch_server, settings
+from helpers import Client, connect, launch_fleet, launch_server
 from helpers.__main__ import main
 from helpers.analysis_worker import destination
 from helpers.background_load import BackgroundLoad
 from helpers.client.endpoint import NO_ACCESS, parse_address, with_own_secret
 from helpers.errors import AccessError, InputError
 from helpers.fleet import Fleet
+from helpers.listening import PRIVATE_VARIABLE
 from helpers.measuring.measure import measure
 from helpers.measuring.perf_analyzer import perf_analyzer
 from helpers.server import Server
@@ -148,7 +149,7 @@ def test_a_single_server_gets_a_new_secret_and_a_fleets_server_keeps_it(free_bas
 
 @pytest.mark.parametrize(("arguments", "words"), [(["--private"], "course"), (["--open"], ""), ([], "course")])
 def test_serve_says_which(arguments: list[str], words: str, free_base_port, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(settings.PRIVATE_VARIABLE, "yes")
+    monkeypatch.setenv(PRIVATE_VARIABLE, "yes")
     command = [sys.executable, "-m", "helpers", "serve", "--base-port", str(free_base_port()), "--dry-run", *arguments]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert ("-restricted-api=inference:authorization=Bearer $COURSE_TOKEN" in said) == bool(words)
@@ -188,6 +189,6 @@ def test_what_contradicts_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     for options in ({"token": "token-of-the-class"}, {"listen": "all"}):
         with pytest.raises(InputError, match="private=False was given together with a token"):
             launch_server("models", private=False, dry_run=True, **options)
-    monkeypatch.setenv(settings.PRIVATE_VARIABLE, "perhaps")
+    monkeypatch.setenv(PRIVATE_VARIABLE, "perhaps")
     with pytest.raises(InputError, match=r"COURSE_PRIVATE is 'perhaps'.*yes or no"):
         launch_server("models", dry_run=True)

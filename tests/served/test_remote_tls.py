@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import scrape, settings
+from helpers import paths, scrape
 from helpers.__main__ import main
 from helpers.background_load import BackgroundLoad
 from helpers.client import Client
@@ -23,6 +23,7 @@ from helpers.launch import connect
 from helpers.measuring.measure import measure
 from helpers.measuring.perf_analyzer import execute, run_for
 from helpers.server import Server
+from helpers.setup.environments import EMBEDDED_TRITON
 from tests.support.processes import wait_until
 from tests.support.tls_front import ENVOY, TOKEN, Certificates, front, make_certificates
 
@@ -187,7 +188,7 @@ def test_perf_analyzer_through_the_front(site: Site, work: Path) -> None:
         before = site.behind.statistics("add_sub")["inference_count"]
         row = measure(server, "add_sub", max_seconds=0.5, precision=0.5)
         assert row["throughput_infer_per_s"] > 0
-        assert row["server_version"] == settings.EMBEDDED_TRITON
+        assert row["server_version"] == EMBEDDED_TRITON
         assert site.behind.statistics("add_sub")["inference_count"] >= before + row["requests"]
         assert TOKEN not in str(row)
         assert "$COURSE_TOKEN" in row["command"]
@@ -216,7 +217,7 @@ def test_the_token_is_in_no_command_line(site: Site) -> None:
     command = [sys.executable, "-m", "helpers", "perf_analyzer", "-m", "add_sub", "-u", site.grpc, "--ca", str(site.certificates.ca)]
     command += ["-p", "500", "--max-trials", "3", "--stability-percentage", "999"]
     tool = subprocess.Popen(
-        command, cwd=settings.root(), env={**os.environ, "COURSE_TOKEN": TOKEN}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, cwd=paths.root(), env={**os.environ, "COURSE_TOKEN": TOKEN}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     while tool.poll() is None:
         text = lines()

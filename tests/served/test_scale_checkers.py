@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from helpers import jets, settings
+from helpers import jets, paths
 from helpers.analysis import Analysis
 from helpers.analysis_files import Chunk, chunks, replicate, write_scores
 from helpers.capacity import Traffic, plan
@@ -44,7 +44,7 @@ def _rows(rates: dict[int, tuple[float, float]] = RATES, **changes: Any) -> list
 
 @pytest.fixture(scope="module")
 def fleet(free_base_port: Callable[[], int]) -> Iterator[Fleet]:
-    with launch_fleet(settings.models_dir(), servers=2, load=[MODEL], base_port=free_base_port(), name="checkers-10") as running:
+    with launch_fleet(paths.models_dir(), servers=2, load=[MODEL], base_port=free_base_port(), name="checkers-10") as running:
         yield running
 
 

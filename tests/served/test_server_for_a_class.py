@@ -17,9 +17,10 @@ import pytest
 import tritonclient.grpc as triton_grpc
 from tritonclient.utils import InferenceServerException
 
-from helpers import lease, paths, settings, starting
+from helpers import lease, paths, starting
 from helpers.__main__ import main
 from helpers.client import Client, http
+from helpers.client.endpoint import ADMIN_HEADER
 from helpers.errors import AccessError, InputError, ModelError, RequestError
 from helpers.launch import connect, launch_server
 from helpers.listening import ADMIN_APIS, CLASS_APIS, TOKEN_MIN_LENGTH
@@ -150,8 +151,8 @@ def test_students_cannot_stop_reload_or_read_memory(class_server: Server) -> Non
         ("/v2/trace/setting", {"trace_level": ["TIMESTAMPS"]}),
         ("/v2/logging", {"log_verbose_level": 1}),
     ):
-        for headers in ({}, {settings.ADMIN_HEADER: class_server.token}, {settings.ADMIN_HEADER: f"Bearer {class_server.token}"}):
-            with pytest.raises(RequestError, match=f"restricted.*{settings.ADMIN_HEADER}"):
+        for headers in ({}, {ADMIN_HEADER: class_server.token}, {ADMIN_HEADER: f"Bearer {class_server.token}"}):
+            with pytest.raises(RequestError, match=f"restricted.*{ADMIN_HEADER}"):
                 http.ask(class_server.http, path, body, headers=headers, access=student.access)
     headers = student.access.grpc_headers()
     with triton_grpc.InferenceServerClient(class_server.grpc_url, channel_args=[("grpc.enable_http_proxy", 0)]) as client:
@@ -163,7 +164,7 @@ def test_students_cannot_stop_reload_or_read_memory(class_server: Server) -> Non
             lambda: client.get_trace_settings(headers=headers),
             lambda: client.update_log_settings({"log_verbose_level": 1}, headers=headers),
         ):
-            with pytest.raises(InferenceServerException, match=f"protocol is restricted.*{settings.ADMIN_HEADER}"):
+            with pytest.raises(InferenceServerException, match=f"protocol is restricted.*{ADMIN_HEADER}"):
                 call()
     with Client(student) as client, pytest.raises(InputError, match="administration key"):
         client.infer("add_sub", INPUT0=np.ones(16, np.float32), INPUT1=np.ones(16, np.float32), shared_memory=True)

@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from helpers import paths, settings
+from helpers import paths
 from helpers.errors import InputError, RequestError, ServerError, SetupError
+from helpers.images import image_version
 from helpers.launch import ModelWarning, connect, launch_server
 from helpers.launch_plan import PORTS_PER_SERVER
+from helpers.setup.environments import EMBEDDED_TRITON
 from tests.support.processes import PATIENCE_S, alive, session, wait_until
 
 
@@ -40,7 +42,7 @@ def test_every_model_is_ready_and_the_card_says_where(server):
     assert server.state() == "running"
     states = {model.name: model.state for model in server.models()}
     assert states["add_sub"] == "READY"
-    assert server.metadata()["version"] == settings.EMBEDDED_TRITON
+    assert server.metadata()["version"] == EMBEDDED_TRITON
     card, page = repr(server), server._repr_html_()
     for text in (server.http_url, server.grpc_url, server.metrics_url, "add_sub", "READY", "embedded"):
         assert text in card
@@ -282,7 +284,7 @@ def test_a_dry_run_prints_the_container_command_without_the_key(engine, capsys):
     assert launch_server("models", runtime=engine, dry_run=True) is None
     command = capsys.readouterr().out
     assert command.startswith(f"{engine} run")
-    assert f"tritonserver:{settings.image_version()}-py3" in command
+    assert f"tritonserver:{image_version()}-py3" in command
     for part in ("--model-repository=/models", "--http-port=9000", "--grpc-port=9001", "--metrics-port=9002", "--http-address=127.0.0.1"):
         assert part in command
     assert "$COURSE_ADMIN_KEY" in command

@@ -13,8 +13,9 @@ import pytest
 import tritonclient.grpc as grpcclient
 from tritonclient.utils import InferenceServerException
 
-from helpers import lease, settings
+from helpers import lease
 from helpers.client import http
+from helpers.client.endpoint import ADMIN_HEADER
 from helpers.errors import RequestError
 from tests.support.processes import listening, session
 
@@ -39,7 +40,7 @@ def test_the_server_listens_on_the_loopback_interface_alone(server):
         ("/v2/logging", {"log_verbose_level": 1}),
     ],
 )
-@pytest.mark.parametrize("headers", [{}, {settings.ADMIN_HEADER: "guess"}, {settings.ADMIN_HEADER: "--private-argument-0"}])
+@pytest.mark.parametrize("headers", [{}, {ADMIN_HEADER: "guess"}, {ADMIN_HEADER: "--private-argument-0"}])
 def test_http_administration_needs_the_key(server, path, body, headers):
     with pytest.raises(RequestError, match=r"(?i)restricted|forbidden|not allowed"):
         http.ask(server.http, path, body, headers=headers)
@@ -72,7 +73,7 @@ def test_inference_and_metrics_need_no_key(server):
 
 
 def test_the_key_is_in_no_command_line(server):
-    key = server.admin_headers("http")[settings.ADMIN_HEADER]
+    key = server.admin_headers("http")[ADMIN_HEADER]
     assert len(key) >= 32
     assert server._lease.state()["key_hidden"] is True
     for entry in Path("/proc").glob("[0-9]*/cmdline"):

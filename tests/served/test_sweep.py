@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from helpers import cli, settings
+from helpers import cli, paths
 from helpers.cli import measure as measure_command
 from helpers.errors import CourseError, InputError, ModelError, RequestError
 from helpers.launch import launch_server
@@ -46,7 +46,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def small(free_base_port: Callable[[], int], tmp_path: Path) -> Iterator[Server]:
     """A server of its own with add_sub, so that a test may kill it."""
     repository = tmp_path / "models"
-    shutil.copytree(settings.models_dir() / "add_sub", repository / "add_sub", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(paths.models_dir() / "add_sub", repository / "add_sub", ignore=shutil.ignore_patterns("__pycache__"))
     with launch_server(repository, base_port=free_base_port(), name="sweeps") as running:
         yield running
 
@@ -170,7 +170,7 @@ def start(server: Server, output: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "helpers", "sweep", "-m", "add_sub", "-u", server.grpc_url, "-c", "1", "2", "3", "4"]
     return subprocess.Popen(
         [*command, "--seconds", "0.1", "--output", str(output)],
-        cwd=settings.root(),
+        cwd=paths.root(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -205,16 +205,12 @@ def test_killed_and_interrupted_and_typed_again(models_server: Server, tmp_path:
 @pytest.mark.slow
 def test_two_models_and_two_numbers_of_instances_by_one_command(free_base_port: Callable[[], int], tmp_path: Path) -> None:
     for name in ("add_sub", "again"):
-        folder = shutil.copytree(
-            settings.models_dir() / "add_sub", tmp_path / "models" / name, ignore=shutil.ignore_patterns("__pycache__")
-        )
+        folder = shutil.copytree(paths.models_dir() / "add_sub", tmp_path / "models" / name, ignore=shutil.ignore_patterns("__pycache__"))
         config = folder / "config.pbtxt"
         config.write_text(config.read_text().replace('name: "add_sub"', f'name: "{name}"'))
     words = ["-m", "add_sub", "again", "--instances", "1", "2", "--models", str(tmp_path / "models"), "-o", str(tmp_path / "out")]
     command = [sys.executable, "-m", "helpers", "sweep", *words, "--seconds", "0.1", "--base-port", str(free_base_port())]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=settings.root(), env={**os.environ, "COURSE_QUICK": "1"}
-    )
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=paths.root(), env={**os.environ, "COURSE_QUICK": "1"})
     assert done.returncode == 0, done.stderr
     rows = rows_of(read_sweep(tmp_path / "out"))
     assert [(row["model"], row["instances"]) for row in rows] == [("add_sub", 1), ("add_sub", 2), ("again", 1), ("again", 2)]

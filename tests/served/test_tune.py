@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from helpers import settings
+from helpers import paths
 from helpers.errors import CourseError, InputError, ModelError
 from helpers.launch import connect, launch_server
 from helpers.measuring import measure as measuring
@@ -306,7 +306,7 @@ def test_the_command(models: Path, free_base_port: Callable[[], int], tmp_path: 
         capture_output=True,
         text=True,
         check=False,
-        cwd=settings.root(),
+        cwd=paths.root(),
     )
     assert done.returncode == 3, done.stderr
     assert "Nothing that was tried meets the budget" in done.stdout

@@ -12,7 +12,7 @@ import pytest
 from helpers import container_checks, images, launch_server
 from helpers.container_checks import CUDA_DRIVERS, IMAGE_CUDA
 from helpers.errors import SetupError
-from helpers.gpus import Gpu, here
+from helpers.machine import Gpu, gpus
 from tests.support.engines import Engines
 
 T4_OLD = Gpu("Tesla T4", "450.80.02")
@@ -147,11 +147,11 @@ def test_an_engine_that_cannot_hand_in_gpus(engines: Engines, tmp_path: Path) ->
 
 
 def test_gpus_of_this_machine(engines: Engines) -> None:
-    assert here() == ()
+    assert gpus() == ()
     engines.install("nvidia-smi")
-    assert here() == (Gpu("Tesla T4", "550.54.15"),)
+    assert gpus() == (Gpu("Tesla T4", "550.54.15"),)
     engines.tell(**{"nvidia-smi_--query-gpu": (9, "", "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.")})
-    assert here() == ()
+    assert gpus() == ()
 
 
 def test_the_requirement_of_the_image_is_that_of_the_release() -> None:

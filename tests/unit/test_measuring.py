@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 import helpers
-from helpers import settings
 from helpers.course import exercise
 from helpers.course.judge import Kind
 from helpers.errors import InputError
@@ -17,6 +16,7 @@ from helpers.measuring.recorded import data_file, recorded, recorded_sweep, shap
 from helpers.measuring.statistics import verdict
 from helpers.measuring.table import COLUMNS, PARTS, hardware, is_recorded, rows_of
 from helpers.plots import sweep_figure
+from helpers.setup.environments import EMBEDDED_TRITON
 
 MODELS = ["particlenet_AK4", "particlenet_AK4_PT"]
 T4_LENGTHS = {"pf": 100, "sv": 10}
@@ -49,7 +49,7 @@ def test_what_was_recorded_is_complete() -> None:
     assert len({(row["model"], row["batch"], row["concurrency"], row["inputs"], shapes_in(row["command"])) for row in rows}) == len(rows)
     for row in rows:
         assert set(COLUMNS) <= set(row) and row["source"].startswith("recorded: ")
-        assert row["command"].startswith("perf_analyzer ") and row["time"] and row["server_version"] == settings.EMBEDDED_TRITON
+        assert row["command"].startswith("perf_analyzer ") and row["time"] and row["server_version"] == EMBEDDED_TRITON
         assert hardware(row).startswith("CPU: ") and "core" in row["cpu"]
         assert 0 < row["throughput_spread_infer_per_s"] < row["throughput_infer_per_s"]
         assert row["latency_p50_us"] <= row["latency_p95_us"] <= row["latency_p99_us"]

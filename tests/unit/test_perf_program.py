@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from helpers import cli, settings
+from helpers import cli
 from helpers.errors import SetupError
+from helpers.images import image_version
 from helpers.measuring import measure
 from helpers.measuring import program as perf_program
 from helpers.setup import bootstrap, doctor
@@ -102,7 +103,7 @@ def test_the_real_package_comes_before_what_was_fetched(bare: Path, monkeypatch:
 
 
 def test_the_clients_container_is_used_where_its_image_is(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    image = f"nvcr.io/nvidia/tritonserver:{settings.image_version()}-py3-sdk"
+    image = f"nvcr.io/nvidia/tritonserver:{image_version()}-py3-sdk"
     engine = bare / "bin" / "docker"
     a_program(bare / "bin", "exit 1").rename(engine)
     assert perf_program.container_command() == ()

@@ -12,7 +12,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from helpers import paths, repository
 from helpers.errors import ConfigError, ModelError, SetupError
-from helpers.files import writing
+from helpers.paths import writing
 from helpers.repository.syntax import as_dict, parse
 
 TEXT = """\

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from helpers import lease, machine, run_folder, settings
-from helpers.client.endpoint import NO_ACCESS, Address, with_own_secret
+from helpers import lease, machine, run_folder
+from helpers.client.endpoint import NO_ACCESS, TOKEN_HEADER, Address, with_own_secret
 from helpers.errors import ServerError
 from helpers.launch import connect
 
@@ -108,7 +108,7 @@ def test_the_secret_of_a_server_elsewhere_is_not_sent_to_the_same_port_here(shar
     _folder(shared, "course-0123456789ab", {**_state(os.getpid(), **changes), **state})
     assert with_own_secret(NO_ACCESS, here) == NO_ACCESS and list(run_folder.states()) == []
     _folder(shared, "course-0123456789ac", {**_state(os.getpid()), **state})
-    assert settings.TOKEN_HEADER in with_own_secret(NO_ACCESS, here).grpc_headers()
+    assert TOKEN_HEADER in with_own_secret(NO_ACCESS, here).grpc_headers()
 
 
 def test_what_runs_here_stays(shared: Path) -> None:
