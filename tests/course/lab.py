@@ -180,7 +180,8 @@ class Notebook:
 
     def content(self) -> NotebookNode:
         """The notebook as its file would have it, with outputs."""
-        return nbformat.from_dict(self.page.evaluate(f"() => {_OPEN}.context.model.toJSON()"))
+        # As text, as it would be saved: Playwright turns what is not there into null.
+        return nbformat.reads(self.page.evaluate(f"() => JSON.stringify({_OPEN}.context.model.toJSON())"), as_version=4)
 
     def cells(self) -> list[dict[str, Any]]:
         """The cells as the notebook file would have them, with outputs."""
