@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
 import urllib3
-from urllib3.exceptions import HTTPError, ProtocolError, TimeoutError
+from urllib3.exceptions import HTTPError, NewConnectionError, ProtocolError, TimeoutError
 
 from helpers.client.endpoint import NO_ACCESS, QUERY_TIMEOUT_S, Access, Address
 from helpers.client.problems import (
@@ -216,7 +216,8 @@ class Http:
 
     def _failure(self, error: HTTPError, timeout_s: float) -> tuple[TransportError, BaseException]:
         """Return how a request failed, and what the operating system or the protocol says of it."""
-        if isinstance(error, TimeoutError):
+        # In urllib3 a refused connection is a kind of time-out, too.
+        if isinstance(error, TimeoutError) and not isinstance(error, NewConnectionError):
             return TimedOut(f"no answer within {timeout_s:g} s"), error
         cause: Any = error.args[1] if isinstance(error, ProtocolError) and len(error.args) > 1 else error
         while isinstance(cause, HTTPError) and not isinstance(cause, ProtocolError) and cause.__cause__ is not None:
