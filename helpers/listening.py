@@ -129,7 +129,7 @@ class Listening:
         return f"This server listens beyond this machine, on {where}. Every call needs the token. {how}"
 
 
-LOOPBACK = Listening()
+THIS_MACHINE = Listening()
 
 
 def listening(

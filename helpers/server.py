@@ -13,7 +13,7 @@ from helpers.client import way_to
 from helpers.client.endpoint import NO_ACCESS, Access, Address
 from helpers.client.problems import Circumstances, TransportError, not_loaded, plainly
 from helpers.errors import AccessError, ModelError, RequestError, ServerError
-from helpers.listening import LOOPBACK, Listening
+from helpers.listening import THIS_MACHINE, Listening
 from helpers.loadlog import LOG_TAIL_LINES
 from helpers.machine import serves_here
 from helpers.model_states import ModelState, completed
@@ -64,7 +64,7 @@ class Server(Administration):
         self.log_path: Path | None = Path(str(state["log"])) if state else None
         self._key = str(state.get("admin_key", ""))
         self.launch_options: dict[str, Any] = dict(state.get("launch", {}))
-        self.listening = Listening(**state["listening"]) if state.get("listening") else LOOPBACK
+        self.listening = Listening(**state["listening"]) if state.get("listening") else THIS_MACHINE
         self.key_hidden, self.memory_private = (bool(state.get(fact, True)) for fact in ("key_hidden", "memory_private"))
 
     # --- where it is and how it is -----------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from helpers.client.endpoint import ADMIN_HEADER, TOKEN_HEADER
-from helpers.listening import Listening
+from helpers.listening import THIS_MACHINE, Listening
 from helpers.machine import LOOPBACK
 
 # Seconds that tritonserver itself waits for models to unload before it exits all the same: after a load that failed on top of a
@@ -54,7 +54,7 @@ class Serving:
     ports: tuple[str, str, str] = (HTTP_PORT, GRPC_PORT, METRICS_PORT)
     image: str = ""
     gpu: bool | None = None
-    listening: Listening = LOOPBACK
+    listening: Listening = THIS_MACHINE
 
 
 @dataclass(frozen=True)
