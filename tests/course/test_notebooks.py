@@ -24,6 +24,7 @@ from tests.course.mistakes import MISTAKES, Mistake
 from tests.course.outcomes import BY_SPEED, assert_healthy, assert_untouched, checks_of, ended
 from tests.course.running import Run, run, text_of
 from tests.course.values import VALUES, WITHOUT_THE_TOOL, python
+from tests.support.course_copy import server_without
 
 NOTEBOOKS = sorted((paths.root() / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 SOLUTIONS = paths.root() / "notebooks" / "solutions"
@@ -84,7 +85,8 @@ def test_blanks_where_the_tool_is_missing(path: Path, tmp_path: Path, monkeypatc
 def _without_the_tool(folder: Path) -> dict[str, str]:
     """Variables under which perf_analyzer is not found, and short measurements."""
     path = [place for place in os.environ["PATH"].split(os.pathsep) if not (Path(place) / "perf_analyzer").exists()]
-    work = {"COURSE_WORK": str(folder / "work"), "XDG_CACHE_HOME": str(folder / "cache")}
+    server = server_without(folder / "server", "perf_analyzer")
+    work = {"COURSE_WORK": str(folder / "work"), "XDG_CACHE_HOME": str(folder / "cache"), "COURSE_SERVER_ENV": str(server)}
     return {**work, "PATH": os.pathsep.join(path), "COURSE_QUICK": "1"}
 
 

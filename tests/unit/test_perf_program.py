@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import cli
+from helpers import cli, paths
 from helpers.errors import SetupError
 from helpers.images import image_version
 from helpers.measuring import measure
@@ -66,7 +66,7 @@ def test_what_was_not_there_is_found_once_it_is(bare: Path, monkeypatch: pytest.
     """The set-up may bring it while a notebook is open: a failure is not kept, neither here nor where measurements begin."""
     monkeypatch.setattr(measure, "_said_so", False)
     assert not measure.can_measure()
-    a_program(perf_program.cache_folder(), "echo 'Perf Analyzer Version 2.51.0 (commit unknown)'")
+    a_program(paths.server_env() / "bin", "echo 'Perf Analyzer Version 2.51.0 (commit unknown)'")
     assert measure.can_measure() and perf_program.find_perf_analyzer().version == "2.51.0"
 
 
@@ -94,7 +94,7 @@ def test_the_real_package_comes_before_what_was_fetched(bare: Path, monkeypatch:
         "bin/perf_analyzer,,\nperf_analyzer-2.66.0.dist-info/METADATA,,\nperf_analyzer-2.66.0.dist-info/RECORD,,\n"
     )
     monkeypatch.syspath_prepend(str(site))
-    fetched = a_program(perf_program.cache_folder(), "echo 'Perf Analyzer Version 2.51.0 (commit unknown)'")
+    fetched = a_program(paths.server_env() / "bin", "echo 'Perf Analyzer Version 2.51.0 (commit unknown)'")
     monkeypatch.setattr(perf_program, "container_command", lambda: ("docker", "run", "image", perf_program.NAME))
     order = [each.command[0] for each in perf_program._candidates()]
     assert order == [str(program), str(fetched), "docker"]
