@@ -102,22 +102,9 @@ def quick() -> bool:
 
 @dataclass
 class Measurement:
-    """One load on one model: warmed up once, then measured in runs of three windows.
+    """One load on one model, with the arguments of :func:`measure`: warmed up once, then measured in runs of three windows.
 
-    Args:
-        server: a Server, a Fleet, or an address.
-        model: name of the model.
-        batch: entries in each request.
-        concurrency: requests under way at any time.
-        precision: half width to reach, as a fraction of the throughput.
-        request_rate_per_s: requests sent each second, in place of a concurrency.
-        protocol: ``grpc`` or ``http``.
-        percentile: the latency that is looked at, in percent; None for the mean.
-        input_data: ``random``, ``zero``, or a file.
-        shapes: by input name, without the batch axis.
-        lengths: of the axes that may have any.
-        program: which perf_analyzer.
-        window_s: length of a window, at least and at most.
+    ``window_s`` is the length of a window in seconds, at least and at most.
     """
 
     server: Any
@@ -389,15 +376,9 @@ def measure_in_turn(server: Any, model: str, *loads: Mapping[str, Any], turns: i
 def take_turns(
     measurements: Sequence[Measurement], turns: int, prepare: Callable[[Measurement], object] = lambda made: None
 ) -> Iterator[Measurement]:
-    """Measure three windows of each in turn; every other turn backwards, so that the last is the first of the next.
+    """Measure three windows of each in turn, every other turn backwards, and yield each after a run of it.
 
-    Args:
-        measurements: warmed up.
-        turns: how many.
-        prepare: called before each run, such as to load its configuration.
-
-    Yields:
-        Each measurement after a run of it.
+    ``prepare`` is called before each run, such as to load its configuration.
     """
     name = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"
     for number in range(turns):
@@ -427,17 +408,10 @@ def perf_analyzer(*arguments: str) -> int:
 
 
 def about(server: Any, model: str, protocol: str | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the columns of a row that do not change while a model is measured, and the model's configuration.
+    """Return the columns of a row that do not change while a model is measured, and its configuration as the server reports it.
 
-    Args:
-        server: a Server, a Fleet, or an address.
-        model: name of the model.
-        protocol: ``grpc`` or ``http``.
-
-    Returns:
-        ``device`` (``CPU``, or the GPU's name), ``cpu``, ``server_version``, ``instances``, ``config`` (a short
-        name of the configuration, which changes with it); what a server elsewhere does not tell is None. And the configuration as the
-        server reports it, with everything that it filled in.
+    ``device`` is ``CPU``, or the GPU's name; ``config`` a short name that changes with the configuration. What a server elsewhere does
+    not tell is None.
     """
     with closing(Connection(server, protocol, QUERY_TIMEOUT_S, RETRIES)) as connection:
         config = connection.ask(lambda: connection.transport.config(model, ""), model)
@@ -475,14 +449,7 @@ def _keep_config(folder: Path, model: str, name: str, config: Mapping[str, Any])
 
 
 def measured_key(run: Run, known: Mapping[str, Any], program: Program, *more: Any) -> str:
-    """Return what makes a measurement the same as an earlier one: load, inputs, configuration, files, machine and versions.
-
-    Args:
-        run: the load.
-        known: from :func:`about`.
-        program: which perf_analyzer.
-        *more: what else tells measurements apart.
-    """
+    """Return what makes a measurement the same as an earlier one: load, inputs, configuration, machine, versions, and whatever more."""
     host = urlsplit(f"//{run.url}").hostname or ""
     # Not the port, because a server launched again is as good; but that of a tunnel's end, whose machine is not known.
     where = known["cpu"] or (run.url if machine.is_loopback(host) else host)
@@ -494,14 +461,7 @@ def measured_key(run: Run, known: Mapping[str, Any], program: Program, *more: An
 
 
 def measured_before(rows: Sequence[dict[str, Any]], key: str, server: Any, model: str) -> dict[str, Any] | None:
-    """Return the latest row with a key that is newer than the model's files; None when there is none.
-
-    Args:
-        rows: what was measured.
-        key: from :func:`measured_key`.
-        server: whose repository, where it is at hand, has the files.
-        model: name of the model.
-    """
+    """Return the latest row with a key that is newer than the model's files, where these are at hand; None when there is none."""
     repository = getattr(server, "repository", None)
     files = (Path(repository) / model).glob("[0-9]*/*") if repository is not None else ()
     # The time of a row has whole seconds.
@@ -576,7 +536,7 @@ def sweep(
         return records.recorded_sweep(models, batches, concurrencies, options.get("lengths"), inputs)
     points = _plan(server, models, batches, concurrencies, tuple(instances), configs, options)
     work = _Sweep(server, folder_of(output or "work/sweeps"), {"program": find_perf_analyzer(), **options}, windows, max_seconds, again)
-    with tqdm(total=len(points), unit="point", disable=silent) as bar:
+    with tqdm(total=len(points), unit="point", disable=silent, leave=False) as bar:
         work.bar = bar
         try:
             for group in _groups(points):

@@ -178,14 +178,7 @@ def without_place(words: Sequence[str]) -> list[str]:
 
 
 def recorded_command(words: Sequence[str]) -> RecordedRun:
-    """Return the recorded run of a command.
-
-    Args:
-        words: its arguments, without the program's name.
-
-    Raises:
-        InputError: there is none; the message lists what there is.
-    """
+    """Return the recorded run of a command, given its words without the program's name; the error for none lists what there is."""
     lines, wanted = read_rows(data_file("commands")), without_place(words)
     for line in lines:
         if line["words"] == wanted:
@@ -197,18 +190,7 @@ def recorded_command(words: Sequence[str]) -> RecordedRun:
 
 
 def recorded_experiment(model: str, batch: int, concurrency: int, inputs: str, config: str) -> dict[str, Any]:
-    """Return the row of an experiment of notebook 09 under this very configuration.
-
-    Args:
-        model: its name.
-        batch: entries in each request.
-        concurrency: requests under way at any time.
-        inputs: ``random``, or the name of the file.
-        config: the configuration's short name, as rows have it.
-
-    Raises:
-        InputError: there is none.
-    """
+    """Return the row of an experiment of notebook 09 under this very configuration; an InputError where there is none."""
     wanted = {"model": model, "batch": batch, "concurrency": concurrency, "inputs": inputs, "config": config}
     for row in read_rows(data_file("experiments")):
         if all(row[name] == value for name, value in wanted.items()):
