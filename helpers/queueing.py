@@ -14,15 +14,14 @@ are shorter, down to half: the formulas are on the safe side, and ``service="con
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import math
 import random
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import simpy
 from scipy import optimize
 
 from helpers.errors import InputError
@@ -156,13 +155,7 @@ def simulate(
         )
     chance = random.Random(seed)
     length = _length(service, service_s, chance)
-
-    def arrive(world: simpy.Environment, ask: Callable[[], Any]) -> Iterator[Any]:
-        for _ in range(requests):
-            yield world.timeout(chance.expovariate(arrivals_per_s))
-            world.process(ask())
-
-    return _play(lambda world, ask: world.process(arrive(world, ask)), servers, length, requests, service_s)
+    return _play([0.0], servers, length, requests, service_s, lambda came, _: came + chance.expovariate(arrivals_per_s))
 
 
 def simulate_clients(
@@ -193,41 +186,33 @@ def simulate_clients(
     chance = random.Random(seed)
     length = _length(service, service_s, chance)
 
-    def client(world: simpy.Environment, ask: Callable[[], Any]) -> Iterator[Any]:
-        while True:
-            if think_s > 0:
-                yield world.timeout(chance.expovariate(1 / think_s))
-            yield world.process(ask())
+    def thought(end: float) -> float:
+        return end + (chance.expovariate(1 / think_s) if think_s > 0 else 0.0)
 
-    def begin(world: simpy.Environment, ask: Callable[[], Any]) -> None:
-        for _ in range(clients):
-            world.process(client(world, ask))
-
-    return _play(begin, servers, length, requests, service_s)
+    return _play([thought(0.0) for _ in range(clients)], servers, length, requests, service_s, lambda _, end: thought(end))
 
 
-def _play(begin: Callable[..., Any], servers: int, length: Callable[[], float], requests: int, service_s: float) -> Waiting:
-    """Run the world until so many requests are answered."""
-    world = simpy.Environment()
-    free = simpy.Resource(world, servers)
-    waits: list[float] = []
-    ends: list[float] = []
-    enough = world.event()
-
-    def ask() -> Iterator[Any]:
-        came = world.now
-        with free.request() as turn:
-            yield turn
-            waits.append(world.now - came)
-            yield world.timeout(length())
-        ends.append(world.now)
-        if len(ends) == requests:
-            enough.succeed()
-
-    begin(world, ask)
-    world.run(until=enough)
+def _play(
+    coming: list[float],
+    servers: int,
+    length: Callable[[], float],
+    requests: int,
+    service_s: float,
+    following: Callable[[float, float], float],
+) -> Waiting:
+    """Play through so many requests, first come first served; each calls for another, from when it came and when it ended."""
+    heapq.heapify(coming)
+    free, waits, ends = [0.0] * servers, [], []
+    for _ in range(requests):
+        came = heapq.heappop(coming)
+        begin = max(came, free[0])
+        end = begin + length()
+        heapq.heapreplace(free, end)
+        heapq.heappush(coming, following(came, end))
+        waits.append(begin - came)
+        ends.append(end)
     skip = int(_BEGINNING * requests)
-    return _summary(waits[skip:requests], ends[max(skip - 1, 0) : requests], servers, service_s)
+    return _summary(waits[skip:], sorted(ends)[max(skip - 1, 0) :], servers, service_s)
 
 
 def _summary(waits: list[float], ends: list[float], servers: int, service_s: float) -> Waiting:
