@@ -41,6 +41,8 @@ _PARTS = (
     ("compute", ("compute_infer_us",), "#3f90da", ""),
     ("output", ("compute_output_us",), "#e76300", "//"),
 )
+# What is left of the mean where a row does not tell all parts: a missing one is no zero.
+_REST = ("not split", "#e6e6e6", "--")
 # From this share of the longest bar on, a part has room for its own number.
 _ROOM = 0.07
 # Of this many requests at the end of a warm-up curve, at most, the median is what the others are compared with.
@@ -158,7 +160,8 @@ def latency_split_figure(rows: Any, *, share: bool = False) -> Figure:
     The parts are means over all requests of a row; percentiles cannot be split.
 
     Args:
-        rows: measured or recorded rows, or a sweep; a row without any of the parts is left out.
+        rows: measured or recorded rows, or a sweep. What a row does not split is a part of its own; a row without any of the parts, or
+            with one missing and no mean to tell how much that is, is left out.
         share: make all bars equally long, so that the parts of fast requests are seen beside slow ones; the total is still in ms.
 
     Raises:
@@ -166,7 +169,8 @@ def latency_split_figure(rows: Any, *, share: bool = False) -> Figure:
     """
     columns = [column for _, names, _, _ in _PARTS for column in names]
     found = rows_of(rows, what="the split of the latency")
-    split = [row for row in found if any(row.get(column) is not None for column in columns)]
+    known = [(row, [column for column in columns if row.get(column) is not None]) for row in found]
+    split = [row for row, there in known if there and (len(there) == len(columns) or row.get("latency_avg_us") is not None)]
     if not split:
         raise InputError("No row says where its time went.", f"Expected a value in one of: {', '.join(columns)}.")
     with plt.rc_context({**STYLE, "hatch.linewidth": 0.8, "ytick.minor.visible": False, "ytick.right": False}):
@@ -178,7 +182,7 @@ def latency_split_figure(rows: Any, *, share: bool = False) -> Figure:
         axes.set_ylim(len(split) - 0.4, -0.6)
         axes.margins(x=0.14)
         axes.set_xlim(left=0)
-        legend = figure.legend(loc="outside lower center", ncols=len(_PARTS), columnspacing=1.2, handlelength=1.6)
+        legend = figure.legend(loc="outside lower center", ncols=len(_PARTS) + 1, columnspacing=1.2, handlelength=1.6)
         if any(_on_gpu(row) and str(row.get("model")).endswith("_PT") for row in split):
             legend.set_title(_LIBTORCH, {"size": 12})
         source_heading(axes, split)
@@ -188,10 +192,16 @@ def latency_split_figure(rows: Any, *, share: bool = False) -> Figure:
 def _draw_bars(axes: Axes, rows: Sequence[Row], share: bool) -> None:
     left = np.zeros(len(rows))
     values = {name: np.array([sum(row.get(column) or 0 for column in columns) / 1e3 for row in rows]) for name, columns, _, _ in _PARTS}
+    lacking = np.array([any(row.get(column) is None for _, columns, _, _ in _PARTS for column in columns) for row in rows])
+    parts = [(name, colour, hatch) for name, _, colour, hatch in _PARTS]
+    if lacking.any():
+        means = np.array([(row.get("latency_avg_us") or 0) / 1e3 for row in rows])
+        values[_REST[0]] = np.where(lacking, np.maximum(means - sum(values.values()), 0), 0)
+        parts.append(_REST)
     totals = sum(values.values())
     scale = 100 / totals if share else np.ones(len(rows))
     longest = (totals * scale).max()
-    for name, _, colour, hatch in _PARTS:
+    for name, colour, hatch in parts:
         width = values[name] * scale
         bars = axes.barh(range(len(rows)), width, 0.62, left, label=name, color=colour, hatch=hatch, edgecolor="black", linewidth=0.9)
         for bar, value in zip(bars, width, strict=True):

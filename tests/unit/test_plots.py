@@ -279,3 +279,17 @@ def test_warm_up() -> None:
 def test_warm_up_of_no_latencies(wrong: Any) -> None:
     with pytest.raises(InputError, match="latenc"):
         warm_up_figure(wrong)
+
+
+def test_a_part_that_is_missing_is_no_zero() -> None:
+    """A request of 7 ms whose inference is not told is not one of 0.4 ms."""
+    lacking = row(compute_infer_us=None, latency_avg_us=7000.0, network_us=200.0, queue_us=200.0)
+    axes = latency_split_figure([row(), lacking]).axes[0]
+    totals = [text.get_text() for text in axes.texts if text.get_text().endswith(" ms")]
+    assert totals[1] == "7 ms"
+    bars = {container.get_label(): [bar.get_width() for bar in container] for container in axes.containers}
+    assert bars["not split"][0] == 0 and 0 < bars["not split"][1] < 7
+    assert sum(widths[1] for widths in bars.values()) == pytest.approx(7.0)
+    assert "not split" not in {container.get_label() for container in latency_split_figure([row()]).axes[0].containers}
+    with pytest.raises(InputError, match="No row says where its time went"):
+        latency_split_figure([row(compute_infer_us=None) | {"latency_avg_us": None}])
