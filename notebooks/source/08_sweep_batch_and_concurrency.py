@@ -54,8 +54,8 @@ sweep_figure(by_batch, budget_ms=budget_ms)
 # **What stands out?** Throughput rises and then flattens; latency goes on rising. There the **knee** is: beyond
 # it, larger batches cost time and bring nothing.
 #
-# Bands are the 95 % intervals. An open point is one whose throughput is not known to 10 %. The panels below
-# divide by the first model. The dashed line is our **latency budget**: 95 of 100 requests shall be answered
+# Bands are the 95 % intervals. An open point is one whose throughput is not known to 10 %, or its 95th percentile
+# to 20 %. The panels below divide by the first model. The dashed line is our **latency budget**: 95 of 100 requests shall be answered
 # within 20 times what the first model takes for a single jet.
 #
 # Each point was written to a file as soon as it was measured. Interrupt a sweep, run the cell again, and it
