@@ -231,10 +231,15 @@ def verdict(first: Any, second: Any, quantity: str = "throughput", *, least: flo
     gain = math.exp(log)
     # Half of the interval's length on the scale of the gain itself.
     spread = None if half is None else gain * math.sinh(half)
-    facts = f"{_fine(gain)}{'' if spread is None else f' ± {_fine(spread)}'} times as fast ({before.words(unit)} → {after.words(unit)})."
-    how = f"By {pairs} pairs, measured in turn." if pairs else ""
-    said = [facts, how, _why(answer, log, half, least, pairs), *_remarks(before, after)]
-    return Verdict(answer, gain, spread, " ".join(filter(None, said)), pairs)
+    sides = f"{before.words(unit)} → {after.words(unit)}"
+    if pairs:
+        # Of these turns alone: a row may have been measured beside others as well, at another time.
+        scale = 1.0 if column == THROUGHPUT else 1e-3
+        sides = " → ".join(f"{_short(scale * float(np.exp(np.mean(np.log(each)))))} {unit}" for each in pairs)
+    facts = f"{_fine(gain)}{'' if spread is None else f' ± {_fine(spread)}'} times as fast ({sides})."
+    how = f"By {len(pairs[0])} pairs, measured in turn." if pairs else ""
+    said = [facts, how, _why(answer, log, half, least, bool(pairs)), *_remarks(before, after)]
+    return Verdict(answer, gain, spread, " ".join(filter(None, said)), len(pairs[0]) if pairs else 0)
 
 
 def _latency(rows: Sequence[Row]) -> str:
@@ -291,23 +296,24 @@ def _own(row: Row, column: str) -> tuple[float, float] | None:
     return None if spread is None else (spread / row[column] / student(degrees), degrees)
 
 
-def _difference(before: _Side, after: _Side) -> tuple[float, float | None, float, int]:
-    """Logarithm of the ratio of two sides, its standard deviation and degrees of freedom, and the number of pairs that it is made of."""
+def _difference(before: _Side, after: _Side) -> tuple[float, float | None, float, tuple[list[float], ...]]:
+    """Logarithm of the ratio of two sides, its standard deviation and degrees of freedom, and the values of the pairs if it is of such."""
     place = 0 if before.column == THROUGHPUT else 1
     turns = [{turn: seen[place] for row in side.rows for turn, seen in (row.get("turns") or {}).items()} for side in (before, after)]
     common = [turn for turn in turns[0] if turn in turns[1] and turns[0][turn] and turns[1][turn]]
     if len(common) >= _LEAST_PAIRS:
-        logs = [math.log(turns[1][turn] / turns[0][turn]) for turn in common]
+        pairs = tuple([each[turn] for turn in common] for each in turns)
+        logs = [math.log(other / one) for one, other in zip(*pairs, strict=True)]
         # No count is better known than to one request.
         counted = sum(1 / (row.get("requests") or math.inf) ** 2 for side in (before, after) for row in side.rows)
         least = math.sqrt(counted) / student(len(common) - 1) if place == 0 else 0.0
-        return float(np.mean(logs)), max(float(np.std(logs, ddof=1)) / math.sqrt(len(logs)), least), len(logs) - 1, len(logs)
+        return float(np.mean(logs)), max(float(np.std(logs, ddof=1)) / math.sqrt(len(logs)), least), len(logs) - 1, pairs
     log = after.log - before.log
     if before.deviation is None or after.deviation is None:
-        return log, None, 1, 0
+        return log, None, 1, ()
     variances = before.deviation**2, after.deviation**2
     lost = sum(variance**2 / side.degrees for variance, side in zip(variances, (before, after), strict=True))
-    return log, math.sqrt(sum(variances)), sum(variances) ** 2 / lost if lost else math.inf, 0
+    return log, math.sqrt(sum(variances)), sum(variances) ** 2 / lost if lost else math.inf, ()
 
 
 def _answer(log: float, half: float | None, least: float) -> str:
@@ -321,7 +327,7 @@ def _answer(log: float, half: float | None, least: float) -> str:
     return SAME if low > -least and high < least else CANNOT_TELL
 
 
-def _why(answer: str, log: float, half: float | None, least: float, pairs: int) -> str:
+def _why(answer: str, log: float, half: float | None, least: float, pairs: bool) -> str:
     if answer == SAME:
         return f"Differences below {100 * least:g} % do not count."
     if answer != CANNOT_TELL:

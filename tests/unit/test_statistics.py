@@ -171,3 +171,12 @@ def test_latencies_in_turn() -> None:
     seen = verdict(slow, fast, "latency")
     assert seen.answer == "faster" and seen.gain == pytest.approx(2, rel=0.02) and "By 4 pairs, measured in turn." in seen.text
     assert verdict(slow, fast).answer == "the same"
+
+
+def test_a_verdict_names_the_figures_of_its_own_pairs() -> None:
+    """A baseline is measured beside several changes; what it did at those other times is not what a change is compared with."""
+    baseline, change = in_turn([500.0] * 4), in_turn([550.0, 551.0, 549.0, 550.0])
+    baseline["turns"] |= {f"another time {turn}": [900.0, 1e4] for turn in range(4)}
+    baseline["throughput_infer_per_s"] = 700.0
+    seen = verdict(baseline, change)
+    assert seen.gain == pytest.approx(1.1, rel=0.01) and "(500 inferences/s → 550 inferences/s)" in seen.text
