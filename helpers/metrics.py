@@ -18,6 +18,8 @@ from http.client import BadStatusLine
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
+
 from helpers import metrics_page
 from helpers.client.endpoint import NO_ACCESS, Access, Address, parse_address
 from helpers.client.http import ask
@@ -64,12 +66,24 @@ class Snapshot:
         return sorted({sample.labels["model"] for sample in self.samples if "model" in sample.labels})
 
     def value(self, metric: str, **labels: Any) -> float:
-        """A number by its name, ``nv_`` may be left out; summed over everything that the labels leave open.
+        """Return a number by its name, ``nv_`` may be left out; summed over the labels that are not given.
 
         Raises:
-            InputError: the page has no such number.
+            InputError: the page has no such number, or several that have no meaningful sum: name a ``quantile`` of a summary,
+                an upper edge ``le`` of a histogram, or the one of several models or GPUs whose ratio or time it is.
         """
         return metrics_page.value(self.samples, metric, labels)
+
+    def histogram(self, metric: str, **labels: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return a histogram of the page as :func:`numpy.histogram` does: counts (n) and edges (n + 1) in the metric's unit.
+
+        The last edge is infinite. Triton does not say where the first bin begins: 0, or minus infinity where its end is not positive.
+        Histograms of several models are added.
+
+        Raises:
+            InputError: the page has no such histogram, or the models have different edges.
+        """
+        return metrics_page.histogram(self.samples, metric, labels)
 
     def __sub__(self, before: Snapshot) -> Difference:
         return difference(before, self)
@@ -101,8 +115,12 @@ class Difference:
         return [{**sample.row(), "kind": "difference" if sample.counter else "now"} for sample in self.samples]
 
     def value(self, metric: str, **labels: Any) -> float:
-        """As :meth:`Snapshot.value`."""
+        """As :meth:`Snapshot.value`; quantiles are those of the second reading."""
         return metrics_page.value(self.samples, metric, labels)
+
+    def histogram(self, metric: str, **labels: Any) -> tuple[np.ndarray, np.ndarray]:
+        """As :meth:`Snapshot.histogram`, with the counts between the two readings."""
+        return metrics_page.histogram(self.samples, metric, labels)
 
     @property
     def requests(self) -> list[dict[str, Any]]:

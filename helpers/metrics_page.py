@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
 from helpers.errors import InputError, quoted, suggestion
@@ -31,6 +33,10 @@ _UNITS = (
     ("nv_energy_consumption", "J"),
     ("_per_model", "requests"),
 )
+# Units of numbers that say how things are now and can be added over models or GPUs; a ratio or a time cannot.
+_ADDABLE = ("requests", "inferences", "executions", "bytes", "W")
+# Labels whose values are numbers: of summaries and of histograms.
+_NUMBERS = ("quantile", "le")
 
 
 @dataclass(frozen=True)
@@ -54,9 +60,12 @@ class Sample:
         """What makes it the same number in another reading."""
         return self.metric, tuple(sorted(self.labels.items()))
 
-    def matches(self, metric: str, labels: dict[str, str]) -> bool:
-        """Whether it has this name, with or without ``nv_`` in front, and these labels."""
-        return self.metric in (metric, f"nv_{metric}") and all(self.labels.get(name) == str(value) for name, value in labels.items())
+    def matches(self, metric: str, labels: Mapping[str, Any]) -> bool:
+        """True if it has this name, with or without ``nv_`` in front, and these labels."""
+        return self.metric in (metric, f"nv_{metric}") and all(
+            name in self.labels and (self.labels[name] == str(value) or (name in _NUMBERS and _equal(self.labels[name], value)))
+            for name, value in labels.items()
+        )
 
     def row(self) -> dict[str, Any]:
         """It as a row of a tidy table."""
@@ -93,25 +102,102 @@ def unit(metric: str) -> str:
     return next((name for ending, name in _UNITS if metric.endswith(ending)), "")
 
 
-def value(samples: tuple[Sample, ...], metric: str, labels: dict[str, Any]) -> float:
-    """The sum of the numbers with this name and these labels.
+def value(samples: Sequence[Sample], metric: str, labels: Mapping[str, Any]) -> float:
+    """Return the sum of the numbers with this name and these labels.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or several that have no meaningful sum: quantiles, cumulative buckets, ratios, times.
     """
-    found = [sample.value for sample in samples if sample.matches(metric, labels)]
-    if found:
-        return sum(found)
-    same_name = [sample for sample in samples if sample.matches(metric, {})]
-    if not same_name:
+    found = _found(samples, metric, labels)
+    for name, what in (("quantile", "quantiles"), ("le", "buckets, each with all that is below its upper edge")):
+        # A counter may have a label of the same name, which says nothing of the kind.
+        known = _known([sample for sample in found if sample.metric.endswith("_bucket") == sample.counter], name)
+        if known and name not in labels:
+            raise InputError(
+                f"The metric {metric!r} has {what}; their sum means nothing.",
+                f"It has {name} {quoted(known)}.",
+                f'Type: value("{metric}", {name}="{known[-1] if name == "quantile" else known[0]}")',
+            )
+    if len(found) > 1 and not all(sample.counter or unit(sample.metric) in _ADDABLE for sample in found):
+        names = dict.fromkeys(name for sample in found for name in sample.labels)
+        apart = next(name for name in names if len({sample.labels.get(name) for sample in found}) > 1)
+        known = _known(found, apart)
+        raise InputError(
+            f"The metric {metric!r} is there {len(found)} times; the sum of such numbers means nothing.",
+            f"They belong to {apart} {quoted(known)}.",
+            f'Add to the labels: {apart}="{known[0]}"',
+        )
+    return sum(sample.value for sample in found)
+
+
+def histogram(samples: Sequence[Sample], metric: str, labels: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Return counts and edges of a histogram, as :func:`numpy.histogram` does.
+
+    Raises:
+        InputError: the page has no such histogram, or several with different edges.
+    """
+    metric = metric.removesuffix("_bucket")
+    name = f"{metric}_bucket"
+    if not any(sample.matches(name, {}) for sample in samples):
+        known = sorted({sample.metric.removesuffix("_bucket") for sample in samples if "le" in sample.labels})
+        raise InputError(
+            f"There is no histogram {metric!r} on the page.",
+            f"It has {quoted(known)}.",
+            suggestion(metric, known)
+            or "Newer servers have one of the time to the first response: launch them with --metrics-config histogram_latencies=true.",
+        )
+    series: dict[tuple[tuple[str, str], ...], dict[float, float]] = {}
+    for sample in _found(samples, name, labels):
+        rest = tuple(sorted((label, text) for label, text in sample.labels.items() if label != "le"))
+        series.setdefault(rest, {})[float(sample.labels["le"])] = sample.value
+    tops = {tuple(sorted(buckets)) for buckets in series.values()}
+    if len(tops) > 1:
+        raise InputError(
+            f"The histograms {metric!r} of {len(series)} models have different edges and cannot be added.",
+            "Expected labels that leave one of them.",
+            f'Type for example: histogram("{metric}", {", ".join(f"{label}={text!r}" for label, text in next(iter(series)))})',
+        )
+    top = np.array(tops.pop())
+    below = np.array([sum(buckets[edge] for buckets in series.values()) for edge in top])
+    return np.diff(below, prepend=0.0), np.concatenate([[0.0 if top[0] > 0 else -np.inf], top])
+
+
+def _found(samples: Sequence[Sample], metric: str, labels: Mapping[str, Any]) -> list[Sample]:
+    """Return the samples with this name and these labels, at least one; raise InputError if there is none."""
+    found = [sample for sample in samples if sample.matches(metric, {})]
+    if not found:
         names = sorted({sample.metric for sample in samples})
+        if {f"{metric}_bucket", f"nv_{metric}_bucket"} & set(names):
+            raise InputError(
+                f"The metric {metric!r} is a histogram, and no single number.",
+                "It has a count, a sum and buckets.",
+                f'Type: histogram("{metric}"), or value("{metric}_sum") / value("{metric}_count") for the mean',
+            )
         raise InputError(
             f"There is no metric {metric!r} on the page.", suggestion(metric, names), "Look at all of them with: print(scrape(server))"
         )
-    name, value = next(
-        (item for item in labels.items() if not any(sample.matches(metric, dict([item])) for sample in same_name)), ("labels", labels)
-    )
-    known = sorted({sample.labels[name] for sample in same_name if name in sample.labels})
-    raise InputError(
-        f"The metric {metric!r} is not there for {name} {value!r}.", f"It is there for {quoted(known)}.", suggestion(str(value), known)
-    )
+    for name, wanted in labels.items():
+        rest = [sample for sample in found if sample.matches(metric, {name: wanted})]
+        if not rest:
+            known = _known(found, name)
+            names = dict.fromkeys(key for sample in found for key in sample.labels)
+            where = f"It is there for {quoted(known)}." if known else f"It has the labels {quoted(names)}."
+            raise InputError(f"The metric {metric!r} is not there for {name} {wanted!r}.", where, suggestion(str(wanted), known))
+        found = rest
+    return found
+
+
+def _known(samples: Sequence[Sample], name: str) -> list[str]:
+    """Return the values of a label, sorted: numbers by their size."""
+    texts = sorted({sample.labels[name] for sample in samples if name in sample.labels})
+    with suppress(ValueError):
+        texts = sorted(texts, key=float)
+    return texts
+
+
+def _equal(text: str, value: Any) -> bool:
+    """True if both are the same number: ``le="30.0"`` is 30."""
+    try:
+        return float(text) == float(value)
+    except (TypeError, ValueError):
+        return False
