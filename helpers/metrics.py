@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from http.client import BadStatusLine
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,6 +22,7 @@ import numpy as np
 from helpers import metrics_page
 from helpers.client.endpoint import NO_ACCESS, Access, Address, parse_address
 from helpers.client.http import ask
+from helpers.client.problems import Refused
 from helpers.errors import AccessError, InputError, RequestError, ServerError, quoted
 from helpers.metrics_page import Sample
 from helpers.tables import as_html, as_text
@@ -225,7 +225,7 @@ def scrape(server: Any, settle_s: float = METRICS_SETTLE_S, *, access: Access | 
     except AccessError:
         raise
     except ServerError as error:
-        if not isinstance(error.__cause__, BadStatusLine):
+        if not (isinstance(error.__cause__, Refused) and error.__cause__.reason == "protocol"):
             raise
         raise _no_page(address, "it does not answer in HTTP") from error
     except (RequestError, ValueError, TypeError) as error:

@@ -206,9 +206,9 @@ def test_encrypted(free_base_port: Callable[[], int], tmp_path: Path) -> None:
     made = make_certificates(tmp_path)
     options = {"tls_cert": made.certificate, "tls_key": made.key, "ca": made.ca, "token": TOKEN}
     with launch_server("models", load=["add_sub"], listen=ELSEWHERE, base_port=free_base_port(), name="class-tls", **options) as server:
-        http, grpc, metrics = server.http.port, server.grpc.port, server.metrics.port
+        base, grpc, metrics = server.http.port, server.grpc.port, server.metrics.port
         if shutil.which("ss"):
-            assert _listening(server.pid) == {http: {"127.0.0.1"}, grpc: {ELSEWHERE}, metrics: {"127.0.0.1"}}
+            assert _listening(server.pid) == {base: {"127.0.0.1"}, grpc: {ELSEWHERE}, metrics: {"127.0.0.1"}}
         assert "gRPC is encrypted; HTTP, which Triton cannot encrypt, and the metrics stay on this machine." in repr(server)
         _adds(server, "grpc")
         _adds(server, "http")
