@@ -52,6 +52,7 @@ from helpers.measuring.table import (
     key_of,
     latency_column,
     read_rows,
+    rows_of,
 )
 from helpers.paths import make_folder, root, shown, work_dir, writing
 from helpers.paths import replace as replace_file
@@ -800,6 +801,6 @@ def recorded_row(server: Any, model: str, batch: int, concurrency: int, options:
     inputs = Path(options.get("input_data", "random")).name
     repository = getattr(server, "repository", None)
     if repository is None or Path(repository).resolve() == (root() / "models").resolve():
-        return Row.of(records.recorded_load(model, batch, concurrency, options.get("lengths"), inputs))
+        return Row.of(rows_of(records.recorded_sweep(model, (batch,), (concurrency,), options.get("lengths"), inputs))[0])
     config = about(server, model, options.get("protocol"))[0]["config"]
     return Row.of(records.recorded_experiment(model, batch, concurrency, inputs, config))

@@ -24,7 +24,7 @@ from typing import Any
 
 from helpers.errors import InputError, quoted
 from helpers.measuring.perf_analyzer import LENGTHS
-from helpers.measuring.table import COLUMNS, Rows, hardware, read_rows, rows_of
+from helpers.measuring.table import COLUMNS, Rows, hardware, read_rows
 from helpers.paths import root, work_dir
 
 # How the names of tables begin that the check list of a machine with a GPU has written.
@@ -127,15 +127,6 @@ def recorded_sweep(
     if said:
         print(said)
     return Rows.of(rows, " ".join(filter(None, [_caption(rows), said])), path=str(data_file("sweep")), before=0, rougher=0)
-
-
-def recorded_load(model: str, batch: int, concurrency: int, lengths: int | Mapping[str, int] | None, inputs: str) -> dict[str, Any]:
-    """Return the recorded row of one load.
-
-    Raises:
-        InputError: there is none.
-    """
-    return rows_of(recorded_sweep(model, (batch,), (concurrency,), lengths, inputs))[0]
 
 
 def inputs_of(row: Mapping[str, Any]) -> str | dict[str, int]:

@@ -296,6 +296,14 @@ def _own(row: Row, column: str) -> tuple[float, float] | None:
     return None if spread is None else (spread / row[column] / student(degrees), degrees)
 
 
+def ratio(after: Row, before: Row) -> tuple[float, float | None]:
+    """Return the throughput of one row over that of another, and its half width by both intervals; None where one is not known."""
+    gain, spreads = after[THROUGHPUT] / before[THROUGHPUT], [row.get(THROUGHPUT_SPREAD) for row in (after, before)]
+    if None in spreads:
+        return gain, None
+    return gain, gain * math.hypot(*(spread / row[THROUGHPUT] for spread, row in zip(spreads, (after, before), strict=True)))
+
+
 def _difference(before: _Side, after: _Side) -> tuple[float, float | None, float, tuple[list[float], ...]]:
     """Logarithm of the ratio of two sides, its standard deviation and degrees of freedom, and the values of the pairs if it is of such."""
     place = 0 if before.column == THROUGHPUT else 1

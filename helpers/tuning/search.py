@@ -16,7 +16,7 @@ from __future__ import annotations
 import html
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -679,12 +679,6 @@ class Tuned:
     path: Path
     seconds: float
     before: int = 0
-
-    def __iter__(self) -> Iterator[Row]:
-        return iter(self.rows)
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
     def __repr__(self) -> str:
         return "\n".join([*self.text, "", as_text(self._table())])

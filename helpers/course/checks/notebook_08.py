@@ -78,11 +78,8 @@ def knee_read(onnx: Any, knee: Any, knee_ms: Any) -> Outcome:
 
 def _on_the_line(row: Row, best: Row) -> bool:
     """Whether its spread reaches over the 90 %: then nobody can tell on which side it is."""
-    if row is best or row.get(THROUGHPUT_SPREAD) is None or best.get(THROUGHPUT_SPREAD) is None:
-        return False
-    share = row[THROUGHPUT] / best[THROUGHPUT]
-    half = share * math.hypot(row[THROUGHPUT_SPREAD] / row[THROUGHPUT], best[THROUGHPUT_SPREAD] / best[THROUGHPUT])
-    return abs(share - _KNEE) < half
+    share, half = verdicts.ratio(row, best)
+    return row is not best and half is not None and abs(share - _KNEE) < half
 
 
 def _why_latency(given: float, row: Row) -> str:

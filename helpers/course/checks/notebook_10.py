@@ -12,7 +12,8 @@ from helpers.course import judge
 from helpers.course.judge import CannotTell, Outcome, checker, correct, not_yet
 from helpers.errors import InputError
 from helpers.fleet import Fleet
-from helpers.measuring.table import THROUGHPUT, THROUGHPUT_SPREAD, is_recorded, rows_of
+from helpers.measuring.statistics import ratio
+from helpers.measuring.table import THROUGHPUT, is_recorded, rows_of
 from helpers.metrics import Snapshot
 from helpers.plot_rows import Row
 from helpers.scaling import shares as shares_since
@@ -63,8 +64,9 @@ def saturation_found(fleet: Any, one: Any, saturated: Any, in_queue: Any) -> Out
     chosen = next((row for row in rows if row["concurrency"] == judge.number(saturated)), None)
     if chosen is None:
         return not_yet(f"`saturated` should be one of your concurrencies: {', '.join(str(row['concurrency']) for row in rows)}.")
-    share = chosen[THROUGHPUT] / best[THROUGHPUT]
-    if chosen is not right and abs(share - _SATURATED) >= _half_width(chosen, best, share):
+    # A row within the spread of the 90 % could be on either side.
+    share, half = ratio(chosen, best)
+    if chosen is not right and (chosen is best or abs(share - _SATURATED) >= (half or 0.0)):
         if chosen["concurrency"] > right["concurrency"]:
             return not_yet(
                 f"`saturated` is {chosen['concurrency']}, but {right['concurrency']} reaches 90 % of the highest throughput already."
@@ -83,13 +85,6 @@ def saturation_found(fleet: Any, one: Any, saturated: Any, in_queue: Any) -> Out
         f"Saturated from {chosen['concurrency']} on, at {best[THROUGHPUT]:.0f} jets/s. With {last['concurrency']} under way, "
         f"{waiting:.1f} stood in the queue, each for {last['queue_us'] / 1e3:.0f} ms: the server works on one, and the others wait."
     )
-
-
-def _half_width(row: Row, best: Row, share: float) -> float:
-    """The spread of a ratio of throughputs: a row within it of the 90 % could be on either side."""
-    if row is best or not row.get(THROUGHPUT_SPREAD) or not best.get(THROUGHPUT_SPREAD):
-        return 0.0
-    return share * math.hypot(row[THROUGHPUT_SPREAD] / row[THROUGHPUT], best[THROUGHPUT_SPREAD] / best[THROUGHPUT])
 
 
 def _why_queue(given: float, right: float, row: Row) -> str:
