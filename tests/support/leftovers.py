@@ -30,7 +30,7 @@ class Run:
     """One run of the tests.
 
     Attributes:
-        folder: holds ``tmp`` (``TMPDIR`` of all that it starts), ``run`` (``COURSE_RUN_DIR``) and Jupyter's files.
+        folder: holds ``tmp`` (``TMPDIR`` of all that it starts), ``run`` (``COURSE_RUN_DIR``) and the files of Jupyter and Dask.
     """
 
     def __init__(self) -> None:
@@ -39,14 +39,15 @@ class Run:
         self.folder.chmod(0o755)  # some tests become other users, who must get as far as the folders that are theirs
         self.temporary = self.folder / "tmp"
         self.temporary.mkdir()
-        self.servers = self.folder / "run"
-        self.servers.mkdir(0o700)
+        servers = self.folder / "run"
+        servers.mkdir(0o700)
         self._variables = {
             _MARK: self.folder.name,
             "TMPDIR": str(self.temporary),
-            "COURSE_RUN_DIR": str(self.servers),
+            "COURSE_RUN_DIR": str(servers),
             "JUPYTER_RUNTIME_DIR": str(self.folder / "jupyter"),
             "IPYTHONDIR": str(self.folder / "ipython"),
+            "DASK_TEMPORARY_DIRECTORY": str(self.folder / "dask"),
         }
         self._before = {name: os.environ.get(name) for name in self._variables}
         os.environ.update(self._variables)
@@ -87,7 +88,6 @@ class Run:
             others = "".join(_read(f"/proc/{pid}/maps").decode(errors="replace") for pid in _processes() if pid not in mine)
             yield from (f"shared memory: {_SHARED_MEMORY / name}" for name in sorted(new) if f"{_SHARED_MEMORY / name}" not in others)
         yield from (f"temporary file: {path.name}" for path in sorted(self.temporary.iterdir()))
-        yield from (f"folder of a server: {path.name}" for path in sorted(self.servers.iterdir()))
         yield from (f"file: {path}" for path in sorted(_files() - self._files))
 
 

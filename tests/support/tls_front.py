@@ -79,7 +79,7 @@ def front(server: Server, port: int, certificates: Certificates, folder: Path) -
     path = folder / "envoy.json"
     path.write_text(json.dumps(config))
     with open(folder / "envoy.log", "w") as log:
-        envoy = subprocess.Popen([ENVOY, "-c", path, "--use-dynamic-base-id", "--concurrency", "1"], stdout=log, stderr=log)
+        envoy = subprocess.Popen([ENVOY, "-c", path, "--disable-hot-restart", "--concurrency", "1"], stdout=log, stderr=log)
     try:
         wait_until(lambda: envoy.poll() is None and listens(Address("127.0.0.1", port + 3)))
         yield
