@@ -351,7 +351,8 @@ def to_tensor(name: str, value: Any, datatype: str) -> np.ndarray:
     Raises:
         InputError: the value has another dtype, does not fit into the dtype, or is no tensor at all.
     """
-    _refuse_what_is_no_tensor(name, value, datatype)
+    if type(value) is not np.ndarray or value.dtype.names:
+        _refuse_what_is_no_tensor(name, value, datatype)
     array = _as_array(name, value, datatype)
     if datatype == "BYTES":
         return _to_bytes(name, array)

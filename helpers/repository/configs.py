@@ -14,8 +14,8 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from helpers import paths
 from helpers.errors import ConfigError, suggestion
 from helpers.paths import read_text, replace, shown, writing
-from helpers.repository import folders
-from helpers.repository.folders import CONFIG, locate
+from helpers.repository.folders import CONFIG, locate, raise_first
+from helpers.repository.folders import check as check_config
 from helpers.repository.syntax import as_dict, parse, render
 from helpers.tables import as_html, as_text
 
@@ -141,7 +141,7 @@ def change_config(
         new.ClearField(name)
         new.MergeFrom(part)
     if check:
-        folders.raise_first(folders.check(folder, new), folder)
+        raise_first(check_config(folder, new), folder)
     with writing(folder / CONFIG):
         replace(folder / CONFIG, render(new))
     return compare(old, new)
