@@ -26,13 +26,11 @@ from helpers.client.endpoint import ADMIN_HEADER, GRPC_HEADER_PREFIX, own_key, p
 from helpers.errors import InputError, SetupError
 from helpers.images import image_version
 from helpers.paths import server_env, work_dir
-from helpers.setup.environments import EMBEDDED_TRITON
+from helpers.setup.environments import EMBEDDED_TRITON, TOOL_LIBRARIES
 
 NAME = "perf_analyzer"
 # The wheel of the server's release carries the program as well; a newer package of its own needs a newer C library than many have.
 VERSION = EMBEDDED_TRITON
-# Folder of the server's environment with links to the libraries that the program needs; the set-up makes them.
-TOOL_LIBRARIES = "lib/perf_analyzer"
 # Seconds for the question which version it is.
 _VERSION_TIMEOUT_S = 20.0
 
@@ -95,13 +93,8 @@ def _key_arguments(arguments: Sequence[str]) -> list[str]:
     return []
 
 
-def cache_folder() -> Path:
-    """Where the program that the set-up has fetched stays, outside the course: a new copy of the course finds it there."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "triton-course" / f"{NAME}-{VERSION}"
-
-
 def find_perf_analyzer() -> Program:
-    """The first perf_analyzer that runs: on PATH, in its own Python package, fetched by the set-up, in the client's container.
+    """The first perf_analyzer that runs: on PATH, in its own Python package, in the server's environment, in the client's container.
 
     Raises:
         SetupError: none does; says what to type, and that recorded results are there.
@@ -120,7 +113,7 @@ def find_perf_analyzer() -> Program:
     tried = f" Tried: {'; '.join(failures)}." if failures else ""
     raise SetupError(
         f"No perf_analyzer runs on this machine.{tried}",
-        "It was looked for on PATH, in the package perf-analyzer, where the set-up puts it, and in a client's container. Without it, "
+        "It was looked for on PATH, in the package perf-analyzer, in the server's environment, and in a client's container. Without it, "
         "measured results of others are still there: helpers.measuring.recorded.",
         "Type: python -m helpers install-server",
     )
@@ -134,9 +127,6 @@ def _candidates() -> Iterator[Program]:
     if (found := server_env() / "bin" / NAME).exists():
         libraries = {"LD_LIBRARY_PATH": str(server_env() / TOOL_LIBRARIES)}
         yield Program((str(found),), "", f"carried by the wheel tritonclient {VERSION}", libraries)
-    folder = cache_folder()
-    if (folder / NAME).exists():
-        yield Program((str(folder / NAME),), "", f"carried by the wheel tritonclient {VERSION}", {"LD_LIBRARY_PATH": str(folder)})
     if command := container_command():
         yield Program(command, origin=f"in a container, run by {command[0]}")
 

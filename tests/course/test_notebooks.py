@@ -86,7 +86,7 @@ def _without_the_tool(folder: Path) -> dict[str, str]:
     """Variables under which perf_analyzer is not found, and short measurements."""
     path = [place for place in os.environ["PATH"].split(os.pathsep) if not (Path(place) / "perf_analyzer").exists()]
     server = server_without(folder / "server", "perf_analyzer")
-    work = {"COURSE_WORK": str(folder / "work"), "XDG_CACHE_HOME": str(folder / "cache"), "COURSE_SERVER_ENV": str(server)}
+    work = {"COURSE_WORK": str(folder / "work"), "COURSE_SERVER_ENV": str(server)}
     return {**work, "PATH": os.pathsep.join(path), "COURSE_QUICK": "1"}
 
 

@@ -26,7 +26,6 @@ T4_LENGTHS = {"pf": 100, "sv": 10}
 def without_the_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine where nothing of the kind is installed or was fetched, and no container engine is."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("COURSE_SERVER_ENV", str(tmp_path / "server"))
     monkeypatch.delenv("COURSE_CLIENT_IMAGE", raising=False)
     monkeypatch.setattr(measuring, "_said_so", False)

@@ -28,10 +28,9 @@ def a_program(folder: Path, body: str) -> Path:
 
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Nothing on PATH but a shell's programs, an empty cache, and a server's environment that has none."""
+    """Nothing on PATH but a shell's programs, and a server's environment that has none."""
     monkeypatch.setenv("COURSE_SERVER_ENV", str(tmp_path / "server"))
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path
 
 
@@ -48,7 +47,6 @@ def test_path_comes_first_and_what_does_not_run_is_passed_over(bare: Path, monke
     ours = a_program(bare / "bin", "echo 'Perf Analyzer Version 9.99.0 (commit unknown)'")
     found = perf_program.find_perf_analyzer()
     assert (found.command, found.version, found.origin) == ((str(ours),), "9.99.0", "on PATH")
-    monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.delenv("COURSE_SERVER_ENV")
     a_program(bare / "bin", "echo 'version GLIBC_2.38 not found' >&2; exit 1")
     assert perf_program.find_perf_analyzer().version == "2.51.0"
