@@ -33,6 +33,7 @@ EMBEDDED_TRITON = "2.51.0"
 STAMP = "course-environment.json"
 BEING_MADE = "course-being-made"
 KINDS = {"client": "the notebooks' environment", "server": "the embedded server's environment"}
+_LOCKS = {"client": "requirements.lock", "server": "containers/server-requirements.lock"}
 # Free disk space, in GB, that making the environments needs, with what is unpacked on the way: the notebooks' alone, and the server's
 # without PyTorch, with its CPU build, and with the CUDA build.
 CLIENT_GB, SERVER_GB, TORCH_CPU_GB, TORCH_CUDA_GB = 1.2, 0.8, 1.8, 7.8
@@ -103,9 +104,9 @@ def locked(name: str) -> dict[str, str]:
 def fingerprint(kind: str) -> str:
     """Return what an environment must have been made from: changes when its lock or its list of packages does."""
     if kind == "client":
-        parts = lines("requirements.lock") + client_requirements(dev=True)
+        parts = lines(_LOCKS[kind]) + client_requirements(dev=True)
     else:
-        parts = lines("containers/server-requirements.lock") + lines("containers/server-wheel.txt") + server_requirements()
+        parts = lines(_LOCKS[kind]) + lines("containers/server-wheel.txt") + server_requirements()
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
@@ -316,7 +317,7 @@ def _alone() -> Iterator[None]:
 @contextlib.contextmanager
 def _making(folder: Path, kind: str, base: str, what: str, **facts: object) -> Iterator[None]:
     """Make an empty environment, or take the one that is there, mark it while it is being filled, and stamp it when it is complete."""
-    before, began = state(folder, kind), time.monotonic()
+    before, began, had = state(folder, kind), time.monotonic(), set(read_stamp(folder).get("packages", ()))
     if before == "foreign":
         raise SetupError(
             f"There is a folder {folder} that the course did not make.",
@@ -340,9 +341,13 @@ def _making(folder: Path, kind: str, base: str, what: str, **facts: object) -> I
         inside = not subprocess.run([base, "-I", "-c", "import ensurepip"], capture_output=True, check=False).returncode
         run([base, "-m", "venv", *([] if inside else ["--without-pip"]), folder], folder.name)
     yield
+    packages = sorted(locked(_LOCKS[kind]))
+    # What an earlier lock had brought; a student's own packages stay.
+    if gone := sorted(had.difference(packages).intersection(installed_versions(folder))):
+        run([*_pip(base, folder), "uninstall", "--yes", *gone], folder.name)
     shutil.rmtree(folder / "tmp", ignore_errors=True)
-    stamp = {"fingerprint": fingerprint(kind), "folder": str(folder.resolve()), "python": sys.version.split()[0], **facts}
-    (folder / STAMP).write_text(json.dumps(stamp, indent=1) + "\n", encoding="utf-8")
+    facts |= {"fingerprint": fingerprint(kind), "folder": str(folder.resolve()), "python": sys.version.split()[0], "packages": packages}
+    (folder / STAMP).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     (folder / BEING_MADE).unlink()
     print(f"{folder.name} is ready ({time.monotonic() - began:.0f} s)", flush=True)
 

@@ -123,8 +123,12 @@ def test_interrupted_then_created_again_then_at_once(course: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
     # A newer lock is followed in place.
-    (course / "requirements.lock").write_text((course / "requirements.lock").read_text() + "not-needed==1.0\n")
+    for name in ("pyproject.toml", "requirements.lock"):
+        # "pluggy" is as small, and the course has it as well.
+        (course / name).write_text(re.sub(r"iniconfig==.*\n", "", (course / name).read_text()).replace("iniconfig>=2,<3", "pluggy>=1,<2"))
     assert "updating .venv" in setup(course).stdout
+    there = environments.installed_versions(course / ".venv")
+    assert "pluggy" in there and "iniconfig" not in there, "what an earlier lock had brought is gone"
 
 
 @pytest.mark.slow
