@@ -12,7 +12,7 @@ from tests.support.processes import PATIENCE_S
 
 CLOCKS = ("monotonic", "perf_counter", "time")
 # Calls whose limit is an argument: a process, a thread or a future is waited for. A client's own ``timeout_s`` can be what is tested.
-WAITS = ("wait_until", "communicate", "join", "wait", "result", "wait_for_ready", "get_shell_msg", "get_iopub_msg")
+METHODS = ("communicate", "join", "wait", "result", "wait_for_ready", "get_shell_msg", "get_iopub_msg")
 
 
 def _number(node: ast.expr) -> float | None:
@@ -42,7 +42,9 @@ def short_limits(code: str) -> Iterator[int]:
             limit = _number(node.comparators[0])
             if clock and limit is not None and limit < PATIENCE_S:
                 yield node.lineno
-        elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in WAITS:
+        elif isinstance(node, ast.Call) and (
+            getattr(node.func, "id", "") == "wait_until" or getattr(node.func, "attr", "") in (*METHODS, "wait_until")
+        ):
             given = [*node.args[-1:], *(word.value for word in node.keywords if word.arg in ("timeout", "seconds"))]
             if any(limit is not None and limit < PATIENCE_S for limit in map(_number, given)):
                 yield node.lineno
