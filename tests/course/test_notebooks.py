@@ -58,8 +58,7 @@ def test_a_student_solves_it(path: Path, request: pytest.FixtureRequest) -> None
     # Without Chromium it is the solution itself that runs, without a browser.
     done = (_in_jupyterlab if chromium() else _under_nbclient)(path, request.getfixturevalue)
     assert_healthy(done, number)
-    checks = checks_of(done)
-    for exercise, said in checks.items():
+    for exercise, said in checks_of(done).items():
         assert said.startswith(("✔ Correct", *BY_SPEED.get(exercise, ()))), f"{exercise}: {said}"
 
 
@@ -113,6 +112,7 @@ def _in_jupyterlab(path: Path, fixture: Callable[[str], Any]) -> Run:
         done = _as_run(notebook.content())
         nbformat.write(done.notebook, artefacts / path.name)
         (artefacts / f"{path.stem}-seconds.json").write_text(json.dumps(done.seconds, indent=1))
+        assert_healthy(done, number)
         assert all(cell.execution_count for cell in done.notebook.cells if cell.cell_type == "code"), "no cell was left out"
         counted = (lab.work / "progress.jsonl").read_text()
         assert all(f'"{exercise}"' in counted for exercise, said in checks_of(done).items() if said.startswith("✔")), "each was counted"
