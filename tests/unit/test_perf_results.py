@@ -62,7 +62,7 @@ def test_several_runs_together() -> None:
     assert _together([]) == {}
 
 
-def result(rates: list[float], latencies: list[float], requests: int) -> perf_results.Result:
+def run_of(rates: list[float], latencies: list[float], requests: int) -> perf_results.Result:
     windows = tuple(perf_results.Window(*each) for each in zip(rates, latencies, strict=True))
     p95 = sorted(latencies)[1]
     figures = {"throughput_infer_per_s": sum(rates) / 3, **{f"latency_p{each}_us": p95 * each / 95 for each in (50, 90, 95, 99)}}
@@ -70,14 +70,14 @@ def result(rates: list[float], latencies: list[float], requests: int) -> perf_re
 
 
 def test_a_row_is_settled_when_its_throughput_and_its_percentile_are_known() -> None:
-    steady = [result([500, 502, 498], [1000, 1020, 990], 90) for _ in range(3)]
+    steady = [run_of([500, 502, 498], [1000, 1020, 990], 90) for _ in range(3)]
     row = summary(steady, 95, 0.05)
     assert row["stable"] and row["note"] == "" and 0 < row["latency_spread_us"] < 60
     assert 0 < row["throughput_spread_infer_per_s"] < 5 and (row["windows"], row["requests"]) == (9, 270)
-    jumping = [result([500, 502, 498], [700, 1000, 1400], 90) for _ in range(3)]
+    jumping = [run_of([500, 502, 498], [700, 1000, 1400], 90) for _ in range(3)]
     row = summary(jumping, 95, 0.05)
     assert not row["stable"] and row["note"].startswith("p95 not within 10%: ±") and row["note"].endswith("after 9 windows")
-    few = summary([result([500, 502, 498], [1000, 1020, 990], 30)], 95, 0.05)
+    few = summary([run_of([500, 502, 498], [1000, 1020, 990], 30)], 95, 0.05)
     assert few["latency_spread_us"] is None and "p95 not within 10%: not known" in few["note"]
     assert summary(steady, None, 0.05)["note"].startswith("avg not within"), "these runs have no mean"
 
