@@ -21,7 +21,7 @@ from jupyter_client import KernelManager
 from benchmarks import report
 from helpers import paths
 from helpers.administration import START_TIMEOUT_S
-from helpers.dashboard_poller import DASHBOARD_HISTORY_S, DASHBOARD_INTERVAL_S
+from helpers.metrics.dashboard import DASHBOARD_HISTORY_S, DASHBOARD_INTERVAL_S
 
 # Away from the ports of a course that runs on the same machine.
 BASE_PORT = 12600
@@ -33,7 +33,7 @@ SLICE_S, FILL_S = 10.0, DASHBOARD_HISTORY_S
 
 LAUNCH = f"""
 from helpers import launch_server
-from helpers.dashboard import dashboard
+from helpers.metrics.dashboard import dashboard
 server = launch_server("models", load={MODELS!r}, base_port={BASE_PORT}, name="bench-dashboard")
 board = dashboard(server, load="particlenet_AK4")
 board.controls.concurrency.value = 2

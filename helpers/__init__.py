@@ -26,7 +26,7 @@ _EXPORTS = {
     "Client": "helpers.client",
     "CourseError": "helpers.errors",
     "checkout": "helpers.repository",
-    "scrape": "helpers.metrics",
+    "scrape": "helpers.metrics.metrics",
     "doctor": "helpers.setup.doctor",
     "jets": "helpers.physics.jets",
     "tracks": "helpers.physics.tracks",

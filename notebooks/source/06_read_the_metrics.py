@@ -32,10 +32,10 @@ import time
 import requests
 
 from helpers import Client, jets, launch_server, scrape
-from helpers.background_load import BackgroundLoad
 from helpers.course import exercise  #: from helpers.course import ____, exercise
-from helpers.dashboard import dashboard
 from helpers.gpu import gpu_figures
+from helpers.metrics.dashboard import dashboard
+from helpers.metrics.load import BackgroundLoad
 
 # %%
 server = launch_server("models", load=["add_sub", "particlenet_AK4"], cache_size_bytes=64_000_000)

@@ -30,7 +30,7 @@ _WATCH_S = 25
 
 _CELLS = (
     """from helpers import launch_server
-from helpers.dashboard import dashboard
+from helpers.metrics.dashboard import dashboard
 from helpers.measuring.measure import sweep
 from helpers.plots import sweep_figure
 MODELS = ["particlenet_AK4", "particlenet_AK4_PT"]

@@ -40,7 +40,7 @@ _NOTEBOOK = """
 import json, sys, time
 from pathlib import Path
 from helpers import Client, launch_server, scrape
-from helpers.dashboard_poller import Rates
+from helpers.metrics.dashboard import Rates
 
 clock, models, base_port = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 server = launch_server(models, base_port=base_port, grace_s=%(grace)r, name="clock")

@@ -11,11 +11,11 @@ import pytest
 
 from benchmarks import gpu as checklist
 from benchmarks.gpu_checks import steps
-from helpers import gpu, metrics_page
+from helpers import gpu
 from helpers.gpu import gpu_figures, placed_on
 from helpers.measuring import recorded
 from helpers.measuring.table import append_row, read_rows
-from helpers.metrics import Snapshot
+from helpers.metrics import Snapshot, parse
 from helpers.server import Server
 
 UUID = "GPU-1b2c"
@@ -31,7 +31,7 @@ SMI_LINE = f"{UUID}, NVIDIA H100, 30, 1900, 81559, 120.5"
 
 
 def page(text: str) -> Snapshot:
-    return Snapshot(0.0, tuple(metrics_page.parse(text)))
+    return Snapshot(0.0, tuple(parse(text)))
 
 
 @pytest.fixture

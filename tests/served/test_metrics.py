@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from helpers import metrics_page
 from helpers.client import Client
 from helpers.errors import InputError, RequestError, ServerError
-from helpers.metrics import Snapshot, scrape
+from helpers.metrics import Snapshot, parse, scrape
 from helpers.server import Server
 
 # The shape of a page of Triton on a GPU node, with summaries turned on; the numbers are made up.
@@ -55,7 +54,7 @@ def page(time: float, **numbers: float) -> Snapshot:
     values = dict.fromkeys(
         ("requests", "failures", "inferences", "executions", "total", "queue", "infer", "pending", "load", "energy", "hits"), 0
     )
-    return Snapshot(time, tuple(metrics_page.parse(PAGE.format(**values | numbers))))
+    return Snapshot(time, tuple(parse(PAGE.format(**values | numbers))))
 
 
 BEFORE = page(100.0, requests=10, inferences=40, executions=10, total=4000, queue=100, infer=3000, energy=5.5, load=0.1)
@@ -177,7 +176,7 @@ def test_text_and_html() -> None:
     html = change._repr_html_()
     assert html.count("<table>") == html.count("</table>") >= 2
     assert "nv_inference_exec_count" in html
-    assert "<script" not in Snapshot(0, tuple(metrics_page.parse('# TYPE a gauge\na{model="<script>"} 1\n')))._repr_html_()
+    assert "<script" not in Snapshot(0, tuple(parse('# TYPE a gauge\na{model="<script>"} 1\n')))._repr_html_()
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])

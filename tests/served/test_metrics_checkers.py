@@ -10,11 +10,11 @@ import pytest
 import requests
 
 from helpers import jets
-from helpers.background_load import BackgroundLoad
 from helpers.client import Client
 from helpers.course import ____, exercise
 from helpers.course.judge import Kind
 from helpers.metrics import Difference, scrape
+from helpers.metrics.load import BackgroundLoad
 from helpers.server import Server
 from tests.support.processes import PATIENCE_S, wait_until
 

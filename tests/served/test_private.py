@@ -17,13 +17,13 @@ import tritonclient.http as httpclient
 from helpers import Client, connect, launch_fleet, launch_server
 from helpers.__main__ import main
 from helpers.analysis_worker import destination
-from helpers.background_load import BackgroundLoad
 from helpers.client.endpoint import NO_ACCESS, parse_address, with_own_secret
 from helpers.errors import AccessError, InputError
 from helpers.fleet import Fleet
 from helpers.listening import PRIVATE_VARIABLE
 from helpers.measuring.measure import measure
 from helpers.measuring.perf_analyzer import perf_analyzer
+from helpers.metrics.load import BackgroundLoad
 from helpers.server import Server
 from tests.support.processes import wait_until
 

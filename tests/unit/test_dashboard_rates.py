@@ -7,11 +7,20 @@ from xml.etree import ElementTree
 
 import pytest
 
-from helpers import dashboard_svg
-from helpers.dashboard_poller import ModelReading, Reading, model_readings
-from helpers.dashboard_usage import Gpu, machine_notes, parse_smi
-from helpers.metrics import Snapshot
-from helpers.metrics_page import Sample, parse
+from helpers.metrics import Sample, Snapshot, parse
+from helpers.metrics.dashboard import (
+    Gpu,
+    ModelReading,
+    Reading,
+    machine_notes,
+    model_readings,
+    number,
+    page,
+    parse_smi,
+    scale_end,
+    sparkline,
+    time_axis,
+)
 
 PAGE = """
 # TYPE nv_inference_request_success counter
@@ -68,18 +77,18 @@ def test_an_old_server_without_pending_requests() -> None:
     [(None, "–"), (0.0, "0"), (0.004, "0.00"), (1.0, "1"), (1.234, "1.23"), (9.996, "10.0"), (99.96, "100"), (1234.5, "1234")],
 )
 def test_numbers_are_short(value: float | None, text: str) -> None:
-    assert dashboard_svg.number(value) == text
+    assert number(value) == text
 
 
 @pytest.mark.parametrize(("highest", "end"), [(0, 0.1), (0.1, 0.1), (0.11, 0.2), (1, 1), (1.01, 2), (3, 5), (51, 100), (1000, 1000)])
 def test_scales_end_at_round_numbers(highest: float, end: float) -> None:
-    assert dashboard_svg.scale_end(highest) == pytest.approx(end)
+    assert scale_end(highest) == pytest.approx(end)
 
 
 def test_a_curve_goes_up_with_its_values_and_has_gaps_and_a_title() -> None:
     values = [0.0, 5.0, None, 10.0, None, 20.0, 2.0]
-    places = dashboard_svg.time_axis([Reading(1000.0 + 10 * step, {}, ()) for step in range(7)])
-    drawing = ElementTree.fromstring(dashboard_svg.sparkline(places, values, 10, "a < b"))
+    places = time_axis([Reading(1000.0 + 10 * step, {}, ()) for step in range(7)])
+    drawing = ElementTree.fromstring(sparkline(places, values, 10, "a < b"))
     assert drawing.get("role") == "img"
     assert drawing.findtext("title") == "a < b"
     lines = [line.get("points", "").split() for line in drawing.iter("polyline")]
@@ -93,24 +102,24 @@ def test_a_curve_goes_up_with_its_values_and_has_gaps_and_a_title() -> None:
 
 def _history() -> list[Reading]:
     def one(rate: float, batch: float | None) -> ModelReading:
-        return ModelReading(rate, 8 * rate, batch, 1.5, 5.4, 3, 0.5, 160)
+        return ModelReading(rate, 8 * rate, batch, 1.5, 5.4, 3)
 
     return [Reading(1000.0 + step / 2, {"jets": one(10 * step, 8), "a<b": one(1, None)}, ()) for step in range(12)]
 
 
 def test_the_page_has_every_number_as_text_and_a_title_for_every_curve() -> None:
-    page = dashboard_svg.page(_history(), ["jets", "a<b", "gone"], ["Memory & more."])
+    shown = page(_history(), ["jets", "a<b", "gone"], ["Memory & more."])
     tree = ElementTree.fromstring(
-        f"<x>{page.replace('<br>', '<br/>').replace('<style>', '<style><![CDATA[').replace('</style>', ']]></style>')}</x>"
+        f"<x>{shown.replace('<br>', '<br/>').replace('<style>', '<style><![CDATA[').replace('</style>', ']]></style>')}</x>"
     )
     rows = {row.get("data-model"): [cell.findtext("b") for cell in row.iter("td")] for row in tree.iter("tr") if row.get("data-model")}
     assert rows == {
-        "jets": ["110", "880", "8", "1.50", "5.40", "3", "0.50", "160"],
-        "a<b": ["1", "8", "–", "1.50", "5.40", "3", "0.50", "160"],
-        "gone": ["–"] * 8,
+        "jets": ["110", "880", "8", "1.50", "5.40", "3"],
+        "a<b": ["1", "8", "–", "1.50", "5.40", "3"],
+        "gone": ["–"] * 6,
     }
     titles = [title.text or "" for title in tree.iter("title")]
-    assert len(titles) == 15, "a curve for each cell with any value"
+    assert len(titles) == 11, "a curve for each cell with any value"
     assert "jets: requests, per s: now 110, on a scale from 0 to 200" in titles
     assert [item.text for item in tree.iter("li")] == ["Memory & more."]
     heads = ["".join(head.itertext()) for head in tree.iter("th") if head.get("scope") == "col"]
@@ -118,8 +127,8 @@ def test_the_page_has_every_number_as_text_and_a_title_for_every_curve() -> None
 
 
 def test_colour_is_never_needed() -> None:
-    page = dashboard_svg.page(_history(), ["jets"], [])
-    assert len(set(re.findall(r"#[0-9a-f]{6}", page))) == 1
+    shown = page(_history(), ["jets"], [])
+    assert len(set(re.findall(r"#[0-9a-f]{6}", shown))) == 1
 
 
 def test_nvidia_smi_lines() -> None:

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from helpers.errors import InputError
-from helpers.metrics import Snapshot
-from helpers.metrics_page import parse
+from helpers.metrics import Snapshot, parse
 
 # Several models and versions, quantiles of one model alone, summaries before the first request, a counter with one more label.
 PAGE = """\

@@ -11,9 +11,9 @@ import psutil
 import pytest
 
 from helpers import repository
-from helpers.background_load import BackgroundLoad
 from helpers.client import Client
 from helpers.launch import launch_server
+from helpers.metrics.load import BackgroundLoad
 from helpers.server import Server
 from helpers.tuning.usage import SERVER, of_model, usage
 from tests.served.optimise import MODEL, counted, log_lines

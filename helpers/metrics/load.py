@@ -2,7 +2,7 @@
 
 Typical use::
 
-    from helpers.background_load import BackgroundLoad
+    from helpers.metrics.load import BackgroundLoad
     with BackgroundLoad(server, "particlenet_AK4", batch=8, concurrency=2) as load:
         ...                                    # look at the metrics, at the dashboard, at your own latency
         load.change(concurrency=4)
@@ -14,21 +14,26 @@ It is sent by a process of its own, which ends with the notebook's kernel, howev
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import IO, Any
 
 import numpy as np
 
-from helpers import background_load_process
+from helpers import paths
 from helpers.client import Client
+from helpers.client.endpoint import Access, Address
 from helpers.client.tensors import Signature
-from helpers.errors import InputError, ServerError
+from helpers.errors import CourseError, InputError, ServerError
 from helpers.watch import manner
 
 # Seconds for the requests that are under way when a background load is stopped, before its process is killed.
@@ -39,6 +44,17 @@ LOAD_START_TIMEOUT_S = 60.0
 
 # Requests under way at once in a background load, at most: each has a thread, and a server with a full queue shows nothing new.
 LOAD_MAX_CONCURRENCY = 32
+
+# The program of its process. -P keeps the notebook's folder out of its path, so the course's own comes as an argument.
+_PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from helpers.metrics.load import _serve; _serve(sys.stdin.buffer)"
+# Seconds between two reports.
+_REPORT_S = 0.25
+# Seconds that a thread waits after a failure: a server that is gone must not be asked thousands of times a second.
+_PAUSE_S = 0.5
+# Seconds for the requests that are under way when the load ends.
+_DRAIN_S = 5.0
+# Different errors that are kept; further ones are counted together.
+_MAX_ERRORS = 8
 
 
 class BackgroundLoad:
@@ -136,7 +152,7 @@ class BackgroundLoad:
 
     @property
     def running(self) -> bool:
-        """Whether the process of the load runs."""
+        """True while the process of the load runs."""
         return self._commands is not None and not self._record.ended.is_set()
 
     @property
@@ -170,7 +186,7 @@ class BackgroundLoad:
         wanted = self._wanted()
         # A session of its own: the interrupt of a notebook goes to the kernel's whole process group.
         process = subprocess.Popen(
-            [sys.executable, "-P", background_load_process.__file__],
+            [sys.executable, "-P", "-c", _PROGRAM, str(paths.root())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -179,7 +195,7 @@ class BackgroundLoad:
         assert process.stdin is not None
         self._record = _Record()
         self._commands = process.stdin
-        # The thread knows the process but not this object, so that a load which nobody remembers ends.
+        # The thread knows the process but not this object, so that a load to which no name is left ends.
         threading.Thread(target=_read, args=(process, self._record), daemon=True, name="course-load").start()
         weakref.finalize(self, _close, process.stdin)
         with Client(self._server, self._protocol) as client:
@@ -254,6 +270,134 @@ def _read(process: subprocess.Popen[bytes], record: _Record) -> None:
 
 
 def _close(commands: IO[bytes]) -> None:
-    # Closing writes what is left in the buffer; there is nobody to take it when the process has died.
+    # Closing writes what is left in the buffer; a process that has died takes nothing.
     with suppress(OSError):
         commands.close()
+
+
+# What follows runs in the process that sends. A load in threads of the notebook's kernel would take turns with the student's own
+# Python, and slow down what it is measured against. Settings come as pickles on standard input, from the process that started this
+# one and from no other; counts go back as JSON lines on standard output. The end of standard input, that is, of the owner in
+# whatever way, ends the load.
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What is sent: to which model, the arrays of each request, and how many requests are under way at once (0 sends nothing)."""
+
+    model: str
+    inputs: dict[str, Any]
+    concurrency: int
+
+
+class _Where:
+    """The port that the load is sent to, as a client takes it."""
+
+    def __init__(self, protocol: str, address: Address, access: Access) -> None:
+        self.protocol, self.access = protocol, access
+        self.grpc = address if protocol == "grpc" else None
+        self.http = address if protocol == "http" else None
+
+
+class _Sender:
+    """Threads that share one connection and send one request after the other."""
+
+    def __init__(self, client: Client, wanted: _Wanted) -> None:
+        self._client = client
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._wanted = wanted
+        self._threads: dict[int, threading.Thread] = {}
+        self._sent = self._failed = 0
+        self._errors: Counter[str] = Counter()
+        self.change()
+
+    def change(self, **settings: Any) -> None:
+        """Send something else from now on; requests under way are finished."""
+        with self._lock:
+            self._wanted = replace(self._wanted, **settings)
+            for index in range(self._wanted.concurrency):
+                if index not in self._threads:
+                    self._threads[index] = threading.Thread(target=self._run, args=(index,), daemon=True)
+                    self._threads[index].start()
+
+    def finish(self) -> None:
+        """Send nothing more, and wait for what is under way."""
+        self.change(concurrency=0)
+        self._wake.set()
+        with self._lock:
+            threads = list(self._threads.values())
+        for thread in threads:
+            thread.join(_DRAIN_S)
+
+    def report(self) -> dict[str, Any]:
+        """Return how many requests came back, how many of them failed, and each error with its number."""
+        with self._lock:
+            return {"sent": self._sent, "failed": self._failed, "errors": dict(self._errors)}
+
+    def _run(self, index: int) -> None:
+        while True:
+            with self._lock:
+                wanted = self._wanted
+                if index >= wanted.concurrency:
+                    del self._threads[index]
+                    return
+            self._send(wanted)
+
+    def _send(self, wanted: _Wanted) -> None:
+        problem = ""
+        try:
+            self._client.infer(wanted.model, wanted.inputs)
+        except CourseError as error:
+            problem = str(error)
+        except Exception as error:  # kept, counted and shown like any other: a thread that dies is not seen
+            problem = f"{type(error).__name__}: {error}"
+        with self._lock:
+            self._sent += 1
+            if problem:
+                self._failed += 1
+                known = problem in self._errors or len(self._errors) < _MAX_ERRORS
+                self._errors[problem if known else "further errors"] += 1
+        if problem:
+            self._wake.wait(_PAUSE_S)
+
+
+def _report_until_gone(sender: _Sender, owner: int, ended: threading.Event) -> None:
+    """Report to the owner until the load ends; end at once when there is no owner any more."""
+    while not ended.wait(_REPORT_S):
+        # A pipe may be held open by a child that the owner forked; its own death cannot be overlooked.
+        if os.getppid() != owner or not _report(sender.report()):
+            os._exit(0)
+
+
+def _report(report: dict[str, Any]) -> bool:
+    """Write one line to the owner; return False if it is gone."""
+    try:
+        print(json.dumps(report), flush=True)
+    except OSError:
+        return False
+    return True
+
+
+def _serve(commands: IO[bytes]) -> None:
+    """Send what the owner says until it says nothing more: the main function of the process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    owner = os.getppid()
+    first = pickle.load(commands)
+    where = _Where(first.pop("protocol"), first.pop("address"), first.pop("access"))
+    sender = _Sender(Client(where, where.protocol), _Wanted(**first))
+    ended = threading.Event()
+    reporter = threading.Thread(target=_report_until_gone, args=(sender, owner, ended), daemon=True)
+    _report(sender.report())
+    reporter.start()
+    while True:
+        try:
+            sender.change(**pickle.load(commands))
+        except EOFError:
+            break
+    sender.finish()
+    ended.set()
+    reporter.join()
+    _report(sender.report())
+    # Without the usual clean-up: a request that never came back would hold it up.
+    os._exit(0)

@@ -16,18 +16,18 @@ import numpy as np
 import pytest
 
 from helpers import paths
-from helpers.background_load import BackgroundLoad
 from helpers.errors import CourseError, InputError, ModelError, RequestError
 from helpers.launch import launch_server
 from helpers.metrics import scrape
+from helpers.metrics.load import BackgroundLoad
 from helpers.server import Server
 from tests.support.processes import alive, wait_until, with_word
 
-PROCESS = "background_load_process.py"
+PROCESS = "helpers.metrics.load"
 
 OWNER = """
 import sys, time
-from helpers.background_load import BackgroundLoad
+from helpers.metrics.load import BackgroundLoad
 load = BackgroundLoad(sys.argv[1], "double", 2, 2).start()
 print("started", flush=True)
 time.sleep(600)
