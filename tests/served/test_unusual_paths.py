@@ -25,6 +25,7 @@ def copy(model: Path, repository: Path) -> None:
     shutil.copytree(model, repository / model.name, ignore=shutil.ignore_patterns("__pycache__"))
 
 
+@pytest.mark.slow  # a launch for each
 @pytest.mark.parametrize(
     "name",
     ["models (2024)", 'say "hello"', "a & b; c", "donn\u00e9es/\u03bc\u2192e", "$HOME `date`", "tab\there", "50% *? off", "it's #1 \\ ~"],
