@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import measuring, memory, network, perf_analyzer, report
-from helpers.launch import launch_server
+from helpers.server import launch_server
 
 # Away from the ports of a course that runs on the same machine.
 BASE_PORT = 12000

@@ -20,8 +20,8 @@ from jupyter_client import KernelManager
 
 from benchmarks import report
 from helpers import paths
-from helpers.administration import START_TIMEOUT_S
 from helpers.metrics.dashboard import DASHBOARD_HISTORY_S, DASHBOARD_INTERVAL_S
+from helpers.server.administration import START_TIMEOUT_S
 
 # Away from the ports of a course that runs on the same machine.
 BASE_PORT = 12600

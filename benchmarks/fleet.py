@@ -16,8 +16,7 @@ from pathlib import Path
 
 from benchmarks import network, perf_analyzer, report
 from benchmarks.processor import ENDED, OTHERS, Watch
-from helpers.fleet import Fleet
-from helpers.fleet_launch import launch_fleet
+from helpers.fleet import Fleet, launch_fleet
 
 # Away from the ports of a course that runs on the same machine.
 BASE_PORT = 13200

@@ -20,9 +20,9 @@ from typing import Any
 from benchmarks.gpu_checks import MODEL, TAGGERS, Check, Trial, go_through, steps
 from helpers import machine, paths
 from helpers.errors import CourseError
-from helpers.launch import launch_server
 from helpers.measuring import recorded
 from helpers.measuring.table import append_row
+from helpers.server import launch_server
 
 # Away from the ports of a course that runs on the same machine.
 BASE_PORT = 13200

@@ -21,8 +21,7 @@ import numpy as np
 from benchmarks.machine import machine
 from helpers import jets, paths
 from helpers.client import Client
-from helpers.launch import launch_server
-from helpers.server import Server
+from helpers.server import Server, launch_server
 from helpers.tables import as_text
 
 SCRIPT = Path(__file__).with_name("jets_in_process.py")

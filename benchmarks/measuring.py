@@ -14,8 +14,7 @@ from pathlib import Path
 
 from benchmarks import network, perf_analyzer
 from helpers import paths
-from helpers.launch import launch_server
-from helpers.server import Server
+from helpers.server import Server, launch_server
 
 # Requests under way at any time.
 CONCURRENCY = 4

@@ -25,8 +25,8 @@ from tritonclient.utils import InferenceServerException
 
 from benchmarks import peers_model, report
 from benchmarks.peers_load import CONCURRENCY, SLICE_S, InProcess, Load
-from helpers.launch import launch_server
 from helpers.measuring.statistics import half_width
+from helpers.server import launch_server
 
 HERE = Path(__file__).parent
 # Away from the ports of a course that runs on the same machine.

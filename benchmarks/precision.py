@@ -15,11 +15,10 @@ from pathlib import Path
 
 from benchmarks import report
 from helpers import precision, repository
-from helpers.launch import launch_server
 from helpers.measuring.inputs import write_jets
 from helpers.measuring.measure import measure
 from helpers.precision_cost import cost
-from helpers.server import Server
+from helpers.server import Server, launch_server
 
 # Away from the ports of a course that runs on the same machine.
 BASE_PORT = 12800

@@ -19,14 +19,13 @@ from typing import Any
 
 from benchmarks import record_notebooks
 from helpers import paths
-from helpers.launch import launch_server
 from helpers.measuring import recorded
 from helpers.measuring.inputs import jets_path, write_jets
 from helpers.measuring.measure import measure, sweep
 from helpers.measuring.perf_analyzer import LENGTHS
 from helpers.measuring.recorded import shapes_in
 from helpers.measuring.table import append_row, plain, read_rows, rows_of
-from helpers.server import Server
+from helpers.server import Server, launch_server
 
 
 @dataclass(frozen=True)

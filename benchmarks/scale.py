@@ -25,8 +25,7 @@ from benchmarks.processor import ENDED, HERE, OTHERS, Watch
 from helpers import paths, repository
 from helpers.analysis import ANALYSIS_BATCH, ANALYSIS_IN_FLIGHT, local_workers, replicate, tag_files
 from helpers.analysis_files import ANALYSIS_CHUNK_JETS, ANALYSIS_JETS
-from helpers.fleet import Fleet
-from helpers.fleet_launch import launch_fleet
+from helpers.fleet import Fleet, launch_fleet
 from helpers.measuring.inputs import write_jets
 from helpers.measuring.perf_analyzer import LENGTHS
 

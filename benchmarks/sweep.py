@@ -18,13 +18,12 @@ from typing import Any
 
 from benchmarks import report
 from helpers import paths
-from helpers.launch import launch_server
 from helpers.measuring.measure import BATCHES, POINT_S, PRECISION, sweep
 from helpers.measuring.perf_analyzer import execute, run_for
 from helpers.measuring.program import find_perf_analyzer
 from helpers.measuring.statistics import half_width
 from helpers.measuring.table import rows_of
-from helpers.server import Server
+from helpers.server import Server, launch_server
 
 # Away from the ports of a course that runs on the same machine.
 BASE_PORT = 12900

@@ -22,10 +22,9 @@ import numpy as np
 from benchmarks.machine import machine
 from helpers import paths
 from helpers.client import Client
-from helpers.launch import launch_server
 from helpers.metrics import scrape
 from helpers.physics.tracks import Event, load_events, stage_times
-from helpers.server import Server
+from helpers.server import Server, launch_server
 from helpers.tables import as_text
 
 SCRIPT = Path(__file__).with_name("tracks_in_process.py")

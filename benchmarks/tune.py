@@ -20,12 +20,11 @@ from typing import Any
 
 from benchmarks import network, nvidia_search, report, tune_tables
 from helpers import paths, repository
-from helpers.launch import launch_server
 from helpers.measuring.measure import measure
 from helpers.measuring.program import find_perf_analyzer
 from helpers.measuring.statistics import verdict
 from helpers.measuring.table import plain
-from helpers.server import Server
+from helpers.server import Server, launch_server
 from helpers.tuning.search import ROUNDS, Standing, Tuned, Workbench, tune
 from helpers.tuning.space import Axes, Candidate, Found, Goal, Traffic, place_of
 

@@ -18,11 +18,11 @@ __version__ = "0.1.0"
 
 # name -> module that defines it
 _EXPORTS = {
-    "launch_server": "helpers.launch",
-    "connect": "helpers.launch",
-    "launch_fleet": "helpers.fleet_launch",
-    "Server": "helpers.server",
-    "Fleet": "helpers.fleet",
+    "launch_server": "helpers.server.launch",
+    "connect": "helpers.server.launch",
+    "launch_fleet": "helpers.fleet.launch",
+    "Server": "helpers.server.server",
+    "Fleet": "helpers.fleet.fleet",
     "Client": "helpers.client",
     "CourseError": "helpers.errors",
     "checkout": "helpers.repository",

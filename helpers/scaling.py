@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from helpers import fleet_shares
 from helpers.errors import InputError
+from helpers.fleet import shares as fleet_shares
 from helpers.measuring.measure import measure
 from helpers.measuring.table import THROUGHPUT, THROUGHPUT_SPREAD, Row, Rows, is_recorded, plain, plateau, rows_of
 from helpers.metrics import Snapshot

@@ -13,11 +13,9 @@ from pathlib import Path
 import pytest
 
 from helpers import paths
-from helpers.fleet import Fleet
-from helpers.fleet_launch import launch_fleet
-from helpers.launch import ModelWarning, launch_server
-from helpers.listening import PRIVATE_VARIABLE
-from helpers.server import Server
+from helpers.fleet import Fleet, launch_fleet
+from helpers.server import ModelWarning, Server, launch_server
+from helpers.server.listening import PRIVATE_VARIABLE
 from tests.support import MODELS_FOR_TESTS
 from tests.support.engines import Engines
 from tests.support.leftovers import (  # noqa: F401 hooks of pytest

@@ -54,7 +54,7 @@ def sweep_arguments(parser: argparse.ArgumentParser) -> None:
 
 def sweep(args: argparse.Namespace) -> int:
     """Measure, write, draw, and print the table; every point that was measured is kept, also when it cannot go on."""
-    from helpers.remote import at
+    from helpers.server.remote import at
 
     if not args.instances:
         url = args.url or f"localhost:{BASE_PORT + 1}"
@@ -65,7 +65,7 @@ def sweep(args: argparse.Namespace) -> int:
             "Models are loaded anew for each number of instances, which only the owner of a server may: one is launched for it.",
             "Leave out --url.",
         )
-    from helpers.launch import launch_server
+    from helpers.server import launch_server
 
     with launch_server(args.models, base_port=args.base_port, name="sweep", load=args.model, grace_s=COMMAND_GRACE_S) as server:
         return _sweep(server, args)
@@ -133,7 +133,7 @@ def tune_arguments(parser: argparse.ArgumentParser) -> None:
 
 def tune(args: argparse.Namespace) -> int:
     """Launch, search, print, stop; 0 when a configuration meets the budget, else 3."""
-    from helpers.launch import launch_server
+    from helpers.server import launch_server
     from helpers.tuning.search import tune  # loads gRPC
 
     loaded = [args.model, *args.variants]
@@ -190,11 +190,11 @@ def _report(args: argparse.Namespace) -> None:
     # A terminal on another machine has no screen to draw on.
     mpl.use("agg")
     from helpers import precision
-    from helpers.launch import launch_server
     from helpers.measuring.inputs import write_jets
     from helpers.measuring.measure import measure_in_turn
     from helpers.precision_cost import cost
     from helpers.precision_plots import precision_figure
+    from helpers.server import launch_server
 
     names = precision.family(args.model)
     with launch_server("work/models", load=names, name="quantize") as server:

@@ -10,14 +10,11 @@ import warnings
 from types import FrameType
 from typing import Any
 
-from helpers import ending
 from helpers.client.endpoint import BASE_PORT
 from helpers.errors import ServerError
-from helpers.fleet import Fleet
-from helpers.fleet_launch import launch_fleet
-from helpers.launch import ModelWarning, launch_server
-from helpers.listening import PRIVATE_VARIABLE
-from helpers.server import Server
+from helpers.fleet import Fleet, launch_fleet
+from helpers.server import ModelWarning, Server, ending, launch_server
+from helpers.server.listening import PRIVATE_VARIABLE
 
 # Seconds that the server outlives this command when it is killed: nobody comes back to it, as a restarted notebook does.
 _GRACE_S = 2.0

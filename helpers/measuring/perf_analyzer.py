@@ -35,7 +35,7 @@ from helpers.errors import AccessError, CourseError, InputError, ModelError, Req
 from helpers.measuring.program import NAME, Program, find_perf_analyzer
 from helpers.measuring.table import PARTS
 from helpers.paths import find, make_folder, shown, work_dir, writing
-from helpers.watch import manner
+from helpers.server.watch import manner
 
 # Column of the tool's CSV file -> column of ours.
 TOOL_COLUMNS = {

@@ -21,11 +21,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from helpers import machine, private_arguments
+from helpers import machine
 from helpers.client.endpoint import ADMIN_HEADER, GRPC_HEADER_PREFIX, own_key, parse_address
 from helpers.errors import InputError, SetupError
-from helpers.images import image_version
 from helpers.paths import server_env, work_dir
+from helpers.server import isolation
+from helpers.server.images import image_version
 from helpers.setup.environments import EMBEDDED_TRITON, TOOL_LIBRARIES
 
 NAME = "perf_analyzer"
@@ -61,7 +62,7 @@ class Program:
         """
         private = [*private, *_key_arguments(arguments)]
         if private:
-            return private_arguments.start_through([*self.command, *arguments], private, self._variables(), **options)
+            return isolation.start_through([*self.command, *arguments], private, self._variables(), **options)
         return subprocess.Popen([*self.command, *arguments], env=self._variables(), text=True, **options)  # type: ignore[call-overload]
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -27,11 +27,10 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from helpers import ending
 from helpers.errors import CourseError, InputError, quoted, suggestion
 from helpers.metrics.load import BackgroundLoad
 from helpers.metrics.metrics import Difference, Sample, Snapshot, scrape
-from helpers.server import Server
+from helpers.server import Server, ending
 
 # The dashboard: seconds between two updates (twice a second looks live and costs little), seconds that its curves show, and seconds over
 # which rates are means (with less, slow models would jump between nothing and too much).

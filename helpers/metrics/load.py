@@ -34,7 +34,7 @@ from helpers.client import Client
 from helpers.client.endpoint import Access, Address
 from helpers.client.tensors import Signature
 from helpers.errors import CourseError, InputError, ServerError
-from helpers.watch import manner
+from helpers.server.watch import manner
 
 # Seconds for the requests that are under way when a background load is stopped, before its process is killed.
 LOAD_STOP_TIMEOUT_S = 8.0

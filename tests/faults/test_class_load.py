@@ -16,8 +16,7 @@ import psutil
 import pytest
 
 from helpers import paths
-from helpers.launch import launch_server
-from helpers.server import Server
+from helpers.server import Server, launch_server
 from tests.support import MODELS_FOR_TESTS
 from tests.support.class_load_student import KINDS
 from tests.support.processes import PATIENCE_S

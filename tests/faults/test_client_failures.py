@@ -16,8 +16,7 @@ import pytest
 from helpers.client import Client
 from helpers.client.client import RETRIES, RETRY_WAIT_S
 from helpers.errors import InputError, ModelError, RequestError
-from helpers.launch import launch_server
-from helpers.server import Server
+from helpers.server import Server, launch_server
 from tests.support import MODELS_FOR_TESTS
 from tests.support.processes import PATIENCE_S, wait_until
 

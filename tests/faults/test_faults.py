@@ -22,9 +22,8 @@ from helpers import paths
 from helpers.client import Client
 from helpers.client.client import RETRIES
 from helpers.errors import RequestError
-from helpers.launch import launch_server
 from helpers.metrics import scrape
-from helpers.server import Server
+from helpers.server import Server, launch_server
 from tests.support import FAULTY_MODELS, MODELS_FOR_TESTS
 from tests.support.processes import PATIENCE_S, alive, session, wait_until
 from tests.support.relay import Relay

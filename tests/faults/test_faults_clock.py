@@ -71,13 +71,13 @@ sys.stdin.read()
 def _command(clock: Path, folder: Path) -> list[str]:
     """The notebook's program, with a clock that the file ``clock`` moves, for it, its supervisor and its server."""
     patch, supervisor = _CLOCK.format(file=str(clock)), folder / "supervisor.py"
-    real = paths.root() / "helpers" / "supervisor.py"
+    real = paths.root() / "helpers" / "server" / "supervisor.py"
     supervisor.write_text(f"{patch}\nimport runpy\nrunpy.run_path({str(real)!r}, run_name='__main__')\n")
     code = _NOTEBOOK % {"grace": _GRACE_S, "hours": _HOURS}
     library = {"LD_PRELOAD": str(_FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1"}
     library |= {"FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-    for_server = f"import helpers.embedded\nhelpers.embedded.THREADS.update({library!r})" if _FAKETIME.is_file() else ""
-    code = f"{patch}\nimport helpers.supervisor\nhelpers.supervisor.__file__ = {str(supervisor)!r}\n{for_server}\n{code}"
+    for_server = f"import helpers.server.embedded\nhelpers.server.embedded.THREADS.update({library!r})" if _FAKETIME.is_file() else ""
+    code = f"{patch}\nimport helpers.server.supervisor\nhelpers.server.supervisor.__file__ = {str(supervisor)!r}\n{for_server}\n{code}"
     return [sys.executable, "-c", code]
 
 

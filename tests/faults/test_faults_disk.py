@@ -15,10 +15,9 @@ from helpers import repository
 from helpers.client import Client
 from helpers.course import progress
 from helpers.errors import ModelError, SetupError
-from helpers.launch import connect, launch_server
 from helpers.measuring.measure import measure
 from helpers.measuring.table import append_row, read_rows
-from helpers.server import Server
+from helpers.server import Server, connect, launch_server
 from helpers.setup import notebook_copies
 
 pytestmark = pytest.mark.slow

@@ -11,9 +11,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from helpers import lease, paths
+from helpers import paths
 from helpers.client.endpoint import Address
 from helpers.client.http import listens
+from helpers.server import lease
 from tests.support.processes import alive, session, wait_until
 
 pytestmark = pytest.mark.slow

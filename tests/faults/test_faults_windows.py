@@ -11,10 +11,10 @@ import sys
 
 import pytest
 
-from helpers import lease, paths
+from helpers import paths
 from helpers.client.endpoint import BASE_PORT
 from helpers.errors import SetupError
-from helpers.server import Server
+from helpers.server import Server, lease
 from tests.support.processes import PATIENCE_S
 
 _WINDOWS = """

@@ -14,8 +14,7 @@ import pytest
 from helpers import Client, launch_fleet
 from helpers.errors import RequestError, ServerError
 from helpers.fleet import Fleet
-from helpers.launch import ModelWarning
-from helpers.server import Server
+from helpers.server import ModelWarning, Server
 from tests.served.test_server_lifecycle import Kernel, kernel  # noqa: F401 a fixture
 from tests.support.fleet_load import Load
 from tests.support.processes import PATIENCE_S, alive, session, wait_until

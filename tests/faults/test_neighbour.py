@@ -16,8 +16,8 @@ import pytest
 
 from helpers import Client, launch_fleet, launch_server, paths, scrape
 from helpers.fleet import Fleet
-from helpers.listening import TOKEN_MIN_LENGTH
 from helpers.server import Server
+from helpers.server.listening import TOKEN_MIN_LENGTH
 from tests.support import MODELS_FOR_TESTS, attacks
 from tests.support.other_users import STRANGER, as_user, can_run_as_users, python_path, stranger
 from tests.support.processes import memory_mb

@@ -22,8 +22,7 @@ from helpers.client.endpoint import ADMIN_HEADER, Address, access_for, parse_add
 from helpers.client.grpc import Grpc
 from helpers.client.http import Http
 from helpers.errors import AccessError, CourseError, ServerError
-from helpers.launch import connect, launch_server
-from helpers.server import Server
+from helpers.server import Server, connect, launch_server
 from tests.support.listener import listener
 from tests.support.other_users import needs_root, stranger
 from tests.support.processes import wait_until

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from helpers import paths
-from helpers.images import image_version
-from helpers.serving import Serving, private_arguments, triton_arguments
+from helpers.server.images import image_version
+from helpers.server.serving import Serving, private_arguments, triton_arguments
 
 FOLDER = paths.root() / "containers" / "kubernetes"
 # The keys of the chart's configuration reference that our values use or that stand beside them; lists and maps of one's own end in *.

@@ -13,13 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import lease, paths
+from helpers import paths
 from helpers.client import Client
 from helpers.client.endpoint import ADMIN_HEADER
 from helpers.course import progress
-from helpers.launch import launch_server
 from helpers.measuring.table import append_row
-from helpers.server import Server
+from helpers.server import Server, launch_server, lease
 from tests.support.other_users import needs_root, open_folder, stranger, stranger_can
 
 

@@ -13,9 +13,8 @@ import pytest
 from helpers.client import Class, Client
 from helpers.client.client import send_many
 from helpers.errors import InputError, ModelError, NotAServerError, RequestError
-from helpers.launch import connect
 from helpers.metrics import scrape
-from helpers.server import Server
+from helpers.server import Server, connect
 from tests.support.processes import wait_until
 
 X, Y = np.arange(16, dtype=np.float32), np.linspace(-1, 1, 16, dtype=np.float32)

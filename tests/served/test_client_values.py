@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from helpers.client import Client
-from helpers.launch import launch_server
-from helpers.server import Server
+from helpers.server import Server, launch_server
 from tests.unit.test_client_tensors import SHARING
 
 ECHO = """import triton_python_backend_utils as pb_utils

@@ -18,9 +18,8 @@ import pytest
 
 from helpers import Client, paths
 from helpers.errors import InputError
-from helpers.launch import launch_server
 from helpers.metrics.dashboard import DASHBOARD_INTERVAL_S, DASHBOARD_WINDOW_S, Dashboard, Poller, Reading, dashboard
-from helpers.server import Server
+from helpers.server import Server, launch_server
 from tests.support.processes import PATIENCE_S, alive, wait_until, with_word
 
 # Updates in an hour, at two a second.

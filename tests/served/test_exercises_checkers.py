@@ -26,9 +26,8 @@ from helpers.course import ____, exercise
 from helpers.course.checks import notebook_02
 from helpers.course.judge import Kind
 from helpers.errors import CourseError
-from helpers.launch import connect, launch_server
 from helpers.metrics import Snapshot, scrape
-from helpers.server import Server
+from helpers.server import Server, connect, launch_server
 from tests.support.processes import wait_until
 
 pytestmark = pytest.mark.slow

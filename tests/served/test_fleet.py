@@ -19,11 +19,11 @@ from tritonclient.utils import InferenceServerException
 
 from benchmarks import fleet as bench
 from benchmarks.perf_analyzer import Load
-from helpers import Client, front_config, launch_fleet, measure, paths, scrape
+from helpers import Client, launch_fleet, measure, paths, scrape
 from helpers.__main__ import main
 from helpers.client import http
 from helpers.errors import InputError, RequestError
-from helpers.fleet import Fleet
+from helpers.fleet import Fleet, envoy
 from tests.support import MODELS_FOR_TESTS
 from tests.support.fleet_load import Load as Requests
 from tests.support.processes import PATIENCE_S, alive, listening, session, wait_until
@@ -209,7 +209,7 @@ def test_a_list_of_servers_says_who_leaves() -> None:
     from helpers.client.endpoint import Address
 
     staying, leaving = Address("localhost", 9004), Address("localhost", 9007)
-    text = front_config.endpoints("grpc", [staying, leaving], [leaving])
+    text = envoy.endpoints("grpc", [staying, leaving], [leaving])
     assert [("DRAINING" in line, "9007" in line) for line in text.splitlines() if "port_value" in line] == [(False, False), (True, True)]
 
 

@@ -17,10 +17,9 @@ import pytest
 
 from helpers import paths
 from helpers.errors import CourseError, InputError, ModelError, RequestError
-from helpers.launch import launch_server
 from helpers.metrics import scrape
 from helpers.metrics.load import BackgroundLoad
-from helpers.server import Server
+from helpers.server import Server, launch_server
 from tests.support.processes import alive, wait_until, with_word
 
 PROCESS = "helpers.metrics.load"

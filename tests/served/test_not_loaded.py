@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from helpers import loadlog, paths, repository
+from helpers import paths, repository
 from helpers.__main__ import main
 from helpers.client import Client
 from helpers.errors import ConfigError, ModelError
-from helpers.launch import ModelWarning, connect, launch_server
 from helpers.measuring.measure import sweep
-from helpers.server import Server
+from helpers.server import ModelWarning, Server, connect, launch_server
+from helpers.server import log as server_log
 
 _TENSORS = 'input [ { name: "X" data_type: TYPE_FP32 dims: [ 16 ] } ]\noutput [ { name: "Y" data_type: TYPE_FP32 dims: [ 16 ] } ]\n'
 _MODEL = "class TritonPythonModel:\n    def initialize(self, args):\n        {}\n"
@@ -156,4 +156,4 @@ def test_the_check_names_a_steps_version_before_anything_starts(server: Server, 
     ],
 )
 def test_what_leads_nobody_further_is_said_in_other_words(said: str, plain: str) -> None:
-    assert plain in loadlog.plain(said) and "\n" not in loadlog.plain(said) and "\\n" not in loadlog.plain(said)
+    assert plain in server_log.plain(said) and "\n" not in server_log.plain(said) and "\\n" not in server_log.plain(said)

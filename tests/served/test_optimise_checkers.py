@@ -11,13 +11,12 @@ from helpers import jets, repository, scrape
 from helpers.client import Client
 from helpers.course import ____, exercise
 from helpers.course.judge import Kind
-from helpers.launch import launch_server
 from helpers.measuring.experiments import Experiments
 from helpers.measuring.inputs import write_jets
 from helpers.measuring.statistics import verdict
 from helpers.measuring.table import Row
 from helpers.repository import compare
-from helpers.server import Server
+from helpers.server import Server, launch_server
 from tests.support.measured_rows import row
 
 MODEL = "particlenet_AK4"

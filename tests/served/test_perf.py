@@ -21,7 +21,6 @@ from helpers.client import http
 from helpers.client.client import Connection
 from helpers.client.endpoint import ADMIN_HEADER
 from helpers.errors import InputError, ModelError, RequestError
-from helpers.launch import connect
 from helpers.measuring import inputs as load_inputs
 from helpers.measuring import measure as measuring
 from helpers.measuring import perf_analyzer as tool
@@ -32,7 +31,7 @@ from helpers.measuring.statistics import verdict
 from helpers.measuring.table import COLUMNS, PARTS
 from helpers.metrics import scrape
 from helpers.physics.tracks import load_events
-from helpers.server import Server
+from helpers.server import Server, connect
 
 # Quick: one run of three windows, good or not.
 QUICK = {"precision": 0.9, "windows": 3}

@@ -14,12 +14,11 @@ from helpers import jets, paths, precision, repository
 from helpers.__main__ import main
 from helpers.client import Client
 from helpers.errors import InputError, ModelError
-from helpers.launch import launch_server
 from helpers.physics.flavour import auc_change, roc
 from helpers.precision import CALIBRATION_JETS
 from helpers.precision_cost import cost
 from helpers.precision_plots import precision_figure
-from helpers.server import Server
+from helpers.server import Server, launch_server
 
 MODEL = "particlenet_AK4"
 METHODS = ("fp16", "int8", "int8_static")

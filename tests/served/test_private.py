@@ -20,11 +20,11 @@ from helpers.analysis_worker import destination
 from helpers.client.endpoint import NO_ACCESS, parse_address, with_own_secret
 from helpers.errors import AccessError, InputError
 from helpers.fleet import Fleet
-from helpers.listening import PRIVATE_VARIABLE
 from helpers.measuring.measure import measure
 from helpers.measuring.perf_analyzer import perf_analyzer
 from helpers.metrics.load import BackgroundLoad
 from helpers.server import Server
+from helpers.server.listening import PRIVATE_VARIABLE
 from tests.support.processes import wait_until
 
 X = np.arange(16, dtype=np.float32)

@@ -14,8 +14,7 @@ from helpers import machine, scrape
 from helpers.client import Client
 from helpers.client.endpoint import Address
 from helpers.errors import AccessError, ModelError, NotAServerError
-from helpers.launch import connect
-from helpers.server import Server
+from helpers.server import Server, connect
 from helpers.setup import lab
 from tests.support.listener import Heard, listener
 

@@ -18,11 +18,10 @@ from helpers.__main__ import main
 from helpers.client import Client
 from helpers.client.endpoint import Access, access_for
 from helpers.errors import AccessError, InputError, ModelError, ServerError
-from helpers.launch import connect
 from helpers.measuring.measure import measure
 from helpers.measuring.perf_analyzer import execute, run_for
 from helpers.metrics.load import BackgroundLoad
-from helpers.server import Server
+from helpers.server import Server, connect
 from helpers.setup.environments import EMBEDDED_TRITON
 from tests.support.processes import wait_until
 from tests.support.tls_front import ENVOY, TOKEN, Certificates, front, make_certificates

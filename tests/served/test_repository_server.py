@@ -12,8 +12,7 @@ import pytest
 from helpers import repository
 from helpers.client import Client
 from helpers.errors import ConfigError, ModelError
-from helpers.launch import ModelWarning, launch_server
-from helpers.server import Server
+from helpers.server import ModelWarning, Server, launch_server
 from tests.support import MODELS_FOR_TESTS
 
 DOUBLE = MODELS_FOR_TESTS / "double"

@@ -16,8 +16,7 @@ from helpers.capacity import Traffic, plan
 from helpers.client import Client
 from helpers.course import ____, exercise
 from helpers.course.judge import Kind
-from helpers.fleet import Fleet
-from helpers.fleet_launch import launch_fleet
+from helpers.fleet import Fleet, launch_fleet
 from helpers.measuring.table import Rows
 from helpers.metrics import scrape
 from tests.support.measured_rows import row

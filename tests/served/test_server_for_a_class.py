@@ -17,14 +17,13 @@ import pytest
 import tritonclient.grpc as triton_grpc
 from tritonclient.utils import InferenceServerException
 
-from helpers import lease, paths, starting
+from helpers import paths
 from helpers.__main__ import main
 from helpers.client import Client, http
 from helpers.client.endpoint import ADMIN_HEADER
 from helpers.errors import AccessError, InputError, ModelError, RequestError
-from helpers.launch import connect, launch_server
-from helpers.listening import ADMIN_APIS, CLASS_APIS, TOKEN_MIN_LENGTH
-from helpers.server import Server
+from helpers.server import Server, connect, launch_server, lease, starting
+from helpers.server.listening import ADMIN_APIS, CLASS_APIS, TOKEN_MIN_LENGTH
 from tests.support import MODELS_FOR_TESTS
 from tests.support.processes import PATIENCE_S
 from tests.support.tls_front import make_certificates

@@ -16,9 +16,9 @@ import pytest
 
 from helpers import paths
 from helpers.errors import InputError, RequestError, ServerError, SetupError
-from helpers.images import image_version
-from helpers.launch import ModelWarning, connect, launch_server
-from helpers.launch_plan import PORTS_PER_SERVER
+from helpers.server import ModelWarning, connect, launch_server
+from helpers.server.images import image_version
+from helpers.server.launch_plan import PORTS_PER_SERVER
 from helpers.setup.environments import EMBEDDED_TRITON
 from tests.support.processes import PATIENCE_S, alive, session, wait_until
 

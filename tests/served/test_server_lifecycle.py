@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from jupyter_client.manager import KernelManager, start_new_kernel
 
-from helpers import lease
+from helpers.server import lease
 from tests.support.processes import PATIENCE_S, alive, session, wait_until
 
 pytestmark = pytest.mark.slow
@@ -115,7 +115,7 @@ def test_a_crash_of_the_server_is_seen_after_a_restart_too(kernel):
 
 
 def test_a_killed_supervisor_takes_the_server_along(tmp_path, free_base_port):
-    from helpers.launch import launch_server
+    from helpers.server import launch_server
 
     server = launch_server("models", base_port=free_base_port(), name="orphan", load=["add_sub"])
     processes = session(server.pid)

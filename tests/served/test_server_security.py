@@ -13,10 +13,10 @@ import pytest
 import tritonclient.grpc as grpcclient
 from tritonclient.utils import InferenceServerException
 
-from helpers import lease
 from helpers.client import http
 from helpers.client.endpoint import ADMIN_HEADER
 from helpers.errors import RequestError
+from helpers.server import lease
 from tests.support.processes import listening, session
 
 # "nobody" on every Linux.
@@ -141,7 +141,7 @@ def test_a_folder_that_others_can_enter_is_refused(tmp_path, monkeypatch):
 
 
 def test_the_supervisor_ignores_an_interrupt_and_obeys_sigterm(free_base_port):
-    from helpers.launch import launch_server
+    from helpers.server import launch_server
     from tests.support.processes import alive, wait_until
 
     server = launch_server("models", base_port=free_base_port(), name="sigterm", load=["add_sub"])

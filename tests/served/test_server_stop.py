@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from helpers import Client
-from helpers.launch import launch_server
-from helpers.quiet import Quiet
+from helpers.server import launch_server
+from helpers.server.quiet import Quiet
 from tests.support.processes import PATIENCE_S, session, wait_until
 
 # Seconds that an instance of this file's model needs to say goodbye, and bytes of an answer.

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from helpers import lease, paths
+from helpers import paths
 from helpers.errors import ServerError
-from helpers.launch import launch_server
 from helpers.machine import LOOPBACK
-from helpers.supervisor import Plan, lock_ports
+from helpers.server import launch_server, lease
+from helpers.server.supervisor import Plan, lock_ports
 from tests.support.processes import PATIENCE_S, alive, wait_until
 
 
@@ -275,7 +275,7 @@ def test_a_forked_child_does_not_keep_the_server_of_a_killed_owner(tmp_path, fre
     code = (
         "import json, multiprocessing, os, sys, time\n"
         "from pathlib import Path\n"
-        "from helpers import lease\nfrom helpers.supervisor import Plan\n"
+        "from helpers.server import lease\nfrom helpers.server.supervisor import Plan\n"
         f"held = lease.start(Plan(**json.loads(Path({str(tmp_path / 'plan.json')!r}).read_text())))\n"
         "def child():\n"
         "    print('CHILD', os.getpid(), held.state()['status'], held.state()['pid'], flush=True)\n"

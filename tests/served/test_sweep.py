@@ -22,7 +22,6 @@ import pytest
 from helpers import cli, paths
 from helpers.cli import measure as measure_command
 from helpers.errors import CourseError, InputError, ModelError, RequestError
-from helpers.launch import launch_server
 from helpers.measuring import measure as measuring
 from helpers.measuring.measure import measured_key, read_sweep, sweep
 from helpers.measuring.perf_analyzer import Run
@@ -31,7 +30,7 @@ from helpers.measuring.recorded import shapes_in
 from helpers.measuring.statistics import verdict
 from helpers.measuring.table import COLUMNS, Row, Rows, append_row, folder_of, read_rows, rows_of
 from helpers.paths import work_dir
-from helpers.server import Server
+from helpers.server import Server, launch_server
 from tests.support.processes import PATIENCE_S, wait_until
 
 

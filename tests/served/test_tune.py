@@ -18,9 +18,8 @@ import pytest
 
 from helpers import paths
 from helpers.errors import CourseError, InputError, ModelError
-from helpers.launch import connect, launch_server
 from helpers.measuring import measure as measuring
-from helpers.server import Server
+from helpers.server import Server, connect, launch_server
 from helpers.tuning import search as tuning
 from helpers.tuning.search import Tuned, tune
 from helpers.tuning.space import Axes

@@ -13,7 +13,7 @@ import pytest
 from helpers import paths
 from helpers.client import Client
 from helpers.errors import ConfigError, RequestError, SetupError
-from helpers.launch import ModelWarning, launch_server
+from helpers.server import ModelWarning, launch_server
 from tests.support import MODELS_FOR_TESTS
 from tests.support.processes import PATIENCE_S
 

@@ -19,7 +19,7 @@ from helpers.client import Client
 from helpers.client.problems import Refused
 from helpers.client.tensors import Request
 from helpers.errors import AccessError, CourseError, InputError, ModelError, RequestError
-from helpers.launch import connect
+from helpers.server import connect
 
 # Of a hundred requests so many are of each kind.
 KINDS = {

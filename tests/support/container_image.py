@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from helpers import paths
-from helpers.embedded_layout import lay_out
-from helpers.images import image_version
+from helpers.server.embedded_layout import lay_out
+from helpers.server.images import image_version
 from helpers.setup.environments import python_of
 
 PROGRAMS = ("sh", "bash", "env", "mkdir", "rm", "touch", "true")

@@ -179,7 +179,7 @@ def test_the_whole_chain_runs_on_a_trial_size_and_is_served(tmp_path: Path, free
     assert (tmp_path / "ak4" / "loss.png").exists()
     from helpers import jets
     from helpers.client import Client
-    from helpers.launch import launch_server
+    from helpers.server import launch_server
 
     made = jets.read(tmp_path / "data" / "jets_ak4.root")[:64]
     with (

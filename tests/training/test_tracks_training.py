@@ -272,7 +272,7 @@ def test_the_whole_chain_runs_on_a_trial_size_and_is_served(tmp_path: Path, free
     for package in ("onnxscript", "acts", "pythia8mc"):
         pytest.importorskip(package, reason=REASON)
     from helpers.client import Client
-    from helpers.launch import launch_server
+    from helpers.server import launch_server
 
     command = [sys.executable, "-m", "training.tracks", "all", "--trial", "--output", str(tmp_path)]
     subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}, check=True, timeout=1200)

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from helpers import container_checks, images, launch_server
-from helpers.container_checks import CUDA_DRIVERS, IMAGE_CUDA
+from helpers import launch_server
 from helpers.errors import SetupError
 from helpers.machine import Gpu, gpus
+from helpers.server import container_checks, images
+from helpers.server.container_checks import CUDA_DRIVERS, IMAGE_CUDA
 from tests.support.engines import Engines
 
 T4_OLD = Gpu("Tesla T4", "450.80.02")

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from helpers import container_start, images, launch_server, paths
+from helpers import launch_server, paths
 from helpers.__main__ import main
-from helpers.container_command import ENGINES, Specification
 from helpers.errors import ServerError, SetupError
+from helpers.server import images, in_container
+from helpers.server.container_command import ENGINES, Specification
 from tests.support.engines import Engines
 
 GPU = {"apptainer": ["--nv"], "docker": ["--gpus=all"], "podman": ["--device=nvidia.com/gpu=all"]}
@@ -53,8 +54,8 @@ def test_what_is_shown_is_what_is_run(
         launch_server(models, runtime=engine, base_port=free_base_port(), **image)  # type: ignore[arg-type]
     ((*run,),) = engines.calls(engine, "run")
     name = next(word for word in run if word.startswith("--id=")).removeprefix("--id=")
-    lifeline = {container_start.LIFELINE, "--interactive"}
-    assert lifeline & set(run) == (lifeline if engine != "apptainer" else {container_start.LIFELINE})
+    lifeline = {in_container.LIFELINE, "--interactive"}
+    assert lifeline & set(run) == (lifeline if engine != "apptainer" else {in_container.LIFELINE})
     assert not lifeline & set(words)
     general = [re.sub(rf"\b{name}\b", "course", word) for word in run if word not in lifeline]
     assert [re.sub(r"(-port=)\d+", r"\1", word) for word in general] == [re.sub(r"(-port=)\d+", r"\1", word) for word in words]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import container_start
+from helpers.server import in_container
 from tests.support.processes import PATIENCE_S, alive, wait_until
 
 # In the place of tritonserver: says what it sees, and notes the interrupts.
@@ -35,7 +35,7 @@ class Started:
 
     def __init__(self, *arguments: str) -> None:
         environment = {**os.environ, "COURSE_ADMIN_KEY": "the-key", "COURSE_TOKEN": "the-token"}
-        command = [sys.executable, container_start.__file__, container_start.LIFELINE, *_COMMAND, *arguments, *_SECRETS]
+        command = [sys.executable, in_container.__file__, in_container.LIFELINE, *_COMMAND, *arguments, *_SECRETS]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
         assert self.process.stdout is not None
         self.seen = self.process.stdout.readline()
@@ -93,7 +93,7 @@ def test_a_lifeline_that_closes_ends_the_server(started: Started) -> None:
 def test_a_server_that_does_not_hear_is_killed() -> None:
     with Started("stubborn") as one:
         one.cut()
-        assert one.process.wait(container_start._KILL_S + PATIENCE_S) == 128 + signal.SIGKILL
+        assert one.process.wait(in_container._KILL_S + PATIENCE_S) == 128 + signal.SIGKILL
         assert one.process.stdout is not None
         assert one.process.stdout.read().count("interrupted") >= 2, "it was told more than once"
 
@@ -102,7 +102,7 @@ def test_a_server_that_does_not_hear_is_killed() -> None:
 def test_a_command_that_was_typed_lives_without_standard_input(stdin: str) -> None:
     """As ``docker run`` without ``--interactive`` gives it, under nohup, and in batch jobs."""
     environment = {**os.environ, "COURSE_ADMIN_KEY": "the-key", "COURSE_TOKEN": "the-token"}
-    command = [sys.executable, container_start.__file__, *_COMMAND, *_SECRETS]
+    command = [sys.executable, in_container.__file__, *_COMMAND, *_SECRETS]
     if stdin == "closed":
         command = ["sh", "-c", 'exec "$@" <&-', "sh", *command]
     given = subprocess.PIPE if stdin == "ended pipe" else subprocess.DEVNULL
@@ -136,7 +136,7 @@ print({name: oct(os.stat(f"{sys.argv[1]}/{name}").st_mode & 0o777) for name in (
 
 
 def test_tensors_in_the_hosts_shared_memory_are_closed_to_others(tmp_path: Path) -> None:
-    command = [sys.executable, container_start.__file__, sys.executable, "-c", _MAKES_REGIONS, str(tmp_path), *_SECRETS]
+    command = [sys.executable, in_container.__file__, sys.executable, "-c", _MAKES_REGIONS, str(tmp_path), *_SECRETS]
     environment = {**os.environ, "COURSE_ADMIN_KEY": "the-key", "COURSE_TOKEN": "the-token"}
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, preexec_fn=lambda: os.umask(0o022)
@@ -146,12 +146,12 @@ def test_tensors_in_the_hosts_shared_memory_are_closed_to_others(tmp_path: Path)
         process.stdin.close()
         process.wait(PATIENCE_S)
     assert "{'region': '0o600', 'file': '0o600'}" in said
-    assert container_start.MEMORY_SEEN not in said
+    assert in_container.MEMORY_SEEN not in said
 
 
 def test_a_secret_that_is_missing_is_named() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "COURSE_ADMIN_KEY"}
-    command = [sys.executable, container_start.__file__, "true", _SECRETS[0]]
+    command = [sys.executable, in_container.__file__, "true", _SECRETS[0]]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "export COURSE_ADMIN_KEY=$(openssl rand -hex 24)" in done.stderr
@@ -161,7 +161,7 @@ def test_a_python_of_the_image_reads_it() -> None:
     """NVIDIA's image of the release has Python 3.10: this file and what it imports must be understood there."""
     import ast
 
-    from helpers import limits, private_arguments, private_memory, watch
+    from helpers.server import isolation, limits, watch
 
-    for module in (container_start, limits, private_arguments, private_memory, watch):
+    for module in (in_container, isolation, limits, watch):
         ast.parse(Path(str(module.__file__)).read_text(), feature_version=(3, 10))

@@ -7,8 +7,9 @@ import signal
 
 import pytest
 
-from helpers import ending, loadlog, watch
-from helpers.starting import not_started
+from helpers.server import ending, watch
+from helpers.server import log as server_log
+from helpers.server.starting import not_started
 
 _WORDS = {
     -signal.SIGABRT: r"by signal 6 \(SIGABRT\)",
@@ -52,7 +53,7 @@ def test_a_server_that_ended_names_the_signal(code, words):
 )
 def test_the_last_words_of_a_program_that_aborts_are_kept(line):
     log = "\n".join(['I1128 12:00:00 1 server.cc:1] "started"', line, *['I1128 12:00:01 1 server.cc:2] "fine"'] * 8])
-    assert loadlog.meaningful(log, 5) == line
+    assert server_log.meaningful(log, 5) == line
 
 
 @pytest.mark.parametrize("model", ["add_sub", "it's", "jets_1_0", "with space", "ä", "jets_1"])
@@ -61,10 +62,10 @@ def test_a_model_whose_process_ended_is_known_from_the_log_until_it_runs_again(m
     models = ["add", "jets", "other", model]
     process = model + numbers
     ended = f"course: {watch.sentence(process, watch.manner(-11))}\n"
-    assert loadlog.processes_ended("I1128 begun\n" + ended, models) == {model: watch.manner(-11)}
-    assert loadlog.processes_ended(ended + f"course: {watch.sentence(process, '')}\n", models) == {}
+    assert server_log.processes_ended("I1128 begun\n" + ended, models) == {model: watch.manner(-11)}
+    assert server_log.processes_ended(ended + f"course: {watch.sentence(process, '')}\n", models) == {}
     begun = f'I1128 python_be.cc:2249] "TRITONBACKEND_ModelInstanceInitialize: {model}_0 (CPU device 0)"\n'
-    assert loadlog.processes_ended(ended + begun, models) == {}
-    assert loadlog.processes_ended(begun + ended, models) == {model: watch.manner(-11)}
+    assert server_log.processes_ended(ended + begun, models) == {}
+    assert server_log.processes_ended(begun + ended, models) == {model: watch.manner(-11)}
     # Triton says so of a load that changes nothing, too.
-    assert loadlog.processes_ended(ended + f"I1128 model_lifecycle.cc:839] \"successfully loaded '{model}'\"\n", models) != {}
+    assert server_log.processes_ended(ended + f"I1128 model_lifecycle.cc:839] \"successfully loaded '{model}'\"\n", models) != {}

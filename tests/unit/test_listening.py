@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from helpers.errors import InputError
-from helpers.listening import listening
+from helpers.server.listening import listening
 
 
 @pytest.mark.parametrize("means", ["127.0.1.1", "127.0.0.1", "127.8.8.8"])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import neighbours
+from helpers.server import neighbours
 from tests.support.other_users import needs_root
 
 

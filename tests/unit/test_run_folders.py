@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from helpers import lease, machine, run_folder
+from helpers import machine, run_folder
 from helpers.client.endpoint import NO_ACCESS, TOKEN_HEADER, Address, with_own_secret
 from helpers.errors import ServerError
-from helpers.launch import connect
+from helpers.server import connect, lease
 
 
 @pytest.fixture

@@ -14,9 +14,8 @@ from helpers.client import http
 from helpers.course import judge
 from helpers.course.judge import CannotTell, Outcome, checker, correct, not_yet
 from helpers.errors import CourseError, RequestError
-from helpers.launch import launch_server
 from helpers.metrics import scrape
-from helpers.server import Server
+from helpers.server import Server, launch_server
 
 _QUESTIONS = {"live": "/v2/health/live", "ready": "/v2/health/ready", "add_sub": "/v2/models/add_sub/ready"}
 _WHY_WRONG = {

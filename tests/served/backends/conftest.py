@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from helpers import paths
-from helpers.launch import ModelWarning, launch_server
-from helpers.server import Server
+from helpers.server import ModelWarning, Server, launch_server
 from tests.served.backends import repositories
 
 

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from helpers import paths
-from helpers.launch import launch_server
-from helpers.server import Server
+from helpers.server import Server, launch_server
 from tests.served.backends import onnx_models
 from tests.served.backends.asking import Asker
 from tests.served.backends.repositories import configure, tensors

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from helpers import paths
-from helpers.launch import launch_server
-from helpers.server import Server
+from helpers.server import Server, launch_server
 from tests.served.backends.asking import Asker
 
 

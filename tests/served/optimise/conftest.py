@@ -11,8 +11,7 @@ import pytest
 
 from helpers import jets, paths, repository
 from helpers.client import Client
-from helpers.launch import launch_server
-from helpers.server import Server
+from helpers.server import Server, launch_server
 from tests.served.optimise import MODEL
 
 Request = dict[str, np.ndarray]

@@ -12,9 +12,8 @@ import pytest
 
 from helpers import repository
 from helpers.client import Client
-from helpers.launch import launch_server
 from helpers.metrics.load import BackgroundLoad
-from helpers.server import Server
+from helpers.server import Server, launch_server
 from helpers.tuning.usage import SERVER, of_model, usage
 from tests.served.optimise import MODEL, counted, log_lines
 

@@ -13,8 +13,8 @@ import pytest
 
 from helpers import repository
 from helpers.client import Client
-from helpers.launch import launch_server
 from helpers.metrics import scrape
+from helpers.server import launch_server
 from tests.served.optimise import counted
 from tests.support.processes import wait_until
 

@@ -242,5 +242,5 @@ def owner(process: str, models: Iterable[str]) -> str:
 
 
 def sentence(process: str, manner: str) -> str:
-    """The line in the server's log by which :mod:`helpers.loadlog` knows of what :meth:`Stubs.look` has seen."""
+    """The line in the server's log by which :mod:`helpers.server.log` knows of what :meth:`Stubs.look` has seen."""
     return f"the model process '{process}' {f'has ended {manner}' if manner else 'runs again'}"

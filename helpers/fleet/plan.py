@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from helpers.launch_plan import PORTS_PER_SERVER
-from helpers.server import ModelState, Server
+from helpers.server.launch_plan import PORTS_PER_SERVER
+from helpers.server.server import ModelState, Server
 
 
 def options_of(options: Mapping[str, Any], number: int) -> dict[str, Any]:

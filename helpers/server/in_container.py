@@ -20,10 +20,10 @@ import sys
 import time
 from pathlib import Path
 
-if __name__ == "__main__":  # started as a script: its own folder is no place for modules, the one above is
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+if __name__ == "__main__":  # started as a script: its own folder is no place for modules, the course's is
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from helpers import limits, private_arguments, private_memory, watch
+from helpers.server import isolation, limits, watch
 
 LIFELINE = "--lifeline"
 KEY_VARIABLE = "COURSE_ADMIN_KEY"
@@ -52,9 +52,9 @@ def start(command: list[str], has_lifeline: bool) -> int:
     environment = {name: value for name, value in os.environ.items() if name not in secrets}
     # For the server, with what it and its Python models write.
     os.umask(0o077)
-    own_memory = private_memory.possible()
+    own_memory = isolation.can_keep_private()
     # The same session: whoever kills all of it on the host gets the server and its Python models along.
-    process, hidden = private_arguments.start(public, private, environment, new_session=False, own_memory=own_memory, is_server=True)
+    process, hidden = isolation.start(public, private, environment, new_session=False, own_memory=own_memory, is_server=True)
     if private and not hidden:
         print(KEY_SEEN, flush=True)
     if not own_memory:

@@ -16,14 +16,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from helpers import launch_plan, lease, runtimes
-from helpers.administration import START_TIMEOUT_S
 from helpers.client.endpoint import BASE_PORT
-from helpers.listening import Listening
-from helpers.remote import connect
-from helpers.server import Server
-from helpers.serving import Serving
-from helpers.starting import ModelWarning, answers, facts, listening_of, ready, seen_by_others, server_of, start, warn_of_failures
+from helpers.server import launch_plan, lease, runtimes
+from helpers.server.administration import START_TIMEOUT_S
+from helpers.server.listening import Listening
+from helpers.server.remote import connect
+from helpers.server.server import Server
+from helpers.server.serving import Serving
+from helpers.server.starting import ModelWarning, answers, facts, listening_of, ready, seen_by_others, server_of, start, warn_of_failures
 
 # Seconds that a server outlives the notebook kernel that owned it: enough for "Restart kernel", short enough that nothing is left behind.
 GRACE_S = 15.0

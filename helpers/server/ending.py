@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from helpers import loadlog
-from helpers.loadlog import LOG_TAIL_LINES
-from helpers.watch import manner
+from helpers.server import log as server_log
+from helpers.server.log import LOG_TAIL_LINES
+from helpers.server.watch import manner
 
 if TYPE_CHECKING:
-    from helpers.fleet import Fleet
-    from helpers.server import Server
+    from helpers.fleet.fleet import Fleet
+    from helpers.server.server import Server
 
 # The same, where they stand beside the news that the server has ended: those that say something, for a card.
 LAST_WORDS_LINES = 5
@@ -32,7 +32,7 @@ def how(returncode: int | None) -> str:
 
 def last_words(log: str) -> str:
     """The lines near the end of a log that say what went wrong, else simply the last ones."""
-    return loadlog.meaningful("\n".join(log.splitlines()[-LOG_TAIL_LINES:]), LAST_WORDS_LINES)
+    return server_log.meaningful("\n".join(log.splitlines()[-LOG_TAIL_LINES:]), LAST_WORDS_LINES)
 
 
 def explain(server: Server | Fleet) -> str:

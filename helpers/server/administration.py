@@ -8,14 +8,14 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from helpers import loadlog
 from helpers.client import http
 from helpers.client.endpoint import ADMIN_HEADER, QUERY_TIMEOUT_S, Access, Address
 from helpers.errors import ModelError, RequestError
-from helpers.lease import POLL_S, STOP_TIMEOUT_S
+from helpers.server import log as server_log
+from helpers.server.lease import POLL_S, STOP_TIMEOUT_S
 
 if TYPE_CHECKING:
-    from helpers.model_states import ModelState
+    from helpers.server.model_states import ModelState
 
 # Seconds until every model must be READY. PyTorch models with warm-up take longest, on a loaded 2-core machine tens of seconds.
 START_TIMEOUT_S = 180.0
@@ -86,7 +86,7 @@ class Administration:
 
     def _taken_up(self, model: str) -> tuple[int, dict[str, Any] | None]:
         """How many instances of a model have begun so far, and its configuration; None where it is not loaded."""
-        begun = loadlog.instances_begun(self.log(lines=0), model)
+        begun = server_log.instances_begun(self.log(lines=0), model)
         try:
             return begun, self.config(model)
         except ModelError:
@@ -117,7 +117,7 @@ class Administration:
             self._administer(f"models/{model}/load", body, timeout_s=START_TIMEOUT_S)
         except RequestError as error:
             keeps = "What was loaded before keeps serving." if served else ""
-            reason = loadlog.with_stage(loadlog.plain(str(error)), {state.name: state.reason for state in self.models()})
+            reason = server_log.with_stage(server_log.plain(str(error)), {state.name: state.reason for state in self.models()})
             raise ModelError(f"The server refused to load {model!r}: {reason.rstrip('.')}.", keeps, self._advice(str(error))) from error
 
     def unload(self, model: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from helpers.errors import CourseError
 from helpers.metrics import Snapshot, scrape
-from helpers.server import Server
+from helpers.server.server import Server
 
 
 def read(servers: Sequence[Server]) -> dict[str, Snapshot]:

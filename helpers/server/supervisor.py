@@ -5,7 +5,7 @@ kernel starts this supervisor and keeps a connection to its Unix socket open: th
 closes the lease; without any lease for the grace period the supervisor stops the server. A restarted kernel connects
 again and finds the same server.
 
-It watches the server (:mod:`helpers.watch`) and keeps its log from filling a disk. A server of a fleet that has crashed or
+It watches the server (:mod:`helpers.server.watch`) and keeps its log from filling a disk. A server of a fleet that has crashed or
 hangs is started again.
 
 It also holds the locks of the server's three ports: abstract Unix sockets, which belong to the machine and not to a
@@ -35,11 +35,11 @@ from pathlib import Path
 from typing import IO, Any
 
 if __name__ == "__main__":  # started as a script, with python -I
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from helpers import leftovers, limits, private_arguments, private_memory, watch
-from helpers.port_locks import lock_ports
-from helpers.quiet import Quiet
+from helpers.server import isolation, leftovers, limits, watch
+from helpers.server.port_locks import lock_ports
+from helpers.server.quiet import Quiet
 
 _PR_SET_CHILD_SUBREAPER = 36
 # Seconds between two looks at the server process.
@@ -168,9 +168,9 @@ class Supervisor:
         self.process = None
 
     def _start_on(self, ports: list[int]) -> None:
-        # The programs that run containers change their user, which a filter forbids: inside, container_start puts the server under it.
+        # The programs that run containers change their user, which a filter forbids: inside, in_container puts the server under it.
         direct = Path(self.plan.command[0]).name == "tritonserver"
-        own = direct and private_memory.possible()
+        own = direct and isolation.can_keep_private()
         http, grpc, metrics = ports
         command = [
             part.format(http=http, grpc=grpc, metrics=metrics) if "{" in part and "port=" in part else part for part in self.plan.command
@@ -191,10 +191,10 @@ class Supervisor:
     def _spawn(self, command: list[str], log: IO[bytes], own_memory: bool) -> tuple[subprocess.Popen, bool]:
         what = (self.plan.private, self.plan.environment, log)
         if not self.plan.lifeline:
-            return private_arguments.start(command, *what, own_memory=own_memory, is_server=True)
+            return isolation.start(command, *what, own_memory=own_memory, is_server=True)
         other_end, self.lifeline = os.pipe()
         try:
-            return private_arguments.start(command, *what, stdin=other_end, own_memory=own_memory, is_server=True)
+            return isolation.start(command, *what, stdin=other_end, own_memory=own_memory, is_server=True)
         finally:
             os.close(other_end)
 

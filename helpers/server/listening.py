@@ -20,10 +20,11 @@ from pathlib import Path
 
 import psutil
 
-from helpers import neighbours, run_folder
+from helpers import run_folder
 from helpers.client.endpoint import ADMIN_HEADER, TOKEN_HEADER, Access, Address
 from helpers.errors import InputError, quoted
 from helpers.machine import LOOPBACK
+from helpers.server import neighbours
 
 # The instructor's word on that, and how it may read.
 PRIVATE_VARIABLE = "COURSE_PRIVATE"

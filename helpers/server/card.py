@@ -6,13 +6,14 @@ import html as escaping
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from helpers import ending, machine
+from helpers import machine
 from helpers.client.endpoint import Address
 from helpers.errors import CourseError
 from helpers.paths import shown
+from helpers.server import ending
 
 if TYPE_CHECKING:
-    from helpers.server import ModelState, Server
+    from helpers.server.server import ModelState, Server
 
 # Symbols beside the words, so that the state can be read without colour.
 MARKS = {"running": "●", "hung": "✖", "stopped": "■", "died": "✖", "unreachable": "?"}

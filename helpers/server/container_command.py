@@ -68,7 +68,7 @@ class Specification:
             "run",
             "--rm",
             f"--name={self.name}",
-            # The lifeline: see container_start.
+            # The lifeline: see in_container.
             *(["--interactive"] if self.lifeline else []),
             # Servers listen on the loopback interface, and that of the host is meant.
             "--net=host",

@@ -7,16 +7,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from helpers import card, ending, lease, run_folder
-from helpers.administration import Administration
+from helpers import run_folder
 from helpers.client import way_to
 from helpers.client.endpoint import NO_ACCESS, Access, Address
 from helpers.client.problems import Circumstances, TransportError, not_loaded, plainly
 from helpers.errors import AccessError, ModelError, RequestError, ServerError
-from helpers.listening import THIS_MACHINE, Listening
-from helpers.loadlog import LOG_TAIL_LINES
 from helpers.machine import serves_here
-from helpers.model_states import ModelState, completed
+from helpers.server import card, ending, lease
+from helpers.server.administration import Administration
+from helpers.server.listening import THIS_MACHINE, Listening
+from helpers.server.log import LOG_TAIL_LINES
+from helpers.server.model_states import ModelState, completed
 
 __all__ = ["ModelState", "Server"]
 
@@ -279,8 +280,8 @@ class Server(Administration):
         """Stop the server and launch it again, with other options for :func:`launch_server` if some are given."""
         if not self.owned:
             raise ServerError(f"Only the owner of the server at {self.url} can restart it.")
-        from helpers import launch_plan
-        from helpers.launch import launch_server
+        from helpers.server import launch_plan
+        from helpers.server.launch import launch_server
 
         options = {**self.launch_options, **changes}
         # A repository that is gone must not cost the server that still serves from it.

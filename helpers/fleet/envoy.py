@@ -14,7 +14,7 @@ from string import Template
 
 from helpers.client.endpoint import GRPC_HEADER_PREFIX, TOKEN_HEADER, Address
 from helpers.machine import LOOPBACK
-from helpers.serving import GRPC_PORT, HTTP_PORT
+from helpers.server.serving import GRPC_PORT, HTTP_PORT
 
 # Bytes of a request that the front keeps for that; a larger request is sent once: a batch of 128 jets has 1 MB.
 FLEET_BUFFER_BYTES = 32 << 20

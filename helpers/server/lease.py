@@ -16,10 +16,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
-from helpers import leftovers, machine
-from helpers import supervisor as supervisor_script
+from helpers import machine
 from helpers.errors import ServerError
 from helpers.run_folder import is_dead, run_root, state_of
+from helpers.server import leftovers
+from helpers.server import supervisor as supervisor_script
 
 # Seconds between two looks at a starting server.
 POLL_S = 0.05

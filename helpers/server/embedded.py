@@ -11,9 +11,9 @@ from pathlib import Path
 
 from helpers import paths
 from helpers.errors import SetupError
-from helpers.serving import BACKENDS, Command, Serving, private_arguments, triton_arguments
+from helpers.server.serving import BACKENDS, Command, Serving, private_arguments, triton_arguments
+from helpers.server.watch import manner
 from helpers.setup import bootstrap
-from helpers.watch import manner
 
 # Models that the embedded server loads at the same time; Triton's default is 4. Of each load it sleeps a second, so that the course's
 # twelve models are ready after 4.0 instead of 5.7 s on two cores.
@@ -123,7 +123,7 @@ class Embedded:
     def backends(triton: Path, version: str) -> dict[str, Path]:
         """Return Triton's own python backend and the course's Python-based backends, by their places in the private folder."""
         library = triton / "backends" / "python"
-        ours = (Path(__file__).parent / "backends").resolve()
+        ours = (Path(__file__).parents[1] / "backends").resolve()
         parts = {
             "libtriton_python.so": library / "libtriton_python.so",
             "triton_python_backend_stub": triton / "python_backend_stubs" / version / "triton_python_backend_stub",

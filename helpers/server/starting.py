@@ -11,18 +11,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from helpers import container_start, launch_plan, lease, loadlog, runtimes
 from helpers.client.endpoint import ADMIN_HEADER
 from helpers.client.http import ask
 from helpers.errors import RequestError, ServerError
-from helpers.lease import POLL_S, STOP_TIMEOUT_S
-from helpers.listening import Listening, listening
-from helpers.loadlog import LOG_TAIL_LINES
 from helpers.machine import LOOPBACK
-from helpers.server import Server
-from helpers.serving import Serving
-from helpers.supervisor import Plan
-from helpers.watch import manner
+from helpers.server import in_container, launch_plan, lease, runtimes
+from helpers.server import log as server_log
+from helpers.server.lease import POLL_S, STOP_TIMEOUT_S
+from helpers.server.listening import Listening, listening
+from helpers.server.log import LOG_TAIL_LINES
+from helpers.server.server import Server
+from helpers.server.serving import Serving
+from helpers.server.supervisor import Plan
+from helpers.server.watch import manner
 
 # Servers launched or found by this process, by their id: keeps their leases while the process lives, whatever happens to variables.
 _OWNED: dict[str, Server] = {}
@@ -167,8 +168,8 @@ def ready(held: lease.Lease, launch: Mapping[str, Any]) -> Server:
     server.note = f"{state.get('remark', '')} {server.note}".strip()
     # Inside a container its own launcher hides the key and the tensors, and says in the log where it could not.
     log = server.log(lines=0)
-    server.key_hidden = server.key_hidden and container_start.KEY_SEEN not in log
-    server.memory_private = server.memory_private and container_start.MEMORY_SEEN not in log
+    server.key_hidden = server.key_hidden and in_container.KEY_SEEN not in log
+    server.memory_private = server.memory_private and in_container.MEMORY_SEEN not in log
     return server
 
 
@@ -202,7 +203,7 @@ def warn_of_failures(server: Server) -> None:
 def not_started(state: dict[str, Any]) -> ServerError:
     """The error to raise for a server that did not start, with the end of its log."""
     log = Path(str(state.get("log", "")))
-    tail = loadlog.meaningful(log.read_text(errors="replace"), LOG_TAIL_LINES) if log.is_file() else ""
+    tail = server_log.meaningful(log.read_text(errors="replace"), LOG_TAIL_LINES) if log.is_file() else ""
     if state.get("reason") == "no free ports":
         return ServerError("No three free ports in a row were found.", "", "Type: launch_server(base_port=20000)")
     code = state.get("returncode")

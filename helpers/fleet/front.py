@@ -12,15 +12,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from helpers import front_config, launch_plan, lease
 from helpers.client.endpoint import QUERY_TIMEOUT_S
 from helpers.errors import ServerError, SetupError
-from helpers.lease import STOP_TIMEOUT_S
-from helpers.listening import Listening
+from helpers.fleet import envoy
 from helpers.machine import LOOPBACK
-from helpers.server import Server
-from helpers.serving import Command
-from helpers.supervisor import Plan
+from helpers.server import launch_plan, lease
+from helpers.server.lease import STOP_TIMEOUT_S
+from helpers.server.listening import Listening
+from helpers.server.server import Server
+from helpers.server.serving import Command
+from helpers.server.supervisor import Plan
 
 # Threads of the front at most, and never more than half of the cores: one passes on thousands of requests per second.
 FLEET_THREADS = 4
@@ -66,7 +67,7 @@ def program() -> Path:
 def command(folder: Path) -> list[str]:
     """The command that starts it, for a private folder with its configuration."""
     threads = max(1, min(FLEET_THREADS, len(os.sched_getaffinity(0)) // 2))
-    words = [str(program()), "-c", str(folder / front_config.FILE), "--concurrency", str(threads)]
+    words = [str(program()), "-c", str(folder / envoy.FILE), "--concurrency", str(threads)]
     # Two fronts of one user would otherwise meet in shared memory.
     return [*words, "--disable-hot-restart", "--log-level", "warning"]
 
@@ -90,7 +91,7 @@ def start(servers: Sequence[Server], facts: Mapping[str, Any], base_port: int, g
     words = command(folder)
     log = launch_plan.new_log(server_id)
     launch_plan.make_run_dir(folder, Command([], []))
-    lists = {front_config.file_of(protocol): _list(protocol, servers) for protocol in PROTOCOLS}
+    lists = {envoy.file_of(protocol): _list(protocol, servers) for protocol in PROTOCOLS}
     plan = Plan(
         run_dir=str(folder),
         command=words,
@@ -103,7 +104,7 @@ def start(servers: Sequence[Server], facts: Mapping[str, Any], base_port: int, g
         stop_s=STOP_TIMEOUT_S,
         server_id=server_id,
         about={**facts, "listening": asdict(place)},
-        files={front_config.FILE: front_config.front(folder, place.token), **lists, **place.files()},
+        files={envoy.FILE: envoy.front(folder, place.token), **lists, **place.files()},
     )
     return lease.start(plan)
 
@@ -112,13 +113,13 @@ def _list(protocol: str, servers: Sequence[Server], draining: Collection[Server]
     def places(some: Collection[Server]) -> list[Any]:
         return [getattr(server, protocol) for server in some]
 
-    return front_config.endpoints(protocol, places(servers), places(draining))
+    return envoy.endpoints(protocol, places(servers), places(draining))
 
 
 def write_lists(folder: Path, servers: Sequence[Server], draining: Collection[Server] = ()) -> None:
     """Tell the front which servers there are. It sees a file that is put in the place of the old one, not one that is written to."""
     for protocol in PROTOCOLS:
-        path, text = folder / front_config.file_of(protocol), _list(protocol, servers, draining)
+        path, text = folder / envoy.file_of(protocol), _list(protocol, servers, draining)
         if path.read_text() != text:
             draft = path.with_suffix(".new")
             draft.write_text(text)

@@ -12,11 +12,12 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from helpers import container_checks, container_start, images, machine
-from helpers.container_command import ENGINES, Specification
-from helpers.embedded import Embedded
+from helpers import machine
 from helpers.errors import SetupError
-from helpers.serving import Command, Serving, private_arguments, triton_arguments
+from helpers.server import container_checks, images, in_container
+from helpers.server.container_command import ENGINES, Specification
+from helpers.server.embedded import Embedded
+from helpers.server.serving import Command, Serving, private_arguments, triton_arguments
 
 
 def shm_size() -> str:
@@ -68,14 +69,18 @@ class Container:
     def _command(self, serving: Serving, image: str, seen: bool, rootless: bool, lifeline: bool) -> Command:
         gpu = seen if serving.gpu is None else serving.gpu
         listening = serving.listening
-        secrets = {container_start.KEY_VARIABLE: serving.admin_key}
+        secrets = {in_container.KEY_VARIABLE: serving.admin_key}
         if listening.token:
-            secrets[container_start.TOKEN_VARIABLE] = listening.token
+            secrets[in_container.TOKEN_VARIABLE] = listening.token
         tls = dict(zip(_TLS, (listening.certificate, listening.private_key))) if listening.certificate else {}
         specification = Specification(
             image=image,
             name=serving.server_id,
-            mounts={_MODELS: serving.repository, _HELPERS: Path(__file__).resolve().parent, **{to: Path(file) for to, file in tls.items()}},
+            mounts={
+                _MODELS: serving.repository,
+                _HELPERS: Path(__file__).resolve().parents[1],
+                **{to: Path(file) for to, file in tls.items()},
+            },
             gpu=gpu,
             lifeline=lifeline,
             shm_size="" if self.name == "apptainer" else shm_size(),
@@ -86,11 +91,11 @@ class Container:
             values={"PYTHONNOUSERSITE": "1", "PYTHONUNBUFFERED": "1"} | ({} if self.name == "apptainer" else {"HOME": "/tmp"}),
             extra=tuple(shlex.split(os.environ.get("COURSE_ENGINE_ARGUMENTS", ""))),
         )
-        hidden = dataclasses.replace(listening, token=container_start.TOKEN_PLACE if listening.token else "")
-        placed = dataclasses.replace(serving, admin_key=container_start.KEY_PLACE, listening=hidden)
+        hidden = dataclasses.replace(listening, token=in_container.TOKEN_PLACE if listening.token else "")
+        placed = dataclasses.replace(serving, admin_key=in_container.KEY_PLACE, listening=hidden)
         public = [
             *specification.words(self.name),
-            *("python3", f"{_HELPERS}/container_start.py", *([container_start.LIFELINE] if lifeline else []), "tritonserver"),
+            *("python3", f"{_HELPERS}/server/in_container.py", *([in_container.LIFELINE] if lifeline else []), "tritonserver"),
             *triton_arguments(placed, _MODELS, _TLS),
             *private_arguments(placed),
         ]

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from helpers.client.endpoint import ADMIN_HEADER, TOKEN_HEADER
-from helpers.listening import THIS_MACHINE, Listening
 from helpers.machine import LOOPBACK
+from helpers.server.listening import THIS_MACHINE, Listening
 
 # Seconds that tritonserver itself waits for models to unload before it exits all the same: after a load that failed on top of a
 # running model it keeps count of one model too many, and would wait for its default of 30 s.

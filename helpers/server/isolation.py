@@ -1,10 +1,15 @@
-"""Start a program whose secret arguments no other user can read. Standard library only, Linux.
+"""Start a program whose secret arguments and shared memory no other user can read. Standard library only, Linux.
 
 Every user of a machine can read every command line (``ps``, ``/proc/PID/cmdline``), but only the owner can read a process's
 environment. tritonserver takes its administration key on the command line alone, perf_analyzer a server's token. So the
 program is started with place-holders there and with the real arguments in its environment; while it is still stopped before its first
 instruction, the pointers in its ``argv`` are turned from the place-holders to the text in the environment. The program
 sees the real arguments; ``ps`` shows the place-holders.
+
+tritonserver and its Python models hand each other tensors by files in ``/dev/shm``. The library that makes these files sets
+their mode to 0644 with a call of its own, ``fchmod``, which no umask reaches: every user of a machine could read the tensors of
+every other. So the program runs under a filter of system calls in which just this call, with just this mode, does nothing;
+then the umask decides, which the supervisor has set (x86-64 alone).
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ import contextlib
 import ctypes
 import json
 import os
+import platform
 import signal
 import struct
 import subprocess
@@ -23,9 +29,9 @@ from pathlib import Path
 from typing import IO, Any
 
 if __name__ == "__main__":  # started as a script, with python -I
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from helpers import limits, private_memory
+from helpers.server import limits
 
 _PTRACE_TRACEME = 0
 _PTRACE_DETACH = 17
@@ -36,6 +42,40 @@ _WORD = struct.calcsize("P")
 _PLACE_HOLDER = "--private-argument-"
 _VARIABLE = "COURSE_PRIVATE_ARGUMENT_"
 
+_PR_SET_NO_NEW_PRIVS = 38
+_SYS_SECCOMP = 317
+_SET_MODE_FILTER = 1
+# Without this, older kernels slow down all of a filtered program's loads and stores.
+_SPEC_ALLOW = 1 << 2
+_X86_64 = 0xC000003E
+_SYS_FCHMOD = 91
+_READABLE_BY_ALL = 0o644
+# Instructions of the kernel's filter language: load a word, compare it with a number, return.
+_LOAD, _IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
+_ALLOW = 0x7FFF0000
+# "Fail with error 0": the call is not made, and its caller believes that it was.
+_DO_NOTHING = 0x00050000
+# Where the filter finds the number of the call, the processor's kind, and the call's second argument.
+_CALL, _PROCESSOR, _MODE = 0, 4, 24
+
+
+def _filter() -> bytes:
+    steps = (
+        (_LOAD, 0, 0, _PROCESSOR),
+        (_IF_EQUAL, 0, 5, _X86_64),
+        (_LOAD, 0, 0, _CALL),
+        (_IF_EQUAL, 0, 3, _SYS_FCHMOD),
+        (_LOAD, 0, 0, _MODE),
+        (_IF_EQUAL, 0, 1, _READABLE_BY_ALL),
+        (_RETURN, 0, 0, _DO_NOTHING),
+        (_RETURN, 0, 0, _ALLOW),
+    )
+    return b"".join(struct.pack("HBBI", *step) for step in steps)
+
+
+# Made once, before any fork: between fork and exec as little as possible should happen.
+_PROGRAM = ctypes.create_string_buffer(_filter())
+_FILTER = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(_filter()) // 8, ctypes.addressof(_PROGRAM)))
 if hasattr(os, "fork"):  # on Windows, where no server runs, this module is only imported
     _libc = ctypes.CDLL(None, use_errno=True)
     # Pointers and process ids need their full width: the default of ctypes is a C int.
@@ -59,7 +99,7 @@ def _end_with_parent(own_memory: bool, is_server: bool) -> None:
     if is_server:
         limits.raise_soft()
     if own_memory:
-        private_memory.keep_private()
+        keep_private()
 
 
 def start(
@@ -83,8 +123,8 @@ def start(
         output: file for standard output and standard error; None for those of this process.
         stdin: file descriptor of its standard input; nothing by default.
         new_session: give it a session of its own.
-        own_memory: keep other users out of its shared memory, too (:mod:`helpers.private_memory`).
-        is_server: raise its limits (:mod:`helpers.limits`).
+        own_memory: keep other users out of its shared memory, too (:func:`keep_private`).
+        is_server: raise its limits (:mod:`helpers.server.limits`).
 
     Returns:
         The process, and whether the private arguments are hidden: False where the kernel does not allow tracing a child.
@@ -175,6 +215,24 @@ def _environment_texts(memory: IO[bytes], at: int) -> dict[str, int]:
             found[name] = pointer + len(name)
         at += _WORD
     return found
+
+
+def keep_private() -> bool:
+    """Put this process, and all that it starts, under the filter; False where the kernel does not allow it.
+
+    It cannot be undone, and programs that change their user, such as sudo, do not work any more: call it between fork and exec.
+    """
+    if platform.machine() != "x86_64" or _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+        return False
+    return _libc.syscall(_SYS_SECCOMP, _SET_MODE_FILTER, _SPEC_ALLOW, ctypes.byref(_FILTER)) == 0
+
+
+def can_keep_private() -> bool:
+    """True if :func:`keep_private` works on this machine: a child tries it."""
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if keep_private() else 1)
+    return os.waitpid(child, 0)[1] == 0
 
 
 if __name__ == "__main__":

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from helpers import card, ending, machine
+from helpers import machine
 from helpers.paths import shown
+from helpers.server import card, ending
 from helpers.tables import as_html, as_text
 
 if TYPE_CHECKING:
-    from helpers.fleet import Fleet
+    from helpers.fleet.fleet import Fleet
 
 
 def _facts(fleet: Fleet) -> tuple[str, list[tuple[str, str]], list[dict[str, Any]], list[str]]:

@@ -11,10 +11,10 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from helpers import images
 from helpers.errors import SetupError
-from helpers.images import DISK_IMAGE_GB
 from helpers.machine import Gpu
+from helpers.server import images
+from helpers.server.images import DISK_IMAGE_GB
 
 # The oldest branch of NVIDIA's driver that runs programs of each CUDA, by NVIDIA's table of minor version compatibility, and the oldest
 # whose gaps an image fills by itself on GPUs for data centres, by the release notes of 24.10.

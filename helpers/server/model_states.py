@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from helpers import loadlog
+from helpers.server import log as server_log
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ def completed(index: list[tuple[str, str, str, str]], load: Collection[str], fol
     if any(state != "READY" and not reason and ("*" in load or name in load) for name, _, state, reason in index):
         from helpers import repository  # loads gRPC, half a second that a launch need not wait for
 
-        why = {**(repository.faults(folder) if folder else {}), **loadlog.reasons(log)}
-    ended = loadlog.processes_ended(log, {name for name, *_ in index})
+        why = {**(repository.faults(folder) if folder else {}), **server_log.reasons(log)}
+    ended = server_log.processes_ended(log, {name for name, *_ in index})
     index = [
         (name, version, "UNAVAILABLE", f"Its process has ended {ended[name]}. Type: server.reload({name!r})")
         if state == "READY" and name in ended  # Triton goes on calling it READY
@@ -46,6 +46,6 @@ def completed(index: list[tuple[str, str, str, str]], load: Collection[str], fol
         for name, version, state, reason in index
     ]
     return [
-        ModelState(name, version, state or "UNAVAILABLE", "" if state == "READY" else loadlog.plain(reason) or why.get(name, ""))
+        ModelState(name, version, state or "UNAVAILABLE", "" if state == "READY" else server_log.plain(reason) or why.get(name, ""))
         for name, version, state, reason in index
     ]

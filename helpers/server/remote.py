@@ -15,13 +15,13 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from helpers import lease
 from helpers.client import http, way_to
 from helpers.client.endpoint import BASE_PORT, NO_ACCESS, Access, Address, access_for, parse_address, with_own_secret
 from helpers.client.problems import plainly
 from helpers.errors import AccessError, CourseError, NotAServerError, RequestError, ServerError
 from helpers.machine import is_loopback
-from helpers.server import Server
+from helpers.server import lease
+from helpers.server.server import Server
 
 # Port of encrypted addresses that name none.
 _TLS_PORT = 443

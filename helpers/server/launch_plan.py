@@ -11,7 +11,7 @@ from helpers import paths
 from helpers.client.endpoint import BASE_PORT
 from helpers.errors import InputError, SetupError
 from helpers.paths import make_folder, writing
-from helpers.serving import Command
+from helpers.server.serving import Command
 
 # How many triples are tried before giving up: a class of forty on one node, twice over.
 PORT_TRIPLES = 80

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 
-from helpers import watch
+from helpers.server import watch
 
 # Lines of the server's log that an error message quotes.
 LOG_TAIL_LINES = 15
@@ -56,7 +56,7 @@ def with_stage(reason: str, reasons: Mapping[str, str]) -> str:
     return f"{reason} ({stage['stage']}: {with_stage(why, reasons)})" if stage and why else reason
 
 
-# By these it knows whose processes have ended (the sentence is that of helpers.watch), and whose began since.
+# By these it knows whose processes have ended (the sentence is that of helpers.server.watch), and whose began since.
 _ENDED = re.compile(r"^course: the model process '(?P<process>.+?)' has ended (?P<manner>.*)$")
 _BEGUN = re.compile(r"^course: the model process '(?P<again>.+?)' runs again$|ModelInstanceInitialize: (?P<instance>.+?) \(")
 

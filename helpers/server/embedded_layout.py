@@ -1,7 +1,8 @@
 """Lay the embedded server out as NVIDIA's image has its server, for an image that needs no GPU (``containers/Containerfile.cpu``).
 
 In NVIDIA's image tritonserver lies in ``/opt/tritonserver``, with its backends and caches where it looks for them by itself. With the
-same layout the same command line starts either. Used while the image is built: ``python -m helpers.embedded_layout /opt/tritonserver``.
+same layout the same command line starts either.
+Used while the image is built: ``python -m helpers.server.embedded_layout /opt/tritonserver``.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import sys
 from pathlib import Path
 
 from helpers import paths
-from helpers.embedded import Embedded
-from helpers.serving import Command
+from helpers.server.embedded import Embedded
+from helpers.server.serving import Command
 
 
 def lay_out(folder: Path) -> None:

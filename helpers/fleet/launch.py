@@ -14,12 +14,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from helpers import front, front_config, launch, launch_plan, lease, starting
 from helpers.errors import InputError, ServerError, quoted
-from helpers.fleet import Fleet
-from helpers.fleet_plan import at_its_port, options_of, server_name
-from helpers.lease import POLL_S
-from helpers.server import Server
+from helpers.fleet import envoy, front
+from helpers.fleet.fleet import Fleet
+from helpers.fleet.plan import at_its_port, options_of, server_name
+from helpers.server import launch, launch_plan, lease, starting
+from helpers.server.lease import POLL_S
+from helpers.server.server import Server
 
 # Fleets launched or found by this process, by the id of their front: keeps their leases while the process lives.
 _OWNED: dict[str, Fleet] = {}
@@ -32,10 +33,10 @@ def launch_fleet(models: str | Path = "models", *, servers: int = 2, dry_run: bo
     kernel; servers that it has too few of, because some have died or more are asked for, are launched.
 
     Args:
-        models: the model repository, as for :func:`~helpers.launch.launch_server`.
+        models: the model repository, as for :func:`~helpers.launch_server`.
         servers: how many servers.
         dry_run: print the commands and Envoy's configuration, and start nothing; returns None then.
-        options: as for :func:`~helpers.launch.launch_server`: ``runtime``, ``base_port`` (of the front; the servers get the next
+        options: as for :func:`~helpers.launch_server`: ``runtime``, ``base_port`` (of the front; the servers get the next
             triples), ``name``, ``load`` and so on.
 
     Raises:
@@ -168,7 +169,7 @@ def _print_commands(asked: Mapping[str, Any], token: str) -> None:
         print()
     folder = Path("/tmp/course")
     ports = {"{http}": str(asked["base_port"]), "{grpc}": str(asked["base_port"] + 1)}
-    text = front_config.front(folder, "$COURSE_TOKEN" if token else "")
+    text = envoy.front(folder, "$COURSE_TOKEN" if token else "")
     for place, port in ports.items():
         text = text.replace(place, port)
-    print(" ".join(front.command(folder)), f"# {folder / front_config.FILE}:\n{text}", sep="\n\n")
+    print(" ".join(front.command(folder)), f"# {folder / envoy.FILE}:\n{text}", sep="\n\n")

@@ -20,16 +20,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from helpers import fleet_card, fleet_plan, fleet_shares, front, front_config, lease, run_folder, starting
+from helpers import run_folder
 from helpers.client import http
 from helpers.client.endpoint import QUERY_TIMEOUT_S, Address
 from helpers.errors import InputError, RequestError, ServerError
-from helpers.front import Behind
-from helpers.lease import POLL_S
-from helpers.listening import Listening
-from helpers.loadlog import LOG_TAIL_LINES
+from helpers.fleet import card, envoy, front, plan, shares
+from helpers.fleet.front import Behind
 from helpers.metrics import Snapshot
-from helpers.server import ModelState, Server
+from helpers.server import lease, starting
+from helpers.server.lease import POLL_S
+from helpers.server.listening import Listening
+from helpers.server.log import LOG_TAIL_LINES
+from helpers.server.server import ModelState, Server
 
 # Seconds that a server which leaves gets for its requests under way.
 FLEET_DRAIN_S = 30.0
@@ -98,7 +100,7 @@ class Fleet:
     @property
     def envoy_config(self) -> str:
         """The configuration that Envoy runs with, as YAML text."""
-        return (self._lease.run_dir / front_config.FILE).read_text()
+        return (self._lease.run_dir / envoy.FILE).read_text()
 
     @property
     def envoy_admin_url(self) -> str:
@@ -116,7 +118,7 @@ class Fleet:
             for number, server in enumerate(self._servers):
                 again = starting.find(server.launch_options) if server.state() in ("stopped", "died") else None
                 if again is not None:
-                    self._servers[number] = fleet_plan.at_its_port(again)
+                    self._servers[number] = plan.at_its_port(again)
             self._tell()
             return list(self._servers)
 
@@ -165,7 +167,7 @@ class Fleet:
 
     def models(self) -> list[ModelState]:
         """The models and their states; one that is not READY on every server that runs says where it is not."""
-        return fleet_plan.models(self.servers)
+        return plan.models(self.servers)
 
     def metadata(self, model: str = "") -> dict[str, Any]:
         """Names, types and shapes of a model's inputs and outputs, or, without a model, what one of the servers says of itself."""
@@ -179,7 +181,7 @@ class Fleet:
 
     def snapshot(self) -> dict[str, Snapshot]:
         """All servers' counters now, by the address of their HTTP port: the beginning of a measurement."""
-        return fleet_shares.read(self.servers)
+        return shares.read(self.servers)
 
     def shares(self, since: Mapping[str, Snapshot] | None = None, model: str | None = None) -> list[dict[str, Any]]:
         """What each server did, by its own counters.
@@ -192,7 +194,7 @@ class Fleet:
             Rows with the columns server, requests, inferences, share (of the requests, 0 to 1), queue_us (mean per request, in µs).
         """
         servers = self.servers
-        return fleet_shares.rows(servers, since, fleet_shares.read(servers), model)
+        return shares.rows(servers, since, shares.read(servers), model)
 
     # --- more and fewer ----------------------------------------------------------------------------------------------
 
@@ -205,8 +207,8 @@ class Fleet:
         with self._lock:
             self._must_run()
             number = len(self.servers) + 1
-            options = fleet_plan.options_of(self.launch_options | {"token": self.token}, number)
-            server = fleet_plan.at_its_port(starting.ready(starting.start(options, self.repository), options))
+            options = plan.options_of(self.launch_options | {"token": self.token}, number)
+            server = plan.at_its_port(starting.ready(starting.start(options, self.repository), options))
             self._servers.append(server)
             self._tell()
             self._wait(lambda: self.in_rotation()[number - 1], QUERY_TIMEOUT_S)
@@ -284,7 +286,7 @@ class Fleet:
 
     def restart(self, **changes: Any) -> Fleet:
         """Stop the fleet and launch it again, with other options for :func:`launch_fleet` if some are given."""
-        from helpers.fleet_launch import launch_fleet
+        from helpers.fleet.launch import launch_fleet
 
         self.stop()
         return launch_fleet(**{**self.launch_options, **changes})
@@ -296,7 +298,7 @@ class Fleet:
         self.stop()
 
     def __repr__(self) -> str:
-        return fleet_card.text(self)
+        return card.text(self)
 
     def _repr_html_(self) -> str:
-        return fleet_card.html(self)
+        return card.html(self)

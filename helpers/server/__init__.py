@@ -1,0 +1,32 @@
+"""A Triton server of one's own, or somebody else's: launch it, look at it, stop it.
+
+Typical use::
+
+    from helpers import connect, launch_server
+    server = launch_server("models")                        # or connect("gpu-node:9000")
+    server                                                  # a card
+    server.stop()
+
+Standard library only, because the supervisor and the first process of a container are started without the course's packages.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+# name -> module that defines it; modules of this package name each other in full
+_EXPORTS = {
+    "ModelState": "helpers.server.model_states",
+    "ModelWarning": "helpers.server.starting",
+    "Server": "helpers.server.server",
+    "connect": "helpers.server.remote",
+    "launch_server": "helpers.server.launch",
+}
+
+__all__ = list(_EXPORTS)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'helpers.server' has no attribute {name!r}")
+    return getattr(importlib.import_module(_EXPORTS[name]), name)
