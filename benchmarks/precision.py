@@ -17,7 +17,7 @@ from benchmarks import report
 from helpers import precision, repository
 from helpers.measuring.inputs import write_jets
 from helpers.measuring.measure import measure
-from helpers.precision_cost import cost
+from helpers.precision.cost import cost
 from helpers.server import Server, launch_server
 
 # Away from the ports of a course that runs on the same machine.

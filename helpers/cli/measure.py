@@ -192,8 +192,8 @@ def _report(args: argparse.Namespace) -> None:
     from helpers import precision
     from helpers.measuring.inputs import write_jets
     from helpers.measuring.measure import measure_in_turn
-    from helpers.precision_cost import cost
-    from helpers.precision_plots import precision_figure
+    from helpers.plots import precision_figure
+    from helpers.precision.cost import cost
     from helpers.server import launch_server
 
     names = precision.family(args.model)

@@ -33,8 +33,8 @@ from helpers.course.scoreboard import enter
 from helpers.experiments_plot import experiments_figure
 from helpers.measuring.experiments import Experiments, gain
 from helpers.measuring.inputs import write_jets
-from helpers.precision_cost import cost
-from helpers.precision_plots import precision_figure
+from helpers.plots import precision_figure
+from helpers.precision.cost import cost
 
 # %%
 MODEL = "particlenet_AK4"

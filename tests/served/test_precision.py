@@ -15,9 +15,9 @@ from helpers.__main__ import main
 from helpers.client import Client
 from helpers.errors import InputError, ModelError
 from helpers.physics.flavour import auc_change, roc
+from helpers.plots import precision_figure
 from helpers.precision import CALIBRATION_JETS
-from helpers.precision_cost import cost
-from helpers.precision_plots import precision_figure
+from helpers.precision.cost import cost
 from helpers.server import Server, launch_server
 
 MODEL = "particlenet_AK4"

@@ -1,14 +1,7 @@
-"""Variants of a model in lower precision, served beside it: made with ONNX Runtime's and PyTorch's own tools.
-
-Typical use::
-
-    from helpers import precision
-    precision.make("particlenet_AK4")                 # work/models/particlenet_AK4_fp16, …_int8, …_int8_static
-    precision.make("particlenet_AK4_PT")              # work/models/particlenet_AK4_PT_frozen
-    server = launch_server("work/models", load=precision.family("particlenet_AK4"))
+"""Variants of a model in lower precision: made with ONNX Runtime's and PyTorch's own tools, beside a working copy of the model.
 
 All keep the inputs and outputs of the model, in 32 bits, so clients change nothing but the name. ``python -m helpers quantize`` does the
-same in a terminal. What it costs in physics: :mod:`helpers.precision_cost`.
+same in a terminal. What it costs in physics: :mod:`helpers.precision.cost`.
 """
 
 from __future__ import annotations
@@ -42,9 +35,9 @@ METHODS = {
     },
     "model.pt": {"frozen": "TorchScript with its weights as constants"},
 }
-# In each variant's folder: what it was made from, so that it is made anew when that changes.
+# In each variant's folder: what it was made from, so that it is made again when that changes.
 STAMP = "precision.json"
-_CONVERTER = Path(__file__).with_name("precision_convert.py")
+_CONVERTER = Path(__file__).with_name("convert.py")
 
 
 def make(model: str, methods: Sequence[str] | str = ()) -> list[Path]:
@@ -79,7 +72,7 @@ def make(model: str, methods: Sequence[str] | str = ()) -> list[Path]:
 
 
 def family(model: str) -> list[str]:
-    """The names of a model and of its variants that are in ``work/models``, for ``launch_server(load=…)``."""
+    """Return the names of a model and of its variants that are in ``work/models``, for ``launch_server(load=…)``."""
     folder = work_dir() / "models"
     names = [f"{model}_{method}" for methods in METHODS.values() for method in methods]
     return [model, *(name for name in names if (folder / name / STAMP).is_file())]
@@ -146,7 +139,7 @@ def _rename(folder: Path, old: str, words: str) -> None:
 
 
 def _calibration(folder: Path, target: Path) -> Path:
-    """Real jets in batches, as the file that the converter reads.
+    """Write real jets in batches, as the file that the converter reads.
 
     Raises:
         InputError: the model takes no jets.

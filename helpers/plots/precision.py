@@ -30,7 +30,7 @@ def precision_figure(speeds: Any, costs: Sequence[Row]) -> Figure:
 
     Args:
         speeds: one measured row for each model, all under the same load; the first is the reference.
-        costs: what :func:`helpers.precision_cost.cost` returns for these models.
+        costs: what :func:`helpers.precision.cost.cost` returns for these models.
 
     Raises:
         InputError: no row, a model without a cost, or rows under different loads.

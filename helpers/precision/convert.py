@@ -1,8 +1,8 @@
 """Makes one model file of lower precision. A program of its own: it runs in the server's environment, which has the tools for it.
 
-Imports nothing of the course. Called by :mod:`helpers.precision`:
+Imports nothing of the course. Called by :mod:`helpers.precision.variants`:
 
-    python precision_convert.py METHOD SOURCE TARGET [CALIBRATION.npz]
+    python convert.py METHOD SOURCE TARGET [CALIBRATION.npz]
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Typical use::
 
     costs = cost(server, ["particlenet_AK4_fp16", "particlenet_AK4_int8"], reference="particlenet_AK4")
     costs                                              # a table
-    precision_figure(speeds, costs)                    # with its speed, see helpers.precision_plots
+    precision_figure(speeds, costs)                    # with its speed, see helpers.plots.precision
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from helpers.client import Client
 from helpers.errors import InputError
 from helpers.physics.flavour import DISCRIMINANTS, GROUPS, Scores, auc_change, truth
-from helpers.precision import CALIBRATION_JETS
+from helpers.precision.variants import CALIBRATION_JETS
 from helpers.tables import as_html, as_text
 
 # Standard deviations of a 95 % interval.
