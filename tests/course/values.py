@@ -153,8 +153,4 @@ WITHOUT_THE_TOOL = {
     "08": """
         assert all(row["source"].startswith("recorded: ") for table in (by_batch, by_load, alike) for row in table.to_dict("records"))
     """,
-    "09": """
-        assert all(row["source"].startswith("recorded: ") for row in table.rows)
-        assert found is None
-    """,
 }
