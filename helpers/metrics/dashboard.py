@@ -14,7 +14,6 @@ from __future__ import annotations
 import html
 import math
 import os
-import re
 import shutil
 import subprocess
 import threading
@@ -27,6 +26,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
+from helpers import machine
 from helpers.errors import CourseError, InputError, quoted, suggestion
 from helpers.metrics.load import BackgroundLoad
 from helpers.metrics.metrics import Difference, Sample, Snapshot, scrape
@@ -42,11 +42,6 @@ DASHBOARD_WINDOW_S = 2.0
 DASHBOARD_PATIENCE_S = 10.0
 
 _COMPUTE = tuple(f"nv_inference_compute_{part}_duration_us" for part in ("input", "infer", "output"))
-# What is said when the server is gone, by its state.
-_ENDS = {
-    "stopped": "The server was stopped.",
-    "unreachable": "The server does not answer any more.",
-}
 
 
 @dataclass(frozen=True)
@@ -88,11 +83,7 @@ class Reading:
 
 
 def model_readings(change: Difference) -> dict[str, ModelReading]:
-    """What each model did between two readings of the metrics page.
-
-    Args:
-        change: their difference.
-    """
+    """Return what each model did between two readings of the metrics page, by its name."""
     totals: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for sample in change.samples:
         if "model" in sample.labels:
@@ -129,7 +120,7 @@ class Rates:
         self._snapshots: deque[Snapshot] = deque()
 
     def read(self) -> Reading | None:
-        """A new reading; None the first time, when there is nothing to compare it with.
+        """Return a new reading; None the first time, when there is nothing to compare it with.
 
         Raises:
             ServerError: the server does not answer.
@@ -143,12 +134,12 @@ class Rates:
         before = self._snapshots[0]
         if now.seconds_since(before) <= 0:
             return None
-        machine = tuple(sample for sample in now.samples if "model" not in sample.labels)
-        return Reading(now.time, model_readings(now - before), machine, now.steady_s)
+        rest = tuple(sample for sample in now.samples if "model" not in sample.labels)
+        return Reading(now.time, model_readings(now - before), rest, now.steady_s)
 
 
 class Poller(threading.Thread):
-    """Reads until it is told to stop, or until the server has ended.
+    """Reads until :meth:`stop`, or until the server has ended.
 
     Args:
         server: the server.
@@ -193,21 +184,21 @@ class Poller(threading.Thread):
             self._stopped.wait(due - time.monotonic())
 
     def stop(self) -> None:
-        """Read no more; returns when the thread has ended, unless this is the thread itself."""
+        """Read no more; return when the thread has ended, unless this is the thread itself."""
         self._stopped.set()
         if self is not threading.current_thread() and self.is_alive():
             self.join()
 
     def _end(self, problem: str, silent_s: float) -> str:
-        """Why the reading ends; empty while there is hope."""
+        """Return why the reading ends; empty while there is hope."""
         state = self._server.state()
         if state == "died":
             return f"{ending.how(self._server.returncode)} server.log() may say why."
         if state == "stopped":
-            return _ENDS[state]
+            return "The server was stopped."
         if silent_s < DASHBOARD_PATIENCE_S:
             return ""
-        return _ENDS["unreachable"] if state == "unreachable" else f"{_ENDS['unreachable']} {problem}"
+        return "The server does not answer any more." + (f" {problem}" if state != "unreachable" else "")
 
 
 # Milliseconds between two lines of nvidia-smi for each GPU.
@@ -217,16 +208,7 @@ _SMI_FIELDS = ("index", "name", "utilization.gpu", "memory.used", "memory.total"
 
 @dataclass(frozen=True)
 class Gpu:
-    """One line of nvidia-smi; None for what this GPU does not tell.
-
-    Attributes:
-        index: number of the GPU.
-        name: what NVIDIA calls it.
-        utilization: part of the time in which anything ran on it, 0 to 1.
-        memory_used_mb: memory in use, by whatever process.
-        memory_total_mb: memory in all.
-        power_w: power that it draws.
-    """
+    """One line of nvidia-smi: utilisation from 0 to 1, memory in MiB, power in W; None for what this GPU does not tell."""
 
     index: str
     name: str
@@ -254,7 +236,7 @@ class NvidiaSmi:
             os.set_blocking(self._process.stdout.fileno(), False)
 
     def read(self) -> list[Gpu]:
-        """The last that it said of each GPU; empty where there is none."""
+        """Return the last line on each GPU; empty where there is none."""
         if self._process is not None and self._process.stdout is not None:
             while chunk := self._process.stdout.read(65536):
                 self._text += chunk.decode(errors="replace")
@@ -279,32 +261,28 @@ def parse_smi(line: str) -> Gpu | None:
     if len(words) != len(_SMI_FIELDS) or not words[0].isdigit():
         return None
 
-    def number(word: str) -> float | None:
-        # What a GPU does not tell is [N/A] or [Not Supported].
-        return float(word) if re.fullmatch(r"\d+(\.\d+)?", word) else None
-
-    percent, *others = (number(word) for word in words[2:])
+    percent, *others = (machine.number(word) for word in words[2:])
     return Gpu(words[0], words[1], None if percent is None else percent / 100, *others)
 
 
-def machine_notes(machine: tuple[Sample, ...], gpus: list[Gpu]) -> list[str]:
-    """Sentences on the machine: CPU, GPUs as Triton sees them or why it sees none, GPUs as nvidia-smi sees them, the cache."""
-    values = {sample.metric: sample.value for sample in machine}
+def machine_notes(samples: tuple[Sample, ...], gpus: list[Gpu]) -> list[str]:
+    """Return sentences on the machine: CPU, GPUs as Triton sees them or why it sees none, GPUs as nvidia-smi sees them, the cache."""
+    values = {sample.metric: sample.value for sample in samples}
     notes = []
     if values.get("nv_cpu_memory_total_bytes"):
         used, total = values["nv_cpu_memory_used_bytes"] / 1e9, values["nv_cpu_memory_total_bytes"] / 1e9
         busy = f"{values.get('nv_cpu_utilization', 0.0):.0%}"
         notes.append(f"Whole machine: CPU {busy} busy, memory {used:.1f} of {total:.1f} GB (refreshed by Triton every 2 s).")
-    notes += _gpu_notes(machine, gpus)
+    notes += _gpu_notes(samples, gpus)
     if values.get("nv_cache_num_lookups"):
         hits, lookups = values["nv_cache_num_hits"], values["nv_cache_num_lookups"]
         notes.append(f"Response cache, since the server's start: {hits:.0f} hits in {lookups:.0f} lookups ({hits / lookups:.0%}).")
     return notes
 
 
-def _gpu_notes(machine: tuple[Sample, ...], gpus: list[Gpu]) -> list[str]:
+def _gpu_notes(samples: tuple[Sample, ...], gpus: list[Gpu]) -> list[str]:
     by_gpu: dict[str, dict[str, float]] = defaultdict(dict)
-    for sample in machine:
+    for sample in samples:
         if sample.metric.startswith("nv_gpu_") and "gpu_uuid" in sample.labels:
             by_gpu[sample.labels["gpu_uuid"]][sample.metric] = sample.value
     notes = []
@@ -356,7 +334,7 @@ class Quantity:
         field: of :class:`ModelReading`.
         title: above the column.
         unit: below the title.
-        says: what it means, for those who point at it.
+        says: what it means, shown where the mouse points at it.
     """
 
     field: str
@@ -376,7 +354,7 @@ QUANTITIES = (
 
 
 def number(value: float | None) -> str:
-    """A value with three digits, as text of at most five characters; a dash for None."""
+    """Return a value with three digits, as text of at most five characters; a dash for None."""
     if value is None:
         return "–"
     if value >= 99.95 or value == int(value):
@@ -385,7 +363,7 @@ def number(value: float | None) -> str:
 
 
 def scale_end(highest: float) -> float:
-    """The smallest of 1, 2, 5, 10, 20, … (or 0.1, 0.2, …) that is not below the highest value; at least 0.1."""
+    """Return the smallest of 1, 2, 5, 10, 20, … (or 0.1, 0.2, …) that is not below the highest value; at least 0.1."""
     if highest <= 0.1:
         return 0.1
     step = 10.0 ** math.floor(math.log10(highest))
@@ -393,7 +371,7 @@ def scale_end(highest: float) -> float:
 
 
 def sparkline(places: Sequence[int], values: Sequence[float | None], end: float, title: str) -> str:
-    """One curve over the last minute.
+    """Return one curve over the last minute, as SVG.
 
     Args:
         places: where on the time axis the values are, from :func:`time_axis`.
@@ -420,13 +398,13 @@ def sparkline(places: Sequence[int], values: Sequence[float | None], end: float,
 
 
 def time_axis(history: Sequence[Reading]) -> list[int]:
-    """Where on the curve each reading is: the last at the right end, one that is a minute older at the left end."""
+    """Return where on the curve each reading is: the last at the right end, one that is a minute older at the left end."""
     times = [reading.time if reading.steady_s is None else reading.steady_s for reading in history]
     return [_RIGHT - int((times[-1] - time_) / DASHBOARD_HISTORY_S * (_RIGHT - _LEFT)) for time_ in times]
 
 
 def page(history: Sequence[Reading], models: Sequence[str], notes: Sequence[str]) -> str:
-    """The whole table: one row for each model, one column for each quantity.
+    """Return the whole table as HTML: one row for each model, one column for each quantity.
 
     Args:
         history: the readings of the last minute, oldest first; at least one.
@@ -532,7 +510,7 @@ class Controls:
         )
 
     def connect(self, start: Callable[[], None], stop: Callable[[], None], load: Callable[..., None], models: Callable[[], None]) -> None:
-        """Say what is called when somebody touches a widget: ``load`` with the name of a setting and its new value."""
+        """Set what is called when a widget is used: ``load`` with the name of a setting and its new value."""
         self.start.on_click(lambda _: start())
         self.stop.on_click(lambda _: stop())
         for name, widget in (("model", self.load_model), ("batch", self.batch), ("concurrency", self.concurrency)):
@@ -652,7 +630,7 @@ class Dashboard:
 
     @property
     def running(self) -> bool:
-        """Whether it reads the server."""
+        """True while it reads the server."""
         return self._poller is not None
 
     def start(self) -> None:
@@ -682,7 +660,7 @@ class Dashboard:
                     self.load.start(wait=False)
 
     def stop(self) -> None:
-        """Stop reading and sending; returns when both have ended."""
+        """Stop reading and sending; return when both have ended."""
         self._stop("■", "Stopped.")
 
     def close(self) -> None:
@@ -751,7 +729,7 @@ class Dashboard:
 
     @contextmanager
     def _errors_shown(self) -> Iterator[None]:
-        """Show an error beside the load: in a callback or a thread nobody would see it."""
+        """Show an error beside the load: in a callback or a thread it would not be seen."""
         try:
             yield
         except CourseError as error:

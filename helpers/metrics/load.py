@@ -25,13 +25,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import IO, Any
 
 import numpy as np
 
 from helpers import paths
 from helpers.client import Client
-from helpers.client.endpoint import Access, Address
 from helpers.client.tensors import Signature
 from helpers.errors import CourseError, InputError, ServerError
 from helpers.server.watch import manner
@@ -290,15 +290,6 @@ class _Wanted:
     concurrency: int
 
 
-class _Where:
-    """The port that the load is sent to, as a client takes it."""
-
-    def __init__(self, protocol: str, address: Address, access: Access) -> None:
-        self.protocol, self.access = protocol, access
-        self.grpc = address if protocol == "grpc" else None
-        self.http = address if protocol == "http" else None
-
-
 class _Sender:
     """Threads that share one connection and send one request after the other."""
 
@@ -384,8 +375,11 @@ def _serve(commands: IO[bytes]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     owner = os.getppid()
     first = pickle.load(commands)
-    where = _Where(first.pop("protocol"), first.pop("address"), first.pop("access"))
-    sender = _Sender(Client(where, where.protocol), _Wanted(**first))
+    protocol, address = first.pop("protocol"), first.pop("address")
+    # What a client asks of a server: its ports and the token for them.
+    server = SimpleNamespace(grpc=None, http=None, access=first.pop("access"))
+    setattr(server, protocol, address)
+    sender = _Sender(Client(server, protocol), _Wanted(**first))
     ended = threading.Event()
     reporter = threading.Thread(target=_report_until_gone, args=(sender, owner, ended), daemon=True)
     _report(sender.report())

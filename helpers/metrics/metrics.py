@@ -126,7 +126,7 @@ class Snapshot:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """All numbers as a tidy table: model, version, metric, value, unit, labels."""
+        """Return all numbers as a tidy table: model, version, metric, value, unit, labels."""
         return [sample.row() for sample in self.samples]
 
     @property
@@ -180,7 +180,7 @@ class Difference:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """All numbers as a tidy table: model, version, metric, value, unit, labels, kind (``difference`` or ``now``)."""
+        """Return all numbers as a tidy table: model, version, metric, value, unit, labels, kind (``difference`` or ``now``)."""
         return [{**sample.row(), "kind": "difference" if sample.counter else "now"} for sample in self.samples]
 
     def value(self, metric: str, **labels: Any) -> float:
