@@ -20,7 +20,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "launch_server": "helpers.server.launch",
     "connect": "helpers.server.launch",
-    "launch_fleet": "helpers.fleet.launch",
+    "launch_fleet": "helpers.fleet.fleet",
     "Server": "helpers.server.server",
     "Fleet": "helpers.fleet.fleet",
     "Client": "helpers.client",

@@ -13,8 +13,9 @@ from typing import Any
 from helpers.client.endpoint import BASE_PORT
 from helpers.errors import ServerError
 from helpers.fleet import Fleet, launch_fleet
-from helpers.server import ModelWarning, Server, ending, launch_server
+from helpers.server import ModelWarning, Server, launch_server
 from helpers.server.listening import PRIVATE_VARIABLE
+from helpers.server.log import explain
 
 # Seconds that the server outlives this command when it is killed: nobody comes back to it, as a restarted notebook does.
 _GRACE_S = 2.0
@@ -136,7 +137,11 @@ def _serve(args: argparse.Namespace) -> None:
         except KeyboardInterrupt:
             print(f"\nStopping the server{'s' * isinstance(server, Fleet)} …", flush=True)
         else:
-            raise ServerError(f"The server at {server.http_url} is gone.", ending.explain(server), "Type: python -m helpers doctor")
+            raise ServerError(
+                f"The server at {server.http_url} is gone.",
+                explain(server.returncode, server.log(lines=0)),
+                "Type: python -m helpers doctor",
+            )
     print("Stopped.", flush=True)
 
 

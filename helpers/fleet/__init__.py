@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 
 # name -> module that defines it; modules of this package name each other in full
-_EXPORTS = {"Fleet": "helpers.fleet.fleet", "launch_fleet": "helpers.fleet.launch"}
+_EXPORTS = {"Fleet": "helpers.fleet.fleet", "launch_fleet": "helpers.fleet.fleet"}
 
 __all__ = list(_EXPORTS)
 

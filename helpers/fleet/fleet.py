@@ -1,4 +1,4 @@
-"""Several servers behind one Envoy, as a notebook sees them: one address, each server's share, more or fewer of them.
+"""Several servers of one model repository behind one Envoy: one address, each server's share, more or fewer of them.
 
 Typical use::
 
@@ -20,18 +20,23 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from helpers import run_folder
+from helpers import machine, run_folder
 from helpers.client import http
 from helpers.client.endpoint import QUERY_TIMEOUT_S, Address
-from helpers.errors import InputError, RequestError, ServerError
-from helpers.fleet import card, envoy, front, plan, shares
+from helpers.errors import InputError, RequestError, ServerError, quoted
+from helpers.fleet import envoy, front, shares
 from helpers.fleet.front import Behind
 from helpers.metrics import Snapshot
-from helpers.server import lease, starting
+from helpers.paths import shown
+from helpers.server import card, launch_plan, lease, starting
+from helpers.server.launch import arguments, launch_server
+from helpers.server.launch_plan import PORTS_PER_SERVER
 from helpers.server.lease import POLL_S
 from helpers.server.listening import Listening
-from helpers.server.log import LOG_TAIL_LINES
-from helpers.server.server import ModelState, Server
+from helpers.server.log import LOG_TAIL_LINES, explain
+from helpers.server.model_states import ModelState
+from helpers.server.server import Server
+from helpers.tables import as_html, as_text
 
 # Seconds that a server which leaves gets for its requests under way.
 FLEET_DRAIN_S = 30.0
@@ -118,7 +123,7 @@ class Fleet:
             for number, server in enumerate(self._servers):
                 again = starting.find(server.launch_options) if server.state() in ("stopped", "died") else None
                 if again is not None:
-                    self._servers[number] = plan.at_its_port(again)
+                    self._servers[number] = _at_its_port(again)
             self._tell()
             return list(self._servers)
 
@@ -167,7 +172,7 @@ class Fleet:
 
     def models(self) -> list[ModelState]:
         """The models and their states; one that is not READY on every server that runs says where it is not."""
-        return plan.models(self.servers)
+        return _models(self.servers)
 
     def metadata(self, model: str = "") -> dict[str, Any]:
         """Names, types and shapes of a model's inputs and outputs, or, without a model, what one of the servers says of itself."""
@@ -207,8 +212,8 @@ class Fleet:
         with self._lock:
             self._must_run()
             number = len(self.servers) + 1
-            options = plan.options_of(self.launch_options | {"token": self.token}, number)
-            server = plan.at_its_port(starting.ready(starting.start(options, self.repository), options))
+            options = _options_of(self.launch_options | {"token": self.token}, number)
+            server = _at_its_port(starting.ready(starting.start(options, self.repository), options))
             self._servers.append(server)
             self._tell()
             self._wait(lambda: self.in_rotation()[number - 1], QUERY_TIMEOUT_S)
@@ -286,8 +291,6 @@ class Fleet:
 
     def restart(self, **changes: Any) -> Fleet:
         """Stop the fleet and launch it again, with other options for :func:`launch_fleet` if some are given."""
-        from helpers.fleet.launch import launch_fleet
-
         self.stop()
         return launch_fleet(**{**self.launch_options, **changes})
 
@@ -297,8 +300,243 @@ class Fleet:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    def _facts(self) -> tuple[str, list[tuple[str, str]], list[dict[str, Any]], list[str]]:
+        """Return state, facts, one row per server, remarks."""
+        state = self.state()
+        facts = [("HTTP", self.http_url), ("gRPC", self.grpc_url), ("runtime", self.runtime), ("device", machine.device())]
+        facts.append(("inference", self.listening.inference()))
+        facts += [("repository", shown(self.repository)), ("front's log", shown(self.log_path)), ("front's pid", str(self.pid))]
+        remarks = [self.note] if self.note else []
+        if state == "died":
+            remarks.append(f"{explain(self.returncode, self.log(lines=0))}Type: fleet = fleet.restart()")
+        if state == "stopped":
+            return state, facts, [], remarks
+        rows = []
+        servers = self.servers
+        for number, (server, used, share) in enumerate(zip(servers, self.in_rotation(), self.shares(), strict=True)):
+            its_state = server.state()
+            rows.append(
+                {
+                    "server": share["server"],
+                    "state": f"{card.MARKS.get(its_state, '?')} {its_state}",
+                    "gets requests": "yes" if used else "no",
+                    "requests": share["requests"],
+                    "share": None if share["share"] is None else f"{share['share']:.0%}",
+                    "queue (ms)": None if share["queue_us"] is None else share["queue_us"] / 1000,
+                    "gRPC": server.grpc_url,
+                    "metrics": server.metrics_url,
+                }
+            )
+            if noticed := server.remarks:
+                remarks.append(f"{server.http_url} {noticed[-1]}")
+            if its_state == "hung":
+                remarks.append(f"{server.http_url} does not answer any more: it gets no requests, and is started again soon.")
+            if its_state == "died":
+                words = explain(server.returncode, server.log(lines=0))
+                remarks.append(f"{server.http_url} has died. {words}To bring it back, type: fleet.servers[{number}].restart()")
+        return state, facts, rows, remarks
+
     def __repr__(self) -> str:
-        return card.text(self)
+        state, facts, rows, remarks = self._facts()
+        lines = [f"Fleet of Triton servers behind Envoy {card.MARKS.get(state, '?')} {state}"]
+        lines += [f"  {name:<13}{value}" for name, value in facts]
+        lines += [f"  {line}" for line in as_text(rows).splitlines()] if rows else []
+        return "\n".join(lines + [f"  {remark}" for remark in remarks])
 
     def _repr_html_(self) -> str:
-        return card.html(self)
+        state, facts, rows, remarks = self._facts()
+        return card.frame("Fleet of Triton servers behind Envoy", state, facts, as_html(rows) if rows else "", remarks)
+
+
+# Fleets launched or found by this process, by the id of their front: keeps their leases while the process lives.
+_OWNED: dict[str, Fleet] = {}
+
+
+def launch_fleet(models: str | Path = "models", *, servers: int = 2, dry_run: bool = False, **options: Any) -> Fleet:
+    """Launch servers of one model repository behind one Envoy; returns when all models are READY.
+
+    A second call with the same repository, runtime and name returns the running fleet, also after a restart of the notebook's
+    kernel; servers that it has too few of, because some have died or more are asked for, are launched.
+
+    Args:
+        models: the model repository, as for :func:`~helpers.launch_server`.
+        servers: how many servers.
+        dry_run: print the commands and Envoy's configuration, and start nothing; returns None then.
+        options: as for :func:`~helpers.launch_server`: ``runtime``, ``base_port`` (of the front; the servers get the next
+            triples), ``name``, ``load`` and so on.
+
+    Raises:
+        SetupError: the repository is missing or empty, or this machine cannot run this runtime or Envoy.
+        ServerError: a server or the front did not start; the message has the end of its log.
+        InputError: this is no number of servers, or others shall reach them.
+    """
+    if not isinstance(servers, int) or isinstance(servers, bool) or servers < 1:
+        raise InputError(
+            f"servers={servers!r} was given.", "Expected how many servers, 1 or more.", 'Type: launch_fleet("models", servers=2)'
+        )
+    asked = arguments(models, **options) | {"servers": servers}
+    if asked["listen"]:
+        raise InputError(
+            f"listen={asked['listen']!r} was given to a fleet.",
+            "A fleet serves its own machine alone.",
+            'Type: launch_server("models", listen="all") for one server that others may use',
+        )
+    if tls := [name for name in ("tls_cert", "tls_key", "ca") if asked[name]]:
+        raise InputError(
+            f"A fleet was asked to encrypt, by {quoted(tls)}.",
+            "A fleet serves its own machine alone, where nothing is encrypted.",
+            'Type: launch_server("models", listen="all", tls_cert=…, tls_key=…) for one server that others may use',
+        )
+    place = starting.listening_of(asked)
+    path = launch_plan.repository(models)
+    front.program()
+    if dry_run:
+        _print_commands(asked, place.token)
+        return None  # type: ignore[return-value]
+    facts = starting.facts(asked, path) | {"runtime": front.RUNTIME, "servers_runtime": asked["runtime"]}
+    held = lease.find(**facts)
+    there = _running(asked, path)
+    # Those that run have a secret already, or none.
+    place = next((server.listening for server in there.values()), place)
+    everyone = _servers(asked | {"token": place.token}, path, there)
+    if held is not None:
+        return _found(held, everyone, asked)
+    held = front.start(everyone, facts | {"launch": asked}, asked["base_port"], asked["grace_s"], place)
+    fleet = _ready(held, everyone, asked)
+    _OWNED[str(held.state()["server_id"])] = fleet
+    if fleet.http.port != asked["base_port"]:
+        fleet.note = f"Port {asked['base_port']} or the next is taken, so the front got {fleet.http.port} and {fleet.grpc.port}."
+        print(fleet.note)
+    fleet.note += starting.seen_by_others(*everyone)
+    starting.warn_of_failures(everyone[0])
+    return fleet
+
+
+def _running(asked: Mapping[str, Any], path: Path) -> dict[int, Server]:
+    """The servers of this fleet that run already, by their number."""
+    wanted = starting.facts(asked, path)
+    begin = _server_name(asked["name"])
+
+    def ours(state: dict[str, Any]) -> bool:
+        return str(state.get("name", "")).startswith(begin) and all(state.get(n) == v for n, v in wanted.items() if n != "name")
+
+    found = {}
+    for held in lease.running(ours):
+        number = int(str(held.state()["name"]).removeprefix(begin))
+        if starting.answers(held, asked["timeout_s"]):
+            found[number] = _at_its_port(starting.server_of(held))
+    return found
+
+
+def _servers(asked: Mapping[str, Any], path: Path, there: Mapping[int, Server]) -> list[Server]:
+    """All servers, those that are missing launched side by side.
+
+    Raises:
+        ServerError: one did not start; those launched with it were stopped again.
+    """
+    numbers = range(1, max(asked["servers"], *there, 1) + 1)
+    missing = {number: _options_of(asked, number) for number in numbers if number not in there}
+    begun: list[lease.Lease] = []
+    try:
+        # One by one into the list, so that those begun are known when a later one fails.
+        begun.extend(starting.start(options, path) for options in missing.values())
+        fresh = {number: _at_its_port(starting.ready(held, missing[number])) for number, held in zip(missing, begun, strict=True)}
+    except BaseException:
+        for held in begun:
+            held.stop()
+        raise
+    return [there.get(number) or fresh[number] for number in numbers]
+
+
+def _found(held: lease.Lease, everyone: list[Server], asked: dict[str, Any]) -> Fleet:
+    state = held.state()
+    fleet = _OWNED.setdefault(str(state["server_id"]), Fleet(held, everyone))
+    fleet.adopt(everyone)
+    fleet.note = "Already running: this is the same fleet as before."
+    before = dict(fleet.launch_options)
+    if asked["private"] is None or asked["private"] == bool(fleet.token):
+        asked["private"] = before["private"]
+    different = sorted(option for option, value in asked.items() if before.get(option) != value and option != "servers")
+    if different:
+        fleet.note += f" It was launched with another {' and '.join(different)}; for a change type fleet.restart(...)."
+    if len(everyone) > asked["servers"]:
+        fleet.note += f" It has {len(everyone)} servers."
+    print(f"{fleet.note} {fleet.http_url}, pid {fleet.pid}")
+    return fleet
+
+
+def _ready(held: lease.Lease, everyone: list[Server], asked: Mapping[str, Any]) -> Fleet:
+    """Wait until Envoy answers and sends requests to all servers."""
+    deadline = time.monotonic() + asked["timeout_s"]
+    while True:
+        state = held.state()
+        failed = state.get("status") in ("died", "stopped", "failed")
+        if not failed and state.get("ports"):
+            fleet = Fleet(held, everyone)
+            if all(fleet.in_rotation()) and fleet.is_ready():
+                return fleet
+        if failed or time.monotonic() > deadline:
+            held.stop()
+            for server in everyone:
+                server.stop()
+            raise _not_started(state if failed else {**state, "reason": f"not ready after {asked['timeout_s']:.0f} s"})
+        time.sleep(POLL_S)
+
+
+def _not_started(state: Mapping[str, Any]) -> ServerError:
+    error = starting.not_started(dict(state))
+    error.happened = error.happened.replace("The server", "Envoy, the front of the fleet,")
+    return ServerError(error.happened, error.expected, error.todo)
+
+
+def _print_commands(asked: Mapping[str, Any], token: str) -> None:
+    for number in range(1, asked["servers"] + 1):
+        launch_server(**_options_of(asked, number), dry_run=True)
+        print()
+    folder = Path("/tmp/course")
+    ports = {"{http}": str(asked["base_port"]), "{grpc}": str(asked["base_port"] + 1)}
+    text = envoy.front(folder, "$COURSE_TOKEN" if token else "")
+    for place, port in ports.items():
+        text = text.replace(place, port)
+    print(" ".join(front.command(folder)), f"# {folder / envoy.FILE}:\n{text}", sep="\n\n")
+
+
+def _options_of(options: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """The arguments for the launch of one server of a fleet.
+
+    Args:
+        options: the arguments of the fleet's launch by name.
+        number: which server, from 1.
+    """
+    own = {name: value for name, value in options.items() if name != "servers"}
+    # Ready as soon as it answers: one model that cannot be loaded must not take the others out of service.
+    extra = [*options["extra_arguments"], "--strict-readiness=false"]
+    base_port = options["base_port"] + number * PORTS_PER_SERVER
+    own |= {"name": f"{_server_name(options['name'])}{number}", "base_port": base_port, "extra_arguments": extra}
+    return own | {"keep_alive": True}
+
+
+def _server_name(fleet: str) -> str:
+    """What the names of a fleet's servers begin with; a number follows."""
+    return f"fleet {fleet}/" if fleet else "fleet/"
+
+
+def _at_its_port(server: Server) -> Server:
+    """The same server; when it is restarted it asks for the very ports that Envoy knows."""
+    server.launch_options["base_port"] = server.http.port
+    return server
+
+
+def _models(servers: Sequence[Server]) -> list[ModelState]:
+    """The models of all servers that run and their states; one that is not READY on every server says where it is not."""
+    running = [server for server in servers if server.state() == "running"]
+    states = [{state.name: state for state in server.models()} for server in running]
+    together: dict[str, ModelState] = {}
+    for server, known in zip(running, states, strict=True):
+        for name, state in known.items():
+            ready_elsewhere = any(other.get(name) and other[name].state == "READY" for other in states)
+            if state.state != "READY" and ready_elsewhere:
+                state = ModelState(name, state.version, state.state, f"on {server.http_url}. {state.reason}".strip())
+            if name not in together or together[name].state == "READY":
+                together[name] = state
+    return [together[name] for name in sorted(together)]

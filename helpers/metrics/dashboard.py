@@ -30,7 +30,8 @@ from helpers import machine
 from helpers.errors import CourseError, InputError, quoted, suggestion
 from helpers.metrics.load import BackgroundLoad
 from helpers.metrics.metrics import Difference, Sample, Snapshot, scrape
-from helpers.server import Server, ending
+from helpers.server import Server
+from helpers.server.log import how
 
 # The dashboard: seconds between two updates (twice a second looks live and costs little), seconds that its curves show, and seconds over
 # which rates are means (with less, slow models would jump between nothing and too much).
@@ -193,7 +194,7 @@ class Poller(threading.Thread):
         """Return why the reading ends; empty while there is hope."""
         state = self._server.state()
         if state == "died":
-            return f"{ending.how(self._server.returncode)} server.log() may say why."
+            return f"{how(self._server.returncode)} server.log() may say why."
         if state == "stopped":
             return "The server was stopped."
         if silent_s < DASHBOARD_PATIENCE_S:

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 import html as escaping
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
-from helpers import machine
-from helpers.client.endpoint import Address
-from helpers.errors import CourseError
-from helpers.paths import shown
-from helpers.server import ending
-
-if TYPE_CHECKING:
-    from helpers.server.server import ModelState, Server
+from helpers.server.model_states import ModelState
 
 # Symbols beside the words, so that the state can be read without colour.
 MARKS = {"running": "●", "hung": "✖", "stopped": "■", "died": "✖", "unreachable": "?"}
@@ -25,82 +18,44 @@ _WARNING = "#b3261e"
 _CELL = "padding:1px 14px 1px 0;text-align:left;vertical-align:top"
 
 
-_NOT_FROM_HERE = "cannot be reached from here"
+@dataclass(frozen=True)
+class Card:
+    """What a server shows of itself.
 
+    Attributes:
+        state: how it is, one word.
+        facts: names and values.
+        models: its models.
+        remarks: sentences below.
+        warning: a sentence in red before them.
+    """
 
-def _place(address: Address | None) -> str:
-    """Where a port is, with the scheme of an encrypted one."""
-    return _NOT_FROM_HERE if address is None else f"{address.scheme}://{address}" if address.secure else str(address)
+    state: str
+    facts: Sequence[tuple[str, str]]
+    models: Sequence[ModelState] = ()
+    remarks: Sequence[str] = ()
+    warning: str = ""
 
+    def text(self) -> str:
+        """Return the card for a terminal."""
+        lines = [f"Triton server {MARKS.get(self.state, '?')} {self.state}"]
+        lines += [f"  {name:<11}{value}" for name, value in self.facts]
+        width = max((len(model.name) for model in self.models), default=0)
+        lines += [
+            f"  {'models' if number == 0 else '':<11}{m.name:<{width}}  {m.version or '-':>2}  {m.state}  {m.reason}".rstrip()
+            for number, m in enumerate(self.models)
+        ]
+        remarks = [f"✖ {self.warning}", *self.remarks] if self.warning else self.remarks
+        return "\n".join(lines + [f"  {remark}" for remark in remarks])
 
-def _facts(server: Server) -> tuple[str, list[tuple[str, str]], list[ModelState], str]:
-    """State, facts, models and, when the models cannot be asked for, why not."""
-    state = server.state()
-    facts = [
-        ("runtime", server.runtime),
-        ("device", machine.device() if server.is_here else "on another machine"),
-        ("HTTP", _place(server.http)),
-        ("gRPC", _place(server.grpc)),
-        ("metrics", server.metrics.http("/metrics") if server.metrics else _NOT_FROM_HERE),
-    ]
-    if server.owned:
-        facts.append(("inference", server.listening.inference()))
-    if server.listening.is_beyond:
-        facts.append(("for others", server.listening.for_others([server.http.port, server.grpc.port, 0])))  # type: ignore[union-attr]
-    if server.repository:
-        facts.append(("repository", shown(server.repository)))
-    if server.log_path:
-        facts.append(("log", shown(server.log_path)))
-    if server.pid:
-        facts.append(("pid", str(server.pid)))
-    if noticed := server.remarks:
-        facts.append(("noticed", noticed[-1]))
-    models: list[ModelState] = []
-    problem = ""
-    if state == "running":
-        try:
-            models = server.models()
-        except CourseError as error:
-            problem = str(error)
-        if server.repository and not server.repository.is_dir():
-            problem += f" The model repository {server.repository} is not there any more; what was loaded from it goes on serving."
-        # Models of the repository that nobody asked for are no problem, and many: one line for all of them.
-        idle = [model.name for model in models if not model.version and not model.reason and model.state == "UNAVAILABLE"]
-        if idle:
-            models = [model for model in models if model.name not in idle]
-            facts.append(("not loaded", ", ".join(idle)))
-    elif state == "hung":
-        problem = f"{ending.HUNG} {ending.RESTART}"
-    elif state == "died":
-        problem = f"{ending.explain(server)}{ending.RESTART}"
-    elif state == "unreachable":
-        problem = "Nothing answers at this address."
-    return state, facts, models, problem
-
-
-def text(server: Server) -> str:
-    """The card for a terminal."""
-    state, facts, models, problem = _facts(server)
-    lines = [f"Triton server {MARKS.get(state, '?')} {state}"]
-    lines += [f"  {name:<11}{value}" for name, value in facts]
-    width = max((len(model.name) for model in models), default=0)
-    lines += [
-        f"  {'models' if number == 0 else '':<11}{m.name:<{width}}  {m.version or '-':>2}  {m.state}  {m.reason}".rstrip()
-        for number, m in enumerate(models)
-    ]
-    beyond = server.listening.warning()
-    return "\n".join(lines + [f"  {remark}" for remark in (beyond and f"✖ {beyond}", server.note, problem) if remark])
-
-
-def html(server: Server) -> str:
-    """The card for a notebook: one table of facts, one of models; inherits the theme's colours."""
-    state, facts, models, problem = _facts(server)
-    body = "".join(_model_row(model, _CELL) for model in models)
-    head = "".join(
-        f'<th scope="col" style="{_CELL};font-weight:normal;opacity:.75">{title}</th>' for title in ("model", "version", "state", "why")
-    )
-    table = f'<table style="margin:6px 0 0 0;border:0"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>' if models else ""
-    return frame("Triton server", state, facts, table, [remark for remark in (server.note, problem) if remark], server.listening.warning())
+    def html(self) -> str:
+        """Return the card for a notebook: one table of facts, one of models; inherits the theme's colours."""
+        body = "".join(_model_row(model, _CELL) for model in self.models)
+        head = "".join(
+            f'<th scope="col" style="{_CELL};font-weight:normal;opacity:.75">{title}</th>' for title in ("model", "version", "state", "why")
+        )
+        table = f'<table style="margin:6px 0 0 0;border:0"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>' if body else ""
+        return frame("Triton server", self.state, self.facts, table, self.remarks, self.warning)
 
 
 def frame(title: str, state: str, facts: Sequence[tuple[str, str]], table: str, remarks: Sequence[str], warning: str = "") -> str:

@@ -1,4 +1,4 @@
-"""Why a model was not loaded, from the log of tritonserver: its index gives no reason for faults that it meets before loading."""
+"""What the log of tritonserver tells: why a model was not loaded, where its index gives no reason, and how a server ended."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from helpers.server import watch
 
 # Lines of the server's log that an error message quotes.
 LOG_TAIL_LINES = 15
+# The same, where they stand beside the news that the server has ended: those that say something, for a card.
+LAST_WORDS_LINES = 5
+
+RESTART = "Type: server = server.restart()"
+HUNG = "Its process is still there, but has not answered for a while: it hangs, or gets no time on this machine."
 
 # The sentences in which tritonserver 2.51 says that a model stays out.
 _SENTENCES = re.compile(
@@ -124,3 +129,30 @@ def meaningful(log: str, lines: int) -> str:
     usage = next((number for number, line in enumerate(every) if line.startswith("Usage:")), len(every))
     trouble = [line for line in every[:usage] if _TROUBLE.search(line)]
     return "\n".join((trouble or every)[-lines:])
+
+
+def how(returncode: int | None) -> str:
+    """One sentence on the end of a process.
+
+    Args:
+        returncode: as :class:`subprocess.Popen` has it, negative for a signal; None where nobody saw the end.
+    """
+    if returncode is None:
+        return "It ended without being told to, together with the process that owned it."
+    return f"It ended without being told to, {watch.manner(returncode)}."
+
+
+def last_words(log: str) -> str:
+    """The lines near the end of a log that say what went wrong, else simply the last ones."""
+    return meaningful("\n".join(log.splitlines()[-LOG_TAIL_LINES:]), LAST_WORDS_LINES)
+
+
+def explain(returncode: int | None, log: str) -> str:
+    """Return how a server, or the front of a fleet, ended and the end of its log, in a few lines.
+
+    Args:
+        returncode: as for :func:`how`.
+        log: all of its log.
+    """
+    words = last_words(log)
+    return f"{how(returncode)}" + (f" The end of its log:\n{words}\n" if words else " Its log is empty. ")

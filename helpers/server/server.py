@@ -11,15 +11,24 @@ from helpers import run_folder
 from helpers.client import way_to
 from helpers.client.endpoint import NO_ACCESS, Access, Address
 from helpers.client.problems import Circumstances, TransportError, not_loaded, plainly
-from helpers.errors import AccessError, ModelError, RequestError, ServerError
-from helpers.machine import serves_here
-from helpers.server import card, ending, lease
+from helpers.errors import AccessError, CourseError, ModelError, RequestError, ServerError
+from helpers.machine import device, serves_here
+from helpers.paths import shown
+from helpers.server import lease
 from helpers.server.administration import Administration
+from helpers.server.card import Card
 from helpers.server.listening import THIS_MACHINE, Listening
-from helpers.server.log import LOG_TAIL_LINES
+from helpers.server.log import HUNG, LOG_TAIL_LINES, RESTART, explain
 from helpers.server.model_states import ModelState, completed
 
 __all__ = ["ModelState", "Server"]
+
+_NOT_FROM_HERE = "cannot be reached from here"
+
+
+def _place(address: Address | None) -> str:
+    """Where a port is, with the scheme of an encrypted one."""
+    return _NOT_FROM_HERE if address is None else f"{address.scheme}://{address}" if address.secure else str(address)
 
 
 class Server(Administration):
@@ -182,16 +191,20 @@ class Server(Administration):
         if state == "running":
             return "", ""
         if state == "hung":
-            return ending.HUNG, ending.RESTART
-        words = ending.explain(self) if state == "died" else ""
-        return f"It is no longer running; requests that were under way are lost. {words}".strip(), ending.RESTART
+            return HUNG, RESTART
+        words = self._ended() if state == "died" else ""
+        return f"It is no longer running; requests that were under way are lost. {words}".strip(), RESTART
+
+    def _ended(self) -> str:
+        """How it ended, and the end of its log."""
+        return explain(self.returncode, self.log(lines=0))
 
     @contextlib.contextmanager
     def _or_how_it_ended(self) -> Iterator[None]:
         """Where a server of ours does not answer any more, the error says how it ended; then nothing is sent to its port."""
         try:
             if self._has_ended():
-                raise ServerError(f"No server answers at {self.url} any more: it is not running.", "", ending.RESTART)
+                raise ServerError(f"No server answers at {self.url} any more: it is not running.", "", RESTART)
             with plainly(self._way):
                 yield
         except AccessError:
@@ -199,7 +212,7 @@ class Server(Administration):
         except ServerError as error:
             if self.state() != "died":
                 raise
-            raise ServerError(f"No server answers at {self.url} any more.", ending.explain(self), ending.RESTART) from error
+            raise ServerError(f"No server answers at {self.url} any more.", self._ended(), RESTART) from error
 
     # --- what it says of its models ----------------------------------------------------------------------------------
 
@@ -295,8 +308,53 @@ class Server(Administration):
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    def _card(self) -> Card:
+        """Return what the card shows: also, when the models cannot be asked for, why not."""
+        state = self.state()
+        facts = [
+            ("runtime", self.runtime),
+            ("device", device() if self.is_here else "on another machine"),
+            ("HTTP", _place(self.http)),
+            ("gRPC", _place(self.grpc)),
+            ("metrics", self.metrics.http("/metrics") if self.metrics else _NOT_FROM_HERE),
+        ]
+        if self.owned:
+            facts.append(("inference", self.listening.inference()))
+        if self.listening.is_beyond:
+            facts.append(("for others", self.listening.for_others([self.http.port, self.grpc.port, 0])))  # type: ignore[union-attr]
+        if self.repository:
+            facts.append(("repository", shown(self.repository)))
+        if self.log_path:
+            facts.append(("log", shown(self.log_path)))
+        if self.pid:
+            facts.append(("pid", str(self.pid)))
+        if noticed := self.remarks:
+            facts.append(("noticed", noticed[-1]))
+        models: list[ModelState] = []
+        problem = ""
+        if state == "running":
+            try:
+                models = self.models()
+            except CourseError as error:
+                problem = str(error)
+            if self.repository and not self.repository.is_dir():
+                problem += f" The model repository {self.repository} is not there any more; what was loaded from it goes on serving."
+            # Models of the repository that nobody asked for are no problem, and many: one line for all of them.
+            idle = [model.name for model in models if not model.version and not model.reason and model.state == "UNAVAILABLE"]
+            if idle:
+                models = [model for model in models if model.name not in idle]
+                facts.append(("not loaded", ", ".join(idle)))
+        elif state == "hung":
+            problem = f"{HUNG} {RESTART}"
+        elif state == "died":
+            problem = f"{self._ended()}{RESTART}"
+        elif state == "unreachable":
+            problem = "Nothing answers at this address."
+        remarks = [remark for remark in (self.note, problem) if remark]
+        return Card(state, facts, models, remarks, self.listening.warning())
+
     def __repr__(self) -> str:
-        return card.text(self)
+        return self._card().text()
 
     def _repr_html_(self) -> str:
-        return card.html(self)
+        return self._card().html()

@@ -7,8 +7,8 @@ import signal
 
 import pytest
 
-from helpers.server import ending, watch
 from helpers.server import log as server_log
+from helpers.server import watch
 from helpers.server.starting import not_started
 
 _WORDS = {
@@ -33,7 +33,7 @@ def test_a_launch_that_ended_names_the_signal(tmp_path, code, words):
 
 @pytest.mark.parametrize(("code", "words"), _WORDS.items())
 def test_a_server_that_ended_names_the_signal(code, words):
-    assert re.search(f"ended without being told to, {words}", ending.how(code))
+    assert re.search(f"ended without being told to, {words}", server_log.how(code))
 
 
 @pytest.mark.parametrize(
