@@ -79,20 +79,23 @@ perf_analyzer(command)
 # %% [markdown] exercise="7.1"
 # ### Exercise 7.1 (3 minutes) — Send one jet at a time
 #
-# Run the command again with 1 jet in a request. The check asks the server's counters how many it saw.
+# Run the command again with 1 jet in a request, and nothing else changed. The check asks the server's counters
+# how many it saw.
 
 # %% exercise="7.1" tags=["starter"]
 before = scrape(server)
-status = perf_analyzer(command.replace("-b 10", "-b 1"))  #: status = ____
+one_jet = command.replace("-b 10", "-b 1")  #: one_jet = ____
+status = perf_analyzer(one_jet)  #: status = ____
 
 # %% exercise="7.1" tags=["check"]
-exercise("7.1").check(server, before, status)
+exercise("7.1").check(server, before, command, one_jet, status)
 # exercise("7.1").hint(1)
 # exercise("7.1").solution()
 
 # %% [markdown] exercise="7.1" tags=["hints"]
 # 1. `command` is text. Which part of it says how many jets go into a request?
-# 2. `command.replace("old", "new")` changes a part of a text.
+# 2. `command.replace("old", "new")` changes a part of a text, wherever it stands. Then hand the new text to
+#    `perf_analyzer`.
 
 # %% [markdown] exercise="7.1" tags=["answer"]
 # With `-b 1` inferences and requests are equal. On a busy machine the status may be 2: the windows did not

@@ -152,7 +152,7 @@ table.measure("dynamic batching", over="2 instances", beside=gain(t4.loc[1], t4.
 # ### Exercise 9.3 (8 minutes) — Prove that batching happened
 #
 # Send 64 requests of one jet, and work out from the server's counters how many jets each run of the model had. First
-# with jets padded to one length (`padded`), then with jets as long as they are (`ragged`).
+# with jets padded to one length, then with jets as long as they are. The check calls your function.
 
 # %% exercise="9.3" tags=["starter"]
 tagger = jets.Tagger(Client(server), MODEL)
@@ -174,7 +174,7 @@ padded, ragged = jets_per_run(equal_shapes), jets_per_run(own_shapes)
 print(f"padded: {padded:.2f} jets in each run, ragged: {ragged:.2f}")
 
 # %% exercise="9.3" tags=["check"]
-exercise("9.3").check(server, padded, ragged)
+exercise("9.3").check(server, jets_per_run, equal_shapes, own_shapes)
 # exercise("9.3").hint(1)
 # exercise("9.3").solution()
 

@@ -54,20 +54,32 @@ def test_7_1_one_jet_in_a_request(server: Server) -> None:
                 client.infer(MODEL, client.example(MODEL, batch))
 
     before = scrape(server)
-    _is("7.1", Kind.CANNOT_TELL, "no request", server, before, 0)
-    _is("7.1", Kind.NOT_ATTEMPTED, "blank", server, before, ____)
+    command = f"perf_analyzer -m {MODEL} -p 1000 --concurrency-range 1:1 -b 10"
+    said = (command, command.replace("-b 10", "-b 1"))
+    _is("7.1", Kind.CANNOT_TELL, "no request", server, before, *said, 0)
+    _is("7.1", Kind.NOT_ATTEMPTED, "blank", server, before, *said, ____)
     send(1, 3)
-    _is("7.1", Kind.CORRECT, "3 requests, 3 inferences: one jet in each.", server, before, 0)
-    _is("7.1", Kind.CORRECT, "did not agree", server, before, 2)
-    _is("7.1", Kind.NOT_YET, "ended with 99", server, before, 99)
-    _is("7.1", Kind.NOT_YET, "ended with None", server, before, None)
+    _is("7.1", Kind.CORRECT, "3 requests, 3 inferences: one jet in each.", server, before, *said, 0)
+    _is("7.1", Kind.CORRECT, "did not agree", server, before, *said, 2)
+    _is("7.1", Kind.NOT_YET, "ended with 99", server, before, *said, 99)
+    _is("7.1", Kind.NOT_YET, "ended with None", server, before, *said, None)
     send(4, 1)
-    _is("7.1", Kind.NOT_YET, "1.75 jets in each", server, before, 0)
+    _is("7.1", Kind.NOT_YET, "1.75 jets in each", server, before, *said, 0)
     again = scrape(server)
     send(10, 2)
-    _is("7.1", Kind.NOT_YET, "still 10 jets", server, again, 0)
-    _is("7.1", Kind.CANNOT_TELL, "does not answer", _dead(), again, 0)
-    _is("7.1", Kind.CANNOT_TELL, "from before", server, 5, 0)
+    _is("7.1", Kind.NOT_YET, "still 10 jets", server, again, *said, 0)
+    _is("7.1", Kind.CANNOT_TELL, "does not answer", _dead(), again, *said, 0)
+    _is("7.1", Kind.CANNOT_TELL, "from before", server, 5, *said, 0)
+    for wrong, words in {
+        command.replace("10", "1"): "`1000` became `100`, too",
+        command.replace("-b 10", ""): "`-b` became `nothing`, too",
+        command.replace("-b 10", "-b 1").replace("1:1", "4:4"): "`1:1` became `4:4`, too",
+        command.replace("-b 10", "-b 2"): "`10` became `2`, too",
+        command + " -f out.csv": "`nothing` became `-f`, too",
+    }.items():
+        _is("7.1", Kind.NOT_YET, words, server, before, command, wrong, 0)
+    _is("7.1", Kind.NOT_YET, "as text", server, before, command, 1, 0)
+    _is("7.1", Kind.NOT_ATTEMPTED, "blank", server, before, command, ____, ____)
 
 
 def test_7_2_gain_and_price() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import shlex
 from typing import Any
 
 from helpers.course import judge, traffic
@@ -34,8 +36,14 @@ def _row(value: Any, name: str) -> dict[str, Any] | Outcome:
 
 
 @checker("7.1")
-def one_jet_a_request(server: Any, before: Any, status: Any) -> Outcome:
-    """Requests of one jet, by the server's own count; of a recorded run, by its command."""
+def one_jet_a_request(server: Any, before: Any, command: Any, one_jet: Any, status: Any) -> Outcome:
+    """Requests of one jet, by the server's own count; of a recorded run, by its command. Nothing else of the command was changed."""
+    if not isinstance(one_jet, str):
+        return not_yet(f"`one_jet` is {judge.kind(one_jet)}. Expected the whole command, as text.")
+    old, new = (shlex.split(text) for text in (command, one_jet))
+    changed = [(a, b) for a, b in itertools.zip_longest(old, new, fillvalue="nothing") if a != b]
+    if others := [pair for pair in changed if pair != ("10", "1")]:
+        return not_yet(f"`{others[0][0]}` became `{others[0][1]}`, too. Replace the whole of `-b 10`, so that nothing else changes.")
     if isinstance(status, Status):
         if status.batch == 1:
             return correct("One jet in each request, on the machine that recorded it; your server has seen none of them.")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from helpers.course import judge, traffic
-from helpers.course.judge import CannotTell, Outcome, checker, correct, not_yet
+from helpers.course.exercises import count_blanks
+from helpers.course.judge import CannotTell, Outcome, checker, correct, not_attempted, not_yet
 from helpers.course.scoreboard import BUDGET
 from helpers.errors import InputError
 from helpers.measuring import statistics as verdicts
 from helpers.measuring.experiments import Experiments
 from helpers.measuring.table import THROUGHPUT, is_recorded, is_row, plain
+from helpers.metrics import scrape
 from helpers.plot_rows import Row
 from helpers.repository import Comparison
 
@@ -19,8 +22,6 @@ _MODEL = "particlenet_AK4"
 _BASELINE, _TWO, _THREADS = "baseline", "2 instances", "2 instances × 2 threads"
 # People round: a number counts as right within this fraction.
 _ROUNDING = 0.02
-# Requests that prove batching, of one jet each.
-_REQUESTS = 64
 # What the analysis of exercise 9.5 can bear.
 _LOSS = 0.001
 _FIELD = "gpu_execution_accelerator[0].name"
@@ -34,6 +35,14 @@ def _row(table: Any, name: str) -> Row:
         return plain(table[name])
     except InputError as error:
         raise CannotTell(f"Your table has no row `{name}`. Run the cell that measures it, under this very name.") from error
+
+
+def _baseline(table: Any) -> Row:
+    """The row of one's own baseline, which is the plain model."""
+    row = _row(table, _BASELINE)
+    if row["model"] != _MODEL:
+        raise CannotTell(f"Your row `{_BASELINE}` is a measurement of `{row['model']}`, not of `{_MODEL}`. Measure it again, as above.")
+    return row
 
 
 def _instances(config: Mapping[str, Any]) -> int:
@@ -54,7 +63,7 @@ def two_instances(server: Any, table: Any, text: Any) -> Outcome:
         if written == 2:
             return not_yet(f"Your config says 2 instances, and the server still runs {served}. Reload: `server.reload(MODEL)`.")
         return not_yet(f"The server runs {served} instance{'s' * (served != 1)}. Write `count: 2` into the text, and reload.")
-    row, first = _row(table, _TWO), _row(table, _BASELINE)
+    row, first = _row(table, _TWO), _baseline(table)
     seen = verdicts.verdict(first, row)
     return correct(f"The server reports 2 instances. Seen from the baseline: {seen}")
 
@@ -75,21 +84,32 @@ def threads_judged(table: Any, judged: Any) -> Outcome:
 
 
 @checker("9.3")
-def batching_proved(server: Any, padded: Any, ragged: Any) -> Outcome:
-    """Jets in each run of the model, for requests of one shape and for requests of many."""
+def batching_proved(server: Any, jets_per_run: Any, equal_shapes: Any, own_shapes: Any) -> Outcome:
+    """The student's function is called, for requests of one shape and for requests of many, and compared with the counters."""
     judge.must_be_server(server)
     config = server.config(_MODEL)
     if "dynamic_batching" not in config:
         return not_yet("The server reports no `dynamic_batching` for this model. Run the cell that turns it on, and then yours.")
-    one, other = judge.number(padded), judge.number(ragged)
-    if one is None or other is None:
-        kind = judge.kind(padded if one is None else ragged)
-        return not_yet(f"Expected two numbers, and one is {kind}. `return` the jets divided by the runs.")
-    for name, value in (("padded", one), ("ragged", other)):
-        if value in (_REQUESTS, 0) or value > _REQUESTS:
-            return not_yet(f"`{name}` is {judge.plain(value)}: that is no ratio. Divide the jets by the runs of the model.")
-        if value < 1 - _ROUNDING:
-            return not_yet(f"`{name}` is {value:.2f}: a run has at least one jet. You divided the runs by the jets; turn it round.")
+    if not callable(jets_per_run):
+        return not_yet(f"`jets_per_run` is {judge.kind(jets_per_run)}. Expected the function, without brackets.")
+    ratios = []
+    for requests in (equal_shapes, own_shapes):
+        before = scrape(server)
+        returned = jets_per_run(requests)
+        jets, runs = (judge.rise(server, before, _MODEL, f"nv_inference_{name}") for name in ("count", "exec_count"))
+        if count_blanks(returned):
+            return not_attempted()
+        if jets != len(requests):
+            raise CannotTell(f"The server counted {judge.plain(jets)} jets for {len(requests)} requests. Does somebody else send any?")
+        given = judge.number(returned)
+        seen = f"The server counted {judge.plain(jets)} jets in {judge.plain(runs)} runs"
+        if given is None:
+            return not_yet(f"Your function returned {judge.kind(returned)}. Expected one number: the jets divided by the runs.")
+        if abs(given - jets / runs) > _ROUNDING * jets / runs:
+            slip = "" if abs(given - runs / jets) > _ROUNDING else " You divided the runs by the jets; turn it round."
+            return not_yet(f"{seen}, and your function returned {given:.4g}.{slip or ' Divide the jets by the runs of the model.'}")
+        ratios.append(jets / runs)
+    one, other = ratios
     if one < 1 + _ROUNDING:
         raise CannotTell("No run had two jets: your machine is so busy that requests arrive one by one. Run your cell again.")
     if other > one:
@@ -111,9 +131,10 @@ def missing_part(view: Any, needs: Any) -> Outcome:
         raise CannotTell("On this server the accelerator has an effect: it runs on a GPU. Then nothing is missing; go on.")
     if not isinstance(needs, str) or not needs.strip():
         return not_yet(f"`needs` is {judge.kind(needs)}. Expected a word in quotes.")
-    if "gpu" in needs.lower():
+    words = re.findall(r"[a-z]+", needs.lower())
+    if "gpu" in words and not {"no", "not", "without", "none", "never"} & set(words):
         return correct(f"The view says: {remark}.")
-    if any(word in needs.lower() for word in ("cpu", "tensorrt", "onnx")):
+    if {"cpu", "tensorrt", "onnx"} & set(words):
         return not_yet(f"`{needs}` is there. Read the remark: what does the stanza need that this machine does not have?")
     return not_yet(f"`{needs}` is not what the remark says. It stands in the last column, beside `tensorrt`.")
 
@@ -148,7 +169,7 @@ def physics_allows(costs: Any, safe: Any) -> Outcome:
 @checker("9.6")
 def challenge(server: Any, counted: Any, table: Any, best: Any) -> Outcome:
     """Faster than one's own baseline beyond doubt, inside the budget, measured on this server, and not from the cache."""
-    baseline = _row(table, _BASELINE)
+    baseline = _baseline(table)
     # Not that of the table: it is the same for everybody.
     budget = table.budget_for(BUDGET)
     if not is_row(best) or best.get(THROUGHPUT) is None or best.get("latency_p95_us") is None:
