@@ -60,6 +60,10 @@ _START_S = 180
 _REMARKS = 20
 # What tritonserver writes when another program was faster with a port.
 _PORT_TAKEN = "already in use"
+# What Triton's Python backend dies of now and then while many models start at once (seen once in a few dozen launches of 26 models).
+_LOCK_LOST = "boost::interprocess::lock_exception"
+# How often a server that died of it before it served is started again.
+_LOCK_TRIES = 3
 
 
 @dataclasses.dataclass
@@ -132,6 +136,7 @@ class Supervisor:
         self.log_seen = -1
         self.stack_given_back = False
         self.restarts: list[float] = []
+        self.lock_tries = 0
         self.signalled = 0.0
         self.ended = 0.0
         self.told = False
@@ -377,6 +382,10 @@ class Supervisor:
             self._write(hung=False)
             self._start_on(self.state["ports"])
             return
+        if self._lost_a_lock():
+            self._say("Triton's Python backend lost a lock while the models started, a fault of its own; the server is started again")
+            self._start_on(self.state["ports"])
+            return
         for lock in self.locks:
             lock.close()
         if self.stopping_since is None and _PORT_TAKEN in self._log_since_start():
@@ -398,6 +407,14 @@ class Supervisor:
         now = time.monotonic()
         self.restarts = [*(then for then in self.restarts if now - then < _RESTARTS_S), now]
         return len(self.restarts) <= _RESTARTS
+
+    def _lost_a_lock(self) -> bool:
+        """True if the server died of Triton's own fault before it ever served, and may be tried once more."""
+        if self.stopping_since is not None or (self.watch is not None and self.watch.has_listened) or self.lock_tries >= _LOCK_TRIES:
+            return False
+        lost = _LOCK_LOST in self._log_since_start()
+        self.lock_tries += lost
+        return lost
 
     def _log_since_start(self) -> str:
         try:

@@ -75,6 +75,31 @@ def test_a_program_that_was_faster_with_a_port_means_the_next_triple(tmp_path, f
     held.stop()
 
 
+@pytest.mark.parametrize("times", [1, 3, 4])
+def test_a_server_that_lost_a_lock_of_tritons_own_is_started_again(tmp_path, free_base_port, times):
+    triples = _triples(free_base_port(), 2)
+    # As tritonserver ends when its Python backend loses a lock; the next start goes well.
+    code = (
+        "import os, pathlib, time\n"
+        f"starts = pathlib.Path({str(tmp_path / 'starts')!r})\n"
+        "with starts.open('a') as file: file.write('x')\n"
+        f"if len(starts.read_text()) <= {times}:\n"
+        "    print(\"terminate called after throwing an instance of 'boost::interprocess::lock_exception'\", flush=True); os.abort()\n"
+        "time.sleep(60)"
+    )
+    (tmp_path / "starts").touch()
+    held = lease.start(_plan(tmp_path, code, triples))
+    wait_until(lambda: held.state().get("status") == "died" or (tmp_path / "starts").read_text() == "x" * (times + 1))
+    if times > 3:
+        wait_until(lambda: held.state()["status"] == "died")
+        assert (tmp_path / "starts").read_text() == "xxxx", "three times more, and not for ever"
+        held.close()
+        return
+    assert held.state()["status"] == "running" and held.state()["ports"] == triples[0], "on the ports that it had"
+    assert (tmp_path / "log").read_text().count("the server is started again") == times
+    held.stop()
+
+
 def test_no_free_ports_is_said(tmp_path, free_base_port):
     ports = _triples(free_base_port(), 1)
     locks = lock_ports(ports[0], LOOPBACK)
