@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 import shlex
 import subprocess
@@ -61,6 +62,17 @@ def test_links_lead_somewhere(page: str) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", text(page)):
         if "://" not in target:
             assert (ROOT / target).exists(), f"{page}: {target}"
+
+
+def test_modules_that_pages_name_are_there() -> None:
+    pages = [path for path in ROOT.rglob("*.md") if not {".venv", ".server", "work", ".pytest_cache"} & set(path.relative_to(ROOT).parts)]
+    assert len(pages) > 10
+    for path in pages:
+        for name in set(re.findall(r"\bhelpers(?:\.[a-z_]\w*)+", path.read_text(encoding="utf-8"))):
+            try:
+                pkgutil.resolve_name(name)
+            except (ImportError, AttributeError) as error:
+                raise AssertionError(f"{path.relative_to(ROOT)} names {name}: {error}") from error
 
 
 @pytest.mark.parametrize("page", PAGES)
