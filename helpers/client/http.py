@@ -11,10 +11,11 @@ import http.client
 import json
 import socket
 import ssl
+import threading
 import urllib.request
 import weakref
-from collections.abc import Mapping
-from contextlib import closing, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
@@ -41,6 +42,11 @@ if TYPE_CHECKING:
 # Seconds for a look whether anything listens on a port.
 LOOK_TIMEOUT_S = 2.0
 
+# All ways of this process, and the addresses to which none of them keeps a connection at the moment.
+_ways: weakref.WeakSet[Http] = weakref.WeakSet()
+_not_kept: list[Address] = []
+_lock = threading.Lock()
+
 _REASONS = {400: "inputs", 401: "restricted", 403: "restricted", 404: "unknown"}
 
 
@@ -63,6 +69,8 @@ class Http:
         self._idle: list[http.client.HTTPConnection] = []
         # A server is seldom closed by those who ask it: what is idle ends with this object.
         weakref.finalize(self, _close_all, self._idle)
+        with _lock:
+            _ways.add(self)
 
     def is_live(self) -> bool:
         """True if the server answers and says that it lives."""
@@ -199,6 +207,8 @@ class Http:
                 raise
             raise self._failure(error, timeout_s) from error
         self._idle.append(connection)
+        if self.address.dialled in _not_kept:
+            self.close()
         if response.status == http.client.OK:
             return data, response.headers
         text = data.decode("utf-8", "replace")
@@ -255,6 +265,26 @@ def ask(address: Address, path: str, body: Any = None, *, access: Access = NO_AC
     """
     with closing(Http(address, access=access)) as way, plainly(way):
         return way.ask(path, body, **options)
+
+
+@contextmanager
+def keeping_none(address: Address) -> Iterator[None]:
+    """Keep no idle connection of this process to an address meanwhile.
+
+    Triton waits for every connection to its HTTP port before it unloads its models; when its time is up, it ends without that.
+    """
+    place = address.dialled
+    with _lock:
+        _not_kept.append(place)
+        ways = list(_ways)
+    try:
+        for way in ways:
+            if way.address.dialled == place:
+                way.close()
+        yield
+    finally:
+        with _lock:
+            _not_kept.remove(place)
 
 
 def listens(address: Address) -> bool:

@@ -33,13 +33,14 @@ from helpers.server.launch import arguments, launch_server
 from helpers.server.launch_plan import PORTS_PER_SERVER
 from helpers.server.lease import POLL_S
 from helpers.server.listening import Listening
-from helpers.server.log import LOG_TAIL_LINES, explain
+from helpers.server.log import LOG_TAIL_LINES, LOST, explain
 from helpers.server.model_states import ModelState
 from helpers.server.server import Server
 from helpers.tables import as_html, as_text
 
 # Seconds that a server which leaves gets for its requests under way.
 FLEET_DRAIN_S = 30.0
+_RESTART = "Type: fleet = fleet.restart()"
 
 
 class Fleet:
@@ -141,6 +142,13 @@ class Fleet:
     def state(self) -> str:
         """One word for the front: ``running``, ``stopped`` or ``died``."""
         return str(self._lease.state().get("status", "died"))
+
+    def how_it_ended(self) -> tuple[str, str]:
+        """Return how the front ended and what to type; two empty texts while it runs."""
+        state = self.state()
+        if state == "running":
+            return "", ""
+        return f"{LOST} {explain(self.returncode, self.log(lines=0))}" if state == "died" else LOST, _RESTART
 
     def behind(self) -> dict[str, dict[int, Behind]]:
         """What Envoy thinks of its servers: by protocol, then by their port."""
@@ -254,7 +262,7 @@ class Fleet:
 
     def _must_run(self) -> None:
         if self.state() != "running":
-            raise ServerError("The front of this fleet does not run any more.", "", "Type: fleet = fleet.restart()")
+            raise ServerError("The front of this fleet does not run any more.", "", _RESTART)
 
     def load(self, model: str, config: str | dict[str, Any] | None = None) -> None:
         """Load a model on every server, one after the other, or load it again; see :meth:`helpers.server.Server.load`."""
@@ -308,7 +316,7 @@ class Fleet:
         facts += [("repository", shown(self.repository)), ("front's log", shown(self.log_path)), ("front's pid", str(self.pid))]
         remarks = [self.note] if self.note else []
         if state == "died":
-            remarks.append(f"{explain(self.returncode, self.log(lines=0))}Type: fleet = fleet.restart()")
+            remarks.append(f"{explain(self.returncode, self.log(lines=0))}{_RESTART}")
         if state == "stopped":
             return state, facts, [], remarks
         rows = []

@@ -68,10 +68,8 @@ class Embedded:
             f"--cache-directory={triton / 'caches'}",
         ]
         environment = self._environment(wheel, Path(facts["libpython"]).parent)
-        # Triton writes the traces that it was asked for when it ends.
-        brief = not any(argument.startswith("--trace") for argument in public)
         links = self.backends(triton, facts["version"]) | {"models": serving.repository}
-        return Command(public, private_arguments(serving), environment, links, brief=brief)
+        return Command(public, private_arguments(serving), environment, links)
 
     def environment_facts(self) -> dict[str, str]:
         """Version, packages folder, libpython and numpy of the server's environment.

@@ -13,6 +13,7 @@ LOG_TAIL_LINES = 15
 LAST_WORDS_LINES = 5
 
 RESTART = "Type: server = server.restart()"
+LOST = "It is no longer running; requests that were under way are lost."
 HUNG = "Its process is still there, but has not answered for a while: it hangs, or gets no time on this machine."
 
 # The sentences in which tritonserver 2.51 says that a model stays out.

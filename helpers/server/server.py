@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers import run_folder
+from helpers.client import http as http_way
 from helpers.client import way_to
 from helpers.client.endpoint import NO_ACCESS, Access, Address
 from helpers.client.problems import Circumstances, TransportError, not_loaded, plainly
@@ -18,7 +19,7 @@ from helpers.server import lease
 from helpers.server.administration import Administration
 from helpers.server.card import Card
 from helpers.server.listening import THIS_MACHINE, Listening
-from helpers.server.log import HUNG, LOG_TAIL_LINES, RESTART, explain
+from helpers.server.log import HUNG, LOG_TAIL_LINES, LOST, RESTART, explain
 from helpers.server.model_states import ModelState, completed
 
 __all__ = ["ModelState", "Server"]
@@ -192,8 +193,7 @@ class Server(Administration):
             return "", ""
         if state == "hung":
             return HUNG, RESTART
-        words = self._ended() if state == "died" else ""
-        return f"It is no longer running; requests that were under way are lost. {words}".strip(), RESTART
+        return f"{LOST} {self._ended()}" if state == "died" else LOST, RESTART
 
     def _ended(self) -> str:
         """How it ended, and the end of its log."""
@@ -281,7 +281,8 @@ class Server(Administration):
     def stop(self) -> None:
         """Stop the server if it is ours; returns when it has ended. A server that is only connected to stays as it is."""
         if self._lease is not None:
-            self._lease.stop()
+            with http_way.keeping_none(self._must_reach(self.http, "HTTP")):
+                self._lease.stop()
         if self._kept is not None:
             self._kept.close()
 

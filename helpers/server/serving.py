@@ -68,7 +68,6 @@ class Command:
         links: what the private folder must hold, by path in it: the backends, where they do not come with the program, and the models.
         after: a command that ends what the program may leave behind; empty where it leaves nothing.
         lifeline: whether the program ends when its standard input closes.
-        brief: whether the program, once told to end, has nothing left to do when its models' processes have ended.
         remark: what the user should know of it.
     """
 
@@ -78,7 +77,6 @@ class Command:
     links: dict[str, Path] = field(repr=False, default_factory=dict)
     after: list[str] = field(default_factory=list)
     lifeline: bool = False
-    brief: bool = False
     remark: str = ""
 
     def make_links(self, run_dir: Path) -> None:

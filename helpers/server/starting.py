@@ -76,7 +76,6 @@ def start(launch: Mapping[str, Any], path: Path) -> lease.Lease:
         },
         after=command.after,
         lifeline=command.lifeline,
-        brief=command.brief,
         files=place.files(),
         watch={
             "host": LOOPBACK if place.http in (LOOPBACK, "0.0.0.0") else place.http,

@@ -39,7 +39,6 @@ if __name__ == "__main__":  # started as a script, with python -I
 
 from helpers.server import isolation, leftovers, limits, watch
 from helpers.server.port_locks import lock_ports
-from helpers.server.quiet import Quiet
 
 _PR_SET_CHILD_SUBREAPER = 36
 # Seconds between two looks at the server process.
@@ -85,7 +84,6 @@ class Plan:
         files: texts to write into ``run_dir`` before the program starts, by name, with the same place-holders for the ports.
         after: a command that ends what the program may leave behind when it has ended, such as its container.
         lifeline: whether the program ends when its standard input closes, so that it does when this process is killed.
-        brief: whether the program, once told to end, is ended as soon as it is quiet.
         watch: headers that an inference must carry, and under ``host`` where HTTP is answered; None for a program that is not watched.
         admin: headers that calls of the administration must carry.
         keep_alive: whether the program is started again when it has crashed or hangs, and its models are loaded again.
@@ -105,7 +103,6 @@ class Plan:
     files: dict[str, str] = dataclasses.field(default_factory=dict)
     after: list[str] = dataclasses.field(default_factory=list)
     lifeline: bool = False
-    brief: bool = False
     watch: dict[str, str] | None = None
     admin: dict[str, str] = dataclasses.field(default_factory=dict)
     keep_alive: bool = False
@@ -127,7 +124,6 @@ class Supervisor:
         self.triples = iter(plan.ports)
         self.process: subprocess.Popen | None = None
         self.lifeline: int | None = None
-        self.quiet: Quiet | None = None
         self.log: IO[bytes] | None = None
         self.log_start = 0
         self.watch: watch.Watch | None = None
@@ -273,7 +269,6 @@ class Supervisor:
     def _stop(self) -> None:
         if self.stopping_since is None and self.process is not None:
             self.stopping_since = time.monotonic()
-            self.quiet = Quiet(self.process.pid, self.state["ports"]) if self.plan.brief else None
             self._signal(signal.SIGINT)
 
     def _signal(self, number: int) -> None:
@@ -297,7 +292,7 @@ class Supervisor:
         now = time.monotonic()
         if self.process is not None and self.process.poll() is not None:
             self._ended(self.process)
-        elif self.stopping_since is not None and (now - self.stopping_since > self.plan.stop_s or self._is_quiet()):
+        elif self.stopping_since is not None and now - self.stopping_since > self.plan.stop_s:
             self._signal(signal.SIGKILL)
         elif self.stopping_since is not None and now - self.signalled > _AGAIN_S:
             self._signal(signal.SIGINT)
@@ -361,9 +356,6 @@ class Supervisor:
 
         with contextlib.suppress(OSError):  # no more sockets
             watch.Call(self.selector, address, path, body, headers, hear)
-
-    def _is_quiet(self) -> bool:
-        return self.quiet is not None and self.quiet.lasts()
 
     def _ended(self, process: subprocess.Popen) -> None:
         # The server was the leader of its own session: what is left of it are stubs of Python models.

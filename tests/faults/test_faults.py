@@ -79,7 +79,7 @@ def _kill(pids: list[int]) -> None:
 
 
 def test_the_process_of_a_model_is_killed(own: Server) -> None:
-    told = r"process that ran the model 'slow' has ended.*other models are not touched.*server\.reload\(\"slow\"\)"
+    told = r"process that ran the model 'slow' has ended.*other models are not affected.*server\.reload\(\"slow\"\)"
     with Client(own, "grpc") as grpc, Client(own, "http") as http:
         clients = (grpc, http)
         for client in clients:
