@@ -27,6 +27,7 @@ class Administration:
     http: Address | None
     repository: Path | None
     access: Access
+    refusals: dict[str, str]
     url: Any
     _key: str
 
@@ -118,7 +119,9 @@ class Administration:
         except RequestError as error:
             keeps = "What was loaded before keeps serving." if served else ""
             reason = server_log.with_stage(server_log.plain(str(error)), {state.name: state.reason for state in self.models()})
+            self.refusals[model] = reason
             raise ModelError(f"The server refused to load {model!r}: {reason.rstrip('.')}.", keeps, self._advice(str(error))) from error
+        self.refusals.pop(model, None)
 
     def unload(self, model: str) -> None:
         """Take a model out of service; returns when its instances have ended.

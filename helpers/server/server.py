@@ -68,6 +68,8 @@ class Server(Administration):
             raise ValueError("a server needs an address")
         self.runtime = runtime
         self.note = ""
+        # Model -> why the last load of it was refused: what was loaded before goes on serving.
+        self.refusals: dict[str, str] = {}
         self._lease = held
         self._kept: lease.Lease | None = None
         state = held.state() if held else {}

@@ -25,7 +25,7 @@ from helpers.client.endpoint import Address
 from helpers.course import ____, exercise
 from helpers.course.checks import notebook_02
 from helpers.course.judge import Kind
-from helpers.errors import CourseError
+from helpers.errors import CourseError, ModelError
 from helpers.metrics import Snapshot, scrape
 from helpers.server import Server, connect, launch_server
 from tests.support.processes import wait_until
@@ -291,6 +291,14 @@ def test_2_3_mass(small: Server) -> None:
         (folder / "1" / "model.py").write_text(code.replace(right, formula))
         small.load("dimuon_mass")
         _is("2.3", kind, words, small)
+    # A file that cannot be loaded: the model from before goes on serving, and its mistakes are old news.
+    (folder / "1" / "model.py").write_text(code.replace("import numpy as np", "import nunpy as np"))
+    with pytest.raises(ModelError, match="nunpy"):
+        small.load("dimuon_mass")
+    _is("2.3", Kind.NOT_YET, "refused your last load", small)
+    (folder / "1" / "model.py").write_text(code)
+    small.load("dimuon_mass")
+    _is("2.3", Kind.CORRECT, "91.2 GeV", small)
     _is("2.3", Kind.CANNOT_TELL, "does not answer", _dead_server())
     small.unload("dimuon_mass")
     shutil.rmtree(folder)

@@ -86,6 +86,8 @@ def dimuon_mass(server: Any) -> Outcome:
         return not_attempted(max(blanks, 1))
     if not any(state.name == _MODEL and state.state == "READY" for state in server.models()):
         return not_yet(f"`model.py` is complete, but the server has not loaded `{_MODEL}`. The second blank is the call that does it.")
+    if reason := server.refusals.get(_MODEL):
+        return not_yet(f"The server refused your last load, and still runs the model from before it. It said: {reason.rstrip('.')}.")
     events = _muons()
     try:
         with Client(server) as client:
