@@ -87,11 +87,14 @@ def _append(lines: str) -> None:
         size = os.fstat(handle).st_size
         cut_off = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
         text = ("\n" * cut_off + lines).encode()
-        written = os.write(handle, text)
-        if written < len(text):
+        try:
+            # The first of these writes takes everything, or as much as there is room for; then the next says why it takes no more.
+            while text:
+                text = text[os.write(handle, text) :]
+        except OSError:
             # What does not fit is taken back: it stays in memory, and would be counted twice.
             os.ftruncate(handle, size)
-            raise OSError(27, "no room for it")
+            raise
         os.fsync(handle)
     finally:
         os.close(handle)
