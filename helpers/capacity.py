@@ -6,7 +6,7 @@ Typical use::
     found = plan(traffic, measure(fleet, "particlenet_AK4", batch=4, concurrency=4), budget_ms=50)
     found                            # a table: how each number of servers would do
     found.servers                    # the smallest that keeps the budget
-    found.figure()
+    plots.capacity_figure(found)
 
 Each event is one request with all its jets, as CMSSW sends it. The waits are those of M/M/c (:mod:`helpers.queueing`): requests at random
 in one queue before all servers. The limit beyond which they wait without end needs no such assumption: what comes in a second against
@@ -18,8 +18,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from typing import Any
-
-from matplotlib.figure import Figure
 
 from helpers import queueing
 from helpers.errors import InputError
@@ -170,12 +168,6 @@ class Plan:
             row |= {"knee_jobs": int(self.knee_jobs(servers)), "most_jobs": int(self.most_jobs(servers))}
             table.append(row | {"limit_jobs": int(self.limit_jobs(servers))})
         return table
-
-    def figure(self, simulated: bool = True, measured: Any = ()) -> Figure:
-        """Latency against the number of jobs; see :func:`helpers.scale_plots.capacity_figure`."""
-        from helpers.scale_plots import capacity_figure
-
-        return capacity_figure(self, simulated=simulated, measured=measured)
 
     def _alone_ms(self, jets_per_s: float) -> float:
         """The 95th percentile of what one request takes without any wait, in ms, on a server of such a throughput."""

@@ -5,7 +5,7 @@ Typical use::
     one = by_concurrency(fleet, "particlenet_AK4", (1, 2, 4, 8), batch=8)
     fleet.grow()
     two = by_concurrency(fleet, "particlenet_AK4", (1, 2, 4, 8), batch=8)
-    scale_figure([one, two], expected([one, two]))
+    plots.scale_figure([one, two], expected([one, two]))
 
 Behind one address nobody knows which server answers, so what perf_analyzer asks of "the server" comes from any of them. Times inside
 the servers are therefore taken from the counters of all.

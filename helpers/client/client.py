@@ -28,11 +28,11 @@ import numpy as np
 import tritonclient.utils.shared_memory as shm
 from tritonclient.utils import serialize_byte_tensor, triton_to_np_dtype
 
-from helpers.client import problems
 from helpers.client.endpoint import NO_ACCESS, Access, Address, where, with_own_secret
 from helpers.client.grpc import Grpc
 from helpers.client.http import Http
 from helpers.client.problems import Circumstances, Refused, TransportError, Unreachable
+from helpers.client.problems import explain as explain_known
 from helpers.client.tensors import Place, Request, Signature, own, split
 from helpers.errors import CourseError, InputError, RequestError, quoted
 
@@ -431,7 +431,7 @@ def explain(
     elif not isinstance(error, Refused):
         ended, todo = server.how_it_ended() if owned else ("", "")
         known = Circumstances(ended, todo, owned, speaks_http=not ended and protocol == "grpc" and _speaks_http(error, address))
-    return problems.explain(error, model, address, protocol, access, known)
+    return explain_known(error, model, address, protocol, access, known)
 
 
 def _speaks_http(error: TransportError, address: Address) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 _MODULES = {
     "performance": ("latency_split_figure", "sweep_figure", "throughput_latency_figure", "warm_up_figure"),
     "precision": ("precision_figure",),
+    "scaling": ("capacity_figure", "scale_figure"),
     "physics": (
         *("differences", "roc_curves", "show_jets"),
         *("efficiency_plot", "embedding_display", "event_display", "graph_display", "stage_bars"),

@@ -18,8 +18,6 @@ import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
-
 from helpers import run_folder
 from helpers.client.endpoint import ADMIN_HEADER, TOKEN_HEADER, Access, Address
 from helpers.errors import InputError, quoted
@@ -232,6 +230,8 @@ def _interface(listen: str) -> tuple[str, str]:
 
 def _addresses() -> list[str]:
     """The IPv4 addresses of this machine by which others may reach it."""
+    import psutil  # an environment of the server, from which images are made, does not have it
+
     found = [entry.address for entries in psutil.net_if_addrs().values() for entry in entries if entry.family == socket.AF_INET]
     return [address for address in found if not ipaddress.IPv4Address(address).is_loopback]
 

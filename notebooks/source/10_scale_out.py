@@ -34,7 +34,7 @@ from helpers import Client, jets, launch_fleet, recorded, repository, scrape, wr
 from helpers.analysis import local_workers, replicate, tag_files
 from helpers.capacity import Traffic, plan
 from helpers.course import exercise  #: from helpers.course import ____, exercise
-from helpers.scale_plots import scale_figure
+from helpers.plots import capacity_figure, scale_figure
 from helpers.scaling import by_concurrency, expected, under_load
 
 # %% [markdown]
@@ -151,7 +151,7 @@ scale_figure([one, two], expected([one, two]))
 
 # %%
 forty = under_load(fleet, MODEL, request_rate_per_s=traffic.requests_per_s, **load)
-plan(traffic, one, budget_ms).figure(measured=[forty])
+capacity_figure(plan(traffic, one, budget_ms), measured=[forty])
 
 # %% [markdown]
 # A line is the formula, an open point the simulation of requests that all take the same time, and the full point is

@@ -13,6 +13,7 @@ from helpers import queueing
 from helpers.capacity import Speed, Traffic, plan
 from helpers.errors import InputError
 from helpers.measuring.recorded import recorded
+from helpers.plots import capacity_figure
 from tests.support.measured_rows import row
 
 # 200 requests/s of 4 jets each; one server does 1000 jets/s, so each request keeps it busy for 4 ms, and 50 jobs are all that it can do.
@@ -78,7 +79,7 @@ def test_the_table_says_its_units_and_who_is_over_the_limit() -> None:
     assert (first["servers"], first["utilisation"], first["wait_mean_ms"], first["inside_budget"]) == (1, 1.2, "without end", "no")
     assert second["wait_mean_ms"] == round(1000 * found.waiting(2).mean_s, 1) and second["limit_jobs"] == 100
     assert next(one["servers"] for one in found.rows if one["inside_budget"] == "yes") == found.servers
-    axes = found.figure(simulated=False).axes[0]
+    axes = capacity_figure(found, simulated=False).axes[0]
     assert "ms" in axes.get_ylabel() and "jobs" in axes.get_xlabel().lower()
 
 

@@ -3,13 +3,13 @@
 Typical use::
 
     scale_figure([*one, *two], expected([*one, *two]))
-    plan(traffic, row, budget_ms=50).figure()
+    capacity_figure(plan(traffic, row, budget_ms=50))
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,13 +17,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from helpers import queueing
+from helpers.capacity import Plan
 from helpers.measuring.table import THROUGHPUT, rows_of
 from helpers.plot_rows import Series, half_widths, series_of
 from helpers.plots.performance import batch_axis, budget_line, draw_band, draw_points, source_heading, unstable_mark
 from helpers.plots.style import COLOURS, GREY, STYLE, finished, heading, series_style
-
-if TYPE_CHECKING:
-    from helpers.capacity import Plan
 
 # Points of a line of the formula, and simulated points on it.
 _LINE, _POINTS = 200, 4
