@@ -292,8 +292,8 @@ def test_2_3_mass(small: Server) -> None:
         small.load("dimuon_mass")
         _is("2.3", kind, words, small)
     # A file that cannot be loaded: the model from before goes on serving, and its mistakes are old news.
-    (folder / "1" / "model.py").write_text(code.replace("import numpy as np", "import nunpy as np"))
-    with pytest.raises(ModelError, match="nunpy"):
+    (folder / "1" / "model.py").write_text(code.replace("import numpy as np", "import numpyy as np"))
+    with pytest.raises(ModelError, match="numpyy"):
         small.load("dimuon_mass")
     _is("2.3", Kind.NOT_YET, "refused your last load", small)
     (folder / "1" / "model.py").write_text(code)
