@@ -60,7 +60,7 @@ def test_reload_restart_and_interrupt_keep_the_server(lab: Lab, page: Any) -> No
     notebook.run(notebook.find("client = Client(server)"))
     assert "OUTPUT0" in notebook.run(notebook.find("client.infer(")), "and it still answers"
     check = notebook.find('exercise("0.1").check')
-    notebook.run(notebook.find("import ____, exercise"))
+    notebook.run(notebook.find("from helpers.course import ____"))
     notebook.write(check, 'exercise("0.1").hint(1)')
     assert 'exercise("0.1").hint(2)' in notebook.run(check)
     page.locator(".jp-RenderedMarkdown:has-text('heavier than the W boson')").wait_for()
