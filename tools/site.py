@@ -99,10 +99,11 @@ def render(notebook: NotebookNode, others: list[str], name: str = "", *, code: b
     formulas: list[str] = []
 
     def keep(found: re.Match[str]) -> str:
-        from latex2mathml.converter import convert  # the demonstration, which needs no tools for developers, has no formula
-
         if found[1]:
             return found[1]
+        # Here: the demonstration, which is for those without the developers' packages, has no formula.
+        from latex2mathml.converter import convert
+
         # The exporter would take MathML apart, so a word stands for each formula until it is done.
         formulas.append(convert(found[2]))
         return f"FORMULA{len(formulas) - 1}ALUMROF"
