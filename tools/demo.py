@@ -84,7 +84,7 @@ with plt.style.context({"font.size": 14}):
         begin += share.to_numpy()
     right.set(xlabel="Part of the time inside the server (%)", xlim=(0, 100))
     left.invert_yaxis()
-    left.legend(loc="upper right")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=2, frameon=False)
     figure.legend(*right.get_legend_handles_labels(), loc="outside lower right", ncols=5, frameon=False)
     plt.close(figure)
 display(figure)
