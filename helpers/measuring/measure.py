@@ -537,7 +537,7 @@ def sweep(
         return records.recorded_sweep(models, batches, concurrencies, options.get("lengths"), inputs)
     points = _plan(server, models, batches, concurrencies, tuple(instances), configs, options)
     work = _Sweep(server, folder_of(output or "work/sweeps"), {"program": find_perf_analyzer(), **options}, windows, max_seconds, again)
-    with tqdm(total=len(points), unit="point", disable=silent, leave=False) as bar:
+    with tqdm(total=len(points), unit="point", disable=silent) as bar:
         work.bar = bar
         try:
             for group in _groups(points):

@@ -59,7 +59,7 @@ def make(model: str, methods: Sequence[str] | str = ()) -> list[Path]:
     """
     wanted = [methods] if isinstance(methods, str) else list(methods)
     folder = locate(model)
-    if models_dir() in folder.resolve().parents:
+    if models_dir().resolve() in folder.resolve().parents:
         folder = checkout(folder.name) / folder.name
     source = _model_file(folder)
     fitting = METHODS[source.name]
