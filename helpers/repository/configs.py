@@ -187,7 +187,7 @@ def instances_of(config: Mapping[str, Any]) -> int:
 
 def _own(model: str | Path) -> Path:
     folder = locate(model).resolve()
-    if paths.models_dir() in folder.parents:
+    if paths.models_dir().resolve() in folder.resolve().parents:
         raise ConfigError(
             f"The model in {shown(folder)} belongs to the course and is not edited.",
             "Expected a working copy in work/models.",

@@ -59,6 +59,8 @@ _START_S = 180
 _REMARKS = 20
 # What tritonserver writes when another program was faster with a port.
 _PORT_TAKEN = "already in use"
+# What tritonserver writes when it begins to serve.
+_LISTENS = "Started HTTPService at"
 # What Triton's Python backend dies of now and then while many models start at once (seen once in a few dozen launches of 26 models).
 _LOCK_LOST = "boost::interprocess::lock_exception"
 # How often a server that died of it before it served is started again.
@@ -393,16 +395,19 @@ class Supervisor:
 
     def _comes_again(self) -> bool:
         """True if the program is to be started again: it served, nobody has stopped it, and it does not end all the time."""
-        has_served = self.watch is not None and (self.watch.has_listened or self.restarts)
-        if not self.plan.keep_alive or self.stopping_since is not None or not has_served:
+        if not self.plan.keep_alive or self.stopping_since is not None or not (self._has_served() or self.restarts):
             return False
         now = time.monotonic()
         self.restarts = [*(then for then in self.restarts if now - then < _RESTARTS_S), now]
         return len(self.restarts) <= _RESTARTS
 
+    def _has_served(self) -> bool:
+        """True if the server has begun to listen since its start: it may have ended before the watch's first look."""
+        return self.watch is not None and (self.watch.has_listened or _LISTENS in self._log_since_start())
+
     def _lost_a_lock(self) -> bool:
         """True if the server died of Triton's own fault before it ever served, and may be tried once more."""
-        if self.stopping_since is not None or (self.watch is not None and self.watch.has_listened) or self.lock_tries >= _LOCK_TRIES:
+        if self.stopping_since is not None or self._has_served() or self.lock_tries >= _LOCK_TRIES:
             return False
         lost = _LOCK_LOST in self._log_since_start()
         self.lock_tries += lost

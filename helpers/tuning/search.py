@@ -846,7 +846,7 @@ def tune(
     goal = Goal(Traffic(batch, None if request_rate_per_s else concurrency, request_rate_per_s), budget_ms, percentile)
     options = {"input_data": input_data, "lengths": lengths, "protocol": protocol}
     folder = folder_of(output)
-    with tqdm(unit="measurement", disable=silent, leave=False) as bar:
+    with tqdm(unit="measurement", disable=silent) as bar:
 
         def told(what: str, row: Row | None) -> None:
             bar.set_description_str(what)
