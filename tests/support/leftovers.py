@@ -21,6 +21,9 @@ from tests.support.processes import alive
 # Not COURSE_…: some tests hide these from what they start, as a newcomer has none of them.
 _MARK = "RUN_OF_TESTS"
 _SHARED_MEMORY = Path("/dev/shm")
+# What pytest, ruff and make keep in the course's folder for the next time, and npm, which JupyterLab asks for its version, in the home:
+# a fresh clone in an empty home has none of them.
+_CACHES = {".pytest_cache", ".ruff_cache", ".setup.lock", "__pycache__", ".npm"}
 # Seconds until what is still there counts as left: a server outlives its owner by its grace period, and then it stops in its own time.
 # What no process of the run can remove any more is waited for a moment, since another run's segments come and go.
 _PATIENCE_S, _MOMENT_S = 60.0, 3.0
@@ -120,7 +123,7 @@ def _files() -> set[Path]:
     below = {path for name in ("models", "notebooks") for path in (ROOT / name).rglob("*") if "__pycache__" not in path.parts}
     # Not deeper: environments, with ten thousands of files, can lie in it.
     work = {path for pattern in ("*", "*/*") for path in (ROOT / "work").glob(pattern)}
-    return {*_entries(Path.home()), *_entries(ROOT), *below, *work}
+    return {*(path for folder in (Path.home(), ROOT) for path in _entries(folder) if path.name not in _CACHES), *below, *work}
 
 
 def _entries(folder: Path) -> list[Path]:
