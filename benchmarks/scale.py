@@ -23,11 +23,10 @@ from benchmarks import perf_analyzer, report, scale_stages
 from benchmarks.jets import ALONE
 from benchmarks.processor import ENDED, HERE, OTHERS, Watch
 from helpers import paths, repository
-from helpers.analysis import ANALYSIS_BATCH, ANALYSIS_IN_FLIGHT, local_workers, replicate, tag_files
-from helpers.analysis_files import ANALYSIS_CHUNK_JETS, ANALYSIS_JETS
 from helpers.fleet import Fleet, launch_fleet
 from helpers.measuring.inputs import write_jets
 from helpers.measuring.perf_analyzer import LENGTHS
+from helpers.scaling.analysis import ANALYSIS_JETS, BATCH, CHUNK_JETS, IN_FLIGHT, local_workers, replicate, tag_files
 
 # Away from the ports of a course that runs on the same machine.
 BASE_PORT = 13300
@@ -131,7 +130,7 @@ class Bench:
         """One run of the analysis; each jet must have its scores once."""
         jets = sum(scale_stages.entries(file) for file in files)
         # Chunks enough for all threads to end at about the same time.
-        chunk = min(ANALYSIS_CHUNK_JETS, max(jets // (4 * self.load.workers * self.load.threads), self.load.batch))
+        chunk = min(CHUNK_JETS, max(jets // (4 * self.load.workers * self.load.threads), self.load.batch))
         options: dict[str, Any] = {"batch": self.load.batch, "max_in_flight": self.load.in_flight, "jets_per_chunk": chunk}
         lengths = {"candidates": LENGTHS["pf"], "vertices": LENGTHS["sv"]}
         point = self._watch(fleet)
@@ -243,8 +242,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="rounds (default 5)")
     parser.add_argument("--workers", type=int, default=2, help="Dask's workers (default 2)")
     parser.add_argument("--threads", type=int, default=1, help="threads of each (default 1)")
-    parser.add_argument("--in-flight", type=int, default=ANALYSIS_IN_FLIGHT, help="requests under way from each (default 3)")
-    parser.add_argument("--batch", type=int, default=ANALYSIS_BATCH, help="jets in a request (default 50)")
+    parser.add_argument("--in-flight", type=int, default=IN_FLIGHT, help="requests under way from each (default 3)")
+    parser.add_argument("--batch", type=int, default=BATCH, help="jets in a request (default 50)")
     parser.add_argument("--quick", action="store_true", help="a trial: few jets, two rounds")
     parser.add_argument("--write", action="store_true", help="write the report to benchmarks/SCALE.md")
     arguments = parser.parse_args()

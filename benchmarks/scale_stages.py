@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from helpers import jets
-from helpers.analysis import ANALYSIS_IN_FLIGHT
-from helpers.analysis_files import ANALYSIS_CHUNK_JETS, chunks, entries, write_scores
 from helpers.client import Client
 from helpers.measuring.perf_analyzer import LENGTHS
 from helpers.physics.jets import flatten
+from helpers.scaling.analysis import CHUNK_JETS, IN_FLIGHT, chunks, entries, write_scores
 
 __all__ = ["entries", "table"]
 
@@ -34,7 +33,7 @@ def table(server: object, model: str, file: Path, folder: Path, batch: int) -> s
     """
     lengths = LENGTHS
     names = ("reading the ROOT file", "tensors from branches", "requests and answers, with checks and copies", "writing the ROOT file")
-    parts = chunks([file], folder / "stages", min(ANALYSIS_CHUNK_JETS, entries(file) // 2))[: _CHUNKS + 1]
+    parts = chunks([file], folder / "stages", min(CHUNK_JETS, entries(file) // 2))[: _CHUNKS + 1]
     rows: list[list[float]] = []
     with Client(server) as client:
         tagger = jets.Tagger(client, model)
@@ -45,7 +44,7 @@ def table(server: object, model: str, file: Path, folder: Path, batch: int) -> s
             flat = flatten(sample, tagger.table)
             tensors = [flat.pad(group, lengths) for group in jets.by_length(flat, batch)]
             clock.append(time.process_time())
-            answers = client.infer_many(model, tensors, max_in_flight=ANALYSIS_IN_FLIGHT)
+            answers = client.infer_many(model, tensors, max_in_flight=IN_FLIGHT)
             clock.append(time.process_time())
             write_scores(part, sample, tagger.scores({"softmax": np.concatenate([answer["softmax"] for answer in answers])}))
             clock.append(time.process_time())

@@ -16,12 +16,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from helpers import queueing
-from helpers.capacity import Plan
 from helpers.measuring.table import THROUGHPUT, rows_of
 from helpers.plot_rows import Series, half_widths, series_of
 from helpers.plots.performance import batch_axis, budget_line, draw_band, draw_points, source_heading, unstable_mark
 from helpers.plots.style import COLOURS, GREY, STYLE, finished, heading, series_style
+from helpers.scaling import queueing
+from helpers.scaling.capacity import Plan
 
 # Points of a line of the formula, and simulated points on it.
 _LINE, _POINTS = 200, 4

@@ -30,12 +30,18 @@ import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
 
-from helpers import Client, jets, launch_fleet, recorded, repository, scrape, write_jets
-from helpers.analysis import local_workers, replicate, tag_files
-from helpers.capacity import Traffic, plan
+from helpers import Client, jets, launch_fleet, plots, recorded, repository, scrape, write_jets
 from helpers.course import exercise  #: from helpers.course import ____, exercise
-from helpers.plots import capacity_figure, scale_figure
-from helpers.scaling import by_concurrency, expected, under_load
+from helpers.scaling import (
+    Traffic,
+    by_concurrency,
+    expected,
+    local_workers,
+    plan,
+    replicate,
+    tag_files,
+    under_load,
+)
 
 # %% [markdown]
 # Each server gets one instance with one thread, so that two of them keep two cores busy. We begin with a fleet of
@@ -61,7 +67,7 @@ fleet
 # %%
 load = {"batch": 8, "input_data": write_jets(fleet, MODEL), "precision": 0.1, "max_seconds": 2}
 one = by_concurrency(fleet, MODEL, (1, 2, 4, 8), **load)
-scale_figure(one)
+plots.scale_figure(one)
 
 # %% [markdown]
 # **What stands out?** The throughput stays where it is from some point on: the server is **saturated**. Whatever comes
@@ -140,7 +146,7 @@ exercise("10.2").check(fleet, one, traffic, budget_ms, servers)
 # %%
 fleet.grow()
 two = by_concurrency(fleet, MODEL, (1, 2, 4, 8), **load)
-scale_figure([one, two], expected([one, two]))
+plots.scale_figure([one, two], expected([one, two]))
 
 # %% [markdown]
 # **What stands out?** With two servers, it takes twice the requests to make them wait as long. Grey lines are
@@ -151,7 +157,7 @@ scale_figure([one, two], expected([one, two]))
 
 # %%
 forty = under_load(fleet, MODEL, request_rate_per_s=traffic.requests_per_s, **load)
-capacity_figure(plan(traffic, one, budget_ms), measured=[forty])
+plots.capacity_figure(plan(traffic, one, budget_ms), measured=[forty])
 
 # %% [markdown]
 # A line is the formula, an open point the simulation of requests that all take the same time, and the full point is

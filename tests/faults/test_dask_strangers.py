@@ -11,7 +11,7 @@ import psutil
 import pytest
 from distributed import Client, LocalCluster
 
-from helpers.analysis import local_workers
+from helpers.scaling import local_workers
 from tests.support.other_users import STRANGER, as_user, can_run_as_users, python_path, stranger
 from tests.support.processes import PATIENCE_S
 

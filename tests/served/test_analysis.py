@@ -20,12 +20,11 @@ import uproot
 from distributed import LocalCluster
 
 from benchmarks import scale as bench
-from helpers import analysis_files, jets, paths
-from helpers.analysis import Analysis, local_workers, replicate, tag_files
-from helpers.analysis_files import Chunk, chunks
-from helpers.analysis_worker import ANALYSIS_RETRY_WAIT_S
+from helpers import jets, paths
 from helpers.client import Client
 from helpers.errors import InputError, RequestError
+from helpers.scaling import analysis
+from helpers.scaling.analysis import Analysis, chunks, local_workers, replicate, tag_files
 from helpers.server import Server
 from tests.support.processes import PATIENCE_S, wait_until
 
@@ -69,7 +68,7 @@ def _written(folder: Path) -> int:
 
 def test_replicas_have_ids_and_events_of_their_own(tmp_path: Path) -> None:
     made = replicate("ak8", 5000, jets_per_file=3000, folder=tmp_path)
-    assert [analysis_files.entries(path) for path in made] == [3000, 2000]
+    assert [analysis.entries(path) for path in made] == [3000, 2000]
     together = ak.concatenate([jets.read(path) for path in made])
     assert ak.to_numpy(together["jet_id"]).tolist() == list(range(5000))
     sample = jets.read("ak8")
@@ -96,10 +95,12 @@ def test_a_file_of_scores_is_there_whole_or_not_at_all(files: list[Path], tmp_pa
     sample = jets.read(chunk.source, chunk.start, chunk.stop)
     scores = jets.Scores(MODEL, ("probb", "probc"), np.zeros((100, 2), np.float32))
     with pytest.raises(ValueError):
-        analysis_files.write_scores(chunk, sample[:50], scores)
+        analysis.write_scores(chunk, sample[:50], scores)
     assert not chunk.done and list(tmp_path.iterdir()) == []
-    analysis_files.write_scores(chunk, sample, scores)
-    assert chunk.done and analysis_files.ids(chunk.target, tree=analysis_files.TREE).tolist() == list(range(100, 200))
+    analysis.write_scores(chunk, sample, scores)
+    assert chunk.done
+    with uproot.open(chunk.target) as file:
+        assert file[analysis.SCORES][analysis.ID].array().tolist() == list(range(100, 200))
 
 
 def test_faults_are_named_before_anything_is_sent(files: list[Path], tmp_path: Path) -> None:
@@ -118,7 +119,7 @@ def test_faults_are_named_before_anything_is_sent(files: list[Path], tmp_path: P
         file.mktree("Events", {"x": np.arange(3)})
     with pytest.raises(InputError, match="has no tree Jets"):
         call([tmp_path / "other.root"])
-    analysis_files.keep_manifest(tmp_path / "used", {"model": "particlenet"})
+    analysis.keep_manifest(tmp_path / "used", {"model": "particlenet"})
     with pytest.raises(InputError, match="another analysis: its model and its files"):
         call(files, tmp_path / "used")
     with pytest.raises(InputError, match="n_jets=0"):
@@ -147,7 +148,6 @@ def test_a_killed_worker_costs_nothing(
     (done,) = result
     _each_jet_once(done, direct)
     assert cluster.workers[0].pid != victim, "another worker took its place"
-    assert {row["tries"] for row in done.rows} <= {0, 1}
     for worker in cluster.workers.values():
         left = [c for c in psutil.Process(worker.pid).net_connections() if c.raddr and c.raddr.port == server.grpc.port]
         assert left == [], "connections are closed at the end"
@@ -155,7 +155,7 @@ def test_a_killed_worker_costs_nothing(
 
 KILLED = """
 import sys
-from helpers.analysis import tag_files
+from helpers.scaling import tag_files
 scheduler, server, output, *files = sys.argv[1:]
 tag_files(files, scheduler, server, {model!r}, output=output, jets_per_chunk={chunk}, silent=True)
 """
@@ -202,8 +202,8 @@ def test_a_server_that_is_gone_is_asked_again_and_then_named(
     begin = time.monotonic()
     nowhere = f"localhost:{free_base_port()}"
     with pytest.raises(RequestError, match="cannot be reached"):
-        tag_files(files[-1:], cluster, nowhere, MODEL, output=tmp_path, jets_per_chunk=400, retries=1, client_options={"retries": 0})
-    assert time.monotonic() - begin >= ANALYSIS_RETRY_WAIT_S
+        tag_files(files[-1:], cluster, nowhere, MODEL, output=tmp_path, jets_per_chunk=400, retries=1)
+    assert time.monotonic() - begin >= 2 * analysis.RETRY_WAIT_S
     assert "what is done stays done" in capsys.readouterr().out
     assert _written(tmp_path) == 0
 
@@ -227,7 +227,7 @@ def test_the_same_call_runs_on_a_scheduler_and_workers_elsewhere(
         for process in (worker, scheduler):
             process.terminate()
             process.wait(PATIENCE_S)
-    assert done.jets_per_s > 0 and [row["chunks"] for row in done.workers] == [7]
+    assert done.jets_per_s > 0 and done.workers["chunks"].tolist() == [7]
     _each_jet_once(done, direct)
 
 
@@ -254,11 +254,6 @@ def test_batch_systems_give_clusters_of_the_same_kind(tmp_path: Path) -> None:
         script = cluster.job_script()
         address = cluster.scheduler_address
     assert "MY.DaskWorkerCores = 2" in script and f"dask_worker {address}" in script
-
-
-def test_a_chunk_knows_its_name_and_length() -> None:
-    chunk = Chunk("jets_0.root", 100, 250, "/scores/jets_0_0000100.root")
-    assert (chunk.name, len(chunk), chunk.done) == ("jets_0_0000100", 150, False)
 
 
 def test_the_benchmark_says_by_how_much_its_goal_is_missed_and_what_the_processor_did() -> None:

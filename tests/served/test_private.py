@@ -16,13 +16,13 @@ import tritonclient.http as httpclient
 
 from helpers import Client, connect, launch_fleet, launch_server
 from helpers.__main__ import main
-from helpers.analysis_worker import destination
 from helpers.client.endpoint import NO_ACCESS, parse_address, with_own_secret
 from helpers.errors import AccessError, InputError
 from helpers.fleet import Fleet
 from helpers.measuring.measure import measure
 from helpers.measuring.perf_analyzer import perf_analyzer
 from helpers.metrics.load import BackgroundLoad
+from helpers.scaling.analysis import destination
 from helpers.server import Server
 from helpers.server.listening import PRIVATE_VARIABLE
 from tests.support.processes import wait_until

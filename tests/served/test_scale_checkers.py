@@ -10,15 +10,14 @@ import numpy as np
 import pytest
 
 from helpers import jets, paths
-from helpers.analysis import Analysis
-from helpers.analysis_files import Chunk, chunks, replicate, write_scores
-from helpers.capacity import Traffic, plan
 from helpers.client import Client
 from helpers.course import ____, exercise
 from helpers.course.judge import Kind
 from helpers.fleet import Fleet, launch_fleet
 from helpers.measuring.table import Rows
 from helpers.metrics import scrape
+from helpers.scaling import Traffic, plan
+from helpers.scaling.analysis import Analysis, Chunk, chunks, replicate, write_scores
 from tests.support.measured_rows import row
 
 pytestmark = pytest.mark.slow
@@ -171,7 +170,7 @@ def _write(part: Chunk, which: list[int]) -> None:
 
 
 def _analysis(parts: Sequence[Chunk], tagged: int = 0) -> Analysis:
-    done = [{"chunk": "one", "jets": tagged, "requests": 1, "seconds": 1.0, "worker": 0, "tries": 1}] if tagged else []
+    done = [{"chunk": "one", "jets": tagged, "requests": 1, "seconds": 1.0, "worker": "0"}] if tagged else []
     return Analysis(MODEL, tuple(parts), done, 1.0)
 
 

@@ -9,11 +9,11 @@ import statistics
 
 import pytest
 
-from helpers import queueing
-from helpers.capacity import Speed, Traffic, plan
 from helpers.errors import InputError
 from helpers.measuring.recorded import recorded
 from helpers.plots import capacity_figure
+from helpers.scaling import queueing
+from helpers.scaling.capacity import Speed, Traffic, plan
 from tests.support.measured_rows import row
 
 # 200 requests/s of 4 jets each; one server does 1000 jets/s, so each request keeps it busy for 4 ms, and 50 jobs are all that it can do.

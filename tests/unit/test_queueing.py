@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
-from helpers import queueing
 from helpers.errors import InputError
-from helpers.queueing import Waiting
+from helpers.scaling import queueing
+from helpers.scaling.queueing import Waiting
 
 SEEDS = range(1, 9)
 # By Student's distribution for eight values, a mean of right ones is further away than this once or twice in a thousand; seeds are fixed.

@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from helpers.capacity import Plan, Traffic, plan
 from helpers.course import judge
 from helpers.course.judge import CannotTell, Outcome, checker, correct, not_yet
 from helpers.errors import InputError
@@ -16,7 +15,7 @@ from helpers.measuring.statistics import ratio
 from helpers.measuring.table import THROUGHPUT, is_recorded, rows_of
 from helpers.metrics import Snapshot
 from helpers.plot_rows import Row
-from helpers.scaling import shares as shares_since
+from helpers.scaling.capacity import Plan, Traffic, plan
 
 _MODEL = "particlenet_AK4"
 # A fleet is saturated where this fraction of its highest throughput is reached.
@@ -142,7 +141,7 @@ def load_shared(fleet: Any, before: Any, shares: Any) -> Outcome:
         raise CannotTell("Your fleet has one server, and one cannot share. Type `fleet.grow()`, then run your cell again.")
     time.sleep(_SETTLE_S)
     try:
-        rows = shares_since(fleet, {server.http_url: reading for server, reading in zip(servers, before, strict=True)}, _MODEL)
+        rows = fleet.shares({server.http_url: reading for server, reading in zip(servers, before, strict=True)}, _MODEL)
     except InputError as error:
         raise CannotTell(f"The counters cannot be compared: {error}") from error
     counts = [row["requests"] for row in rows]
@@ -183,7 +182,7 @@ def _why_shares(given: Sequence[float], right: Sequence[float], counts: Sequence
 @checker("10.4")
 def nothing_lost(fleet: Any, tagged: Any, lost: Any, doubled: Any) -> Outcome:
     """Ids without scores, and ids with more than one, in the files of the analysis."""
-    from helpers.analysis import Analysis  # Dask takes a second to import
+    from helpers.scaling.analysis import Analysis  # Dask takes a second to import
 
     if not isinstance(tagged, Analysis):
         raise CannotTell(f"The check needs `tagged`, and got {judge.kind(tagged)}. Run the cell with `tag_files` again.")

@@ -1,0 +1,520 @@
+"""An analysis at scale: jets from many files, tagged by Dask's workers through one address, scores in files again.
+
+Typical use::
+
+    files = replicate("ak4", 200_000)                       # the course's jets over and over, each with an id of its own
+    with local_workers(2) as cluster:                       # or SLURMCluster(..., security=True)
+        done = tag_files(files, cluster, fleet, "particlenet_AK4", output="work/analysis/first")
+    done                                                    # what took how long
+    done.check()                                            # each jet once
+    ids, scores = done.scores()
+
+In a script, importing dask_jobqueue changes what Ctrl-C does; containers/CLIENTS.md says how to restore it.
+
+Interrupt it, kill a worker, or kill all of it, and call it again: it goes on with the chunks that are not there yet.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import awkward as ak
+import dask
+import distributed
+import numpy as np
+import pandas as pd
+import uproot
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from helpers import paths
+from helpers.client import Client
+from helpers.client.client import where
+from helpers.errors import CourseError, InputError, RequestError, ServerError, SetupError
+from helpers.measuring.table import folder_of
+from helpers.paths import find, shown, writing
+from helpers.physics import jets
+from helpers.physics.flavour import Scores
+from helpers.tables import as_html, as_text
+
+# Jets that one task reads, tags and writes: a second or two of a server's time. What a killed worker had begun costs no more than that.
+CHUNK_JETS = 2_000
+# Jets of an analysis and of each of its files: what a physics group's own ntuples look like, in small.
+ANALYSIS_JETS, FILE_JETS = 200_000, 20_000
+# Jets in one request, and requests under way at once from each worker: one in work, one waiting, one on its way.
+BATCH, IN_FLIGHT = 50, 3
+# How often Dask gives a chunk to a worker again after its request failed, beyond the client's own repetitions, and the seconds before
+# that: a server that is started again is back within half a minute.
+RETRIES, RETRY_WAIT_S = 10, 3.0
+# Seconds until a Dask scheduler answers.
+_CONNECT_S = 20.0
+# The number that tells a jet from every other one of the same analysis, in the files of jets and in those of scores; the tree of scores.
+ID, SCORES = "jet_id", "Scores"
+_MANIFEST, _PART = "analysis.json", ".part"
+_COLLECTIONS = ("pfcand", "sv")
+
+
+# --- files: whole or not at all --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Jets ``start`` to ``stop`` of the file ``source``, which one task tags; their scores go to the file ``target``."""
+
+    source: str
+    start: int
+    stop: int
+    target: str
+
+    @property
+    def done(self) -> bool:
+        """True if its scores are there. They are there only as a whole."""
+        return Path(self.target).is_file()
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+def replicate(
+    sample: str = "ak4", n_jets: int = ANALYSIS_JETS, *, jets_per_file: int = FILE_JETS, folder: str | Path | None = None
+) -> list[Path]:
+    """Make files with as many jets as an analysis has: the course's sample over and over, each copy with ids and events of its own.
+
+    Files that are there already are kept as they are.
+
+    Args:
+        sample: ``ak4`` or ``ak8``.
+        n_jets: jets in all files together.
+        jets_per_file: jets in each file; the last one may have fewer.
+        folder: where to write; by default in ``work/jets``.
+
+    Returns:
+        The files. Their branches are those of the sample, and ``jet_id``: 0, 1, 2, … through all files.
+
+    Raises:
+        InputError: no such sample, or numbers below 1.
+        SetupError: the files cannot be written.
+    """
+    if n_jets < 1 or jets_per_file < 1:
+        raise InputError(f"n_jets={n_jets}, jets_per_file={jets_per_file} was given.", "Expected 1 or more of each.")
+    # The number of jets is in the folder's name: a folder of another size would be taken for this one otherwise.
+    target = Path(folder) if folder is not None else paths.work_dir() / "jets" / f"{sample}_{n_jets}_by_{jets_per_file}"
+    files = {target / f"jets_{sample}_{start // jets_per_file:04d}.root": start for start in range(0, n_jets, jets_per_file)}
+    missing = {path: start for path, start in files.items() if not path.is_file()}
+    source = jets.read(sample) if missing else None
+    for path, start in missing.items():
+        _write(path, jets.TREE, _copies(source, start, min(start + jets_per_file, n_jets)))
+    return list(files)
+
+
+def _copies(source: ak.Array, start: int, stop: int) -> Iterator[dict[str, Any]]:
+    """The branches of jets ``start`` to ``stop`` of the endless sample, in pieces of one basket each.
+
+    A basket is what a reader unpacks at once, so that a chunk costs the reading of about a chunk.
+    """
+    counters = {f"n{collection}" for collection in _COLLECTIONS}
+    plain = [name for name in source.fields if source[name].ndim == 1 and name not in {"event", "jet_class", *counters}]
+    for first in range(start, stop, CHUNK_JETS):
+        ids = np.arange(first, min(first + CHUNK_JETS, stop))
+        some = source[ids % len(source)]
+        # Events of another copy are other events.
+        event = ak.to_numpy(some["event"]).astype(np.int64) + (ids // len(source)) * (int(ak.max(source["event"])) + 1)
+        branches: dict[str, Any] = {ID: ids.astype(np.int64), "event": event, **{name: ak.to_numpy(some[name]) for name in plain}}
+        for collection in _COLLECTIONS:
+            own = [name for name in some.fields if name.startswith(f"{collection}_")]
+            branches[collection] = ak.zip({name.removeprefix(f"{collection}_"): some[name] for name in own})
+        yield branches
+
+
+def chunks(files: Sequence[str | Path], output: str | Path, jets_per_chunk: int = CHUNK_JETS) -> list[Chunk]:
+    """Return the chunks of files of jets; none reaches over the end of its file.
+
+    Args:
+        files: ROOT files with a tree ``Jets`` and ids, each of another name.
+        output: folder for the scores.
+        jets_per_chunk: jets in each chunk, at most.
+
+    Raises:
+        InputError: no file, a file that is none, two of one name, jets without ids, or a number below 1.
+    """
+    if not isinstance(jets_per_chunk, int) or jets_per_chunk < 1:
+        raise InputError(f"jets_per_chunk={jets_per_chunk!r} was given.", "Expected a number of jets, 1 or more.")
+    given = [files] if isinstance(files, (str, Path)) else files
+    found = [find(file) for file in given]
+    if None in found:
+        missing = str(given[found.index(None)])
+        raise InputError(f"There is no file of jets {missing!r}.", "Expected ROOT files, as replicate(...) makes them.")
+    sources = [path.resolve() for path in found if path]
+    if not sources:
+        raise InputError("There is no file to read: the list is empty.", "Expected at least one file of jets.")
+    if len({path.stem for path in sources}) < len(sources):
+        raise InputError("Two files of jets have the same name.", "Expected other names: those of the scores are made from them.")
+    folder = Path(output).resolve()
+    return [
+        Chunk(str(path), start, min(start + jets_per_chunk, total), str(folder / f"{path.stem}_{start:07d}.root"))
+        for path in sources
+        for total in [entries(path)]
+        for start in range(0, total, jets_per_chunk)
+    ]
+
+
+def entries(path: str | Path) -> int:
+    """Return the number of jets in a file.
+
+    Raises:
+        InputError: it is no ROOT file, or has no tree of jets, or these have no ids.
+    """
+    try:
+        with uproot.open(path) as file:
+            tree = file[jets.TREE]
+    except (OSError, ValueError, uproot.KeyInFileError) as error:
+        raise InputError(f"{shown(Path(path))} has no tree {jets.TREE}.", "Expected a ROOT file of jets.") from error
+    if ID not in tree:
+        raise InputError(
+            f"The jets of {shown(Path(path))} have no branch {ID}.",
+            "Expected a number for each jet that no other jet has: without it nobody could say that none was lost.",
+            'The course\'s jets get one from replicate("ak4").',
+        )
+    return int(tree.num_entries)
+
+
+def _columns(path: str, tree: str, names: Sequence[str] | None = None, start: int | None = None, stop: int | None = None) -> Any:
+    """Flat branches of a file by name, all by default."""
+    with uproot.open(path) as file:
+        return file[tree].arrays(names, entry_start=start, entry_stop=stop, library="np")
+
+
+def write_scores(chunk: Chunk, sample: ak.Array, scores: Scores) -> None:
+    """Write the scores of a chunk: ids, events and one branch for each class.
+
+    Raises:
+        SetupError: the file cannot be written.
+    """
+    branches = {name: ak.to_numpy(sample[name]).astype(np.int64) for name in (ID, "event") if name in sample.fields}
+    branches |= {label: np.ascontiguousarray(column) for label, column in zip(scores.labels, scores.probabilities.T, strict=True)}
+    _write(Path(chunk.target), SCORES, iter([branches]))
+
+
+def _write(path: Path, tree: str, pieces: Iterator[dict[str, Any]]) -> None:
+    """Write a ROOT file under another name first, so that it has its own only when it is whole."""
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_PART}")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with uproot.recreate(part, compression=uproot.ZSTD(1)) as file:
+                written = file.mktree(tree, next(pieces))
+                for piece in pieces:
+                    written.extend(piece)
+            part.replace(path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+
+
+def keep_manifest(folder: Path, about: dict[str, Any]) -> None:
+    """Write down what the scores in a folder are, or make sure that they are this.
+
+    Raises:
+        InputError: the folder holds the scores of something else.
+        SetupError: it cannot be written.
+    """
+    path = folder / _MANIFEST
+    if not path.is_file():
+        with writing(path):
+            folder.mkdir(parents=True, exist_ok=True)
+            paths.replace(path, json.dumps(about, indent=1) + "\n")
+        return
+    before = json.loads(path.read_text(encoding="utf-8"))
+    if other := [name for name, value in about.items() if before.get(name) != value]:
+        raise InputError(
+            f"{shown(folder)} holds the scores of another analysis: its {' and its '.join(other)} differ.",
+            "Expected an empty folder, or the same analysis, which then goes on where it was.",
+            f'Type: output="{shown(folder)}_2", or delete the folder',
+        )
+
+
+# --- what a worker does ----------------------------------------------------------------------------------------------------
+
+# One tagger, and so one connection, for each analysis in this process: made when its first chunk comes, shared by all threads.
+_taggers: dict[str, jets.Tagger] = {}
+_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Task:
+    """What all chunks of an analysis have in common; tasks appear in Dask's logs, and the server's token is in no text that this makes."""
+
+    analysis: str
+    server: Any = field(repr=False)
+    model: str
+    table: str | None
+    options: dict[str, Any]
+
+    def tagger(self) -> jets.Tagger:
+        """Return the tagger of this process."""
+        with _lock:
+            if self.analysis not in _taggers:
+                client = Client(self.server)
+                try:
+                    _taggers[self.analysis] = jets.Tagger(client, self.model, self.table)
+                except BaseException:
+                    client.close()
+                    raise
+            return _taggers[self.analysis]
+
+
+def _close(analysis: str) -> None:
+    with _lock:
+        tagger = _taggers.pop(analysis, None)
+    if tagger is not None:
+        tagger.client.close()
+
+
+def destination(server: Any) -> Any:
+    """Return a server as it travels to a worker: where it is and, if it wants one, the token; nothing else of it."""
+    if isinstance(server, str):
+        return server
+    protocol, address = where(server, None)
+    access = {"access": server.access} if hasattr(server, "access") else {}
+    return SimpleNamespace(**{protocol: address}, **access)
+
+
+def _tag(chunk: Chunk, task: Task) -> dict[str, Any]:
+    """Read, tag and write one chunk; returns a row of the analysis's table."""
+    row = {
+        "chunk": Path(chunk.target).stem,
+        "jets": len(chunk),
+        "requests": 0,
+        "seconds": 0.0,
+        "worker": str(distributed.get_worker().name),
+    }
+    if chunk.done:
+        # A worker that died after writing took only the news with it.
+        return row
+    begin = time.perf_counter()
+    try:
+        sample = jets.read(chunk.source, chunk.start, chunk.stop)
+        scores = task.tagger().tag(sample, **task.options)
+        write_scores(chunk, sample, scores)
+        return {**row, "requests": scores.requests, "seconds": round(time.perf_counter() - begin, 3)}
+    except CourseError as error:
+        # Alone: what caused it holds connections, which cannot travel to the one who asked.
+        failure = type(error)(error.happened, error.expected, error.todo)
+    if isinstance(failure, (RequestError, ServerError)):
+        time.sleep(RETRY_WAIT_S)
+    raise failure
+
+
+# --- the analysis ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, repr=False)
+class Analysis:
+    """An analysis that is done.
+
+    Attributes:
+        model: which tagger.
+        chunks: all its pieces.
+        rows: one for each chunk that this call tagged: jets, requests, seconds, worker.
+        seconds: how long this call took.
+    """
+
+    model: str
+    chunks: tuple[Chunk, ...]
+    rows: list[dict[str, Any]]
+    seconds: float
+
+    @property
+    def jets(self) -> int:
+        """Jets in all chunks."""
+        return sum(map(len, self.chunks))
+
+    @property
+    def tagged(self) -> int:
+        """Jets that this call tagged; the others were there already."""
+        return sum(row["jets"] for row in self.rows)
+
+    @property
+    def jets_per_s(self) -> float:
+        """Jets that this call tagged in a second, reading and writing included."""
+        return self.tagged / self.seconds
+
+    @property
+    def workers(self) -> pd.DataFrame:
+        """One row for each worker: its chunks, jets and requests, and the part of the time that it was busy."""
+        sums = {"chunks": ("chunk", "count"), "jets": ("jets", "sum"), "requests": ("requests", "sum"), "busy": ("seconds", "sum")}
+        columns = ["worker", "chunk", "jets", "requests", "seconds"]
+        table = pd.DataFrame(self.rows, columns=columns).groupby("worker", as_index=False).agg(**sums)
+        return table.assign(busy=(table["busy"] / self.seconds).round(2))
+
+    def scores(self) -> tuple[NDArray[np.int64], Scores]:
+        """Return all scores in the order of the ids: ids ``(n_jets,)``, and the scores as :meth:`jets.Tagger.tag` returns them."""
+        table = pd.concat([pd.DataFrame(_columns(chunk.target, SCORES)) for chunk in self.chunks]).sort_values(ID, kind="stable")
+        labels = [name for name in table.columns if name not in (ID, "event")]
+        requests = sum(row["requests"] for row in self.rows)
+        return table[ID].to_numpy(), Scores(self.model, tuple(labels), table[labels].to_numpy(), requests)
+
+    def check(self) -> dict[str, int]:
+        """Compare the ids in the files of scores with those in the files of jets.
+
+        Returns:
+            How many jets there are, how many have no scores (``lost``), and how many have them more than once (``doubled``).
+        """
+        wanted = np.concatenate([_columns(each.source, jets.TREE, [ID], each.start, each.stop)[ID] for each in self.chunks])
+        found = np.concatenate([_columns(each.target, SCORES, [ID])[ID] for each in self.chunks])
+        once, times = np.unique(found, return_counts=True)
+        return {"jets": len(wanted), "lost": len(np.setdiff1d(wanted, once)), "doubled": int((times > 1).sum())}
+
+    def __str__(self) -> str:
+        before = self.jets - self.tagged
+        if not self.tagged:
+            return f"{self.model}: all {before} jets were tagged before."
+        there = f" {before} were tagged before." if before else ""
+        return f"{self.model}: {self.tagged} jets in {self.seconds:.1f} s, {self.jets_per_s:.0f} jets/s.{there}"
+
+    def __repr__(self) -> str:
+        return "\n".join([str(self), *([as_text(self.workers.to_dict("records"))] if self.rows else [])])
+
+    def _repr_html_(self) -> str:
+        return as_html(self.workers.to_dict("records"), caption=str(self)) if self.rows else f"<p>{self}</p>"
+
+
+def local_workers(workers: int = 2, *, threads: int = 1) -> distributed.LocalCluster:
+    """Start Dask workers on this machine that obey this process alone.
+
+    Whoever reaches the port of a Dask scheduler can have code run as its owner, and every user of a machine reaches its loopback
+    interface. So scheduler, workers and clients here show each other a certificate, which exists in this process and its workers only.
+
+    Args:
+        workers: processes.
+        threads: of each process.
+
+    Returns:
+        A cluster, to be used in a ``with`` statement.
+    """
+    # Dask's pages and counters ask for no certificate, and show what the tasks are and what they log: none of them is served.
+    with dask.config.set({"distributed.scheduler.http.routes": []}):
+        return distributed.LocalCluster(
+            n_workers=workers,
+            threads_per_worker=threads,
+            security=True,
+            # For the port that is left of the pages: by default it is 8787, with a warning where that is taken.
+            dashboard_address="127.0.0.1:0",
+            scheduler_kwargs={"dashboard": False},
+            # Also for workers that come later.
+            config={"distributed.worker.http.routes": []},
+        )
+
+
+def tag_files(
+    files: Sequence[str | Path],
+    cluster: Any,
+    server: Any,
+    model: str,
+    *,
+    output: str | Path,
+    jets_per_chunk: int = CHUNK_JETS,
+    batch: int = BATCH,
+    max_in_flight: int = IN_FLIGHT,
+    table: str | Path | None = None,
+    retries: int = RETRIES,
+    silent: bool = False,
+    **lengths: int,
+) -> Analysis:
+    """Tag all jets of some files.
+
+    Each chunk becomes one file of scores; what is there already is not done again.
+
+    Args:
+        files: ROOT files of jets with the branch ``jet_id``, such as :func:`replicate` makes.
+        cluster: a Dask cluster (:func:`local_workers`, ``SLURMCluster``, ``HTCondorCluster`` …), a Dask client, or the address of a
+            scheduler. Its workers must see the same files and have this course's client environment.
+        server: a fleet, a server or an address, which the workers must be able to reach.
+        model: the tagger.
+        output: folder for the scores.
+        jets_per_chunk: jets in each task.
+        batch: jets in each request.
+        max_in_flight: requests under way at once from each thread of a worker.
+        table: the model's ``preprocess.json``, where it is not a model of the course.
+        retries: how often a chunk is tried again when it failed, after a wait where the server did not answer.
+        silent: show no progress.
+        **lengths: ``candidates`` and ``vertices``, to pad all jets to.
+
+    Raises:
+        InputError: the files are none, or the folder holds the scores of another analysis.
+        SetupError: workers died again and again.
+        CourseError: a chunk could not be tagged; those that are done stay done.
+    """
+    folder = folder_of(output)
+    options = {"batch": batch, "max_in_flight": max_in_flight, **lengths}
+    task = Task(uuid.uuid4().hex, destination(server), model, None if table is None else str(table), options)
+    parts = chunks(files, folder, jets_per_chunk)
+    sources = [[Path(source).name, entries(source)] for source in dict.fromkeys(part.source for part in parts)]
+    keep_manifest(folder, {"model": model, "files": sources, "jets_per_chunk": jets_per_chunk, "lengths": lengths})
+    begin = time.perf_counter()
+    with _dask(cluster) as client:
+        try:
+            rows = _run(client, [part for part in parts if not part.done], task, retries, silent)
+        finally:
+            client.run(_close, task.analysis, on_error="ignore")
+    # What workers left behind that were killed while they wrote.
+    for part in folder.glob(f".*{_PART}"):
+        part.unlink(missing_ok=True)
+    return Analysis(model, tuple(parts), rows, time.perf_counter() - begin)
+
+
+@contextmanager
+def _dask(cluster: Any) -> Iterator[distributed.Client]:
+    """A connection to the cluster; one that is given stays open."""
+    if isinstance(cluster, distributed.Client):
+        yield cluster
+        return
+    try:
+        client = distributed.Client(cluster, set_as_default=False, timeout=_CONNECT_S)
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(
+            f"No Dask cluster answers as {cluster!r} ({type(error).__name__}).",
+            "Expected a cluster object, a Dask client, or the address of a scheduler that asks for no certificate.",
+            "Type: cluster = local_workers(2)",
+        ) from error
+    with client:
+        yield client
+
+
+def _run(client: distributed.Client, parts: list[Chunk], task: Task, retries: int, silent: bool) -> list[dict[str, Any]]:
+    """Have the chunks done, and tell how far it is."""
+    if not parts:
+        return []
+    # Not pure: a chunk is known by its file, and the same chunk may have to be done again in another run.
+    keys = [f"{task.analysis}-{Path(part.target).stem}" for part in parts]
+    futures = client.map(_tag, parts, key=keys, pure=False, retries=retries, task=task)
+    rows: list[dict[str, Any]] = []
+    bar = tqdm(total=len(parts), unit="chunk", disable=silent)
+    try:
+        for future in distributed.as_completed(futures, loop=client.loop):
+            rows.append(future.result())
+            bar.update()
+            bar.set_postfix_str(f"{sum(row['jets'] for row in rows)} jets")
+    except distributed.KilledWorker as error:
+        raise SetupError(
+            f"{error.allowed_failures + 1} workers died while they worked on {error.task}.",
+            "Workers die when the machine has no memory left for them, or when a batch system ends their job.",
+            "Give them more memory or longer jobs, and run the cell again: the chunks that are done stay done.",
+        ) from error
+    except BaseException as error:
+        words = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        bar.write(f"{words}; what is done stays done, and the same call goes on from there")
+        raise
+    finally:
+        client.cancel([future for future in futures if not future.done()], force=True)
+        bar.close()
+    return sorted(rows, key=lambda row: str(row["chunk"]))

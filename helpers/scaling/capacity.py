@@ -1,0 +1,315 @@
+"""How many servers does a traffic need? Measure a fleet under more and more load, and go from a throughput to a number.
+
+Typical use::
+
+    one = by_concurrency(fleet, "particlenet_AK4", (1, 2, 4, 8), batch=8)
+    traffic = Traffic(jobs=40, events_per_s=5, jets_per_event=8)
+    found = plan(traffic, one, budget_ms=50)
+    found                            # a table: how each number of servers would do
+    found.servers                    # the smallest that keeps the budget
+    plots.capacity_figure(found)
+    plots.scale_figure(one, expected(one))
+
+Each event is one request with all its jets, as CMSSW sends it. The waits are those of M/M/c (:mod:`helpers.scaling.queueing`): requests
+at random in one queue before all servers. The limit beyond which they wait without end needs no such assumption: what comes in a second
+against what can be done in a second.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from helpers.errors import InputError
+from helpers.measuring.measure import measure
+from helpers.measuring.table import THROUGHPUT, THROUGHPUT_SPREAD, Row, Rows, is_recorded, plain, plateau, rows_of
+from helpers.scaling import queueing
+from helpers.tables import as_html, as_text
+
+# How often the interval is halved in which the load is that just keeps a budget: to a millionth of a job.
+_HALVINGS = 40
+# A latency is worked out to this fraction.
+_EXACT = 1e-6
+# What perf_analyzer asks "the server", which behind one address is any of them, and how its note about that begins.
+_OF_ONE_SERVER = ("latency_avg_us", "network_us", "compute_input_us", "compute_infer_us", "compute_output_us")
+_NOTE_OF_ONE = "queue and compute times are those of one"
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What comes.
+
+    Attributes:
+        jobs: reconstruction jobs, or students, that ask at the same time.
+        events_per_s: events of each job in a second; each event is one request.
+        jets_per_event: jets in each request, on average.
+    """
+
+    jobs: float
+    events_per_s: float
+    jets_per_event: float
+
+    @property
+    def requests_per_s(self) -> float:
+        """Requests of all jobs together in a second."""
+        return self.jobs * self.events_per_s
+
+    @property
+    def jets_per_s(self) -> float:
+        """Jets of all jobs together in a second."""
+        return self.requests_per_s * self.jets_per_event
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What one server can do.
+
+    Attributes:
+        jets_per_s: its highest throughput, with requests of about the traffic's size.
+        half_width_per_s: half width of its 95 % interval; None where nobody said.
+        parallel: requests that it works on at the same time: the instances of the model.
+        source: who measured it, on what.
+    """
+
+    jets_per_s: float
+    half_width_per_s: float | None = None
+    parallel: int = 1
+    source: str = "measured"
+
+    @classmethod
+    def of(cls, rows: Any) -> Speed:
+        """Return it from a measured or a recorded row, or from several of one fleet under more and more load.
+
+        Args:
+            rows: what ``measure``, ``by_concurrency`` or ``recorded`` gives. A row with ``servers`` was measured with so many.
+
+        Raises:
+            InputError: no row has a throughput, or they are of several fleets.
+        """
+        known = [row for row in rows_of(rows, what="the plan") if row.get(THROUGHPUT)]
+        if not known:
+            raise InputError("The row has no throughput.", "Expected what measure(...) returns, or one of recorded(...).")
+        counts = {(row.get("servers") or 1, row.get("instances") or 1) for row in known}
+        if len(counts) > 1:
+            raise InputError("These rows are of fleets with different numbers of servers or instances.", "Expected rows of one fleet.")
+        servers, parallel = counts.pop()
+        rate, spread = plateau(known)
+        where = f"{known[0].get('source')}, {known[0].get('device') or 'device unknown'}"
+        return cls(rate / servers, None if spread is None else spread / servers, int(parallel), where)
+
+
+@dataclass(frozen=True, repr=False)
+class Plan:
+    """How each number of servers would do, and which is enough.
+
+    Attributes:
+        traffic: what comes.
+        speed: what one server can do.
+        budget_ms: within which 95 of 100 requests shall be answered.
+    """
+
+    traffic: Traffic
+    speed: Speed
+    budget_ms: float
+
+    @property
+    def service_s(self) -> float:
+        """Seconds that one request keeps one instance busy."""
+        return self.traffic.jets_per_event * self.speed.parallel / self.speed.jets_per_s
+
+    def waiting(self, servers: int, jobs: float | None = None) -> queueing.Waiting:
+        """Return the waits before so many servers, with the traffic's jobs or with another number of them."""
+        return queueing.waiting(self._rate(jobs), self.service_s, servers * self.speed.parallel)
+
+    def latency_p95_ms(self, servers: int, jobs: float | None = None) -> float:
+        """Return the 95th percentile of wait and request together, in ms; the request as random as the formula takes it."""
+        return 1e3 * queueing.latency_p95_s(self._rate(jobs), self.service_s, servers * self.speed.parallel)
+
+    @property
+    def servers(self) -> int:
+        """The smallest number of servers that keeps the budget."""
+        return self._needed()
+
+    @property
+    def servers_interval(self) -> tuple[int, float]:
+        """The same at both ends of the throughput's 95 % interval; infinite where one request alone takes longer than the budget."""
+        half = self.speed.half_width_per_s or 0.0
+        slowest = self.speed.jets_per_s - half
+        enough = slowest > 0 and self._with(slowest)._alone_ms <= self.budget_ms
+        return self._with(self.speed.jets_per_s + half)._needed(), self._with(slowest)._needed() if enough else math.inf
+
+    def limit_jobs(self, servers: int) -> float:
+        """Return the jobs whose traffic is all that so many servers can do: with more, the queue grows without end."""
+        return servers * self.speed.jets_per_s / (self.traffic.events_per_s * self.traffic.jets_per_event)
+
+    def knee_jobs(self, servers: int) -> float:
+        """Return the jobs at which a request waits as long as it is worked on, on average: from here on, clients notice the others."""
+        return self._jobs_where(servers, lambda jobs: self.waiting(servers, jobs).mean_s <= self.service_s)
+
+    def most_jobs(self, servers: int) -> float:
+        """Return the most jobs with which so many servers keep the budget."""
+        return self._jobs_where(servers, lambda jobs: self.latency_p95_ms(servers, jobs) <= self.budget_ms)
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """One row for each number of servers, up to two more than needed: load, wait and latency, and the jobs that they can bear."""
+        return [self._row(servers) for servers in range(max(1, self.servers - 2), self.servers + 3)]
+
+    def _row(self, servers: int) -> dict[str, Any]:
+        p95_ms = self.latency_p95_ms(servers)
+        return {
+            "servers": servers,
+            "utilisation": round(self.traffic.jets_per_s / (servers * self.speed.jets_per_s), 2),
+            "wait_mean_ms": _ms(1e3 * self.waiting(servers).mean_s),
+            "latency_p95_ms": _ms(p95_ms),
+            "inside_budget": "yes" if p95_ms <= self.budget_ms else "no",
+            "knee_jobs": int(self.knee_jobs(servers)),
+            "most_jobs": int(self.most_jobs(servers)),
+            "limit_jobs": int(self.limit_jobs(servers)),
+        }
+
+    def _rate(self, jobs: float | None) -> float:
+        return (self.traffic.jobs if jobs is None else jobs) * self.traffic.events_per_s
+
+    def _with(self, jets_per_s: float) -> Plan:
+        """The same plan with servers of another throughput."""
+        return replace(self, speed=replace(self.speed, jets_per_s=jets_per_s))
+
+    @property
+    def _alone_ms(self) -> float:
+        """The 95th percentile of what one request takes without any wait, in ms."""
+        return 1e3 * math.log(20) * self.service_s
+
+    def _needed(self) -> int:
+        if self._alone_ms >= self.budget_ms:
+            raise InputError(
+                f"Of requests that wait for nothing, 95 of 100 take up to {self._alone_ms:.3g} ms, and the budget is "
+                f"{self.budget_ms:g} ms.",
+                "More servers let requests wait less; they do not work faster.",
+                "Take a faster server, smaller requests or a larger budget.",
+            )
+        servers = max(1, math.ceil(self.traffic.jets_per_s / self.speed.jets_per_s))
+        while self.latency_p95_ms(servers) > self.budget_ms * (1 + _EXACT):
+            servers += 1
+        return servers
+
+    def _jobs_where(self, servers: int, fine: Callable[[float], bool]) -> float:
+        """The largest number of jobs for which something holds that ends at some load, by halving the interval."""
+        low, high = 0.0, self.limit_jobs(servers)
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if fine(middle) else (low, middle)
+        return low
+
+    def __str__(self) -> str:
+        fewest, most = self.servers_interval
+        spread = f"{fewest} {f'to {most}' if math.isfinite(most) else 'or more'} within the measurement's spread"
+        half = "" if self.speed.half_width_per_s is None else f" ± {self.speed.half_width_per_s:.0f}"
+        return (
+            f"{self.traffic.jets_per_s:.0f} jets/s from {self.traffic.jobs:g} jobs; one server does {self.speed.jets_per_s:.0f}{half} "
+            f"({self.speed.source}): {self.servers} server{'s' * (self.servers > 1)} for a 95th percentile of {self.budget_ms:g} ms, "
+            f"{spread if half else 'no spread is known'}."
+        )
+
+    def __repr__(self) -> str:
+        return f"{self}\n{as_text(self.rows)}"
+
+    def _repr_html_(self) -> str:
+        return as_html(self.rows, caption=str(self), bold=lambda row: row["servers"] == self.servers)
+
+
+def plan(traffic: Traffic, speed: Any, budget_ms: float) -> Plan:
+    """Work out how many servers a traffic needs.
+
+    Args:
+        traffic: what comes.
+        speed: what one server can do, or rows that say it, as :meth:`Speed.of` takes them.
+        budget_ms: within which 95 of 100 requests shall be answered.
+
+    Raises:
+        InputError: a number is not positive, or the budget is shorter than one request alone takes.
+    """
+    queueing.must_be_positive(
+        jobs=traffic.jobs, events_per_s=traffic.events_per_s, jets_per_event=traffic.jets_per_event, budget_ms=budget_ms
+    )
+    made = Plan(traffic, speed if isinstance(speed, Speed) else Speed.of(speed), budget_ms)
+    made._needed()  # says at once when no number of servers is enough
+    return made
+
+
+def _ms(value: float) -> float | str:
+    return round(value, 1) if math.isfinite(value) else "without end"
+
+
+# --- a fleet under load ----------------------------------------------------------------------------------------------------
+
+
+def by_concurrency(fleet: Any, model: str, concurrencies: Iterable[int] = (1, 2, 4, 8), batch: int = 1, **options: Any) -> Rows:
+    """Measure a fleet under more and more requests at once; rows and arguments are those of :func:`under_load`."""
+    return Rows.of([under_load(fleet, model, batch, concurrency, **options) for concurrency in concurrencies])
+
+
+def under_load(fleet: Any, model: str, batch: int = 1, concurrency: int = 1, **options: Any) -> Row:
+    """Measure a fleet under one load.
+
+    Args:
+        fleet: a :class:`~helpers.fleet.Fleet`.
+        model: name of the model.
+        batch: jets in each request.
+        concurrency: requests under way at any time.
+        **options: as for :func:`helpers.measuring.measure.measure`.
+
+    Returns:
+        A measured row with ``servers`` (how many answered), ``queue_us`` (mean time of a request in the queue of its server, by the
+        counters of all) and ``largest_share`` (of the requests, that of the busiest server).
+    """
+    before = fleet.snapshot()
+    row = measure(fleet, model, batch, concurrency, **options)
+    if is_recorded(row):
+        return row
+    asked = [each for each in fleet.shares(before, model) if each["requests"]]
+    total = sum(each["requests"] for each in asked)
+    counted = {
+        "servers": len(asked),
+        "queue_us": sum(each["queue_us"] * each["requests"] for each in asked) / total if total else None,
+        "largest_share": max((each["share"] for each in asked), default=None),
+        "note": "; ".join(part for part in row["note"].split("; ") if not part.startswith(_NOTE_OF_ONE)),
+    }
+    return Row.of(plain(row) | dict.fromkeys(_OF_ONE_SERVER) | counted)
+
+
+def expected(rows: Any) -> Rows:
+    """Return what a simulation expects of the same fleets under the same loads, from the measurement of the smallest fleet alone.
+
+    The clients of the simulation do as perf_analyzer's: each sends a request, waits for its answer and sends the next. The time that a
+    request takes comes from the throughput at which the smallest fleet is saturated, the time that passes between answer and request
+    from its slowest load. More servers are taken to be as fast as the first; where they share its cores they are not.
+
+    Args:
+        rows: measured rows of one model and batch size, from :func:`by_concurrency`.
+
+    Raises:
+        InputError: there is no such row.
+    """
+    found = rows_of(rows, (THROUGHPUT, "servers", "concurrency"), "what a simulation expects")
+    fewest = min(row["servers"] for row in found)
+    small = [row for row in found if row["servers"] == fewest and row.get(THROUGHPUT)]
+    if len({(row["model"], row["batch"]) for row in found}) > 1 or not small:
+        raise InputError("These rows are of several models or batch sizes.", "Expected one of each.")
+    batch, instances = small[0]["batch"], small[0].get("instances") or 1
+    service_s = batch * fewest * instances / plateau(small)[0]
+    least = min(small, key=lambda row: row["concurrency"])
+    # Between answer and next request a client is neither waiting nor being worked on.
+    away_s = max(least["concurrency"] * batch / least[THROUGHPUT] - service_s, 0.0)
+    made = []
+    for row in found:
+        parallel, requests = row["servers"] * instances, queueing.SIMULATED_REQUESTS // 10
+        seen = queueing.simulate_clients(row["concurrency"], service_s, parallel, think_s=away_s, requests=requests)
+        made.append(
+            {name: row.get(name) for name in ("model", "batch", "concurrency", "servers", "device", "cpu")}
+            | {THROUGHPUT: batch * seen.served_per_s, THROUGHPUT_SPREAD: batch * seen.served_half_width_per_s}
+            | {"queue_us": 1e6 * seen.mean_s, "queue_spread_us": 1e6 * seen.mean_half_width_s, "source": "simulated"}
+        )
+    return Rows.of(made)
