@@ -41,9 +41,9 @@ setup:
 lab:
 	$(SETUP) -- -m helpers lab $(LAB)
 
-# Two groups of tests at a time, in the order of tests/support/order.py: most tests wait for a server half of their time. WORKERS=0: one after
-# the other, in this process.
-WORKERS = 2
+# Four groups of tests at a time, in the order of tests/support/order.py, also on two cores: most tests wait for a server most of their time.
+# WORKERS=0: one after the other, in this process.
+WORKERS = 4
 PYTEST = pytest -n $(WORKERS) --durations=10
 test:
 	$(SETUP) --dev -- -m $(PYTEST) $(ARGS)

@@ -11,20 +11,25 @@ if TYPE_CHECKING:
     from xdist.scheduler import LoadScopeScheduling
 
 # Tests that share what takes long to start; beginnings of their ids below tests/. All others are in a group with the rest of their file.
+_SOLVED = "course/test_notebooks.py::test_a_student_solves_it"
 _TOGETHER = {
-    "jupyterlab": ("course/test_lab.py", "course/test_notebooks.py::test_a_student_solves_it", "course/test_shutdown.py"),
-    "blanks": ("course/test_notebooks.py::test_blanks",),
+    "jupyterlab 2": tuple(f"{_SOLVED}[{number}" for number in ("06", "07", "08", "09", "10")),
+    "jupyterlab": ("course/test_lab.py", _SOLVED, "course/test_shutdown.py"),
     "backends": ("served/backends/",),
     "optimise": ("served/optimise/",),
 }
+# These share nothing, so any worker takes the next one.
+_ALONE = "course/test_notebooks.py::test_blanks"
 # Long groups first, so that no worker is left alone with one in the end; what measures comes last.
-_FIRST = ("jupyterlab", "blanks", "backends", "course/", "faults/", "install/", "optimise")
+_FIRST = ("jupyterlab 2", "jupyterlab", _ALONE, "backends", "course/", "faults/", "install/", "optimise")
 _LAST = ("served/test_perf", "served/test_sweep", "served/test_experiments", "served/test_precision", "served/test_tune")
 
 
 def group(test: str) -> str:
     """Return the group of the test with this id."""
     test = test.removeprefix("tests/")
+    if test.startswith(_ALONE):
+        return test
     return next((name for name, beginnings in _TOGETHER.items() if test.startswith(beginnings)), test.partition("::")[0])
 
 
