@@ -8,51 +8,44 @@ Typical use::
         load.change(concurrency=4)
     load.sent
 
-It is sent by a process of its own, which ends with the notebook's kernel, however that ends.
+It is sent by a process of its own, which ends with the notebook's kernel, however that ends: threads of the kernel would take turns with
+the student's own Python, and slow down what they are measured against.
 """
 
 from __future__ import annotations
 
-import json
+import multiprocessing
 import os
-import pickle
 import signal
-import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from types import SimpleNamespace
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
-from helpers import paths
 from helpers.client import Client
 from helpers.client.tensors import Signature
 from helpers.errors import CourseError, InputError, ServerError
 from helpers.server.watch import manner
 
-# Seconds for the requests that are under way when a background load is stopped, before its process is killed.
-LOAD_STOP_TIMEOUT_S = 8.0
-
-# Seconds until the process of a background load has begun: it imports the client, 1 s on a quiet machine, 10 s on a crowded one.
-LOAD_START_TIMEOUT_S = 60.0
-
-# Requests under way at once in a background load, at most: each has a thread, and a server with a full queue shows nothing new.
-LOAD_MAX_CONCURRENCY = 32
-
-# The program of its process. -P keeps the notebook's folder out of its path, so the course's own comes as an argument.
-_PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from helpers.metrics.load import _serve; _serve(sys.stdin.buffer)"
+# Requests under way at once, at most: each has a thread, and a server with a full queue shows nothing new.
+_MAX_CONCURRENCY = 32
+# Seconds until the process has begun: it imports the client, 1 s on a quiet machine, 10 s on a crowded one.
+_START_TIMEOUT_S = 60.0
+# Seconds for the requests that are under way when the load ends, and until its process is killed then.
+_DRAIN_S, _STOP_TIMEOUT_S = 5.0, 8.0
 # Seconds between two reports.
 _REPORT_S = 0.25
 # Seconds that a thread waits after a failure: a server that is gone must not be asked thousands of times a second.
 _PAUSE_S = 0.5
-# Seconds for the requests that are under way when the load ends.
-_DRAIN_S = 5.0
 # Different errors that are kept; further ones are counted together.
 _MAX_ERRORS = 8
 
@@ -87,11 +80,11 @@ class BackgroundLoad:
         self.model, self.batch, self.concurrency = model, batch, concurrency
         self._inputs = None if inputs is None else {name: np.asarray(array) for name, array in inputs.items()}
         self._lock = threading.RLock()
+        self._commands: Connection | None = None
         self._record = _Record()
-        self._commands: IO[bytes] | None = None
 
     def start(self, *, wait: bool = True) -> BackgroundLoad:
-        """Begin to send; counts begin anew. A load that runs is left as it is.
+        """Begin to send, and to count from zero. A load that runs is left as it is.
 
         Args:
             wait: return only when the first request is on its way, which takes a second; False returns at once.
@@ -105,11 +98,9 @@ class BackgroundLoad:
         with self._lock:
             if not self.running:
                 self._begin()
-        if wait and not self._record.first.wait(LOAD_START_TIMEOUT_S):
+        if wait and not self._record.first.wait(_START_TIMEOUT_S):
             self.stop()
-            raise ServerError(
-                f"The process of the load has not begun within {LOAD_START_TIMEOUT_S:.0f} s.", "Expected one or two.", "Try again."
-            )
+            raise ServerError(f"The process of the load has not begun within {_START_TIMEOUT_S:.0f} s.", "Expected one or two.", "Try again.")
         if wait and not self.running and self.errors:
             raise ServerError(f"The load did not start: {next(iter(self.errors))}", "", "Type: python -m helpers doctor")
         return self
@@ -138,17 +129,18 @@ class BackgroundLoad:
             except Exception:
                 self.model, self.batch, self.concurrency, self._inputs = before
                 raise
-            if self.running:
-                self._tell(wanted)
+            if self._commands is not None:
+                # When the process has just ended, its end is in the record.
+                with suppress(OSError):
+                    self._commands.send(wanted)
 
     def stop(self) -> None:
         """Send nothing more, and return when the requests under way have come back."""
         with self._lock:
             commands, self._commands = self._commands, None
-            record = self._record
         if commands is not None:
-            _close(commands)
-            record.wait_for_end()
+            commands.close()
+            self._record.wait_for_end()
 
     @property
     def running(self) -> bool:
@@ -184,214 +176,146 @@ class BackgroundLoad:
 
     def _begin(self) -> None:
         wanted = self._wanted()
-        # A session of its own: the interrupt of a notebook goes to the kernel's whole process group.
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _PROGRAM, str(paths.root())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        assert process.stdin is not None
-        self._record = _Record()
-        self._commands = process.stdin
-        # The thread knows the process but not this object, so that a load to which no name is left ends.
-        threading.Thread(target=_read, args=(process, self._record), daemon=True, name="course-load").start()
-        weakref.finalize(self, _close, process.stdin)
         with Client(self._server, self._protocol) as client:
-            # Through the pipe that only this process writes: a token is nothing for a command line.
-            self._tell({"address": client.address, "protocol": client.protocol, "access": client.access, **wanted})
+            server = SimpleNamespace(**{client.protocol: client.address}, access=client.access)
+        spawn = multiprocessing.get_context("spawn")
+        theirs, self._commands = spawn.Pipe(duplex=False)
+        reports, written = spawn.Pipe(duplex=False)
+        process = spawn.Process(target=_serve, args=(theirs, written, server, wanted), daemon=True, name="course-load")
+        # The interrupt of a notebook goes to the kernel's whole process group; the mask is inherited.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            theirs.close()
+            written.close()
+        self._record = _Record()
+        # The thread knows the process but not this object, so that a load to which no name is left ends.
+        threading.Thread(target=self._record.read, args=(process, reports), daemon=True, name="course-load").start()
+        weakref.finalize(self, self._commands.close)
 
-    def _tell(self, settings_: dict[str, Any]) -> None:
-        assert self._commands is not None
-        # When the process has just ended, its end is in the record.
-        with suppress(OSError, ValueError):
-            self._commands.write(pickle.dumps(settings_))
-            self._commands.flush()
-
-    def _wanted(self) -> dict[str, Any]:
-        """The settings for the process, once they are known to fit the model."""
+    def _wanted(self) -> tuple[str, dict[str, Any], int]:
+        """Model, inputs and concurrency for the process, once they are known to fit the model."""
         with Client(self._server, self._protocol) as client:
             signature = Signature.from_server(client.metadata(self.model), client.config(self.model))
-        limit = LOAD_MAX_CONCURRENCY
-        if isinstance(self.concurrency, bool) or self.concurrency not in range(limit + 1):
-            raise InputError(f"concurrency={self.concurrency!r} was given.", f"Expected a whole number from 0 to {limit}.")
+        if isinstance(self.concurrency, bool) or self.concurrency not in range(_MAX_CONCURRENCY + 1):
+            raise InputError(f"concurrency={self.concurrency!r} was given.", f"Expected a whole number from 0 to {_MAX_CONCURRENCY}.")
         largest = signature.max_batch_size
         if isinstance(self.batch, bool) or self.batch not in range(1, (largest or 1) + 1):
             reason = f"The largest batch of {self.model!r} is {largest}" if largest else f"{self.model!r} has no batch axis"
             raise InputError(f"batch={self.batch!r} was given.", f"{reason}.", f"Type a whole number from 1 to {largest or 1}.")
         if self._inputs is None:
-            return {"model": self.model, "inputs": signature.example(self.batch), "concurrency": self.concurrency}
+            return self.model, signature.example(self.batch), self.concurrency
         inputs = signature.check(self._inputs)
         if signature.batched:
             inputs = {name: np.resize(array, (self.batch, *array.shape[1:])) for name, array in inputs.items()}
-        return {"model": self.model, "inputs": inputs, "concurrency": self.concurrency}
+        return self.model, inputs, self.concurrency
 
 
 class _Record:
-    """What the process reported last; belongs to the thread that reads, and outlives the process.
-
-    Attributes:
-        first: set by the first report, or by an end without one.
-        ended: set when the process has ended.
-    """
+    """What the process reported last; outlives the process. ``first``: the first report came, or an end without one."""
 
     def __init__(self) -> None:
         self.sent = self.failed = 0
         self.errors: dict[str, int] = {}
-        self.first = threading.Event()
-        self.ended = threading.Event()
-        self.kill: Callable[[], None] = lambda: None
+        self.first, self.ended = threading.Event(), threading.Event()
+        self._process: SpawnProcess | None = None
+
+    def read(self, process: SpawnProcess, reports: Connection) -> None:
+        """Take in the reports of a process until it ends (a thread of its own)."""
+        self._process = process
+        with reports, suppress(EOFError, OSError):
+            while True:
+                self.sent, self.failed, self.errors = reports.recv()
+                self.first.set()
+        process.join()
+        if process.exitcode:
+            self.errors = {**self.errors, f"The process of the load ended {manner(process.exitcode)}.": 1}
+        self.ended.set()
+        self.first.set()
 
     def wait_for_end(self) -> None:
         """Wait until the process has ended; kill it when it takes too long."""
-        if not self.ended.wait(LOAD_STOP_TIMEOUT_S):
-            self.kill()
+        if not self.ended.wait(_STOP_TIMEOUT_S):
+            if self._process is not None:
+                self._process.kill()
             self.ended.wait()
 
 
-def _read(process: subprocess.Popen[bytes], record: _Record) -> None:
-    """Take in the reports of a process until it ends (a thread of its own)."""
-    record.kill = process.kill
-    assert process.stdout is not None
-    complaint = ""
-    with process.stdout as lines:
-        for line in lines:
-            if line.startswith(b"{"):
-                report = json.loads(line)
-                record.sent, record.failed, record.errors = report["sent"], report["failed"], report["errors"]
-                record.first.set()
-            else:  # what Python or gRPC has to say when something breaks; the last line is the reason
-                complaint = line.decode(errors="replace").strip() or complaint
-    if status := process.wait():
-        record.errors = {**record.errors, f"The process of the load ended {manner(status)}. {complaint}".strip(): 1}
-    record.ended.set()
-    record.first.set()
+# --- in the process that sends ---------------------------------------------------------------------------------------------
 
 
-def _close(commands: IO[bytes]) -> None:
-    # Closing writes what is left in the buffer; a process that has died takes nothing.
+def _serve(commands: Connection, reports: Connection, server: Any, wanted: tuple[str, dict[str, Any], int]) -> None:
+    """Send what the owner says until it says nothing more, or is no more: the main function of the process."""
+    # What libraries have to say would stand among the outputs of the owner's cell.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stderr__.fileno() if sys.__stderr__ else 2)
+    owner = os.getppid()
+    sender = _Sender(Client(server, "grpc" if hasattr(server, "grpc") else "http"), *wanted)
+    # The pipe's other end may be held open by a child that the owner forked; the owner's own death cannot be overlooked.
+    with suppress(EOFError, OSError):
+        while os.getppid() == owner:
+            reports.send(sender.report())
+            if commands.poll(_REPORT_S):
+                sender.change(*commands.recv())
+    sender.finish()
     with suppress(OSError):
-        commands.close()
-
-
-# What follows runs in the process that sends. A load in threads of the notebook's kernel would take turns with the student's own
-# Python, and slow down what it is measured against. Settings come as pickles on standard input, from the process that started this
-# one and from no other; counts go back as JSON lines on standard output. The end of standard input, that is, of the owner in
-# whatever way, ends the load.
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """What is sent: to which model, the arrays of each request, and how many requests are under way at once (0 sends nothing)."""
-
-    model: str
-    inputs: dict[str, Any]
-    concurrency: int
+        reports.send(sender.report())
+    # Without the usual clean-up: a request that never came back would hold it up.
+    os._exit(0)
 
 
 class _Sender:
     """Threads that share one connection and send one request after the other."""
 
-    def __init__(self, client: Client, wanted: _Wanted) -> None:
+    def __init__(self, client: Client, *wanted: Any) -> None:
         self._client = client
-        self._lock = threading.Lock()
-        self._wake = threading.Event()
-        self._wanted = wanted
-        self._threads: dict[int, threading.Thread] = {}
-        self._sent = self._failed = 0
+        self._changed = threading.Condition()
+        self._threads = self._under_way = self._sent = self._failed = 0
         self._errors: Counter[str] = Counter()
-        self.change()
+        self.change(*wanted)
 
-    def change(self, **settings: Any) -> None:
+    def change(self, model: str, inputs: dict[str, Any], concurrency: int) -> None:
         """Send something else from now on; requests under way are finished."""
-        with self._lock:
-            self._wanted = replace(self._wanted, **settings)
-            for index in range(self._wanted.concurrency):
-                if index not in self._threads:
-                    self._threads[index] = threading.Thread(target=self._run, args=(index,), daemon=True)
-                    self._threads[index].start()
+        with self._changed:
+            self._request, self._concurrency = (model, inputs), concurrency
+            for index in range(self._threads, concurrency):
+                threading.Thread(target=self._run, args=(index,), daemon=True).start()
+            self._threads = max(self._threads, concurrency)
+            self._changed.notify_all()
 
     def finish(self) -> None:
         """Send nothing more, and wait for what is under way."""
-        self.change(concurrency=0)
-        self._wake.set()
-        with self._lock:
-            threads = list(self._threads.values())
-        for thread in threads:
-            thread.join(_DRAIN_S)
+        with self._changed:
+            self._concurrency = 0
+            self._changed.wait_for(lambda: not self._under_way, _DRAIN_S)
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> tuple[int, int, dict[str, int]]:
         """Return how many requests came back, how many of them failed, and each error with its number."""
-        with self._lock:
-            return {"sent": self._sent, "failed": self._failed, "errors": dict(self._errors)}
+        with self._changed:
+            return self._sent, self._failed, dict(self._errors)
 
     def _run(self, index: int) -> None:
         while True:
-            with self._lock:
-                wanted = self._wanted
-                if index >= wanted.concurrency:
-                    del self._threads[index]
-                    return
-            self._send(wanted)
-
-    def _send(self, wanted: _Wanted) -> None:
-        problem = ""
-        try:
-            self._client.infer(wanted.model, wanted.inputs)
-        except CourseError as error:
-            problem = str(error)
-        except Exception as error:  # kept, counted and shown like any other: a thread that dies is not seen
-            problem = f"{type(error).__name__}: {error}"
-        with self._lock:
-            self._sent += 1
+            with self._changed:
+                self._changed.wait_for(lambda: index < self._concurrency)
+                self._under_way += 1
+                model, inputs = self._request
+            problem = ""
+            try:
+                self._client.infer(model, inputs)
+            except CourseError as error:
+                problem = str(error)
+            except Exception as error:  # kept, counted and shown like any other: a thread that dies is not seen
+                problem = f"{type(error).__name__}: {error}"
+            with self._changed:
+                self._under_way -= 1
+                self._sent += 1
+                if problem:
+                    self._failed += 1
+                    known = problem in self._errors or len(self._errors) < _MAX_ERRORS
+                    self._errors[problem if known else "further errors"] += 1
+                if not self._concurrency:
+                    self._changed.notify_all()
             if problem:
-                self._failed += 1
-                known = problem in self._errors or len(self._errors) < _MAX_ERRORS
-                self._errors[problem if known else "further errors"] += 1
-        if problem:
-            self._wake.wait(_PAUSE_S)
-
-
-def _report_until_gone(sender: _Sender, owner: int, ended: threading.Event) -> None:
-    """Report to the owner until the load ends; end at once when there is no owner any more."""
-    while not ended.wait(_REPORT_S):
-        # A pipe may be held open by a child that the owner forked; its own death cannot be overlooked.
-        if os.getppid() != owner or not _report(sender.report()):
-            os._exit(0)
-
-
-def _report(report: dict[str, Any]) -> bool:
-    """Write one line to the owner; return False if it is gone."""
-    try:
-        print(json.dumps(report), flush=True)
-    except OSError:
-        return False
-    return True
-
-
-def _serve(commands: IO[bytes]) -> None:
-    """Send what the owner says until it says nothing more: the main function of the process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    owner = os.getppid()
-    first = pickle.load(commands)
-    protocol, address = first.pop("protocol"), first.pop("address")
-    # What a client asks of a server: its ports and the token for them.
-    server = SimpleNamespace(grpc=None, http=None, access=first.pop("access"))
-    setattr(server, protocol, address)
-    sender = _Sender(Client(server, protocol), _Wanted(**first))
-    ended = threading.Event()
-    reporter = threading.Thread(target=_report_until_gone, args=(sender, owner, ended), daemon=True)
-    _report(sender.report())
-    reporter.start()
-    while True:
-        try:
-            sender.change(**pickle.load(commands))
-        except EOFError:
-            break
-    sender.finish()
-    ended.set()
-    reporter.join()
-    _report(sender.report())
-    # Without the usual clean-up: a request that never came back would hold it up.
-    os._exit(0)
+                time.sleep(_PAUSE_S)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import os
 import re
 import threading
@@ -59,14 +60,7 @@ def _threads() -> list[str]:
 
 
 def _loads() -> list[int]:
-    return [pid for pid in with_word("helpers.metrics.load") if _parent(pid) == os.getpid()]
-
-
-def _parent(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
-    except OSError:
-        return 0
+    return [int(child.pid or 0) for child in multiprocessing.active_children() if child.name == "course-load"]
 
 
 def test_it_shows_the_load_and_the_sliders_change_it(models_server: Server, made: list[Dashboard]) -> None:
