@@ -13,12 +13,12 @@ import numpy as np
 from helpers import jets
 from helpers.client import Client
 from helpers.errors import CourseError
-from helpers.gpu import gpu_figures, placed_on
 from helpers.measuring import measure
 from helpers.measuring.measure import about, row_of, sweep
 from helpers.measuring.perf_analyzer import execute, run_for
 from helpers.measuring.program import find_perf_analyzer
 from helpers.measuring.table import rows_of
+from helpers.metrics.gpu import gpu_figures, placed_on
 from helpers.metrics.load import BackgroundLoad
 from helpers.server import Server
 from helpers.tables import as_text

@@ -33,7 +33,6 @@ from helpers.client.client import RETRIES, Connection
 from helpers.client.endpoint import QUERY_TIMEOUT_S
 from helpers.client.problems import TransportError
 from helpers.errors import CourseError, InputError, ModelError, RequestError, SetupError, quoted
-from helpers.gpu import placed_on
 from helpers.machine import serves_here
 from helpers.measuring import perf_analyzer as tool
 from helpers.measuring import recorded as records
@@ -54,6 +53,7 @@ from helpers.measuring.table import (
     read_rows,
     rows_of,
 )
+from helpers.metrics.gpu import placed_on
 from helpers.paths import make_folder, root, shown, work_dir, writing
 from helpers.paths import replace as replace_file
 from helpers.repository.configs import instances_of

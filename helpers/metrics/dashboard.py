@@ -13,50 +13,40 @@ from __future__ import annotations
 
 import html
 import math
-import os
-import shutil
-import subprocess
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import ipywidgets as widgets
 
-from helpers import machine
 from helpers.errors import CourseError, InputError, quoted, suggestion
+from helpers.metrics.gpu import merged, read_smi
 from helpers.metrics.load import BackgroundLoad
 from helpers.metrics.metrics import Difference, Sample, Snapshot, scrape
 from helpers.server import Server
 from helpers.server.log import how
 
-# The dashboard: seconds between two updates (twice a second looks live and costs little), seconds that its curves show, and seconds over
-# which rates are means (with less, slow models would jump between nothing and too much).
-DASHBOARD_INTERVAL_S = 0.5
-DASHBOARD_HISTORY_S = 60.0
-DASHBOARD_WINDOW_S = 2.0
-
+# Seconds between two updates (twice a second looks live and costs little), that the curves show, and over which rates are means (with
+# less, slow models would jump between nothing and too much).
+INTERVAL_S, HISTORY_S, WINDOW_S = 0.5, 60.0, 2.0
+# Seconds between two looks at nvidia-smi, which has a thread of its own: it takes a second on some machines.
+_SMI_INTERVAL_S = 3.0
 # Seconds without an answer after which the dashboard of a server that has not ended gives up: longer than a model takes to load.
-DASHBOARD_PATIENCE_S = 10.0
+PATIENCE_S = 10.0
+# Ends of the two sliders. A model may allow more; on a CPU one such request takes a second or so.
+_MAX_BATCH, _MAX_CONCURRENCY = 64, 16
 
-_COMPUTE = tuple(f"nv_inference_compute_{part}_duration_us" for part in ("input", "infer", "output"))
+
+# --- the numbers -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class ModelReading:
-    """How one model did in the last two seconds or so; None where nothing happened that could be averaged.
-
-    Attributes:
-        requests_per_s: requests answered.
-        inferences_per_s: inferences made, which a request has one or more of; none for answers from the cache.
-        batch: inferences per execution: the batch that the model really ran.
-        queue_ms: mean time that a request waited.
-        compute_ms: mean time of a request in the model, with the handling of its inputs and outputs.
-        pending: requests that wait now.
-    """
+    """How one model did in the last two seconds or so, as :data:`QUANTITIES` explains; None where there is nothing to average."""
 
     requests_per_s: float
     inferences_per_s: float
@@ -66,36 +56,39 @@ class ModelReading:
     pending: float | None
 
 
+# Each column: field, title, unit, and what it means, shown where the mouse points at it.
+QUANTITIES = (
+    ("requests_per_s", "Requests", "per s", "Requests answered, each with one or more inferences"),
+    ("inferences_per_s", "Inferences", "per s", "Inferences made; answers from the response cache need none"),
+    ("batch", "Mean batch", "per execution", "How many inferences the model made at once"),
+    ("queue_ms", "Queue", "ms a request", "Mean time that a request waited for the model"),
+    ("compute_ms", "Compute", "ms a request", "Mean time of a request in the model, with its inputs and outputs"),
+    ("pending", "Pending", "requests", "Requests that wait at this moment"),
+)
+
+
 @dataclass(frozen=True)
 class Reading:
-    """One update.
-
-    Attributes:
-        time: seconds since 1970.
-        models: by name, those that are loaded.
-        machine: the samples that belong to no model: CPU, GPU, cache.
-        steady_s: when, by a clock that nobody sets, for the curves; without it the time of day has to do.
-    """
+    """One update: its moment since 1970 and by a clock that nobody sets, each loaded model by name, and what belongs to no model."""
 
     time: float
+    steady_s: float
     models: dict[str, ModelReading]
     machine: tuple[Sample, ...]
-    steady_s: float | None = None
 
 
 def model_readings(change: Difference) -> dict[str, ModelReading]:
     """Return what each model did between two readings of the metrics page, by its name."""
     totals: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-    for sample in change.samples:
-        if "model" in sample.labels:
-            totals[sample.labels["model"]][sample.metric] += sample.value
+    for (model, _), version in change.totals().items():
+        for metric, value in version.items():
+            totals[model][metric] += value
     return {model: _model_reading(total, change.seconds) for model, total in totals.items()}
 
 
-def _model_reading(total: dict[str, float], seconds: float) -> ModelReading:
-    requests, inferences = total["nv_inference_request_success"], total["nv_inference_count"]
-    executions = total["nv_inference_exec_count"]
-    compute_us = sum(total[name] for name in _COMPUTE)
+def _model_reading(total: Mapping[str, float], seconds: float) -> ModelReading:
+    requests, inferences, executions = (total[f"nv_inference_{name}"] for name in ("request_success", "count", "exec_count"))
+    compute_us = sum(total[f"nv_inference_compute_{part}_duration_us"] for part in ("input", "infer", "output"))
     return ModelReading(
         requests_per_s=requests / seconds,
         inferences_per_s=inferences / seconds,
@@ -108,203 +101,46 @@ def _model_reading(total: dict[str, float], seconds: float) -> ModelReading:
 
 
 class Rates:
-    """Readings of one server, each with the rates since about two seconds before.
+    """Readings of one server, each with the rates since about two seconds before."""
 
-    Args:
-        server: the server.
-        window_s: seconds over which rates are means.
-    """
-
-    def __init__(self, server: Server, window_s: float = DASHBOARD_WINDOW_S) -> None:
+    def __init__(self, server: Server) -> None:
         self._server = server
-        self._window_s = window_s
         self._snapshots: deque[Snapshot] = deque()
 
     def read(self) -> Reading | None:
         """Return a new reading; None the first time, when there is nothing to compare it with.
 
         Raises:
-            ServerError: the server does not answer.
-            RequestError: what answers is no metrics page.
+            CourseError: the server does not answer, or what answers is no metrics page.
         """
         now = scrape(self._server, settle_s=0)
         # The oldest that is inside the window, and one before it.
-        while len(self._snapshots) > 1 and now.seconds_since(self._snapshots[1]) >= self._window_s:
+        while len(self._snapshots) > 1 and now.seconds_since(self._snapshots[1]) >= WINDOW_S:
             self._snapshots.popleft()
         self._snapshots.append(now)
-        before = self._snapshots[0]
-        if now.seconds_since(before) <= 0:
+        if now.seconds_since(self._snapshots[0]) <= 0:
             return None
         rest = tuple(sample for sample in now.samples if "model" not in sample.labels)
-        return Reading(now.time, model_readings(now - before), rest, now.steady_s)
+        return Reading(now.time, time.monotonic(), model_readings(now - self._snapshots[0]), rest)
 
 
-class Poller(threading.Thread):
-    """Reads until :meth:`stop`, or until the server has ended.
-
-    Args:
-        server: the server.
-        reader: called with each reading, in this thread; it must be quick.
-        at_end: called once when the server is gone, with a sentence that says so. Not called after :meth:`stop`.
-        interval_s: seconds between two readings.
-    """
-
-    def __init__(
-        self,
-        server: Server,
-        reader: Callable[[Reading], None],
-        at_end: Callable[[str], None],
-        interval_s: float = DASHBOARD_INTERVAL_S,
-    ) -> None:
-        super().__init__(name="course-dashboard", daemon=True)
-        self._server = server
-        self._reader = reader
-        self._at_end = at_end
-        self._interval_s = interval_s
-        self._stopped = threading.Event()
-
-    def run(self) -> None:
-        """Read, wait, and read again."""
-        rates, answered, due = Rates(self._server), time.monotonic(), time.monotonic()
-        while not self._stopped.is_set():
-            reason = ""
-            try:
-                reading = rates.read()
-                answered = time.monotonic()
-                if reading is not None:
-                    self._reader(reading)
-            except CourseError as error:
-                reason = self._end(str(error), time.monotonic() - answered)
-            except Exception as error:  # a fault of ours must not look like a server that does nothing
-                reason = f"The dashboard failed: {type(error).__name__}: {error}"
-            if reason:
-                if not self._stopped.is_set():
-                    self._at_end(reason)
-                return
-            due = max(due + self._interval_s, time.monotonic())
-            self._stopped.wait(due - time.monotonic())
-
-    def stop(self) -> None:
-        """Read no more; return when the thread has ended, unless this is the thread itself."""
-        self._stopped.set()
-        if self is not threading.current_thread() and self.is_alive():
-            self.join()
-
-    def _end(self, problem: str, silent_s: float) -> str:
-        """Return why the reading ends; empty while there is hope."""
-        state = self._server.state()
-        if state == "died":
-            return f"{how(self._server.returncode)} server.log() may say why."
-        if state == "stopped":
-            return "The server was stopped."
-        if silent_s < DASHBOARD_PATIENCE_S:
-            return ""
-        return "The server does not answer any more." + (f" {problem}" if state != "unreachable" else "")
-
-
-# Milliseconds between two lines of nvidia-smi for each GPU.
-_SMI_PERIOD_MS = 1000
-_SMI_FIELDS = ("index", "name", "utilization.gpu", "memory.used", "memory.total", "power.draw")
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """One line of nvidia-smi: utilisation from 0 to 1, memory in MiB, power in W; None for what this GPU does not tell."""
-
-    index: str
-    name: str
-    utilization: float | None
-    memory_used_mb: float | None
-    memory_total_mb: float | None
-    power_w: float | None
-
-
-class NvidiaSmi:
-    """``nvidia-smi`` in the background, where there is one and the server is on this machine: one line for each GPU each second."""
-
-    def __init__(self, server: Server) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
-        self._text = ""
-        self._gpus: dict[str, Gpu] = {}
-        program = shutil.which("nvidia-smi") if server.is_here else None
-        if program:
-            query = [f"--query-gpu={','.join(_SMI_FIELDS)}", "--format=csv,noheader,nounits", f"--loop-ms={_SMI_PERIOD_MS}"]
-            # A session of its own, so that a notebook's interrupt leaves it alone; without a reader its next line ends it.
-            self._process = subprocess.Popen(
-                [program, *query], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, start_new_session=True
-            )
-            assert self._process.stdout is not None
-            os.set_blocking(self._process.stdout.fileno(), False)
-
-    def read(self) -> list[Gpu]:
-        """Return the last line on each GPU; empty where there is none."""
-        if self._process is not None and self._process.stdout is not None:
-            while chunk := self._process.stdout.read(65536):
-                self._text += chunk.decode(errors="replace")
-            *lines, self._text = self._text.split("\n")
-            for line in lines:
-                gpu = parse_smi(line)
-                if gpu is not None:
-                    self._gpus[gpu.index] = gpu
-        return list(self._gpus.values())
-
-    def close(self) -> None:
-        """End it."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.communicate()
-
-
-def parse_smi(line: str) -> Gpu | None:
-    """Read one line of nvidia-smi; None for a line that is no such one (it reports errors in the same place)."""
-    words = [word.strip() for word in line.split(",")]
-    if len(words) != len(_SMI_FIELDS) or not words[0].isdigit():
-        return None
-
-    percent, *others = (machine.number(word) for word in words[2:])
-    return Gpu(words[0], words[1], None if percent is None else percent / 100, *others)
-
-
-def machine_notes(samples: tuple[Sample, ...], gpus: list[Gpu]) -> list[str]:
-    """Return sentences on the machine: CPU, GPUs as Triton sees them or why it sees none, GPUs as nvidia-smi sees them, the cache."""
+def machine_notes(samples: Sequence[Sample], smi: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return sentences on the GPUs, as Triton and nvidia-smi see them, and on the response cache."""
+    notes = []
+    for gpu in merged(samples, smi):
+        parts = [f"{gpu['utilization']:.0%} busy"] if gpu["utilization"] is not None else []
+        if gpu["memory_used_gb"] is not None and gpu["memory_total_gb"] is not None:
+            parts.append(f"memory {gpu['memory_used_gb']:.1f} of {gpu['memory_total_gb']:.1f} GB")
+        parts += [f"{gpu['power_w']:.0f} W"] if gpu["power_w"] is not None else []
+        notes.append(f"GPU {gpu['name'] or gpu['gpu'][:12]}: {', '.join(parts) or 'no figures'} (from {gpu['source']}).")
     values = {sample.metric: sample.value for sample in samples}
-    notes = []
-    if values.get("nv_cpu_memory_total_bytes"):
-        used, total = values["nv_cpu_memory_used_bytes"] / 1e9, values["nv_cpu_memory_total_bytes"] / 1e9
-        busy = f"{values.get('nv_cpu_utilization', 0.0):.0%}"
-        notes.append(f"Whole machine: CPU {busy} busy, memory {used:.1f} of {total:.1f} GB (refreshed by Triton every 2 s).")
-    notes += _gpu_notes(samples, gpus)
-    if values.get("nv_cache_num_lookups"):
-        hits, lookups = values["nv_cache_num_hits"], values["nv_cache_num_lookups"]
+    if lookups := values.get("nv_cache_num_lookups"):
+        hits = values["nv_cache_num_hits"]
         notes.append(f"Response cache, since the server's start: {hits:.0f} hits in {lookups:.0f} lookups ({hits / lookups:.0%}).")
-    return notes
+    return notes or ["No GPU is seen: the models run on the CPU."]
 
 
-def _gpu_notes(samples: tuple[Sample, ...], gpus: list[Gpu]) -> list[str]:
-    by_gpu: dict[str, dict[str, float]] = defaultdict(dict)
-    for sample in samples:
-        if sample.metric.startswith("nv_gpu_") and "gpu_uuid" in sample.labels:
-            by_gpu[sample.labels["gpu_uuid"]][sample.metric] = sample.value
-    notes = []
-    for uuid, values in by_gpu.items():
-        used, total = (values.get(f"nv_gpu_memory_{which}_bytes", 0.0) / 1e9 for which in ("used", "total"))
-        busy, power = values.get("nv_gpu_utilization", 0.0), values.get("nv_gpu_power_usage", 0.0)
-        notes.append(f"GPU {uuid[:12]}, by Triton: {busy:.0%} busy, memory {used:.1f} of {total:.1f} GB, {power:.0f} W.")
-    if not by_gpu:
-        notes.append(
-            "No nv_gpu_… metrics, although nvidia-smi sees a GPU: this server does not measure it."
-            if gpus
-            else "No nv_gpu_… metrics: the server sees no GPU, so its models run on the CPU. That is no fault."
-        )
-    for gpu in gpus:
-        parts = [f"{gpu.utilization:.0%} busy"] if gpu.utilization is not None else []
-        if gpu.memory_used_mb is not None and gpu.memory_total_mb is not None:
-            parts.append(f"memory {gpu.memory_used_mb / 1024:.1f} of {gpu.memory_total_mb / 1024:.1f} GiB")
-        parts += [f"{gpu.power_w:.0f} W"] if gpu.power_w is not None else []
-        notes.append(f"GPU {gpu.index} ({gpu.name}), by nvidia-smi: {', '.join(parts) or 'it tells no figures'}.")
-    return notes
-
+# --- the table -------------------------------------------------------------------------------------------------------------
 
 # Size of one curve, in CSS pixels, and units of its drawing in one pixel: whole numbers make short text, made fast.
 _WIDTH, _HEIGHT, _UNITS = 76, 30, 10
@@ -318,40 +154,13 @@ _STYLE = """<style>
 .course-dashboard caption { text-align: left; caption-side: top; }
 .course-dashboard th, .course-dashboard td { text-align: right; vertical-align: top; padding: 2px 4px; }
 .course-dashboard thead th { vertical-align: bottom; }
-.course-dashboard th:first-child { text-align: left; }
+.course-dashboard th:first-child { text-align: left; overflow-wrap: anywhere; min-width: 6em; }
 .course-dashboard tbody th { padding-top: 5px; }
 .course-dashboard tbody tr { border-top: 1px solid color-mix(in srgb, currentColor 20%, transparent); }
-.course-dashboard small { font-weight: normal; font-size: 80%; white-space: nowrap; }
+.course-dashboard small { font-weight: normal; font-size: 12px; white-space: nowrap; }
 .course-dashboard b { display: block; font-weight: normal; font-size: 135%; font-variant-numeric: tabular-nums; }
 .course-dashboard ul { margin: 4px 0; padding-left: 1.2em; }
 </style>"""
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """One column.
-
-    Attributes:
-        field: of :class:`ModelReading`.
-        title: above the column.
-        unit: below the title.
-        says: what it means, shown where the mouse points at it.
-    """
-
-    field: str
-    title: str
-    unit: str
-    says: str
-
-
-QUANTITIES = (
-    Quantity("requests_per_s", "Requests", "per s", "Requests answered, each with one or more inferences"),
-    Quantity("inferences_per_s", "Inferences", "per s", "Inferences made; answers from the response cache need none"),
-    Quantity("batch", "Mean batch", "per execution", "How many inferences the model made at once"),
-    Quantity("queue_ms", "Queue", "ms a request", "Mean time that a request waited for the model"),
-    Quantity("compute_ms", "Compute", "ms a request", "Mean time of a request in the model, with its inputs and outputs"),
-    Quantity("pending", "Pending", "requests", "Requests that wait at this moment"),
-)
 
 
 def number(value: float | None) -> str:
@@ -375,18 +184,17 @@ def sparkline(places: Sequence[int], values: Sequence[float | None], end: float,
     """Return one curve over the last minute, as SVG.
 
     Args:
-        places: where on the time axis the values are, from :func:`time_axis`.
+        places: where on the time axis the values are, in the drawing's units.
         values: oldest first; None leaves a gap.
         end: value at the upper edge, which larger ones do not pass; the lower edge is 0.
         title: what a screen reader says.
     """
     pieces: list[list[str]] = [[]]
     for place, value in zip(places, values, strict=True):
-        if value is None:
-            if pieces[-1]:
-                pieces.append([])
-        else:
-            pieces[-1].append(f"{place},{_BOTTOM - int((value if value < end else end) / end * (_BOTTOM - _TOP))}")
+        if value is not None:
+            pieces[-1].append(f"{place},{_BOTTOM - int(min(value, end) / end * (_BOTTOM - _TOP))}")
+        elif pieces[-1]:
+            pieces.append([])
     # A piece of one point would not be seen: with round ends, a line from it to itself is a dot.
     lines = "".join(f'<polyline points="{" ".join(piece if len(piece) > 1 else piece * 2)}"/>' for piece in pieces if piece)
     dot = '<circle cx="{}" cy="{}" r="22" fill="{}" stroke="none"/>'.format(*pieces[-1][-1].split(","), _INK) if pieces[-1] else ""
@@ -398,174 +206,37 @@ def sparkline(places: Sequence[int], values: Sequence[float | None], end: float,
     )
 
 
-def time_axis(history: Sequence[Reading]) -> list[int]:
-    """Return where on the curve each reading is: the last at the right end, one that is a minute older at the left end."""
-    times = [reading.time if reading.steady_s is None else reading.steady_s for reading in history]
-    return [_RIGHT - int((times[-1] - time_) / DASHBOARD_HISTORY_S * (_RIGHT - _LEFT)) for time_ in times]
-
-
 def page(history: Sequence[Reading], models: Sequence[str], notes: Sequence[str]) -> str:
-    """Return the whole table as HTML: one row for each model, one column for each quantity.
+    """Return the table as HTML: one row for each model, one column for each quantity.
 
     Args:
         history: the readings of the last minute, oldest first; at least one.
         models: the models to show; those that are not loaded get dashes.
         notes: sentences below the table.
     """
-    curves = {
-        (model, quantity.field): [getattr(reading.models.get(model), quantity.field, None) for reading in history]
-        for model in models
-        for quantity in QUANTITIES
-    }
-    ends = {}
-    for quantity in QUANTITIES:
-        known = (value for model in models for value in curves[model, quantity.field] if value is not None)
-        ends[quantity.field] = scale_end(max(known, default=0.0))
-    head = "".join(
-        f'<th scope="col" title="{quantity.says}">{quantity.title}<br><small>{quantity.unit}<br>'
-        f"curve to {number(ends[quantity.field])}</small></th>"
-        for quantity in QUANTITIES
-    )
-    places = time_axis(history)
-    rows = "".join(_row(model, places, curves, ends) for model in models)
+    # The last reading is at the right end, one that is a minute older at the left end.
+    places = [_RIGHT - int((history[-1].steady_s - each.steady_s) / HISTORY_S * (_RIGHT - _LEFT)) for each in history]
+    head, cells = '<th scope="col">Model</th>', defaultdict(str)
+    for field, title, unit, says in QUANTITIES:
+        curves = {model: [getattr(reading.models.get(model), field, None) for reading in history] for model in models}
+        end = scale_end(max((value for curve in curves.values() for value in curve if value is not None), default=0.0))
+        head += f'<th scope="col" title="{says}">{title}<br><small>{unit}<br>curve to {number(end)}</small></th>'
+        for model, curve in curves.items():
+            now = number(curve[-1])
+            words = f"{model}: {title.lower()}, {unit}: now {now}, on a scale from 0 to {number(end)}"
+            drawn = "" if all(value is None for value in curve) else sparkline(places, curve, end, words)
+            cells[model] += f'<td data-quantity="{field}"><b>{now}</b>{drawn}</td>'
+    names = {model: html.escape(model) for model in models}
+    rows = "".join(f'<tr data-model="{name}"><th scope="row">{name}</th>{cells[model]}</tr>' for model, name in names.items())
     clock = time.strftime("%H:%M:%S", time.localtime(history[-1].time))
-    caption = f"Last reading {clock}; numbers are means over {DASHBOARD_WINDOW_S:.0f} s, curves show the last minute."
-    below = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
     return (
-        f'{_STYLE}<div class="course-dashboard"><table><caption>{caption}</caption>'
-        f'<thead><tr><th scope="col">Model</th>{head}</tr></thead><tbody>{rows}</tbody></table><ul>{below}</ul></div>'
+        f'{_STYLE}<div class="course-dashboard"><table><caption>Last reading {clock}; numbers are means over {WINDOW_S:.0f} s, curves show '
+        f"the last minute.</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+        f"<ul>{''.join(f'<li>{html.escape(note)}</li>' for note in notes)}</ul></div>"
     )
 
 
-def _row(model: str, places: Sequence[int], curves: Mapping[tuple[str, str], Sequence[float | None]], ends: Mapping[str, float]) -> str:
-    cells = []
-    for quantity in QUANTITIES:
-        values, end = curves[model, quantity.field], ends[quantity.field]
-        now = number(values[-1])
-        title = f"{model}: {quantity.title.lower()}, {quantity.unit}: now {now}, on a scale from 0 to {number(end)}"
-        drawn = "" if all(value is None for value in values) else sparkline(places, values, end, title)
-        cells.append(f'<td data-quantity="{quantity.field}"><b>{now}</b>{drawn}</td>')
-    return f'<tr data-model="{html.escape(model)}"><th scope="row">{html.escape(model)}</th>{"".join(cells)}</tr>'
-
-
-# Ends of its two sliders. A model may allow more; on a CPU one such request takes a second or so.
-DASHBOARD_MAX_BATCH = 64
-DASHBOARD_MAX_CONCURRENCY = 16
-
-
-class Controls:
-    """Everything that is on the screen.
-
-    The CSS classes ``course-…`` are there for tests, and for people who want another look.
-
-    Args:
-        loaded: the models that can be chosen.
-        shown: those that are chosen at first.
-        load: the model that gets the load at first, or None for no load at all.
-        largest_batch: the end of the slider for that model.
-
-    Attributes:
-        start: the button.
-        stop: the button.
-        boxes: a check box for each model, by its name.
-        load_model: which model gets the load.
-        batch: entries in each of its requests.
-        concurrency: its requests under way at once.
-        whole: all of it.
-    """
-
-    def __init__(self, loaded: Sequence[str], shown: Sequence[str], load: str | None, largest_batch: int) -> None:
-        self.start = _marked(widgets.Button(description="Start", icon="play", layout={"width": "7em"}), "course-start")
-        self.stop = _marked(widgets.Button(description="Stop", icon="stop", layout={"width": "7em"}), "course-stop")
-        self._state = _marked(widgets.HTML(), "course-state")
-        self.boxes = {
-            name: widgets.Checkbox(value=name in shown, description=name, indent=False, layout={"width": "auto", "margin": "0 14px 0 0"})
-            for name in loaded
-        }
-        style = {"description_width": "9em"}
-        wide = {"width": "26em"}
-        self.load_model = widgets.Dropdown(
-            options=list(loaded), value=load, description="Send requests to", style=style, layout={"width": "26em"}
-        )
-        self.batch = widgets.IntSlider(1, 1, largest_batch, description="Batch", continuous_update=False, style=style, layout=wide)
-        self.concurrency = widgets.IntSlider(
-            1, 0, DASHBOARD_MAX_CONCURRENCY, description="Concurrency", continuous_update=False, style=style, layout=wide
-        )
-        for name, widget in {"load-model": self.load_model, "batch": self.batch, "concurrency": self.concurrency}.items():
-            _marked(widget, f"course-{name}")
-        self._load_state = _marked(widgets.HTML(), "course-load-state")
-        self._table = _marked(widgets.HTML(), "course-table")
-        wrap = {"flex_flow": "row wrap", "align_items": "center"}
-        loading = [
-            self.load_model,
-            widgets.HBox([self.batch, self.concurrency], layout=wrap),
-            self._load_state,
-        ]
-        self.whole = widgets.VBox(
-            [
-                widgets.HBox([self.start, self.stop, self._state], layout=wrap),
-                widgets.HBox([widgets.Label("Models", layout={"margin": "0 14px 0 2px"}), *self.boxes.values()], layout=wrap),
-                *(loading if load else []),
-                self._table,
-            ]
-        )
-
-    def connect(self, start: Callable[[], None], stop: Callable[[], None], load: Callable[..., None], models: Callable[[], None]) -> None:
-        """Set what is called when a widget is used: ``load`` with the name of a setting and its new value."""
-        self.start.on_click(lambda _: start())
-        self.stop.on_click(lambda _: stop())
-        for name, widget in (("model", self.load_model), ("batch", self.batch), ("concurrency", self.concurrency)):
-            widget.observe(lambda change, name=name: load(**{name: change["new"]}), names="value")
-        for box in self.boxes.values():
-            box.observe(lambda _: models(), names="value")
-
-    @property
-    def chosen(self) -> list[str]:
-        """The models to show."""
-        return [name for name, box in self.boxes.items() if box.value]
-
-    def show_state(self, mark: str, text: str, running: bool) -> None:
-        """The line beside the buttons; it is announced by screen readers."""
-        self.start.disabled, self.stop.disabled = running, not running
-        self._state.value = f'<span role="status"><span aria-hidden="true">{mark}</span> {html.escape(text)}</span>'
-
-    def forget(self) -> None:
-        """Show no old numbers while new ones are on their way."""
-        self.show_load("Beginning to send.")
-        self.show_table("Waiting for the first two readings.")
-
-    def show_load(self, text: str) -> None:
-        """The line below the load's sliders."""
-        self._load_state.value = f'<div style="line-height:1.3;margin-left:9.6em">{html.escape(text)}</div>'
-
-    def show_table(self, page: str) -> None:
-        """The table."""
-        self._table.value = page
-
-    def leave_only_state(self) -> None:
-        """Take away everything but the line that says what has become of it."""
-        rest = [widget for widget in _all(self.whole) if widget not in (self.whole, self._state)]
-        self.whole.children = (self._state,)
-        for widget in rest:
-            widget.close()
-
-    def close(self) -> None:
-        """Take everything away."""
-        for widget in _all(self.whole):
-            widget.close()
-
-
-def _marked(widget: Any, name: str) -> Any:
-    widget.add_class(name)
-    return widget
-
-
-def _all(widget: Any) -> list[Any]:
-    """A widget with all that is in it; layouts and styles, too, are objects in the browser."""
-    inner = [part for child in getattr(widget, "children", ()) for part in _all(child)]
-    styles = [part for part in (getattr(widget, "layout", None), getattr(widget, "style", None)) if isinstance(part, widgets.Widget)]
-    return [*inner, *styles, widget]
-
+# --- the widgets -----------------------------------------------------------------------------------------------------------
 
 # Running dashboards by the address of their servers: a cell that runs again must stop the one that it made before.
 _RUNNING: dict[str, Dashboard] = {}
@@ -577,7 +248,7 @@ def dashboard(server: Server, models: str | Sequence[str] | None = None, load: s
 
     Args:
         server: from ``launch_server`` or ``connect``.
-        models: the models to show at first; all that are loaded by default.
+        models: the models to show; all that are loaded by default.
         load: a model to send requests to: at first of batch 1, one at a time.
 
     Returns:
@@ -603,7 +274,8 @@ class Dashboard:
         server: the server.
         load: the background load, or None.
         history: the readings of the last minute, oldest first.
-        controls: the widgets.
+        controls: the widgets: ``start``, ``stop``, ``load_model``, ``batch``, ``concurrency``, ``state`` and ``table``. Their CSS classes
+            ``course-…`` are there for tests, and for people who want another look.
     """
 
     def __init__(self, server: Server, models: str | Sequence[str] | None = None, load: str | None = None) -> None:
@@ -611,28 +283,31 @@ class Dashboard:
             raise InputError(
                 f"{server!r} is no Server.", "Expected what launch_server or connect returns.", 'Type: dashboard(connect("host:9000"))'
             )
-        self.server = server
         loaded = sorted({model.name for model in server.models() if model.state == "READY"})
-        shown = [models] if isinstance(models, str) else loaded if models is None else list(models)
-        for name in [*shown, *([load] if load else [])]:
+        self.models = [models] if isinstance(models, str) else loaded if models is None else list(models)
+        for name in [*self.models, *([load] if load else [])]:
             if name not in loaded:
                 raise InputError(f"The model {name!r} is not loaded.", f"Loaded are {quoted(loaded)}.", suggestion(name, loaded))
+        self.server = server
         self.load = BackgroundLoad(server, load) if load else None
-        self.history: deque[Reading] = deque(maxlen=round(DASHBOARD_HISTORY_S / DASHBOARD_INTERVAL_S))
-        self.controls = Controls(loaded, shown, load, self._largest_batch(load) if load else 1)
-        self.controls.connect(self.start, self._stop_soon, self._change_load, self._draw)
+        self.history: deque[Reading] = deque(maxlen=round(HISTORY_S / INTERVAL_S))
+        self.controls = _widgets(loaded, load, self._largest_batch(load) if load else 1)
         self._lock = threading.RLock()
-        self._poller: Poller | None = None
-        self._smi: NvidiaSmi | None = None
-        self._notes: list[str] = []
-        self._replaced = False
-
-    # --- start and stop -----------------------------------------------------------------------------------------------
+        self._stopped: threading.Event | None = None
+        self._reader: threading.Thread | None = None
+        self._smi: dict[str, dict[str, Any]] = {}
+        self._how, self._sent = "", ""
+        self._replaced = self._sends = False
+        self.controls.start.on_click(lambda _: self.start())
+        # In a thread: a button must not wait for the requests that are under way.
+        self.controls.stop.on_click(lambda _: _thread(self.stop).start())
+        for setting, widget in (("model", "load_model"), ("batch", "batch"), ("concurrency", "concurrency")):
+            getattr(self.controls, widget).observe(lambda change, name=setting: self._change_load(name, change["new"]), names="value")
 
     @property
     def running(self) -> bool:
         """True while it reads the server."""
-        return self._poller is not None
+        return self._stopped is not None
 
     def start(self) -> None:
         """Begin to read and to send; another dashboard of this server stops. Nothing happens when it runs already.
@@ -648,117 +323,177 @@ class Dashboard:
         if before is not None and before is not self:
             before._retire()
         with self._lock:
-            if self._poller is not None:
+            if self._stopped is not None:
                 return
             self.history.clear()
-            self.controls.forget()
-            self._smi = NvidiaSmi(self.server)
-            self.controls.show_state("●", "Running.", True)
-            self._poller = Poller(self.server, self._update, self._ended)
-            self._poller.start()
-            with self._errors_shown():
-                if self.load is not None:
+            # No old numbers while new ones are on their way.
+            self.controls.table.value = "Waiting for the first two readings."
+            self._stopped = stopped = threading.Event()
+            self._say("● Running.", "Beginning to send." if self.load else "")
+            self._reader = _thread(self._read, stopped)
+            self._reader.start()
+            _thread(self._watch_gpus, stopped).start()
+            self._sends = False
+            if self.load is not None:
+                try:
                     self.load.start(wait=False)
+                    self._sends = True
+                except CourseError as error:
+                    self._say(sent=f"✘ {error}")
 
     def stop(self) -> None:
         """Stop reading and sending; return when both have ended."""
-        self._stop("■", "Stopped.")
+        self._stop("■ Stopped.")
 
     def close(self) -> None:
         """Stop, and take the widgets away."""
         self.stop()
-        self.controls.close()
+        _close(self.controls.whole)
 
-    def _stop(self, mark: str, why: str) -> None:
+    def _stop(self, why: str) -> None:
         with self._lock:
-            poller, self._poller = self._poller, None
-            smi, self._smi = self._smi, None
-        if poller is None:
+            stopped, self._stopped = self._stopped, None
+        if stopped is None:
             return
         with _RUNNING_LOCK:
             if _RUNNING.get(self.server.url) is self:
                 del _RUNNING[self.server.url]
-        poller.stop()
-        if smi is not None:
-            smi.close()
+        stopped.set()
+        if self._reader is not None and self._reader is not threading.current_thread():
+            self._reader.join()
         if self.load is not None:
-            ran = self.load.running
             self.load.stop()
-            # A load that did not start has said why, beside which the counts of the one before mean nothing.
-            if ran:
-                self._show_load()
-        self.controls.show_state(mark, f"{why} ({time.strftime('%H:%M:%S')})", False)
-
-    def _stop_soon(self) -> None:
-        """Stop without keeping the caller, a button, waiting for the requests that are under way."""
-        threading.Thread(target=self.stop, name="course-dashboard-stop", daemon=True).start()
+            self._say_what_was_sent()
+        self._say(f"{why} ({time.strftime('%H:%M:%S')})")
 
     def _retire(self) -> None:
-        """Make room for a newer dashboard of the same server."""
+        """Make room for a newer dashboard of the same server: only the line stays that says so."""
         self._replaced = True
-        self._stop("■", "Replaced by a newer dashboard.")
-        self.controls.leave_only_state()
+        self._stop("■ Replaced by a newer dashboard.")
+        for part in self.controls.whole.children:
+            if part is not self.controls.state:
+                _close(part)
+        self.controls.whole.children = (self.controls.state,)
 
-    # --- in the poller's thread ---------------------------------------------------------------------------------------
+    # --- in threads ---------------------------------------------------------------------------------------------------
+
+    def _read(self, stopped: threading.Event) -> None:
+        """Read, show and wait, until the dashboard is stopped or the server has ended."""
+        rates, answered, due = Rates(self.server), time.monotonic(), time.monotonic()
+        while not stopped.is_set():
+            reason = ""
+            try:
+                reading = rates.read()
+                answered = time.monotonic()
+                if reading is not None:
+                    self._update(reading)
+            except CourseError as error:
+                reason = self._ended(str(error), time.monotonic() - answered)
+            except Exception as error:  # a fault of ours must not look like a server that does nothing
+                reason = f"The dashboard failed: {type(error).__name__}: {error}"
+            if reason:
+                self._stop(f"✖ Stopped: {reason}")
+                return
+            due = max(due + INTERVAL_S, time.monotonic())
+            stopped.wait(due - time.monotonic())
 
     def _update(self, reading: Reading) -> None:
         self.history.append(reading)
-        smi = self._smi
-        self._notes = machine_notes(reading.machine, smi.read() if smi else [])
-        self._draw()
-        self._show_load()
+        self.controls.table.value = page(self.history, self.models, machine_notes(reading.machine, self._smi))
+        self._say_what_was_sent()
 
-    def _ended(self, why: str) -> None:
-        self._stop("✖", f"Stopped: {why}")
+    def _ended(self, problem: str, silent_s: float) -> str:
+        """Return why the reading ends; empty while there is hope."""
+        state = self.server.state()
+        if state == "died":
+            return f"{how(self.server.returncode)} server.log() may say why."
+        if state == "stopped":
+            return "The server was stopped."
+        if silent_s < PATIENCE_S:
+            return ""
+        return "The server does not answer any more." + (f" {problem}" if state != "unreachable" else "")
 
-    # --- what is shown ------------------------------------------------------------------------------------------------
+    def _watch_gpus(self, stopped: threading.Event) -> None:
+        while not stopped.is_set():
+            self._smi = read_smi(self.server)
+            if not self._smi:
+                return
+            stopped.wait(_SMI_INTERVAL_S)
 
-    def _draw(self) -> None:
-        history = list(self.history)
-        if history:
-            self.controls.show_table(page(history, self.controls.chosen, self._notes))
-
-    def _show_load(self) -> None:
-        load = self.load
-        if load is None:
-            return
-        text = f"{load.sent} requests sent, {load.failed} failed."
-        if load.errors:
-            # The first sentence says what happened; what to type is for a cell, and load.errors has it all.
-            text += f" Last: {list(load.errors)[-1].split('. ')[0]}."
-        self.controls.show_load(text)
-
-    @contextmanager
-    def _errors_shown(self) -> Iterator[None]:
-        """Show an error beside the load: in a callback or a thread it would not be seen."""
-        try:
-            yield
-        except CourseError as error:
-            self.controls.show_load(f"✘ {error}")
-
-    # --- the load -----------------------------------------------------------------------------------------------------
+    # --- the load and what is said ------------------------------------------------------------------------------------
 
     def _largest_batch(self, model: str) -> int:
-        return min(max(int(self.server.config(model).get("max_batch_size", 0)), 1), DASHBOARD_MAX_BATCH)
+        return min(max(int(self.server.config(model).get("max_batch_size", 0)), 1), _MAX_BATCH)
 
-    def _change_load(self, **change: Any) -> None:
+    def _change_load(self, setting: str, value: Any) -> None:
         """Do what a slider says."""
         if self.load is None:
             return
-        with self._lock, self._errors_shown():
-            if "model" in change:
+        try:
+            with self._lock:
+                if setting != "model":
+                    self.load.change(**{setting: value})
+                    return
                 # The batch first, or the slider would stand beyond what the new model takes.
-                largest = self._largest_batch(change["model"])
-                change["batch"] = min(self.controls.batch.value, largest)
-                self.load.change(**change)
+                largest = self._largest_batch(value)
+                self.load.change(model=value, batch=min(self.controls.batch.value, largest))
                 self.controls.batch.max = largest
-            else:
-                self.load.change(**change)
+        except CourseError as error:
+            self._say(sent=f"✘ {error}")
 
-    # --- itself -------------------------------------------------------------------------------------------------------
+    def _say_what_was_sent(self) -> None:
+        # A load that did not start has said why, beside which the counts of the one before mean nothing.
+        if self.load is not None and self._sends:
+            # The first sentence of an error says what happened; what to type is for a cell, and load.errors has it all.
+            last = f" Last: {list(self.load.errors)[-1].split('. ')[0]}." if self.load.errors else ""
+            self._say(sent=f"{self.load.sent} requests sent, {self.load.failed} failed.{last}")
+
+    def _say(self, how: str | None = None, sent: str | None = None) -> None:
+        """Show the line below the controls: how the dashboard is, which screen readers announce, and what became of the load."""
+        self._how = self._how if how is None else how
+        self._sent = self._sent if sent is None else sent
+        self.controls.start.disabled, self.controls.stop.disabled = self.running, not self.running
+        mark, state = self._how[:1], html.escape(self._how[2:])
+        self.controls.state.value = (
+            f'<div style="line-height:1.3"><span role="status"><span aria-hidden="true">{mark}</span> {state}</span> '
+            f'<span class="course-load-state">{html.escape(self._sent)}</span></div>'
+        )
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         return self.controls.whole._repr_mimebundle_(**options)
 
     def __repr__(self) -> str:
         return f"Dashboard of {self.server.url} ({'running' if self.running else 'stopped'})"
+
+
+def _thread(target: Callable[..., None], *arguments: Any) -> threading.Thread:
+    return threading.Thread(target=target, args=arguments, name="course-dashboard", daemon=True)
+
+
+def _widgets(loaded: Sequence[str], load: str | None, largest_batch: int) -> SimpleNamespace:
+    """Everything that is on the screen: the controls in one row, what they do, the table."""
+    short = {"width": "5.5em"}
+    slider = {"continuous_update": False, "style": {"description_width": "initial"}, "layout": {"width": "17em"}}
+    made: dict[str, Any] = {
+        "start": widgets.Button(description="Start", icon="play", layout=short),
+        "stop": widgets.Button(description="Stop", icon="stop", layout=short),
+        "load_model": widgets.Dropdown(options=list(loaded), value=load, tooltip="Send requests to", layout={"width": "12em"}),
+        "batch": widgets.IntSlider(1, 1, largest_batch, description="Batch", **slider),
+        "concurrency": widgets.IntSlider(1, 0, _MAX_CONCURRENCY, description="Concurrency", **slider),
+        "state": widgets.HTML(),
+        "table": widgets.HTML(),
+    }
+    for name, widget in made.items():
+        widget.add_class(f"course-{name.replace('_', '-')}")
+    row = [made[name] for name in ("start", "stop", *(("load_model", "batch", "concurrency") if load else ()))]
+    whole = widgets.VBox([widgets.HBox(row, layout={"flex_flow": "row wrap", "align_items": "center"}), made["state"], made["table"]])
+    return SimpleNamespace(whole=whole, **made)
+
+
+def _close(widget: Any) -> None:
+    """Close a widget with all that is in it; layouts and styles, too, are objects in the browser."""
+    for child in getattr(widget, "children", ()):
+        _close(child)
+    for part in (getattr(widget, "layout", None), getattr(widget, "style", None), widget):
+        if isinstance(part, widgets.Widget):
+            part.close()

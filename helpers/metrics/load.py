@@ -100,9 +100,15 @@ class BackgroundLoad:
                 self._begin()
         if wait and not self._record.first.wait(_START_TIMEOUT_S):
             self.stop()
-            raise ServerError(f"The process of the load has not begun within {_START_TIMEOUT_S:.0f} s.", "Expected one or two.", "Try again.")
+            raise ServerError(
+                f"The process of the load has not begun within {_START_TIMEOUT_S:.0f} s.", "Expected one or two.", "Try again."
+            )
         if wait and not self.running and self.errors:
-            raise ServerError(f"The load did not start: {next(iter(self.errors))}", "", "Type: python -m helpers doctor")
+            raise ServerError(
+                f"The load did not start: {next(iter(self.errors))}",
+                "In a script, what starts it must stand below the line: if __name__ == '__main__':",
+                "Elsewhere, type: python -m helpers doctor",
+            )
         return self
 
     def change(self, *, model: str | None = None, batch: int | None = None, concurrency: int | None = None) -> None:

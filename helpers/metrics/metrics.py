@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 
 from helpers.client.endpoint import NO_ACCESS, Access, Address, parse_address
@@ -32,35 +34,18 @@ from helpers.tables import as_html, as_text
 # Seconds that reading the metrics waits first: Triton answers a request a moment before it counts it (on a machine with eight busy
 # processes per core, one reading in 300 straight after an answer came too early).
 METRICS_SETTLE_S = 0.02
-
 # The parts of a request's time inside the server, in the order in which they pass.
-_PARTS = ("queue", "compute_input", "compute_infer", "compute_output")
-
-
+PARTS = ("queue", "compute_input", "compute_infer", "compute_output")
 # Units by the end of a metric's name; the first that fits counts.
-_UNITS = (
-    ("_request_success", "requests"),
-    ("_request_failure", "requests"),
-    ("pending_request_count", "requests"),
-    ("nv_inference_count", "inferences"),
-    ("_exec_count", "executions"),
-    ("_us", "µs"),
-    ("_us_sum", "µs"),
-    ("_us_count", "requests"),
-    ("_ms_sum", "ms"),
-    ("_ms_count", "requests"),
-    ("_ms_bucket", "requests"),
-    ("_bytes", "bytes"),
-    ("_utilization", "ratio"),
-    ("_power_usage", "W"),
-    ("_power_limit", "W"),
-    ("nv_energy_consumption", "J"),
-    ("_per_model", "requests"),
-)
+_UNITS = {
+    **dict.fromkeys(("_request_success", "_request_failure", "pending_request_count", "_us_count", "_ms_count", "_ms_bucket"), "requests"),
+    **{"nv_inference_count": "inferences", "_exec_count": "executions", "_us": "µs", "_us_sum": "µs", "_ms_sum": "ms", "_bytes": "bytes"},
+    **{"_utilization": "ratio", "_power_usage": "W", "_power_limit": "W", "nv_energy_consumption": "J", "_per_model": "requests"},
+}
 # Units of numbers that say how things are now and can be added over models or GPUs; a ratio or a time cannot.
 _ADDABLE = ("requests", "inferences", "executions", "bytes", "W")
-# Labels whose values are numbers: of summaries and of histograms.
-_NUMBERS = ("quantile", "le")
+# Labels whose values are numbers, of summaries and of histograms, and what such a number is.
+_NUMBERS = {"quantile": "quantiles", "le": "buckets, each with all that is below its upper edge"}
 
 
 @dataclass(frozen=True)
@@ -80,6 +65,11 @@ class Sample:
     value: float
 
     @property
+    def unit(self) -> str:
+        """Its unit, from its name; empty for a plain number."""
+        return next((unit for ending, unit in _UNITS.items() if self.metric.endswith(ending)), "")
+
+    @property
     def key(self) -> tuple[str, tuple[tuple[str, str], ...]]:
         """What makes it the same number in another reading."""
         return self.metric, tuple(sorted(self.labels.items()))
@@ -94,18 +84,106 @@ class Sample:
     def row(self) -> dict[str, Any]:
         """Return it as a row of a tidy table."""
         rest = {name: value for name, value in self.labels.items() if name not in ("model", "version")}
-        return {
-            "model": self.labels.get("model", ""),
-            "version": self.labels.get("version", ""),
-            "metric": self.metric,
-            "value": self.value,
-            "unit": _unit(self.metric),
-            "labels": ", ".join(f"{name}={value}" for name, value in rest.items()),
-        }
+        named = {name: self.labels.get(name, "") for name in ("model", "version")}
+        labels = ", ".join(f"{name}={value}" for name, value in rest.items())
+        return {**named, "metric": self.metric, "value": self.value, "unit": self.unit, "labels": labels}
+
+
+class _Numbers:
+    """What a reading and the difference of two have in common: numbers by name and labels."""
+
+    samples: tuple[Sample, ...]
+
+    def value(self, metric: str, **labels: Any) -> float:
+        """Return a number by its name, ``nv_`` may be left out; summed over the labels that are not given.
+
+        Quantiles, and whatever else is no counter, are those of the later reading.
+
+        Raises:
+            InputError: the page has no such number, or several that have no meaningful sum: name a ``quantile`` of a summary,
+                an upper edge ``le`` of a histogram, or the one of several models or GPUs whose ratio or time it is.
+        """
+        found = self._found(metric, labels)
+        for name, what in _NUMBERS.items():
+            # A counter may have a label of the same name, which says nothing of the kind.
+            known = _known([sample for sample in found if sample.metric.endswith("_bucket") == sample.counter], name)
+            if known and name not in labels:
+                raise InputError(
+                    f"The metric {metric!r} has {what}; their sum means nothing.",
+                    f"It has {name} {quoted(known)}.",
+                    f'Type: value("{metric}", {name}="{known[-1] if name == "quantile" else known[0]}")',
+                )
+        if len(found) > 1 and not all(sample.counter or sample.unit in _ADDABLE for sample in found):
+            names = dict.fromkeys(name for sample in found for name in sample.labels)
+            apart = next(name for name in names if len({sample.labels.get(name) for sample in found}) > 1)
+            known = _known(found, apart)
+            raise InputError(
+                f"The metric {metric!r} is there {len(found)} times; the sum of such numbers means nothing.",
+                f"They belong to {apart} {quoted(known)}.",
+                f'Add to the labels: {apart}="{known[0]}"',
+            )
+        return sum(sample.value for sample in found)
+
+    def histogram(self, metric: str, **labels: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return a histogram of the page as :func:`numpy.histogram` does: counts (n) and edges (n + 1) in the metric's unit.
+
+        The last edge is infinite. Triton does not say where the first bin begins: 0, or minus infinity where its end is not positive.
+        Histograms of several models are added.
+
+        Raises:
+            InputError: the page has no such histogram, or the models have different edges.
+        """
+        metric = metric.removesuffix("_bucket")
+        name = f"{metric}_bucket"
+        if not any(sample.matches(name, {}) for sample in self.samples):
+            known = sorted({sample.metric.removesuffix("_bucket") for sample in self.samples if "le" in sample.labels})
+            raise InputError(
+                f"There is no histogram {metric!r} on the page.",
+                f"It has {quoted(known)}.",
+                suggestion(metric, known)
+                or "Newer servers have one of the time to the first response: launch them with --metrics-config histogram_latencies=true.",
+            )
+        series: dict[tuple[tuple[str, str], ...], dict[float, float]] = defaultdict(dict)
+        for sample in self._found(name, labels):
+            rest = tuple(sorted((label, text) for label, text in sample.labels.items() if label != "le"))
+            series[rest][float(sample.labels["le"])] = sample.value
+        if len(tops := {tuple(sorted(buckets)) for buckets in series.values()}) > 1:
+            raise InputError(
+                f"The histograms {metric!r} of {len(series)} models have different edges and cannot be added.",
+                "Expected labels that leave one of them.",
+                f'Type for example: histogram("{metric}", {", ".join(f"{label}={text!r}" for label, text in next(iter(series)))})',
+            )
+        top = np.array(tops.pop())
+        below = np.array([sum(buckets[edge] for buckets in series.values()) for edge in top])
+        return np.diff(below, prepend=0.0), np.concatenate([[0.0 if top[0] > 0 else -np.inf], top])
+
+    def _found(self, metric: str, labels: Mapping[str, Any]) -> list[Sample]:
+        """Return the samples with this name and these labels, at least one; raise InputError if there is none."""
+        found = [sample for sample in self.samples if sample.matches(metric, {})]
+        if not found:
+            names = sorted({sample.metric for sample in self.samples})
+            if {f"{metric}_bucket", f"nv_{metric}_bucket"} & set(names):
+                raise InputError(
+                    f"The metric {metric!r} is a histogram, and no single number.",
+                    "It has a count, a sum and buckets.",
+                    f'Type: histogram("{metric}"), or value("{metric}_sum") / value("{metric}_count") for the mean',
+                )
+            raise InputError(
+                f"There is no metric {metric!r} on the page.", suggestion(metric, names), "Look at all of them with: print(scrape(server))"
+            )
+        for name, wanted in labels.items():
+            rest = [sample for sample in found if sample.matches(metric, {name: wanted})]
+            if not rest:
+                known = _known(found, name)
+                names = list(dict.fromkeys(key for sample in found for key in sample.labels))
+                where = f"It is there for {quoted(known)}." if known else f"It has the labels {quoted(names)}."
+                raise InputError(f"The metric {metric!r} is not there for {name} {wanted!r}.", where, suggestion(str(wanted), known))
+            found = rest
+        return found
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class Snapshot(_Numbers):
     """One reading of the metrics page.
 
     Attributes:
@@ -119,40 +197,20 @@ class Snapshot:
     steady_s: float | None = field(default=None, repr=False)
 
     def seconds_since(self, before: Snapshot) -> float:
-        """Seconds between two readings, right also when the time of day was changed in between."""
+        """Return the seconds between two readings, right also when the time of day was changed in between."""
         if self.steady_s is not None and before.steady_s is not None:
             return self.steady_s - before.steady_s
         return self.time - before.time
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """Return all numbers as a tidy table: model, version, metric, value, unit, labels."""
+        """All numbers as a tidy table: model, version, metric, value, unit, labels."""
         return [sample.row() for sample in self.samples]
 
     @property
     def models(self) -> list[str]:
         """Names of the models that the page tells about: those that are loaded."""
         return sorted({sample.labels["model"] for sample in self.samples if "model" in sample.labels})
-
-    def value(self, metric: str, **labels: Any) -> float:
-        """Return a number by its name, ``nv_`` may be left out; summed over the labels that are not given.
-
-        Raises:
-            InputError: the page has no such number, or several that have no meaningful sum: name a ``quantile`` of a summary,
-                an upper edge ``le`` of a histogram, or the one of several models or GPUs whose ratio or time it is.
-        """
-        return _value(self.samples, metric, labels)
-
-    def histogram(self, metric: str, **labels: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return a histogram of the page as :func:`numpy.histogram` does: counts (n) and edges (n + 1) in the metric's unit.
-
-        The last edge is infinite. Triton does not say where the first bin begins: 0, or minus infinity where its end is not positive.
-        Histograms of several models are added.
-
-        Raises:
-            InputError: the page has no such histogram, or the models have different edges.
-        """
-        return _histogram(self.samples, metric, labels)
 
     def __sub__(self, before: Snapshot) -> Difference:
         return difference(before, self)
@@ -165,13 +223,13 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
-class Difference:
+class Difference(_Numbers):
     """What happened between two readings: counters as differences, other numbers as they are now.
 
     Attributes:
         seconds: time between the readings.
         samples: the numbers.
-        notes: what makes them less than certain, such as counters that began anew.
+        notes: what makes them less than certain, such as counters that started again from zero.
     """
 
     seconds: float
@@ -180,16 +238,8 @@ class Difference:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """Return all numbers as a tidy table: model, version, metric, value, unit, labels, kind (``difference`` or ``now``)."""
+        """All numbers as a tidy table: model, version, metric, value, unit, labels, kind (``difference`` or ``now``)."""
         return [{**sample.row(), "kind": "difference" if sample.counter else "now"} for sample in self.samples]
-
-    def value(self, metric: str, **labels: Any) -> float:
-        """As :meth:`Snapshot.value`; quantiles are those of the second reading."""
-        return _value(self.samples, metric, labels)
-
-    def histogram(self, metric: str, **labels: Any) -> tuple[np.ndarray, np.ndarray]:
-        """As :meth:`Snapshot.histogram`, with the counts between the two readings."""
-        return _histogram(self.samples, metric, labels)
 
     @property
     def requests(self) -> list[dict[str, Any]]:
@@ -200,14 +250,20 @@ class Difference:
         compute_input_us + compute_infer_us + compute_output_us + overhead_us. Triton counts ``compute`` for requests that
         were not answered from the response cache, and its PyTorch backend for GPUs reports kernels under output.
         """
-        versions = {
-            (sample.labels.get("model", ""), sample.labels.get("version", "")): None for sample in self.samples if "model" in sample.labels
-        }
-        rows = [self._request_row(model, version) for model, version in versions]
+        rows = [self._row(model, version, total) for (model, version), total in self.totals().items()]
         return [row for row in rows if row["requests"] or row["failures"]]
 
+    def totals(self) -> dict[tuple[str, str], dict[str, float]]:
+        """Return the numbers of each model and version by metric, summed over all other labels; 0 for a metric that is not there."""
+        found: dict[tuple[str, str], dict[str, float]] = {}
+        for sample in self.samples:
+            if "model" in sample.labels:
+                own = found.setdefault((sample.labels["model"], sample.labels.get("version", "")), defaultdict(float))
+                own[sample.metric] += sample.value
+        return found
+
     def inferences_per_execution(self, model: str) -> float:
-        """The mean batch that the model ran: above the clients' own batch when the server put requests together.
+        """Return the mean batch that the model ran: above the clients' own batch when the server put requests together.
 
         Raises:
             InputError: the model did not run between the two readings, or is not on the page.
@@ -219,43 +275,33 @@ class Difference:
             )
         return self.value("nv_inference_count", model=model) / executions
 
-    def __repr__(self) -> str:
-        parts = [f"In {self.seconds:.3g} s:", as_text(self._changed())]
-        if self.requests:
-            parts += ["", as_text(self.requests)]
-        return "\n".join([*parts, *(f"Note: {note}." for note in self.notes)])
-
-    def _repr_html_(self) -> str:
-        caption = f"In {self.seconds:.3g} s." + "".join(f" Note: {note}." for note in self.notes)
-        return as_html(self._changed(), caption=caption) + (as_html(self.requests, caption="Means per request.") if self.requests else "")
-
-    def _changed(self) -> list[dict[str, Any]]:
-        return _without_empty([row for row in self.rows if row["value"]])
-
-    def _request_row(self, model: str, version: str) -> dict[str, Any]:
-        def count(metric: str) -> float:
-            own = {"model": model, "version": version} if version else {"model": model}
-            return sum(sample.value for sample in self.samples if sample.matches(metric, own))
-
-        requests, inferences, executions = (
-            count("nv_inference_request_success"),
-            count("nv_inference_count"),
-            count("nv_inference_exec_count"),
-        )
-        total = count("nv_inference_request_duration_us")
-        parts = {f"{part}_us": count(f"nv_inference_{part}_duration_us") for part in _PARTS}
-        times = {"request_us": total, **parts, "overhead_us": total - sum(parts.values())}
+    def _row(self, model: str, version: str, total: Mapping[str, float]) -> dict[str, Any]:
+        requests, inferences, executions = (total[f"nv_inference_{name}"] for name in ("request_success", "count", "exec_count"))
+        parts = {f"{part}_us": total[f"nv_inference_{part}_duration_us"] for part in PARTS}
+        request_us = total["nv_inference_request_duration_us"]
+        times = {"request_us": request_us, **parts, "overhead_us": request_us - sum(parts.values())}
         return {
             "model": model,
             "version": version,
             "requests": requests,
-            "failures": count("nv_inference_request_failure"),
+            "failures": total["nv_inference_request_failure"],
             "inferences": inferences,
             "executions": executions,
             "inferences_per_execution": inferences / executions if executions else None,
             "throughput_infer_per_s": inferences / self.seconds if self.seconds > 0 else None,
             **{name: value / requests if requests else None for name, value in times.items()},
         }
+
+    def _tables(self) -> list[list[dict[str, Any]]]:
+        return [table for table in (_without_empty([row for row in self.rows if row["value"]]), self.requests) if table]
+
+    def __repr__(self) -> str:
+        tables = "\n\n".join(map(as_text, self._tables()))
+        return "\n".join([f"In {self.seconds:.3g} s:", tables, *(f"Note: {note}." for note in self.notes)])
+
+    def _repr_html_(self) -> str:
+        captions = (f"In {self.seconds:.3g} s." + "".join(f" Note: {note}." for note in self.notes), "Means per request.")
+        return "".join(as_html(table, caption=caption) for table, caption in zip(self._tables() or [[]], captions))
 
 
 def scrape(server: Any, settle_s: float = METRICS_SETTLE_S, *, access: Access | None = None) -> Snapshot:
@@ -310,27 +356,23 @@ def _no_page(address: Address, reason: str) -> RequestError:
 
 
 def difference(before: Snapshot, after: Snapshot) -> Difference:
-    """What happened between two readings; ``after - before`` is the same."""
+    """Return what happened between two readings; ``after - before`` is the same."""
     seconds = after.seconds_since(before)
     if seconds < 0:
         raise InputError("The second reading is older than the first.", "Expected: after - before.")
-    old = {sample.key: sample.value for sample in before.samples}
-    samples, restarted = [], []
+    old = {sample.key: sample.value for sample in before.samples if sample.counter}
+    samples, restarted = [], set()
     for sample in after.samples:
-        value = sample.value
-        if sample.counter:
-            # A counter that shrank began anew from zero: the server was restarted, or the model loaded again.
-            start = old.get(sample.key, 0.0)
-            if value < start:
-                restarted.append(sample.labels.get("model", "the server"))
-                start = 0.0
-            value -= start
-        samples.append(Sample(sample.metric, sample.counter, sample.labels, value))
-    gone = sorted(set(before.models) - set(after.models))
+        start = old.get(sample.key, 0.0) if sample.counter else 0.0
+        if sample.counter and sample.value < start:
+            # The server was restarted, or the model loaded again.
+            restarted.add(sample.labels.get("model", "the server"))
+            start = 0.0
+        samples.append(Sample(sample.metric, sample.counter, sample.labels, sample.value - start))
     notes = []
     if restarted:
-        notes.append(f"the counters of {quoted(sorted(set(restarted)))} began anew, so what came before that is missing")
-    if gone:
+        notes.append(f"the counters of {quoted(sorted(restarted))} started again from zero, so what came before that is missing")
+    if gone := sorted(set(before.models) - set(after.models)):
         notes.append(f"{quoted(gone)} is not loaded any more")
     return Difference(seconds, tuple(samples), tuple(notes))
 
@@ -350,96 +392,6 @@ def parse(page: str) -> Iterable[Sample]:
             # Triton declares energy as a counter and cache totals as gauges, although they only grow.
             counter = grows or bool(re.fullmatch(r"nv_cache_num_(lookups|hits|misses|evictions)", name))
             yield Sample(name, counter, dict(sample.labels), float(sample.value))
-
-
-def _unit(metric: str) -> str:
-    """The unit of a metric, from its name; empty for a plain number."""
-    return next((name for ending, name in _UNITS if metric.endswith(ending)), "")
-
-
-def _value(samples: Sequence[Sample], metric: str, labels: Mapping[str, Any]) -> float:
-    """Return the sum of the numbers with this name and these labels.
-
-    Raises:
-        InputError: there is none, or several that have no meaningful sum: quantiles, cumulative buckets, ratios, times.
-    """
-    found = _found(samples, metric, labels)
-    for name, what in (("quantile", "quantiles"), ("le", "buckets, each with all that is below its upper edge")):
-        # A counter may have a label of the same name, which says nothing of the kind.
-        known = _known([sample for sample in found if sample.metric.endswith("_bucket") == sample.counter], name)
-        if known and name not in labels:
-            raise InputError(
-                f"The metric {metric!r} has {what}; their sum means nothing.",
-                f"It has {name} {quoted(known)}.",
-                f'Type: value("{metric}", {name}="{known[-1] if name == "quantile" else known[0]}")',
-            )
-    if len(found) > 1 and not all(sample.counter or _unit(sample.metric) in _ADDABLE for sample in found):
-        names = dict.fromkeys(name for sample in found for name in sample.labels)
-        apart = next(name for name in names if len({sample.labels.get(name) for sample in found}) > 1)
-        known = _known(found, apart)
-        raise InputError(
-            f"The metric {metric!r} is there {len(found)} times; the sum of such numbers means nothing.",
-            f"They belong to {apart} {quoted(known)}.",
-            f'Add to the labels: {apart}="{known[0]}"',
-        )
-    return sum(sample.value for sample in found)
-
-
-def _histogram(samples: Sequence[Sample], metric: str, labels: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Return counts and edges of a histogram, as :func:`numpy.histogram` does.
-
-    Raises:
-        InputError: the page has no such histogram, or several with different edges.
-    """
-    metric = metric.removesuffix("_bucket")
-    name = f"{metric}_bucket"
-    if not any(sample.matches(name, {}) for sample in samples):
-        known = sorted({sample.metric.removesuffix("_bucket") for sample in samples if "le" in sample.labels})
-        raise InputError(
-            f"There is no histogram {metric!r} on the page.",
-            f"It has {quoted(known)}.",
-            suggestion(metric, known)
-            or "Newer servers have one of the time to the first response: launch them with --metrics-config histogram_latencies=true.",
-        )
-    series: dict[tuple[tuple[str, str], ...], dict[float, float]] = {}
-    for sample in _found(samples, name, labels):
-        rest = tuple(sorted((label, text) for label, text in sample.labels.items() if label != "le"))
-        series.setdefault(rest, {})[float(sample.labels["le"])] = sample.value
-    tops = {tuple(sorted(buckets)) for buckets in series.values()}
-    if len(tops) > 1:
-        raise InputError(
-            f"The histograms {metric!r} of {len(series)} models have different edges and cannot be added.",
-            "Expected labels that leave one of them.",
-            f'Type for example: histogram("{metric}", {", ".join(f"{label}={text!r}" for label, text in next(iter(series)))})',
-        )
-    top = np.array(tops.pop())
-    below = np.array([sum(buckets[edge] for buckets in series.values()) for edge in top])
-    return np.diff(below, prepend=0.0), np.concatenate([[0.0 if top[0] > 0 else -np.inf], top])
-
-
-def _found(samples: Sequence[Sample], metric: str, labels: Mapping[str, Any]) -> list[Sample]:
-    """Return the samples with this name and these labels, at least one; raise InputError if there is none."""
-    found = [sample for sample in samples if sample.matches(metric, {})]
-    if not found:
-        names = sorted({sample.metric for sample in samples})
-        if {f"{metric}_bucket", f"nv_{metric}_bucket"} & set(names):
-            raise InputError(
-                f"The metric {metric!r} is a histogram, and no single number.",
-                "It has a count, a sum and buckets.",
-                f'Type: histogram("{metric}"), or value("{metric}_sum") / value("{metric}_count") for the mean',
-            )
-        raise InputError(
-            f"There is no metric {metric!r} on the page.", suggestion(metric, names), "Look at all of them with: print(scrape(server))"
-        )
-    for name, wanted in labels.items():
-        rest = [sample for sample in found if sample.matches(metric, {name: wanted})]
-        if not rest:
-            known = _known(found, name)
-            names = dict.fromkeys(key for sample in found for key in sample.labels)
-            where = f"It is there for {quoted(known)}." if known else f"It has the labels {quoted(names)}."
-            raise InputError(f"The metric {metric!r} is not there for {name} {wanted!r}.", where, suggestion(str(wanted), known))
-        found = rest
-    return found
 
 
 def _known(samples: Sequence[Sample], name: str) -> list[str]:

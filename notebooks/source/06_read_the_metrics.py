@@ -33,8 +33,8 @@ import requests
 
 from helpers import Client, jets, launch_server, scrape
 from helpers.course import exercise  #: from helpers.course import ____, exercise
-from helpers.gpu import gpu_figures
 from helpers.metrics.dashboard import dashboard
+from helpers.metrics.gpu import gpu_figures
 from helpers.metrics.load import BackgroundLoad
 
 # %%

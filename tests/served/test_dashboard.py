@@ -19,9 +19,10 @@ import pytest
 
 from helpers import Client, paths
 from helpers.errors import InputError
-from helpers.metrics.dashboard import DASHBOARD_INTERVAL_S, DASHBOARD_WINDOW_S, Dashboard, Poller, Reading, dashboard
+from helpers.metrics import dashboard as dashboards
+from helpers.metrics.dashboard import INTERVAL_S, WINDOW_S, Dashboard, Rates, dashboard
 from helpers.server import Server, launch_server
-from tests.support.processes import PATIENCE_S, alive, wait_until, with_word
+from tests.support.processes import PATIENCE_S, alive, wait_until
 
 # Updates in an hour, at two a second.
 HOUR = 7200
@@ -45,14 +46,14 @@ def made() -> Iterator[list[Dashboard]]:
 
 def _value(board: Dashboard, model: str, field: str) -> str:
     """A number as it is shown."""
-    row = re.search(rf'<tr data-model="{model}">.*?</tr>', board.controls._table.value, re.DOTALL)
+    row = re.search(rf'<tr data-model="{model}">.*?</tr>', board.controls.table.value, re.DOTALL)
     found = row and re.search(rf'data-quantity="{field}"><b>([^<]*)</b>', row[0])
-    assert found, board.controls._table.value
+    assert found, board.controls.table.value
     return found[1]
 
 
 def _state(board: Dashboard) -> str:
-    return re.sub(r"<[^>]+>", "", board.controls._state.value)
+    return re.sub(r"<[^>]+>", "", board.controls.state.value)
 
 
 def _threads() -> list[str]:
@@ -82,7 +83,7 @@ def test_it_shows_the_load_and_the_sliders_change_it(models_server: Server, made
     board.controls.load_model.value = "add_sub"
     assert (board.controls.batch.max, board.controls.batch.value) == (1, 1)
     wait_until(lambda: float(_value(board, "add_sub", "requests_per_s")) > 0)
-    assert "0 failed" in board.controls._load_state.value
+    assert "0 failed" in board.controls.state.value
     board.controls.concurrency.value = 0
     wait_until(lambda: float(_value(board, "add_sub", "requests_per_s")) == 0)
 
@@ -90,12 +91,9 @@ def test_it_shows_the_load_and_the_sliders_change_it(models_server: Server, made
 def test_models_can_be_picked(models_server: Server, made: list[Dashboard]) -> None:
     board = dashboard(models_server, models="double")
     made.append(board)
-    wait_until(lambda: len(board.history) > 0)
-    assert board.controls.chosen == ["double"] and set(board.controls.boxes) == {"add_sub", "classes", "double", "slow", "strings", "types"}
-    board.controls.boxes["add_sub"].value = True
-    assert _value(board, "add_sub", "requests_per_s") == "0"
-    board.controls.boxes["double"].value = False
-    assert 'data-model="double"' not in board.controls._table.value
+    wait_until(lambda: len(board.history) > 0 and "<tr data-model" in board.controls.table.value)
+    assert board.controls.table.value.count("<tr data-model") == 1
+    assert set(Dashboard(models_server).models) == {"add_sub", "classes", "double", "slow", "strings", "types"}
 
 
 def test_numbers_are_those_of_the_server(models_server: Server, made: list[Dashboard]) -> None:
@@ -107,7 +105,7 @@ def test_numbers_are_those_of_the_server(models_server: Server, made: list[Dashb
         inputs = client.example("double", 3)
         for _ in range(60):
             client.infer("double", inputs)
-    wait_until(lambda: board.history[-1].time > before + DASHBOARD_WINDOW_S + 1)
+    wait_until(lambda: board.history[-1].time > before + WINDOW_S + 1)
     # Every moment is in the windows of some readings in a row, so the rates, each times the time since the last, give the number of
     # requests back; roughly, where a busy machine reads late. A rate for another time, such as one update, would be a factor of four.
     seen = [reading for reading in board.history if reading.time > before]
@@ -139,7 +137,7 @@ def test_stop_ends_threads_and_load_and_start_goes_on(
     board.stop()
     board.controls.start.click()
     board.start()
-    wait_until(lambda: "<tr data-model" in board.controls._table.value)
+    wait_until(lambda: "<tr data-model" in board.controls.table.value)
     assert board.running and len([name for name in _threads() if name == "course-dashboard"]) == 1
     wait_until(lambda: board.load is not None and board.load.sent > 5)
 
@@ -181,15 +179,15 @@ def test_it_ends_with_the_server_and_says_so(own_server: Server, made: list[Dash
     wait_until(lambda: not board.running and "Stopped" in _state(board))
     assert ("The server was stopped." if how == "stopped" else "ended without being told to") in _state(board)
     assert not alive(load)
-    assert board.controls._table.value.count("<tr data-model") == 2, "the last numbers stay"
+    assert board.controls.table.value.count("<tr data-model") == 2, "the last numbers stay"
     board.controls.start.click()
     wait_until(lambda: not board.running and "Stopped" in _state(board))
-    said = board.controls._load_state.value
+    said = board.controls.state.value
     assert "✘" in said and "cannot be reached" in said, "why this start failed, not the counts of the one before"
 
 
 def test_a_server_of_somebody_else_that_goes_away(own_server: Server, made: list[Dashboard], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("helpers.metrics.dashboard.DASHBOARD_PATIENCE_S", 1.0)
+    monkeypatch.setattr(dashboards, "PATIENCE_S", 1.0)
     stranger = Server(own_server.http, own_server.grpc, own_server.metrics)
     board = dashboard(stranger)
     made.append(board)
@@ -199,16 +197,15 @@ def test_a_server_of_somebody_else_that_goes_away(own_server: Server, made: list
     assert "does not answer any more" in _state(board)
 
 
-def test_a_reader_that_fails_ends_the_reading_with_words(models_server: Server) -> None:
-    said: list[str] = []
-
-    def fail(_: Reading) -> None:
+def test_a_fault_of_ours_ends_the_reading_with_words(models_server: Server, made: list[Dashboard], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> str:
         raise ZeroDivisionError("of ours")
 
-    poller = Poller(models_server, fail, said.append, 0.01)
-    poller.start()
-    poller.join(PATIENCE_S)
-    assert said == ["The dashboard failed: ZeroDivisionError: of ours"]
+    monkeypatch.setattr(dashboards, "page", fail)
+    board = dashboard(models_server, models="double")
+    made.append(board)
+    wait_until(lambda: not board.running)
+    wait_until(lambda: "The dashboard failed: ZeroDivisionError: of ours" in _state(board))
 
 
 @pytest.mark.parametrize(
@@ -233,80 +230,61 @@ def test_it_shows_itself_in_a_cell(models_server: Server, made: list[Dashboard])
     assert repr(board).endswith("(stopped)")
 
 
-NVIDIA_SMI = """#!/bin/sh
-echo "$@" > "$(dirname "$0")/arguments"
-while :; do echo "0, Tesla T4, 45, 1024, 15360, 61.50"; sleep 0.2; done
-"""
-
-
 def test_what_nvidia_smi_says_stands_beside(
     models_server: Server, made: list[Dashboard], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A stand-in for the program that a GPU's driver brings: it is started once, read without waiting, and ended."""
+    """A stand-in for the program that a GPU's driver brings; it is slow, and the readings do not wait for it."""
     program = tmp_path / "nvidia-smi"
-    program.write_text(NVIDIA_SMI)
+    program.write_text('#!/bin/sh\nsleep 2\necho "GPU-0123, Tesla T4, 45, 1024, 15360, 61.50"\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     board = dashboard(models_server, models="double")
     made.append(board)
-    wait_until(lambda: "GPU 0 (Tesla T4), by nvidia-smi: 45% busy, memory 1.0 of 15.0 GiB, 62 W." in board.controls._table.value)
-    assert "although nvidia-smi sees a GPU" in board.controls._table.value
-    assert "--loop-ms=1000" in (tmp_path / "arguments").read_text()
-    (pid,) = with_word(str(program))
-    board.stop()
-    assert not alive(pid)
+    wait_until(lambda: len(board.history) > 0)
+    assert "No GPU is seen" in board.controls.table.value
+    wait_until(lambda: "GPU Tesla T4: 45% busy, memory 1.1 of 16.1 GB, 62 W (from nvidia-smi)." in board.controls.table.value)
 
 
 @pytest.mark.slow
 def test_an_hour_of_updates_leaks_nothing(models_server: Server, made: list[Dashboard]) -> None:
     board = Dashboard(models_server, "double", "double")
     made.append(board)
-    poller = Poller(models_server, board._update, pytest.fail, 0.01)
-    poller.start()
-    wait_until(lambda: len(board.history) > 20)
-    poller.stop()
-    reading = board.history[-1]
+    rates = Rates(models_server)
+    rates.read()
+    reading = rates.read()
+    assert reading is not None
 
     def run(updates: int, start: float) -> None:
         for step in range(updates):
-            board._update(replace(reading, time=start + step * DASHBOARD_INTERVAL_S))
+            board._update(replace(reading, time=start, steady_s=start + step * INTERVAL_S))
 
-    run(200, reading.time)
+    run(200, 0)
     gc.collect()
     objects = len(gc.get_objects())
-    run(HOUR, reading.time + 100)
+    run(HOUR, 100)
     tracemalloc.start()
     try:
-        run(200, reading.time + 3700)
+        run(200, 3700)
         before, _ = tracemalloc.get_traced_memory()
-        run(600, reading.time + 3800)
+        run(600, 3800)
         gc.collect()
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert len(board.history) == 120
-    assert after - before < 50_000, f"{after - before} bytes more after the history was filled anew five times"
+    assert after - before < 50_000, f"{after - before} bytes more after the history was filled five times more"
     assert len(gc.get_objects()) - objects < 500
 
 
 @pytest.mark.slow
 def test_many_readings_leave_no_file_and_no_thread(models_server: Server) -> None:
     """Readings as fast as it goes: an hour's connections in a fraction of it."""
-    count = 0
-
-    def reader(_: Reading) -> None:
-        nonlocal count
-        count += 1
-
-    def files() -> int:
-        return len(os.listdir("/proc/self/fd"))
-
-    before, threads = files(), threading.active_count()
-    poller = Poller(models_server, reader, pytest.fail, 0.0)
-    poller.start()
-    wait_until(lambda: count > 500)
-    poller.stop()
-    assert (files(), threading.active_count()) == (before, threads)
+    rates = Rates(models_server)
+    rates.read()
+    before = len(os.listdir("/proc/self/fd")), threading.active_count()
+    for _ in range(500):
+        rates.read()
+    assert (len(os.listdir("/proc/self/fd")), threading.active_count()) == before
 
 
 @pytest.mark.slow

@@ -11,11 +11,10 @@ import pytest
 
 from benchmarks import gpu as checklist
 from benchmarks.gpu_checks import steps
-from helpers import gpu
-from helpers.gpu import gpu_figures, placed_on
 from helpers.measuring import recorded
 from helpers.measuring.table import append_row, read_rows
-from helpers.metrics import Snapshot, parse
+from helpers.metrics import Snapshot, gpu, parse
+from helpers.metrics.gpu import gpu_figures, placed_on
 from helpers.server import Server
 
 UUID = "GPU-1b2c"
@@ -73,7 +72,7 @@ def test_figures_come_from_triton_and_what_is_missing_from_nvidia_smi(models_ser
 def test_without_a_gpu_there_is_a_sentence(models_server: Server, smi: Callable[[str], None]) -> None:
     figures = gpu_figures(models_server)
     assert list(figures) == []
-    assert "nvidia-smi sees none on this machine. Its models run on the processor, which is no fault." in repr(figures)
+    assert "nvidia-smi sees none on this machine. Its models run on the processor, and all of the course works there." in repr(figures)
 
 
 def test_without_a_gpu_nothing_is_measured(capsys: pytest.CaptureFixture[str]) -> None:

@@ -198,7 +198,7 @@ def test_its_process_was_killed(models_server: Server) -> None:
     load.stop()
     with load.start():
         wait_until(lambda: load.sent > 3)
-    assert load.errors == {}, "counts begin anew"
+    assert load.errors == {}, "counting starts again"
 
 
 def test_starting_twice_is_once(models_server: Server) -> None:

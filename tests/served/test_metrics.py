@@ -132,7 +132,7 @@ def test_a_counter_that_shrank_began_anew() -> None:
     assert change.value("nv_inference_count", model="tagger") == 4
     assert change.value("nv_energy_consumption") == 1
     assert len(change.notes) == 1
-    assert "'tagger' began anew" in change.notes[0]
+    assert "'tagger' started again" in change.notes[0]
     assert "Note: the counters of 'tagger'" in str(change)
 
 

@@ -9,17 +9,14 @@ import pytest
 
 from helpers.metrics import Sample, Snapshot, parse
 from helpers.metrics.dashboard import (
-    Gpu,
     ModelReading,
     Reading,
     machine_notes,
     model_readings,
     number,
     page,
-    parse_smi,
     scale_end,
     sparkline,
-    time_axis,
 )
 
 PAGE = """
@@ -87,7 +84,7 @@ def test_scales_end_at_round_numbers(highest: float, end: float) -> None:
 
 def test_a_curve_goes_up_with_its_values_and_has_gaps_and_a_title() -> None:
     values = [0.0, 5.0, None, 10.0, None, 20.0, 2.0]
-    places = time_axis([Reading(1000.0 + 10 * step, {}, ()) for step in range(7)])
+    places = [10 + 120 * step for step in range(7)]
     drawing = ElementTree.fromstring(sparkline(places, values, 10, "a < b"))
     assert drawing.get("role") == "img"
     assert drawing.findtext("title") == "a < b"
@@ -104,7 +101,7 @@ def _history() -> list[Reading]:
     def one(rate: float, batch: float | None) -> ModelReading:
         return ModelReading(rate, 8 * rate, batch, 1.5, 5.4, 3)
 
-    return [Reading(1000.0 + step / 2, {"jets": one(10 * step, 8), "a<b": one(1, None)}, ()) for step in range(12)]
+    return [Reading(1000.0, step / 2, {"jets": one(10 * step, 8), "a<b": one(1, None)}, ()) for step in range(12)]
 
 
 def test_the_page_has_every_number_as_text_and_a_title_for_every_curve() -> None:
@@ -131,15 +128,6 @@ def test_colour_is_never_needed() -> None:
     assert len(set(re.findall(r"#[0-9a-f]{6}", shown))) == 1
 
 
-def test_nvidia_smi_lines() -> None:
-    assert parse_smi("0, Tesla T4, 45, 1024, 15360, 61.50") == Gpu("0", "Tesla T4", 0.45, 1024, 15360, 61.5)
-    assert parse_smi("1, NVIDIA A100-SXM4-40GB MIG 1g.5gb, [N/A], [Not Supported], 40960, [N/A]") == Gpu(
-        "1", "NVIDIA A100-SXM4-40GB MIG 1g.5gb", None, None, 40960, None
-    )
-    assert parse_smi("Unable to determine the device handle for GPU 0000:3B:00.0: GPU is lost.") is None
-    assert parse_smi("") is None
-
-
 GPU_PAGE = """
 # TYPE nv_gpu_utilization gauge
 nv_gpu_utilization{gpu_uuid="GPU-0123456789abcdef"} 0.87
@@ -157,14 +145,15 @@ nv_cache_num_hits 40
 
 
 def test_gpu_figures_or_why_there_are_none() -> None:
-    t4 = Gpu("0", "Tesla T4", 0.45, 1024, 15360, 61.5)
-    notes = machine_notes(tuple(parse(GPU_PAGE)), [t4])
-    assert notes == [
-        "GPU GPU-01234567, by Triton: 87% busy, memory 3.1 of 16.0 GB, 62 W.",
-        "GPU 0 (Tesla T4), by nvidia-smi: 45% busy, memory 1.0 of 15.0 GiB, 62 W.",
-        "Response cache, since the server's start: 40 hits in 50 lookups (80%).",
+    t4 = {"name": "Tesla T4", "utilization.gpu": 45.0, "memory.used": 1024.0, "memory.total": 15360.0, "power.draw": None}
+    cache = "Response cache, since the server's start: 40 hits in 50 lookups (80%)."
+    samples = tuple(parse(GPU_PAGE))
+    assert machine_notes(samples, {}) == [
+        "GPU GPU-01234567: 87% busy, memory 3.1 of 16.0 GB, 62 W (from Triton (nv_gpu_…)).",
+        cache,
     ]
-    assert machine_notes((), []) == ["No nv_gpu_… metrics: the server sees no GPU, so its models run on the CPU. That is no fault."]
-    assert "although nvidia-smi sees a GPU" in machine_notes((), [t4])[0]
-    nothing = Gpu("0", "Old", None, None, None, None)
-    assert machine_notes((), [nothing])[1] == "GPU 0 (Old), by nvidia-smi: it tells no figures."
+    assert machine_notes(samples, {"GPU-0123456789abcdef": t4})[0].startswith("GPU Tesla T4: 87% busy")
+    assert machine_notes(samples[-2:], {"GPU-0": t4}) == ["GPU Tesla T4: 45% busy, memory 1.1 of 16.1 GB (from nvidia-smi).", cache]
+    assert machine_notes((), {}) == ["No GPU is seen: the models run on the CPU."]
+    nothing = dict.fromkeys(t4) | {"name": "Old"}
+    assert machine_notes((), {"GPU-0": nothing}) == ["GPU Old: no figures (from nvidia-smi)."]

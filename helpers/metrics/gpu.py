@@ -9,12 +9,13 @@ Typical use::
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from helpers import machine
 from helpers.errors import CourseError, SetupError
-from helpers.machine import number, nvidia_smi
-from helpers.metrics import Snapshot, scrape
+from helpers.metrics.metrics import Sample, Snapshot, scrape
 from helpers.server import Server
 from helpers.tables import as_html, as_text
 
@@ -26,7 +27,7 @@ _FIGURES = {
     "power_w": ("nv_gpu_power_usage", 1.0, "power.draw", 1.0),
 }
 TRITON, SMI = "Triton (nv_gpu_…)", "nvidia-smi"
-_NONE = "No GPU: the server's metrics have no nv_gpu_… lines, {}. Its models run on the processor, which is no fault."
+_NONE = "No GPU: the server's metrics have no nv_gpu_… lines, {}. Its models run on the processor, and all of the course works there."
 # How the course's backends word it: "particlenet_PT_0_0: PyTorch 2.13.0 on cuda:0; …" and "…: ONNX Runtime 1.31.1 with
 # CPUExecutionProvider; …".
 _PLACED = re.compile(r"\b(?P<model>[\w.-]+?)(?:_\d+){1,2}: (?:PyTorch \S+ on (?P<torch>\w+)|ONNX Runtime \S+ with (?P<onnx>[\w, ]+))")
@@ -47,7 +48,7 @@ class Figures(list[dict[str, Any]]):
 
 
 def gpu_figures(server: Server, snapshot: Snapshot | None = None) -> Figures:
-    """One row for each GPU.
+    """Return one row for each GPU.
 
     Args:
         server: the server.
@@ -60,50 +61,50 @@ def gpu_figures(server: Server, snapshot: Snapshot | None = None) -> Figures:
     Raises:
         CourseError: the metrics cannot be read, and nvidia-smi knows no GPU.
     """
-    problem: CourseError | None = None
-    by_triton: dict[str, dict[str, float]] = {}
+    by_smi = read_smi(server)
     try:
-        snapshot = snapshot or scrape(server)
-    except CourseError as error:
-        problem = error
-    for sample in snapshot.samples if snapshot else ():
-        if "gpu_uuid" in sample.labels:
-            by_triton.setdefault(sample.labels["gpu_uuid"], {})[sample.metric] = sample.value
-    by_smi = _nvidia_smi() if server.is_here else {}
-    rows = [_row(uuid, by_triton.get(uuid, {}), by_smi.get(uuid, {})) for uuid in dict.fromkeys([*by_triton, *by_smi])]
-    if not rows and problem:
-        raise problem
+        samples = (snapshot or scrape(server)).samples
+    except CourseError:
+        if not by_smi:
+            raise
+        samples = ()
+    rows = merged(samples, by_smi)
     where = (
         "and nvidia-smi sees none on this machine" if server.is_here else "and it is on another machine, where nobody can ask nvidia-smi"
     )
     return Figures(rows, f"{len(rows)} GPU{'s' * (len(rows) > 1)}." if rows else _NONE.format(where))
 
 
-def _row(uuid: str, triton: dict[str, float], smi: dict[str, Any]) -> dict[str, Any]:
-    row: dict[str, Any] = {"gpu": uuid, "name": smi.get("name")}
-    added = []
-    for column, (metric, triton_unit, field, smi_unit) in _FIGURES.items():
-        if metric in triton:
-            row[column] = triton[metric] * triton_unit
-        else:
-            row[column] = smi[field] * smi_unit if smi.get(field) is not None else None
-            added += [column] if row[column] is not None else []
-    row["source"] = SMI if not triton else TRITON + (f"; {', '.join(added)}: {SMI}" if added else "")
-    return row
+def merged(samples: Iterable[Sample], by_smi: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of :func:`gpu_figures` from Triton's samples and from what :func:`read_smi` gave."""
+    by_triton: dict[str, dict[str, float]] = defaultdict(dict)
+    for sample in samples:
+        if "gpu_uuid" in sample.labels:
+            by_triton[sample.labels["gpu_uuid"]][sample.metric] = sample.value
+    rows = []
+    for uuid in dict.fromkeys([*by_triton, *by_smi]):
+        triton, smi = by_triton.get(uuid, {}), by_smi.get(uuid, {})
+        ours = {column: triton[metric] * unit for column, (metric, unit, _, _) in _FIGURES.items() if metric in triton}
+        added = {
+            column: smi[name] * unit for column, (_, _, name, unit) in _FIGURES.items() if column not in ours and smi.get(name) is not None
+        }
+        source = SMI if not triton else TRITON + (f"; {', '.join(added)}: {SMI}" if added else "")
+        rows.append({"gpu": uuid, "name": smi.get("name"), **dict.fromkeys(_FIGURES), **ours, **added, "source": source})
+    return rows
 
 
-def _nvidia_smi() -> dict[str, dict[str, Any]]:
-    """What nvidia-smi says now, by UUID; empty where there is none or no GPU."""
-    fields = [field for _, _, field, _ in _FIGURES.values()]
+def read_smi(server: Server) -> dict[str, dict[str, Any]]:
+    """Return what nvidia-smi says now, by UUID; nothing where there is none, no GPU, or where the server is on another machine."""
+    names = [name for _, _, name, _ in _FIGURES.values()]
     try:
-        rows = nvidia_smi("uuid", "name", *fields)
+        rows = machine.nvidia_smi("uuid", "name", *names) if server.is_here else []
     except SetupError:
         return {}
-    return {row["uuid"]: {"name": row["name"], **{field: number(row[field]) for field in fields}} for row in rows}
+    return {row["uuid"]: {"name": row["name"], **{name: machine.number(row[name]) for name in names}} for row in rows}
 
 
 def placed_on(log: str, model: str) -> str | None:
-    """Where the instances of a model run, by what the course's backends have written: ``GPU``, ``CPU``, or None where they wrote nothing.
+    """Return where the instances of a model run, by what the course's backends have written: ``GPU``, ``CPU``, or None where they did not.
 
     A configuration can ask for a GPU that PyTorch or ONNX Runtime cannot use; then the model runs on the CPU, and the log says it.
 
