@@ -61,7 +61,9 @@ $clusters""")
 _LISTENER = Template("""\
   - name: $protocol
     address: { socket_address: { address: $host, port_value: $port } }
-    enable_reuse_port: false                # a second program on this port is an error, not a partner
+    enable_reuse_port: false                # all threads accept from one socket
+    # Its owner keeps the port for it; a program of nobody else can share it. 1, 15: SOL_SOCKET, SO_REUSEPORT
+    socket_options: [ { level: 1, name: 15, int_value: 1, state: STATE_PREBIND } ]
     per_connection_buffer_limit_bytes: $buffer   # of a request, kept so that it can be sent again
     filter_chains:
     - filters:

@@ -15,7 +15,6 @@ from typing import Any
 from helpers.client.endpoint import QUERY_TIMEOUT_S
 from helpers.errors import ServerError, SetupError
 from helpers.fleet import envoy
-from helpers.machine import LOOPBACK
 from helpers.server import launch_plan, lease
 from helpers.server.lease import STOP_TIMEOUT_S
 from helpers.server.listening import Listening
@@ -98,7 +97,6 @@ def start(servers: Sequence[Server], facts: Mapping[str, Any], base_port: int, g
         private=[],
         environment=dict(os.environ),
         ports=[[first, first + 1, first + 2] for first in launch_plan.candidates(base_port)],
-        host=LOOPBACK,
         log=str(log),
         grace_s=grace_s,
         stop_s=STOP_TIMEOUT_S,

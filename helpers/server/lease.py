@@ -161,6 +161,7 @@ def start(plan: supervisor_script.Plan) -> Lease:
         ServerError: the supervisor did not start, or did not answer.
     """
     last_words: list[str] = []
+    _free_ports()
     try:
         return _start(plan, Path(plan.run_dir))
     except subprocess.TimeoutExpired:
@@ -171,6 +172,19 @@ def start(plan: supervisor_script.Plan) -> Lease:
         reason = " ".join([f"{error.strerror or error}", *(f"({words})" for words in last_words)])
     shutil.rmtree(plan.run_dir, ignore_errors=True)  # a supervisor that lives all the same ends without a first lease
     raise _no_owner(reason)
+
+
+def _free_ports() -> None:
+    """End the supervisors of this person's servers that have died: they keep the ports, which the next server is to have."""
+    for run_dir in run_root().iterdir():
+        state = state_of(run_dir)
+        if state.get("status") == "died" and not is_dead(run_dir, state):
+            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+                connection.settimeout(_SUPERVISOR_START_S)
+                connection.connect(str(run_dir / "socket"))
+                connection.sendall(b"stop\n")
+                while connection.recv(4096):
+                    pass
 
 
 def _start(plan: supervisor_script.Plan, run_dir: Path) -> Lease:

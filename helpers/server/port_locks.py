@@ -1,9 +1,12 @@
-"""Locks on ports, so that two servers never start on the same one. Standard library only.
+"""Locks on ports, so that two servers never start on the same one, and no other user ever listens there. Standard library only.
 
-A lock is an abstract Unix socket: it belongs to the machine and not to a user, and the kernel frees it when its process ends.
+A lock between supervisors is an abstract Unix socket: it belongs to the machine and not to a user, and the kernel frees it when its
+process ends.
 
-With it goes the same port of ``::1``. ``localhost`` can mean that address first, so another user who listened there would get what people
-send to ``localhost:9000``: keys, tokens and tensors. A socket that is bound and does not listen keeps him out; clients go on to 127.0.0.1.
+What people send to a server's HTTP and gRPC port holds keys, tokens and tensors, so these ports are kept from before the server's start
+until after its last end, crashes between them included: by sockets that are bound and never listen, on every interface of IPv4 and on
+``::1``, which ``localhost`` can mean first. With ``SO_REUSEPORT`` the kernel lets programs of the same user listen there nevertheless,
+if they set it too (``--reuse-http-port``), and nobody else.
 """
 
 from __future__ import annotations
@@ -11,21 +14,23 @@ from __future__ import annotations
 import errno
 import socket
 
+# Ports of a triple that get secrets: HTTP and gRPC. Triton's metrics port cannot be shared, and gets none.
+_KEPT = 2
 
-def lock_ports(ports: list[int], host: str) -> list[socket.socket] | None:
+
+def lock_ports(ports: list[int]) -> list[socket.socket] | None:
     """Take the locks of these ports, or None when another supervisor has one or any program listens on one."""
     held: list[socket.socket] = []
     try:
-        for port in ports:
-            lock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            held.append(lock)
-            lock.bind(f"\0triton-course-port-{port}")
-            # A server on every interface holds both.
-            for address in (host, "0.0.0.0"):
-                _try_port(address, port)
-            # gRPC on every interface takes IPv6 along, and with it this address.
-            if not (host == "0.0.0.0" and ports.index(port) == 1):
-                held += _hold_local_ipv6(port)
+        for number, port in enumerate(ports):
+            held.append(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+            held[-1].bind(f"\0triton-course-port-{port}")
+            for family, host in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::1")):
+                kept = number < _KEPT or family == socket.AF_INET6
+                if (bound := _bound(family, host, port, kept)) is not None and kept:
+                    held.append(bound)
+                elif bound is not None:
+                    bound.close()
     except OSError:
         for lock in held:
             lock.close()
@@ -33,27 +38,22 @@ def lock_ports(ports: list[int], host: str) -> list[socket.socket] | None:
     return held
 
 
-def _try_port(address: str, port: int) -> None:
-    """Raise OSError when a program listens on this port."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # Connections that a former server left in TIME_WAIT do not make the port taken.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((address, port))
-
-
-def _hold_local_ipv6(port: int) -> list[socket.socket]:
-    """Bind this port of ``::1``; nothing on a machine without IPv6. Raise OSError when another program has it."""
+def _bound(family: socket.AddressFamily, host: str, port: int, kept: bool) -> socket.socket | None:
+    """A socket on this port, or None without IPv6. Raises OSError when a program has the port on any of this host's addresses."""
     try:
-        # Without SO_REUSEADDR: with it, another program that sets it as well could bind the same port.
-        held = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+        bound = socket.socket(family, socket.SOCK_STREAM)
     except OSError:
-        return []
+        return None
     try:
-        held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        held.bind(("::1", port))
+        if family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        # Not SO_REUSEADDR for a port that is kept: with it, every program that sets it as well could bind the same port. Where a port is
+        # only tried, connections that a former server left in TIME_WAIT do not make it taken.
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT if kept else socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
     except OSError as error:
-        held.close()
+        bound.close()
         if error.errno == errno.EADDRNOTAVAIL:
-            return []
+            return None
         raise
-    return [held]
+    return bound

@@ -105,7 +105,10 @@ class Server(Administration):
 
     @property
     def metrics_access(self) -> Access:
-        """What a request for the metrics page carries: no token in plain text where it otherwise travels encrypted."""
+        """What a request for the metrics page carries: no token to our own, nor in plain text where it otherwise travels encrypted."""
+        if self.owned:
+            # It asks for none, and its port is the only one that another user could take.
+            return Access({}, self.access.ca, direct=self.access.direct)
         encrypted = any(address is not None and address.secure for address in (self.http, self.grpc))
         return NO_ACCESS if encrypted and self.metrics is not None and not self.metrics.secure else self.access
 

@@ -132,6 +132,9 @@ def triton_arguments(serving: Serving, repository: str, tls: tuple[str, str] | N
         f"--backend-config=python,shm-region-prefix-name={serving.server_id}",
         *(f"--load-model={name}" for name in serving.load),
     ]
+    if http == HTTP_PORT:
+        # The supervisor keeps these ports for the server; in a command to be typed, a second server on a port shall be an error.
+        arguments += ["--reuse-http-port=true", "--reuse-grpc-port=true"]
     if serving.listening.certificate:
         certificate, key = tls or (serving.listening.certificate, serving.listening.private_key)
         arguments += ["--grpc-use-ssl=true", f"--grpc-server-cert={certificate}", f"--grpc-server-key={key}"]

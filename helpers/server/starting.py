@@ -60,7 +60,6 @@ def start(launch: Mapping[str, Any], path: Path) -> lease.Lease:
         private=command.private,
         environment=command.environment,
         ports=[[first, first + 1, first + 2] for first in launch_plan.candidates(launch["base_port"])],
-        host=place.grpc,
         log=str(log),
         grace_s=launch["grace_s"],
         stop_s=STOP_TIMEOUT_S,

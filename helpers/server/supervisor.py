@@ -77,7 +77,6 @@ class Plan:
         private: arguments that no other user may read.
         environment: the server's environment.
         ports: triples to try, in this order.
-        host: address to listen on.
         log: file for the server's output.
         grace_s: seconds without a lease after which the server is stopped.
         stop_s: seconds for a clean end before the server is killed.
@@ -96,7 +95,6 @@ class Plan:
     private: list[str]
     environment: dict[str, str]
     ports: list[list[int]]
-    host: str
     log: str
     grace_s: float
     stop_s: float
@@ -155,14 +153,15 @@ class Supervisor:
         return int(self.state.get("returncode") or 0)
 
     def _must_tell(self) -> bool:
-        """Whether the launcher still has to hear that there is no server: it connects after the supervisor has started."""
+        """Whether somebody still has to hear that there is no server, or would send secrets to its ports if another user listened there."""
         self.ended = self.ended or time.monotonic()
-        return not self.told and self.stopping_since is None and time.monotonic() - self.ended < _TELL_S
+        waits = not self.told and time.monotonic() - self.ended < _TELL_S
+        return self.stopping_since is None and (bool(self.leases) or waits)
 
     def _start(self) -> None:
         """Start the server on the next free triple of ports."""
         for ports in self.triples:
-            locks = lock_ports(ports, self.plan.host)
+            locks = lock_ports(ports)
             if locks is not None:
                 self.locks = locks
                 self._start_on(ports)
@@ -269,7 +268,7 @@ class Supervisor:
         self.told = self.process is None
 
     def _stop(self) -> None:
-        if self.stopping_since is None and self.process is not None:
+        if self.stopping_since is None:
             self.stopping_since = time.monotonic()
             self._signal(signal.SIGINT)
 
@@ -380,9 +379,9 @@ class Supervisor:
             self._say("Triton's Python backend lost a lock while the models started, a fault of its own; the server is started again")
             self._start_on(self.state["ports"])
             return
-        for lock in self.locks:
-            lock.close()
         if self.stopping_since is None and _PORT_TAKEN in self._log_since_start():
+            for lock in self.locks:
+                lock.close()
             self._start()  # a program outside the course was faster
             return
         self._write(status="stopped" if self.stopping_since is not None else "died", returncode=process.returncode, ended=time.time())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,10 +24,10 @@ from helpers.client.endpoint import ADMIN_HEADER, Address, access_for, parse_add
 from helpers.client.grpc import Grpc
 from helpers.client.http import Http
 from helpers.errors import AccessError, CourseError, ServerError
-from helpers.server import Server, connect, launch_server
+from helpers.server import Server, connect, launch_server, lease
 from tests.support.listener import listener
 from tests.support.other_users import needs_root, stranger
-from tests.support.processes import wait_until
+from tests.support.processes import alive, plan_of, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -50,14 +52,15 @@ def ipv6_first(monkeypatch: pytest.MonkeyPatch) -> None:
 
 _BIND = """
 import errno, socket, sys
-for host in ("::1", "::"):
-    for port in sys.argv[1:]:
-        for reuse in (0, 1):
-            for only in (0, 1):
-                other = socket.socket(socket.AF_INET6)
-                other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse)
-                other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, reuse)
-                other.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
+for host in sys.argv[1].split(","):
+    for port in sys.argv[2:]:
+        for reuse in (0, socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+            for only in (0, 1) if ":" in host else (0,):
+                other = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+                if reuse:
+                    other.setsockopt(socket.SOL_SOCKET, reuse, 1)
+                if ":" in host:
+                    other.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
                 try:
                     other.bind((host, int(port)))
                     other.listen()
@@ -68,12 +71,46 @@ for host in ("::1", "::"):
 """
 
 
+def _stranger_binds(hosts: str, *ports: int) -> set[str]:
+    """What another user hears who tries to listen on these ports in every way."""
+    done = stranger(_BIND, hosts, *ports)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines())
+
+
 @needs_root
 def test_a_stranger_cannot_listen_on_a_running_servers_ports_of_ipv6(own: Server) -> None:
     ports = [address.port for address in (own.http, own.grpc, own.metrics)]
-    done = stranger(_BIND, *ports)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["refused True"] * 24
+    assert _stranger_binds("::1,::", *ports) == {"refused True"}
+
+
+@needs_root
+def test_a_stranger_never_listens_where_secrets_go(tmp_path: Path, free_base_port: Callable[[], int]) -> None:
+    """Neither before the server does, nor between a crash and its next start, nor after its last end while its owner is here."""
+    base = free_base_port()
+    code = (
+        "import os, pathlib, socket, sys, time\n"
+        f"go = pathlib.Path({str(tmp_path / 'go')!r})\n"
+        "while not go.exists(): time.sleep(0.05)\n"
+        f"listeners = [socket.create_server(('127.0.0.1', {base} + n), reuse_port=True) for n in (0, 1)]\n"
+        "print('Started HTTPService at', flush=True); go.unlink(); time.sleep(600)"
+    )
+    plan = dataclasses.replace(plan_of(tmp_path, code, [[base, base + 1, base + 2]]), keep_alive=True, watch={"host": "127.0.0.1"})
+    held = lease.start(plan)
+    for _ in range(4):  # it is started again three times
+        assert held.state()["status"] == "running"
+        assert _stranger_binds("127.0.0.1,0.0.0.0,::1,::", base, base + 1) == {"refused True"}
+        (tmp_path / "go").touch()
+        wait_until(lambda: not (tmp_path / "go").exists())
+        first = int(held.state()["pid"])
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda first=first: held.state()["pid"] != first or held.state()["status"] == "died")
+    assert held.state()["status"] == "died"
+    assert _stranger_binds("127.0.0.1,0.0.0.0,::1,::", base, base + 1) == {"refused True"}
+    # The next launch has its ports.
+    again = lease.start(plan_of(tmp_path, "import time; time.sleep(600)", [[base, base + 1, base + 2]]))
+    assert again.state()["ports"] == [base, base + 1, base + 2]
+    again.stop()
 
 
 @pytest.mark.usefixtures("ipv6_first")
@@ -149,8 +186,9 @@ def test_who_takes_the_port_of_a_dead_server_gets_nothing(free_base_port: Callab
         server = stack.enter_context(
             launch_server(paths.models_dir(), base_port=free_base_port(), name="dead", load=["add_sub"], token="the-token-of-a-class")
         )
-        os.kill(server.pid, signal.SIGKILL)
-        wait_until(lambda: server.state() == "died")
+        # A dead server's ports stay its owner's; here the process that keeps them is killed, too.
+        os.kill(supervisor := server._lease.state()["supervisor_pid"], signal.SIGKILL)
+        wait_until(lambda: not alive(supervisor) and server.state() == "died" and not http.listens(server.http))
         taken = stack.enter_context(listener("127.0.0.1", server.http.port))
         for deed in (
             server.models,
@@ -158,7 +196,7 @@ def test_who_takes_the_port_of_a_dead_server_gets_nothing(free_base_port: Callab
             lambda: server.reload("add_sub"),
             lambda: server.statistics("add_sub"),
         ):
-            with pytest.raises(ServerError, match="killed it"):
+            with pytest.raises(ServerError, match="process that owned it"):
                 deed()
         assert not server.is_alive() and not server.is_ready()
         assert taken.requests == []

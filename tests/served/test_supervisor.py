@@ -17,31 +17,9 @@ import pytest
 
 from helpers import paths
 from helpers.errors import ServerError
-from helpers.machine import LOOPBACK
 from helpers.server import launch_server, lease
-from helpers.server.supervisor import Plan, lock_ports
-from tests.support.processes import PATIENCE_S, alive, wait_until
-
-
-def _plan(tmp_path: Path, code: str, ports: list[list[int]], **changes: object) -> Plan:
-    """A plan that runs this Python code; the server's id is short, since socket paths must be."""
-    server_id = f"t{os.getpid()}{time.monotonic_ns() % 10**9}"
-    run_dir = lease.run_root() / server_id
-    run_dir.mkdir(mode=0o700)
-    options: dict = {
-        "run_dir": str(run_dir),
-        "command": [sys.executable, "-c", code, "--http-port={http}"],
-        "private": [],
-        "environment": dict(os.environ),
-        "ports": ports,
-        "host": LOOPBACK,
-        "log": str(tmp_path / "log"),
-        "grace_s": 20.0,
-        "stop_s": 1.0,
-        "server_id": server_id,
-        "about": {"name": server_id},
-    }
-    return Plan(**{**options, **changes})
+from helpers.server.supervisor import lock_ports
+from tests.support.processes import PATIENCE_S, alive, plan_of, wait_until
 
 
 def _triples(base: int, count: int) -> list[list[int]]:
@@ -50,12 +28,12 @@ def _triples(base: int, count: int) -> list[list[int]]:
 
 def test_locks_are_exclusive_and_come_free(free_base_port):
     ports = _triples(free_base_port(), 1)[0]
-    held = lock_ports(ports, LOOPBACK)
+    held = lock_ports(ports)
     assert held is not None
-    assert lock_ports(ports[2:], LOOPBACK) is None
+    assert lock_ports(ports[2:]) is None
     for lock in held:
         lock.close()
-    again = lock_ports(ports, LOOPBACK)
+    again = lock_ports(ports)
     assert again is not None
     for lock in again:
         lock.close()
@@ -69,7 +47,7 @@ def test_a_program_that_was_faster_with_a_port_means_the_next_triple(tmp_path, f
         f"if sys.argv[1] != '--http-port={triples[2][0]}': print(\"Socket '127.0.0.1' already in use\"); sys.exit(1)\n"
         "time.sleep(60)"
     )
-    held = lease.start(_plan(tmp_path, code, triples))
+    held = lease.start(plan_of(tmp_path, code, triples))
     wait_until(lambda: held.state().get("ports") == triples[2])
     assert held.state()["status"] == "running"
     held.stop()
@@ -88,7 +66,7 @@ def test_a_server_that_lost_a_lock_of_tritons_own_is_started_again(tmp_path, fre
         "time.sleep(60)"
     )
     (tmp_path / "starts").touch()
-    held = lease.start(_plan(tmp_path, code, triples))
+    held = lease.start(plan_of(tmp_path, code, triples))
     wait_until(lambda: held.state().get("status") == "died" or (tmp_path / "starts").read_text() == "x" * (times + 1))
     if times > 3:
         wait_until(lambda: held.state()["status"] == "died")
@@ -102,9 +80,9 @@ def test_a_server_that_lost_a_lock_of_tritons_own_is_started_again(tmp_path, fre
 
 def test_no_free_ports_is_said(tmp_path, free_base_port):
     ports = _triples(free_base_port(), 1)
-    locks = lock_ports(ports[0], LOOPBACK)
+    locks = lock_ports(ports[0])
     try:
-        held = lease.start(_plan(tmp_path, "", ports))
+        held = lease.start(plan_of(tmp_path, "", ports))
         assert held.state()["status"] == "failed"
         assert held.state()["reason"] == "no free ports"
         held.close()
@@ -116,7 +94,7 @@ def test_no_free_ports_is_said(tmp_path, free_base_port):
 def test_private_arguments_reach_the_program_and_not_the_command_line(tmp_path, free_base_port):
     secret = "--key=tell-nobody-" + "x" * 40
     code = "import sys, time; print('SEEN', sys.argv[-2:], flush=True); time.sleep(60)"
-    held = lease.start(_plan(tmp_path, code, _triples(free_base_port(), 4), private=[secret, "--second=ä"]))
+    held = lease.start(plan_of(tmp_path, code, _triples(free_base_port(), 4), private=[secret, "--second=ä"]))
     wait_until(lambda: "SEEN" in (tmp_path / "log").read_text())
     assert f"SEEN ['{secret}', '--second=ä']" in (tmp_path / "log").read_text()
     pid = int(held.state()["pid"])
@@ -135,7 +113,7 @@ def test_a_program_that_does_not_end_is_killed_with_its_children(tmp_path, free_
         "child = subprocess.Popen([sys.executable, '-c', stubborn])\n"
         "print('CHILD', child.pid, flush=True); time.sleep(90)"
     )
-    held = lease.start(_plan(tmp_path, code, _triples(free_base_port(), 4)))
+    held = lease.start(plan_of(tmp_path, code, _triples(free_base_port(), 4)))
     wait_until(lambda: "CHILD" in (tmp_path / "log").read_text())
     child = int((tmp_path / "log").read_text().split()[1])
     pid = int(held.state()["pid"])
@@ -148,7 +126,7 @@ def test_a_program_that_does_not_end_is_killed_with_its_children(tmp_path, free_
 
 @pytest.mark.slow
 def test_without_a_lease_the_program_ends_after_the_grace_period(tmp_path, free_base_port):
-    held = lease.start(_plan(tmp_path, "import time; time.sleep(90)", _triples(free_base_port(), 4), grace_s=2.0))
+    held = lease.start(plan_of(tmp_path, "import time; time.sleep(90)", _triples(free_base_port(), 4), grace_s=2.0))
     pid = int(held.state()["pid"])
     time.sleep(3)
     assert alive(pid)  # the lease holds it
@@ -163,7 +141,7 @@ def test_without_a_lease_the_program_ends_after_the_grace_period(tmp_path, free_
 
 
 def test_shared_memory_that_a_killed_server_left_is_removed(tmp_path, free_base_port):
-    plan = _plan(tmp_path, "import time; time.sleep(90)", _triples(free_base_port(), 4))
+    plan = plan_of(tmp_path, "import time; time.sleep(90)", _triples(free_base_port(), 4))
     region = Path("/dev/shm") / f"{plan.server_id}-region"
     region.write_bytes(b"x")
     held = lease.start(plan)
@@ -208,7 +186,7 @@ def test_a_log_cannot_fill_a_disk_and_keeps_its_beginning(tmp_path, free_base_po
         "print('LAST', flush=True); time.sleep(90)"
     )
     log = tmp_path / "log"
-    held = lease.start(_plan(tmp_path, code, _triples(free_base_port(), 4)))
+    held = lease.start(plan_of(tmp_path, code, _triples(free_base_port(), 4)))
     wait_until(lambda: log.exists() and log.stat().st_size > 1 << 20)
     largest = 0
 
@@ -233,7 +211,7 @@ def test_a_log_cannot_fill_a_disk_and_keeps_its_beginning(tmp_path, free_base_po
 
 def test_a_first_lease_may_come_late(tmp_path, free_base_port):
     """The launcher of a command with a short grace is held up between its two steps."""
-    plan = _plan(tmp_path, _FOREVER, _triples(free_base_port(), 4), grace_s=0.5)
+    plan = plan_of(tmp_path, _FOREVER, _triples(free_base_port(), 4), grace_s=0.5)
     started = []
     run = subprocess.run
 
@@ -272,7 +250,7 @@ def _raise(error):
     ],
 )
 def test_a_start_that_fails_is_one_paragraph(tmp_path, free_base_port, monkeypatch, broken, error, words):
-    plan = _plan(tmp_path, "", _triples(free_base_port(), 1))
+    plan = plan_of(tmp_path, "", _triples(free_base_port(), 1))
     module, _, name = broken.rpartition(".")
     monkeypatch.setattr(getattr(lease, module) if module else lease, name, _raise(error))
     with pytest.raises(ServerError, match=rf"owns the server did not start: .*{words}.*python -m helpers doctor"):
@@ -280,14 +258,14 @@ def test_a_start_that_fails_is_one_paragraph(tmp_path, free_base_port, monkeypat
 
 
 def test_a_supervisor_that_ends_before_it_is_asked_is_one_paragraph(tmp_path, free_base_port):
-    plan = _plan(tmp_path, "", _triples(free_base_port(), 1))
+    plan = plan_of(tmp_path, "", _triples(free_base_port(), 1))
     plan.command = ["/no/such/program"]
     with pytest.raises(ServerError, match=r"owns the server did not start: .*No such file or directory: '/no/such/program'"):
         lease.start(plan)
 
 
 def test_a_full_folder_for_run_files_is_one_paragraph(tmp_path, free_base_port):
-    plan = _plan(tmp_path, "", _triples(free_base_port(), 1))
+    plan = plan_of(tmp_path, "", _triples(free_base_port(), 1))
     Path(plan.run_dir).rmdir()
     with pytest.raises(ServerError, match="No such file"):
         lease.start(plan)
@@ -295,7 +273,7 @@ def test_a_full_folder_for_run_files_is_one_paragraph(tmp_path, free_base_port):
 
 def test_a_forked_child_does_not_keep_the_server_of_a_killed_owner(tmp_path, free_base_port):
     """The owner is a process of its own that forks a child and is killed; the child lives on."""
-    plan = _plan(tmp_path, _FOREVER, _triples(free_base_port(), 4), grace_s=1.0)
+    plan = plan_of(tmp_path, _FOREVER, _triples(free_base_port(), 4), grace_s=1.0)
     (tmp_path / "plan.json").write_text(json.dumps(asdict(plan)))
     code = (
         "import json, multiprocessing, os, sys, time\n"
@@ -331,7 +309,7 @@ def test_a_forked_child_does_not_keep_the_server_of_a_killed_owner(tmp_path, fre
 
 def test_questions_from_other_threads_do_not_take_the_answer_of_stop(tmp_path, free_base_port):
     code = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(90)"
-    held = lease.start(_plan(tmp_path, code, _triples(free_base_port(), 4)))
+    held = lease.start(plan_of(tmp_path, code, _triples(free_base_port(), 4)))
     seen: list[str] = []
     errors: list[BaseException] = []
 
@@ -367,7 +345,7 @@ def test_limits_are_raised_for_the_program_and_given_back_to_what_it_starts(tmp_
     files = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(1024, files[1]), files[1]))  # the usual one
-        held = lease.start(_plan(tmp_path, code, _triples(free_base_port(), 4)))
+        held = lease.start(plan_of(tmp_path, code, _triples(free_base_port(), 4)))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, files)
     log = tmp_path / "log"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from helpers.server import Server
+from helpers.server import Server, lease
+from helpers.server.supervisor import Plan
 
 # Seconds after which something hangs: far above what a machine with eight busy processes per core needs for anything in these tests.
 PATIENCE_S = 300.0
@@ -80,3 +82,23 @@ def wait_until(fact: Callable[[], bool], seconds: float = PATIENCE_S) -> float:
 def memory_mb(server: Server) -> float:
     """Memory, in MB, of a server and the processes of its models."""
     return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in session(server.pid)) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def plan_of(tmp_path: Path, code: str, ports: list[list[int]], **changes: object) -> Plan:
+    """A plan that runs this Python code; the server's id is short, since socket paths must be."""
+    server_id = f"t{os.getpid()}{time.monotonic_ns() % 10**9}"
+    run_dir = lease.run_root() / server_id
+    run_dir.mkdir(mode=0o700)
+    options: dict = {
+        "run_dir": str(run_dir),
+        "command": [sys.executable, "-c", code, "--http-port={http}"],
+        "private": [],
+        "environment": dict(os.environ),
+        "ports": ports,
+        "log": str(tmp_path / "log"),
+        "grace_s": 20.0,
+        "stop_s": 1.0,
+        "server_id": server_id,
+        "about": {"name": server_id},
+    }
+    return Plan(**{**options, **changes})
