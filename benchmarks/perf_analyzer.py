@@ -56,7 +56,6 @@ def measure(
         batch=batch,
         concurrency=concurrency,
         percentile=None,
-        asynchronous=False,
         input_data=input_data,
         window_ms=window_ms,
         max_trials=WINDOWS,

@@ -23,7 +23,6 @@ from helpers.measuring import recorded
 from helpers.measuring.inputs import jets_path, write_jets
 from helpers.measuring.measure import measure, sweep
 from helpers.measuring.perf_analyzer import LENGTHS
-from helpers.measuring.recorded import shapes_in
 from helpers.measuring.table import append_row, plain, read_rows, rows_of
 from helpers.server import Server, launch_server
 
@@ -127,7 +126,7 @@ def _rows(server: Server, load: Load, folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _point(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return row["model"], row["batch"], row["concurrency"], row["inputs"], shapes_in(row["command"])
+    return row["model"], row["batch"], row["concurrency"], row["inputs"], row["shapes"]
 
 
 if __name__ == "__main__":

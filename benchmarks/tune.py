@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -21,11 +21,10 @@ from typing import Any
 from benchmarks import network, nvidia_search, report, tune_tables
 from helpers import paths, repository
 from helpers.measuring.measure import measure
-from helpers.measuring.program import find_perf_analyzer
 from helpers.measuring.statistics import verdict
 from helpers.measuring.table import plain
 from helpers.server import Server, launch_server
-from helpers.tuning.search import ROUNDS, Standing, Tuned, Workbench, tune
+from helpers.tuning.search import ROUNDS, Tuned, Workbench, compared, tune
 from helpers.tuning.space import Axes, Candidate, Found, Goal, Traffic, place_of
 
 # Away from the ports of a course that runs on the same machine.
@@ -51,33 +50,31 @@ def serving(max_batch_size: int) -> Iterator[Server]:
 
 def against_grid(server: Server, folder: Path, _: dict[str, Any]) -> dict[str, Any]:
     """The search and the full grid on the same space; then both winners in turn."""
-    found, _ = _timed_search(server, folder / "search", GRID_TRAFFIC, None, axes=GRID)
-    grid = _bench(server, Goal(GRID_TRAFFIC), folder / "grid")
+    found, seconds = _timed_search(server, folder / "search", GRID_TRAFFIC, None, axes=GRID)
+    grid, begin = _bench(server, Goal(GRID_TRAFFIC), folder / "grid"), time.monotonic()
     candidates = list(GRID.candidates(MODEL))
-    rows: dict[Candidate, list[dict[str, Any]]] = {each: [] for each in candidates}
-    for number in range(ROUNDS):
-        for each in candidates if number % 2 == 0 else candidates[::-1]:
-            rows[each].append(grid.measure_well(each, number))
-    best = max(candidates, key=lambda each: grid.goal.rank(Standing(each, tuple(rows[each]), grid.goal).row()))
+    rows = _in_turn(grid, candidates)
+    grid_s = time.monotonic() - begin
+    best = max(candidates, key=lambda each: grid.goal.rank(rows[each]))
     ours = next(each for each in candidates if str(each) == found.best["candidate"])
-    again = _in_turn(grid, {"grid": best, "search": ours}, ROUNDS)
+    again = _in_turn(_bench(server, Goal(GRID_TRAFFIC), folder / "grid"), [best, ours])
     grid.restore()
     return {
         "traffic": str(GRID_TRAFFIC),
         "rounds": ROUNDS,
         "combinations": len(candidates),
-        "grid_measurements": sum(map(len, rows.values())),
-        "grid_s": sum(row["seconds"] for each in rows.values() for row in each),
+        "grid_measurements": len(candidates) * ROUNDS,
+        "grid_s": grid_s,
         "grid_best": str(best),
-        "grid_best_rate": _rate(rows[best]),
-        "measurements": len(found.rows),
+        "grid_best_rate": rows[best]["throughput_infer_per_s"],
+        "measurements": sum(row["rounds"] or 1 for row in found.rows),
         "tried": len({row["candidate"] for row in found.rows}),
-        "seconds": sum(row["seconds"] for row in found.rows),
+        "seconds": seconds,
         "best": str(ours),
-        "rate": _rate(rows[ours]),
-        "again_grid": _rate(again["grid"]),
-        "again_search": _rate(again["search"]),
-        "verdict": "the same configuration" if ours == best else str(verdict(again["grid"], again["search"])),
+        "rate": rows[ours]["throughput_infer_per_s"],
+        "again_grid": again[best]["throughput_infer_per_s"],
+        "again_search": again[ours]["throughput_infer_per_s"],
+        "verdict": "the same configuration" if ours == best else str(compared(again[best], again[ours], grid.goal)),
         "text": list(found.text),
     }
 
@@ -140,17 +137,17 @@ def _timed_search(server: Server, folder: Path, traffic: Traffic, budget_ms: flo
 
 
 def _bench(server: Server, goal: Goal, folder: Path) -> Workbench:
-    options = {"input_data": "random", "lengths": None, "protocol": None}
-    bench = Workbench(server, goal, None, folder, options, find_perf_analyzer())
+    bench = Workbench(server, goal, folder, {"input_data": "random", "lengths": None, "protocol": None})
     bench.find(MODEL, len(os.sched_getaffinity(0)))
     return bench
 
 
-def _in_turn(bench: Workbench, who: dict[str, Candidate], rounds: int) -> dict[str, list[dict[str, Any]]]:
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in who}
-    for number in range(rounds):
-        for name, candidate in who.items():
-            rows[name].append(bench.measure_well(candidate, ROUNDS + number))
+def _in_turn(bench: Workbench, candidates: Sequence[Candidate]) -> dict[Candidate, dict[str, Any]]:
+    """The rows of candidates, each of all rounds."""
+    rows: dict[Candidate, dict[str, Any]] = {}
+    for number in range(ROUNDS):
+        for each in candidates if number % 2 == 0 else candidates[::-1]:
+            rows[each] = bench.measure_again(each, f"round {number}")
     return rows
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from helpers.errors import InputError
-from helpers.measuring.table import MEASURED, THROUGHPUT, THROUGHPUT_SPREAD, is_recorded, latency_column
+from helpers.measuring.table import LATENCY_ENDS, MEASURED, THROUGHPUT, THROUGHPUT_SPREAD, is_recorded, latency_column
 
 Row = Mapping[str, Any]
 
@@ -110,8 +110,9 @@ def _series(rows: list[Row], along: str, varying: Sequence[str]) -> Series:
 
 
 def half_widths(series: Series, column: str) -> NDArray[np.float64]:
-    """(n,) the spread of a column, NaN where it is not known: that of a latency is, only for the percentile that was measured for."""
+    """(n,) the spread of a column, NaN where it is not known; that of a latency as far as its farther end."""
     if column == THROUGHPUT:
         return series.column(THROUGHPUT_SPREAD)
     known = [latency_column(row.get("percentile")) == column for row in series.rows]
-    return np.where(np.array(known, dtype=bool), series.column("latency_spread_us"), np.nan)
+    apart = [np.abs(series.column(end) - series.column(column)) for end in LATENCY_ENDS]
+    return np.where(np.array(known, dtype=bool), np.maximum(*apart), np.nan)

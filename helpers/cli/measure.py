@@ -121,7 +121,6 @@ def tune_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--percentile", type=int, default=95, help="which one (default 95)")
     parser.add_argument("--max-instances", type=int, help="instances at most")
     parser.add_argument("--max-batch", type=int, help="entries that the server may put into one batch at most")
-    parser.add_argument("--max-memory", type=float, metavar="MB", help="memory of the server and the model's instances at most")
     parser.add_argument("--length", type=int, nargs=2, metavar=("PF", "SV"), help="candidates and vertices of a jet (default 50 4)")
     parser.add_argument("--input-data", default="random", help="random, zero, or a JSON file (default random)")
     parser.add_argument("-o", "--output", default="work/tune", help="folder for the results (default work/tune)")
@@ -149,7 +148,6 @@ def tune(args: argparse.Namespace) -> int:
             budget_ms=args.budget,
             max_instances=args.max_instances,
             max_batch=args.max_batch,
-            max_memory_mb=args.max_memory,
             variants=args.variants,
             output=args.output,
             percentile=args.percentile,

@@ -18,12 +18,13 @@ import importlib.util
 import math
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 from helpers.errors import CourseError, InputError
+from helpers.measuring.table import INPUT_DATA, shapes_of
 from helpers.metrics import Snapshot, scrape
 from helpers.server import Server
 from helpers.tables import box
@@ -232,3 +233,26 @@ def kind(value: Any) -> str:
         "builtin_function_or_method": "a function",
         "method": "a function without its brackets `()`",
     }.get(type(value).__name__, f"something of type `{type(value).__name__}`")
+
+
+def other_inputs(baseline: Mapping[str, Any], best: Mapping[str, Any]) -> str:
+    """Return what differs between the inputs of two measured rows, in a sentence; empty when they sent the same.
+
+    Shorter jets are answered sooner, so gains count with the same ones.
+
+    Raises:
+        CannotTell: a row does not say what its file held.
+    """
+    kinds = [row.get("inputs") if row.get("inputs") in INPUT_DATA else "real" for row in (baseline, best)]
+    if kinds[0] != kinds[1]:
+        return f"`best` was measured with {kinds[1]} inputs, and the baseline with {kinds[0]} ones."
+    before, after = shapes_of(baseline), shapes_of(best)
+    for name, shape in before.items():
+        if after.get(name, shape) != shape:
+            return f"`best` was measured with a `{name}` of {list(after[name])}, and the baseline with {list(shape)}."
+    sent = [row.get("inputs_digest") for row in (baseline, best)]
+    if kinds[0] != "real" or (sent[0] == sent[1] and sent[0]):
+        return ""
+    if None in sent:
+        raise CannotTell("A row does not say which jets it sent. Measure both again, with one file.")
+    return f"`best` was measured with the jets of `{best.get('inputs')}`, and the baseline with those of `{baseline.get('inputs')}`."

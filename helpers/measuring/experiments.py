@@ -31,20 +31,24 @@ from helpers.measuring.measure import (
     take_turns,
 )
 from helpers.measuring.statistics import Verdict, verdict
-from helpers.measuring.table import THROUGHPUT, Row, hardware, is_recorded, plain, rows_of, with_spread
+from helpers.measuring.table import (
+    LATENCY_ENDS,
+    THROUGHPUT,
+    THROUGHPUT_SPREAD,
+    Row,
+    hardware,
+    is_recorded,
+    plain,
+    rows_of,
+    with_ends,
+    with_spread,
+)
 from helpers.tables import as_html, as_text
 
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """What the same kind of change did on other hardware.
-
-    Attributes:
-        gain: throughput after over throughput before.
-        what: which change of which model, in words.
-        where: the hardware.
-        source: who recorded it.
-    """
+    """What the same kind of change did on other hardware: throughput after over before, which change, where, and who recorded it."""
 
     gain: float
     what: str
@@ -56,7 +60,7 @@ class Elsewhere:
 
 
 def gain(before: Any, after: Any, what: str = "") -> Elsewhere:
-    """What a recorded change did: two rows of :func:`helpers.measuring.recorded.recorded`.
+    """Return what a recorded change did, from two rows of :func:`helpers.measuring.recorded.recorded`.
 
     Args:
         before: without the change.
@@ -72,18 +76,13 @@ def gain(before: Any, after: Any, what: str = "") -> Elsewhere:
     if len({(row["source"], hardware(row)) for row in rows}) > 1:
         raise InputError("The two rows come from different sources or hardware.", "A gain is that of one change on one machine.")
     before, after = rows
-    words = what or f"{before['model']}, {_difference(before, after)}"
-    return Elsewhere(after[THROUGHPUT] / before[THROUGHPUT], words, hardware(before), str(before["source"]))
-
-
-def _difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    named = {"variant": "{}", "batch": "{:g}", "instances": "{:g}", "concurrency": "{:g}"}
     changed = [
-        f"{'' if name == 'variant' else name + ' '}{shape.format(before[name])} → {shape.format(after[name])}"
-        for name, shape in named.items()
+        f"{'' if name == 'variant' else name + ' '}{before[name]} → {after[name]}"
+        for name in ("variant", "batch", "instances", "concurrency")
         if before.get(name) != after.get(name) and None not in (before.get(name), after.get(name))
     ]
-    return "; ".join(changed) or "the same load"
+    words = what or f"{before['model']}, {'; '.join(changed) or 'the same load'}"
+    return Elsewhere(after[THROUGHPUT] / before[THROUGHPUT], words, hardware(before), str(before["source"]))
 
 
 class Experiments:
@@ -122,13 +121,7 @@ class Experiments:
         self._beside: dict[str, Elsewhere | str] = {}
 
     def measure(
-        self,
-        name: str,
-        model: str | None = None,
-        *,
-        over: str | None = None,
-        beside: Elsewhere | str | None = None,
-        **load: Any,
+        self, name: str, model: str | None = None, *, over: str | None = None, beside: Elsewhere | str | None = None, **load: Any
     ) -> Experiments:
         """Measure what the server now serves, and add it to the table; a second experiment of one name takes the place of the first.
 
@@ -146,7 +139,7 @@ class Experiments:
             InputError: there is no experiment ``over``, or it is this one.
             CourseError: the measurement could not be made.
         """
-        if over is not None and plain(self[over])["experiment"] == name:
+        if over is not None and self[over]["experiment"] == name:
             raise InputError(f"The experiment {name!r} cannot be compared with itself.", "Expected the one that you changed.")
         over = over or next((row["experiment"] for row in self.rows if row["experiment"] != name), None)
         measured, given = model or self.model, self._load | load
@@ -155,8 +148,7 @@ class Experiments:
             if over in self._made:
                 self._set(over, self._made[over][0].row())  # type: ignore[arg-type,index]
         else:
-            options = {key: value for key, value in given.items() if key not in ("batch", "concurrency")}
-            self._set(name, plain(recorded_row(self.server, measured, given["batch"], given["concurrency"], options)))
+            self._set(name, plain(recorded_row(self.server, measured, given["batch"], given["concurrency"], given)))
         # Measured again, it is still the same change.
         if over is not None and name != self.rows[0]["experiment"]:
             self._over[name] = over
@@ -166,28 +158,26 @@ class Experiments:
 
     def _measured(self, name: str, model: str, other: tuple[Measurement, dict[str, Any]] | None, load: dict[str, Any]) -> dict[str, Any]:
         """Measure in turn with another experiment; at the end the server has the configuration that it had."""
-        config = about(self.server, model)[1]
-        made = Measurement(self.server, model, **load, window_s=TURN_WINDOW_S)
+        made, config = Measurement(self.server, model, **load, window_s=TURN_WINDOW_S), about(self.server, model)[1]
         made.warm_up()
-        configs = {id(each): own for each, own in [(made, config), *([other] if other else [])]}
-        counts: list[tuple[int, int]] = []
+        pairs = [(made, config), *([other] if other else [])]
+        configs = {id(each): own for each, own in pairs}
+        counts = before = (0, 0)
 
         def load_own(each: Measurement) -> None:
+            nonlocal before
             wanted = configs[id(each)]
             if self.server.config(each.model) != wanted:
                 self.server.load(each.model, config=wanted)
                 each.warm_up()
-            counts.append(self._counts(model))
+            before = self._counts(model)
 
-        inferences = executions = 0
-        turns = QUICK_TURNS if quick() else self.turns
-        with config_kept(self.server, *{each.model for each in (made, *([other[0]] if other else []))}):
-            for each in take_turns([made, *([other[0]] if other else [])], turns, load_own):
+        with config_kept(self.server, *{each.model for each, _ in pairs}):
+            for each in take_turns([each for each, _ in pairs], QUICK_TURNS if quick() else self.turns, load_own):
                 if each is made:
-                    now, then = self._counts(model), counts[-1]
-                    inferences, executions = inferences + now[0] - then[0], executions + now[1] - then[1]
+                    counts = tuple(sum_ + now - then for sum_, now, then in zip(counts, self._counts(model), before, strict=True))
         self._made[name] = made, config
-        return {**made.row(), "executed_batch": inferences / executions if executions else None}
+        return {**made.row(), "executed_batch": counts[0] / counts[1] if counts[1] else None}
 
     def _set(self, name: str, row: Mapping[str, Any]) -> None:
         place = next((number for number, each in enumerate(self.rows) if each["experiment"] == name), len(self.rows))
@@ -217,9 +207,8 @@ class Experiments:
 
     def reference(self, name: str) -> Row | None:
         """Return the row that an experiment changed, so that its gain is that of one change; None for the first."""
-        if name == self.rows[0]["experiment"]:
-            return None
-        return self[self._over.get(name, self.rows[0]["experiment"])]
+        first = self.rows[0]["experiment"]
+        return None if name == first else self[self._over.get(name, first)]
 
     def judged(self, name: str) -> Verdict | None:
         """Return the verdict on an experiment, seen from the one that it changed; None for the first."""
@@ -237,7 +226,7 @@ class Experiments:
         return None if self.budget is None else self.budget_for(self.budget)
 
     def budget_for(self, multiple: float) -> float | None:
-        """So many times the 95th percentile of the first experiment, in ms; None before it."""
+        """Return so many times the 95th percentile of the first experiment, in ms; None before it."""
         first = self.rows[0].get("latency_p95_us") if self.rows else None
         return None if first is None else round(multiple * first / 1000, 1)
 
@@ -248,8 +237,8 @@ class Experiments:
         seen, reference = self.judged(name), self.reference(name)
         return {
             "experiment": name,
-            "inferences/s": with_spread(row[THROUGHPUT], row.get("throughput_spread_infer_per_s")),
-            "p95 (ms)": with_spread(row.get("latency_p95_us"), row.get("latency_spread_us"), 1e-3),
+            "inferences/s": with_spread(row[THROUGHPUT], row.get(THROUGHPUT_SPREAD)),
+            "p95 (ms)": with_ends(row.get("latency_p95_us"), *(row.get(end) for end in LATENCY_ENDS), 1e-3),
             "queue (ms)": row["queue_us"] / 1000 if row.get("queue_us") is not None else None,
             "jets per run": row["executed_batch"],
             "gain": "" if seen is None else f"×{seen.gain:.2f}" + (f" ± {seen.half_width:.2f}" if seen.half_width else ""),

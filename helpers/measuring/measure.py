@@ -12,18 +12,15 @@ row says so in its column ``source``.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from tqdm.auto import tqdm
@@ -32,15 +29,15 @@ from helpers import machine
 from helpers.client.client import RETRIES, Connection
 from helpers.client.endpoint import QUERY_TIMEOUT_S
 from helpers.client.problems import TransportError
-from helpers.errors import CourseError, InputError, ModelError, RequestError, SetupError, quoted
-from helpers.machine import serves_here
+from helpers.errors import CourseError, InputError, ModelError, RequestError, SetupError
 from helpers.measuring import perf_analyzer as tool
 from helpers.measuring import recorded as records
-from helpers.measuring.perf_analyzer import INPUT_DATA, PERCENTILE, TOOL_COLUMNS, Result, Run, Shapes, check_batch, execute, run_for
+from helpers.measuring.perf_analyzer import PERCENTILE, Result, Run, check_batch, execute, run_for
 from helpers.measuring.program import Program, find_perf_analyzer
 from helpers.measuring.statistics import LEAST_WINDOWS, interval, percentile_interval, windows_needed
 from helpers.measuring.table import (
     COLUMNS,
+    LATENCY_ENDS,
     PERCENTILES,
     THROUGHPUT,
     THROUGHPUT_SPREAD,
@@ -48,7 +45,6 @@ from helpers.measuring.table import (
     Rows,
     append_row,
     folder_of,
-    key_of,
     latency_column,
     read_rows,
     rows_of,
@@ -57,11 +53,10 @@ from helpers.metrics.gpu import placed_on
 from helpers.paths import make_folder, root, shown, work_dir, writing
 from helpers.paths import replace as replace_file
 from helpers.repository.configs import instances_of
-from helpers.repository.syntax import as_dict, parse
 
 # Half width of the throughput's 95 % interval, as a fraction, at which a row counts as settled.
 PRECISION = 0.05
-# The same for the latency percentile, as a multiple: of as many requests it is known less well than a mean.
+# The same for the farther end of the latency's interval, as a multiple: of as many requests it is known less well than a mean.
 LATENCY_PRECISION = 2
 # Requests in one window, at least: six windows then hold the 72 that a 95th percentile's interval needs.
 WINDOW_REQUESTS = 15
@@ -94,7 +89,7 @@ _ANY = 1e6
 
 
 def quick() -> bool:
-    """Return whether measurements are to be short rather than precise (``COURSE_QUICK=1``)."""
+    """True if measurements are to be short rather than precise (``COURSE_QUICK=1``)."""
     return os.environ.get("COURSE_QUICK", "").lower() not in ("", "0", "false", "no")
 
 
@@ -117,7 +112,6 @@ class Measurement:
     protocol: str | None = None
     percentile: int | None = PERCENTILE
     input_data: str | Path = "random"
-    shapes: Shapes | None = None
     lengths: int | Mapping[str, int] | None = None
     program: Program | None = None
     window_s: tuple[float, float] | None = None
@@ -131,10 +125,11 @@ class Measurement:
                 f"precision={self.precision}, concurrency={self.concurrency} was given.",
                 "Expected a fraction such as 0.05, and at least one request under way.",
             )
+        self.latency = latency_column(self.percentile)
         self.program = self.program or find_perf_analyzer()
         load = {"concurrency": self.concurrency, "request_rate_per_s": self.request_rate_per_s, "percentile": self.percentile}
-        given = {"shapes": self.shapes, "lengths": self.lengths, "input_data": self.input_data}
-        self.run = run_for(self.server, self.model, protocol=self.protocol, batch=self.batch, **given, **load)
+        inputs = {"lengths": self.lengths, "input_data": self.input_data}
+        self.run = run_for(self.server, self.model, protocol=self.protocol, batch=self.batch, **inputs, **load)  # type: ignore[arg-type]
         self.known, config = about(self.server, self.model, self.protocol)
         _keep_config(work_dir() / "configs", self.model, self.known["config"], config)
         self._set_windows(None)
@@ -144,8 +139,10 @@ class Measurement:
         run = self.run
         under_way = run.concurrency if run.request_rate_per_s is None else 1
         enough = max(4, 2 * under_way)
+        # Three windows tell how many will be needed; where the number of turns is fixed, one is enough.
+        trials = RUN_WINDOWS if self.window_s is None else 1
         # The tool looks once a second whether a number of requests is complete, so a short time is tried first.
-        timed = replace(run, window_ms=round(1000 * WARM_UP_S), max_trials=RUN_WINDOWS, stability_percent=_ANY, percentile=50)
+        timed = replace(run, window_ms=round(1000 * WARM_UP_S), max_trials=trials, stability_percent=_ANY, percentile=50)
         counted = replace(timed, window_ms=None, window_requests=enough, max_trials=1)
         each, rate, left = timed, None, QUICK_WARM_UPS if quick() else WARM_UPS
         while left:
@@ -170,13 +167,6 @@ class Measurement:
         self.run = replace(self.run, window_ms=round(1000 * seconds), max_trials=RUN_WINDOWS, stability_percent=_ANY)
         self.ran = self.run
 
-    def windows(self, max_seconds: float) -> int:
-        """Return how many windows to measure, whatever they will show: from the scatter of the warm-up."""
-        if quick():
-            return QUICK_WINDOWS
-        most = int(1000 * max_seconds / (self.run.window_ms or 1))
-        return windows_needed(self.pilot, self.precision, max(most, LEAST_WINDOWS))
-
     def measure(self, turn: str = "") -> None:
         """Measure three windows; with a name of the turn, to be compared with what else was measured in it."""
         while True:
@@ -189,7 +179,15 @@ class Measurement:
             # A window without a complete request: twice as long next time.
             self.run = replace(self.run, window_ms=2 * (self.run.window_ms or 1))
         if turn and result.figures:
-            self.turns[turn] = [result.figures[THROUGHPUT], result.figures.get(latency_column(self.percentile))]
+            self.turns[turn] = [result.figures[THROUGHPUT], result.figures.get(self.latency)]
+
+    def measure_enough(self, windows: int | None, max_seconds: float) -> None:
+        """Measure as many windows as asked for; by default as many as the scatter of the warm-up tells, whatever they will show."""
+        if windows is None:
+            most = max(int(1000 * max_seconds / (self.run.window_ms or 1)), LEAST_WINDOWS)
+            windows = QUICK_WINDOWS if quick() else windows_needed(self.pilot, self.precision, most)
+        for _ in range(-(-windows // RUN_WINDOWS)):
+            self.measure()
 
     def row(self) -> dict[str, Any]:
         """Return what was measured so far as a row, by :data:`~helpers.measuring.table.COLUMNS`."""
@@ -201,11 +199,16 @@ class Measurement:
             row["note"] = "; ".join(filter(None, (row["note"], f"queue and compute times are those of one of the {behind} servers")))
         return row | ({"turns": dict(self.turns)} if self.turns else {})
 
+    def key(self, *more: Any) -> str:
+        """Return what makes a measurement the same as an earlier one, and whatever more."""
+        return measured_key(self.run, self.known, self.program, *more)  # type: ignore[arg-type]
+
 
 def row_of(run: Run, results: Sequence[Result], precision: float = PRECISION) -> dict[str, Any]:
     """Return several runs of the tool as one row."""
     return dict.fromkeys(COLUMNS) | {
         **summary(results, run.percentile, precision),
+        **run.sent(),
         "model": run.model,
         "url": run.url,
         "protocol": run.protocol,
@@ -213,7 +216,6 @@ def row_of(run: Run, results: Sequence[Result], precision: float = PRECISION) ->
         "concurrency": run.concurrency if run.request_rate_per_s is None else None,
         "request_rate_per_s": run.request_rate_per_s,
         "percentile": run.percentile,
-        "inputs": run.inputs,
         "source": "measured",
         "time": now(),
         "command": str(run),
@@ -231,28 +233,27 @@ def summary(results: Sequence[Result], percentile: int | None, precision: float 
     windows = [window for result in results for window in result.windows]
     numbers = _together([result.figures for result in results if result.figures])
     mean, spread = interval([window.throughput_infer_per_s for window in windows])
-    latency = latency_column(percentile) if percentile in (*PERCENTILES, None) else ""
-    half = None
-    if not numbers:
-        seen = "perf_analyzer gave no table: throughput and latency are of its windows" if windows else "no window held a complete request"
-        numbers = {latency: sum(window.latency_us for window in windows) / len(windows)} if windows and latency else {}
-        unsettled = [seen]
-    else:
-        mean, half = numbers[THROUGHPUT] or mean, _latency_half(percentile, results, numbers.get(latency))
-        asked = [("throughput", spread, mean, precision)]
-        asked += [(latency[8:-3], half, numbers.get(latency), LATENCY_PRECISION * precision)] if latency else []
-        unsettled = [
-            f"{name} not within {100 * wanted:.2g}%: {f'±{100 * each / value:.2g}%' if each and value else 'not known'}"
-            for name, each, value, wanted in asked
-            if each is None or not value or each > wanted * value
-        ]
+    latency, ends, unsettled = latency_column(percentile), (None, None), []
+    if numbers:
+        mean, value = numbers[THROUGHPUT] or mean, numbers.get(latency)
+        ends = _latency_ends(percentile, results, value)
+        half = None if None in ends or value is None else max(abs(end - value) for end in ends)  # type: ignore[operator]
+        for name, each, of, wanted in (("throughput", spread, mean, 1), (latency[8:-3], half, value, LATENCY_PRECISION)):
+            if each is None or not of or each > wanted * precision * of:
+                reached = f"±{100 * each / of:.2g}%" if each and of else "not known"
+                unsettled.append(f"{name} not within {100 * wanted * precision:.2g}%: {reached}")
         unsettled += [f"after {len(windows)} windows"] if unsettled else []
+    elif windows:
+        numbers[latency] = sum(window.latency_us for window in windows) / len(windows)
+        unsettled = ["perf_analyzer gave no table: throughput and latency are of its windows"]
+    else:
+        unsettled = ["no window held a complete request"]
     requests = [result.requests for result in results]
     return {
         **numbers,
         THROUGHPUT: mean,
         THROUGHPUT_SPREAD: spread,
-        "latency_spread_us": half,
+        **dict(zip(LATENCY_ENDS, ends, strict=True)),
         "requests": sum(filter(None, requests)) if all(requests) else None,
         "windows": len(windows),
         "stable": not unsettled,
@@ -262,35 +263,34 @@ def summary(results: Sequence[Result], percentile: int | None, precision: float 
 
 def _together(runs: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
     """Means over runs, column by column; of a percentile the median, because the mean of percentiles is none."""
-    names = dict.fromkeys(name for run in runs for name in run)
-    values = {name: [run.get(name) for run in runs] for name in names}
-    middle = {name: sorted(known) for name, known in values.items() if None not in known}
-    return {
-        name: None
-        if name not in middle
-        else (middle[name][(len(runs) - 1) // 2] + middle[name][len(runs) // 2]) / 2
-        if name.startswith("latency_p")
-        else sum(middle[name]) / len(runs)
-        for name in names
-    }
+    together: dict[str, float | None] = {}
+    for name in dict.fromkeys(name for run in runs for name in run):
+        values = sorted(value for run in runs if (value := run.get(name)) is not None)
+        if name.startswith("latency_p"):
+            values = values[(len(values) - 1) // 2 : len(values) // 2 + 1]
+        together[name] = sum(values) / len(values) if all(run.get(name) is not None for run in runs) else None
+    return together
 
 
-def _latency_half(percentile: int | None, results: Sequence[Result], value: float | None) -> float | None:
-    """How far the farther end of the latency's 95 % interval is from its value; None where an end is not known."""
+def _latency_ends(percentile: int | None, results: Sequence[Result], value: float | None) -> tuple[float | None, float | None]:
+    """The ends of the latency's 95 % interval; None for one that is not known."""
     windows = [window for result in results for window in result.windows]
     if value is None or not windows:
-        return None
+        return None, None
     if percentile is None:
-        return interval([window.latency_us for window in windows])[1]
-    sizes, runs = [], []
+        half = interval([window.latency_us for window in windows])[1]
+        return (None, None) if half is None else (value - half, value + half)
+    seen, runs = [], []
     for result in results:
-        rates = [window.throughput_infer_per_s for window in result.windows]
+        total = sum(window.throughput_infer_per_s for window in result.windows)
         # The tool says how many requests a run had; its windows share them by their rates.
-        sizes += [round((result.requests or 0) * rate / sum(rates)) for rate in rates]
-        reported = {each: result.figures[f"latency_p{each}_us"] for each in PERCENTILES if result.figures.get(f"latency_p{each}_us")}
+        share = (result.requests or 0) / total if total else 0.0
+        seen += [(window.latency_us, round(share * window.throughput_infer_per_s)) for window in result.windows]
+        reported = {each: figure for each in PERCENTILES if (figure := result.figures[f"latency_p{each}_us"])}
         runs.append((reported, result.requests or 0))
-    ends = percentile_interval(percentile, [(window.latency_us, size) for window, size in zip(windows, sizes, strict=True)], runs)  # type: ignore[arg-type]
-    return None if None in ends else max(abs(end - value) for end in ends if end is not None)
+    low, high = percentile_interval(percentile, seen, runs)
+    # The value is the median of the runs' own, and the interval that of the windows: it may not leave the value outside.
+    return None if low is None else min(low, value), None if high is None else max(high, value)
 
 
 def measure(
@@ -321,14 +321,15 @@ def measure(
         max_seconds: seconds that the windows may take beyond six of them.
         **options: ``precision`` (0.05, the half width to reach, as a fraction), ``request_rate_per_s`` (in place of a concurrency),
             ``protocol`` (``grpc``), ``percentile`` (95; None for the mean), ``input_data`` (``random``, ``zero``, or a file of
-            :mod:`helpers.measuring.inputs`), ``shapes`` (by input name, without the batch axis), ``lengths`` (of the axes that may have
-            any, by the beginning of the input's name, or one for all), ``program`` (which perf_analyzer).
+            :mod:`helpers.measuring.inputs`), ``lengths`` (of the axes that may have any, by the beginning of the input's name, or one for
+            all), ``program`` (which perf_analyzer).
 
     Returns:
-        A row with the columns :data:`helpers.measuring.table.COLUMNS`; times in µs. ``throughput_spread_infer_per_s`` and
-        ``latency_spread_us`` are half widths of 95 % intervals: they hold while it was measured, and do not know what the machine does a
-        minute later, so what is to be compared is measured in turn. A row whose precision was not reached has ``stable=False`` and says
-        so in ``note``; what was not measured is None. The configuration that ``config`` names is kept in ``work/configs``.
+        A row with the columns :data:`helpers.measuring.table.COLUMNS`; times in µs. ``throughput_spread_infer_per_s`` is the half width
+        of a 95 % interval, ``latency_low_us`` and ``latency_high_us`` are the ends of another: they hold while it was measured, and do not
+        know what the machine does a minute later, so what is to be compared is measured in turn. A row whose precision was not reached
+        has ``stable=False`` and says so in ``note``; what is not known is None. The configuration that ``config`` names is kept in
+        ``work/configs``.
 
     Raises:
         CourseError: the measurement could not be made; the text says why.
@@ -340,8 +341,7 @@ def measure(
     made = Measurement(server, model, batch, concurrency, **options)
     if warm_up:
         made.warm_up()
-    for _ in range(-(-(windows or made.windows(max_seconds)) // RUN_WINDOWS)):
-        made.measure()
+    made.measure_enough(windows, max_seconds)
     return Row.of(made.row())
 
 
@@ -363,9 +363,7 @@ def measure_in_turn(server: Any, model: str, *loads: Mapping[str, Any], turns: i
     """
     given = [{"model": model, "batch": 1, "concurrency": 1, **options, **load} for load in loads]
     if options.get("program") is None and not can_measure():
-        return tuple(
-            recorded_row(server, *(load.pop(name) for name in ("model", "batch", "concurrency")), load) for load in map(dict, given)
-        )
+        return tuple(recorded_row(server, load["model"], load["batch"], load["concurrency"], load) for load in given)
     made = [Measurement(server, **load, window_s=TURN_WINDOW_S) for load in given]
     for each in made:
         each.warm_up()
@@ -379,11 +377,12 @@ def take_turns(
 ) -> Iterator[Measurement]:
     """Measure three windows of each in turn, every other turn backwards, and yield each after a run of it.
 
-    ``prepare`` is called before each run, such as to load its configuration.
+    ``prepare`` is called before each run, such as to load its configuration. What has left ``measurements`` after a turn is not measured
+    in the next.
     """
     name = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"
     for number in range(turns):
-        for made in measurements if number % 2 == 0 else measurements[::-1]:
+        for made in list(measurements) if number % 2 == 0 else measurements[::-1]:
             prepare(made)
             made.measure(f"{name}-{number}")
             yield made
@@ -400,9 +399,9 @@ def perf_analyzer(*arguments: str) -> int:
     """
     if can_measure():
         return tool.perf_analyzer(*arguments)
-    run = records.recorded_command(tool.words_of(*arguments))
-    print(run.said)
-    return run.status
+    status, said = records.recorded_command(tool.words_of(*arguments))
+    print(said)
+    return status
 
 
 # --- what stands beside a measurement --------------------------------------------------------------------------------------
@@ -417,7 +416,7 @@ def about(server: Any, model: str, protocol: str | None = None) -> tuple[dict[st
     with closing(Connection(server, protocol, QUERY_TIMEOUT_S, RETRIES)) as connection:
         config = connection.ask(lambda: connection.transport.config(model, ""), model)
         groups = config.get("instance_group", [])
-        here = getattr(connection.server, "owned", False) or serves_here(connection.address.host, connection.address.port)
+        here = getattr(connection.server, "owned", False) or machine.serves_here(connection.address.host, connection.address.port)
         on_gpu = any("GPU" in group.get("kind", "") for group in groups)
         if on_gpu and getattr(connection.server, "runtime", "") == "embedded":
             # Asked for a GPU that its library cannot use, a model runs on the processor.
@@ -454,11 +453,9 @@ def measured_key(run: Run, known: Mapping[str, Any], program: Program, *more: An
     host = urlsplit(f"//{run.url}").hostname or ""
     # Not the port, because a server launched again is as good; but that of a tunnel's end, whose machine is not known.
     where = known["cpu"] or (run.url if machine.is_loopback(host) else host)
-    load = (run.model, run.protocol, run.batch, run.concurrency, run.request_rate_per_s, run.percentile, run.inputs)
-    data = Path(run.input_data)
-    stats = (data.stat().st_size, data.stat().st_mtime_ns) if str(run.input_data) not in INPUT_DATA else None
+    load = (run.model, run.protocol, run.batch, run.concurrency, run.request_rate_per_s, run.percentile, run.sent())
     versions = known["device"], known["server_version"], program.version, known["config"]
-    return key_of(load, {name: list(shape) for name, shape in run.shapes.items()}, stats, where, versions, *more)
+    return hashlib.sha256(json.dumps([load, where, versions, more], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def measured_before(rows: Sequence[dict[str, Any]], key: str, server: Any, model: str) -> dict[str, Any] | None:
@@ -471,22 +468,59 @@ def measured_before(rows: Sequence[dict[str, Any]], key: str, server: Any, model
     return next((row for row in found if datetime.fromisoformat(row["time"]).timestamp() >= changed), None)
 
 
+def must_own(server: Any, what: str) -> None:
+    """Refuse what loads models again on a server of others.
+
+    Raises:
+        ModelError: it is not one's own.
+    """
+    if not getattr(server, "admin_headers", lambda _: {})("http"):
+        raise ModelError(
+            f"Only the owner of a server can {what}, because models are loaded again for it.",
+            "You are connected to it, but you did not launch it.",
+            'Type: server = launch_server("models")',
+        )
+
+
+def with_instances(config: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """Return the configuration with so many instances, on the same kind of device as before."""
+    kinds = [group["kind"] for group in config.get("instance_group", []) if group.get("kind")]
+    return {**config, "instance_group": [{**({"kind": kinds[0]} if kinds else {}), "count": count}]}
+
+
+@contextmanager
+def config_kept(server: Any, *models: str) -> Iterator[dict[str, dict[str, Any]]]:
+    """Give the configurations of models, and put them back at the end, also after an interrupt; a server that has died has none."""
+    original = {model: server.config(model) for model in models}
+    try:
+        yield original
+    finally:
+        for model, config in original.items():
+            try:
+                if server.config(model) != config:
+                    server.load(model, config=config)
+            except KeyboardInterrupt:
+                server.load(model, config=config)
+                raise
+            except CourseError:
+                if server.is_alive():
+                    raise
+
+
 # --- a sweep ---------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Point:
-    """One measurement of a sweep; ``config`` is loaded first, None for the configuration that is there."""
+class _Point(NamedTuple):
+    """One measurement of a sweep; ``instances`` are loaded first, None for what is there."""
 
     model: str
-    label: str
-    config: dict[str, Any] | None = field(hash=False)
-    batch: int
+    instances: int | None
     concurrency: int
+    batch: int
 
     def __str__(self) -> str:
-        label = f" ({self.label.strip('_')})" if self.label else ""
-        return f"{self.model}{label}, batch {self.batch}, concurrency {self.concurrency}"
+        instances = f" ({self.instances} instances)" if self.instances else ""
+        return f"{self.model}{instances}, batch {self.batch}, concurrency {self.concurrency}"
 
 
 def sweep(
@@ -496,7 +530,6 @@ def sweep(
     concurrencies: Iterable[int] = (1,),
     *,
     instances: Iterable[int] = (),
-    configs: Mapping[str, str | dict[str, Any]] | None = None,
     output: str | Path | None = None,
     max_seconds: float = POINT_S,
     windows: int | None = None,
@@ -514,9 +547,7 @@ def sweep(
         batches: batch sizes; by default 1 to 128 as in the course text, as far as the model goes.
         concurrencies: requests under way at any time.
         instances: numbers of model instances to load, on a server of one's own; what was loaded before is loaded again afterwards.
-        configs: by name, whole configurations to load, as ``config.pbtxt`` text or as a dictionary; likewise.
-        output: folder for the results, by default ``work/sweeps``: ``sweep.jsonl`` with all rows, and for each model and batch
-            ``<model>/<model>_batch<b>.csv`` as perf_analyzer writes it.
+        output: folder for ``sweep.jsonl`` with all rows, by default ``work/sweeps``.
         max_seconds: as for :func:`measure`.
         windows: as for :func:`measure`.
         again: measure also what was measured before.
@@ -535,21 +566,69 @@ def sweep(
     if options.get("program") is None and not can_measure():
         inputs = Path(options.get("input_data", "random")).name
         return records.recorded_sweep(models, batches, concurrencies, options.get("lengths"), inputs)
-    points = _plan(server, models, batches, concurrencies, tuple(instances), configs, options)
-    work = _Sweep(server, folder_of(output or "work/sweeps"), {"program": find_perf_analyzer(), **options}, windows, max_seconds, again)
+    names = list(dict.fromkeys([models] if isinstance(models, str) else models))
+    counts = _numbers("instances", listed) if (listed := list(instances)) else []
+    points = _plan(server, names, batches, concurrencies, counts, options)
+    # Several models under one load, as they are loaded; or one after the other, each loaded for it.
+    groups: dict[Any, list[_Point]] = {}
+    for point in points:
+        groups.setdefault(point if counts else point[2:], []).append(point)
+    table, at = folder_of(output or "work/sweeps") / TABLE, "its beginning"
+    known: list[dict[str, Any]] = [] if again else read_rows(table)
+    rows: dict[_Point, dict[str, Any]] = {}
+    old: list[dict[str, Any]] = []
+    options = {"program": find_perf_analyzer(), **options, "window_s": TURN_WINDOW_S if len(names) > 1 and not counts else None}
+
+    def done(point: _Point, row: dict[str, Any]) -> None:
+        rows[point] = row
+        bar.update()
+        bar.set_postfix_str(f"{row[THROUGHPUT] or 0:.4g} infer/s")
+
+    def words() -> str:
+        return f"{len(rows)} of {len(points)} points are in {shown(table)}; typed again, it goes on from there"
+
     with tqdm(total=len(points), unit="point", disable=silent) as bar:
-        work.bar = bar
         try:
-            for group in _groups(points):
-                work.measure(group)
+            with config_kept(server, *names) if counts else nullcontext({}) as configs:
+                loaded = None
+                for group in groups.values():
+                    made: dict[_Point, Measurement] = {}
+                    for point in group:
+                        at = str(point)
+                        bar.set_description_str(at)
+                        if point.instances and point[:2] != loaded:
+                            server.load(point.model, config=with_instances(configs[point.model], point.instances))
+                            loaded = point[:2]
+                        each = Measurement(server, point.model, point.batch, point.concurrency, **options)
+                        if row := measured_before(known, each.key(), server, point.model):
+                            old.append(row)
+                            done(point, row)
+                            continue
+                        each.warm_up()
+                        made[point] = each
+                    _measure_group(list(made.values()), windows, max_seconds)
+                    for point, each in made.items():
+                        row = each.row() | {"key": each.key()}
+                        # First of all: whatever happens next, this point is not lost.
+                        append_row(table, row)
+                        done(point, row)
         except KeyboardInterrupt:
-            bar.write(f"interrupted; {work.kept(len(points))}")
+            bar.write(f"interrupted; {words()}")
             raise
         except CourseError as error:
-            raise RequestError(
-                f"The sweep stopped at {work.at}: {error.happened}", f"{work.kept(len(points))}.", error.todo or error.expected
-            ) from error
-    return _shown([work.rows[point] for point in map(str, points)], work.table, work.before, work.rougher)
+            raise RequestError(f"The sweep stopped at {at}: {error.happened}", f"{words()}.", error.todo or error.expected) from error
+    precision = options.get("precision", PRECISION)
+    rougher = sum((row[THROUGHPUT_SPREAD] or 0) > precision * (row[THROUGHPUT] or 0) for row in old)
+    return _shown([rows[point] for point in points], table, len(old), rougher)
+
+
+def _measure_group(made: Sequence[Measurement], windows: int | None, max_seconds: float) -> None:
+    """Measure one alone, or several in turn."""
+    if len(made) == 1:
+        made[0].measure_enough(windows, max_seconds)
+        return
+    for _ in take_turns(made, QUICK_TURNS if quick() else -(-windows // RUN_WINDOWS) if windows else TURNS):
+        pass
 
 
 def read_sweep(path: str | Path = "work/sweeps") -> Rows:
@@ -577,67 +656,29 @@ def _shown(rows: list[dict[str, Any]], path: Path, before: int = 0, rougher: int
 
 def _plan(
     server: Any,
-    models: str | Sequence[str],
+    names: Sequence[str],
     batches: Iterable[int] | None,
     concurrencies: Iterable[int],
-    instances: Iterable[int],
-    configs: Mapping[str, str | dict[str, Any]] | None,
+    counts: Sequence[int],
     options: Mapping[str, Any],
 ) -> list[_Point]:
     """All points in order, checked before anything runs."""
-    names = list(dict.fromkeys([models] if isinstance(models, str) else models))
-    loads = _numbers("concurrencies", concurrencies)
-    counts = _numbers("instances", instances) if instances else []
-    if not names or not loads:
+    if not names:
         raise InputError("There is nothing to measure.", "Expected at least one model, one batch size and one concurrency.")
-    if counts or configs:
-        must_own(server, "sweep over instances or configurations")
+    loads = _numbers("concurrencies", concurrencies)
+    asked = None if batches is None else _numbers("batches", batches)
+    if counts:
+        must_own(server, "sweep over instances")
     points = []
     for model in names:
-        sizes = _batches(server, model, batches, options.get("protocol"))
+        with closing(Connection(server, options.get("protocol"), QUERY_TIMEOUT_S, RETRIES)) as connection:
+            signature = connection.signature(model)
+        sizes = asked or [batch for batch in BATCHES if batch <= max(1, signature.max_batch_size)]
+        check_batch(signature, *sizes)
         # Asks for the shapes as well: better now than after half of the sweep.
-        given = {name: options[name] for name in ("protocol", "shapes", "lengths", "input_data") if name in options}
-        run_for(server, model, batch=sizes[0], **given)
-        base = server.config(model) if counts or configs else None
-        named: list[tuple[str, dict[str, Any] | None]] = [(f"_{name}", _as_config(text, name)) for name, text in (configs or {}).items()]
-        setups = [
-            (f"{label}_instances{count}", with_instances(config or base or {}, count))
-            for label, config in named or [("", None)]
-            for count in counts
-        ] or (named or [("", None)])
-        points += [_Point(model, *setup, batch, load) for setup in setups for load in loads for batch in sizes]
+        run_for(server, model, **{name: options[name] for name in ("protocol", "lengths", "input_data") if name in options})
+        points += [_Point(model, count, load, batch) for count in counts or [None] for load in loads for batch in sizes]
     return points
-
-
-def must_own(server: Any, what: str) -> None:
-    """Refuse what loads models again on a server of others.
-
-    Raises:
-        ModelError: it is not one's own.
-    """
-    if not getattr(server, "admin_headers", lambda _: {})("http"):
-        raise ModelError(
-            f"Only the owner of a server can {what}, because models are loaded again for it.",
-            "You are connected to it, but you did not launch it.",
-            'Type: server = launch_server("models")',
-        )
-
-
-def _batches(server: Any, model: str, batches: Iterable[int] | None, protocol: str | None) -> list[int]:
-    with closing(Connection(server, protocol, QUERY_TIMEOUT_S, RETRIES)) as connection:
-        signature = connection.signature(model)
-    most = max(1, signature.max_batch_size)
-    if batches is None:
-        return [batch for batch in BATCHES if batch <= most]
-    sizes = _numbers("batches", batches)
-    too_large = [batch for batch in sizes if batch > most]
-    if len(too_large) > 1:
-        limit = f"max_batch_size is {signature.max_batch_size}" if signature.batched else "it takes no batches (max_batch_size is 0)"
-        listed = quoted(map(str, too_large)).replace("'", "")
-        raise InputError(f"The batch sizes {listed} are too large for {model!r}: {limit}.", "Nothing was measured.", "Leave them out.")
-    for batch in too_large or sizes:
-        check_batch(signature, batch)
-    return sizes
 
 
 def _numbers(what: str, values: Iterable[int]) -> list[int]:
@@ -649,148 +690,21 @@ def _numbers(what: str, values: Iterable[int]) -> list[int]:
     return numbers
 
 
-def _as_config(given: str | dict[str, Any], name: str) -> dict[str, Any]:
-    return dict(given) if isinstance(given, dict) else as_dict(parse(given, f"the configuration {name!r}"))
-
-
-def with_instances(config: Mapping[str, Any], count: int) -> dict[str, Any]:
-    """Return the configuration with so many instances, on the same kind of device as before."""
-    kinds = [group["kind"] for group in config.get("instance_group", []) if group.get("kind")]
-    return {**config, "instance_group": [{**({"kind": kinds[0]} if kinds else {}), "count": count}]}
-
-
-def _groups(points: Sequence[_Point]) -> list[list[_Point]]:
-    """Points that are measured in turn: several models under one load, as they are loaded; and all points of a model to load."""
-    loaded = [point for point in points if point.config is None]
-    by_load: dict[tuple[int, int], list[_Point]] = {}
-    for point in loaded:
-        by_load.setdefault((point.concurrency, point.batch), []).append(point)
-    others = [point for point in points if point.config is not None]
-    return [*by_load.values(), *(list(group) for _, group in itertools.groupby(others, lambda point: point.model))]
-
-
-class _Sweep:
-    """A sweep under way."""
-
-    def __init__(self, server: Any, folder: Path, options: dict[str, Any], windows: int | None, max_seconds: float, again: bool) -> None:
-        self.server, self.folder, self.options, self.windows, self.max_seconds = server, folder, options, windows, max_seconds
-        self.table, self.again = folder / TABLE, again
-        self.rows: dict[str, dict[str, Any]] = {}
-        self.before = self.rougher = 0
-        self.at: _Point | str = "its beginning"
-        self.bar: Any = None
-        self._known = read_rows(self.table)
-
-    def kept(self, total: int) -> str:
-        """Return what there is, in words."""
-        return f"{len(self.rows)} of {total} points are in {shown(self.table)}; typed again, it goes on from there"
-
-    def measure(self, points: list[_Point]) -> None:
-        """Measure a group; configurations that were changed on the way are put back, whatever happens."""
-        if points[0].config is not None:
-            with config_kept(self.server, points[0].model):
-                loaded = None
-                for point in points:
-                    self.at = point
-                    if (point.label, point.config) != loaded:
-                        self.server.load(point.model, config=point.config)
-                        loaded = point.label, point.config
-                    self._together([point])
-        else:
-            self._together(points)
-
-    def _together(self, points: Sequence[_Point]) -> None:
-        made: dict[_Point, tuple[Measurement, str]] = {}
-        for point in points:
-            self.at = point
-            self.bar.set_description_str(str(point))
-            window_s = {"window_s": TURN_WINDOW_S} if len(points) > 1 else {}
-            each = Measurement(self.server, point.model, point.batch, point.concurrency, **self.options, **window_s)
-            key = measured_key(each.run, each.known, each.program)  # type: ignore[arg-type]
-            row = None if self.again else measured_before(self._known, key, self.server, point.model)
-            if row is None:
-                each.warm_up()
-                made[point] = each, key
-                continue
-            self.before += 1
-            self.rougher += (row[THROUGHPUT_SPREAD] or 0) > each.precision * (row[THROUGHPUT] or 0)
-            self._done(point, row)
-        measurements = [each for each, _ in made.values()]
-        if len(measurements) > 1:
-            turns = QUICK_TURNS if quick() else -(-self.windows // RUN_WINDOWS) if self.windows else TURNS
-            for _ in take_turns(measurements, turns):
-                pass
-        for each in measurements if len(measurements) == 1 else ():
-            for _ in range(-(-(self.windows or each.windows(self.max_seconds)) // RUN_WINDOWS)):
-                each.measure()
-        for point, (each, key) in made.items():
-            row = each.row() | {"key": key}
-            # First of all: whatever happens next, this point is not lost.
-            append_row(self.table, row)
-            self._done(point, row)
-
-    def _done(self, point: _Point, row: dict[str, Any]) -> None:
-        self.rows[str(point)] = row
-        own = (row["model"], row["batch"], row["config"])
-        _write_tool_table(self.folder, point.label, [each for each in (*self._known, *self.rows.values()) if _load(each) == own])
-        self.bar.update()
-        self.bar.set_postfix_str(f"{row[THROUGHPUT] or 0:.4g} infer/s")
-
-
-def _load(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return row["model"], row["batch"], row["config"]
-
-
-@contextmanager
-def config_kept(server: Any, *models: str) -> Iterator[None]:
-    """Put the configurations of models back at the end, also after an interrupt; a server that has died has none to put back."""
-    original = {model: server.config(model) for model in models}
-    try:
-        yield
-    finally:
-        for model, config in original.items():
-            try:
-                if server.config(model) != config:
-                    server.load(model, config=config)
-            except KeyboardInterrupt:
-                server.load(model, config=config)
-                raise
-            except CourseError:
-                if server.is_alive():
-                    raise
-
-
-def _write_tool_table(folder: Path, label: str, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write ``<model>/<model><label>_batch<b>.csv`` with perf_analyzer's own columns, a line for each load, the latest of each."""
-    latest = {(row["concurrency"], row["request_rate_per_s"]): row for row in rows}
-    ordered = sorted(latest.values(), key=lambda row: (row["concurrency"] or 0, row["request_rate_per_s"] or 0))
-    text = io.StringIO()
-    lines = csv.writer(text, lineterminator="\n")
-    # The first column is the load, as the tool calls it.
-    lines.writerow(("Concurrency", *TOOL_COLUMNS))
-    for row in ordered:
-        numbers = (row[name] for name in TOOL_COLUMNS.values())
-        lines.writerow((row["concurrency"] or row["request_rate_per_s"], *("" if n is None else f"{n:g}" for n in numbers)))
-    path = folder / ordered[0]["model"] / f"{ordered[0]['model']}{label}_batch{ordered[0]['batch']}.csv"
-    with writing(path):
-        make_folder(path.parent)
-        replace_file(path, text.getvalue())
-
-
 # --- where the tool does not run -------------------------------------------------------------------------------------------
 
 _said_so = False
 
 
 def can_measure() -> bool:
-    """Return whether the tool runs here; say once in one sentence when it does not."""
+    """True if the tool runs here; says once in one sentence when it does not."""
     global _said_so
     try:
         find_perf_analyzer()
         return True
     except SetupError as error:
         if not _said_so:
-            machines = " and ".join(sorted({row["cpu"] for row in records.own_rows()}))
+            own = [row for name in ("sweep", "experiments") for row in read_rows(records.data_file(name))]
+            machines = " and ".join(sorted({row["cpu"] for row in own}))
             print(f"{error.happened} What follows was recorded on another machine ({machines}, no GPU; each row names its own).")
             _said_so = True
         return False

@@ -20,6 +20,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from helpers import machine
 from helpers.client.endpoint import ADMIN_HEADER, GRPC_HEADER_PREFIX, own_key, parse_address
@@ -38,32 +39,27 @@ _VERSION_TIMEOUT_S = 20.0
 
 @dataclass(frozen=True)
 class Program:
-    """A perf_analyzer that runs here.
-
-    Attributes:
-        command: what to type before its arguments: the program, or the container engine and what it needs.
-        version: such as ``2.51.0``.
-        origin: where it comes from, in words.
-        environment: variables that it needs beside those of this process.
-    """
+    """A perf_analyzer that runs here: what to type before its arguments, its version, where it comes from, and variables that it needs."""
 
     command: tuple[str, ...]
     version: str = ""
     origin: str = ""
     environment: dict[str, str] = field(default_factory=dict, hash=False)
 
-    def start(self, *arguments: str, private: Sequence[str] = (), **options: object) -> subprocess.Popen[str]:
-        """Start it with these arguments; options are those of :class:`subprocess.Popen`.
+    def start(self, *arguments: str, private: Sequence[str] = (), **options: Any) -> subprocess.Popen[str]:
+        """Start it with these arguments.
 
         Args:
             *arguments: what everybody may read.
             private: further arguments with a token in them, which other users of this machine do not see in ``ps``.
-            **options: of the process.
+            **options: those of :class:`subprocess.Popen`.
         """
+        variables = {**os.environ, **self.environment}
+        variables |= machine.without_proxy(variables)
         private = [*private, *_key_arguments(arguments)]
         if private:
-            return isolation.start_through([*self.command, *arguments], private, self._variables(), **options)
-        return subprocess.Popen([*self.command, *arguments], env=self._variables(), text=True, **options)  # type: ignore[call-overload]
+            return isolation.start_through([*self.command, *arguments], private, variables, **options)
+        return subprocess.Popen([*self.command, *arguments], env=variables, text=True, **options)
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run it to its end and return what it said."""
@@ -71,9 +67,14 @@ class Program:
             said, errors = process.communicate()
         return subprocess.CompletedProcess([*self.command, *arguments], process.returncode, said, errors)
 
-    def _variables(self) -> dict[str, str]:
-        variables = {**os.environ, **self.environment}
-        return {**variables, **machine.without_proxy(variables)}
+
+def typed_place(words: Sequence[str]) -> tuple[str, str, str]:
+    """Return protocol, address, and way of shared memory in arguments as people type them; the tool's own choices where there are none."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for option, choice in (("-i", "http"), ("-u", "localhost:8000"), ("--shared-memory", "none")):
+        parser.add_argument(option, default=choice)
+    typed, _ = parser.parse_known_args(list(words))
+    return typed.i.lower(), typed.u, typed.shared_memory
 
 
 def _key_arguments(arguments: Sequence[str]) -> list[str]:
@@ -81,16 +82,11 @@ def _key_arguments(arguments: Sequence[str]) -> list[str]:
 
     Without the key the server refuses the regions, and the tool leaves them behind.
     """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--shared-memory", default="none")
-    parser.add_argument("-u", default="localhost:8000")  # the tool's own choices
-    parser.add_argument("-i", default="http")
-    typed, _ = parser.parse_known_args(list(arguments))
+    protocol, url, memory = typed_place(arguments)
     # What it makes of an address that is none, the tool says itself.
     with contextlib.suppress(InputError):
-        if typed.shared_memory != "none" and (key := own_key(parse_address(typed.u, 8000))):
-            prefix = GRPC_HEADER_PREFIX if typed.i.lower() == "grpc" else ""
-            return ["-H", f"{prefix}{ADMIN_HEADER}:{key}"]
+        if memory != "none" and (key := own_key(parse_address(url, 8000))):
+            return ["-H", f"{GRPC_HEADER_PREFIX if protocol == 'grpc' else ''}{ADMIN_HEADER}:{key}"]
     return []
 
 

@@ -16,15 +16,13 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from helpers.errors import InputError, quoted
 from helpers.measuring.perf_analyzer import LENGTHS
-from helpers.measuring.table import COLUMNS, Rows, hardware, read_rows
+from helpers.measuring.table import COLUMNS, Rows, hardware, read_rows, shapes_of
 from helpers.paths import root, work_dir
 
 # How the names of tables begin that the check list of a machine with a GPU has written.
@@ -78,11 +76,6 @@ def _caption(rows: Iterable[Mapping[str, Any]]) -> str:
     return " ".join(dict.fromkeys(f"{row['source'][0].upper()}{row['source'][1:]}; {hardware(row)}." for row in rows))
 
 
-def own_rows() -> list[dict[str, Any]]:
-    """Return all that this course recorded for those who cannot measure."""
-    return [*read_rows(data_file("sweep")), *read_rows(data_file("experiments"))]
-
-
 def recorded_sweep(
     models: str | Sequence[str] = (),
     batches: Iterable[int] | None = None,
@@ -104,26 +97,23 @@ def recorded_sweep(
     Raises:
         InputError: there is no such row; the message lists what there is.
     """
-    names = [models] if isinstance(models, str) else list(models)
-    wanted = dict.fromkeys(LENGTHS, lengths) if isinstance(lengths, int) else LENGTHS | dict(lengths or {})
+    sent = inputs if inputs != "random" else dict.fromkeys(LENGTHS, lengths) if isinstance(lengths, int) else LENGTHS | dict(lengths or {})
+    names = [models] if isinstance(models, str) else models
+    given = {name: list(values) for name, values in (("model", names), ("batch", batches), ("concurrency", concurrencies)) if values}
     everything = read_rows(data_file("sweep"))
-    of_inputs = [row for row in everything if row["inputs"] == inputs and (inputs != "random" or inputs_of(row) == wanted)]
-    asked = [(names, "model"), (batches if batches is None else list(batches), "batch")]
-    asked.append((concurrencies if concurrencies is None else list(concurrencies), "concurrency"))
-    axes = [values or list(dict.fromkeys(row[name] for row in everything)) for values, name in asked]
-    there = {tuple(row[name] for _, name in asked): row for row in of_inputs}
-    rows = [there[point] for point in itertools.product(*axes) if point in there]
+    there: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in everything:
+        if inputs_of(row) == sent:
+            there.setdefault(tuple(row[name] for name in given), []).append(row)
+    wanted = list(itertools.product(*given.values()))
+    rows = [row for point in wanted for row in there.get(point, [])]
     if not rows:
         near = [row for row in everything if row["model"] in names] or everything
-        listed = {f"{row['model']} with batch {row['batch']}, concurrency {row['concurrency']}, {_words(row)}" for row in near}
+        listed = {f"{row['model']} with batch {row['batch']}, concurrency {row['concurrency']}, {_words(inputs_of(row))}" for row in near}
         raise InputError("There is no recorded row of this load.", f"There are: {'; '.join(sorted(listed))}.")
-    given = [axis if values else [None] for axis, (values, _) in zip(axes, asked, strict=True)]
-    missing = [
-        ", ".join(f"{value}" if name == "model" else f"{name} {value}" for value, (_, name) in zip(point, asked, strict=True) if value)
-        for point in itertools.product(*given)
-        if not any(all(value in (None, row[name]) for value, (_, name) in zip(point, asked, strict=True)) for row in rows)
-    ]
-    said = f"Not recorded: {'; '.join(missing)}." if missing else ""
+    missing = [dict(zip(given, point, strict=True)) for point in wanted if point not in there]
+    words = ["; ".join(", ".join(f"{name} {value}".removeprefix("model ") for name, value in point.items()) for point in missing)]
+    said = f"Not recorded: {words[0]}." if missing else ""
     if said:
         print(said)
     return Rows.of(rows, " ".join(filter(None, [_caption(rows), said])), path=str(data_file("sweep")), before=0, rougher=0)
@@ -133,19 +123,12 @@ def inputs_of(row: Mapping[str, Any]) -> str | dict[str, int]:
     """Return what a row was measured with: the name of a file, or the lengths of random inputs by the beginning of their name."""
     if row["inputs"] != "random":
         return str(row["inputs"])
-    lasts = (shape.replace(":", ",").split(",") for shape in shapes_in(row["command"]))
-    return {words[0].split("_")[0]: int(words[-1]) for words in lasts}
+    return {name.split("_")[0]: shape[-1] for name, shape in shapes_of(row).items()}
 
 
-def shapes_in(command: str) -> frozenset[str]:
-    """Return the shapes that a command names, such as ``pf_mask:1,50``."""
-    return frozenset(value for word, value in itertools.pairwise(shlex.split(command)) if word == "--shape")
-
-
-def _words(row: Mapping[str, Any]) -> str:
-    """Its inputs: ``50 pf, 4 sv``, or the name of a file."""
-    known = inputs_of(row)
-    return known if isinstance(known, str) else ", ".join(f"{length} {kind}" for kind, length in sorted(known.items()))
+def _words(sent: str | Mapping[str, int]) -> str:
+    """Inputs in words: ``50 pf, 4 sv``, or the name of a file."""
+    return sent if isinstance(sent, str) else ", ".join(f"{length} {kind}" for kind, length in sorted(sent.items()))
 
 
 class Status(int):
@@ -154,28 +137,23 @@ class Status(int):
     batch: int
 
 
-@dataclass(frozen=True)
-class RecordedRun:
-    """One run of the tool: its status, all that it wrote, and the processor of its machine."""
-
-    status: Status
-    said: str
-    cpu: str
-
-
 def without_place(words: Sequence[str]) -> list[str]:
     """Return a command's words without the server's address."""
     return [word for before, word in itertools.pairwise(["", *words]) if word not in _PLACES and before not in _PLACES]
 
 
-def recorded_command(words: Sequence[str]) -> RecordedRun:
-    """Return the recorded run of a command, given its words without the program's name; the error for none lists what there is."""
+def recorded_command(words: Sequence[str]) -> tuple[Status, str]:
+    """Return the status of a recorded command and all that it wrote, given its words without the program's name.
+
+    Raises:
+        InputError: there is none; the message lists what there is.
+    """
     lines, wanted = read_rows(data_file("commands")), without_place(words)
     for line in lines:
         if line["words"] == wanted:
             status = Status(line["status"])
             status.batch = int(dict(itertools.pairwise(wanted)).get("-b", 1))
-            return RecordedRun(status, line["said"], line["cpu"])
+            return status, line["said"]
     there = "; ".join(" ".join(line["words"]) for line in lines)
     raise InputError("There is no recorded run of this command.", f"There are, each with any -u: {there}.", "Go on with the next cell.")
 
@@ -184,7 +162,7 @@ def recorded_experiment(model: str, batch: int, concurrency: int, inputs: str, c
     """Return the row of an experiment of notebook 09 under this very configuration; an InputError where there is none."""
     wanted = {"model": model, "batch": batch, "concurrency": concurrency, "inputs": inputs, "config": config}
     for row in read_rows(data_file("experiments")):
-        if all(row[name] == value for name, value in wanted.items()):
+        if wanted.items() <= row.items():
             return row
     raise InputError(
         f"There is no recorded row of {model!r} as it is configured now, with requests of {batch}, {concurrency} under way, and "

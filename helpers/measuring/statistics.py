@@ -18,10 +18,20 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 from helpers.errors import InputError
-from helpers.measuring.table import PERCENTILES, THROUGHPUT, THROUGHPUT_SPREAD, hardware, is_recorded, latency_column, rows_of
+from helpers.measuring.table import (
+    LATENCY_ENDS,
+    PERCENTILES,
+    THROUGHPUT,
+    THROUGHPUT_SPREAD,
+    hardware,
+    is_recorded,
+    latency_column,
+    rows_of,
+    with_ends,
+    with_spread,
+)
 from helpers.tables import box
 
 FASTER, SLOWER, SAME, CANNOT_TELL = "faster", "slower", "the same", "cannot tell"
@@ -35,7 +45,7 @@ CORRELATION = (0.2, 0.8)
 # Differences of throughput or latency below this fraction do not count.
 LEAST = 0.05
 # Relative standard deviation between runs of the same work, some minutes apart, that no run knows of itself: ten fresh runs of one
-# notebook on a quiet machine of two cores. Rows that were measured in turn do not need it.
+# notebook on a quiet machine of two cores. ``python -m benchmarks.again`` measures it. Rows that were measured in turn do not need it.
 BETWEEN_RUNS = 0.04
 # Pairs from which on they are compared as pairs: two have one degree of freedom, and say nothing.
 _LEAST_PAIRS = 3
@@ -55,6 +65,8 @@ Row = Mapping[str, Any]
 
 def student(degrees: float) -> float:
     """Return the factor of a 95 % interval by Student's distribution."""
+    from scipy import special  # a quarter of a second that `from helpers import measure` need not wait for
+
     return float(special.stdtrit(min(degrees, _MANY), (1 + LEVEL) / 2))
 
 
@@ -80,27 +92,23 @@ def interval(windows: Sequence[float]) -> tuple[float | None, float | None]:
 
     The number of windows must not depend on their values: decide it before, with :func:`windows_needed`.
     """
-    if not len(windows):
-        return None, None
     half = half_width(windows)
-    return float(np.mean(windows)), None if half is None else half * inflation(windows)
+    return float(np.mean(windows)) if len(windows) else None, None if half is None else half * inflation(windows)
 
 
 def windows_needed(pilot: Sequence[float], precision: float, most: int) -> int:
-    """Return how many windows will likely reach a precision, from windows that do not count themselves.
+    """Return how many windows will likely reach a precision, at least :data:`LEAST_WINDOWS`.
 
     Args:
-        pilot: such as those of a warm-up; too few of them say nothing, and ``most`` is returned.
+        pilot: windows that do not count themselves, such as those of a warm-up; fewer than three say nothing, and ``most`` is returned.
         precision: half width to reach, as a fraction of the mean.
         most: as many as there is time for.
     """
     if len(pilot) < 3 or not np.mean(pilot):
         return max(most, LEAST_WINDOWS)
     scatter = float(np.std(pilot, ddof=1) / np.mean(pilot)) * math.sqrt((1 + CORRELATION[0]) / (1 - CORRELATION[0]))
-    number = LEAST_WINDOWS
-    while number < most and student(number - 1) * scatter / math.sqrt(number) > precision:
-        number += 1
-    return number
+    enough = (number for number in range(LEAST_WINDOWS, most) if student(number - 1) * scatter / math.sqrt(number) <= precision)
+    return next(enough, max(most, LEAST_WINDOWS))
 
 
 def percentile_interval(
@@ -117,28 +125,25 @@ def percentile_interval(
         windows: its value in each window, and the number of requests there.
         runs: of each run of windows the reported percentiles, and the number of requests.
     """
-    low = high = None
-    if (own := _end(windows, [percentile] * len(windows), percentile, upper=True)) is not None:
-        high = own
-    if (own := _end(windows, [percentile] * len(windows), percentile, upper=False)) is not None:
-        low = own
-    for other in sorted(PERCENTILES):
-        told = [(values[other], size) for values, size in runs if other in values]
-        if high is None and other > percentile:
-            high = _end(told, [other] * len(told), percentile, upper=True)
-    for other in sorted(PERCENTILES, reverse=True):
-        told = [(values[other], size) for values, size in runs if other in values]
-        if low is None and other < percentile:
-            low = _end(told, [other] * len(told), percentile, upper=False)
-    return low, high
+    ends = []
+    for upper in (False, True):
+        further = [each for each in sorted(PERCENTILES, reverse=not upper) if (each > percentile if upper else each < percentile)]
+        seen = [(percentile, windows), *((each, [(values[each], size) for values, size in runs if each in values]) for each in further)]
+        known = (_end(values, each, percentile, upper) for each, values in seen)
+        ends.append(next((end for end in known if end is not None), None))
+    return ends[0], ends[1]
 
 
-def _end(seen: Sequence[tuple[float, int]], reported: Sequence[int], percentile: int, upper: bool) -> float | None:
+def _end(seen: Sequence[tuple[float, int]], reported: int, percentile: int, upper: bool) -> float | None:
     """One end: the innermost of the values, in order, that is beyond the true percentile with 97.5 %."""
-    # How many of the values lie below it: a sum of unequal coins.
+    from scipy import special
+
+    # How many of the values lie below the true one: a sum of unequal coins.
     below = np.ones(1)
-    for (_, size), which in zip(seen, reported, strict=True):
-        chance = float(special.bdtrc(_rank(which, size) - 1, size, percentile / 100)) if size else 0.5
+    for _, size in seen:
+        # perf_analyzer reports the request at this place, from the fastest.
+        place = int(reported / 100 * (size - 1) + 0.5)
+        chance = float(special.bdtrc(place, size, percentile / 100)) if size else 0.5
         below = np.convolve(below, [1 - chance, chance])
     values, miss = sorted(value for value, _ in seen), (1 - LEVEL) / 2
     if upper:
@@ -147,15 +152,10 @@ def _end(seen: Sequence[tuple[float, int]], reported: Sequence[int], percentile:
     return next((values[place - 1] for place in range(len(values), 0, -1) if below[:place].sum() <= miss), None)
 
 
-def _rank(percentile: int, size: int) -> int:
-    """Which of so many requests, from the fastest, perf_analyzer reports as a percentile."""
-    return int(percentile / 100 * (size - 1) + 0.5) + 1
-
-
 # --- two measurements ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Verdict:
     """What two measurements say about each other.
 
@@ -173,32 +173,21 @@ class Verdict:
     text: str
     pairs: int = 0
 
-    def __str__(self) -> str:
-        return f"{self.answer[0].upper()}{self.answer[1:]}: {self.text}"
+    def __repr__(self) -> str:
+        return f"{self.answer.capitalize()}: {self.text}"
 
     def _repr_html_(self) -> str:
-        return box(f"<strong>{self.answer[0].upper()}{self.answer[1:]}.</strong> {self.text}", _COLOURS[self.answer])
-
-    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
-        return {"text/plain": str(self), "text/html": self._repr_html_()}
+        return box(f"<strong>{self.answer.capitalize()}.</strong> {self.text}", _COLOURS[self.answer])
 
 
 @dataclass(frozen=True)
 class _Side:
-    """One side: the logarithm of its value, the standard deviation of that, and its degrees of freedom."""
+    """One side: its rows, the mean logarithm of their values, the standard deviation of that, and its degrees of freedom."""
 
-    rows: tuple[Row, ...]
-    column: str
+    rows: list[dict[str, Any]]
     log: float
     deviation: float | None
     degrees: float
-
-    def words(self, unit: str) -> str:
-        scale = 1.0 if self.column == THROUGHPUT else 1e-3
-        value, spread = scale * math.exp(self.log), [_spread(row, self.column) for row in self.rows]
-        own = "" if None in spread else f" ± {_short(scale * math.hypot(*spread) / len(spread))}"  # type: ignore[arg-type]
-        repeats = f", mean of {len(self.rows)}" if len(self.rows) > 1 else ""
-        return f"{_short(value)}{own} {unit}{repeats}"
 
 
 def verdict(first: Any, second: Any, quantity: str = "throughput", *, least: float = LEAST) -> Verdict:
@@ -221,38 +210,35 @@ def verdict(first: Any, second: Any, quantity: str = "throughput", *, least: flo
     if quantity not in ("throughput", "latency"):
         raise InputError(f"The quantity {quantity!r} cannot be compared.", 'Expected "throughput" or "latency".')
     rows = [rows_of(side, what="a verdict") for side in (first, second)]
-    column, unit = (THROUGHPUT, "inferences/s") if quantity == "throughput" else (_latency(rows[0] + rows[1]), "ms")
+    column = THROUGHPUT if quantity == "throughput" else _latency(rows[0] + rows[1])
     before, after = (_side(side, column) for side in rows)
-    sign = 1 if quantity == "throughput" else -1
-    log, deviation, degrees, pairs = _difference(before, after)
-    log *= sign
+    pairs = _pairs(before, after, column)
+    log, deviation, degrees = _paired(pairs, rows[0] + rows[1], column) if pairs else _welch(before, after)
+    log = log if column == THROUGHPUT else -log
     half = None if deviation is None else student(degrees) * deviation
-    answer = _answer(log, half, math.log1p(least))
-    gain = math.exp(log)
+    answer, gain = _answer(log, half, math.log1p(least)), math.exp(log)
     # Half of the interval's length on the scale of the gain itself.
     spread = None if half is None else gain * math.sinh(half)
-    sides = f"{before.words(unit)} → {after.words(unit)}"
-    if pairs:
-        # Of these turns alone: a row may have been measured beside others as well, at another time.
-        scale = 1.0 if column == THROUGHPUT else 1e-3
-        sides = " → ".join(f"{_short(scale * float(np.exp(np.mean(np.log(each)))))} {unit}" for each in pairs)
-    facts = f"{_fine(gain)}{'' if spread is None else f' ± {_fine(spread)}'} times as fast ({sides})."
-    how = f"By {len(pairs[0])} pairs, measured in turn." if pairs else ""
-    said = [facts, how, _why(answer, log, half, least, bool(pairs)), *_remarks(before, after)]
-    return Verdict(answer, gain, spread, " ".join(filter(None, said)), len(pairs[0]) if pairs else 0)
+    # Of these turns alone: a row may have been measured beside others as well, at another time.
+    sides = [_words(side, column, [pair[place] for pair in pairs]) for place, side in enumerate((before, after))]
+    said = [f"{gain:.2f}{'' if spread is None else f' ± {spread:.2f}'} times as fast ({' → '.join(sides)})."]
+    said += [f"By {len(pairs)} pairs, measured in turn."] if pairs else []
+    said += [_why(answer, log, half, least, bool(pairs)), *_remarks(before, after)]
+    return Verdict(answer, gain, spread, " ".join(filter(None, said)), len(pairs))
 
 
 def _latency(rows: Sequence[Row]) -> str:
+    """The column of the percentile that all rows were measured for."""
     asked = {row.get("percentile") for row in rows}
     if len(asked) > 1:
         raise InputError(
             f"The rows were measured for different percentiles: {', '.join(sorted(map(str, asked)))}.",
-            "The spread is known for that percentile only, so both must have the same one.",
+            "The interval is known for that percentile only, so both must have the same one.",
         )
     return latency_column(asked.pop())
 
 
-def _side(rows: Sequence[Row], column: str) -> _Side:
+def _side(rows: list[dict[str, Any]], column: str) -> _Side:
     """The mean of repeats. They differ by what they state and what a machine changes between runs; where by more, by that."""
     for name in _NAMED:
         values = list(dict.fromkeys(row.get(name) for row in rows))
@@ -264,36 +250,33 @@ def _side(rows: Sequence[Row], column: str) -> _Side:
             )
     if any(row.get(column) is None or row[column] <= 0 for row in rows):
         raise InputError(f"A row of {rows[0].get('model')!r} has no {column}, so there is nothing to compare.")
-    logs = np.array([math.log(row[column]) for row in rows])
-    known = [_own(row, column) for row in rows]
-    count, log = len(rows), float(logs.mean())
-    if any(each is None for each in known):
-        own = None if count < 2 else float(logs.std(ddof=1))
-        return _Side(tuple(rows), column, log, None if own is None else math.hypot(own, BETWEEN_RUNS) / math.sqrt(count), count - 1)
-    parts = [(deviation**2 + BETWEEN_RUNS**2, deviation, degrees) for deviation, degrees in known]  # type: ignore[misc]
-    variance = sum(total for total, _, _ in parts) / count
-    scatter = float(logs.var(ddof=1)) if count > 1 else 0.0
-    if scatter * (count - 1) > special.chdtri(count - 1, 1 - LEVEL) * variance if count > 1 else False:
-        return _Side(tuple(rows), column, log, math.sqrt(scatter / count), count - 1)
+    logs, count = np.log([row[column] for row in rows]), len(rows)
+    log, scatter = float(logs.mean()), float(logs.var(ddof=1)) if count > 1 else None
+    stated = [_stated(row, column) for row in rows]
+    if None in stated:
+        return _Side(rows, log, None if scatter is None else math.sqrt((scatter + BETWEEN_RUNS**2) / count), count - 1)
+    freedoms = [max((row.get("windows") or LEAST_WINDOWS) - 1, 1) for row in rows]
+    own = [(half / student(degrees)) ** 2 for half, degrees in zip(stated, freedoms, strict=True)]  # type: ignore[operator]
+    variance = sum(own) / count + BETWEEN_RUNS**2
+    if scatter is not None:
+        from scipy import special
+
+        if scatter * (count - 1) > special.chdtri(count - 1, 1 - LEVEL) * variance:
+            return _Side(rows, log, math.sqrt(scatter / count), count - 1)
     # Welch and Satterthwaite: what is between runs is known from elsewhere, and has no degrees to lose.
-    lost = sum(deviation**4 / degrees for _, deviation, degrees in parts)
-    degrees = (variance * count) ** 2 / lost if lost else math.inf
-    return _Side(tuple(rows), column, log, math.sqrt(variance / count), degrees)
+    lost = sum(part**2 / degrees for part, degrees in zip(own, freedoms, strict=True))
+    return _Side(rows, log, math.sqrt(variance / count), (variance * count) ** 2 / lost if lost else math.inf)
 
 
-def _spread(row: Row, column: str) -> float | None:
-    """The half width that a row states, but not less than one request: windows that held equally many seem to agree perfectly."""
-    stated = row.get(THROUGHPUT_SPREAD if column == THROUGHPUT else "latency_spread_us")
-    if stated is None or column != THROUGHPUT or not row.get("requests"):
-        return stated
-    return max(stated, row[THROUGHPUT] / row["requests"])
-
-
-def _own(row: Row, column: str) -> tuple[float, float] | None:
-    """The relative standard deviation that a row's own windows show, and its degrees of freedom."""
-    spread = _spread(row, column)
-    degrees = max((row.get("windows") or LEAST_WINDOWS) - 1, 1)
-    return None if spread is None else (spread / row[column] / student(degrees), degrees)
+def _stated(row: Row, column: str) -> float | None:
+    """The half width that a row states, as a fraction of its value; that of a latency as far as its farther end."""
+    value = row[column]
+    if column != THROUGHPUT:
+        ends = [row.get(name) for name in LATENCY_ENDS]
+        return None if None in ends else max(abs(end - value) for end in ends) / value  # type: ignore[operator]
+    # Not less than one request: windows that held equally many seem to agree perfectly.
+    spread = row.get(THROUGHPUT_SPREAD)
+    return None if spread is None else max(spread / value, 1 / (row.get("requests") or math.inf))
 
 
 def ratio(after: Row, before: Row) -> tuple[float, float | None]:
@@ -304,24 +287,43 @@ def ratio(after: Row, before: Row) -> tuple[float, float | None]:
     return gain, gain * math.hypot(*(spread / row[THROUGHPUT] for spread, row in zip(spreads, (after, before), strict=True)))
 
 
-def _difference(before: _Side, after: _Side) -> tuple[float, float | None, float, tuple[list[float], ...]]:
-    """Logarithm of the ratio of two sides, its standard deviation and degrees of freedom, and the values of the pairs if it is of such."""
-    place = 0 if before.column == THROUGHPUT else 1
-    turns = [{turn: seen[place] for row in side.rows for turn, seen in (row.get("turns") or {}).items()} for side in (before, after)]
-    common = [turn for turn in turns[0] if turn in turns[1] and turns[0][turn] and turns[1][turn]]
-    if len(common) >= _LEAST_PAIRS:
-        pairs = tuple([each[turn] for turn in common] for each in turns)
-        logs = [math.log(other / one) for one, other in zip(*pairs, strict=True)]
-        # No count is better known than to one request.
-        counted = sum(1 / (row.get("requests") or math.inf) ** 2 for side in (before, after) for row in side.rows)
-        least = math.sqrt(counted) / student(len(common) - 1) if place == 0 else 0.0
-        return float(np.mean(logs)), max(float(np.std(logs, ddof=1)) / math.sqrt(len(logs)), least), len(logs) - 1, pairs
+def _pairs(before: _Side, after: _Side, column: str) -> list[tuple[float, float]]:
+    """What both gave in the same turns; empty where too few are common."""
+    place = 0 if column == THROUGHPUT else 1
+    one, other = ({turn: seen[place] for row in side.rows for turn, seen in (row.get("turns") or {}).items()} for side in (before, after))
+    pairs = [(one[turn], other[turn]) for turn in one if one[turn] and other.get(turn)]
+    return pairs if len(pairs) >= _LEAST_PAIRS else []
+
+
+def _paired(pairs: Sequence[tuple[float, float]], rows: Sequence[Row], column: str) -> tuple[float, float, float]:
+    """The mean log-ratio of pairs, its standard deviation, and its degrees of freedom."""
+    logs, degrees = [math.log(other / one) for one, other in pairs], len(pairs) - 1
+    # No count is better known than to one request.
+    counted = math.sqrt(sum(1 / (row.get("requests") or math.inf) ** 2 for row in rows)) if column == THROUGHPUT else 0.0
+    return float(np.mean(logs)), max(float(np.std(logs, ddof=1)) / math.sqrt(len(logs)), counted / student(degrees)), degrees
+
+
+def _welch(before: _Side, after: _Side) -> tuple[float, float | None, float]:
     log = after.log - before.log
     if before.deviation is None or after.deviation is None:
-        return log, None, 1, ()
+        return log, None, 1
     variances = before.deviation**2, after.deviation**2
     lost = sum(variance**2 / side.degrees for variance, side in zip(variances, (before, after), strict=True))
-    return log, math.sqrt(sum(variances)), sum(variances) ** 2 / lost if lost else math.inf, ()
+    return log, math.sqrt(sum(variances)), sum(variances) ** 2 / lost if lost else math.inf
+
+
+def _words(side: _Side, column: str, in_turn: Sequence[float]) -> str:
+    """The value of a side and, where it is one row, its interval; that of the pairs where there are such."""
+    unit, scale = ("inferences/s", 1.0) if column == THROUGHPUT else ("ms", 1e-3)
+    if in_turn:
+        return f"{with_spread(float(np.exp(np.mean(np.log(in_turn)))), None, scale)} {unit}"
+    if len(side.rows) > 1:
+        return f"{with_spread(math.exp(side.log), None, scale)} {unit}, mean of {len(side.rows)}"
+    (row,) = side.rows
+    if column == THROUGHPUT:
+        stated = _stated(row, column)
+        return f"{with_spread(row[column], stated and stated * row[column])} {unit}"
+    return f"{with_ends(row[column], *(row.get(name) for name in LATENCY_ENDS), scale)} {unit}"
 
 
 def _answer(log: float, half: float | None, least: float) -> str:
@@ -336,6 +338,7 @@ def _answer(log: float, half: float | None, least: float) -> str:
 
 
 def _why(answer: str, log: float, half: float | None, least: float, pairs: bool) -> str:
+    """What keeps the answer from being another one, and what would settle it."""
     if answer == SAME:
         return f"Differences below {100 * least:g} % do not count."
     if answer != CANNOT_TELL:
@@ -357,27 +360,15 @@ def _why(answer: str, log: float, half: float | None, least: float, pairs: bool)
 
 def _remarks(before: _Side, after: _Side) -> list[str]:
     """What else differs, and what did not settle."""
-    differing = [name for name in _NAMED if before.rows[0].get(name) != after.rows[0].get(name)]
+    one, other = before.rows[0], after.rows[0]
+    differing = [name for name in _NAMED if one.get(name) != other.get(name)]
     if "model" in differing and "config" in differing:
         differing.remove("config")  # of course: it holds the name
-    said = [f"{name.replace('_', ' ')} {_value(before.rows[0], name)} → {_value(after.rows[0], name)}" for name in differing]
-    where = [hardware(side.rows[0]) + (" (recorded)" if is_recorded(side.rows[0]) else "") for side in (before, after)]
-    if where[0] != where[1]:
-        said.append(f"device {where[0]} → {where[1]}")
+    said = [f"{name.replace('_', ' ')} {' → '.join(str(row.get(name) or 'not known') for row in (one, other))}" for name in differing]
+    where = [hardware(row) + (" (recorded)" if is_recorded(row) else "") for row in (one, other)]
+    said += [f"device {where[0]} → {where[1]}"] if where[0] != where[1] else []
     unsettled = [name for name, side in (("first", before), ("second", after)) if any(row.get("stable") is False for row in side.rows)]
     return [
         f"What differs: {'; '.join(said)}." if said else "",
         f"The {' and the '.join(unsettled)} did not settle; the spread says how much." if unsettled else "",
     ]
-
-
-def _value(row: Row, name: str) -> str:
-    return "not known" if row.get(name) is None else str(row[name])
-
-
-def _short(value: float) -> str:
-    return f"{value:.2g}" if value < 10 else f"{value:.0f}"
-
-
-def _fine(value: float) -> str:
-    return f"{value:.2f}" if value < 10 else f"{value:.0f}"

@@ -4,13 +4,12 @@ Typical use::
 
     row["latency_p95_us"]                                     # a Row is a pandas Series
     rows.query("batch == 8").groupby("model").first()         # Rows are a pandas DataFrame
-    rows.wide()                                               # with every column
+    pandas.DataFrame(rows)                                    # with every column
     append_row(path, row); read_rows(path)                    # JSON lines: pandas.read_json(path, lines=True) takes them, too
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -28,20 +27,24 @@ from helpers.tables import as_html, as_text
 
 PERCENTILES = (50, 90, 95, 99)
 THROUGHPUT, THROUGHPUT_SPREAD = "throughput_infer_per_s", "throughput_spread_infer_per_s"
+# The ends of the latency's 95 % interval, for the percentile that was asked for; None for an end that is not known.
+LATENCY_ENDS = ("latency_low_us", "latency_high_us")
 # The parts of a request's latency, in the order in which they pass. Their sum is its mean.
 PARTS = ("client_send_us", "network_us", "queue_us", "compute_input_us", "compute_infer_us", "compute_output_us", "client_recv_us")
-# Every column of a measured row, in order. Spreads are half widths of 95 % intervals: they hold while the row was measured, and do not
-# know what the machine does a minute later. That of the latency is for the percentile that was asked for, as far as its farther end.
+# Every column of a measured row, in order. The throughput's spread is the half width of a 95 % interval. Intervals hold while the row was
+# measured, and do not know what the machine does a minute later. `shapes` and `inputs_digest` say what was sent; see `Run.sent`.
 COLUMNS = (
     *("model", "url", "protocol", "batch", "concurrency", "request_rate_per_s", "percentile"),
     *(THROUGHPUT, THROUGHPUT_SPREAD),
-    *("latency_avg_us", "latency_p50_us", "latency_p90_us", "latency_p95_us", "latency_p99_us", "latency_spread_us"),
+    *("latency_avg_us", "latency_p50_us", "latency_p90_us", "latency_p95_us", "latency_p99_us", *LATENCY_ENDS),
     *PARTS,
-    *("requests", "windows", "stable", "note", "inputs", "source", "device", "cpu", "server_version", "perf_analyzer_version"),
-    *("time", "command", "instances", "config"),
+    *("requests", "windows", "stable", "note", "inputs", "shapes", "inputs_digest", "source", "device", "cpu"),
+    *("server_version", "perf_analyzer_version", "time", "command", "instances", "config"),
 )
 MEASURED = "measured"
-_WHOLE = frozenset(("batch", "concurrency", "percentile", "requests", "windows", "instances", "servers", "threads", "round"))
+# Inputs that perf_analyzer makes itself.
+INPUT_DATA = ("random", "zero")
+_WHOLE = frozenset(("batch", "concurrency", "percentile", "requests", "windows", "instances", "servers", "threads", "rounds"))
 # Columns that a short table shows where rows differ in them.
 _VARIED = ("experiment", "model", "variant", "device", "inputs", "servers", "instances", "concurrency", "request_rate_per_s")
 
@@ -96,10 +99,6 @@ class Rows(pd.DataFrame):
         made.attrs.update(attributes, caption=caption)
         return made
 
-    def wide(self) -> pd.DataFrame:
-        """Return a plain pandas table, which shows every column."""
-        return pd.DataFrame(self)
-
     def _short(self) -> list[dict[str, Any]]:
         """What most people want to see, latencies in ms."""
         rows = rows_of(self)
@@ -124,10 +123,10 @@ class Rows(pd.DataFrame):
 
 def _figures(row: Mapping[str, Any]) -> dict[str, Any]:
     asked = row.get("percentile") or 95
-    shown_ones = dict.fromkeys((50, asked if asked in PERCENTILES else 95))
+    ends = [row.get(name) for name in LATENCY_ENDS]
     latencies = {
-        f"p{each} (ms)": with_spread(row.get(f"latency_p{each}_us"), row.get("latency_spread_us") if each == asked else None, 1e-3)
-        for each in shown_ones
+        f"p{each} (ms)": with_ends(row.get(f"latency_p{each}_us"), *(ends if each == asked else (None, None)), 1e-3)
+        for each in dict.fromkeys((50, asked if asked in PERCENTILES else 95))
     }
     stable = {True: "yes", False: "no"}.get(row.get("stable"), "")  # type: ignore[call-overload]
     throughput = with_spread(row[THROUGHPUT], row.get(THROUGHPUT_SPREAD))
@@ -140,8 +139,23 @@ def with_spread(value: float | None, half: float | None, unit: float = 1.0) -> s
         return ""
     if not half:
         return f"{unit * value:.4g}" if unit * value < 1e4 else f"{unit * value:.0f}"
-    digits = max(0, 1 - math.floor(math.log10(unit * half)))
+    digits = _digits(unit * half)
     return f"{unit * value:.{digits}f} ± {unit * half:.{digits}f}"
+
+
+def with_ends(value: float | None, low: float | None, high: float | None, unit: float = 1.0) -> str:
+    """Return a number and the ends of its interval as text: ``18.2 (16.9–101.0)``; an end that is not known is said to be so."""
+    known = [end for end in (low, high) if end is not None]
+    if value is None or not known:
+        return with_spread(value, None, unit)
+    digits = _digits(unit * max(abs(end - value) for end in known) or 1.0)
+    ends = ["not known" if end is None else f"{unit * end:.{digits}f}" for end in (low, high)]
+    return f"{unit * value:.{digits}f} ({'–'.join(ends)})"
+
+
+def _digits(half: float) -> int:
+    """How many digits behind the point a half width allows."""
+    return max(0, 1 - math.floor(math.log10(half)))
 
 
 # --- rows of any kind ------------------------------------------------------------------------------------------------------
@@ -231,6 +245,12 @@ def is_recorded(row: Any) -> bool:
     return str(row.get("source") or MEASURED) != MEASURED
 
 
+def shapes_of(row: Any) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a row's inputs by name, without the batch axis; empty where the model fixes every length."""
+    named = (text.split(":") for text in (row.get("shapes") or "").split())
+    return {name: tuple(map(int, lengths.split(","))) for name, lengths in named}
+
+
 # What makers write around the name of a processor, and what makes a heading too long.
 _AROUND = re.compile(r"\((?:R|TM)\)|\s*@ [\d.]+ ?GHz|\s+(?:CPU|(?:\d+-Core )?Processor)\b")
 
@@ -290,8 +310,3 @@ def append_row(path: Path, row: Mapping[str, Any] | pd.Series) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def key_of(*what: Any) -> str:
-    """Return a short name of what makes a measurement the same as another one."""
-    return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from helpers.measuring.table import THROUGHPUT, rows_of
+from helpers.measuring.table import LATENCY_ENDS, THROUGHPUT, rows_of
 from helpers.plot_rows import Series, half_widths, series_of
 from helpers.plots.performance import batch_axis, budget_line, draw_band, draw_points, source_heading, unstable_mark
 from helpers.plots.style import COLOURS, GREY, STYLE, finished, heading, series_style
@@ -132,7 +132,9 @@ def _draw_measured(axes: Axes, plan: Plan, rows: Sequence[Any], wanted: Sequence
         jobs = row["request_rate_per_s"] / plan.traffic.events_per_s
         number = wanted.index(row["servers"]) if row["servers"] in wanted else len(wanted)
         style = {**series_style(number), "linestyle": "", "markersize": 12, "label": f"measured: {row['servers']} servers"}
-        axes.errorbar(jobs, row["latency_p95_us"] / 1e3, (row.get("latency_spread_us") or 0) / 1e3, capsize=4, **style)
+        ends = [row.get(name) for name in LATENCY_ENDS]
+        bars = None if None in ends else [[abs(end - row["latency_p95_us"]) / 1e3] for end in ends]
+        axes.errorbar(jobs, row["latency_p95_us"] / 1e3, bars, capsize=4, **style)
 
 
 __all__ = ["capacity_figure", "scale_figure"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from helpers.course import ____, exercise
 from helpers.course.judge import Kind
 from helpers.measuring.experiments import Experiments
 from helpers.measuring.inputs import write_jets
+from helpers.measuring.perf_analyzer import Run
 from helpers.measuring.statistics import verdict
 from helpers.measuring.table import Row
 from helpers.repository import compare
@@ -144,26 +146,27 @@ def test_precision() -> None:
 
 def _unfair_gains(server: Server, counted: Any, table: Experiments, best: Any) -> None:
     """Other jets, or shorter ones, are another task."""
+
+    def sent(file: Path) -> dict[str, Any]:
+        return Run(MODEL, "localhost:9001", input_data=file).sent()
+
     jets_file = write_jets(server, MODEL, n_jets=3)
-    sent = {"inputs": jets_file.name, "command": f"perf_analyzer -m {MODEL} --input-data {jets_file}"}
-    table.rows[0] |= sent
-    _is("9.6", Kind.CORRECT, "2.50 ± ", server, counted, table, best(**sent))
-    short = write_jets(server, MODEL, n_jets=3, lengths={"pf": 20})
+    table.rows[0] |= sent(jets_file)
+    _is("9.6", Kind.CORRECT, "2.50 ± ", server, counted, table, best(**sent(jets_file)))
     few = write_jets(server, MODEL, n_jets=2)
     others = {
-        "random inputs, and the baseline with real ones": {"inputs": "random", "command": "perf_analyzer --shape pf_points:2,5"},
-        "`pf_points` of [2, 20], and the baseline with [2, 50]": {"inputs": short.name, "command": f"perf_analyzer --input-data {short}"},
-        f"the jets of `{few.name}`": {"inputs": few.name, "command": f"perf_analyzer --input-data {few}"},
+        "random inputs, and the baseline with real ones": {"inputs": "random", "shapes": "pf_points:2,5"},
+        "`pf_points` of [2, 20], and the baseline with [2, 50]": sent(write_jets(server, MODEL, n_jets=3, lengths={"pf": 20})),
+        f"the jets of `{few.name}`": sent(few),
     }
     for words, other in others.items():
         _is("9.6", Kind.NOT_YET, words, server, counted, table, best(**other))
     # The same jets for the variant in TorchScript, whose tensors have other names, are in another file.
     torch = jets_file.with_name("torch.json")
     torch.write_text(jets_file.read_text().replace('"pf_points"', '"pf_points__0"').replace('"sv_mask"', '"sv_mask__5"'))
-    _is("9.6", Kind.CORRECT, "2.50 ± ", server, counted, table, best(inputs=torch.name, command=f"perf_analyzer --input-data {torch}"))
-    gone = {"inputs": "gone.json", "command": "perf_analyzer --input-data work/inputs/gone.json"}
-    _is("9.6", Kind.CANNOT_TELL, "a file is not there", server, counted, table, best(**gone))
-    table.rows[0] |= {"inputs": "random", "command": None}
+    _is("9.6", Kind.CORRECT, "2.50 ± ", server, counted, table, best(**sent(torch)))
+    _is("9.6", Kind.CANNOT_TELL, "does not say which jets it sent", server, counted, table, best(inputs="gone.json"))
+    table.rows[0] |= {"inputs": "random", "shapes": "", "inputs_digest": None}
 
 
 def test_challenge(server: Server, table: Experiments) -> None:
@@ -184,7 +187,7 @@ def test_challenge(server: Server, table: Experiments) -> None:
     _is("9.6", Kind.CANNOT_TELL, "larger gain", server, counted, table, best(214))
     _is("9.6", Kind.CANNOT_TELL, "may be over 13.5 ms or not", server, counted, table, best(p95=14000, half=900))
     _is("9.6", Kind.CANNOT_TELL, "may be over 13.5 ms or not", server, counted, table, best(p95=13000, half=900))
-    _is("9.6", Kind.CANNOT_TELL, "of 6 requests is not known", server, counted, table, best() | {"latency_spread_us": None})
+    _is("9.6", Kind.CANNOT_TELL, "of 6 requests is not known", server, counted, table, best() | {"latency_high_us": None})
     _is("9.6", Kind.NOT_YET, "is a measurement of `add_sub`", server, counted, table, best(model="add_sub"))
     _is("9.6", Kind.NOT_YET, "Expected a row of your table", server, counted, table, None)
     _unfair_gains(server, counted, table, best)

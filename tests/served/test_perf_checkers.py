@@ -12,6 +12,7 @@ from helpers.client.endpoint import Address
 from helpers.course import ____, exercise
 from helpers.course.judge import Kind
 from helpers.measuring.inputs import write_jets
+from helpers.measuring.perf_analyzer import Run
 from helpers.measuring.table import COLUMNS, Row
 from helpers.metrics import scrape
 from helpers.server import Server
@@ -38,7 +39,6 @@ def _row(**values: Any) -> dict[str, Any]:
     usual |= {"throughput_infer_per_s": 500.0, "throughput_spread_infer_per_s": 10.0, "latency_avg_us": 20e3, "latency_p50_us": 19e3}
     usual |= {
         "latency_p95_us": 22e3,
-        "latency_spread_us": 500.0,
         "queue_us": 100.0,
         "compute_infer_us": 18e3,
         "instances": 2,
@@ -123,8 +123,8 @@ def test_7_3_the_share_of_the_queue(server: Server) -> None:
 def test_7_4_less_padding(server: Server, tmp_path: Path) -> None:
     def padded(length: int, rate: float, spread: float = 10.0) -> dict[str, Any]:
         file = write_jets(server, MODEL, n_jets=3, lengths={"pf": length}, path=tmp_path / f"jets_{length}.json")
-        command = f"perf_analyzer -m {MODEL} --input-data {file} -b 10"
-        return _row(inputs=file.name, command=command, throughput_infer_per_s=rate, throughput_spread_infer_per_s=spread)
+        sent = Run(MODEL, "localhost:9001", input_data=file).sent()
+        return _row(**sent, throughput_infer_per_s=rate, throughput_spread_infer_per_s=spread)
 
     real = padded(50, 500)
     _is("7.4", Kind.CORRECT, "2.40 times as many jets per second with 20 candidates", server, (real, padded(20, 1200)))
@@ -133,7 +133,7 @@ def test_7_4_less_padding(server: Server, tmp_path: Path) -> None:
     _is("7.4", Kind.CORRECT, "Measured: slower", server, (real, padded(20, 250)))
     _is("7.4", Kind.NOT_YET, "padded to 30 candidates; we asked for 20", server, (real, padded(30, 900)))
     _is("7.4", Kind.NOT_YET, "the jets of the first. Use the new file", server, (real, real))
-    _is("7.4", Kind.NOT_YET, "random inputs", server, (real, _row(command="perf_analyzer")))
+    _is("7.4", Kind.NOT_YET, "random inputs", server, (real, _row()))
     _is("7.4", Kind.NOT_YET, "batch of 1", server, (real, {**padded(20, 900), "batch": 1}))
     _is("7.4", Kind.NOT_YET, "Expected the two rows", server, padded(20, 900))
     _is("7.4", Kind.NOT_YET, "`pair[0]` is nothing", server, (None, padded(20, 900)))

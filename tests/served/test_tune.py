@@ -68,7 +68,7 @@ def result(server: Server, before: dict[str, Any]) -> Tuned:
 def test_a_model_that_sleeps_gets_two_instances(result: Tuned) -> None:
     assert result.best is not None
     assert result.best["instances"] == 2
-    assert result.best["repeats"] >= 2
+    assert result.best["rounds"] >= 2
     assert result.closest is None
     first = next(row for row in result.rows if row["as_found"])
     assert result.best["throughput_infer_per_s"] > first["throughput_infer_per_s"]
@@ -110,60 +110,40 @@ def test_the_winners_file_loads(result: Tuned, server: Server, before: dict[str,
         server.load("nap", config=before)
 
 
-def test_typed_again_it_measures_nothing(result: Tuned, server: Server) -> None:
-    count = server.statistics("nap")["inference_count"]
-    again = tune(server, "nap", budget_ms=10_000, **TRAFFIC)
-    assert server.statistics("nap")["inference_count"] == count
-    assert again.before == len(again.rows) == len(result.rows)
-    assert again.best == result.best
-
-
 def test_it_goes_on_where_it_was_killed(result: Tuned, server: Server, tmp_path: Path) -> None:
-    lines = result.path.read_text().splitlines(keepends=True)
+    """What the search knew is not measured again, but for half a line; the finals are: they compare what is measured in turn."""
+    searched = [row for row in result.rows if row["stage"] == "search"]
+    lines = [f"{json.dumps(row)}\n" for row in searched]
     # The last measurement was being written when somebody pulled the plug.
     (tmp_path / "rows.jsonl").write_text("".join(lines[:-1]) + lines[-1][:40])
     again = tune(server, "nap", budget_ms=10_000, output=tmp_path, **TRAFFIC)
-    assert len(again.rows) - again.before >= 1
-    assert again.before == len(result.rows) - 1
-    kept = [json.loads(line)["key"] for line in (tmp_path / "rows.jsonl").read_text().splitlines() if line.endswith("}")]
-    assert kept[: len(lines)] == [row["key"] for row in result.rows]
+    assert again.before == len(searched) - 1
+    kept = [json.loads(line).get("key") for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert kept[: len(searched)] == [row["key"] for row in searched]
 
 
-def test_kept_on_request(result: Tuned, server: Server, before: dict[str, Any]) -> None:
-    try:
-        tune(server, "nap", budget_ms=10_000, keep=True, **TRAFFIC)
-        assert [group["count"] for group in server.config("nap")["instance_group"]] == [2]
-    finally:
-        server.load("nap", config=before)
-
-
-def test_a_variant_that_wins_is_kept_on_request(server: Server, before: dict[str, Any], tmp_path: Path) -> None:
+def test_a_variant_that_wins(server: Server, before: dict[str, Any], tmp_path: Path) -> None:
     axes = Axes(instances=(1,), threads=(None,), delays_ms=(None,))
-    try:
-        # A busy machine can hide who wins, which is then said; a later search sees it.
-        for attempt in range(5):
-            output = tmp_path / str(attempt)
-            found = tune(server, "nap", variants=["doze"], keep=True, concurrency=2, axes=axes, output=output, silent=True)
-            assert found.best is not None
-            if found.best["model"] == "doze":
-                break
-        assert found.best["model"] == "doze", found
-        assert {state.name for state in server.models() if state.state == "READY"} == {"nap", "doze"}, "the winner serves as well"
-        assert server.config("nap") == before
-        assert found.config_path == output / "doze" / "config.pbtxt"
-    finally:
-        server.unload("doze")
+    # A busy machine can hide who wins, which is then said; a later search sees it.
+    for attempt in range(5):
+        output = tmp_path / str(attempt)
+        found = tune(server, "nap", variants=["doze"], concurrency=2, axes=axes, output=output, silent=True)
+        assert found.best is not None
+        if found.best["model"] == "doze":
+            break
+    assert found.best["model"] == "doze", found
+    assert [state.name for state in server.models() if state.state == "READY"] == ["nap"], "the variant is gone again"
+    assert server.config("nap") == before
+    assert found.config_path == output / "doze" / "config.pbtxt"
 
 
 def test_a_budget_that_nothing_meets(result: Tuned, server: Server, before: dict[str, Any]) -> None:
-    # The same measurements as before, judged by another budget: nothing is faster than its own sleep.
-    hopeless = tune(server, "nap", budget_ms=1000 * tune_models.NAP_S / 2, keep=True, **TRAFFIC)
-    assert hopeless.best is None
-    assert hopeless.config_path is None
-    assert hopeless.closest is not None
+    # The same search as before, judged by another budget: nothing is faster than its own sleep.
+    hopeless = tune(server, "nap", budget_ms=1000 * tune_models.NAP_S / 2, **TRAFFIC)
+    assert hopeless.best is None and hopeless.config_path is None
+    assert hopeless.before == sum(row["stage"] == "search" for row in hopeless.rows)
     # Which of them comes closest is a matter of timing; that it is one that was measured, is not.
-    measured = [row for row in hopeless.rows if row["outcome"] == "over the budget"]
-    assert any(hopeless.closest["key"] == row["key"] for row in measured)
+    assert hopeless.closest in [row for row in hopeless.rows if row["outcome"] == "over the budget"]
     assert "Nothing that was tried meets the budget of p95 ≤ 10 ms" in str(hopeless)
     assert re.search(r"The closest is nap, [12] instances?", str(hopeless))
     # Whether four instances are tried, which the model refuses, depends on what the two before them showed.
@@ -171,15 +151,9 @@ def test_a_budget_that_nothing_meets(result: Tuned, server: Server, before: dict
     assert server.config("nap") == before
 
 
-def test_too_much_memory(result: Tuned, server: Server) -> None:
+def test_memory_is_seen(result: Tuned) -> None:
     memory = {row["instances"]: row["memory_mb"] for row in result.rows if row["stage"] == "search" and row["memory_mb"]}
     assert memory[2] > memory[1] > 10
-    small = tune(server, "nap", max_memory_mb=(memory[1] + memory[2]) / 2, **TRAFFIC)
-    assert small.best is not None
-    assert small.best["instances"] == 1
-    assert "over the memory limit" in str(small)
-    with pytest.raises(InputError, match="Nothing that was tried stays within the memory limit: the least was"):
-        tune(server, "nap", max_memory_mb=1, **TRAFFIC)
 
 
 # An interrupt just after a file was opened leaves it to the garbage collector, which complains.

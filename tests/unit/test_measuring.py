@@ -12,7 +12,7 @@ from helpers.course import exercise
 from helpers.course.judge import Kind
 from helpers.errors import InputError
 from helpers.measuring import measure as measuring
-from helpers.measuring.recorded import data_file, recorded, recorded_sweep, shapes_in
+from helpers.measuring.recorded import data_file, recorded, recorded_sweep
 from helpers.measuring.statistics import verdict
 from helpers.measuring.table import COLUMNS, PARTS, hardware, is_recorded, rows_of
 from helpers.plots import sweep_figure
@@ -46,7 +46,7 @@ def test_it_says_so_once_and_goes_on(without_the_tool: None, capsys: pytest.Capt
 
 def test_what_was_recorded_is_complete() -> None:
     rows = rows_of(recorded_sweep())
-    assert len({(row["model"], row["batch"], row["concurrency"], row["inputs"], shapes_in(row["command"])) for row in rows}) == len(rows)
+    assert len({(row["model"], row["batch"], row["concurrency"], row["inputs"], row["shapes"]) for row in rows}) == len(rows)
     for row in rows:
         assert set(COLUMNS) <= set(row) and row["source"].startswith("recorded: ")
         assert row["command"].startswith("perf_analyzer ") and row["time"] and row["server_version"] == EMBEDDED_TRITON

@@ -31,7 +31,7 @@ WARNING: Pass contained only one request, so sample latency standard deviation w
 
 
 def test_the_table_by_column_name() -> None:
-    figures = perf_results.figures(TABLE)
+    figures = perf_results.result_of("", TABLE).figures
     assert figures["throughput_infer_per_s"] == 529.994
     assert (figures["latency_p50_us"], figures["latency_p99_us"]) == (16877, 37402)
     assert (figures["queue_us"], figures["network_us"], figures["compute_infer_us"]) == (549, 1018, 16603)
@@ -40,19 +40,18 @@ def test_the_table_by_column_name() -> None:
 
 
 def test_a_column_that_is_missing_is_none_and_so_is_the_sum() -> None:
-    figures = perf_results.figures("Concurrency,Inferences/Second,p95 latency,Server Queue\n1,12.5,400,\n")
+    figures = perf_results.result_of("", "Concurrency,Inferences/Second,p95 latency,Server Queue\n1,12.5,400,\n").figures
     assert figures["throughput_infer_per_s"] == 12.5
     assert figures["queue_us"] is None and figures["latency_avg_us"] is None and figures["latency_p50_us"] is None
-    assert perf_results.figures("")["throughput_infer_per_s"] is None
+    assert perf_results.result_of("").figures == {}
 
 
 def test_windows_and_requests() -> None:
-    windows = perf_results.windows(VERBOSE)
-    assert [window.throughput_infer_per_s for window in windows] == [502.81, 516.43, 546.417, 528.561]
-    assert windows[-1].latency_us == 24112
-    assert perf_results.requests(VERBOSE) == 213
-    assert [window.throughput_infer_per_s for window in perf_results.windows(NO_WINDOW)] == [771.416]
-    assert perf_results.requests(NO_WINDOW) is None
+    result = perf_results.result_of(VERBOSE)
+    assert [window.throughput_infer_per_s for window in result.windows] == [502.81, 516.43, 546.417, 528.561]
+    assert result.windows[-1].latency_us == 24112 and result.requests == 213
+    result = perf_results.result_of(NO_WINDOW)
+    assert [window.throughput_infer_per_s for window in result.windows] == [771.416] and result.requests is None
 
 
 def test_several_runs_together() -> None:
@@ -72,13 +71,13 @@ def run_of(rates: list[float], latencies: list[float], requests: int) -> perf_re
 def test_a_row_is_settled_when_its_throughput_and_its_percentile_are_known() -> None:
     steady = [run_of([500, 502, 498], [1000, 1020, 990], 90) for _ in range(3)]
     row = summary(steady, 95, 0.05)
-    assert row["stable"] and row["note"] == "" and 0 < row["latency_spread_us"] < 60
+    assert row["stable"] and row["note"] == "" and 940 < row["latency_low_us"] <= 1000 <= row["latency_high_us"] < 1060
     assert 0 < row["throughput_spread_infer_per_s"] < 5 and (row["windows"], row["requests"]) == (9, 270)
     jumping = [run_of([500, 502, 498], [700, 1000, 1400], 90) for _ in range(3)]
     row = summary(jumping, 95, 0.05)
     assert not row["stable"] and row["note"].startswith("p95 not within 10%: ±") and row["note"].endswith("after 9 windows")
     few = summary([run_of([500, 502, 498], [1000, 1020, 990], 30)], 95, 0.05)
-    assert few["latency_spread_us"] is None and "p95 not within 10%: not known" in few["note"]
+    assert few["latency_high_us"] is None and "p95 not within 10%: not known" in few["note"]
     assert summary(steady, None, 0.05)["note"].startswith("avg not within"), "these runs have no mean"
 
 

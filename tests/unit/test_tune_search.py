@@ -9,20 +9,10 @@ from typing import Any
 
 import pytest
 
-from helpers.errors import ModelError
+from helpers.errors import ModelError, RequestError
 from helpers.measuring.table import COLUMNS
 from helpers.repository.syntax import parse
-from helpers.tuning.search import (
-    Search,
-    Standing,
-    Workbench,
-    confirm,
-    nothing_meets,
-    out_of_budget,
-    sentences,
-    standings,
-    winner_of,
-)
+from helpers.tuning.search import Search, Workbench, confirm, praise, regret, rejected, winner_of
 from helpers.tuning.space import (
     DELAYS_MS,
     FAILED,
@@ -38,11 +28,8 @@ from helpers.tuning.space import (
     Traffic,
     accelerators_here,
     axes_for,
-    beside,
-    fitting,
     place_of,
     reachable,
-    winner_text,
 )
 
 TRAFFIC = Traffic(8, 4)
@@ -63,12 +50,12 @@ def found(config: dict[str, Any] | None = None, cores: int = 4) -> Found:
 
 
 def row(rate: float, p95_ms: float = 10.0, *, outcome: str = OK, waits: float = 0.5, spread: float = 0.02, **others: Any) -> Row:
-    """A row as the server would give it: three windows of 60 requests, whose latencies scatter by a relative spread."""
-    latency = {f"latency_p{each}_us": 1000 * p95_ms for each in (50, 90, 95, 99)} | {"latency_spread_us": 1000 * p95_ms * spread}
+    """A row as the server would give it: three windows of 60 requests, with a relative half width of both figures."""
+    latency = {f"latency_p{each}_us": 1000 * p95_ms for each in (50, 90, 95, 99)}
+    latency |= {"latency_low_us": 1000 * p95_ms * (1 - spread), "latency_high_us": 1000 * p95_ms * (1 + spread)}
     seen = {"queue_share": waits, "wanted_cores": 1.0, "executed_batch": 8, "reachable_batch": 16, "stable": True}
     numbers = {"throughput_infer_per_s": rate, "throughput_spread_infer_per_s": rate * spread, "windows": 3, "requests": 180}
-    raw = [[rate * (1 + 0.01 * place), 1000 * p95_ms * (1 + spread * place)] for place in (-1, 0, 1)]
-    about = {"percentile": 95, "reason": "why", "raw": raw}
+    about = {"percentile": 95, "reason": "why", "stage": "search", "as_found": False, "half_batches": False}
     return {**dict.fromkeys(COLUMNS), "model": "net", "outcome": outcome, **numbers, **latency, **seen, **about, **others}
 
 
@@ -165,16 +152,16 @@ def test_only_values_that_have_an_effect() -> None:
     axes = axes_for(python, TRAFFIC, 4, None, None, ["openvino"])
     assert (axes.threads, axes.delays_ms, axes.accelerators) == ((None,), (None,), ("",))
     named = Axes((1, 2, 8), (1, 2), (None, 0.0), ("", "openvino"))
-    assert fitting(named, python, TRAFFIC, 4) == Axes((1, 2), (None,), (None,), ("",))
+    assert named.fitting(python, TRAFFIC, 4) == Axes((1, 2), (None,), (None,), ("",))
     assert len(list(named.candidates("net"))) == 24
 
 
 def test_the_cores_are_shared_out() -> None:
     axes = Axes((1, 2, 4, 8), (1, 2, 4))
     assert [axes.threads_for(number, 4) for number in axes.instances] == [4, 2, 1, 1]
-    assert beside(Candidate("net", 2, 2, None), axes, 4, 1) == Candidate("net", 4, 1, None)
-    assert beside(Candidate("net", 3, 1, None), axes, 4, -1) == Candidate("net", 2, 2, None)
-    assert beside(Candidate("net", 8, 1, None), axes, 4, 1) is None
+    assert axes.beside(Candidate("net", 2, 2, None), 4, 1) == Candidate("net", 4, 1, None)
+    assert axes.beside(Candidate("net", 3, 1, None), 4, -1) == Candidate("net", 2, 2, None)
+    assert axes.beside(Candidate("net", 8, 1, None), 4, 1) is None
 
 
 def test_openvino_only_where_onnx_runtime_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,57 +291,58 @@ def test_finalists_are_those_that_the_spread_does_not_rule_out() -> None:
     run = search(lambda each: row(rates[each.instances]), {"net": Axes((1, 2, 4), (None,), (None,))})
     start = Candidate("net", 1, None, None)
     best = run.run(start)
-    assert run.finalists(best, start) == [best, Candidate("net", 4, None, None), start]
+    assert run.finalists(best, start) == ([best, Candidate("net", 4, None, None), start], [])
 
 
 # --- the finals ---------------------------------------------------------------------------------------------------------
 
 
+class Rounds:
+    """Measures finalists again: each row is of all rounds so far, as the server's are."""
+
+    def __init__(self, rates: dict[int, float], late_ms: dict[int, float] | None = None) -> None:
+        self.rates, self.late_ms, self.order, self.turns = rates, late_ms or {}, [], {}
+
+    def __call__(self, each: Candidate, turn: str) -> Row:
+        self.order.append(each.instances)
+        turns = self.turns.setdefault(each, {})
+        turns[turn] = [self.rates[each.instances] + len(turns), 1e4]
+        late = self.late_ms.get(each.instances, 10.0)
+        marks = {"candidate": str(each), "as_found": each.instances == 1, "stage": "final", "turns": dict(turns)}
+        return row(self.rates[each.instances], late, outcome=OVER_BUDGET if late > 15 else OK, **marks)
+
+
+def nets(*numbers: int) -> list[Candidate]:
+    return [Candidate("net", number, None, None) for number in numbers]
+
+
 def test_the_finals_are_measured_in_turn_and_losers_drop_out() -> None:
-    order: list[tuple[int, int]] = []
-
-    def measure(each: Candidate, number: int) -> Row:
-        order.append((each.instances, number))
-        rate = {1: 100.0, 2: 200.0, 4: 199.0}[each.instances] + number
-        return row(rate, turns={f"round {number}": [rate, 1e4]})
-
-    finalists = [Candidate("net", number, None, None) for number in (2, 4, 1)]
-    rows, why = confirm(finalists, Goal(TRAFFIC), measure)
-    assert order[:6] == [(2, 0), (4, 0), (1, 0), (1, 1), (4, 1), (2, 1)]
-    assert (1, 2) not in order
-    assert [len(rows[each]) for each in finalists] == [4, 4, 2]
+    rounds = Rounds({1: 100.0, 2: 200.0, 4: 199.0})
+    rows, why = confirm(nets(2, 4, 1), [], Goal(TRAFFIC), rounds)
+    assert rounds.order == [2, 4, 1, 1, 4, 2, 2, 4, 4, 2], "two rounds show that one instance is slower"
+    assert [len(rows[each]["turns"]) for each in nets(2, 4, 1)] == [4, 4, 2]
     assert why == "4 rounds of the finals were measured"
-
-
-def test_the_finals_end_when_one_is_left() -> None:
-    finalists = [Candidate("net", number, None, None) for number in (1, 2)]
-    rows, why = confirm(finalists, Goal(TRAFFIC), lambda each, number: row(100.0 * each.instances))
-    assert [len(each) for each in rows.values()] == [2, 2]
-    assert "clearly behind" in why
+    clear = Rounds({1: 100.0, 2: 200.0})
+    rows, why = confirm(nets(1, 2), [], Goal(TRAFFIC), clear)
+    assert len(clear.order) < 8 and "clearly behind" in why
 
 
 def test_a_finalist_that_is_over_the_budget_for_certain_cannot_win() -> None:
     """In the search 4 and 8 instances looked fast enough; measured well they break the budget, and the next in line is asked."""
-    goal = Goal(TRAFFIC, budget_ms=15)
-    eight, four, two, one = (Candidate("net", number, None, None) for number in (8, 4, 2, 1))
-    late = {8: 25.0, 4: 20.0, 2: 10.0, 1: 5.0}
-    order: list[int] = []
-
-    def measure(each: Candidate, number: int) -> Row:
-        order.append(each.instances)
-        p95 = late[each.instances]
-        return row(100.0 * each.instances, p95, outcome=OVER_BUDGET if p95 > 15 else OK, as_found=each == one)
-
-    rows, _ = confirm([eight, four, one], goal, measure, reserve=[two, Candidate("net", 3, None, None)])
-    assert set(order) == {8, 4, 2, 1}, "one of the reserve is enough"
-    ranked = standings(rows, goal)
-    assert ranked[0].candidate == two and ranked[0].within() is True
-    (said,) = out_of_budget(ranked)
-    assert "over the budget of 15 ms for certain: net, 4 instances, batching off (p95 20.00 ± 0.40" in said and "8 instances" in said
+    goal, (eight, four, two, one) = Goal(TRAFFIC, budget_ms=15), nets(8, 4, 2, 1)
+    rounds = Rounds({number: 100.0 * number for number in (8, 4, 2, 1)}, {8: 25.0, 4: 20.0, 2: 10.0, 1: 5.0})
+    rows, _ = confirm([eight, four, one], [two, *nets(3)], goal, rounds)
+    assert set(rounds.order) == {8, 4, 2, 1}, "one of the reserve is enough"
+    winner, ranked = winner_of(rows, one, goal)
+    assert winner == ranked[0] == two and goal.kept(rows[two]) is True
+    said = rejected(list(rows.values()), goal)[0]
+    assert "over the budget of 15 ms for certain: net, 8 instances, batching off (p95 25.00 (24.50–25.50) ms); net, 4 instances" in said
     assert "2 instances" not in said
-    nothing, why = confirm([eight, four], goal, measure)
-    assert "all were over the budget for certain" in why and [len(each) for each in nothing.values()] == [2, 2]
-    assert out_of_budget(standings(confirm([two], goal, measure)[0], goal)) == []
+    _, why = confirm([eight, four], [], goal, rounds)
+    assert "after 2 rounds of the finals all were over the budget for certain" in why
+    assert rejected(list(confirm([two], [], goal, rounds)[0].values()), goal) == []
+    with pytest.raises(RequestError, match="No finalist could be measured"):
+        winner_of({two: row(0, outcome=FAILED)}, one, goal)
 
 
 def test_the_reserve_is_what_the_search_found_inside_the_budget() -> None:
@@ -362,72 +350,62 @@ def test_the_reserve_is_what_the_search_found_inside_the_budget() -> None:
     late = {1: 10.0, 2: 12.0, 4: 14.0, 8: 40.0}
     goal = Goal(TRAFFIC, budget_ms=15)
     run = search(lambda each: row(rates[each.instances], late[each.instances]), {"net": Axes((1, 2, 4, 8), (None,), (None,))}, goal, 8)
-    start = Candidate("net", 1, None, None)
+    (start,) = nets(1)
     best = run.run(start)
     assert best.instances == 4
-    assert [each.instances for each in run.reserve([best, start], start)] == [2]
-    assert run.reserve([best, start], best) == []
-
-
-def standing(rates: list[float], p95_ms: float = 10.0, budget_ms: float | None = 15.0, spread: float = 0.02) -> Standing:
-    rows = tuple(row(rate, p95_ms, spread=spread) for rate in rates)
-    return Standing(Candidate("net", 2, 1, None), rows, Goal(TRAFFIC, budget_ms))
+    assert run.finalists(best, start) == ([best, start], nets(2))
+    assert run.finalists(best, best)[1] == []
 
 
 def test_how_sure_the_budget_is_met() -> None:
-    assert standing([100, 101, 99]).within() is True
-    assert standing([100, 101, 99], p95_ms=20).within() is False
-    unsure = standing([100, 101, 99], p95_ms=14.5, spread=0.2)
-    assert unsure.within() is None
-    assert "cannot tell" in " ".join(sentences(unsure, None, None, is_found=True))
-    halves = replace(unsure, candidate=replace(unsure.candidate, delay_ms=0.0, halves=True))
-    assert "the other one waits, complete" in " ".join(sentences(halves, None, None, is_found=False))
-    assert "Half" not in " ".join(sentences(unsure, None, None, is_found=False))
-    said = " ".join(nothing_meets(standing([100, 101], p95_ms=16, spread=0.2), Goal(TRAFFIC, 15.0)))
-    assert "p95 ≤ 15 ms" in said
-    assert "cannot tell" in said
-
-
-def test_a_summary_has_the_figures_of_all_rounds_together() -> None:
-    best = standing([90, 100, 110], spread=0.01).row()
-    assert best["throughput_infer_per_s"] == pytest.approx(100)
-    # Rounds that differ by 10 % are seen in the interval of their nine windows, although each alone scatters by 1 %.
-    assert best["throughput_spread_infer_per_s"] > 8
-    assert (best["repeats"], best["windows"], best["requests"]) == (3, 9, 540)
-
-
-def in_rounds(candidate: Candidate, rates: list[float], p95_ms: float = 10.0, goal: Goal | None = None) -> Standing:
-    rows = tuple(row(rate, p95_ms, turns={f"round {number}": [rate, 1000 * p95_ms]}) for number, rate in enumerate(rates))
-    return Standing(candidate, rows, goal or Goal(TRAFFIC))
+    goal = Goal(TRAFFIC, budget_ms=15.0)
+    assert goal.kept(row(100)) is True and goal.kept(row(100, 20)) is False
+    unsure = row(100, 14.5, spread=0.2, candidate="it")
+    assert goal.kept(unsure) is None and goal.kept(row(100) | {"latency_high_us": None}) is None, "an end that is not known"
+    assert goal.kept(row(100, 30) | {"latency_high_us": None}) is False, "the other end says enough"
+    assert "cannot tell" in " ".join(praise(unsure, goal, None, None, True))
+    assert "the other one waits, complete" in " ".join(praise(unsure | {"half_batches": True}, goal, None, None, True))
+    said = " ".join(regret(row(100, 16, spread=0.2, candidate="it"), goal))
+    assert "p95 ≤ 15 ms" in said and "cannot tell" in said
 
 
 def test_of_those_that_cannot_be_told_apart_the_simplest_wins_and_it_is_said() -> None:
     start = Candidate("net", 2, 1, None)
     plain, fancy = Candidate("net", 4, 1, None), Candidate("net", 4, 1, 2.0, "openvino", halves=False)
-    chance = [in_rounds(fancy, [203, 197, 204, 200]), in_rounds(plain, [200, 199, 201, 198]), in_rounds(start, [100, 101, 99, 100])]
-    chosen = winner_of(chance, start)
-    assert chosen.candidate == plain
-    said = " ".join(sentences(chosen, None, None, is_found=False, faster=chance[0]))
-    assert f"It cannot be told from {fancy}, so the simpler one was taken." in said
-    clear = [in_rounds(fancy, [260, 255, 262, 258]), *chance[1:]]
-    assert winner_of(clear, start).candidate == fancy
+
+    def in_rounds(each: Candidate, rates: list[float], p95_ms: float = 10.0) -> Row:
+        turns = {f"round {number}": [rate, 1000 * p95_ms] for number, rate in enumerate(rates)}
+        return row(sum(rates) / 4, p95_ms, turns=turns, candidate=str(each), as_found=each == start)
+
+    chance = {fancy: in_rounds(fancy, [203, 197, 204, 200]), plain: in_rounds(plain, [200, 199, 201, 198])}
+    chance[start] = in_rounds(start, [100, 101, 99, 100])
+    winner, ranked = winner_of(chance, start, Goal(TRAFFIC))
+    assert winner == plain and ranked == [fancy, plain, start]
+    said = " ".join(praise(chance[plain], Goal(TRAFFIC), chance[start], chance[fancy], told_apart=False))
+    assert (
+        f"It cannot be told from {fancy}, so the simpler one was taken." in said and "Seen from the configuration as found: Faster" in said
+    )
+    assert winner_of(chance | {fancy: in_rounds(fancy, [260, 255, 262, 258])}, start, Goal(TRAFFIC))[0] == fancy
     # What is there already is the simplest of all, but for a budget that it does not keep.
-    alike = [in_rounds(plain, [102, 99, 103, 101]), in_rounds(start, [100, 101, 99, 100])]
-    assert winner_of(alike, start).candidate == start
+    alike = {plain: in_rounds(plain, [102, 99, 103, 101]), start: in_rounds(start, [100, 101, 99, 100])}
+    assert winner_of(alike, start, Goal(TRAFFIC))[0] == start
     goal = Goal(TRAFFIC, budget_ms=15)
-    late = [in_rounds(plain, [102, 99, 103, 101], goal=goal), in_rounds(start, [100, 101, 99, 100], 20.0, goal)]
-    assert winner_of(late, start).candidate == plain
+    assert winner_of(alike | {start: in_rounds(start, [100, 101, 99, 100], 20.0)}, start, goal)[0] == plain
 
 
 def test_ok_never_stands_beside_a_latency_over_the_budget() -> None:
-    bench = Workbench(None, Goal(TRAFFIC, budget_ms=20), None, Path("nowhere"), {}, None)  # type: ignore[arg-type]
+    bench = Workbench(None, Goal(TRAFFIC, budget_ms=20), Path("nowhere"), {})  # type: ignore[arg-type]
+
+    def outcome(each: Row) -> str:
+        return bench._judged(each)["outcome"]
+
     perhaps = row(100, 23.3, spread=0.3)
-    assert bench._judged(perhaps) == {"outcome": UNSURE, "reason": "23.3 ms"}
-    assert bench._judged(row(100, 23.3, spread=0.01))["outcome"] == OVER_BUDGET
-    assert bench._judged(row(100, 19.9, spread=0.3))["outcome"] == OK
+    assert bench._judged(perhaps)["reason"] == "23.3 ms" and outcome(perhaps) == UNSURE
+    assert outcome(row(100, 23.3, spread=0.01)) == OVER_BUDGET
+    assert outcome(row(100, 19.9, spread=0.3)) == OK
     # A short look of few requests knows no interval.
-    assert bench._judged(perhaps | {"latency_spread_us": None})["outcome"] == UNSURE
-    assert bench._judged(row(100, 40.0) | {"latency_spread_us": None})["outcome"] == OVER_BUDGET
+    unknown = {"latency_low_us": None, "latency_high_us": None}
+    assert outcome(perhaps | unknown) == UNSURE and outcome(row(100, 40.0) | unknown) == OVER_BUDGET
 
 
 # --- the files ----------------------------------------------------------------------------------------------------------
@@ -437,8 +415,8 @@ def test_the_winners_file_keeps_what_was_written(tmp_path: Path) -> None:
     text = '# mine\nname: "net"\nbackend: "onnxruntime"\nmax_batch_size: 64  # enough\ndynamic_batching { }\n'
     (tmp_path / "net").mkdir()
     (tmp_path / "net" / "config.pbtxt").write_text(text)
-    config = found().config_for(Candidate("net", 4, 1, 2.0, "openvino"), TRAFFIC)
-    written = winner_text(config, tmp_path, "net", "found by a test")
+    best = Candidate("net", 4, 1, 2.0, "openvino")
+    written = found().written(best, TRAFFIC, tmp_path, "found by a test")
     assert written.startswith('# found by a test\nname: "net"\n')
     assert "pinned" not in written
     new = parse(written)
@@ -447,8 +425,8 @@ def test_the_winners_file_keeps_what_was_written(tmp_path: Path) -> None:
     assert new.parameters["intra_op_thread_count"].string_value == "1"
     assert new.dynamic_batching.max_queue_delay_microseconds == 2000
     assert new.optimization.execution_accelerators.cpu_execution_accelerator[0].name == "openvino"
-    off = parse(winner_text(found().config_for(Candidate("net", 1, 1, None), TRAFFIC), tmp_path, "net", ""))
+    off = parse(found().written(Candidate("net", 1, 1, None), TRAFFIC, tmp_path, ""))
     assert not off.HasField("dynamic_batching")
     assert not off.HasField("optimization")
-    alone = parse(winner_text(config, None, "net", ""))
+    alone = parse(found().written(best, TRAFFIC, None, ""))
     assert alone.max_batch_size == 64

@@ -63,7 +63,7 @@ def test_less_latency_is_faster() -> None:
     slow, fast = row((500, 9, 20000, 500)), row((500, 9, 10000, 500))
     assert verdict(slow, fast, "latency").answer == "faster" and verdict(fast, slow, "latency").answer == "slower"
     assert verdict(slow, fast, "latency").gain == pytest.approx(2)
-    assert "(20 ± 0.5 ms → 10 ± 0.5 ms)" in verdict(slow, fast, "latency").text
+    assert "(20.00 (19.50–20.50) ms → 10.00 (9.50–10.50) ms)" in verdict(slow, fast, "latency").text
 
 
 def test_it_says_what_would_settle_it() -> None:

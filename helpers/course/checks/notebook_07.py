@@ -6,11 +6,11 @@ import itertools
 import shlex
 from typing import Any
 
-from helpers.course import judge, traffic
+from helpers.course import judge
 from helpers.course.judge import CannotTell, Outcome, checker, correct, not_yet
 from helpers.measuring.recorded import Status
 from helpers.measuring.statistics import CANNOT_TELL, FASTER, verdict
-from helpers.measuring.table import COLUMNS, is_recorded, is_row, plain
+from helpers.measuring.table import COLUMNS, is_recorded, is_row, plain, shapes_of
 
 _MODEL = "particlenet_AK4"
 # A share or a factor that people round is still theirs: 1 % of its value.
@@ -146,7 +146,7 @@ def less_padding(server: Any, pair: Any) -> Outcome:
         return not_yet(f'The second was measured with {row["inputs"]} inputs. Hand the file over: `{{"input_data": jets_20}}`.')
     if row["inputs"] == reference["inputs"]:
         return not_yet("The second was measured with the jets of the first. Use the new file.")
-    candidates = traffic.candidates(row)
+    candidates = shapes_of(row).get("pf_points", (None,))[-1]
     if candidates != _CANDIDATES:
         wanted = f"`lengths={{'pf': {_CANDIDATES}, 'sv': 4}}`"
         return not_yet(f"The jets of the second are padded to {candidates} candidates; we asked for {_CANDIDATES}: {wanted}.")

@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from helpers.course import judge, traffic
+from helpers.course import judge
 from helpers.course.judge import CannotTell, Outcome, checker, correct, not_yet
 from helpers.errors import InputError
 from helpers.measuring import statistics as verdicts
 from helpers.measuring.recorded import recorded
-from helpers.measuring.table import THROUGHPUT, THROUGHPUT_SPREAD, is_recorded, is_row, plain, rows_of
+from helpers.measuring.table import LATENCY_ENDS, THROUGHPUT, THROUGHPUT_SPREAD, is_recorded, is_row, plain, rows_of, with_ends
 from helpers.plot_rows import Row
 
 _ONNX, _TORCH = "particlenet_AK4", "particlenet_AK4_PT"
@@ -181,23 +181,24 @@ def baseline_beaten(server: Any, counted: Any, pair: Any, budget_ms: Any) -> Out
         return not_yet(f"Both must be measured on `{_ONNX}`; these are `{baseline.get('model')}` and `{best.get('model')}`.")
     if (baseline["batch"], baseline["concurrency"]) != (1, 1):
         return not_yet("The first of `pair` is the baseline: batch size 1 at concurrency 1.")
-    if differs := traffic.unlike(baseline, best):
+    if differs := judge.other_inputs(baseline, best):
         return not_yet(f"{differs} A gain counts with the same inputs: change batch size and concurrency alone.")
     if not is_recorded(best):
         _measured_here(server, counted, best)
     setting = f"Batch size {best['batch']} at concurrency {best['concurrency']}"
     judged = verdicts.verdict(baseline, best)
-    if best.get("latency_spread_us") is None:
+    ends = [best.get(name) for name in LATENCY_ENDS]
+    if None in ends:
         raise CannotTell(f"{setting}: its 95th percentile is not known, of {best.get('requests')} requests. Measure more: `turns=12`.")
-    low, high = (best["latency_p95_us"] + sign * best["latency_spread_us"] for sign in (-1, 1))
-    waits = f"95th percentile {best['latency_p95_us'] / 1e3:.3g} ± {(high - low) / 2e3:.2g} ms"
-    if low / 1e3 > budget:
+    waits = f"95th percentile {with_ends(best['latency_p95_us'], *ends, 1e-3)} ms"
+    low, high = (end / 1e3 for end in ends)
+    if low > budget:
         return not_yet(f"{setting}: {waits}, over the budget of {budget:g} ms. Take fewer jets, or fewer requests at once.")
     if judged.answer in (verdicts.SLOWER, verdicts.SAME):
         return not_yet(f"{setting} is not faster than the baseline. {judged}")
     if judged.answer == verdicts.CANNOT_TELL:
         raise CannotTell(f"{setting}: {judged.text} Measure more pairs, `turns=12`, or choose a setting with a larger gain.")
-    if high / 1e3 > budget:
+    if high > budget:
         raise CannotTell(f"{setting}: {waits}. That may be over {budget:g} ms or not. Measure longer, or stay further away from it.")
     return correct(f"{setting} is {judged.gain:.1f} ± {judged.half_width:.1f} times as fast as the baseline, with a {waits}.")
 

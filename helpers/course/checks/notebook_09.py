@@ -6,14 +6,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from helpers.course import judge, traffic
+from helpers.course import judge
 from helpers.course.exercises import count_blanks
 from helpers.course.judge import CannotTell, Outcome, checker, correct, not_attempted, not_yet
 from helpers.course.scoreboard import BUDGET
 from helpers.errors import InputError
 from helpers.measuring import statistics as verdicts
 from helpers.measuring.experiments import Experiments
-from helpers.measuring.table import THROUGHPUT, is_recorded, is_row, plain
+from helpers.measuring.table import LATENCY_ENDS, THROUGHPUT, is_recorded, is_row, plain, with_ends
 from helpers.metrics import scrape
 from helpers.plot_rows import Row
 from helpers.repository import Comparison
@@ -178,7 +178,7 @@ def challenge(server: Any, counted: Any, table: Any, best: Any) -> Outcome:
     model = str(best.get("model"))
     if not model.startswith(_MODEL):
         return not_yet(f"`best` is a measurement of `{model}`. Expected `{_MODEL}` or one of its variants.")
-    if differs := traffic.unlike(baseline, best):
+    if differs := judge.other_inputs(baseline, best):
         return not_yet(f"{differs} A gain counts with the same jets: `input_data=jets_file`.")
     if not is_recorded(best):
         judge.must_be_server(server)
@@ -189,17 +189,18 @@ def challenge(server: Any, counted: Any, table: Any, best: Any) -> Outcome:
             raise CannotTell(
                 f"Your server has seen {judge.plain(risen)} requests since `counted`, and `best` is made of {needed}. Run it all again."
             )
-    if best.get("latency_spread_us") is None:
+    ends = [best.get(name) for name in LATENCY_ENDS]
+    if None in ends:
         raise CannotTell(f"The 95th percentile of {best.get('requests')} requests is not known for certain. Measure it again.")
-    latency, half = best["latency_p95_us"] / 1e3, best["latency_spread_us"] / 1e3
+    low, high = (end / 1e3 for end in ends)
     seen = verdicts.verdict(baseline, best)
-    waits = f"95th percentile {latency:.3g} ± {half:.2g} ms"
-    if latency - half > budget:
+    waits = f"95th percentile {with_ends(best['latency_p95_us'], *ends, 1e-3)} ms"
+    if low > budget:
         return not_yet(f"{waits}, over the budget of {budget:g} ms. Take fewer jets in a request, or fewer requests at once.")
     if seen.answer in (verdicts.SLOWER, verdicts.SAME):
         return not_yet(f"That is not faster than your baseline. {seen}")
     if seen.answer == verdicts.CANNOT_TELL:
         raise CannotTell(f"{seen.text} Measure it once more under the same name, or choose settings with a larger gain.")
-    if latency + half > budget:
+    if high > budget:
         raise CannotTell(f"{waits}. That may be over {budget:g} ms or not. Stay further away from it.")
     return correct(f"{seen.gain:.2f} ± {seen.half_width:.2f} times your baseline, with a {waits}. Enter the scoreboard.")
