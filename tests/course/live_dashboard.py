@@ -72,8 +72,8 @@ def look_and_touch(notebook: Notebook, artefacts: Path) -> None:
     _scroll(page, ".course-table")
     page.screenshot(path=artefacts / "dashboard-twelve-at-once.png")
 
-    fits = page.locator(".course-table .course-dashboard").evaluate("shown => shown.scrollWidth <= shown.clientWidth")
-    assert fits, "no column is out of sight, with the file browser open"
+    assert _all_columns_seen(page), "no column is out of sight, with the file browser open"
+    _fits_a_projector(page, artefacts)
     for theme in examine.THEMES:
         examine.use_theme(page, theme)
         assert examine.texts(page)[1] == [], theme
@@ -82,6 +82,29 @@ def look_and_touch(notebook: Notebook, artefacts: Path) -> None:
     _while_a_cell_is_busy(notebook, page)
     _stop_and_start(page)
     _stop_the_server(notebook, page, artefacts)
+
+
+def _all_columns_seen(page: Any) -> bool:
+    return bool(page.locator(".course-table .course-dashboard").evaluate("shown => shown.scrollWidth <= shown.clientWidth"))
+
+
+def _fits_a_projector(page: Any, artefacts: Path) -> None:
+    """At 1280×720 and 125 % zoom, which are 1024×576 CSS pixels: the controls in one row, all columns seen."""
+    before = page.viewport_size
+    page.evaluate("() => window.jupyterapp.shell.collapseLeft()")
+    page.set_viewport_size({"width": 1024, "height": 576})
+    _scroll(page, ".course-table")
+    middles = page.evaluate(
+        """() => ['start', 'stop', 'load-model', 'batch', 'concurrency'].map(name => {
+          const box = document.querySelector(`.course-${name}`).getBoundingClientRect();
+          return box.top + box.height / 2;
+        })"""
+    )
+    page.screenshot(path=artefacts / "dashboard-projector.png")
+    assert max(middles) - min(middles) < 5, middles
+    assert _all_columns_seen(page)
+    page.set_viewport_size(before)
+    page.evaluate("() => window.jupyterapp.shell.expandLeft()")
 
 
 def _while_a_cell_is_busy(notebook: Notebook, page: Any) -> None:
