@@ -101,7 +101,7 @@ def _draw(result: Rows, args: argparse.Namespace) -> str:
 
     # A terminal on another machine has no screen to draw on.
     mpl.use("agg")
-    from helpers.plots.performance import sweep_figure
+    from helpers.plots import sweep_figure
 
     path = Path(result.attrs["path"]).with_name(f"{'_and_'.join(dict.fromkeys(args.model))}.png")
     with writing(path):

@@ -33,10 +33,9 @@ from helpers.errors import InputError
 from helpers.measuring.statistics import verdict
 from helpers.measuring.table import THROUGHPUT, THROUGHPUT_SPREAD, hardware
 from helpers.paths import make_folder, replace, shown, writing
-from helpers.plot_rows import Row
 from helpers.plots.performance import budget_line
 from helpers.plots.style import STYLE, finished, heading, series_style
-from helpers.tables import as_html, as_text
+from helpers.tables import Row, as_html, as_text
 
 # What the 95th percentile may be, as a multiple of that of one's own baseline: machines differ.
 BUDGET = 1.5

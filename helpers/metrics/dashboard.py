@@ -27,8 +27,8 @@ from helpers.errors import CourseError, InputError, quoted, suggestion
 from helpers.metrics.gpu import merged, read_smi
 from helpers.metrics.load import BackgroundLoad
 from helpers.metrics.metrics import Difference, Sample, Snapshot, scrape
-from helpers.server import Server
 from helpers.server.log import how
+from helpers.server.server import Server
 
 # Seconds between two updates (twice a second looks live and costs little), that the curves show, and over which rates are means (with
 # less, slow models would jump between nothing and too much).
@@ -216,7 +216,7 @@ def page(history: Sequence[Reading], models: Sequence[str], notes: Sequence[str]
     """
     # The last reading is at the right end, one that is a minute older at the left end.
     places = [_RIGHT - int((history[-1].steady_s - each.steady_s) / HISTORY_S * (_RIGHT - _LEFT)) for each in history]
-    head, cells = '<th scope="col">Model</th>', defaultdict(str)
+    head, cells = '<th scope="col">Model</th>', dict.fromkeys(models, "")
     for field, title, unit, says in QUANTITIES:
         curves = {model: [getattr(reading.models.get(model), field, None) for reading in history] for model in models}
         end = scale_end(max((value for curve in curves.values() for value in curve if value is not None), default=0.0))

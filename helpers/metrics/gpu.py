@@ -16,7 +16,7 @@ from typing import Any
 from helpers import machine
 from helpers.errors import CourseError, SetupError
 from helpers.metrics.metrics import Sample, Snapshot, scrape
-from helpers.server import Server
+from helpers.server.server import Server
 from helpers.tables import as_html, as_text
 
 # Column → metric of Triton, column of nvidia-smi, and what turns their numbers into the column's unit.

@@ -333,9 +333,10 @@ def scrape(server: Any, settle_s: float = METRICS_SETTLE_S, *, access: Access | 
         )
     address = parse_address(url)
     path = urlsplit(url if "://" in url else f"//{url}").path
+    given = getattr(server, "metrics_access", NO_ACCESS) if access is None else access
     time.sleep(settle_s)
     try:
-        page = ask(address, path if path.strip("/") else "/metrics", access=access or getattr(server, "metrics_access", NO_ACCESS))
+        page = ask(address, path if path.strip("/") else "/metrics", access=given)
         return Snapshot(time.time(), tuple(parse(page)), time.monotonic())
     except AccessError:
         raise

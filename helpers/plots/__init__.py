@@ -9,9 +9,10 @@ import importlib
 from typing import Any
 
 _MODULES = {
-    "performance": ("latency_split_figure", "sweep_figure", "throughput_latency_figure", "warm_up_figure"),
-    "precision": ("precision_figure",),
-    "scaling": ("capacity_figure", "scale_figure"),
+    "performance": (
+        *("capacity_figure", "experiments_figure", "latency_histogram_figure", "latency_split_figure", "precision_figure"),
+        *("scale_figure", "sweep_figure", "throughput_latency_figure", "warm_up_figure"),
+    ),
     "physics": (
         *("differences", "roc_curves", "show_jets"),
         *("efficiency_plot", "embedding_display", "event_display", "graph_display", "stage_bars"),

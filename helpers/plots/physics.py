@@ -10,35 +10,58 @@ from typing import Any
 
 import awkward as ak
 import matplotlib.pyplot as plt
+import mplhep
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Circle
 from numpy.typing import ArrayLike, NDArray
 
 from helpers.errors import InputError
 from helpers.physics.flavour import Roc, Scores
 from helpers.physics.tracks import Event, Matching, Quality, edges_within, is_true, match, true_edges
-from helpers.plots.style import COLOURS, LINES, MARKERS, STYLE, described, finished, heading
+from helpers.plots.style import BARS, COLOURS, GREY, MARKERS, STYLE, finished, heading, series_style
 
 # Kinds of candidates: the branch that flags them, marker, colour.
 _KINDS = {
-    "charged hadron": ("pfcand_isChargedHad", "o", "#3f90da"),
+    "charged hadron": ("pfcand_isChargedHad", "o", COLOURS[0]),
     "neutral hadron": ("pfcand_isNeutralHad", "s", "#a96b59"),
-    "photon": ("pfcand_isGamma", "D", "#ffa90e"),
-    "electron": ("pfcand_isEl", "P", "#832db6"),
-    "muon": ("pfcand_isMu", "X", "#bd1f01"),
+    "photon": ("pfcand_isGamma", "D", COLOURS[1]),
+    "electron": ("pfcand_isEl", "P", COLOURS[3]),
+    "muon": ("pfcand_isMu", "X", COLOURS[2]),
 }
 # Area of a marker in points² per GeV of transverse momentum, and the least that one still sees.
 _AREA_PER_GEV, _LEAST_AREA = 6.0, 14.0
 # Mistag rates below what one jet makes are not drawn; this many decades are.
 _DECADES = 3.2
+_JETS = ("Simulation", "idealised detector", "13 TeV")
+_TRACKS = ("Simulation", "generic detector", r"$t\bar{t}$, 13 TeV")
+# Tell tracks apart on white, also for most colour-blind readers.
+_COLOURS = ("#3b6fb6", "#c8502d", "#2e8540", "#7b4fa3", "#b3761b", "#17808a", "#a8376f", "#5a6b7b")
+_MISSED, _HITS, _RED, _BLUE = "#000000", "#b8bec6", "#b5361c", "#2b5c9e"
+_LINES: dict[str, dict[str, Any]] = {
+    "track": {"color": _COLOURS[0], "linewidth": 0.9, "linestyle": "-"},
+    "second": {"color": _COLOURS[0], "linewidth": 1.6, "linestyle": (0, (5, 1.5, 1, 1.5))},
+    "fake": {"color": _RED, "linewidth": 1.8, "linestyle": (0, (1, 1))},
+}
+_LABELS = {"pt": r"Transverse momentum $p_\mathrm{T}$ (GeV)", "eta": r"Pseudorapidity $\eta$"}
+_TICKS_MM = (-1000, -500, 0, 500, 1000)
+# Parts of a stage's time: column, name, hatch, colour.
+_STAGE = (
+    ("queue_ms", "waits in the queue", "..", "#dfe3e8"),
+    ("infer_ms", "computes", "", "#3b6fb6"),
+    ("other_ms", "takes tensors in and out", "//", "#f0c27b"),
+)
+
+
+# --- jets ------------------------------------------------------------------------------------------------------------------
 
 
 def show_jets(jets: ak.Array, titles: Sequence[str] | None = None, radius: float = 0.8) -> Figure:
-    """Candidates and secondary vertices of some jets, as one looks along the jet axis.
+    """Draw candidates and secondary vertices of some jets, as one looks along the jet axis.
 
     Args:
         jets: a few jets, side by side.
@@ -56,19 +79,36 @@ def show_jets(jets: ak.Array, titles: Sequence[str] | None = None, radius: float
             _draw_jet(axis, jet, radius)
             axis.set_title(titles[number] if titles else _title(jet), fontsize=15)
         axes[0, 0].set_ylabel(r"$\Delta\varphi$ from the jet axis (rad)")
+        style: dict[str, Any] = {"linestyle": "", "markeredgecolor": "black"}
         marks = [
-            Line2D([], [], linestyle="", marker=marker, color=colour, markersize=9, markeredgecolor="black", label=name)
-            for name, (_, marker, colour) in _KINDS.items()
+            Line2D([], [], marker=marker, color=colour, markersize=9, label=name, **style) for name, (_, marker, colour) in _KINDS.items()
         ]
-        marks.append(
-            Line2D([], [], linestyle="", marker="*", color="white", markeredgecolor="black", markersize=18, label="secondary vertex")
-        )
+        marks.append(Line2D([], [], marker="*", color="white", markersize=18, label="secondary vertex", **style))
         figure.legend(handles=marks, loc="outside lower center", ncols=3, frameon=False)
         return finished(figure)
 
 
+def _draw_jet(axis: Axes, jet: ak.Record, radius: float) -> None:
+    """One jet: markers by kind of candidate, their area by transverse momentum, vertices as stars."""
+    eta, phi = ak.to_numpy(jet["pfcand_etarel"]), ak.to_numpy(jet["pfcand_phirel"])
+    area = np.maximum(np.exp(ak.to_numpy(jet["pfcand_pt_log_nopuppi"])) * _AREA_PER_GEV, _LEAST_AREA)
+    for branch, marker, colour in _KINDS.values():
+        own = ak.to_numpy(jet[branch]) == 1
+        axis.scatter(eta[own], phi[own], s=area[own], marker=marker, c=colour, alpha=0.75, edgecolors="black", linewidths=0.6)
+    stars: dict[str, Any] = {"s": 420, "marker": "*", "c": "white", "edgecolors": "black", "linewidths": 1.6, "zorder": 5}
+    axis.scatter(ak.to_numpy(jet["sv_etarel"]), ak.to_numpy(jet["sv_phirel"]), **stars)
+    axis.add_patch(Circle((0, 0), radius, fill=False, color="0.5", linestyle="--"))
+    axis.set(xlim=(-1.1 * radius, 1.1 * radius), ylim=(-1.1 * radius, 1.1 * radius), aspect="equal")
+    axis.set_xlabel(r"$\Delta\eta$ from the jet axis")
+
+
+def _title(jet: ak.Record) -> str:
+    true = f"{jet['jet_class']}, " if "jet_class" in jet.fields else ""
+    return rf"{true}$p_\mathrm{{T}}$ = {jet['jet_pt']:.0f} GeV, {len(jet['sv_etarel'])} vertices"
+
+
 def roc_curves(rocs: Mapping[str, Roc] | Sequence[Roc], mistag: float | None = None) -> Figure:
-    """ROC curves: signal efficiency against mistag rate, with the areas under them in the legend.
+    """Draw ROC curves: signal efficiency against mistag rate, with the areas under them in the legend.
 
     Args:
         rocs: curves by their name in the legend, or a list of them.
@@ -79,98 +119,52 @@ def roc_curves(rocs: Mapping[str, Roc] | Sequence[Roc], mistag: float | None = N
         figure, axis = plt.subplots(layout="constrained")
         for number, (name, roc) in enumerate(named.items()):
             efficiency, rate = _straight(*roc.curve)
-            seen = rate > 0
-            style = {"color": COLOURS[number % 5], "linestyle": LINES[number % 5]}
-            axis.plot(efficiency[seen], rate[seen], label=f"{name}: AUC {roc.auc:.3f} ± {roc.auc_uncertainty:.3f}", **style)
+            seen, style = rate > 0, series_style(number)
+            words = f"{name}: AUC {roc.auc:.3f} ± {roc.auc_uncertainty:.3f}"
+            axis.plot(efficiency[seen], rate[seen], label=words, color=style["color"], linestyle=style["linestyle"])
             if mistag is not None:
                 point = roc.at_mistag(mistag)
-                axis.plot(point.efficiency, point.mistag, MARKERS[number % 5], color=style["color"], markersize=11, markeredgecolor="black")
+                axis.plot(point.efficiency, point.mistag, **{**style, "linestyle": "", "markersize": 11, "markeredgecolor": "black"})
         if mistag is not None:
-            axis.axhline(mistag, color="grey", linewidth=1)
+            axis.axhline(mistag, color=GREY, linewidth=1)
             axis.annotate(f"mistag {100 * mistag:g} %", (0.02, mistag), xytext=(0, 4), textcoords="offset points", fontsize=13, color="0.3")
         axis.set(yscale="log", xlim=(0, 1), ylim=(10**-_DECADES, 1.0))
         axis.set(xlabel="Signal efficiency", ylabel="Mistag rate (background efficiency)")
         axis.grid(alpha=0.3)
         axis.legend(loc="best", handlelength=2.6, frameon=True, framealpha=0.85, edgecolor="none")
-        _label(axis)
+        heading(axis, *_JETS)
         return finished(figure)
 
 
-def differences(first: Scores, second: Scores) -> Figure:
-    """How far two models' probabilities of the same jets are apart: the largest difference in each jet."""
-    apart = np.abs(first.probabilities - second.probabilities).max(axis=1)
-    with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(layout="constrained")
-        edges = np.logspace(-9, max(-4, np.ceil(np.log10(apart.max() + 1e-9))), 51)
-        # Equal to the last bit is drawn in the first bin: a logarithm has no place for zero.
-        axis.hist(np.maximum(apart, edges[0]), bins=edges, color="#3f90da", edgecolor="black", linewidth=0.6)
-        axis.axvline(1e-5, color="black", linestyle="--")
-        style = {"rotation": 90, "ha": "right", "va": "top", "fontsize": 13, "textcoords": "offset points"}
-        axis.annotate(r"tolerance $10^{-5}$", (1e-5, 0.95), xycoords=("data", "axes fraction"), xytext=(-6, 0), **style)
-        axis.set(xscale="log", xlabel=f"Largest |{first.model} − {second.model}| over the classes", ylabel="Jets")
-        _label(axis)
-        return finished(figure)
-
-
-def _straight(efficiency: np.ndarray, rate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _straight(efficiency: NDArray[Any], rate: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """The curve with points between those where many equal values pass at once: straight lines bend on a logarithmic axis."""
     steps = np.arange(len(efficiency))
     dense = np.unique(np.concatenate([steps, np.linspace(0, steps[-1], 400)])) if len(steps) < 400 else steps
     return np.interp(dense, steps, efficiency), np.interp(dense, steps, rate)
 
 
-def _draw_jet(axis: Axes, jet: ak.Record, radius: float) -> None:
-    """One jet: markers by kind of candidate, their area by transverse momentum, vertices as stars."""
-    eta, phi = ak.to_numpy(jet["pfcand_etarel"]), ak.to_numpy(jet["pfcand_phirel"])
-    area = np.maximum(np.exp(ak.to_numpy(jet["pfcand_pt_log_nopuppi"])) * _AREA_PER_GEV, _LEAST_AREA)
-    for branch, marker, colour in _KINDS.values():
-        of_kind = ak.to_numpy(jet[branch]) == 1
-        axis.scatter(eta[of_kind], phi[of_kind], s=area[of_kind], marker=marker, c=colour, alpha=0.75, edgecolors="black", linewidths=0.6)
-    axis.scatter(
-        ak.to_numpy(jet["sv_etarel"]),
-        ak.to_numpy(jet["sv_phirel"]),
-        s=420,
-        marker="*",
-        c="white",
-        edgecolors="black",
-        linewidths=1.6,
-        zorder=5,
-    )
-    axis.add_patch(plt.Circle((0, 0), radius, fill=False, color="0.5", linestyle="--"))
-    axis.set(xlim=(-1.1 * radius, 1.1 * radius), ylim=(-1.1 * radius, 1.1 * radius), aspect="equal")
-    axis.set_xlabel(r"$\Delta\eta$ from the jet axis")
+def differences(first: Scores, second: Scores) -> Figure:
+    """Draw how far two models' probabilities of the same jets are apart: the largest difference in each jet."""
+    apart = np.abs(first.probabilities - second.probabilities).max(axis=1)
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(layout="constrained")
+        edges = np.logspace(-9, max(-4, np.ceil(np.log10(apart.max() + 1e-9))), 51)
+        # Equal to the last bit is drawn in the first bin: a logarithm has no place for zero.
+        counts = np.histogram(np.maximum(apart, edges[0]), bins=edges)
+        mplhep.histplot(counts, ax=axis, histtype="fill", color=COLOURS[0], edgecolor="black", linewidth=0.6, yerr=False, flow="none")
+        axis.axvline(1e-5, color="black", linestyle="--")
+        style: dict[str, Any] = {"rotation": 90, "ha": "right", "va": "top", "fontsize": 13, "textcoords": "offset points"}
+        axis.annotate(r"tolerance $10^{-5}$", (1e-5, 0.95), xycoords=("data", "axes fraction"), xytext=(-6, 0), **style)
+        axis.set(xscale="log", xlabel=f"Largest |{first.model} − {second.model}| over the classes", ylabel="Jets")
+        heading(axis, *_JETS)
+        return finished(figure)
 
 
-def _title(jet: ak.Record) -> str:
-    true = f"{jet['jet_class']}, " if "jet_class" in jet.fields else ""
-    return rf"{true}$p_\mathrm{{T}}$ = {jet['jet_pt']:.0f} GeV, {len(jet['sv_etarel'])} vertices"
-
-
-def _label(axis: Axes) -> None:
-    """Say above the axes where the jets come from, where a CMS figure says CMS."""
-    heading(axis, "Simulation", "idealised detector", "13 TeV")
-
-
-# --- tracks -----------------------------------------------------------------------------------------------------------------
-
-# Tell tracks apart on white, also for most colour-blind readers.
-_COLOURS = ("#3b6fb6", "#c8502d", "#2e8540", "#7b4fa3", "#b3761b", "#17808a", "#a8376f", "#5a6b7b")
-_MISSED, _GREY = "#000000", "#b8bec6"
-_RED, _BLUE = "#b5361c", "#2b5c9e"
-_TRACKS: dict[str, dict[str, Any]] = {
-    "track": {"color": _COLOURS[0], "linewidth": 0.9, "linestyle": "-"},
-    "second": {"color": _COLOURS[0], "linewidth": 1.6, "linestyle": (0, (5, 1.5, 1, 1.5))},
-    "fake": {"color": _RED, "linewidth": 1.8, "linestyle": (0, (1, 1))},
-}
-_LABELS = {"pt": "Transverse momentum $p_T$ [GeV]", "eta": "Pseudorapidity $\\eta$"}
-_TICKS_MM = (-1000, -500, 0, 500, 1000)
-_DETECTOR = "generic detector"
-# Sizes that read from the last row.
-_TEXT = {"font.size": 13, "axes.labelsize": 14, "axes.titlesize": 14, "legend.fontsize": 12, "figure.constrained_layout.use": True}
+# --- tracks ----------------------------------------------------------------------------------------------------------------
 
 
 def event_display(event: Event, labels: ArrayLike | None = None) -> Figure:
-    """An event across the beam (x and y) and along it (r and z).
+    """Draw an event across the beam (x and y) and along it (r and z).
 
     Tracks are drawn as they were found, from hit to hit: each a solid coloured line; the second track of a particle dash-dotted, fakes
     dotted. Particles that should have been found and were not are dashed black lines with crosses, hits without a track grey dots.
@@ -179,42 +173,41 @@ def event_display(event: Event, labels: ArrayLike | None = None) -> Figure:
         event: the event.
         labels: (n_hits,) track labels; without them, only the hits are drawn.
     """
-    with plt.rc_context(_TEXT):
-        figure, (across, along) = plt.subplots(1, 2, figsize=(13, 6), width_ratios=(1, 1.25))
+    with plt.rc_context(STYLE):
+        figure, (across, along) = plt.subplots(1, 2, figsize=(13, 6.4), width_ratios=(1, 1.25), layout="constrained")
         matching = match(event, labels) if labels is not None else None
         for axes, first, second in ((across, event.x, event.y), (along, event.z, event.r)):
-            axes.plot(first, second, ".", color=_GREY, markersize=3, zorder=1)
-            if labels is not None and matching is not None:
+            axes.plot(first, second, ".", color=_HITS, markersize=3, zorder=1)
+            if matching is not None:
                 _draw_tracks(axes, event, np.asarray(labels), matching, first, second)
                 _draw_missed(axes, event, event.target & ~matching.found, first, second)
-        across.set(xlabel="$x$ [mm]", ylabel="$y$ [mm]", aspect="equal", title="Across the beam", xticks=_TICKS_MM, yticks=_TICKS_MM)
-        along.set(xlabel="$z$ [mm]", ylabel="$r$ [mm]", ylim=(0, None), title="Along the beam")
+        across.set(xlabel="$x$ (mm)", ylabel="$y$ (mm)", aspect="equal", xticks=_TICKS_MM, yticks=_TICKS_MM)
+        along.set(xlabel="$z$ (mm), along the beam", ylabel="$r$ (mm)", ylim=(0, None))
         if matching is not None:
-            second, fake = int(matching.duplicate.sum()), int(matching.fake.sum())
-            names = [f"tracks ({matching.fake.size - second - fake})", f"second tracks ({second})", f"fakes ({fake})"]
-            handles = [plt.Line2D([], [], **style) for style in _TRACKS.values()]
-            handles.append(plt.Line2D([], [], color=_MISSED, linestyle="--", marker="x", linewidth=2))
-            handles.append(plt.Line2D([], [], color=_GREY, marker=".", linestyle=""))
-            names += [f"missed ({int((event.target & ~matching.found).sum())})", "hits without a track"]
+            seconds, fakes, missed = (int(each.sum()) for each in (matching.duplicate, matching.fake, event.target & ~matching.found))
+            names = [f"tracks ({matching.fake.size - seconds - fakes})", f"second tracks ({seconds})", f"fakes ({fakes})"]
+            handles = [Line2D([], [], **style) for style in _LINES.values()]
+            handles.append(Line2D([], [], color=_MISSED, linestyle="--", marker="x", linewidth=2))
+            handles.append(Line2D([], [], color=_HITS, marker=".", linestyle=""))
+            names += [f"missed ({missed})", "hits without a track"]
             figure.legend(handles, names, loc="outside lower center", ncols=5, frameon=False)
-        plt.close(figure)
-    return described(figure)
+        heading(across, *_TRACKS, right_axes=along)
+        return finished(figure)
 
 
-def _segments(first: NDArray[Any], second: NDArray[Any], edges: NDArray[np.int64]) -> NDArray[Any]:
+def _segments(first: NDArray[Any], second: NDArray[Any], edges: NDArray[np.int64]) -> Any:
     """(n_edges, 2, 2) the ends of each edge, in the plane of two coordinates."""
     return np.stack([np.stack([first[end], second[end]], axis=1) for end in edges], axis=1)
 
 
 def _draw_tracks(axes: Axes, event: Event, labels: NDArray[Any], matching: Matching, first: NDArray[Any], second: NDArray[Any]) -> None:
     edges = edges_within(event, labels)
-    track = np.unique(labels[labels >= 0], return_inverse=True)[1].reshape(-1)
     of_hit = np.full(labels.shape, -1)
-    of_hit[labels >= 0] = track
+    of_hit[labels >= 0] = np.unique(labels[labels >= 0], return_inverse=True)[1].reshape(-1)
     track = of_hit[edges[0]]
     kinds = {"second": matching.duplicate[track], "fake": matching.fake[track]}
     kinds["track"] = ~kinds["second"] & ~kinds["fake"]
-    for name, style in _TRACKS.items():
+    for name, style in _LINES.items():
         chosen = kinds[name]
         colours = [_COLOURS[index % len(_COLOURS)] for index in track[chosen]] if name != "fake" else style["color"]
         lines = LineCollection(_segments(first, second, edges[:, chosen]), colors=colours, zorder=2)
@@ -231,7 +224,7 @@ def _draw_missed(axes: Axes, event: Event, missed: NDArray[np.bool_], first: NDA
 
 
 def embedding_display(event: Event, embedding: ArrayLike, particles: int = 8) -> Figure:
-    """Hits of some particles, in the detector and in the embedding, with the same colour and marker for each particle.
+    """Draw hits of some particles, in the detector and in the embedding, with the same colour and marker for each particle.
 
     The particles are the hardest of each sector around the beam, so that they do not cover each other.
 
@@ -241,21 +234,20 @@ def embedding_display(event: Event, embedding: ArrayLike, particles: int = 8) ->
         particles: how many particles to show.
     """
     points = np.asarray(embedding, dtype=np.float64)
-    hardest = _hardest_around(event, particles)
     points = points - points.mean(axis=0)
     plane = points @ np.linalg.svd(points, full_matrices=False)[2][:2].T
-    with plt.rc_context(_TEXT):
-        figure, panels = plt.subplots(1, 2, figsize=(13, 5.8))
+    with plt.rc_context(STYLE):
+        figure, panels = plt.subplots(1, 2, figsize=(13, 6), layout="constrained")
         for axes, first, second in ((panels[0], event.x, event.y), (panels[1], *plane.T)):
-            axes.plot(first, second, ".", color=_GREY, markersize=2)
-            for index, particle in enumerate(hardest):
+            axes.plot(first, second, ".", color=_HITS, markersize=2)
+            for index, particle in enumerate(_hardest_around(event, particles)):
                 hits = event.particle == particle
-                style = {"color": _COLOURS[index % len(_COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
+                style: dict[str, Any] = {"color": _COLOURS[index % len(_COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
                 axes.plot(first[hits], second[hits], linestyle="", markersize=8, markeredgecolor="white", markeredgewidth=0.5, **style)
-        panels[0].set(xlabel="$x$ [mm]", ylabel="$y$ [mm]", aspect="equal", title="Where the hits are", xticks=_TICKS_MM, yticks=_TICKS_MM)
-        panels[1].set(xlabel="first direction (no unit)", ylabel="second direction (no unit)", title="Where the embedding puts them")
-        plt.close(figure)
-    return described(figure)
+        panels[0].set(xlabel="$x$ (mm), where the hits are", ylabel="$y$ (mm)", aspect="equal", xticks=_TICKS_MM, yticks=_TICKS_MM)
+        panels[1].set(xlabel="First direction of the embedding (no unit)", ylabel="Second direction (no unit)")
+        heading(panels[0], *_TRACKS, right_axes=panels[1])
+        return finished(figure)
 
 
 def _hardest_around(event: Event, sectors: int) -> NDArray[np.intp]:
@@ -267,7 +259,7 @@ def _hardest_around(event: Event, sectors: int) -> NDArray[np.intp]:
 
 
 def graph_display(event: Event, graphs: Mapping[str, ArrayLike], z_range: tuple[float, float] = (-400, 400), r_max: float = 380) -> Figure:
-    """Graphs side by side in the inner detector: true edges as solid lines, false ones as thin dotted lines.
+    """Draw graphs side by side in the inner detector: true edges as solid lines, false ones as thin dotted lines.
 
     Args:
         event: the event.
@@ -275,32 +267,26 @@ def graph_display(event: Event, graphs: Mapping[str, ArrayLike], z_range: tuple[
         z_range: part of the beam line to show, mm.
         r_max: largest distance from the beam to show, mm.
     """
-    with plt.rc_context(_TEXT):
-        figure, panels = plt.subplots(1, len(graphs), figsize=(4.6 * len(graphs), 5.2), sharey=True, squeeze=False)
-        for axes, (title, edges) in zip(panels[0], graphs.items(), strict=True):
-            edges = np.asarray(edges)
-            segments = _segments(event.z, event.r, edges)
-            good = is_true(event, edges)
+    with plt.rc_context(STYLE):
+        size = (4.6 * len(graphs), 5.4)
+        figure, panels = plt.subplots(1, len(graphs), figsize=size, sharey=True, squeeze=False, layout="constrained")
+        for axes, (title, given) in zip(panels[0], graphs.items(), strict=True):
+            edges = np.asarray(given)
+            segments, good = _segments(event.z, event.r, edges), is_true(event, edges)
             axes.add_collection(LineCollection(segments[~good], colors=_RED, linewidths=0.5, linestyles=":", zorder=1))
             axes.add_collection(LineCollection(segments[good], colors=_BLUE, linewidths=1.3, zorder=2))
             axes.plot(event.z, event.r, ".", color="black", markersize=3, zorder=3)
             purity = f"{good.mean():.0%}" if good.size else "–"
-            axes.set(
-                xlim=z_range,
-                ylim=(0, r_max),
-                xticks=np.linspace(*z_range, 9)[1:-1:2],
-                xlabel="$z$ [mm]",
-                title=f"{title}\n{good.size} edges, {purity} true",
-            )
-        panels[0][0].set_ylabel("$r$ [mm]")
-        handles = [plt.Line2D([], [], color=_BLUE, linewidth=1.5), plt.Line2D([], [], color=_RED, linestyle=":", linewidth=1.2)]
+            axes.set(xlim=z_range, ylim=(0, r_max), xticks=np.linspace(*z_range, 9)[1:-1:2], xlabel="$z$ (mm)")
+            axes.set_title(f"{title}\n{good.size} edges, {purity} true", fontsize=15)
+        panels[0][0].set_ylabel("$r$ (mm)")
+        handles = [Line2D([], [], color=_BLUE, linewidth=1.5), Line2D([], [], color=_RED, linestyle=":", linewidth=1.2)]
         figure.legend(handles, ["true", "false"], loc="outside lower center", ncols=2, frameon=False)
-        plt.close(figure)
-    return described(figure)
+        return finished(figure)
 
 
 def efficiency_plot(qualities: Mapping[str, Quality], variable: str, quantity: str = "efficiency") -> Figure:
-    """A rate in bins of pT or eta, with its uncertainty, in the style of CMS.
+    """Draw a rate in bins of pT or eta, with its uncertainty.
 
     Args:
         qualities: name in the legend -> what ``quality`` returned.
@@ -310,7 +296,10 @@ def efficiency_plot(qualities: Mapping[str, Quality], variable: str, quantity: s
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(layout="constrained")
         for index, (name, one) in enumerate(qualities.items()):
-            _points(axes, one.against(variable, quantity=quantity), variable, index, len(qualities), f"{name}: {_overall(one, quantity)}")
+            rate = {"efficiency": one.efficiency, "fake rate": one.fake_rate, "duplicate rate": one.duplicate_rate}[quantity]
+            low, high = rate.interval
+            words = f"{name}: {rate.value:.3f} ± {(high - low) / 2:.3f}"
+            _points(axes, one.against(variable, quantity=quantity), variable, index, len(qualities), words)
         axes.set(xlabel=_LABELS[variable], ylabel=quantity.capitalize())
         if variable == "pt":
             axes.set_xscale("log")
@@ -318,19 +307,13 @@ def efficiency_plot(qualities: Mapping[str, Quality], variable: str, quantity: s
             axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             axes.set_xticks([], minor=True)
         if quantity == "efficiency":
-            axes.axhline(1, color=_GREY, linewidth=1, zorder=0)
+            axes.axhline(1, color=GREY, linewidth=1, zorder=0)
             axes.set_ylim(min(0.8, axes.get_ylim()[0]), 1.02)
         else:
             axes.set_ylim(0, None)
         axes.legend(loc="lower center" if quantity == "efficiency" else "upper center")
-        heading(axes, "Simulation", _DETECTOR, "$t\\bar{t}$, 13 TeV")
+        heading(axes, *_TRACKS)
         return finished(figure)
-
-
-def _overall(one: Quality, quantity: str) -> str:
-    rate = {"efficiency": one.efficiency, "fake rate": one.fake_rate, "duplicate rate": one.duplicate_rate}[quantity]
-    low, high = rate.interval
-    return f"{rate.value:.3f} ± {(high - low) / 2:.3f}"
 
 
 def _points(axes: Axes, bins: pd.DataFrame, variable: str, index: int, of: int, label: str) -> None:
@@ -340,40 +323,25 @@ def _points(axes: Axes, bins: pd.DataFrame, variable: str, index: int, of: int, 
     place = (index + 0.5) / of * 0.3 + 0.35
     centre = low * (high / low) ** place if variable == "pt" else low + (high - low) * place
     up, down = bins["high"].to_numpy() - value, value - bins["low"].to_numpy()
-    errors = {"xerr": (centre - low, high - centre), "yerr": (np.maximum(down, 0), np.maximum(up, 0))}
-    style = {"color": (_BLUE, _RED)[index % 2] if of <= 2 else _COLOURS[index % len(_COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
-    axes.errorbar(
-        centre,
-        value,
-        **errors,
-        **style,
-        linestyle="",
-        markersize=9,
-        elinewidth=1.6,
-        label=label,
-        markerfacecolor="white" if index % 2 else None,
-    )
+    errors: dict[str, Any] = {"xerr": (centre - low, high - centre), "yerr": (np.maximum(down, 0), np.maximum(up, 0))}
+    style: dict[str, Any] = {**series_style(index), "linestyle": "", "elinewidth": 1.6, "markerfacecolor": "white" if index % 2 else None}
+    axes.errorbar(centre, value, **errors, **({**style, "color": "black"} if of == 1 else style), label=label)
 
 
 def stage_bars(times: pd.DataFrame) -> Figure:
     """Draw the time of a request in each stage, from :func:`helpers.physics.tracks.stage_times`, as bars one below the other."""
-    parts = {
-        "queue_ms": ("waits in the queue", "..", "#dfe3e8"),
-        "infer_ms": ("computes", "", "#3b6fb6"),
-        "other_ms": ("takes tensors in and out", "//", "#f0c27b"),
-    }
-    with plt.rc_context(_TEXT):
-        figure, axes = plt.subplots(figsize=(11, 0.8 * len(times) + 2))
+    with plt.rc_context(BARS):
+        figure, axes = plt.subplots(figsize=(11, 0.8 * len(times) + 2), layout="constrained")
         left = np.zeros(len(times))
-        for column, (name, hatch, colour) in parts.items():
-            style = {"label": name, "hatch": hatch, "color": colour, "edgecolor": "#1b2a3d", "linewidth": 0.8}
+        for column, name, hatch, colour in _STAGE:
+            style: dict[str, Any] = {"label": name, "hatch": hatch, "color": colour, "edgecolor": "#1b2a3d", "linewidth": 0.8}
             axes.barh(times["stage"], times[column], left=left, **style)
             left += times[column].to_numpy()
         for position, total in enumerate(times["total_ms"]):
             axes.annotate(f" {total:.1f} ms", (left[position], position), va="center")
         axes.invert_yaxis()
         axes.margins(x=0.12)
-        axes.set_xlabel("Mean time per event [ms]")
+        axes.set_xlabel("Mean time per event (ms)")
         figure.legend(loc="outside lower center", ncols=3, frameon=False)
-        plt.close(figure)
-    return described(figure)
+        heading(axes, "Measured", "by the server's counters")
+        return finished(figure)

@@ -12,7 +12,6 @@ Typical use::
 from __future__ import annotations
 
 import base64
-import functools
 import html
 import io
 import re
@@ -21,36 +20,57 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import mplhep
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-# Lines and markers that stay apart without colour; the colours are Petroff's, which people with weak colour vision tell apart.
-COLOURS = ("#3f90da", "#bd1f01", "#000000", "#832db6", "#a96b59")
+# Figures by others, and whatever is there for comparison only; the style's own grey is left out of the cycle for them.
+GREY = "#767676"
+COLOURS = tuple(colour for colour in mplhep.style.CMS["axes.prop_cycle"].by_key()["color"] if colour != "#9c9ca1")
+# Lines and markers stay apart without colour. Data alone is black.
 LINES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-# Figures by others, and whatever is there for comparison only.
-GREY = "#767676"
-# Characters at the right end of a heading.
-_ROOM = 36
-# Size of text in points: legible at the back of a lecture room when the figure fills half of a projector's width.
+DATA = "black"
+# Size of text in points: legible at the back of a lecture room when the figure fills half of a projector's width. No text is smaller.
+SMALL = 12.5
 STYLE = {**mplhep.style.CMS, "font.size": 15, "axes.labelsize": 16, "legend.fontsize": 13, "xtick.labelsize": 14, "ytick.labelsize": 14}
-# Named, and not as "sans-serif": what that means is looked up when a figure is drawn, and then the style is gone.
-STYLE |= {"font.family": "TeX Gyre Heros", "mathtext.fontset": "dejavusans"}
 STYLE |= {"figure.dpi": 80, "savefig.dpi": 150, "lines.linewidth": 2.2, "figure.figsize": (7.5, 6), "axes.labelpad": 7}
+STYLE |= {"xtick.major.size": 7, "xtick.minor.size": 4, "ytick.major.size": 7, "ytick.minor.size": 4, "axes.linewidth": 1.4}
+# Of bars one below the other: names instead of ticks.
+BARS = {**STYLE, "ytick.minor.visible": False, "ytick.right": False, "ytick.major.size": 0, "hatch.linewidth": 0.8}
+# Characters at the right end of a heading for which there is room beside the words at the left.
+_ROOM = 36
+# Series that are named in the alternative text at most; more would not help anybody who listens.
+_MOST_SERIES = 8
+# A rise or fall by less than this fraction is none.
+_LEVEL = 0.1
+
+
+class Picture(Figure):
+    """A figure that has the course's style wherever it is drawn, and shows itself in a notebook with an alternative text."""
+
+    def savefig(self, *args: Any, **kwargs: Any) -> None:
+        """Save it as matplotlib does, with all of its labels at any dpi."""
+        with plt.rc_context(STYLE):
+            super().savefig(*args, **{"bbox_inches": "tight", **kwargs})
+
+    def _ipython_display_(self) -> None:
+        # IPython asks the object itself; its own display of figures knows no such text.
+        from IPython.display import display
+
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=self.dpi)
+        picture, alt = base64.b64encode(buffer.getvalue()).decode("ascii"), words(self)
+        page = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{picture}">'
+        display({"image/png": picture, "text/html": page, "text/plain": alt}, raw=True)  # type: ignore[no-untyped-call]
 
 
 def series_style(number: int) -> dict[str, Any]:
-    """Colour, line and marker of a series; the first forty differ in at least one of line and marker.
-
-    Args:
-        number: of the series, from 0.
-    """
-    return {
-        "color": COLOURS[number % len(COLOURS)],
-        "linestyle": LINES[number % len(LINES)],
-        "marker": MARKERS[number % len(MARKERS)],
-        "markersize": 9,
-    }
+    """Return colour, line and marker of a series, which is numbered from 0; the first forty differ in at least one of line and marker."""
+    colour, line, marker = (each[number % len(each)] for each in (COLOURS, LINES, MARKERS))
+    return {"color": colour, "linestyle": line, "marker": marker, "markersize": 9}
 
 
 def heading(axes: Axes, bold: str, italic: str = "", right: str = "", right_axes: Axes | None = None) -> None:
@@ -63,33 +83,25 @@ def heading(axes: Axes, bold: str, italic: str = "", right: str = "", right_axes
         right: at the right end, such as the device or the energy.
         right_axes: the axes with that right end, where there are several side by side.
     """
-    first = axes.text(0, 1.015, bold, transform=axes.transAxes, fontweight="bold", fontsize=16, va="bottom")
-    if italic:
-        # One word's width further, whatever the word and the width of the axes are.
-        place = {"xycoords": first, "xytext": (7, 0), "textcoords": "offset points", "annotation_clip": False}
-        axes.annotate(italic, (1, 0), fontstyle="italic", fontsize=13, va="bottom", **place)
-    end = right_axes or axes
-    # A long name gets smaller letters: beside the words at the left there is room for about so many.
-    size = 13 * min(1.0, _ROOM / max(len(right), 1))
-    end.text(1, 1.015, right, transform=end.transAxes, fontsize=size, va="bottom", ha="right")
+    # Without data=True it would say Simulation.
+    mplhep.label.exp_label(exp=bold, text=italic, rlabel="", loc=0, data=True, ax=axes, fontsize=(17, 13.5, 13.5, 13.5))
+    # A long name gets smaller letters.
+    size = max(13.5 * min(1.0, _ROOM / max(len(right), 1)), SMALL)
+    mplhep.label.add_text(right, loc="over right", ax=right_axes or axes, fontsize=size)
 
 
 def finished(figure: Figure) -> Figure:
-    """The figure, laid out while the style is there, and closed for pyplot, so that a notebook shows it once, as the value of the cell."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    """Return the figure as a :class:`Picture`, closed for pyplot, so that a notebook shows it once, as the value of the cell."""
     plt.close(figure)
-    return described(figure)
+    figure.__class__ = Picture
+    return figure
 
 
-# --- alternative text --------------------------------------------------------------------------------------------------------
-
-# Series that are named at most; more would not help anybody who listens.
-_MOST_SERIES = 8
+# --- alternative text ------------------------------------------------------------------------------------------------------
 
 
 def words(figure: Figure) -> str:
-    """One sentence for each panel: what is drawn against what, and which series there are."""
+    """Return a sentence for each panel: what is drawn against what, which series there are, and how each of them goes."""
     shown = [panel for panel in map(_panel, figure.axes) if panel]
     legends = _names(text.get_text() for legend in figure.legends for text in legend.get_texts())
     count = f"Figure with {len(shown)} panels" if len(shown) > 1 else "Figure"
@@ -100,9 +112,30 @@ def _panel(axes: Axes) -> str:
     across, up = _plain(axes.get_xlabel()) or _plain(_shared_label(axes)), _plain(axes.get_ylabel())
     title = next((title for where in ("left", "center", "right") if (title := _plain(axes.get_title(loc=where)))), "")
     against = " against ".join(label for label in (up, across) if label)
+    trends = [trend for line in axes.get_lines() if (trend := _trend(line))]
+    trends += [_range(bars) for bars in axes.containers if isinstance(bars, BarContainer) and not str(bars.get_label()).startswith("_")]
     legend = axes.get_legend()
-    series = _names(text.get_text() for text in legend.get_texts()) if legend else ""
-    return ", ".join([part for part in (title, against) if part] + ([f"for {series}"] if series else []))
+    names = "for " + _names(text.get_text() for text in legend.get_texts()) if legend and not trends else ""
+    return ", ".join(part for part in (title, against, names, *trends[:_MOST_SERIES]) if part)
+
+
+def _range(bars: BarContainer) -> str:
+    widths = [bar.get_width() for bar in bars]
+    return f"{_plain(str(bars.get_label()))} {min(widths):.3g}" + (f" to {max(widths):.3g}" if len(widths) > 1 else "")
+
+
+def _trend(line: Line2D) -> str:
+    """How a series goes, from its first to its last point, and by way of a higher or lower one; nothing for a line without a name."""
+    values = np.asarray(line.get_ydata(), dtype=float)
+    values, name = values[np.isfinite(values)], _plain(str(line.get_label()))
+    if values.size < 2 or not name or name.startswith("_") or line.get_gid():
+        return ""
+    first, last, top, bottom = values[0], values[-1], values.max(), values.min()
+    scale = max(abs(top), abs(bottom))
+    how = "rises" if last - first > _LEVEL * scale else "falls" if first - last > _LEVEL * scale else "stays level"
+    beyond = f" with a peak of {top:.3g}" if top - max(first, last) > _LEVEL * scale else ""
+    beyond += f" with a dip to {bottom:.3g}" if min(first, last) - bottom > _LEVEL * scale else ""
+    return f"{name} {how} from {first:.3g} to {last:.3g}{beyond}"
 
 
 def _shared_label(axes: Axes) -> str:
@@ -117,20 +150,3 @@ def _names(names: Iterable[str]) -> str:
 
 def _plain(text: str) -> str:
     return " ".join(re.sub(r"\\(mathrm|mathbf|rm)\b|[$\\{}]", "", text).split())
-
-
-def described(figure: Figure) -> Figure:
-    """The figure, which shows itself in a notebook as a picture with an alternative text."""
-    # IPython asks the object itself; its own display of figures knows no such text.
-    figure._ipython_display_ = functools.partial(_display, figure)
-    return figure
-
-
-def _display(figure: Figure) -> None:
-    from IPython.display import display
-
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=figure.dpi, bbox_inches="tight")
-    picture, alt = base64.b64encode(buffer.getvalue()).decode("ascii"), words(figure)
-    page = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{picture}">'
-    display({"image/png": picture, "text/html": page, "text/plain": alt}, raw=True)

@@ -4,7 +4,7 @@ Typical use::
 
     costs = cost(server, ["particlenet_AK4_fp16", "particlenet_AK4_int8"], reference="particlenet_AK4")
     costs                                              # a table
-    precision_figure(speeds, costs)                    # with its speed, see helpers.plots.precision
+    plots.precision_figure(speeds, costs)              # with its speed
 """
 
 from __future__ import annotations

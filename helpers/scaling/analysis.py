@@ -38,7 +38,7 @@ from tqdm.auto import tqdm
 
 from helpers import paths
 from helpers.client import Client
-from helpers.client.client import where
+from helpers.client.endpoint import where
 from helpers.errors import CourseError, InputError, RequestError, ServerError, SetupError
 from helpers.measuring.table import folder_of
 from helpers.paths import find, shown, writing
@@ -403,7 +403,7 @@ def local_workers(workers: int = 2, *, threads: int = 1) -> distributed.LocalClu
     """
     # Dask's pages and counters ask for no certificate, and show what the tasks are and what they log: none of them is served.
     with dask.config.set({"distributed.scheduler.http.routes": []}):
-        return distributed.LocalCluster(
+        return distributed.LocalCluster(  # type: ignore[no-untyped-call]
             n_workers=workers,
             threads_per_worker=threads,
             security=True,
@@ -479,7 +479,7 @@ def _dask(cluster: Any) -> Iterator[distributed.Client]:
         yield cluster
         return
     try:
-        client = distributed.Client(cluster, set_as_default=False, timeout=_CONNECT_S)
+        client = distributed.Client(cluster, set_as_default=False, timeout=_CONNECT_S)  # type: ignore[no-untyped-call]
     except (OSError, ValueError, TypeError) as error:
         raise InputError(
             f"No Dask cluster answers as {cluster!r} ({type(error).__name__}).",
@@ -500,7 +500,7 @@ def _run(client: distributed.Client, parts: list[Chunk], task: Task, retries: in
     rows: list[dict[str, Any]] = []
     bar = tqdm(total=len(parts), unit="chunk", disable=silent)
     try:
-        for future in distributed.as_completed(futures, loop=client.loop):
+        for future in distributed.as_completed(futures, loop=client.loop):  # type: ignore[no-untyped-call]
             rows.append(future.result())
             bar.update()
             bar.set_postfix_str(f"{sum(row['jets'] for row in rows)} jets")
@@ -515,6 +515,6 @@ def _run(client: distributed.Client, parts: list[Chunk], task: Task, retries: in
         bar.write(f"{words}; what is done stays done, and the same call goes on from there")
         raise
     finally:
-        client.cancel([future for future in futures if not future.done()], force=True)
+        client.cancel([future for future in futures if future.status == "pending"], force=True)  # type: ignore[no-untyped-call]
         bar.close()
     return sorted(rows, key=lambda row: str(row["chunk"]))

@@ -30,11 +30,10 @@ import timeit
 
 import numpy as np
 
-from helpers import Client, launch_server, measure, measure_in_turn, perf_analyzer, scrape, verdict
+from helpers import Client, launch_server, measure, measure_in_turn, perf_analyzer, plots, scrape, verdict
 from helpers.course import exercise  #: from helpers.course import ____, exercise
 from helpers.measuring.inputs import write_jets
 from helpers.measuring.table import Rows
-from helpers.plots import latency_split_figure, warm_up_figure
 
 # %%
 server = launch_server("models", load=["particlenet_AK4", "particlenet_AK4_PT"])
@@ -154,8 +153,20 @@ exercise("7.2").check(by_batch, gain, price)
 # %% [markdown]
 # ## Choose a percentile
 #
-# The median, **p50**, is the latency of a typical request. **p99** is what one request in a hundred exceeds.
-# An event needs *all* of its answers, so the slow ones decide. **What do you expect** of p99 / p50?
+# A mean hides how single requests differ. This cell times 200 requests of 10 jets, one after the other, with a clock of
+# our own. **What do you expect:** a Gaussian?
+
+# %%
+with Client(server) as client:
+    ten_jets = client.example("particlenet_AK4", 10)
+    times_us = [1e6 * timeit.timeit(lambda: client.infer("particlenet_AK4", ten_jets), number=1) for _ in range(200)]
+plots.latency_histogram_figure(times_us)
+
+# %% [markdown]
+# **What stands out?** Look for an edge at the left: no request is faster than its arithmetic. To the right goes a tail,
+# short on a quiet machine and long on a busy one, of requests that something held up. So people name percentiles. The
+# median, **p50**, is the latency of a typical request, and **p99** is what one request in a hundred exceeds. An event
+# needs *all* of its answers, so the slow ones decide. **What do you expect** of p99 / p50 in the rows above?
 
 # %%
 for batch, row in by_batch.items():
@@ -173,7 +184,7 @@ for batch, row in by_batch.items():
 # Server and client both read clocks on the way. Together they tell where the time of a mean request went.
 
 # %%
-latency_split_figure(by_batch.values(), share=True)
+plots.latency_split_figure(by_batch.values(), share=True)
 # %% [markdown]
 # **What stands out?** Nearly all is inference: with one request under way nobody waits. *Network* also holds
 # what the server does before its own clock starts.
@@ -201,7 +212,7 @@ exercise("7.3").check(server, busy, share)
 # %% [markdown] exercise="7.3" tags=["answer"]
 # The model has two instances. Six of eight requests find them busy and wait; then the server puts those that
 # wait into one larger batch, so that the inference takes longer, too. The latency now says little about the
-# model, and much about the load. `latency_split_figure([ten, busy])` shows it.
+# model, and much about the load. `plots.latency_split_figure([ten, busy])` shows it.
 
 # %% [markdown]
 # ## Warm up
@@ -216,7 +227,7 @@ with Client(server) as client:
     tensors = client.example("particlenet_AK4_PT", batch=10)
     ask = timeit.Timer(lambda: client.infer("particlenet_AK4_PT", tensors))
     first_us = [1e6 * ask.timeit(number=1) for _ in range(20)]
-warm_up_figure(first_us)
+plots.warm_up_figure(first_us)
 
 # %% [markdown]
 # **What stands out?** Somebody pays for the first request, and it should not be your average. `measure`

@@ -26,9 +26,8 @@
 # best depends on the model and on the machine, so you measure: a **sweep**.
 
 # %%
-from helpers import launch_server, measure_in_turn, recorded, scrape, sweep, verdict
+from helpers import launch_server, measure_in_turn, plots, recorded, scrape, sweep, verdict
 from helpers.course import exercise  #: from helpers.course import ____, exercise
-from helpers.plots import latency_split_figure, sweep_figure, throughput_latency_figure
 
 # %%
 MODELS = ["particlenet_AK4", "particlenet_AK4_PT"]
@@ -48,7 +47,7 @@ server
 by_batch = sweep(server, MODELS, batches=(1, 4, 16, 32), precision=0.1)
 single_jets = by_batch.iloc[0]
 budget_ms = round(20 * single_jets["latency_p95_us"] / 1000, 1)
-sweep_figure(by_batch, budget_ms=budget_ms)
+plots.sweep_figure(by_batch, budget_ms=budget_ms)
 
 # %% [markdown]
 # **What stands out?** Throughput rises and then flattens; latency goes on rising. There the **knee** is: beyond
@@ -72,7 +71,7 @@ by_batch
 
 # %%
 onnx = by_batch.query("model == 'particlenet_AK4'")
-latency_split_figure(onnx, share=True)
+plots.latency_split_figure(onnx, share=True)
 
 # %% [markdown]
 # **What stands out?** A request has costs that hardly depend on its size: network, queue, copies. Alone, one
@@ -157,7 +156,7 @@ exercise("8.2").check(by_batch, gain, answer)
 
 # %%
 by_load = sweep(server, "particlenet_AK4", batches=(8,), concurrencies=(1, 2, 4, 8), precision=0.1)
-throughput_latency_figure(by_load, budget_ms=budget_ms)
+plots.throughput_latency_figure(by_load, budget_ms=budget_ms)
 
 # %% [markdown]
 # **What stands out?** The legend of the first figure says it: on a CPU, Triton made two **instances** of this
@@ -165,7 +164,7 @@ throughput_latency_figure(by_load, budget_ms=budget_ms)
 # are free. From then on, the curve bends upwards: more requests mostly wait.
 
 # %%
-latency_split_figure(by_load)
+plots.latency_split_figure(by_load)
 
 # %% [markdown]
 # The queue grows: requests wait until an instance is free. The config of this model lets the server then put
@@ -239,7 +238,7 @@ exercise("8.4").check(server, counted, pair, budget_ms)
 
 # %%
 alike = sweep(server, "particlenet_AK4", (1, 4), (4,), lengths={"pf": 100, "sv": 10}, precision=0.1)
-sweep_figure(alike, reference=[recorded("T4", "particlenet_AK4"), recorded("T4", "particlenet_AK4_PT")])
+plots.sweep_figure(alike, reference=[recorded("T4", "particlenet_AK4"), recorded("T4", "particlenet_AK4_PT")])
 
 # %% [markdown]
 # **What stands out?** Grey dashed lines are **recorded**: somebody else's, with their hardware in the legend. No
@@ -274,7 +273,7 @@ exercise("8.5").check(alike, machines)
 
 # %%
 torch = by_batch.query("model == 'particlenet_AK4_PT'")
-sweep_figure(torch, reference=recorded("H200", "particlenet_AK4_PT"))
+plots.sweep_figure(torch, reference=recorded("H200", "particlenet_AK4_PT"))
 
 # %% [markdown]
 # **What stands out?** For one jet the fastest of GPUs is hardly ahead of a laptop: it takes 3 ms, most of which are

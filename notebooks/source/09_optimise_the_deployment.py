@@ -27,13 +27,11 @@
 # %%
 import time
 
-from helpers import Client, jets, launch_server, precision, recorded, repository, scrape, tune, verdict
+from helpers import Client, jets, launch_server, plots, precision, recorded, repository, scrape, tune, verdict
 from helpers.course import exercise  #: from helpers.course import ____, exercise
 from helpers.course.scoreboard import enter
-from helpers.experiments_plot import experiments_figure
 from helpers.measuring.experiments import Experiments, gain
 from helpers.measuring.inputs import write_jets
-from helpers.plots import precision_figure
 from helpers.precision.cost import cost
 
 # %%
@@ -236,7 +234,7 @@ table.measure("TensorRT stanza", over="dynamic batching", beside=gain(t4.loc[1],
 for name in variants:
     table.measure(name.removeprefix(f"{MODEL}_"), model=name, beside="none published")
 costs = cost(server, variants, reference=MODEL, jets=jets.read("ak4")[256:2256])
-precision_figure([table["baseline"], table["fp16"], table["int8_static"]], costs)
+plots.precision_figure([table["baseline"], table["fp16"], table["int8_static"]], costs)
 
 # %% [markdown]
 # **What stands out?** Few processors compute in 16 bits; the others convert each number twice. GPUs have units for both
@@ -269,7 +267,7 @@ exercise("9.5").check(costs, safe)
 # ## Look at the whole, and beware of the response cache
 
 # %%
-experiments_figure(table)
+plots.experiments_figure(table)
 
 # %% [markdown]
 # Diamonds are **recorded**: what the same kind of change did on the hardware of others, over what they had before it.

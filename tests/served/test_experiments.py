@@ -13,10 +13,10 @@ from helpers.__main__ import main
 from helpers.course import ____, scoreboard
 from helpers.course.scoreboard import scoreboard_figure
 from helpers.errors import InputError
-from helpers.experiments_plot import experiments_figure
 from helpers.measuring.experiments import Experiments, gain
 from helpers.measuring.recorded import recorded
 from helpers.measuring.table import rows_of
+from helpers.plots import experiments_figure
 from helpers.server import Server
 from tests.support.measured_rows import row
 

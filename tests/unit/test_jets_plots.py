@@ -65,7 +65,7 @@ def test_differences(tmp_path: Path) -> None:
     moved[:30, 2] += 3e-7
     figure = plots.differences(Scores("one", LABELS, probabilities), Scores("two", LABELS, moved))
     _drawn(figure, tmp_path)
-    heights = [patch.get_height() for patch in figure.axes[0].patches]
+    heights = figure.axes[0].patches[0].get_data().values
     assert sum(heights) == 50 and heights[0] == 20, "equal ones are shown, too"
     assert "|one − two|" in figure.axes[0].get_xlabel()
 

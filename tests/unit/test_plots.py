@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,15 +11,26 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import StepPatch
 
 from helpers.errors import CourseError, InputError
 from helpers.measuring.recorded import recorded
 from helpers.measuring.table import hardware
-from helpers.plot_rows import series_of
-from helpers.plots import latency_split_figure, sweep_figure, throughput_latency_figure, warm_up_figure
+from helpers.metrics import Snapshot, parse
+from helpers.plots import (
+    latency_histogram_figure,
+    latency_split_figure,
+    precision_figure,
+    scale_figure,
+    sweep_figure,
+    throughput_latency_figure,
+    warm_up_figure,
+)
 from helpers.plots import style as plot_style
+from helpers.plots.performance import series_of
 from tests.support.measured_rows import CONCURRENT, ONNX, TORCH, concurrency_rows, row, sweep_rows
 
 
@@ -69,25 +81,44 @@ def test_series_differ_without_colour() -> None:
     assert len({(str(style["linestyle"]), style["marker"]) for style in map(plot_style.series_style, range(40))}) == 40
 
 
-def test_bands_are_the_spread() -> None:
+def bars(axes: Axes) -> list[tuple[float, float, float]]:
+    """Each vertical error bar: where, from, to. Nothing else is drawn as an area or a bar: between sizes nobody measured."""
+    assert all(isinstance(drawn, LineCollection) for drawn in axes.collections)
+    segments = [segment for drawn in axes.collections for segment in drawn.get_segments()]
+    assert all(len(segment) == 2 and segment[0, 0] == segment[1, 0] for segment in segments)
+    return [(segment[0, 0], segment[0, 1], segment[1, 1]) for segment in segments]
+
+
+def test_error_bars_are_the_intervals_and_nothing_is_drawn_between_sizes() -> None:
     figure = sweep_figure([row(ONNX[1], batch=1), row(ONNX[4], batch=4)])
-    band = figure.axes[0].collections[0].get_paths()[0].vertices
-    assert band[:, 1].min() == pytest.approx(193 - 34) and band[:, 1].max() == pytest.approx(508 + 9)
-    latency = figure.axes[1].collections[0].get_paths()[0].vertices
-    assert latency[:, 1].max() == pytest.approx((10990 + 4239) / 1e3)
-    assert figure.axes[1].get_ylim()[1] > (10990 + 4239) / 1e3, "the whole band is seen"
+    assert bars(figure.axes[0]) == [pytest.approx((1, 193 - 34, 193 + 34)), pytest.approx((4, 508 - 9, 508 + 9))]
+    assert bars(figure.axes[1])[0] == pytest.approx((1, (10990 - 4239) / 1e3, (10990 + 4239) / 1e3))
+
+
+def test_a_ratio_has_the_error_of_its_own_series_alone() -> None:
+    """That of the denominator stands on the points of the first series, and would be counted twice on the others."""
+    _, _, throughput, latency = sweep_figure(sweep_rows()).axes
+    first, second = bars(throughput)[:4], bars(throughput)[4:]
+    assert first[0] == pytest.approx((1, 1 - 34 / 193, 1 + 34 / 193))
+    assert second[0] == pytest.approx((1, (81 - 12) / 193, (81 + 12) / 193))
+    assert bars(latency)[7] == pytest.approx((64, (203000 - 14000) / 117424, (203000 + 14000) / 117424))
+
+
+def test_an_interval_below_zero_is_drawn_to_the_axis() -> None:
+    ((_, low, high),) = bars(sweep_figure(row((100, 150, 9e3, 0))).axes[0])
+    assert 0 < low < 2 and high == 250
 
 
 def test_the_spread_of_another_percentile_is_not_drawn() -> None:
     figure = sweep_figure(sweep_rows()[:4], percentile=99)
     assert lines(figure.axes[1])[0].get_ydata() == pytest.approx([1.3e-3 * figures[2] for figures in ONNX.values()])
     assert figure.axes[1].get_ylabel() == "Latency, 99th percentile (ms)"
-    assert all(not len(band.get_paths()) for band in figure.axes[1].collections)
+    assert not bars(figure.axes[1])
 
 
 def test_the_mean_and_its_spread() -> None:
     figure = sweep_figure([row(batch=1, percentile=None), row(batch=2, percentile=None)], percentile=None)
-    assert figure.axes[1].get_ylabel() == "Mean latency (ms)" and figure.axes[1].collections[0].get_paths()
+    assert figure.axes[1].get_ylabel() == "Mean latency (ms)" and len(bars(figure.axes[1])) == 2
 
 
 def test_one_model_has_no_ratio() -> None:
@@ -130,11 +161,53 @@ def test_recorded_rows_alone_say_so() -> None:
     assert legend(figure) == ["particlenet_AK4, ONNX", "particlenet_AK4, ONNX with TensorRT"]
 
 
-def test_far_apart_values_get_a_logarithmic_axis() -> None:
-    rows = [row((10, 1, 9e4, 1e3), batch=1), row((2000, 9, 9e4, 1e3), batch=64)]
-    throughput, latency = sweep_figure(rows).axes
-    assert throughput.get_yscale() == "log" and latency.get_yscale() == "linear"
-    assert latency.get_ylim()[0] == 0
+@pytest.mark.parametrize("factor", [1.2, 200.0])
+def test_the_kind_of_an_axis_does_not_depend_on_the_values(factor: float) -> None:
+    """The same cell must not look otherwise on another machine."""
+    rows = [row((10, 1, 9e4, 1e3), batch=1), row((10 * factor, 9, 9e4 * factor, 1e3), batch=64, concurrency=2)]
+    assert {axes.get_yscale() for axes in sweep_figure(rows).axes} == {"log"}
+    (axes,) = throughput_latency_figure(rows).axes
+    assert (axes.get_xscale(), axes.get_yscale()) == ("linear", "linear") and axes.get_xlim()[0] == axes.get_ylim()[0] == 0
+
+
+def test_one_heading_one_unit_and_letters_that_can_be_read() -> None:
+    fleet = [row(servers=1, concurrency=concurrency, queue_us=9e3) for concurrency in (1, 2)]
+    costs = [{"model": name, "discriminant": "b", "auc_change": 0.0, "auc_change_half_width": 1e-4} for name in ("a", "b")]
+    figures = [sweep_figure(sweep_rows()), throughput_latency_figure(concurrency_rows()), scale_figure(fleet)]
+    figures += [precision_figure([row(model="a"), row(model="b")], costs), latency_split_figure(sweep_rows())]
+    for figure in figures:
+        assert {"Measured", "perf_analyzer 2.51.0", "CPU: AMD EPYC"} <= set(said(figure).split(" | ")), said(figure)
+        labels = {axes.get_xlabel() for axes in figure.axes} | {axes.get_ylabel() for axes in figure.axes}
+        assert all("(inferences/s)" in label for label in labels if label.startswith("Throughput")) and "jets/s" not in said(figure)
+        texts = [text for text in figure.findobj(plt.Text) if text.get_text()]
+        assert min(text.get_fontsize() for text in texts) * figure.dpi / 72 >= 12
+
+
+@pytest.mark.parametrize("dpi", [50, 80, 220])
+def test_no_label_is_cut_at_any_dpi(dpi: int) -> None:
+    rows = [row(model=f"a_model_with_a_rather_long_name_{n}", batch=64, cpu="A Processor With A Long Name, 128 cores") for n in range(3)]
+    for figure in (latency_split_figure(rows), throughput_latency_figure(rows), sweep_figure(rows)):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=dpi)
+        picture = plt.imread(io.BytesIO(buffer.getvalue()))[..., :3]
+        rim = np.concatenate([picture[:2].ravel(), picture[-2:].ravel(), picture[:, :2].ravel(), picture[:, -2:].ravel()])
+        assert rim.min() == 1, "nothing reaches the rim"
+
+
+def test_a_series_alone_is_black_as_data_are() -> None:
+    assert {line.get_color() for line in lines(sweep_figure(sweep_rows()[:4]).axes[0])} == {plot_style.DATA}
+    assert [line.get_color() for line in lines(sweep_figure(sweep_rows()).axes[0])] == list(plot_style.COLOURS[:2])
+
+
+def test_the_alternative_text_says_how_the_series_go() -> None:
+    words = plot_style.words(sweep_figure(sweep_rows(), budget_ms=50))
+    assert "Throughput (inferences/s) against Batch size, particlenet_AK4 rises from 193 to 629, particlenet_AK4_PT rises" in words
+    assert "budget" not in words
+    words = plot_style.words(throughput_latency_figure(concurrency_rows()))
+    assert "particlenet_AK4 rises from 17.4 to 107" in words
+    warm_up = plot_style.words(warm_up_figure({"cold": [5e5, 1e4, 9e4, 1e4], "warm": [1e4] * 3}))
+    assert "cold falls from 500 to 10" in warm_up and "warm stays level from 10 to 10" in warm_up
+    assert "compute 7.51 to 82.2" in plot_style.words(latency_split_figure([row(), row(ONNX[64], batch=64)]))
 
 
 def test_a_generous_budget_is_still_seen() -> None:
@@ -276,9 +349,37 @@ def test_warm_up() -> None:
 
 
 @pytest.mark.parametrize("wrong", [[], {}, {"a": []}, [[1, 2], [3, 4]], ["slow"], [1.0, -1.0], 3.0])
-def test_warm_up_of_no_latencies(wrong: Any) -> None:
-    with pytest.raises(InputError, match="latenc"):
-        warm_up_figure(wrong)
+def test_figures_of_no_latencies(wrong: Any) -> None:
+    for figure in (warm_up_figure, latency_histogram_figure):
+        with pytest.raises(InputError, match="latenc"):
+            figure(wrong)
+
+
+def test_a_histogram_has_each_request_once_and_says_median_and_percentile() -> None:
+    times = {"one": np.linspace(1e4, 2e4, 101), "eight": np.linspace(5e4, 9e4, 51)}
+    figure = latency_histogram_figure(times, budget_ms=70)
+    drawn = [patch.get_data().values for patch in figure.axes[0].patches if isinstance(patch, StepPatch)]
+    assert [values.sum() for values in drawn] == [101, 51]
+    assert {"one: median 15 ms, p95 19.5 ms", "eight: median 70 ms, p95 88 ms", "budget 70 ms"} <= set(legend(figure))
+    assert "152 requests" in said(figure) and figure.axes[0].get_xlabel() == "Latency seen by the client (ms)"
+    assert len(latency_histogram_figure([1e4, 1e4, 1e4]).axes) == 1, "all alike are a histogram, too"
+
+
+def test_the_servers_own_histogram_stands_below() -> None:
+    own = Snapshot(0.0, tuple(parse(HISTOGRAM))).histogram("nv_inference_first_response_histogram_ms", model="jets")
+    _, below = latency_histogram_figure([1e4, 2e4], server=own).axes
+    assert [tick.get_text() for tick in below.get_xticklabels()] == ["0 to 100", "100 to 500", "over 500"]
+    assert [float(value) for patch in below.patches for value in patch.get_data().values] == [3, 2, 1]
+
+
+HISTOGRAM = """\
+# TYPE nv_inference_first_response_histogram_ms histogram
+nv_inference_first_response_histogram_ms_count{model="jets",version="1"} 6
+nv_inference_first_response_histogram_ms_sum{model="jets",version="1"} 900
+nv_inference_first_response_histogram_ms_bucket{model="jets",version="1",le="100"} 3
+nv_inference_first_response_histogram_ms_bucket{model="jets",version="1",le="500"} 5
+nv_inference_first_response_histogram_ms_bucket{model="jets",version="1",le="+Inf"} 6
+"""
 
 
 def test_a_part_that_is_missing_is_no_zero() -> None:

@@ -7,7 +7,7 @@ import pytest
 from helpers.errors import InputError
 from helpers.measuring.recorded import recorded
 from helpers.measuring.table import COLUMNS, is_recorded, rows_of
-from helpers.plot_rows import series_of
+from helpers.plots.performance import series_of
 from tests.support.measured_rows import row
 
 

@@ -108,7 +108,8 @@ def test_words_for_a_figure() -> None:
     lower.set(xlabel="Batch size", ylabel=r"$p_\mathrm{T}$ (GeV)")
     plt.close(figure)
     assert style.words(figure) == (
-        "Figure with 2 panels: Sweep, Throughput (jets/s) against Batch size, for ONNX, TorchScript; p_T (GeV) against Batch size."
+        "Figure with 2 panels: Sweep, Throughput (jets/s) against Batch size, "
+        "ONNX rises from 1 to 2, TorchScript rises from 2 to 3; p_T (GeV) against Batch size."
     )
 
 

@@ -12,7 +12,7 @@ from helpers.errors import InputError
 from helpers.measuring import statistics as verdicts
 from helpers.measuring.recorded import recorded
 from helpers.measuring.table import LATENCY_ENDS, THROUGHPUT, THROUGHPUT_SPREAD, is_recorded, is_row, plain, rows_of, with_ends
-from helpers.plot_rows import Row
+from helpers.tables import Row
 
 _ONNX, _TORCH = "particlenet_AK4", "particlenet_AK4_PT"
 # The knee is where this fraction of the highest throughput is reached.

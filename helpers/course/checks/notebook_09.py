@@ -15,8 +15,8 @@ from helpers.measuring import statistics as verdicts
 from helpers.measuring.experiments import Experiments
 from helpers.measuring.table import LATENCY_ENDS, THROUGHPUT, is_recorded, is_row, plain, with_ends
 from helpers.metrics import scrape
-from helpers.plot_rows import Row
 from helpers.repository import Comparison
+from helpers.tables import Row
 
 _MODEL = "particlenet_AK4"
 _BASELINE, _TWO, _THREADS = "baseline", "2 instances", "2 instances × 2 threads"

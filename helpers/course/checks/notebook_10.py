@@ -14,8 +14,8 @@ from helpers.fleet import Fleet
 from helpers.measuring.statistics import ratio
 from helpers.measuring.table import THROUGHPUT, is_recorded, rows_of
 from helpers.metrics import Snapshot
-from helpers.plot_rows import Row
 from helpers.scaling.capacity import Plan, Traffic, plan
+from helpers.tables import Row
 
 _MODEL = "particlenet_AK4"
 # A fleet is saturated where this fraction of its highest throughput is reached.
