@@ -241,7 +241,7 @@ class Experiments:
             "p95 (ms)": with_ends(row.get("latency_p95_us"), *(row.get(end) for end in LATENCY_ENDS), 1e-3),
             "queue (ms)": row["queue_us"] / 1000 if row.get("queue_us") is not None else None,
             "jets per run": row["executed_batch"],
-            "gain": "" if seen is None else f"×{seen.gain:.2f}" + (f" ± {seen.half_width:.2f}" if seen.half_width else ""),
+            "gain": "" if seen is None else f"×{seen.factor}",
             "over": "" if reference is None else reference["experiment"],
             "verdict": "the first" if seen is None else seen.answer,
             "recorded elsewhere": str(self._beside.get(name, "")),

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -162,7 +162,7 @@ class Verdict:
     Attributes:
         answer: ``faster``, ``slower``, ``the same`` or ``cannot tell``: the second, seen from the first.
         gain: how many times as fast the second is: the ratio of throughputs, or the inverse ratio of latencies.
-        half_width: of the gain's 95 % interval; None when a measurement came without its spread.
+        half_width: half the length of the gain's 95 % interval; None when a measurement came without its spread.
         text: the whole sentence, with the numbers.
         pairs: how many pairs that were measured in turn it is made of; 0 where they were not.
     """
@@ -172,6 +172,14 @@ class Verdict:
     half_width: float | None
     text: str
     pairs: int = 0
+
+    @property
+    def factor(self) -> str:
+        """The gain and the ends of its interval, which are not equally far away: ``1.79 (1.30–2.46)``."""
+        if self.half_width is None:
+            return f"{self.gain:.2f}"
+        apart = math.exp(math.asinh(self.half_width / self.gain))
+        return f"{self.gain:.2f} ({self.gain / apart:.2f}–{self.gain * apart:.2f})"
 
     def __repr__(self) -> str:
         return f"{self.answer.capitalize()}: {self.text}"
@@ -221,10 +229,11 @@ def verdict(first: Any, second: Any, quantity: str = "throughput", *, least: flo
     spread = None if half is None else gain * math.sinh(half)
     # Of these turns alone: a row may have been measured beside others as well, at another time.
     sides = [_words(side, column, [pair[place] for pair in pairs]) for place, side in enumerate((before, after))]
-    said = [f"{gain:.2f}{'' if spread is None else f' ± {spread:.2f}'} times as fast ({' → '.join(sides)})."]
+    said = [f"times as fast ({' → '.join(sides)})."]
     said += [f"By {len(pairs)} pairs, measured in turn."] if pairs else []
     said += [_why(answer, log, half, least, bool(pairs)), *_remarks(before, after)]
-    return Verdict(answer, gain, spread, " ".join(filter(None, said)), len(pairs))
+    found = Verdict(answer, gain, spread, "", len(pairs))
+    return replace(found, text=" ".join(filter(None, [found.factor, *said])))
 
 
 def _latency(rows: Sequence[Row]) -> str:

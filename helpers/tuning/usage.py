@@ -5,78 +5,62 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
 SERVER = "tritonserver"
 
 
-@dataclass(frozen=True)
-class Usage:
-    """One process.
+class Usage(NamedTuple):
+    """One process: the server, or the instance as Triton names it.
 
-    Attributes:
-        name: the server, or the instance as Triton names it.
-        rss_mb: memory that it has in RAM, shared libraries counted in full.
-        pss_mb: the same with every shared page counted in part: the parts of all processes add up to what they use together.
-        cpu_s: CPU time since its start.
-        wanted_s: the same, and the time that its threads waited for a core while others had them all; where the system tells.
-        pid: its number.
+    ``rss_mb`` is its memory with shared libraries counted in full; the ``pss_mb`` of all processes add up to what they use together.
+    ``wanted_s`` is its CPU time, and the time that its threads waited for a core while others had them all.
     """
 
     name: str
     rss_mb: float
     pss_mb: float
-    cpu_s: float = 0.0
-    wanted_s: float = 0.0
-    pid: int = 0
+    cpu_s: float
+    wanted_s: float
+    pid: int
 
 
 def usage(server_pid: int) -> list[Usage]:
-    """Tritonserver and its instances' processes, given a process that is tritonserver or started it; what has just ended is left out."""
+    """Return tritonserver and its instances' processes, given one that is tritonserver or started it; what has just ended is left out."""
     found = []
-    try:
-        family = [psutil.Process(server_pid), *psutil.Process(server_pid).children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
-    for process in family:
-        try:
-            if process.name() == SERVER:
-                found.append(_usage(SERVER, process))
-            elif process.name().startswith("triton_python"):  # the kernel cuts names at 15 letters
-                found.append(_usage(f"instance {process.cmdline()[-2]}", process))
-        except (psutil.NoSuchProcess, ProcessLookupError, IndexError):  # it ended between two looks
-            continue
+    with suppress(psutil.NoSuchProcess):
+        for process in [psutil.Process(server_pid), *psutil.Process(server_pid).children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess, ProcessLookupError, FileNotFoundError, IndexError):  # it ended between two looks
+                if process.name() == SERVER:
+                    found.append(_usage(SERVER, process))
+                elif process.name().startswith("triton_python"):  # the kernel cuts names at 15 letters
+                    found.append(_usage(f"instance {process.cmdline()[-2]}", process))
     return found
 
 
 def of_model(found: Iterable[Usage], model: str) -> list[Usage]:
-    """The server and the instances of one model."""
+    """Return the server and the instances of one model."""
     own = re.compile(rf"instance {re.escape(model)}(_\d+){{1,2}}")
     return [each for each in found if each.name == SERVER or own.fullmatch(each.name)]
 
 
 def cpu_between(before: Iterable[Usage], after: Iterable[Usage]) -> tuple[float, float]:
-    """CPU seconds used and wanted between two looks, in the processes that are in both: old instances of a model may still be ending."""
+    """Return CPU seconds used and wanted between two looks, in the processes that are in both: old instances may still be ending."""
     then = {each.pid: each for each in before}
     pairs = [(each, then[each.pid]) for each in after if each.pid in then]
     return sum(new.cpu_s - old.cpu_s for new, old in pairs), sum(new.wanted_s - old.wanted_s for new, old in pairs)
 
 
 def _usage(name: str, process: psutil.Process) -> Usage:
-    lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
-    kilobytes = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.startswith(("Rss:", "Pss:"))}
-    times = process.cpu_times()
+    folder = Path(f"/proc/{process.pid}")
+    lines = (line.split() for line in (folder / "smaps_rollup").read_text().splitlines())
+    kilobytes = {words[0]: int(words[1]) for words in lines if words[0] in ("Rss:", "Pss:")}
+    times, queued_ns = process.cpu_times(), 0
+    for file in folder.glob("task/*/schedstat"):
+        with suppress(OSError):  # this thread has just ended, or the kernel does not count
+            queued_ns += int(file.read_text().split()[1])
     used = times.user + times.system
-    return Usage(name, kilobytes["Rss"] / 1024, kilobytes["Pss"] / 1024, used, used + _queued_s(process.pid), process.pid)
-
-
-def _queued_s(pid: int) -> float:
-    """Seconds that the threads of a process were ready to run and had to wait; 0 where the kernel does not count them."""
-    total_ns = 0
-    for file in Path(f"/proc/{pid}/task").glob("*/schedstat"):
-        with suppress(OSError):  # this thread has just ended
-            total_ns += int(file.read_text().split()[1])
-    return total_ns / 1e9
+    return Usage(name, kilobytes["Rss:"] / 1024, kilobytes["Pss:"] / 1024, used, used + queued_ns / 1e9, process.pid)

@@ -69,7 +69,7 @@ def test_a_change_is_compared_with_what_was_changed() -> None:
     lines = table._table()
     assert [line["over"] for line in lines] == ["", "baseline", "two instances"]
     assert [line["verdict"] for line in lines] == ["the first", "faster", "the same"]
-    assert lines[2]["gain"].startswith("×1.01 ± ")
+    assert lines[2]["gain"].startswith("×1.01 (")
     left, _ = experiments_figure(table).axes
     assert [round(bar.get_width(), 2) for bar in left.patches] == [1.0, 1.95, 1.01]
     assert [label.get_text() for label in left.get_yticklabels()] == [
@@ -86,7 +86,7 @@ def test_the_table_compares_with_the_first_and_names_the_source() -> None:
     table._beside["batching"] = gain(t4[1], t4[16])
     lines = table._table()
     assert [line["verdict"] for line in lines] == ["the first", "faster", "cannot tell"]
-    assert lines[1]["gain"].startswith("×2.00 ± ")
+    assert lines[1]["gain"].startswith("×2.00 (")
     assert lines[2]["recorded elsewhere"] == "none published"
     assert "CMS SONIC study" in lines[1]["recorded elsewhere"] and "×2.28 on Tesla T4" in lines[1]["recorded elsewhere"]
     assert "batch 1 → 16" in repr(table) and "budget p95 ≤ 28.5 ms" in table._repr_html_()

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from inspect import isfunction, ismodule
 from pathlib import Path
 
 import pytest
 
 import helpers
+from helpers import paths
 from helpers.course import exercise
 from helpers.course.judge import Kind
 from helpers.errors import InputError
 from helpers.measuring import measure as measuring
 from helpers.measuring.recorded import data_file, recorded, recorded_sweep
 from helpers.measuring.statistics import verdict
-from helpers.measuring.table import COLUMNS, PARTS, hardware, is_recorded, rows_of
+from helpers.measuring.table import COLUMNS, PARTS, Rows, hardware, is_recorded, rows_of, with_ends
 from helpers.plots import sweep_figure
 from helpers.setup.environments import EMBEDDED_TRITON
+from tests.support.measured_rows import row as measured_row
 
 MODELS = ["particlenet_AK4", "particlenet_AK4_PT"]
 T4_LENGTHS = {"pf": 100, "sv": 10}
@@ -113,3 +117,15 @@ def test_the_names_that_notebooks_import_are_functions_and_not_the_modules_of_th
     for name in ("measure", "measure_in_turn", "sweep", "perf_analyzer", "verdict", "recorded", "tune", "gain", "write_jets"):
         assert isfunction(getattr(helpers, name)), name
     assert ismodule(helpers.jets) and ismodule(helpers.tracks)
+
+
+def test_they_do_not_wait_for_what_only_verdicts_and_figures_need() -> None:
+    code = "import sys; from helpers import measure, sweep, verdict; sys.exit(bool({'scipy', 'matplotlib', 'awkward'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=paths.root(), check=False).returncode == 0
+
+
+def test_an_interval_is_shown_as_far_as_each_end() -> None:
+    assert with_ends(18e3, 16.9e3, 101e3, 1e-3) == "18 (17–101)"
+    assert with_ends(18e3, 16.9e3, None, 1e-3) == "18.0 (16.9–not known)" and with_ends(18e3, None, None, 1e-3) == "18"
+    shown = Rows.of([measured_row(latency_low_us=10e3, latency_high_us=17e3)])
+    assert "10.7 (10.0–17.0)" in repr(shown) and "10.7 (10.0–17.0)" in shown._repr_html_()

@@ -200,7 +200,7 @@ def baseline_beaten(server: Any, counted: Any, pair: Any, budget_ms: Any) -> Out
         raise CannotTell(f"{setting}: {judged.text} Measure more pairs, `turns=12`, or choose a setting with a larger gain.")
     if high > budget:
         raise CannotTell(f"{setting}: {waits}. That may be over {budget:g} ms or not. Measure longer, or stay further away from it.")
-    return correct(f"{setting} is {judged.gain:.1f} ± {judged.half_width:.1f} times as fast as the baseline, with a {waits}.")
+    return correct(f"{setting} is {judged.factor} times as fast as the baseline, with a {waits}.")
 
 
 def _measured_here(server: Any, counted: Any, best: Row) -> None:

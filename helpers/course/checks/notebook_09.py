@@ -203,4 +203,4 @@ def challenge(server: Any, counted: Any, table: Any, best: Any) -> Outcome:
         raise CannotTell(f"{seen.text} Measure it once more under the same name, or choose settings with a larger gain.")
     if high > budget:
         raise CannotTell(f"{waits}. That may be over {budget:g} ms or not. Stay further away from it.")
-    return correct(f"{seen.gain:.2f} ± {seen.half_width:.2f} times your baseline, with a {waits}. Enter the scoreboard.")
+    return correct(f"{seen.factor} times your baseline, with a {waits}. Enter the scoreboard.")
