@@ -17,7 +17,6 @@ from benchmarks import report
 from helpers import precision, repository
 from helpers.measuring.inputs import write_jets
 from helpers.measuring.measure import measure
-from helpers.precision.cost import cost
 from helpers.server import Server, launch_server
 
 # Away from the ports of a course that runs on the same machine.
@@ -89,7 +88,7 @@ def main() -> None:
         names = prepare()
         with launch_server("work/models", load=names, base_port=BASE_PORT, name="bench-precision") as server:
             found = throughputs(server, names, arguments.rounds, Path(folder))
-            costs = cost(server, names, reference=ONNX)
+            costs = precision.cost(server, names, reference=ONNX)
     text = document(found, costs, names, arguments.rounds, load_average)
     print(text)
     if arguments.write:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 Row = Mapping[str, Any]
@@ -51,6 +51,27 @@ def as_html(
         body.append(f"<tr style='font-weight:{'bold' if bold(row) else 'normal'}'>{texts}</tr>")
     above = f"<caption style='text-align:left'>{html.escape(caption)}</caption>" if caption else ""
     return f"<table>{above}<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+
+
+class Table(list[dict[str, Any]]):
+    """Rows that show themselves as a table under a sentence, or the sentence alone where there are none; a list otherwise.
+
+    Args:
+        rows: by column.
+        caption: the sentence.
+        shown: turns a row into what the table shows of it.
+    """
+
+    def __init__(self, rows: Iterable[dict[str, Any]], caption: str, shown: Callable[[dict[str, Any]], Row] = dict) -> None:
+        super().__init__(rows)
+        self.caption = caption
+        self._shown = shown
+
+    def __repr__(self) -> str:
+        return "\n".join([self.caption, *([as_text(list(map(self._shown, self)))] if self else [])])
+
+    def _repr_html_(self) -> str:
+        return as_html(list(map(self._shown, self)), caption=self.caption) if self else self.caption
 
 
 def box(inner_html: str, colour: str) -> str:

@@ -191,14 +191,13 @@ def _report(args: argparse.Namespace) -> None:
     from helpers.measuring.inputs import write_jets
     from helpers.measuring.measure import measure_in_turn
     from helpers.plots import precision_figure
-    from helpers.precision.cost import cost
     from helpers.server import launch_server
 
     names = precision.family(args.model)
     with launch_server("work/models", load=names, name="quantize") as server:
         file = write_jets(server, args.model)
         rows = measure_in_turn(server, args.model, *({"model": name} for name in names), batch=args.batch, input_data=file)
-        costs = cost(server, names, reference=args.model)
+        costs = precision.cost(server, names, reference=args.model)
     print(costs)
     path = work_dir() / "precision" / f"{args.model}.png"
     with writing(path):

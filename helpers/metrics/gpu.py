@@ -17,7 +17,7 @@ from helpers import machine
 from helpers.errors import CourseError, SetupError
 from helpers.metrics.metrics import Sample, Snapshot, scrape
 from helpers.server.server import Server
-from helpers.tables import as_html, as_text
+from helpers.tables import Table
 
 # Column → metric of Triton, column of nvidia-smi, and what turns their numbers into the column's unit.
 _FIGURES = {
@@ -33,21 +33,7 @@ _NONE = "No GPU: the server's metrics have no nv_gpu_… lines, {}. Its models r
 _PLACED = re.compile(r"\b(?P<model>[\w.-]+?)(?:_\d+){1,2}: (?:PyTorch \S+ on (?P<torch>\w+)|ONNX Runtime \S+ with (?P<onnx>[\w, ]+))")
 
 
-class Figures(list[dict[str, Any]]):
-    """One row for each GPU, under a sentence; the sentence alone where there is none."""
-
-    def __init__(self, rows: Iterable[dict[str, Any]], caption: str) -> None:
-        super().__init__(rows)
-        self.caption = caption
-
-    def __repr__(self) -> str:
-        return "\n".join([self.caption, *([as_text(self)] if self else [])])
-
-    def _repr_html_(self) -> str:
-        return as_html(self, caption=self.caption) if self else self.caption
-
-
-def gpu_figures(server: Server, snapshot: Snapshot | None = None) -> Figures:
+def gpu_figures(server: Server, snapshot: Snapshot | None = None) -> Table:
     """Return one row for each GPU.
 
     Args:
@@ -72,7 +58,7 @@ def gpu_figures(server: Server, snapshot: Snapshot | None = None) -> Figures:
     where = (
         "and nvidia-smi sees none on this machine" if server.is_here else "and it is on another machine, where nobody can ask nvidia-smi"
     )
-    return Figures(rows, f"{len(rows)} GPU{'s' * (len(rows) > 1)}." if rows else _NONE.format(where))
+    return Table(rows, f"{len(rows)} GPU{'s' * (len(rows) > 1)}." if rows else _NONE.format(where))
 
 
 def merged(samples: Iterable[Sample], by_smi: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -11,7 +11,8 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -88,13 +89,7 @@ def to_int8(source: Path, target: Path) -> None:
 
 
 def to_int8_static(source: Path, target: Path, calibration: Path) -> None:
-    """Weights and activations in 8 bits; the ranges of the activations come from real inputs, beforehand.
-
-    Args:
-        source: the model.
-        target: file to write.
-        calibration: ``.npz`` with an array for each input, the batches along the first axis.
-    """
+    """Weights and activations in 8 bits; ranges come from real inputs: a ``.npz`` with an array for each, batches along axis 0."""
     import numpy as np
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
@@ -102,9 +97,7 @@ def to_int8_static(source: Path, target: Path, calibration: Path) -> None:
     class Batches(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
             arrays = dict(np.load(calibration))
-            self._batches: Iterator[dict[str, Any]] = iter(
-                {name: array[number] for name, array in arrays.items()} for number in range(len(next(iter(arrays.values()))))
-            )
+            self._batches: Iterator[dict[str, Any]] = iter([dict(zip(arrays, batch)) for batch in zip(*arrays.values())])
 
         def get_next(self) -> dict[str, Any] | None:
             return next(self._batches, None)
@@ -134,24 +127,10 @@ def freeze(source: Path, target: Path) -> None:
     torch.jit.save(torch.jit.freeze(module), str(target))
 
 
-METHODS = {"fp16": to_fp16, "int8": to_int8, "int8_static": to_int8_static, "frozen": freeze}
-
-
-def main(arguments: list[str]) -> int:
-    """Make one file.
-
-    Returns:
-        The exit status.
-    """
-    method, *paths = arguments
-    # The tools advise to prepare the model, which is done here already, in another way.
-    logging.disable(logging.WARNING)
-    import warnings
-
-    warnings.simplefilter("ignore")
-    METHODS[method](*map(Path, paths))
-    return 0
-
+METHODS: dict[str, Callable[..., None]] = {"fp16": to_fp16, "int8": to_int8, "int8_static": to_int8_static, "frozen": freeze}
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    # The tools advise to prepare the model, which is done here already, in another way.
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+    METHODS[sys.argv[1]](*map(Path, sys.argv[2:]))

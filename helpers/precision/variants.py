@@ -1,7 +1,7 @@
-"""Variants of a model in lower precision: made with ONNX Runtime's and PyTorch's own tools, beside a working copy of the model.
+"""Variants of a model in lower precision, made with ONNX Runtime's and PyTorch's own tools, and what they cost in physics.
 
 All keep the inputs and outputs of the model, in 32 bits, so clients change nothing but the name. ``python -m helpers quantize`` does the
-same in a terminal. What it costs in physics: :mod:`helpers.precision.cost`.
+same in a terminal.
 """
 
 from __future__ import annotations
@@ -17,10 +17,14 @@ from typing import Any
 
 import numpy as np
 
+from helpers.client import Client
 from helpers.errors import InputError, ModelError, SetupError, quoted, suggestion
 from helpers.paths import models_dir, replace, server_env, shown, work_dir, writing
+from helpers.physics import jets as course_jets
+from helpers.physics.flavour import DISCRIMINANTS, GROUPS, Scores, auc_change, truth
 from helpers.repository import checkout, locate, read_config
 from helpers.repository.syntax import render
+from helpers.tables import Table
 
 # Jets on which static quantisation finds the ranges of a network's activations, in batches of so many: the first of the sample. What it
 # costs is measured on the others.
@@ -38,6 +42,8 @@ METHODS = {
 # In each variant's folder: what it was made from, so that it is made again when that changes.
 STAMP = "precision.json"
 _CONVERTER = Path(__file__).with_name("convert.py")
+# Standard deviations of a 95 % interval.
+_TWO_SIDED_95 = 1.96
 
 
 def make(model: str, methods: Sequence[str] | str = ()) -> list[Path]:
@@ -61,7 +67,11 @@ def make(model: str, methods: Sequence[str] | str = ()) -> list[Path]:
     folder = locate(model)
     if models_dir().resolve() in folder.resolve().parents:
         folder = checkout(folder.name) / folder.name
-    source = _model_file(folder)
+    source = next((path for name in METHODS if (path := folder / "1" / name).is_file()), None)
+    if source is None:
+        raise ModelError(
+            f"{shown(folder)} has neither model.onnx nor model.pt in its version 1.", "Only such models can be made in another precision."
+        )
     fitting = METHODS[source.name]
     for name in wanted:
         if name not in fitting:
@@ -76,15 +86,6 @@ def family(model: str) -> list[str]:
     folder = work_dir() / "models"
     names = [f"{model}_{method}" for methods in METHODS.values() for method in methods]
     return [model, *(name for name in names if (folder / name / STAMP).is_file())]
-
-
-def _model_file(folder: Path) -> Path:
-    found = [folder / "1" / name for name in METHODS if (folder / "1" / name).is_file()]
-    if not found:
-        raise ModelError(
-            f"{shown(folder)} has neither model.onnx nor model.pt in its version 1.", "Only such models can be made in another precision."
-        )
-    return found[0]
 
 
 def _make_one(folder: Path, source: Path, method: str) -> Path:
@@ -103,7 +104,9 @@ def _make_one(folder: Path, source: Path, method: str) -> Path:
         if method == "int8_static":
             arguments.append(str(_calibration(folder, Path(temporary))))
         _convert(method, arguments)
-        _rename(made, folder.name, METHODS[source.name][method])
+        config = read_config(made)
+        config.name = target.name
+        replace(made / "config.pbtxt", f"# {folder.name} in another precision: {METHODS[source.name][method]}.\n{render(config)}")
         (made / STAMP).write_text(json.dumps(stamp, indent=1) + "\n", encoding="utf-8")
         if target.exists():
             shutil.rmtree(target)
@@ -130,40 +133,78 @@ def _convert(method: str, arguments: Sequence[str]) -> None:
         raise SetupError(f"The variant {method} could not be made: {lines[-1].strip()}", "", todo)
 
 
-def _rename(folder: Path, old: str, words: str) -> None:
-    """Give the config its new name, with a word about what this is."""
-    path = folder / "config.pbtxt"
-    config = read_config(folder)
-    config.name = folder.name
-    replace(path, f"# {old} in another precision: {words}.\n{render(config)}")
-
-
 def _calibration(folder: Path, target: Path) -> Path:
-    """Write real jets in batches, as the file that the converter reads.
-
-    Raises:
-        InputError: the model takes no jets.
-    """
-    from helpers.physics import jets  # awkward and uproot take a second to import
-    from helpers.physics.jets import TABLE_FILE, Table, flatten
-
-    if not (folder / TABLE_FILE).is_file():
+    """Write real jets in batches, as the file that the converter reads; raise InputError if the model takes no jets."""
+    if not (folder / course_jets.TABLE_FILE).is_file():
         raise InputError(
-            f"{folder.name} is no jet tagger: it has no {TABLE_FILE}.", "Static calibration needs real inputs, which here are jets."
+            f"{folder.name} is no jet tagger: it has no {course_jets.TABLE_FILE}.",
+            "Static calibration needs real inputs, which here are jets.",
         )
-    table = Table.read(folder / TABLE_FILE)
-    sample = jets.read(jets.sample_for(table))[:CALIBRATION_JETS]
-    flat = flatten(sample, table)
-    names = {jets.plain_name(entry.name): entry.name for entry in read_config(folder).input}
-    tensors: dict[str, Any] = flat.pad(np.arange(len(flat)), {})
-    batches = {names[group]: tensor.reshape(-1, CALIBRATION_BATCH, *tensor.shape[1:]) for group, tensor in tensors.items()}
+    table = course_jets.Table.read(folder / course_jets.TABLE_FILE)
+    flat = course_jets.flatten(course_jets.read(course_jets.sample_for(table))[:CALIBRATION_JETS], table)
+    names = {course_jets.plain_name(entry.name): entry.name for entry in read_config(folder).input}
+    tensors = flat.pad(np.arange(len(flat)), {})
     path = target / "calibration.npz"
+    batches: dict[str, Any] = {names[group]: each.reshape(-1, CALIBRATION_BATCH, *each.shape[1:]) for group, each in tensors.items()}
     np.savez(path, **batches)
     return path
 
 
 def _sha256(*paths: Path) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
+
+
+def cost(server: Any, models: Sequence[str], reference: str, jets: Any = None) -> Table:
+    """Tag the same jets with each model and compare with the reference: the change of the area under the curve is what it costs.
+
+    Args:
+        server: a :class:`~helpers.server.Server`, or its address.
+        models: the variants; the reference may be among them.
+        reference: the model in full precision.
+        jets: with truth; by default all of the sample but those that static calibration has seen.
+
+    Returns:
+        A row for each model and discriminant: ``auc`` and ``auc_uncertainty`` (one standard deviation, of the finite number of jets),
+        ``auc_change`` from the reference and ``auc_change_half_width`` (of its 95 % interval; small, because the jets are the same),
+        ``largest_change`` and ``mean_change`` of a probability, and ``n_jets``.
+
+    Raises:
+        InputError: a model is no tagger of these jets.
+    """
+    with Client(server) as client:
+        taggers = {name: course_jets.Tagger(client, name) for name in dict.fromkeys([reference, *models])}
+        if jets is None:
+            jets = course_jets.read(course_jets.sample_for(taggers[reference]))[CALIBRATION_JETS:]
+        scores = {name: tagger.tag(jets) for name, tagger in taggers.items()}
+    first = scores[reference]
+    if wrong := [name for name, each in scores.items() if each.labels != first.labels]:
+        raise InputError(f"{wrong[0]!r} has other classes than {reference!r}.", "Expected variants of one network.")
+    rows = [_cost(each, first, discriminant, jets) for each in scores.values() for discriminant in first.discriminants]
+    return Table(rows, f"{len(jets)} jets, the same for all; the change of AUC is with its 95 % interval.", _shown)
+
+
+def _cost(scores: Scores, reference: Scores, name: str, jets: Any) -> dict[str, Any]:
+    signal, background = (truth(jets, *GROUPS[group]) for group in DISCRIMINANTS[name])
+    change, deviation = auc_change(*((each[name][signal], each[name][background]) for each in (reference, scores)))
+    area, apart = scores.roc(name, jets), np.abs(scores.probabilities - reference.probabilities)
+    return {
+        "model": scores.model,
+        "discriminant": name,
+        "auc": area.auc,
+        "auc_uncertainty": area.auc_uncertainty,
+        "auc_change": change,
+        "auc_change_half_width": _TWO_SIDED_95 * deviation,
+        "largest_change": float(apart.max()),
+        "mean_change": float(apart.mean()),
+        "n_jets": len(scores),
+    }
+
+
+def _shown(row: dict[str, Any]) -> dict[str, str]:
+    return {
+        "model": row["model"],
+        "discriminant": row["discriminant"],
+        "AUC": f"{row['auc']:.4f} ± {row['auc_uncertainty']:.4f}",
+        "change of AUC": f"{row['auc_change']:+.4f} ± {row['auc_change_half_width']:.4f}",
+        "largest change of a probability": f"{row['largest_change']:.2g}",
+    }

@@ -32,7 +32,6 @@ from helpers.course import exercise  #: from helpers.course import ____, exercis
 from helpers.course.scoreboard import enter
 from helpers.measuring.experiments import Experiments, gain
 from helpers.measuring.inputs import write_jets
-from helpers.precision.cost import cost
 
 # %%
 MODEL = "particlenet_AK4"
@@ -233,7 +232,7 @@ table.measure("TensorRT stanza", over="dynamic batching", beside=gain(t4.loc[1],
 # %%
 for name in variants:
     table.measure(name.removeprefix(f"{MODEL}_"), model=name, beside="none published")
-costs = cost(server, variants, reference=MODEL, jets=jets.read("ak4")[256:2256])
+costs = precision.cost(server, variants, reference=MODEL, jets=jets.read("ak4")[256:2256])
 plots.precision_figure([table["baseline"], table["fp16"], table["int8_static"]], costs)
 
 # %% [markdown]

@@ -17,7 +17,6 @@ from helpers.errors import InputError, ModelError
 from helpers.physics.flavour import auc_change, roc
 from helpers.plots import precision_figure
 from helpers.precision import CALIBRATION_JETS
-from helpers.precision.cost import cost
 from helpers.server import Server, launch_server
 
 MODEL = "particlenet_AK4"
@@ -84,7 +83,7 @@ def test_all_are_served_side_by_side_and_cost_next_to_nothing_in_physics(serving
     tensors = [[(entry["name"], entry["datatype"]) for entry in serving.metadata(name)["inputs"]] for name in (MODEL, *names)]
     assert all(each == tensors[0] for each in tensors)
     sample = jets.read("ak4")[CALIBRATION_JETS : CALIBRATION_JETS + 1500]
-    costs = cost(serving, names, reference=MODEL, jets=sample)
+    costs = precision.cost(serving, names, reference=MODEL, jets=sample)
     at = {(row["model"], row["discriminant"]): row for row in costs}
     for name in names:
         row = at[name, "b_vs_light"]
