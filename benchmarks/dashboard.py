@@ -21,7 +21,7 @@ from jupyter_client import KernelManager
 from benchmarks import report
 from helpers import paths
 from helpers.metrics.dashboard import HISTORY_S, INTERVAL_S
-from helpers.server.administration import START_TIMEOUT_S
+from helpers.server.spec import START_TIMEOUT_S
 
 # Away from the ports of a course that runs on the same machine.
 BASE_PORT = 12600

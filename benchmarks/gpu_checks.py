@@ -181,7 +181,7 @@ def steps() -> list[tuple[str, Callable[[Trial], Check]]]:
 
 def go_through(trial: Trial) -> Iterator[Check]:
     """The lines of the list; one that cannot be done is a fault, and the next is tried all the same."""
-    loaded = set(trial.server.launch_options["load"])
+    loaded = set(trial.server.spec.load)
     for name, step in steps():
         if set(name.split()) & (set(TAGGERS) - loaded):
             yield Check(name, None, "not part of this rehearsal")

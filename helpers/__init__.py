@@ -18,8 +18,8 @@ __version__ = "0.1.0"
 
 # name -> module that defines it
 _EXPORTS = {
-    "launch_server": "helpers.server.launch",
-    "connect": "helpers.server.launch",
+    "launch_server": "helpers.server.server",
+    "connect": "helpers.server.remote",
     "launch_fleet": "helpers.fleet.fleet",
     "Server": "helpers.server.server",
     "Fleet": "helpers.fleet.fleet",

@@ -7,13 +7,14 @@ import json
 import os
 import platform
 import re
+import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from helpers import machine
+from helpers import machine, paths
 from helpers.errors import SetupError
 
 # Name of the file with the headers that inference needs, as ``curl -H @FILE`` reads them.
@@ -85,3 +86,39 @@ def states() -> Iterator[dict[str, Any]]:
             state = state_of(folder)
             if state.get("status") == "running" and state.get("node") == machine.node() and not is_dead(folder, state):
                 yield state
+
+
+def make(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Make a server's private folder, and what belongs into it.
+
+    Raises:
+        SetupError: it cannot be written; nothing of it is left.
+    """
+    try:
+        kept = "A server's socket and backends go there, 2 MB, or where the environment variable COURSE_RUN_DIR points."
+        with paths.writing(folder, kept, "Type: export COURSE_RUN_DIR=$HOME/.triton-course, before you start JupyterLab"):
+            folder.mkdir(mode=0o700)
+            fill(folder)
+    except SetupError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def new_log(server_id: str) -> Path:
+    """Return an empty log file that only its owner can read.
+
+    Raises:
+        SetupError: it cannot be written.
+    """
+    folder = paths.log_dir()
+    path = folder / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{server_id}.log"
+    try:
+        paths.make_folder(folder)
+        path.touch(mode=0o600)
+    except OSError as error:
+        raise SetupError(
+            f"The server's log cannot be written to {folder}: {error.strerror}.",
+            "Expected a folder that you may write to, on a disk that is not full.",
+            "Type: export COURSE_WORK=/a/folder/of/yours",
+        ) from error
+    return path

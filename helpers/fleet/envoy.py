@@ -14,7 +14,7 @@ from string import Template
 
 from helpers.client.endpoint import GRPC_HEADER_PREFIX, TOKEN_HEADER, Address
 from helpers.machine import LOOPBACK
-from helpers.server.serving import GRPC_PORT, HTTP_PORT
+from helpers.server.spec import PORTS
 
 # Bytes of a request that the front keeps for that; a larger request is sent once: a batch of 128 jets has 1 MB.
 FLEET_BUFFER_BYTES = 32 << 20
@@ -156,7 +156,7 @@ def front(folder: Path, token: str = "") -> str:
         folder: the front's private folder, in which the lists of servers lie, too.
         token: that inference needs; empty where it needs none.
     """
-    listeners = _listener("http", HTTP_PORT, token) + _listener("grpc", GRPC_PORT, token)
+    listeners = _listener("http", PORTS[0], token) + _listener("grpc", PORTS[1], token)
     clusters = [
         _cluster(folder, protocol, suffix, policy)
         for protocol in ("http", "grpc")

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,14 @@ from helpers.fleet import envoy, front, shares
 from helpers.fleet.front import Behind
 from helpers.metrics import Snapshot
 from helpers.paths import shown
-from helpers.server import card, launch_plan, lease, starting
-from helpers.server.launch import arguments, launch_server
-from helpers.server.launch_plan import PORTS_PER_SERVER
+from helpers.server import card, lease
+from helpers.server import server as launching
 from helpers.server.lease import POLL_S
 from helpers.server.listening import Listening
 from helpers.server.log import LOG_TAIL_LINES, LOST, explain
 from helpers.server.model_states import ModelState
-from helpers.server.server import Server
+from helpers.server.server import Server, launch_server
+from helpers.server.spec import PORTS, PORTS_PER_SERVER, LaunchSpec
 from helpers.tables import as_html, as_text
 
 # Seconds that a server which leaves gets for its requests under way.
@@ -53,7 +54,7 @@ class Fleet:
         repository: their model repository.
         log_path: file with the front's output.
         note: what the card says beside the state.
-        launch_options: the arguments of the launch by name.
+        spec: what it was launched with.
         pid: process id of the front.
         listening: the token that inference through the front needs, if it needs one.
         access: the same, as every request carries it.
@@ -67,8 +68,8 @@ class Fleet:
         self._servers = list(servers)
         self._lock = threading.RLock()
         self.http, self.grpc = (Address("localhost", int(port)) for port in state["ports"][:2])
-        self.launch_options: dict[str, Any] = dict(state["launch"])
-        self.runtime: str = self.launch_options["runtime"]
+        self.spec, self._asked_for = LaunchSpec(**state["launch"]), int(state["servers"])
+        self.runtime: str = self.spec.runtime
         self.repository = Path(str(state["repository"]))
         self.log_path = Path(str(state["log"]))
         self.pid: int = state["pid"]
@@ -122,7 +123,7 @@ class Fleet:
         """The servers. One that was restarted takes the place of the one that died."""
         with self._lock:
             for number, server in enumerate(self._servers):
-                again = starting.find(server.launch_options) if server.state() in ("stopped", "died") else None
+                again = launching.find(server.spec) if server.spec and server.state() in ("stopped", "died") else None
                 if again is not None:
                     self._servers[number] = _at_its_port(again)
             self._tell()
@@ -220,8 +221,8 @@ class Fleet:
         with self._lock:
             self._must_run()
             number = len(self.servers) + 1
-            options = _options_of(self.launch_options | {"token": self.token}, number)
-            server = _at_its_port(starting.ready(starting.start(options, self.repository), options))
+            spec = _spec_of(replace(self.spec, token=self.token).prepared(), number)
+            server = _at_its_port(launching.ready(launching.start(spec), spec))
             self._servers.append(server)
             self._tell()
             self._wait(lambda: self.in_rotation()[number - 1], QUERY_TIMEOUT_S)
@@ -300,7 +301,7 @@ class Fleet:
     def restart(self, **changes: Any) -> Fleet:
         """Stop the fleet and launch it again, with other options for :func:`launch_fleet` if some are given."""
         self.stop()
-        return launch_fleet(**{**self.launch_options, **changes})
+        return launch_fleet(**{**self.spec.options(), "servers": self._asked_for, **changes})
 
     def __enter__(self) -> Fleet:
         return self
@@ -382,48 +383,47 @@ def launch_fleet(models: str | Path = "models", *, servers: int = 2, dry_run: bo
         raise InputError(
             f"servers={servers!r} was given.", "Expected how many servers, 1 or more.", 'Type: launch_fleet("models", servers=2)'
         )
-    asked = arguments(models, **options) | {"servers": servers}
-    if asked["listen"]:
+    spec = LaunchSpec(models, **options)  # type: ignore[arg-type]
+    if spec.listen:
         raise InputError(
-            f"listen={asked['listen']!r} was given to a fleet.",
+            f"listen={spec.listen!r} was given to a fleet.",
             "A fleet serves its own machine alone.",
             'Type: launch_server("models", listen="all") for one server that others may use',
         )
-    if tls := [name for name in ("tls_cert", "tls_key", "ca") if asked[name]]:
+    if tls := [name for name in ("tls_cert", "tls_key", "ca") if getattr(spec, name)]:
         raise InputError(
             f"A fleet was asked to encrypt, by {quoted(tls)}.",
             "A fleet serves its own machine alone, where nothing is encrypted.",
             'Type: launch_server("models", listen="all", tls_cert=…, tls_key=…) for one server that others may use',
         )
-    place = starting.listening_of(asked)
-    path = launch_plan.repository(models)
+    spec = spec.prepared()
     front.program()
     if dry_run:
-        _print_commands(asked, place.token)
+        _print_commands(spec, servers)
         return None  # type: ignore[return-value]
-    facts = starting.facts(asked, path) | {"runtime": front.RUNTIME, "servers_runtime": asked["runtime"]}
+    facts = launching.facts(spec) | {"runtime": front.RUNTIME, "servers_runtime": spec.runtime}
     held = lease.find(**facts)
-    there = _running(asked, path)
+    there = _running(spec)
     # Those that run have a secret already, or none.
-    place = next((server.listening for server in there.values()), place)
-    everyone = _servers(asked | {"token": place.token}, path, there)
+    place = next((server.listening for server in there.values()), spec.place)
+    everyone = _servers(replace(spec, token=place.token, place=place), servers, there)
     if held is not None:
-        return _found(held, everyone, asked)
-    held = front.start(everyone, facts | {"launch": asked}, asked["base_port"], asked["grace_s"], place)
-    fleet = _ready(held, everyone, asked)
+        return _found(held, everyone, spec, servers)
+    held = front.start(everyone, facts | {"launch": spec.options(), "servers": servers}, spec, place)
+    fleet = _ready(held, everyone, spec.timeout_s)
     _OWNED[str(held.state()["server_id"])] = fleet
-    if fleet.http.port != asked["base_port"]:
-        fleet.note = f"Port {asked['base_port']} or the next is taken, so the front got {fleet.http.port} and {fleet.grpc.port}."
+    if fleet.http.port != spec.base_port:
+        fleet.note = f"Port {spec.base_port} or the next is taken, so the front got {fleet.http.port} and {fleet.grpc.port}."
         print(fleet.note)
-    fleet.note += starting.seen_by_others(*everyone)
-    starting.warn_of_failures(everyone[0])
+    fleet.note += launching.seen_by_others(*everyone)
+    launching.warn_of_failures(everyone[0])
     return fleet
 
 
-def _running(asked: Mapping[str, Any], path: Path) -> dict[int, Server]:
+def _running(spec: LaunchSpec) -> dict[int, Server]:
     """The servers of this fleet that run already, by their number."""
-    wanted = starting.facts(asked, path)
-    begin = _server_name(asked["name"])
+    wanted = launching.facts(spec)
+    begin = _server_name(spec.name)
 
     def ours(state: dict[str, Any]) -> bool:
         return str(state.get("name", "")).startswith(begin) and all(state.get(n) == v for n, v in wanted.items() if n != "name")
@@ -431,24 +431,24 @@ def _running(asked: Mapping[str, Any], path: Path) -> dict[int, Server]:
     found = {}
     for held in lease.running(ours):
         number = int(str(held.state()["name"]).removeprefix(begin))
-        if starting.answers(held, asked["timeout_s"]):
-            found[number] = _at_its_port(starting.server_of(held))
+        if launching.answers(held, spec.timeout_s):
+            found[number] = _at_its_port(launching.server_of(held))
     return found
 
 
-def _servers(asked: Mapping[str, Any], path: Path, there: Mapping[int, Server]) -> list[Server]:
+def _servers(spec: LaunchSpec, servers: int, there: Mapping[int, Server]) -> list[Server]:
     """All servers, those that are missing launched side by side.
 
     Raises:
         ServerError: one did not start; those launched with it were stopped again.
     """
-    numbers = range(1, max(asked["servers"], *there, 1) + 1)
-    missing = {number: _options_of(asked, number) for number in numbers if number not in there}
+    numbers = range(1, max(servers, *there, 1) + 1)
+    missing = {number: _spec_of(spec, number) for number in numbers if number not in there}
     begun: list[lease.Lease] = []
     try:
         # One by one into the list, so that those begun are known when a later one fails.
-        begun.extend(starting.start(options, path) for options in missing.values())
-        fresh = {number: _at_its_port(starting.ready(held, missing[number])) for number, held in zip(missing, begun, strict=True)}
+        begun.extend(map(launching.start, missing.values()))
+        fresh = {number: _at_its_port(launching.ready(held, missing[number])) for number, held in zip(missing, begun, strict=True)}
     except BaseException:
         for held in begun:
             held.stop()
@@ -456,26 +456,24 @@ def _servers(asked: Mapping[str, Any], path: Path, there: Mapping[int, Server]) 
     return [there.get(number) or fresh[number] for number in numbers]
 
 
-def _found(held: lease.Lease, everyone: list[Server], asked: dict[str, Any]) -> Fleet:
+def _found(held: lease.Lease, everyone: list[Server], spec: LaunchSpec, servers: int) -> Fleet:
     state = held.state()
     fleet = _OWNED.setdefault(str(state["server_id"]), Fleet(held, everyone))
     fleet.adopt(everyone)
     fleet.note = "Already running: this is the same fleet as before."
-    before = dict(fleet.launch_options)
-    if asked["private"] is None or asked["private"] == bool(fleet.token):
-        asked["private"] = before["private"]
-    different = sorted(option for option, value in asked.items() if before.get(option) != value and option != "servers")
-    if different:
+    if spec.private is None or spec.private == bool(fleet.token):
+        spec = replace(spec, private=fleet.spec.private)
+    if different := spec.differences(fleet.spec):
         fleet.note += f" It was launched with another {' and '.join(different)}; for a change type fleet.restart(...)."
-    if len(everyone) > asked["servers"]:
+    if len(everyone) > servers:
         fleet.note += f" It has {len(everyone)} servers."
     print(f"{fleet.note} {fleet.http_url}, pid {fleet.pid}")
     return fleet
 
 
-def _ready(held: lease.Lease, everyone: list[Server], asked: Mapping[str, Any]) -> Fleet:
+def _ready(held: lease.Lease, everyone: list[Server], timeout_s: float) -> Fleet:
     """Wait until Envoy answers and sends requests to all servers."""
-    deadline = time.monotonic() + asked["timeout_s"]
+    deadline = time.monotonic() + timeout_s
     while True:
         state = held.state()
         failed = state.get("status") in ("died", "stopped", "failed")
@@ -487,41 +485,37 @@ def _ready(held: lease.Lease, everyone: list[Server], asked: Mapping[str, Any]) 
             held.stop()
             for server in everyone:
                 server.stop()
-            raise _not_started(state if failed else {**state, "reason": f"not ready after {asked['timeout_s']:.0f} s"})
+            raise _not_started(state if failed else {**state, "reason": f"not ready after {timeout_s:.0f} s"})
         time.sleep(POLL_S)
 
 
 def _not_started(state: Mapping[str, Any]) -> ServerError:
-    error = starting.not_started(dict(state))
+    error = launching.not_started(dict(state))
     error.happened = error.happened.replace("The server", "Envoy, the front of the fleet,")
     return ServerError(error.happened, error.expected, error.todo)
 
 
-def _print_commands(asked: Mapping[str, Any], token: str) -> None:
-    for number in range(1, asked["servers"] + 1):
-        launch_server(**_options_of(asked, number), dry_run=True)
+def _print_commands(spec: LaunchSpec, servers: int) -> None:
+    for number in range(1, servers + 1):
+        launch_server(**_spec_of(spec, number).options(), dry_run=True)
         print()
     folder = Path("/tmp/course")
-    ports = {"{http}": str(asked["base_port"]), "{grpc}": str(asked["base_port"] + 1)}
-    text = envoy.front(folder, "$COURSE_TOKEN" if token else "")
-    for place, port in ports.items():
-        text = text.replace(place, port)
+    text = envoy.front(folder, "$COURSE_TOKEN" if spec.place.token else "")
+    for place, port in zip(PORTS, (spec.base_port, spec.base_port + 1), strict=False):
+        text = text.replace(place, str(port))
     print(" ".join(front.command(folder)), f"# {folder / envoy.FILE}:\n{text}", sep="\n\n")
 
 
-def _options_of(options: Mapping[str, Any], number: int) -> dict[str, Any]:
-    """The arguments for the launch of one server of a fleet.
-
-    Args:
-        options: the arguments of the fleet's launch by name.
-        number: which server, from 1.
-    """
-    own = {name: value for name, value in options.items() if name != "servers"}
-    # Ready as soon as it answers: one model that cannot be loaded must not take the others out of service.
-    extra = [*options["extra_arguments"], "--strict-readiness=false"]
-    base_port = options["base_port"] + number * PORTS_PER_SERVER
-    own |= {"name": f"{_server_name(options['name'])}{number}", "base_port": base_port, "extra_arguments": extra}
-    return own | {"keep_alive": True}
+def _spec_of(spec: LaunchSpec, number: int) -> LaunchSpec:
+    """What one server of a fleet is launched with, from 1 on."""
+    return replace(
+        spec,
+        name=f"{_server_name(spec.name)}{number}",
+        base_port=spec.base_port + number * PORTS_PER_SERVER,
+        # Ready as soon as it answers: one model that cannot be loaded must not take the others out of service.
+        extra_arguments=(*spec.extra_arguments, "--strict-readiness=false"),
+        keep_alive=True,
+    )
 
 
 def _server_name(fleet: str) -> str:
@@ -531,7 +525,8 @@ def _server_name(fleet: str) -> str:
 
 def _at_its_port(server: Server) -> Server:
     """The same server; when it is restarted it asks for the very ports that Envoy knows."""
-    server.launch_options["base_port"] = server.http.port
+    assert server.spec is not None and server.http is not None
+    server.spec = replace(server.spec, base_port=server.http.port)
     return server
 
 

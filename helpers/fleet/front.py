@@ -12,14 +12,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from helpers import run_folder
 from helpers.client.endpoint import QUERY_TIMEOUT_S
 from helpers.errors import ServerError, SetupError
 from helpers.fleet import envoy
-from helpers.server import launch_plan, lease
+from helpers.server import lease
 from helpers.server.lease import STOP_TIMEOUT_S
 from helpers.server.listening import Listening
 from helpers.server.server import Server
-from helpers.server.serving import Command
+from helpers.server.spec import LaunchSpec
 from helpers.server.supervisor import Plan
 
 # Threads of the front at most, and never more than half of the cores: one passes on thousands of requests per second.
@@ -71,14 +72,13 @@ def command(folder: Path) -> list[str]:
     return [*words, "--disable-hot-restart", "--log-level", "warning"]
 
 
-def start(servers: Sequence[Server], facts: Mapping[str, Any], base_port: int, grace_s: float, place: Listening) -> lease.Lease:
+def start(servers: Sequence[Server], facts: Mapping[str, Any], spec: LaunchSpec, place: Listening) -> lease.Lease:
     """Start a front before these servers and return at once.
 
     Args:
         servers: the servers, READY.
         facts: for whoever finds the front.
-        base_port: HTTP port; gRPC gets the next.
-        grace_s: seconds that the front outlives the notebook kernel.
+        spec: what the fleet is launched with.
         place: the token that inference needs, if it needs one.
 
     Raises:
@@ -86,19 +86,19 @@ def start(servers: Sequence[Server], facts: Mapping[str, Any], base_port: int, g
         ServerError: the process that owns it did not start.
     """
     server_id = f"course-{secrets.token_hex(6)}"
-    folder = lease.run_root() / server_id
+    folder = run_folder.run_root() / server_id
     words = command(folder)
-    log = launch_plan.new_log(server_id)
-    launch_plan.make_run_dir(folder, Command([], []))
+    log = run_folder.new_log(server_id)
+    run_folder.make(folder, lambda made: None)
     lists = {envoy.file_of(protocol): _list(protocol, servers) for protocol in PROTOCOLS}
     plan = Plan(
         run_dir=str(folder),
         command=words,
         private=[],
         environment=dict(os.environ),
-        ports=[[first, first + 1, first + 2] for first in launch_plan.candidates(base_port)],
+        ports=spec.triples(),
         log=str(log),
-        grace_s=grace_s,
+        grace_s=spec.grace_s,
         stop_s=STOP_TIMEOUT_S,
         server_id=server_id,
         about={**facts, "listening": asdict(place)},

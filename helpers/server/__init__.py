@@ -17,10 +17,10 @@ import importlib
 # name -> module that defines it; modules of this package name each other in full
 _EXPORTS = {
     "ModelState": "helpers.server.model_states",
-    "ModelWarning": "helpers.server.starting",
+    "ModelWarning": "helpers.server.server",
     "Server": "helpers.server.server",
     "connect": "helpers.server.remote",
-    "launch_server": "helpers.server.launch",
+    "launch_server": "helpers.server.server",
 }
 
 __all__ = list(_EXPORTS)

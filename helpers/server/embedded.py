@@ -6,12 +6,15 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 from helpers import paths
 from helpers.errors import SetupError
-from helpers.server.serving import BACKENDS, Command, Serving, private_arguments, triton_arguments
+from helpers.server.spec import BACKENDS, Command, LaunchSpec
 from helpers.server.watch import manner
 from helpers.setup import bootstrap
 
@@ -35,6 +38,10 @@ NO_REPORTS = {"ORT_DISABLE_TELEMETRY": "1"}
 
 # What a shell's command line takes as it is, without quotation marks.
 _PLAIN = re.compile(r"[A-Za-z0-9_.+=@%,:/-]+")
+_NOT_ALONE = (
+    "To be read, not to be pasted: launch_server also makes the folder of backends, and sets LD_LIBRARY_PATH, PATH and the key.\n"
+    "# In a terminal type: python -m helpers serve"
+)
 # Seconds that the server's Python may take to say what it has: on a network's disk it is slow at first.
 _PROBE_S = 60.0
 
@@ -42,9 +49,7 @@ _PROBE_S = 60.0
 class Embedded:
     """The real tritonserver of the pinned wheel, with the Python-based backends of this course. Linux on x86-64."""
 
-    name = "embedded"
-
-    def command(self, serving: Serving, run_dir: Path) -> Command:
+    def command(self, spec: LaunchSpec, run_dir: Path) -> Command:
         """The command for a server whose private folder is ``run_dir``.
 
         Raises:
@@ -58,7 +63,7 @@ class Embedded:
                 "Type: export COURSE_RUN_DIR=/tmp/$USER-triton, before you start JupyterLab",
             )
         # The link has a plain name, whatever that of the repository.
-        repository = serving.repository if _PLAIN.fullmatch(str(serving.repository)) else run_dir / "models"
+        repository = spec.repository if _PLAIN.fullmatch(str(spec.repository)) else run_dir / "models"
         wheel = Path(facts["purelib"])
         triton = wheel / "pytriton" / "tritonserver"
         public = [
@@ -67,19 +72,23 @@ class Embedded:
             # Objects that are kept for later requests keep the size of the largest that there ever was.
             "--grpc-infer-allocation-pool-size=0",
             f"--model-load-thread-count={LOAD_THREADS}",
-            *triton_arguments(serving, str(repository)),
+            *spec.triton_arguments(str(repository)),
             f"--backend-directory={run_dir / BACKENDS}",
             f"--cache-directory={triton / 'caches'}",
         ]
         environment = self._environment(wheel, Path(facts["libpython"]).parent)
-        links = self.backends(triton, facts["version"]) | {"models": serving.repository}
+        links = self.backends(triton, facts["version"]) | {"models": spec.repository}
         allocator = wheel / "cmeel.prefix" / "lib" / _ALLOCATOR
         if allocator.exists():  # `helpers doctor` names a package that is missing
             links |= {_ALLOCATOR: allocator, _STUB_SETTINGS: Path(__file__).parents[1] / "backends" / _STUB_SETTINGS}
             # Before what a site preloads into every program. The links have plain names, whatever those of their folders.
             environment["LD_PRELOAD"] = f"{run_dir / _ALLOCATOR}:{environment.get('LD_PRELOAD', '')}"
             environment["BASH_ENV"] = str(run_dir / _STUB_SETTINGS)
-        return Command(public, private_arguments(serving), environment, links)
+        return Command(public, spec.private_arguments(), environment, links)
+
+    def dry_command(self, spec: LaunchSpec) -> Command:
+        """Return the command as it is to be read: it is no complete program, as an image is."""
+        return replace(self.command(spec, Path("/tmp/course")), remark=_NOT_ALONE)
 
     def environment_facts(self) -> dict[str, str]:
         """Version, packages folder, libpython and numpy of the server's environment.
@@ -176,3 +185,29 @@ print(json.dumps({
 }))
 """
 )
+
+
+def lay_out(folder: Path) -> None:
+    """Lay the server out as NVIDIA's image has its own, so that the same command line starts either (``containers/Containerfile.cpu``).
+
+    Args:
+        folder: gets ``bin``, ``backends``, ``caches`` and, for ``LD_LIBRARY_PATH`` and ``PATH``, ``lib``, ``python`` and ``environment``;
+            what is there is replaced.
+
+    Raises:
+        SetupError: the embedded server is not installed, or not complete.
+    """
+    facts = Embedded().environment_facts()
+    wheel = Path(facts["purelib"])
+    triton = wheel / "pytriton" / "tritonserver"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    links = {"bin": triton / "bin", "caches": triton / "caches", "lib": wheel / "nvidia_pytriton.libs"}
+    links |= {"python": Path(facts["libpython"]).parent, "environment": paths.server_env()}
+    for name, target in links.items():
+        (folder / name).symlink_to(target)
+    Command([], [], links=Embedded.backends(triton, facts["version"])).make_links(folder)
+
+
+if __name__ == "__main__":  # while the image is built
+    lay_out(Path(sys.argv[1]))

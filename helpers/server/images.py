@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -86,23 +85,13 @@ def how_to_get(engine: str, image: str) -> str:
     """What to type to get an image that is not there."""
     if engine == "apptainer":
         target = Path(image) if image.endswith(".sif") else sif_files()[1]
-        room = "" if _roomy(apptainer_cache()) else "export APPTAINER_CACHEDIR=/a/disk/with/room APPTAINER_TMPDIR=/a/disk/with/room && "
-        return f"Type: {room}mkdir -p {target.parent} && apptainer pull {target} docker://{nvidia()}"
+        # What it pulls lies in the home folder otherwise, whose quota it soon fills.
+        room = "export APPTAINER_CACHEDIR=/a/disk/with/room APPTAINER_TMPDIR=/a/disk/with/room"
+        return f"Type: {room} && mkdir -p {target.parent} && apptainer pull {target} docker://{nvidia()}"
     if image.startswith(OWN_IMAGE):
         build = f"{engine} build -f containers/Containerfile.server --build-arg VERSION={image_version()} -t {image} ."
         return f"In the course's folder, type: {build}"
     return f"Type: {engine} pull {image}"
-
-
-def apptainer_cache() -> Path:
-    """Where Apptainer keeps what it pulls; in the home folder, whose quota it soon fills, unless ``APPTAINER_CACHEDIR`` says otherwise."""
-    return Path(os.environ.get("APPTAINER_CACHEDIR") or Path.home() / ".apptainer" / "cache")
-
-
-def _roomy(folder: Path) -> bool:
-    there = next(place for place in (folder, *folder.parents) if place.exists())
-    # Home folders have quotas that the free space of their disk does not show.
-    return shutil.disk_usage(there).free / 1e9 >= DISK_IMAGE_GB and not folder.is_relative_to(Path.home())
 
 
 def said(command: list[str]) -> str | None:

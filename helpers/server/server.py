@@ -1,38 +1,129 @@
-"""One server as a notebook sees it: where it is, how its models are, reload them, read its log, stop it."""
+"""A server as a notebook sees it: launch it, where it is, how its models are, reload them, read its log, restart it, stop it.
+
+Typical use::
+
+    server = launch_server("models")
+    server.http_url                       # "localhost:9000"
+    server.reload("add_sub")
+    server.stop()
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import json
+import secrets
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from helpers import run_folder
 from helpers.client import http as http_way
 from helpers.client import way_to
-from helpers.client.endpoint import NO_ACCESS, Access, Address
+from helpers.client.endpoint import ADMIN_HEADER, BASE_PORT, NO_ACCESS, QUERY_TIMEOUT_S, Access, Address
 from helpers.client.problems import Circumstances, TransportError, not_loaded, plainly
 from helpers.errors import AccessError, CourseError, ModelError, RequestError, ServerError
-from helpers.machine import device, serves_here
+from helpers.machine import LOOPBACK, device, serves_here
 from helpers.paths import shown
-from helpers.server import lease
-from helpers.server.administration import Administration
+from helpers.server import in_container, lease
+from helpers.server import log as server_log
 from helpers.server.card import Card
+from helpers.server.containers import hint
+from helpers.server.lease import POLL_S, STOP_TIMEOUT_S
 from helpers.server.listening import THIS_MACHINE, Listening
 from helpers.server.log import HUNG, LOG_TAIL_LINES, LOST, RESTART, explain
 from helpers.server.model_states import ModelState, completed
-
-__all__ = ["ModelState", "Server"]
+from helpers.server.runtimes import runtime as runtime_of
+from helpers.server.spec import GRACE_S, START_TIMEOUT_S, LaunchSpec
+from helpers.server.supervisor import Plan
+from helpers.server.watch import manner
 
 _NOT_FROM_HERE = "cannot be reached from here"
+# Servers launched or found by this process, by their id: keeps their leases while the process lives, whatever happens to variables.
+_OWNED: dict[str, Server] = {}
 
 
-def _place(address: Address | None) -> str:
-    """Where a port is, with the scheme of an encrypted one."""
-    return _NOT_FROM_HERE if address is None else f"{address.scheme}://{address}" if address.secure else str(address)
+class ModelWarning(UserWarning):
+    """Some models of a launched server could not be loaded; the others serve."""
 
 
-class Server(Administration):
+def launch_server(
+    models: str | Path = "models",
+    *,
+    runtime: str = "embedded",
+    base_port: int = BASE_PORT,
+    name: str = "",
+    load: Sequence[str] = ("*",),
+    cache_size_bytes: int = 0,
+    extra_arguments: Sequence[str] = (),
+    image: str = "",
+    gpu: bool | None = None,
+    timeout_s: float = START_TIMEOUT_S,
+    grace_s: float = GRACE_S,
+    listen: str = "",
+    token: str = "",
+    tls_cert: str | Path | None = None,
+    tls_key: str | Path | None = None,
+    ca: str | Path | None = None,
+    private: bool | None = None,
+    keep_alive: bool = False,
+    dry_run: bool = False,
+) -> Server:
+    """Launch a Triton server and return when every model is READY.
+
+    A second call with the same repository, runtime and name returns the running server, also after a restart of the
+    notebook's kernel. Models that cannot be loaded are named in a :class:`ModelWarning`; the others serve.
+
+    Args:
+        models: the model repository, a path or a folder of the course such as ``models`` or ``work/models``.
+        runtime: ``embedded``, ``apptainer``, ``docker`` or ``podman``.
+        base_port: HTTP port; gRPC gets the next and metrics the one after. When one is taken, the next free triple.
+        name: a name for a further server of the same repository.
+        load: models to load; all by default.
+        cache_size_bytes: size of the response cache; 0 turns it off.
+        extra_arguments: further arguments for tritonserver.
+        image: image for a container, or its ``.sif`` file, where it is not the usual one.
+        gpu: whether a container gets the GPUs; None for yes where this machine has some.
+        timeout_s: seconds until every model must be READY.
+        grace_s: seconds that the server outlives the notebook kernel.
+        listen: ``all``, or the address or name of a network interface, for a server that others may use: then every call needs
+            ``server.token``. By default only this machine reaches it.
+        token: the token that every call needs, in place of one that is made up.
+        tls_cert: PEM file with a certificate; then gRPC is encrypted, and HTTP stays on this machine.
+        tls_key: PEM file with the certificate's key.
+        ca: PEM file with the authority that signed it, unless the certificate is its own.
+        private: whether inference needs the server's own secret, ``server.headers``, which the course's helpers send by themselves; None
+            for yes where other people use this machine (``COURSE_PRIVATE=yes|no`` decides otherwise).
+        keep_alive: start the server again when it crashes or hangs, and load models again whose process has ended.
+        dry_run: print the command and start nothing; returns None then.
+
+    Raises:
+        SetupError: the repository is missing or empty, or this machine cannot run this runtime.
+        InputError: there is no such port or interface, or token and TLS files cannot be used.
+        ServerError: the server did not start; the message has the end of its log.
+    """
+    asked = dict(locals())
+    dry_run = asked.pop("dry_run")
+    spec = LaunchSpec(**asked).prepared()
+    engine = runtime_of(runtime)
+    if dry_run:
+        print(engine.dry_command(replace(spec, ports=(f"{base_port}", f"{base_port + 1}", f"{base_port + 2}"))).shown())
+        return None  # type: ignore[return-value]
+    held = lease.find(**facts(spec))
+    if held and answers(held, timeout_s):
+        return _found(held, spec)
+    server = ready(start(spec), spec)
+    if server.note:
+        print(server.note)
+    server.note += seen_by_others(server)
+    warn_of_failures(server)
+    return server
+
+
+class Server:
     """A Triton server: owned when launched here, else only connected to.
 
     Attributes:
@@ -43,7 +134,9 @@ class Server(Administration):
         runtime: ``embedded``, ``apptainer``, ``docker``, ``podman`` or ``remote``.
         repository: the model repository, where it is known.
         log_path: file with the server's output, where it is known.
+        spec: what a server of one's own was launched with; None for another one.
         listening: where a server of one's own listens, and the token that it wants.
+        refusals: why the last load of a model was refused, by its name: what was loaded before goes on serving.
         note: what the card says beside the state, such as a port that was taken.
         key_hidden: whether the administration key is hidden from other users of this machine.
         memory_private: whether the tensors of its Python models are.
@@ -68,7 +161,6 @@ class Server(Administration):
             raise ValueError("a server needs an address")
         self.runtime = runtime
         self.note = ""
-        # Model -> why the last load of it was refused: what was loaded before goes on serving.
         self.refusals: dict[str, str] = {}
         self._lease = held
         self._kept: lease.Lease | None = None
@@ -76,8 +168,8 @@ class Server(Administration):
         self.repository: Path | None = Path(str(state["repository"])) if state else None
         self.log_path: Path | None = Path(str(state["log"])) if state else None
         self._key = str(state.get("admin_key", ""))
-        self.launch_options: dict[str, Any] = dict(state.get("launch", {}))
-        self.listening = Listening(**state["listening"]) if state.get("listening") else THIS_MACHINE
+        self.spec: LaunchSpec | None = LaunchSpec(**state["launch"]) if state else None
+        self.listening = _place(state) if state else THIS_MACHINE
         self.key_hidden, self.memory_private = (bool(state.get(fact, True)) for fact in ("key_hidden", "memory_private"))
 
     # --- where it is and how it is -----------------------------------------------------------------------------------
@@ -187,7 +279,7 @@ class Server(Administration):
         if self._key and (self.repository is None or self.repository.is_dir()):
             index = self._administer("index")
             known = [(m["name"], m.get("version", ""), m.get("state", ""), m.get("reason", "")) for m in index]
-            return completed(known, self.launch_options.get("load", ()), self.repository, self.log(lines=0))
+            return completed(known, self.spec.load if self.spec else (), self.repository, self.log(lines=0))
         with self._or_how_it_ended():
             return [ModelState(counters["name"], counters["version"], "READY") for counters in self._way.statistics()]
 
@@ -253,6 +345,119 @@ class Server(Administration):
             return not_loaded(model, reason, Circumstances(owned=self.owned, loaded=ready, reason=why))
         return ModelError(f"The server refused {model!r} ({states[model].state}): {reason}")
 
+    # --- what only its owner may do -----------------------------------------------------------------------------------
+
+    def admin_headers(self, protocol: str) -> dict[str, str]:
+        """The header that administration calls need (``protocol`` is ``http`` or ``grpc``); empty on a server that is not ours."""
+        prefix = "triton-grpc-protocol-" if protocol == "grpc" else ""
+        return {f"{prefix}{ADMIN_HEADER}": self._key} if self._key else {}
+
+    def load(self, model: str, config: str | dict[str, Any] | None = None) -> None:
+        """Load a model, or load it again with what is now in its folder.
+
+        Args:
+            model: name of its folder in the repository.
+            config: a configuration to use instead of the file, as ``config.pbtxt`` text or as a dictionary.
+
+        Raises:
+            ConfigError: the configuration has a fault; nothing was sent, and what was loaded keeps serving.
+            ModelError: the server refused it; what was loaded keeps serving.
+        """
+        self._must_own("load a model")
+        self._load(model, self._config_to_send(model, config))
+
+    def reload(self, model: str, config: str | dict[str, Any] | None = None) -> None:
+        """Load a model again: its files, its configuration and its processes are new ones, even where nothing has changed.
+
+        Arguments and errors are those of :meth:`load`.
+        """
+        self._must_own("load a model")
+        new = self._config_to_send(model, config)
+        before = self._taken_up(model)
+        self._load(model, new)
+        begun, current = self._taken_up(model)
+        if before != (begun, current) or "ensemble_scheduling" in (current or {}):
+            return
+        # Triton 2.51 keeps the instances of a model whose configuration is the same and whose files are no newer, even those whose
+        # process is gone. A parameter that nobody reads is a difference; what is loaded after that is what was asked for.
+        current = new or current or {}
+        self._load(model, {**current, "parameters": {**current.get("parameters", {}), "course_reload": {"string_value": "yes"}}})
+        self._load(model, new)
+
+    def _taken_up(self, model: str) -> tuple[int, dict[str, Any] | None]:
+        """How many instances of a model have begun so far, and its configuration; None where it is not loaded."""
+        begun = server_log.instances_begun(self.log(lines=0), model)
+        try:
+            return begun, self.config(model)
+        except ModelError:
+            return begun, None
+
+    def _config_to_send(self, model: str, config: str | dict[str, Any] | None) -> dict[str, Any] | None:
+        """The configuration that was given, else the one in the model's file; None where there is no file."""
+        from helpers import repository
+        from helpers.repository.folders import raise_first
+        from helpers.repository.syntax import as_dict, parse
+
+        folder = self.repository / model if self.repository is not None else None
+        if folder is not None and folder.is_dir():
+            # Of another configuration than the file's, only what would make Triton wait for ever.
+            raise_first([problem for problem in repository.problems(folder) if config is None or problem.hangs], folder)
+        if isinstance(config, str):
+            return as_dict(parse(config, "the given configuration"))
+        if config is None and folder is not None and (folder / "config.pbtxt").exists():
+            # Sent along, because Triton does not read a file again that has not changed since, even if the model was loaded
+            # with another configuration meanwhile.
+            return as_dict(repository.read_config(folder))
+        return config
+
+    def _load(self, model: str, config: dict[str, Any] | None) -> None:
+        body = {} if config is None else {"parameters": {"config": json.dumps({"name": model, **config})}}
+        served = any(state.name == model and state.state == "READY" for state in self.models())
+        try:
+            self._administer(f"models/{model}/load", body, timeout_s=START_TIMEOUT_S)
+        except RequestError as error:
+            keeps = "What was loaded before keeps serving." if served else ""
+            reason = server_log.with_stage(server_log.plain(str(error)), {state.name: state.reason for state in self.models()})
+            self.refusals[model] = reason
+            advice = (
+                "Correct its config.pbtxt or its files and type: server.reload(...)"
+                if "config" in str(error)
+                else "Look at server.log() for the whole story."
+            )
+            raise ModelError(f"The server refused to load {model!r}: {reason.rstrip('.')}.", keeps, advice) from error
+        self.refusals.pop(model, None)
+
+    def unload(self, model: str) -> None:
+        """Take a model out of service; returns when its instances have ended.
+
+        Raises:
+            ModelError: the server refused, or there is no such model.
+        """
+        self._must_own("unload a model")
+        try:
+            self._administer(f"models/{model}/unload")
+        except RequestError as error:
+            raise self._model_error(model, str(error)) from error
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        while any(state.name == model and state.state == "UNLOADING" for state in self.models()) and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+
+    def _administer(self, what: str, body: Any = None, timeout_s: float = QUERY_TIMEOUT_S) -> Any:
+        address = self._must_reach(self.http, "HTTP")
+        headers = self.admin_headers("http")
+        with self._or_how_it_ended():
+            return http_way.ask(
+                address, f"/v2/repository/{what}", body, headers=headers, post=True, timeout_s=timeout_s, access=self.access
+            )
+
+    def _must_own(self, what: str) -> None:
+        if not self._key:
+            raise ModelError(
+                f"Only the owner of the server at {self.url} can {what}.",
+                "You are connected to it, but you did not launch it.",
+                'Type: server = launch_server("models")',
+            )
+
     @property
     def token(self) -> str:
         """The token that calls to a server of one's own must carry; empty where none is needed."""
@@ -297,16 +502,13 @@ class Server(Administration):
 
     def restart(self, **changes: Any) -> Server:
         """Stop the server and launch it again, with other options for :func:`launch_server` if some are given."""
-        if not self.owned:
+        if self.spec is None:
             raise ServerError(f"Only the owner of the server at {self.url} can restart it.")
-        from helpers.server import launch_plan
-        from helpers.server.launch import launch_server
-
-        options = {**self.launch_options, **changes}
+        spec = replace(self.spec, **changes)
         # A repository that is gone must not cost the server that still serves from it.
-        launch_plan.repository(options["models"])
+        spec.prepared()
         self.stop()
-        return launch_server(**options)
+        return launch_server(**spec.options())
 
     def __enter__(self) -> Server:
         return self
@@ -320,8 +522,8 @@ class Server(Administration):
         facts = [
             ("runtime", self.runtime),
             ("device", device() if self.is_here else "on another machine"),
-            ("HTTP", _place(self.http)),
-            ("gRPC", _place(self.grpc)),
+            ("HTTP", _shown(self.http)),
+            ("gRPC", _shown(self.grpc)),
             ("metrics", self.metrics.http("/metrics") if self.metrics else _NOT_FROM_HERE),
         ]
         if self.owned:
@@ -364,3 +566,184 @@ class Server(Administration):
 
     def _repr_html_(self) -> str:
         return self._card().html()
+
+
+def _shown(address: Address | None) -> str:
+    """Where a port is, with the scheme of an encrypted one."""
+    return _NOT_FROM_HERE if address is None else f"{address.scheme}://{address}" if address.secure else str(address)
+
+
+def _place(state: Mapping[str, Any]) -> Listening:
+    return Listening(**state.get("listening", {}))
+
+
+# --- a launch, step by step; a fleet takes the same steps ---------------------------------------------------------------------
+
+
+def start(spec: LaunchSpec) -> lease.Lease:
+    """Start a server and return at once; :func:`ready` waits for it.
+
+    Args:
+        spec: a prepared one.
+
+    Raises:
+        SetupError: this machine cannot run this runtime.
+        ServerError: the process that owns the server did not start.
+    """
+    spec = replace(spec, server_id=f"course-{secrets.token_hex(6)}", admin_key=secrets.token_urlsafe(24))
+    place, run_dir = spec.place, run_folder.run_root() / spec.server_id
+    command = runtime_of(spec.runtime).command(spec.loadable(), run_dir)
+    log = run_folder.new_log(spec.server_id)
+    run_folder.make(run_dir, command.make_links)
+    # A restart keeps the token that others have already. A secret of one's own is a new one each time: who takes a dead server's port may
+    # have seen the old one.
+    launch = spec.options() | {"token": place.token if place.is_beyond else spec.token}
+    about = {"admin_key": spec.admin_key, "launch": launch, "listening": asdict(place), "remark": command.remark}
+    plan = Plan(
+        run_dir=str(run_dir),
+        command=command.public,
+        private=command.private,
+        environment=command.environment,
+        ports=spec.triples(),
+        log=str(log),
+        grace_s=spec.grace_s,
+        stop_s=STOP_TIMEOUT_S,
+        server_id=spec.server_id,
+        about={**facts(spec), **about},
+        after=command.after,
+        lifeline=command.lifeline,
+        files=place.files(),
+        watch={
+            "host": LOOPBACK if place.http in (LOOPBACK, "0.0.0.0") else place.http,
+            **({"Authorization": f"Bearer {place.token}"} if place.token else {}),
+        },
+        admin={ADMIN_HEADER: spec.admin_key},
+        keep_alive=spec.keep_alive,
+    )
+    return lease.start(plan)
+
+
+def facts(spec: LaunchSpec) -> dict[str, Any]:
+    """Return what tells a server apart from the others on this machine."""
+    return {"owner": lease.owner(), "repository": str(spec.repository), "runtime": spec.runtime, "name": spec.name}
+
+
+def answers(held: lease.Lease, timeout_s: float) -> bool:
+    """Whether a server that was found serves: it may still be loading, or may have died this very moment."""
+    deadline = time.monotonic() + timeout_s
+    while (state := held.state()).get("status") == "running":
+        place = _place(state)
+        with contextlib.suppress(ServerError, RequestError):
+            http_way.ask(place.addresses(state["ports"])[0], "/v2/health/live", access=place.access())
+            return True
+        if time.monotonic() > deadline:
+            return True
+        time.sleep(POLL_S)
+    held.close()
+    return False
+
+
+def find(spec: LaunchSpec) -> Server | None:
+    """Return the server that was launched with these arguments, if it runs; it may still be loading its models."""
+    held = lease.find(**facts(spec.prepared()))
+    return server_of(held) if held else None
+
+
+def server_of(held: lease.Lease) -> Server:
+    """The Server object of a lease: the one that this process has already, else (after a restart of the kernel) a new one."""
+    state = held.state()
+    server = _OWNED.get(str(state["server_id"]))
+    if server is None:
+        place = _place(state)
+        server = Server(*place.addresses(state["ports"]), runtime=str(state["runtime"]), held=held, access=place.access())
+        _OWNED[str(state["server_id"])] = server
+    return server
+
+
+def ready(held: lease.Lease, spec: LaunchSpec) -> Server:
+    """Return the server when it answers and no model is loading any more.
+
+    Args:
+        held: the lease that :func:`start` gave.
+        spec: the same as there.
+
+    Raises:
+        ServerError: it did not start, or not in time; the message has the end of its log.
+    """
+    deadline = time.monotonic() + spec.timeout_s
+    while True:
+        state = held.state()
+        if state.get("status") in ("died", "stopped", "failed"):
+            held.close()
+            raise not_started(state)
+        if state.get("ports"):
+            server = server_of(held)
+            if server.is_alive() and server.metadata().get("name") == state["server_id"]:
+                break
+        if time.monotonic() > deadline:
+            held.stop()
+            raise not_started({**state, "reason": f"not ready after {spec.timeout_s:.0f} s"})
+        time.sleep(POLL_S)
+    if server.http.port != spec.base_port:
+        got = f"{server.http.port} to {server.metrics.port}"
+        server.note = f"Port {spec.base_port} or one of the two after it is taken, so this server got {got}."
+    server.note = f"{state.get('remark', '')} {server.note}".strip()
+    # Inside a container its own launcher hides the key and the tensors, and says in the log where it could not.
+    log = server.log(lines=0)
+    server.key_hidden = server.key_hidden and in_container.KEY_SEEN not in log
+    server.memory_private = server.memory_private and in_container.MEMORY_SEEN not in log
+    return server
+
+
+def _found(held: lease.Lease, spec: LaunchSpec) -> Server:
+    server = server_of(held)
+    assert server.spec is not None
+    before = server.spec
+    server.note = "Already running: this is the same server as before."
+    # A token that was made up is no other one.
+    spec = replace(spec, token=spec.token or before.token)
+    if spec.private is None or spec.private == bool(server.token):
+        spec = replace(spec, private=before.private)
+    if different := spec.differences(before):
+        server.note += f" It was launched with another {' and '.join(different)}; for a change type server.restart(...)."
+    print(f"{server.note} {server.http_url}, pid {server.pid}")
+    return server
+
+
+def seen_by_others(*servers: Server) -> str:
+    """What other users of this machine can see of these servers, since it cannot be hidden here; usually nothing."""
+    seen = ""
+    if not all(server.key_hidden for server in servers):
+        seen += " Other users of this machine can read the administration key, since tracing is not allowed here."
+    if not all(server.memory_private for server in servers):
+        seen += " Other users of this machine can read the tensors of Python models, since filters are not allowed here."
+    return seen
+
+
+def warn_of_failures(server: Server) -> None:
+    """Say in one message which models could not be loaded, why, and what to do."""
+    models = server.models()
+    bad = [
+        model
+        for model in models
+        if model.state != "READY" and server.spec is not None and ("*" in server.spec.load or model.name in server.spec.load)
+    ]
+    if bad:
+        reasons = "\n".join(f"  {model.name}: {model.reason or 'the server gives no reason'}" for model in bad)
+        serving = ", ".join(model.name for model in models if model.state == "READY") or "none"
+        advice = "Correct the model's folder and type server.reload(name); server.log() has the whole story."
+        warnings.warn(
+            f"{len(bad)} of {len(models)} models could not be loaded:\n{reasons}\nServing: {serving}. {advice}", ModelWarning, stacklevel=3
+        )
+
+
+def not_started(state: dict[str, Any]) -> ServerError:
+    """The error to raise for a server that did not start, with the end of its log."""
+    log = Path(str(state.get("log", "")))
+    tail = server_log.meaningful(log.read_text(errors="replace"), LOG_TAIL_LINES) if log.is_file() else ""
+    if state.get("reason") == "no free ports":
+        return ServerError("No three free ports in a row were found.", "", "Type: launch_server(base_port=20000)")
+    code = state.get("returncode")
+    reason = state.get("reason") or f"it ended {'with the process that owned it' if code is None else manner(int(code))}"
+    advice = (hint(tail) if state.get("runtime") != "embedded" else "") or "Type: python -m helpers doctor"
+    return ServerError(f"The server did not start: {reason}.", f"What its log {log} says:\n{tail}\n", advice)

@@ -73,7 +73,7 @@ def test_when_all_servers_are_down_a_sentence_comes_at_once_and_launching_again_
         with Client(fleet, protocol) as client, pytest.raises(RequestError, match=said):
             client.infer("double", X=np.ones((1, 3), np.float32))
     front = fleet.pid
-    assert launch_fleet(fleet.repository, base_port=fleet.launch_options["base_port"]) is fleet
+    assert launch_fleet(fleet.repository, base_port=fleet.spec.base_port) is fleet
     assert fleet.pid == front
     assert fleet.in_rotation() == [True, True]
     with Client(fleet) as client:
@@ -138,7 +138,7 @@ def test_a_killed_front_is_said_and_launching_again_keeps_the_servers(fleet: Fle
         fleet.grow()
     with Client(fleet) as client, pytest.raises(RequestError, match="no longer running"):
         client.infer("double", X=np.ones((1, 3), np.float32))
-    with pytest.warns(ModelWarning, match="broken"), launch_fleet(fleet.repository, base_port=fleet.launch_options["base_port"]) as again:
+    with pytest.warns(ModelWarning, match="broken"), launch_fleet(fleet.repository, base_port=fleet.spec.base_port) as again:
         assert again is not fleet
         assert [server.pid for server in again.servers] == pids
         assert (again.http, again.grpc) == (fleet.http, fleet.grpc)

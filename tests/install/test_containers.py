@@ -16,7 +16,7 @@ from helpers import paths
 from helpers.measuring.program import container_command
 from helpers.server import images, in_container
 from helpers.server.images import image_version
-from helpers.server.serving import Serving, private_arguments, triton_arguments
+from helpers.server.spec import LaunchSpec
 from helpers.setup import environments
 from tests.support.engines import Engines
 
@@ -188,9 +188,9 @@ def test_definitions_make_the_files_that_helpers_look_for(monkeypatch: pytest.Mo
 def test_compose_starts_the_server_as_launch_server_does() -> None:
     server = _compose()["server"]
     key = f"${in_container.KEY_PLACE}"  # $$: compose leaves it alone
-    serving = Serving(paths.models_dir(), "compose", key, ports=("9000", "9001", "9002"))
+    serving = LaunchSpec(server_id="compose", admin_key=key, ports=("9000", "9001", "9002"))
     program = ["python3", "/course/helpers/server/in_container.py", "tritonserver"]
-    assert server["command"] == [*program, *triton_arguments(serving, "/models"), *private_arguments(serving)]
+    assert server["command"] == [*program, *serving.triton_arguments("/models"), *serving.private_arguments()]
     assert "stdin_open" not in server  # no lifeline: compose itself ends what it has started
     assert server["volumes"] == ["../models:/models:ro", "../helpers:/course/helpers:ro"]
     assert re.match(r"\$\{COURSE_ADMIN_KEY:\?.+\}$", server["environment"]["COURSE_ADMIN_KEY"]), "compose refuses to start without one"

@@ -11,7 +11,7 @@ import yaml
 
 from helpers import paths
 from helpers.server.images import image_version
-from helpers.server.serving import Serving, private_arguments, triton_arguments
+from helpers.server.spec import LaunchSpec
 
 FOLDER = paths.root() / "containers" / "kubernetes"
 # The keys of the chart's configuration reference that our values use or that stand beside them; lists and maps of one's own end in *.
@@ -67,9 +67,9 @@ def test_one_server_listens_on_loopback_alone_with_models_it_cannot_change() -> 
     pod = _manifests()["Deployment"]["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     assert container["image"] == _image()
-    serving = Serving(paths.models_dir(), "any", "$(COURSE_ADMIN_KEY)", ports=("8000", "8001", "8002"))
-    shared = {argument for argument in triton_arguments(serving, "/models") if "address" in argument or "model-repository" in argument}
-    assert shared | set(private_arguments(serving)) <= set(container["args"]), "the options of our own launcher"
+    serving = LaunchSpec(server_id="any", admin_key="$(COURSE_ADMIN_KEY)", ports=("8000", "8001", "8002"))
+    shared = {argument for argument in serving.triton_arguments("/models") if "address" in argument or "model-repository" in argument}
+    assert shared | set(serving.private_arguments()) <= set(container["args"]), "the options of our own launcher"
     (models,) = [mount for mount in container["volumeMounts"] if mount["mountPath"] == "/models"]
     volume = next(volume for volume in pod["volumes"] if volume["name"] == models["name"])
     assert models["readOnly"] is True and volume["persistentVolumeClaim"]["readOnly"] is True

@@ -22,7 +22,7 @@ from helpers.__main__ import main
 from helpers.client import Client, http
 from helpers.client.endpoint import ADMIN_HEADER
 from helpers.errors import AccessError, InputError, ModelError, RequestError
-from helpers.server import Server, connect, launch_server, lease, starting
+from helpers.server import Server, connect, launch_server, lease
 from helpers.server.listening import ADMIN_APIS, CLASS_APIS, TOKEN_MIN_LENGTH
 from tests.support import MODELS_FOR_TESTS
 from tests.support.processes import PATIENCE_S
@@ -186,17 +186,17 @@ def test_the_card_warns_in_red_and_keeps_the_token(class_server: Server) -> None
 
 
 def test_found_again_and_launched_again_with_the_same_token(class_server: Server, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    again = launch_server("models", load=["add_sub"], listen=ELSEWHERE, base_port=class_server.launch_options["base_port"], name="class")
+    again = launch_server("models", load=["add_sub"], listen=ELSEWHERE, base_port=class_server.spec.base_port, name="class")
     assert again is class_server
     # As after a restart of the kernel: nothing is remembered but what the supervisor knows.
-    monkeypatch.setattr(starting, "_OWNED", {})
-    found = launch_server("models", load=["add_sub"], listen=ELSEWHERE, base_port=class_server.launch_options["base_port"], name="class")
+    monkeypatch.setattr("helpers.server.server._OWNED", {})
+    found = launch_server("models", load=["add_sub"], listen=ELSEWHERE, base_port=class_server.spec.base_port, name="class")
     assert found is not class_server
     assert (found.pid, found.token, found.is_ready()) == (class_server.pid, class_server.token, True)
     assert "another" not in capsys.readouterr().out
     _adds(found, "grpc")
     found._lease.close()
-    assert found.launch_options["token"] == class_server.token, "so that restart() keeps it"
+    assert found.spec.token == class_server.token, "so that restart() keeps it"
     assert (lease.run_root().stat().st_mode & 0o077) == 0
 
 

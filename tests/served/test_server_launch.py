@@ -18,7 +18,7 @@ from helpers import paths
 from helpers.errors import InputError, RequestError, ServerError, SetupError
 from helpers.server import ModelWarning, connect, launch_server
 from helpers.server.images import image_version
-from helpers.server.launch_plan import PORTS_PER_SERVER
+from helpers.server.spec import PORTS_PER_SERVER
 from helpers.setup.environments import EMBEDDED_TRITON
 from tests.support.processes import PATIENCE_S, alive, session, wait_until
 
@@ -179,7 +179,7 @@ def test_restart_keeps_options_and_takes_new_ones(tmp_path, free_base_port):
     first = launch_server(tmp_path, base_port=free_base_port())
     with first.restart(cache_size_bytes=1 << 20) as second:
         assert second.pid != first.pid
-        assert second.launch_options["base_port"] == first.launch_options["base_port"]
+        assert second.spec.base_port == first.spec.base_port
         assert "cache_enabled" in second.log(lines=0)
         assert re.search(r"cache_enabled\s*\|\s*1", second.log(lines=0))
 

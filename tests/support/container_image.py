@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from helpers import paths
-from helpers.server.embedded_layout import lay_out
+from helpers.server.embedded import lay_out
 from helpers.server.images import image_version
 from helpers.setup.environments import python_of
 

@@ -32,7 +32,7 @@ def can_run_as_users() -> bool:
     """Whether such users can run the course's Python here."""
     if os.geteuid() != 0 or not shutil.which("setpriv"):
         return False
-    command = [*as_user(FIRST_USER), sys.executable, "-c", "import helpers.server.launch"]
+    command = [*as_user(FIRST_USER), sys.executable, "-c", "import helpers.server.server"]
     return subprocess.run(command, capture_output=True, check=False, cwd="/", env=python_path()).returncode == 0
 
 

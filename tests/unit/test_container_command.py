@@ -14,7 +14,7 @@ from helpers import launch_server, paths
 from helpers.__main__ import main
 from helpers.errors import ServerError, SetupError
 from helpers.server import images, in_container
-from helpers.server.container_command import ENGINES, Specification
+from helpers.server.containers import ENGINES
 from tests.support.engines import Engines
 
 GPU = {"apptainer": ["--nv"], "docker": ["--gpus=all"], "podman": ["--device=nvidia.com/gpu=all"]}
@@ -43,7 +43,7 @@ def before_the_program(words: list[str]) -> list[str]:
 def test_what_is_shown_is_what_is_run(
     engine: str, engines: Engines, models: Path, capsys: pytest.CaptureFixture[str], free_base_port: Callable[[], int]
 ) -> None:
-    """But for the server's name, the ports, and the lifeline, which a typed command has not.
+    """But for the server's name, its ports, which its owner keeps for it, and the lifeline, which a typed command has not.
 
     The stand-in serves nothing, which is told; the container is ended by its name.
     """
@@ -57,7 +57,7 @@ def test_what_is_shown_is_what_is_run(
     lifeline = {in_container.LIFELINE, "--interactive"}
     assert lifeline & set(run) == (lifeline if engine != "apptainer" else {in_container.LIFELINE})
     assert not lifeline & set(words)
-    general = [re.sub(rf"\b{name}\b", "course", word) for word in run if word not in lifeline]
+    general = [re.sub(rf"\b{name}\b", "course", word) for word in run if word not in lifeline and not word.startswith("--reuse-")]
     assert [re.sub(r"(-port=)\d+", r"\1", word) for word in general] == [re.sub(r"(-port=)\d+", r"\1", word) for word in words]
     assert engines.calls(engine, "rm") == ([] if engine == "apptainer" else [[engine, "rm", "--force", name]])
 
@@ -183,9 +183,10 @@ def test_further_arguments_for_the_engine(
     assert words[at : at + 4] == ["--cpus=4", "-v", "/a b:/c:ro", images.nvidia()]
 
 
-def test_a_path_that_no_engine_can_be_told() -> None:
+def test_a_path_that_no_engine_can_be_told(tmp_path: Path) -> None:
+    (tmp_path / "a:b" / "add_sub").mkdir(parents=True)
     with pytest.raises(SetupError, match="has a colon or a comma"):
-        Specification("image", "name", {"/models": Path("/a:b")}).words("podman")
+        launch_server(tmp_path / "a:b", runtime="podman", dry_run=True)
 
 
 @pytest.mark.parametrize(("engine", "option"), [("apptainer", "--nv"), ("docker", "--gpus=all"), ("podman", "--device=nvidia.com/gpu=all")])

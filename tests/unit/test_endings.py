@@ -9,7 +9,7 @@ import pytest
 
 from helpers.server import log as server_log
 from helpers.server import watch
-from helpers.server.starting import not_started
+from helpers.server.server import not_started
 
 _WORDS = {
     -signal.SIGABRT: r"by signal 6 \(SIGABRT\)",

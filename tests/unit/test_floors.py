@@ -15,7 +15,7 @@ from tests.support import ROOT
 
 # What runs where the notebooks' packages are not: while images and environments are made, in a container, and around a server.
 BARE = ["helpers.__main__", *(f"helpers.setup.{path.stem}" for path in sorted((ROOT / "helpers" / "setup").glob("[a-z]*.py")))]
-BARE += [f"helpers.server.{name}" for name in ("embedded_layout", "in_container", "isolation", "supervisor")]
+BARE += [f"helpers.server.{name}" for name in ("embedded", "in_container", "isolation", "supervisor")]
 
 LINT = [str(Path(sys.executable).parent / "lint-imports"), "--no-cache"]
 
