@@ -114,8 +114,9 @@ ten
 print(ten["command"])
 
 # %% [markdown]
-# Behind ± is half of a 95 % interval, from the scatter of the windows. No number without it! It holds while
-# you measured, and does not know what the machine does a minute later. The command is there for you to copy.
+# Behind ± is half of a 95 % interval, from the scatter of the windows; in brackets are both ends of one. No number
+# without it! It holds while you measured, and does not know what the machine does a minute later. The command is
+# there for you to copy.
 #
 # ## Go from 1 to 100 jets
 #
