@@ -32,15 +32,14 @@ from helpers.measuring.measure import (
 )
 from helpers.measuring.statistics import Verdict, verdict
 from helpers.measuring.table import (
-    LATENCY_ENDS,
     THROUGHPUT,
     THROUGHPUT_SPREAD,
     Row,
     hardware,
     is_recorded,
+    latency_words,
     plain,
     rows_of,
-    with_ends,
     with_spread,
 )
 from helpers.tables import as_html, as_text
@@ -146,7 +145,7 @@ class Experiments:
         if can_measure():
             self._set(name, self._measured(name, measured, self._made.get(over or ""), given))
             if over in self._made:
-                self._set(over, self._made[over][0].row())  # type: ignore[arg-type,index]
+                self._set(over, self._made[over][0].row())
         else:
             self._set(name, plain(recorded_row(self.server, measured, given["batch"], given["concurrency"], given)))
         # Measured again, it is still the same change.
@@ -175,7 +174,8 @@ class Experiments:
         with config_kept(self.server, *{each.model for each, _ in pairs}):
             for each in take_turns([each for each, _ in pairs], QUICK_TURNS if quick() else self.turns, load_own):
                 if each is made:
-                    counts = tuple(sum_ + now - then for sum_, now, then in zip(counts, self._counts(model), before, strict=True))
+                    now = self._counts(model)
+                    counts = counts[0] + now[0] - before[0], counts[1] + now[1] - before[1]
         self._made[name] = made, config
         return {**made.row(), "executed_batch": counts[0] / counts[1] if counts[1] else None}
 
@@ -238,7 +238,7 @@ class Experiments:
         return {
             "experiment": name,
             "inferences/s": with_spread(row[THROUGHPUT], row.get(THROUGHPUT_SPREAD)),
-            "p95 (ms)": with_ends(row.get("latency_p95_us"), *(row.get(end) for end in LATENCY_ENDS), 1e-3),
+            "p95 (ms)": latency_words(row, 95),
             "queue (ms)": row["queue_us"] / 1000 if row.get("queue_us") is not None else None,
             "jets per run": row["executed_batch"],
             "gain": "" if seen is None else f"×{seen.factor}",

@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -233,7 +233,8 @@ def summary(results: Sequence[Result], percentile: int | None, precision: float 
     windows = [window for result in results for window in result.windows]
     numbers = _together([result.figures for result in results if result.figures])
     mean, spread = interval([window.throughput_infer_per_s for window in windows])
-    latency, ends, unsettled = latency_column(percentile), (None, None), []
+    latency, unsettled = latency_column(percentile), []
+    ends: tuple[float | None, float | None] = (None, None)
     if numbers:
         mean, value = numbers[THROUGHPUT] or mean, numbers.get(latency)
         ends = _latency_ends(percentile, results, value)
@@ -416,11 +417,12 @@ def about(server: Any, model: str, protocol: str | None = None) -> tuple[dict[st
     with closing(Connection(server, protocol, QUERY_TIMEOUT_S, RETRIES)) as connection:
         config = connection.ask(lambda: connection.transport.config(model, ""), model)
         groups = config.get("instance_group", [])
-        here = getattr(connection.server, "owned", False) or machine.serves_here(connection.address.host, connection.address.port)
+        server = connection.server
+        here = getattr(server, "owned", False) or machine.serves_here(connection.address.host, connection.address.port)
         on_gpu = any("GPU" in group.get("kind", "") for group in groups)
-        if on_gpu and getattr(connection.server, "runtime", "") == "embedded":
+        if on_gpu and server is not None and getattr(server, "runtime", "") == "embedded":
             # Asked for a GPU that its library cannot use, a model runs on the processor.
-            on_gpu = placed_on(connection.server.log(lines=0), model) != "CPU"
+            on_gpu = placed_on(server.log(lines=0), model) != "CPU"
         try:
             version = str(connection.transport.about()["version"])
         except (TransportError, KeyError):
@@ -589,7 +591,7 @@ def sweep(
 
     with tqdm(total=len(points), unit="point", disable=silent) as bar:
         try:
-            with config_kept(server, *names) if counts else nullcontext({}) as configs:
+            with config_kept(server, *(names if counts else ())) as configs:
                 loaded = None
                 for group in groups.values():
                     made: dict[_Point, Measurement] = {}
@@ -631,22 +633,6 @@ def _measure_group(made: Sequence[Measurement], windows: int | None, max_seconds
         pass
 
 
-def read_sweep(path: str | Path = "work/sweeps") -> Rows:
-    """Return everything that was ever measured into a folder.
-
-    Args:
-        path: the folder of a sweep, or its ``sweep.jsonl``.
-
-    Raises:
-        InputError: there is no such file.
-    """
-    folder = folder_of(path)
-    file = folder if folder.suffix == ".jsonl" else folder / TABLE
-    if not file.exists():
-        raise InputError(f"There is no sweep in {shown(folder)}.", f"Expected the file {TABLE} of an earlier sweep.")
-    return _shown(read_rows(file), file)
-
-
 def _shown(rows: list[dict[str, Any]], path: Path, before: int = 0, rougher: int = 0) -> Rows:
     parts = [f"In {shown(path)}"]
     parts += [f"{before} points were measured before"] if before else []
@@ -677,7 +663,7 @@ def _plan(
         check_batch(signature, *sizes)
         # Asks for the shapes as well: better now than after half of the sweep.
         run_for(server, model, **{name: options[name] for name in ("protocol", "lengths", "input_data") if name in options})
-        points += [_Point(model, count, load, batch) for count in counts or [None] for load in loads for batch in sizes]
+        points += [_Point(model, count, load, batch) for count in counts or (None,) for load in loads for batch in sizes]
     return points
 
 

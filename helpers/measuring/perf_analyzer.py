@@ -181,16 +181,7 @@ def run_for(
     input_data: str | Path = "random",
     **others: Any,
 ) -> Run:
-    """Return a run for a model on a server, with the shapes that its metadata and the lengths give.
-
-    Args:
-        server: a :class:`~helpers.server.Server`, or an address such as ``localhost:9001``.
-        model: name of the model.
-        protocol: ``grpc`` (the default) or ``http``.
-        batch: entries in each request.
-        lengths: length of the axes that may have any, by the beginning of the input's name, or one for all.
-        input_data: ``random``, ``zero``, or a JSON file.
-        **others: further fields of :class:`Run`.
+    """Return a run for a model on a server, with the shapes that its metadata and the lengths give; arguments as for ``measure``.
 
     Raises:
         InputError: the model takes no such batch, or has an axis without a length.
@@ -203,16 +194,12 @@ def run_for(
     data = _input_data(input_data)
     # A file says the shapes itself.
     dims = {} if isinstance(data, Path) else _shapes(signature, lengths)
-    others = {"secure": address.secure, "access": access} | others
-    return Run(model, str(address.dialled), connection.protocol, batch, shapes=dims, input_data=data, **others)
+    run = Run(model, str(address.dialled), connection.protocol, batch, shapes=dims, input_data=data, secure=address.secure, access=access)
+    return replace(run, **others)
 
 
 def check_batch(signature: Signature, *batches: Any) -> None:
-    """Refuse batch sizes that the model would refuse.
-
-    Raises:
-        InputError: one is no number above 0, or above the model's ``max_batch_size``.
-    """
+    """Refuse batch sizes that the model would refuse, by an InputError."""
     for batch in batches:
         if not isinstance(batch, int) or isinstance(batch, bool) or batch < 1:
             raise InputError(f"batch={batch!r} was given.", "Expected a whole number, 1 or more.")
@@ -271,13 +258,9 @@ class Window:
 
 @dataclass(frozen=True)
 class Result:
-    """What one run of the tool gave.
+    """What one run of the tool gave: figures by column, its windows, how many requests the figures are made of, and all that it wrote.
 
-    Attributes:
-        figures: by column; empty when the windows did not agree, because the tool then writes no table.
-        windows: every window that it told about; those without a complete request are not among them.
-        requests: how many requests the figures are made of; None where the tool does not say.
-        said: all that it wrote.
+    There are no figures when the windows did not agree, because the tool then writes no table. A window without a complete request is none.
     """
 
     figures: dict[str, float | None]
@@ -350,12 +333,7 @@ def words_of(*arguments: str) -> list[str]:
 
 
 def execute(run: Run, program: Program | None = None, server: Any = None) -> Result:
-    """Run the tool to its end.
-
-    Args:
-        run: what to run.
-        program: which perf_analyzer; the first that runs by default.
-        server: the Server object, where there is one: it makes error messages better.
+    """Run the tool to its end; the Server object, where there is one, makes error messages better.
 
     Raises:
         CourseError: it failed; the text says what happened and what to do. Windows that do not agree are no failure.
@@ -420,14 +398,7 @@ def reason(said: str) -> str:
 
 
 def explain_failure(code: int, said: str, run: Run, server: Any = None) -> CourseError:
-    """Return the error to raise for a run that ended badly.
-
-    Args:
-        code: its exit status.
-        said: what it wrote to its standard error.
-        run: what was run.
-        server: the Server object, where there is one.
-    """
+    """Return the error to raise for a run that ended badly, from its exit status and what it wrote to its standard error."""
     why = reason(said)
     address = replace(parse_address(run.url), secure=run.secure, scheme=run.protocol + "s" * run.secure)
     # What a server of the course says when the token is missing or wrong; proxies say what they like.

@@ -121,9 +121,9 @@ def _candidates() -> Iterator[Program]:
         yield Program((found,), origin="on PATH")
     if found := _packaged():
         yield Program((found,), origin="in the Python package perf-analyzer")
-    if (found := server_env() / "bin" / NAME).exists():
+    if (fetched := server_env() / "bin" / NAME).exists():
         libraries = {"LD_LIBRARY_PATH": str(server_env() / TOOL_LIBRARIES)}
-        yield Program((str(found),), "", f"carried by the wheel tritonclient {VERSION}", libraries)
+        yield Program((str(fetched),), "", f"carried by the wheel tritonclient {VERSION}", libraries)
     if command := container_command():
         yield Program(command, origin=f"in a container, run by {command[0]}")
 

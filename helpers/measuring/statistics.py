@@ -28,8 +28,8 @@ from helpers.measuring.table import (
     hardware,
     is_recorded,
     latency_column,
+    latency_words,
     rows_of,
-    with_ends,
     with_spread,
 )
 from helpers.tables import box
@@ -97,12 +97,9 @@ def interval(windows: Sequence[float]) -> tuple[float | None, float | None]:
 
 
 def windows_needed(pilot: Sequence[float], precision: float, most: int) -> int:
-    """Return how many windows will likely reach a precision, at least :data:`LEAST_WINDOWS`.
+    """Return how many windows will likely reach a precision (a half width, as a fraction), at least :data:`LEAST_WINDOWS`.
 
-    Args:
-        pilot: windows that do not count themselves, such as those of a warm-up; fewer than three say nothing, and ``most`` is returned.
-        precision: half width to reach, as a fraction of the mean.
-        most: as many as there is time for.
+    The ``pilot`` has windows that do not count themselves, of a warm-up; fewer than three say nothing, and ``most`` is returned.
     """
     if len(pilot) < 3 or not np.mean(pilot):
         return max(most, LEAST_WINDOWS)
@@ -120,10 +117,7 @@ def percentile_interval(
     with several windows how many of them do. Where these cannot give an end, the other percentiles of whole runs may: the 99th of a run
     of fewer than 51 requests is the slowest of all. For the upper end of a 95th percentile that takes 72 requests.
 
-    Args:
-        percentile: which one, in percent.
-        windows: its value in each window, and the number of requests there.
-        runs: of each run of windows the reported percentiles, and the number of requests.
+    ``windows`` has its value and the number of requests of each, ``runs`` the reported percentiles and the number of requests.
     """
     ends = []
     for upper in (False, True):
@@ -261,11 +255,11 @@ def _side(rows: list[dict[str, Any]], column: str) -> _Side:
         raise InputError(f"A row of {rows[0].get('model')!r} has no {column}, so there is nothing to compare.")
     logs, count = np.log([row[column] for row in rows]), len(rows)
     log, scatter = float(logs.mean()), float(logs.var(ddof=1)) if count > 1 else None
-    stated = [_stated(row, column) for row in rows]
-    if None in stated:
+    stated = [half for row in rows if (half := _stated(row, column)) is not None]
+    if len(stated) < count:
         return _Side(rows, log, None if scatter is None else math.sqrt((scatter + BETWEEN_RUNS**2) / count), count - 1)
     freedoms = [max((row.get("windows") or LEAST_WINDOWS) - 1, 1) for row in rows]
-    own = [(half / student(degrees)) ** 2 for half, degrees in zip(stated, freedoms, strict=True)]  # type: ignore[operator]
+    own = [(half / student(degrees)) ** 2 for half, degrees in zip(stated, freedoms, strict=True)]
     variance = sum(own) / count + BETWEEN_RUNS**2
     if scatter is not None:
         from scipy import special
@@ -282,7 +276,7 @@ def _stated(row: Row, column: str) -> float | None:
     value = row[column]
     if column != THROUGHPUT:
         ends = [row.get(name) for name in LATENCY_ENDS]
-        return None if None in ends else max(abs(end - value) for end in ends) / value  # type: ignore[operator]
+        return None if None in ends else max(abs(end - value) for end in ends) / value
     # Not less than one request: windows that held equally many seem to agree perfectly.
     spread = row.get(THROUGHPUT_SPREAD)
     return None if spread is None else max(spread / value, 1 / (row.get("requests") or math.inf))
@@ -332,7 +326,7 @@ def _words(side: _Side, column: str, in_turn: Sequence[float]) -> str:
     if column == THROUGHPUT:
         stated = _stated(row, column)
         return f"{with_spread(row[column], stated and stated * row[column])} {unit}"
-    return f"{with_ends(row[column], *(row.get(name) for name in LATENCY_ENDS), scale)} {unit}"
+    return f"{latency_words(row, row.get('percentile'))} ms"
 
 
 def _answer(log: float, half: float | None, least: float) -> str:

@@ -49,7 +49,7 @@ _WHOLE = frozenset(("batch", "concurrency", "percentile", "requests", "windows",
 _VARIED = ("experiment", "model", "variant", "device", "inputs", "servers", "instances", "concurrency", "request_rate_per_s")
 
 
-class Row(pd.Series):
+class Row(pd.Series):  # type: ignore[misc]  # pandas tells no types
     """One measured row; also a column of :class:`Rows`, which shows itself as pandas does."""
 
     @property
@@ -72,7 +72,7 @@ class Row(pd.Series):
         return Rows.of([plain(self)])._repr_html_() if THROUGHPUT in self.index else None
 
 
-class Rows(pd.DataFrame):
+class Rows(pd.DataFrame):  # type: ignore[misc]  # pandas tells no types
     """Measured rows, one a line; they show batch size, throughput, latency and whether it settled, and what sets them apart."""
 
     @property
@@ -123,12 +123,8 @@ class Rows(pd.DataFrame):
 
 def _figures(row: Mapping[str, Any]) -> dict[str, Any]:
     asked = row.get("percentile") or 95
-    ends = [row.get(name) for name in LATENCY_ENDS]
-    latencies = {
-        f"p{each} (ms)": with_ends(row.get(f"latency_p{each}_us"), *(ends if each == asked else (None, None)), 1e-3)
-        for each in dict.fromkeys((50, asked if asked in PERCENTILES else 95))
-    }
-    stable = {True: "yes", False: "no"}.get(row.get("stable"), "")  # type: ignore[call-overload]
+    latencies = {f"p{each} (ms)": latency_words(row, each) for each in dict.fromkeys((50, asked if asked in PERCENTILES else 95))}
+    stable = "" if row.get("stable") is None else "yes" if row["stable"] else "no"
     throughput = with_spread(row[THROUGHPUT], row.get(THROUGHPUT_SPREAD))
     return {"batch": row["batch"], "throughput (inferences/s)": throughput, **latencies, "stable": stable}
 
@@ -151,6 +147,12 @@ def with_ends(value: float | None, low: float | None, high: float | None, unit: 
     digits = _digits(unit * max(abs(end - value) for end in known) or 1.0)
     ends = ["not known" if end is None else f"{unit * end:.{digits}f}" for end in (low, high)]
     return f"{unit * value:.{digits}f} ({'–'.join(ends)})"
+
+
+def latency_words(row: Any, percentile: int | None) -> str:
+    """Return a latency percentile of a row in ms, with the ends of its interval where the row was measured for this one."""
+    ends = [row.get(end) if row.get("percentile") == percentile else None for end in LATENCY_ENDS]
+    return with_ends(row.get(latency_column(percentile)), ends[0], ends[1], 1e-3)
 
 
 def _digits(half: float) -> int:

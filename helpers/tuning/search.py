@@ -47,7 +47,7 @@ from helpers.measuring.statistics import CANNOT_TELL, FASTER, SLOWER, Verdict, v
 from helpers.measuring.table import COLUMNS, THROUGHPUT, THROUGHPUT_SPREAD, append_row, folder_of, latency_column, read_rows
 from helpers.paths import make_folder, shown, writing
 from helpers.paths import replace as replace_file
-from helpers.server import Server
+from helpers.server.server import Server
 from helpers.tables import as_html, as_text, box
 from helpers.tuning import space
 from helpers.tuning.space import FAILED, MEASURED, OK, OVER_BUDGET, REFUSED, UNSURE, Axes, Candidate, Found, Goal, Row, Traffic
@@ -76,15 +76,8 @@ _COMPUTE = ("compute_input_us", "compute_infer_us", "compute_output_us")
 class Search:
     """The cheap part: one combination after the other, from the one that was found, along one axis at a time.
 
-    Args:
-        axes: the values of each model, the one that serves now first.
-        goal: what is best.
-        cores: of the server.
-        measure: measures a combination shortly; the row has ``outcome`` and what the guidance needs.
-
-    Attributes:
-        rows: what was measured, in order.
-        steps: what was left out, and why, in sentences.
+    ``axes`` has the values of each model, the one that serves now first; ``measure`` gives a short measurement, a row with ``outcome`` and
+    what the guidance needs. ``rows`` has what was measured, in order, and ``steps`` what was left out and why, in sentences.
     """
 
     axes: Mapping[str, Axes]
@@ -95,11 +88,7 @@ class Search:
     steps: list[str] = field(default_factory=list)
 
     def run(self, start: Candidate) -> Candidate:
-        """Go from ``start`` to the best that can be found, and return it.
-
-        Raises:
-            ModelError: not even the start can be measured.
-        """
+        """Go from ``start`` to the best that can be found, and return it; a ModelError when not even the start can be measured."""
         if (row := self._try(start))["outcome"] in (REFUSED, FAILED):
             raise ModelError(f"The configuration as it was found cannot be measured: {row['reason']}")
         before = best = self._instances(self._models(start))
@@ -233,16 +222,8 @@ def confirm(
     """Measure the finalists in turn, round by round, so that the machine's moods hit all alike; those that clearly lose drop out.
 
     A finalist whose latency turns out to be over the budget, with its whole interval, cannot win. When none but the configuration as
-    found is left, the next of the reserve takes its place.
-
-    Args:
-        finalists: the combinations.
-        reserve: what is measured when all finalists are rejected, in order.
-        goal: what is best.
-        measure: measures one once more, given the name of the round; the row is of all its rounds.
-
-    Returns:
-        The row of each, and in a sentence why no more were measured.
+    found is left, the next of the reserve takes its place. ``measure`` measures one once more, given the name of the round, and its row is
+    of all rounds. Returns the row of each, and in a sentence why no more were measured.
     """
     rows, why = _rounds(finalists, goal, measure)
     for each in reserve:
@@ -283,8 +264,8 @@ def _lost(row: Row, best: Row, goal: Goal) -> bool:
 
 def compared(first: Row, second: Row, goal: Goal) -> Verdict:
     """Return the verdict on the second, seen from the first; what differs is named by the combination."""
-    named = ({**row, "variant": row.get("candidate"), "config": None, "instances": None, "model": None} for row in (first, second))
-    return verdict(*named, goal.quantity)
+    one, other = ({**row, "variant": row.get("candidate"), "config": None, "instances": None, "model": None} for row in (first, second))
+    return verdict(one, other, goal.quantity)
 
 
 def winner_of(finals: Mapping[Candidate, Row], start: Candidate, goal: Goal) -> tuple[Candidate, list[Candidate]]:
@@ -308,7 +289,8 @@ class Trial(Measurement):
 
     def __init__(self, bench: Workbench, candidate: Candidate) -> None:
         self.bench, self.candidate = bench, candidate
-        self.counts, self.cpu_s, self.memory_mb = [0, 0], [0.0, 0.0], None
+        self.counts, self.cpu_s = [0, 0], [0.0, 0.0]
+        self.memory_mb: float | None = None
         bench.load(candidate)
         super().__init__(bench.server, candidate.model, **bench.load_on(candidate.model), program=bench.program, window_s=TURN_WINDOW_S)
         self.warm_up()
@@ -379,11 +361,7 @@ class Workbench:
         self._finals: dict[Candidate, Trial] = {}
 
     def find(self, model: str, cores: int) -> Found:
-        """Note how a model is, to put it back later; load it if it is not.
-
-        Raises:
-            ModelError: there is no such model, or it cannot be loaded.
-        """
+        """Note how a model is, to put it back later; load it if it is not loaded."""
         loaded = any(state.name == model and state.state == "READY" for state in self.server.models())
         if not loaded:
             # Noted first: an interrupt in the middle of the loading has to find it.
@@ -471,11 +449,7 @@ class Workbench:
         return {**self.options, **load, "concurrency": traffic.concurrency or 1, "input_data": own}
 
     def load(self, candidate: Candidate) -> bool:
-        """Load a combination, unless it is the one that serves; True if it was loaded.
-
-        Raises:
-            ModelError: the server refused it; what was loaded keeps serving.
-        """
+        """Load a combination, unless it is the one that serves; True if it was loaded. What the server refuses leaves the other serving."""
         if self._serves.get(candidate.model) == candidate:
             return False
         # Not known until the server has said yes: after an interrupt the model is loaded again in any case.
@@ -577,15 +551,7 @@ def _ms(value_us: float | None) -> float | None:
 
 
 def praise(best: Row, goal: Goal, found: Row | None, following: Row | None, told_apart: bool) -> list[str]:
-    """Say how good the winner is and how sure that is.
-
-    Args:
-        best: the winner.
-        goal: what was looked for.
-        found: the configuration as found; None when it could not be measured.
-        following: the runner-up, or the faster one that the winner cannot be told from.
-        told_apart: False in the latter case.
-    """
+    """Say how good the winner is and how sure that is; ``following`` is the runner-up, or a faster one that it was not told apart from."""
     said = [f"Best: {best['candidate']}: {goal.words(best)}."]
     if following is not None and not told_apart:
         seen = compared(best, following, goal)

@@ -16,7 +16,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from helpers.measuring.measure import PRECISION, with_instances
 from helpers.measuring.perf_analyzer import PERCENTILE
-from helpers.measuring.table import LATENCY_ENDS, THROUGHPUT, THROUGHPUT_SPREAD, latency_column, with_ends, with_spread
+from helpers.measuring.table import LATENCY_ENDS, THROUGHPUT, THROUGHPUT_SPREAD, latency_column, latency_words, with_spread
 from helpers.paths import read_text, server_env
 from helpers.repository.configs import instances_of
 from helpers.repository.syntax import as_dict, parse, render
@@ -159,9 +159,8 @@ class Goal:
 
     def latency_words(self, row: Mapping[str, Any]) -> str:
         """Return the latency percentile of a row with its interval."""
-        ends = [row.get(end) for end in LATENCY_ENDS]
-        value = with_ends(row[latency_column(self.percentile)], *ends, 1e-3)
-        return f"p{self.percentile} {value} ms" + (" (interval not known)" if ends == [None, None] else "")
+        unknown = all(row.get(end) is None for end in LATENCY_ENDS)
+        return f"p{self.percentile} {latency_words(row, self.percentile)} ms" + (" (interval not known)" if unknown else "")
 
     def words(self, row: Mapping[str, Any]) -> str:
         """Return throughput and latency of a row with their intervals."""
@@ -237,11 +236,7 @@ class Found:
     def written(self, candidate: Candidate, traffic: Traffic, repository: Path | None, remark: str) -> str:
         """Return the configuration of a combination as text to copy: the model's own file, where it is known, with what varies changed.
 
-        Args:
-            candidate: the combination.
-            traffic: what the clients send.
-            repository: where the model's file may be.
-            remark: lines for the beginning, without ``#``.
+        ``remark`` has the lines for its beginning, without ``#``.
         """
         path = repository / self.model / "config.pbtxt" if repository else None
         own = as_dict(parse(read_text(path), str(path))) if path is not None and path.exists() else None
@@ -263,7 +258,7 @@ def place_of(model: str, config: Mapping[str, Any], cores: int, embedded: bool) 
     batching = config.get("dynamic_batching")
     delay_ms = None if batching is None else int(batching.get("max_queue_delay_microseconds", 0)) / 1000
     lists = config.get("optimization", {}).get("execution_accelerators", {})
-    entry = next((entry for entries in lists.values() for entry in entries), {})
+    entry: Mapping[str, Any] = next((entry for entries in lists.values() for entry in entries), {})
     precision = entry.get("parameters", {}).get("precision_mode", "").replace("FP32", "")
     return Candidate(model, instances, threads, delay_ms, f"{entry.get('name', '')} {precision}".strip())
 
@@ -340,15 +335,9 @@ class Axes:
 
 
 def axes_for(found: Found, traffic: Traffic, cores: int, limit: int | None, budget_ms: float | None, here: Sequence[str]) -> Axes:
-    """Return the values that are worth a look for a model under this traffic.
+    """Return the values that are worth a look for a model under this traffic, with the accelerators that have an effect ``here``.
 
-    Args:
-        found: the model.
-        traffic: what the clients send.
-        cores: of the server.
-        limit: instances at most; None for the default.
-        budget_ms: the latency budget; no request waits for a batch longer than half of it.
-        here: accelerators that have an effect on this server.
+    No request waits for a batch longer than half of the budget.
     """
     most = limit or min(MAX_INSTANCES, max(2, cores))
     # An instance more than there are requests under way never has anything to do.

@@ -22,7 +22,7 @@ from helpers import cli, paths
 from helpers.cli import measure as measure_command
 from helpers.errors import CourseError, InputError, ModelError, RequestError
 from helpers.measuring import measure as measuring
-from helpers.measuring.measure import measured_key, read_sweep, sweep
+from helpers.measuring.measure import measured_key, sweep
 from helpers.measuring.perf_analyzer import Run
 from helpers.measuring.program import Program
 from helpers.measuring.statistics import verdict
@@ -66,7 +66,7 @@ def test_points_files_and_going_on(models_server: Server, tmp_path: Path, capsys
     # Other shapes are other points.
     other = sweep(models_server, "double", (4,), lengths=9, windows=3, output=tmp_path, silent=True)
     assert other.attrs["before"] == 0
-    stored = read_sweep(tmp_path)
+    stored = Rows.of(read_rows(tmp_path / "sweep.jsonl"))
     assert stored["time"].tolist() == [*first["time"], more["time"][1], *other["time"]]
     assert "double" in repr(stored) and "<table>" in stored._repr_html_()
     assert pd.read_json(tmp_path / "sweep.jsonl", lines=True)["throughput_infer_per_s"].tolist() == pytest.approx(
@@ -139,7 +139,7 @@ def test_a_server_that_dies_loses_no_measured_point(small: Server, tmp_path: Pat
         sweep(small, "add_sub", (1,), (1, 2, 3, 4, 5, 6), output=tmp_path / "out", windows=3, silent=True)
     killer.join()
     assert "\n" not in str(caught.value)
-    kept = read_sweep(tmp_path / "out")
+    kept = Rows.of(read_rows(table))
     assert 1 <= len(kept) < 6 and (kept["throughput_infer_per_s"] > 0).all()
     with small.restart() as again:
         whole = sweep(again, "add_sub", (1,), (1, 2, 3, 4, 5, 6)[: len(kept) + 1], output=tmp_path / "out", windows=3, silent=True)
@@ -165,19 +165,19 @@ def test_killed_and_interrupted_and_typed_again(models_server: Server, tmp_path:
     wait_until(lambda: lines(table) >= 1)
     killed.kill()
     killed.communicate()
-    after_kill = rows_of(read_sweep(tmp_path))
+    after_kill = read_rows(table)
     interrupted = start(models_server, tmp_path)
     wait_until(lambda: lines(table) >= len(after_kill) + 1)
     interrupted.send_signal(signal.SIGINT)
     out, errors = interrupted.communicate(timeout=PATIENCE_S)
     assert interrupted.returncode == 130 and "Traceback" not in errors, errors
     assert "of 4 points are in" in out and "goes on from there" in out
-    after_interrupt = rows_of(read_sweep(tmp_path))
+    after_interrupt = read_rows(table)
     assert after_interrupt[: len(after_kill)] == after_kill and len(after_kill) < len(after_interrupt) < 4
     last = start(models_server, tmp_path)
     out, errors = last.communicate(timeout=PATIENCE_S)
     assert last.returncode == 0, errors
-    assert rows_of(read_sweep(tmp_path))[: len(after_interrupt)] == after_interrupt and len(read_sweep(tmp_path)) == 4
+    assert read_rows(table)[: len(after_interrupt)] == after_interrupt and len(read_rows(table)) == 4
     assert f"{len(after_interrupt)} points were measured before" in out
     assert (tmp_path / "add_sub.png").stat().st_size > 10_000
 
@@ -192,7 +192,7 @@ def test_two_models_and_two_numbers_of_instances_by_one_command(free_base_port: 
     command = [sys.executable, "-m", "helpers", "sweep", *words, "--seconds", "0.1", "--base-port", str(free_base_port())]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=paths.root(), env={**os.environ, "COURSE_QUICK": "1"})
     assert done.returncode == 0, done.stderr
-    rows = rows_of(read_sweep(tmp_path / "out"))
+    rows = read_rows(tmp_path / "out" / "sweep.jsonl")
     assert [(row["model"], row["instances"]) for row in rows] == [("add_sub", 1), ("add_sub", 2), ("again", 1), ("again", 2)]
     assert (tmp_path / "out" / "add_sub_and_again.png").stat().st_size > 10_000
 
@@ -232,12 +232,10 @@ def test_half_a_line_is_no_row_and_is_cut_off(tmp_path: Path) -> None:
 
 
 def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="There is no sweep in"):
-        read_sweep(tmp_path)
     for text in ("hello\n", "3\n"):
         (tmp_path / "sweep.jsonl").write_text(text)
         with pytest.raises(InputError, match="Expected one measured row in each line"):
-            read_sweep(tmp_path)
+            read_rows(tmp_path / "sweep.jsonl")
 
 
 def test_folders(work: Path) -> None:

@@ -40,6 +40,12 @@ def short_windows() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def one_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One round of finals: for tests of what is tried, and not of who wins."""
+    monkeypatch.setenv("COURSE_QUICK", "1")
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The repository."""
@@ -202,7 +208,7 @@ def test_only_the_owner_may(server: Server) -> None:
 
 
 @pytest.mark.slow
-def test_variants_threads_and_batches(server: Server, tmp_path: Path) -> None:
+def test_variants_threads_and_batches(server: Server, tmp_path: Path, one_round: None) -> None:
     server.load("affine")
     try:
         before = server.config("affine")
@@ -221,7 +227,7 @@ def test_variants_threads_and_batches(server: Server, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_no_larger_batch_than_allowed(server: Server, tmp_path: Path) -> None:
+def test_no_larger_batch_than_allowed(server: Server, tmp_path: Path, one_round: None) -> None:
     """By the server's counters: 8 requests wait for one another, and never are more than two run together."""
     server.load("affine")
     try:
@@ -241,7 +247,7 @@ def test_no_larger_batch_than_allowed(server: Server, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_rate_that_one_instance_does_not_serve(server: Server, tmp_path: Path) -> None:
+def test_a_rate_that_one_instance_does_not_serve(server: Server, tmp_path: Path, one_round: None) -> None:
     """One instance answers 50 requests each second at most: 70 need the second one, and the lowest latency counts."""
     found = tune(server, "nap", request_rate_per_s=70, max_instances=2, output=tmp_path, silent=True)
     assert found.best is not None
@@ -279,7 +285,7 @@ def test_a_server_that_dies_loses_nothing(models: Path, free_base_port: Callable
 
 
 @pytest.mark.slow
-def test_the_command(models: Path, free_base_port: Callable[[], int], tmp_path: Path) -> None:
+def test_the_command(models: Path, free_base_port: Callable[[], int], tmp_path: Path, one_round: None) -> None:
     arguments = ["-m", "nap", "-c", "4", "--budget", "1", "--max-instances", "2", "--models", str(models), "-o", str(tmp_path)]
     done = subprocess.run(
         [sys.executable, "-m", "helpers", "tune", *arguments, "--base-port", str(free_base_port())],

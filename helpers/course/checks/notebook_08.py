@@ -11,7 +11,7 @@ from helpers.course.judge import CannotTell, Outcome, checker, correct, not_yet
 from helpers.errors import InputError
 from helpers.measuring import statistics as verdicts
 from helpers.measuring.recorded import recorded
-from helpers.measuring.table import LATENCY_ENDS, THROUGHPUT, THROUGHPUT_SPREAD, is_recorded, is_row, plain, rows_of, with_ends
+from helpers.measuring.table import LATENCY_ENDS, THROUGHPUT, THROUGHPUT_SPREAD, is_recorded, is_row, latency_words, plain, rows_of
 from helpers.tables import Row
 
 _ONNX, _TORCH = "particlenet_AK4", "particlenet_AK4_PT"
@@ -190,7 +190,7 @@ def baseline_beaten(server: Any, counted: Any, pair: Any, budget_ms: Any) -> Out
     ends = [best.get(name) for name in LATENCY_ENDS]
     if None in ends:
         raise CannotTell(f"{setting}: its 95th percentile is not known, of {best.get('requests')} requests. Measure more: `turns=12`.")
-    waits = f"95th percentile {with_ends(best['latency_p95_us'], *ends, 1e-3)} ms"
+    waits = f"95th percentile {latency_words(best, 95)} ms"
     low, high = (end / 1e3 for end in ends)
     if low > budget:
         return not_yet(f"{setting}: {waits}, over the budget of {budget:g} ms. Take fewer jets, or fewer requests at once.")

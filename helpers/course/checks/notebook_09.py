@@ -13,7 +13,7 @@ from helpers.course.scoreboard import BUDGET
 from helpers.errors import InputError
 from helpers.measuring import statistics as verdicts
 from helpers.measuring.experiments import Experiments
-from helpers.measuring.table import LATENCY_ENDS, THROUGHPUT, is_recorded, is_row, plain, with_ends
+from helpers.measuring.table import LATENCY_ENDS, THROUGHPUT, is_recorded, is_row, latency_words, plain
 from helpers.metrics import scrape
 from helpers.repository import Comparison
 from helpers.tables import Row
@@ -194,7 +194,7 @@ def challenge(server: Any, counted: Any, table: Any, best: Any) -> Outcome:
         raise CannotTell(f"The 95th percentile of {best.get('requests')} requests is not known for certain. Measure it again.")
     low, high = (end / 1e3 for end in ends)
     seen = verdicts.verdict(baseline, best)
-    waits = f"95th percentile {with_ends(best['latency_p95_us'], *ends, 1e-3)} ms"
+    waits = f"95th percentile {latency_words(best, 95)} ms"
     if low > budget:
         return not_yet(f"{waits}, over the budget of {budget:g} ms. Take fewer jets in a request, or fewer requests at once.")
     if seen.answer in (verdicts.SLOWER, verdicts.SAME):
