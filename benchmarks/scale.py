@@ -26,7 +26,8 @@ from helpers import paths, repository
 from helpers.fleet import Fleet, launch_fleet
 from helpers.measuring.inputs import write_jets
 from helpers.measuring.perf_analyzer import LENGTHS
-from helpers.scaling.analysis import ANALYSIS_JETS, BATCH, CHUNK_JETS, IN_FLIGHT, local_workers, replicate, tag_files
+from helpers.physics.jets import BATCH_JETS
+from helpers.scaling.analysis import ANALYSIS_JETS, CHUNK_JETS, IN_FLIGHT, local_workers, replicate, tag_files
 
 # Away from the ports of a course that runs on the same machine.
 BASE_PORT = 13300
@@ -243,7 +244,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="Dask's workers (default 2)")
     parser.add_argument("--threads", type=int, default=1, help="threads of each (default 1)")
     parser.add_argument("--in-flight", type=int, default=IN_FLIGHT, help="requests under way from each (default 3)")
-    parser.add_argument("--batch", type=int, default=BATCH, help="jets in a request (default 50)")
+    parser.add_argument("--batch", type=int, default=BATCH_JETS, help="jets in a request (default 50)")
     parser.add_argument("--quick", action="store_true", help="a trial: few jets, two rounds")
     parser.add_argument("--write", action="store_true", help="write the report to benchmarks/SCALE.md")
     arguments = parser.parse_args()

@@ -21,7 +21,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -50,8 +50,8 @@ from helpers.tables import as_html, as_text
 CHUNK_JETS = 2_000
 # Jets of an analysis and of each of its files: what a physics group's own ntuples look like, in small.
 ANALYSIS_JETS, FILE_JETS = 200_000, 20_000
-# Jets in one request, and requests under way at once from each worker: one in work, one waiting, one on its way.
-BATCH, IN_FLIGHT = 50, 3
+# Requests under way at once from each worker: one in work, one waiting, one on its way.
+IN_FLIGHT = 3
 # How often Dask gives a chunk to a worker again after its request failed, beyond the client's own repetitions, and the seconds before
 # that: a server that is started again is back within half a minute.
 RETRIES, RETRY_WAIT_S = 10, 3.0
@@ -136,43 +136,33 @@ def _copies(source: ak.Array, start: int, stop: int) -> Iterator[dict[str, Any]]
 
 
 def chunks(files: Sequence[str | Path], output: str | Path, jets_per_chunk: int = CHUNK_JETS) -> list[Chunk]:
-    """Return the chunks of files of jets; none reaches over the end of its file.
-
-    Args:
-        files: ROOT files with a tree ``Jets`` and ids, each of another name.
-        output: folder for the scores.
-        jets_per_chunk: jets in each chunk, at most.
+    """Return the chunks of files of jets, with scores below ``output``; none reaches over the end of its file.
 
     Raises:
         InputError: no file, a file that is none, two of one name, jets without ids, or a number below 1.
     """
     if not isinstance(jets_per_chunk, int) or jets_per_chunk < 1:
         raise InputError(f"jets_per_chunk={jets_per_chunk!r} was given.", "Expected a number of jets, 1 or more.")
-    given = [files] if isinstance(files, (str, Path)) else files
-    found = [find(file) for file in given]
-    if None in found:
-        missing = str(given[found.index(None)])
-        raise InputError(f"There is no file of jets {missing!r}.", "Expected ROOT files, as replicate(...) makes them.")
-    sources = [path.resolve() for path in found if path]
-    if not sources:
-        raise InputError("There is no file to read: the list is empty.", "Expected at least one file of jets.")
-    if len({path.stem for path in sources}) < len(sources):
-        raise InputError("Two files of jets have the same name.", "Expected other names: those of the scores are made from them.")
     folder = Path(output).resolve()
+    sizes: dict[Path, int] = {}
+    for file in [files] if isinstance(files, (str, Path)) else files:
+        path = find(file)
+        if path is None:
+            raise InputError(f"There is no file of jets {str(file)!r}.", "Expected ROOT files, as replicate(...) makes them.")
+        sizes[path.resolve()] = entries(path)
+    if not sizes:
+        raise InputError("There is no file to read: the list is empty.", "Expected at least one file of jets.")
+    if len({path.stem for path in sizes}) < len(sizes):
+        raise InputError("Two files of jets have the same name.", "Expected other names: those of the scores are made from them.")
     return [
         Chunk(str(path), start, min(start + jets_per_chunk, total), str(folder / f"{path.stem}_{start:07d}.root"))
-        for path in sources
-        for total in [entries(path)]
+        for path, total in sizes.items()
         for start in range(0, total, jets_per_chunk)
     ]
 
 
 def entries(path: str | Path) -> int:
-    """Return the number of jets in a file.
-
-    Raises:
-        InputError: it is no ROOT file, or has no tree of jets, or these have no ids.
-    """
+    """Return the number of jets in a file; raise InputError if it is no ROOT file of jets, or these have no ids."""
     try:
         with uproot.open(path) as file:
             tree = file[jets.TREE]
@@ -194,11 +184,7 @@ def _columns(path: str, tree: str, names: Sequence[str] | None = None, start: in
 
 
 def write_scores(chunk: Chunk, sample: ak.Array, scores: Scores) -> None:
-    """Write the scores of a chunk: ids, events and one branch for each class.
-
-    Raises:
-        SetupError: the file cannot be written.
-    """
+    """Write the scores of a chunk: ids, events and one branch for each class."""
     branches = {name: ak.to_numpy(sample[name]).astype(np.int64) for name in (ID, "event") if name in sample.fields}
     branches |= {label: np.ascontiguousarray(column) for label, column in zip(scores.labels, scores.probabilities.T, strict=True)}
     _write(Path(chunk.target), SCORES, iter([branches]))
@@ -221,12 +207,7 @@ def _write(path: Path, tree: str, pieces: Iterator[dict[str, Any]]) -> None:
 
 
 def keep_manifest(folder: Path, about: dict[str, Any]) -> None:
-    """Write down what the scores in a folder are, or make sure that they are this.
-
-    Raises:
-        InputError: the folder holds the scores of something else.
-        SetupError: it cannot be written.
-    """
+    """Write down what the scores in a folder are; raise InputError if it holds those of something else."""
     path = folder / _MANIFEST
     if not path.is_file():
         with writing(path):
@@ -256,27 +237,23 @@ class Task:
     analysis: str
     server: Any = field(repr=False)
     model: str
-    table: str | None
     options: dict[str, Any]
 
     def tagger(self) -> jets.Tagger:
         """Return the tagger of this process."""
         with _lock:
             if self.analysis not in _taggers:
-                client = Client(self.server)
-                try:
-                    _taggers[self.analysis] = jets.Tagger(client, self.model, self.table)
-                except BaseException:
-                    client.close()
-                    raise
+                with ExitStack() as undo:
+                    client = undo.enter_context(Client(self.server))
+                    _taggers[self.analysis] = jets.Tagger(client, self.model)
+                    undo.pop_all()
             return _taggers[self.analysis]
 
 
 def _close(analysis: str) -> None:
     with _lock:
-        tagger = _taggers.pop(analysis, None)
-    if tagger is not None:
-        tagger.client.close()
+        if analysis in _taggers:
+            _taggers.pop(analysis).client.close()
 
 
 def destination(server: Any) -> Any:
@@ -389,17 +366,10 @@ class Analysis:
 
 
 def local_workers(workers: int = 2, *, threads: int = 1) -> distributed.LocalCluster:
-    """Start Dask workers on this machine that obey this process alone.
+    """Start Dask workers (processes, each with so many threads) that obey this process alone; use it in a ``with`` statement.
 
     Whoever reaches the port of a Dask scheduler can have code run as its owner, and every user of a machine reaches its loopback
     interface. So scheduler, workers and clients here show each other a certificate, which exists in this process and its workers only.
-
-    Args:
-        workers: processes.
-        threads: of each process.
-
-    Returns:
-        A cluster, to be used in a ``with`` statement.
     """
     # Dask's pages and counters ask for no certificate, and show what the tasks are and what they log: none of them is served.
     with dask.config.set({"distributed.scheduler.http.routes": []}):
@@ -423,12 +393,9 @@ def tag_files(
     *,
     output: str | Path,
     jets_per_chunk: int = CHUNK_JETS,
-    batch: int = BATCH,
-    max_in_flight: int = IN_FLIGHT,
-    table: str | Path | None = None,
     retries: int = RETRIES,
     silent: bool = False,
-    **lengths: int,
+    **options: int,
 ) -> Analysis:
     """Tag all jets of some files.
 
@@ -442,12 +409,9 @@ def tag_files(
         model: the tagger.
         output: folder for the scores.
         jets_per_chunk: jets in each task.
-        batch: jets in each request.
-        max_in_flight: requests under way at once from each thread of a worker.
-        table: the model's ``preprocess.json``, where it is not a model of the course.
         retries: how often a chunk is tried again when it failed, after a wait where the server did not answer.
         silent: show no progress.
-        **lengths: ``candidates`` and ``vertices``, to pad all jets to.
+        **options: of :meth:`helpers.physics.jets.Tagger.tag`: ``batch``, ``max_in_flight`` (of each thread), ``candidates``, ``vertices``.
 
     Raises:
         InputError: the files are none, or the folder holds the scores of another analysis.
@@ -455,10 +419,10 @@ def tag_files(
         CourseError: a chunk could not be tagged; those that are done stay done.
     """
     folder = folder_of(output)
-    options = {"batch": batch, "max_in_flight": max_in_flight, **lengths}
-    task = Task(uuid.uuid4().hex, destination(server), model, None if table is None else str(table), options)
+    task = Task(uuid.uuid4().hex, destination(server), model, {"max_in_flight": IN_FLIGHT, **options})
     parts = chunks(files, folder, jets_per_chunk)
     sources = [[Path(source).name, entries(source)] for source in dict.fromkeys(part.source for part in parts)]
+    lengths = {name: length for name, length in options.items() if name in ("candidates", "vertices")}
     keep_manifest(folder, {"model": model, "files": sources, "jets_per_chunk": jets_per_chunk, "lengths": lengths})
     begin = time.perf_counter()
     with _dask(cluster) as client:

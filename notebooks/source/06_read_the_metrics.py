@@ -31,11 +31,8 @@ import time
 
 import requests
 
-from helpers import Client, jets, launch_server, scrape
+from helpers import BackgroundLoad, Client, dashboard, gpu_figures, jets, launch_server, scrape
 from helpers.course import exercise  #: from helpers.course import ____, exercise
-from helpers.metrics.dashboard import dashboard
-from helpers.metrics.gpu import gpu_figures
-from helpers.metrics.load import BackgroundLoad
 
 # %%
 server = launch_server("models", load=["add_sub", "particlenet_AK4"], cache_size_bytes=64_000_000)
@@ -258,8 +255,8 @@ gpu_figures(server)
 # | NVIDIA H200 | 0.2 | 2.7 | 150.8 | 148 |
 #
 # The GPU was busy a fifth of the time, and this is what matters for a service: the rest is room for other clients.
-# Without a GPU these lines are missing, which is no fault. `nv_cpu_utilization` and `nv_cpu_memory_used_bytes` are
-# always there; they are about the whole machine, your browser included.
+# Without a GPU these lines are missing, and everything works on the CPU. `nv_cpu_utilization` and
+# `nv_cpu_memory_used_bytes` are always there; they are about the whole machine, your browser included.
 #
 # ## Watch it live
 #
