@@ -158,15 +158,12 @@ def simulate_clients(
 
     Args:
         clients: how many; perf_analyzer calls it concurrency.
-        service_s: mean time of one request on one server, in seconds.
+        service_s: as for :func:`simulate`, and so are the others.
         servers: how many work side by side.
         think_s: mean time between an answer and the next request, in seconds.
         service: ``exponential`` or ``constant``.
         requests: how many are played through.
         seed: of the random numbers.
-
-    Raises:
-        InputError: a number is not positive, or no such service.
     """
     must_be_positive(clients=clients, service_s=service_s, servers=servers, requests=requests)
     chance = random.Random(seed)

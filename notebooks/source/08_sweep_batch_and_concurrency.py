@@ -53,9 +53,10 @@ plots.sweep_figure(by_batch, budget_ms=budget_ms)
 # **What stands out?** Throughput rises and then flattens; latency goes on rising. There the **knee** is: beyond
 # it, larger batches cost time and bring nothing.
 #
-# Bands are the 95 % intervals. An open point is one whose throughput is not known to 10 %, or its 95th percentile
-# to 20 %. The panels below divide by the first model. The dashed line is our **latency budget**: 95 of 100 requests shall be answered
-# within 20 times what the first model takes for a single jet.
+# Error bars are 95 % intervals; on these axes, equal steps are equal factors. An open point is one whose throughput is
+# not known to 10 %, or its 95th percentile to 20 %. The panels below divide by the first model, whose own error stands
+# on its own points alone. The dashed line is our **latency budget**: 95 of 100 requests shall be answered within 20
+# times what the first model takes for a single jet.
 #
 # Each point was written to a file as soon as it was measured. Interrupt a sweep, run the cell again, and it
 # goes on where it was.

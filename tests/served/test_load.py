@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -199,6 +200,16 @@ def test_its_process_was_killed(models_server: Server) -> None:
     with load.start():
         wait_until(lambda: load.sent > 3)
     assert load.errors == {}, "counting starts again"
+
+
+def test_a_script_without_the_usual_line_is_told(models_server: Server, tmp_path: Path) -> None:
+    """Its process imports the script again; in a notebook there is none to import."""
+    script = tmp_path / "script.py"
+    script.write_text("import sys\nfrom helpers.metrics.load import BackgroundLoad\nBackgroundLoad(sys.argv[1], 'double').start()\n")
+    environment = {**os.environ, "PYTHONPATH": str(paths.root())}
+    done = subprocess.run([sys.executable, script, models_server.grpc_url], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "The load did not start" in done.stderr
+    assert "if __name__ == '__main__':" in done.stderr
 
 
 def test_starting_twice_is_once(models_server: Server) -> None:
