@@ -4,7 +4,7 @@
 set -eu
 # The program for which this image is taken; without it the build ends here.
 command -v perf_analyzer
-# The image's own Python is 3.10, and the notebooks need 3.11 or 3.12: uv takes one that is there, else brings one, for all users.
+# The notebooks need Python 3.11 or 3.12. The image has 3.12, which uv takes; where there is none of the two, it brings one, for all users.
 export UV_PYTHON_INSTALL_DIR=/opt/course-python UV_NO_CACHE=1 UV_LINK_MODE=copy
 export PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1
 python3 -m pip install --no-cache-dir --constraint requirements.lock --target /tmp/uv uv

@@ -26,6 +26,8 @@ _SMI_TIMEOUT_S = 20.0
 _hung: list[str] = []
 # Names of GPUs for desks; to those of data centres NVIDIA's images bring what an older driver lacks.
 _FOR_DESKS = re.compile(r"GeForce|RTX|TITAN|Quadro", re.IGNORECASE)
+# Names of GPUs older than Turing; their compute capability itself is unknown to the nvidia-smi of old drivers.
+_BEFORE_TURING = re.compile(r"\b([KMP]\d{1,4}|G?V100\w*|GP100|GTX (9|10)\d\d|TITAN( X| Xp| V)?$)(?!\d)", re.IGNORECASE)
 _SERVER = "tritonserver"
 # Names of the loopback interface. They can mean ::1 before 127.0.0.1, where another user may listen on the same port.
 LOCAL_NAMES = ("localhost", "localhost.", "localhost.localdomain")
@@ -97,6 +99,11 @@ class Gpu:
     def for_data_centres(self) -> bool:
         """True if it is of the kind for which NVIDIA's images carry a newer driver's libraries."""
         return not _FOR_DESKS.search(self.name)
+
+    @property
+    def before_turing(self) -> bool:
+        """True if it is of Volta, Pascal or older: a compute capability below 7.5."""
+        return bool(_BEFORE_TURING.search(self.name))
 
 
 def gpus() -> tuple[Gpu, ...]:

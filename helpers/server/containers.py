@@ -22,18 +22,25 @@ from helpers import machine
 from helpers.errors import SetupError
 from helpers.machine import Gpu
 from helpers.server import images, in_container
-from helpers.server.images import DISK_IMAGE_GB
+from helpers.server.images import DISK_IMAGE_GB, NVIDIA_IMAGE
 from helpers.server.spec import Command, LaunchSpec
 
 ENGINES = ("apptainer", "docker", "podman")
 EMBEDDED = 'Type: server = launch_server("models", runtime="embedded")'
 
 # The oldest branch of NVIDIA's driver that runs programs of each CUDA, by NVIDIA's table of minor version compatibility, and the oldest
-# whose gaps an image fills by itself on GPUs for data centres, by the release notes of 24.10.
+# whose gaps an image fills by itself on GPUs for data centres: for CUDA 12 by the release notes of 24.10. Those of 26.10 name none for
+# CUDA 13; 535 is the oldest long-term branch in NVIDIA's table of drivers of 2026.
 CUDA_DRIVERS = {11: 450, 12: 525, 13: 580}
-CUDA_DRIVER_CARRIED = 470
-# CUDA of that image (12.6.2 in release 24.10); an image that says which it has is believed.
-IMAGE_CUDA = "12.6"
+CARRIED_DRIVERS = {11: 450, 12: 470, 13: 535}
+# CUDA of that image (13.4.3 in release 26.10); an image that says which it has is believed.
+IMAGE_CUDA = "13.4"
+# The first CUDA of NVIDIA's images for no GPU older than Turing (compute capability 7.5), in release 25.01, and the last release whose
+# notes, as we found them, say 6.0.
+TURING_CUDA = (12, 8)
+PASCAL_RELEASE = "24.10"
+# What newer servers want to hear for what the embedded one does unasked. The calls that it allows stay the owner's, by their key.
+CHANGED_OPTIONS = ("--allow-client-shm=true",)
 
 # Where a container finds the repository, the helpers that start the server in it, and the files for TLS.
 _MODELS, _HELPERS = "/models", "/course/helpers"
@@ -101,7 +108,7 @@ class Container:
                 "Leave gpu out, and models run on the processor.",
             )
         if spec.gpu is not False:
-            check_driver(gpus, variables)
+            check_gpus(gpus, variables)
         return self._command(spec, image, bool(gpus), rootless="name=rootless" in str(facts.get("SecurityOptions")), lifeline=True)
 
     def dry_command(self, spec: LaunchSpec) -> Command:
@@ -172,6 +179,7 @@ class Container:
             *shlex.split(os.environ.get("COURSE_ENGINE_ARGUMENTS", "")),
             image,
             *("python3", f"{_HELPERS}/server/in_container.py", *([in_container.LIFELINE] if lifeline else []), "tritonserver"),
+            *CHANGED_OPTIONS,
             *placed.triton_arguments(_MODELS, _TLS),
             *placed.private_arguments(),
         ]
@@ -227,20 +235,27 @@ def _mount(path: Path, to: str) -> str:
     return f"{path}:{to}:ro"
 
 
-def check_driver(gpus: Sequence[Gpu], image: Mapping[str, str]) -> None:
-    """Refuse a driver that is too old for the image: the container would start, and each model fail.
+def check_gpus(gpus: Sequence[Gpu], image: Mapping[str, str]) -> None:
+    """Refuse a GPU or a driver that is too old for the image: the container would start, and each model fail.
 
     Args:
         gpus: the machine's.
         image: the variables that the image sets.
 
     Raises:
-        SetupError: it is.
+        SetupError: one is.
     """
-    cuda = int((image.get("CUDA_VERSION") or IMAGE_CUDA).split(".")[0])
+    cuda, minor = (int(word) for word in f"{image.get('CUDA_VERSION') or IMAGE_CUDA}.0".split(".")[:2])
     least = CUDA_DRIVERS.get(cuda, 0)
     for gpu in gpus:
-        carried = gpu.for_data_centres and gpu.driver_major >= CUDA_DRIVER_CARRIED
+        if gpu.before_turing and (cuda, minor) >= TURING_CUDA:
+            raise SetupError(
+                f"The GPU of this machine ({gpu.name}) is too old for the image: since 25.01 NVIDIA's images need a T4, RTX 20 or newer.",
+                f"Release {PASCAL_RELEASE} serves it, with holes that later ones have closed: for a node where you trust everybody "
+                "(docs/safety.md).",
+                f"Type: launch_server(…, image=…) with {NVIDIA_IMAGE}:{PASCAL_RELEASE}-py3, once you have it. {_WITHOUT_GPU}",
+            )
+        carried = gpu.for_data_centres and gpu.driver_major >= CARRIED_DRIVERS.get(cuda, 0)
         if gpu.driver_major < least and not carried:
             raise SetupError(
                 f"The NVIDIA driver {gpu.driver} of this machine ({gpu.name}) is too old for the image, whose CUDA {cuda} needs {least}.",

@@ -15,7 +15,7 @@ from helpers import paths
 
 
 def image_version() -> str:
-    """The NGC image tag without its suffix, such as ``24.10``; ``containers/VERSION`` is the only place that names it."""
+    """The NGC image tag without its suffix, such as ``26.10``; ``containers/VERSION`` is the only place that names it."""
     return (paths.root() / "containers" / "VERSION").read_text().strip()
 
 

@@ -1,6 +1,6 @@
 """The first process in a container: starts the server with its key and its tensors hidden, and ends it when the launcher is gone.
 
-Runs inside the container, with the image's own Python (3.10 or newer); standard library only. Its arguments are the
+Runs inside the container, with the image's own Python (3.12; 3.10 in old ones); standard library only. Its arguments are the
 server's command, in which ``$COURSE_ADMIN_KEY`` stands for the key (and others of that kind for other secrets); the key
 itself comes in the environment, because every user of the host sees the command lines of containers, too.
 
@@ -30,6 +30,10 @@ KEY_VARIABLE = "COURSE_ADMIN_KEY"
 KEY_PLACE = f"${KEY_VARIABLE}"
 TOKEN_VARIABLE = "COURSE_TOKEN"
 TOKEN_PLACE = f"${TOKEN_VARIABLE}"
+# Options of newer servers, by the version of tritonserver that first knows them; an older one would not start with them.
+SINCE = {"--allow-client-shm": (2, 68)}
+# In every image of NVIDIA's: the version of its tritonserver, such as 2.74.0.
+_SERVER_VERSION = "TRITON_SERVER_VERSION"
 # A place for a secret in the command, and the variable that has it.
 _PLACE = re.compile(r"\$(COURSE_[A-Z_]+)")
 # In the log when the key could not be hidden.
@@ -93,10 +97,19 @@ def _collect(but: int) -> None:
             os.waitpid(found.si_pid, 0)
 
 
+def known(command: list[str], version: str) -> list[str]:
+    """The command without options that a tritonserver of this version does not know yet; whole where the image names no version."""
+    found = re.match(r"(\d+)\.(\d+)\.", version)
+    if not found:
+        return command
+    has = (int(found[1]), int(found[2]))
+    return [part for part in command if SINCE.get(part.partition("=")[0], has) <= has]
+
+
 def main(command: list[str]) -> int:
     """Start the command; 2 when a secret of it is missing."""
     has_lifeline = command[:1] == [LIFELINE]
-    command = command[1:] if has_lifeline else command
+    command = known(command[1:] if has_lifeline else command, os.environ.get(_SERVER_VERSION, ""))
     for name in sorted({name for part in command for name in _PLACE.findall(part)}):
         if not os.environ.get(name):
             print(f"{name} is empty. Type: export {name}=$(openssl rand -hex 24)", file=sys.stderr)

@@ -27,7 +27,7 @@ from helpers.paths import log_dir, make_folder, root, server_env, shown, writing
 from helpers.setup import bootstrap
 from helpers.terminal import write_whatever_the_terminal
 
-# The release of tritonserver in the pinned wheel. containers/VERSION names the image of the same release.
+# The tritonserver in the pinned wheel: of release 24.10, the newest that any wheel carries. That of images is in containers/VERSION.
 EMBEDDED_TRITON = "2.51.0"
 
 STAMP = "course-environment.json"

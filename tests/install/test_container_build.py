@@ -115,8 +115,7 @@ def test_the_image_for_machines_without_a_gpu_serves(
     base: Made, monkeypatch: pytest.MonkeyPatch, free_base_port: Callable[[], int]
 ) -> None:
     """Its file in full, but that the server's environment is this machine's, which is there already."""
-    version = image_version()
-    image = build(base, "cpu", f"--build-arg=COURSE_SERVER_ENV={paths.server_env()}", f"--build-arg=VERSION={version}")
+    image = build(base, "cpu", f"--build-arg=COURSE_SERVER_ENV={paths.server_env()}")
     monkeypatch.setenv("COURSE_ENGINE_ARGUMENTS", base.arguments)
     sample = jets.read("ak4")[:5]
     try:

@@ -28,7 +28,8 @@ DEFINITIONS = sorted(FOLDER.glob("*.def"))
 TAGS = {
     "nvcr.io/nvidia/tritonserver": {f"{VERSION}-py3", f"{VERSION}-py3-sdk"},
     "triton-course/tritonserver": {VERSION},
-    "triton-course/tritonserver-cpu": {VERSION},
+    # By what it holds: the embedded server, whose release no wheel follows.
+    "triton-course/tritonserver-cpu": {environments.EMBEDDED_TRITON},
     "triton-course/client": {VERSION},
 }
 # What stands for the release where a command or a build reads it from VERSION.
@@ -36,7 +37,14 @@ PLACES = ("$(cat containers/VERSION)", "${VERSION}", "…")
 
 
 def _texts() -> dict[str, str]:
-    files = [path for path in FOLDER.rglob("*") if path.is_file()] + [paths.root() / "README.md"]
+    pages = ["README.md", "INSTRUCTORS.md", "CONTRIBUTING.md"]
+    files = [path for path in FOLDER.rglob("*") if path.is_file()] + [paths.root() / page for page in pages]
+    files += [
+        path
+        for folder in ("docs", "notebooks/source", "helpers")
+        for path in (paths.root() / folder).rglob("*.*")
+        if path.suffix in (".md", ".py")
+    ]
     return {str(path.relative_to(paths.root())): path.read_text(encoding="utf-8") for path in files}
 
 
@@ -235,3 +243,14 @@ def test_the_readme_names_every_file_and_says_what_was_not_run() -> None:
     code = "".join(path.read_text() for path in (paths.root() / "helpers").rglob("*.py"))
     for name in set(re.findall(r"COURSE_[A-Z_]+", readme)) - {"COURSE_USER"}:
         assert re.search(rf"\b{name}\b", code), name
+
+
+def test_pages_say_which_release_the_images_are_of_and_which_server_is_embedded() -> None:
+    """The two are not the same, so each page that names one by its number agrees with the one place that decides."""
+    pages = {name: (paths.root() / name).read_text() for name in ("README.md", "docs/safety.md", "containers/README.md")}
+    for name, text in pages.items():
+        assert VERSION in text and environments.EMBEDDED_TRITON in text, name
+    # NVIDIA's numbers: 26.10 is 2.74.0. One release in a month, each one more.
+    year, month = (int(part) for part in VERSION.split("."))
+    server = f"2.{74 + 12 * (year - 26) + month - 10}.0"
+    assert server in pages["docs/safety.md"] and f"| {VERSION} | {server} |" in pages["containers/README.md"]

@@ -17,7 +17,6 @@ from pathlib import Path
 
 from helpers import paths
 from helpers.server.embedded import lay_out
-from helpers.server.images import image_version
 from helpers.setup.environments import python_of
 
 PROGRAMS = ("sh", "bash", "env", "mkdir", "rm", "touch", "true")
@@ -121,7 +120,7 @@ def environment(path: str) -> dict[str, str]:
     """
     text = (paths.root() / "containers" / "Containerfile.cpu").read_text().replace("\\\n", " ")
     pairs = [pair.split("=", 1) for line in re.findall(r"^ENV (.*)$", text, re.MULTILINE) for pair in line.split()]
-    known = {"${PATH}": path, "${VERSION}": image_version(), "${COURSE_SERVER_ENV}": str(paths.server_env())}
+    known = {"${PATH}": path, "${COURSE_SERVER_ENV}": str(paths.server_env())}
     return {name: re.sub(r"\$\{\w+\}", lambda found: known[found[0]], value) for name, value in pairs}
 
 

@@ -31,8 +31,8 @@ DOCKER_INFO = {"Runtimes": {"runc": {}, "nvidia": {}}, "SecurityOptions": ["name
 GOOD = {
     "docker info": (0, json.dumps(DOCKER_INFO), ""),
     "podman info": (0, json.dumps({"store": {"graphRoot": "/var/lib/containers/storage"}}), ""),
-    "docker image inspect --format {{json .Config.Env}} nvcr.io": (0, '["CUDA_VERSION=12.6.2.004", "PATH=/usr/bin"]', ""),
-    "podman image inspect --format {{json .Config.Env}} nvcr.io": (0, '["CUDA_VERSION=12.6.2.004", "PATH=/usr/bin"]', ""),
+    "docker image inspect --format {{json .Config.Env}} nvcr.io": (0, '["CUDA_VERSION=13.4.3.001", "PATH=/usr/bin"]', ""),
+    "podman image inspect --format {{json .Config.Env}} nvcr.io": (0, '["CUDA_VERSION=13.4.3.001", "PATH=/usr/bin"]', ""),
     "docker image inspect": (1, "", "Error: No such image"),
     "podman image inspect": (125, "", "Error: no such image"),
     "docker rm": (0, "", ""),

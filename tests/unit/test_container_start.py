@@ -158,7 +158,7 @@ def test_a_secret_that_is_missing_is_named() -> None:
 
 
 def test_a_python_of_the_image_reads_it() -> None:
-    """NVIDIA's image of the release has Python 3.10: this file and what it imports must be understood there."""
+    """NVIDIA's images up to 24.10 have Python 3.10, that of the release 3.12: this file and what it imports must be understood in both."""
     import ast
 
     from helpers.server import isolation, limits, watch

@@ -57,11 +57,23 @@ def test_every_make_target_is_in_its_help() -> None:
     assert targets == told
 
 
-@pytest.mark.parametrize("page", PAGES)
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize(
+    "page", [*PAGES, "INSTRUCTORS.md", "containers/README.md", *(f"docs/{path.name}" for path in ROOT.glob("docs/*.md"))]
+)
 def test_links_lead_somewhere(page: str) -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", text(page)):
+    """To a file that is there, and to a heading in it."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", text(page)):
         if "://" not in target:
-            assert (ROOT / target).exists(), f"{page}: {target}"
+            file, _, anchor = target.partition("#")
+            path = (ROOT / page).parent / file if file else ROOT / page
+            assert path.exists(), f"{page}: {target}"
+            assert not anchor or anchor in anchors(path), f"{page}: {target}"
 
 
 def test_modules_that_pages_name_are_there() -> None:
