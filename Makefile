@@ -28,12 +28,12 @@ help:
 	@echo "make test          all tests (ARGS='-m \"not slow\"' for the quick ones)"
 	@echo "make test-gpu      check list of a machine with a GPU, and a table of its figures; says so where there is none"
 	@echo "make test-all      for the night: what takes minutes by itself, too, and the training's tests in an environment of their own"
-	@echo "make bench         the embedded backends against the same models without a server"
+	@echo "make bench         how fast it is, beside the same work without a server (ARGS='fleet --keep')"
 	@echo "make notebooks     generate notebooks/*.ipynb from notebooks/source/"
 	@echo "make lint          ruff, codespell, clean notebooks and the floors of helpers (FIX=yes changes what it can)"
 	@echo "make lock          new locks from pyproject.toml and containers/server-requirements.txt (NEW=yes: the newest of all)"
 	@echo "options: TORCH=no (server without PyTorch, little disk), SERVER=no (no embedded server), PYTHON=/path/to/python3.12"
-	@echo "more: make -C training (networks and samples again), make -C benchmarks (against other servers), CONTRIBUTING.md (authors' tools)"
+	@echo "more: make -C training (networks and samples again), CONTRIBUTING.md (authors' tools)"
 
 setup:
 	$(SETUP)
@@ -64,14 +64,9 @@ reset:
 notebooks:
 	$(SETUP) --dev -- -m tools.notebooks
 
+# One case: make bench ARGS="fleet --rounds 10 --keep"
 bench:
-	$(SETUP) --dev -- -m benchmarks
-	$(SETUP) --dev -- -m benchmarks.jets
-	$(SETUP) --dev -- -m benchmarks.tracks
-	$(SETUP) --dev -- -m benchmarks.sweep
-	$(SETUP) --dev -- -m benchmarks.dashboard
-	$(SETUP) --dev -- -m benchmarks.fleet
-	$(SETUP) --dev -- -m benchmarks.scale
+	$(SETUP) --dev -- -m benchmarks $(ARGS)
 
 lint:
 	$(SETUP) --dev -- -m tools.lint $(if $(FIX),--fix)

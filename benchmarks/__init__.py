@@ -1,4 +1,4 @@
-"""How fast the embedded server is, compared with the same network in one process and no server: ``make bench``."""
+"""How fast the course is, beside the same work without a server: ``make bench``, ``python -m benchmarks.record``, ``make test-gpu``."""
 
 import os
 

@@ -1,46 +1,35 @@
-"""``python -m benchmarks``: measure the embedded server and print the table; ``--write`` also puts it into benchmarks/RESULTS.md."""
+"""``python -m benchmarks [CASES]``: measure, print, and with ``--keep`` write the results to ``results.csv`` and the report."""
 
 from __future__ import annotations
 
 import argparse
 import os
-import tempfile
-from pathlib import Path
 
-from benchmarks import measuring, memory, network, perf_analyzer, report
-from helpers.server import launch_server
-
-# Away from the ports of a course that runs on the same machine.
-BASE_PORT = 12000
-BATCHES = (1, 8, 32)
+from benchmarks import compare, report
+from benchmarks.cases import CASES
 
 
-def main() -> None:
-    """Measure, print, and write if asked."""
+def main(arguments: list[str] | None = None) -> None:
+    """Run cases one after the other, all by default."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="how often everything is measured (default 5, four minutes)")
-    parser.add_argument("--batches", type=int, nargs="+", default=list(BATCHES), help="batch sizes (default 1 8 32)")
-    parser.add_argument("--kinds", nargs="+", choices=sorted(network.MODELS), default=list(network.MODELS), help="models to measure")
-    parser.add_argument("--write", action="store_true", help="write the report to benchmarks/RESULTS.md")
-    arguments = parser.parse_args()
-    load_average = os.getloadavg()[0]
-    tool = perf_analyzer.find_perf_analyzer()
-    ready_s = measuring.add_sub_ready_s(BASE_PORT, arguments.rounds)
-    with tempfile.TemporaryDirectory() as folder:
-        repository = Path(folder) / "models"
-        network.write_repository(repository)
-        names = [kind + suffix for kind in arguments.kinds for suffix in network.BATCHING]
-        with (
-            launch_server(repository, base_port=BASE_PORT, load=names) as server,
-            measuring.yardsticks(arguments.kinds) as sticks,
-        ):
-            rows = measuring.compare(server, tool, sticks, arguments.batches, arguments.rounds)
-            assert server.pid is not None
-            usages = memory.usage(server.pid)
-    text = report.document(rows, ready_s, usages, arguments.rounds, load_average)
-    print(text)
-    if arguments.write:
-        Path(__file__).with_name("RESULTS.md").write_text(text)
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"{', '.join(CASES)} (default all, a quarter of an hour)")
+    parser.add_argument("--rounds", type=int, default=5, help="how often everything is measured (default 5)")
+    parser.add_argument("--trial", action="store_true", help="does it run? tiny sizes, figures without a meaning")
+    parser.add_argument("--keep", action="store_true", help="write what was measured to benchmarks/results.csv and the report")
+    options = parser.parse_args(arguments)
+    if unknown := set(options.cases) - set(CASES):
+        parser.error(f"there is no case {', '.join(sorted(unknown))}: {', '.join(CASES)}")
+    if options.keep and options.trial:
+        parser.error("a trial's figures have no meaning and are not kept")
+    for name in options.cases or CASES:
+        busy, found = os.getloadavg()[0], []
+        for result in CASES[name](1 if options.trial else options.rounds, options.trial):
+            print(report.line(result), flush=True)
+            found.append(compare.with_machine(result, busy))
+        if options.keep:
+            compare.append(found)
+            report.write()
+    print(compare.with_machine(found[-1], busy).machine)
 
 
 if __name__ == "__main__":

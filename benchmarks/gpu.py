@@ -4,7 +4,7 @@
     python -m benchmarks.gpu --device cpu --quick --output /tmp/dry.csv      # the same steps on a processor: a rehearsal, no record
 
 The table has the columns of ``notebooks/data/recorded_sweep.jsonl``, with device and date in each row. It goes to ``work/gpu``, where
-``helpers.measuring.recorded.recorded("name of the GPU")`` finds it; copied to ``notebooks/data`` it is for everybody.
+``helpers.recorded("name of the GPU")`` finds it; copied to ``notebooks/data`` it is for everybody.
 """
 
 from __future__ import annotations
@@ -13,21 +13,42 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu_checks import MODEL, TAGGERS, Check, Trial, go_through, steps
-from helpers import machine, paths
+import numpy as np
+
+from helpers import Client, jets, launch_server, machine, paths, sweep
 from helpers.errors import CourseError
 from helpers.measuring import recorded
-from helpers.measuring.table import append_row
-from helpers.server import launch_server
+from helpers.measuring.measure import about, row_of
+from helpers.measuring.perf_analyzer import execute, run_for
+from helpers.measuring.program import find_perf_analyzer
+from helpers.measuring.table import append_row, rows_of
+from helpers.metrics.gpu import gpu_figures, placed_on
+from helpers.metrics.load import BackgroundLoad
+from helpers.server import Server
+from helpers.tables import as_text
 
 # Away from the ports of a course that runs on the same machine.
 BASE_PORT = 13200
 GPU_SOURCE = "recorded: this course, the check list of make test-gpu"
 DRY_SOURCE = "rehearsal on a processor, no record"
+# The model of the course text, and the taggers whose answers on both devices are compared.
+MODEL = "particlenet_PT"
+TAGGERS = (MODEL, "particlenet_AK4_PT", "particlenet", "particlenet_AK4")
+# Model -> batch sizes; then single jets from many clients, which the server puts together.
+BATCHES = {MODEL: (1, 2, 4, 8, 16, 32, 64, 128), "particlenet_AK4_PT": (1, 8, 32, 128)}
+CLIENTS = (4, 16, 64)
+# Seconds for a point: a GPU's clock follows its load, so that short windows differ by a tenth.
+POINT_S = 12.0
+# Probabilities on GPU and CPU may differ by this much: other kernels add in another order, and TF32 rounds.
+TOLERANCE = 1e-3
+# The command of the course text: ten jets in a request, windows of nine seconds.
+TEXT_BATCH, TEXT_WINDOW_MS = 10, 9000
 _PROBE = """
 import json
 found = {"torch": None, "gpu": None, "onnx": []}
@@ -46,30 +67,149 @@ print(json.dumps(found))
 """
 
 
+@dataclass
+class Trial:
+    """The list under way.
+
+    Attributes:
+        server: serves the taggers.
+        device: ``gpu`` or ``cpu``.
+        quick: tiny sizes, for a rehearsal.
+        providers: what the server's ONNX Runtime can use.
+        rows: what was measured.
+    """
+
+    server: Server
+    device: str
+    quick: bool
+    providers: Sequence[str]
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+
+# Whether it is as it should be (None: not looked at), and the figures or the reason.
+Finding = tuple[bool | None, str]
+
+
+def placement(trial: Trial) -> Finding:
+    """Every model runs where it should: PyTorch's on the GPU, ONNX Runtime's too if it was built for that."""
+    log, cuda = trial.server.log(lines=0), "CUDAExecutionProvider" in trial.providers
+    places = {state.name: placed_on(log, state.name) for state in trial.server.models() if state.state == "READY"}
+    expected = {name: "GPU" if trial.device == "gpu" and (cuda or name.endswith("_PT")) else "CPU" for name in places}
+    words = ", ".join(f"{name} {place}" for name, place in places.items())
+    without = " (this ONNX Runtime was built without CUDA)" if trial.device == "gpu" and not cuda else ""
+    return bool(places) and places == expected, words + without
+
+
+def equal_answers(trial: Trial, model: str) -> Finding:
+    """The same jets on the device and on the processor: the model is loaded again with instances there, and put back."""
+    if model not in trial.server.spec.load:
+        return None, "not part of this rehearsal"
+    config = trial.server.config(model)
+    with Client(trial.server) as client:
+        tagger = jets.Tagger(client, model)
+        sample = jets.read(jets.sample_for(tagger))[: 4 if trial.quick else 200]
+        ours = tagger.tag(sample).probabilities
+        trial.server.load(model, config={**config, "instance_group": [{"count": 1, "kind": "KIND_CPU"}]})
+        try:
+            if placed_on(trial.server.log(lines=0), model) != "CPU":
+                return False, "it did not move to the CPU"
+            theirs = tagger.tag(sample).probabilities
+        finally:
+            trial.server.load(model, config=config)
+    largest = float(np.abs(ours - theirs).max())
+    return largest <= TOLERANCE, f"{len(sample)} jets, largest difference of a probability {largest:.1e} (limit {TOLERANCE:g})"
+
+
+def throughput(trial: Trial, model: str, batches: Sequence[int], clients: Sequence[int] = (1,)) -> Finding:
+    """A tagger over batch sizes, or over requests under way: the course text's model is configured to put single jets together."""
+    if model not in trial.server.spec.load:
+        return None, "not part of this rehearsal"
+    options: dict[str, Any] = {"windows": 3, "precision": 0.9} if trial.quick else {"max_seconds": POINT_S}
+    if trial.quick:
+        batches, clients = batches[:2], clients[:1]
+    folder = paths.work_dir() / "gpu" / "sweep"
+    rows = rows_of(sweep(trial.server, model, batches, clients, output=folder, again=True, silent=True, **options))
+    trial.rows += rows
+    columns = ("batch", "concurrency", "throughput_infer_per_s", "throughput_spread_infer_per_s", "latency_p95_us")
+    table = as_text([{name: row[name] for name in columns} for row in rows])
+    return all(row["throughput_infer_per_s"] for row in rows), f"{len(rows)} points of {model}\n{table}"
+
+
+def text_command(trial: Trial) -> Finding:
+    """The very command of the course text, with its own rule of when a measurement is stable."""
+    run = run_for(trial.server, MODEL, batch=TEXT_BATCH, window_ms=TEXT_WINDOW_MS)
+    if trial.quick:
+        # Three short windows, whatever they say.
+        run = replace(run, window_ms=400, max_trials=3, stability_percent=1e6)
+    program = find_perf_analyzer()
+    result = execute(run, program, trial.server)
+    if not result.figures:
+        return None if trial.quick else False, f"its windows did not agree, so it gave no table: {run}"
+    # The tool's figures are of its last three windows.
+    row = row_of(run, [replace(result, windows=result.windows[-3:])]) | about(trial.server, MODEL)[0]
+    trial.rows.append(row | {"stable": True, "note": "", "perf_analyzer_version": program.version})
+    return True, f"{row['throughput_infer_per_s']:.1f} infer/s, p95 {row['latency_p95_us'] / 1000:.2f} ms: {run}"
+
+
+def figures_under_load(trial: Trial) -> Finding:
+    """What the GPU's own figures say while the model works."""
+    with BackgroundLoad(trial.server, MODEL, batch=2 if trial.quick else 16, concurrency=2) as load:
+        # Triton reads the GPU every two seconds.
+        time.sleep(0.5 if trial.quick else 5)
+        figures = gpu_figures(trial.server)
+    if load.failed:
+        return False, f"{load.failed} of {load.sent} requests failed: {next(iter(load.errors))}"
+    if trial.device == "cpu":
+        return None, f"not looked at on a processor; {load.sent} requests were answered"
+    return any((row["utilization"] or 0) > 0 for row in figures), f"{load.sent} requests\n{figures!r}"
+
+
+STEPS: dict[str, Callable[[Trial], Finding]] = {
+    "models run on the device": placement,
+    **{f"{model} equals itself on the CPU": lambda trial, model=model: equal_answers(trial, model) for model in TAGGERS},  # type: ignore[misc]
+    **{f"throughput of {model}": lambda trial, model=model: throughput(trial, model, BATCHES[model]) for model in BATCHES},  # type: ignore[misc]
+    "single jets from many clients": lambda trial: throughput(trial, MODEL, (1,), CLIENTS),
+    "the course text's command": text_command,
+    "GPU figures under load": figures_under_load,
+}
+
+
+def line(name: str, good: bool | None, words: str) -> str:
+    """One line of the list."""
+    return f"{ {True: '✔', False: '✖', None: '–'}[good] } {name}: {words}"
+
+
+def go_through(trial: Trial) -> Iterator[bool | None]:
+    """Print the lines of the list; one that cannot be done is a fault, and the next is tried all the same."""
+    for name, step in STEPS.items():
+        try:
+            good, words = step(trial)
+        except CourseError as error:
+            good, words = False, str(error)
+        print(line(name, good, words), flush=True)
+        yield good
+
+
 def seen_by_server() -> dict[str, Any]:
     """What PyTorch and ONNX Runtime of the server's environment see: ``torch``, ``gpu`` (its name, or None), ``onnx`` (providers)."""
-    python = paths.server_env() / "bin" / "python"
-    answer = subprocess.run([python, "-I", "-c", _PROBE], capture_output=True, text=True, check=False)
+    answer = subprocess.run([paths.server_env() / "bin" / "python", "-I", "-c", _PROBE], capture_output=True, text=True, check=False)
     if answer.returncode:
         raise CourseError(f"The server's environment does not start: {answer.stderr.strip()[-200:]}.", "", "Type: make setup")
-    return json.loads(answer.stdout)
+    return dict(json.loads(answer.stdout))
 
 
-def why_no_gpu(seen: dict[str, Any]) -> tuple[str, bool]:
-    """Why nothing can be checked here, and whether that is a fault that can be mended."""
-    device = machine.device()
-    if not device.startswith("CPU"):
-        words = f"this machine has a GPU ({device}), but PyTorch {seen['torch'] or '(none)'} of the server's environment cannot use it."
-        return f"{words} Type: rm -r .server && make setup TORCH=yes", True
-    return f"There is no GPU here that PyTorch {seen['torch'] or '(none)'} or nvidia-smi sees, so nothing was measured.", False
-
-
-def write(trial: Trial, path: Path) -> None:
-    """Write the table anew: each row with its device, when it was measured, and whether it is a record at all."""
-    path.unlink(missing_ok=True)
-    for row in trial.rows:
-        where = {"source": GPU_SOURCE, "device": trial.name} if trial.device == "gpu" else {"source": DRY_SOURCE}
-        append_row(path, {**row, **where})
+def skip(seen: dict[str, Any]) -> int:
+    """Say why nothing can be checked here; 1 where that is a fault that can be fixed."""
+    device, torch = machine.device(), seen["torch"] or "(none)"
+    has_one = not device.startswith("CPU")
+    if has_one:
+        words = f"This machine has a GPU ({device}), but PyTorch {torch} of the server's environment cannot use it."
+        print(f"{words} Type: rm -r .server && make setup TORCH=yes")
+    else:
+        print(f"There is no GPU here that PyTorch {torch} or nvidia-smi sees, so nothing was measured.")
+    for name in STEPS:
+        print(line(name, None, "skipped"))
+    return int(has_one)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -86,29 +226,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, help="where to write the table (default: work/gpu, named after the GPU)")
     parser.add_argument("--base-port", type=int, default=BASE_PORT, help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
-    seen = seen_by_server()
     if args.device == "cpu" and not args.output:
         parser.error("--device cpu needs --output: what a processor gives is no record of a GPU")
+    seen = seen_by_server()
     if args.device == "gpu" and not seen["gpu"]:
-        words, mendable = why_no_gpu(seen)
-        print(words)
-        for name, _ in steps():
-            print(Check(name, None, "skipped"))
-        return 1 if mendable else 0
+        return skip(seen)
     name = seen["gpu"] if args.device == "gpu" else machine.device()
     output = args.output or recorded.gpu_file(name)
-    models = [MODEL] if args.quick else list(TAGGERS)
     print(f"Device: {name}; PyTorch {seen['torch']}; ONNX Runtime with {', '.join(seen['onnx'])}", flush=True)
-    checks = []
-    with launch_server("models", load=models, base_port=args.base_port, name="gpu-check") as server:
-        trial = Trial(server, args.device, name, args.quick, paths.work_dir() / "gpu" / "sweep", seen["onnx"])
-        for check in go_through(trial):
-            checks.append(check)
-            print(check, flush=True)
-    write(trial, output)
-    wrong = sum(check.good is False for check in checks)
-    print(f"{len(trial.rows)} rows in {output}. {wrong or 'None'} of {len(checks)} checks failed.")
-    return 1 if wrong else 0
+    with launch_server("models", load=[MODEL] if args.quick else list(TAGGERS), base_port=args.base_port, name="gpu-check") as server:
+        trial = Trial(server, args.device, args.quick, seen["onnx"])
+        found = list(go_through(trial))
+    output.unlink(missing_ok=True)
+    for row in trial.rows:
+        # Each row with its device, and whether it is a record at all.
+        append_row(output, row | ({"source": GPU_SOURCE, "device": name} if args.device == "gpu" else {"source": DRY_SOURCE}))
+    wrong = found.count(False)
+    print(f"{len(trial.rows)} rows in {output}. {wrong or 'None'} of {len(found)} checks failed.")
+    return int(bool(wrong))
 
 
 if __name__ == "__main__":

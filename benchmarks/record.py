@@ -2,29 +2,33 @@
 
 ``recorded_sweep.jsonl`` has every load of notebooks 07 and 08, on a server of the course with its models as they are. A point that did
 not settle is measured once more, for longer, and the better of the two is kept. ``--missing`` keeps the rows that are there, each with
-its machine and date, and measures what they lack. ``--notebooks`` runs notebooks 07 and 09 instead, and keeps what they type and what
-their experiments gave (:mod:`benchmarks.record_notebooks`). Run it on a quiet machine; interrupted and run again, it goes on where it
-was.
+its machine and date, and measures what they lack. ``--notebooks`` runs the solutions of notebooks 07 and 09 instead, in a working folder
+of their own, and keeps what they type and what their experiments gave. Run it on a quiet machine; interrupted and run again, it goes on
+where it was.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import json
+import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import record_notebooks
-from helpers import paths
+from helpers import launch_server, measure, paths, sweep, write_jets
+from helpers.machine import cpu
 from helpers.measuring import recorded
-from helpers.measuring.inputs import jets_path, write_jets
-from helpers.measuring.measure import measure, sweep
-from helpers.measuring.perf_analyzer import LENGTHS
+from helpers.measuring.inputs import jets_path
+from helpers.measuring.perf_analyzer import LENGTHS, words_of
+from helpers.measuring.program import find_perf_analyzer
 from helpers.measuring.table import append_row, plain, read_rows, rows_of
-from helpers.server import Server, launch_server
+from helpers.server import Server
 
 
 @dataclass(frozen=True)
@@ -69,29 +73,18 @@ def main() -> None:
     parser.add_argument("--notebooks", action="store_true", help="record what notebooks 07 and 09 ask for instead of the sweep")
     arguments = parser.parse_args()
     if arguments.notebooks:
-        record_notebooks.record(SOURCE)
+        record_notebooks()
         return
-    target = arguments.output
-    folder = paths.work_dir() / "record"
-    part = target.with_suffix(".part")
-    part.unlink(missing_ok=True)
+    target, folder = arguments.output, paths.work_dir() / "record"
     kept = read_rows(target) if arguments.missing else []
-    for row in kept:
-        append_row(part, row)
     loads = list(missing(kept))
     if not loads:
-        part.unlink(missing_ok=True)
         print(f"{target} lacks nothing")
         return
-    models = sorted({model for load in loads for model in load.models})
-    with launch_server("models", load=models, base_port=BASE_PORT, name="record") as server:
-        for load in loads:
-            for row in _rows(server, load, folder):
-                append_row(part, row | {"source": SOURCE})
-    target.unlink(missing_ok=True)
-    part.rename(target)
+    with launch_server("models", load=sorted({model for load in loads for model in load.models}), base_port=BASE_PORT) as server:
+        rows = [row for load in loads for row in measured(server, load, folder)]
+    _write(target, [*kept, *rows])
     shutil.rmtree(folder)
-    print(f"{target} is new")
 
 
 def missing(rows: Iterable[Mapping[str, Any]]) -> Iterator[Load]:
@@ -103,7 +96,7 @@ def missing(rows: Iterable[Mapping[str, Any]]) -> Iterator[Load]:
                 yield replace(load, models=(model,), batches=(batch,), concurrencies=(concurrency,))
 
 
-def _rows(server: Server, load: Load, folder: Path) -> Iterator[dict[str, Any]]:
+def measured(server: Server, load: Load, folder: Path) -> Iterator[dict[str, Any]]:
     """The rows of a load; a point that did not settle a second time, and longer."""
     inputs: dict[str, Any] = {"lengths": load.lengths}
     if load.jets:
@@ -116,17 +109,73 @@ def _rows(server: Server, load: Load, folder: Path) -> Iterator[dict[str, Any]]:
         if not row["stable"] and points.count(_point(row)) == 1:
             again = plain(measure(server, row["model"], row["batch"], row["concurrency"], max_seconds=LONGER_S, **inputs))
             again["key"] = row["key"]
-            print(f"again: {again['model']}, batch {again['batch']}, concurrency {again['concurrency']}: {again['note'] or 'settled'}")
             worse, better = sorted((row, again), key=lambda one: -one["throughput_spread_infer_per_s"] / one["throughput_infer_per_s"])
             # The last one of a point is what the sweep takes when this is run again.
             append_row(kept, worse)
             append_row(kept, better)
-        # A file of inputs has a place on this machine only.
-        yield better | {"command": better["command"].replace(f"{paths.work_dir()}/", "work/")}
+        yield _public(better, paths.work_dir())
 
 
 def _point(row: Mapping[str, Any]) -> tuple[Any, ...]:
     return row["model"], row["batch"], row["concurrency"], row["inputs"], row["shapes"]
+
+
+def record_notebooks() -> None:
+    """Run both notebooks, and replace both files; the search of notebook 09 is left out: it is not recorded."""
+    before = os.environ.get("COURSE_WORK")
+    with tempfile.TemporaryDirectory() as folder:
+        # What is in the course's own working folder is somebody's.
+        os.environ["COURSE_WORK"] = folder
+        try:
+            said: list[dict[str, Any]] = []
+            _run("07", {"perf_analyzer": lambda *arguments: _typed(arguments, said)})
+            _write(recorded.data_file("commands"), said)
+            found = _run("09", {"tune": lambda *arguments, **options: None, "enter": lambda *arguments, **options: None})
+            rows = [*found["table"].rows[:-1], {**plain(found["best"]), "experiment": "challenge"}]
+            _write(recorded.data_file("experiments"), [_public(row, Path(folder).resolve()) for row in rows])
+        finally:
+            os.environ.pop("COURSE_WORK")
+            if before is not None:
+                os.environ["COURSE_WORK"] = before
+
+
+def _run(number: str, replaced: Mapping[str, Callable[..., Any]]) -> dict[str, Any]:
+    """The names that a solution's cells define, checks left out."""
+    (path,) = (paths.root() / "notebooks" / "solutions").glob(f"{number}_*.ipynb")
+    names: dict[str, Any] = {"__name__": "notebook"}
+    try:
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            if cell["cell_type"] == "code" and "check" not in cell["metadata"].get("tags", []):
+                exec(compile("".join(cell["source"]), path.name, "exec"), names)  # the course's own notebook
+                names |= replaced
+    finally:
+        if "server" in names:
+            names["server"].stop()
+    return names
+
+
+def _typed(arguments: tuple[str, ...], said: list[dict[str, Any]]) -> int:
+    """Run a command as it was typed, and keep what it says."""
+    words = words_of(*arguments)
+    done = find_perf_analyzer().run(*words)
+    line = {"words": recorded.without_place(words), "status": done.returncode, "said": done.stdout + done.stderr, "cpu": cpu()}
+    said.append(line | {"source": SOURCE, "time": datetime.now(UTC).isoformat(timespec="seconds")})
+    return done.returncode
+
+
+def _public(row: Mapping[str, Any], work: Path) -> dict[str, Any]:
+    # A file of inputs has a place on this machine only.
+    return {**row, "source": SOURCE, "command": row["command"].replace(f"{work}/", "work/")}
+
+
+def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Replace a file in one step."""
+    part = path.with_suffix(".part")
+    part.unlink(missing_ok=True)
+    for row in rows:
+        append_row(part, row)
+    part.replace(path)
+    print(f"{path} is new")
 
 
 if __name__ == "__main__":

@@ -651,7 +651,7 @@ def tune(
         KeyboardInterrupt: it was interrupted; likewise.
     """
     if not can_measure():
-        print("Nothing was searched, because a search measures. What searches found on another machine is in benchmarks/TUNE.md.")
+        print("Nothing was searched, because a search measures. What searches found on another machine is in benchmarks/README.md.")
         return None
     must_own(server, "search for a configuration")
     if (concurrency is None) == (request_rate_per_s is None):

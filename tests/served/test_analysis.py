@@ -19,7 +19,6 @@ import pytest
 import uproot
 from distributed import LocalCluster
 
-from benchmarks import scale as bench
 from helpers import jets, paths
 from helpers.client import Client
 from helpers.errors import InputError, RequestError
@@ -254,16 +253,3 @@ def test_batch_systems_give_clusters_of_the_same_kind(tmp_path: Path) -> None:
         script = cluster.job_script()
         address = cluster.scheduler_address
     assert "MY.DaskWorkerCores = 2" in script and f"dask_worker {address}" in script
-
-
-def test_the_benchmark_says_by_how_much_its_goal_is_missed_and_what_the_processor_did() -> None:
-    def point(jets_per_s: float, servers: float, client: float) -> bench.Point:
-        return bench.Point(jets_per_s, {"servers": servers, "Envoy": 0.05, "client": client, "others": 0.1}, 1e6 * client / jets_per_s)
-
-    tool, slow, fast = point(1000, 1.8, 0.02), point(800, 1.5, 0.3), point(950, 1.7, 0.1)
-    rounds = [{bench.TWO: bench.Trio(tool, slow, tool), bench.ONE: bench.Trio(tool, fast, tool)} for _ in range(3)]
-    missed, kept = bench.verdicts(rounds, cores=2).splitlines()
-    assert "does 0.80 of perf_analyzer's throughput (goal 0.9): **missed by 0.10**" in missed
-    assert "the servers had 1.50 (with perf_analyzer 1.80), the client 0.30 (0.02)" in missed and "0.05 (0.03) were idle" in missed
-    assert kept.endswith("does 0.95 of perf_analyzer's throughput (goal 0.9): kept.")
-    assert "| two servers | Dask | 800 | 0.80 | 0.80 – 0.80 | 1.50 | 0.05 | 0.30 | 0.10 | 375 |" in bench.table(rounds)

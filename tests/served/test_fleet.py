@@ -17,8 +17,6 @@ import pytest
 import tritonclient.grpc as triton_grpc
 from tritonclient.utils import InferenceServerException
 
-from benchmarks import fleet as bench
-from benchmarks.perf_analyzer import Load
 from helpers import Client, launch_fleet, measure, paths, scrape
 from helpers.__main__ import main
 from helpers.client import http
@@ -176,20 +174,6 @@ def test_growing_and_shrinking_lose_no_request(fleet: Fleet) -> None:
     assert load.wrong == []
     assert load.answers == load.requests
     assert load.retried == 0
-
-
-def test_the_benchmark_says_by_how_much_a_goal_is_missed_and_what_the_processor_did() -> None:
-    def point(infer_per_s: float, p50_us: float) -> bench.Point:
-        return bench.Point(Load(infer_per_s, p50_us, p50_us), servers=1.0, envoy=0.25, tool=0.05, others=0.5)
-
-    rates = {bench.DIRECT: (1000, 8000), bench.ONE: (930, 8700), bench.TWO: (1750, 9000)}
-    rounds = [{(what, *load): point(*numbers) for what, numbers in rates.items() for load in bench.LOADS} for _ in range(3)]
-    gain, cost, *delays = bench.verdicts(rounds).splitlines()
-    assert gain.endswith("Two servers behind Envoy: 1.75 times one server (goal 1.7): kept.")
-    assert "costs 7.0% of its throughput (goal 5%): **missed by 2.00 percentage points**" in cost
-    assert "the servers had 1.00, Envoy 0.25, perf_analyzer 0.05, other programs 0.50" in cost
-    assert [" **missed by 0.20 ms**" in delay for delay in delays] == [True, True]
-    assert bench.table(rounds).count("| two servers behind Envoy | 1750 | 1.75 | 1.75 – 1.75 | 9.00 |") == 2
 
 
 def test_numbers_of_servers_that_make_no_sense() -> None:

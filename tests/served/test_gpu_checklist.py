@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from benchmarks import gpu as checklist
-from benchmarks.gpu_checks import steps
 from helpers.measuring import recorded
 from helpers.measuring.table import append_row, read_rows
 from helpers.metrics import Snapshot, gpu, parse
@@ -81,7 +80,7 @@ def test_without_a_gpu_nothing_is_measured(capsys: pytest.CaptureFixture[str]) -
     assert checklist.main([]) == 0
     said = capsys.readouterr().out
     assert "so nothing was measured" in said
-    assert said.count("skipped") == len(steps())
+    assert said.count("skipped") == len(checklist.STEPS)
 
 
 def test_a_rehearsal_is_no_record() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs the training environment, which `make -C training test` makes")
-from benchmarks.graph import Plain  # noqa: E402
+from training.jets.graph import Plain  # noqa: E402
 from training.jets.model import build  # noqa: E402
 
 

@@ -1,8 +1,8 @@
-"""``python -m benchmarks.graph``: the ParticleNet that the course serves against the same network written and exported plainly.
+"""``make -C training graph``: the ParticleNet that the course serves against the same network written and exported plainly.
 
 Plainly means as the architecture is usually written: channels before points, 1x1 convolutions on every edge of [x_i, x_j - x_i]. Both
 have the same weights and compute the same; ONNX Runtime runs them on one thread, in turn. Needs PyTorch's exporter, so it runs in the
-training's environment: ``make -C training graph``. ``--write`` puts the table into benchmarks/GRAPH.md.
+training's environment. A result is kept in benchmarks/results.csv.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from benchmarks.machine import machine
 from training.jets.agreement import network_of
 from training.jets.dataset import padded_inputs
 from training.jets.export import Runner, check, eager_runner, onnx_runner, to_onnx
@@ -29,7 +28,7 @@ from training.jets.model import EdgeConv, FeatureConv, ParticleNet
 from training.jets.sample import read_root
 from training.jets.serving import input_names, output_name
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BATCHES = (1, 10, 50)
 # Padded lengths of candidates and vertices, as in the course text.
 LENGTHS = (50, 4)
@@ -136,48 +135,22 @@ def multiply_adds(network: ParticleNet, points: int) -> tuple[float, float]:
     return (plain + fusion) / 1e6, (served + fusion) / 1e6
 
 
-def document(
-    rows: Sequence[tuple[int, dict[str, list[float]]]], difference: float, work: tuple[float, float], rounds: int, load_average: float
-) -> str:
-    """The table, and whether the goal is reached."""
-    lines = ["| batch | plain (ms) | served (ms) | times as fast |", "|--:|--:|--:|--:|"]
-    gains = {}
+def table(rows: Sequence[tuple[int, dict[str, list[float]]]]) -> str:
+    """A line for each batch size: medians, and the median of the rounds' ratios."""
+    lines = [f"batch  plain (ms)  served (ms)  times as fast (goal {GOAL:g} at batch {' and '.join(map(str, GOAL_BATCHES))})"]
     for batch, times in rows:
-        gains[batch] = statistics.median(plain / served for plain, served in zip(times["plain"], times["served"], strict=True))
-        lines.append(
-            f"| {batch} | {statistics.median(times['plain']):.2f} | {statistics.median(times['served']):.2f} | {gains[batch]:.2f} |"
-        )
-    missed = [f"batch {batch}: {gains[batch]:.2f}" for batch in GOAL_BATCHES if gains.get(batch, GOAL) < GOAL]
-    goal = f"missed at {', '.join(missed)}" if missed else "reached"
-    table = "\n".join(lines)
-    return f"""# The graph of the served ParticleNet
-
-Made by `make -C training graph`: `particlenet_AK4` as it is served, and the same weights in the usual form of the network, exported by the
-same exporter. ONNX Runtime on one thread, CPU time; real jets padded to {LENGTHS[0]} candidates and {LENGTHS[1]} vertices; medians of
-{rounds} rounds, the ratio taken round by round.
-
-{table}
-
-Goal: at least {GOAL:.0f} times as fast at batch {" and ".join(map(str, GOAL_BATCHES))}: {goal}. Largest difference of a probability
-on all measured jets: {difference:.1e} (limit 1e-05).
-
-What bounds it: for a jet, the dense layers multiply {work[0]:.0f} million times in the plain form and {work[1]:.0f} million times in
-the served one, {work[0] / work[1]:.2f} times fewer. What is left is nearly all in the second and third convolution of each edge block,
-which run on every edge in both.
-
-ONNX Runtime of this comparison: {onnxruntime.__version__}.
-
-{machine(load_average)}
-"""
+        gain = statistics.median(plain / served for plain, served in zip(times["plain"], times["served"], strict=True))
+        plain, served = (statistics.median(times[name]) for name in ("plain", "served"))
+        lines.append(f"{batch:5}  {plain:10.2f}  {served:11.2f}  {gain:13.2f}")
+    return "\n".join(lines)
 
 
 def main() -> None:
-    """Export, compare, measure, print, and write if asked."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.graph", description=__doc__)
+    """Export, compare, measure, print."""
+    parser = argparse.ArgumentParser(prog="python -m training.jets.graph", description=__doc__)
     parser.add_argument("--rounds", type=int, default=15, help="how often everything is measured (default 15)")
-    parser.add_argument("--write", action="store_true", help="write the report to benchmarks/GRAPH.md")
     arguments = parser.parse_args()
-    load_average = os.getloadavg()[0]
+    print(f"ONNX Runtime {onnxruntime.__version__}, one thread, CPU time; load average before {os.getloadavg()[0]:.1f}")
     torch.set_num_threads(1)
     tagger = TAGGERS["ak4"]
     jets = read_root(ROOT / "notebooks" / "data" / "jets_ak4.root")
@@ -192,10 +165,10 @@ def main() -> None:
         check(eager_runner(plain), runners["plain"], batches[10])
         difference = max(check(runners["served"], runners["plain"], inputs) for inputs in batches.values())
         rows = [(batch, measure(runners, inputs, arguments.rounds)) for batch, inputs in batches.items()]
-    text = document(rows, difference, multiply_adds(plain.network, sum(LENGTHS)), arguments.rounds, load_average)
-    print(text)
-    if arguments.write:
-        Path(__file__).with_name("GRAPH.md").write_text(text)
+    print(table(rows))
+    plainly, served = multiply_adds(plain.network, sum(LENGTHS))
+    print(f"Largest difference of a probability: {difference:.1e} (limit 1e-05).")
+    print(f"Multiplications of the dense layers for a jet, in millions: {plainly:.0f} plain, {served:.0f} served.")
 
 
 if __name__ == "__main__":

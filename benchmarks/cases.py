@@ -1,0 +1,418 @@
+"""What is measured. Each case is a function that takes the number of rounds and whether it is a trial in seconds, and yields results.
+
+The docstring of a case is its paragraph in the report, and ``WHY`` says what was seen about goals that are missed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from benchmarks.compare import Result, Yardstick, figure, in_turn, ratio
+from helpers import Client, jets, launch_fleet, launch_server, paths, repository, sweep, tune
+from helpers.measuring.inputs import write_inputs
+from helpers.measuring.perf_analyzer import Run, execute
+from helpers.server import Server
+
+# Away from the ports of a course that runs on the same machine.
+BASE_PORT = 12000
+AK4, AK4_PT, AK8 = "particlenet_AK4", "particlenet_AK4_PT", "particlenet"
+# Candidates and vertices of every jet that perf_analyzer sends, as in the course text.
+LENGTHS = {"candidates": 50, "vertices": 4}
+# Seconds of each slice of a yardstick, and perf_analyzer's windows, of which three are one measurement; they need not agree.
+SLICE_S, WINDOW_MS = 0.7, 500
+# One instance with one thread and no batching, as the process without a server.
+_THREADS = ("intra_op_thread_count", "inter_op_thread_count", "INTRA_OP_THREAD_COUNT", "INTER_OP_THREAD_COUNT")
+ALONE = "instance_group { kind: KIND_CPU count: 1 }\n"
+ALONE += "".join(f'parameters {{ key: "{name}" value {{ string_value: "1" }} }}\n' for name in _THREADS)
+
+Results = Iterator[Result]
+Case = Callable[[int, bool], Results]
+
+
+def embedded(rounds: int, trial: bool) -> Results:
+    """One instance with one thread over the same network in one process.
+
+    The process works on one thread, with the same real jets. perf_analyzer keeps four requests under way over gRPC.
+    """
+    models = {"ONNX": AK4} if trial else {"ONNX": AK4, "TorchScript": AK4_PT}
+    with tempfile.TemporaryDirectory() as name:
+        folder = _repository(Path(name) / "models", *models.values())
+        with launch_server(folder, load=[*models.values()], base_port=BASE_PORT, name="bench-embedded") as server:
+            for kind, model in models.items():
+                inputs, arrays = real_jets(server, model, Path(name))
+                with Yardstick("network", _file(model), arrays) as alone:
+                    for batch in (1,) if trial else (1, 8, 32):
+                        ours, theirs = in_turn(
+                            rounds,
+                            lambda model=model, batch=batch, inputs=inputs: load(server.grpc_url, model, batch, 4, inputs)[0],
+                            lambda batch=batch, alone=alone: alone.ask(batch=batch, seconds=SLICE_S)["per_s"],
+                        )
+                        yield ratio("embedded", f"{kind}, batch {batch}", ours, theirs, f"≥ {0.8 if batch == 1 else 0.97}", " jets/s")
+
+
+def whole_machine(rounds: int, trial: bool) -> Results:
+    """The server as the course has it, over the same network in one process for each core, all at once.
+
+    The server has its default instances and batching; both get the same real jets. perf_analyzer keeps four requests for each core under
+    way over gRPC.
+    """
+    cores = len(os.sched_getaffinity(0))
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        server = stack.enter_context(launch_server("models", load=[AK4], base_port=BASE_PORT, name="bench-machine"))
+        inputs, arrays = real_jets(server, AK4, Path(name))
+        sticks = [stack.enter_context(Yardstick("network", _file(AK4), arrays)) for _ in range(cores)]
+
+        def alone(batch: int) -> float:
+            for stick in sticks:
+                stick.begin(batch=batch, seconds=SLICE_S)
+            return float(sum(stick.answer()["per_s"] for stick in sticks))
+
+        for batch, goal in ((1, 0.75), (8, 0.9)):
+            ours, theirs = in_turn(
+                rounds, lambda batch=batch: load(server.grpc_url, AK4, batch, 4 * cores, inputs)[0], lambda batch=batch: alone(batch)
+            )
+            yield ratio("whole machine", f"ONNX, batch {batch}, {cores} cores", ours, theirs, f"≥ {goal}", " jets/s")
+
+
+def start(rounds: int, trial: bool) -> Results:
+    """What a start takes, and the memory of a server with one instance each of two taggers.
+
+    READY is from the call of `launch_server`. Pages of memory that processes share are counted once.
+    """
+    for what, code in {"import helpers": ["-c", "import helpers"], "python -m helpers --help": ["-m", "helpers", "--help"]}.items():
+        command = [sys.executable, *code]
+        yield figure("start", what, [_seconds(lambda command=command: _run(command)) for _ in range(rounds)], "s")
+    for what, names, goal in (("add_sub READY", ["add_sub"], "≤ 3"), ("all models READY", None, "")):
+        if names or not trial:
+            yield figure("start", what, [_ready_s(names) for _ in range(rounds if names else min(rounds, 2))], "s", goal)
+    if not trial:
+        with tempfile.TemporaryDirectory() as name:
+            folder = _repository(Path(name), AK4, AK4_PT)
+            with launch_server(folder, load=[AK4, AK4_PT], base_port=BASE_PORT, name="bench-memory") as server:
+                assert server.pid is not None
+                owner = psutil.Process(server.pid)
+                used = [each.memory_full_info().pss / 1e6 for each in (owner, *owner.children(recursive=True))]
+                yield figure("start", "memory with two taggers", [sum(used)], "MB", note=f"{len(used)} processes")
+
+
+def client(rounds: int, trial: bool) -> Results:
+    """Requests of the course's `Client` to `add_sub`, one after the other."""
+    arrays = {name: np.ones(16, np.float32) for name in ("INPUT0", "INPUT1")}
+    number = 20 if trial else 300
+    with launch_server("models", load=["add_sub"], base_port=BASE_PORT, name="bench-client") as server:
+        for protocol in ("grpc", "http"):
+            with Client(server, protocol) as one:
+                rates = [number / _seconds(lambda one=one: [one.infer("add_sub", arrays) for _ in range(number)]) for _ in range(rounds)]
+            yield figure("client", f"add_sub over {protocol}", rates, "requests/s")
+
+
+def tagging(rounds: int, trial: bool) -> Results:
+    """Jets from ROOT file to scores, through a server of one instance with one thread, over one process without a server.
+
+    The client of the server reads and pads while the network works; the process does one after the other.
+    """
+    samples = {AK4: ("ak4", 100)} if trial else {AK4: ("ak4", 2000), AK8: ("ak8", 300)}
+    python = paths.server_env() / "bin" / "python"
+    packages = subprocess.check_output([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True).strip()
+    with tempfile.TemporaryDirectory() as name:
+        folder = _repository(Path(name), *samples)
+        with launch_server(folder, load=list(samples), base_port=BASE_PORT, name="bench-jets") as server, Client(server) as one:
+            for model, (sample, n_jets) in samples.items():
+                tagger = jets.Tagger(one, model)
+                squares: set[float] = set()
+
+                def served(batch: int, tagger: Any = tagger, sample: str = sample, n_jets: int = n_jets, seen: set = squares) -> float:
+                    begin = time.perf_counter()
+                    scores = tagger.tag(jets.read(sample)[:n_jets], batch=batch)
+                    seconds = time.perf_counter() - begin
+                    seen.add(round(float(np.square(scores.probabilities, dtype=np.float64).sum()), 1))
+                    return n_jets / seconds
+
+                with Yardstick("jets", packages, paths.models_dir() / model, sample, n_jets, python=sys.executable) as stick:
+
+                    def alone(batch: int, stick: Yardstick = stick, n_jets: int = n_jets, seen: set = squares) -> float:
+                        answer = stick.ask(batch=batch)
+                        seen.add(round(answer["squares"], 1))
+                        return float(n_jets / answer["seconds"])
+
+                    served(50), alone(50)  # warm
+                    for batch in (16,) if trial else (1, 16, 50):
+                        ours, theirs = in_turn(
+                            rounds, lambda batch=batch, way=served: way(batch), lambda batch=batch, way=alone: way(batch)
+                        )
+                        goal = "≥ 0.85" if batch >= 16 else ""
+                        yield ratio("tagging", f"{model}, batch {batch}", ours, theirs, goal, " jets/s")
+                assert max(squares) - min(squares) < 1, "both ways must give the same scores"
+
+
+def tracks(rounds: int, trial: bool) -> Results:
+    """All five stages of ExaTrk on the shipped events, over the same stages in one process.
+
+    Once as an ensemble, once as a model that calls the others (BLS). Every event goes to all in turn; of each the shortest time of all
+    rounds counts.
+    """
+    from helpers.physics.tracks import load_events
+
+    with (
+        launch_server("models", load=["ExaTrk", "ExaTrk_bls"], base_port=BASE_PORT, name="bench-tracks") as server,
+        Client(server) as one,
+        tempfile.TemporaryDirectory() as name,
+    ):
+        given = [
+            json.dumps({key: value["string_value"] for key, value in server.config(model)["parameters"].items()})
+            for model in ("ExaTrk_graph", "ExaTrk_tracks")
+        ]
+        with Yardstick("tracks", paths.models_dir(), *given) as stick:
+            for sample, pile_up, limit in (("without pile-up", False, 20), ("with pile-up", True, 130)):
+                events = load_events(pile_up=pile_up)[: 1 if trial else None]
+                times = np.full((3, len(events)), np.inf)
+                for number in range(rounds + 1):  # the first round warms
+                    for index, event in enumerate(events):
+                        file = Path(name) / f"{index}.npy"
+                        np.save(file, event.features)
+                        answer = stick.ask(file=str(file))
+                        took = [answer["ms"], *(_labels_ms(one, model, event.features, answer) for model in ("ExaTrk", "ExaTrk_bls"))]
+                        if number:
+                            times[:, index] = np.minimum(times[:, index], took)
+                alone, ensemble, bls = times
+                yield ratio("tracks", f"ensemble, {sample}", ensemble, alone, "≤ 1.15", " ms")
+                yield ratio("tracks", f"BLS, {sample}", bls, alone, "", " ms")
+                yield Result("tracks", f"an event, {sample}", float(np.median(ensemble)), None, "ms", f"≤ {limit}")
+
+
+def sweeping(rounds: int, trial: bool) -> Results:
+    """The course's sweep over the loop of the course text, in time.
+
+    The loop is perf_analyzer with `-p 9000`, until three windows agree within 10 % or ten are over; four requests are under way.
+    """
+    model = "add_sub" if trial else AK4
+    with launch_server("models", load=[model], base_port=BASE_PORT, name="bench-sweep") as server:
+        for batch in (1,) if trial else (1, 32):
+            window_ms = 200 if trial else 9000
+            run = Run(
+                model, server.grpc_url, batch=batch, concurrency=4, window_ms=window_ms, shapes={} if trial else _shapes(server, model)
+            )
+            began = time.perf_counter()
+            done = execute(run, server=server)
+            loop_s = time.perf_counter() - began
+            with tempfile.TemporaryDirectory() as folder:
+                began = time.perf_counter()
+                row = sweep(server, model, (batch,), (4,), output=folder, silent=True).iloc[0]
+                sweep_s = time.perf_counter() - began
+            rates = [window.throughput_infer_per_s for window in done.windows[-3:]]
+            note = f"{sweep_s:.1f} s over {loop_s:.1f} s; {row['throughput_infer_per_s']:.0f} and {statistics.mean(rates):.0f} infer/s"
+            yield Result("sweeping", f"{model}, batch {batch}", sweep_s / loop_s, goal="≤ 0.33", note=note)
+
+
+def dashboard(rounds: int, trial: bool) -> Results:
+    """What the live dashboard of three models under load costs a notebook's kernel.
+
+    In per cent of one core: with the dashboard, less the same kernel with the dashboard stopped.
+    """
+    from jupyter_client.manager import start_new_kernel
+
+    models, seconds = (["add_sub"], 1.0) if trial else (["add_sub", AK4, "particlenet_PT"], 10.0)
+    launch = f"""
+from helpers import launch_server
+from helpers.metrics.dashboard import dashboard
+server = launch_server("models", load={models!r}, base_port={BASE_PORT}, name="bench-dashboard")
+board = dashboard(server, load={models[0]!r})
+"""
+    manager, kernel_client = start_new_kernel(cwd=str(paths.root()), stderr=subprocess.DEVNULL)
+    try:
+        kernel = psutil.Process(manager.provisioner.process.pid)  # type: ignore[union-attr]
+
+        def run(code: str) -> None:
+            answer = kernel_client.execute_interactive(code, timeout=300, output_hook=lambda _: None)
+            assert answer["content"]["status"] == "ok", answer["content"]
+
+        def percent() -> float:
+            before, began = kernel.cpu_times(), time.perf_counter()
+            time.sleep(seconds)
+            after = kernel.cpu_times()
+            return float(100 * (after.user + after.system - before.user - before.system) / (time.perf_counter() - began))
+
+        run(launch)
+        time.sleep(0 if trial else 60)  # until the curves' history is full
+        shown = [percent() for _ in range(rounds)]
+        run("board.stop()")
+        stopped = [percent() for _ in range(rounds)]
+        run("server.stop()")
+    finally:
+        kernel_client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    differences = [with_it - statistics.mean(stopped) for with_it in shown]
+    yield figure("dashboard", f"{len(models)} models, two updates a second", differences, "% of a core", "≤ 2")
+
+
+def fleet(rounds: int, trial: bool) -> Results:
+    """Two servers behind Envoy, and one behind Envoy, over one without it; one instance with one thread on each server."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = _repository(Path(name) / "models", AK4)
+        with (
+            launch_fleet(folder, servers=1, load=[AK4], base_port=BASE_PORT, name="bench-one") as one,
+            launch_fleet(folder, servers=2, load=[AK4], base_port=BASE_PORT, name="bench-two") as two,
+        ):
+            inputs, _ = real_jets(one.servers[0], AK4, Path(name))
+            places = (one.servers[0].grpc_url, one.grpc_url, two.grpc_url)
+            for batch, concurrency in ((8, 4),) if trial else ((8, 4), (1, 1)):
+                delays_ms: dict[str, list[float]] = {url: [] for url in places}
+
+                def way(url: str, batch: int = batch, concurrency: int = concurrency, delays: dict = delays_ms) -> Callable[[], float]:
+                    def measure() -> float:
+                        rate, p50_ms = load(url, AK4, batch, concurrency, inputs)
+                        delays[url].append(p50_ms)
+                        return rate
+
+                    return measure
+
+                direct, behind, both = in_turn(rounds, *map(way, places))
+                words, busy = f"batch {batch}, {concurrency} under way", concurrency > 1
+                yield ratio("fleet", f"two servers behind Envoy, {words}", both, direct, "≥ 1.7" if busy else "", " jets/s")
+                yield ratio("fleet", f"one server behind Envoy, {words}", behind, direct, "≥ 0.95" if busy else "", " jets/s")
+                added = [after - before for before, after in zip(*(delays_ms[url] for url in places[:2]), strict=True)]
+                yield figure("fleet", f"Envoy adds to the median latency, {words}", added, "ms", "≤ 0.5")
+
+
+def analysis(rounds: int, trial: bool) -> Results:
+    """An analysis with Dask through one address, over perf_analyzer with the same jets and as many requests under way.
+
+    ROOT files are read, sent from two workers, and written, and each jet is counted. Two servers behind Envoy, one instance with one
+    thread each.
+    """
+    from helpers.scaling.analysis import BATCH, IN_FLIGHT, local_workers, replicate, tag_files
+
+    number = 2000 if trial else 30000
+    with tempfile.TemporaryDirectory() as name:
+        folder = _repository(Path(name) / "models", AK4)
+        files = replicate("ak4", number * (rounds + 1), jets_per_file=number, folder=Path(name) / "jets")
+        with (
+            launch_fleet(folder, servers=2, load=[AK4], base_port=BASE_PORT, name="bench-analysis") as fleet,
+            local_workers(2) as cluster,
+        ):
+            inputs, _ = real_jets(fleet.servers[0], AK4, Path(name))
+            left = list(files)
+
+            def dask() -> float:
+                output = Path(name) / f"scores-{len(left)}"
+                options: dict[str, Any] = {"jets_per_chunk": number // 8, "silent": True, **LENGTHS}
+                done = tag_files([left.pop()], cluster, fleet, AK4, output=output, **options)
+                assert done.check() == {"jets": number, "lost": 0, "doubled": 0}
+                return float(done.jets_per_s)
+
+            dask()  # warm
+            tool = lambda: load(fleet.grpc_url, AK4, BATCH, 2 * IN_FLIGHT, inputs, 500 if trial else 3000)[0]  # noqa: E731
+            ours, theirs = in_turn(rounds, dask, tool)
+            yield ratio("analysis", "Dask, two servers behind Envoy", ours, theirs, "≥ 0.9", " jets/s")
+
+
+def searching(rounds: int, trial: bool) -> Results:
+    """The search for the best configuration of the ONNX tagger.
+
+    Single jets, sixteen requests under way, p95 at most 200 ms, at most two instances. NVIDIA's Model Analyzer took 127 s for the same
+    task, and a quarter of that is the goal.
+    """
+    options: dict[str, Any] = {"concurrency": 2 if trial else 16, "budget_ms": 200.0, "max_instances": 1 if trial else 2, "silent": True}
+    with tempfile.TemporaryDirectory() as name:
+        folder = _repository(Path(name) / "models", AK4)
+        repository.change_config(folder / AK4, max_batch_size=2 if trial else 16)
+        with launch_server(folder, load=[AK4], base_port=BASE_PORT, name="bench-search") as server:
+            began = time.perf_counter()
+            found = tune(server, AK4, 1, output=Path(name) / "tune", **options)
+            seconds = time.perf_counter() - began
+    best = found.best if found is not None else None
+    note = "nothing met the budget" if best is None else f"{best['candidate']}: {best['throughput_infer_per_s']:.0f} infer/s"
+    yield Result("searching", "time", seconds, None, "s", "≤ 32", note)
+
+
+CASES: dict[str, Case] = {
+    each.__name__: each
+    for each in (embedded, whole_machine, start, client, tagging, tracks, sweeping, dashboard, fleet, analysis, searching)
+}
+WHY = {
+    "embedded": "Server, model and `perf_analyzer` share two cores. Of each request about 0.3 ms go, one after the other, to "
+    "tritonserver's exchange with the process of the Python-based backend (seen with `perf`): at batch 1 that is 40 % of a jet's time.",
+    "start": "Of the time until `add_sub` is READY, 1 s is a pause that Triton's Python backend makes whenever one of its processes ends, "
+    "here the one that completes the config (seen with `strace`).",
+}
+
+
+# --- what cases share ------------------------------------------------------------------------------------------------------
+
+
+def load(url: str, model: str, batch: int, concurrency: int, inputs: Path, window_ms: int = WINDOW_MS) -> tuple[float, float]:
+    """Return inferences per second and the median latency in ms that perf_analyzer measures, always over three windows."""
+    options: dict[str, Any] = {"percentile": None, "max_trials": 3, "stability_percent": 1e6}
+    run = Run(model, url, batch=batch, concurrency=concurrency, input_data=inputs, window_ms=window_ms, **options)
+    found = execute(run).figures
+    rate, p50_us = found.get("throughput_infer_per_s"), found.get("latency_p50_us")
+    if not rate or not p50_us:
+        raise RuntimeError(f"{model}, batch {batch}: no request ended within {window_ms} ms")
+    return rate, p50_us / 1000
+
+
+def real_jets(server: Server, model: str, place: Path, n_jets: int = 200) -> tuple[Path, Path]:
+    """Write jets of the course as perf_analyzer reads them, and the same as arrays for a yardstick; return both files."""
+    with Client(server) as one:
+        tagger = jets.Tagger(one, model)
+        tensors = tagger.inputs(jets.read(jets.sample_for(tagger))[:n_jets], **LENGTHS)
+    np.savez(place / f"{model}.npz", **tensors)
+    entries: Sequence[Mapping[str, np.ndarray]] = [{key: tensor[jet] for key, tensor in tensors.items()} for jet in range(n_jets)]
+    return write_inputs(place / f"{model}.json", entries), place / f"{model}.npz"
+
+
+def _repository(folder: Path, *models: str) -> Path:
+    """Copies of the course's models, each with one instance and one thread."""
+    for model in models:
+        repository.change_config(
+            shutil.copytree(paths.models_dir() / model, folder / model), ALONE, dynamic_batching=None, model_warmup=None
+        )
+    return folder
+
+
+def _file(model: str) -> Path:
+    return next((paths.models_dir() / model / "1").glob("model.*"))
+
+
+def _shapes(server: Server, model: str) -> dict[str, list[int]]:
+    lengths = {"pf": LENGTHS["candidates"], "sv": LENGTHS["vertices"]}
+    return {each["name"]: [int(each["dims"][0]), lengths[each["name"][:2]]] for each in server.config(model)["input"]}
+
+
+def _labels_ms(one: Client, model: str, features: np.ndarray, expected: Mapping[str, Any]) -> float:
+    began = time.perf_counter()
+    labels = one.infer(model, FEATURES=features)["LABELS"]
+    took_ms = 1000 * (time.perf_counter() - began)
+    assert zlib.crc32(labels.tobytes()) == expected["checksum"], "all ways must give the same labels"
+    return took_ms
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def _run(command: Sequence[str]) -> None:
+    subprocess.run(command, cwd=paths.root(), stdout=subprocess.DEVNULL, check=True)
+
+
+def _ready_s(names: list[str] | None) -> float:
+    began = time.perf_counter()
+    with launch_server("models", load=names, base_port=BASE_PORT, name="bench-start"):
+        return time.perf_counter() - began

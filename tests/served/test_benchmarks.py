@@ -1,0 +1,40 @@
+"""Every case of the benchmarks runs, in a size that takes seconds and says nothing about speed."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks import __main__ as program
+from benchmarks import cases
+from benchmarks.cases import CASES
+from helpers import paths, repository
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_a_case_runs(case: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, free_base_port, work) -> None:
+    monkeypatch.setattr(cases, "BASE_PORT", free_base_port())
+    program.main([case, "--trial"])
+    *lines, machine = capsys.readouterr().out.splitlines()
+    rows = [line for line in lines if line.startswith("| ")]
+    assert rows and "load average before" in machine
+    assert all(float(row.split("|")[2].split()[0]) is not None for row in rows)
+
+
+def test_the_measured_models_are_the_courses_own_with_one_thread(tmp_path) -> None:
+    names = (cases.AK4, cases.AK4_PT)
+    cases._repository(tmp_path, *names)
+    for name in names:
+        config = repository.read_config(tmp_path / name)
+        (group,) = config.instance_group
+        assert (group.count, group.kind) == (1, group.KIND_CPU) and not config.HasField("dynamic_batching")
+        threads = [parameter.string_value for key, parameter in config.parameters.items() if key.lower().endswith("thread_count")]
+        assert threads and set(threads) == {"1"}
+        assert next((tmp_path / name / "1").glob("model.*")).read_bytes() == cases._file(name).read_bytes()
+    assert paths.models_dir() / cases.AK4 != tmp_path / cases.AK4
+
+
+def test_a_trials_figures_are_not_kept_and_unknown_cases_are_named() -> None:
+    for words in (["start", "--trial", "--keep"], ["nonsense"]):
+        with pytest.raises(SystemExit):
+            program.main(words)
