@@ -29,6 +29,7 @@
 # answer, the **client**, sends its numbers over the network and gets the answer back. That question is
 # called an **inference request**. One GPU then works for many clients, and the clients stay simple. In CMS
 # this is called **SONIC**. The server that CMS uses is NVIDIA's **Triton**, and you will run the same one.
+# (NVIDIA's newer pages also say *Dynamo-Triton*. It is the same server.)
 
 # %% [markdown]
 # ![Clients on the left, such as this notebook or reconstruction jobs, send requests to a Triton server in the middle, which loads its models from a model repository on the right](images/service.png)

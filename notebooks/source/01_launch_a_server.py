@@ -201,15 +201,22 @@ launch_server("models", load=["add_sub"], dry_run=True)
 # %% [markdown]
 # You know most of it now: the repository, the ports, and `127.0.0.1`, which means "only for programs on
 # this machine". The last two options ask for a key from anyone who wants to change models; only your
-# `server` object has it. On a node with a GPU, the same server runs inside a **container**, a packed file
-# system with everything that Triton needs. Two programs start containers there: Apptainer and Docker.
+# `server` object has it.
+#
+# Why so careful? A Triton believes everyone who reaches it, and whoever may load a model can run programs as
+# you. This one, version 2.51.0 of 2024, also has known holes, so it answers your machine only. Where
+# strangers share a machine, take the newer one in an image: `docs/safety.md` says which.
+#
+# On a node with a GPU, Triton runs inside a **container**, a packed file system with everything that it
+# needs. Two programs start containers there: Apptainer and Docker.
 
 # %%
 launch_server("models", load=["add_sub"], runtime="apptainer", gpu=True, dry_run=True)
 
 # %% [markdown]
-# **What stands out?** Behind the word `tritonserver` the options are the same. Before it, `--nv` lets the
-# GPU into the container, and `-B` shows the container your folder of models.
+# **What stands out?** Before the word `tritonserver`, `--nv` lets the GPU into the container, and `-B` shows
+# the container your folder of models. Behind it the options are the same but for one. `--allow-client-shm`
+# comes first: the image has Triton 2.74.0, which shares memory with its clients only when it is told to.
 
 # %% [markdown] exercise="1.3"
 # ### Exercise 1.3 (3 minutes) — Share a node with a colleague
@@ -296,7 +303,8 @@ exercise("1.4").check(revived, dead_pid)
 # - A server is a process with a model repository and three ports: HTTP, gRPC, metrics.
 # - *Live*, *ready* and *this model is ready* are three questions. Ask the one that you mean.
 # - The log says why; the first letter of a line says how bad it is.
-# - The same options start the server on a laptop and in a container on a GPU node.
+# - Nearly the same options start the server on a laptop and in a container on a GPU node.
+# - A Triton that strangers can reach is a risk; yours listens to your machine only.
 #
 # **In practice…** nobody starts a hundred servers by hand. A job of CMS that finds no server can start one
 # on its own node, and on a cluster a program called Kubernetes asks the health questions and restarts what

@@ -44,7 +44,8 @@ server
 #
 # **perf_analyzer** is NVIDIA's own load generator. It sends made-up requests, as many as the server can
 # take, and reads a clock. In a terminal, type `python -m helpers perf_analyzer` and its arguments. (NVIDIA
-# makes it for Linux only. Elsewhere this notebook says so, and goes on with what was recorded on a machine of ours.)
+# makes it for Linux only. Elsewhere this notebook says so, and goes on with what was recorded on a machine of ours.
+# For models of text NVIDIA had GenAI-Perf, which is now **AIPerf**; for tensors perf_analyzer is still the tool.)
 
 # %%
 shapes = """--shape pf_points:2,50 --shape pf_features:20,50 --shape pf_mask:1,50 \

@@ -244,7 +244,8 @@ plots.sweep_figure(alike, reference=[recorded("T4", "particlenet_AK4"), recorded
 # %% [markdown]
 # **What stands out?** Grey dashed lines are **recorded**: somebody else's, with their hardware in the legend. No
 # latencies and no spreads were published with them. **TensorRT** is NVIDIA's own optimiser of networks. The
-# format in which PyTorch saves a network is called **TorchScript**.
+# format in which PyTorch saves a network is called **TorchScript**. PyTorch does not develop it any more, and
+# newer Tritons also take its successor, a compiled `model.pt2`; the format that travels best today is ONNX.
 
 # %% [markdown] exercise="8.5"
 # ### Exercise 8.5 (3 minutes) — Count the machines
