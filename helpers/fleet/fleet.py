@@ -1,4 +1,4 @@
-"""Several servers of one model repository behind one Envoy: one address, each server's share, more or fewer of them.
+"""Several servers of one model repository behind one Envoy: one address, each server's share, one more server.
 
 Typical use::
 
@@ -13,35 +13,38 @@ Typical use::
 
 from __future__ import annotations
 
+import os
+import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from helpers import machine, run_folder
 from helpers.client import http
 from helpers.client.endpoint import QUERY_TIMEOUT_S, Address
-from helpers.errors import InputError, RequestError, ServerError, quoted
-from helpers.fleet import envoy, front, shares
-from helpers.fleet.front import Behind
-from helpers.metrics import Snapshot
+from helpers.errors import CourseError, InputError, RequestError, ServerError, quoted
+from helpers.fleet import envoy
 from helpers.paths import shown
 from helpers.server import card, lease
 from helpers.server import server as launching
-from helpers.server.lease import POLL_S
+from helpers.server.lease import POLL_S, STOP_TIMEOUT_S
 from helpers.server.listening import Listening
 from helpers.server.log import LOG_TAIL_LINES, LOST, explain
 from helpers.server.model_states import ModelState
 from helpers.server.server import Server, launch_server
-from helpers.server.spec import PORTS, PORTS_PER_SERVER, LaunchSpec
+from helpers.server.spec import PORTS_PER_SERVER, LaunchSpec
+from helpers.server.supervisor import Plan
 from helpers.tables import as_html, as_text
 
-# Seconds that a server which leaves gets for its requests under way.
-FLEET_DRAIN_S = 30.0
 _RESTART = "Type: fleet = fleet.restart()"
+# By model: requests, inferences, and the time of all requests in the queue in µs.
+_Counts = dict[str, tuple[int, int, float]]
+# Fleets launched or found by this process, by the id of their front: keeps their leases while the process lives.
+_OWNED: dict[str, Fleet] = {}
 
 
 class Fleet:
@@ -101,22 +104,8 @@ class Fleet:
 
     @property
     def headers_file(self) -> Path | None:
-        """The same in a file that only you can read, for ``curl -H @FILE``; None where nothing is needed, or the server is not yours."""
+        """The same in a file that only you can read, for ``curl -H @FILE``; None where nothing is needed."""
         return self._lease.run_dir / run_folder.HEADERS if self.token else None
-
-    @property
-    def envoy_config(self) -> str:
-        """The configuration that Envoy runs with, as YAML text."""
-        return (self._lease.run_dir / envoy.FILE).read_text()
-
-    @property
-    def envoy_admin_url(self) -> str:
-        """Envoy's admin page: a Unix socket that only you can open. Type ``curl --unix-socket PATH http://front/clusters``."""
-        return f"unix://{self._lease.run_dir / 'admin'}"
-
-    def envoy_admin(self, path: str = "/clusters") -> str:
-        """What Envoy's admin page says, such as ``/clusters``, ``/stats`` or ``/listeners``."""
-        return front.admin(self._lease.run_dir, path)
 
     @property
     def servers(self) -> list[Server]:
@@ -129,16 +118,9 @@ class Fleet:
             self._tell()
             return list(self._servers)
 
-    def adopt(self, servers: Sequence[Server]) -> None:
-        """Put these servers, which run already, behind the front."""
-        with self._lock:
-            self._servers = list(servers)
-            self._tell()
-            self._wait(lambda: all(self.in_rotation()), QUERY_TIMEOUT_S)
-
-    def _tell(self, draining: Sequence[Server] = ()) -> None:
+    def _tell(self) -> None:
         if self.state() == "running":
-            front.write_lists(self._lease.run_dir, self._servers, draining)
+            envoy.write_lists(self._lease.run_dir, self._servers)
 
     def state(self) -> str:
         """One word for the front: ``running``, ``stopped`` or ``died``."""
@@ -149,20 +131,23 @@ class Fleet:
         state = self.state()
         if state == "running":
             return "", ""
-        return f"{LOST} {explain(self.returncode, self.log(lines=0))}" if state == "died" else LOST, _RESTART
+        return f"{LOST} {self._ended()}" if state == "died" else LOST, _RESTART
 
-    def behind(self) -> dict[str, dict[int, Behind]]:
+    def _ended(self) -> str:
+        return explain(self._lease.state().get("returncode"), self.log(lines=0))
+
+    def behind(self) -> dict[str, dict[int, envoy.Behind]]:
         """What Envoy thinks of its servers: by protocol, then by their port."""
-        return front.behind(self._lease.run_dir)
+        return envoy.behind(self._lease.run_dir)
 
     def in_rotation(self) -> list[bool]:
         """For each server, whether Envoy sends it requests over both protocols."""
         try:
             seen = self.behind()
         except ServerError:
-            seen = {}
-        ports = [{protocol: getattr(server, protocol).port for protocol in front.PROTOCOLS} for server in self.servers]
-        return [all((known := seen.get(p, {}).get(port)) is not None and known.healthy for p, port in one.items()) for one in ports]
+            return [False for _ in self.servers]
+        healthy = {(protocol, port) for protocol, hosts in seen.items() for port, host in hosts.items() if host.healthy}
+        return [all((protocol, getattr(one, protocol).port) in healthy for protocol in envoy.PROTOCOLS) for one in self.servers]
 
     def is_alive(self) -> bool:
         """Whether a server answers through the front."""
@@ -181,23 +166,31 @@ class Fleet:
 
     def models(self) -> list[ModelState]:
         """The models and their states; one that is not READY on every server that runs says where it is not."""
-        return _models(self.servers)
+        states = [(server, state) for server in self.servers if server.state() == "running" for state in server.models()]
+        ready = {state.name for _, state in states if state.state == "READY"}
+        together: dict[str, ModelState] = {}
+        for server, state in states:
+            if state.state != "READY" and state.name in ready:
+                state = ModelState(state.name, state.version, state.state, f"on {server.http_url}. {state.reason}".strip())
+            if state.name not in together or together[state.name].state == "READY":
+                together[state.name] = state
+        return [together[name] for name in sorted(together)]
 
     def metadata(self, model: str = "") -> dict[str, Any]:
         """Names, types and shapes of a model's inputs and outputs, or, without a model, what one of the servers says of itself."""
-        return http.ask(self.http, f"/v2/models/{model}" if model else "/v2")
+        return dict(http.ask(self.http, f"/v2/models/{model}" if model else "/v2"))
 
     def config(self, model: str) -> dict[str, Any]:
         """A model's configuration as one of the servers reports it."""
-        return http.ask(self.http, f"/v2/models/{model}/config")
+        return dict(http.ask(self.http, f"/v2/models/{model}/config"))
 
     # --- who did what ------------------------------------------------------------------------------------------------
 
-    def snapshot(self) -> dict[str, Snapshot]:
+    def snapshot(self) -> dict[str, _Counts]:
         """All servers' counters now, by the address of their HTTP port: the beginning of a measurement."""
-        return shares.read(self.servers)
+        return {server.http_url: counts for server in self.servers if (counts := _counts(server)) is not None}
 
-    def shares(self, since: Mapping[str, Snapshot] | None = None, model: str | None = None) -> list[dict[str, Any]]:
+    def shares(self, since: Mapping[str, _Counts] | None = None, model: str | None = None) -> list[dict[str, Any]]:
         """What each server did, by its own counters.
 
         Args:
@@ -205,12 +198,28 @@ class Fleet:
             model: only requests to this model. A model made of others counts once more for each of them otherwise.
 
         Returns:
-            Rows with the columns server, requests, inferences, share (of the requests, 0 to 1), queue_us (mean per request, in µs).
+            Rows with the columns server, requests, inferences, share (of the requests, 0 to 1), queue_us (mean per request, in µs). A
+            server that does not answer has None in all of them.
         """
-        servers = self.servers
-        return shares.rows(servers, since, shares.read(servers), model)
+        rows: list[dict[str, Any]] = []
+        for server in self.servers:
+            now, before = _counts(server), (since or {}).get(server.http_url, {})
+            row: dict[str, Any] = {"server": server.http_url, "requests": None, "inferences": None, "share": None, "queue_us": None}
+            if now is not None:
+                # A server that was started again counts from zero.
+                before = {} if any(number > now.get(name, (0,))[0] for name, (number, *_) in before.items()) else before
+                rose = [
+                    [after - earlier for after, earlier in zip(counted, before.get(name, (0, 0, 0.0)), strict=True)]
+                    for name, counted in now.items()
+                    if model in (None, name)
+                ]
+                requests, inferences, queue_us = (sum(column) for column in zip((0, 0, 0.0), *rose, strict=True))
+                row |= {"requests": requests, "inferences": inferences, "queue_us": queue_us / requests if requests else None}
+            rows.append(row)
+        total = sum(row["requests"] or 0 for row in rows)
+        return [row | {"share": row["requests"] / total} if total and row["requests"] is not None else row for row in rows]
 
-    # --- more and fewer ----------------------------------------------------------------------------------------------
+    # --- more servers, log and end -----------------------------------------------------------------------------------
 
     def grow(self) -> Server:
         """Add a server; returns it when its models are READY and Envoy sends it requests.
@@ -219,70 +228,21 @@ class Fleet:
             ServerError: it did not start; the fleet is as it was.
         """
         with self._lock:
-            self._must_run()
+            if self.state() != "running":
+                raise ServerError("The front of this fleet does not run any more.", "", _RESTART)
             number = len(self.servers) + 1
             spec = _spec_of(replace(self.spec, token=self.token).prepared(), number)
-            server = _at_its_port(launching.ready(launching.start(spec), spec))
-            self._servers.append(server)
-            self._tell()
-            self._wait(lambda: self.in_rotation()[number - 1], QUERY_TIMEOUT_S)
-            return server
+            self._adopt([*self._servers, _at_its_port(launching.ready(launching.start(spec), spec))])
+            return self._servers[-1]
 
-    def shrink(self) -> None:
-        """Take the last server away: it gets no new requests, answers those that it has, then it is stopped.
-
-        Raises:
-            InputError: it is the only one.
-        """
+    def _adopt(self, servers: Sequence[Server]) -> None:
+        """Put these servers, which run already, behind the front."""
         with self._lock:
-            self._must_run()
-            if len(self._servers) == 1:
-                raise InputError("A fleet of one server cannot shrink.", "Expected at least two.", "To end it, type: fleet.stop()")
-            leaving = self._servers[-1]
-            self._tell(draining=[leaving])
-            self._wait(lambda: self._drained(leaving), FLEET_DRAIN_S)
-            self._servers.remove(leaving)
+            self._servers = list(servers)
             self._tell()
-        leaving.stop()
-
-    def _drained(self, server: Server) -> bool:
-        """Whether nothing is under way to a server that leaves. Envoy's threads hear of it a moment after its admin page does."""
-        for _ in range(2):
-            seen = self.behind()
-            known = [seen[protocol].get(getattr(server, protocol).port) for protocol in front.PROTOCOLS]
-            if any(one is None or not one.draining or one.active for one in known):
-                return False
-            time.sleep(POLL_S)
-        return True
-
-    @staticmethod
-    def _wait(fact: Callable[[], bool], seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while not fact() and time.monotonic() < deadline:
-            time.sleep(POLL_S)
-
-    def _must_run(self) -> None:
-        if self.state() != "running":
-            raise ServerError("The front of this fleet does not run any more.", "", _RESTART)
-
-    def load(self, model: str, config: str | dict[str, Any] | None = None) -> None:
-        """Load a model on every server, one after the other, or load it again; see :meth:`helpers.server.Server.load`."""
-        for server in self.servers:
-            server.load(model, config)
-
-    reload = load
-
-    def unload(self, model: str) -> None:
-        """Take a model out of service on every server."""
-        for server in self.servers:
-            server.unload(model)
-
-    # --- log and end ---------------------------------------------------------------------------------------------------
-
-    @property
-    def returncode(self) -> int | None:
-        """With which status the front has ended, negative for a signal; None while it runs, or where nobody saw its end."""
-        return self._lease.state().get("returncode")
+            deadline = time.monotonic() + QUERY_TIMEOUT_S
+            while not all(self.in_rotation()) and time.monotonic() < deadline:
+                time.sleep(POLL_S)
 
     def log(self, lines: int = LOG_TAIL_LINES) -> str:
         """The last lines of the front's log; all of it with ``lines=0``. Each server has its own: ``fleet.servers[0].log()``."""
@@ -309,20 +269,21 @@ class Fleet:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    # --- card ----------------------------------------------------------------------------------------------------------
+
     def _facts(self) -> tuple[str, list[tuple[str, str]], list[dict[str, Any]], list[str]]:
         """Return state, facts, one row per server, remarks."""
         state = self.state()
         facts = [("HTTP", self.http_url), ("gRPC", self.grpc_url), ("runtime", self.runtime), ("device", machine.device())]
-        facts.append(("inference", self.listening.inference()))
-        facts += [("repository", shown(self.repository)), ("front's log", shown(self.log_path)), ("front's pid", str(self.pid))]
+        facts += [("inference", self.listening.inference()), ("repository", shown(self.repository))]
+        facts += [("front's log", shown(self.log_path)), ("front's pid", str(self.pid))]
         remarks = [self.note] if self.note else []
-        if state == "died":
-            remarks.append(f"{explain(self.returncode, self.log(lines=0))}{_RESTART}")
         if state == "stopped":
             return state, facts, [], remarks
+        if state == "died":
+            remarks.append(f"{self._ended()}{_RESTART}")
         rows = []
-        servers = self.servers
-        for number, (server, used, share) in enumerate(zip(servers, self.in_rotation(), self.shares(), strict=True)):
+        for number, (server, used, share) in enumerate(zip(self.servers, self.in_rotation(), self.shares(), strict=True)):
             its_state = server.state()
             rows.append(
                 {
@@ -336,8 +297,7 @@ class Fleet:
                     "metrics": server.metrics_url,
                 }
             )
-            if noticed := server.remarks:
-                remarks.append(f"{server.http_url} {noticed[-1]}")
+            remarks += [f"{server.http_url} {remark}" for remark in server.remarks[-1:]]
             if its_state == "hung":
                 remarks.append(f"{server.http_url} does not answer any more: it gets no requests, and is started again soon.")
             if its_state == "died":
@@ -357,8 +317,24 @@ class Fleet:
         return card.frame("Fleet of Triton servers behind Envoy", state, facts, as_html(rows) if rows else "", remarks)
 
 
-# Fleets launched or found by this process, by the id of their front: keeps their leases while the process lives.
-_OWNED: dict[str, Fleet] = {}
+def _counts(server: Server) -> _Counts | None:
+    """A server's own counters by model, all versions together; None where it does not answer: they went with it."""
+    try:
+        if server.state() != "running" or server.http is None:
+            return None
+        rows = http.ask(server.http, "/v2/models/stats", access=server.access)["model_stats"]
+    except CourseError:
+        return None
+    found: _Counts = {}
+    for row in rows:
+        requests, inferences, queue_us = found.get(row["name"], (0, 0, 0.0))
+        times = row["inference_stats"]
+        found[row["name"]] = (
+            requests + times["success"]["count"],
+            inferences + row["inference_count"],
+            queue_us + times["queue"]["ns"] / 1000,
+        )
+    return found
 
 
 def launch_fleet(models: str | Path = "models", *, servers: int = 2, dry_run: bool = False, **options: Any) -> Fleet:
@@ -384,24 +360,18 @@ def launch_fleet(models: str | Path = "models", *, servers: int = 2, dry_run: bo
             f"servers={servers!r} was given.", "Expected how many servers, 1 or more.", 'Type: launch_fleet("models", servers=2)'
         )
     spec = LaunchSpec(models, **options)  # type: ignore[arg-type]
-    if spec.listen:
+    if others := [name for name in ("listen", "tls_cert", "tls_key", "ca") if getattr(spec, name)]:
         raise InputError(
-            f"listen={spec.listen!r} was given to a fleet.",
-            "A fleet serves its own machine alone.",
+            f"A fleet was given {quoted(others)}.",
+            "It serves its own machine alone, where nothing is encrypted.",
             'Type: launch_server("models", listen="all") for one server that others may use',
         )
-    if tls := [name for name in ("tls_cert", "tls_key", "ca") if getattr(spec, name)]:
-        raise InputError(
-            f"A fleet was asked to encrypt, by {quoted(tls)}.",
-            "A fleet serves its own machine alone, where nothing is encrypted.",
-            'Type: launch_server("models", listen="all", tls_cert=…, tls_key=…) for one server that others may use',
-        )
     spec = spec.prepared()
-    front.program()
+    envoy.command(Path())  # or it says what is missing
     if dry_run:
         _print_commands(spec, servers)
         return None  # type: ignore[return-value]
-    facts = launching.facts(spec) | {"runtime": front.RUNTIME, "servers_runtime": spec.runtime}
+    facts = launching.facts(spec) | {"runtime": "envoy", "servers_runtime": spec.runtime}
     held = lease.find(**facts)
     there = _running(spec)
     # Those that run have a secret already, or none.
@@ -409,7 +379,7 @@ def launch_fleet(models: str | Path = "models", *, servers: int = 2, dry_run: bo
     everyone = _servers(replace(spec, token=place.token, place=place), servers, there)
     if held is not None:
         return _found(held, everyone, spec, servers)
-    held = front.start(everyone, facts | {"launch": spec.options(), "servers": servers}, spec, place)
+    held = _start_front(everyone, facts | {"launch": spec.options(), "servers": servers}, spec, place)
     fleet = _ready(held, everyone, spec.timeout_s)
     _OWNED[str(held.state()["server_id"])] = fleet
     if fleet.http.port != spec.base_port:
@@ -459,7 +429,7 @@ def _servers(spec: LaunchSpec, servers: int, there: Mapping[int, Server]) -> lis
 def _found(held: lease.Lease, everyone: list[Server], spec: LaunchSpec, servers: int) -> Fleet:
     state = held.state()
     fleet = _OWNED.setdefault(str(state["server_id"]), Fleet(held, everyone))
-    fleet.adopt(everyone)
+    fleet._adopt(everyone)
     fleet.note = "Already running: this is the same fleet as before."
     if spec.private is None or spec.private == bool(fleet.token):
         spec = replace(spec, private=fleet.spec.private)
@@ -469,6 +439,27 @@ def _found(held: lease.Lease, everyone: list[Server], spec: LaunchSpec, servers:
         fleet.note += f" It has {len(everyone)} servers."
     print(f"{fleet.note} {fleet.http_url}, pid {fleet.pid}")
     return fleet
+
+
+def _start_front(servers: Sequence[Server], facts: Mapping[str, Any], spec: LaunchSpec, place: Listening) -> lease.Lease:
+    server_id = f"course-{secrets.token_hex(6)}"
+    folder = run_folder.run_root() / server_id
+    log = run_folder.new_log(server_id)
+    run_folder.make(folder, lambda made: None)
+    plan = Plan(
+        run_dir=str(folder),
+        command=envoy.command(folder),
+        private=[],
+        environment=dict(os.environ),
+        ports=spec.triples(),
+        log=str(log),
+        grace_s=spec.grace_s,
+        stop_s=STOP_TIMEOUT_S,
+        server_id=server_id,
+        about={**facts, "listening": asdict(place)},
+        files={envoy.FILE: envoy.configuration(folder, place.token), **envoy.lists(servers), **place.files()},
+    )
+    return lease.start(plan)
 
 
 def _ready(held: lease.Lease, everyone: list[Server], timeout_s: float) -> Fleet:
@@ -485,25 +476,19 @@ def _ready(held: lease.Lease, everyone: list[Server], timeout_s: float) -> Fleet
             held.stop()
             for server in everyone:
                 server.stop()
-            raise _not_started(state if failed else {**state, "reason": f"not ready after {timeout_s:.0f} s"})
+            error = launching.not_started(state if failed else {**state, "reason": f"not ready after {timeout_s:.0f} s"})
+            error.happened = error.happened.replace("The server", "Envoy, the front of the fleet,")
+            raise ServerError(error.happened, error.expected, error.todo)
         time.sleep(POLL_S)
-
-
-def _not_started(state: Mapping[str, Any]) -> ServerError:
-    error = launching.not_started(dict(state))
-    error.happened = error.happened.replace("The server", "Envoy, the front of the fleet,")
-    return ServerError(error.happened, error.expected, error.todo)
 
 
 def _print_commands(spec: LaunchSpec, servers: int) -> None:
     for number in range(1, servers + 1):
         launch_server(**_spec_of(spec, number).options(), dry_run=True)
         print()
-    folder = Path("/tmp/course")
-    text = envoy.front(folder, "$COURSE_TOKEN" if spec.place.token else "")
-    for place, port in zip(PORTS, (spec.base_port, spec.base_port + 1), strict=False):
-        text = text.replace(place, str(port))
-    print(" ".join(front.command(folder)), f"# {folder / envoy.FILE}:\n{text}", sep="\n\n")
+    folder, token = Path("/tmp/course"), "$COURSE_TOKEN" if spec.place.token else ""
+    text = envoy.configuration(folder, token, str(spec.base_port), str(spec.base_port + 1))
+    print(" ".join(envoy.command(folder)), f"# {folder / envoy.FILE}:\n{text}", sep="\n\n")
 
 
 def _spec_of(spec: LaunchSpec, number: int) -> LaunchSpec:
@@ -528,18 +513,3 @@ def _at_its_port(server: Server) -> Server:
     assert server.spec is not None and server.http is not None
     server.spec = replace(server.spec, base_port=server.http.port)
     return server
-
-
-def _models(servers: Sequence[Server]) -> list[ModelState]:
-    """The models of all servers that run and their states; one that is not READY on every server says where it is not."""
-    running = [server for server in servers if server.state() == "running"]
-    states = [{state.name: state for state in server.models()} for server in running]
-    together: dict[str, ModelState] = {}
-    for server, known in zip(running, states, strict=True):
-        for name, state in known.items():
-            ready_elsewhere = any(other.get(name) and other[name].state == "READY" for other in states)
-            if state.state != "READY" and ready_elsewhere:
-                state = ModelState(name, state.version, state.state, f"on {server.http_url}. {state.reason}".strip())
-            if name not in together or together[name].state == "READY":
-                together[name] = state
-    return [together[name] for name in sorted(together)]

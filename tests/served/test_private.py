@@ -144,7 +144,6 @@ def test_a_single_server_gets_a_new_secret_and_a_fleets_server_keeps_it(free_bas
         assert (same.token, "launched with another" in same.note) == (again.token, False)
     one = private_fleet.servers[0].restart()
     assert one.token == private_fleet.token == private_fleet.grow().token
-    private_fleet.shrink()
 
 
 @pytest.mark.parametrize(("arguments", "words"), [(["--private"], "course"), (["--open"], ""), ([], "course")])

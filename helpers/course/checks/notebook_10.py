@@ -9,11 +9,11 @@ from typing import Any
 
 from helpers.course import judge
 from helpers.course.judge import CannotTell, Outcome, checker, correct, not_yet
-from helpers.errors import InputError
+from helpers.errors import InputError, ServerError
 from helpers.fleet import Fleet
 from helpers.measuring.statistics import ratio
 from helpers.measuring.table import THROUGHPUT, is_recorded, rows_of
-from helpers.metrics import Snapshot
+from helpers.metrics import Snapshot, scrape
 from helpers.scaling.capacity import Plan, Traffic, plan
 from helpers.tables import Row
 
@@ -141,12 +141,14 @@ def load_shared(fleet: Any, before: Any, shares: Any) -> Outcome:
         raise CannotTell("Your fleet has one server, and one cannot share. Type `fleet.grow()`, then run your cell again.")
     time.sleep(_SETTLE_S)
     try:
-        rows = fleet.shares({server.http_url: reading for server, reading in zip(servers, before, strict=True)}, _MODEL)
+        rose = [scrape(server) - reading for server, reading in zip(servers, before, strict=True)]
     except InputError as error:
         raise CannotTell(f"The counters cannot be compared: {error}") from error
-    counts = [row["requests"] for row in rows]
-    if None in counts or not sum(counts):
-        raise CannotTell("A server does not answer, or none has seen a request since `before`. Run your cell again from its first line.")
+    except ServerError as error:
+        raise CannotTell(f"A server does not answer. {error} Run your cell again from its first line.") from error
+    counts = [int(sum(row["requests"] for row in one.requests if row["model"] == _MODEL)) for one in rose]
+    if not sum(counts):
+        raise CannotTell("None of your servers has seen a request since `before`. Run your cell again from its first line.")
     if isinstance(shares, (str, bytes, Mapping)) or not hasattr(shares, "__len__") or len(shares) != len(servers):
         return not_yet(f"`shares` is {judge.kind(shares)}. Expected a list with a number for each of the {len(servers)} servers.")
     given, right = [judge.number(share) for share in shares], [count / sum(counts) for count in counts]
