@@ -16,12 +16,13 @@ import hashlib
 import io
 import json
 import math
+import os
 import re
 import shlex
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -233,9 +234,9 @@ def _input_data(given: str | Path) -> str | Path:
     if str(given) in INPUT_DATA:
         return str(given)
     path = find(given)
-    if path is None or not path.is_file():
+    if path is None or not path.is_file() or not os.access(path, os.R_OK):
         raise InputError(
-            f"There is no file of inputs {shown(Path(given))!r}.",
+            f"There is no file of inputs {shown(Path(given))!r} that can be read.",
             "Expected 'random', 'zero', or a JSON file for perf_analyzer.",
             'To write one from the course\'s jets, type: write_jets(server, "particlenet_AK4")',
         )
@@ -308,21 +309,31 @@ def perf_analyzer(*arguments: str) -> int:
     Raises:
         SetupError: none runs on this machine.
     """
-    words = words_of(*arguments)
-    private: list[str] = []
+    words, private = words_of(*arguments), []
     # What it makes of an address that is none, the tool says itself.
     with contextlib.suppress(InputError):
         protocol, url, _ = typed_place(words)
         private = header_arguments(protocol, with_own_secret(NO_ACCESS, parse_address(url, 8000)))
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "start_new_session": True}
-    process = find_perf_analyzer().start(*words, private=private, **streams)
-    try:
+    with _started(find_perf_analyzer(), words, private, subprocess.STDOUT) as process:
         for line in process.stdout or ():
             print(line, end="", flush=True)
         process.communicate()
-        return process.returncode
+    return process.returncode
+
+
+@contextlib.contextmanager
+def _started(program: Program, words: Sequence[str], private: Sequence[str], errors: int) -> Iterator[subprocess.Popen[str]]:
+    """The tool under way. What keeps us from its end stops it: it is asked first, since it then leaves no half-sent request behind."""
+    process = program.start(*words, private=private, stdout=subprocess.PIPE, stderr=errors, start_new_session=True)
+    try:
+        yield process
     except BaseException:
-        _end(process)
+        process.send_signal(signal.SIGINT)
+        try:
+            process.communicate(timeout=_STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
         raise
 
 
@@ -344,34 +355,19 @@ def execute(run: Run, program: Program | None = None, server: Any = None) -> Res
     # Inside work/, which a client's container sees, too.
     with tempfile.TemporaryDirectory(prefix=".perf-", dir=work) as folder:
         table = Path(folder) / "table.csv"
-        private = header_arguments(run.protocol, run.access)
-        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "start_new_session": True}
-        process = program.start(*run.arguments(), "-v", "-f", str(table), private=private, **streams)
-        try:
-            said, errors = process.communicate(timeout=TIMEOUT_S)
-        except subprocess.TimeoutExpired as error:
-            _end(process)
-            raise RequestError(
-                f"The measurement of {run.model!r} did not end within {TIMEOUT_S:.0f} s.",
-                "A request is answered too slowly, or never.",
-                "Look at server.log(), or measure a smaller batch.",
-            ) from error
-        except BaseException:
-            _end(process)
-            raise
+        words, private = [*run.arguments(), "-v", "-f", str(table)], header_arguments(run.protocol, run.access)
+        with _started(program, words, private, subprocess.PIPE) as process:
+            try:
+                said, errors = process.communicate(timeout=TIMEOUT_S)
+            except subprocess.TimeoutExpired as error:
+                raise RequestError(
+                    f"The measurement of {run.model!r} did not end within {TIMEOUT_S:.0f} s.",
+                    "A request is answered too slowly, or never.",
+                    "Look at server.log(), or measure a smaller batch.",
+                ) from error
         if process.returncode not in (0, UNSTABLE) and _EMPTY not in errors:
             raise explain_failure(process.returncode, errors, run, server)
         return replace(result_of(said, table.read_text() if table.exists() else ""), said=said + errors)
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    """Stop the tool: it is asked first, since it then leaves no half-sent request behind."""
-    process.send_signal(signal.SIGINT)
-    try:
-        process.communicate(timeout=_STOP_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
 
 
 # --- failures --------------------------------------------------------------------------------------------------------------

@@ -293,19 +293,21 @@ class Trial(Measurement):
         self.memory_mb: float | None = None
         bench.load(candidate)
         super().__init__(bench.server, candidate.model, **bench.load_on(candidate.model), program=bench.program, window_s=TURN_WINDOW_S)
-        self.warm_up()
 
     def measure(self, turn: str = "") -> None:
         """Measure three windows; once more where there was no answer in time, which on a busy machine says nothing about the model."""
-        if self.bench.load(self.candidate):
-            self.warm_up()
-        before, counted = self.bench.look_at(self.candidate)
         try:
-            super().measure(turn)
+            self._once(turn)
         except RequestError:
             if not self.server.is_alive():
                 raise
-            super().measure(turn)
+            self._once(turn)
+
+    def _once(self, turn: str) -> None:
+        if self.bench.load(self.candidate) or not self.results:
+            self.warm_up()
+        before, counted = self.bench.look_at(self.candidate)
+        super().measure(turn)
         after, counts = self.bench.look_at(self.candidate)
         self.memory_mb = sum(each.pss_mb for each in after) or None
         self.counts = [old + new - then for old, new, then in zip(self.counts, counts, counted, strict=True)]
@@ -385,7 +387,7 @@ class Workbench:
             self.before += 1
             row = self._judged(row)
         else:
-            row = self._row(candidate, SEARCH, lambda: Trial(self, candidate), "") | {"key": key}
+            row = self._row(candidate, SEARCH) | {"key": key}
             # First of all: whatever happens next, this one is not lost.
             append_row(self.path, row)
         self.rows.append(row)
@@ -394,20 +396,15 @@ class Workbench:
     def measure_again(self, candidate: Candidate, turn: str) -> Row:
         """Measure a finalist once more, and return a row of all its rounds. These are never those of an earlier call."""
         self._tell(candidate, "the finals")
-
-        def trial() -> Trial:
-            if candidate not in self._finals:
-                self._finals[candidate] = Trial(self, candidate)
-            return self._finals[candidate]
-
-        return self._row(candidate, FINAL, trial, turn)
+        return self._row(candidate, FINAL, turn)
 
     def _tell(self, candidate: Candidate, stage: str) -> None:
         self.at = f"{candidate} ({stage})"
         self.bar.set_description_str(self.at)
         self.bar.update()
 
-    def _row(self, candidate: Candidate, stage: str, trial: Callable[[], Trial], turn: str) -> Row:
+    def _row(self, candidate: Candidate, stage: str, turn: str = "") -> Row:
+        """A row of one more run of three windows; in the finals with those before."""
         traffic = self.goal.traffic
         row = dict.fromkeys((*COLUMNS, *_SEEN)) | {
             **{"model": candidate.model, "batch": traffic.batch, "concurrency": traffic.concurrency},
@@ -418,7 +415,9 @@ class Workbench:
         }
         outcome = REFUSED
         try:
-            made = trial()
+            made = self._finals.get(candidate) or Trial(self, candidate)
+            if stage == FINAL:
+                self._finals[candidate] = made
             outcome = FAILED
             made.measure(turn)
             row |= made.row()
