@@ -1,8 +1,8 @@
 """``python -m helpers COMMAND``: the course for people in a terminal.
 
-A command is a function in one of the modules beside this one; ``COMMAND_arguments(parser)`` there describes what it takes. A module is
-imported only when one of its commands is asked for, and this one needs the standard library alone: ``doctor`` and ``install-server`` work
-before anything is installed.
+A command is a function in one of the modules beside this one; :mod:`helpers.cli.options` says what it takes. A module is imported only
+when one of its commands runs, and this one needs the standard library alone: ``doctor`` and ``install-server`` work before anything is
+installed.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import importlib
 import sys
 
+from helpers.cli import options
 from helpers.errors import CourseError
 from helpers.terminal import write_whatever_the_terminal
 
@@ -30,8 +31,8 @@ COMMANDS = {
     "quantize": ("measure", "make variants of a model in lower precision", "quantize particlenet_AK4 --report"),
     "scoreboard": ("tools", "the challenge's scoreboard, your own or a class's", "scoreboard work/scoreboard.json"),
 }
-# They get the arguments that they do not know in ``args.others``, for the program that they start.
-PASS_ON = ("lab", "perf_analyzer")
+# They get the arguments that they do not know in ``args.others``, for the program that they start; what their help says of that.
+PASS_ON = {"lab": " Other options go to JupyterLab.", "perf_analyzer": " They are passed on."}
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -51,21 +52,18 @@ def parser(command: str | None) -> argparse.ArgumentParser:
     )
     commands = main_parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (_, line, example) in COMMANDS.items():
-        text = f"{line[0].upper()}{line[1:]}."
+        text = f"{line[0].upper()}{line[1:]}.{PASS_ON.get(name, '')}"
         one = commands.add_parser(
             name, help=line, description=text, epilog=f"Example:\n  python -m helpers {example}", formatter_class=_Help
         )
         if name == command:
-            getattr(_module(name), f"{_function(name)}_arguments")(one)
+            options.add(one, name)
     return main_parser
 
 
-def _module(command: str) -> object:
-    return importlib.import_module(f"helpers.cli.{COMMANDS[command][0]}")
-
-
-def _function(command: str) -> str:
-    return command.replace("-", "_")
+def _run(given: argparse.Namespace) -> int:
+    module = importlib.import_module(f"helpers.cli.{COMMANDS[given.command][0]}")
+    return int(getattr(module, given.command.replace("-", "_"))(given))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -86,10 +84,11 @@ def main(arguments: list[str] | None = None) -> int:
     command = next((argument for argument in arguments if not argument.startswith("-")), None)
     try:
         known = parser(command)
-        options, options.others = known.parse_known_args(arguments)
-        if options.others and options.command not in PASS_ON:
-            known.error(f"unrecognized arguments: {' '.join(options.others)}")
-        return getattr(_module(options.command), _function(options.command))(options)
+        given, others = known.parse_known_args(arguments)
+        given.others = others
+        if given.others and given.command not in PASS_ON:
+            known.error(f"unrecognized arguments: {' '.join(given.others)}")
+        return _run(given)
     except CourseError as error:
         from helpers.cli.advice import in_a_terminal
 

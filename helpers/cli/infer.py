@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from helpers.cli import access_options
+from helpers.cli import options
 from helpers.client import Client
-from helpers.client.client import REQUEST_TIMEOUT_S, Result
-from helpers.client.endpoint import BASE_PORT, Address, parse_address
+from helpers.client.client import Result
+from helpers.client.endpoint import parse_address
 from helpers.errors import InputError
 from helpers.server.remote import at
 from helpers.tables import as_text
@@ -20,27 +20,9 @@ from helpers.tables import as_text
 _SHOWN = 6
 
 
-def infer_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
-    parser.add_argument("-m", "--model", required=True, help="name of the model, such as add_sub")
-    parser.add_argument("-u", "--url", help=f"address, by default localhost:{BASE_PORT + 1} for grpc, localhost:{BASE_PORT} for http")
-    parser.add_argument("-p", "--protocol", choices=("grpc", "http"), help="grpc (the default), or http")
-    parser.add_argument(
-        "-i",
-        "--input",
-        action="append",
-        default=[],
-        metavar="NAME=FILE.npy",
-        help="an input from a NumPy file; made-up ones by default, for ExaTrk an event of the course",
-    )
-    parser.add_argument("-b", "--batch", type=int, default=1, help="entries in the batch of made-up inputs (default 1)")
-    parser.add_argument("-t", "--timeout", type=float, default=REQUEST_TIMEOUT_S, metavar="S", help="seconds to wait for the answer")
-    access_options.add_arguments(parser)
-
-
 def infer(args: argparse.Namespace) -> int:
     """Send the request, print inputs and outputs, check those of add_sub; 1 when they are not what NumPy says, else 0."""
-    server = at(_url(args.url, args.protocol), args.protocol, access_options.access(args))
+    server = at(_url(args.url, args.protocol), args.protocol, options.access(args))
     with Client(server, args.protocol, timeout_s=args.timeout) as client:
         if args.batch < 1:
             raise InputError(f"--batch {args.batch} was given.", "Expected 1 or more.")
@@ -68,8 +50,8 @@ def _example(client: Client, model: str, batch: int) -> dict[str, np.ndarray]:
 
 
 def _url(url: str | None, protocol: str | None) -> str:
-    port = BASE_PORT if protocol == "http" or (protocol is None and url and url.startswith("http")) else BASE_PORT + 1
-    address: Address = parse_address(url or "localhost", port)
+    over_http = protocol == "http" or (protocol is None and (url or "").startswith("http"))
+    address = parse_address(url or "localhost", options.HTTP if over_http else options.GRPC)
     return f"{address.scheme}://{address}" if address.scheme else str(address)
 
 
@@ -88,21 +70,12 @@ def _from_file(text: str) -> tuple[str, np.ndarray]:
 
 
 def _print_sums(inputs: dict[str, np.ndarray], result: Result) -> int:
-    columns = [inputs["INPUT0"], inputs["INPUT1"], result["OUTPUT0"], result["OUTPUT1"]]
+    x, y, total, difference = inputs["INPUT0"], inputs["INPUT1"], result["OUTPUT0"], result["OUTPUT1"]
     names = ("INPUT0", "INPUT1", "OUTPUT0 (sum)", "OUTPUT1 (difference)")
-    print(
-        as_text(
-            [
-                dict(zip(names, map(float, numbers), strict=True))
-                for numbers in zip(*(column.reshape(-1) for column in columns), strict=True)
-            ]
-        )
-    )
-    wrong = [
-        text
-        for text, got, expected in (("sum", columns[2], columns[0] + columns[1]), ("difference", columns[3], columns[0] - columns[1]))
-        if got.shape != expected.shape or not np.array_equal(got, expected, equal_nan=True)
-    ]
+    lines = zip(*(map(float, column.reshape(-1)) for column in (x, y, total, difference)), strict=True)
+    print(as_text([dict(zip(names, line, strict=True)) for line in lines]))
+    checks = {"sum": (total, x + y), "difference": (difference, x - y)}
+    wrong = [name for name, (got, expected) in checks.items() if not np.array_equal(got, expected, equal_nan=True)]
     if wrong:
         print(f"NOT equal to what NumPy says: {' and '.join(wrong)}. Is this the course's add_sub?")
         return 1
@@ -112,15 +85,10 @@ def _print_sums(inputs: dict[str, np.ndarray], result: Result) -> int:
 
 def _row(kind: str, name: str, array: np.ndarray) -> dict[str, Any]:
     flat = array.reshape(-1)
-    shown = [
+    words = [
         item.decode("utf-8", "replace") if isinstance(item, bytes) else f"{item:.4g}" if array.dtype.kind == "f" else str(item)
         for item in flat[:_SHOWN]
     ]
+    values = ", ".join(words) + (", …" if flat.size > _SHOWN else "")
     dtype = "bytes" if array.dtype == object else array.dtype.name
-    return {
-        "": kind,
-        "name": name,
-        "dtype": dtype,
-        "shape": str(array.shape),
-        "values": ", ".join(shown) + (", …" if flat.size > _SHOWN else ""),
-    }
+    return {"": kind, "name": name, "dtype": dtype, "shape": str(array.shape), "values": values}

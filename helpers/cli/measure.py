@@ -6,50 +6,13 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from helpers.cli import access_options
-from helpers.cli.access_options import COMMAND_GRACE_S
-from helpers.client.endpoint import BASE_PORT
+from helpers.cli import options
+from helpers.cli.options import COMMAND_GRACE_S
 from helpers.errors import InputError
 from helpers.paths import make_folder, shown, work_dir, writing
 
 if TYPE_CHECKING:
     from helpers.measuring.table import Rows
-
-# Requests under way where nobody says how many: enough for a queue, so that instances and batches have something to win, as in notebook 09.
-_UNDER_WAY = 8
-
-
-def sweep_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
-    port = BASE_PORT + 1
-    parser.add_argument("-m", "--model", nargs="+", required=True, help="one model or several, such as particlenet_PT")
-    parser.add_argument("-u", "--url", help=f"address of the server (default localhost:{port})")
-    parser.add_argument("-i", "--protocol", choices=("grpc", "http"), help="grpc (the default), or http")
-    parser.add_argument("-b", "--batch", type=int, nargs="+", help="batch sizes (default 1 4 8 16 32 64 128, as far as the model goes)")
-    parser.add_argument("-c", "--concurrency", type=int, nargs="+", default=[1], help="requests under way at any time (default 1)")
-    parser.add_argument("-o", "--output", default="work/sweeps", help="folder for the results (default work/sweeps)")
-    parser.add_argument("--length", type=int, nargs=2, metavar=("PF", "SV"), help="candidates and vertices of a jet (default 50 4)")
-    parser.add_argument("--input-data", default="random", help="random, zero, or a JSON file (default random)")
-    parser.add_argument("--percentile", type=int, default=95, help="the latency that is looked at (default 95)")
-    parser.add_argument("--precision", type=float, default=0.05, help="spread of the throughput at which a point is done (default 0.05)")
-    parser.add_argument(
-        "--seconds",
-        type=float,
-        default=5.0,
-        help="seconds that the windows of a point may take, beyond six of them (default 5)",
-    )
-    parser.add_argument("--budget", type=float, metavar="MS", help="draw a latency budget into the figure, in milliseconds")
-    access_options.add_arguments(parser)
-    parser.add_argument(
-        "--instances",
-        type=int,
-        nargs="+",
-        default=[],
-        help="numbers of model instances, on a server that is launched for it in place of -u",
-    )
-    parser.add_argument("--models", default="models", help="with --instances: the model repository (default models)")
-    parser.add_argument("--base-port", type=int, default=BASE_PORT, help=f"with --instances: HTTP port (default {BASE_PORT})")
-    parser.add_argument("--again", action="store_true", help="measure also what was measured before")
 
 
 def sweep(args: argparse.Namespace) -> int:
@@ -57,8 +20,8 @@ def sweep(args: argparse.Namespace) -> int:
     from helpers.server.remote import at
 
     if not args.instances:
-        url = args.url or f"localhost:{BASE_PORT + 1}"
-        return _sweep(at(url, args.protocol, access_options.access(args)), args)
+        url = args.url or f"localhost:{options.GRPC}"
+        return _sweep(at(url, args.protocol, options.access(args)), args)
     if args.url:
         raise InputError(
             "--instances and --url were given.",
@@ -85,7 +48,7 @@ def _sweep(server: Any, args: argparse.Namespace) -> int:
         precision=args.precision,
         percentile=args.percentile,
         input_data=args.input_data,
-        lengths=dict(zip(("pf", "sv"), args.length, strict=True)) if args.length else None,
+        lengths=options.lengths(args),
         protocol=args.protocol,
         max_seconds=args.seconds,
         program=find_perf_analyzer(),
@@ -97,37 +60,22 @@ def _sweep(server: Any, args: argparse.Namespace) -> int:
 
 
 def _draw(result: Rows, args: argparse.Namespace) -> str:
+    path = Path(result.attrs["path"]).with_name(f"{'_and_'.join(dict.fromkeys(args.model))}.png")
+    return save(path, "sweep_figure", result, percentile=args.percentile, budget_ms=args.budget)
+
+
+def save(path: Path, figure: str, *arguments: Any, **more: Any) -> str:
+    """Draw one of the course's figures into a file, and return the path as people type it."""
     import matplotlib as mpl
 
     # A terminal on another machine has no screen to draw on.
     mpl.use("agg")
-    from helpers.plots import sweep_figure
+    from helpers import plots
 
-    path = Path(result.attrs["path"]).with_name(f"{'_and_'.join(dict.fromkeys(args.model))}.png")
     with writing(path):
-        sweep_figure(result, percentile=args.percentile, budget_ms=args.budget).savefig(path)
+        make_folder(path.parent)
+        getattr(plots, figure)(*arguments, **more).savefig(path)
     return shown(path)
-
-
-def tune_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
-    parser.add_argument("-m", "--model", required=True, help="name of the model, such as particlenet_AK4")
-    parser.add_argument("--variants", nargs="*", default=[], help="other models with the same inputs and outputs")
-    parser.add_argument("-b", "--batch", type=int, default=1, help="entries in each request (default 1)")
-    traffic = parser.add_mutually_exclusive_group()
-    traffic.add_argument("-c", "--concurrency", type=int, help=f"requests under way at any time (default {_UNDER_WAY})")
-    traffic.add_argument("--request-rate", type=float, metavar="PER_S", help="requests each second, in place of a concurrency")
-    parser.add_argument("--budget", type=float, metavar="MS", help="what the latency percentile may be at most, in milliseconds")
-    parser.add_argument("--percentile", type=int, default=95, help="which one (default 95)")
-    parser.add_argument("--max-instances", type=int, help="instances at most")
-    parser.add_argument("--max-batch", type=int, help="entries that the server may put into one batch at most")
-    parser.add_argument("--length", type=int, nargs=2, metavar=("PF", "SV"), help="candidates and vertices of a jet (default 50 4)")
-    parser.add_argument("--input-data", default="random", help="random, zero, or a JSON file (default random)")
-    parser.add_argument("-o", "--output", default="work/tune", help="folder for the results (default work/tune)")
-    parser.add_argument("--again", action="store_true", help="measure also what was measured before")
-    parser.add_argument("--models", default="models", help="the model repository (default models)")
-    parser.add_argument("--runtime", default="embedded", help="embedded (the default), apptainer, docker or podman")
-    parser.add_argument("--base-port", type=int, default=BASE_PORT, help=f"HTTP port (default {BASE_PORT})")
 
 
 def tune(args: argparse.Namespace) -> int:
@@ -143,7 +91,7 @@ def tune(args: argparse.Namespace) -> int:
             server,
             args.model,
             args.batch,
-            concurrency=_UNDER_WAY if args.concurrency is None and args.request_rate is None else args.concurrency,
+            concurrency=options.UNDER_WAY if args.concurrency is None and args.request_rate is None else args.concurrency,
             request_rate_per_s=args.request_rate,
             budget_ms=args.budget,
             max_instances=args.max_instances,
@@ -152,19 +100,11 @@ def tune(args: argparse.Namespace) -> int:
             output=args.output,
             percentile=args.percentile,
             input_data=args.input_data,
-            lengths=dict(zip(("pf", "sv"), args.length, strict=True)) if args.length else None,
+            lengths=options.lengths(args),
             again=args.again,
         )
     print(result)
-    return 0 if result.best else 3
-
-
-def quantize_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
-    parser.add_argument("model", help="a model of the course or of work/models, such as particlenet_AK4")
-    parser.add_argument("--methods", nargs="+", default=(), help="fp16, int8, int8_static; frozen for TorchScript (default all that fit)")
-    parser.add_argument("--report", action="store_true", help="serve and measure them, and draw speed beside the change of AUC")
-    parser.add_argument("--batch", type=int, default=10, help="jets in a request of the report (default 10)")
+    return 0 if result is not None and result.best else 3
 
 
 def quantize(args: argparse.Namespace) -> int:
@@ -183,14 +123,9 @@ def _size(folder: Path) -> float:
 
 
 def _report(args: argparse.Namespace) -> None:
-    import matplotlib as mpl
-
-    # A terminal on another machine has no screen to draw on.
-    mpl.use("agg")
     from helpers import precision
     from helpers.measuring.inputs import write_jets
     from helpers.measuring.measure import measure_in_turn
-    from helpers.plots import precision_figure
     from helpers.server import launch_server
 
     names = precision.family(args.model)
@@ -199,8 +134,4 @@ def _report(args: argparse.Namespace) -> None:
         rows = measure_in_turn(server, args.model, *({"model": name} for name in names), batch=args.batch, input_data=file)
         costs = precision.cost(server, names, reference=args.model)
     print(costs)
-    path = work_dir() / "precision" / f"{args.model}.png"
-    with writing(path):
-        make_folder(path.parent)
-        precision_figure(rows, costs).savefig(path)
-    print(f"Figure: {shown(path)}")
+    print(f"Figure: {save(work_dir() / 'precision' / f'{args.model}.png', 'precision_figure', rows, costs)}")

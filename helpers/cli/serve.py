@@ -10,65 +10,14 @@ import warnings
 from types import FrameType
 from typing import Any
 
-from helpers.client.endpoint import BASE_PORT
+from helpers.cli.options import COMMAND_GRACE_S
 from helpers.errors import ServerError
 from helpers.fleet import Fleet, launch_fleet
 from helpers.server import ModelWarning, Server, launch_server
-from helpers.server.listening import PRIVATE_VARIABLE
 from helpers.server.log import explain
 
-# Seconds that the server outlives this command when it is killed: nobody comes back to it, as a restarted notebook does.
-_GRACE_S = 2.0
 # Seconds between two looks whether the server is still there.
 _LOOK_S = 0.5
-
-
-def serve_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
-    parser.add_argument(
-        "--models", default="models", help="the model repository: a path, or models or work/models of the course (default models)"
-    )
-    parser.add_argument("--runtime", default="embedded", help="embedded (the default), apptainer, docker or podman")
-    parser.add_argument(
-        "--base-port",
-        type=int,
-        default=BASE_PORT,
-        help=f"HTTP port; gRPC and metrics get the next two (default {BASE_PORT})",
-    )
-    parser.add_argument(
-        "--servers",
-        type=int,
-        default=1,
-        metavar="N",
-        help="so many servers behind one address, with Envoy before them (default 1: no Envoy)",
-    )
-    parser.add_argument(
-        "--listen",
-        default="",
-        metavar="WHERE",
-        help="all, or the address or name of a network interface: others may use the server, with a token (default: this machine alone)",
-    )
-    privacy = parser.add_mutually_exclusive_group()
-    privacy.add_argument(
-        "--private",
-        action="store_true",
-        default=None,
-        help=f"inference needs the server's own secret on this machine, too (default: where other people use it; the variable "
-        f"{PRIVATE_VARIABLE}=yes or no decides for all)",
-    )
-    privacy.add_argument("--open", dest="private", action="store_false", help="everybody on this machine may send inference requests")
-    parser.add_argument(
-        "--gpu",
-        action=argparse.BooleanOptionalAction,
-        help="whether a container gets the NVIDIA GPUs (default: where this machine has some); with --dry-run, what to type on a GPU node",
-    )
-    parser.add_argument("--tls-cert", metavar="FILE", help="certificate for gRPC; HTTP then stays on this machine")
-    parser.add_argument("--tls-key", metavar="FILE", help="the certificate's key")
-    parser.add_argument("--ca", metavar="FILE", help="who signed the certificate, unless it is its own authority")
-    parser.add_argument(
-        "--keep-alive", action="store_true", help="start the server again when it crashes or hangs, as those of a fleet always are"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="print the command and start nothing")
 
 
 def serve(args: argparse.Namespace) -> int:
@@ -123,7 +72,7 @@ def _serve(args: argparse.Namespace) -> None:
     with warnings.catch_warnings():
         # The card names the models that are not READY, with the reasons.
         warnings.simplefilter("ignore", ModelWarning)
-        server = _launch(args, grace_s=_GRACE_S)
+        server = _launch(args, grace_s=COMMAND_GRACE_S)
     with server:
         try:
             print(server, _to_try(server), sep="\n\n", flush=True)

@@ -12,22 +12,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from helpers.cli import access_options
+from helpers.cli import options
 from helpers.errors import InputError, quoted, suggestion
 from helpers.paths import shown, writing
 
 if TYPE_CHECKING:
     from helpers.metrics import Snapshot
 
-# The metrics of a server that was launched with nothing else said.
-METRICS_PORT = 9002
 # The port that perf_analyzer takes for an address without one.
 _TOOLS_PORT = 8000
-
-
-def doctor_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
-    parser.add_argument("--full", action="store_true", help="launch a server and send it a request, too (ten seconds)")
 
 
 def doctor(args: argparse.Namespace) -> int:
@@ -59,11 +52,6 @@ def _trial() -> str:
     return f"a server with add_sub was READY after {ready_s:.1f} s and added right over gRPC and HTTP"
 
 
-def install_server_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
-    parser.add_argument("--without-torch", action="store_true", help="its models stay UNAVAILABLE, little disk is needed")
-
-
 def install_server(args: argparse.Namespace) -> int:
     """Make ``.server`` if it is not ready."""
     from helpers.setup import environments
@@ -72,20 +60,11 @@ def install_server(args: argparse.Namespace) -> int:
     return 0
 
 
-def lab_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
-    parser.description = f"{parser.description} Other options go to JupyterLab."
-
-
 def lab(args: argparse.Namespace) -> int:
     """Hand out the notebooks, then become JupyterLab."""
     from helpers.setup import lab
 
     return lab.start(args.others)
-
-
-def hand_out_arguments(parser: argparse.ArgumentParser) -> None:
-    """No arguments."""
 
 
 def hand_out(args: argparse.Namespace) -> int:
@@ -98,11 +77,6 @@ def hand_out(args: argparse.Namespace) -> int:
     return 0
 
 
-def reset_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
-    parser.add_argument("notebook", nargs="?", default="", help="number or name of the notebook, such as 03")
-
-
 def reset(args: argparse.Namespace) -> int:
     """Bring the notebook back."""
     from helpers.setup import notebook_copies
@@ -111,29 +85,18 @@ def reset(args: argparse.Namespace) -> int:
     return 0
 
 
-def metrics_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
-    default = f"localhost:{METRICS_PORT}"
-    parser.add_argument("-u", "--url", default=default, help=f"address of the metrics port (default {default})")
-    parser.add_argument("-m", "--model", help="only this model")
-    parser.add_argument(
-        "-w", "--watch", type=float, metavar="S", help="every S seconds, print what happened since the last time; end with Ctrl-C"
-    )
-    access_options.add_arguments(parser)
-
-
 def metrics(args: argparse.Namespace) -> int:
     """Print the page as a table, or differences until Ctrl-C."""
     from helpers.client.endpoint import parse_address
     from helpers.metrics import scrape
     from helpers.tables import as_text
 
-    address = parse_address(args.url, METRICS_PORT)
+    address = parse_address(args.url, options.METRICS)
     path = args.url.split("://")[-1].partition("/")[2]
     url = address.http(f"/{path}" if path else "/metrics")
     if args.watch is not None and args.watch <= 0:
         raise InputError(f"--watch {args.watch:g} was given.", "Expected seconds above 0.")
-    access = access_options.access(args)
+    access = options.access(args)
     before = scrape(url, access=access)
     if args.model and args.model not in before.models:
         raise InputError(
@@ -166,22 +129,13 @@ def _metric_rows(snapshot: Snapshot, model: str | None) -> list[dict[str, Any]]:
     return [row for row in rows if row["value"] or not row["metric"].endswith("_failure")]
 
 
-def perf_analyzer_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
-    parser.usage = "%(prog)s [arguments of perf_analyzer …]"
-    # These two are the tool's own; they are looked at, because the options below depend on them, and passed on.
-    parser.add_argument("-u", dest="url", help=argparse.SUPPRESS)
-    parser.add_argument("-i", dest="protocol", help=argparse.SUPPRESS)
-    access_options.add_arguments(parser)
-
-
 def perf_analyzer(args: argparse.Namespace) -> int:
     """Run it; the exit status is the program's: 0 done, 2 its windows did not agree, 99 it failed."""
     from helpers.client.endpoint import parse_address, with_own_secret
     from helpers.measuring.perf_analyzer import header_arguments, tls_arguments
     from helpers.measuring.program import find_perf_analyzer
 
-    access = access_options.access(args)
+    access = options.access(args)
     others, protocol = list(args.others), (args.protocol or "").lower()
     if args.url is not None:
         secure = args.url.startswith(("grpcs://", "https://"))
@@ -204,12 +158,6 @@ def perf_analyzer(args: argparse.Namespace) -> int:
                 return process.wait(timeout=10)
             except (KeyboardInterrupt, subprocess.TimeoutExpired):
                 process.kill()
-
-
-def scoreboard_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
-    parser.add_argument("files", nargs="*", help="scoreboards, such as /class/scoreboard/*.json (default your own)")
-    parser.add_argument("--figure", metavar="FILE", help="draw all entries into this file, such as class.png")
 
 
 def scoreboard(args: argparse.Namespace) -> int:

@@ -9,7 +9,9 @@ import os
 import platform
 import subprocess
 import sys
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
+Facts = Dict[str, Any]
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 # Python versions of the course, the newest first: the server's side needs numpy 1.26, which has no wheel for 3.13.
 VERSIONS = ((3, 12), (3, 11))
@@ -59,17 +61,17 @@ class Problem(Exception):
     """What is missing, and what to type."""
 
 
-def probe(program):
+def probe(program: str) -> Optional[Facts]:
     """Return the facts about the interpreter `program`, or None when it does not run (a dead link, a pyenv shim without a version)."""
     try:
         # -I: a PYTHONPATH of other software must not decide what this interpreter has.
         output = subprocess.run([program, "-I", "-c", PROBE], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60).stdout
-        return json.loads(output.decode())
+        return dict(json.loads(output.decode()))
     except (OSError, ValueError, subprocess.TimeoutExpired):
         return None
 
 
-def c_library():
+def c_library() -> Tuple[str, ...]:
     """Return name and version of the C library, such as ``("glibc", "2.36")``."""
     try:
         # Not platform.libc_ver(): on old Pythons it tells what the interpreter was linked against.
@@ -78,29 +80,24 @@ def c_library():
         return ("", "")
 
 
-def embedded_obstacle(system=None, machine=None, libc=None):
+def embedded_obstacle(system: str = "", machine: str = "", libc: Optional[Tuple[str, ...]] = None) -> str:
     """Return why the embedded server cannot run on this machine, in one sentence; '' when it can."""
     system, machine = system or platform.system(), machine or platform.machine()
-    if (system, machine) != ("Linux", "x86_64"):
-        return (
-            "This is {} on {}: the embedded server needs Linux on x86-64, so only the notebooks' side is made here; "
-            'it works with a server on another machine, connect("HOST:9000").'.format(system, machine)
-        )
     libc = libc if libc is not None else c_library()
-    if libc[0] != "glibc":
-        return (
-            "This Linux has no glibc (its C library is {}): the embedded server cannot run, so only the notebooks' side is made here; "
-            'it works with a server on another machine, connect("HOST:9000").'.format(libc[0] or "another one")
-        )
-    if tuple(int(part) for part in libc[1].split(".")[:2]) < GLIBC:
-        return (
-            "This Linux has glibc {}, older than {}.{}: the embedded server cannot run, so only the notebooks' side is made here; "
-            'launch_server(runtime="apptainer") or connect("HOST:9000") serve the models.'.format(libc[1], *GLIBC)
-        )
-    return ""
+    other = 'it works with a server on another machine, connect("HOST:9000").'
+    if (system, machine) != ("Linux", "x86_64"):
+        why = "This is {} on {}: the embedded server needs Linux on x86-64".format(system, machine)
+    elif libc[0] != "glibc":
+        why = "This Linux has no glibc (its C library is {}): the embedded server cannot run".format(libc[0] or "another one")
+    elif tuple(int(part) for part in libc[1].split(".")[:2]) < GLIBC:
+        why = "This Linux has glibc {}, older than {}.{}: the embedded server cannot run".format(libc[1], *GLIBC)
+        other = 'launch_server(runtime="apptainer") or connect("HOST:9000") serve the models.'
+    else:
+        return ""
+    return "{}, so only the notebooks' side is made here; {}".format(why, other)
 
 
-def os_release(path="/etc/os-release"):
+def os_release(path: str = "/etc/os-release") -> Tuple[str, str]:
     """Return the ID and VERSION_ID of this Linux, such as ``("ubuntu", "24.04")``; empty texts elsewhere."""
     facts = {}
     if os.path.exists(path):
@@ -109,7 +106,7 @@ def os_release(path="/etc/os-release"):
     return facts.get("ID", "").strip('"'), facts.get("VERSION_ID", "").strip('"')
 
 
-def advice(release=None):
+def advice(release: Optional[Tuple[str, str]] = None) -> str:
     """Return what to type to get a Python of the course, on this Linux and with conda."""
     own = {
         ("debian", "12"): SUDO + "apt-get install python3.11 python3.11-venv libpython3.11",
@@ -122,7 +119,7 @@ def advice(release=None):
     return "Type: {}   (without conda: install Python 3.12 from python.org or your system's packages)".format(conda)
 
 
-def missing(facts, server=True, venv=True):
+def missing(facts: Facts, server: bool = True, venv: bool = True) -> str:
     """Return what the interpreter with these facts lacks to make environments, as one paragraph; '' when it has all."""
     name = "{}.{}".format(*facts["version"][:2])
     pip = tuple(int(part) for part in (facts["pip"] or "0.0").split(".")[:2] if part.isdigit())
@@ -146,13 +143,14 @@ def missing(facts, server=True, venv=True):
     return "The Python {} at {} has {}.{} {}".format(name, facts["executable"], lacks, why, todo)
 
 
-def choose(programs, server=True, venv=True):
+def choose(programs: Sequence[str], server: bool = True, venv: bool = True) -> Facts:
     """Return the facts of the first of these interpreters that can carry the course.
 
     Raises:
         Problem: there is none; its text says what to type.
     """
-    seen, first_lack = [], ""
+    seen = []  # type: List[Facts]
+    first_lack = ""
     for program in programs:
         facts = probe(program)
         if not facts or facts["executable"] in [other["executable"] for other in seen]:
@@ -169,12 +167,12 @@ def choose(programs, server=True, venv=True):
     raise Problem("The course needs Python 3.11 or 3.12; found on PATH: {}. {}".format(versions, advice()))
 
 
-def candidates():
+def candidates() -> List[str]:
     """Return interpreters to try: this one, then those on PATH."""
     return [sys.executable, *("python{}.{}".format(*version) for version in VERSIONS), "python3", "python"]
 
 
-def main(arguments):
+def main(arguments: List[str]) -> int:
     """Choose a Python and go on in it with :mod:`helpers.setup.environments`."""
     as_is = "--as-is" in arguments
     server = not as_is and "--server=no" not in arguments and not embedded_obstacle()

@@ -47,18 +47,13 @@ SHM_MB = 32
 _ENGINE_TIMEOUT_S = 20.0
 _ENGINES = {"apptainer": ("Apptainer", "--version"), "docker": ("Docker", "info"), "podman": ("podman", "info")}
 _INSTALL_SERVER = "python -m helpers install-server"
+# Triton's Python backend starts each model by a line of bash without quotes.
+_BREAKS_BASH = re.compile(r"[^\w./+:@%,=-]", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that the doctor looked at.
-
-    Attributes:
-        subject: what was looked at.
-        state: ``good``, ``note``, ``fix`` or ``administrator``.
-        found: what was seen.
-        todo: what to type or to ask for.
-    """
+    """One thing that the doctor looked at: subject, state (``good``, ``note``, ``fix``, ``administrator``), what was seen, what to type."""
 
     subject: str
     state: str
@@ -68,11 +63,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
-    """What the doctor found.
-
-    Attributes:
-        findings: one for each thing looked at.
-    """
+    """What the doctor found, thing by thing."""
 
     findings: tuple[Finding, ...] = field(repr=False)
 
@@ -85,11 +76,11 @@ class Report:
     @property
     def verdict(self) -> str:
         """The report in one sentence."""
-        wrong = [finding.subject for finding in self.findings if finding.state in (FIX, ADMINISTRATOR)]
+        wrong = ", ".join(finding.subject for finding in self.findings if finding.state in (FIX, ADMINISTRATOR))
         return (
             "Ready.",
-            f"Not ready yet, and you can fix it: {', '.join(wrong)}. Type what stands there, then ask the doctor again.",
-            f"Not ready: show this report to the administrator of this machine ({', '.join(wrong)}).",
+            f"Not ready yet, and you can fix it: {wrong}. Type what stands there, then ask the doctor again.",
+            f"Not ready: show this report to the administrator of this machine ({wrong}).",
         )[self.status]
 
     def __repr__(self) -> str:
@@ -105,10 +96,10 @@ class Report:
         left, edge = 'style="text-align:left"', "text-align:left;white-space:nowrap;border-left:5px solid"
         rows = ""
         for finding in self.findings:
-            found, todo = (escaping.escape(hide(text)) for text in (finding.found, finding.todo))
+            subject, found, todo = (escaping.escape(hide(text)) for text in (finding.subject, finding.found, finding.todo))
             mark = f'<td style="{edge} {_COLOURS[finding.state]}"><b>{_MARKS[finding.state]}</b></td>'
-            cells = [escaping.escape(finding.subject), found + (f"<br><code>{todo}</code>" if todo else "")]
-            rows += f"<tr>{mark}{''.join(f'<td {left}>{cell}</td>' for cell in cells)}</tr>"
+            code = f"<br><code>{todo}</code>" if todo else ""
+            rows += f"<tr>{mark}<td {left}>{subject}</td><td {left}>{found}{code}</td></tr>"
         return f"<table>{rows}</table><p><b>{escaping.escape(hide(self.verdict))}</b></p>"
 
 
@@ -125,7 +116,7 @@ def _examinations(trial: Callable[[], str] | None) -> Iterator[Finding]:
     """Every examination, in the order of the report."""
     yield python(sys.version_info[:3])
     yield system()
-    yield from course_folder()
+    yield from course_folder(root())
     yield notebooks_side()
     yield from server_side()
     yield load_generator()
@@ -155,14 +146,15 @@ def hide(text: str) -> str:
     return re.sub(rf"(?<=/){re.escape(user)}(?=$|[/\s:'\",;)])", "(user)", text)
 
 
-def may_administer() -> bool:
-    """True if this user can install system packages: root, or in one of the groups that may use sudo."""
+def _lacking(subject: str, lack: str) -> Finding:
+    """What only system packages bring: for this user, who may install them (root, or a group that may use sudo), or for another."""
     if not hasattr(os, "geteuid"):
-        return True
+        return Finding(subject, FIX, lack)
     import grp
 
     groups = {name.gr_name for name in grp.getgrall() if name.gr_gid in os.getgroups()}
-    return os.geteuid() == 0 or bool(groups & {"sudo", "wheel", "admin"})
+    may = os.geteuid() == 0 or groups & {"sudo", "wheel", "admin"}
+    return Finding(subject, FIX if may else ADMINISTRATOR, lack)
 
 
 def python(version: tuple[int, ...]) -> Finding:
@@ -174,9 +166,7 @@ def python(version: tuple[int, ...]) -> Finding:
     # Where both environments are there, the interpreter has done its work.
     facts = bootstrap.probe(sys.executable) if server or not environments.client_python() else None
     lack = bootstrap.missing(facts, server) if facts else ""
-    if not lack:
-        return Finding("Python", GOOD, found)
-    return Finding("Python", FIX if may_administer() else ADMINISTRATOR, lack)
+    return _lacking("Python", lack) if lack else Finding("Python", GOOD, found)
 
 
 def system() -> Finding:
@@ -187,10 +177,19 @@ def system() -> Finding:
     return Finding("System", NOTE if obstacle else GOOD, f"{found}. {obstacle}" if obstacle else found)
 
 
-def course_folder() -> Iterator[Finding]:
-    """A folder of the course that somebody else owns, as where a class shares one; nothing is said of one's own."""
-    if not os.access(root(), os.W_OK):
-        yield Finding("Course folder", NOTE, f"{root()} belongs to somebody else; your own files go to {work_dir()}")
+def course_folder(folder: Path) -> Iterator[Finding]:
+    """The course's own folder: its name, its owner, and whether programs may run there; nothing is said where all is well."""
+    subject = "Course folder"
+    if not os.access(folder, os.W_OK):
+        yield Finding(subject, NOTE, f"{folder} belongs to somebody else; your own files go to {work_dir()}")
+    name = os.fsencode(folder).decode("utf-8", "replace")
+    if "�" in name or (signs := "".join(sorted(set(_BREAKS_BASH.findall(name))))):
+        what = "no UTF-8" if "�" in name else f"{signs!r}"
+        found = f"{name}: the name holds {what}, which containers and other programs may stumble over"
+        yield Finding(subject, NOTE, found, f"if a launch fails: mv it to a plain name, such as {Path.home()}/triton-course")
+    if hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_NOEXEC:
+        found = f"{folder}: programs may not be run from this disk (it is mounted noexec), so neither environment works there"
+        yield Finding(subject, FIX, found, f"git clone {folder} {Path.home()}/triton-course, or another disk, and go on there")
 
 
 def notebooks_side() -> Finding:
@@ -217,24 +216,23 @@ def server_side() -> Iterator[Finding]:
     if bootstrap.embedded_obstacle():
         yield Finding(subject, NOTE, "not needed: the embedded server cannot run here")
         return
-    state, own = environments.state(folder, "server"), "COURSE_SERVER_ENV" not in os.environ
-    if state != "ready" and not (state == "foreign" and not own):
+    state, name = environments.state(folder, "server"), shown(folder)
+    if state != "ready" and not (state == "foreign" and "COURSE_SERVER_ENV" in os.environ):
         todo = f"mv {folder} {folder}-mine && make setup" if state == "foreign" else _INSTALL_SERVER
-        yield Finding(
-            subject, FIX, f"{shown(folder)} is {state}", todo if os.access(folder.parent, os.W_OK) else environments.to_complete()
-        )
+        yield Finding(subject, FIX, f"{name} is {state}", todo if os.access(folder.parent, os.W_OK) else environments.to_complete())
         return
     if fault := environments.numpy_fault(folder):
         yield Finding(subject, FIX, fault, f"rm -r {folder} && {_INSTALL_SERVER}")
         return
     if "torch" not in environments.installed_versions(folder):
-        yield Finding(subject, NOTE, f"{shown(folder)} is ready, without PyTorch: its models stay UNAVAILABLE", "make setup TORCH=yes")
+        yield Finding(subject, NOTE, f"{name} is ready, without PyTorch: its models stay UNAVAILABLE", "make setup TORCH=yes")
     else:
         yield _versions(subject, folder, "containers/server-requirements.lock", f"rm -r {folder} && {_INSTALL_SERVER}")
     facts = bootstrap.probe(str(environments.python_of(folder)))
-    lack = bootstrap.missing(facts, venv=False) if facts else f"The Python of {folder} does not run."
-    if lack:
-        yield Finding("Server's Python", FIX if may_administer() or not facts else ADMINISTRATOR, lack)
+    if not facts:
+        yield Finding("Server's Python", FIX, f"The Python of {folder} does not run.")
+    elif lack := bootstrap.missing(facts, venv=False):
+        yield _lacking("Server's Python", lack)
     else:
         yield Finding("Server's Python", GOOD, f"{'.'.join(map(str, facts['version']))} with {facts['libpython']}")
 
@@ -242,26 +240,20 @@ def server_side() -> Iterator[Finding]:
 def _versions(subject: str, folder: Path, lock: str, todo: str) -> Finding:
     locked, there = environments.locked(lock), environments.installed_versions(folder)
     # A build's own label, as in 2.13.0+cpu, is not the lock's business.
-    other = [
-        f"{name} {there[name]} (lock: {locked[name]})"
-        for name in sorted(locked)
-        if name in there and there[name].split("+")[0] != locked[name]
-    ]
-    if other:
-        return Finding(subject, FIX, f"{shown(folder)} differs from its lock: {', '.join(other[:5])}{' …' * (len(other) > 5)}", todo)
+    wrong = [name for name in sorted(locked) if name in there and there[name].split("+")[0] != locked[name]]
+    if wrong:
+        few = ", ".join(f"{name} {there[name]} (lock: {locked[name]})" for name in wrong[:5])
+        return Finding(subject, FIX, f"{shown(folder)} differs from its lock: {few}{' …' * (len(wrong) > 5)}", todo)
     return Finding(subject, GOOD, f"{shown(folder)}, {len(there)} packages as locked")
 
 
 def load_generator() -> Finding:
     """A perf_analyzer; without one everything but measuring works."""
     name = "perf_analyzer"
-    libraries = {"LD_LIBRARY_PATH": str(server_env() / environments.TOOL_LIBRARIES)}
-    for place in (shutil.which(name), shutil.which(server_env() / "bin" / name)):
+    variables = {**os.environ, "LD_LIBRARY_PATH": str(server_env() / environments.TOOL_LIBRARIES)}
+    for place in filter(None, (shutil.which(name), shutil.which(server_env() / "bin" / name))):
         try:
-            if (
-                place
-                and not subprocess.run([place, "--version"], capture_output=True, env={**os.environ, **libraries}, check=False).returncode
-            ):
+            if not subprocess.run([place, "--version"], capture_output=True, env=variables, check=False).returncode:
                 return Finding(name, GOOD, f"at {shown(Path(place))}")
         except OSError:
             continue  # made for another machine
@@ -272,11 +264,8 @@ def load_generator() -> Finding:
 def disk(folder: Path, free_gb: float | None = None) -> Finding:
     """Room for what is not installed yet, and for logs and results; the system is asked for the free space where it is not given."""
     free_gb = shutil.disk_usage(folder).free / 1e9 if free_gb is None else free_gb
-    need_gb = _WORK_GB
-    if not environments.client_python():
-        need_gb += environments.CLIENT_GB
-    if not bootstrap.embedded_obstacle() and not environments.server_ready():
-        need_gb += environments.SERVER_GB
+    need_gb = _WORK_GB + (0 if environments.client_python() else environments.CLIENT_GB)
+    need_gb += 0 if bootstrap.embedded_obstacle() or environments.server_ready() else environments.SERVER_GB
     found = f"{free_gb:.1f} GB free at {folder}"
     if free_gb < need_gb:
         todo = "Make room. What is large: du -xh --max-depth=1 ~ | sort -h | tail"
@@ -345,25 +334,19 @@ def gpu() -> Finding:
         rows = machine.nvidia_smi("name", "memory.total", "driver_version")
     except SetupError as error:
         return Finding("GPU", NOTE, f"{error.happened.rstrip('.')}; models run on the processor")
-    if not rows:
-        return Finding("GPU", NOTE, "none seen: models run on the processor, which is fine")
-    return Finding("GPU", GOOD, "; ".join(f"{row['name']}, {row['memory.total']} MiB, driver {row['driver_version']}" for row in rows))
+    names = "; ".join(f"{row['name']}, {row['memory.total']} MiB, driver {row['driver_version']}" for row in rows)
+    return Finding("GPU", GOOD, names) if names else Finding("GPU", NOTE, "none seen: models run on the processor, which is fine")
 
 
 def engines() -> Iterator[Finding]:
-    """Container engines on this machine, and whether they answer.
-
-    None is needed where the embedded server runs; elsewhere one should work.
-    """
-    needed, there = bool(bootstrap.embedded_obstacle()), [name for name in _ENGINES if shutil.which(name)]
-    if not there:
+    """Container engines and whether they answer: none is needed where the embedded server runs; elsewhere one should work."""
+    needed, said = bool(bootstrap.embedded_obstacle()), {name: _engine_says(name) for name in _ENGINES if shutil.which(name)}
+    if not said:
         other = "a server on another machine serves as well: connect(…)" if needed else "not needed: the embedded server runs without"
         yield Finding("Containers", NOTE, f"no Apptainer, Docker or podman; {other}")
-    said = {name: _engine_says(name) for name in there}
     for name, problem in said.items():
-        lacking = problem and needed and all(said.values())
-        todo = f'launch_server(runtime="{name}") says more' if problem else ""
-        yield Finding(_ENGINES[name][0], GOOD if not problem else FIX if lacking else NOTE, problem or "answers", todo)
+        state = GOOD if not problem else FIX if needed and all(said.values()) else NOTE
+        yield Finding(_ENGINES[name][0], state, problem or "answers", f'launch_server(runtime="{name}") says more' if problem else "")
 
 
 def _engine_says(name: str) -> str:
@@ -378,15 +361,13 @@ def _engine_says(name: str) -> str:
 
 def variables(environment: Mapping[str, str]) -> Iterator[Finding]:
     """Environment variables that are known to get in the way; their values are not shown."""
-    proxies = [
-        name for name in environment if name.lower() in ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy") and environment[name]
-    ]
+    names = {name for name, value in environment.items() if value}
+    proxies = sorted(name for name in names if name.lower() in ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy"))
     direct = ",".join(environment.get(name, "") for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"))
     if proxies and not re.search(r"(^|,)\s*(\*|localhost)\s*(,|$)", direct):
-        found = f"{', '.join(sorted(proxies))} set without an exception for this machine: requests to localhost would go to the proxy"
+        found = f"{', '.join(proxies)} set without an exception for this machine: requests to localhost would go to the proxy"
         yield Finding("Proxy", FIX, found, "export no_proxy=localhost,127.0.0.1,$no_proxy NO_PROXY=localhost,127.0.0.1,$no_proxy")
-    others = [name for name in ("PYTHONPATH", "PYTHONHOME", "LD_PRELOAD") if environment.get(name)]
-    if others:
+    if others := [name for name in ("PYTHONPATH", "PYTHONHOME", "LD_PRELOAD") if name in names]:
         found = f"{', '.join(others)} set, perhaps by an experiment's software: its packages may hide the course's"
         todo = f"unset {' '.join(others)}   (make does so by itself)" if "LD_PRELOAD" not in others else ""
         yield Finding("Variables", NOTE, found, todo)
@@ -394,13 +375,12 @@ def variables(environment: Mapping[str, str]) -> Iterator[Finding]:
 
 def tried(trial: Callable[[], str]) -> Finding:
     """A real server, launched and asked."""
-    subject = "Trial"
     if bootstrap.embedded_obstacle():
-        return Finding(subject, NOTE, "not tried: the embedded server cannot run here")
+        return Finding("Trial", NOTE, "not tried: the embedded server cannot run here")
     try:
-        return Finding(subject, GOOD, trial())
+        return Finding("Trial", GOOD, trial())
     except CourseError as error:
-        return Finding(subject, FIX, str(error))
+        return Finding("Trial", FIX, str(error))
     except ModuleNotFoundError as error:
         todo = f"{environments.to_complete()} && .venv/bin/python -m helpers doctor --full"
-        return Finding(subject, FIX, f"not tried: {error.name} is not installed for this Python", todo)
+        return Finding("Trial", FIX, f"not tried: {error.name} is not installed for this Python", todo)

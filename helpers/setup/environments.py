@@ -21,9 +21,10 @@ import time
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from helpers.errors import CourseError, SetupError
-from helpers.paths import log_dir, make_folder, root, server_env, shown, writing
+from helpers.paths import make_folder, root, server_env, shown, writing
 from helpers.setup import bootstrap
 from helpers.terminal import write_whatever_the_terminal
 
@@ -32,13 +33,13 @@ EMBEDDED_TRITON = "2.51.0"
 
 STAMP = "course-environment.json"
 BEING_MADE = "course-being-made"
-KINDS = {"client": "the notebooks' environment", "server": "the embedded server's environment"}
+_NAMES = {"client": "the notebooks' environment", "server": "the embedded server's environment"}
 _LOCKS = {"client": "requirements.lock", "server": "containers/server-requirements.lock"}
 # Free disk space, in GB, that making the environments needs, with what is unpacked on the way: the notebooks' alone, and the server's
 # without PyTorch, with its CPU build, and with the CUDA build.
 CLIENT_GB, SERVER_GB, TORCH_CPU_GB, TORCH_CUDA_GB = 1.2, 0.8, 1.8, 7.8
-# What perf_analyzer needs, which the wheel of the server's release of tritonclient carries: plain names of libraries that the server's own
-# wheel has under names with a hash. Links of these names lie in this folder of the server's environment.
+# perf_analyzer of the server's release of tritonclient needs these libraries, which the server's own wheel has under names with a hash.
+# Links of the plain names lie in this folder of the server's environment.
 TOOL_LIBRARIES = "lib/perf_analyzer"
 _LIBRARIES = {"libb64.so.0d": "libb64-*.so.0d", "libcudart.so.12": "libcudart-*.so.12*"}
 # Settings of pip that say where packages are and how to get there -> the variables by which uv, which does not read them, knows them.
@@ -46,26 +47,15 @@ _PIP_TO_UV = {"index-url": "UV_DEFAULT_INDEX", "no-index": "UV_NO_INDEX", "find-
 _PIP_TO_UV |= {"cert": "SSL_CERT_FILE", "proxy": "ALL_PROXY"}
 # Variables that would lead pip, uv or Python to other packages than ours.
 _UNWANTED = ("PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_REQUIRE_HASHES", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
-_AGAIN = "then type the same again"
-# What pip and uv write when something outside the course is in the way -> (what happened, what to do).
-_FAILURES = (
-    (r"No space left on device|Disk quota exceeded", "the disk is full", f"Make room (see: df -h .), {_AGAIN}."),
-    (
-        r"(?i)NewConnectionError|name resolution|NameResolution|failed to (establish|fetch|lookup)|Connection (refused|aborted|reset)|"
-        r"timed out|ConnectTimeout|ReadTimeout|ProxyError|SSLError|invalid peer certificate|Network is unreachable|dns error|offline",
-        "the packages could not be fetched: no connection",
-        f"Check the network (and the proxy, if there is one), {_AGAIN}.",
-    ),
-    (
-        r"No matching distribution found for (?P<what>[^\s,]+)|there is no version of (?P<uv>[^\s,]+)|(?P<gone>[\w.-]+) was not found in",
-        "there is no fitting version of {what}",
-        "Type: git pull   (a newer lock may help; the course is tested with Python 3.11 and 3.12)",
-    ),
-    (r"(?i)Permission denied|Read-only file system", "a file could not be written", "Check that this folder is yours (see: ls -ld .)"),
+# What is in the way of pip and uv is said by them, just above.
+_FAILED = (
+    "What pip or uv said is above.",
+    "No connection: check the network (and the proxy, if there is one). No space or quota: make room (see: df -h .). Permission: check "
+    "that this folder is yours (see: ls -ld .). No fitting version: git pull. Then type the same again.",
 )
 
 
-# What they must hold.
+# --- what they must hold ---------------------------------------------------------------------------------------------------
 
 
 def client_folder() -> Path:
@@ -78,10 +68,15 @@ def python_of(folder: Path) -> Path:
     return folder / "Scripts" / "python.exe" if os.name == "nt" else folder / "bin" / "python"
 
 
+def _packages_of(folder: Path) -> list[Path]:
+    """The folder of packages of an environment, if there is one."""
+    return [folder / "Lib" / "site-packages"] if os.name == "nt" else list(folder.glob("lib/python3*/site-packages"))
+
+
 def client_requirements(dev: bool = False) -> list[str]:
     """Return the packages of the notebooks' side with their ranges, from ``pyproject.toml``."""
     project = tomllib.loads((root() / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return project["dependencies"] + (project["optional-dependencies"]["dev"] if dev else [])
+    return [*project["dependencies"], *(project["optional-dependencies"]["dev"] if dev else [])]
 
 
 def server_requirements(torch: bool = True) -> list[str]:
@@ -95,22 +90,23 @@ def lines(name: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
 
 
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
 def locked(name: str) -> dict[str, str]:
     """Return package -> exact version of a lock (``requirements.lock`` or ``containers/server-requirements.lock``)."""
     pins = (re.match(r"([^=\s\[]+)(?:\[\w+\])?==([^\s;]+)", line) for line in lines(name))
-    return {re.sub(r"[-_.]+", "-", pin[1]).lower(): pin[2] for pin in pins if pin}
+    return {_plain(pin[1]): pin[2] for pin in pins if pin}
 
 
 def fingerprint(kind: str) -> str:
     """Return what an environment must have been made from: changes when its lock or its list of packages does."""
-    if kind == "client":
-        parts = lines(_LOCKS[kind]) + client_requirements(dev=True)
-    else:
-        parts = lines(_LOCKS[kind]) + lines("containers/server-wheel.txt") + server_requirements()
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    more = client_requirements(dev=True) if kind == "client" else lines("containers/server-wheel.txt") + server_requirements()
+    return hashlib.sha256("\n".join(lines(_LOCKS[kind]) + more).encode()).hexdigest()[:16]
 
 
-# What is there.
+# --- what is there ---------------------------------------------------------------------------------------------------------
 
 
 def state(folder: Path, kind: str) -> str:
@@ -127,21 +123,18 @@ def state(folder: Path, kind: str) -> str:
     return "ready" if stamp.get("fingerprint") == fingerprint(kind) else "outdated"
 
 
-def read_stamp(folder: Path) -> dict:
+def read_stamp(folder: Path) -> dict[str, Any]:
     """Return the stamp of a finished environment; empty when there is none or it is no stamp."""
     try:
-        return json.loads((folder / STAMP).read_text(encoding="utf-8"))
+        return dict(json.loads((folder / STAMP).read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return {}
 
 
 def installed_versions(folder: Path) -> dict[str, str]:
     """Return name (lower case, with ``-``) and version of each package in an environment, read from its folders without starting it."""
-    found = {}
-    for metadata in folder.glob("[Ll]ib/**/site-packages/*.dist-info" if os.name == "nt" else "lib/python3*/site-packages/*.dist-info"):
-        name, _, version = metadata.name[: -len(".dist-info")].rpartition("-")
-        found[re.sub(r"[-_.]+", "-", name).lower()] = version
-    return found
+    found = (each.name.removesuffix(".dist-info") for packages in _packages_of(folder) for each in packages.glob("*.dist-info"))
+    return {_plain(name): version for name, _, version in (each.rpartition("-") for each in found)}
 
 
 def numpy_fault(folder: Path) -> str:
@@ -200,9 +193,9 @@ def server_ready(torch: bool | None = None) -> bool:
     folder = server_env()
     if numpy_fault(folder):
         return False
-    if "COURSE_SERVER_ENV" in os.environ and state(folder, "server") == "foreign":
-        return True
-    return state(folder, "server") == "ready" and (not torch or bool(read_stamp(folder).get("torch")))
+    found = state(folder, "server")
+    own = "COURSE_SERVER_ENV" in os.environ and found == "foreign"
+    return own or (found == "ready" and (not torch or bool(read_stamp(folder).get("torch"))))
 
 
 def to_complete() -> str:
@@ -212,20 +205,11 @@ def to_complete() -> str:
     return f"Ask the owner of {root()} to type there: make setup   (or make a copy of your own: git clone {root()} ~/triton-course)"
 
 
-# How they are made.
+# --- how they are made -----------------------------------------------------------------------------------------------------
 
 
 def check_disk(need_gb: float, folder: Path, free_gb: float | None = None) -> None:
-    """Refuse to begin what would not fit on the disk.
-
-    Args:
-        need_gb: space that is needed, in GB.
-        folder: a folder on the disk in question.
-        free_gb: free space there; asked of the system when not given.
-
-    Raises:
-        SetupError: there is less.
-    """
+    """Refuse, by a :class:`~helpers.errors.SetupError`, to begin what would not fit on the disk of a folder."""
     free_gb = shutil.disk_usage(folder).free / 1e9 if free_gb is None else free_gb
     if free_gb < need_gb:
         raise SetupError(
@@ -235,212 +219,163 @@ def check_disk(need_gb: float, folder: Path, free_gb: float | None = None) -> No
         )
 
 
-def translate(log: str) -> tuple[str, str]:
-    """Return what the words of pip or uv mean and what to do about it; without addresses of package servers."""
-    for pattern, happened, todo in _FAILURES:
-        if match := re.search(pattern, log):
-            return happened.format(what=next(filter(None, match.groupdict().values()), "")), todo
-    errors = [line for line in log.splitlines() if "error" in line.lower()] or log.splitlines() or ["nothing at all"]
-    said = re.sub(r"\S+://\S+", "…", errors[-1].strip())[:300]
-    return f"the last words were: {said}", "Type the same again; if it stays, show the log to your instructor."
-
-
 def run(command: Sequence[object], what: str, **extra: str) -> None:
-    """Run an installing program; its last line is shown on a terminal, all of them go to the log.
-
-    Args:
-        command: program and arguments.
-        what: what is made, for the message of a failure.
-        **extra: further environment variables.
+    """Run an installing program, which shows its own progress and errors, with further variables.
 
     Raises:
-        SetupError: it failed; says why in one sentence.
+        SetupError: it failed, and ``what`` could not be made.
     """
     kept = {name: value for name, value in os.environ.items() if name not in _UNWANTED}
-    environment = {**kept, "PIP_USER": "0", "PIP_NO_INPUT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONUNBUFFERED": "1", **extra}
-    words: list[str] = []
-    command = [str(word) for word in command]
-    log = make_folder(log_dir()) / "setup.log"
-    with log.open("a", encoding="utf-8") as file:
-        file.write(f"$ {' '.join(command)}\n")
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment) as process:
-            try:
-                for line in process.stdout or ():
-                    words.append(line)
-                    file.write(line)
-                    _show(line.strip())
-                code = process.wait()
-            except BaseException:
-                process.terminate()
-                raise
-            finally:
-                _show("")
-    if code:
-        happened, todo = translate("".join(words))
-        raise SetupError(f"{what} could not be made: {happened}.", f"All that was said is in {log}.", todo)
+    kept |= {"PIP_USER": "0", "PIP_NO_INPUT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", **extra}
+    sys.stdout.flush()
+    if subprocess.run(list(map(str, command)), env=kept, check=False).returncode:
+        raise SetupError(f"{what} could not be made.", *_FAILED)
 
 
-def _show(line: str) -> None:
-    """Show a line in place of the one before, on a terminal alone."""
-    if sys.stdout.isatty():
-        print(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}", end="", flush=True)
+def _has(python: object, module: str) -> bool:
+    return not subprocess.run([str(python), "-I", "-c", f"import {module}"], capture_output=True, check=False).returncode
 
 
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
     """Only one set-up of a course folder at a time; a second one waits."""
-    places = (root(), client_folder().parent, server_env().parent)
-    place = next((folder for folder in places if os.access(folder, os.W_OK)), None)
+    folders = {"client": client_folder(), "server": server_env()}
+    place = next((each for each in (root(), *(folder.parent for folder in folders.values())) if os.access(each, os.W_OK)), None)
     if place is None:
-        states = [f"{shown(folder)} is {state(folder, kind)}" for folder, kind in ((client_folder(), "client"), (server_env(), "server"))]
-        raise SetupError(
-            f"The folder of the course, {root()}, is not yours to write, and what it needs is not complete: {', '.join(states)}.",
-            "",
-            to_complete(),
-        )
+        states = ", ".join(f"{shown(folder)} is {state(folder, kind)}" for kind, folder in folders.items())
+        happened = f"The folder of the course, {root()}, is not yours to write, and what it needs is not complete: {states}."
+        raise SetupError(happened, "", to_complete())
     try:
         import fcntl
     except ImportError:  # Windows
         yield
         return
-    with (place / ".setup.lock").open("w") as file:
+    with (place / ".setup.lock").open("w") as file, contextlib.suppress(OSError):  # some network file systems have no locks
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             print("another set-up of this folder is under way; waiting for it", flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:
-            pass  # some network file systems have no locks
-        yield
-
-
-@contextlib.contextmanager
-def _making(folder: Path, kind: str, base: str, what: str, **facts: object) -> Iterator[None]:
-    """Make an empty environment, or take the one that is there, mark it while it is being filled, and stamp it when it is complete."""
-    before, began, had = state(folder, kind), time.monotonic(), set(read_stamp(folder).get("packages", ()))
-    if before == "foreign":
-        raise SetupError(
-            f"There is a folder {folder} that the course did not make.",
-            f"{KINDS[kind].capitalize()} goes there.",
-            f"Move it away and type the same again: mv {folder} {folder}-mine",
-        )
-    if before in ("incomplete", "moved"):
-        again = {"incomplete": "is incomplete; creating it again", "moved": "was moved, or its Python is gone; creating it again"}
-        print(f"{folder.name} {again[before]}", flush=True)
-        shutil.rmtree(folder)
-    # The log first: where it cannot be written, nothing is begun.
-    make_folder(log_dir())
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / BEING_MADE).write_text("While this file is here, the environment is being made, or is incomplete.\n")
-    # Unpacking happens on the environment's own disk: /tmp is small on many machines.
-    (folder / "tmp").mkdir(exist_ok=True)
-    there = python_of(folder).exists()
-    print(f"{'updating' if there else 'making'} {folder.name} ({KINDS[kind]}): {what}", flush=True)
-    if not there:
-        # ensurepip is missing on Colab and on Debian without its venv package: pip then works from outside.
-        inside = not subprocess.run([base, "-I", "-c", "import ensurepip"], capture_output=True, check=False).returncode
-        run([base, "-m", "venv", *([] if inside else ["--without-pip"]), folder], folder.name)
     yield
-    packages = sorted(locked(_LOCKS[kind]))
-    # What an earlier lock had brought; a student's own packages stay.
-    if gone := sorted(had.difference(packages).intersection(installed_versions(folder))):
-        run([*_pip(base, folder), "uninstall", "--yes", *gone], folder.name)
-    shutil.rmtree(folder / "tmp", ignore_errors=True)
-    facts |= {"fingerprint": fingerprint(kind), "folder": str(folder.resolve()), "python": sys.version.split()[0], "packages": packages}
-    (folder / STAMP).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    (folder / BEING_MADE).unlink()
-    print(f"{folder.name} is ready ({time.monotonic() - began:.0f} s)", flush=True)
 
 
-def _pip(base: str, folder: Path) -> list[str]:
-    """The command that runs pip for this environment."""
-    python = python_of(folder)
-    inside = not subprocess.run([python, "-I", "-c", "import pip"], capture_output=True, check=False).returncode
-    return [str(python), "-m", "pip"] if inside else [base, "-m", "pip", "--python", str(python)]
+class _Making:
+    """An environment while it is filled: an empty one, or the one that is there; marked until it is complete, then stamped."""
+
+    def __init__(self, folder: Path, kind: str, base: str, what: str, **facts: object) -> None:
+        self.folder, self.kind, self.base, self.what, self.facts = folder, kind, base, what, facts
+
+    def __enter__(self) -> _Making:
+        folder, kind = self.folder, self.kind
+        self.began, self.had, before = time.monotonic(), set(read_stamp(folder).get("packages", ())), state(folder, kind)
+        if before == "foreign":
+            todo = f"Move it away and type the same again: mv {folder} {folder}-mine"
+            raise SetupError(f"There is a folder {folder} that the course did not make.", f"{_NAMES[kind].capitalize()} goes there.", todo)
+        if before in ("incomplete", "moved"):
+            again = {"incomplete": "is incomplete; creating it again", "moved": "was moved, or its Python is gone; creating it again"}
+            print(f"{folder.name} {again[before]}", flush=True)
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / BEING_MADE).write_text("While this file is here, the environment is being made, or is incomplete.\n")
+        # Unpacking happens on the environment's own disk: /tmp is small on many machines.
+        self.tmp = folder / "tmp"
+        self.tmp.mkdir(exist_ok=True)
+        there = python_of(folder).exists()
+        print(f"{'updating' if there else 'making'} {folder.name} ({_NAMES[kind]}): {self.what}", flush=True)
+        if not there:
+            # ensurepip is missing on Colab and on Debian without its venv package: pip then works from outside.
+            run([self.base, "-m", "venv", *([] if _has(self.base, "ensurepip") else ["--without-pip"]), folder], folder.name)
+        python = python_of(folder)
+        self._pip = [python, "-m", "pip"] if _has(python, "pip") else [self.base, "-m", "pip", "--python", python]
+        return self
+
+    def __exit__(self, kind: object, *error: object) -> None:
+        if kind is not None:
+            return
+        folder, packages = self.folder, sorted(locked(_LOCKS[self.kind]))
+        # What an earlier lock had brought; a student's own packages stay.
+        if gone := sorted(self.had.difference(packages).intersection(installed_versions(folder))):
+            self.pip("uninstall", "--yes", *gone)
+        shutil.rmtree(self.tmp, ignore_errors=True)
+        made_of = {"fingerprint": fingerprint(self.kind), "folder": str(folder.resolve()), "packages": packages}
+        (folder / STAMP).write_text(json.dumps(self.facts | made_of, indent=1) + "\n", encoding="utf-8")
+        (folder / BEING_MADE).unlink()
+        print(f"{folder.name} is ready ({time.monotonic() - self.began:.0f} s)", flush=True)
+
+    def pip(self, *words: object) -> None:
+        """Run this environment's pip."""
+        run([*self._pip, *words], self.folder.name, TMPDIR=str(self.tmp))
+
+    def uv(self, *packages: object) -> None:
+        """Install packages by the uv of the lock, from where pip is set up to take them."""
+        tool = self.tmp / "uv"
+        if not tool.exists():
+            self.pip("install", "--quiet", "--no-deps", "--target", tool, f"uv=={locked('requirements.lock')['uv']}")
+        said = subprocess.run([*map(str, self._pip), "config", "list"], capture_output=True, text=True, check=False).stdout
+        places = {name.replace("_", "-"): value for name, value in re.findall(r"(?:^|[.:])([\w-]+)='(.*)'$", said, re.MULTILINE)}
+        # pip puts blanks or line ends between several places, uv commas.
+        variables = {uv: re.sub(r"(\\n|\s)+", ",", places[name]) for name, uv in _PIP_TO_UV.items() if places.get(name)}
+        # The system's certificates, as pip takes them; no cache that would double what lies on the disk, and no other Python.
+        variables |= {"UV_SYSTEM_CERTS": "1", "UV_CACHE_DIR": str(self.tmp / "cache"), "UV_PYTHON_DOWNLOADS": "never"}
+        command = [tool / "bin" / "uv", "pip", "install", "--compile-bytecode", "--python", python_of(self.folder), *packages]
+        run(command, self.folder.name, **variables)
 
 
-def _uv(base: str, folder: Path, *packages: str) -> None:
-    """Install packages into an environment by the uv of the lock, from where pip is set up to take them."""
-    pip, tool = _pip(base, folder), folder / "tmp" / "uv"
-    if not tool.exists():
-        wanted = f"uv=={locked('requirements.lock')['uv']}"
-        run([*pip, "install", "--progress-bar=off", "--no-deps", "--target", tool, wanted], folder.name, TMPDIR=str(folder / "tmp"))
-    said = subprocess.run([*pip, "config", "list"], capture_output=True, text=True, check=False).stdout
-    places = {name.replace("_", "-"): value for name, value in re.findall(r"(?:^|[.:])([\w-]+)='(.*)'$", said, re.MULTILINE)}
-    # pip puts blanks or line ends between several places, uv commas.
-    variables = {uv: re.sub(r"(\\n|\s)+", ",", places[name]) for name, uv in _PIP_TO_UV.items() if places.get(name)}
-    # The system's certificates, as pip takes them; no cache that would double what lies on the disk, and no other Python.
-    variables |= {"UV_SYSTEM_CERTS": "1", "UV_CACHE_DIR": str(folder / "tmp" / "cache"), "UV_PYTHON_DOWNLOADS": "never"}
-    command = [tool / "bin" / "uv", "pip", "install", "--compile-bytecode", "--python", python_of(folder), *packages]
-    run(command, folder.name, **variables)
-
-
-def make_client(dev: bool = False, base: str = sys.executable) -> None:
-    """Make or update ``.venv``.
-
-    Raises:
-        SetupError: there is no room, something is in the way, or a package cannot be had.
-    """
+def make_client(dev: bool = False) -> None:
+    """Make or update ``.venv``; a :class:`~helpers.errors.SetupError` says what is in the way."""
     folder = client_folder()
     dev = dev or bool(read_stamp(folder).get("dev"))
     check_disk(CLIENT_GB, root())
-    with _making(folder, "client", base, "about a hundred packages, about a minute", dev=dev):
-        _uv(base, folder, "-c", str(root() / "requirements.lock"), *client_requirements(dev))
+    with _Making(folder, "client", sys.executable, "about a hundred packages, about a minute", dev=dev) as making:
+        making.uv("-c", root() / "requirements.lock", *client_requirements(dev))
         # The course itself: a line with its folder is all that an editable install would leave, and needs no download.
-        for packages in folder.glob("lib/python3*/site-packages") if os.name != "nt" else [folder / "Lib" / "site-packages"]:
+        for packages in _packages_of(folder):
             (packages / "triton_course.pth").write_text(f"{root()}\n", encoding="utf-8")
 
 
 def make_server(torch: bool | None = None, base: str = sys.executable) -> None:
-    """Make or update ``.server``.
+    """Make or update ``.server``, of the interpreter ``base``.
 
-    Args:
-        torch: with PyTorch or without; ``None`` keeps what an earlier set-up chose, else takes it.
-        base: interpreter to make it of.
+    ``torch`` is with PyTorch or without; ``None`` keeps what an earlier set-up chose, else takes it.
 
     Raises:
         SetupError: the machine cannot run it, has no room, or the installation failed.
     """
-    if obstacle := bootstrap.embedded_obstacle():
-        raise SetupError(obstacle)
-    if lack := bootstrap.missing(bootstrap.probe(base)):
-        raise SetupError(lack)
-    folder = server_env()
-    torch = read_stamp(folder).get("torch", True) if torch is None else torch
+    if problem := bootstrap.embedded_obstacle() or bootstrap.missing(bootstrap.probe(base) or {}):
+        raise SetupError(problem)
+    folder, torch = server_env(), _with_torch(torch)
     need_gb, what = _server_size(torch, base)
     check_disk(need_gb, folder.parent)
-    lock = ["-c", str(root() / "containers" / "server-requirements.lock")]
-    with _making(folder, "server", base, f"tritonserver, ONNX Runtime, {what}", torch=torch):
-        _uv(base, folder, *lock, *server_requirements(torch=False))
-        _uv(base, folder, "--no-deps", *lines("containers/server-wheel.txt"))
+    lock = ["-c", root() / _LOCKS["server"]]
+    with _Making(folder, "server", base, f"tritonserver, ONNX Runtime, {what}", torch=torch) as making:
+        making.uv(*lock, *server_requirements(torch=False))
+        making.uv("--no-deps", *lines("containers/server-wheel.txt"))
         if torch:
             # By pip: it may be set up to find a CPU build of the same version, which uv would not take.
             only = [line for line in server_requirements() if line not in server_requirements(torch=False)]
-            run([*_pip(base, folder), "install", "--progress-bar=off", *lock, *only], folder.name, TMPDIR=str(folder / "tmp"))
-        _link_libraries(folder)
+            making.pip("install", *lock, *only)
+        for plain, pattern in _LIBRARIES.items():
+            link = make_folder(folder / TOOL_LIBRARIES) / plain
+            link.unlink(missing_ok=True)
+            for library in folder.glob(f"lib/python3*/site-packages/nvidia_pytriton.libs/{pattern}"):
+                link.symlink_to(os.path.relpath(library, link.parent))
         if fault := numpy_fault(folder):
             raise SetupError(fault, "", "Type: git checkout containers && make lab")
 
 
-def _link_libraries(folder: Path) -> None:
-    """Links by which perf_analyzer finds libraries of the server's wheel."""
-    links = folder / TOOL_LIBRARIES
-    links.mkdir(parents=True, exist_ok=True)
-    for plain, pattern in _LIBRARIES.items():
-        (links / plain).unlink(missing_ok=True)
-        for library in folder.glob(f"lib/python3*/site-packages/nvidia_pytriton.libs/{pattern}"):
-            (links / plain).symlink_to(os.path.relpath(library, links))
+def _with_torch(torch: bool | None) -> bool:
+    return bool(read_stamp(server_env()).get("torch", True)) if torch is None else torch
 
 
 def _server_size(torch: bool, base: str) -> tuple[float, str]:
     """Space (GB) that the server's environment needs, and words for it; asks pip, without a download, which PyTorch it would take."""
     if not torch:
         return SERVER_GB, "without PyTorch, half a minute"
-    version = locked("containers/server-requirements.lock")["torch"]
+    cpu_build = re.compile(rf"\b{re.escape(locked(_LOCKS['server'])['torch'])}\+cpu\b")
     # A bare Debian has no pip beside its Python; the notebooks' environment has.
     for python in filter(None, (base, client_python())):
         command = [str(python), "-m", "pip", "index", "versions", "torch"]
-        if re.search(rf"\b{re.escape(version)}\+cpu\b", subprocess.run(command, capture_output=True, text=True, check=False).stdout):
+        if cpu_build.search(subprocess.run(command, capture_output=True, text=True, check=False).stdout):
             return TORCH_CPU_GB, "PyTorch for CPUs, about a minute"
     return TORCH_CUDA_GB, "PyTorch with CUDA (some 3 GB to fetch), several minutes"
 
@@ -451,7 +386,7 @@ def ready(dev: bool = False, server: bool = True, torch: bool | None = None) -> 
     Args:
         dev: with what the tests need.
         server: with the embedded server's environment.
-        torch: with PyTorch in it; ``None`` keeps what an earlier set-up chose, else takes it.
+        torch: as for :func:`make_server`.
 
     Raises:
         SetupError: something is in the way; its text says what to type.
@@ -466,8 +401,7 @@ def ready(dev: bool = False, server: bool = True, torch: bool | None = None) -> 
         client, make_one = client_python(dev), server and not server_ready(torch)
         if make_one and not client:
             # Both, before the first is begun.
-            chosen = read_stamp(server_env()).get("torch", True) if torch is None else torch
-            check_disk(CLIENT_GB + _server_size(chosen, sys.executable)[0], root())
+            check_disk(CLIENT_GB + _server_size(_with_torch(torch), sys.executable)[0], root())
         if not client:
             if lacking := conda_lacks(dev):
                 print(f"the active conda environment lacks {', '.join(lacking[:5])}{' …' * (len(lacking) > 5)}: using .venv", flush=True)
@@ -478,14 +412,7 @@ def ready(dev: bool = False, server: bool = True, torch: bool | None = None) -> 
 
 
 def install_server(torch: bool | None = None) -> None:
-    """Make ``.server`` of the Python that runs this, unless it is ready.
-
-    Args:
-        torch: as for :func:`make_server`.
-
-    Raises:
-        SetupError: this machine cannot run it, or the installation failed.
-    """
+    """Make ``.server`` of the Python that runs this, unless it is ready; arguments and errors as for :func:`make_server`."""
     if server_ready(torch):
         print(f"{shown(server_env())} is ready.")
         return
@@ -512,10 +439,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     except OSError as error:
-        print(
-            f"{error.strerror}: {error.filename}. Check that this folder is yours and the disk has room: ls -ld . ; df -h .",
-            file=sys.stderr,
-        )
+        words = "Check that this folder is yours and the disk has room: ls -ld . ; df -h ."
+        print(f"{error.strerror}: {error.filename}. {words}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nStopped. Type the same again to go on: an incomplete environment is created again.", file=sys.stderr)
@@ -526,7 +451,7 @@ def main(arguments: list[str] | None = None) -> int:
     sys.stdout.flush()
     if os.name == "posix":
         os.execve(python, [str(python), *options.run], environment)
-    return subprocess.call([python, *options.run], env=environment)
+    return subprocess.call([str(python), *options.run], env=environment)
 
 
 if __name__ == "__main__":

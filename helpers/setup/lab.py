@@ -107,7 +107,7 @@ def _become() -> None:
             self.identity_provider.token_generated = False
             super().start_app()
 
-    class CourseLab(LabApp):
+    class CourseLab(LabApp):  # type: ignore[misc]  # it has no types
         """JupyterLab on such a server."""
 
         serverapp_class = CourseServer
@@ -115,7 +115,7 @@ def _become() -> None:
         @classmethod
         def get_extension_package(cls) -> str:
             # What the server loads is JupyterLab's, not that of this class.
-            return LabApp.get_extension_package()
+            return str(LabApp.get_extension_package())
 
     try:
         CourseLab.launch_instance()

@@ -11,11 +11,14 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from helpers.errors import InputError, quoted, suggestion
-from helpers.paths import make_folder, root, shown, work_dir, writing
+from helpers.paths import make_folder, replace, root, shown, work_dir, writing
 
 RECORD = ".handed-out.json"
 
@@ -40,24 +43,19 @@ def hand_out() -> list[str]:
         SetupError: the folder cannot be written.
     """
     said = []
-    with writing(folder()):
-        make_folder(folder())
-        _link_data()
-        record = _read_record()
+    with _keeping() as record:
         for source in notebooks():
-            target, new = folder() / source.name, _digest(source)
-            known = record.get(source.name, {})
+            target, new, known = folder() / source.name, _digest(source), record.get(source.name, {})
             theirs = _digest(target) if target.exists() else ""
             if theirs in ("", known.get("handed_out"), new):
                 if theirs != new:
                     _copy(source, target)
                 record[source.name] = {"handed_out": new}
-            elif new not in (known.get("handed_out"), known.get("offered")):
+            elif new not in known.values():
                 beside = _free_name(target, f"new-{datetime.now():%Y-%m-%d}")
                 _copy(source, beside)
                 record[source.name] = {**known, "offered": new}
                 said.append(f"There is a new version of {target.name}: it is beside yours, which you have changed, as {beside.name}.")
-        _write_record(record)
     return said
 
 
@@ -76,23 +74,35 @@ def reset(which: str) -> str:
     """
     source = _find(which)
     target = folder() / source.name
-    with writing(target):
-        make_folder(folder())
-        _link_data()
-        record = _read_record()
-        if target.exists() and _digest(target) == _digest(source) and not _was_run(target):
-            said = f"{shown(target)} is pristine already."
-        elif target.exists():
-            old = _free_name(target, f"{datetime.now():%Y-%m-%dT%H-%M-%S}")
-            target.rename(old)
-            _copy(source, target)
-            said = f"{shown(target)} is pristine again; yours is beside it: {old.name}. If it is open: File > Reload Notebook from Disk."
-        else:
-            _copy(source, target)
-            said = f"{shown(target)} is there again."
+    with _keeping() as record:
         record[source.name] = {"handed_out": _digest(source)}
-        _write_record(record)
-    return said
+        if not target.exists():
+            _copy(source, target)
+            return f"{shown(target)} is there again."
+        if _digest(target) == _digest(source) and not any(cell.get("outputs") for cell in _cells(target)):
+            return f"{shown(target)} is pristine already."
+        old = _free_name(target, f"{datetime.now():%Y-%m-%dT%H-%M-%S}")
+        target.rename(old)
+        _copy(source, target)
+        return f"{shown(target)} is pristine again; yours is beside it: {old.name}. If it is open: File > Reload Notebook from Disk."
+
+
+@contextmanager
+def _keeping() -> Iterator[dict[str, dict[str, str]]]:
+    """The folder, with the link to the data, and its record, which is written at the end."""
+    with writing(folder()):
+        path = make_folder(folder()) / RECORD
+        data, link = root() / "notebooks" / "data", folder() / "data"
+        if data.is_dir() and not os.path.lexists(link):
+            link.symlink_to(data)
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            # Damaged: then every notebook that differs counts as the student's own.
+            record = {}
+        record = record if isinstance(record, dict) else {}
+        yield record
+        replace(path, json.dumps(record, indent=1) + "\n")
 
 
 def _find(which: str) -> Path:
@@ -109,13 +119,7 @@ def _find(which: str) -> Path:
     )
 
 
-def _link_data() -> None:
-    data, link = root() / "notebooks" / "data", folder() / "data"
-    if data.is_dir() and not os.path.lexists(link):
-        link.symlink_to(data)
-
-
-def _cells(path: Path) -> list[dict]:
+def _cells(path: Path) -> list[dict[str, Any]]:
     """The cells of a notebook; none of a file that is no notebook."""
     try:
         return list(json.loads(path.read_bytes())["cells"])
@@ -129,10 +133,6 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(json.dumps(sources).encode() if sources else path.read_bytes()).hexdigest()
 
 
-def _was_run(path: Path) -> bool:
-    return any(cell.get("outputs") for cell in _cells(path))
-
-
 def _copy(source: Path, target: Path) -> None:
     # In one step: a copy cut short must not look like a student's change.
     temporary = target.with_name(f".{target.name}.part")
@@ -143,20 +143,3 @@ def _copy(source: Path, target: Path) -> None:
 def _free_name(target: Path, mark: str) -> Path:
     names = (target.with_name(f"{target.stem}.{mark}{extra}{target.suffix}") for extra in ("", *(f"-{n}" for n in range(2, 1000))))
     return next(name for name in names if not name.exists())
-
-
-def _read_record() -> dict[str, dict[str, str]]:
-    try:
-        record = json.loads((folder() / RECORD).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError:
-        # Damaged: then every notebook that differs counts as the student's own.
-        return {}
-    return record if isinstance(record, dict) else {}
-
-
-def _write_record(record: dict[str, dict[str, str]]) -> None:
-    temporary = folder() / f"{RECORD}.part"
-    temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(folder() / RECORD)

@@ -1,4 +1,4 @@
-"""Every command that README, INSTRUCTORS and containers/README tell people to type is run as it stands, or is named below with the reason.
+"""Every command that README, INSTRUCTORS, containers/README and docs tell people to type is run as it stands, or stands below with why not.
 
 All that ask a server share the one that ``python -m helpers serve`` launches. Where the ports that a page names are another program's, its
 card says which it took instead, and the commands are typed with these, as a reader would.
@@ -22,7 +22,7 @@ from helpers.course import scoreboard
 from tests.support import ROOT
 from tests.support.measured_rows import row
 
-PAGES = ("README.md", "INSTRUCTORS.md", "containers/README.md")
+PAGES = ("README.md", "INSTRUCTORS.md", "containers/README.md", "docs/installing.md", "docs/what_happens.md", "docs/quality.md")
 # How a command begins where it stands among words.
 _BEGINS = r"(?:make|python|pip|conda|curl|git|docker|podman|apptainer|sudo|export|mkdir|mv|rm|ssh|COURSE_\w+=\S+) \S"
 # Seconds against hanging.

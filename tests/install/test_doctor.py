@@ -80,6 +80,28 @@ def test_a_package_that_differs_from_the_lock(monkeypatch: pytest.MonkeyPatch, t
     assert "torch" not in first.found
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("plain-1.0_x", ""), ("my course", "' '"), ("it's", '"\'"'), (os.fsdecode(b"donn\xe9es"), "no UTF-8"), ("donn\u00e9es", "é")],
+)
+def test_a_course_folder_whose_name_other_programs_stumble_over_is_named(name: str, words: str, tmp_path: Path) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    found = list(doctor.course_folder(folder))
+    assert [(one.state, words in one.found) for one in found] == [(NOTE, True)] * bool(words)
+    assert all(one.found.encode() for one in found), "it can be printed"
+
+
+def test_a_disk_from_which_no_program_may_run_is_for_the_student_to_leave(tmp_path: Path) -> None:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "noexec", "tmpfs", str(tmp_path)], capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount")
+    try:
+        (found,) = doctor.course_folder(tmp_path)
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+    assert found.state == FIX and "noexec" in found.found and "git clone" in found.todo
+
+
 def test_too_little_shared_memory_is_for_the_administrator() -> None:
     """For real: a machine of its own, as far as the doctor can see, whose /dev/shm has one megabyte."""
     inside = f"mount -t tmpfs -o size=1m tmpfs /dev/shm && exec {sys.executable} -m helpers doctor"

@@ -44,8 +44,6 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
     """What a refused set-up said."""
     assert done.returncode != 0, done.stdout
     assert "Traceback" not in done.stdout + done.stderr
-    # Addresses of package servers help nobody.
-    assert "://" not in done.stdout + done.stderr
     return done.stderr
 
 
@@ -132,38 +130,21 @@ def test_interrupted_then_created_again_then_at_once(course: Path) -> None:
 
 
 @pytest.mark.slow
-def test_no_network(course: Path) -> None:
-    # A port of this machine where nobody listens stands for a network that is not there.
-    said = refused(setup(course, PIP_INDEX_URL="http://127.0.0.1:9/simple", PIP_RETRIES="1", PIP_NO_CACHE_DIR="1"))
-    assert "no connection" in said
-    assert "Check the network" in said
-    assert str(course / "work" / "logs" / "setup.log") in said
-
-
-@pytest.mark.slow
-def test_no_fitting_version(course: Path, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    said = refused(setup(course, PIP_NO_INDEX="1", PIP_FIND_LINKS=str(tmp_path / "empty")))
-    assert f"there is no fitting version of uv=={environments.locked('requirements.lock')['uv']}" in said
-
-
 @pytest.mark.parametrize(
-    ("log", "happened"),
+    ("variables", "words", "todo"),
     [
-        ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", "the disk is full"),
-        ("OSError: [Errno 122] Disk quota exceeded", "the disk is full"),
-        ("WARNING: Retrying after connection broken by 'NewConnectionError(...)': /simple/x/", "no connection"),
-        ("ERROR: Could not find a version\nERROR: No matching distribution found for numpy==9", "no fitting version of numpy==9"),
-        ("ERROR: Could not install packages: [Errno 13] Permission denied: '/x'", "could not be written"),
-        ("Building\nerror: something odd at https://example.invalid/simple/x", "the last words were: error: something odd at …"),
-        ("", "the last words were: nothing at all"),
+        # A port of this machine where nobody listens stands for a network that is not there.
+        ({"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0", "PIP_NO_CACHE_DIR": "1"}, "onnection", "check the network"),
+        ({"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "EMPTY"}, "No matching distribution found for uv==", "No fitting version: git pull"),
     ],
 )
-def test_failures_in_plain_words(log: str, happened: str) -> None:
-    said, todo = environments.translate(log)
-    assert happened in said
-    assert todo
-    assert "example.invalid" not in said
+def test_an_installer_that_fails_speaks_for_itself_and_what_to_do_follows(
+    variables: dict[str, str], words: str, todo: str, course: Path, tmp_path: Path
+) -> None:
+    said = refused(setup(course, **{name: value.replace("EMPTY", str(tmp_path)) for name, value in variables.items()}))
+    own, _, ours = said.partition(".venv could not be made. What pip or uv said is above.")
+    assert words in own and todo in ours
+    assert environments.state(course / ".venv", "client") == "incomplete"
 
 
 def test_too_little_disk_by_numbers(tmp_path: Path) -> None:
@@ -189,9 +170,8 @@ def test_too_little_disk_for_real(tmp_path: Path) -> None:
 def test_no_permission_to_write(course: Path) -> None:
     if os.geteuid() == 0:
         # Root may write anywhere, but not where a file is in the way.
-        (course / "work").write_text("a file, no folder")
-        said = refused(setup(course))
-        assert "Check that this folder is yours" in said
+        (course / ".setup.lock").mkdir()
+        assert "Check that this folder is yours" in refused(setup(course))
         return
     course.chmod(0o500)
     try:
