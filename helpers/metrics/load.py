@@ -63,7 +63,6 @@ class BackgroundLoad:
         concurrency: requests under way at once; 0 sends nothing, and keeps the process ready.
         inputs: arrays by input name, with as many entries as you like: they are repeated or cut to fill the batch. Made-up
             inputs by default. The same request is sent each time.
-        protocol: ``grpc`` or ``http``.
     """
 
     def __init__(
@@ -74,9 +73,8 @@ class BackgroundLoad:
         concurrency: int = 1,
         *,
         inputs: Mapping[str, Any] | None = None,
-        protocol: str | None = None,
     ) -> None:
-        self._server, self._protocol = server, protocol
+        self._server = server
         self.model, self.batch, self.concurrency = model, batch, concurrency
         self._inputs = None if inputs is None else {name: np.asarray(array) for name, array in inputs.items()}
         self._lock = threading.RLock()
@@ -182,7 +180,7 @@ class BackgroundLoad:
 
     def _begin(self) -> None:
         wanted = self._wanted()
-        with Client(self._server, self._protocol) as client:
+        with Client(self._server) as client:
             server = SimpleNamespace(**{client.protocol: client.address}, access=client.access)
         spawn = multiprocessing.get_context("spawn")
         theirs, self._commands = spawn.Pipe(duplex=False)
@@ -203,7 +201,7 @@ class BackgroundLoad:
 
     def _wanted(self) -> tuple[str, dict[str, Any], int]:
         """Model, inputs and concurrency for the process, once they are known to fit the model."""
-        with Client(self._server, self._protocol) as client:
+        with Client(self._server) as client:
             signature = Signature.from_server(client.metadata(self.model), client.config(self.model))
         if isinstance(self.concurrency, bool) or self.concurrency not in range(_MAX_CONCURRENCY + 1):
             raise InputError(f"concurrency={self.concurrency!r} was given.", f"Expected a whole number from 0 to {_MAX_CONCURRENCY}.")

@@ -60,12 +60,11 @@ _STAGE = (
 # --- jets ------------------------------------------------------------------------------------------------------------------
 
 
-def show_jets(jets: ak.Array, titles: Sequence[str] | None = None, radius: float = 0.8) -> Figure:
+def show_jets(jets: ak.Array, radius: float = 0.8) -> Figure:
     """Draw candidates and secondary vertices of some jets, as one looks along the jet axis.
 
     Args:
         jets: a few jets, side by side.
-        titles: a line above each; by default its true class and transverse momentum.
         radius: of the jets, drawn as a circle.
 
     Raises:
@@ -75,9 +74,10 @@ def show_jets(jets: ak.Array, titles: Sequence[str] | None = None, radius: float
         raise InputError(f"{len(jets)} jets were given.", "One picture shows 1 to 4.", "Type for example: show_jets(sample[:2])")
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, len(jets), figsize=(5.2 * len(jets) + 0.6, 6.8), sharey=True, squeeze=False, layout="constrained")
-        for number, (axis, jet) in enumerate(zip(axes[0], jets, strict=True)):
+        for axis, jet in zip(axes[0], jets, strict=True):
             _draw_jet(axis, jet, radius)
-            axis.set_title(titles[number] if titles else _title(jet), fontsize=15)
+            true = f"{jet['jet_class']}, " if "jet_class" in jet.fields else ""
+            axis.set_title(rf"{true}$p_\mathrm{{T}}$ = {jet['jet_pt']:.0f} GeV, {len(jet['sv_etarel'])} vertices", fontsize=15)
         axes[0, 0].set_ylabel(r"$\Delta\varphi$ from the jet axis (rad)")
         style: dict[str, Any] = {"linestyle": "", "markeredgecolor": "black"}
         marks = [
@@ -100,11 +100,6 @@ def _draw_jet(axis: Axes, jet: ak.Record, radius: float) -> None:
     axis.add_patch(Circle((0, 0), radius, fill=False, color="0.5", linestyle="--"))
     axis.set(xlim=(-1.1 * radius, 1.1 * radius), ylim=(-1.1 * radius, 1.1 * radius), aspect="equal")
     axis.set_xlabel(r"$\Delta\eta$ from the jet axis")
-
-
-def _title(jet: ak.Record) -> str:
-    true = f"{jet['jet_class']}, " if "jet_class" in jet.fields else ""
-    return rf"{true}$p_\mathrm{{T}}$ = {jet['jet_pt']:.0f} GeV, {len(jet['sv_etarel'])} vertices"
 
 
 def roc_curves(rocs: Mapping[str, Roc] | Sequence[Roc], mistag: float | None = None) -> Figure:
@@ -223,15 +218,14 @@ def _draw_missed(axes: Axes, event: Event, missed: NDArray[np.bool_], first: NDA
     axes.plot(first[hits], second[hits], "x", color=_MISSED, markersize=6, zorder=5)
 
 
-def embedding_display(event: Event, embedding: ArrayLike, particles: int = 8) -> Figure:
-    """Draw hits of some particles, in the detector and in the embedding, with the same colour and marker for each particle.
+def embedding_display(event: Event, embedding: ArrayLike) -> Figure:
+    """Draw hits of eight particles, in the detector and in the embedding, with the same colour and marker for each particle.
 
     The particles are the hardest of each sector around the beam, so that they do not cover each other.
 
     Args:
         event: the event.
         embedding: (n_hits, d) where the network puts each hit; the two directions in which the points differ most are shown.
-        particles: how many particles to show.
     """
     points = np.asarray(embedding, dtype=np.float64)
     points = points - points.mean(axis=0)
@@ -240,9 +234,9 @@ def embedding_display(event: Event, embedding: ArrayLike, particles: int = 8) ->
         figure, panels = plt.subplots(1, 2, figsize=(13, 6), layout="constrained")
         for axes, first, second in ((panels[0], event.x, event.y), (panels[1], *plane.T)):
             axes.plot(first, second, ".", color=_HITS, markersize=2)
-            for index, particle in enumerate(_hardest_around(event, particles)):
+            for index, particle in enumerate(_hardest_around(event, len(_COLOURS))):
                 hits = event.particle == particle
-                style: dict[str, Any] = {"color": _COLOURS[index % len(_COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
+                style: dict[str, Any] = {"color": _COLOURS[index], "marker": MARKERS[index]}
                 axes.plot(first[hits], second[hits], linestyle="", markersize=8, markeredgecolor="white", markeredgewidth=0.5, **style)
         panels[0].set(xlabel="$x$ (mm), where the hits are", ylabel="$y$ (mm)", aspect="equal", xticks=_TICKS_MM, yticks=_TICKS_MM)
         panels[1].set(xlabel="First direction of the embedding (no unit)", ylabel="Second direction (no unit)")
@@ -258,14 +252,12 @@ def _hardest_around(event: Event, sectors: int) -> NDArray[np.intp]:
     return order[np.unique(sector[order], return_index=True)[1]]
 
 
-def graph_display(event: Event, graphs: Mapping[str, ArrayLike], z_range: tuple[float, float] = (-400, 400), r_max: float = 380) -> Figure:
+def graph_display(event: Event, graphs: Mapping[str, ArrayLike]) -> Figure:
     """Draw graphs side by side in the inner detector: true edges as solid lines, false ones as thin dotted lines.
 
     Args:
         event: the event.
         graphs: title -> (2, n_edges) hit indices.
-        z_range: part of the beam line to show, mm.
-        r_max: largest distance from the beam to show, mm.
     """
     with plt.rc_context(STYLE):
         size = (4.6 * len(graphs), 5.4)
@@ -277,7 +269,7 @@ def graph_display(event: Event, graphs: Mapping[str, ArrayLike], z_range: tuple[
             axes.add_collection(LineCollection(segments[good], colors=_BLUE, linewidths=1.3, zorder=2))
             axes.plot(event.z, event.r, ".", color="black", markersize=3, zorder=3)
             purity = f"{good.mean():.0%}" if good.size else "–"
-            axes.set(xlim=z_range, ylim=(0, r_max), xticks=np.linspace(*z_range, 9)[1:-1:2], xlabel="$z$ (mm)")
+            axes.set(xlim=(-400, 400), ylim=(0, 380), xticks=range(-300, 301, 200), xlabel="$z$ (mm)")
             axes.set_title(f"{title}\n{good.size} edges, {purity} true", fontsize=15)
         panels[0][0].set_ylabel("$r$ (mm)")
         handles = [Line2D([], [], color=_BLUE, linewidth=1.5), Line2D([], [], color=_RED, linestyle=":", linewidth=1.2)]

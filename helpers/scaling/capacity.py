@@ -18,7 +18,7 @@ against what can be done in a second.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,7 +28,7 @@ from helpers.measuring.table import THROUGHPUT, THROUGHPUT_SPREAD, Row, Rows, is
 from helpers.scaling import queueing
 from helpers.tables import as_html, as_text
 
-# How often the interval is halved in which the load is that just keeps a budget: to a millionth of a job.
+# How often the interval is halved in which the load is that just keeps a budget.
 _HALVINGS = 40
 # A latency is worked out to this fraction.
 _EXACT = 1e-6
@@ -144,13 +144,13 @@ class Plan:
         """Return the jobs whose traffic is all that so many servers can do: with more, the queue grows without end."""
         return servers * self.speed.jets_per_s / (self.traffic.events_per_s * self.traffic.jets_per_event)
 
-    def knee_jobs(self, servers: int) -> float:
-        """Return the jobs at which a request waits as long as it is worked on, on average: from here on, clients notice the others."""
-        return self._jobs_where(servers, lambda jobs: self.waiting(servers, jobs).mean_s <= self.service_s)
-
     def most_jobs(self, servers: int) -> float:
-        """Return the most jobs with which so many servers keep the budget."""
-        return self._jobs_where(servers, lambda jobs: self.latency_p95_ms(servers, jobs) <= self.budget_ms)
+        """Return the most jobs with which so many servers keep the budget, to a millionth of a job; 0 where none would."""
+        low, high = 0.0, self.limit_jobs(servers)
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self.latency_p95_ms(servers, middle) <= self.budget_ms else (low, middle)
+        return low
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -165,7 +165,6 @@ class Plan:
             "wait_mean_ms": _ms(1e3 * self.waiting(servers).mean_s),
             "latency_p95_ms": _ms(p95_ms),
             "inside_budget": "yes" if p95_ms <= self.budget_ms else "no",
-            "knee_jobs": int(self.knee_jobs(servers)),
             "most_jobs": int(self.most_jobs(servers)),
             "limit_jobs": int(self.limit_jobs(servers)),
         }
@@ -194,14 +193,6 @@ class Plan:
         while self.latency_p95_ms(servers) > self.budget_ms * (1 + _EXACT):
             servers += 1
         return servers
-
-    def _jobs_where(self, servers: int, fine: Callable[[float], bool]) -> float:
-        """The largest number of jobs for which something holds that ends at some load, by halving the interval."""
-        low, high = 0.0, self.limit_jobs(servers)
-        for _ in range(_HALVINGS):
-            middle = (low + high) / 2
-            low, high = (middle, high) if fine(middle) else (low, middle)
-        return low
 
     def __str__(self) -> str:
         fewest, most = self.servers_interval
@@ -262,8 +253,7 @@ def under_load(fleet: Any, model: str, batch: int = 1, concurrency: int = 1, **o
         **options: as for :func:`helpers.measuring.measure.measure`.
 
     Returns:
-        A measured row with ``servers`` (how many answered), ``queue_us`` (mean time of a request in the queue of its server, by the
-        counters of all) and ``largest_share`` (of the requests, that of the busiest server).
+        A measured row with ``servers`` (how many answered) and ``queue_us`` (mean time of a request in the queue, by the counters of all).
     """
     before = fleet.snapshot()
     row = measure(fleet, model, batch, concurrency, **options)
@@ -274,7 +264,6 @@ def under_load(fleet: Any, model: str, batch: int = 1, concurrency: int = 1, **o
     counted = {
         "servers": len(asked),
         "queue_us": sum(each["queue_us"] * each["requests"] for each in asked) / total if total else None,
-        "largest_share": max((each["share"] for each in asked), default=None),
         "note": "; ".join(part for part in row["note"].split("; ") if not part.startswith(_NOTE_OF_ONE)),
     }
     return Row.of(plain(row) | dict.fromkeys(_OF_ONE_SERVER) | counted)
@@ -310,6 +299,6 @@ def expected(rows: Any) -> Rows:
         made.append(
             {name: row.get(name) for name in ("model", "batch", "concurrency", "servers", "device", "cpu")}
             | {THROUGHPUT: batch * seen.served_per_s, THROUGHPUT_SPREAD: batch * seen.served_half_width_per_s}
-            | {"queue_us": 1e6 * seen.mean_s, "queue_spread_us": 1e6 * seen.mean_half_width_s, "source": "simulated"}
+            | {"queue_us": 1e6 * seen.mean_s, "source": "simulated"}
         )
     return Rows.of(made)

@@ -59,9 +59,6 @@ def test_the_smallest_number_that_keeps_the_budget() -> None:
 def test_the_loads_at_which_it_changes() -> None:
     found = plan(TRAFFIC, SPEED, budget_ms=50)
     assert [found.limit_jobs(servers) for servers in (1, 2)] == pytest.approx([50, 100])
-    # A wait as long as the request itself: u / (1 - u) = 1 for one server, u² / (1 - u²) = 1 for two.
-    assert found.knee_jobs(1) == pytest.approx(25, rel=1e-3)
-    assert found.knee_jobs(2) == pytest.approx(100 * math.sqrt(0.5), rel=1e-3)
     assert found.latency_p95_ms(1, found.most_jobs(1)) == pytest.approx(50, rel=1e-3)
     assert found.most_jobs(1) < 40 < found.most_jobs(2)
 
