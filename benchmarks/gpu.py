@@ -1,6 +1,7 @@
 """``make test-gpu``: the check list of a machine with a GPU, and a table of what it measured for the course's plots.
 
     python -m benchmarks.gpu                       # on a GPU; without one it says so and measures nothing
+    python -m benchmarks.gpu --runtime apptainer   # NVIDIA's image in place of the embedded server: some ten minutes
     python -m benchmarks.gpu --device cpu --quick --output /tmp/dry.csv      # the same steps on a processor: a rehearsal, no record
 
 The table has the columns of ``notebooks/data/recorded_sweep.jsonl``, with device and date in each row. It goes to ``work/gpu``, where
@@ -31,6 +32,9 @@ from helpers.measuring.table import append_row, rows_of
 from helpers.metrics.gpu import gpu_figures, placed_on
 from helpers.metrics.load import BackgroundLoad
 from helpers.server import Server
+from helpers.server.images import image_version
+from helpers.server.runtimes import RUNTIMES
+from helpers.setup.environments import EMBEDDED_TRITON
 from helpers.tables import as_text
 
 # Away from the ports of a course that runs on the same machine.
@@ -40,6 +44,8 @@ DRY_SOURCE = "rehearsal on a processor, no record"
 # The model of the course text, and the taggers whose answers on both devices are compared.
 MODEL = "particlenet_PT"
 TAGGERS = (MODEL, "particlenet_AK4_PT", "particlenet", "particlenet_AK4")
+# A model in Python, for which NumPy of the server's side must be one that its Triton takes.
+PYTHON_MODEL = "add_sub"
 # Model -> batch sizes; then single jets from many clients, which the server puts together.
 BATCHES = {MODEL: (1, 2, 4, 8, 16, 32, 64, 128), "particlenet_AK4_PT": (1, 8, 32, 128)}
 CLIENTS = (4, 16, 64)
@@ -88,6 +94,27 @@ class Trial:
 
 # Whether it is as it should be (None: not looked at), and the figures or the reason.
 Finding = tuple[bool | None, str]
+
+
+def release(trial: Trial) -> Finding:
+    """The server says the version that belongs to its runtime: the embedded one's, or a newer one of an image."""
+    with Client(trial.server) as client:
+        version = str(client.transport.about()["version"])
+    embedded = trial.server.spec.runtime == "embedded"
+    return (version == EMBEDDED_TRITON) == embedded, f"tritonserver {version}" + ("" if embedded else f", image of {image_version()}")
+
+
+def python_and_memory(trial: Trial) -> Finding:
+    """A Python model answers with numbers, which the NumPy of the image decides, and so it does by shared memory."""
+    if PYTHON_MODEL not in trial.server.spec.load:
+        return None, "not part of this rehearsal"
+    given = np.arange(16, dtype=np.float32)
+    with Client(trial.server) as client:
+        for shared_memory in (False, True):
+            answer = client.infer(PYTHON_MODEL, INPUT0=given, INPUT1=given, shared_memory=shared_memory)
+            if not np.array_equal(answer["OUTPUT0"], 2 * given):
+                return False, f"OUTPUT0 is {answer['OUTPUT0']!r}, by shared memory: {shared_memory}"
+    return True, f"{PYTHON_MODEL} adds, over the network and by shared memory"
 
 
 def placement(trial: Trial) -> Finding:
@@ -165,6 +192,8 @@ def figures_under_load(trial: Trial) -> Finding:
 
 
 STEPS: dict[str, Callable[[Trial], Finding]] = {
+    "the server is the one that is meant": release,
+    "a Python model answers": python_and_memory,
     "models run on the device": placement,
     **{f"{model} equals itself on the CPU": lambda trial, model=model: equal_answers(trial, model) for model in TAGGERS},  # type: ignore[misc]
     **{f"throughput of {model}": lambda trial, model=model: throughput(trial, model, BATCHES[model]) for model in BATCHES},  # type: ignore[misc]
@@ -198,6 +227,12 @@ def seen_by_server() -> dict[str, Any]:
     return dict(json.loads(answer.stdout))
 
 
+def seen_by_image() -> dict[str, Any]:
+    """The same of a container: the machine's GPU, and what NVIDIA's ONNX Runtime is built with."""
+    gpu = next((gpu.name for gpu in machine.gpus()), None)
+    return {"torch": "of the image", "gpu": gpu, "onnx": ["CUDAExecutionProvider", "CPUExecutionProvider"]}
+
+
 def skip(seen: dict[str, Any]) -> int:
     """Say why nothing can be checked here; 1 where that is a fault that can be fixed."""
     device, torch = machine.device(), seen["torch"] or "(none)"
@@ -222,19 +257,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m benchmarks.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="cpu: a rehearsal of all steps without a GPU")
+    parser.add_argument("--runtime", choices=sorted(RUNTIMES), default="embedded", help="what runs the server")
+    parser.add_argument("--image", default="", help="image for a container, where it is not the usual one")
     parser.add_argument("--quick", action="store_true", help="tiny sizes and the course text's model alone")
     parser.add_argument("--output", type=Path, help="where to write the table (default: work/gpu, named after the GPU)")
     parser.add_argument("--base-port", type=int, default=BASE_PORT, help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
     if args.device == "cpu" and not args.output:
         parser.error("--device cpu needs --output: what a processor gives is no record of a GPU")
-    seen = seen_by_server()
+    seen = seen_by_server() if args.runtime == "embedded" else seen_by_image()
     if args.device == "gpu" and not seen["gpu"]:
         return skip(seen)
     name = seen["gpu"] if args.device == "gpu" else machine.device()
     output = args.output or recorded.gpu_file(name)
     print(f"Device: {name}; PyTorch {seen['torch']}; ONNX Runtime with {', '.join(seen['onnx'])}", flush=True)
-    with launch_server("models", load=[MODEL] if args.quick else list(TAGGERS), base_port=args.base_port, name="gpu-check") as server:
+    # A container is given the GPUs unless it is told otherwise; the embedded server looks for itself.
+    options = {} if args.runtime == "embedded" else {"runtime": args.runtime, "image": args.image, "gpu": args.device == "gpu"}
+    load = [PYTHON_MODEL, *([MODEL] if args.quick else TAGGERS)]
+    with launch_server("models", load=load, base_port=args.base_port, name="gpu-check", **options) as server:
         trial = Trial(server, args.device, args.quick, seen["onnx"])
         found = list(go_through(trial))
     output.unlink(missing_ok=True)

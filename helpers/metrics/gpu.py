@@ -3,7 +3,7 @@
 Typical use::
 
     gpu_figures(server)                  # a table, or the sentence that there is no GPU
-    placed_on(server.log(0), "particlenet_PT")       # "GPU" or "CPU", as the embedded server's backend has written it
+    placed_on(server.log(0), "particlenet_PT")       # "GPU" or "CPU", as the model's backend has written it
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ _NONE = "No GPU: the server's metrics have no nv_gpu_… lines, {}. Its models r
 # How the course's backends word it: "particlenet_PT_0_0: PyTorch 2.13.0 on cuda:0; …" and "…: ONNX Runtime 1.31.1 with
 # CPUExecutionProvider; …".
 _PLACED = re.compile(r"\b(?P<model>[\w.-]+?)(?:_\d+){1,2}: (?:PyTorch \S+ on (?P<torch>\w+)|ONNX Runtime \S+ with (?P<onnx>[\w, ]+))")
+# What NVIDIA's own backends say of an instance; the course's say the same, and then the line above, which counts.
+_NATIVE = re.compile(r"TRITONBACKEND_ModelInstanceInitialize: (?P<model>[\w.-]+?)(?:_\d+){1,2} \((?P<kind>GPU|CPU) device")
 
 
 def gpu_figures(server: Server, snapshot: Snapshot | None = None) -> Table:
@@ -90,16 +92,17 @@ def read_smi(server: Server) -> dict[str, dict[str, Any]]:
 
 
 def placed_on(log: str, model: str) -> str | None:
-    """Return where the instances of a model run, by what the course's backends have written: ``GPU``, ``CPU``, or None where they did not.
+    """Return where the instances of a model run, by what its backend has written: ``GPU``, ``CPU``, or None where it did not.
 
     A configuration can ask for a GPU that PyTorch or ONNX Runtime cannot use; then the model runs on the CPU, and the log says it.
 
     Args:
-        log: all that an embedded server has said.
+        log: all that a server has said.
         model: name of the model.
     """
     places = [found for found in _PLACED.finditer(log) if found["model"] == model]
     if not places:
-        return None
+        kinds = [found["kind"] for found in _NATIVE.finditer(log) if found["model"] == model]
+        return kinds[-1] if kinds else None
     last = places[-1]
     return "GPU" if last["torch"] == "cuda" or "CUDA" in (last["onnx"] or "") or "Tensorrt" in (last["onnx"] or "") else "CPU"

@@ -57,6 +57,17 @@ def test_where_a_model_runs_is_what_its_backend_wrote_last() -> None:
     assert placed_on(log + "I2 particlenet_PT_0_0: PyTorch 2.13.0 on cpu; 1 thread(s)", "particlenet_PT") == "CPU"
 
 
+def test_where_a_model_of_an_image_runs_is_what_nvidias_backend_wrote() -> None:
+    log = """
+    I1 onnxruntime.cc:2784] TRITONBACKEND_ModelInstanceInitialize: densenet_onnx_0_0 (GPU device 0)
+    I1 libtorch.cc:2535] TRITONBACKEND_ModelInstanceInitialize: particlenet_PT_0_0 (GPU device 0)
+    I2 libtorch.cc:2535] TRITONBACKEND_ModelInstanceInitialize: particlenet_PT_0_0 (CPU device 0)
+    I2 python_be.cc:2108] TRITONBACKEND_ModelInstanceInitialize: particlenet_0_0 (GPU device 0)
+    I2 particlenet_0_0: ONNX Runtime 1.31.1 with CPUExecutionProvider; 1 thread(s)
+    """
+    assert [placed_on(log, name) for name in ("densenet_onnx", "particlenet_PT", "particlenet", "add_sub")] == ["GPU", "CPU", "CPU", None]
+
+
 def test_figures_come_from_triton_and_what_is_missing_from_nvidia_smi(models_server: Server, smi: Callable[[str], None]) -> None:
     smi(SMI_LINE)
     (row,) = gpu_figures(models_server, page(TRITON_PAGE))
@@ -96,6 +107,8 @@ def test_every_step_is_rehearsed_on_a_processor(
     assert checklist.main(["--device", "cpu", "--quick", "--output", str(table), "--base-port", str(free_base_port())]) == 0
     said = capsys.readouterr().out
     assert "✖" not in said
+    assert "✔ the server is the one that is meant: tritonserver 2.51.0\n" in said
+    assert "✔ a Python model answers: add_sub adds, over the network and by shared memory" in said
     assert "particlenet_PT equals itself on the CPU: 4 jets, largest difference of a probability 0.0e+00" in said
     rows = read_rows(table)
     assert [row["batch"] for row in rows[:2]] == [1, 2]

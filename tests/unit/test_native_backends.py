@@ -1,16 +1,22 @@
-"""The models' configs use only what NVIDIA's own backends of the release know: a stock Triton container serves them as they stand."""
+"""The models' configs and files use only what NVIDIA's own backends know, in the image of the release and in that of the embedded server's.
+
+So a stock Triton container of either serves them as they stand. No image can be had here, so this is read as text and as files.
+"""
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from helpers import paths, repository
 
 MODELS = sorted(path.parent.name for path in paths.models_dir().glob("*/config.pbtxt"))
-# How a config names its backend, and the file that this backend looks for in a version's folder.
+# How a config names its backend, and the file that this backend looks for in a version's folder: core, src/constants.h. Newer releases also
+# take "torch_aoti" with model.pt2, older ones do not.
 BACKENDS = {
     ("onnxruntime_onnx", ""): ("onnxruntime", "model.onnx"),
     ("", "onnxruntime"): ("onnxruntime", "model.onnx"),
@@ -19,7 +25,8 @@ BACKENDS = {
     ("", "python"): ("python", "model.py"),
     ("ensemble", ""): ("ensemble", ""),
 }
-# Parameters that the native backends of 24.10 read, by their documentation. What begins with "session." goes to ONNX Runtime.
+# Parameters that the native backends read: of 24.10 by their documentation, of 26.x by pytorch_backend's src/pt/model_state.cc, which adds
+# DISABLE_CUDNN, and onnxruntime_backend's README. What begins with "session." goes to ONNX Runtime.
 PARAMETERS = {
     "onnxruntime": {
         "intra_op_thread_count", "inter_op_thread_count", "execution_mode", "enable_mem_arena", "enable_mem_pattern",
@@ -39,6 +46,11 @@ TYPES = {
     "pytorch": {"BOOL", "UINT8", *(f"INT{bits}" for bits in (8, 16, 32, 64)), "FP32", "FP64", "STRING"},
 }
 ACCELERATORS = {"onnxruntime": {"tensorrt", "cuda", "openvino"}}
+# The image of 24.10 has ONNX Runtime 1.19.2, those from 26.08 on 1.28 or later (server, docs/introduction/compatibility.md). 1.19 reads
+# files of ONNX 1.16: intermediate representation 10, opset 21; newer ones read those, too.
+ONNX_IR, ONNX_OPSET = 10, 21
+# The newest file format of TorchScript that PyTorch 1.7 read, and every later one (pytorch, caffe2/serialize/versions.h).
+TORCHSCRIPT_FORMAT = 5
 
 
 def complaints(folder: Path, config: Any) -> list[str]:
@@ -97,6 +109,21 @@ def test_what_a_stock_container_would_not_take_is_found(model: str, changes: dic
         else:
             setattr(config, name, value)
     assert any(said in complaint for complaint in complaints(folder, config)), complaints(folder, config)
+
+
+@pytest.mark.parametrize("path", sorted(paths.models_dir().glob("*/*/*.onnx")), ids=lambda path: path.parts[-3])
+def test_the_oldest_onnx_runtime_of_an_image_reads_the_file(path: Path) -> None:
+    file = onnx.load(path, load_external_data=False)
+    assert file.ir_version <= ONNX_IR
+    # No operators of a vendor's own.
+    assert {opset.domain: opset.version <= ONNX_OPSET for opset in file.opset_import} == {"": True}
+
+
+@pytest.mark.parametrize("path", sorted(paths.models_dir().glob("*/*/*.pt")), ids=lambda path: path.parts[-3])
+def test_the_oldest_libtorch_of_an_image_reads_the_file(path: Path) -> None:
+    with zipfile.ZipFile(path) as file:
+        (version,) = (file.read(name) for name in file.namelist() if name.endswith("/version"))
+    assert int(version) <= TORCHSCRIPT_FORMAT
 
 
 def test_all_models_were_looked_at() -> None:
