@@ -14,7 +14,7 @@ from typing import Any
 
 from helpers.client.endpoint import NO_ACCESS, Access, Address
 
-__all__ = ["Class", "Client", "Result"]
+__all__ = ["Client", "Result"]
 
 
 def __getattr__(name: str) -> Any:

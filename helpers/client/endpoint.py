@@ -85,23 +85,22 @@ def parse_address(url: str, default_port: int | None = None) -> Address:
     Raises:
         InputError: the text is no address, or names no port and there is no default.
     """
-    example = 'Type for example "localhost:9001" or "http://localhost:9000".'
-    if not isinstance(url, str) or not url.strip():
-        raise InputError(f"{url!r} is no address.", "Expected a host and a port.", example)
-    text = url.strip()
+    text = url.strip() if isinstance(url, str) else ""
     scheme = text.split("://", 1)[0].lower() if "://" in text else ""
-    if scheme and scheme not in _SECURE:
-        raise InputError(f"The address {url!r} begins with {scheme}://.", "Expected http, https, grpc, grpcs or nothing.", example)
+    expected, host, port = "Expected a host and a port.", None, None
     try:
         parts = urlsplit(text if scheme else f"//{text}")
-        host, port = parts.hostname, parts.port
+        host, port = parts.hostname, parts.port or default_port
+        fault = "" if port else "names no port"
     except ValueError as error:
-        raise InputError(f"The address {url!r} cannot be read: {error}.", "Expected a host and a port up to 65535.", example) from error
-    port = port or default_port
-    if not host or any(character.isspace() for character in host):
-        raise InputError(f"The address {url!r} names no host.", "Expected a host and a port.", example)
-    if not port:
-        raise InputError(f"The address {url!r} names no port.", "Expected a host and a port.", example)
+        fault, expected = f"cannot be read: {error}", "Expected a host and a port up to 65535."
+    if not fault.startswith("cannot") and (not host or any(character.isspace() for character in host)):
+        fault = "names no host"
+    if scheme and scheme not in _SECURE:
+        fault, expected = f"begins with {scheme}://", "Expected http, https, grpc, grpcs or nothing."
+    if fault or not host or not port:
+        happened = f"The address {url!r} {fault}." if text else f"{url!r} is no address."
+        raise InputError(happened, expected, 'Type for example "localhost:9001" or "http://localhost:9000".')
     return Address(host, port, _SECURE.get(scheme, False), scheme)
 
 
@@ -160,7 +159,7 @@ def access_for(token: str = "", headers: Mapping[str, str] | None = None, ca: st
     """
     sent: dict[str, str] = {}
     for name, value in (headers or {}).items():
-        if not isinstance(name, str) or not _NAME.fullmatch(name) or not isinstance(value, str) or not _is_visible(value):
+        if not isinstance(name, str) or not _NAME.fullmatch(name) or not _is_visible(value):
             raise InputError(
                 f"The header {name!r} cannot be sent.",
                 "Expected a name without blanks and colons, and a value of visible characters.",
@@ -168,7 +167,7 @@ def access_for(token: str = "", headers: Mapping[str, str] | None = None, ca: st
             )
         sent[name] = value
     if token:
-        if not isinstance(token, str) or not _is_visible(token) or " " in token:
+        if not _is_visible(token) or " " in token:
             raise InputError(
                 "The token that was given cannot be sent.",
                 "Expected visible characters of ASCII without blanks; a line end at its end often comes from a file.",
@@ -213,8 +212,8 @@ def _own_servers(address: Address) -> Iterator[dict[str, Any]]:
         yield from (state for state in run_folder.states() if address.port in state.get("ports", ()))
 
 
-def _is_visible(text: str) -> bool:
-    return bool(text) and text.isascii() and text.isprintable()
+def _is_visible(text: Any) -> bool:
+    return isinstance(text, str) and bool(text) and text.isascii() and text.isprintable()
 
 
 def where(server: Any, protocol: str | None) -> tuple[str, Address]:
@@ -235,12 +234,14 @@ def where(server: Any, protocol: str | None) -> tuple[str, Address]:
     # A server of which only one port can be reached is spoken to there.
     only_http = isinstance(getattr(server, "http", None), Address) and getattr(server, "grpc", "") is None
     protocol = protocol or ("http" if only_http else "grpc")
-    address = getattr(server, protocol, None)
-    url = None if isinstance(address, Address) else getattr(server, f"{protocol}_url", None)
-    if not isinstance(address, Address) and not isinstance(url, str):
-        raise InputError(
-            f"An object of type {type(server).__name__} was given as the server.",
-            "Expected a Server or an address.",
-            'Type for example: Client(server), or Client("localhost:9001")',
-        )
-    return protocol, address if isinstance(address, Address) else parse_address(url)
+    known = getattr(server, protocol, None)
+    if isinstance(known, Address):
+        return protocol, known
+    url = getattr(server, f"{protocol}_url", None)
+    if isinstance(url, str):
+        return protocol, parse_address(url)
+    raise InputError(
+        f"An object of type {type(server).__name__} was given as the server.",
+        "Expected a Server or an address.",
+        'Type for example: Client(server), or Client("localhost:9001")',
+    )

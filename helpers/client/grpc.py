@@ -7,8 +7,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from helpers.client.endpoint import QUERY_TIMEOUT_S
-
 # gRPC's library writes each failed handshake to standard error, beside the error that says the same in words.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
@@ -16,20 +14,26 @@ import tritonclient.grpc as triton_grpc
 from google.protobuf import json_format
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
+from tritonclient.grpc.model_config_pb2 import ModelConfig
 from tritonclient.utils import InferenceServerException
 
-from helpers.client.endpoint import NO_ACCESS, Access, Address
+from helpers.client.endpoint import NO_ACCESS, QUERY_TIMEOUT_S, Access, Address
 from helpers.client.problems import LOST_BEHIND, NotPassedOn, Refused, TimedOut, TransportError, Unreachable, is_not_ready, without_id
 from helpers.client.tensors import Request
 from helpers.machine import is_loopback
 
-_INT64 = (
-    FieldDescriptor.TYPE_INT64,
-    FieldDescriptor.TYPE_UINT64,
-    FieldDescriptor.TYPE_SINT64,
-    FieldDescriptor.TYPE_FIXED64,
-    FieldDescriptor.TYPE_SFIXED64,
+# How gRPC words a connection that failed; Triton's own UNAVAILABLE, such as a full queue, reads otherwise and is an answer.
+_LOST = re.compile(
+    r"failed to connect|connections to all backends|socket closed|connection (reset|refused)|broken pipe|goaway|stream removed|recvmsg"
+    r"|endpoint clos|resolv|name resolution|handshak|transport|end of file|rst_stream|channel closed|keepalive",
+    re.IGNORECASE,
 )
+# How it words that a proxy of the site did not let it through.
+_PROXY = re.compile(r"HTTP proxy (returned|handshake)", re.IGNORECASE)
+# Under UNKNOWN and INTERNAL a model's own error arrives as well, so only what a model would hardly say counts.
+_CUT = re.compile(r"stream removed|rst_stream", re.IGNORECASE)
+_REASONS = {"INVALID_ARGUMENT": "inputs", "NOT_FOUND": "unknown", "PERMISSION_DENIED": "restricted", "UNAUTHENTICATED": "restricted"}
+_INT64 = {getattr(FieldDescriptor, f"TYPE_{kind}") for kind in ("INT64", "UINT64", "SINT64", "FIXED64", "SFIXED64")}
 
 
 class Grpc:
@@ -47,6 +51,7 @@ class Grpc:
         self._timeout_s = timeout_s
         self.address = address
         self.access = access
+        self._headers = access.grpc_headers()
         self._options = [
             # Tensors are larger than gRPC's own limit of 4 MB.
             ("grpc.max_send_message_length", -1),
@@ -62,51 +67,45 @@ class Grpc:
 
     def is_live(self) -> bool:
         """True if the server answers and says that it lives."""
-        return bool(self._call("is_server_live", client_timeout=QUERY_TIMEOUT_S))
+        return bool(self._call("is_server_live"))
 
     def is_ready(self) -> bool:
         """True if the server says that all its models are READY."""
-        return bool(self._call("is_server_ready", client_timeout=QUERY_TIMEOUT_S))
+        return bool(self._call("is_server_ready"))
 
     def about(self) -> dict[str, Any]:
         """Return the server's own name, version and extensions."""
-        return as_dict(self._call("get_server_metadata", client_timeout=QUERY_TIMEOUT_S))
-
-    def statistics(self, model: str = "") -> list[dict[str, Any]]:
-        """Return the counters of a model's versions, or of all models that are loaded; those that are zero too, as over HTTP."""
-        return as_dict(self._call("get_inference_statistics", model, client_timeout=QUERY_TIMEOUT_S), zeros=True)["model_stats"]
-
-    def whole_config(self, model: str) -> dict[str, Any]:
-        """Return the model's config with the fields that nobody set, as over HTTP."""
-        return as_dict(self._call("get_model_config", model, client_timeout=QUERY_TIMEOUT_S).config, zeros=True)
+        return as_dict(self._call("get_server_metadata"))
 
     def metadata(self, model: str, version: str = "") -> dict[str, Any]:
         """Return names, types and shapes of a model's inputs and outputs."""
-        answer = self._call("get_model_metadata", model, version, client_timeout=QUERY_TIMEOUT_S)
-        return as_dict(answer)
+        return as_dict(self._call("get_model_metadata", model, version))
 
     def config(self, model: str, version: str = "") -> dict[str, Any]:
-        """Return a model's config with everything that the server filled in."""
-        answer = self._call("get_model_config", model, version, client_timeout=QUERY_TIMEOUT_S)
-        return as_dict(answer.config)
+        """Return a model's config with everything that the server filled in, and the fields that nobody set, as over HTTP."""
+        return as_dict(self._call("get_model_config", model, version).config, zeros=True)
+
+    def statistics(self, model: str = "") -> list[dict[str, Any]]:
+        """Return the counters of a model's versions, or of all models that are loaded; those that are zero too, as over HTTP."""
+        counters: list[dict[str, Any]] = as_dict(self._call("get_inference_statistics", model), zeros=True)["model_stats"]
+        return counters
 
     def infer(self, request: Request) -> Any:
         """Send one request and return tritonclient's result."""
         inputs, outputs = request.encode(triton_grpc)
-        return self._call("infer", request.model, inputs, request.version, outputs, client_timeout=self._timeout_s)
+        return self._call("infer", request.model, inputs, request.version, outputs, timeout_s=self._timeout_s)
 
     def regions(self, headers: Mapping[str, str]) -> list[str]:
         """Return the names of the regions of system shared memory that the server knows."""
-        answer = self._call("get_system_shared_memory_status", headers=dict(headers), client_timeout=QUERY_TIMEOUT_S)
-        return list(answer.regions)
+        return list(self._call("get_system_shared_memory_status", headers=headers).regions)
 
     def register(self, name: str, key: str, byte_size: int, headers: Mapping[str, str]) -> None:
         """Tell the server about a region of system shared memory."""
-        self._call("register_system_shared_memory", name, key, byte_size, headers=dict(headers), client_timeout=QUERY_TIMEOUT_S)
+        self._call("register_system_shared_memory", name, key, byte_size, headers=headers)
 
     def unregister(self, name: str, headers: Mapping[str, str]) -> None:
         """Let the server forget a region."""
-        self._call("unregister_system_shared_memory", name, headers=dict(headers), client_timeout=QUERY_TIMEOUT_S)
+        self._call("unregister_system_shared_memory", name, headers=headers)
 
     def close(self) -> None:
         """Close the channel."""
@@ -117,49 +116,35 @@ class Grpc:
             str(self.address.dialled), ssl=self.address.secure, root_certificates=self.access.ca or None, channel_args=self._options
         )
 
-    def _call(self, method: str, *arguments: Any, **options: Any) -> Any:
+    def _call(self, method: str, *arguments: Any, headers: Mapping[str, str] | None = None, timeout_s: float = QUERY_TIMEOUT_S) -> Any:
         client = self._client
-        headers = {**self.access.grpc_headers(), **options.pop("headers", {})}
+        sent = {**self._headers, **(headers or {})}
         try:
-            return getattr(client, method)(*arguments, headers=headers or None, **options)
+            return getattr(client, method)(*arguments, headers=sent or None, client_timeout=timeout_s)
         except InferenceServerException as error:
-            failure = _from_grpc(error)
+            failure = _failure(error)
             if isinstance(failure, Unreachable) and client is self._client:
                 # The old channel closes itself when the last request on it has ended.
                 self._client = self._connect()
             raise failure from error
 
 
-# How gRPC words a connection that failed; Triton's own UNAVAILABLE, such as a full queue, reads otherwise and is an answer.
-_LOST = re.compile(
-    r"failed to connect|connections to all backends|socket closed|connection (reset|refused)|broken pipe|goaway|stream removed|recvmsg"
-    r"|endpoint clos|resolv|name resolution|handshak|transport|end of file|rst_stream|channel closed|keepalive",
-    re.IGNORECASE,
-)
-# How it words that a proxy of the site did not let it through.
-_PROXY = re.compile(r"HTTP proxy (returned|handshake)", re.IGNORECASE)
-# Under these two a model's own error arrives as well, so only what a model would hardly say counts.
-_CUT = re.compile(r"stream removed|rst_stream", re.IGNORECASE)
-
-
-def _from_grpc(error: InferenceServerException) -> TransportError:
+def _failure(error: InferenceServerException) -> TransportError:
     status = (error.status() or "").removeprefix("StatusCode.")
     message = without_id(error.message() or status)
+    # The reason at the end of a chain of reasons is the one that says something.
+    last = message.rsplit("last error: ", 1)[-1]
     if status == "DEADLINE_EXCEEDED":
         return TimedOut("no answer in time")
     if status == "UNAVAILABLE" and LOST_BEHIND.search(message):
         return Unreachable(message)
     if _PROXY.search(message):
-        return NotPassedOn(message.rsplit("last error: ", 1)[-1])
+        return NotPassedOn(last)
     if (status in ("UNAVAILABLE", "CANCELLED") and _LOST.search(message)) or (status in ("UNKNOWN", "INTERNAL") and _CUT.search(message)):
-        # The reason at the end of a chain of reasons is the one that says something.
-        return Unreachable(re.sub(r"^(UNKNOWN|UNAVAILABLE): ", "", message.rsplit("last error: ", 1)[-1]))
+        return Unreachable(re.sub(r"^(UNKNOWN|UNAVAILABLE): ", "", last))
     if is_not_ready(message):
         return Refused(message, "unknown")
-    if "protocol is restricted" in message:
-        return Refused(message, "restricted")
-    reasons = {"INVALID_ARGUMENT": "inputs", "NOT_FOUND": "unknown", "PERMISSION_DENIED": "restricted", "UNAUTHENTICATED": "restricted"}
-    return Refused(message, reasons.get(status, "failed"))
+    return Refused(message, "restricted" if "protocol is restricted" in message else _REASONS.get(status, "failed"))
 
 
 def as_dict(message: Message, zeros: bool = False) -> dict[str, Any]:
@@ -170,24 +155,23 @@ def as_dict(message: Message, zeros: bool = False) -> dict[str, Any]:
         zeros: include the fields that nobody set.
     """
     fields = json_format.MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=zeros)
-    return _numbers(fields, message.DESCRIPTOR)
+    return _with_numbers(fields, message.DESCRIPTOR)
 
 
-def _numbers(value: Any, descriptor: Any) -> Any:
+def without_unset(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a model's config as either protocol gives it, without the fields that nobody set: the same for both."""
+    return as_dict(json_format.ParseDict(dict(config), ModelConfig(), ignore_unknown_fields=True))
+
+
+def _with_numbers(fields: dict[str, Any], message: Any) -> dict[str, Any]:
     # JSON for protobuf writes 64-bit integers as strings, because JavaScript's numbers are too short for them.
-    out = {}
-    for key, item in value.items():
-        field = descriptor.fields_by_name[key]
-        message = field.message_type
-        if message is not None and message.GetOptions().map_entry:
-            inner = message.fields_by_name["value"]
-            out[key] = {name: _convert(entry, inner) for name, entry in item.items()}
-        else:
-            out[key] = [_convert(entry, field) for entry in item] if isinstance(item, list) else _convert(item, field)
-    return out
+    def convert(value: Any, field: Any) -> Any:
+        if isinstance(value, list):
+            return [convert(item, field) for item in value]
+        if field.message_type is None:
+            return int(value) if field.type in _INT64 else value
+        if field.message_type.GetOptions().map_entry:
+            return {key: convert(item, field.message_type.fields_by_name["value"]) for key, item in value.items()}
+        return _with_numbers(value, field.message_type) if isinstance(value, dict) else value
 
-
-def _convert(item: Any, field: Any) -> Any:
-    if field.message_type is not None:
-        return _numbers(item, field.message_type) if isinstance(item, dict) else item
-    return int(item) if field.type in _INT64 else item
+    return {name: convert(value, message.fields_by_name[name]) for name, value in fields.items()}

@@ -16,24 +16,14 @@ import urllib.request
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
 from urllib3.util import wait_for_read
 
+from helpers.client import problems
 from helpers.client.endpoint import NO_ACCESS, QUERY_TIMEOUT_S, Access, Address
-from helpers.client.problems import (
-    LOST_BEHIND,
-    NotPassedOn,
-    Refused,
-    TimedOut,
-    TransportError,
-    Unreachable,
-    is_not_ready,
-    plainly,
-    without_id,
-)
+from helpers.client.problems import NotPassedOn, Refused, TimedOut, TransportError, Unreachable
 from helpers.machine import is_loopback
 
 if TYPE_CHECKING:
@@ -48,6 +38,7 @@ _not_kept: list[Address] = []
 _lock = threading.Lock()
 
 _REASONS = {400: "inputs", 401: "restricted", 403: "restricted", 404: "unknown"}
+_MEMORY = "/v2/systemsharedmemory"
 
 
 class Http:
@@ -65,7 +56,10 @@ class Http:
         self.address = address
         self.access = access
         self._timeout_s = timeout_s
-        self._proxy = _proxy_of(address, access)
+        self._proxy, self._proxy_headers = _proxy_of(address, access)
+        # With encryption, a proxy only makes a tunnel; else each request says to it where it is to go.
+        self._passed_on = self._proxy is not None and not address.secure
+        self._headers = {**access.http_headers(), **(self._proxy_headers if self._passed_on else {})}
         self._idle: list[http.client.HTTPConnection] = []
         # A server is seldom closed by those who ask it: what is idle ends with this object.
         weakref.finalize(self, _close_all, self._idle)
@@ -88,25 +82,14 @@ class Http:
         """Return names, types and shapes of a model's inputs and outputs."""
         return self._facts(_path(model, version), "name")
 
-    def whole_config(self, model: str) -> dict[str, Any]:
-        """Return a model's config with everything that the server filled in, and the fields that nobody set."""
-        return self._facts(f"{_path(model)}/config", "name")
-
     def config(self, model: str, version: str = "") -> dict[str, Any]:
-        """Return a model's config with everything that the server filled in."""
-        # These load gRPC, half a second that a launch need not wait for.
-        from google.protobuf import json_format
-        from tritonclient.grpc import model_config_pb2
-
-        from helpers.client.grpc import as_dict
-
-        answer = self._facts(f"{_path(model, version)}/config", "name")
-        # Through the protobuf message, so that both protocols give the same dictionary, without the fields that nobody set.
-        return as_dict(json_format.ParseDict(answer, model_config_pb2.ModelConfig(), ignore_unknown_fields=True))
+        """Return a model's config with everything that the server filled in, and the fields that nobody set."""
+        return self._facts(f"{_path(model, version)}/config", "name")
 
     def statistics(self, model: str = "") -> list[dict[str, Any]]:
         """Return the counters of a model's versions, or of all models that are loaded."""
-        return self._facts(f"{_path(model)}/stats" if model else "/v2/models/stats", "model_stats")["model_stats"]
+        counters: list[dict[str, Any]] = self._facts(f"{_path(model)}/stats" if model else "/v2/models/stats", "model_stats")["model_stats"]
+        return counters
 
     def infer(self, request: Request) -> Any:
         """Send one request and return tritonclient's result."""
@@ -124,21 +107,20 @@ class Http:
             result = triton_http.InferenceServerClient.parse_response_body(data, header_length=int(length) if length else None)
             result.get_response()["outputs"]
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError, InferenceServerException) as error:
-            raise Refused("what answers there is no Triton server", "page") from error
+            raise _no_server() from error
         return result
 
     def regions(self, headers: Mapping[str, str]) -> list[str]:
         """Return the names of the regions of system shared memory that the server knows."""
-        return [region["name"] for region in self.ask("/v2/systemsharedmemory/status", headers=headers)]
+        return [region["name"] for region in self.ask(f"{_MEMORY}/status", headers=headers)]
 
     def register(self, name: str, key: str, byte_size: int, headers: Mapping[str, str]) -> None:
         """Tell the server about a region of system shared memory."""
-        body = {"key": key, "offset": 0, "byte_size": byte_size}
-        self.ask(f"/v2/systemsharedmemory/region/{name}/register", body, headers=headers)
+        self.ask(f"{_MEMORY}/region/{name}/register", {"key": key, "offset": 0, "byte_size": byte_size}, headers=headers)
 
     def unregister(self, name: str, headers: Mapping[str, str]) -> None:
         """Let the server forget a region."""
-        self.ask(f"/v2/systemsharedmemory/region/{name}/unregister", headers=headers, post=True)
+        self.ask(f"{_MEMORY}/region/{name}/unregister", headers=headers, post=True)
 
     def ask(
         self,
@@ -174,29 +156,26 @@ class Http:
         """Return an answer that must have this field: many a web page answers to everything, also in JSON."""
         answer = self.ask(path)
         if not (isinstance(answer, dict) and field in answer):
-            raise Refused("what answers there is no Triton server", "page")
+            raise _no_server()
         return answer
 
     def _healthy(self, what: str) -> bool:
         answer = self.ask(f"/v2/health/{what}")
         # Triton's is empty; other servers of the protocol say it in JSON.
         if isinstance(answer, str) and answer.strip():
-            raise Refused("what answers there is no Triton server", "page")
+            raise _no_server()
         return True
 
     def _exchange(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], timeout_s: float
-    ) -> tuple[bytes, Mapping[str, str]]:
+    ) -> tuple[bytes, http.client.HTTPMessage]:
         """Send one request; return the body and the headers of its answer."""
-        # With encryption, a proxy only makes a tunnel; else it has to be told where to.
-        passed_on = self._proxy is not None and not self.address.secure
-        sent = {**self.access.http_headers(), **headers, **(self._proxy.headers if self._proxy is not None and passed_on else {})}
         connection = self._connection()
         connection.timeout = timeout_s
         if connection.sock is not None:
             connection.sock.settimeout(timeout_s)
         try:
-            connection.request(method, self.address.http(path) if passed_on else path, body=body, headers=sent)
+            connection.request(method, self.address.http(path) if self._passed_on else path, body, {**self._headers, **headers})
             response = connection.getresponse()
             data = response.read()
         except BaseException as error:
@@ -207,21 +186,11 @@ class Http:
                 raise
             raise self._failure(error, timeout_s) from error
         self._idle.append(connection)
-        if self.address.dialled in _not_kept:
+        if _not_kept and self.address.dialled in _not_kept:
             self.close()
-        if response.status == http.client.OK:
-            return data, response.headers
-        text = data.decode("utf-8", "replace")
-        # A key or a token is for the server that was named, not for where an answer sends us.
-        if 300 <= response.status < 400:
-            raise Refused(f"it sends us on to {response.headers.get('Location') or 'nowhere'} (status {response.status})", "elsewhere")
-        # A proxy's own refusal: servers word theirs in JSON.
-        if passed_on and (response.status == 407 or (response.status in (403, 502, 503, 504) and not text.lstrip().startswith("{"))):
-            raise NotPassedOn(f"{response.status} {response.reason}: {text}", str(self._proxy))
-        message = without_id(_refusal(text) or f"The server answered {response.status} {response.reason} to {path}.")
-        if response.status == http.client.SERVICE_UNAVAILABLE and LOST_BEHIND.search(message):
-            raise Unreachable(message)
-        raise Refused(message, "unknown" if is_not_ready(message) else _REASONS.get(response.status, "failed"))
+        if response.status != http.client.OK:
+            raise self._refusal(response, data.decode("utf-8", "replace"), path)
+        return data, response.headers
 
     def _connection(self) -> http.client.HTTPConnection:
         """Return a connection that no other thread uses: an idle one that is still open, else a new one."""
@@ -231,15 +200,34 @@ class Http:
                 if connection.sock is not None and not wait_for_read(connection.sock, 0):
                     return connection
                 connection.close()
-        place = self._proxy.address if self._proxy is not None else self.address.dialled
+        place = self._proxy or self.address.dialled
         if not self.address.secure:
             return http.client.HTTPConnection(place.host, place.port)
         encrypted = http.client.HTTPSConnection(place.host, place.port, context=self.access.context())
         if self._proxy is not None:
-            encrypted.set_tunnel(self.address.host, self.address.port, dict(self._proxy.headers))
+            encrypted.set_tunnel(self.address.host, self.address.port, self._proxy_headers)
         return encrypted
 
+    def _refusal(self, response: http.client.HTTPResponse, text: str, path: str) -> TransportError:
+        """Return the error for an answer that is not OK."""
+        status = response.status
+        # A key or a token is for the server that was named, not for where an answer sends us.
+        if 300 <= status < 400:
+            return Refused(f"it sends us on to {response.headers.get('Location') or 'nowhere'} (status {status})", "elsewhere")
+        # A proxy's own refusal: servers word theirs in JSON.
+        if self._passed_on and (status == 407 or (status in (403, 502, 503, 504) and not text.lstrip().startswith("{"))):
+            return NotPassedOn(f"{status} {response.reason}: {text}", str(self._proxy))
+        try:
+            message = str(json.loads(text)["error"])
+        except (ValueError, KeyError, TypeError, RecursionError):
+            message = text.strip()
+        message = problems.without_id(message or f"The server answered {status} {response.reason} to {path}.")
+        if status == http.client.SERVICE_UNAVAILABLE and problems.LOST_BEHIND.search(message):
+            return Unreachable(message)
+        return Refused(message, "unknown" if problems.is_not_ready(message) else _REASONS.get(status, "failed"))
+
     def _failure(self, error: Exception, timeout_s: float) -> TransportError:
+        """Return the error for an answer that did not come."""
         if isinstance(error, TimeoutError):
             return TimedOut(f"no answer within {timeout_s:g} s")
         if isinstance(error, http.client.RemoteDisconnected):
@@ -263,7 +251,7 @@ def ask(address: Address, path: str, body: Any = None, *, access: Access = NO_AC
         AccessError: the token, the certificate, the encryption or a proxy does not fit.
         RequestError: the server refused; the message is the server's own.
     """
-    with closing(Http(address, access=access)) as way, plainly(way):
+    with closing(Http(address, access=access)) as way, problems.plainly(way):
         return way.ask(path, body, **options)
 
 
@@ -296,6 +284,10 @@ def listens(address: Address) -> bool:
     return True
 
 
+def _no_server() -> Refused:
+    return Refused("what answers there is no Triton server", "page")
+
+
 def _close_all(connections: list[http.client.HTTPConnection]) -> None:
     with suppress(IndexError):  # empty, or another thread was faster
         while True:
@@ -306,34 +298,15 @@ def _path(model: str, version: str = "") -> str:
     return f"/v2/models/{quote(model, safe='')}" + (f"/versions/{quote(version, safe='')}" if version else "")
 
 
-def _refusal(text: str) -> str:
-    """Return the server's reason in an error body, which is JSON with the key ``error``, or plain text."""
-    try:
-        return str(json.loads(text)["error"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return text.strip()
-
-
-@dataclass(frozen=True)
-class _Proxy:
-    """A proxy of the site: where it listens, and what a request to it carries: who we are, where its URL says so."""
-
-    address: Address
-    headers: Mapping[str, str] = field(repr=False)
-
-    def __str__(self) -> str:
-        return str(self.address)
-
-
-def _proxy_of(address: Address, access: Access) -> _Proxy | None:
-    """Return the proxy through which a request to this address goes, as ``http_proxy`` and its kin say it."""
+def _proxy_of(address: Address, access: Access) -> tuple[Address | None, dict[str, str]]:
+    """Return the proxy of the site that ``http_proxy`` and its kin name for this address, and what says to it who we are."""
     # A proxy would be asked for "localhost" too, and would look at its own machine.
     if access.direct or is_loopback(address.host) or urllib.request.proxy_bypass(str(address)):
-        return None
+        return None, {}
     url = urllib.request.getproxies().get("https" if address.secure else "http", "")
     if not url:
-        return None
+        return None, {}
     parts = urlsplit(url if "://" in url else f"http://{url}")
     who = f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else ""
     headers = {"Proxy-Authorization": f"Basic {base64.b64encode(who.encode()).decode()}"} if who else {}
-    return _Proxy(Address(parts.hostname or "", parts.port or 80), headers)
+    return Address(parts.hostname or "", parts.port or 80), headers

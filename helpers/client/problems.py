@@ -10,7 +10,6 @@ import socket
 import ssl
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Protocol
 
 from helpers.client.endpoint import ADMIN_HEADER, NO_ACCESS, Access, Address
@@ -18,19 +17,67 @@ from helpers.errors import AccessError, CourseError, ModelError, NotAServerError
 
 # How Envoy, before several servers, words that it lost the one it had chosen, or has none that is healthy.
 LOST_BEHIND = re.compile(r"upstream connect error|disconnect/reset before headers|no healthy upstream", re.IGNORECASE)
-# What Triton says of a model that it has in its list, but in no version that serves.
-_KNOWN = re.compile(r"has no available versions|is not at ready state")
-# What it answers when the process of a Python model, or of a Python-based backend, is gone.
-_STUB_GONE = re.compile(r"Stub process '.*' is not healthy")
-# How OpenSSL (in Python) and BoringSSL (in gRPC) word it.
-_UNTRUSTED = re.compile(
-    r"certificate.?verify.?failed|hostname mismatch|hostname verification|peer name .* is not in peer certificate", re.I
-)
-_HOST_NAME = re.compile(r"hostname|ip address mismatch|peer name", re.I)
-_EXPIRED = re.compile(r"expired|not yet valid", re.I)
+# How OpenSSL (in Python) and BoringSSL (in gRPC) word a certificate that does not fit.
+_UNTRUSTED = re.compile(r"certificate.?verify.?failed|hostname mismatch|hostname verification|peer name .* is not in peer certif", re.I)
 _PORTS = "By the course's convention HTTP has the base port (9000), gRPC the next (9001) and metrics the one after (9002)."
 # Seconds for the question whether a port speaks TLS: it makes a message better and must not make it late.
 _LOOK_TIMEOUT_S = 1.0
+
+# What to say of a refusal: its reason and what the server says of it, then the error, what happened, what is expected, what to type.
+_REFUSALS: tuple[tuple[str, str, type[RequestError], str, str, str], ...] = (
+    (
+        "inputs", "", RequestError,
+        "The server refused the request to {model!r}: {said}",
+        "",
+        "Compare the inputs with client.metadata(model).",
+    ),
+    (
+        "protocol", "", RequestError,
+        "The server at {address} does not answer in {protocol}.",
+        _PORTS,
+        "Type the port for {protocol}, or Client(…, protocol={other!r})",
+    ),
+    (
+        "restricted", "", RequestError,
+        "The server does not let us do this: {said}",
+        "Expected the Server object that launched the server.",
+        "",
+    ),
+    # Triton 2.51 neither starts such a process again nor takes the model out of service; each request waits a second and fails.
+    (
+        "failed", r"Stub process '.*' is not healthy", RequestError,
+        "The process that ran the model {model!r} has ended: it crashed, was killed, or memory ran out.",
+        "Triton still calls the model READY, but does not start the process again; other models are not affected.",
+        'Type: server.reload("{model}")   (on a server that is not yours, ask its owner)',
+    ),
+    (
+        "failed", "", RequestError,
+        "The model {model!r} failed on this request: {said}",
+        "Other requests are not affected.",
+        "Look at the inputs, and at the end of server.log().",
+    ),
+)  # fmt: skip
+# The same for a certificate, by what the library says of it.
+_CERTIFICATES = (
+    (
+        r"expired|not yet valid",
+        "The certificate of {address} is out of date.",
+        "Nothing was sent to it.",
+        "Tell the owner of the server, and look at your clock.",
+    ),
+    (
+        r"hostname|ip address mismatch|peer name",
+        "The certificate of {address} is for another name than {address.host}.",
+        "So this may be another server; nothing was sent to it.",
+        "Type the address with the name that is in the certificate.",
+    ),
+    (
+        "",
+        "The certificate of {address} is not signed by {trusted}.",
+        "So this may be another server; nothing was sent to it.",
+        'Ask the owner of the server for the file of its CA, and type: connect("…", ca="ca.pem")',
+    ),
+)
 
 
 class TransportError(Exception):
@@ -46,11 +93,7 @@ class TimedOut(TransportError):
 
 
 class NotPassedOn(Unreachable):
-    """A proxy of the site did not pass the request on.
-
-    Attributes:
-        proxy: its host and port, where they are known.
-    """
+    """A proxy of the site, whose host and port may be known, did not pass the request on."""
 
     def __init__(self, message: str, proxy: str = "") -> None:
         super().__init__(message)
@@ -78,27 +121,6 @@ class Way(Protocol):
     access: Access
 
 
-@dataclass(frozen=True)
-class Circumstances:
-    """What is known of a server beside a failed request.
-
-    Attributes:
-        ended: how it ended or that it hangs, in a sentence or two; empty while it runs, or where that is not known.
-        todo: what to type to bring it back.
-        owned: True for a server of one's own.
-        loaded: names of the models that are loaded; None where the server does not say.
-        reason: why the model is not loaded, where that is known.
-        speaks_http: True if HTTP was answered at a port that was asked in gRPC.
-    """
-
-    ended: str = ""
-    todo: str = ""
-    owned: bool = False
-    loaded: Collection[str] | None = None
-    reason: str = ""
-    speaks_http: bool = False
-
-
 @contextmanager
 def plainly(way: Way) -> Iterator[None]:
     """Turn the failures of questions to a server, such as whether it lives, into errors that a person reads.
@@ -115,9 +137,16 @@ def plainly(way: Way) -> Iterator[None]:
 
 
 def explain(
-    error: TransportError, model: str, address: Address, protocol: str, access: Access = NO_ACCESS, known: Circumstances | None = None
+    error: TransportError,
+    model: str,
+    address: Address,
+    protocol: str,
+    access: Access = NO_ACCESS,
+    *,
+    ended: tuple[str, str] = ("", ""),
+    speaks_http: bool = False,
 ) -> CourseError:
-    """Return the error to raise for a request to a model that failed.
+    """Return the error to raise for a request to a model that failed, for any reason but that the model is not loaded.
 
     Args:
         error: how it failed.
@@ -125,68 +154,58 @@ def explain(
         address: where.
         protocol: ``grpc`` or ``http``.
         access: what was sent along, and which certificates are trusted.
-        known: what is known of the server.
+        ended: how the server ended or that it hangs, and what to type then; empty while it runs, or where that is not known.
+        speaks_http: True if HTTP was answered at a port that was asked in gRPC.
     """
-    known = known or Circumstances()
+    said = " ".join(str(error).split()).rstrip(".")
     if isinstance(error, TimedOut):
         happened = f"The server at {address} gave {error} to the request to {model!r}."
-        if known.ended:
-            return RequestError(happened, known.ended, known.todo)
-        return RequestError(
-            happened,
-            "The first request of a new shape takes longest; a queue that is too long looks the same.",
-            f'Try again, or give the client more time: Client(…, timeout_s=300). If it never answers, type: server.reload("{model}")',
-        )
-    if problem := _of_connection(error, address, access):
+        expected = "The first request of a new shape takes longest; a queue that is too long looks the same."
+        todo = f'Try again, or give the client more time: Client(…, timeout_s=300). If it never answers, type: server.reload("{model}")'
+    elif problem := _of_connection(error, address, access):
         return problem
-    if not isinstance(error, Refused):
-        return _unreachable(error, address, protocol, known)
-    if error.reason == "unknown":
-        return not_loaded(model, str(error), known)
-    if error.reason == "inputs":
+    elif isinstance(error, Refused) or (speaks_http and not LOST_BEHIND.search(said)):
+        reason = error.reason if isinstance(error, Refused) else "protocol"
+        kind, *words = next(row[2:] for row in _REFUSALS if row[0] == reason and re.search(row[1], said))
+        other = "http" if protocol == "grpc" else "grpc"
+        said += "" if said.endswith(("!", "?")) else "."
+        return kind(*(text.format(model=model, address=address, protocol=protocol.upper(), other=other, said=said) for text in words))
+    elif LOST_BEHIND.search(said):
+        who = "All servers" if "no healthy upstream" in said else "The chosen one of the servers"
         return RequestError(
-            f"The server refused the request to {model!r}: {_sentence(error)}", "", "Compare the inputs with client.metadata(model)."
+            f"{who} behind {address} failed to answer (the front says: {said}).",
+            "Expected at least one that is healthy; requests that were under way are lost.",
+            "Look at the fleet's card. To bring a server back, type: fleet.servers[0].restart()",
         )
-    if error.reason == "protocol":
-        return _other_protocol(address, protocol)
-    if error.reason == "restricted":
-        return RequestError(
-            f"The server does not let us do this: {_sentence(error)}", "Expected the Server object that launched the server."
-        )
-    if _STUB_GONE.search(str(error)):
-        # Triton 2.51 neither starts such a process again nor takes the model out of service; each request waits a second and fails.
-        return RequestError(
-            f"The process that ran the model {model!r} has ended: it crashed, was killed, or memory ran out.",
-            "Triton still calls the model READY, but does not start the process again; other models are not affected.",
-            f'Type: server.reload("{model}")   (on a server that is not yours, ask its owner)',
-        )
-    return RequestError(
-        f"The model {model!r} failed on this request: {_sentence(error)}",
-        "Other requests are not affected.",
-        "Look at the inputs, and at the end of server.log().",
-    )
+    else:
+        happened = f"The server at {address} cannot be reached, or closed the connection before it answered ({said})."
+        expected = "Expected a running server at this address; requests that were under way when it went away are lost."
+        todo = 'Check the address and the port. To start a server, type: server = launch_server("models")'
+    return RequestError(happened, *ended) if ended[0] else RequestError(happened, expected, todo)
 
 
-def not_loaded(model: str, said: str, known: Circumstances) -> ModelError:
+def not_loaded(model: str, said: str, loaded: Collection[str] | None, why: str = "", owned: bool = False) -> ModelError:
     """Return the error for a model that does not answer because it is not loaded, or not in the version that was asked for.
 
     Args:
         model: its name.
         said: the server's words, which tell a model that it knows from one that it does not.
-        known: what is known of the server.
+        loaded: names of the models that are loaded; None where the server does not say.
+        why: why this one is not, where that is known.
+        owned: True for a server of one's own.
     """
-    if known.loaded is not None and model in known.loaded:
+    if loaded is not None and model in loaded:
         words = said.rstrip(".")
         return ModelError(f"The model {model!r} is loaded, but not in the version that was asked for: {words}.", "Leave the version out.")
-    happened = f"The model {model!r} is not loaded{f': {known.reason}' if known.reason else ''}.".replace("..", ".")
-    serving = f"The models that are loaded: {quoted(known.loaded)}." if known.loaded is not None else ""
-    in_its_list = bool(_KNOWN.search(said)) or bool(known.reason)
-    if in_its_list and not known.owned:
-        why = "The server knows it: it could not be loaded, or was unloaded. The card and the log of the server's owner say why."
-        return ModelError(happened, f"{why} {serving}".strip(), "Ask the owner, who types: print(server)")
-    if in_its_list and known.reason:
+    happened = f"The model {model!r} is not loaded{f': {why}' if why else ''}.".replace("..", ".")
+    serving = f"The models that are loaded: {quoted(loaded)}." if loaded is not None else ""
+    in_its_list = bool(why) or "has no available versions" in said or is_not_ready(said)
+    if in_its_list and not owned:
+        knows = "The server knows it: it could not be loaded, or was unloaded. The card and the log of the server's owner say why."
+        return ModelError(happened, f"{knows} {serving}".strip(), "Ask the owner, who types: print(server)")
+    if in_its_list and why:
         return ModelError(happened, serving, f'Fix its folder, then type: server.reload("{model}")')
-    todo = suggestion(model, known.loaded or ()) or f'To load one that is in the repository, type: server.load("{model}")'
+    todo = suggestion(model, loaded or ()) or f'To load one that is in the repository, type: server.load("{model}")'
     return ModelError(happened, serving, todo)
 
 
@@ -198,25 +217,24 @@ def encryption(address: Address, said: str, access: Access) -> AccessError | Non
         said: what the library said.
         access: which certificates are trusted.
     """
-    scheme = address.scheme or "http"
+    if address.secure and _UNTRUSTED.search(said):
+        trusted = f"the authorities in {access.ca}" if access.ca else "the authorities that this machine trusts"
+        words = next(row[1:] for row in _CERTIFICATES if re.search(row[0], said, re.I))
+        return AccessError(*(text.format(address=address, trusted=trusted) for text in words))
+    if _language(address) != ("something else" if address.secure else "TLS"):
+        return None
     if not address.secure:
-        if _language(address) != "TLS":
-            return None
-        secure = {"grpc": "grpcs", "http": "https"}.get(scheme, "grpcs")
+        secure = "https" if address.scheme == "http" else "grpcs"
         return AccessError(
             f"The port {address} is encrypted (TLS), and we spoke plain text to it.",
             f"Expected an address that begins with {secure}://.",
-            f'Type: connect("{"grpcs" if not address.scheme else secure}://{address}", …)',
+            f'Type: connect("{secure}://{address}", …)',
         )
-    if _UNTRUSTED.search(said):
-        return _untrusted(address, said, access)
-    if _language(address) == "something else":
-        return AccessError(
-            f"The port {address} does not speak TLS: it takes plain text, or is no server of this kind.",
-            f"The address began with {scheme}://, which means encrypted.",
-            f'If this server is meant to be reached without encryption, type: connect("{scheme.rstrip("s")}://{address}")',
-        )
-    return None
+    return AccessError(
+        f"The port {address} does not speak TLS: it takes plain text, or is no server of this kind.",
+        f"The address began with {address.scheme}://, which means encrypted.",
+        f'If this server is meant to be reached without encryption, type: connect("{address.scheme.rstrip("s")}://{address}")',
+    )
 
 
 def without_id(message: str) -> str:
@@ -231,6 +249,7 @@ def is_not_ready(message: str) -> bool:
 
 def _of_question(error: TransportError, way: Way) -> CourseError:
     """Return the error for a failed question that is about the server, not about one model."""
+    # What a gRPC port answers to HTTP is binary.
     binary = isinstance(error, Refused) and error.reason == "protocol"
     # A look at the encryption would only repeat what is clear already.
     clear = binary or isinstance(error, TimedOut) or isinstance(error.__cause__, (ConnectionRefusedError, socket.gaierror))
@@ -239,10 +258,8 @@ def _of_question(error: TransportError, way: Way) -> CourseError:
         return problem
     if (isinstance(error, Refused) and not binary) or LOST_BEHIND.search(str(error)):
         return RequestError(str(error))
-    # What a gRPC port answers to HTTP is binary.
-    reason = "it does not speak HTTP" if binary else str(error)
     return ServerError(
-        f"No server answers at {way.address} ({reason}).",
+        f"No server answers at {way.address} ({'it does not speak HTTP' if binary else error}).",
         "Expected a running Triton server.",
         'Type: server = launch_server("models"), or look at server.log() if you have launched one',
     )
@@ -251,7 +268,13 @@ def _of_question(error: TransportError, way: Way) -> CourseError:
 def _of_connection(error: TransportError, address: Address, access: Access) -> CourseError | None:
     """Return the error for what keeps a request from a server: a proxy, another address, a page, a token, encryption."""
     if isinstance(error, NotPassedOn):
-        return _not_passed_on(address, error.proxy, str(error))
+        words = _words(re.sub(r"<(style|script|title).*?</\1>|<[^>]*>", " ", str(error), flags=re.S))
+        return AccessError(
+            f"The request to {address} went to the proxy{f' {error.proxy}' if error.proxy else ''} of your site, which did not pass it on"
+            f" ({words}).",
+            "A proxy is for addresses outside. The server itself has not seen the request.",
+            f"If the server is inside your site, type before you start JupyterLab: export no_proxy={address.host},$no_proxy",
+        )
     if not isinstance(error, Refused):
         return None if LOST_BEHIND.search(str(error)) else encryption(address, str(error), access)
     if error.reason == "elsewhere":
@@ -266,88 +289,24 @@ def _of_connection(error: TransportError, address: Address, access: Access) -> C
             _PORTS,
             "Ask its owner for server.http_url; the port of JupyterLab or of a web page is another one.",
         )
-    if error.reason == "restricted" and ADMIN_HEADER not in str(error):
-        return _token_refused(address, str(error), access)
-    return None
-
-
-def _sentence(error: TransportError) -> str:
-    text = " ".join(str(error).split())
-    return text if text.endswith((".", "!", "?")) else f"{text}."
-
-
-def _other_protocol(address: Address, protocol: str) -> RequestError:
-    return RequestError(
-        f"The server at {address} does not answer in {protocol.upper()}.",
-        _PORTS,
-        f"Type the port for {protocol.upper()}, or Client(…, protocol={'http' if protocol == 'grpc' else 'grpc'!r})",
-    )
-
-
-def _unreachable(error: TransportError, address: Address, protocol: str, known: Circumstances) -> CourseError:
-    said = _sentence(error).rstrip(".")
-    if LOST_BEHIND.search(said):
-        who = "All servers" if "no healthy upstream" in said else "The chosen one of the servers"
-        return RequestError(
-            f"{who} behind {address} failed to answer (the front says: {said}).",
-            "Expected at least one that is healthy; requests that were under way are lost.",
-            "Look at the fleet's card. To bring a server back, type: fleet.servers[0].restart()",
-        )
-    if known.speaks_http:
-        return _other_protocol(address, protocol)
-    happened = f"The server at {address} cannot be reached, or closed the connection before it answered ({said})."
-    if known.ended:
-        return RequestError(happened, known.ended, known.todo)
-    return RequestError(
-        happened,
-        "Expected a running server at this address; requests that were under way when it went away are lost.",
-        'Check the address and the port. To start a server, type: server = launch_server("models")',
-    )
-
-
-def _token_refused(address: Address, said: str, access: Access) -> AccessError:
-    words = " ".join(said.split())[:200].rstrip(".")
+    if error.reason != "restricted" or ADMIN_HEADER in str(error):
+        return None
+    given_out = "Expected the token that the owner of the server has given out"
     if access.sends_token:
         return AccessError(
-            f"The server at {address} does not accept the token that was sent ({words}).",
-            "Expected the token that the owner of the server has given out; it may have changed.",
+            f"The server at {address} does not accept the token that was sent ({_words(str(error))}).",
+            f"{given_out}; it may have changed.",
             'Ask for it, and type: connect("…", token="…")',
         )
     return AccessError(
-        f"The server at {address} wants a token, and none was sent ({words}).",
-        "Expected the token that the owner of the server has given out.",
+        f"The server at {address} wants a token, and none was sent ({_words(str(error))}).",
+        f"{given_out}.",
         'Type: connect("…", token="…")   (in a terminal: export COURSE_TOKEN=…)',
     )
 
 
-def _not_passed_on(address: Address, proxy: str, said: str) -> AccessError:
-    words = " ".join(re.sub(r"<(style|script|title).*?</\1>|<[^>]*>", " ", said, flags=re.S).split())[:200].rstrip(".")
-    return AccessError(
-        f"The request to {address} went to the proxy{f' {proxy}' if proxy else ''} of your site, which did not pass it on ({words}).",
-        "A proxy is for addresses outside. The server itself has not seen the request.",
-        f"If the server is inside your site, type before you start JupyterLab: export no_proxy={address.host},$no_proxy",
-    )
-
-
-def _untrusted(address: Address, said: str, access: Access) -> AccessError:
-    if _EXPIRED.search(said):
-        return AccessError(
-            f"The certificate of {address} is out of date.",
-            "Nothing was sent to it.",
-            "Tell the owner of the server, and look at your clock.",
-        )
-    if _HOST_NAME.search(said):
-        return AccessError(
-            f"The certificate of {address} is for another name than {address.host}.",
-            "So this may be another server; nothing was sent to it.",
-            "Type the address with the name that is in the certificate.",
-        )
-    trusted = f"the authorities in {access.ca}" if access.ca else "the authorities that this machine trusts"
-    return AccessError(
-        f"The certificate of {address} is not signed by {trusted}.",
-        "So this may be another server; nothing was sent to it.",
-        'Ask the owner of the server for the file of its CA, and type: connect("…", ca="ca.pem")',
-    )
+def _words(said: str) -> str:
+    return " ".join(said.split())[:200].rstrip(".")
 
 
 def _language(address: Address) -> str:

@@ -415,7 +415,7 @@ def about(server: Any, model: str, protocol: str | None = None) -> tuple[dict[st
     not tell is None.
     """
     with closing(Connection(server, protocol, QUERY_TIMEOUT_S, RETRIES)) as connection:
-        config = connection.ask(lambda: connection.transport.config(model, ""), model)
+        config = connection.config(model)
         groups = config.get("instance_group", [])
         server = connection.server
         here = getattr(server, "owned", False) or machine.serves_here(connection.address.host, connection.address.port)

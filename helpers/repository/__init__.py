@@ -9,7 +9,7 @@ Typical use::
 """
 
 from helpers.repository.configs import Comparison, change_config, compare, read_config
-from helpers.repository.folders import Problem, checkout, faults, locate, problems, tree, validate
+from helpers.repository.folders import Problem, checkout, faults, locate, problems, tree
 
 __all__ = [
     "Comparison",
@@ -22,5 +22,4 @@ __all__ = [
     "problems",
     "read_config",
     "tree",
-    "validate",
 ]

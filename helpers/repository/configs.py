@@ -19,11 +19,6 @@ from helpers.repository.folders import check as check_config
 from helpers.repository.syntax import as_dict, parse, render
 from helpers.tables import as_html, as_text
 
-CHANGED = "changed"
-FILLED_IN = "filled in by the server"
-DIFFERS = "the server has another value"
-MISSING = "not at the server"
-NO_EFFECT = "no effect here: {}"
 # What the course's backends write into the log when the config asks for something that they cannot do.
 _NO_EFFECT_LINE = r"model '{model}': (?P<what>[^\"]+?) has no effect here: (?P<reason>[^\"]+)"
 _ACCELERATORS = "optimization.execution_accelerators."
@@ -40,22 +35,12 @@ class Row:
     remark: str
 
 
+@dataclass(frozen=True)
 class Comparison:
-    """Configs side by side; a notebook shows a table, ``print`` text.
+    """Configs side by side, a row for each field that is set anywhere; a notebook shows a table, ``print`` text."""
 
-    Attributes:
-        rows: one :class:`Row` for each field that is set anywhere.
-        with_server: True if the server's view is among them.
-    """
-
-    def __init__(self, rows: list[Row], with_server: bool) -> None:
-        self.rows = rows
-        self.with_server = with_server
-
-    @property
-    def changed(self) -> list[str]:
-        """The fields that differ between old and new."""
-        return [row.field for row in self.rows if row.old != row.new]
+    rows: list[Row]
+    with_server: bool
 
     @property
     def differences(self) -> Comparison:
@@ -71,12 +56,8 @@ class Comparison:
         return as_html(self._table(), bold=lambda row: bool(row[""])) if self.rows else "<p>no difference</p>"
 
     def _table(self) -> list[dict[str, str]]:
-        return [
-            {"field": row.field, "old": row.old, "new": row.new}
-            | ({"server reports": row.reported} if self.with_server else {})
-            | {"": row.remark}
-            for row in self.rows
-        ]
+        reported = [{"server reports": row.reported} if self.with_server else {} for row in self.rows]
+        return [{"field": row.field, "old": row.old, "new": row.new, **told, "": row.remark} for row, told in zip(self.rows, reported)]
 
 
 def read_config(model: str | Path) -> ModelConfig:
@@ -122,7 +103,13 @@ def change_config(
         ConfigError: the change has a mistake, or does not fit the model's folder; nothing was written.
         SetupError: the file cannot be written.
     """
-    folder = _own(model)
+    folder = locate(model).resolve()
+    if paths.models_dir().resolve() in folder.resolve().parents:
+        raise ConfigError(
+            f"The model in {shown(folder)} belongs to the course and is not edited.",
+            "Expected a working copy in work/models.",
+            f'Type: checkout("{folder.name}"), and serve work/models',
+        )
     old = read_config(folder)
     new = ModelConfig()
     new.CopyFrom(old)
@@ -137,7 +124,11 @@ def change_config(
         known = [field.name for field in ModelConfig.DESCRIPTOR.fields]
         if name not in known:
             raise ConfigError(f"A config has no field {name!r}.", "Expected a field of config.pbtxt.", suggestion(name, known))
-        part = _from_dict({} if value is None else {name: value})
+        try:
+            part = json_format.ParseDict({} if value is None else {name: value}, ModelConfig())
+        except json_format.ParseError as error:
+            happened = f"These fields make no config: {str(error).rstrip('.')}."
+            raise ConfigError(happened, "Expected what config.pbtxt takes there.") from error
         new.ClearField(name)
         new.MergeFrom(part)
     if check:
@@ -171,11 +162,11 @@ def compare(
     # By top-level field; within one, in the order of the config.
     for field in sorted({**left, **right, **server}, key=lambda path: names.index(re.split(r"[.\[]", path)[0])):
         before, after, told = left.get(field, ""), right.get(field, ""), server.get(field, "")
-        remarks = [CHANGED] if before != after else []
+        remarks = ["changed"] if before != after else []
         if reported is not None and after != told:
-            remarks.append(FILLED_IN if not after else MISSING if not told else DIFFERS)
+            remarks.append("filled in by the server" if not after else "not at the server" if not told else "the server has another value")
         if field in no_effect:
-            remarks.append(NO_EFFECT.format(no_effect[field]))
+            remarks.append(f"no effect here: {no_effect[field]}")
         rows.append(Row(field, before, after, told, ", ".join(remarks)))
     return Comparison(rows, reported is not None)
 
@@ -183,24 +174,6 @@ def compare(
 def instances_of(config: Mapping[str, Any]) -> int:
     """Return how many instances a reported config makes, on all devices together."""
     return sum(int(group.get("count", 1)) * max(1, len(group.get("gpus", []))) for group in config.get("instance_group", [])) or 1
-
-
-def _own(model: str | Path) -> Path:
-    folder = locate(model).resolve()
-    if paths.models_dir().resolve() in folder.resolve().parents:
-        raise ConfigError(
-            f"The model in {shown(folder)} belongs to the course and is not edited.",
-            "Expected a working copy in work/models.",
-            f'Type: checkout("{folder.name}"), and serve work/models',
-        )
-    return folder
-
-
-def _from_dict(fields: dict[str, Any]) -> ModelConfig:
-    try:
-        return json_format.ParseDict(fields, ModelConfig())
-    except json_format.ParseError as error:
-        raise ConfigError(f"These fields make no config: {str(error).rstrip('.')}.", "Expected what config.pbtxt takes there.") from error
 
 
 def _flatten(config: ModelConfig | Mapping[str, Any]) -> dict[str, str]:

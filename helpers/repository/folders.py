@@ -162,16 +162,15 @@ def tree(repository: str | Path = "models") -> str:
 
 def problems(folder: Path) -> list[Problem]:
     """Return what is wrong with a model's folder and is better said before the server sees it; Triton says the rest."""
-    path = folder / CONFIG
     found = list(_odd_name("the folder's name", folder.name, "Give the folder another name, and write it into its config.pbtxt", where=""))
-    if not path.is_file():
+    try:
+        text = read_text(folder / CONFIG)
+        return [*found, *check(folder, parse(text, str(folder / CONFIG)), text)]
+    except FileNotFoundError:
         # Triton can tell the backend from these files.
         guessable = any((version / name).exists() for version in versions(folder) for name in _FILES.values())
-        text = "no config.pbtxt" + ("; the server has to guess it from the model file" if guessable else "")
-        return [*found, Problem(text, "Expected a file config.pbtxt in the model's folder.", where="", fatal=not guessable)]
-    try:
-        text = read_text(path)
-        return [*found, *check(folder, parse(text, str(path)), text)]
+        said = "no config.pbtxt" + ("; the server has to guess it from the model file" if guessable else "")
+        return [*found, Problem(said, "Expected a file config.pbtxt in the model's folder.", where="", fatal=not guessable)]
     except ConfigError as error:
         line = re.search(r"line (\d+)", error.happened)
         return [*found, Problem(f"syntax error in {line[0] if line else CONFIG}", line=int(line[1]) if line else 0, error=error)]
@@ -180,25 +179,8 @@ def problems(folder: Path) -> list[Problem]:
 
 
 def check(folder: Path, config: ModelConfig, text: str = "") -> list[Problem]:
-    """Return what is wrong with a config for a model's folder.
-
-    Args:
-        folder: the model's folder.
-        config: the config to check; it need not have been written yet.
-        text: its text, so that lines can be named.
-    """
-    return [problem for check in (_names, _backend, _versions, _batching, _steps) for problem in check(folder, config, text)]
-
-
-def validate(model: str | Path) -> None:
-    """Check a model's folder and config before the server sees it; see :func:`problems` for the list with its warnings.
-
-    Raises:
-        ModelError: there is no such folder.
-        ConfigError: the server would refuse it; the message names the file and the line.
-    """
-    folder = locate(model)
-    raise_first(problems(folder), folder)
+    """Return what is wrong with a config, which need not have been written yet, for a model's folder; its text gives the lines."""
+    return [*_check_names(folder, config, text), *_check_versions(folder, config), *_check_steps(folder, config, text)]
 
 
 def raise_first(found: list[Problem], folder: Path) -> None:
@@ -225,21 +207,16 @@ def faults(repository: str | Path, *, hanging: bool = False) -> dict[str, str]:
 
 def _copy(source: Path, target: Path) -> None:
     # Copied outside the repository first, so that a copy cut short is never taken for a model.
-    temporary = Path(tempfile.mkdtemp(prefix=".checkout-", dir=target.parent.parent))
-    try:
-        shutil.copytree(source, temporary / target.name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
-        (temporary / target.name).rename(target)
-    finally:
-        shutil.rmtree(temporary)
+    with tempfile.TemporaryDirectory(prefix=".checkout-", dir=target.parent.parent) as temporary:
+        copied = shutil.copytree(source, Path(temporary) / target.name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+        copied.rename(target)
 
 
 def _same(left: Path, right: Path) -> bool:
-    names = {
-        path.relative_to(root) for root in (left, right) for path in root.rglob("*") if path.is_file() and "__pycache__" not in path.parts
-    }
-    return all(
-        (left / name).is_file() and (right / name).is_file() and filecmp.cmp(left / name, right / name, shallow=False) for name in names
-    )
+    def files(root: Path) -> set[Path]:
+        return {path.relative_to(root) for path in root.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+
+    return files(left) == files(right) and all(filecmp.cmp(left / name, right / name, shallow=False) for name in files(left))
 
 
 def _mark(text: str | None) -> str:
@@ -277,7 +254,7 @@ def _odd_name(what: str, name: str, todo: str, text: str = "", where: str = CONF
         yield Problem(f"{what} {name!r} has {seen}", expected, todo, _line(text, r"\w+", name), where, hangs=hangs)
 
 
-def _names(folder: Path, config: ModelConfig, text: str) -> Iterator[Problem]:
+def _check_names(folder: Path, config: ModelConfig, text: str) -> Iterator[Problem]:
     if config.name and config.name != folder.name:
         yield Problem(
             f"the name is {config.name!r}, but the folder is {folder.name!r}",
@@ -289,9 +266,6 @@ def _names(folder: Path, config: ModelConfig, text: str) -> Iterator[Problem]:
         yield from _odd_name("the name of an instance_group", group.name, "Leave that name out", text, hangs=False)
     if config.backend == "python":
         yield from _odd_name("the file name", config.default_model_filename, "Give the file another name", text)
-
-
-def _backend(folder: Path, config: ModelConfig, text: str) -> Iterator[Problem]:
     known = [*_FILES, *_OTHERS]
     if config.backend and config.backend not in known:
         yield Problem(
@@ -307,9 +281,11 @@ def _backend(folder: Path, config: ModelConfig, text: str) -> Iterator[Problem]:
             suggestion(config.platform, _PLATFORMS) or suggestion(config.platform, known).replace("mean", "mean the backend"),
             _line(text, "platform", config.platform),
         )
+    if config.HasField("dynamic_batching") and config.max_batch_size == 0:
+        yield Problem("dynamic_batching has no effect with max_batch_size 0", todo="Write: max_batch_size: 8", fatal=False)
 
 
-def _versions(folder: Path, config: ModelConfig, text: str) -> Iterator[Problem]:
+def _check_versions(folder: Path, config: ModelConfig) -> Iterator[Problem]:
     found = versions(folder)
     if not found:
         yield Problem("no version folder", "Expected a folder with a number as its name, such as 1, that holds the model.", where="")
@@ -334,28 +310,15 @@ def _versions(folder: Path, config: ModelConfig, text: str) -> Iterator[Problem]
             )
 
 
-def _batching(folder: Path, config: ModelConfig, text: str) -> Iterator[Problem]:
-    if config.HasField("dynamic_batching") and config.max_batch_size == 0:
-        yield Problem("dynamic_batching has no effect with max_batch_size 0", todo="Write: max_batch_size: 8", fatal=False)
-
-
-def _steps(folder: Path, config: ModelConfig, text: str) -> Iterator[Problem]:
+def _check_steps(folder: Path, config: ModelConfig, text: str) -> Iterator[Problem]:
     known = [path.name for path in visible(folder.parent) if path.is_dir()]
     for step in config.ensemble_scheduling.step:
-        if step.model_name not in known:
-            yield Problem(
-                f"the ensemble's step {step.model_name!r} is no model of this repository",
-                f"The repository holds {quoted(known)}.",
-                suggestion(step.model_name, known),
-                _line(text, "model_name", step.model_name),
-            )
-            continue
+        line = _line(text, "model_name", step.model_name)
         there = [path.name for path in versions(folder.parent / step.model_name)]
-        if step.model_version >= 0 and str(step.model_version) not in there:
+        what = f"the ensemble's step {step.model_name!r}"
+        if step.model_name not in known:
+            meant = suggestion(step.model_name, known)
+            yield Problem(f"{what} is no model of this repository", f"The repository holds {quoted(known)}.", meant, line)
+        elif step.model_version >= 0 and str(step.model_version) not in there:
             wanted = f"asks for version {step.model_version}" if step.model_version else "names no model_version, which means version 0"
-            yield Problem(
-                f"the ensemble's step {step.model_name!r} {wanted}",
-                f"There is {quoted(there)}; -1 stands for the latest.",
-                "Write: model_version: -1",
-                _line(text, "model_name", step.model_name),
-            )
+            yield Problem(f"{what} {wanted}", f"There is {quoted(there)}; -1 stands for the latest.", "Write: model_version: -1", line)

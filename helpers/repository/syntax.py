@@ -35,12 +35,12 @@ def parse(text: str, source: str = "config.pbtxt") -> ModelConfig:
 
 def render(config: ModelConfig) -> str:
     """Return a config as protobuf text, lists of numbers on one line."""
-    return text_format.MessageToString(config, as_utf8=True, use_short_repeated_primitives=True)
+    return str(text_format.MessageToString(config, as_utf8=True, use_short_repeated_primitives=True))
 
 
 def as_dict(config: ModelConfig) -> dict[str, Any]:
     """Return a config as a dictionary of the fields that are set, as Triton's load call takes it."""
-    return json_format.MessageToDict(config, preserving_proto_field_name=True)
+    return dict(json_format.MessageToDict(config, preserving_proto_field_name=True))
 
 
 def _mistake(source: str, text: str, line: int, column: int, reason: str) -> ConfigError:

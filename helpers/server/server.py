@@ -24,7 +24,7 @@ from helpers import run_folder
 from helpers.client import http as http_way
 from helpers.client import way_to
 from helpers.client.endpoint import ADMIN_HEADER, BASE_PORT, NO_ACCESS, QUERY_TIMEOUT_S, Access, Address
-from helpers.client.problems import Circumstances, TransportError, not_loaded, plainly
+from helpers.client.problems import TransportError, not_loaded, plainly
 from helpers.errors import AccessError, CourseError, ModelError, RequestError, ServerError
 from helpers.machine import LOOPBACK, device, serves_here
 from helpers.paths import shown
@@ -322,7 +322,7 @@ class Server:
 
     def config(self, model: str) -> dict[str, Any]:
         """A model's configuration as the server reports it, with everything that it filled in."""
-        return self._about(model, self._way.whole_config)
+        return self._about(model, self._way.config)
 
     def statistics(self, model: str) -> dict[str, Any]:
         """A model's cumulative counts and times (nanoseconds), as Triton's statistics extension defines them."""
@@ -342,7 +342,7 @@ class Server:
         if model not in states or (states[model].state != "READY" and "unknown model" in reason):
             ready = sorted(name for name, state in states.items() if state.state == "READY")
             why = states[model].reason if model in states else ""
-            return not_loaded(model, reason, Circumstances(owned=self.owned, loaded=ready, reason=why))
+            return not_loaded(model, reason, ready, why, self.owned)
         return ModelError(f"The server refused {model!r} ({states[model].state}): {reason}")
 
     # --- what only its owner may do -----------------------------------------------------------------------------------

@@ -1,17 +1,18 @@
-"""Labels as the server counts them, tensors without bytes over every way, and buffers that change while requests wait."""
+"""Tensors without bytes over every way, and buffers that change while requests wait."""
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import awkward as ak
 import numpy as np
+import pandas as pd
 import pytest
 
 from helpers.client import Client
 from helpers.server import Server, launch_server
-from tests.unit.test_client_tensors import SHARING
 
 ECHO = """import triton_python_backend_utils as pb_utils
 class TritonPythonModel:
@@ -21,20 +22,41 @@ class TritonPythonModel:
             for r in requests
         ]
 """
-# Label files in which a line's number and its class, or its text and the label, are easily confused.
-LABEL_FILES = {
-    "blank_first": b"\nb\nc\ng\n",
-    "blank_last": b"b\nc\n\n\n",
-    "blank_with_spaces": b"b\n   \n\t\ng",
-    "windows": b"b\r\n\r\nlight\r\ng",
-    "mark": b"\xef\xbb\xbfb\r\nc\nlight\ng\n",
-    "padded": b" b\t\n  c  \nlight \n g",
-    "too_few": b"b\nc",
-    "too_many": b"b\nc\nlight\ng\nundef\npu\n",
-    "not_utf8": b"b\xe9\nc\nlight\ng\n",
-    "greek_and_colons": "Z→μμ\nH:bb\n1:2\n\u2028g\n".encode(),
-    "form_feed": b"b\x0cc\nd\x1ce\nlight\ng\n",
-    "empty": b"",
+
+
+class Sharing:
+    """Stands for a tensor of another library on the CPU: shares its memory with what it gives, and heeds no wish for a copy."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+    def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+        return self.array
+
+
+class Interface:
+    """Stands for a tensor of a library that knows NumPy's older protocol only."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.__array_interface__ = array.__array_interface__
+
+
+SHARING = {
+    "array": lambda buffer: buffer,
+    "view": lambda buffer: buffer[::-1],
+    "another library's": Sharing,
+    "interface": Interface,
+    "memoryview": memoryview,
+    "list of arrays": lambda buffer: [buffer, buffer],
+    "tuple of tensors": lambda buffer: (Sharing(buffer), Sharing(buffer)),
+    "list of memoryviews": lambda buffer: [memoryview(buffer)],
+    "nested": lambda buffer: [[buffer], [buffer]],
+    "awkward": lambda buffer: ak.from_numpy(buffer),
+    "pandas": lambda buffer: pd.Series(buffer, copy=False),
+    "pandas frame": lambda buffer: pd.DataFrame({"a": buffer}, copy=False),
+    "ctypes": lambda buffer: (ctypes.c_float * 4).from_buffer(buffer),
+    "masked": lambda buffer: np.ma.masked_array(buffer, copy=False),
+    "record's field": lambda buffer: buffer.view([("x", np.float32)])["x"],
 }
 MODELS = {
     "hits": ("", {"x": "FP32 [ -1, 3 ]"}),
@@ -45,12 +67,12 @@ MODELS = {
 }
 
 
-def config(extra: str, tensors: dict[str, str], labels: str = "") -> str:
+def config(extra: str, tensors: dict[str, str]) -> str:
     lines = ['backend: "python"', "instance_group [ { kind: KIND_CPU } ]", extra]
     for name, text in tensors.items():
         dtype, dims = text.split(" ", 1)
         lines.append(f'input {{ name: "{name}" data_type: TYPE_{dtype} dims: {dims} }}')
-        lines.append(f'output {{ name: "{name}_back" data_type: TYPE_{dtype} dims: {dims} {labels} }}')
+        lines.append(f'output {{ name: "{name}_back" data_type: TYPE_{dtype} dims: {dims} }}')
     return "\n".join(lines)
 
 
@@ -59,26 +81,12 @@ def echoes(tmp_path_factory: pytest.TempPathFactory, free_base_port: Callable[[]
     """Models that give back what they get."""
     folder = tmp_path_factory.mktemp("echoes")
     texts = {name: config(*model) for name, model in MODELS.items()}
-    for name in LABEL_FILES:
-        texts[name] = config("max_batch_size: 2", {"x": "FP32 [ 4 ]"}, 'label_filename: "labels.txt"')
     for name, text in texts.items():
         (folder / name / "1").mkdir(parents=True)
         (folder / name / "1" / "model.py").write_text(ECHO)
         (folder / name / "config.pbtxt").write_text(text)
-        if name in LABEL_FILES:
-            (folder / name / "labels.txt").write_bytes(LABEL_FILES[name])
     with launch_server(folder, base_port=free_base_port()) as server:
         yield server
-
-
-@pytest.mark.parametrize("name", LABEL_FILES)
-def test_class_i_is_what_the_server_calls_class_i(echoes: Server, name: str) -> None:
-    with Client(echoes) as client, Client(echoes.grpc_url) as remote, Client(echoes.http_url, "http") as over_http:
-        ranked = client.infer(name, x=[[4.0, 3.0, 2.0, 1.0]], classes=4)["x_back"][0]
-        said = [entry.label or str(entry.index) for entry in ranked]
-        assert client.labels(name) == remote.labels(name) == over_http.labels(name) == said
-        assert all(label == label.strip() and "\ufeff" not in label for label in said)
-        assert len(said) == 4
 
 
 SHAPES: list[tuple[str, dict[str, tuple[int, ...]]]] = [

@@ -12,6 +12,7 @@ import pytest
 from helpers import repository
 from helpers.client import Client
 from helpers.errors import ConfigError, ModelError
+from helpers.repository.folders import raise_first
 from helpers.server import ModelWarning, Server, launch_server
 from tests.support import MODELS_FOR_TESTS
 
@@ -45,6 +46,10 @@ LOADED = {
     "no_name": ('name: "double"\n', ""),
     "batching_without_batch": ("max_batch_size: 4", "max_batch_size: 0"),
 }
+
+
+def validate(model: Path) -> None:
+    raise_first(repository.problems(model), model)
 
 
 def make(folder: Path, name: str, change: tuple[str, str]) -> Path:
@@ -120,9 +125,9 @@ def test_each_fault_is_named(broken: Server) -> None:
     assert set(words) == set(repository.faults(broken.repository))
     for name, word in words.items():
         with pytest.raises(ConfigError, match=f"(?s){word}"):
-            repository.validate(broken.repository / name)
+            validate(broken.repository / name)
     for name in LOADED:
-        repository.validate(broken.repository / name)
+        validate(broken.repository / name)
     warnings = repository.problems(broken.repository / "batching_without_batch")
     assert [(problem.text, problem.fatal) for problem in warnings] == [("dynamic_batching has no effect with max_batch_size 0", False)]
 
@@ -140,7 +145,7 @@ def test_a_python_model_without_its_file_is_found_before_triton_waits_for_it_for
     (model / "1").mkdir()
     assert "version 1 is empty" in repository.faults(tmp_path)["unfinished"]
     with pytest.raises(ConfigError, match="version 1 is empty"):
-        repository.validate(model)
+        validate(model)
 
 
 def test_old_new_and_reported_with_the_real_server(broken: Server) -> None:

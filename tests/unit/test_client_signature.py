@@ -19,7 +19,7 @@ BATCHED = Signature.from_server(
         ],
         "outputs": [{"name": "scores", "datatype": "FP32", "shape": [-1, 5]}, {"name": "any", "datatype": "FP16", "shape": [-1, -1]}],
     },
-    {"max_batch_size": 8, "input": [{"name": "weight", "optional": True}], "output": [{"name": "scores", "label_filename": "l.txt"}]},
+    {"max_batch_size": 8, "input": [{"name": "weight", "optional": True}]},
 )
 PLAIN = Signature.from_server(
     {
@@ -92,12 +92,6 @@ def test_outputs_by_name() -> None:
         BATCHED.check_outputs(["score"])
 
 
-def test_sizes_of_outputs_that_are_known_before_the_answer() -> None:
-    given = {name: (array, "FP32") for name, array in inputs(batch=3).items()}
-    assert BATCHED.output_sizes(["scores", "any"], given) == {"scores": 3 * 5 * 4}
-    assert PLAIN.output_sizes(["Y"], {"X": (np.zeros(3, np.float32), "FP32")}) == {"Y": 24}
-
-
 def test_made_up_inputs_fit_and_are_the_same_each_time() -> None:
     made = BATCHED.example(batch=3)
     checked = BATCHED.check(made)
@@ -129,9 +123,3 @@ def test_a_request_is_no_larger_than_grpc_can_carry() -> None:
     text = np.array([b"x" * 2**20], object)
     with pytest.raises(InputError, match="bytes in one request"):
         BATCHED.check_size({"text": np.broadcast_to(text, 2048)})
-
-
-def test_classes_of_what_has_none_are_not_asked_for() -> None:
-    BATCHED.check_classes(["scores"])
-    with pytest.raises(InputError, match=r"'any' of 'tagger' has no classes.*Nothing was sent"):
-        BATCHED.check_classes(["scores", "any"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import re
 from collections.abc import Callable
 from datetime import date
@@ -10,11 +9,10 @@ from decimal import Decimal
 
 import awkward as ak
 import numpy as np
-import pandas as pd
 import pytest
 from tritonclient.utils import triton_to_np_dtype
 
-from helpers.client.tensors import own, to_tensor
+from helpers.client.tensors import to_tensor
 from helpers.errors import InputError
 
 
@@ -201,66 +199,3 @@ def test_what_is_no_tensor_is_named_for_what_it_is(make: Callable[[], object], w
 def test_of_python_objects_the_first_that_is_no_number_is_named(value: object, words: str) -> None:
     with pytest.raises(InputError, match=words):
         to_tensor("X", value, "FP32")
-
-
-class Sharing:
-    """Stands for a tensor of another library on the CPU: shares its memory with what it gives, and heeds no wish for a copy."""
-
-    def __init__(self, array: np.ndarray) -> None:
-        self.array = array
-
-    def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
-        return self.array
-
-
-class Interface:
-    """Stands for a tensor of a library that knows NumPy's older protocol only."""
-
-    def __init__(self, array: np.ndarray) -> None:
-        self.__array_interface__ = array.__array_interface__
-
-
-SHARING = {
-    "array": lambda buffer: buffer,
-    "view": lambda buffer: buffer[::-1],
-    "another library's": Sharing,
-    "interface": Interface,
-    "memoryview": memoryview,
-    "list of arrays": lambda buffer: [buffer, buffer],
-    "tuple of tensors": lambda buffer: (Sharing(buffer), Sharing(buffer)),
-    "list of memoryviews": lambda buffer: [memoryview(buffer)],
-    "nested": lambda buffer: [[buffer], [buffer]],
-    "awkward": lambda buffer: ak.from_numpy(buffer),
-    "pandas": lambda buffer: pd.Series(buffer, copy=False),
-    "pandas frame": lambda buffer: pd.DataFrame({"a": buffer}, copy=False),
-    "ctypes": lambda buffer: (ctypes.c_float * 4).from_buffer(buffer),
-    "masked": lambda buffer: np.ma.masked_array(buffer, copy=False),
-    "record's field": lambda buffer: buffer.view([("x", np.float32)])["x"],
-}
-
-
-@pytest.mark.parametrize("form", SHARING)
-def test_an_owned_value_does_not_change_with_its_buffer(form: str) -> None:
-    buffer = np.arange(4, dtype=np.float32)
-    value = SHARING[form](buffer)
-    before = np.array(np.asarray(value), copy=True)
-    owned = own(value)
-    buffer[:] = -1
-    np.testing.assert_array_equal(to_tensor("X", owned, "FP32"), before)
-
-
-@pytest.mark.parametrize("make", [lambda b: [b], lambda b: (b,), lambda b: [[b]], lambda b: [[b], [b]], lambda b: ["top", b]])
-def test_an_owned_string_does_not_change_with_its_buffer(make: Callable[[bytearray], object]) -> None:
-    buffer = bytearray(b"jet")
-    owned = own(make(buffer))
-    buffer[:] = b"xxx"
-    assert to_tensor("X", owned, "BYTES").reshape(-1).tolist()[-1] == b"jet"
-
-
-def test_what_is_owned_is_refused_as_before() -> None:
-    with pytest.raises(InputError, match="masked values"):
-        to_tensor("X", own(np.ma.masked_array([1.0, 2.0], [True, False], np.float32)), "FP32")
-    with pytest.raises(InputError, match="equal length"):
-        to_tensor("X", own(ak.Array([[1.0], [1.0, 2.0]])), "FP32")
-    with pytest.raises(InputError, match="is a generator"):
-        to_tensor("X", own(x for x in ()), "FP32")
