@@ -140,7 +140,7 @@ VALUES = {
         assert np.abs(np.concatenate([answer["softmax"] for answer in survived]) - alone).max() < 1e-4
         assert tagged.check() == {"jets": 4000, "lost": 0, "doubled": 0}
         assert np.abs(scores.probabilities[:800] - alone).max() < 1e-4
-        assert tagged.tagged == 4000 and sum(row["jets"] for row in tagged.workers) == 4000
+        assert tagged.tagged == 4000 and tagged.workers["jets"].sum() == 4000
     """,
 }
 
