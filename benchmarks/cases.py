@@ -295,7 +295,8 @@ def analysis(rounds: int, trial: bool) -> Results:
     ROOT files are read, sent from two workers, and written, and each jet is counted. Two servers behind Envoy, one instance with one
     thread each.
     """
-    from helpers.scaling.analysis import BATCH, IN_FLIGHT, local_workers, replicate, tag_files
+    from helpers.physics.jets import BATCH_JETS
+    from helpers.scaling.analysis import IN_FLIGHT, local_workers, replicate, tag_files
 
     number = 2000 if trial else 30000
     with tempfile.TemporaryDirectory() as name:
@@ -316,7 +317,7 @@ def analysis(rounds: int, trial: bool) -> Results:
                 return float(done.jets_per_s)
 
             dask()  # warm
-            tool = lambda: load(fleet.grpc_url, AK4, BATCH, 2 * IN_FLIGHT, inputs, 500 if trial else 3000)[0]  # noqa: E731
+            tool = lambda: load(fleet.grpc_url, AK4, BATCH_JETS, 2 * IN_FLIGHT, inputs, 500 if trial else 3000)[0]  # noqa: E731
             ours, theirs = in_turn(rounds, dask, tool)
             yield ratio("analysis", "Dask, two servers behind Envoy", ours, theirs, "≥ 0.9", " jets/s")
 

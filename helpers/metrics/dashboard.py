@@ -330,10 +330,10 @@ class Dashboard:
             self.controls.table.value = "Waiting for the first two readings."
             self._stopped = stopped = threading.Event()
             self._say("● Running.", "Beginning to send." if self.load else "")
+            self._sends = False
             self._reader = _thread(self._read, stopped)
             self._reader.start()
             _thread(self._watch_gpus, stopped).start()
-            self._sends = False
             if self.load is not None:
                 try:
                     self.load.start(wait=False)
