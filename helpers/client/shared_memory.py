@@ -174,6 +174,7 @@ def _region_refused(error: Refused) -> InputError:
         )
     return InputError(
         f"The server cannot open our shared memory: {error}.",
-        "Client and server must run on one machine and see the same /dev/shm; a container needs --ipc=host for that.",
+        "Client and server must run on one machine and see the same /dev/shm, for which a container needs --ipc=host. From release 26.04"
+        " on the server must also be started with --allow-client-shm=true.",
         _WITHOUT,
     )
