@@ -46,9 +46,9 @@ TYPES = {
     "pytorch": {"BOOL", "UINT8", *(f"INT{bits}" for bits in (8, 16, 32, 64)), "FP32", "FP64", "STRING"},
 }
 ACCELERATORS = {"onnxruntime": {"tensorrt", "cuda", "openvino"}}
-# The image of 24.10 has ONNX Runtime 1.19.2, those from 26.08 on 1.28 or later (server, docs/introduction/compatibility.md). 1.19 reads
-# files of ONNX 1.16: intermediate representation 10, opset 21; newer ones read those, too.
-ONNX_IR, ONNX_OPSET = 10, 21
+# The image of 24.10 has ONNX Runtime 1.19.2, that of 26.08 1.28.0 (server, docs/introduction/compatibility.md). Both, from PyPI, were seen
+# to read our files, of intermediate representation 10 and opset 18, with answers equal to 1e-6.
+ONNX_IR, ONNX_OPSET = 10, 18
 # The newest file format of TorchScript that PyTorch 1.7 read, and every later one (pytorch, caffe2/serialize/versions.h).
 TORCHSCRIPT_FORMAT = 5
 
