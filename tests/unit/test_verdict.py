@@ -14,13 +14,14 @@ from helpers.measuring.statistics import BETWEEN_RUNS, student, verdict
 from tests.support.measured_rows import row
 
 
-def at(throughput: float, spread: float | None, **changes: Any) -> dict[str, Any]:
-    return row((throughput, 0, 1e4, 0)) | {"throughput_spread_infer_per_s": spread} | changes
+def at(throughput: float, spread: float | None = 5.0, **changes: Any) -> dict[str, Any]:
+    return row((throughput, 0, 1e4, 500)) | {"throughput_spread_infer_per_s": spread} | changes
 
 
-def in_turn(rates: list[float], **changes: Any) -> dict[str, Any]:
+def in_turn(rates: list[float], latencies: list[float] | None = None, **changes: Any) -> dict[str, Any]:
     """A row of runs that were taken in turn with those of other such rows."""
-    return at(float(np.mean(rates)), 5.0, turns={f"turn {number}": [rate, 1e4] for number, rate in enumerate(rates)}, **changes)
+    seen = zip(rates, latencies or [1e4] * len(rates), strict=True)
+    return at(float(np.mean(rates)), turns={f"turn {number}": list(each) for number, each in enumerate(seen)}, **changes)
 
 
 @pytest.mark.parametrize(
@@ -134,3 +135,77 @@ def test_recorded_rows_are_called_so_and_have_no_spread() -> None:
 def test_what_cannot_be_compared(first: Any, second: Any, options: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         verdict(first, second, **options)
+
+
+# --- by simulations with fixed seeds ----------------------------------------------------------------------------------------
+
+
+def test_the_answer_from_the_other_side_is_the_opposite_one() -> None:
+    opposite = {"faster": "slower", "slower": "faster", "the same": "the same", "cannot tell": "cannot tell"}
+    random, seen = np.random.default_rng(3), set()
+    for _ in range(300):
+        gain = float(np.exp(random.normal(0, 0.15)))
+        base = random.normal(1000, 10, 4)
+        pair = in_turn(list(base)), in_turn(list(base * gain * random.normal(1, 0.01, 4)))
+        if random.random() < 0.3:
+            pair = at(1000, float(random.uniform(0, 40))), at(1000 * gain, float(random.uniform(0, 40)))
+        one, other = verdict(*pair), verdict(*pair[::-1])
+        assert other.answer == opposite[one.answer], (one, other)
+        assert one.gain * other.gain == pytest.approx(1)
+        seen.add(one.answer)
+    assert seen == set(opposite), "all four answers were met"
+    assert (verdict(in_turn([1000.0] * 4), in_turn([1052.0] * 4)).answer, verdict(in_turn([1052.0] * 4), in_turn([1000.0] * 4)).answer) == (
+        "faster",
+        "slower",
+    )
+
+
+def test_repeats_never_make_a_verdict_worse() -> None:
+    before, after = at(1000), at(1250)
+    assert verdict(before, after).answer == "faster"
+    for number in (2, 3, 5):
+        repeats = verdict([before] * number, [after] * number)
+        assert repeats.answer == "faster" and repeats.half_width < verdict(before, after).half_width
+    slightly = [at(1000 + 10 * n) for n in range(2)], [at(1250 + 10 * n) for n in range(2)]
+    assert verdict(*slightly).answer == "faster", "repeats that differ by what a machine does between two runs"
+
+
+def test_pairs_that_were_measured_in_turn_are_compared_as_pairs() -> None:
+    """A true gain of 15 % under a common drift of 8 % between turns: four pairs settle it, and the same rows without pairs do not."""
+    random = np.random.default_rng(11)
+    paired = alone = 0
+    for _ in range(200):
+        drift = np.exp(0.08 * random.standard_normal(4))
+        before, after = (list(rate * drift * np.exp(0.01 * random.standard_normal(4))) for rate in (500, 575))
+        seen = verdict(in_turn(before), in_turn(after))
+        paired += seen.answer == "faster" and seen.pairs == 4
+        alone += verdict([at(rate) for rate in before], [at(rate) for rate in after]).answer == "faster"
+    assert paired >= 190 and alone <= 150
+
+
+def test_equal_work_is_not_called_different() -> None:
+    """Forty times A against A, on a machine that drifts by 10 % between turns and scatters by 4 % in them."""
+    random, answers = np.random.default_rng(2), []
+    for _ in range(40):
+        drift = np.exp(np.cumsum(0.1 * random.standard_normal(4)))
+        answers.append(verdict(*(in_turn(list(500 * drift * np.exp(0.04 * random.standard_normal(4)))) for _ in range(2))).answer)
+    assert sum(answer in ("faster", "slower") for answer in answers) <= 2
+    # And rows of two runs, each of which knows its own windows alone.
+    alone = [verdict(*(at(float(500 * np.exp(0.045 * random.standard_normal())), 12) for _ in range(2))).answer for _ in range(400)]
+    assert sum(answer in ("faster", "slower") for answer in alone) <= 20
+
+
+def test_latencies_in_turn() -> None:
+    slow, fast = in_turn([500.0] * 4, [20e3, 21e3, 19e3, 20e3]), in_turn([500.0] * 4, [10e3, 10.4e3, 9.6e3, 10.1e3])
+    seen = verdict(slow, fast, "latency")
+    assert seen.answer == "faster" and seen.gain == pytest.approx(2, rel=0.02) and "By 4 pairs, measured in turn." in seen.text
+    assert verdict(slow, fast).answer == "the same"
+
+
+def test_a_verdict_names_the_figures_of_its_own_pairs() -> None:
+    """A baseline is measured beside several changes; what it did at those other times is not what a change is compared with."""
+    baseline, change = in_turn([500.0] * 4), in_turn([550.0, 551.0, 549.0, 550.0])
+    baseline["turns"] |= {f"another time {turn}": [900.0, 1e4] for turn in range(4)}
+    baseline["throughput_infer_per_s"] = 700.0
+    seen = verdict(baseline, change)
+    assert seen.gain == pytest.approx(1.1, rel=0.01) and "(500 inferences/s → 550 inferences/s)" in seen.text
