@@ -30,19 +30,10 @@ JETS = 100
 
 
 def write_inputs(path: str | Path, entries: Iterable[Mapping[str, np.ndarray]]) -> Path:
-    """Write tensors as perf_analyzer reads them.
+    """Write tensors as perf_analyzer reads them, and return the file; an InputError when there is none.
 
-    Args:
-        path: file to write, ending with ``.json``.
-        entries: one dictionary for each entry of a batch: input name -> array without the batch axis. The tool takes one entry
-            after the other and begins again. For batches above 1 all entries must have the same shapes.
-
-    Returns:
-        The file.
-
-    Raises:
-        InputError: there is no entry.
-        SetupError: the file cannot be written.
+    Each entry has arrays by input name, without the batch axis. The tool takes one after the other and begins again; for batches above
+    1 all must have the same shapes.
     """
     data = [{name: _entry(array) for name, array in entry.items()} for entry in entries]
     if not data:
@@ -103,15 +94,9 @@ def jets_path(model: str, lengths: Mapping[str, int], n_jets: int = JETS) -> Pat
 
 
 def write_hits(events: Sequence[Event] | None = None, *, name: str = "FEATURES", path: str | Path | None = None) -> Path:
-    """Write the hits of events for the track finder; each event keeps its own number of hits.
+    """Write the hits of events for the track finder, by default all without pile-up, and return the file in ``work/inputs``.
 
-    Args:
-        events: which; by default all of the course's events without pile-up.
-        name: the model's input.
-        path: file to write; by default in ``work/inputs``.
-
-    Returns:
-        The file.
+    Each event keeps its own number of hits; ``name`` is the model's input.
     """
     chosen = load_events() if events is None else list(events)
     file = path or work_dir() / "inputs" / f"{len(chosen)}_events.json"

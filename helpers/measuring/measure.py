@@ -471,11 +471,7 @@ def measured_before(rows: Sequence[dict[str, Any]], key: str, server: Any, model
 
 
 def must_own(server: Any, what: str) -> None:
-    """Refuse what loads models again on a server of others.
-
-    Raises:
-        ModelError: it is not one's own.
-    """
+    """Refuse, by a ModelError, what loads models again on a server of others."""
     if not getattr(server, "admin_headers", lambda _: {})("http"):
         raise ModelError(
             f"Only the owner of a server can {what}, because models are loaded again for it.",
@@ -550,10 +546,10 @@ def sweep(
         concurrencies: requests under way at any time.
         instances: numbers of model instances to load, on a server of one's own; what was loaded before is loaded again afterwards.
         output: folder for ``sweep.jsonl`` with all rows, by default ``work/sweeps``.
-        max_seconds: as for :func:`measure`.
-        windows: as for :func:`measure`.
         again: measure also what was measured before.
         silent: show no progress.
+        max_seconds: as for :func:`measure`.
+        windows: as for :func:`measure`.
         **options: as for :func:`measure`.
 
     Returns:

@@ -16,12 +16,11 @@ SERVER = "tritonserver"
 class Usage(NamedTuple):
     """One process: the server, or the instance as Triton names it.
 
-    ``rss_mb`` is its memory with shared libraries counted in full; the ``pss_mb`` of all processes add up to what they use together.
-    ``wanted_s`` is its CPU time, and the time that its threads waited for a core while others had them all.
+    The ``pss_mb`` of all processes add up to the memory that they use together; ``wanted_s`` is CPU time, and the time that threads waited
+    for a core while others had them all.
     """
 
     name: str
-    rss_mb: float
     pss_mb: float
     cpu_s: float
     wanted_s: float
@@ -57,10 +56,10 @@ def cpu_between(before: Iterable[Usage], after: Iterable[Usage]) -> tuple[float,
 def _usage(name: str, process: psutil.Process) -> Usage:
     folder = Path(f"/proc/{process.pid}")
     lines = (line.split() for line in (folder / "smaps_rollup").read_text().splitlines())
-    kilobytes = {words[0]: int(words[1]) for words in lines if words[0] in ("Rss:", "Pss:")}
+    pss_kb = next(int(words[1]) for words in lines if words[0] == "Pss:")
     times, queued_ns = process.cpu_times(), 0
     for file in folder.glob("task/*/schedstat"):
         with suppress(OSError):  # this thread has just ended, or the kernel does not count
             queued_ns += int(file.read_text().split()[1])
     used = times.user + times.system
-    return Usage(name, kilobytes["Rss:"] / 1024, kilobytes["Pss:"] / 1024, used, used + queued_ns / 1e9, process.pid)
+    return Usage(name, pss_kb / 1024, used, used + queued_ns / 1e9, process.pid)
