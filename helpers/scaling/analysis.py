@@ -17,6 +17,7 @@ Interrupt it, kill a worker, or kill all of it, and call it again: it goes on wi
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 import uuid
@@ -382,6 +383,8 @@ def local_workers(workers: int = 2, *, threads: int = 1) -> distributed.LocalClu
             scheduler_kwargs={"dashboard": False},
             # Also for workers that come later.
             config={"distributed.worker.http.routes": []},
+            # On a busy machine a worker takes longer to end than Dask waits; it is ended then, which is no news for a page.
+            silence_logs=logging.ERROR,
         )
 
 
