@@ -23,7 +23,7 @@ from pathlib import Path
 if __name__ == "__main__":  # started as a script: its own folder is no place for modules, the course's is
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from helpers.server import isolation, limits, watch
+from helpers.server import isolation, watch
 
 LIFELINE = "--lifeline"
 KEY_VARIABLE = "COURSE_ADMIN_KEY"
@@ -44,7 +44,7 @@ MEMORY_SEEN = "course: the shared memory of Python models can be read by other u
 _TICK_S = 0.1
 # Seconds between two looks at the processes of its models.
 _STUBS_S = 2.0
-# Seconds after which a server whose lifeline is closed is told again to end (while it starts, it can miss the first time), and killed.
+# Seconds after which a server whose lifeline is closed gets its signal again (while it starts, it can miss the first one), and is killed.
 _AGAIN_S, _KILL_S = 2.0, 12.0
 
 
@@ -57,7 +57,7 @@ def start(command: list[str], has_lifeline: bool) -> int:
     # For the server, with what it and its Python models write.
     os.umask(0o077)
     own_memory = isolation.can_keep_private()
-    # The same session: whoever kills all of it on the host gets the server and its Python models along.
+    # The same session: who kills all of it on the host gets the server and its Python models along.
     process, hidden = isolation.start(public, private, environment, new_session=False, own_memory=own_memory, is_server=True)
     if private and not hidden:
         print(KEY_SEEN, flush=True)
@@ -81,20 +81,13 @@ def start(command: list[str], has_lifeline: bool) -> int:
         if cut_at and now - told_at > _AGAIN_S:
             told_at = now
             process.send_signal(signal.SIGINT if now - cut_at < _KILL_S else signal.SIGKILL)
-        _collect(process.pid)
-        stack_given_back = stack_given_back or limits.give_stack_back(process.pid)
+        isolation.collect_orphans(process)
+        stack_given_back = stack_given_back or isolation.give_stack_back(process.pid)
         if now - looked_at > _STUBS_S:
             looked_at = now
             for name, manner in stubs.look():
                 print(f"course: {watch.sentence(name, manner)}", flush=True)
     return process.returncode if process.returncode >= 0 else 128 - process.returncode
-
-
-def _collect(but: int) -> None:
-    """Collect the server's orphans, which are this process's to collect where it is the container's first."""
-    with contextlib.suppress(ChildProcessError):
-        while (found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None and found.si_pid != but:
-            os.waitpid(found.si_pid, 0)
 
 
 def known(command: list[str], version: str) -> list[str]:

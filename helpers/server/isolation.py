@@ -10,6 +10,11 @@ tritonserver and its Python models hand each other tensors by files in ``/dev/sh
 their mode to 0644 with a call of its own, ``fchmod``, which no umask reaches: every user of a machine could read the tensors of
 every other. So the program runs under a filter of system calls in which just this call, with just this mode, does nothing;
 then the umask decides, which the supervisor has set (x86-64 alone).
+
+A server also gets limits that most shells do not give. tritonserver puts 16 bytes for each chunk of a request's body on the stack of the
+thread that reads it (CVE-2025-23310), and under the usual 8 MB half a million chunks end it. Threads get stacks as large as the limit at
+their program's start, and 2 MB where there is none; nothing of it is used before it is needed. A limit of memory is not set: a server that
+is refused memory ends (``std::bad_alloc``), so one large request could end it then.
 """
 
 from __future__ import annotations
@@ -28,11 +33,15 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-if __name__ == "__main__":  # started as a script, with python -I
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+try:
+    import resource
+except ImportError:  # on Windows, where no server runs, this module is only imported
+    resource = None  # type: ignore[assignment]
 
-from helpers.server import limits
-
+# Bytes of stack: 64 million chunks, which need 60 GB of memory besides.
+STACK_B = 1 << 30
+# Open files: thousands of idle connections do no harm then. No more, since some programs close every number up to the limit.
+FILES = 65536
 _PTRACE_TRACEME = 0
 _PTRACE_DETACH = 17
 _PR_SET_PDEATHSIG = 1
@@ -97,7 +106,7 @@ def _end_with_parent(own_memory: bool, is_server: bool) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if is_server:
-        limits.raise_soft()
+        _raise_limits()
     if own_memory:
         keep_private()
 
@@ -111,7 +120,7 @@ def start(
     new_session: bool = True,
     own_memory: bool = False,
     is_server: bool = False,
-) -> tuple[subprocess.Popen, bool]:
+) -> tuple[subprocess.Popen[bytes], bool]:
     """Start a program with some of its arguments hidden from other users.
 
     The process dies with the thread that calls this (``PR_SET_PDEATHSIG``): call it from the main thread.
@@ -124,7 +133,7 @@ def start(
         stdin: file descriptor of its standard input; nothing by default.
         new_session: give it a session of its own.
         own_memory: keep other users out of its shared memory, too (:func:`keep_private`).
-        is_server: raise its limits (:mod:`helpers.server.limits`).
+        is_server: raise its limits.
 
     Returns:
         The process, and whether the private arguments are hidden: False where the kernel does not allow tracing a child.
@@ -132,30 +141,25 @@ def start(
     Raises:
         OSError: the program cannot be started.
     """
-    errors = None if output is None else subprocess.STDOUT
-    options: dict[str, Any] = {"stdin": stdin, "stdout": output, "stderr": errors, "start_new_session": new_session}
+    options: dict[str, Any] = {"stdin": stdin, "stdout": output, "start_new_session": new_session}
+    options["stderr"] = None if output is None else subprocess.STDOUT
     holders = [f"{_PLACE_HOLDER}{number}" for number in range(len(private))]
     hidden = {f"{_VARIABLE}{number}": text for number, text in enumerate(private)}
-    try:
-        process = subprocess.Popen(
-            [*command, *holders], env={**environment, **hidden}, preexec_fn=partial(_before_exec, own_memory, is_server), **options
-        )
-    except subprocess.SubprocessError:  # raised by _before_exec: no tracing here
-        return subprocess.Popen(
-            [*command, *private], env=dict(environment), preexec_fn=partial(_end_with_parent, own_memory, is_server), **options
-        ), False
-    os.waitpid(process.pid, 0)  # returns when the new program is loaded and stopped
-    try:
-        _redirect(process.pid, len(private))
-    except OSError:
-        process.kill()
+    before = partial(_before_exec, own_memory, is_server)
+    with contextlib.suppress(OSError, subprocess.SubprocessError):  # the second is what _before_exec has raised: no tracing here
+        process = subprocess.Popen([*command, *holders], env={**environment, **hidden}, preexec_fn=before, **options)
+        os.waitpid(process.pid, 0)  # returns when the new program is loaded and stopped
+        try:
+            _redirect(process.pid, len(private))
+        except OSError:
+            process.kill()
+            _libc.ptrace(_PTRACE_DETACH, process.pid, None, None)
+            process.wait()
+            raise
         _libc.ptrace(_PTRACE_DETACH, process.pid, None, None)
-        process.wait()
-        return subprocess.Popen(
-            [*command, *private], env=dict(environment), preexec_fn=partial(_end_with_parent, own_memory, is_server), **options
-        ), False
-    _libc.ptrace(_PTRACE_DETACH, process.pid, None, None)
-    return process, True
+        return process, True
+    untraced = partial(_end_with_parent, own_memory, is_server)
+    return subprocess.Popen([*command, *private], env=dict(environment), preexec_fn=untraced, **options), False
 
 
 def start_through(command: Sequence[str], private: Sequence[str], environment: Mapping[str, str], **options: Any) -> subprocess.Popen[str]:
@@ -202,7 +206,7 @@ def _redirect(pid: int, count: int) -> None:
 
 def _read_word(memory: IO[bytes], at: int) -> int:
     memory.seek(at)
-    return struct.unpack("P", memory.read(_WORD))[0]
+    return int(struct.unpack("P", memory.read(_WORD))[0])
 
 
 def _environment_texts(memory: IO[bytes], at: int) -> dict[str, int]:
@@ -224,7 +228,7 @@ def keep_private() -> bool:
     """
     if platform.machine() != "x86_64" or _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
         return False
-    return _libc.syscall(_SYS_SECCOMP, _SET_MODE_FILTER, _SPEC_ALLOW, ctypes.byref(_FILTER)) == 0
+    return bool(_libc.syscall(_SYS_SECCOMP, _SET_MODE_FILTER, _SPEC_ALLOW, ctypes.byref(_FILTER)) == 0)
 
 
 def can_keep_private() -> bool:
@@ -233,6 +237,48 @@ def can_keep_private() -> bool:
     if child == 0:
         os._exit(0 if keep_private() else 1)
     return os.waitpid(child, 0)[1] == 0
+
+
+def _raise_limits() -> None:
+    """Raise the limits of this process, as far as it may, for the program that it becomes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    _, hard = resource.getrlimit(resource.RLIMIT_STACK)
+    if _reserving_is_free():
+        resource.setrlimit(resource.RLIMIT_STACK, (STACK_B if hard == resource.RLIM_INFINITY else min(STACK_B, hard), hard))
+
+
+def _reserving_is_free() -> bool:
+    """True if addresses may be reserved without memory: not under ``ulimit -v``, nor where the system counts what is reserved."""
+    if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+        return False
+    try:
+        return Path("/proc/sys/vm/overcommit_memory").read_text().strip() != "2"
+    except OSError:
+        return False
+
+
+def give_stack_back(pid: int) -> bool:
+    """Give a server the stack limit of this process again, for what it starts; True when done.
+
+    To be asked again and again: the program's own threads keep their size from its start, so it must have begun its second one.
+    """
+    with contextlib.suppress(OSError):  # it has ended
+        if len(os.listdir(f"/proc/{pid}/task")) < 2:
+            return False
+        resource.prlimit(pid, resource.RLIMIT_STACK, resource.getrlimit(resource.RLIMIT_STACK))
+    return True
+
+
+def collect_orphans(server: subprocess.Popen[bytes] | None) -> None:
+    """Collect a server's orphans, which become children of this process; the server itself is left to Popen."""
+    with contextlib.suppress(ChildProcessError):
+        while (found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+            if server is not None and found.si_pid == server.pid:
+                return
+            os.waitpid(found.si_pid, 0)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from typing import Any, TextIO
 from helpers import machine
 from helpers.errors import ServerError
 from helpers.run_folder import is_dead, run_root, state_of
-from helpers.server import leftovers
 from helpers.server import supervisor as supervisor_script
 
 # Seconds between two looks at a starting server.
@@ -90,22 +89,13 @@ class Lease:
         line = self._lines.readline()
         if not line:
             raise ConnectionError("the supervisor has ended")
-        return json.loads(line)
-
-    def _look(self) -> dict[str, Any]:
-        """The state by a connection that is no lease, for a forked child."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(_SUPERVISOR_START_S)
-            connection.connect(str(self.run_dir / "socket"))
-            connection.sendall(b"status\n")
-            with connection.makefile("r") as lines:
-                return json.loads(lines.readline())
+        return dict(json.loads(line))
 
     def state(self) -> dict[str, Any]:
         """What the supervisor says of the server; after its end, the last words it left in the state file."""
         try:
-            return self._look() if self._forked else self._command("status")
-        except (OSError, ValueError):  # ValueError: the lease was given back
+            return _answers(self.run_dir, "status")[0] if self._forked else self._command("status")
+        except (OSError, ValueError, IndexError):  # ValueError: the lease was given back
             self.close()
             with contextlib.suppress(OSError, ValueError):
                 self._last = json.loads((self.run_dir / "state.json").read_text())
@@ -154,63 +144,46 @@ if hasattr(os, "register_at_fork"):  # on Windows nothing forks
     os.register_at_fork(after_in_child=_forget_in_child)
 
 
+def _answers(run_dir: Path, word: str) -> list[dict[str, Any]]:
+    """What a supervisor says to a command, by a connection that is no lease; after "stop" until it has ended."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(_SUPERVISOR_START_S)
+        connection.connect(str(run_dir / "socket"))
+        connection.sendall(f"{word}\n".encode())
+        with connection.makefile("r") as lines:
+            return [json.loads(line) for line in (lines if word == "stop" else [lines.readline()])]
+
+
 def start(plan: supervisor_script.Plan) -> Lease:
     """Start a supervisor with this plan and take the first lease.
 
     Raises:
         ServerError: the supervisor did not start, or did not answer.
     """
-    last_words: list[str] = []
-    _free_ports()
+    run_dir = Path(plan.run_dir)
+    # The supervisors of this person's servers that have died keep their ports, which the next server is to have.
+    for other in run_root().iterdir():
+        if (state := state_of(other)).get("status") == "died" and not is_dead(other, state):
+            with contextlib.suppress(OSError, ValueError):
+                _answers(other, "stop")
+    # Its own session: the interrupt of a notebook goes to the kernel's whole process group.
+    options: dict[str, Any] = {"start_new_session": True, "text": True, "timeout": _SUPERVISOR_START_S, "check": False}
+    about = {**plan.about, "node": machine.node()}
+    reason = "no answer"
     try:
-        return _start(plan, Path(plan.run_dir))
+        with open(run_dir / "supervisor.log", "w+") as log:
+            command = [sys.executable, "-I", supervisor_script.__file__]
+            told = json.dumps({**asdict(plan), "about": about})
+            if subprocess.run(command, input=told, stdout=log, stderr=log, **options).returncode == 0:
+                return Lease(run_dir)
     except subprocess.TimeoutExpired:
         reason = f"it was not ready after {_SUPERVISOR_START_S:.0f} s, so this machine is overloaded or its disk does not answer"
     except OSError as error:  # no more processes or files, a full disk, or it has ended before it could be asked
-        with contextlib.suppress(OSError):
-            last_words = (Path(plan.run_dir) / "supervisor.log").read_text().strip().splitlines()[-1:]
-        reason = " ".join([f"{error.strerror or error}", *(f"({words})" for words in last_words)])
-    shutil.rmtree(plan.run_dir, ignore_errors=True)  # a supervisor that lives all the same ends without a first lease
-    raise _no_owner(reason)
-
-
-def _free_ports() -> None:
-    """End the supervisors of this person's servers that have died: they keep the ports, which the next server is to have."""
-    for run_dir in run_root().iterdir():
-        state = state_of(run_dir)
-        if state.get("status") == "died" and not is_dead(run_dir, state):
-            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-                connection.settimeout(_SUPERVISOR_START_S)
-                connection.connect(str(run_dir / "socket"))
-                connection.sendall(b"stop\n")
-                while connection.recv(4096):
-                    pass
-
-
-def _start(plan: supervisor_script.Plan, run_dir: Path) -> Lease:
-    with open(run_dir / "supervisor.log", "w+") as log:
-        # Its own session: the interrupt of a notebook goes to the kernel's whole process group.
-        command = [sys.executable, "-I", supervisor_script.__file__]
-        process = subprocess.run(
-            command,
-            input=json.dumps({**asdict(plan), "about": {**plan.about, "node": machine.node()}}),
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            text=True,
-            timeout=_SUPERVISOR_START_S,
-            check=False,
-        )
-        if process.returncode == 0:
-            return Lease(run_dir)
-        log.seek(0)
-        words = log.read().strip()[-500:]
-    shutil.rmtree(run_dir, ignore_errors=True)
-    raise _no_owner(words or "no answer")
-
-
-def _no_owner(reason: str) -> ServerError:
-    return ServerError(f"The process that owns the server did not start: {reason}.", "", "Try again, or type: python -m helpers doctor")
+        reason = f"{error.strerror or error}"
+    with contextlib.suppress(OSError):
+        reason += "".join(f" ({words})" for words in (run_dir / "supervisor.log").read_text().strip().splitlines()[-1:])
+    shutil.rmtree(run_dir, ignore_errors=True)  # a supervisor that lives all the same ends without a first lease
+    raise ServerError(f"The process that owns the server did not start: {reason}.", "", "Try again, or type: python -m helpers doctor")
 
 
 def find(**facts: object) -> Lease | None:
@@ -224,7 +197,7 @@ def running(wanted: Callable[[dict[str, Any]], bool]) -> Iterator[Lease]:
         state = state_of(run_dir)
         if is_dead(run_dir, state):
             shutil.rmtree(run_dir, ignore_errors=True)
-            leftovers.remove_shared_memory(run_dir.name)
+            supervisor_script.remove_shared_memory(run_dir.name)
         elif state.get("status") == "running" and wanted(state):
             with contextlib.suppress(OSError):
                 lease = Lease(run_dir)

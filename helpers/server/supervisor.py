@@ -1,25 +1,21 @@
 """The process that owns a server. Standard library only; runs as a script of its own, in a session of its own.
 
-A notebook kernel is interrupted, restarted and killed; a server must survive the first two and end with the last. So the
-kernel starts this supervisor and keeps a connection to its Unix socket open: the lease. The kernel's death, of any kind,
-closes the lease; without any lease for the grace period the supervisor stops the server. A restarted kernel connects
-again and finds the same server.
+A notebook kernel is interrupted, restarted and killed; a server must survive the first two and end with the last. So the kernel starts this
+supervisor and keeps a connection to its Unix socket open: the lease. The kernel's death, of any kind, closes the lease; without any lease
+for the grace period the supervisor stops the server. A restarted kernel connects again and finds the same server.
 
-It watches the server (:mod:`helpers.server.watch`) and keeps its log from filling a disk. A server of a fleet that has crashed or
-hangs is started again.
+It watches the server (:mod:`helpers.server.watch`) and keeps its log from filling a disk. A server of a fleet that has crashed or hangs is
+started again. It also holds the server's ports (:func:`lock_ports`).
 
-It also holds the locks of the server's three ports: abstract Unix sockets, which belong to the machine and not to a
-user, and which the kernel frees when this process ends, so that two servers never start on the same port.
-
-The launcher writes the :class:`Plan` as JSON to standard input. Commands on the socket, one a line: ``status`` (answered
-with the state as JSON), ``hold`` (makes the connection a lease), ``stop`` (answered when the server has ended).
+The launcher writes the :class:`Plan` as JSON to standard input. Commands on the socket, one a line: ``status`` (answered with the state as
+JSON), ``hold`` (makes the connection a lease), ``stop`` (answered when the server has ended).
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import dataclasses
+import errno
 import json
 import os
 import selectors
@@ -31,24 +27,28 @@ import sys
 import time
 import urllib.parse
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 if __name__ == "__main__":  # started as a script, with python -I
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from helpers.server import isolation, leftovers, limits, watch
-from helpers.server.port_locks import lock_ports
+from helpers.server import isolation, watch
 
 _PR_SET_CHILD_SUBREAPER = 36
 # Seconds between two looks at the server process.
 _TICK_S = 0.1
-# Seconds after which a server that was told to end is told again: while it starts, it can miss the first time.
+# Seconds after which a server that shall end gets its signal again: while it starts, it can miss the first one.
 _AGAIN_S = 2.0
 # Seconds that a supervisor without a server waits for somebody to ask why.
 _TELL_S = 10.0
 # Seconds that the first lease may take at least, however short the grace: a crowded machine may hold its launcher up.
 _FIRST_LEASE_S = 30.0
+# Seconds that ending a container may take: podman gives it ten before it kills.
+_CONTAINER_S = 15.0
+# What docker and podman say when there is no container to end, as there is nearly always: containers end with their server.
+_NO_CONTAINER = ("no such container", "no container with name")
 # Bytes that a log may have; of a longer one its beginning stays, where the reasons of the launch are, and its end.
 _LOG_MOST, _LOG_BEGINNING, _LOG_END = 16 << 20, 4 << 20, 2 << 20
 # How often a server of a fleet is started again within so many seconds; one that ends again and again stays down.
@@ -57,19 +57,18 @@ _RESTARTS, _RESTARTS_S = 3, 60.0
 _START_S = 180
 # Remarks that the state keeps.
 _REMARKS = 20
-# What tritonserver writes when another program was faster with a port.
-_PORT_TAKEN = "already in use"
-# What tritonserver writes when it begins to serve.
-_LISTENS = "Started HTTPService at"
-# What Triton's Python backend dies of now and then while many models start at once (seen once in a few dozen launches of 26 models).
-_LOCK_LOST = "boost::interprocess::lock_exception"
-# How often a server that died of it before it served is started again.
-_LOCK_TRIES = 3
+# What tritonserver writes when another program was faster with a port, and when it begins to serve.
+_PORT_TAKEN, _LISTENS = "already in use", "Started HTTPService at"
+# What Triton's Python backend dies of now and then while many models start at once (once in a few dozen launches of 26 models), and how
+# often a server that died of it before it served is started again.
+_LOCK_LOST, _LOCK_TRIES = "boost::interprocess::lock_exception", 3
+# Ports of a triple that get secrets: HTTP and gRPC. Triton's metrics port cannot be shared, and gets none.
+_SECRET_PORTS = 2
 
 
-@dataclasses.dataclass
+@dataclass
 class Plan:
-    """What the supervisor is told to do.
+    """What a supervisor starts, and how.
 
     Attributes:
         run_dir: private folder of this server: socket, state, links to the backends.
@@ -81,7 +80,7 @@ class Plan:
         grace_s: seconds without a lease after which the server is stopped.
         stop_s: seconds for a clean end before the server is killed.
         server_id: name of the server and of its shared memory regions.
-        about: facts for whoever finds the state file (owner, repository, runtime, …).
+        about: facts for those who find the state file (owner, repository, runtime, …).
         files: texts to write into ``run_dir`` before the program starts, by name, with the same place-holders for the ports.
         after: a command that ends what the program may leave behind when it has ended, such as its container.
         lifeline: whether the program ends when its standard input closes, so that it does when this process is killed.
@@ -100,12 +99,66 @@ class Plan:
     stop_s: float
     server_id: str
     about: dict[str, object]
-    files: dict[str, str] = dataclasses.field(default_factory=dict)
-    after: list[str] = dataclasses.field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
+    after: list[str] = field(default_factory=list)
     lifeline: bool = False
     watch: dict[str, str] | None = None
-    admin: dict[str, str] = dataclasses.field(default_factory=dict)
+    admin: dict[str, str] = field(default_factory=dict)
     keep_alive: bool = False
+
+
+def lock_ports(ports: list[int]) -> list[socket.socket] | None:
+    """Return locks on these ports, or None where another supervisor has one or any program listens on one.
+
+    One lock is an abstract Unix socket, by which two servers never start on the same port: it belongs to the machine and not to a user, and
+    the kernel frees it when its process ends.
+
+    What people send to the HTTP and gRPC port holds keys, tokens and tensors. So these are kept from before the server's start until after
+    its last end, crashes between them included, by sockets that are bound and never listen: on every interface of IPv4, and on ``::1``,
+    which ``localhost`` can mean first. With ``SO_REUSEPORT`` the kernel lets programs of the same user listen there nevertheless, if they
+    set it too (``--reuse-http-port``), and nobody else.
+    """
+    held: list[socket.socket] = []
+    try:
+        for number, port in enumerate(ports):
+            held.append(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+            held[-1].bind(f"\0triton-course-port-{port}")
+            held += _bound(socket.AF_INET6, "::1", port, kept=True)
+            held += (bound := _bound(socket.AF_INET, "0.0.0.0", port, kept=number < _SECRET_PORTS))
+            if number >= _SECRET_PORTS:
+                bound[0].close()
+    except OSError:
+        for lock in held:
+            lock.close()
+        return None
+    return held
+
+
+def _bound(family: socket.AddressFamily, host: str, port: int, kept: bool) -> list[socket.socket]:
+    """A socket on this port; none without IPv6. Raises OSError where a program has the port."""
+    try:
+        bound = socket.socket(family, socket.SOCK_STREAM)
+    except OSError:
+        return []
+    try:
+        if family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        # Not SO_REUSEADDR for a port that is kept: with it, every program that sets it as well could bind the same port. Where a port is
+        # only tried, connections that a former server left in TIME_WAIT do not make it taken.
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT if kept else socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+    except OSError as error:
+        bound.close()
+        if error.errno == errno.EADDRNOTAVAIL:
+            return []
+        raise
+    return [bound]
+
+
+def remove_shared_memory(server_id: str) -> None:
+    """Remove the shared memory regions that a killed server left."""
+    for leftover in Path("/dev/shm").glob(f"{server_id}*"):
+        leftover.unlink(missing_ok=True)
 
 
 class Supervisor:
@@ -117,46 +170,45 @@ class Supervisor:
         self.selector = selectors.DefaultSelector()
         self.leases: set[socket.socket] = set()
         self.grace_s = max(plan.grace_s, _FIRST_LEASE_S)
-        self.waiting_for_stop: list[socket.socket] = []
         self.free_since = time.monotonic()
         self.stopping_since: float | None = None
+        self.waiting_for_stop: list[socket.socket] = []
+        self.told = False  # whether somebody knows that there is no server any more
         self.locks: list[socket.socket] = []
         self.triples = iter(plan.ports)
-        self.process: subprocess.Popen | None = None
+        self.process: subprocess.Popen[bytes] | None = None
         self.lifeline: int | None = None
         self.log: IO[bytes] | None = None
-        self.log_start = 0
+        self.log_start, self.log_seen = 0, -1
         self.watch: watch.Watch | None = None
         self.stubs: watch.Stubs | None = None
-        self.looked = 0.0
-        self.log_seen = -1
         self.stack_given_back = False
+        self.looked = self.signalled = self.ended = 0.0
         self.restarts: list[float] = []
         self.lock_tries = 0
-        self.signalled = 0.0
-        self.ended = 0.0
-        self.told = False
         self.state: dict[str, Any] = {**plan.about, "server_id": plan.server_id, "supervisor_pid": os.getpid(), "log": plan.log}
         self._write(status="starting")
 
     def run(self, listener: socket.socket) -> int:
-        """Serve until the server has ended; returns its exit status."""
+        """Serve until the server has ended, and nobody needs its ports kept; return its exit status."""
         self.selector.register(listener, selectors.EVENT_READ, self._accept)
         signal.signal(signal.SIGTERM, lambda *_: self._stop())
         self._start()
-        while self.process is not None or self._must_tell():
+        while self.process is not None or self._must_stay():
             for key, _ in self.selector.select(_TICK_S):
                 key.data(key.fileobj)
-            self._reap()
+            isolation.collect_orphans(self.process)
             self._watch()
             self._look()
         return int(self.state.get("returncode") or 0)
 
-    def _must_tell(self) -> bool:
-        """Whether somebody still has to hear that there is no server, or would send secrets to its ports if another user listened there."""
+    def _must_stay(self) -> bool:
+        """True if somebody still has to hear that there is no server, or would send secrets to its ports if another user listened there."""
         self.ended = self.ended or time.monotonic()
         waits = not self.told and time.monotonic() - self.ended < _TELL_S
         return self.stopping_since is None and (bool(self.leases) or waits)
+
+    # --- start ---------------------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
         """Start the server on the next free triple of ports."""
@@ -173,38 +225,47 @@ class Supervisor:
         # The programs that run containers change their user, which a filter forbids: inside, in_container puts the server under it.
         direct = Path(self.plan.command[0]).name == "tritonserver"
         own = direct and isolation.can_keep_private()
-        http, grpc, metrics = ports
-        command = [
-            part.format(http=http, grpc=grpc, metrics=metrics) if "{" in part and "port=" in part else part for part in self.plan.command
-        ]
+        places = dict(zip(("http", "grpc", "metrics"), ports, strict=True))
+        command = [part.format(**places) if "{" in part and "port=" in part else part for part in self.plan.command]
         for name, text in self.plan.files.items():
-            text = text.replace("{http}", str(http)).replace("{grpc}", str(grpc)).replace("{metrics}", str(metrics))
+            for place, port in places.items():
+                text = text.replace(f"{{{place}}}", str(port))
             (self.run_dir / name).write_text(text)
-        self.log = self.log or self._open_log()
+        if self.log is None:
+            self.log = self._open_log()
         self.log_start = self.log.seek(0, os.SEEK_END)
-        self.process, hidden = self._spawn(command, self.log, own)
+        stdin = subprocess.DEVNULL
+        if self.plan.lifeline:
+            stdin, self.lifeline = os.pipe()
+        try:
+            self.process, hidden = isolation.start(
+                command, self.plan.private, self.plan.environment, self.log, stdin, own_memory=own, is_server=True
+            )
+        finally:
+            if self.plan.lifeline:
+                os.close(stdin)
         self.stubs, self.stack_given_back = watch.Stubs(self.process.pid), False
         if self.plan.watch is not None:
             headers = dict(self.plan.watch)
-            self.watch = watch.Watch(self.selector, (headers.pop("host"), http), headers)
+            self.watch = watch.Watch(self.selector, (headers.pop("host"), places["http"]), headers)
         facts = {"pid": self.process.pid, "ports": ports, "key_hidden": hidden, "memory_private": own or not direct}
         self._write(status="running", started=time.time(), **facts)
-
-    def _spawn(self, command: list[str], log: IO[bytes], own_memory: bool) -> tuple[subprocess.Popen, bool]:
-        what = (self.plan.private, self.plan.environment, log)
-        if not self.plan.lifeline:
-            return isolation.start(command, *what, own_memory=own_memory, is_server=True)
-        other_end, self.lifeline = os.pipe()
-        try:
-            return isolation.start(command, *what, stdin=other_end, own_memory=own_memory, is_server=True)
-        finally:
-            os.close(other_end)
 
     def _open_log(self) -> IO[bytes]:
         try:
             return open(self.plan.log, "a+b", buffering=0)
         except OSError:  # its folder was deleted, or a quota is used up: a server without a log is better than none
             return open(os.devnull, "a+b", buffering=0)
+
+    # --- state and log -------------------------------------------------------------------------------------------------
+
+    def _write(self, **news: object) -> None:
+        self.state.update(news)
+        draft = self.run_dir / "state.json.new"
+        # A disk that is full must not end a server that runs; those who hold a lease hear the state all the same.
+        with contextlib.suppress(OSError):
+            draft.write_text(json.dumps(self.state))
+            draft.replace(self.run_dir / "state.json")
 
     def _say(self, line: str) -> None:
         """A line of the supervisor's own in the server's log, and in the state, for its card and for ``serve``."""
@@ -213,32 +274,32 @@ class Supervisor:
             with contextlib.suppress(OSError):  # a full disk
                 self.log.write(f"course: {line}\n".encode())
 
-    def _keep_log_small(self) -> int:
+    def _keep_log_small(self, log: IO[bytes]) -> int:
         """Take the middle out of a log that has become too long; returns its size."""
-        if self.log is None:
-            return 0
-        size = os.fstat(self.log.fileno()).st_size
+        size = os.fstat(log.fileno()).st_size
         if size <= _LOG_MOST:
             return size
         with contextlib.suppress(OSError):  # a full disk: shorter it is in any case
-            end = os.pread(self.log.fileno(), _LOG_END, size - _LOG_END)
+            end = os.pread(log.fileno(), _LOG_END, size - _LOG_END)
             # Every writer appends, so that it goes on at the new end.
-            os.ftruncate(self.log.fileno(), _LOG_BEGINNING)
+            os.ftruncate(log.fileno(), _LOG_BEGINNING)
             left_out = (size - _LOG_BEGINNING - len(end)) >> 20
-            self.log.write(f"\ncourse: {left_out} MB are left out here, so that this log does not fill the disk\n".encode() + end)
-        return os.fstat(self.log.fileno()).st_size
+            log.write(f"\ncourse: {left_out} MB are left out here, so that this log does not fill the disk\n".encode() + end)
+        return os.fstat(log.fileno()).st_size
 
-    def _write(self, **news: object) -> None:
-        self.state.update(news)
-        draft = self.run_dir / "state.json.new"
-        # A disk that is full must not end a server that runs; whoever holds a lease hears the state all the same.
-        with contextlib.suppress(OSError):
-            draft.write_text(json.dumps(self.state))
-            draft.replace(self.run_dir / "state.json")
+    def _said_since_start(self, words: str) -> bool:
+        """True if the server's log has these words, since its last start."""
+        try:
+            with open(self.plan.log, "rb") as log:
+                log.seek(self.log_start)
+                return words in log.read(_LOG_BEGINNING).decode("utf-8", "replace")
+        except OSError:  # deleted meanwhile
+            return False
+
+    # --- leases --------------------------------------------------------------------------------------------------------
 
     def _accept(self, listener: socket.socket) -> None:
         connection, _ = listener.accept()
-        connection.setblocking(True)
         connection.settimeout(1.0)
         self.selector.register(connection, selectors.EVENT_READ, self._hear)
 
@@ -267,6 +328,8 @@ class Supervisor:
         connection.sendall(json.dumps({**self.state, "leases": len(self.leases)}).encode() + b"\n")
         self.told = self.process is None
 
+    # --- watch ---------------------------------------------------------------------------------------------------------
+
     def _stop(self) -> None:
         if self.stopping_since is None:
             self.stopping_since = time.monotonic()
@@ -277,17 +340,6 @@ class Supervisor:
         if self.process is not None:
             with contextlib.suppress(ProcessLookupError):
                 self.process.send_signal(number)
-
-    def _reap(self) -> None:
-        """Collect the server's orphans, which become children of this process; the server itself is left to Popen."""
-        while True:
-            try:
-                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            except ChildProcessError:
-                return
-            if found is None or (self.process is not None and found.si_pid == self.process.pid):
-                return
-            os.waitpid(found.si_pid, 0)
 
     def _watch(self) -> None:
         now = time.monotonic()
@@ -303,30 +355,29 @@ class Supervisor:
     def _look(self) -> None:
         """Once in a while: the log's length, the server's answers, its models' processes."""
         now = time.monotonic()
-        if self.process is None or now - self.looked < watch.INTERVAL_S:
+        if self.process is None or self.log is None or self.stubs is None or now - self.looked < watch.INTERVAL_S:
             return
         self.looked = now
-        size = self._keep_log_small()
+        size = self._keep_log_small(self.log)
         new, self.log_seen = size != self.log_seen, size
-        if not self.stack_given_back:
-            self.stack_given_back = limits.give_stack_back(self.process.pid)
+        self.stack_given_back = self.stack_given_back or isolation.give_stack_back(self.process.pid)
         if self.stopping_since is not None:
             return
-        news = self.stubs.look(new) if self.stubs is not None else []
+        news = self.stubs.look(new)
         for process, manner in news:
             self._say(watch.sentence(process, manner))
-        ended = [process for process, manner in news if manner]
-        if ended and self.plan.keep_alive and self.plan.watch is not None:
+        if self.watch is None:
+            return
+        if self.plan.keep_alive and (ended := [process for process, manner in news if manner]):
             self._load_again(ended)
-        if self.watch is not None:
-            self.watch.look()
-            if self.watch.hung != self.state.get("hung", False):
-                self._write(hung=self.watch.hung)
-                self._say(f"the server has not answered for {watch.HUNG_LOOKS} s" if self.watch.hung else "the server answers again")
-            late = self.restarts and not self.watch.has_listened and now - self.restarts[-1] > _START_S
-            if self.plan.keep_alive and (late or self.watch.missed >= watch.GIVEN_UP_LOOKS):
-                self._say(f"the server has not answered for {_START_S if late else watch.GIVEN_UP_LOOKS} s, and is ended")
-                self._signal(signal.SIGKILL)
+        self.watch.look()
+        if self.watch.hung != self.state.get("hung", False):
+            self._write(hung=self.watch.hung)
+            self._say(f"the server has not answered for {watch.HUNG_LOOKS} s" if self.watch.hung else "the server answers again")
+        late = self.restarts and not self.watch.has_listened and now - self.restarts[-1] > _START_S
+        if self.plan.keep_alive and (late or self.watch.missed >= watch.GIVEN_UP_LOOKS):
+            self._say(f"the server has not answered for {_START_S if late else watch.GIVEN_UP_LOOKS} s, and is ended")
+            self._signal(signal.SIGKILL)
 
     def _load_again(self, processes: list[str]) -> None:
         """Load the models of these processes, where Triton still calls them READY: one that could not be loaded stays as it is."""
@@ -358,15 +409,17 @@ class Supervisor:
         with contextlib.suppress(OSError):  # no more sockets
             watch.Call(self.selector, address, path, body, headers, hear)
 
-    def _ended(self, process: subprocess.Popen) -> None:
+    # --- end -----------------------------------------------------------------------------------------------------------
+
+    def _ended(self, process: subprocess.Popen[bytes]) -> None:
         # The server was the leader of its own session: what is left of it are stubs of Python models.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         if self.lifeline is not None:
             os.close(self.lifeline)
             self.lifeline = None
-        leftovers.end_container(self.plan.after, self.plan.environment, Path(self.plan.log))
-        leftovers.remove_shared_memory(self.plan.server_id)
+        self._end_container()
+        remove_shared_memory(self.plan.server_id)
         if self.watch is not None:
             self.watch.close()
         if self._comes_again():
@@ -379,7 +432,7 @@ class Supervisor:
             self._say("Triton's Python backend lost a lock while the models started, a fault of its own; the server is started again")
             self._start_on(self.state["ports"])
             return
-        if self.stopping_since is None and _PORT_TAKEN in self._log_since_start():
+        if self.stopping_since is None and self._said_since_start(_PORT_TAKEN):
             for lock in self.locks:
                 lock.close()
             self._start()  # a program outside the course was faster
@@ -392,6 +445,20 @@ class Supervisor:
             with contextlib.suppress(OSError):
                 connection.sendall(json.dumps(self.state).encode() + b"\n")
 
+    def _end_container(self) -> None:
+        """End a container that is still there; what goes wrong is written to the server's log."""
+        if not self.plan.after:
+            return
+        try:
+            answer = subprocess.run(
+                self.plan.after, env=self.plan.environment, capture_output=True, text=True, check=False, timeout=_CONTAINER_S
+            )
+            trouble = answer.stderr.strip() if answer.returncode else ""
+        except (OSError, subprocess.TimeoutExpired) as error:
+            trouble = str(error)
+        if trouble and not any(words in trouble.lower() for words in _NO_CONTAINER):
+            self._say(f"{' '.join(self.plan.after)}: {trouble}")
+
     def _comes_again(self) -> bool:
         """True if the program is to be started again: it served, nobody has stopped it, and it does not end all the time."""
         if not self.plan.keep_alive or self.stopping_since is not None or not (self._has_served() or self.restarts):
@@ -402,23 +469,15 @@ class Supervisor:
 
     def _has_served(self) -> bool:
         """True if the server has begun to listen since its start: it may have ended before the watch's first look."""
-        return self.watch is not None and (self.watch.has_listened or _LISTENS in self._log_since_start())
+        return self.watch is not None and (self.watch.has_listened or self._said_since_start(_LISTENS))
 
     def _lost_a_lock(self) -> bool:
         """True if the server died of Triton's own fault before it ever served, and may be tried once more."""
         if self.stopping_since is not None or self._has_served() or self.lock_tries >= _LOCK_TRIES:
             return False
-        lost = _LOCK_LOST in self._log_since_start()
+        lost = self._said_since_start(_LOCK_LOST)
         self.lock_tries += lost
         return lost
-
-    def _log_since_start(self) -> str:
-        try:
-            with open(self.plan.log, "rb") as log:
-                log.seek(self.log_start)
-                return log.read(_LOG_BEGINNING).decode("utf-8", "replace")
-        except OSError:  # deleted meanwhile
-            return ""
 
 
 def main() -> int:
