@@ -69,7 +69,7 @@ QUANTITIES = (
 
 @dataclass(frozen=True)
 class Reading:
-    """One update: its moment since 1970 and by a clock that nobody sets, each loaded model by name, and what belongs to no model."""
+    """One update: when, since 1970 and by a monotonic clock, each loaded model by name, and the samples of no model."""
 
     time: float
     steady_s: float

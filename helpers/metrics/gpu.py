@@ -44,7 +44,7 @@ def gpu_figures(server: Server, snapshot: Snapshot | None = None) -> Table:
 
     Returns:
         Columns gpu (its UUID), name, utilization (0 to 1), memory_used_gb, memory_total_gb, power_w, source. A figure that Triton does not
-        give comes from nvidia-smi where the server is on this machine, and ``source`` says so; one that nobody gives is None.
+        give comes from nvidia-smi where the server is on this machine, and ``source`` says so; one that neither gives is None.
 
     Raises:
         CourseError: the metrics cannot be read, and nvidia-smi knows no GPU.
@@ -58,7 +58,7 @@ def gpu_figures(server: Server, snapshot: Snapshot | None = None) -> Table:
         samples = ()
     rows = merged(samples, by_smi)
     where = (
-        "and nvidia-smi sees none on this machine" if server.is_here else "and it is on another machine, where nobody can ask nvidia-smi"
+        "and nvidia-smi sees none on this machine" if server.is_here else "and it is on another machine, where nvidia-smi cannot be asked"
     )
     return Table(rows, f"{len(rows)} GPU{'s' * (len(rows) > 1)}." if rows else _NONE.format(where))
 

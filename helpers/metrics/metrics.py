@@ -189,7 +189,7 @@ class Snapshot(_Numbers):
     Attributes:
         time: when, in seconds since 1970.
         samples: the numbers, in the order of the page.
-        steady_s: when, by a clock that nobody sets; its zero means nothing. Without it the time of day has to do.
+        steady_s: when, by a monotonic clock, whose zero means nothing. Without it, ``time`` counts.
     """
 
     time: float

@@ -130,7 +130,7 @@ class Series:
 
     @property
     def stable(self) -> NDArray[np.bool_]:
-        """(n,) whether the measurement settled; what nobody says counts as settled."""
+        """(n,) whether the measurement settled; an unknown one counts as settled."""
         return np.array([row.get("stable") is not False for row in self.rows], dtype=bool)
 
 

@@ -172,7 +172,7 @@ def entries(path: str | Path) -> int:
     if ID not in tree:
         raise InputError(
             f"The jets of {shown(Path(path))} have no branch {ID}.",
-            "Expected a number for each jet that no other jet has: without it nobody could say that none was lost.",
+            "Expected a number for each jet that no other jet has: without it a lost jet cannot be noticed.",
             'The course\'s jets get one from replicate("ak4").',
         )
     return int(tree.num_entries)
@@ -369,7 +369,7 @@ class Analysis:
 def local_workers(workers: int = 2, *, threads: int = 1) -> distributed.LocalCluster:
     """Start Dask workers (processes, each with so many threads) that obey this process alone; use it in a ``with`` statement.
 
-    Whoever reaches the port of a Dask scheduler can have code run as its owner, and every user of a machine reaches its loopback
+    Everyone who reaches the port of a Dask scheduler can run code as its owner, and every user of a machine reaches its loopback
     interface. So scheduler, workers and clients here show each other a certificate, which exists in this process and its workers only.
     """
     # Dask's pages and counters ask for no certificate, and show what the tasks are and what they log: none of them is served.

@@ -68,7 +68,7 @@ class Speed:
 
     Attributes:
         jets_per_s: its highest throughput, with requests of about the traffic's size.
-        half_width_per_s: half width of its 95 % interval; None where nobody said.
+        half_width_per_s: half width of its 95 % interval; None where it is unknown.
         parallel: requests that it works on at the same time: the instances of the model.
         source: who measured it, on what.
     """

@@ -30,7 +30,7 @@ SIMULATED_REQUESTS = 20_000
 _SERVICES = ("exponential", "constant")
 # Parts into which a simulation is cut: waits next to each other are alike, means of long parts hardly are, so their spread can be trusted.
 _PARTS = 20
-# Part of a simulation that does not count: it begins with nobody waiting, which is better than usual.
+# Part of a simulation that does not count: it begins with an empty queue, which is better than usual.
 _BEGINNING = 0.1
 
 

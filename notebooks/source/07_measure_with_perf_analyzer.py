@@ -188,7 +188,7 @@ for batch, row in by_batch.items():
 # %%
 plots.latency_split_figure(by_batch.values(), share=True)
 # %% [markdown]
-# **What stands out?** Nearly all is inference: with one request under way nobody waits. *Network* also holds
+# **What stands out?** Nearly all is inference: with one request under way, none waits. *Network* also holds
 # what the server does before its own clock starts.
 
 # %% [markdown] exercise="7.3"

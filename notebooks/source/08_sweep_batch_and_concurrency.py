@@ -21,7 +21,7 @@
 # %% [markdown]
 # ## Choose what to vary
 #
-# Whoever sends requests can turn two knobs without touching the server. The **batch size** is the number of
+# A client can turn two knobs without touching the server. The **batch size** is the number of
 # jets in one request. The **concurrency** is the number of requests under way at any time. Which setting is
 # best depends on the model and on the machine, so you measure: a **sweep**.
 
@@ -66,7 +66,7 @@ by_batch
 
 # %% [markdown]
 # A terminal does the same: `python -m helpers sweep -m particlenet_AK4 -u HOST:PORT --batch 1 4 16 32`. To
-# measure everything anew, add `again=True`.
+# measure everything again, add `again=True`.
 #
 # ## See why batches help
 

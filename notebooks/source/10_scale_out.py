@@ -21,7 +21,7 @@
 # %% [markdown]
 # ## Put a front before your server
 #
-# In CMS, hundreds of jobs send to one address, and nobody knows which server answers. The program at that address
+# In CMS, hundreds of jobs send to one address, and a client does not know which server answers. The program at that address
 # is **Envoy**, a proxy: it hands each request to the server that has the fewest under way, and leaves out servers
 # that are ill. A **fleet** is Envoy and the servers behind it.
 
@@ -136,7 +136,7 @@ exercise("10.2").check(fleet, one, traffic, budget_ms, servers)
 
 # %% [markdown] exercise="10.2" tags=["answer"]
 # 1.2 times one server's work is too much for one and 0.6 for each of two. At 60 % of the limit, waits are short. The
-# closer to the limit, the longer they get: nobody runs servers at 95 %.
+# closer to the limit, the longer they get: do not run servers at 95 %.
 
 # %% [markdown]
 # ## Add a server
@@ -172,8 +172,8 @@ for model in (MODEL, f"{MODEL}_PT"):
         print(f"{row['variant']}: {plan(Traffic(1000, 2, 4), row, budget_ms=20)}")
 
 # %% [markdown]
-# What you do to one server, as in notebook 09, divides the number of servers. No spreads were published, so nobody can
-# say how sure these numbers are.
+# What you do to one server, as in notebook 09, divides the number of servers. No spreads were published, so these
+# numbers have none.
 #
 # ## Let forty students in
 #
@@ -233,7 +233,7 @@ fleet
 
 # %% [markdown]
 # **What stands out?** None is lost. Requests without an answer were sent again, to the server that lives. That is allowed,
-# because tagging a jet twice does no harm. The next cell starts the dead one anew, behind the same address.
+# because tagging a jet twice does no harm. The next cell starts the dead one again, behind the same address.
 
 # %%
 fleet = launch_fleet("work/models", servers=2, load=[MODEL])
@@ -246,7 +246,7 @@ fleet.in_rotation()
 # Here a task reads 250 jets, has them tagged, and writes their scores to a ROOT file of its own. Each worker keeps one
 # connection. Our files hold the course's jets over and over, each with an id of its own.
 #
-# Whoever reaches a Dask scheduler can run code as its owner. So `local_workers` starts a cluster with **certificates**,
+# Everyone who reaches a Dask scheduler can run code as its owner. So `local_workers` starts a cluster with **certificates**,
 # which exist in this notebook and its workers only: `LocalCluster(security=True)`, without Dask's open pages.
 
 # %%
@@ -286,7 +286,7 @@ exercise("10.4").check(fleet, tagged, lost, doubled)
 # %% [markdown]
 # ## See what changes on a cluster
 #
-# Two lines. The cluster comes from your batch system, and the address from whoever runs the servers:
+# Two lines. The cluster comes from your batch system, and the address from the people who run the servers:
 #
 # ```python
 # from dask_jobqueue import SLURMCluster                        # or HTCondorCluster
