@@ -5,10 +5,11 @@ TORCH ?=
 SERVER ?=
 # ONNX Runtime reports its use to Microsoft by default; here nothing does.
 export ORT_DISABLE_TELEMETRY ?= 1
-# Arguments for the tests (make test ARGS="-k doctor"), for JupyterLab (make lab LAB="--no-browser --port=8899"), for lint (make lint FIX=yes)
+# Arguments for the tests (make test ARGS="-k doctor"), for JupyterLab (make lab LAB="--no-browser --port=8899")
 ARGS ?=
+# Tests with the oldest or the newest packages that the ranges allow, in an environment of their own: make test VERSIONS=oldest
+VERSIONS ?=
 LAB ?=
-FIX ?=
 
 # The first Python that there is looks for one that fits, and says what to type when none does.
 FIND = for p in $(PYTHON) python3.12 python3.11 python3 python; do command -v "$$p" >/dev/null 2>&1 && break; p=; done; \
@@ -25,12 +26,12 @@ help:
 	@echo "make demo          the course without a browser, in two minutes; see work/demo/"
 	@echo "make doctor        is this machine ready, and if not, what to type"
 	@echo "make reset NB=03   a pristine notebook 03; yours stays beside it"
-	@echo "make test          all tests (ARGS='-m \"not slow\"' for the quick ones)"
+	@echo "make test          all tests (ARGS='-m \"not slow\"' for the quick ones; VERSIONS=oldest or newest)"
 	@echo "make test-gpu      check list of a machine with a GPU, and a table of its figures; says so where there is none"
 	@echo "make test-all      for the night: what takes minutes by itself, too, and the training's tests in an environment of their own"
 	@echo "make bench         how fast it is, beside the same work without a server (ARGS='fleet --keep')"
 	@echo "make notebooks     generate notebooks/*.ipynb from notebooks/source/"
-	@echo "make lint          ruff, codespell, clean notebooks and the floors of helpers (FIX=yes changes what it can)"
+	@echo "make lint          all checks of .pre-commit-config.yaml; what it changes by itself is clean when you type it again"
 	@echo "make lock          new locks from pyproject.toml and containers/server-requirements.txt (NEW=yes: the newest of all)"
 	@echo "options: TORCH=no (server without PyTorch, little disk), SERVER=no (no embedded server), PYTHON=/path/to/python3.12"
 	@echo "more: make -C training (networks and samples again), CONTRIBUTING.md (authors' tools)"
@@ -46,7 +47,7 @@ lab:
 WORKERS = 4
 PYTEST = pytest -n $(WORKERS) --durations=10
 test:
-	$(SETUP) --dev -- -m $(PYTEST) $(ARGS)
+	$(SETUP) --dev -- -m $(if $(VERSIONS),tools.versions $(VERSIONS),$(PYTEST)) $(ARGS)
 
 # On a processor, as a rehearsal: make test-gpu ARGS="--device cpu --quick --output /tmp/dry.csv"
 test-gpu:
@@ -68,8 +69,10 @@ notebooks:
 bench:
 	$(SETUP) --dev -- -m benchmarks $(ARGS)
 
+# Nothing is fetched: its tools are those of the dev extra.
+lint: export PRE_COMMIT_HOME ?= $(CURDIR)/work/pre-commit
 lint:
-	$(SETUP) --dev -- -m tools.lint $(if $(FIX),--fix)
+	$(SETUP) --dev -- -m pre_commit run --all-files $(ARGS)
 
 # Every night: those that take minutes by themselves as well.
 test-all:

@@ -41,7 +41,7 @@ def infer(args: argparse.Namespace) -> int:
 
 def _example(client: Client, model: str, batch: int) -> dict[str, np.ndarray]:
     """Made-up inputs, but for the track finder an event of the course: it refuses hits that lie where none can."""
-    inputs = client.example(model, batch)
+    inputs: dict[str, np.ndarray] = client.example(model, batch)
     if set(inputs) != {"FEATURES"}:
         return inputs
     from helpers.physics.tracks import load_events  # pandas, which no other model needs here

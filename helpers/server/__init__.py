@@ -13,6 +13,7 @@ Standard library only, because the supervisor and the first process of a contain
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 # name -> module that defines it; modules of this package name each other in full
 _EXPORTS = {
@@ -26,7 +27,7 @@ _EXPORTS = {
 __all__ = list(_EXPORTS)
 
 
-def __getattr__(name: str) -> object:
+def __getattr__(name: str) -> Any:
     if name not in _EXPORTS:
         raise AttributeError(f"module 'helpers.server' has no attribute {name!r}")
     return getattr(importlib.import_module(_EXPORTS[name]), name)

@@ -232,6 +232,16 @@ def run(command: Sequence[object], what: str, **extra: str) -> None:
         raise SetupError(f"{what} could not be made.", *_FAILED)
 
 
+def places_for_uv(pip: Sequence[object]) -> dict[str, str]:
+    """Return the variables by which uv takes packages from where this pip is set up to take them."""
+    said = subprocess.run([*map(str, pip), "config", "list"], capture_output=True, text=True, check=False).stdout
+    places = {name.replace("_", "-"): value for name, value in re.findall(r"(?:^|[.:])([\w-]+)='(.*)'$", said, re.MULTILINE)}
+    # pip puts blanks or line ends between several places, uv commas.
+    variables = {uv: re.sub(r"(\\n|\s)+", ",", places[name]) for name, uv in _PIP_TO_UV.items() if places.get(name)}
+    # The system's certificates, as pip takes them, and no other Python.
+    return {**variables, "UV_SYSTEM_CERTS": "1", "UV_PYTHON_DOWNLOADS": "never"}
+
+
 def _has(python: object, module: str) -> bool:
     return not subprocess.run([str(python), "-I", "-c", f"import {module}"], capture_output=True, check=False).returncode
 
@@ -311,12 +321,8 @@ class _Making:
         tool = self.tmp / "uv"
         if not tool.exists():
             self.pip("install", "--quiet", "--no-deps", "--target", tool, f"uv=={locked('requirements.lock')['uv']}")
-        said = subprocess.run([*map(str, self._pip), "config", "list"], capture_output=True, text=True, check=False).stdout
-        places = {name.replace("_", "-"): value for name, value in re.findall(r"(?:^|[.:])([\w-]+)='(.*)'$", said, re.MULTILINE)}
-        # pip puts blanks or line ends between several places, uv commas.
-        variables = {uv: re.sub(r"(\\n|\s)+", ",", places[name]) for name, uv in _PIP_TO_UV.items() if places.get(name)}
-        # The system's certificates, as pip takes them; no cache that would double what lies on the disk, and no other Python.
-        variables |= {"UV_SYSTEM_CERTS": "1", "UV_CACHE_DIR": str(self.tmp / "cache"), "UV_PYTHON_DOWNLOADS": "never"}
+        # No cache that would double what lies on the disk.
+        variables = {**places_for_uv(self._pip), "UV_CACHE_DIR": str(self.tmp / "cache")}
         command = [tool / "bin" / "uv", "pip", "install", "--compile-bytecode", "--python", python_of(self.folder), *packages]
         run(command, self.folder.name, **variables)
 
