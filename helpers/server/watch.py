@@ -157,6 +157,7 @@ class Stubs:
         self._alive: dict[int, str] = {}
         self._looks = 0
         self._ended: set[str] = set()
+        self._zombies: set[int] = set()
 
     def look(self, new: bool = True) -> list[tuple[str, str]]:
         """The processes that have ended since the last look, and how, and those that run again, with nothing; see :func:`owner`.
@@ -179,6 +180,11 @@ class Stubs:
             state, code = _state(pid)
             if state not in ("", "Z"):
                 continue
+            if state == "Z" and pid not in self._zombies:
+                # The server may be about to collect it: under load it kills those that do not end in time.
+                self._zombies.add(pid)
+                continue
+            self._zombies.discard(pid)
             process = self._alive.pop(pid)
             # A load that failed has ended its own stub; that of the model that goes on serving has the same name.
             if code and process not in self._alive.values():
