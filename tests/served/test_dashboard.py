@@ -30,8 +30,9 @@ HOUR = 7200
 
 @pytest.fixture
 def own_server(free_base_port: Callable[[], int]) -> Iterator[Server]:
-    """A server that a test may stop."""
-    with launch_server(paths.models_dir(), base_port=free_base_port(), load=["add_sub", "particlenet_AK4"], name="dashboard") as running:
+    """A server that a test may stop; inference needs its secret."""
+    options = {"load": ["add_sub", "particlenet_AK4"], "name": "dashboard", "private": True}
+    with launch_server(paths.models_dir(), base_port=free_base_port(), **options) as running:
         yield running
 
 

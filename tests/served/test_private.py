@@ -19,10 +19,10 @@ from helpers.__main__ import main
 from helpers.client.endpoint import NO_ACCESS, parse_address, with_own_secret
 from helpers.errors import AccessError, InputError
 from helpers.fleet import Fleet
-from helpers.measuring.measure import measure
+from helpers.measuring.measure import measure, sweep
 from helpers.measuring.perf_analyzer import perf_analyzer
 from helpers.metrics.load import BackgroundLoad
-from helpers.scaling.analysis import destination
+from helpers.scaling.analysis import destination, local_workers, replicate, tag_files
 from helpers.server import Server
 from helpers.server.listening import PRIVATE_VARIABLE
 from tests.support.processes import wait_until
@@ -39,7 +39,8 @@ def private(free_base_port) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def private_fleet(free_base_port) -> Iterator[Fleet]:
-    with launch_fleet("models", load=["add_sub"], base_port=free_base_port(), private=True, name="private") as fleet:
+    load = ["add_sub", "particlenet_AK4"]
+    with launch_fleet("models", load=load, base_port=free_base_port(), private=True, name="private") as fleet:
         yield fleet
 
 
@@ -111,6 +112,19 @@ def test_measurements_and_loads_send_it(secret: Server | Fleet, capfd: pytest.Ca
     with BackgroundLoad(secret, "add_sub") as load:
         wait_until(lambda: load.sent > 5)
     assert load.failed == 0
+
+
+def test_a_sweep_sends_it(private: Server, tmp_path: Path) -> None:
+    for target in (private, private.grpc_url):
+        rows = sweep(target, "add_sub", (1,), (1, 2), windows=3, output=tmp_path / str(target is private), silent=True)
+        assert (rows["throughput_infer_per_s"] > 0).tolist() == [True, True]
+
+
+def test_an_analysis_on_dask_workers_sends_it(private_fleet: Fleet, tmp_path: Path) -> None:
+    files = replicate("ak4", 200, jets_per_file=100, folder=tmp_path)
+    with local_workers(1) as cluster:
+        done = tag_files(files, cluster, private_fleet, "particlenet_AK4", output=tmp_path / "scores", jets_per_chunk=50, silent=True)
+    assert done.check() == {"jets": 200, "lost": 0, "doubled": 0}
 
 
 def test_shared_memory_sends_it(private: Server) -> None:

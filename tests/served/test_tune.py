@@ -54,8 +54,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(models: Path, free_base_port: Callable[[], int]) -> Iterator[Server]:
-    """Serves it; only ``nap`` is loaded."""
-    with launch_server(models, load=["nap"], base_port=free_base_port(), name="tune") as running:
+    """Serves it; only ``nap`` is loaded. Inference needs the server's secret, as where other people use the machine."""
+    with launch_server(models, load=["nap"], base_port=free_base_port(), name="tune", private=True) as running:
         yield running
 
 
