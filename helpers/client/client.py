@@ -64,12 +64,15 @@ class Result(dict[str, Array]):
         self.requests = requests
 
 
-class Connection:
-    """A way to one server that several threads may use.
+class Client:
+    """A connection to one server, over gRPC or HTTP.
+
+    Several threads may use one client. What it knows of a model is kept between requests, and asked for again when it turns
+    out to be out of date because the model was reloaded.
 
     Args:
-        server: a Server, or an address.
-        protocol: ``grpc``, ``http`` or None, see :func:`~helpers.client.endpoint.where`.
+        server: a :class:`~helpers.server.Server`, or the address of the port for the protocol, such as ``localhost:9001``.
+        protocol: ``grpc`` or ``http``; without it gRPC, or HTTP when the address begins with ``http://`` or ``https://``.
         timeout_s: seconds that one inference request may take.
         retries: how often to send again when the connection was refused or dropped before an answer came.
 
@@ -79,9 +82,12 @@ class Connection:
         address: of the port for this protocol.
         access: token, and which certificates are trusted.
         transport: the way there.
+
+    Raises:
+        InputError: the address or the protocol is none.
     """
 
-    def __init__(self, server: Any, protocol: str | None, timeout_s: float, retries: int) -> None:
+    def __init__(self, server: Any, protocol: str | None = None, *, timeout_s: float = REQUEST_TIMEOUT_S, retries: int = RETRIES) -> None:
         if retries < 0 or timeout_s <= 0:
             raise InputError(f"timeout_s={timeout_s}, retries={retries} was given.", "Expected seconds above 0, and 0 or more repetitions.")
         self.server = None if isinstance(server, str) else server
@@ -91,74 +97,6 @@ class Connection:
         self.transport = _way(self.protocol)(self.address, timeout_s, self.access)
         self._signatures: dict[tuple[str, str], Signature] = {}
         self._closed = False
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._closed = True
-        self.transport.close()
-
-    def ask(self, question: Callable[[], T], model: str) -> T:
-        """Call a function that asks the server, again when the connection was lost, and explain a failure.
-
-        Raises:
-            InputError: the connection was closed.
-            ModelError: the model is not loaded.
-            RequestError: anything else that kept the answer from coming.
-        """
-        if self._closed:
-            raise InputError("This client is closed.", "Expected one that is open.", "Type: client = Client(server)")
-        attempt = 0
-        while True:
-            try:
-                return question()
-            except TransportError as error:
-                if not isinstance(error, Unreachable) or attempt >= self.retries:
-                    raise explain(error, model, self.address, self.protocol, self.server, self.access) from error
-            time.sleep(RETRY_WAIT_S * 2**attempt)
-            attempt += 1
-
-    def metadata(self, model: str, version: str | int = "") -> dict[str, Any]:
-        """Return names, dtypes and shapes of a model's tensors, as the server reports them now."""
-        return self.ask(lambda: self.transport.metadata(model, str(version)), model)
-
-    def config(self, model: str, version: str | int = "") -> dict[str, Any]:
-        """Return a model's config with everything that the server filled in, as it is now; fields that nobody set are left out."""
-        return without_unset(self.ask(lambda: self.transport.config(model, str(version)), model))
-
-    def signature(self, model: str, version: str = "", fresh: bool = False) -> Signature:
-        """Return a model's signature, remembered from the last time unless it is to be fresh."""
-        if not isinstance(model, str) or not model:
-            raise InputError(f"{model!r} is no name of a model.", "Expected text.", 'Type for example: client.infer("add_sub", …)')
-        if fresh or (model, version) not in self._signatures:
-            metadata = self.ask(lambda: self.transport.metadata(model, version), model)
-            self._signatures[model, version] = Signature.from_server(metadata, self.ask(lambda: self._config(model, version), model))
-        return self._signatures[model, version]
-
-    def _config(self, model: str, version: str) -> dict[str, Any] | None:
-        with suppress(Refused):
-            return self.transport.config(model, version)
-        # Servers of other makes speak the protocol without this extension; then nobody knows the largest batch.
-        return None
-
-
-class Client(Connection):
-    """A connection to one server, over gRPC or HTTP.
-
-    Several threads may use one client. What it knows of a model is kept between requests, and asked for again when it turns
-    out to be out of date because the model was reloaded.
-
-    Args:
-        server: a :class:`~helpers.server.Server`, or the address of the port for the protocol, such as ``localhost:9001``.
-        protocol: ``grpc`` or ``http``; without it gRPC, or HTTP when the address begins with ``http://`` or ``https://``.
-        timeout_s: seconds that one request may take.
-        retries: how often to send again when the connection was refused or dropped before an answer came.
-
-    Raises:
-        InputError: the address or the protocol is none.
-    """
-
-    def __init__(self, server: Any, protocol: str | None = None, *, timeout_s: float = REQUEST_TIMEOUT_S, retries: int = RETRIES) -> None:
-        super().__init__(server, protocol, timeout_s, retries)
         self._pool: ThreadPoolExecutor | None = None
         self._pool_lock = threading.Lock()
         admin_headers = getattr(self.server, "admin_headers", None)
@@ -180,7 +118,8 @@ class Client(Connection):
         if pool is not None:
             pool.shutdown()
         self._regions.close()
-        super().close()
+        self._closed = True
+        self.transport.close()
 
     def infer(
         self,
@@ -272,6 +211,49 @@ class Client(Connection):
             pool.shutdown(wait=False, cancel_futures=True)
         return results
 
+    def ask(self, question: Callable[[], T], model: str) -> T:
+        """Call a function that asks the server, again when the connection was lost, and explain a failure.
+
+        Raises:
+            InputError: the connection was closed.
+            ModelError: the model is not loaded.
+            RequestError: anything else that kept the answer from coming.
+        """
+        if self._closed:
+            raise InputError("This client is closed.", "Expected one that is open.", "Type: client = Client(server)")
+        attempt = 0
+        while True:
+            try:
+                return question()
+            except TransportError as error:
+                if not isinstance(error, Unreachable) or attempt >= self.retries:
+                    raise explain(error, model, self.address, self.protocol, self.server, self.access) from error
+            time.sleep(RETRY_WAIT_S * 2**attempt)
+            attempt += 1
+
+    def metadata(self, model: str, version: str | int = "") -> dict[str, Any]:
+        """Return names, dtypes and shapes of a model's tensors, as the server reports them now."""
+        return self.ask(lambda: self.transport.metadata(model, str(version)), model)
+
+    def config(self, model: str, version: str | int = "") -> dict[str, Any]:
+        """Return a model's config with everything that the server filled in, as it is now; fields that nobody set are left out."""
+        return without_unset(self.ask(lambda: self.transport.config(model, str(version)), model))
+
+    def signature(self, model: str, version: str = "", fresh: bool = False) -> Signature:
+        """Return a model's signature, remembered from the last time unless it is to be fresh."""
+        if not isinstance(model, str) or not model:
+            raise InputError(f"{model!r} is no name of a model.", "Expected text.", 'Type for example: client.infer("add_sub", …)')
+        if fresh or (model, version) not in self._signatures:
+            metadata = self.ask(lambda: self.transport.metadata(model, version), model)
+            self._signatures[model, version] = Signature.from_server(metadata, self.ask(lambda: self._config(model, version), model))
+        return self._signatures[model, version]
+
+    def _config(self, model: str, version: str) -> dict[str, Any] | None:
+        with suppress(Refused):
+            return self.transport.config(model, version)
+        # Servers of other makes speak the protocol without this extension; then nobody knows the largest batch.
+        return None
+
     def example(self, model: str, batch: int = 1) -> dict[str, Array]:
         """Return made-up inputs that fit a model: normal numbers, ones for masks, the same each time."""
         return self.signature(model).example(batch)
@@ -298,13 +280,16 @@ class Client(Connection):
         return {name: array.copy() for name, array in tensors.items()}
 
     def _send(self, signature: Signature, arrays: Mapping[str, Array], outputs: list[str], version: str, shared_memory: bool) -> Result:
-        send = partial(self._regions.infer, signature) if shared_memory else self.transport.infer
-        parts: list[tuple[dict[str, Array], str]] = []
+        def send(request: Request) -> tuple[dict[str, Array], str]:
+            if shared_memory:
+                return _read(*self._regions.infer(signature, request), outputs)
+            return _read(self.transport.infer(request), {}, outputs)
+
+        parts = []
         for piece in split(arrays, signature.max_batch_size):
             signature.check_size(piece)
             typed = {name: (array, signature.inputs[name].datatype) for name, array in piece.items()}
-            request = Request(signature.model, version, typed, outputs)
-            parts.append(self.ask(lambda: _read(send(request), request.outputs), signature.model))  # noqa: B023, called at once
+            parts.append(self.ask(partial(send, Request(signature.model, version, typed, outputs)), signature.model))
         joined = {name: join(signature.model, name, [part[name] for part, _ in parts]) for name in outputs}
         return Result(joined, signature.model, parts[-1][1], len(parts))
 
@@ -312,16 +297,7 @@ class Client(Connection):
 def explain(
     error: TransportError, model: str, address: Address, protocol: str, server: Any = None, access: Access | None = None
 ) -> CourseError:
-    """Return the error to raise for a request to a model that failed, after a look at the server.
-
-    Args:
-        error: how it failed.
-        model: the model that was asked.
-        address: where.
-        protocol: ``grpc`` or ``http``.
-        server: the Server object, where there is one.
-        access: token and trusted certificates; by default the server's.
-    """
+    """Return the error to raise for a request to a model that failed, after a look at the server; its access is the default."""
     access = access if access is not None else getattr(server, "access", None) or NO_ACCESS
     owned = getattr(server, "owned", False)
     if isinstance(error, Refused):
@@ -366,11 +342,10 @@ def _one_of(inputs: Any, keywords: dict[str, Any]) -> Any:
     return keywords if inputs is None else inputs
 
 
-def _read(answer: Any, outputs: Iterable[str]) -> tuple[dict[str, Array], str]:
+def _read(answer: Any, arrays: dict[str, Array], outputs: list[str]) -> tuple[dict[str, Array], str]:
     """Return the outputs of tritonclient's answer as arrays that may be changed, and the version of the model that answered."""
-    arrays: dict[str, Array] = {}
     for name in outputs:
-        array = answer.as_numpy(name)
+        array = arrays[name] if name in arrays else answer.as_numpy(name)
         if array is None:
             raise Refused(f"the answer holds no output {name!r}", "failed")
         # Decoded arrays are views of the answer and read-only.

@@ -85,22 +85,23 @@ def parse_address(url: str, default_port: int | None = None) -> Address:
     Raises:
         InputError: the text is no address, or names no port and there is no default.
     """
+
+    def fault(words: str, expected: str = "Expected a host and a port.") -> InputError:
+        return InputError(f"The address {url!r} {words}.", expected, 'Type for example "localhost:9001" or "http://localhost:9000".')
+
     text = url.strip() if isinstance(url, str) else ""
     scheme = text.split("://", 1)[0].lower() if "://" in text else ""
-    expected, host, port = "Expected a host and a port.", None, None
+    if scheme and scheme not in _SECURE:
+        raise fault(f"begins with {scheme}://", "Expected http, https, grpc, grpcs or nothing.")
     try:
         parts = urlsplit(text if scheme else f"//{text}")
         host, port = parts.hostname, parts.port or default_port
-        fault = "" if port else "names no port"
     except ValueError as error:
-        fault, expected = f"cannot be read: {error}", "Expected a host and a port up to 65535."
-    if not fault.startswith("cannot") and (not host or any(character.isspace() for character in host)):
-        fault = "names no host"
-    if scheme and scheme not in _SECURE:
-        fault, expected = f"begins with {scheme}://", "Expected http, https, grpc, grpcs or nothing."
-    if fault or not host or not port:
-        happened = f"The address {url!r} {fault}." if text else f"{url!r} is no address."
-        raise InputError(happened, expected, 'Type for example "localhost:9001" or "http://localhost:9000".')
+        raise fault(f"cannot be read: {error}", "Expected a host and a port up to 65535.") from error
+    if not host or any(character.isspace() for character in host):
+        raise fault("names no host")
+    if not port:
+        raise fault("names no port")
     return Address(host, port, _SECURE.get(scheme, False), scheme)
 
 

@@ -148,14 +148,8 @@ def explain(
 ) -> CourseError:
     """Return the error to raise for a request to a model that failed, for any reason but that the model is not loaded.
 
-    Args:
-        error: how it failed.
-        model: the model that was asked.
-        address: where.
-        protocol: ``grpc`` or ``http``.
-        access: what was sent along, and which certificates are trusted.
-        ended: how the server ended or that it hangs, and what to type then; empty while it runs, or where that is not known.
-        speaks_http: True if HTTP was answered at a port that was asked in gRPC.
+    ``ended`` is how the server ended or that it hangs, and what to type then; empty while it runs, or where that is not known.
+    ``speaks_http`` is True if HTTP was answered at a port that was asked in gRPC.
     """
     said = " ".join(str(error).split()).rstrip(".")
     if isinstance(error, TimedOut):
@@ -187,12 +181,8 @@ def explain(
 def not_loaded(model: str, said: str, loaded: Collection[str] | None, why: str = "", owned: bool = False) -> ModelError:
     """Return the error for a model that does not answer because it is not loaded, or not in the version that was asked for.
 
-    Args:
-        model: its name.
-        said: the server's words, which tell a model that it knows from one that it does not.
-        loaded: names of the models that are loaded; None where the server does not say.
-        why: why this one is not, where that is known.
-        owned: True for a server of one's own.
+    ``said`` are the server's words, which tell a model that it knows from one that it does not; ``loaded`` the models that are loaded,
+    None where the server does not say; ``why`` is why this one is not, where that is known.
     """
     if loaded is not None and model in loaded:
         words = said.rstrip(".")
@@ -210,13 +200,7 @@ def not_loaded(model: str, said: str, loaded: Collection[str] | None, why: str =
 
 
 def encryption(address: Address, said: str, access: Access) -> AccessError | None:
-    """Return the error for a connection that failed because of its encryption; None when that was not the reason.
-
-    Args:
-        address: where, and whether we encrypted.
-        said: what the library said.
-        access: which certificates are trusted.
-    """
+    """Return the error for a connection that failed because of its encryption, as a library said it; None when that was not the reason."""
     if address.secure and _UNTRUSTED.search(said):
         trusted = f"the authorities in {access.ca}" if access.ca else "the authorities that this machine trusts"
         words = next(row[1:] for row in _CERTIFICATES if re.search(row[0], said, re.I))

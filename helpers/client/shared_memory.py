@@ -43,8 +43,11 @@ class Regions:
         while self._idle:
             self._idle.pop().close()
 
-    def infer(self, signature: Signature, request: Request) -> _Answer:
+    def infer(self, signature: Signature, request: Request) -> tuple[Any, dict[str, Array]]:
         """Send one request whose tensors lie in shared memory, as far as their sizes are known before the answer.
+
+        Returns:
+            tritonclient's result, and the outputs that lay in shared memory.
 
         Raises:
             InputError: there is no room in shared memory, or the server does not let us register.
@@ -69,13 +72,18 @@ class Regions:
                 if name in offsets:
                     shm.set_shared_memory_region(region.handle, [array], offsets[name])
             places = {name: Place(region.name, sizes[name], offset) for name, offset in offsets.items()}
-            answer = _Answer(self._transport.infer(replace(request, places=places)), region, offsets, request.outputs)
+            answer = self._transport.infer(replace(request, places=places))
+            outputs: dict[str, Array] = {}
+            for name in offsets.keys() & set(request.outputs):
+                entry = answer.get_output(name)
+                shape, kind = (entry["shape"], entry["datatype"]) if isinstance(entry, dict) else (entry.shape, entry.datatype)
+                outputs[name] = shm.get_contents_as_numpy(region.handle, triton_to_np_dtype(kind), tuple(shape), offsets[name]).copy()
         except BaseException:
             # The server may be another one by now.
             region.close()
             raise
         self._idle.append(region)
-        return answer
+        return answer, outputs
 
     def _region(self, byte_size: int) -> _Region:
         """Return a region that no other request uses, as large as this; those of earlier requests are used again."""
@@ -85,26 +93,6 @@ class Regions:
                 return region
             region.close()
         return _Region(self._transport, byte_size, self._headers())
-
-
-class _Answer:
-    """An answer of tritonclient, with copies of its outputs that lie in shared memory."""
-
-    def __init__(self, answer: Any, region: _Region, offsets: Mapping[str, int], outputs: Any) -> None:
-        self.get_response = answer.get_response
-        self._arrays: dict[str, Array] = {}
-        for name in outputs:
-            if name not in offsets:
-                self._arrays[name] = answer.as_numpy(name)
-                continue
-            entry = answer.get_output(name)
-            shape, kind = (entry["shape"], entry["datatype"]) if isinstance(entry, dict) else (entry.shape, entry.datatype)
-            view = shm.get_contents_as_numpy(region.handle, triton_to_np_dtype(kind), tuple(shape), offsets[name])
-            self._arrays[name] = view.copy()
-
-    def as_numpy(self, name: str) -> Array | None:
-        """Return an output."""
-        return self._arrays.get(name)
 
 
 class _Region:
@@ -124,9 +112,19 @@ class _Region:
             transport.register(self.name, f"/{self.name}", byte_size, headers)
         except BaseException as error:
             shm.destroy_shared_memory_region(self.handle)
-            if isinstance(error, Refused):
-                raise _region_refused(error) from error
-            raise
+            if not isinstance(error, Refused):
+                raise
+            happened = f"The server cannot open our shared memory: {error}."
+            needs = (
+                "Client and server must run on one machine and see the same /dev/shm, for which a container needs --ipc=host. From release"
+                " 26.04 on the server must also be started with --allow-client-shm=true."
+            )
+            todo = _WITHOUT
+            if error.reason == "restricted":
+                happened = "This server does not let us register shared memory: that needs the administration key."
+                needs = "Only the Server object that launched the server has it; a URL or connect() has not."
+                todo = "Give the client that object, Client(server), or leave out shared_memory=True."
+            raise InputError(happened, needs, todo) from error
         # Runs at close(), when the region is forgotten, and when Python ends.
         self._finalizer = weakref.finalize(self, _release, transport, self.name, dict(headers), self.handle)
 
@@ -163,18 +161,3 @@ def _release(transport: Any, name: str, headers: Mapping[str, str], handle: Any)
     with suppress(TransportError):
         transport.unregister(name, headers)
     shm.destroy_shared_memory_region(handle)
-
-
-def _region_refused(error: Refused) -> InputError:
-    if error.reason == "restricted":
-        return InputError(
-            "This server does not let us register shared memory: that needs the administration key.",
-            "Only the Server object that launched the server has it; a URL or connect() has not.",
-            "Give the client that object, Client(server), or leave out shared_memory=True.",
-        )
-    return InputError(
-        f"The server cannot open our shared memory: {error}.",
-        "Client and server must run on one machine and see the same /dev/shm, for which a container needs --ipc=host. From release 26.04"
-        " on the server must also be started with --allow-client-shm=true.",
-        _WITHOUT,
-    )

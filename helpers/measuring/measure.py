@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 from tqdm.auto import tqdm
 
 from helpers import machine
-from helpers.client.client import RETRIES, Connection
+from helpers.client.client import Client
 from helpers.client.endpoint import QUERY_TIMEOUT_S
 from helpers.client.problems import TransportError
 from helpers.errors import CourseError, InputError, ModelError, RequestError, SetupError
@@ -414,7 +414,7 @@ def about(server: Any, model: str, protocol: str | None = None) -> tuple[dict[st
     ``device`` is ``CPU``, or the GPU's name; ``config`` a short name that changes with the configuration. What a server elsewhere does
     not tell is None.
     """
-    with closing(Connection(server, protocol, QUERY_TIMEOUT_S, RETRIES)) as connection:
+    with Client(server, protocol, timeout_s=QUERY_TIMEOUT_S) as connection:
         config = connection.config(model)
         groups = config.get("instance_group", [])
         server = connection.server
@@ -653,7 +653,7 @@ def _plan(
         must_own(server, "sweep over instances")
     points = []
     for model in names:
-        with closing(Connection(server, options.get("protocol"), QUERY_TIMEOUT_S, RETRIES)) as connection:
+        with Client(server, options.get("protocol"), timeout_s=QUERY_TIMEOUT_S) as connection:
             signature = connection.signature(model)
         sizes = asked or [batch for batch in BATCHES if batch <= max(1, signature.max_batch_size)]
         check_batch(signature, *sizes)

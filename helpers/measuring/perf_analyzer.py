@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers.client import problems, way_to
-from helpers.client.client import RETRIES, Connection, explain
+from helpers.client.client import Client, explain
 from helpers.client.endpoint import NO_ACCESS, QUERY_TIMEOUT_S, TOKEN_HEADER, Access, Address, parse_address, with_own_secret
 from helpers.client.problems import Refused, Unreachable, without_id
 from helpers.client.tensors import Signature
@@ -189,7 +189,7 @@ def run_for(
         ModelError: it is not loaded.
         RequestError: the server does not answer.
     """
-    with closing(Connection(server, protocol, QUERY_TIMEOUT_S, RETRIES)) as connection:
+    with Client(server, protocol, timeout_s=QUERY_TIMEOUT_S) as connection:
         signature, address, access = connection.signature(model), connection.address, connection.access
     check_batch(signature, batch)
     data = _input_data(input_data)

@@ -17,7 +17,6 @@ import html
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +24,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from helpers.client.client import RETRIES, Connection
+from helpers.client.client import Client
 from helpers.client.endpoint import QUERY_TIMEOUT_S
 from helpers.errors import ConfigError, CourseError, InputError, ModelError, RequestError
 from helpers.measuring.measure import (
@@ -710,7 +709,7 @@ def _spaces(bench: Workbench, models: Sequence[str], max_instances: int | None, 
 
 
 def _same_tensors(bench: Workbench, first: str, name: str) -> None:
-    with closing(Connection(bench.server, bench.options["protocol"], QUERY_TIMEOUT_S, RETRIES)) as connection:
+    with Client(bench.server, bench.options["protocol"], timeout_s=QUERY_TIMEOUT_S) as connection:
         one, other = connection.signature(first), connection.signature(name)
     for what in ("inputs", "outputs"):
         here, there = ([f"{spec.datatype} {spec.shape}" for spec in getattr(each, what).values()] for each in (one, other))

@@ -98,26 +98,20 @@ def test_metadata_and_config_read_the_same_over_both_protocols(models_server: Se
     assert config["input"] == [{"name": "X", "data_type": "TYPE_FP32", "dims": [-1]}]
 
 
+# Which inputs do not fit, and what is said of each: tests/unit/test_client_signature.py and test_client_tensors.py.
 @pytest.mark.parametrize(
     ("model", "inputs", "words"),
     [
-        ("add_sub", {"INPUT0": X.astype(float), "INPUT1": Y}, ["'INPUT0'", "float64", "FP32", "x.astype(np.float32)"]),
-        ("add_sub", {"INPUT0": X, "INPUT2": Y}, ["'INPUT2'", "'INPUT1'", "Did you mean 'INPUT1'?"]),
-        ("add_sub", {"INPUT0": X}, ["nothing for 'INPUT1'"]),
-        ("add_sub", {"INPUT0": X[:15], "INPUT1": Y}, ["(15,)", "(16,)"]),
-        ("add_sub", {"INPUT0": X[None], "INPUT1": Y}, ["(1, 16)", "no batch axis"]),
-        ("double", {"X": np.ones((0, 3), np.float32)}, ["empty"]),
-        ("double", {"X": np.ones(3, np.float32)}, ["batch axis is missing"]),
-        ("strings", {"TEXT": [1, 2]}, ["strings"]),
-        ("add_sub", [X, Y], ["dictionary"]),
+        ("add_sub", {"INPUT0": X.astype(float), "INPUT1": Y}, "'INPUT0'.*float64.*FP32.*x.astype\\(np.float32\\)"),
+        ("add_sub", {"INPUT0": X[:15], "INPUT1": Y}, "\\(15,\\).*\\(16,\\)"),
+        ("double", {"X": np.ones((0, 3), np.float32)}, "empty"),
+        ("strings", {"TEXT": [1, 2]}, "strings"),
     ],
 )
-def test_what_does_not_fit_is_never_sent(client: Client, models_server: Server, model: str, inputs: Any, words: list[str]) -> None:
+def test_what_does_not_fit_is_never_sent(client: Client, models_server: Server, model: str, inputs: Any, words: str) -> None:
     before = scrape(models_server)
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError, match=words):
         client.infer(model, inputs)
-    for word in words:
-        assert word in str(caught.value)
     change = scrape(models_server) - before
     assert change.value("nv_inference_request_success", model=model) == 0
     assert change.value("nv_inference_request_failure", model=model) == 0

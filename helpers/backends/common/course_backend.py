@@ -42,10 +42,7 @@ class RequestFault(Exception):
 def one_line(error: BaseException, limit: int = 700) -> str:
     """Return the text of an error on one line, or the exception's name where it has no text.
 
-    Args:
-        error: any exception.
-        limit: the longest text in characters. Of a longer one the middle is cut: frameworks begin with where it happened, and end
-            with what is wrong.
+    Of a text that is longer than the limit the middle is cut: frameworks begin with where it happened, and end with what is wrong.
     """
     text = " ".join(str(error).split()) or type(error).__name__
     begin, end = limit // 3, limit - limit // 3 - 3
@@ -53,11 +50,7 @@ def one_line(error: BaseException, limit: int = 700) -> str:
 
 
 def decoded(name: str, values: np.ndarray) -> list[str]:
-    """Return an input's strings, which Triton brings as bytes, as text.
-
-    Raises:
-        RequestFault: they are not UTF-8.
-    """
+    """Return an input's strings, which Triton brings as bytes, as text."""
     try:
         return [value.decode() for value in values.ravel()]
     except UnicodeDecodeError as error:
@@ -66,14 +59,10 @@ def decoded(name: str, values: np.ndarray) -> list[str]:
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One input or output as config.pbtxt declares it.
+    """One input or output as config.pbtxt declares it; an optional one may be left out of a request.
 
-    Attributes:
-        name: the tensor's name.
-        dtype: such as ``TYPE_FP32``.
-        dims: the shape that the model sees, without the batch dimension: ``reshape`` where the config has one, else ``dims``;
-            -1 is any size.
-        optional: True if a request may leave it out.
+    ``dtype`` is such as ``TYPE_FP32``. ``dims`` is the shape that the model sees, without the batch dimension: ``reshape`` where the
+    config has one; -1 is any size.
     """
 
     name: str
@@ -100,14 +89,10 @@ class Settings:
         instance: the name of this instance.
         path: the model file.
         max_batch_size: 0 when the model has no batch dimension.
-        inputs: in the order of the config.
-        outputs: in the order of the config.
+        inputs: in the order of the config, as are the outputs.
         controls: names of the inputs that Triton itself adds for sequences.
-        parameters: the ``parameters`` of the config, text.
         graph_level: ``optimization.graph.level``, 0 when absent.
-        accelerators: the execution accelerators of the config.
-        on_gpu: True if Triton placed this instance on a GPU.
-        device_id: which GPU.
+        on_gpu: True if Triton placed this instance on a GPU, whose number is ``device_id``.
         instances: how many instances of the model there are in all.
     """
 
@@ -133,11 +118,7 @@ class Settings:
         return self.count(key) or max(1, _usable_cores() // self.instances)
 
     def count(self, key: str) -> int:
-        """Return a parameter that is a number of something; 0 where it is absent.
-
-        Raises:
-            ModelFault: it is no whole number, or negative.
-        """
+        """Return a parameter that is a number of something; 0 where it is absent."""
         text = self.parameters.get(key, "0").strip()
         if not text.isdecimal():
             raise ModelFault(f"parameter '{key}' must be a whole number that is not negative, and is '{text}'.")
@@ -152,6 +133,10 @@ class Settings:
         """Write a warning that something in the config has no effect; the course's config view looks for these words."""
         pb_utils.Logger.log_warn(f"model '{self.name}': {what} has no effect here: {why}")
 
+    def warn_of_no_gpu(self, library: str) -> None:
+        """Write a warning that an instance which Triton placed on a GPU runs on the CPU."""
+        pb_utils.Logger.log_warn(f"model '{self.name}': the server has a GPU, but this {library} has no CUDA; the model runs on the CPU")
+
 
 class ServedModel:
     """Base of both backends: a subclass loads a network and runs it on arrays.
@@ -163,23 +148,11 @@ class ServedModel:
     DEFAULT_FILE: str
 
     def load(self, settings: Settings) -> None:
-        """Load the network and check that it fits the config.
-
-        Raises:
-            ModelFault: with the reason in plain words.
-        """
+        """Load the network and check that it fits the config; a :class:`ModelFault` says in plain words why it does not."""
         raise NotImplementedError
 
     def run(self, inputs: Arrays, wanted: Sequence[str]) -> list[np.ndarray]:
-        """Run the network once.
-
-        Args:
-            inputs: by name, each with the batch dimension first where the model has one.
-            wanted: the outputs to return.
-
-        Returns:
-            The outputs in the order of ``wanted``.
-        """
+        """Run the network once on inputs by name, the batch dimension first where there is one; return the outputs in wanted's order."""
         raise NotImplementedError
 
     def initialize(self, args: dict[str, str]) -> None:
@@ -268,11 +241,7 @@ class ServedModel:
 
 
 def model_file(folder: Path, config: dict[str, Any], default_file: str) -> Path:
-    """Return the file that holds the model; a folder of that name holds a file of the default name, as ONNX with external weights may.
-
-    Raises:
-        ModelFault: there is no such file.
-    """
+    """Return the file that holds the model; a folder of that name holds a file of the default name, as ONNX with external weights may."""
     path = folder / (config.get("default_model_filename") or default_file)
     if path.is_dir():
         path = path / default_file
@@ -283,11 +252,7 @@ def model_file(folder: Path, config: dict[str, Any], default_file: str) -> Path:
 
 
 def refuse_unsupported(config: dict[str, Any]) -> None:
-    """Refuse what the native backends can do and this one cannot, so that nothing is silently left out.
-
-    Raises:
-        ModelFault: with the name of the field.
-    """
+    """Refuse what the native backends can do and this one cannot, so that nothing is silently left out."""
     fields = [name for name in ("batch_input", "batch_output") if config.get(name)]
     fields += ["sequence_batching.state"] if config.get("sequence_batching", {}).get("state") else []
     fields += ["model_transaction_policy.decoupled"] if config.get("model_transaction_policy", {}).get("decoupled") else []

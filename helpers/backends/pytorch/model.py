@@ -17,7 +17,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "common"))
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from course_backend import Arrays, ServedModel, Settings
+from course_backend import NUMPY_TYPES, Arrays, ModelFault, ServedModel, Settings
+
+# Types that the native backend serves. PyTorch itself also has 16-, 32- and 64-bit unsigned integers, but computes little with them.
+SERVED_TYPES = NUMPY_TYPES.keys() - {"TYPE_UINT16", "TYPE_UINT32", "TYPE_UINT64"}
 
 
 class TritonPythonModel(ServedModel):
@@ -38,6 +41,11 @@ class TritonPythonModel(ServedModel):
 
     def load(self, settings: Settings) -> None:
         """Load the TorchScript module and compare its arguments with the config."""
+        for spec in [*settings.inputs, *settings.outputs]:
+            if spec.dtype not in SERVED_TYPES:
+                raise ModelFault(f"tensor '{spec.name}' is {spec.dtype}, which Triton's PyTorch backend does not serve.")
+            if spec.dtype == "TYPE_STRING" and len(spec.dims) + (settings.max_batch_size > 0) != 1:
+                raise ModelFault(f"tensor '{spec.name}': TorchScript takes strings only as a list, so dims: [ -1 ] and max_batch_size: 0.")
         from torch_module import Module  # imports PyTorch, seconds that a config that is refused need not wait for
 
         self.module = Module(settings)

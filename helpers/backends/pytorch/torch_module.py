@@ -13,8 +13,6 @@ import torch
 from course_backend import NUMPY_TYPES, Arrays, ModelFault, Settings, decoded, one_line
 from triton_python_backend_utils import Logger
 
-# Types that the native backend serves. PyTorch itself also has 16-, 32- and 64-bit unsigned integers, but computes little with them.
-SERVED_TYPES = NUMPY_TYPES.keys() - {"TYPE_UINT16", "TYPE_UINT32", "TYPE_UINT64"}
 TRITON_TYPES = {numpy_type: name for name, numpy_type in NUMPY_TYPES.items()}
 # Parameters of the config that this backend reads.
 INTRA_OP, INTER_OP = "INTRA_OP_THREAD_COUNT", "INTER_OP_THREAD_COUNT"
@@ -25,17 +23,9 @@ _ALLOCATOR = {-3: 32 << 20, -1: 512 << 20, -2: 64 << 20}
 
 
 class Module:
-    """One loaded module, ready to run on arrays.
-
-    Args:
-        settings: the model's config.
-
-    Raises:
-        ModelFault: the file, the config or a parameter is wrong.
-    """
+    """One loaded module, ready to run on arrays."""
 
     def __init__(self, settings: Settings) -> None:
-        _check_types(settings)
         for accelerator in settings.accelerators:
             why = "accelerators act on ONNX models, and this is a TorchScript model; in a Triton container it has none either"
             settings.warn_of_no_effect(f"execution accelerator '{accelerator.name}'", why)
@@ -46,7 +36,7 @@ class Module:
         if settings.on_gpu and torch.cuda.is_available():
             self.device = torch.device("cuda", settings.device_id)
         elif settings.on_gpu:
-            Logger.log_warn(f"model '{settings.name}': the server has a GPU, but this PyTorch has no CUDA; the model runs on the CPU")
+            settings.warn_of_no_gpu("PyTorch")
         _keep_freed_memory()
         threads = settings.threads(INTRA_OP)
         torch.set_num_threads(threads)
@@ -58,15 +48,7 @@ class Module:
         self._match_names(settings)
 
     def run(self, inputs: Arrays, wanted: Sequence[str]) -> list[np.ndarray]:
-        """Run the module once.
-
-        Args:
-            inputs: by name; read in place, not copied, on a CPU.
-            wanted: the outputs to return.
-
-        Returns:
-            The outputs in the order of ``wanted``.
-        """
+        """Run the module once; on a CPU the inputs are read in place."""
         with torch.inference_mode():
             tensors = {name: self._to_torch(name, array) for name, array in inputs.items()}
             try:
@@ -143,14 +125,6 @@ def _indexed_or_in_order(role: str, names: Sequence[str]) -> dict[str, int]:
     if any("__" in name for name in names):
         Logger.log_warn(f"{role}s {', '.join(names)} are not all named NAME__INDEX: their order in the config decides")
     return {name: place for place, name in enumerate(names)}
-
-
-def _check_types(settings: Settings) -> None:
-    for spec in [*settings.inputs, *settings.outputs]:
-        if spec.dtype not in SERVED_TYPES:
-            raise ModelFault(f"tensor '{spec.name}' is {spec.dtype}, which Triton's PyTorch backend does not serve.")
-        if spec.dtype == "TYPE_STRING" and len(spec.dims) + (settings.max_batch_size > 0) != 1:
-            raise ModelFault(f"tensor '{spec.name}': TorchScript takes strings only as a list, so dims: [ -1 ] and max_batch_size: 0.")
 
 
 def _keep_freed_memory() -> None:

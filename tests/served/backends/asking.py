@@ -45,17 +45,19 @@ class Asker:
         result = self._client.infer(model, inputs, outputs=wanted, model_version=version, client_timeout=PATIENCE_S, **(sequence or {}))
         return {output.name: result.as_numpy(output.name) for output in result.get_response().outputs}
 
-    def ask_together(self, model: str, name: str, arrays: Sequence[np.ndarray]) -> list[dict[str, np.ndarray] | str]:
-        """Send one request per array at the same moment; each gives its outputs, or the text of its error."""
+    def ask_together(
+        self, model: str, requests: Sequence[dict[str, np.ndarray]], outputs: Sequence[str] | None = None
+    ) -> list[dict[str, np.ndarray] | str]:
+        """Send requests at the same moment; each gives its outputs, or the text of its error."""
 
-        def one(array: np.ndarray) -> dict[str, np.ndarray] | str:
+        def one(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray] | str:
             try:
-                return self.ask(model, **{name: array})
+                return self.ask(model, outputs, **arrays)
             except InferenceServerException as error:
                 return str(error)
 
-        with ThreadPoolExecutor(len(arrays)) as pool:
-            return list(pool.map(one, arrays))
+        with ThreadPoolExecutor(len(requests)) as pool:
+            return list(pool.map(one, requests))
 
     def counts(self, model: str) -> tuple[int, int]:
         """Inferences done and executions that they took."""

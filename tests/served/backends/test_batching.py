@@ -11,59 +11,63 @@ from tests.served.backends.asking import Asker
 BACKENDS = ["onnx", "torch"]
 
 
+class Batching:
+    """The models of one backend that look up a row of a table and that sum, each asked by several clients at the same moment."""
+
+    def __init__(self, server: Server) -> None:
+        self.asker, self.torch = Asker(server), "lookup" in {state.name for state in server.models()}
+        self.model = "lookup" if self.torch else "table"
+
+    def look_up(self, indices: list[np.ndarray]) -> list[list[list[float]] | str]:
+        """The rows that each request gets, or its error."""
+        if self.torch:
+            requests = [{"i__0": index, "x__1": np.zeros((len(index), 1), np.float32)} for index in indices]
+            return self._together("lookup", requests, "row__0")
+        return self._together("table", [{"i": index} for index in indices], "y")
+
+    def sum(self, arrays: list[np.ndarray]) -> list[list[list[float]] | str]:
+        """The sum that each request gets."""
+        if self.torch:
+            requests = [{"i__0": np.zeros((1, 1), np.int64), "x__1": array} for array in arrays]
+            return self._together("lookup", requests, "sum__1")
+        return self._together("row_sum", [{"x": array} for array in arrays], "y")
+
+    def _together(self, model: str, requests: list[dict[str, np.ndarray]], output: str) -> list[list[list[float]] | str]:
+        answers = self.asker.ask_together(model, requests, [output])
+        return [answer if isinstance(answer, str) else answer[output].tolist() for answer in answers]
+
+
 @pytest.fixture(scope="module", params=BACKENDS)
-def asker(request: pytest.FixtureRequest) -> Asker:
+def batching(request: pytest.FixtureRequest) -> Batching:
     """Requests to the server of each backend in turn."""
-    server: Server = request.getfixturevalue(f"{request.param}_server")
-    return Asker(server)
+    return Batching(request.getfixturevalue(f"{request.param}_server"))
 
 
-def names(asker: Asker) -> tuple[str, str, str, str]:
-    """Model that looks up a row, its input; model that sums, its input."""
-    return (
-        ("lookup", "i__0", "row_sum", "x__0")
-        if "lookup" in {state.name for state in asker.server.models()}
-        else ("table", "i", "row_sum", "x")
-    )
-
-
-def rows(answer: dict[str, np.ndarray] | str) -> list[list[float]]:
-    """The only output of an answer that must not be an error."""
-    assert isinstance(answer, dict), answer
-    (array,) = answer.values()
-    return array.tolist()
-
-
-def test_requests_of_eight_clients_run_as_one_batch_and_each_gets_its_own(asker: Asker) -> None:
-    model, tensor, _, _ = names(asker)
-    before = asker.counts(model)
-    answers = asker.ask_together(model, tensor, [np.array([[i]], np.int64) for i in range(8)])
-    assert [rows(answer) for answer in answers] == [[[2.0 * i, 2.0 * i + 1]] for i in range(8)]
+def test_requests_of_eight_clients_run_as_one_batch_and_each_gets_its_own(batching: Batching) -> None:
+    before = batching.asker.counts(batching.model)
+    assert batching.look_up([np.array([[i]], np.int64) for i in range(8)]) == [[[2.0 * i, 2.0 * i + 1]] for i in range(8)]
     # One batch of eight; a second one only where the machine was too busy to send all within the queue delay.
-    assert asker.executions_since(before, model, inferences=8) <= 2
+    assert batching.asker.executions_since(before, batching.model, inferences=8) <= 2
 
 
-def test_requests_of_different_sizes_are_cut_apart_again(asker: Asker) -> None:
-    model, tensor, _, _ = names(asker)
+def test_requests_of_different_sizes_are_cut_apart_again(batching: Batching) -> None:
     sizes = [3, 1, 4]
-    answers = asker.ask_together(model, tensor, [np.full((size, 1), size, np.int64) for size in sizes])
-    assert [rows(answer) for answer in answers] == [[[2.0 * size, 2.0 * size + 1]] * size for size in sizes]
+    answers = batching.look_up([np.full((size, 1), size, np.int64) for size in sizes])
+    assert answers == [[[2.0 * size, 2.0 * size + 1]] * size for size in sizes]
 
 
-def test_only_the_guilty_request_of_a_batch_fails(asker: Asker) -> None:
-    model, tensor, _, _ = names(asker)
-    before = asker.counts(model)
-    answers = asker.ask_together(model, tensor, [np.array([[i]], np.int64) for i in (0, 1, 99, 3, 4, 5, 6, 7)])
-    assert asker.executions_since(before, model, inferences=8) <= 2
+def test_only_the_guilty_request_of_a_batch_fails(batching: Batching) -> None:
+    before = batching.asker.counts(batching.model)
+    answers = batching.look_up([np.array([[i]], np.int64) for i in (0, 1, 99, 3, 4, 5, 6, 7)])
+    assert batching.asker.executions_since(before, batching.model, inferences=8) <= 2
     guilty = answers.pop(2)
     assert isinstance(guilty, str)
-    assert f"model '{model}'" in guilty
+    assert f"model '{batching.model}'" in guilty
     assert "out of" in guilty
-    assert [rows(answer)[0][0] for answer in answers] == [0, 2, 6, 8, 10, 12, 14]
+    assert answers == [[[2.0 * i, 2.0 * i + 1]] for i in (0, 1, 3, 4, 5, 6, 7)]
 
 
-def test_shapes_that_do_not_match_run_in_groups(asker: Asker) -> None:
-    _, _, model, tensor = names(asker)
+def test_shapes_that_do_not_match_run_in_groups(batching: Batching) -> None:
     lengths = [2, 5, 2, 7, 5, 2]
-    answers = asker.ask_together(model, tensor, [np.full((1, length), place + 1, np.float32) for place, length in enumerate(lengths)])
-    assert [rows(answer) for answer in answers] == [[[(place + 1) * length]] for place, length in enumerate(lengths)]
+    answers = batching.sum([np.full((1, length), place + 1, np.float32) for place, length in enumerate(lengths)])
+    assert answers == [[[(place + 1) * length]] for place, length in enumerate(lengths)]

@@ -61,23 +61,15 @@ class Shout(torch.nn.Module):
 
 
 class Lookup(torch.nn.Module):
-    """Rows of a table: an index out of range is an error for the whole batch."""
+    """Rows of a table, where an index out of range is an error for the whole batch, and a sum over a dimension of any length."""
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("rows", torch.arange(20, dtype=torch.float32).reshape(10, 2))
 
-    def forward(self, i: Tensor) -> Tensor:
-        """Index of shape (batch, 1) in, rows of shape (batch, 2) out."""
-        return self.rows[i[:, 0]]
-
-
-class RowSum(torch.nn.Module):
-    """Sum over a dimension of any length."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Shape (batch, n) in, (batch, 1) out."""
-        return x.sum(1, keepdim=True)
+    def forward(self, i: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Index of shape (batch, 1) and x of shape (batch, n) in, rows of shape (batch, 2) and sums of shape (batch, 1) out."""
+        return self.rows[i[:, 0]], x.sum(1, keepdim=True)
 
 
 class Spread(torch.nn.Module):
@@ -91,12 +83,19 @@ class Spread(torch.nn.Module):
         return torch.stack([table.sum((1, 2)) for table in tables]).sum(0).unsqueeze(1)
 
 
-class GradMode(torch.nn.Module):
-    """Tells whether it runs in inference mode."""
+class Linear(torch.nn.Module):
+    """Has weights, and tells whether it runs in inference mode."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """1 in inference mode, else 0."""
-        return torch.full_like(x, 1.0 if x.is_inference() else 0.0)
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(3, 2)
+        with torch.no_grad():
+            self.layer.weight.copy_(torch.arange(6.0).reshape(2, 3))
+            self.layer.bias.copy_(torch.tensor([1.0, -1.0]))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Shape (batch, 3) in, (batch, 2) out, and 1 in inference mode, else 0."""
+        return self.layer(x), torch.full_like(x[:, :1], 1.0 if x.is_inference() else 0.0)
 
 
 def pretend_saved_on_gpu(source: Path, target: Path) -> None:
@@ -117,20 +116,14 @@ def pretend_saved_on_gpu(source: Path, target: Path) -> None:
 
 def main(folder: Path) -> None:
     """Write every model to ``folder/NAME/1/model.pt``."""
-    modules = [Affine(), Identities(), Pair(), FromDict(), Shout(), Lookup(), RowSum(), Spread(), GradMode()]
+    modules = [Affine(), Identities(), Pair(), FromDict(), Shout(), Lookup(), Spread(), Linear()]
     for module in modules:
         path = folder / type(module).__name__.lower() / "1" / "model.pt"
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.jit.script(module).save(str(path))
-    linear = torch.nn.Linear(3, 2)
-    with torch.no_grad():
-        linear.weight.copy_(torch.arange(6.0).reshape(2, 3))
-        linear.bias.copy_(torch.tensor([1.0, -1.0]))
-    (folder / "linear" / "1").mkdir(parents=True, exist_ok=True)
-    torch.jit.script(linear).save(str(folder / "linear/1/model.pt"))
     pretend_saved_on_gpu(folder / "linear/1/model.pt", folder / "from_gpu/1/model.pt")
     (folder / "statedict" / "1").mkdir(parents=True, exist_ok=True)
-    torch.save(linear.state_dict(), folder / "statedict/1/model.pt")
+    torch.save(Linear().state_dict(), folder / "statedict/1/model.pt")
 
 
 if __name__ == "__main__":
