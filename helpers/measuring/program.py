@@ -27,7 +27,7 @@ from helpers.client.endpoint import ADMIN_HEADER, GRPC_HEADER_PREFIX, own_key, p
 from helpers.errors import InputError, SetupError
 from helpers.paths import server_env, work_dir
 from helpers.server import isolation
-from helpers.server.images import image_version
+from helpers.server.containers import image_version
 from helpers.setup.environments import EMBEDDED_TRITON, TOOL_LIBRARIES
 
 NAME = "perf_analyzer"

@@ -1,6 +1,8 @@
 """Runtimes ``apptainer``, ``docker`` and ``podman``: NVIDIA's image, or one made from it, run by an engine. Linux.
 
-What an engine cannot do, it says itself when it is asked or started; its words are quoted, with a line to type where one helps.
+What an engine cannot do, it says itself when it is asked or started; its words are quoted, with a line to type where one helps. Which
+image runs, in this order: what the caller names, ``COURSE_IMAGE``, the course's own where it was built here (NVIDIA's with what the
+course's Python models import), NVIDIA's. Tags come from ``containers/VERSION``. Standard library only.
 """
 
 from __future__ import annotations
@@ -18,14 +20,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from helpers import machine
+from helpers import machine, paths
 from helpers.errors import SetupError
 from helpers.machine import Gpu
-from helpers.server import images, in_container
-from helpers.server.images import DISK_IMAGE_GB, NVIDIA_IMAGE
+from helpers.server import in_container
 from helpers.server.spec import Command, LaunchSpec
 
 ENGINES = ("apptainer", "docker", "podman")
+NVIDIA_IMAGE, _OWN_IMAGE = "nvcr.io/nvidia/tritonserver", "triton-course/tritonserver"
+# Free disk space, in GB, that pulling NVIDIA's image needs, with the file that Apptainer makes of it: a generous guess.
+_DISK_IMAGE_GB = 30.0
 EMBEDDED = 'Type: server = launch_server("models", runtime="embedded")'
 
 # The oldest branch of NVIDIA's driver that runs programs of each CUDA, by NVIDIA's table of minor version compatibility, and the oldest
@@ -63,15 +67,20 @@ _HINTS = (
         ' \'[storage]\\ndriver = "overlay"\\ngraphroot = "/tmp/{user}-podman"\\n\' > ~/.config/containers/storage.conf',
     ),
     (r"CDI device|nvidia\.com/gpu", "Ask the administrator for: sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml   {without}"),
+    (
+        r"unsatisfied condition: cuda|update your driver",
+        "The driver is too old for the image: ask the administrator for a newer one. {without}",
+    ),
     (r"device driver|nvidia-container", "Ask the administrator for the NVIDIA Container Toolkit. {without}"),
     (
         r"shared memory|shm.*(no space|too small)|Bus error",
         "Look what is left in /dev/shm, or type: export COURSE_SHM_SIZE=1g   (Docker and podman: a shared memory of its own)",
     ),
+    (r"no space left", "Look with: df -h; quota. Apptainer keeps what it pulls where APPTAINER_CACHEDIR points."),
     (r"system migrate|invalid internal status", "Type: podman system migrate   (then once more: podman info)"),
 )
 _WITHOUT_GPU = "Without the GPU: launch_server(…, gpu=False)"
-# Seconds for a question to an engine.
+# Seconds for a question to an engine; a sleeping daemon takes a few.
 _TIMEOUT_S = 30.0
 
 
@@ -98,7 +107,7 @@ class Container:
             SetupError: the engine, the image, the GPU that was asked for or a new enough driver is not there.
         """
         facts = self._facts()
-        image = images.chosen(self.name, spec.image)
+        image = chosen(self.name, spec.image)
         variables = self._variables_of(image)
         gpus = machine.gpus()
         if spec.gpu and not gpus:
@@ -113,7 +122,7 @@ class Container:
 
     def dry_command(self, spec: LaunchSpec) -> Command:
         """Return the same command as people type it, whatever this machine lacks: the server lives until it is interrupted."""
-        return self._command(spec, images.chosen(self.name, spec.image), bool(machine.gpus()), rootless=False, lifeline=False)
+        return self._command(spec, chosen(self.name, spec.image), bool(machine.gpus()), rootless=False, lifeline=False)
 
     def _facts(self) -> Mapping[str, Any]:
         """What the engine says of itself; an error where it is not there or does not work for this user."""
@@ -129,14 +138,13 @@ class Container:
             )
         if self.name == "apptainer":
             return {}
+        status, words = _said(self.name, "info", "--format", "{{json .}}")
         try:
-            command = [self.name, "info", "--format", "{{json .}}"]
-            answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S)
-            # Docker's client answers without its service, too, and says then what is wrong.
-            facts = json.loads(answer.stdout or "{}")
-            trouble = answer.stderr.strip() if answer.returncode else "; ".join(facts.get("ServerErrors") or [])
-        except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+            facts: dict[str, Any] = {} if status else json.loads(words or "{}")
+        except ValueError as error:
             raise SetupError(f"{self.name} does not answer: {error}.", "", f"Type: {self.name} info") from error
+        # Docker's client answers without its service, too, and says then what is wrong.
+        trouble = (words or f"it ended with status {status}") if status else "; ".join(facts.get("ServerErrors") or [])
         if trouble:
             raise SetupError(
                 f"{self.name} cannot be used: {trouble.splitlines()[-1][:300]}",
@@ -147,15 +155,15 @@ class Container:
 
     def _variables_of(self, image: str) -> dict[str, str]:
         """The variables that an image sets; an error where it is not there, which says how to get it."""
-        named = os.environ.get("COURSE_IMAGE") == image or image != f"docker://{images.nvidia()}"
+        named = os.environ.get("COURSE_IMAGE") == image or image != f"docker://{nvidia()}"
         if self.name == "apptainer" and "://" in image and named:
             return {}  # somebody asked for it: Apptainer pulls it, into its cache
-        variables = images.environment_of(self.name, image)
+        variables = environment_of(self.name, image)
         if variables is None:
             raise SetupError(
                 f"The image {image.removeprefix('docker://')} is not on this machine.",
-                f"Pulling it takes a while and some {DISK_IMAGE_GB:.0f} GB of disk; containers/README.md has ways without a network.",
-                images.how_to_get(self.name, image),
+                f"Pulling it takes a while and some {_DISK_IMAGE_GB:.0f} GB of disk; containers/README.md has ways without a network.",
+                how_to_get(self.name, image),
             )
         return variables
 
@@ -222,6 +230,79 @@ class Container:
             "--security-opt=label=disable",
             *(f"--env={name}" for name in variables),
         ]
+
+
+def image_version() -> str:
+    """Return the NGC image tag without its suffix, such as ``26.10``; ``containers/VERSION`` is the only place that names it."""
+    return (paths.root() / "containers" / "VERSION").read_text().strip()
+
+
+def nvidia() -> str:
+    """Return NVIDIA's image of the course's release."""
+    return f"{NVIDIA_IMAGE}:{image_version()}-py3"
+
+
+def own() -> str:
+    """Return the course's image: NVIDIA's, with what the course's Python models import."""
+    return f"{_OWN_IMAGE}:{image_version()}"
+
+
+def sif_files() -> tuple[Path, Path]:
+    """Return the course's ``.sif`` file and NVIDIA's, by the names that ``containers/README.md`` gives them.
+
+    They lie where ``COURSE_IMAGES`` points, such as a folder that a class shares, else in ``work/images``.
+    """
+    folder = Path(os.environ["COURSE_IMAGES"]).resolve() if "COURSE_IMAGES" in os.environ else paths.work_dir() / "images"
+    version = image_version()
+    return folder / f"triton-course_{version}.sif", folder / f"tritonserver_{version}-py3.sif"
+
+
+def chosen(engine: str, given: str = "") -> str:
+    """Return the image that an engine is to run; ``given`` is what the caller names, if anything."""
+    if named := given or os.environ.get("COURSE_IMAGE", ""):
+        return named
+    if engine == "apptainer":
+        return next((str(file) for file in sif_files() if file.exists()), f"docker://{nvidia()}")
+    return own() if environment_of(engine, own()) is not None else nvidia()
+
+
+def environment_of(engine: str, image: str) -> dict[str, str] | None:
+    """Return the variables that an image sets; None where the engine does not have it (or cannot be asked).
+
+    Apptainer's files are only looked for: what they set is not worth the seconds that asking takes.
+    """
+    if engine == "apptainer":
+        return {} if Path(image).exists() else None
+    try:
+        status, words = _said(engine, "image", "inspect", "--format", "{{json .Config.Env}}", image)
+    except SetupError:
+        return None
+    try:
+        return dict(entry.split("=", 1) for entry in json.loads(words) or [] if "=" in entry) if status == 0 else None
+    except ValueError:
+        return {}
+
+
+def how_to_get(engine: str, image: str) -> str:
+    """Return what to type to get an image that is not there."""
+    if engine == "apptainer":
+        target = Path(image) if image.endswith(".sif") else sif_files()[1]
+        # What it pulls lies in the home folder otherwise, whose quota it soon fills.
+        room = "export APPTAINER_CACHEDIR=/a/disk/with/room APPTAINER_TMPDIR=/a/disk/with/room"
+        return f"Type: {room} && mkdir -p {target.parent} && apptainer pull {target} docker://{nvidia()}"
+    if image.startswith(_OWN_IMAGE):
+        build = f"{engine} build -f containers/Containerfile.server --build-arg VERSION={image_version()} -t {image} ."
+        return f"In the course's folder, type: {build}"
+    return f"Type: {engine} pull {image}"
+
+
+def _said(engine: str, *question: str) -> tuple[int, str]:
+    """Status of a question to an engine, and its answer, or what it says of its trouble."""
+    try:
+        answer = subprocess.run([engine, *question], capture_output=True, text=True, check=False, timeout=_TIMEOUT_S)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise SetupError(f"{engine} does not answer: {error}.", "", f"Type: {engine} info") from error
+    return answer.returncode, (answer.stderr if answer.returncode else answer.stdout).strip()
 
 
 def _mount(path: Path, to: str) -> str:

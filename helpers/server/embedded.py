@@ -119,7 +119,7 @@ class Embedded:
             words = f"{error.strerror}"
         if words:
             raise SetupError(f"The Python of {python.parent.parent} does not start: {words}", "", install)
-        facts = json.loads(probe.stdout)
+        facts: dict[str, str] = json.loads(probe.stdout)
         if not facts["triton"]:
             raise SetupError(f"{python.parent.parent} holds no tritonserver.", "Expected the wheel nvidia-pytriton 0.7.0.", install)
         if not facts["numpy"].startswith("1."):

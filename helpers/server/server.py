@@ -316,17 +316,17 @@ class Server:
     def metadata(self, model: str = "") -> dict[str, Any]:
         """Names, types and shapes of a model's inputs and outputs; without a model, the server's own name and version."""
         if model:
-            return self._about(model, self._way.metadata)
+            return dict(self._about(model, self._way.metadata))
         with self._or_how_it_ended():
-            return self._way.about()
+            return dict(self._way.about())
 
     def config(self, model: str) -> dict[str, Any]:
         """A model's configuration as the server reports it, with everything that it filled in."""
-        return self._about(model, self._way.config)
+        return dict(self._about(model, self._way.config))
 
     def statistics(self, model: str) -> dict[str, Any]:
         """A model's cumulative counts and times (nanoseconds), as Triton's statistics extension defines them."""
-        return self._about(model, self._way.statistics)[0]
+        return dict(self._about(model, self._way.statistics)[0])
 
     def _about(self, model: str, question: Callable[[str], Any]) -> Any:
         try:
@@ -505,8 +505,9 @@ class Server:
         if self.spec is None:
             raise ServerError(f"Only the owner of the server at {self.url} can restart it.")
         spec = replace(self.spec, **changes)
-        # A repository that is gone must not cost the server that still serves from it.
+        # A repository that is gone, or a wrong option, must not cost the server that still serves.
         spec.prepared()
+        runtime_of(spec.runtime)
         self.stop()
         return launch_server(**spec.options())
 
@@ -684,9 +685,9 @@ def ready(held: lease.Lease, spec: LaunchSpec) -> Server:
             held.stop()
             raise not_started({**state, "reason": f"not ready after {spec.timeout_s:.0f} s"})
         time.sleep(POLL_S)
-    if server.http.port != spec.base_port:
-        got = f"{server.http.port} to {server.metrics.port}"
-        server.note = f"Port {spec.base_port} or one of the two after it is taken, so this server got {got}."
+    first, _, last = state["ports"]
+    if first != spec.base_port:
+        server.note = f"Port {spec.base_port} or one of the two after it is taken, so this server got {first} to {last}."
     server.note = f"{state.get('remark', '')} {server.note}".strip()
     # Inside a container its own launcher hides the key and the tensors, and says in the log where it could not.
     log = server.log(lines=0)

@@ -84,12 +84,13 @@ class LaunchSpec:
             object.__setattr__(self, name, str(getattr(self, name) or ""))
 
     def prepared(self) -> LaunchSpec:
-        """Return it with the repository and the interfaces that are meant.
+        """Return it with the repository and the interfaces that are meant; all that is wrong with the arguments is said here.
 
         Raises:
-            InputError: there is no such interface, the token cannot be used, the files do not fit, or this is no path.
+            InputError: there is no such port or interface, the token cannot be used, the files do not fit, or this is no path.
             SetupError: there is no such repository, or it is empty.
         """
+        self.triples()
         place = listening(self.listen, self.token, self.tls_cert, self.tls_key, self.ca, self.private)
         path = repository(self.models)
         return replace(self, models=str(self.models), repository=path, place=place)

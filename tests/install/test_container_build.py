@@ -23,7 +23,7 @@ from helpers.client import Client
 from helpers.client.endpoint import ADMIN_HEADER
 from helpers.errors import SetupError
 from helpers.measuring.program import find_perf_analyzer
-from helpers.server.images import image_version
+from helpers.server.containers import image_version
 from helpers.setup import environments
 from tests.support.container_image import Made, NoContainersError, make, said
 from tests.support.processes import PATIENCE_S, wait_until

@@ -14,8 +14,8 @@ import yaml
 
 from helpers import paths
 from helpers.measuring.program import container_command
-from helpers.server import images, in_container
-from helpers.server.images import image_version
+from helpers.server import containers, in_container
+from helpers.server.containers import image_version
 from helpers.server.spec import LaunchSpec
 from helpers.setup import environments
 from tests.support.engines import Engines
@@ -73,7 +73,7 @@ def test_every_image_is_of_the_one_release() -> None:
         for name, tag in references:
             assert tag in TAGS[name], f"{file}: {name}:{tag}, and containers/VERSION says {VERSION}"
     assert {name for references in found.values() for name, _ in references} == set(TAGS)
-    assert ("nvcr.io/nvidia/tritonserver", f"{VERSION}-py3") == _references(images.nvidia())[0]
+    assert ("nvcr.io/nvidia/tritonserver", f"{VERSION}-py3") == _references(containers.nvidia())[0]
     assert _references("FROM nvcr.io/nvidia/tritonserver:24.09-py3\n") == [("nvcr.io/nvidia/tritonserver", "24.09-py3")], "the check itself"
 
 
@@ -185,8 +185,8 @@ def test_the_clients_image_has_perf_analyzer_and_the_courses_packages(
 def test_definitions_make_the_files_that_helpers_look_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COURSE_IMAGES", "work/images")
     (made,) = re.findall(r"apptainer build (\S+_\S+ containers/VERSION\)\.sif)", (FOLDER / "server.def").read_text())
-    assert images.sif_files()[0] == Path(made.replace("$(cat containers/VERSION)", VERSION)).resolve()
-    assert images.own() in {f"{name}:{tag}" for name, tag in _references((FOLDER / "Containerfile.server").read_text())}
+    assert containers.sif_files()[0] == Path(made.replace("$(cat containers/VERSION)", VERSION)).resolve()
+    assert containers.own() in {f"{name}:{tag}" for name, tag in _references((FOLDER / "Containerfile.server").read_text())}
 
 
 def test_compose_starts_the_server_as_launch_server_does() -> None:

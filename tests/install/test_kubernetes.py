@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from helpers import paths
-from helpers.server.images import image_version
+from helpers.server.containers import image_version
 from helpers.server.spec import LaunchSpec
 
 FOLDER = paths.root() / "containers" / "kubernetes"

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from helpers import paths
-from helpers.errors import InputError, RequestError, ServerError, SetupError
+from helpers import paths, run_folder
+from helpers.errors import CourseError, InputError, RequestError, ServerError, SetupError
 from helpers.server import ModelWarning, connect, launch_server
-from helpers.server.images import image_version
+from helpers.server.containers import image_version
 from helpers.server.spec import PORTS_PER_SERVER
 from helpers.setup.environments import EMBEDDED_TRITON
 from tests.support.processes import PATIENCE_S, alive, session, wait_until
@@ -173,10 +173,25 @@ def test_stop_ends_only_its_own_server_and_leaves_no_process(server, tmp_path, f
     assert server.is_ready()
 
 
+def test_a_port_that_cannot_be_leaves_no_folder_and_no_log() -> None:
+    def there() -> set[Path]:
+        logs = paths.log_dir()
+        return {*run_folder.run_root().iterdir(), *(logs.iterdir() if logs.is_dir() else ())}
+
+    before = there()
+    with pytest.raises(InputError, match="base port 80 cannot be used"):
+        launch_server("models", base_port=80, name="no such port")
+    assert not there() - before
+
+
 @pytest.mark.slow
 def test_restart_keeps_options_and_takes_new_ones(tmp_path, free_base_port):
     _copy("one", tmp_path)
     first = launch_server(tmp_path, base_port=free_base_port())
+    for impossible in ({"base_port": 80}, {"runtime": "dokcer"}, {"token": "short"}, {"models": "nowhere"}):
+        with pytest.raises(CourseError):
+            first.restart(**impossible)
+        assert first.state() == "running", f"{impossible} costs nothing"
     with first.restart(cache_size_bytes=1 << 20) as second:
         assert second.pid != first.pid
         assert second.spec.base_port == first.spec.base_port

@@ -11,7 +11,7 @@ import pytest
 from helpers import launch_server
 from helpers.errors import ServerError, SetupError
 from helpers.machine import Gpu, gpus
-from helpers.server import images
+from helpers.server import containers
 from helpers.server.containers import CUDA_DRIVERS, IMAGE_CUDA, PASCAL_RELEASE, TURING_CUDA, check_gpus, hint
 from tests.support.engines import Engines
 
@@ -28,9 +28,9 @@ def test_the_engine_is_missing(engine: str, engines: Engines) -> None:
 @pytest.mark.parametrize(
     ("engine", "words"),
     [
-        ("docker", rf"{re.escape(images.nvidia())} is not on this machine.*Type: docker pull {re.escape(images.nvidia())}"),
-        ("podman", rf"{re.escape(images.nvidia())} is not on this machine.*Type: podman pull {re.escape(images.nvidia())}"),
-        ("apptainer", rf"is not on this machine.*APPTAINER_CACHEDIR.*apptainer pull \S+\.sif docker://{re.escape(images.nvidia())}"),
+        ("docker", rf"{re.escape(containers.nvidia())} is not on this machine.*Type: docker pull {re.escape(containers.nvidia())}"),
+        ("podman", rf"{re.escape(containers.nvidia())} is not on this machine.*Type: podman pull {re.escape(containers.nvidia())}"),
+        ("apptainer", rf"is not on this machine.*APPTAINER_CACHEDIR.*apptainer pull \S+\.sif docker://{re.escape(containers.nvidia())}"),
     ],
 )
 def test_the_image_is_missing(engine: str, words: str, engines: Engines) -> None:
@@ -45,7 +45,7 @@ def test_the_image_is_missing(engine: str, words: str, engines: Engines) -> None
 def test_an_image_of_ones_own_is_missing(engines: Engines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engines.install("docker", "apptainer")
     with pytest.raises(SetupError, match=r"docker build -f containers/Containerfile.server --build-arg VERSION=\S+ -t triton-course/"):
-        launch_server("models", runtime="docker", image=images.own())
+        launch_server("models", runtime="docker", image=containers.own())
     monkeypatch.setenv("COURSE_IMAGE", str(tmp_path / "mine.sif"))
     with pytest.raises(SetupError, match=rf"apptainer pull {tmp_path}/mine.sif"):
         launch_server("models", runtime="apptainer")
@@ -76,6 +76,11 @@ def test_dockers_service_does_not_answer(status: int, out: str, err: str, words:
         ("lchown /etc/gshadow: operation not permitted on network filesystem", "graphroot"),
         ("Error: setting up CDI devices: unresolvable CDI devices nvidia.com/gpu=all", "nvidia-ctk cdi generate.*gpu=False"),
         ('could not select device driver "" with capabilities: [[gpu]]', "NVIDIA Container Toolkit.*gpu=False"),
+        (
+            "nvidia-container-cli: requirement error: unsatisfied condition: cuda>=13.4, please update your driver",
+            "driver is too old.*gpu=False",
+        ),
+        ("FATAL: while extracting image: no space left on device", "APPTAINER_CACHEDIR"),
         ("Failed to increase the shared memory pool size for key", "COURSE_SHM_SIZE=1g"),
     ],
 )
@@ -152,6 +157,6 @@ def test_gpus_of_this_machine(engines: Engines) -> None:
 
 def test_the_requirement_of_the_image_is_that_of_the_release() -> None:
     """Whoever changes VERSION must look these up again in the release notes."""
-    assert (images.nvidia(), IMAGE_CUDA) == ("nvcr.io/nvidia/tritonserver:26.10-py3", "13.4")
+    assert (containers.nvidia(), IMAGE_CUDA) == ("nvcr.io/nvidia/tritonserver:26.10-py3", "13.4")
     assert json.dumps(CUDA_DRIVERS) == '{"11": 450, "12": 525, "13": 580}'
     assert (TURING_CUDA, PASCAL_RELEASE) == ((12, 8), "24.10")

@@ -13,7 +13,7 @@ import pytest
 from helpers import launch_server, paths
 from helpers.__main__ import main
 from helpers.errors import ServerError, SetupError
-from helpers.server import images, in_container
+from helpers.server import containers, in_container
 from helpers.server.containers import ENGINES
 from tests.support.engines import Engines
 
@@ -90,7 +90,7 @@ def test_the_courses_own_command(engine: str, engines: Engines, models: Path, ca
     mount = "-B" if engine == "apptainer" else "-v"
     assert f"{models}:/models:ro" in [words[at + 1] for at, word in enumerate(words) if word == mount]
     assert all(words[at + 1].endswith(":ro") for at, word in enumerate(words) if word == mount)
-    assert any(word.endswith(images.nvidia()) for word in engine_words)
+    assert any(word.endswith(containers.nvidia()) for word in engine_words)
     program = words[words.index("tritonserver") :]
     wanted = ["--model-repository=/models", "--http-port=9300", "--grpc-port=9301", "--metrics-port=9302"]
     wanted += [f"--{service}-address=127.0.0.1" for service in ("http", "grpc", "metrics")]
@@ -180,7 +180,7 @@ def test_further_arguments_for_the_engine(
     monkeypatch.setenv("COURSE_ENGINE_ARGUMENTS", "--cpus=4 -v '/a b:/c:ro'")
     words = before_the_program(shown(capsys, models, "docker")[0])
     at = words.index("--cpus=4")
-    assert words[at : at + 4] == ["--cpus=4", "-v", "/a b:/c:ro", images.nvidia()]
+    assert words[at : at + 4] == ["--cpus=4", "-v", "/a b:/c:ro", containers.nvidia()]
 
 
 def test_a_path_that_no_engine_can_be_told(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from helpers import cli, paths
 from helpers.errors import SetupError
 from helpers.measuring import measure
 from helpers.measuring import program as perf_program
-from helpers.server.images import image_version
+from helpers.server.containers import image_version
 from helpers.setup import bootstrap, doctor
 from helpers.setup.doctor import GOOD, NOTE
 

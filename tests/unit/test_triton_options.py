@@ -12,8 +12,7 @@ import pytest
 
 from helpers import launch_server, paths
 from helpers.server import in_container, runtimes
-from helpers.server.containers import CHANGED_OPTIONS, ENGINES
-from helpers.server.images import image_version
+from helpers.server.containers import CHANGED_OPTIONS, ENGINES, image_version
 from helpers.server.listening import Listening
 from helpers.server.spec import LaunchSpec
 from helpers.setup import environments
