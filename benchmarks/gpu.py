@@ -32,7 +32,7 @@ from helpers.measuring.table import append_row, rows_of
 from helpers.metrics.gpu import gpu_figures, placed_on
 from helpers.metrics.load import BackgroundLoad
 from helpers.server import Server
-from helpers.server.images import image_version
+from helpers.server.containers import image_version
 from helpers.server.runtimes import RUNTIMES
 from helpers.setup.environments import EMBEDDED_TRITON
 from helpers.tables import as_text
