@@ -134,7 +134,7 @@ def test_interrupted_then_created_again_then_at_once(course: Path) -> None:
     ("variables", "words", "todo"),
     [
         # A port of this machine where nobody listens stands for a network that is not there.
-        ({"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0", "PIP_NO_CACHE_DIR": "1"}, "onnection", "check the network"),
+        ({"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "1", "PIP_NO_CACHE_DIR": "1"}, "onnection", "check the network"),
         ({"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "EMPTY"}, "No matching distribution found for uv==", "No fitting version: git pull"),
     ],
 )

@@ -125,3 +125,14 @@ def test_no_package_registry_is_named() -> None:
         assert not hosts.search(path.read_text(encoding="utf-8")), path
     for path in Path(ROOT / "helpers").rglob("*.py"):
         assert not hosts.search(path.read_text(encoding="utf-8")), path
+
+
+def test_links_of_notebooks_lead_somewhere() -> None:
+    """In the exercises and in the solutions: to other notebooks and to pictures."""
+    books = [*ROOT.glob("notebooks/[0-9]*.ipynb"), *ROOT.glob("notebooks/solutions/*.ipynb")]
+    targets = {(book, target) for book in books for target in re.findall(r"\]\(([^)\s#:]+)\)", book.read_text(encoding="utf-8"))}
+    assert len(targets) > 15
+    lost = [
+        f"{book.name}: {target}" for book, target in targets if not (book.parent / target).exists() and not target.startswith("attachment")
+    ]
+    assert not lost, lost
