@@ -35,13 +35,17 @@ class TritonPythonModel:
 
 
 @pytest.fixture
-def stopping(tmp_path: Path, free_base_port):
+def stopping(tmp_path: Path, free_base_port, monkeypatch):
     """A server with two instances of a model that takes its time and writes a line when it is asked and when it is unloaded."""
+    # So that on a busy machine no time-out ends it first.
+    monkeypatch.setattr("helpers.server.lease.STOP_TIMEOUT_S", PATIENCE_S)
+    monkeypatch.setattr("helpers.server.server.STOP_TIMEOUT_S", PATIENCE_S)
+    patient = [f"--exit-timeout-secs={PATIENCE_S:.0f}"]
     folder = tmp_path / "models" / "slow_to_go"
     (folder / "1").mkdir(parents=True)
     (folder / "config.pbtxt").write_text(_CONFIG)
     (folder / "1" / "model.py").write_text(f"FILE = {str(tmp_path / 'said')!r}\n{_MODEL}")
-    with launch_server(tmp_path / "models", base_port=free_base_port(), name=f"stop-{tmp_path.name}") as server:
+    with launch_server(tmp_path / "models", base_port=free_base_port(), name=f"stop-{tmp_path.name}", extra_arguments=patient) as server:
         yield server
 
 
