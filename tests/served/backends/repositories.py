@@ -86,13 +86,6 @@ def onnx_repository(root: Path) -> Path:
     onnx_models.scalar(root / "scalar/1/model.onnx")
     configure(root / "scalar", platform, tensors("input", x="FP32 [1]"), tensors("output", y="FP32 [1]"), ONE_CPU)
 
-    onnx_models.affine(root / "labelled/1/model.onnx")
-    configure(
-        root / "labelled", platform, "max_batch_size: 4", tensors("input", x="FP32 [3]"), ONE_CPU,
-        'output { name: "y" data_type: TYPE_FP32 dims: [ 3 ] label_filename: "labels.txt" }',
-    )  # fmt: skip
-    (root / "labelled/labels.txt").write_text("quark\ngluon\ntop\n")
-
     slow_batches = "dynamic_batching { preferred_batch_size: [ 8 ] max_queue_delay_microseconds: 1000000 }"
     onnx_models.table(root / "table/1/model.onnx")
     configure(
@@ -106,17 +99,8 @@ def onnx_repository(root: Path) -> Path:
     )
     onnx_models.row_sum(root / "row_sum/1/model.onnx")
     configure(
-        root / "row_sum",
-        platform,
-        "max_batch_size: 8",
-        tensors("input", x="FP32 [-1]"),
-        tensors("output", y="FP32 [1]"),
-        ONE_CPU,
+        root / "row_sum", platform, "max_batch_size: 8", tensors("input", x="FP32 [-1]"), tensors("output", y="FP32 [1]"), ONE_CPU,
         slow_batches,
-    )
-    onnx_models.row_sum(root / "warm/1/model.onnx")
-    configure(
-        root / "warm", platform, "max_batch_size: 8", tensors("input", x="FP32 [-1]"), tensors("output", y="FP32 [1]"), ONE_CPU,
         'model_warmup { name: "four" batch_size: 4 inputs { key: "x" value { data_type: TYPE_FP32 dims: [ 5 ] random_data: true } } }',
     )  # fmt: skip
     onnx_models.keep_positive(root / "filter/1/model.onnx")
@@ -140,12 +124,14 @@ def onnx_repository(root: Path) -> Path:
         "share_session_between_instances": "true",
     }
     configure(
-        root / "tuned", platform, "max_batch_size: 4", affine_io, ONE_CPU,
+        root / "tuned", platform, "max_batch_size: 4", tensors("input", x="FP32 [3]"), tensors("output", z="FP32 [3]"), ONE_CPU,
+        'output { name: "y" data_type: TYPE_FP32 dims: [ 3 ] label_filename: "labels.txt" }',
         *(f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}' for key, value in parameters.items()),
         "optimization { graph { level: 2 } execution_accelerators {",
         'gpu_execution_accelerator { name: "tensorrt" parameters { key: "precision_mode" value: "FP16" } }',
         'cpu_execution_accelerator { name: "openvino" } } }',
     )  # fmt: skip
+    (root / "tuned/labels.txt").write_text("quark\ngluon\ntop\n")
     _bad_onnx_models(root, platform, affine_io)
     return root
 

@@ -85,9 +85,9 @@ def test_a_max_batch_size_that_was_filled_in_is_a_warning(onnx_server: Server) -
 
 
 def test_warm_up_requests_run(onnx_server: Server) -> None:
-    (state,) = [state for state in onnx_server.models() if state.name == "warm"]
+    (state,) = [state for state in onnx_server.models() if state.name == "row_sum"]
     assert state.state == "READY"
-    assert not log_lines(onnx_server, "warm", "failed to run warmup")
+    assert not log_lines(onnx_server, "row_sum", "failed to run warmup")
 
 
 def test_nothing_is_reported_to_anybody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_base_port: Callable[[], int]) -> None:

@@ -109,7 +109,7 @@ def test_version_policy_and_file_name_of_the_config(onnx_server: Server, asker: 
 
 
 def test_classification_with_a_label_file(asker: Asker) -> None:
-    answer = asker.ask("labelled", ["y"], classes=2, x=np.array([[0.5, 2, 1]], np.float32))["y"]
+    answer = asker.ask("tuned", ["y"], classes=2, x=np.array([[0.5, 2, 1]], np.float32))["y"]
     assert [value.decode() for value in answer.ravel()] == ["5.000000:1:gluon", "3.000000:2:top"]
 
 
