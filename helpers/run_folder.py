@@ -25,7 +25,7 @@ _STATELESS_S = 3600.0
 
 
 def run_root() -> Path:
-    """The private folder of this user for sockets and states: paths of Unix sockets must be shorter than 108 characters.
+    """Return the private folder of this user for sockets and states: paths of Unix sockets must be shorter than 108 characters.
 
     Raises:
         SetupError: the folder belongs to somebody else or others can enter it, or this system knows no owners of files.

@@ -9,14 +9,14 @@ from typing import Any
 Row = Mapping[str, Any]
 
 
-def columns_of(rows: Sequence[Row]) -> list[str]:
+def _columns_of(rows: Sequence[Row]) -> list[str]:
     """Names of the columns, in the order of their first appearance."""
     return list(dict.fromkeys(name for row in rows for name in row))
 
 
 def as_text(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
-    """A table for a terminal, numbers to the right."""
-    names = list(columns or columns_of(rows))
+    """Return a table for a terminal, numbers to the right."""
+    names = list(columns or _columns_of(rows))
     cells = [[cell(row.get(name, "")) for name in names] for row in rows]
     widths = [max([len(name), *(len(line[index]) for line in cells)]) for index, name in enumerate(names)]
     right = [any(_is_number(row.get(name)) for row in rows) for name in names]
@@ -32,7 +32,7 @@ def as_text(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
 def as_html(
     rows: Sequence[Row], columns: Sequence[str] | None = None, *, caption: str = "", bold: Callable[[Row], bool] = lambda row: False
 ) -> str:
-    """A table for a notebook.
+    """Return a table for a notebook.
 
     Args:
         rows: the rows.
@@ -40,7 +40,7 @@ def as_html(
         caption: a sentence above the table.
         bold: tells which rows stand out.
     """
-    names = list(columns or columns_of(rows))
+    names = list(columns or _columns_of(rows))
     right = {name: "right" if any(_is_number(row.get(name)) for row in rows) else "left" for name in names}
     head = "".join(f"<th scope='col' style='text-align:{right[name]}'>{html.escape(name)}</th>" for name in names)
     body = []
@@ -75,7 +75,7 @@ class Table(list[dict[str, Any]]):
 
 
 def box(inner_html: str, colour: str) -> str:
-    """A paragraph with a coloured edge, readable on light and dark pages.
+    """Return a paragraph with a coloured edge, readable on light and dark pages.
 
     Args:
         inner_html: the content, HTML already escaped.
@@ -89,7 +89,7 @@ def box(inner_html: str, colour: str) -> str:
 
 
 def cell(value: Any) -> str:
-    """A value as text: whole numbers without a point, others with four digits, nothing for None."""
+    """Return a value as text: whole numbers without a point, others with four digits, nothing for None."""
     if value is None:
         return ""
     if isinstance(value, float):

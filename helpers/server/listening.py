@@ -26,9 +26,9 @@ from helpers.server import neighbours
 
 # The instructor's word on that, and how it may read.
 PRIVATE_VARIABLE = "COURSE_PRIVATE"
-YES_NO = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
+_YES_NO = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 
-# Characters of a class's token at least, and random bytes of one that nobody named: too many to guess over a network.
+# Characters of a class's token at least, and random bytes of one that is made up: too many to guess over a network.
 TOKEN_MIN_LENGTH, TOKEN_BYTES = 12, 18
 
 # The protocol group that needs the server's secret on a machine that other people use: all whose requests Triton parses. The other
@@ -38,7 +38,7 @@ PRIVATE_APIS = "inference"
 # The protocol groups that need the class's token on a server that listens beyond this machine: all that Triton 2.51 knows but the owner's.
 CLASS_APIS = "health,metadata,inference,model-config,statistics"
 
-# The protocol groups that need the key: through these, whoever reaches the port could run code or read memory as the owner.
+# The protocol groups that need the key: through these, everybody who reaches the port could run code or read memory as the owner.
 ADMIN_APIS = "model-repository,shared-memory,trace,logging"
 
 _ALL = "0.0.0.0"
@@ -73,11 +73,11 @@ class Listening:
 
     @property
     def is_beyond(self) -> bool:
-        """Whether others than this machine's own loopback interface lead to it."""
+        """True if others than this machine's own loopback interface lead to it."""
         return self.grpc != LOOPBACK
 
     def addresses(self, ports: list[int]) -> tuple[Address, Address, Address]:
-        """HTTP, gRPC and metrics as the owner's own helpers reach them."""
+        """Return HTTP, gRPC and metrics as the owner's own helpers reach them."""
         http, grpc, metrics = ports
         here = "localhost" if self.http in (LOOPBACK, _ALL) else self.http
         secure = bool(self.certificate)
@@ -89,17 +89,17 @@ class Listening:
         )
 
     def access(self) -> Access:
-        """What the owner's own requests carry."""
+        """Return what the owner's own requests carry."""
         headers = {TOKEN_HEADER.capitalize(): f"Bearer {self.token}"} if self.token else {}
         return Access(headers, self.ca, direct=True)
 
     def files(self) -> dict[str, str]:
-        """Texts for the server's private folder, by name: what raw requests must carry, if they must carry anything."""
+        """Return texts for the server's private folder, by name: what raw requests must carry, if they must carry anything."""
         headers = self.access().grpc_headers()
         return {run_folder.HEADERS: "".join(f"{name}: {value}\n" for name, value in headers.items())} if headers else {}
 
     def rules(self, admin_key: str) -> list[str]:
-        """Groups of calls and the header that each of them needs, as Triton's options take them."""
+        """Return groups of calls and the header that each of them needs, as Triton's options take them."""
         rules = [f"{ADMIN_APIS}:{ADMIN_HEADER}={admin_key}"]
         if self.token:
             guarded = CLASS_APIS if self.is_beyond else PRIVATE_APIS
@@ -107,17 +107,17 @@ class Listening:
         return rules
 
     def for_others(self, ports: list[int]) -> str:
-        """What others type to connect."""
+        """Return what others type to connect."""
         http, grpc, _ = ports
         return f'connect("grpcs://{self.name}:{grpc}", token="…")' if self.certificate else f'connect("{self.name}:{http}", token="…")'
 
     def inference(self) -> str:
-        """Who may send inference requests, for the card."""
+        """Return who may send inference requests, for the card."""
         who = "every call needs the token" if self.is_beyond else "needs server.headers" if self.token else "open to this whole machine"
         return f"{who}: {self.why}" if self.why else who
 
     def warning(self) -> str:
-        """One paragraph for the card; empty on the loopback interface."""
+        """Return one paragraph for the card; empty on the loopback interface."""
         if not self.is_beyond:
             return ""
         where = "every interface of this machine" if self.grpc == _ALL else self.grpc
@@ -139,7 +139,7 @@ def listening(
     ca: str | Path | None = None,
     private: bool | None = None,
 ) -> Listening:
-    """Where a server shall listen.
+    """Return where a server shall listen.
 
     Args:
         listen: empty for the loopback interface alone, ``all``, or the address or name of one interface.
@@ -184,13 +184,13 @@ def _privacy(private: bool | None, token: str) -> tuple[bool, str]:
         return private, f"private={private}"
     said = os.environ.get(PRIVATE_VARIABLE, "")
     if said:
-        if said.lower() not in YES_NO:
+        if said.lower() not in _YES_NO:
             raise InputError(
                 f"The environment variable {PRIVATE_VARIABLE} is {said!r}.",
                 "Expected yes or no: whether inference on this machine needs the server's own secret.",
                 f"Type: export {PRIVATE_VARIABLE}=yes",
             )
-        return YES_NO[said.lower()], f"{PRIVATE_VARIABLE}={said}"
+        return _YES_NO[said.lower()], f"{PRIVATE_VARIABLE}={said}"
     others = neighbours.others_here()
     return bool(others), others or "nobody else uses it"
 

@@ -27,7 +27,7 @@ _PARSER = re.compile(r"Error parsing text-format inference\.ModelConfig: (?P<lin
 
 
 def reasons(log: str) -> dict[str, str]:
-    """The last reason given for each model that was not loaded.
+    """Return the last reason given for each model that was not loaded.
 
     Args:
         log: text of the server's log.
@@ -68,7 +68,7 @@ _BEGUN = re.compile(r"^course: the model process '(?P<again>.+?)' runs again$|Mo
 
 
 def processes_ended(log: str, models: Collection[str]) -> dict[str, str]:
-    """How the processes of models have ended that have none of their own since, by the model's name.
+    """Return how the processes of models have ended that have none of their own since, by the model's name.
 
     Args:
         log: text of the server's log.
@@ -84,7 +84,7 @@ def processes_ended(log: str, models: Collection[str]) -> dict[str, str]:
 
 
 def instances_begun(log: str, model: str) -> int:
-    """How often an instance of a model has begun so far; those of an instance group with a name of its own are not recognised."""
+    """Return how often an instance of a model has begun so far; those of an instance group with a name of its own are not recognised."""
     return len(re.findall(rf"TRITONBACKEND_ModelInstanceInitialize: {re.escape(model)}_\d+_\d+ ", log))
 
 
@@ -98,7 +98,7 @@ _VERSION_0 = re.compile(r"whose required version 0 is not loaded")
 
 
 def plain(reason: str) -> str:
-    """Return a reason in one line, without line breaks that the log has written out; what leads nobody further is said in other words."""
+    """Return a reason in one line, without line breaks that the log has written out; what helps no reader is said in other words."""
     text = " ".join(reason.replace("\\n", " ").split()).rstrip("; ")
     text = _STAGE_ERROR.sub("", text)
     text = _VERSION_0.sub("in version 0, because its step names no version. Write: model_version: -1, which means the latest", text)
@@ -124,7 +124,7 @@ _TROUBLE = re.compile(
 
 
 def meaningful(log: str, lines: int) -> str:
-    """The last lines that say what went wrong, or simply the last lines when none does."""
+    """Return the last lines that say what went wrong, or simply the last lines when none does."""
     every = log.splitlines()
     # The help text that follows an unknown option speaks of errors too: what comes before it is the reason.
     usage = next((number for number, line in enumerate(every) if line.startswith("Usage:")), len(every))
@@ -133,18 +133,18 @@ def meaningful(log: str, lines: int) -> str:
 
 
 def how(returncode: int | None) -> str:
-    """One sentence on the end of a process.
+    """Return one sentence on the end of a process.
 
     Args:
-        returncode: as :class:`subprocess.Popen` has it, negative for a signal; None where nobody saw the end.
+        returncode: as :class:`subprocess.Popen` has it, negative for a signal; None where its end was not seen.
     """
     if returncode is None:
-        return "It ended without being told to, together with the process that owned it."
-    return f"It ended without being told to, {watch.manner(returncode)}."
+        return "It ended unexpectedly, together with the process that owned it."
+    return f"It ended unexpectedly, {watch.manner(returncode)}."
 
 
 def last_words(log: str) -> str:
-    """The lines near the end of a log that say what went wrong, else simply the last ones."""
+    """Return the lines near the end of a log that say what went wrong, else simply the last ones."""
     return meaningful("\n".join(log.splitlines()[-LOG_TAIL_LINES:]), LAST_WORDS_LINES)
 
 

@@ -35,7 +35,7 @@ def connect(
     ca: str | Path | None = None,
     metrics: str = "",
 ) -> Server:
-    """A server that somebody else runs, by the address of its HTTP or its gRPC port; nothing is owned.
+    """Return a server that somebody else runs, by the address of its HTTP or its gRPC port; nothing is owned.
 
     By the course's convention HTTP, gRPC and metrics have three ports in a row. Where only one of them can be reached, as behind a proxy,
     everything goes through that one; what cannot be had then, such as the metrics page, is said when it is asked for.
@@ -83,7 +83,7 @@ def connect(
 
 
 def at(url: str, protocol: str | None, access: Access) -> Server | str:
-    """The server at one port, which nobody asks anything yet: for commands that get an address and, maybe, a token.
+    """Return the server at one port, which is not asked anything yet: for commands that get an address and, maybe, a token.
 
     Args:
         url: the address of the port, complete.

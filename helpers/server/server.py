@@ -230,14 +230,14 @@ class Server:
         return self._lease is not None
 
     def is_alive(self) -> bool:
-        """Whether the server answers, ready or not."""
+        """True if the server answers, ready or not."""
         try:
             return not self._has_ended() and self._way.is_live()
         except TransportError:
             return False
 
     def is_ready(self) -> bool:
-        """Whether the server answers and all its models are READY."""
+        """True if the server answers and all its models are READY."""
         try:
             return not self._has_ended() and self._way.is_ready()
         except TransportError:
@@ -267,7 +267,7 @@ class Server:
 
     @property
     def returncode(self) -> int | None:
-        """With which status a server of ours has ended, negative for a signal; None while it runs, or where nobody saw its end."""
+        """With which status a server of ours has ended, negative for a signal; None while it runs, or where its end was not seen."""
         return self._lease.state().get("returncode") if self._lease is not None else None
 
     def models(self) -> list[ModelState]:
@@ -379,7 +379,7 @@ class Server:
         if before != (begun, current) or "ensemble_scheduling" in (current or {}):
             return
         # Triton 2.51 keeps the instances of a model whose configuration is the same and whose files are no newer, even those whose
-        # process is gone. A parameter that nobody reads is a difference; what is loaded after that is what was asked for.
+        # process is gone. A parameter without a reader is a difference; what is loaded after that is what was asked for.
         current = new or current or {}
         self._load(model, {**current, "parameters": {**current.get("parameters", {}), "course_reload": {"string_value": "yes"}}})
         self._load(model, new)
@@ -548,7 +548,7 @@ class Server:
                 problem = str(error)
             if self.repository and not self.repository.is_dir():
                 problem += f" The model repository {self.repository} is not there any more; what was loaded from it goes on serving."
-            # Models of the repository that nobody asked for are no problem, and many: one line for all of them.
+            # Models of the repository that were not asked for are no problem, and many: one line for all of them.
             idle = [model.name for model in models if not model.version and not model.reason and model.state == "UNAVAILABLE"]
             if idle:
                 models = [model for model in models if model.name not in idle]
@@ -630,7 +630,7 @@ def facts(spec: LaunchSpec) -> dict[str, Any]:
 
 
 def answers(held: lease.Lease, timeout_s: float) -> bool:
-    """Whether a server that was found serves: it may still be loading, or may have died this very moment."""
+    """Return whether a server that was found serves: it may still be loading, or may have died this very moment."""
     deadline = time.monotonic() + timeout_s
     while (state := held.state()).get("status") == "running":
         place = _place(state)
@@ -651,7 +651,7 @@ def find(spec: LaunchSpec) -> Server | None:
 
 
 def server_of(held: lease.Lease) -> Server:
-    """The Server object of a lease: the one that this process has already, else (after a restart of the kernel) a new one."""
+    """Return the Server object of a lease: the one that this process has already, else (after a restart of the kernel) a new one."""
     state = held.state()
     server = _OWNED.get(str(state["server_id"]))
     if server is None:
@@ -712,7 +712,7 @@ def _found(held: lease.Lease, spec: LaunchSpec) -> Server:
 
 
 def seen_by_others(*servers: Server) -> str:
-    """What other users of this machine can see of these servers, since it cannot be hidden here; usually nothing."""
+    """Return what other users of this machine can see of these servers, since it cannot be hidden here; usually nothing."""
     seen = ""
     if not all(server.key_hidden for server in servers):
         seen += " Other users of this machine can read the administration key, since tracing is not allowed here."
@@ -739,7 +739,7 @@ def warn_of_failures(server: Server) -> None:
 
 
 def not_started(state: dict[str, Any]) -> ServerError:
-    """The error to raise for a server that did not start, with the end of its log."""
+    """Return the error to raise for a server that did not start, with the end of its log."""
     log = Path(str(state.get("log", "")))
     tail = server_log.meaningful(log.read_text(errors="replace"), LOG_TAIL_LINES) if log.is_file() else ""
     if state.get("reason") == "no free ports":

@@ -178,7 +178,7 @@ def test_it_ends_with_the_server_and_says_so(own_server: Server, made: list[Dash
         assert own_server.pid is not None
         os.kill(own_server.pid, 9)
     wait_until(lambda: not board.running and "Stopped" in _state(board))
-    assert ("The server was stopped." if how == "stopped" else "ended without being told to") in _state(board)
+    assert ("The server was stopped." if how == "stopped" else "ended unexpectedly") in _state(board)
     assert not alive(load)
     assert board.controls.table.value.count("<tr data-model") == 2, "the last numbers stay"
     board.controls.start.click()

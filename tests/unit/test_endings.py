@@ -33,7 +33,7 @@ def test_a_launch_that_ended_names_the_signal(tmp_path, code, words):
 
 @pytest.mark.parametrize(("code", "words"), _WORDS.items())
 def test_a_server_that_ended_names_the_signal(code, words):
-    assert re.search(f"ended without being told to, {words}", server_log.how(code))
+    assert re.search(f"ended unexpectedly, {words}", server_log.how(code))
 
 
 @pytest.mark.parametrize(
