@@ -29,6 +29,7 @@ import inspect
 import json
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
@@ -36,14 +37,14 @@ from typing import Any
 import numpy as np
 
 from helpers import paths
-from helpers.course.judge import CannotTell, Kind, NotSolved, Outcome, cannot_tell, find, not_attempted
+from helpers.course import cells
+from helpers.course.cells import BLANK
+from helpers.course.judge import CannotTell, Kind, NotSolved, NotYet, Outcome, cannot_tell, find, not_attempted, not_yet
 from helpers.course.progress import record
 from helpers.errors import CourseError, InputError, SetupError, quoted
 
 __all__ = ["Exercise", "____", "catch_up", "exercise"]
 
-# How the blank is written in a notebook, and therefore in a file that a notebook wrote.
-BLANK = "____"
 # Answers are looked through this deep for blanks: a list of dicts of arrays, and a little more.
 _DEPTH = 5
 # Cells with one of these tags are left out by catch_up.
@@ -184,12 +185,21 @@ class Exercise:
         Raises:
             NotSolved: only in strict mode, when the outcome is not "correct".
         """
-        outcome = self.judge(*answers, **named)
+        outcome = self._of_the_cell() or self.judge(*answers, **named)
         if outcome.kind in (Kind.CORRECT, Kind.NOT_YET):
             outcome = self._counted(outcome)
         _show(outcome)
         if strict() and outcome.kind is not Kind.CORRECT:
             raise NotSolved(f"Exercise {self.number}: {outcome}")
+
+    def _of_the_cell(self) -> Outcome | None:
+        """What the cells above say already: one of them failed, or still has its blank."""
+        shell = _kernel()
+        names = cells.names_asked(shell.get_parent()["content"]["code"], self.number) if hasattr(shell, "get_parent") else []
+        if failed := cells.failure(names):
+            return cannot_tell(failed)
+        left = cells.blanks(names)
+        return not_attempted(left) if left else None
 
     def judge(self, *answers: Any, **named: Any) -> Outcome:
         """The outcome alone: shows nothing, counts nothing."""
@@ -203,6 +213,8 @@ class Exercise:
             return not_attempted(blanks)
         try:
             return self._checker(*answers, **named)
+        except NotYet as wrong:
+            return not_yet(str(wrong))
         except CannotTell as reason:
             return cannot_tell(str(reason))
         except CourseError as error:
@@ -279,29 +291,42 @@ def _solution(number: str) -> str:
 
 def _show(outcome: Outcome) -> None:
     """Show an outcome: a box in a notebook, a line in a terminal."""
-    shell = _shell()
-    if shell is None:
+    if _kernel() is None:
         print(outcome)
-    else:
-        shell.display(outcome)
+        return
+    from IPython.display import display
+
+    display(outcome)
 
 
 def _show_text(markdown: str, note: str = "") -> None:
     """Show Markdown: rendered in a notebook, as it is in a terminal."""
-    shell = _shell()
-    if shell is None:
+    if _kernel() is None:
         print(markdown + note)
-    else:
-        shell.display({"text/markdown": markdown + (f"\n\n{note.strip()}" if note else ""), "text/plain": markdown + note}, raw=True)
+        return
+    from IPython.display import display
+
+    display({"text/markdown": markdown + (f"\n\n{note.strip()}" if note else ""), "text/plain": markdown + note}, raw=True)
 
 
-def _shell() -> Any:
-    """IPython's display module inside a notebook, None elsewhere."""
-    try:
-        from IPython import display, get_ipython
-    except ImportError:
+def _kernel() -> Any:
+    """The IPython that runs this notebook, None elsewhere."""
+    if "IPython" not in sys.modules:
         return None
-    return display if get_ipython() is not None else None
+    from IPython import get_ipython
+
+    return get_ipython()
+
+
+def explain_missing(number: str, name: str) -> None:
+    """Show that a check cannot look, because a variable that it needs is not there."""
+    _show(
+        cannot_tell(cells.missing(name).replace("catch_up(...)", f'catch_up("{number}")').replace(" with the number of this exercise", ""))
+    )
+
+
+if _kernel() is not None:
+    cells.watch(_kernel())
 
 
 # --- catching up -----------------------------------------------------------------------------------------------------------
@@ -332,19 +357,19 @@ def way_to(exercise: str) -> Way:
         InputError: there is no such exercise; the message lists those of the same notebook.
     """
     wanted = str(exercise).strip()
-    cells = _cells(wanted)
+    found = _cells(wanted)
     code: list[str] = []
-    for cell in cells:
+    for cell in found:
         if cell["metadata"].get("exercise") == wanted:
             title = re.search(r"^#+ (.+)$", "".join(cell["source"]), re.MULTILINE)
             return Way(wanted, title[1] if title else wanted, tuple(code))
         if cell["cell_type"] == "code" and not _LEFT_OUT & set(cell["metadata"].get("tags", [])):
             code.append("".join(cell["source"]))
-    known = list(dict.fromkeys(cell["metadata"]["exercise"] for cell in cells if "exercise" in cell["metadata"]))
+    known = list(dict.fromkeys(cell["metadata"]["exercise"] for cell in found if "exercise" in cell["metadata"]))
     raise InputError(
         f"There is no exercise {wanted!r}.",
         f"This notebook has {quoted(known)}." if known else "A number looks like 4.3: notebook, then exercise.",
-        'Type for example: catch_up("4.3")',
+        f'Type for example: catch_up("{known[-1] if known else "4.3"}")',
     )
 
 
@@ -358,12 +383,11 @@ def catch_up(exercise: str) -> None:
         InputError: there is no such exercise.
         SetupError: this is no notebook, or a cell failed; the error of that cell stands above.
     """
-    from IPython import get_ipython
-    from IPython.utils.capture import capture_output
-
-    shell = get_ipython()
+    shell = _kernel()
     if shell is None:
         raise SetupError("catch_up works in a notebook only.", "It runs cells in the notebook's kernel.", "Type: make lab")
+    from IPython.utils.capture import capture_output
+
     way = way_to(exercise)
     for number, code in enumerate(way.code, 1):
         with capture_output() as shown:
@@ -376,4 +400,5 @@ def catch_up(exercise: str) -> None:
                 "",
                 "Type: make doctor   (or restart the kernel, and run this cell once more)",
             )
+    cells.forget()
     print(f"You are there: {len(way.code)} cells were run. Next: {way.title}")

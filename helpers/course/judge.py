@@ -7,7 +7,8 @@ A checker is a function that looks at the answer and at the live server, and ret
         ...
         return correct("HTTP answers on port 9000.")
 
-It may raise :class:`CannotTell`, or let a :class:`~helpers.errors.CourseError` of a helper pass: both become "cannot tell".
+It may raise :class:`NotYet` or :class:`CannotTell`, or let a :class:`~helpers.errors.CourseError` of a helper pass, which becomes
+"cannot tell". The functions ``must_…`` here do so.
 """
 
 from __future__ import annotations
@@ -18,18 +19,19 @@ import importlib.util
 import math
 import re
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
 from helpers.errors import CourseError, InputError
-from helpers.measuring.table import INPUT_DATA, shapes_of
 from helpers.metrics import Snapshot, scrape
 from helpers.server import Server
 from helpers.tables import box
 
 SUCCESS = "nv_inference_request_success"
+# Part of its value within which a number is right, since people round.
+ROUNDING = 0.02
 # The server counts a request a moment after it has answered it; a moment on a busy machine is less than this, in seconds.
 _SETTLE_S = 0.3
 
@@ -88,6 +90,10 @@ class Outcome:
 
 class CannotTell(Exception):
     """Raised by a checker that could not look, or whose measurement is too noisy: neither right nor wrong."""
+
+
+class NotYet(Exception):
+    """Raised by a checker when a fact is wrong; the text says which, and the value seen."""
 
 
 class NotSolved(CourseError):
@@ -180,12 +186,114 @@ def plain(value: float) -> str:
     return f"{value:.6g}"
 
 
-def must_be_server(server: Any) -> Server:
-    """The server itself.
+def kind(value: Any) -> str:
+    """What something is, in a student's words."""
+    return {
+        "NoneType": "nothing (`None`)",
+        "builtin_function_or_method": "a function",
+        "method": "a function without its brackets `()`",
+        "ndarray": "an array",
+    }.get(type(value).__name__, f"something of type `{type(value).__name__}`")
 
-    Raises:
-        CannotTell: it is something else, or it does not answer.
+
+def must_be_number(name: str, given: Any, what: str = "one number") -> float:
+    """The number itself, or "not yet"."""
+    value = number(given)
+    if value is None:
+        seen = f"`{given!r}`" if isinstance(given, (str, bool)) else kind(given)
+        raise NotYet(f"`{name}` should be {what}, and it is {seen}.")
+    return value
+
+
+def must_be(value: Any, types: type | tuple[type, ...], name: str, run: str) -> None:
+    """Something that an earlier cell makes, or "cannot tell": ``run`` says which cell that is."""
+    if not isinstance(value, types):
+        raise CannotTell(f"The check needs `{name}`, and got {kind(value)}. Run {run} again.")
+
+
+def must_be_verdict(name: str, given: Any, known: Sequence[str]) -> str:
+    """One of the known answers, from a word or from what ``verdict(...)`` returns, or "not yet"."""
+    word = str(getattr(given, "answer", given)).strip().lower().removeprefix("the ")
+    if word not in known:
+        raise NotYet(f"`{name}` is `{given!r}`. Expected one of {', '.join(f'`{one}`' for one in known)}.")
+    return word
+
+
+def must_have(value: Any, names: Sequence[str]) -> dict[str, Any]:
+    """A dictionary with these keys, or "not yet"."""
+    if not isinstance(value, dict) or not set(names) <= set(value):
+        raise NotYet(f"Expected a dictionary with the keys {', '.join(f'`{name}`' for name in names)}.")
+    return value
+
+
+# Slips of people who have the right number in another unit: unit asked for -> (factor, what it is).
+_UNITS: dict[str, tuple[tuple[float, str], ...]] = {
+    "s": ((1e3, "That is in milliseconds; we asked for seconds"),),
+    "ms": (
+        (1e3, "That is in microseconds; divide by 1000"),
+        (1e-3, "That is in seconds; we asked for milliseconds"),
+    ),
+    "fraction": ((100, "That is in percent; we asked for a fraction from 0 to 1"),),
+    "": (),
+}
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number that an answer should be. It knows rounding, other units, and quotients that are turned round or not divided.
+
+    Args:
+        name: of the student's variable.
+        given: the student's answer.
+        right: the right number; a pair is a quotient, the first over the second.
+        slips: what a usual wrong number is -> that number; None for those that cannot be had.
+        otherwise: what to do, for all other wrong numbers.
+        unit: ``s``, ``ms`` or ``fraction``.
+        relative: part of its value within which a number is right, since people round.
+        absolute: the same as a number.
+        first: what is right already, said before what is wrong.
     """
+
+    name: str
+    given: Any
+    right: float | tuple[float, float]
+    slips: Mapping[str, float | None] = field(default_factory=dict)
+    otherwise: str = "That is another number"
+    unit: str = ""
+    relative: float = ROUNDING
+    absolute: float = 0.0
+    first: str = ""
+
+    @property
+    def value(self) -> float:
+        """The right number."""
+        return self.right[0] / self.right[1] if isinstance(self.right, tuple) else self.right
+
+    def near(self, number: float, other: float | None) -> bool:
+        """True if people who round may have meant the other."""
+        return other is not None and abs(number - other) <= max(self.relative * abs(other), self.absolute)
+
+    def must_be_right(self) -> float:
+        """Return the right number, or raise "not yet" with the name of the slip."""
+        try:
+            seen = must_be_number(self.name, self.given)
+        except NotYet as wrong:
+            raise NotYet(self.first + str(wrong)) from None
+        if not self.near(seen, self.value):
+            usual = [(words, wrong) for words, wrong in self.slips.items()]
+            usual += [(words, factor * self.value) for factor, words in _UNITS[self.unit]]
+            if isinstance(self.right, tuple):
+                new, old = self.right
+                usual += [("That is the inverse; turn it round", old / new if new else None)]
+                usual += [("That is the difference; we asked for the quotient", new - old)]
+                usual += [("Divide it by the other number", new)]
+            why = next((words for words, wrong in usual if self.near(seen, wrong)), self.otherwise)
+            raise NotYet(f"{self.first}`{self.name}` is {seen:.4g}. {why}.")
+        return self.value
+
+
+def must_be_server(server: Any) -> Server:
+    """The server itself, or "cannot tell" when it is something else or does not answer."""
     if not isinstance(server, Server):
         raise CannotTell(
             f"The check needs your server, and got {kind(server)}. Run the cell that launches it: `server = launch_server(...)`."
@@ -197,14 +305,8 @@ def must_be_server(server: Any) -> Server:
     return server
 
 
-def rise(server: Server, before: Any, model: str, counter: str = SUCCESS) -> float:
-    """How much a counter rose since a snapshot.
-
-    Args:
-        server: the live server.
-        before: the student's earlier snapshot, from ``scrape(server)``.
-        model: name of the model.
-        counter: name of the counter.
+def rise(server: Any, before: Any, model: str, counter: str = SUCCESS) -> float:
+    """How much a counter of a model rose since the student's snapshot, by the live server.
 
     Raises:
         CannotTell: ``before`` is no snapshot of this server, or the server was restarted since.
@@ -226,33 +328,9 @@ def rise(server: Server, before: Any, model: str, counter: str = SUCCESS) -> flo
     return risen
 
 
-def kind(value: Any) -> str:
-    """What something is, in a student's words."""
-    return {
-        "NoneType": "nothing (`None`)",
-        "builtin_function_or_method": "a function",
-        "method": "a function without its brackets `()`",
-    }.get(type(value).__name__, f"something of type `{type(value).__name__}`")
-
-
-def other_inputs(baseline: Mapping[str, Any], best: Mapping[str, Any]) -> str:
-    """Return what differs between the inputs of two measured rows, in a sentence; empty when they sent the same.
-
-    Shorter jets are answered sooner, so gains count with the same ones.
-
-    Raises:
-        CannotTell: a row does not say what its file held.
-    """
-    kinds = [row.get("inputs") if row.get("inputs") in INPUT_DATA else "real" for row in (baseline, best)]
-    if kinds[0] != kinds[1]:
-        return f"`best` was measured with {kinds[1]} inputs, and the baseline with {kinds[0]} ones."
-    before, after = shapes_of(baseline), shapes_of(best)
-    for name, shape in before.items():
-        if after.get(name, shape) != shape:
-            return f"`best` was measured with a `{name}` of {list(after[name])}, and the baseline with {list(shape)}."
-    sent = [row.get("inputs_digest") for row in (baseline, best)]
-    if kinds[0] != "real" or (sent[0] == sent[1] and sent[0]):
-        return ""
-    if None in sent:
-        raise CannotTell("A row does not say which jets it sent. Measure both again, with one file.")
-    return f"`best` was measured with the jets of `{best.get('inputs')}`, and the baseline with those of `{baseline.get('inputs')}`."
+def must_have_risen(server: Any, before: Any, model: str) -> float:
+    """How many requests of a model were answered since the snapshot, or "cannot tell" when there was none."""
+    sent = rise(server, before, model)
+    if not sent:
+        raise CannotTell("The server has seen no request since `before`. Run your cell again from its first line, then this one.")
+    return sent

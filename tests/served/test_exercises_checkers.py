@@ -106,7 +106,12 @@ def test_0_1_mass(answer: Any, kind: Kind, words: str) -> None:
 
 @pytest.mark.parametrize(
     ("sent", "kind", "words"),
-    [(3, Kind.CORRECT, "rose by 3"), (2, Kind.NOT_YET, "rose by 2"), (4, Kind.NOT_YET, "rose by 4"), (0, Kind.NOT_ATTEMPTED, "no request")],
+    [
+        (3, Kind.CORRECT, "rose by 3"),
+        (2, Kind.NOT_YET, "rose by 2"),
+        (4, Kind.NOT_YET, "rose by 4"),
+        (0, Kind.NOT_YET, "answered no request"),
+    ],
 )
 def test_0_2_three_requests(small: Server, before: Snapshot, sent: int, kind: Kind, words: str) -> None:
     _send(small, sent)
@@ -174,9 +179,10 @@ def test_1_2_log(small: Server) -> None:
     took = (end - begin) % 3600
     right = {"loading_s": took, "instances": 1, "metrics_port": small.metrics.port}
     _is("1.2", Kind.CORRECT, f"port {small.metrics.port}", small, right)
-    _is("1.2", Kind.CORRECT, "1 instance", small, {**right, "loading_s": took + 0.5, "metrics_port": f"127.0.0.1:{small.metrics.port}"})
+    _is("1.2", Kind.CORRECT, "1 instance", small, {**right, "loading_s": round(took, 1), "metrics_port": f"127.0.0.1:{small.metrics.port}"})
     _is("1.2", Kind.NOT_YET, "milliseconds", small, {**right, "loading_s": took * 1000})
-    _is("1.2", Kind.NOT_YET, "another time", small, {**right, "loading_s": took + 5})
+    for wrong in (took + 0.2, took - 0.2, took + 5, round(took) + 1):
+        _is("1.2", Kind.NOT_YET, "Compare the lines", small, {**right, "loading_s": wrong})
     _is("1.2", Kind.NOT_YET, "Count only the lines", small, {**right, "instances": 2})
     _is("1.2", Kind.NOT_YET, "HTTP requests", small, {**right, "metrics_port": small.http.port})
     _is("1.2", Kind.NOT_YET, "gRPC requests", small, {**right, "metrics_port": small.grpc.port})
@@ -234,7 +240,7 @@ def test_2_1_filled_in(small: Server) -> None:
     _is("2.1", Kind.CORRECT, "Nobody wrote", small, right)
     _is("2.1", Kind.CORRECT, "Nobody wrote", small, {**right, "file": "1/model.py", "versions": "1"})
     _is("2.1", Kind.NOT_YET, "`instances`", small, {**right, "instances": 2})
-    _is("2.1", Kind.NOT_YET, "`versions`", small, {**right, "versions": "latest"})
+    _is("2.1", Kind.NOT_YET, "`versions` should be one number", small, {**right, "versions": "latest"})
     _is("2.1", Kind.NOT_YET, "default_model_filename", small, {**right, "file": "config.pbtxt"})
     _is("2.1", Kind.NOT_YET, "keys", small, {})
     _is("2.1", Kind.NOT_ATTEMPTED, "3 blanks", small, dict.fromkeys(right, ____))
@@ -356,7 +362,7 @@ def test_3_1_one_output(small: Server, by_grpc: Any) -> None:
     _is("3.1", Kind.CORRECT, "1 request, and 64 bytes", small, before, right, expected)
     _is("3.1", Kind.NOT_YET, "`OUTPUT0` and `OUTPUT1`", small, before, asked(), expected)
     _is("3.1", Kind.NOT_YET, "holds `OUTPUT0`", small, before, asked("OUTPUT0"), expected)
-    _is("3.1", Kind.NOT_YET, "is an array", small, before, right.as_numpy("OUTPUT1"), expected)
+    _is("3.1", Kind.NOT_YET, "is an array. Keep the whole answer", small, before, right.as_numpy("OUTPUT1"), expected)
     _is("3.1", Kind.NOT_YET, "type `list`", small, before, ["OUTPUT1"], expected)
     _is("3.1", Kind.NOT_YET, "Are the inputs the same", small, before, right, expected + 1)
     _is("3.1", Kind.NOT_ATTEMPTED, "blank", small, before, ____, expected)

@@ -150,10 +150,10 @@ def test_working_point(scores: Scores, sample: ak.Array) -> None:
     for words, wrong in wrong_cuts.items():
         _is("4.3", Kind.NOT_YET, words, scores, sample, wrong, efficiency)
     wrong_efficiencies = {
-        "right in percent": 100 * efficiency,
+        "The cut is right. `efficiency` is": 100 * efficiency,
         "fraction below the cut": 1 - efficiency,
         "fraction of all jets": np.mean(values >= cut),
-        "the efficiency is not": 0.05,
+        "Take the fraction of `of_higgs`": 0.05,
     }
     for words, wrong in wrong_efficiencies.items():
         _is("4.3", Kind.NOT_YET, words, scores, sample, cut, wrong)
@@ -174,7 +174,7 @@ def test_counting(server: Server, before: Snapshot, tagger: jets.Tagger, sample:
     _is("4.4", Kind.CORRECT, "events made", server, change, some, int(requests), str(int(inferences)))
     _is("4.4", Kind.NOT_ATTEMPTED, "2 blanks", server, change, some, ____, ____)
     _is("4.4", Kind.NOT_YET, "other way round", server, change, some, inferences, requests)
-    _is("4.4", Kind.NOT_YET, "`inferences_made` is 31", server, change, some, requests, 31)
+    _is("4.4", Kind.NOT_YET, "`inferences_made` is 31. The server counted another number", server, change, some, requests, 31)
     _is("4.4", Kind.NOT_YET, "`requests_made` should be one number", server, change, some, None, inferences)
     _is("4.4", Kind.CANNOT_TELL, "needs `change`", server, before, some, requests, inferences)
     tagger.tag(some[:1])

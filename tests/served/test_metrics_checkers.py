@@ -126,7 +126,7 @@ def test_6_4(server: Server) -> None:
     mean = together.inferences_per_execution(MODEL)
     _is("6.4", Kind.CORRECT, f"{mean:.2f} jets at once", server, together, mean)
     _is("6.4", Kind.CORRECT, "jets at once", server, together, round(mean, 2))
-    _is("6.4", Kind.NOT_YET, "the other way round", server, together, 1 / mean)
+    _is("6.4", Kind.NOT_YET, "the inverse; turn it round", server, together, 1 / mean)
     _is("6.4", Kind.NOT_YET, "Divide the inferences", server, together, mean + 1)
     _is("6.4", Kind.NOT_YET, "should be one number", server, together, None)
     _is("6.4", Kind.NOT_ATTEMPTED, "blank", server, together, ____)

@@ -57,7 +57,7 @@ def test_instances(server: Server, table: Experiments) -> None:
     _is("9.1", Kind.NOT_YET, "still runs 1. Reload", server, table, text)
     server.reload(MODEL)
     _is("9.1", Kind.CORRECT, "reports 2 instances. Seen from the baseline: Faster", server, table, text)
-    _is("9.1", Kind.CANNOT_TELL, "needs your `table`", server, [1, 2], text)
+    _is("9.1", Kind.CANNOT_TELL, "needs `table`", server, [1, 2], text)
     del table.rows[1]
     _is("9.1", Kind.CANNOT_TELL, f"no row `{TWO}`", server, table, text)
 
@@ -100,9 +100,17 @@ def test_batching(server: Server) -> None:
             assert "jets in each run when all have one shape" in outcome.text
             break
     _is("9.3", Kind.NOT_ATTEMPTED, "blank", server, sent(lambda *_: ____), alike, ragged)
-    _is("9.3", Kind.NOT_YET, "your function returned 64", server, sent(lambda jets, runs: jets), alike, ragged)
-    _is("9.3", Kind.NOT_YET, "your function returned 3.3", server, sent(lambda *_: 3.3), alike, ragged)
-    _is("9.3", Kind.NOT_YET, "returned nothing", server, sent(lambda *_: None), alike, ragged)
+    _is(
+        "9.3",
+        Kind.NOT_YET,
+        "`jets_per_run(...)` is 64. Divide it by the other number",
+        server,
+        sent(lambda jets, runs: jets),
+        alike,
+        ragged,
+    )
+    _is("9.3", Kind.NOT_YET, "`jets_per_run(...)` is 3.3. Divide the jets by the runs", server, sent(lambda *_: 3.3), alike, ragged)
+    _is("9.3", Kind.NOT_YET, "`jets_per_run(...)` should be one number, and it is nothing", server, sent(lambda *_: None), alike, ragged)
     _is("9.3", Kind.NOT_YET, "Expected the function", server, 3.0, alike, ragged)
     _is("9.3", Kind.CANNOT_TELL, "somebody else", server, lambda _: 3.0, alike, ragged)
     turned = exercise("9.3").judge(server, sent(lambda jets, runs: runs / jets), alike, ragged)
@@ -124,7 +132,7 @@ def test_accelerator() -> None:
     _is("9.4", Kind.NOT_YET, "a word in quotes", view, 3)
     _is("9.4", Kind.CANNOT_TELL, "has an effect", compare({"name": "x"}, stanza, stanza), "GPU")
     _is("9.4", Kind.CANNOT_TELL, "has no accelerator", compare(*3 * [{"name": "x"}]), "GPU")
-    _is("9.4", Kind.CANNOT_TELL, "needs your `view`", 3, "GPU")
+    _is("9.4", Kind.CANNOT_TELL, "needs `view`", 3, "GPU")
 
 
 def test_precision() -> None:
@@ -152,7 +160,7 @@ def _unfair_gains(server: Server, counted: Any, table: Experiments, best: Any) -
 
     jets_file = write_jets(server, MODEL, n_jets=3)
     table.rows[0] |= sent(jets_file)
-    _is("9.6", Kind.CORRECT, "2.50 (", server, counted, table, best(**sent(jets_file)))
+    _is("9.6", Kind.CORRECT, "is 2.50 (", server, counted, table, best(**sent(jets_file)))
     few = write_jets(server, MODEL, n_jets=2)
     others = {
         "random inputs, and the baseline with real ones": {"inputs": "random", "shapes": "pf_points:2,5"},
@@ -164,7 +172,7 @@ def _unfair_gains(server: Server, counted: Any, table: Experiments, best: Any) -
     # The same jets for the variant in TorchScript, whose tensors have other names, are in another file.
     torch = jets_file.with_name("torch.json")
     torch.write_text(jets_file.read_text().replace('"pf_points"', '"pf_points__0"').replace('"sv_mask"', '"sv_mask__5"'))
-    _is("9.6", Kind.CORRECT, "2.50 (", server, counted, table, best(**sent(torch)))
+    _is("9.6", Kind.CORRECT, "is 2.50 (", server, counted, table, best(**sent(torch)))
     _is("9.6", Kind.CANNOT_TELL, "does not say which jets it sent", server, counted, table, best(inputs="gone.json"))
     table.rows[0] |= {"inputs": "random", "shapes": "", "inputs_digest": None}
 
@@ -179,11 +187,11 @@ def test_challenge(server: Server, table: Experiments) -> None:
     with Client(server) as client:
         jet = jets.Tagger(client, MODEL).inputs(jets.read("ak4")[:1])
         client.infer_many(MODEL, [jet] * 6)
-    _is("9.6", Kind.CORRECT, "2.50 (", server, counted, table, best())
-    _is("9.6", Kind.CORRECT, "2.50 (", server, counted, table, Row.of(best()))
+    _is("9.6", Kind.CORRECT, "is 2.50 (", server, counted, table, best())
+    _is("9.6", Kind.CORRECT, "is 2.50 (", server, counted, table, Row.of(best()))
     _is("9.6", Kind.NOT_ATTEMPTED, "blank", server, counted, table, ____)
     _is("9.6", Kind.NOT_YET, "over the budget of 13.5 ms", server, counted, table, best(p95=25000))
-    _is("9.6", Kind.NOT_YET, "not faster than your baseline", server, counted, table, best(150))
+    _is("9.6", Kind.NOT_YET, "Your entry is not faster than the baseline", server, counted, table, best(150))
     _is("9.6", Kind.CANNOT_TELL, "larger gain", server, counted, table, best(214))
     _is("9.6", Kind.CANNOT_TELL, "may be over 13.5 ms or not", server, counted, table, best(p95=14000, half=900))
     _is("9.6", Kind.CANNOT_TELL, "may be over 13.5 ms or not", server, counted, table, best(p95=13000, half=900))

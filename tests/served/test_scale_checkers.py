@@ -55,10 +55,10 @@ def test_saturation(fleet: Fleet) -> None:
     _is("10.1", Kind.CORRECT, "each for 93 ms", fleet, rows[::-1], "2", np.float64(7.05))
     _is("10.1", Kind.CORRECT, "Saturated from 2 on", fleet, Rows.of(rows), np.int64(2), 7.0)
     _is("10.1", Kind.NOT_ATTEMPTED, "2 blanks", fleet, rows, ____, ____)
-    _is("10.1", Kind.NOT_YET, "but 2 reaches 90 %", fleet, rows, 4, 7.0)
+    _is("10.1", Kind.NOT_YET, "A smaller one, 2, is at 90 %", fleet, rows, 4, 7.0)
     _is("10.1", Kind.NOT_YET, "reaches 85 % of the highest throughput; 90 % was asked", fleet, rows, 1, 7.0)
-    _is("10.1", Kind.NOT_YET, "one of your concurrencies: 1, 2, 4, 8", fleet, rows, 600, 7.0)
-    _is("10.1", Kind.NOT_YET, "`in_queue` should be a number", fleet, rows, 2, None)
+    _is("10.1", Kind.NOT_YET, "should be one of 1, 2, 4, 8, and it is `600`", fleet, rows, 600, 7.0)
+    _is("10.1", Kind.NOT_YET, "`saturated` is right. `in_queue` should be one number", fleet, rows, 2, None)
     wrong = {
         56.0: "counts jets: a request has 8",
         7e6: "microseconds",
@@ -75,7 +75,7 @@ def test_saturation_within_the_spread(fleet: Fleet) -> None:
     near = _rows({1: (540, 30), 2: (600, 30), 4: (610, 30), 8: (605, 30)})
     _is("10.1", Kind.CORRECT, "Saturated from 1 on", fleet, near, 1, 7.0)
     _is("10.1", Kind.CORRECT, "Saturated from 2 on", fleet, near, 2, 7.0)
-    _is("10.1", Kind.NOT_YET, "but 2 reaches 90 %", fleet, near, 8, 7.0)
+    _is("10.1", Kind.NOT_YET, "A smaller one, 2, is at 90 %", fleet, near, 8, 7.0)
 
 
 def test_rows_that_say_nothing_about_this_fleet(fleet: Fleet) -> None:
@@ -98,9 +98,9 @@ def test_number_of_servers(fleet: Fleet) -> None:
     _is("10.2", Kind.NOT_ATTEMPTED, "blank", fleet, rows, traffic, budget_ms, ____)
     _is("10.2", Kind.NOT_YET, "605 jets/s at most, and 732 come: the queue grows without end", fleet, rows, traffic, budget_ms, 1)
     _is("10.2", Kind.NOT_YET, "but 2 keep the budget, too, and cost less", fleet, rows, traffic, budget_ms, 3)
-    _is("10.2", Kind.NOT_YET, "`servers` is 1.2. Expected a whole number", fleet, rows, traffic, budget_ms, 1.2)
-    _is("10.2", Kind.NOT_YET, "Expected a whole number", fleet, rows, traffic, budget_ms, 0)
-    _is("10.2", Kind.NOT_YET, "Expected a whole number", fleet, rows, traffic, budget_ms, None)
+    _is("10.2", Kind.NOT_YET, "`servers` is 1.2. It should be a whole number", fleet, rows, traffic, budget_ms, 1.2)
+    _is("10.2", Kind.NOT_YET, "should be a whole number", fleet, rows, traffic, budget_ms, 0)
+    _is("10.2", Kind.NOT_YET, "should be a whole number", fleet, rows, traffic, budget_ms, None)
     _is("10.2", Kind.NOT_YET, "They can do it, but 95 of 100 requests take up to 59 ms, and the budget is 45", fleet, rows, traffic, 45, 2)
     _is("10.2", Kind.CANNOT_TELL, "needs `traffic` and `budget_ms`", fleet, rows, 732, budget_ms, 2)
 
@@ -134,12 +134,12 @@ def test_shares(fleet: Fleet) -> None:
     _is("10.3", Kind.CORRECT, "6 : 4", fleet, before, np.array([0.6, 0.4]))
     _is("10.3", Kind.NOT_ATTEMPTED, "blank", fleet, before, ____)
     wrong: dict[str, Sequence[Any]] = {
-        "in per cent": [60, 40],
+        "in percent": [60, 40],
         "the numbers of requests": [6, 4],
         "the other order": [0.4, 0.6],
         "add up to 1.2": [0.6, 0.6],
         "rose by 6 and 4": [0.5, 0.5],
-        "Not every entry": [0.6, None],
+        "`shares` should be a list of numbers, and it is nothing": [0.6, None],
         "a number for each of the 2 servers": [1.0],
     }
     for words, given in wrong.items():
@@ -179,9 +179,9 @@ def test_nothing_lost(fleet: Fleet, parts: list[Chunk]) -> None:
     _is("10.4", Kind.CORRECT, "300 jets, each with scores, each once; all of them were tagged before", fleet, before, 0, 0)
     _is("10.4", Kind.CORRECT, "your fleet's counters saw", fleet, _analysis(parts, tagged=1), 0, "0")
     _is("10.4", Kind.NOT_ATTEMPTED, "2 blanks", fleet, before, ____, ____)
-    _is("10.4", Kind.NOT_YET, "`lost` is 300, and in the files it is 0. That is the number of jets that have scores", fleet, before, 300, 0)
-    _is("10.4", Kind.NOT_YET, "`doubled` is 1, and in the files it is 0", fleet, before, 0, 1)
-    _is("10.4", Kind.NOT_YET, "`lost` should be a number", fleet, before, {4, 5}, 0)
+    _is("10.4", Kind.NOT_YET, "`lost` is 300. That is the number of jets that have scores", fleet, before, 300, 0)
+    _is("10.4", Kind.NOT_YET, "`doubled` is 1. In the files it is 0", fleet, before, 0, 1)
+    _is("10.4", Kind.NOT_YET, "`lost` should be one number", fleet, before, {4, 5}, 0)
     _is("10.4", Kind.CANNOT_TELL, "needs `tagged`", fleet, None, 0, 0)
     _is("10.4", Kind.CANNOT_TELL, "were tagged by another one", fleet, _analysis(parts, tagged=10**7), 0, 0)
 
@@ -192,7 +192,7 @@ def test_a_jet_lost_and_one_doubled(fleet: Fleet, parts: list[Chunk], tmp_path: 
     _write(spoilt, [*range(99), 98])
     done = _analysis([parts[0], spoilt, parts[2]])
     _is("10.4", Kind.CORRECT, "1 of 300 jets are lost, 1 doubled: run `tag_files` again", fleet, done, 1, 1)
-    _is("10.4", Kind.NOT_YET, "`lost` is 0, and in the files it is 1", fleet, done, 0, 0)
+    _is("10.4", Kind.NOT_YET, "`lost` is 0. In the files it is 1", fleet, done, 0, 0)
     Path(spoilt.target).unlink()
     _is("10.4", Kind.CANNOT_TELL, "A file of scores cannot be read", fleet, done, 1, 1)
 

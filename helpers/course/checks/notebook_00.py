@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from helpers.course import judge
-from helpers.course.judge import Kind, Outcome, checker, correct, not_yet
+from helpers.course.judge import Outcome, checker, correct, not_yet
 
 # Masses that people mix up with the Z boson's, in GeV, rounded: what they are.
 _OTHERS = {
@@ -22,9 +22,7 @@ _OTHERS = {
 @checker("0.1")
 def z_mass(z_mass: Any) -> Outcome:
     """The Z boson's mass in GeV."""
-    value = judge.number(z_mass)
-    if value is None:
-        return not_yet(f"This should be a number, and it is {judge.kind(z_mass)}.")
+    value = judge.must_be_number("z_mass", z_mass, "a number")
     if value == 91:
         return correct("91 GeV; measured precisely, 91.19 GeV. Now you know how a check looks. The next ones ask your server.")
     if round(value) in _OTHERS:
@@ -43,8 +41,7 @@ def three_requests(server: Any, before: Any) -> Outcome:
     if seen == 3:
         return correct("The server's own counter rose by 3. It was really you, and it was really three.")
     if seen == 0:
-        return Outcome(
-            Kind.NOT_ATTEMPTED,
-            "The server has seen no request since `before`. Replace the blank by three requests, run that cell, then this one.",
+        return not_yet(
+            "The server has answered no request since `before`. Send three to `add_sub` in the cell above, below its first line."
         )
     return not_yet(f"The counter rose by {judge.plain(seen)}, not by 3. Run the whole cell again, so that `before` is read again, too.")

@@ -12,7 +12,7 @@ from typing import Any
 from helpers import paths
 from helpers.client import http
 from helpers.course import judge
-from helpers.course.judge import CannotTell, Outcome, checker, correct, not_yet
+from helpers.course.judge import CannotTell, NotYet, Number, Outcome, checker, correct, not_yet
 from helpers.errors import CourseError, RequestError
 from helpers.metrics import scrape
 from helpers.server import Server, launch_server
@@ -23,8 +23,8 @@ _WHY_WRONG = {
     "ready": "nothing is broken or still loading; a model that was taken out of service does not count",
     "add_sub": "this very model is out of service",
 }
-# Seconds by which a loading time read from the log may be off: people round.
-_READING_S = 0.6
+# People read the log to a tenth of a second; either clock may be rounded.
+_READING_S = 0.06
 _GRPC_WANTED = 9301
 
 
@@ -35,12 +35,9 @@ def health_codes(server: Any, codes: Any) -> Outcome:
     seen = {name: 200 if _says_yes(server, path) else 400 for name, path in _QUESTIONS.items()}
     if seen["add_sub"] == 200:
         raise CannotTell("`add_sub` is in service at the moment. Run the cell with `server.unload` again, then this one.")
-    if not isinstance(codes, dict) or not set(seen) <= set(codes):
-        return not_yet(f"Expected a dictionary with the keys {', '.join(f'`{name}`' for name in seen)}.")
+    judge.must_have(codes, tuple(seen))
     for name, code in seen.items():
-        given = judge.number(codes[name])
-        if given is None:
-            return not_yet(f"`{name}` should be a status code such as 200, and it is `{codes[name]!r}`.")
+        given = judge.must_be_number(name, codes[name], "a status code such as 200")
         if given != code:
             return not_yet(f"For `{name}` you have {judge.plain(given)}, and the server says {code}: {_WHY_WRONG[name]}.")
     return correct(
@@ -60,23 +57,24 @@ def _says_yes(server: Server, path: str) -> bool:
 def log_read(server: Any, report: Any) -> Outcome:
     """Loading time, instances and metrics port, as the log says."""
     judge.must_be_server(server)
-    wanted = ("loading_s", "instances", "metrics_port")
-    if not isinstance(report, dict) or not set(wanted) <= set(report):
-        return not_yet(f"Expected a dictionary with the keys {', '.join(f'`{name}`' for name in wanted)}.")
-    values = {name: judge.number(_port(report[name]) if name == "metrics_port" else report[name]) for name in wanted}
-    for name, value in values.items():
-        if value is None:
-            return not_yet(f"`{name}` should be a number, and it is `{report[name]!r}`.")
-    truth_s, instances = _first_loading(server.log(0))
-    for problem in (
-        _wrong_time(values["loading_s"], truth_s),
-        _wrong_instances(values["instances"], instances),
-        _wrong_port(values["metrics_port"], server),
-    ):
-        if problem:
-            return not_yet(problem)
+    judge.must_have(report, ("loading_s", "instances", "metrics_port"))
+    return judge_log(server.log(0), report, {"HTTP": server.http.port, "gRPC": server.grpc.port, "metrics": server.metrics.port})
+
+
+def judge_log(log: str, report: dict[str, Any], ports: dict[str, int]) -> Outcome:
+    """Compare a report with the log and the ports that it is about."""
+    seconds, instances = _first_loading(log)
+    for name in report:
+        judge.must_be_number(name, _port(report[name]) if name == "metrics_port" else report[name])
+    lines = "Compare the lines `loading: add_sub` and `successfully loaded`, to a tenth of a second"
+    Number("loading_s", report["loading_s"], seconds, otherwise=lines, unit="s", absolute=_READING_S).must_be_right()
+    count = "Count only the lines `ModelInstanceInitialize` before the first `successfully loaded`"
+    Number("instances", report["instances"], instances, otherwise=count, relative=0).must_be_right()
+    others = {f"That is the port for {name} requests": port for name, port in ports.items() if name != "metrics"}
+    service = "That is not a port of this server. Look for `Started Metrics Service`"
+    Number("metrics_port", _port(report["metrics_port"]), ports["metrics"], others, service, relative=0).must_be_right()
     return correct(
-        f"{truth_s:.1f} s, {instances} instance, metrics on port {server.metrics.port}. The expert thanks you and goes back to sleep."
+        f"{seconds:.1f} s, {instances} instance, metrics on port {ports['metrics']}. The expert thanks you and goes back to sleep."
     )
 
 
@@ -99,52 +97,23 @@ def _first_loading(log: str) -> tuple[float, int]:
     return seconds, log[begin.start() : end.start()].count("ModelInstanceInitialize: add_sub")
 
 
-def _wrong_time(given: float | None, truth: float) -> str:
-    if given is None or abs(given - truth) <= _READING_S:
-        return ""
-    if abs(given / 1000 - truth) <= _READING_S:
-        return f"{judge.plain(given)} would be right in milliseconds; we asked for seconds."
-    seen = f"For `loading_s` you have {judge.plain(given)} s, and the log shows another time."
-    return f"{seen} Compare the lines `loading: add_sub` and `successfully loaded`."
-
-
-def _wrong_instances(given: float | None, truth: int) -> str:
-    if given == truth:
-        return ""
-    seen = f"For `instances` you have {judge.plain(given or 0)}."
-    return f"{seen} Count only the lines `ModelInstanceInitialize` before the first `successfully loaded`."
-
-
-def _wrong_port(given: float | None, server: Server) -> str:
-    if given == server.metrics.port:
-        return ""
-    names = {server.http.port: "the port for HTTP requests", server.grpc.port: "the port for gRPC requests"}
-    what = names.get(int(given or 0), "not a port of this server")
-    return f"{judge.plain(given or 0)} is {what}. Look for `Started Metrics Service`."
-
-
 @checker("1.3")
 def docker_command(options: Any) -> Outcome:
     """Options whose dry run is a Docker command with gRPC on port 9301."""
-    if not isinstance(options, dict) or set(options) != {"runtime", "base_port"}:
-        return not_yet("Expected a dictionary with the keys `runtime` and `base_port`.")
-    runtime, port = options["runtime"], judge.number(options["base_port"])
-    if runtime != "docker":
+    judge.must_have(options, ("runtime", "base_port"))
+    if (runtime := options["runtime"]) != "docker":
         other = {"apptainer": "This node has Docker, not Apptainer.", "podman": "Podman is much like Docker, but this node has Docker."}
-        return not_yet(
-            f"The runtime is `{runtime!r}`. "
-            f"{other.get(runtime, 'Expected the name of the program that starts containers there, in small letters.')}"
-        )
-    if port is None or port != int(port):
-        return not_yet(f"`base_port` should be a whole number, and it is `{options['base_port']!r}`.")
-    command = _dry_run(int(port))
+        small = "Expected the name of the program that starts containers there, in small letters."
+        return not_yet(f"The runtime is `{runtime!r}`. {other.get(runtime, small)}")
+    port = judge.must_be_number("base_port", options["base_port"], "a whole number")
+    command = _dry_run(int(port)) if port == int(port) else ""
     if f"--grpc-port={_GRPC_WANTED}" in command:
         image = next(word for word in command.split() if "tritonserver:" in word)
         return correct(
             f"The command starts the image `{image}` with `--http-port={_GRPC_WANTED - 1}` "
             f"and `--grpc-port={_GRPC_WANTED}`. Both colleagues can work."
         )
-    return not_yet(f"With base port {port:.0f}, HTTP gets {port:.0f} and gRPC {port + 1:.0f}. We asked for gRPC on {_GRPC_WANTED}.")
+    return not_yet(f"With base port {port:g}, HTTP gets {port:g} and gRPC {port + 1:g}. We asked for gRPC on {_GRPC_WANTED}.")
 
 
 def _dry_run(port: int) -> str:
@@ -160,10 +129,8 @@ def _dry_run(port: int) -> str:
 @checker("1.4")
 def brought_back(revived: Any, dead_pid: Any) -> Outcome:
     """Another process than the killed one serves, with counters that begin at zero."""
-    if revived is None or callable(revived):
-        return not_yet(f"`revived` is {judge.kind(revived)}. Expected the new server, which `restart()` returns.")
     if not isinstance(revived, Server):
-        return not_yet(f"`revived` is {judge.kind(revived)}. Expected the new server.")
+        raise NotYet(f"`revived` is {judge.kind(revived)}. Expected the new server, which `restart()` returns.")
     if revived.pid == dead_pid or not revived.is_alive():
         return not_yet(f"`revived` is the server with pid {revived.pid}, and it is dead. Its card says what to type.")
     if _runs(int(dead_pid)):

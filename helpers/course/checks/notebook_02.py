@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from helpers.client import Client
 from helpers.course import judge
 from helpers.course.exercises import BLANK
-from helpers.course.judge import CannotTell, Outcome, checker, correct, not_attempted, not_yet
+from helpers.course.judge import CannotTell, Number, Outcome, checker, correct, not_attempted, not_yet
 from helpers.errors import ConfigError, CourseError, ModelError
 from helpers.server import Server
 
@@ -23,25 +24,21 @@ _EVENTS = 50
 @checker("2.1")
 def filled_in(server: Any, found: Any) -> Outcome:
     """What the server filled in for ``add_sub``."""
-    config = judge.must_be_server(server).config("add_sub")
-    wanted = ("instances", "file", "versions")
-    if not isinstance(found, dict) or not set(wanted) <= set(found):
-        return not_yet(f"Expected a dictionary with the keys {', '.join(f'`{name}`' for name in wanted)}.")
+    return judge_filled_in(judge.must_be_server(server).config("add_sub"), found)
+
+
+def judge_filled_in(config: Mapping[str, Any], found: Any) -> Outcome:
+    """Compare with the configuration that the server reports."""
+    judge.must_have(found, ("instances", "file", "versions"))
     if "latest" not in config.get("version_policy", {}):
         raise CannotTell(
             'The server has another version policy by now. Type `server.load("add_sub")`, and run the cells from `reported` on again.'
         )
-    truth = {
-        "instances": sum(group["count"] for group in config["instance_group"]),
-        "file": config["default_model_filename"],
-        "versions": config["version_policy"]["latest"]["num_versions"],
-    }
-    for name in ("instances", "versions"):
-        if judge.number(found[name]) != truth[name]:
-            return not_yet(
-                f"For `{name}` you have `{found[name]!r}`, and the server reports another number. Look for `count` and `num_versions`."
-            )
-    if Path(str(found["file"])).name != truth["file"]:
+    instances, versions = sum(group["count"] for group in config["instance_group"]), config["version_policy"]["latest"]["num_versions"]
+    for name, right, place in (("instances", instances, "count"), ("versions", versions, "num_versions")):
+        otherwise = f"The server reports another number. Look for `{place}`"
+        Number(name, found[name], right, otherwise=otherwise, relative=0).must_be_right()
+    if Path(str(found["file"])).name != config["default_model_filename"]:
         return not_yet(f"For `file` you have `{found['file']!r}`. Look for `default_model_filename`.")
     return correct("One instance, `model.py`, and one version at a time. Nobody wrote these three; the server did.")
 

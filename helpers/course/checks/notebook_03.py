@@ -8,18 +8,15 @@ import numpy as np
 
 from helpers.client import http
 from helpers.course import judge
-from helpers.course.judge import CannotTell, Outcome, checker, correct, not_yet
+from helpers.course.judge import Number, Outcome, checker, correct, not_yet
 from helpers.errors import RequestError
 
 
 @checker("3.1")
 def one_output(server: Any, before: Any, difference: Any, expected: Any) -> Outcome:
     """One request, and an answer that holds OUTPUT1 only."""
-    sent = judge.rise(server, before, "add_sub")
     if not hasattr(difference, "as_numpy"):
-        if isinstance(difference, np.ndarray):
-            return not_yet("`difference` is an array. Keep the whole answer of `by_grpc.infer(...)`; the check looks at what came along.")
-        return not_yet(f"`difference` is {judge.kind(difference)}. Expected the answer of `by_grpc.infer(...)`.")
+        return not_yet(f"`difference` is {judge.kind(difference)}. Keep the whole answer of `by_grpc.infer(...)`: the check looks into it.")
     present = [name for name in ("OUTPUT0", "OUTPUT1") if difference.as_numpy(name) is not None]
     if present != ["OUTPUT1"]:
         return not_yet(
@@ -30,8 +27,7 @@ def one_output(server: Any, before: Any, difference: Any, expected: Any) -> Outc
         return not_yet(
             f"The first number is {values.flat[0]:.2f}, and `ecal - hcal` begins with {np.ravel(expected)[0]:.2f}. Are the inputs the same?"
         )
-    if sent < 1:
-        raise CannotTell("The server has seen no request since `before`. Run your cell again from its first line, then this one.")
+    sent = judge.must_have_risen(server, before, "add_sub")
     return correct(
         f"The server counted {judge.plain(sent)} request{'s' if sent > 1 else ''}, "
         f"and {values.nbytes} bytes came back in place of {2 * values.nbytes}."
@@ -41,7 +37,11 @@ def one_output(server: Any, before: Any, difference: Any, expected: Any) -> Outc
 @checker("3.2")
 def hot_tower(server: Any, before: Any, stream: Any, answers: Any, hottest: Any) -> Outcome:
     """All requests of the stream arrived once, the answers are in order, and the hottest one was found."""
-    sent = judge.rise(server, before, "add_sub")
+    return judge_stream(judge.rise(server, before, "add_sub"), stream, answers, hottest)
+
+
+def judge_stream(sent: float, stream: Any, answers: Any, hottest: Any) -> Outcome:
+    """Compare with the stream, of which the server counted so many requests."""
     sums = np.array([event["INPUT0"] + event["INPUT1"] for event in stream])
     if not isinstance(answers, list) or len(answers) != len(sums):
         length = f"{len(answers)} answers" if isinstance(answers, list) else judge.kind(answers)
@@ -56,31 +56,20 @@ def hot_tower(server: Any, before: Any, stream: Any, answers: Any, hottest: Any)
         return not_yet(
             f"The server counted {judge.plain(sent)} requests since `before`; expected {len(sums)}. Run the whole cell again, once."
         )
-    return _judge_hottest(hottest, sums)
-
-
-def _judge_hottest(hottest: Any, sums: np.ndarray) -> Outcome:
-    """Whether ``hottest`` is the index of the largest sum; ``sums`` has the shape (events, 16), in GeV."""
     index, tower = np.unravel_index(np.argmax(sums), sums.shape)
-    given = judge.number(hottest)
-    if given == index:
-        return correct(
-            f"{len(sums)} requests arrived, and number {index} has the hottest tower: {sums[index, tower]:.1f} GeV in tower {tower}."
-        )
-    if given is None:
-        return not_yet(f"`hottest` should be one number, an index from 0 to {len(sums) - 1}, and it is {judge.kind(hottest)}.")
-    usual = {
-        float(index + 1): "You seem to count from 1, and Python counts from 0",
-        float(tower): "That is the number of the tower; we asked for the request",
-        float(np.argmax(sums)): "That is an index over all towers of all requests; divide it by 16",
-        float(np.argmax(sums.sum(axis=1))): "That request has the largest total; we asked for the largest single tower",
-        float(np.argmin(sums.max(axis=1))): "That is the coldest one",
+    slips = {
+        "You seem to count from 1, and Python counts from 0": index + 1,
+        "That is the number of the tower; we asked for the request": tower,
+        "That is an index over all towers of all requests; divide it by 16": np.argmax(sums),
+        "That request has the largest total; we asked for the largest single tower": np.argmax(sums.sum(axis=1)),
+        "That is the coldest one": np.argmin(sums.max(axis=1)),
+        "That is the energy of the tower; we asked for the index of its request": sums.max(),
     }
-    if given in usual:
-        return not_yet(f"`hottest` is {judge.plain(given)}. {usual[given]}.")
-    if abs(given - sums.max()) < 0.1:
-        return not_yet(f"{judge.plain(given)} is the energy of the tower; we asked for the index of its request.")
-    return not_yet(f"`hottest` is {judge.plain(given)}, and that request's hottest tower is not the largest of all.")
+    otherwise = "That request's hottest tower is not the largest of all"
+    Number("hottest", hottest, float(index), slips, otherwise, relative=0, absolute=0.1).must_be_right()
+    return correct(
+        f"{len(sums)} requests arrived, and number {index} has the hottest tower: {sums[index, tower]:.1f} GeV in tower {tower}."
+    )
 
 
 @checker("3.3")

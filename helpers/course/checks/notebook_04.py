@@ -8,7 +8,7 @@ import awkward as ak
 import numpy as np
 
 from helpers.course import judge
-from helpers.course.judge import CannotTell, Outcome, checker, correct, not_yet
+from helpers.course.judge import CannotTell, Number, Outcome, checker, correct, not_yet
 from helpers.metrics import Difference
 from helpers.physics.jets import Roc, Scores, truth
 
@@ -26,33 +26,28 @@ _LEAST_AUC = 0.95
 @checker("4.1")
 def over_http(server: Any, before: Any, over_http: Any, answer: Any) -> Outcome:
     """A raw request over HTTP, with the numbers that came over gRPC."""
-    sent = judge.rise(server, before, _MODEL)
-    if isinstance(over_http, np.ndarray):
-        return not_yet("`over_http` is an array. Keep the whole answer of `infer(...)`: the check looks at the way that it came.")
+    judge.must_be_server(server)
     if not hasattr(over_http, "as_numpy"):
-        return not_yet(f"`over_http` is {judge.kind(over_http)}. Expected the answer of `infer(...)` from `tritonclient.http`.")
+        return not_yet(f"`over_http` is {judge.kind(over_http)}. Keep the whole answer of `infer(...)` from `tritonclient.http`.")
     if not type(over_http).__module__.startswith("tritonclient.http"):
         return not_yet("This answer came over gRPC. Take `httpclient`, the HTTP address of your server, and `http_inputs`.")
     seen, expected = over_http.as_numpy("softmax__0"), answer.as_numpy("softmax__0")
     if seen is None or seen.shape != expected.shape or not np.allclose(seen, expected, atol=_SAME):
         return not_yet("The probabilities are not those that came over gRPC. Send the same `tensors`.")
-    if sent < 1:
-        raise CannotTell("The server has seen no request since `before`. Run your cell again from its first line, then this one.")
+    judge.must_have_risen(server, before, _MODEL)
     return correct(f"The largest difference from gRPC is {np.abs(seen - expected).max():.1g}: another way, the same answer.")
 
 
 @checker("4.2")
 def one_request(server: Any, before: Any, hundred: Any) -> Outcome:
     """100 jets in one request, by the server's own count."""
-    sent = judge.rise(server, before, _MODEL)
-    tagged = judge.rise(server, before, _MODEL, "nv_inference_count")
     probabilities = hundred.probabilities if isinstance(hundred, Scores) else _only_output(hundred)
     if probabilities is None:
         return not_yet(f"`hundred` is {judge.kind(hundred)}. Expected what `client.infer(...)` or `tagger.tag(...)` returns.")
     if len(probabilities) != _BATCH:
         return not_yet(f"The answer is for {len(probabilities)} jets; expected {_BATCH}. Look at `sample[:100]`.")
-    if sent == 0:
-        raise CannotTell("The server has seen no request since `before`. Run your cell again from its first line, then this one.")
+    sent = judge.must_have_risen(server, before, _MODEL)
+    tagged = judge.rise(server, before, _MODEL, "nv_inference_count")
     if sent == 1 and tagged == _BATCH:
         return correct(f"The server counted 1 request and {_BATCH} inferences: one message, {_BATCH} jets.")
     if tagged == _BATCH:
@@ -78,28 +73,24 @@ def working_point(scores: Any, sample: Any, cut: Any, efficiency: Any) -> Outcom
         raise CannotTell("The check needs the `scores` of all jets of `sample`. Run the cell with `tagger.tag(sample)` again.")
     values = scores["hbb_vs_qcd"]
     of_qcd, of_higgs = values[truth(sample, "QCD")], values[truth(sample, "Hbb")]
-    given_cut, given = judge.number(cut), judge.number(efficiency)
-    if given_cut is None or given is None:
-        wrong = "cut" if given_cut is None else "efficiency"
-        return not_yet(f"`{wrong}` should be one number, and it is {judge.kind(cut if given_cut is None else efficiency)}.")
-    mistag = float(np.mean(of_qcd >= given_cut))
+    given = judge.must_be_number("cut", cut)
+    judge.must_be_number("efficiency", efficiency)
+    mistag = float(np.mean(of_qcd >= given))
     if abs(mistag - _MISTAG) > _MISTAG_MARGIN:
-        why = _why_not(given_cut, of_qcd, of_higgs, values)
-        return not_yet(f"At or above {given_cut:.4g} are {100 * mistag:.2g} % of the QCD jets, not 1 %. {why}")
-    truly = float(np.mean(of_higgs >= given_cut))
-    if abs(given - truly) <= _EFFICIENCY_MARGIN:
-        uncertainty = np.sqrt(truly * (1 - truly) / len(of_higgs))
-        return correct(
-            f"Above {given_cut:.3f} are {100 * mistag:.2f} % of {len(of_qcd)} QCD jets, and of {len(of_higgs)} Higgs jets "
-            f"({100 * truly:.0f} ± {100 * uncertainty:.0f}) %."
-        )
-    if abs(given - 100 * truly) <= 100 * _EFFICIENCY_MARGIN:
-        return not_yet(f"{judge.plain(given)} is right in percent; we asked for a fraction from 0 to 1.")
-    if abs(given - (1 - truly)) <= _EFFICIENCY_MARGIN:
-        return not_yet(f"{given:.3f} is the fraction below the cut; we asked for that at or above it.")
-    if abs(given - np.mean(values >= given_cut)) <= _EFFICIENCY_MARGIN / 5:
-        return not_yet(f"{given:.3f} is the fraction of all jets; we asked for that of the Higgs jets, `of_higgs`.")
-    return not_yet(f"The cut is right, the efficiency is not: you have {given:.3f}. Take the fraction of `of_higgs` at or above the cut.")
+        why = _why_not(given, of_qcd, of_higgs, values)
+        return not_yet(f"At or above {given:.4g} are {100 * mistag:.2g} % of the QCD jets, not 1 %. {why}")
+    truly = float(np.mean(of_higgs >= given))
+    slips = {
+        "That is the fraction below the cut; we asked for that at or above it": 1 - truly,
+        "That is the fraction of all jets; we asked for that of the Higgs jets, `of_higgs`": float(np.mean(values >= given)),
+    }
+    otherwise = "Take the fraction of `of_higgs` at or above the cut"
+    Number("efficiency", efficiency, truly, slips, otherwise, "fraction", 0, _EFFICIENCY_MARGIN, first="The cut is right. ").must_be_right()
+    uncertainty = np.sqrt(truly * (1 - truly) / len(of_higgs))
+    return correct(
+        f"Above {given:.3f} are {100 * mistag:.2f} % of {len(of_qcd)} QCD jets, and of {len(of_higgs)} Higgs jets "
+        f"({100 * truly:.0f} ± {100 * uncertainty:.0f}) %."
+    )
 
 
 def _why_not(cut: float, of_qcd: np.ndarray, of_higgs: np.ndarray, values: np.ndarray) -> str:
@@ -120,32 +111,32 @@ def _why_not(cut: float, of_qcd: np.ndarray, of_higgs: np.ndarray, values: np.nd
 def counted(server: Any, change: Any, tagged: Any, requests_made: Any, inferences_made: Any) -> Outcome:
     """Requests and inferences between two readings, which are those of one request for each event."""
     judge.must_be_server(server)
-    if not isinstance(change, Difference):
-        raise CannotTell(f"The check needs `change`, and got {judge.kind(change)}. Run the cell above again.")
-    requests, inferences, executions = (
-        change.value(name, model=_MODEL) for name in ("nv_inference_request_success", "nv_inference_count", "nv_inference_exec_count")
-    )
+    judge.must_be(change, Difference, "change", "the cell above")
     events = len(np.unique(ak.to_numpy(tagged["event"])))
-    if (requests, inferences) != (events, len(tagged)):
+    return judge_counts(change, events, len(tagged), requests_made, inferences_made)
+
+
+def judge_counts(change: Difference, events: int, jets: int, requests_made: Any, inferences_made: Any) -> Outcome:
+    """Compare with the counters between two readings, in which so many events with so many jets were tagged."""
+    requests, inferences, executions = (
+        change.value(name, model=_MODEL) for name in (judge.SUCCESS, "nv_inference_count", "nv_inference_exec_count")
+    )
+    if (requests, inferences) != (events, jets):
         raise CannotTell(
             f"Between the readings the server counted {judge.plain(requests)} requests and {judge.plain(inferences)} inferences, and "
-            f"{events} events have {len(tagged)} jets. Something else used this model. Run the cell above again."
+            f"{events} events have {jets} jets. Something else used this model. Run the cell above again."
         )
-    given = judge.number(requests_made), judge.number(inferences_made)
-    if given == (requests, inferences):
-        return correct(
-            f"{events} events made {events} requests, and their {len(tagged)} jets as many inferences: "
-            f"{inferences / requests:.2g} jets a request."
-        )
-    if given == (inferences, requests):
-        return not_yet("It is the other way round: a request is a message with one or more jets, an inference is one jet.")
-    for name, value, true in (("requests_made", given[0], requests), ("inferences_made", given[1], inferences)):
-        if value is None:
-            return not_yet(f"`{name}` should be one number. `change.value(name, model=...)` gives it.")
-        if value != true:
-            hint = " That is the number of executions: how often the model ran." if value == executions else ""
-            return not_yet(f"`{name}` is {judge.plain(value)}, and the server counted another number.{hint}")
-    raise CannotTell("The numbers changed while the check looked. Run it again.")
+    ways = {
+        "It is the other way round: a request is a message with one or more jets, an inference is one jet": (inferences, requests),
+        "That is the number of executions: how often the model ran": (executions, executions),
+    }
+    asked = (("requests_made", requests_made, requests), ("inferences_made", inferences_made, inferences))
+    for place, (name, given, right) in enumerate(asked):
+        slips = {words: wrong[place] for words, wrong in ways.items()}
+        Number(name, given, right, slips, "The server counted another number", relative=0).must_be_right()
+    return correct(
+        f"{events} events made {events} requests, and their {jets} jets as many inferences: {inferences / requests:.2g} jets a request."
+    )
 
 
 @checker("4.5")

@@ -7,9 +7,8 @@ from typing import Any
 import pandas as pd
 
 from helpers.course import judge
-from helpers.course.judge import CannotTell, Outcome, checker, correct, not_attempted, not_yet
+from helpers.course.judge import CannotTell, Number, Outcome, checker, correct, not_yet
 from helpers.physics.tracks import STAGES, EventRate, Quality
-from helpers.server import Server
 
 _TRACKS = "ExaTrk_tracks"
 # A part of the total time counts as right within this: people round.
@@ -19,65 +18,53 @@ _PART_TOLERANCE = 0.02
 @checker("5.1")
 def cut_moved(server: Any, scan: Any) -> Outcome:
     """The cut was changed on the server, and efficiency fell while purity rose."""
-    judge.must_be_server(server)
+    return judge_scan(float(judge.must_be_server(server).config(_TRACKS)["parameters"]["cut"]["string_value"]), scan)
+
+
+def judge_scan(now: float, scan: Any) -> Outcome:
+    """Compare the results for several cuts with the cut that the server has now, which is the last of them."""
     if not isinstance(scan, dict) or len(scan) < 2 or not all(isinstance(result, Quality) for result in scan.values()):
         return not_yet("Expected `scan` with the result of `quality` for at least two cuts. Run the whole cell.")
-    cuts = sorted(scan)
-    efficiency, purity = ([getattr(scan[cut], name).value for cut in cuts] for name in ("efficiency", "purity"))
-    now = _cut_of(server)
-    if len(set(efficiency)) == 1 and len(set(purity)) == 1:
-        if now != list(scan)[-1]:
-            return not_attempted()
-        return not_yet(f"The server has the cut {now:g}, but all results are the same. Load the model before `quality` is measured.")
     if now != list(scan)[-1]:
         return not_yet(
-            f"The results differ, but the server's cut is {now:g} now, and your last one was {list(scan)[-1]:g}. "
+            f"The server's cut is {now:g} now, and your last one was {list(scan)[-1]:g}. "
             "Load the model with the changed `config` for each cut, and run the whole cell."
         )
-    if not (efficiency[0] > efficiency[-1] and purity[0] < purity[-1]):
-        return not_yet(
-            f"From cut {cuts[0]:g} to {cuts[-1]:g} the efficiency goes from {efficiency[0]:.3f} to {efficiency[-1]:.3f} and the purity "
-            f"from {purity[0]:.4f} to {purity[-1]:.4f}. Expected the first to fall and the second to rise: do the results belong to "
-            "their cuts?"
-        )
-    return correct(
-        f"From cut {cuts[0]:g} to {cuts[-1]:g} the efficiency falls from {efficiency[0]:.3f} to {efficiency[-1]:.3f}, and the hit purity "
-        f"rises from {purity[0]:.4f} to {purity[-1]:.4f}. You changed one model of a running server {len(cuts)} times."
+    cuts = sorted(scan)
+    efficiency, purity = ([getattr(scan[cut], name).value for cut in cuts] for name in ("efficiency", "purity"))
+    if len(set(efficiency)) == 1 and len(set(purity)) == 1:
+        return not_yet(f"The server has the cut {now:g}, but all results are the same. Load the model before `quality` is measured.")
+    moved = (
+        f"From cut {cuts[0]:g} to {cuts[-1]:g} the efficiency goes from {efficiency[0]:.3f} to {efficiency[-1]:.3f}, and the hit purity "
+        f"from {purity[0]:.4f} to {purity[-1]:.4f}."
     )
-
-
-def _cut_of(server: Server) -> float:
-    return float(server.config(_TRACKS)["parameters"]["cut"]["string_value"])
+    if not (efficiency[0] > efficiency[-1] and purity[0] < purity[-1]):
+        return not_yet(f"{moved} Expected the first to fall and the second to rise: do the results belong to their cuts?")
+    return correct(f"{moved} You changed one model of a running server {len(cuts)} times.")
 
 
 @checker("5.2")
 def slowest_stage(server: Any, times: Any, slowest: Any, part: Any) -> Outcome:
     """The stage with the longest bar, and its part of the whole."""
     judge.must_be_server(server)
-    if not isinstance(times, pd.DataFrame) or "total_ms" not in times:
-        raise CannotTell(f"The check needs `times` from above, and got {judge.kind(times)}. Run that cell again.")
+    return judge_stage(times, slowest, part)
+
+
+def judge_stage(times: Any, slowest: Any, part: Any) -> Outcome:
+    """Compare with the table of times."""
+    judge.must_be(times, pd.DataFrame, "times", "that cell")
     total = dict(zip(times["stage"], times["total_ms"], strict=True))
-    right = max(total, key=lambda stage: total[stage])
-    share = total[right] / sum(total.values())
+    right, whole = max(total, key=lambda stage: total[stage]), sum(total.values())
     name = str(slowest).strip()
-    if name not in STAGES and f"ExaTrk_{name}" in STAGES:
-        name = f"ExaTrk_{name}"
+    name = name if name in STAGES else f"ExaTrk_{name}"
     if name not in STAGES:
         return not_yet(f"`slowest` is `{slowest!r}`. Expected the name of a stage, such as `{STAGES[0]}`.")
     if name != right:
         return not_yet(f"`{name}` takes {total[name]:.1f} ms for an event, and another stage takes {total[right]:.1f} ms.")
-    given = judge.number(part)
-    if given is None:
-        return not_yet(f"`part` should be a number from 0 to 1, and it is {judge.kind(part)}.")
-    if 1 < given <= 100 and abs(given / 100 - share) < _PART_TOLERANCE:
-        return not_yet(f"`part` is {given:.4g}. That looks like per cent; expected a number from 0 to 1.")
-    if abs(given - total[right]) < 0.1:
-        return not_yet(f"`part` is {given:.4g}. That is the time in milliseconds; divide it by the sum of all stages.")
-    if abs(given - share) > _PART_TOLERANCE:
-        return not_yet(
-            f"The stage is right. `part` is {given:.4g}, and {total[right]:.1f} ms of {sum(total.values()):.1f} ms is something else."
-        )
-    return correct(f"`{right}` takes {total[right]:.1f} ms of {sum(total.values()):.1f} ms, {share:.0%} of the time in all stages.")
+    slips = {"That is the time in milliseconds; divide it by the sum of all stages": total[right]}
+    otherwise = f"Divide {total[right]:.1f} ms by {whole:.1f} ms"
+    share = Number("part", part, total[right] / whole, slips, otherwise, "fraction", absolute=_PART_TOLERANCE, first="The stage is right. ")
+    return correct(f"`{right}` takes {total[right]:.1f} ms of {whole:.1f} ms, {share.must_be_right():.0%} of the time in all stages.")
 
 
 @checker("5.3")
@@ -95,10 +82,8 @@ def second_instance(server: Any, slowest: Any, one: Any, two: Any, verdict: Any)
         )
     gain = two / one
     seen = f"{one} with one instance and {two} with two: a gain of {gain}"
-    word = str(verdict).strip().lower()
-    if word not in ("faster", "slower", "cannot tell"):
-        return not_yet(f"`verdict` is `{verdict!r}`. Expected `faster`, `slower` or `cannot tell`.")
     right = "faster" if gain.low > 1 else "slower" if gain.high < 1 else "cannot tell"
+    word = judge.must_be_verdict("verdict", verdict, ("faster", "slower", "cannot tell"))
     if word != right:
         return not_yet(f"You measured {seen}. Its interval goes from {gain.low:.2f} to {gain.high:.2f}, so that is not `{word}`.")
     why = {

@@ -7,10 +7,10 @@ import shlex
 from typing import Any
 
 from helpers.course import judge
-from helpers.course.judge import CannotTell, Outcome, checker, correct, not_yet
+from helpers.course.judge import CannotTell, NotYet, Number, Outcome, checker, correct, not_yet
 from helpers.measuring.recorded import Status
 from helpers.measuring.statistics import CANNOT_TELL, FASTER, verdict
-from helpers.measuring.table import COLUMNS, is_recorded, is_row, plain, shapes_of
+from helpers.measuring.table import COLUMNS, THROUGHPUT, is_recorded, is_row, plain, shapes_of
 
 _MODEL = "particlenet_AK4"
 # A share or a factor that people round is still theirs: 1 % of its value.
@@ -19,19 +19,15 @@ _UNDER_WAY = 8
 _CANDIDATES = 20
 
 
-def _same(given: float, true: float) -> bool:
-    return abs(given - true) <= _ROUNDED * abs(true)
-
-
-def _row(value: Any, name: str) -> dict[str, Any] | Outcome:
-    """A measured row, or what is wrong with it."""
+def _must_be_row(value: Any, name: str) -> dict[str, Any]:
+    """A measured row of ten jets, or "not yet"."""
     if not is_row(value) or not set(COLUMNS) <= set(value.keys()):
-        return not_yet(f"`{name}` is {judge.kind(value)}. Expected the row that `measure(...)` returns.")
+        raise NotYet(f"`{name}` is {judge.kind(value)}. Expected the row that `measure(...)` returns.")
     value = plain(value)
     if value["model"] != _MODEL:
-        return not_yet(f"`{name}` is a measurement of `{value['model']}`; we asked for `{_MODEL}`.")
+        raise NotYet(f"`{name}` is a measurement of `{value['model']}`; we asked for `{_MODEL}`.")
     if value["batch"] != 10:
-        return not_yet(f"`{name}` was measured with a batch of {value['batch']}; we asked for 10.")
+        raise NotYet(f"`{name}` was measured with a batch of {value['batch']}; we asked for 10.")
     return value
 
 
@@ -48,12 +44,11 @@ def one_jet_a_request(server: Any, before: Any, command: Any, one_jet: Any, stat
         if status.batch == 1:
             return correct("One jet in each request, on the machine that recorded it; your server has seen none of them.")
         return not_yet(f"The recorded run had {status.batch} jets in each request. Change the number behind `-b`.")
-    requests = judge.rise(server, before, _MODEL)
-    inferences = judge.rise(server, before, _MODEL, "nv_inference_count")
+    judge.must_be_server(server)
     if judge.number(status) not in (0, 2):
         return not_yet(f"perf_analyzer ended with {status!r}; 0 means done. Read what it said above, and look at your command.")
-    if requests == 0:
-        raise CannotTell("The server has seen no request since `before`. Run your cell again from its first line, then this one.")
+    requests = judge.must_have_risen(server, before, _MODEL)
+    inferences = judge.rise(server, before, _MODEL, "nv_inference_count")
     each = inferences / requests
     seen = f"{judge.plain(requests)} requests, {judge.plain(inferences)} inferences"
     if each == 1:
@@ -71,30 +66,22 @@ def gain_and_price(by_batch: Any, gain: Any, price: Any) -> Outcome:
         by_batch = {batch: plain(row) for batch, row in by_batch.items()}
         one, hundred = by_batch[1], by_batch[100]
         factors = {
-            "gain": hundred["throughput_infer_per_s"] / one["throughput_infer_per_s"],
+            "gain": hundred[THROUGHPUT] / one[THROUGHPUT],
             "price": hundred["latency_p95_us"] / one["latency_p95_us"],
         }
     except (AttributeError, TypeError, KeyError, ZeroDivisionError) as error:
         raise CannotTell("The check needs your rows in `by_batch`. Run the cell that measures 1, 10 and 100 jets again.") from error
-    given = {"gain": judge.number(gain), "price": judge.number(price)}
-    for name, value in given.items():
-        if value is None:
-            return not_yet(f"`{name}` should be one number, and it is {judge.kind(gain if name == 'gain' else price)}.")
-    if _same(given["gain"], factors["price"]) and _same(given["price"], factors["gain"]):
-        return not_yet("It is the other way round: the gain is in throughput, the price is in latency.")
     ten = by_batch.get(10, hundred)
-    columns = {"gain": "throughput_infer_per_s", "price": "latency_p95_us"}
-    for name, value in given.items():
-        true = factors[name]
-        if _same(value, true):
-            continue
-        if _same(value, 1 / true):
-            return not_yet(f"`{name}` is {value:.3g}, the inverse: a factor is the new number over the old one.")
-        if _same(value, ten[columns[name]] / one[columns[name]]):
-            return not_yet(f"`{name}` is {value:.3g}, from 1 to 10 jets; we asked for 1 to 100.")
-        if name == "price" and _same(value, hundred["latency_p50_us"] / one["latency_p50_us"]):
-            return not_yet(f"`price` is {value:.3g}, that of the median; we asked for the 95th percentile.")
-        return not_yet(f"`{name}` is {value:.3g}, and your rows say something else. The column is `{columns[name]}`.")
+    turned = "It is the other way round: the gain is in throughput, the price is in latency"
+    for name, given, other, column in (("gain", gain, "price", THROUGHPUT), ("price", price, "gain", "latency_p95_us")):
+        slips = {
+            turned: factors[other],
+            "That is from 1 to 10 jets; we asked for 1 to 100": ten[column] / one[column],
+            "That is the inverse: a factor is the new number over the old one": 1 / factors[name],
+            "That is of the median; we asked for the 95th percentile": hundred["latency_p50_us"] / one["latency_p50_us"],
+        }
+        otherwise = f"Your rows say something else. The column is `{column}`"
+        Number(name, given, factors[name], slips, otherwise, relative=_ROUNDED).must_be_right()
     noisy = [batch for batch, row in by_batch.items() if not row.get("stable")]
     doubt = f" (The row of batch {noisy[0]} is not stable: the factors are rough.)" if noisy else ""
     return correct(f"{factors['gain']:.2f} times the jets per second, and each request takes {factors['price']:.0f} times as long.{doubt}")
@@ -103,45 +90,43 @@ def gain_and_price(by_batch: Any, gain: Any, price: Any) -> Outcome:
 @checker("7.3")
 def waiting(server: Any, busy: Any, share: Any) -> Outcome:
     """The share of the queue under eight requests at once."""
-    judge.must_be_server(server)
-    row = _row(busy, "busy")
-    if isinstance(row, Outcome):
-        return row
+    success = judge.must_be_server(server).statistics(_MODEL)["inference_stats"]["success"]
+    return judge_waiting(int(success["count"]), busy, share)
+
+
+def judge_waiting(served: int, busy: Any, share: Any) -> Outcome:
+    """Compare with a row, of a server that answered so many requests."""
+    row = _must_be_row(busy, "busy")
     if row["concurrency"] != _UNDER_WAY:
         return not_yet(f"`busy` was measured with {row['concurrency']} requests under way; we asked for {_UNDER_WAY}.")
-    served = int(server.statistics(_MODEL)["inference_stats"]["success"]["count"])
     elsewhere = not is_recorded(row) and served < (row["requests"] or 0)
     if row["queue_us"] is None or not row["latency_avg_us"] or elsewhere:
         raise CannotTell("This row has no queue time, or is not of this server. Measure again.")
-    given = judge.number(share)
-    true = row["queue_us"] / row["latency_avg_us"]
-    if given is None:
-        return not_yet(f"`share` should be one number, and it is {judge.kind(share)}.")
-    if _same(given, true):
-        ratio = row["compute_infer_us"] / row["latency_avg_us"]
-        return correct(
-            f"Of {row['latency_avg_us'] / 1000:.1f} ms, {100 * true:.0f} % are spent in the queue and {100 * ratio:.0f} % in inference, in "
-            "batches that the server made of several requests."
-        )
-    if _same(given, 100 * true):
-        return not_yet(f"{judge.plain(given)} is right in percent; we asked for a fraction from 0 to 1.")
-    if _same(given, row["queue_us"]):
-        return not_yet("That is the time in the queue in µs; divide it by `latency_avg_us`.")
-    if _same(given, row["compute_infer_us"] / row["latency_avg_us"]):
-        return not_yet("That is the share of the inference, `compute_infer_us`; the queue is `queue_us`.")
-    return not_yet(f"`share` is {given:.3g}, and your row says another fraction: `queue_us` over `latency_avg_us`.")
+    total = row["latency_avg_us"]
+    slips = {
+        "That is the time in the queue in µs; divide it by `latency_avg_us`": row["queue_us"],
+        "That is the share of the inference, `compute_infer_us`; the queue is `queue_us`": row["compute_infer_us"] / total,
+    }
+    otherwise = "Your row says another fraction: `queue_us` over `latency_avg_us`"
+    true = Number("share", share, row["queue_us"] / total, slips, otherwise, "fraction", _ROUNDED).must_be_right()
+    return correct(
+        f"Of {total / 1000:.1f} ms, {100 * true:.0f} % are spent in the queue and {100 * row['compute_infer_us'] / total:.0f} % in "
+        "inference, in batches that the server made of several requests."
+    )
 
 
 @checker("7.4")
 def less_padding(server: Any, pair: Any) -> Outcome:
     """Jets padded to 20 candidates against jets padded to 50, in turn, with the spread of both."""
     judge.must_be_server(server)
+    return judge_padding(pair)
+
+
+def judge_padding(pair: Any) -> Outcome:
+    """Judge the two rows."""
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         return not_yet(f"`pair` is {judge.kind(pair)}. Expected the two rows that `measure_in_turn(...)` returns for two loads.")
-    reference, row = _row(pair[0], "pair[0]"), _row(pair[1], "pair[1]")
-    for each in (reference, row):
-        if isinstance(each, Outcome):
-            return each
+    reference, row = (_must_be_row(each, f"pair[{place}]") for place, each in enumerate(pair))
     if row["inputs"] in ("random", "zero"):
         return not_yet(f'The second was measured with {row["inputs"]} inputs. Hand the file over: `{{"input_data": jets_20}}`.')
     if row["inputs"] == reference["inputs"]:

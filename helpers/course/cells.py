@@ -1,0 +1,104 @@
+"""The notebook's cells, as IPython runs them: which of them failed or still has a blank, so that no check judges an old answer."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from typing import Any
+
+BLANK = "____"
+
+
+@dataclass
+class _Made:
+    """What is known about the last cell that was to make a name."""
+
+    first_line: str
+    blanks: int
+    error: str = ""
+
+
+_made: dict[str, _Made] = {}
+
+
+def watch(shell: Any) -> None:
+    """Take notes of each cell from now on, and explain a check whose names are not there."""
+    shell.events.register("post_run_cell", note)
+    shell.set_custom_exc((NameError,), _explain)
+
+
+def note(result: Any) -> None:
+    """Take a note of one cell that was run; ``result`` is IPython's."""
+    names, blanks = read(source := result.info.raw_cell)
+    failed = result.error_in_exec or result.error_before_exec
+    error = f"{type(failed).__name__}: {failed}" if failed is not None else ""
+    first = next((line.strip() for line in source.splitlines() if line.strip() and not line.lstrip().startswith(("#", "%"))), "")
+    _made.update(dict.fromkeys(names, _Made(first, blanks, error.partition("\n")[0])))
+
+
+def forget() -> None:
+    """Forget all cells: what they would have made was made in another way."""
+    _made.clear()
+
+
+def read(source: str) -> tuple[set[str], int]:
+    """Return the names that a cell makes, and its blanks; nothing of a cell that is no plain Python."""
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        # The names of the lines that can be read alone: enough to know what an unfinished cell was about.
+        parts = [line.partition("=") for line in source.splitlines()]
+        return {name.strip() for name, equals, _ in parts if equals and name.strip().isidentifier()}, source.count(BLANK)
+    nodes = list(ast.walk(tree))
+    names = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    names |= {node.name for node in nodes if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    return names, sum(isinstance(node, ast.Name) and node.id == BLANK for node in nodes)
+
+
+def names_asked(source: str, number: str) -> list[str]:
+    """Return the variables that a check cell hands over: those in the brackets of ``exercise("1.2").check(...)``."""
+    try:
+        calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    except SyntaxError:
+        return []
+    checks = [call for call in calls if ast.unparse(call.func) == f"exercise({number!r}).check"]
+    return [node.id for call in checks for node in ast.walk(call) if isinstance(node, ast.Name) and node.id != "exercise"]
+
+
+def failure(names: list[str]) -> str:
+    """Return a sentence about the first of these whose cell failed last; empty when none did."""
+    for name in names:
+        made = _made.get(name)
+        if made and made.error:
+            return (
+                f"The cell that makes `{name}` failed, so an old answer would be judged. It begins with `{made.first_line}`, and its error "
+                f"was `{made.error}`. Correct that cell, run it, then run this one again."
+            )
+    return ""
+
+
+def blanks(names: list[str]) -> int:
+    """Return how many blanks are left in the last cells that made these."""
+    return max((_made[name].blanks for name in names if name in _made), default=0)
+
+
+def missing(name: str) -> str:
+    """Return what to do when a check needs a variable that is not there."""
+    return failure([name]) or (
+        f"`{name}` is not there: the cell that makes it was not run since the kernel started. Run the notebook from its first cell "
+        "(*Run > Run All Above Selected Cell*), or type `catch_up(...)` with the number of this exercise."
+    )
+
+
+def _explain(shell: Any, kind: type[BaseException], error: NameError, trace: Any, tb_offset: int | None = None) -> None:
+    """IPython's handler of a NameError: that of a check is an outcome, all others look as always."""
+    import re
+
+    from helpers.course.exercises import explain_missing, strict
+
+    source = shell.history_manager.input_hist_raw[-1] if shell.history_manager else ""
+    number = re.search(r"^exercise\([\"']([\d.]+)[\"']\)\.check\(", source, re.MULTILINE)
+    if number is None or error.name not in names_asked(source, number[1]) or strict():
+        shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
+    else:
+        explain_missing(number[1], error.name)
