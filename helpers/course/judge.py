@@ -280,8 +280,8 @@ class Number:
         except NotYet as wrong:
             raise NotYet(self.first + str(wrong)) from None
         if not self.near(seen, self.value):
-            usual = [(words, wrong) for words, wrong in self.slips.items()]
-            usual += [(words, factor * self.value) for factor, words in _UNITS[self.unit]]
+            usual: list[tuple[str, float | None]] = [(words, factor * self.value) for factor, words in _UNITS[self.unit]]
+            usual += self.slips.items()
             if isinstance(self.right, tuple):
                 new, old = self.right
                 usual += [("That is the inverse; turn it round", old / new if new else None)]

@@ -5,7 +5,7 @@ in the environment variable ``COURSE_SCOREBOARD``; each student's file then goes
 
 Typical use::
 
-    enter("Ada", baseline, best, how="2 instances")                #  work/scoreboard.json
+    enter(baseline, best)                                          #  work/scoreboard.json
     board = read("work/scoreboard.json", "/class/scoreboard/ada.json")
     board                                                          # a table
     scoreboard_figure(board)
@@ -51,7 +51,7 @@ _LONGEST_NAME = 40
 
 
 class Scoreboard(list[dict[str, Any]]):
-    """Entries, the best first: the gain over one's own baseline counts, because machines differ."""
+    """Entries, the best first: the gain over one's own baseline counts, because machines differ; those over the budget come last."""
 
     def _table(self) -> list[dict[str, Any]]:
         return [
@@ -60,7 +60,7 @@ class Scoreboard(list[dict[str, Any]]):
                 "name": entry["name"],
                 "gain": f"×{entry['gain']:.2f}" + (f" ± {entry['gain_half_width']:.2f}" if entry.get("gain_half_width") else ""),
                 "jets/s": round(entry["throughput_infer_per_s"]),
-                "p95 (ms)": entry["latency_p95_ms"],
+                "p95 (ms)": f"{entry['latency_p95_ms']:.3g}{' over the budget' * over_budget(entry)}",
                 "how": entry.get("settings", ""),
                 "device": entry.get("device", ""),
             }
@@ -80,14 +80,14 @@ def path() -> Path:
     return Path(shared) / f"{getpass.getuser()}.json" if shared else paths.work_dir() / "scoreboard.json"
 
 
-def enter(name: str, baseline: Row, best: Row, how: str = "", file: Path | None = None) -> Scoreboard:
+def enter(baseline: Row, best: Row, how: str = "", name: str | None = None, file: Path | None = None) -> Scoreboard:
     """Put a measurement into one's own scoreboard, if it is the best of this name; what was there and is better stays.
 
     Args:
-        name: of the student or of the team.
         baseline: the measured row of one's own baseline.
         best: the measured row of the entry; a blank that is still to be filled enters nothing.
-        how: the settings, in a few words.
+        how: the settings, in a few words; by default those of the row.
+        name: of the student or of the team; by default that of the account.
         file: the scoreboard; by default :func:`path`.
 
     Returns:
@@ -97,7 +97,7 @@ def enter(name: str, baseline: Row, best: Row, how: str = "", file: Path | None 
         InputError: there is no name, or the rows cannot be compared.
         SetupError: the file cannot be written.
     """
-    name = " ".join(str(name).split())
+    name = " ".join((getpass.getuser() if name is None else name).split())
     if not name or len(name) > _LONGEST_NAME:
         raise InputError(f"The name {name!r} does not fit.", f"Expected 1 to {_LONGEST_NAME} letters.")
     target = file or path()
@@ -115,7 +115,7 @@ def enter(name: str, baseline: Row, best: Row, how: str = "", file: Path | None 
         "latency_p95_over_baseline": best["latency_p95_us"] / baseline["latency_p95_us"],
         "batch": best.get("batch"),
         "concurrency": best.get("concurrency"),
-        "settings": how,
+        "settings": how or _settings(best),
         "device": hardware(best),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -124,6 +124,16 @@ def enter(name: str, baseline: Row, best: Row, how: str = "", file: Path | None 
         make_folder(target.parent)
         replace(target, json.dumps(board, indent=1) + "\n")
     return board
+
+
+def _settings(row: Row) -> str:
+    """What was set, as the measured row says it."""
+    return ", ".join(f"{name} {row[name]}" for name in ("instances", "batch", "concurrency") if row.get(name) is not None)
+
+
+def over_budget(entry: Mapping[str, Any]) -> bool:
+    """True if an entry's 95th percentile is more than the budget allows: it stands below all others."""
+    return bool(entry["latency_p95_over_baseline"] > BUDGET)
 
 
 def read(*files: str | Path) -> Scoreboard:
@@ -156,7 +166,7 @@ def _is_entry(entry: Any) -> bool:
 
 def _ranked(entries: Sequence[dict[str, Any]]) -> Scoreboard:
     best: dict[tuple[str, str], dict[str, Any]] = {}
-    for entry in sorted(entries, key=lambda each: -each["gain"]):
+    for entry in sorted(entries, key=lambda each: (over_budget(each), -each["gain"])):
         best.setdefault((entry["name"], str(entry.get("device"))), entry)
     return Scoreboard(best.values())
 

@@ -31,9 +31,8 @@ import shutil
 
 import requests
 
-from helpers import checkout, launch_server
+from helpers import checkout, launch_server, repository
 from helpers.course import exercise  #: from helpers.course import ____, exercise
-from helpers.repository import compare, tree
 
 # %%
 models = checkout("add_sub")
@@ -47,7 +46,7 @@ server
 # ## Read the folders
 
 # %%
-print(tree(models))
+print(repository.tree(models))
 
 # %% [markdown]
 # Three levels, and each has a meaning:
@@ -96,7 +95,7 @@ requests.get(base).json()
 
 # %%
 reported = requests.get(f"{base}/config").json()
-compare(models / "add_sub", models / "add_sub", reported)
+repository.compare(models / "add_sub", models / "add_sub", reported)
 
 # %% [markdown]
 # **What stands out?** (The columns *old* and *new* are both your file: nothing was changed yet.) The server

@@ -30,10 +30,19 @@ import timeit
 
 import numpy as np
 
-from helpers import Client, launch_server, measure, measure_in_turn, perf_analyzer, plots, scrape, verdict
+from helpers import (
+    Client,
+    Rows,
+    launch_server,
+    measure,
+    measure_in_turn,
+    perf_analyzer,
+    plots,
+    scrape,
+    verdict,
+    write_jets,
+)
 from helpers.course import exercise  #: from helpers.course import ____, exercise
-from helpers.measuring.inputs import write_jets
-from helpers.measuring.table import Rows
 
 # %%
 server = launch_server("models", load=["particlenet_AK4", "particlenet_AK4_PT"])

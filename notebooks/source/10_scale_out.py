@@ -30,18 +30,8 @@ import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
 
-from helpers import Client, jets, launch_fleet, plots, recorded, repository, scrape, write_jets
+from helpers import Client, jets, launch_fleet, plots, recorded, repository, scaling, scrape, write_jets
 from helpers.course import exercise  #: from helpers.course import ____, exercise
-from helpers.scaling import (
-    Traffic,
-    by_concurrency,
-    expected,
-    local_workers,
-    plan,
-    replicate,
-    tag_files,
-    under_load,
-)
 
 # %% [markdown]
 # Each server gets one instance with one thread, so that two of them keep two cores busy. We begin with a fleet of
@@ -66,7 +56,7 @@ fleet
 
 # %%
 load = {"batch": 8, "input_data": write_jets(fleet, MODEL), "precision": 0.1, "max_seconds": 2}
-one = by_concurrency(fleet, MODEL, (1, 2, 4, 8), **load)
+one = scaling.by_concurrency(fleet, MODEL, (1, 2, 4, 8), **load)
 plots.scale_figure(one)
 
 # %% [markdown]
@@ -107,7 +97,7 @@ exercise("10.1").check(fleet, one, saturated, in_queue)
 # answered within ten times the time of one request.
 
 # %%
-traffic = Traffic(jobs=40, events_per_s=1.2 * fastest / 40 / 8, jets_per_event=8)
+traffic = scaling.Traffic(jobs=40, events_per_s=1.2 * fastest / 40 / 8, jets_per_event=8)
 budget_ms = round(10 * 8 / fastest * 1000)
 print(f"{traffic.requests_per_s:.0f} requests/s come, budget {budget_ms} ms")
 
@@ -123,7 +113,7 @@ print(f"{traffic.requests_per_s:.0f} requests/s come, budget {budget_ms} ms")
 # limit. Read its table. Could you have said it without?
 
 # %% exercise="10.2" tags=["starter"]
-servers = plan(traffic, one, budget_ms).servers  #: servers = ____
+servers = scaling.plan(traffic, one, budget_ms).servers  #: servers = ____
 
 # %% exercise="10.2" tags=["check"]
 exercise("10.2").check(fleet, one, traffic, budget_ms, servers)
@@ -145,8 +135,8 @@ exercise("10.2").check(fleet, one, traffic, budget_ms, servers)
 
 # %%
 fleet.grow()
-two = by_concurrency(fleet, MODEL, (1, 2, 4, 8), **load)
-plots.scale_figure([one, two], expected([one, two]))
+two = scaling.by_concurrency(fleet, MODEL, (1, 2, 4, 8), **load)
+plots.scale_figure([one, two], scaling.expected([one, two]))
 
 # %% [markdown]
 # **What stands out?** With two servers, it takes twice the requests to make them wait as long. Grey lines are
@@ -156,8 +146,8 @@ plots.scale_figure([one, two], expected([one, two]))
 # Now the forty jobs, as so many requests a second:
 
 # %%
-forty = under_load(fleet, MODEL, request_rate_per_s=traffic.requests_per_s, **load)
-plots.capacity_figure(plan(traffic, one, budget_ms), measured=[forty])
+forty = scaling.under_load(fleet, MODEL, request_rate_per_s=traffic.requests_per_s, **load)
+plots.capacity_figure(scaling.plan(traffic, one, budget_ms), measured=[forty])
 
 # %% [markdown]
 # A line is the formula, an open point the simulation of requests that all take the same time, and the full point is
@@ -169,7 +159,7 @@ plots.capacity_figure(plan(traffic, one, budget_ms), measured=[forty])
 # %%
 for model in (MODEL, f"{MODEL}_PT"):
     for _, row in recorded("T4", model).query("batch == 4").iterrows():
-        print(f"{row['variant']}: {plan(Traffic(1000, 2, 4), row, budget_ms=20)}")
+        print(f"{row['variant']}: {scaling.plan(scaling.Traffic(1000, 2, 4), row, budget_ms=20)}")
 
 # %% [markdown]
 # What you do to one server, as in notebook 09, divides the number of servers. No spreads were published, so these
@@ -250,9 +240,9 @@ fleet.in_rotation()
 # which exist in this notebook and its workers only: `LocalCluster(security=True)`, without Dask's open pages.
 
 # %%
-files = replicate("ak4", 4000, jets_per_file=2000)
-with local_workers(2) as cluster:
-    tagged = tag_files(files, cluster, fleet, MODEL, output="work/analysis/first", jets_per_chunk=250)
+files = scaling.replicate("ak4", 4000, jets_per_file=2000)
+with scaling.local_workers(2) as cluster:
+    tagged = scaling.tag_files(files, cluster, fleet, MODEL, output="work/analysis/first", jets_per_chunk=250)
 tagged
 
 # %% [markdown]

@@ -141,7 +141,7 @@ def test_a_scoreboard_for_a_class_lies_where_all_can_read_it(tmp_path: Path, mon
 
     monkeypatch.setenv("COURSE_SCOREBOARD", str(tmp_path))
     row = {"latency_p95_us": 1000.0, "batch": 1, "concurrency": 1, "throughput_infer_per_s": 100.0, "throughput_ci95_infer_per_s": 1.0}
-    scoreboard.enter("Ada", row, {**row, "throughput_infer_per_s": 200.0})
+    scoreboard.enter(row, {**row, "throughput_infer_per_s": 200.0}, name="Ada")
     (file,) = tmp_path.glob("*.json")
     assert file.stat().st_mode & 0o044 == 0o044
     assert scoreboard.read(file)[0]["name"] == "Ada"

@@ -187,7 +187,7 @@ def test_1_2_log(small: Server) -> None:
     _is("1.2", Kind.NOT_YET, "HTTP requests", small, {**right, "metrics_port": small.http.port})
     _is("1.2", Kind.NOT_YET, "gRPC requests", small, {**right, "metrics_port": small.grpc.port})
     _is("1.2", Kind.NOT_YET, "not a port of this server", small, {**right, "metrics_port": 80})
-    _is("1.2", Kind.NOT_YET, "should be a number", small, {**right, "loading_s": "long"})
+    _is("1.2", Kind.NOT_YET, "should be one number", small, {**right, "loading_s": "long"})
     _is("1.2", Kind.NOT_YET, "keys", small, {})
     _is("1.2", Kind.NOT_ATTEMPTED, "blank", small, {**right, "instances": ____})
     _is("1.2", Kind.CANNOT_TELL, "does not show", connect(small.http_url), right)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 from pathlib import Path
 from typing import Any
@@ -124,10 +125,10 @@ def best_of(throughput: float, **changes: Any) -> dict[str, Any]:
 
 def test_the_best_of_each_name_stays_and_a_class_is_one_board(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     baseline, mine, theirs = row((200, 5, 9000, 300)), tmp_path / "a.json", tmp_path / "b.json"
-    scoreboard.enter("Ada", baseline, best_of(300), "2 instances", mine)
-    board = scoreboard.enter(" Ada  ", baseline, best_of(250), "worse", mine)
+    scoreboard.enter(baseline, best_of(300), "2 instances", "Ada", mine)
+    board = scoreboard.enter(baseline, best_of(250), "worse", " Ada  ", mine)
     assert [(entry["name"], round(entry["gain"], 6), entry["settings"]) for entry in board] == [("Ada", 1.5, "2 instances")]
-    scoreboard.enter("Emmy", baseline, best_of(420), "batching", theirs)
+    scoreboard.enter(baseline, best_of(420), "batching", "Emmy", theirs)
     both = scoreboard.read(mine, theirs)
     assert [entry["name"] for entry in both] == ["Emmy", "Ada"]
     assert json.loads(mine.read_text())[0]["latency_p95_ms"] == 12.0
@@ -140,6 +141,14 @@ def test_the_best_of_each_name_stays_and_a_class_is_one_board(tmp_path: Path, ca
     assert (tmp_path / "class.png").stat().st_size > 5000
 
 
+def test_an_entry_over_the_budget_is_marked_and_stands_last(tmp_path: Path) -> None:
+    baseline, file = row((200, 5, 9000, 300)), tmp_path / "board.json"
+    scoreboard.enter(baseline, row((900, 5, 20000, 300), batch=16), name="Fast", file=file)
+    board = scoreboard.enter(baseline, best_of(300, batch=4, concurrency=2), file=file)
+    assert [entry["name"] for entry in board] == [getpass.getuser(), "Fast"]
+    assert "batch 4, concurrency 2" in board[0]["settings"] and "20 over the budget" in repr(board) and repr(board).count("over the") == 1
+
+
 @pytest.mark.parametrize("text", ["{", '{"name": "Ada"}', '[{"name": "Ada"}]', '[{"name": 1, "gain": 2}]'])
 def test_what_is_no_scoreboard_is_said_so(tmp_path: Path, text: str) -> None:
     file = tmp_path / "board.json"
@@ -150,8 +159,8 @@ def test_what_is_no_scoreboard_is_said_so(tmp_path: Path, text: str) -> None:
 
 def test_no_name_and_no_entry_are_said_so(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="name ''"):
-        scoreboard.enter("  ", row(), row(), file=tmp_path / "board.json")
-    assert scoreboard.enter("Ada", row(), ____, file=tmp_path / "board.json") == [] and not (tmp_path / "board.json").exists()
+        scoreboard.enter(row(), row(), name="  ", file=tmp_path / "board.json")
+    assert scoreboard.enter(row(), ____, file=tmp_path / "board.json") == [] and not (tmp_path / "board.json").exists()
     with pytest.raises(InputError, match="empty"):
         scoreboard_figure([])
     with pytest.raises(InputError, match="cannot be read"):

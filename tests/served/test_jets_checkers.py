@@ -194,7 +194,7 @@ def test_swapping(server: Server, client: Client, tagger: jets.Tagger, sample: a
     _is("4.5", Kind.NOT_YET, "100 jets were tagged; `narrow` has 5000", server, narrow, scores[:100], curve)
     _is("4.5", Kind.NOT_YET, "the curve of `b_vs_c`", server, narrow, scores, scores.roc("b_vs_c", narrow))
     _is("4.5", Kind.NOT_YET, "`b_roc` is something of type `float`", server, narrow, scores, curve.auc)
-    _is("4.5", Kind.NOT_YET, "`ak4_scores` is something of type `ndarray`", server, narrow, scores.probabilities, curve)
+    _is("4.5", Kind.NOT_YET, "`ak4_scores` is an array", server, narrow, scores.probabilities, curve)
     part = scores[:2000].roc("b_vs_light", narrow[:2000])
     _is("4.5", Kind.NOT_YET, "Make the curve from these two", server, narrow, scores, part)
     noise = replace(scores, probabilities=np.full_like(scores.probabilities, 1 / 8))

@@ -120,17 +120,17 @@ def _must_be_pair(pair: Any, budget_ms: Any) -> tuple[Row, Row, float]:
     if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(map(is_row, pair)):
         raise NotYet(f"`pair` is {judge.kind(pair)}. Expected the two rows that `measure_in_turn(...)` returns for two loads.")
     baseline, best = map(plain, pair)
+    if any(row.get(THROUGHPUT) is None or row.get("latency_p95_us") is None for row in (baseline, best)):
+        raise NotYet("A row of `pair` has no figures. Expected what `measure_in_turn(...)` returns.")
+    if {baseline.get("model"), best.get("model")} != {_ONNX}:
+        raise NotYet(f"Both must be measured on `{_ONNX}`; these are `{baseline.get('model')}` and `{best.get('model')}`.")
+    if (baseline["batch"], baseline["concurrency"]) != (1, 1):
+        raise NotYet("The first of `pair` is the baseline: batch size 1 at concurrency 1.")
     return baseline, best, budget
 
 
 def judge_pair(baseline: Row, best: Row, budget_ms: float) -> Outcome:
     """Judge the two rows."""
-    if any(row.get(THROUGHPUT) is None or row.get("latency_p95_us") is None for row in (baseline, best)):
-        return not_yet("A row of `pair` has no figures. Expected what `measure_in_turn(...)` returns.")
-    if {baseline.get("model"), best.get("model")} != {_ONNX}:
-        return not_yet(f"Both must be measured on `{_ONNX}`; these are `{baseline.get('model')}` and `{best.get('model')}`.")
-    if (baseline["batch"], baseline["concurrency"]) != (1, 1):
-        return not_yet("The first of `pair` is the baseline: batch size 1 at concurrency 1.")
     setting = f"Batch size {best['batch']} at concurrency {best['concurrency']}"
     return measured.faster_within(baseline, best, budget_ms, setting, "Measure more pairs: `turns=12`.")
 
