@@ -27,22 +27,10 @@
 # %%
 import time
 
-from helpers import (
-    Client,
-    Experiments,
-    gain,
-    jets,
-    launch_server,
-    plots,
-    precision,
-    recorded,
-    repository,
-    scrape,
-    tune,
-    verdict,
-    write_jets,
-)
+from helpers import Client, jets, launch_server, plots, precision, recorded, repository, scrape, tune, verdict
 from helpers.course import enter, exercise  #: from helpers.course import ____, enter, exercise
+from helpers.measuring.experiments import Experiments, gain
+from helpers.measuring.inputs import write_jets
 
 # %%
 MODEL = "particlenet_AK4"

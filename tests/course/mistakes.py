@@ -33,5 +33,5 @@ MISTAKES = {
     "07": Mistake("7.2", 'hundred["latency_p95_us"]', 'by_batch[10]["latency_p95_us"]', "from 1 to 10 jets"),
     "08": Mistake("8.1", '["latency_p95_us"] / 1000', '["latency_p95_us"]', "The knee is right"),
     "09": Mistake("9.5", "safe = [name for name in variants if lowest[name] > -0.001]", 'safe = ["fp8"]', "`fp8` is no variant"),
-    "10": Mistake("10.2", "plan(traffic, one, budget_ms).servers", "0.5", "Expected a whole number of servers"),
+    "10": Mistake("10.2", "scaling.plan(traffic, one, budget_ms).servers", "0.5", "should be a whole number of servers"),
 }

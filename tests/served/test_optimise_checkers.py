@@ -195,7 +195,7 @@ def test_challenge(server: Server, table: Experiments) -> None:
     _is("9.6", Kind.CANNOT_TELL, "larger gain", server, counted, table, best(214))
     _is("9.6", Kind.CANNOT_TELL, "may be over 13.5 ms or not", server, counted, table, best(p95=14000, half=900))
     _is("9.6", Kind.CANNOT_TELL, "may be over 13.5 ms or not", server, counted, table, best(p95=13000, half=900))
-    _is("9.6", Kind.CANNOT_TELL, "its 95th percentile is not known, of 6 requests", server, counted, table, best() | {"latency_high_us": None})
+    _is("9.6", Kind.CANNOT_TELL, "percentile is not known, of 6 requests", server, counted, table, best() | {"latency_high_us": None})
     _is("9.6", Kind.NOT_YET, "is a measurement of `add_sub`", server, counted, table, best(model="add_sub"))
     _is("9.6", Kind.NOT_YET, "Expected a row of your table", server, counted, table, None)
     _unfair_gains(server, counted, table, best)
