@@ -106,7 +106,7 @@ def docker_command(options: Any) -> Outcome:
         small = "Expected the name of the program that starts containers there, in small letters."
         return not_yet(f"The runtime is `{runtime!r}`. {other.get(runtime, small)}")
     port = judge.must_be_number("base_port", options["base_port"], "a whole number")
-    command = _dry_run(int(port)) if port == int(port) else ""
+    command = _dry_run(int(port)) if port == _GRPC_WANTED - 1 else ""
     if f"--grpc-port={_GRPC_WANTED}" in command:
         image = next(word for word in command.split() if "tritonserver:" in word)
         return correct(

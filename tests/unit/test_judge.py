@@ -1,0 +1,80 @@
+"""What checkers share, as tables: numbers with their usual slips, and the logic of checkers that otherwise need a server."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from helpers.course.checks import notebook_01, notebook_05, notebook_10
+from helpers.course.judge import CannotTell, NotYet, Number, Outcome
+from helpers.physics.tracks import STAGES
+
+
+@pytest.mark.parametrize("given", [0.25, "0.25", 0.2549, 0.246])
+def test_a_number_that_people_round_is_right(given: Any) -> None:
+    assert Number("share", given, (2, 8)).must_be_right() == 0.25
+
+
+@pytest.mark.parametrize(
+    ("unit", "right", "given", "words"),
+    [
+        ("ms", 12.0, 12_000, "`t` is 1.2e+04. That is in microseconds; divide by 1000."),
+        ("ms", 12.0, 0.012, "in seconds; we asked for milliseconds"),
+        ("s", 0.7, 700, "in milliseconds; we asked for seconds"),
+        ("fraction", 0.15, 15, "in percent; we asked for a fraction from 0 to 1"),
+        ("", (2, 8), 4, "the inverse; turn it round"),
+        ("", (2, 8), -6, "the difference"),
+        ("", (2, 8), 2, "Divide it by the other number"),
+        ("", 3, 5, "That is five."),
+        ("", 3, 7, "That is another number."),
+        ("", 3, math.nan, "should be one number"),
+        ("", 3, None, "should be one number, and it is nothing (`None`)"),
+        ("", 3, True, "should be one number, and it is `True`"),
+        ("", 3, [3, 4], "type `list`"),
+        ("", 3, "three", "and it is `'three'`"),
+        ("", (0, 8), 1, "another number"),
+    ],
+)
+def test_usual_slips_have_a_name(unit: str, right: Any, given: Any, words: str) -> None:
+    with pytest.raises(NotYet) as wrong:
+        Number("t", given, right, {"That is five": 5, "That cannot be had": None}, unit=unit).must_be_right()
+    assert words in str(wrong.value)
+
+
+LOG = """\
+I1128 09:00:00.100000 1 model_lifecycle.cc:473] "loading: add_sub:1"
+I1128 09:00:00.300000 1 python_be.cc:1912] "TRITONBACKEND_ModelInstanceInitialize: add_sub_0_0 (CPU device 0)"
+I1128 09:00:00.800000 1 model_lifecycle.cc:849] "successfully loaded 'add_sub'"
+"""
+
+
+def _log(loading_s: Any) -> Outcome:
+    report = {"loading_s": loading_s, "instances": 1, "metrics_port": "localhost:9002"}
+    return notebook_01.judge_log(LOG, report, {"HTTP": 9000, "gRPC": 9001, "metrics": 9002})
+
+
+def test_1_2_a_loading_time_is_read_to_a_tenth_of_a_second() -> None:
+    for right in (0.7, "0.7", 0.69, 0.72):
+        assert "0.7 s, 1 instance" in _log(right).text
+    for wrong in (0.1, 0.5, 0.9, 1.0, 1.3, 700):
+        with pytest.raises(NotYet, match="milliseconds" if wrong == 700 else "Compare the lines"):
+            _log(wrong)
+    with pytest.raises(CannotTell, match="does not show"):
+        notebook_01.judge_log("", {}, {})
+
+
+def test_5_2_the_stage_is_judged_from_the_table_alone() -> None:
+    times = pd.DataFrame({"stage": STAGES, "total_ms": [10.0, 20, 15, 50, 5]})
+    assert "50.0 ms of 100.0 ms" in notebook_05.judge_stage(times, "gnn", 0.5).text
+    assert "another stage" in notebook_05.judge_stage(times, "graph", 0.5).text
+    with pytest.raises(NotYet, match="in percent"):
+        notebook_05.judge_stage(times, "gnn", 50)
+
+
+def test_10_3_shares_are_judged_from_the_counters_alone() -> None:
+    assert "6 : 4 requests. The load was shared" in notebook_10.judge_shares([6, 4], [0.6, 0.4]).text
+    for given, words in {(60, 40): "percent", (6, 4): "Divide each", (0.4, 0.6): "other order", (0.6, 0.6): "add up to 1.2"}.items():
+        assert words in notebook_10.judge_shares([6, 4], list(given)).text
