@@ -232,8 +232,10 @@ class Fleet:
                 raise ServerError("The front of this fleet does not run any more.", "", _RESTART)
             number = len(self.servers) + 1
             spec = _spec_of(replace(self.spec, token=self.token).prepared(), number)
-            self._adopt([*self._servers, _at_its_port(launching.ready(launching.start(spec), spec))])
-            return self._servers[-1]
+            server = _at_its_port(launching.ready(launching.start(spec), spec))
+            launching.warn_of_failures(server)
+            self._adopt([*self._servers, server])
+            return server
 
     def _adopt(self, servers: Sequence[Server]) -> None:
         """Put these servers, which run already, behind the front."""
