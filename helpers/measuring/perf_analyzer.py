@@ -28,11 +28,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from helpers.client import problems, way_to
+from helpers.client import problems
 from helpers.client.client import Client, explain
 from helpers.client.endpoint import NO_ACCESS, QUERY_TIMEOUT_S, TOKEN_HEADER, Access, Address, parse_address, with_own_secret
 from helpers.client.problems import Refused, Unreachable, without_id
 from helpers.client.tensors import Signature
+from helpers.client.ways import way_to
 from helpers.errors import AccessError, CourseError, InputError, ModelError, RequestError, SetupError
 from helpers.measuring.program import NAME, Program, find_perf_analyzer, typed_place
 from helpers.measuring.table import INPUT_DATA, PARTS

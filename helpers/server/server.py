@@ -22,9 +22,9 @@ from typing import Any
 
 from helpers import run_folder
 from helpers.client import http as http_way
-from helpers.client import way_to
 from helpers.client.endpoint import ADMIN_HEADER, BASE_PORT, NO_ACCESS, QUERY_TIMEOUT_S, Access, Address
 from helpers.client.problems import TransportError, not_loaded, plainly
+from helpers.client.ways import way_to
 from helpers.errors import AccessError, CourseError, ModelError, RequestError, ServerError
 from helpers.machine import LOOPBACK, device, serves_here
 from helpers.paths import shown
