@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+import importlib
 
-from helpers.course.exercises import ____, catch_up, exercise
-from helpers.course.progress import course_map
+# name -> module that defines it; each is imported when it is first used: matplotlib takes a second
+_EXPORTS = {
+    "____": "helpers.course.exercises",
+    "catch_up": "helpers.course.exercises",
+    "course_map": "helpers.course.progress",
+    "enter": "helpers.course.scoreboard",
+    "exercise": "helpers.course.exercises",
+}
 
-__all__ = ["____", "catch_up", "course_map", "enter", "exercise"]
+__all__ = list(_EXPORTS)
 
 
-def __getattr__(name: str) -> Any:
-    """Import ``enter`` when it is first used: matplotlib takes a second."""
-    if name != "enter":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from helpers.course.scoreboard import enter
-
-    return enter
+def __getattr__(name: str) -> object:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'helpers.course' has no attribute {name!r}")
+    return getattr(importlib.import_module(_EXPORTS[name]), name)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,10 +23,22 @@ class _Made:
 _made: dict[str, _Made] = {}
 
 
-def watch(shell: Any) -> None:
-    """Take notes of each cell from now on, and explain a check whose names are not there."""
+def watch(shell: Any, explain: Callable[[str, str], bool]) -> None:
+    """Take notes of each cell from now on, and explain a check whose names are not there.
+
+    Args:
+        shell: IPython's.
+        explain: gets the exercise's number and the name, and says whether it has shown an outcome; else the error looks as always.
+    """
     shell.events.register("post_run_cell", note)
-    shell.set_custom_exc((NameError,), _explain)
+
+    def handle(shell: Any, kind: type[BaseException], error: NameError, trace: Any, tb_offset: int | None = None) -> None:
+        source = shell.history_manager.input_hist_raw[-1] if shell.history_manager else ""
+        number = re.search(r"^exercise\([\"']([\d.]+)[\"']\)\.check\(", source, re.MULTILINE)
+        if number is None or error.name not in names_asked(source, number[1]) or not explain(number[1], error.name):
+            shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
+
+    shell.set_custom_exc((NameError,), handle)
 
 
 def note(result: Any) -> None:
@@ -88,17 +102,3 @@ def missing(name: str) -> str:
         f"`{name}` is not there: the cell that makes it was not run since the kernel started. Run the notebook from its first cell "
         "(*Run > Run All Above Selected Cell*), or type `catch_up(...)` with the number of this exercise."
     )
-
-
-def _explain(shell: Any, kind: type[BaseException], error: NameError, trace: Any, tb_offset: int | None = None) -> None:
-    """IPython's handler of a NameError: that of a check is an outcome, all others look as always."""
-    import re
-
-    from helpers.course.exercises import explain_missing, strict
-
-    source = shell.history_manager.input_hist_raw[-1] if shell.history_manager else ""
-    number = re.search(r"^exercise\([\"']([\d.]+)[\"']\)\.check\(", source, re.MULTILINE)
-    if number is None or error.name not in names_asked(source, number[1]) or strict():
-        shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
-    else:
-        explain_missing(number[1], error.name)

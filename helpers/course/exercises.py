@@ -318,15 +318,17 @@ def _kernel() -> Any:
     return get_ipython()
 
 
-def explain_missing(number: str, name: str) -> None:
-    """Show that a check cannot look, because a variable that it needs is not there."""
-    _show(
-        cannot_tell(cells.missing(name).replace("catch_up(...)", f'catch_up("{number}")').replace(" with the number of this exercise", ""))
-    )
+def _explain_missing(number: str, name: str) -> bool:
+    """Show that a check cannot look, because a variable that it needs is not there; not in strict mode, where that is an error."""
+    if strict():
+        return False
+    words = cells.missing(name).replace("catch_up(...)", f'catch_up("{number}")').replace(" with the number of this exercise", "")
+    _show(cannot_tell(words))
+    return True
 
 
 if _kernel() is not None:
-    cells.watch(_kernel())
+    cells.watch(_kernel(), _explain_missing)
 
 
 # --- catching up -----------------------------------------------------------------------------------------------------------
