@@ -26,8 +26,9 @@ from tests.support.leftovers import (  # noqa: F401 hooks of pytest
 )
 from tests.support.order import pytest_collection_modifyitems, pytest_xdist_make_scheduler  # noqa: F401 hooks of pytest
 
-# Tests interrupt programs; a run in the background of a shell would hand down that interrupts are ignored.
+# Tests interrupt programs; a run in the background of a shell, or under nohup, would hand down that interrupts and hang-ups are ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Most tests send raw requests as on a machine of one's own; COURSE_PRIVATE=yes makes every server private, for those that should not care.
 os.environ.setdefault(PRIVATE_VARIABLE, "no")

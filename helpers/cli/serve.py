@@ -7,6 +7,7 @@ import os
 import signal
 import time
 import warnings
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -38,15 +39,18 @@ def serve(args: argparse.Namespace) -> int:
     signals = [number for number in signals if number in (signal.SIGINT, signal.SIGTERM) or signal.getsignal(number) != signal.SIG_IGN]
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        # Once only: a second Ctrl-C would interrupt the stopping.
+        raise KeyboardInterrupt
+
+    def ignore() -> None:
+        # A second Ctrl-C would interrupt the stopping. Not before the first one has got through: Python can drop one.
         for each in signals:
             signal.signal(each, signal.SIG_IGN)
-        raise KeyboardInterrupt
 
     before = {number: signal.signal(number, interrupt) for number in signals}
     try:
-        _serve(args)
+        _serve(args, ignore)
     except KeyboardInterrupt:
+        ignore()
         # While models were loading: the server goes as soon as this process has ended.
         print("\nStopped.", flush=True)
     finally:
@@ -68,7 +72,7 @@ def _launch(args: argparse.Namespace, **options: Any) -> Server | Fleet:
     return launch_server(args.models, **options) if args.servers == 1 else launch_fleet(args.models, servers=args.servers, **options)
 
 
-def _serve(args: argparse.Namespace) -> None:
+def _serve(args: argparse.Namespace, ignore: Callable[[], None]) -> None:
     with warnings.catch_warnings():
         # The card names the models that are not READY, with the reasons.
         warnings.simplefilter("ignore", ModelWarning)
@@ -84,6 +88,7 @@ def _serve(args: argparse.Namespace) -> None:
                         said.add(remark)
                 time.sleep(_LOOK_S)
         except KeyboardInterrupt:
+            ignore()
             print(f"\nStopping the server{'s' * isinstance(server, Fleet)} …", flush=True)
         else:
             raise ServerError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 # name -> module that defines it; each is imported when it is first used: matplotlib takes a second
 _EXPORTS = {
@@ -16,7 +17,7 @@ _EXPORTS = {
 __all__ = list(_EXPORTS)
 
 
-def __getattr__(name: str) -> object:
+def __getattr__(name: str) -> Any:
     if name not in _EXPORTS:
         raise AttributeError(f"module 'helpers.course' has no attribute {name!r}")
     return getattr(importlib.import_module(_EXPORTS[name]), name)

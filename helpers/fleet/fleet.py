@@ -233,7 +233,7 @@ class Fleet:
             number = len(self.servers) + 1
             spec = _spec_of(replace(self.spec, token=self.token).prepared(), number)
             server = _at_its_port(launching.ready(launching.start(spec), spec))
-            launching.warn_of_failures(server)
+            launching.warn_of_failures(server, among=self._servers[0])
             self._adopt([*self._servers, server])
             return server
 

@@ -92,7 +92,7 @@ _NO_BACKEND = re.compile(
     r"unable to find backend library for backend '(?P<backend>[^']+)', try specifying runtime on the model configuration"
 )
 # The words that Triton 2.51 adds are, as often as not, memory that it has freed before.
-_STAGE_ERROR = re.compile(r"(?<=which has no loaded version)\. Model '[^']+' loading failed with error: .*")
+_STAGE_ERROR = re.compile(r"(?<=which has no loaded version)\. Model '[^']+' loading failed with error:.*")
 _STAGE = re.compile(r"depends on '(?P<stage>[^']+)' which has no loaded version$")
 _VERSION_0 = re.compile(r"whose required version 0 is not loaded")
 

@@ -721,9 +721,12 @@ def seen_by_others(*servers: Server) -> str:
     return seen
 
 
-def warn_of_failures(server: Server) -> None:
-    """Say in one message which models could not be loaded, why, and what to do."""
+def warn_of_failures(server: Server, among: Server | None = None) -> None:
+    """Say in one message which models could not be loaded, why, and what to do; only of those that are READY on another server."""
     models = server.models()
+    if among is not None:
+        elsewhere = {model.name for model in among.models() if model.state == "READY"}
+        models = [model for model in models if model.name in elsewhere]
     bad = [
         model
         for model in models

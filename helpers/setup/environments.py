@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -228,7 +229,17 @@ def run(command: Sequence[object], what: str, **extra: str) -> None:
     kept = {name: value for name, value in os.environ.items() if name not in _UNWANTED}
     kept |= {"PIP_USER": "0", "PIP_NO_INPUT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", **extra}
     sys.stdout.flush()
-    if subprocess.run(list(map(str, command)), env=kept, check=False).returncode:
+    # In a session of its own: Ctrl-C is answered here, in one sentence, and not by each program below as well.
+    process = subprocess.Popen(list(map(str, command)), env=kept, start_new_session=True)
+    try:
+        status = process.wait()
+    except BaseException:
+        if hasattr(os, "killpg"):  # not on Windows
+            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
+        process.wait()
+        raise
+    if status:
         raise SetupError(f"{what} could not be made.", *_FAILED)
 
 

