@@ -188,7 +188,7 @@ def test_a_port_that_cannot_be_leaves_no_folder_and_no_log() -> None:
 def test_restart_keeps_options_and_takes_new_ones(tmp_path, free_base_port):
     _copy("one", tmp_path)
     first = launch_server(tmp_path, base_port=free_base_port())
-    for impossible in ({"base_port": 80}, {"runtime": "dokcer"}, {"token": "short"}, {"models": "nowhere"}):
+    for impossible in ({"base_port": 80}, {"runtime": "slurm"}, {"token": "short"}, {"models": "nowhere"}):
         with pytest.raises(CourseError):
             first.restart(**impossible)
         assert first.state() == "running", f"{impossible} costs nothing"
