@@ -16,7 +16,7 @@
 #
 # **What you'll need:** this machine, nothing else. No GPU. The course was installed by `make lab`.
 #
-# **Time:** 10 minutes (7 reading + 3 exercises).
+# **Time:** 10 minutes: 7 for reading, 3 for exercises.
 
 # %% [markdown]
 # ## Know why we serve models

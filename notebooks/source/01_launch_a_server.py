@@ -16,7 +16,7 @@
 #
 # **What you'll need:** this machine. No GPU, no other notebook before this one.
 #
-# **Time:** 25 minutes (9 reading + 16 exercises).
+# **Time:** 25 minutes: 9 for reading, 16 for exercises.
 
 # %% [markdown]
 # ## Start a process with a name

@@ -17,7 +17,7 @@
 #
 # **What you'll need:** this machine. No GPU, no other notebook before this one.
 #
-# **Time:** 20 minutes (7 reading + 13 exercises).
+# **Time:** 20 minutes: 7 for reading, 13 for exercises.
 
 # %% [markdown]
 # ## Make a copy of your own

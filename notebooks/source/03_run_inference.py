@@ -17,7 +17,7 @@
 #
 # **What you'll need:** this machine. No GPU, no other notebook before this one.
 #
-# **Time:** 30 minutes (15 reading + 15 exercises).
+# **Time:** 30 minutes: 15 for reading, 15 for exercises.
 
 # %% [markdown]
 # ## Prepare server and data

@@ -17,7 +17,7 @@
 #
 # **What you'll need:** this machine. No GPU, no other notebook before this one.
 #
-# **Time:** 35 minutes (14 reading + 21 exercises).
+# **Time:** 35 minutes: 14 for reading, 21 for exercises.
 
 # %% [markdown]
 # ## Meet the network

@@ -16,7 +16,7 @@
 #
 # **What you'll need:** this machine. No GPU, no other notebook before this one.
 #
-# **Time:** 35 minutes (17 reading + 18 exercises).
+# **Time:** 35 minutes: 17 for reading, 18 for exercises.
 
 # %% [markdown]
 # ## Know the task

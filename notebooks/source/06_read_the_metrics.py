@@ -16,7 +16,7 @@
 #
 # **What you'll need:** this machine. No GPU, no other notebook before this one.
 #
-# **Time:** 25 minutes (12 reading + 13 exercises).
+# **Time:** 25 minutes: 12 for reading, 13 for exercises.
 
 # %% [markdown]
 # ## Look at the page

@@ -17,7 +17,7 @@
 #
 # **What you'll need:** this machine. No GPU, no other notebook before this one.
 #
-# **Time:** 35 minutes (16 reading + 19 exercises).
+# **Time:** 35 minutes: 16 for reading, 19 for exercises.
 
 # %% [markdown]
 # ## Prepare a server

@@ -16,7 +16,7 @@
 #
 # **What you'll need:** this machine. No GPU, no other notebook before this one.
 #
-# **Time:** 35 minutes (13 reading + 22 exercises).
+# **Time:** 35 minutes: 13 for reading, 22 for exercises.
 
 # %% [markdown]
 # ## Choose what to vary

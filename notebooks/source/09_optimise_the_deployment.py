@@ -16,7 +16,7 @@
 #
 # **What you'll need:** this machine. No GPU, no other notebook before this one.
 #
-# **Time:** 50 minutes (15 reading + 35 exercises).
+# **Time:** 50 minutes: 15 for reading, 35 for exercises.
 
 # %% [markdown]
 # ## Begin with a baseline

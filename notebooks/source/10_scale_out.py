@@ -16,7 +16,7 @@
 #
 # **What you'll need:** this machine. No GPU, no other notebook before this one.
 #
-# **Time:** 40 minutes (14 reading + 26 exercises).
+# **Time:** 40 minutes: 14 for reading, 26 for exercises.
 
 # %% [markdown]
 # ## Put a front before your server

@@ -120,7 +120,7 @@ def test_opening(path: Path) -> None:
 @pytest.mark.parametrize("path", ALL, ids=_id)
 def test_time_adds_up_and_agrees_with_the_map(path: Path) -> None:
     notebook = _read(path)
-    found = re.search(r"\*\*Time:\*\* (\d+) minutes \((\d+) reading \+ (\d+) exercises\)", notebook.cells[0].source)
+    found = re.search(r"\*\*Time:\*\* (\d+) minutes: (\d+) for reading, (\d+) for exercises", notebook.cells[0].source)
     assert found, notebook.cells[0].source
     total, reading, exercises = map(int, found.groups())
     row = next(row for row in course_map().rows if path.name.startswith(row[0]))

@@ -171,7 +171,7 @@ SOURCE = """\
 # %% [markdown]
 # # Count requests
 #
-# **Time:** 5 minutes (3 reading + 2 exercises).
+# **Time:** 5 minutes: 3 for reading, 2 for exercises.
 
 # %% [markdown] exercise="98.1"
 # ### Exercise 98.1 (2 minutes) — Count
