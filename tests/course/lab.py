@@ -21,6 +21,8 @@ from nbformat import NotebookNode
 # Seconds against hanging: for JupyterLab to answer or a notebook to be open with an idle kernel, and for the cells of a notebook.
 START_S = 300
 RUN_S = 600
+# Between two looks at the page: one at each of its frames, Playwright's default, keeps a core busy that what is tested needs.
+POLLING_MS = 200
 # Seconds against hanging until a JupyterLab's servers have gone after it: half a minute on a quiet machine.
 GONE_S = 300
 
@@ -30,12 +32,13 @@ SETTINGS = {"docmanager-extension/plugin": {"autosave": False}, "notebook-extens
 _OPEN = "window.jupyterapp.shell.currentWidget"
 # Whether the code cells from one index to before another have run and the kernel is idle, or a cell failed that was not meant to.
 _DONE_JS = f"""([first, end]) => {{
+  if ({_OPEN}.sessionContext.session.kernel.status !== 'idle') return false;
   const all = {_OPEN}.content.model.sharedModel.cells.map(cell => cell.toJSON());
   const cells = all.slice(first, end).filter(cell => cell.cell_type === 'code');
   const meant = cell => (cell.metadata.tags ?? []).includes('raises-exception');
   if (cells.some(cell => !meant(cell) && cell.outputs.some(output => output.output_type === 'error'))) return true;
   const waiting = [...{_OPEN}.node.querySelectorAll('.jp-InputPrompt')].some(prompt => prompt.innerText.includes('*'));
-  return cells.every(cell => cell.execution_count) && !waiting && {_OPEN}.sessionContext.session.kernel.status === 'idle';
+  return cells.every(cell => cell.execution_count) && !waiting;
 }}"""
 
 
@@ -147,6 +150,7 @@ class Notebook:
             }""",
             arg=self.path,
             timeout=START_S * 1000,
+            polling=POLLING_MS,
         )
 
     def reload(self) -> None:
@@ -176,7 +180,7 @@ class Notebook:
             }}""",
             [active, command],
         )
-        self.page.wait_for_function(_DONE_JS, arg=list(span), timeout=1000 * RUN_S)
+        self.page.wait_for_function(_DONE_JS, arg=list(span), timeout=1000 * RUN_S, polling=POLLING_MS)
 
     def content(self) -> NotebookNode:
         """The notebook as its file would have it, with outputs."""
