@@ -48,7 +48,7 @@ class Jets:
         return np.sqrt(np.maximum(energy**2 - px**2 - py**2 - pz**2, 0))
 
 
-def cluster(candidates, ghosts, radius: float, pt_range, max_abs_eta: float, n_events: int) -> Jets:
+def cluster(candidates, ghosts, radius: float, pt_range, max_abs_eta: float, n_events: int, least_constituents: int = 2) -> Jets:
     """Cluster the candidates of a batch.
 
     Args:
@@ -58,9 +58,10 @@ def cluster(candidates, ghosts, radius: float, pt_range, max_abs_eta: float, n_e
         pt_range: Lowest and highest transverse momentum, GeV.
         max_abs_eta: Acceptance.
         n_events: Events in the batch.
+        least_constituents: Jets of fewer are dropped.
 
     Returns:
-        Jets with at least two constituents.
+        The jets.
     """
     c = candidates
     momentum = np.stack([c["pt"] * np.cos(c["phi"]), c["pt"] * np.sin(c["phi"]), c["pt"] * np.sinh(c["eta"]), c["energy"]], axis=1)
@@ -92,7 +93,7 @@ def cluster(candidates, ghosts, radius: float, pt_range, max_abs_eta: float, n_e
     real = source >= 0
     jets = Jets(jet_event, jet_momentum, source[real], of_jet[real], n_b, n_c)
     good = (np.abs(jets.eta) < max_abs_eta) & (jets.pt < pt_range[1])
-    good &= np.bincount(jets.constituent_jet, minlength=n_jets) >= 2
+    good &= np.bincount(jets.constituent_jet, minlength=n_jets) >= least_constituents
     return select(jets, good)
 
 

@@ -50,7 +50,7 @@ def candidate_columns(jets: Jets, candidates: dict[str, NDArray], index: NDArray
     jet_eta, jet_phi = jets.eta[jet], jets.phi[jet]
     jet_direction = jets.momentum[jet, :3] / np.linalg.norm(jets.momentum[jet, :3], axis=1, keepdims=True)
     charged = c["charge"] != 0
-    track = _track_columns(c, jet_direction)
+    track = track_columns(c, jet_direction)
 
     def tracks_only(values: NDArray) -> NDArray:
         return np.where(charged, values, 0.0)
@@ -78,7 +78,7 @@ def candidate_columns(jets: Jets, candidates: dict[str, NDArray], index: NDArray
     return table.astype(np.float32), helices, tracks_only(track["btagSip3dSig"])
 
 
-def _track_columns(c: dict[str, NDArray], jet_direction: NDArray) -> dict[str, NDArray]:
+def track_columns(c: dict[str, NDArray], jet_direction: NDArray) -> dict[str, NDArray]:
     """b-tagging quantities of tracks with respect to the jet axis; meaningless for neutrals."""
     sin, cos = np.sin(c["phi"]), np.cos(c["phi"])
     closest = np.stack([-c["dxy"] * sin, c["dxy"] * cos, c["dz"]], axis=1)

@@ -54,7 +54,7 @@ def last_heavy_hadrons(record: Record, quark: int) -> NDArray[np.int64]:
     return index[~not_last[index]]
 
 
-def _last_copy(record: Record, index: NDArray) -> NDArray:
+def last_copy(record: Record, index: NDArray) -> NDArray:
     """Follow particles through recoils and radiation to the copy that decays."""
     index = index.copy()
     for _ in range(50):
@@ -88,7 +88,7 @@ def resonances(record: Record, kinds: tuple[int, ...]) -> Resonances:
     """
     absolute = np.abs(record.pdg)
     found = np.flatnonzero(np.isin(absolute, kinds))
-    found = np.unique(_last_copy(record, found))
+    found = np.unique(last_copy(record, found))
     children = record.daughter[found]
     prongs = np.full((found.size, MAX_PRONGS), -1)
     prongs[:, :2] = children
@@ -97,10 +97,10 @@ def resonances(record: Record, kinds: tuple[int, ...]) -> Resonances:
     bottom = np.where(first_is_w, children[:, 1], children[:, 0])
     boson = np.where(first_is_w, children[:, 0], children[:, 1])
     prongs[is_top, 0] = bottom[is_top]
-    prongs[is_top, 1:3] = record.daughter[_last_copy(record, boson[is_top])]
+    prongs[is_top, 1:3] = record.daughter[last_copy(record, boson[is_top])]
     is_ww = (absolute[found] == HIGGS) & first_is_w
     for column in (0, 1):
-        pair = record.daughter[_last_copy(record, children[is_ww, column])]
+        pair = record.daughter[last_copy(record, children[is_ww, column])]
         prongs[is_ww, 2 * column : 2 * column + 2] = pair
     eta, phi = record.eta_phi(found)
     prong_eta, prong_phi = record.eta_phi(prongs)
