@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -22,6 +23,7 @@ from helpers.__main__ import main
 from helpers.client import http
 from helpers.errors import InputError, RequestError
 from helpers.fleet import Fleet, envoy
+from helpers.measuring.perf_analyzer import execute, run_for
 from tests.support import MODELS_FOR_TESTS
 from tests.support.fleet_load import Load as Requests
 from tests.support.processes import PATIENCE_S, alive, listening, session, wait_until
@@ -127,6 +129,16 @@ def test_perf_analyzer_measures_through_the_front(fleet: Fleet) -> None:
     rows = fleet.shares(before)
     assert all(row["share"] > 0.2 for row in rows)
     assert sum(one["requests"] for one in rows) >= row["requests"]
+
+
+def test_a_window_in_which_the_server_with_the_counters_had_nothing_to_do(fleet: Fleet, tmp_path: Path) -> None:
+    """The tool then says that it cannot find the version of the model, which is there on both servers."""
+    inputs = tmp_path / "two_a_window.json"
+    inputs.write_text(json.dumps({"data": [{"SECONDS": {"content": [0.1], "shape": [1]}}]}))
+    run = run_for(fleet, "slow", input_data=inputs, window_ms=250, max_trials=3, stability_percent=1e6)
+    for _ in range(8):
+        execute(run, server=fleet)  # was an error in every other run
+    assert measure(fleet, "slow", input_data=inputs, max_seconds=1)["throughput_infer_per_s"] > 0
 
 
 def test_a_server_that_is_busy_is_avoided(fleet: Fleet) -> None:
