@@ -139,8 +139,8 @@ class Measurement:
         run = self.run
         under_way = run.concurrency if run.request_rate_per_s is None else 1
         enough = max(4, 2 * under_way)
-        # Three windows tell how many will be needed; where the number of turns is fixed, one is enough.
-        trials = RUN_WINDOWS if self.window_s is None else 1
+        # Three windows tell how many will be needed; where that is fixed, one is enough.
+        trials = RUN_WINDOWS if self.window_s is None and not quick() else 1
         # The tool looks once a second whether a number of requests is complete, so a short time is tried first.
         timed = replace(run, window_ms=round(1000 * WARM_UP_S), max_trials=trials, stability_percent=_ANY, percentile=50)
         counted = replace(timed, window_ms=None, window_requests=enough, max_trials=1)
