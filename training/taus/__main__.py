@@ -16,8 +16,8 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEFAULT_OUTPUT = REPOSITORY / "work" / "training" / "taus"
-EVENTS = 60_000
-SHIP_EVENTS = 8_000
+EVENTS = 16_000
+SHIP_EVENTS = 4_000
 TRIAL_EVENTS = 3_000
 """Up to this many events everything is made small, to try the chain and not to identify taus."""
 TRIAL_PASSES = 3_000

@@ -21,7 +21,7 @@ from .serving import SIDES
 GRID_SHARE = 0.5
 """Width of the layers in the grids, of that of CMS's."""
 DROPOUT = 0.2
-"""In dense layers; CMS has it in convolutions, too, where it costs our training a quarter of its time."""
+"""In dense layers; CMS has it in convolutions, too, where it costs time."""
 KINDS = ("egamma", "muon", "hadrons")
 INPUT_LIMIT = 10.0
 """Standardised inputs are clipped here, so that one odd track does not decide."""
@@ -111,6 +111,10 @@ class DeepTau(nn.Module):
         self.shrink = nn.ModuleDict({grid: Shrink(side, CONVOLUTION_WIDTH) for grid, side in SIDES.items()})
         self.join = Dense(widths[-1] + len(SIDES) * CONVOLUTION_WIDTH, [200] * 4)
         self.output = nn.Linear(200, len(LABELS))
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear | nn.Conv2d):
+                nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
+                nn.init.zeros_(layer.bias)
 
     def forward(
         self,

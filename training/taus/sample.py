@@ -10,7 +10,7 @@ from helpers.physics.taus import SAMPLE
 
 from .generate import Columns, join, save
 
-SHIPPED_TAUS = 3_000
+SHIPPED_TAUS = 2_400
 
 
 def choose(columns: Columns, n_taus: int, seed: int = 7) -> Columns:

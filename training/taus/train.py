@@ -33,7 +33,7 @@ ROUND_TAUS = 8_192
 VALIDATION_ONE_IN = 20
 """One event in this many is kept from training; by event, so that no event is on both sides."""
 VALIDATION_MAX_TAUS = 3_000
-VALIDATION_ROUNDS = 4
+VALIDATION_ROUNDS = 2
 PT_BINS_GEV = (20.0, 25.0, 30.0, 35.0, 40.0, 50.0, 65.0, 85.0, 120.0, math.inf)
 MAX_WEIGHT = 10.0
 WARM_UP_STEPS = 200
@@ -52,8 +52,8 @@ class Recipe:
         seed: Of initialisation, shuffling and dropout.
     """
 
-    passes: int = 600_000
-    batch_size: int = 128
+    passes: int = 110_000
+    batch_size: int = 64
     learning_rate: float = 2e-3
     decay_from: float = 0.4
     weight_decay: float = 0.01
