@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,9 +24,10 @@ import numpy as np
 import psutil
 
 from benchmarks.compare import Result, Yardstick, figure, in_turn, ratio
-from helpers import Client, jets, launch_fleet, launch_server, paths, repository, sweep, tune
+from helpers import Client, jets, launch_fleet, launch_server, paths, repository, sweep, taus, tune
 from helpers.measuring.inputs import write_inputs
-from helpers.measuring.perf_analyzer import Run, execute
+from helpers.measuring.perf_analyzer import Run, execute, result_of
+from helpers.measuring.program import find_perf_analyzer
 from helpers.server import Server
 
 # Away from the ports of a course that runs on the same machine.
@@ -35,6 +37,7 @@ AK4, AK4_PT, AK8 = "particlenet_AK4", "particlenet_AK4_PT", "particlenet"
 LENGTHS = {"candidates": 50, "vertices": 4}
 # Seconds of each slice of a yardstick, and perf_analyzer's windows, of which three are one measurement; they need not agree.
 SLICE_S, WINDOW_MS = 0.7, 500
+ANY_THREE: dict[str, Any] = {"percentile": None, "max_trials": 3, "stability_percent": 1e6}
 # One instance with one thread and no batching, as the process without a server.
 _THREADS = ("intra_op_thread_count", "inter_op_thread_count", "INTRA_OP_THREAD_COUNT", "INTER_OP_THREAD_COUNT")
 ALONE = "instance_group { kind: KIND_CPU count: 1 }\n"
@@ -89,6 +92,37 @@ def whole_machine(rounds: int, trial: bool) -> Results:
             yield ratio("whole machine", f"ONNX, batch {batch}, {cores} cores", ours, theirs, f"≥ {goal}", " jets/s")
 
 
+def large(rounds: int, trial: bool) -> Results:
+    """DeepTau, whose inputs are 423 kB for a tau: one instance with one thread over the same network in one process.
+
+    The process works on one thread, with the same real taus. perf_analyzer keeps four requests under way over gRPC, or puts the tensors
+    into shared memory once and names them in each request. The memory is the most that the server had meanwhile.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = _repository(Path(name) / "models", taus.MODEL)
+        tensors = taus.tensors(taus.read().take(range(20 if trial else 100)))
+        inputs, arrays = _as_files(Path(name), taus.MODEL, tensors)
+        with (
+            launch_server(folder, load=[taus.MODEL], base_port=BASE_PORT, name="bench-large") as server,
+            Yardstick("network", _file(taus.MODEL), arrays) as alone,
+        ):
+            for batch in (10,) if trial else (1, 10, 100):
+                # A request of a hundred waits for three others, each of which takes half a second.
+                window_ms = WINDOW_MS + 30 * batch
+                run = Run(taus.MODEL, server.grpc_url, batch=batch, concurrency=4, input_data=inputs, window_ms=window_ms, **ANY_THREE)
+
+                def in_process(batch: int = batch, seconds: float = 1e-3 * window_ms) -> float:
+                    return float(alone.ask(batch=batch, seconds=seconds)["per_s"])
+
+                with _Memory(server) as memory:
+                    ways = [lambda run=run: _rate(run), lambda run=run: _rate(run, "--shared-memory", "system"), in_process]
+                    grpc, shared, theirs = in_turn(rounds, *ways)
+                goals = ("≥ 0.9", "≥ 0.97") if batch >= 10 else ("", "")
+                yield ratio("large", f"gRPC, batch {batch}", grpc, theirs, goals[0], " taus/s")
+                yield ratio("large", f"shared memory, batch {batch}", shared, theirs, goals[1], " taus/s")
+                yield Result("large", f"memory of the server, batch {batch}", memory.most_mb, unit="MB")
+
+
 def start(rounds: int, trial: bool) -> Results:
     """What a start takes, and the memory of a server with one instance each of two taggers.
 
@@ -104,10 +138,7 @@ def start(rounds: int, trial: bool) -> Results:
         with tempfile.TemporaryDirectory() as name:
             folder = _repository(Path(name), AK4, AK4_PT)
             with launch_server(folder, load=[AK4, AK4_PT], base_port=BASE_PORT, name="bench-memory") as server:
-                assert server.pid is not None
-                owner = psutil.Process(server.pid)
-                used = [each.memory_full_info().pss / 1e6 for each in (owner, *owner.children(recursive=True))]
-                yield figure("start", "memory with two taggers", [sum(used)], "MB", note=f"{len(used)} processes")
+                yield figure("start", "memory with two taggers", [_memory_mb(server)], "MB")
 
 
 def client(rounds: int, trial: bool) -> Results:
@@ -343,7 +374,7 @@ def searching(rounds: int, trial: bool) -> Results:
 
 CASES: dict[str, Case] = {
     each.__name__: each
-    for each in (embedded, whole_machine, start, client, tagging, tracks, sweeping, dashboard, fleet, analysis, searching)
+    for each in (embedded, whole_machine, large, start, client, tagging, tracks, sweeping, dashboard, fleet, analysis, searching)
 }
 WHY = {
     "embedded": "Server, model and `perf_analyzer` share two cores. Of each request about 0.3 ms go, one after the other, to "
@@ -358,8 +389,7 @@ WHY = {
 
 def load(url: str, model: str, batch: int, concurrency: int, inputs: Path, window_ms: int = WINDOW_MS) -> tuple[float, float]:
     """Return inferences per second and the median latency in ms that perf_analyzer measures, always over three windows."""
-    options: dict[str, Any] = {"percentile": None, "max_trials": 3, "stability_percent": 1e6}
-    run = Run(model, url, batch=batch, concurrency=concurrency, input_data=inputs, window_ms=window_ms, **options)
+    run = Run(model, url, batch=batch, concurrency=concurrency, input_data=inputs, window_ms=window_ms, **ANY_THREE)
     found = execute(run).figures
     rate, p50_us = found.get("throughput_infer_per_s"), found.get("latency_p50_us")
     if not rate or not p50_us:
@@ -372,9 +402,50 @@ def real_jets(server: Server, model: str, place: Path, n_jets: int = 200) -> tup
     with Client(server) as one:
         tagger = jets.Tagger(one, model)
         tensors = tagger.inputs(jets.read(jets.sample_for(tagger))[:n_jets], **LENGTHS)
+    return _as_files(place, model, tensors)
+
+
+def _as_files(place: Path, model: str, tensors: Mapping[str, np.ndarray]) -> tuple[Path, Path]:
     np.savez(place / f"{model}.npz", **tensors)
-    entries: Sequence[Mapping[str, np.ndarray]] = [{key: tensor[jet] for key, tensor in tensors.items()} for jet in range(n_jets)]
+    entries = ({key: tensor[number] for key, tensor in tensors.items()} for number in range(len(next(iter(tensors.values())))))
     return write_inputs(place / f"{model}.json", entries), place / f"{model}.npz"
+
+
+def _rate(run: Run, *more: str) -> float:
+    """Inferences per second of a run with further arguments."""
+    done = find_perf_analyzer().run(*run.arguments(), "-v", *more)
+    rates = [window.throughput_infer_per_s for window in result_of(done.stdout).windows]
+    if not rates:
+        raise RuntimeError(f"{run}: {done.stdout[-300:]}{done.stderr[-300:]}")
+    return statistics.mean(rates)
+
+
+def _memory_mb(server: Server) -> float:
+    """Memory of all its processes, pages that they share counted once."""
+    assert server.pid is not None
+    owner = psutil.Process(server.pid)
+    return sum(each.memory_full_info().pss / 1e6 for each in (owner, *owner.children(recursive=True)))
+
+
+class _Memory(threading.Thread):
+    """The most memory that a server had meanwhile."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(daemon=True)
+        self.server, self.done, self.most_mb = server, threading.Event(), 0.0
+
+    def __enter__(self) -> _Memory:
+        self.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.done.set()
+        self.join()
+
+    def run(self) -> None:
+        """Look five times a second."""
+        while not self.done.wait(0.2):
+            self.most_mb = max(self.most_mb, _memory_mb(self.server))
 
 
 def _repository(folder: Path, *models: str) -> Path:

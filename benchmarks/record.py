@@ -21,10 +21,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from helpers import launch_server, measure, paths, sweep, write_jets
+from helpers import launch_server, measure, paths, sweep
 from helpers.machine import cpu
 from helpers.measuring import recorded
-from helpers.measuring.inputs import jets_path
+from helpers.measuring.inputs import jets_path, taus_path, write_real
 from helpers.measuring.perf_analyzer import LENGTHS, words_of
 from helpers.measuring.program import find_perf_analyzer
 from helpers.measuring.table import append_row, plain, read_rows, rows_of
@@ -33,21 +33,23 @@ from helpers.server import Server
 
 @dataclass(frozen=True)
 class Load:
-    """Points of the same models and inputs: names, batch sizes, concurrencies, lengths of the inputs, and whether those are real jets."""
+    """Points of the same models and inputs: names, batch sizes, concurrencies, lengths of the inputs, and whether those are real ones."""
 
     models: tuple[str, ...]
     batches: tuple[int, ...]
     concurrencies: tuple[int, ...] = (1,)
     lengths: Mapping[str, int] = field(default_factory=dict)
-    jets: bool = False
+    real: bool = False
 
     def inputs(self, model: str) -> str | dict[str, int]:
         """What :func:`helpers.measuring.recorded.inputs_of` says of such a row: the name of a file, or the lengths of random inputs."""
         lengths = LENGTHS | dict(self.lengths)
-        return jets_path(model, lengths).name if self.jets else lengths
+        if not self.real:
+            return lengths
+        return (taus_path() if model == _TAUS else jets_path(model, lengths)).name
 
 
-_ONNX, _TORCH = "particlenet_AK4", "particlenet_AK4_PT"
+_ONNX, _TORCH, _TAUS = "particlenet_AK4", "particlenet_AK4_PT", "deeptau_nosplit"
 LOADS = (
     Load((_ONNX, _TORCH), (1, 4, 8, 16, 32, 64)),
     Load((_ONNX,), (10, 100)),
@@ -55,9 +57,10 @@ LOADS = (
     Load((_ONNX,), (4,), (2,)),
     Load((_ONNX,), (10,), (8,)),
     Load((_ONNX,), (1, 4, 16), (4,), {"pf": 100, "sv": 10}),
-    Load((_ONNX,), (10,), lengths={"pf": 50, "sv": 4}, jets=True),
-    Load((_ONNX,), (10,), lengths={"pf": 20, "sv": 4}, jets=True),
+    Load((_ONNX,), (10,), lengths={"pf": 50, "sv": 4}, real=True),
+    Load((_ONNX,), (10,), lengths={"pf": 20, "sv": 4}, real=True),
     Load(("particlenet_PT",), (1, 10, 100)),
+    Load((_TAUS,), (1, 4, 16), (4,), real=True),
 )
 BASE_PORT = 12700
 # Seconds after which a second attempt at a point begins no further windows.
@@ -99,8 +102,8 @@ def missing(rows: Iterable[Mapping[str, Any]]) -> Iterator[Load]:
 def measured(server: Server, load: Load, folder: Path) -> Iterator[dict[str, Any]]:
     """The rows of a load; a point that did not settle a second time, and longer."""
     inputs: dict[str, Any] = {"lengths": load.lengths}
-    if load.jets:
-        inputs = {"input_data": write_jets(server, load.models[0], lengths=load.lengths)}
+    if load.real:
+        inputs = {"input_data": write_real(server, load.models[0], load.lengths)}
     result = sweep(server, load.models, load.batches, load.concurrencies, output=folder, **inputs)
     kept = Path(result.attrs["path"])
     points = [_point(row) for row in read_rows(kept)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from helpers.errors import InputError
 from helpers.paths import make_folder, shown, work_dir, writing
 
 if TYPE_CHECKING:
+    from helpers.measuring.perf_analyzer import InputData
     from helpers.measuring.table import Rows
 
 
@@ -47,7 +49,7 @@ def _sweep(server: Any, args: argparse.Namespace) -> int:
         output=args.output,
         precision=args.precision,
         percentile=args.percentile,
-        input_data=args.input_data,
+        input_data=_input_data(server, args.model, args),
         lengths=options.lengths(args),
         protocol=args.protocol,
         max_seconds=args.seconds,
@@ -57,6 +59,15 @@ def _sweep(server: Any, args: argparse.Namespace) -> int:
     print(result)
     print(f"Figure: {_draw(result, args)}")
     return 0
+
+
+def _input_data(server: Any, models: Sequence[str], args: argparse.Namespace) -> InputData:
+    """The word or the file that was given; for ``real``, a file of the course's own for each model."""
+    if args.input_data != "real":
+        return str(args.input_data)
+    from helpers.measuring.inputs import write_real
+
+    return {model: write_real(server, model, options.lengths(args)) for model in models}
 
 
 def _draw(result: Rows, args: argparse.Namespace) -> str:
@@ -99,7 +110,7 @@ def tune(args: argparse.Namespace) -> int:
             variants=args.variants,
             output=args.output,
             percentile=args.percentile,
-            input_data=args.input_data,
+            input_data=_input_data(server, loaded, args),
             lengths=options.lengths(args),
             again=args.again,
         )

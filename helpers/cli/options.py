@@ -37,7 +37,11 @@ _ACCESS: tuple[Option, ...] = (
 )
 _LOAD: tuple[Option, ...] = (
     ("--length", "candidates and vertices of a jet (default 50 4)", {"type": int, "nargs": 2, "metavar": ("PF", "SV")}),
-    ("--input-data", "random, zero, or a JSON file (default random)", {"default": "random"}),
+    (
+        "--input-data",
+        "random (bits), zero, real (what the course has for the model: jets, hits, taus), or a JSON file (default random)",
+        {"default": "random"},
+    ),
     ("--percentile", "the latency that is looked at (default 95)", {"type": int, "default": 95}),
     ("--again", "measure also what was measured before", _FLAG),
 )
@@ -89,10 +93,10 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         ("-p --protocol", "grpc (the default), or http", {"choices": ("grpc", "http")}),
         (
             "-i --input",
-            "an input from a NumPy file; made-up ones by default, for ExaTrk an event of the course",
+            "an input from a NumPy file; made-up ones by default, for ExaTrk an event of the course, for deeptau_nosplit its taus",
             {"action": "append", "default": [], "metavar": "NAME=FILE.npy"},
         ),
-        ("-b --batch", "entries in the batch of made-up inputs (default 1)", {"type": int, "default": 1}),
+        ("-b --batch", "entries in the batch of inputs that come from no file (default 1)", {"type": int, "default": 1}),
         ("-t --timeout", "seconds to wait for the answer (default 60)", {"type": float, "default": 60.0, "metavar": "S"}),
         *_ACCESS,
     ),

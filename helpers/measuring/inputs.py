@@ -1,4 +1,4 @@
-"""Files of real inputs for perf_analyzer: jets for the taggers, hits for the track finder, or any tensors.
+"""Files of real inputs for perf_analyzer: jets for the taggers, hits for the track finder, taus for DeepTau, or any tensors.
 
 What perf_analyzer calls random are random bits. Read as 32-bit numbers, one in 256 of them is infinite or no number at all, and
 most others are absurdly large or small. A network's time may depend on its numbers, and its answers always do.
@@ -25,8 +25,8 @@ from helpers.measuring.perf_analyzer import LENGTHS
 from helpers.paths import make_folder, replace, work_dir, writing
 from helpers.physics.tracks import Event, load_events
 
-# Jets or events in a file of inputs: enough to be no special case, small enough to be read in a moment.
-JETS = 100
+# Jets in a file of inputs: enough to be no special case, small enough to be read in a moment. A tau has 423 kB: twenty are 11 MB of text.
+JETS, TAUS = 100, 20
 
 
 def write_inputs(path: str | Path, entries: Iterable[Mapping[str, np.ndarray]]) -> Path:
@@ -101,3 +101,33 @@ def write_hits(events: Sequence[Event] | None = None, *, name: str = "FEATURES",
     chosen = load_events() if events is None else list(events)
     file = path or work_dir() / "inputs" / f"{len(chosen)}_events.json"
     return write_inputs(file, ({name: event.features} for event in chosen))
+
+
+def write_taus(n_taus: int = TAUS, *, path: str | Path | None = None) -> Path:
+    """Write taus of the course's sample for DeepTau, their grids filled as CMSSW fills them, and return the file in ``work/inputs``.
+
+    Raises:
+        InputError: there are not so many taus.
+    """
+    from helpers.physics import taus
+
+    sample = taus.read()
+    if not 1 <= n_taus <= len(sample):
+        raise InputError(f"n_taus={n_taus} was given.", f"The sample has {len(sample)} taus.")
+    tensors = taus.tensors(sample.take(range(n_taus)))
+    entries = ({name: tensor[tau] for name, tensor in tensors.items()} for tau in range(n_taus))
+    return write_inputs(path or taus_path(n_taus), entries)
+
+
+def taus_path(n_taus: int = TAUS) -> Path:
+    """Return where :func:`write_taus` writes so many taus by default."""
+    return work_dir() / "inputs" / f"{n_taus}_taus.json"
+
+
+def write_real(server: Any, model: str, lengths: Mapping[str, int] | None = None) -> Path:
+    """Write what the course has for a model, jets, hits or taus, and return the file; an InputError where it has nothing for it."""
+    with Client(server) as client:
+        names = set(client.signature(model).inputs)
+    if names == {"FEATURES"}:
+        return write_hits()
+    return write_taus() if "input_tau" in names else write_jets(server, model, lengths=lengths)

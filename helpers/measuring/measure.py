@@ -32,7 +32,7 @@ from helpers.client.problems import TransportError
 from helpers.errors import CourseError, InputError, ModelError, RequestError, SetupError
 from helpers.measuring import perf_analyzer as tool
 from helpers.measuring import recorded as records
-from helpers.measuring.perf_analyzer import PERCENTILE, Result, Run, check_batch, execute, run_for
+from helpers.measuring.perf_analyzer import PERCENTILE, InputData, Result, Run, check_batch, data_for, execute, run_for
 from helpers.measuring.program import Program, find_perf_analyzer
 from helpers.measuring.statistics import LEAST_WINDOWS, interval, percentile_interval, windows_needed
 from helpers.measuring.table import (
@@ -111,7 +111,7 @@ class Measurement:
     request_rate_per_s: float | None = None
     protocol: str | None = None
     percentile: int | None = PERCENTILE
-    input_data: str | Path = "random"
+    input_data: InputData = "random"
     lengths: int | Mapping[str, int] | None = None
     program: Program | None = None
     window_s: tuple[float, float] | None = None
@@ -322,8 +322,8 @@ def measure(
         max_seconds: seconds that the windows may take beyond six of them.
         **options: ``precision`` (0.05, the half width to reach, as a fraction), ``request_rate_per_s`` (in place of a concurrency),
             ``protocol`` (``grpc``), ``percentile`` (95; None for the mean), ``input_data`` (``random``, ``zero``, or a file of
-            :mod:`helpers.measuring.inputs`), ``lengths`` (of the axes that may have any, by the beginning of the input's name, or one for
-            all), ``program`` (which perf_analyzer).
+            :mod:`helpers.measuring.inputs`; for several models, by model), ``lengths`` (of the axes that may have any, by the beginning of
+            the input's name, or one for all), ``program`` (which perf_analyzer).
 
     Returns:
         A row with the columns :data:`helpers.measuring.table.COLUMNS`; times in µs. ``throughput_spread_infer_per_s`` is the half width
@@ -561,10 +561,9 @@ def sweep(
         CourseError: the sweep cannot go on; every point so far is kept, and the text says how to go on.
         KeyboardInterrupt: it was interrupted; likewise.
     """
-    if options.get("program") is None and not can_measure():
-        inputs = Path(options.get("input_data", "random")).name
-        return records.recorded_sweep(models, batches, concurrencies, options.get("lengths"), inputs)
     names = list(dict.fromkeys([models] if isinstance(models, str) else models))
+    if options.get("program") is None and not can_measure():
+        return records.recorded_sweep(names, batches, concurrencies, options.get("lengths"), _names_of_data(names, options))
     counts = _numbers("instances", listed) if (listed := list(instances)) else []
     points = _plan(server, names, batches, concurrencies, counts, options)
     # Several models under one load, as they are loaded; or one after the other, each loaded for it.
@@ -692,11 +691,15 @@ def can_measure() -> bool:
         return False
 
 
+def _names_of_data(models: Iterable[str], options: Mapping[str, Any]) -> dict[str, str]:
+    return {model: Path(data_for(model, options.get("input_data", "random"))).name for model in models}
+
+
 def recorded_row(server: Any, model: str, batch: int, concurrency: int, options: Mapping[str, Any]) -> Row:
     """Return the recorded row of a load; for a working copy, which people change, of the same configuration, too."""
-    inputs = Path(options.get("input_data", "random")).name
+    inputs = _names_of_data([model], options)[model]
     repository = getattr(server, "repository", None)
     if repository is None or Path(repository).resolve() == (root() / "models").resolve():
-        return Row.of(rows_of(records.recorded_sweep(model, (batch,), (concurrency,), options.get("lengths"), inputs))[0])
+        return Row.of(rows_of(records.recorded_sweep(model, (batch,), (concurrency,), options.get("lengths"), {model: inputs}))[0])
     config = about(server, model, options.get("protocol"))[0]["config"]
     return Row.of(records.recorded_experiment(model, batch, concurrency, inputs, config))

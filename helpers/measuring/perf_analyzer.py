@@ -56,6 +56,8 @@ TOOL_COLUMNS = {
     "p99 latency": "latency_p99_us",
 }
 Shapes = Mapping[str, Sequence[int]]
+# ``random``, ``zero`` or a file; or one of these for each model, and what it does not name gets random ones.
+InputData = str | Path | Mapping[str, str | Path]
 # Length of an axis that may have any, by the beginning of the input's name: candidates and vertices of a jet, as in the course text.
 LENGTHS = {"pf": 50, "sv": 4}
 # The latency that is looked at, in percent: one request in twenty waits longer.
@@ -181,7 +183,7 @@ def run_for(
     protocol: str | None = None,
     batch: int = 1,
     lengths: int | Mapping[str, int] | None = None,
-    input_data: str | Path = "random",
+    input_data: InputData = "random",
     **others: Any,
 ) -> Run:
     """Return a run for a model on a server, with the shapes that its metadata and the lengths give; arguments as for ``measure``.
@@ -194,7 +196,7 @@ def run_for(
     with Client(server, protocol, timeout_s=QUERY_TIMEOUT_S) as connection:
         signature, address, access = connection.signature(model), connection.address, connection.access
     check_batch(signature, batch)
-    data = _input_data(input_data)
+    data = _input_data(data_for(model, input_data))
     # A file says the shapes itself.
     dims = {} if isinstance(data, Path) else _shapes(signature, lengths)
     run = Run(model, str(address.dialled), connection.protocol, batch, shapes=dims, input_data=data, secure=address.secure, access=access)
@@ -230,6 +232,11 @@ def _shapes(signature: Signature, lengths: int | Mapping[str, int] | None) -> di
         length = lengths if isinstance(lengths, int) else int(known[max(fitting, key=len)])
         result[name] = [length if axis < 0 else axis for axis in wanted]
     return result
+
+
+def data_for(model: str, given: InputData) -> str | Path:
+    """Return the inputs of one model."""
+    return given.get(model, "random") if isinstance(given, Mapping) else given
 
 
 def _input_data(given: str | Path) -> str | Path:

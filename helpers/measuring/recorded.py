@@ -81,7 +81,7 @@ def recorded_sweep(
     batches: Iterable[int] | None = None,
     concurrencies: Iterable[int] | None = None,
     lengths: int | Mapping[str, int] | None = None,
-    inputs: str = "random",
+    inputs: str | Mapping[str, str] = "random",
 ) -> Rows:
     """Return what the course measured on a machine of its own with the real perf_analyzer: two cores, no GPU.
 
@@ -92,18 +92,19 @@ def recorded_sweep(
         batches: batch sizes; all by default.
         concurrencies: requests under way at any time; all by default.
         lengths: of the axes that may have any, by the beginning of the input's name, or one for all; as in a measurement by default.
-        inputs: ``random``, or the name of a file, which says the lengths itself.
+        inputs: ``random``, or the name of a file, which says the lengths itself; or one of these for each model.
 
     Raises:
         InputError: there is no such row; the message lists what there is.
     """
-    sent = inputs if inputs != "random" else dict.fromkeys(LENGTHS, lengths) if isinstance(lengths, int) else LENGTHS | dict(lengths or {})
+    random = dict.fromkeys(LENGTHS, lengths) if isinstance(lengths, int) else LENGTHS | dict(lengths or {})
     names = [models] if isinstance(models, str) else models
     given = {name: list(values) for name, values in (("model", names), ("batch", batches), ("concurrency", concurrencies)) if values}
     everything = read_rows(data_file("sweep"))
     there: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in everything:
-        if inputs_of(row) == sent:
+        asked = inputs.get(row["model"], "random") if isinstance(inputs, Mapping) else inputs
+        if inputs_of(row) == (random if asked == "random" else asked):
             there.setdefault(tuple(row[name] for name in given), []).append(row)
     wanted = list(itertools.product(*given.values()))
     rows = [row for point in wanted for row in there.get(point, [])]

@@ -24,9 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from helpers import paths
+from helpers.client import Client
 from helpers.errors import SetupError
 
-MODEL = "deeptau_nosplit"
+MODEL, OUTPUT = "deeptau_nosplit", "main_output/Softmax"
 SAMPLE = "taus.npz"
 LABELS = ("electron", "muon", "tau", "jet")
 # Kinds of particles, as pfCand_type counts them, and as CMS names their features.
@@ -34,6 +35,8 @@ KINDS = ("ele", "muon", "gamma", "chHad", "nHad")
 # Cells along each side, and the size of a cell in pseudorapidity and in rad.
 GRIDS = {"inner": (11, 0.02), "outer": (21, 0.05)}
 _CANDIDATE = "pfCand_"
+# Taus in one request when many are tagged: 21 MB.
+BATCH_TAUS = 50
 
 
 @dataclass(frozen=True)
@@ -183,3 +186,16 @@ def tensors(taus: Taus, inputs: dict[str, Any] | None = None) -> dict[str, NDArr
             result[name] = np.zeros((len(taus), side, side, values.shape[1]), np.float32)
             result[name][tuple(found.place.T)] = values
     return {name: result[name] for name in inputs["input_names"]}
+
+
+def tag(client: Client, taus: Taus, batch: int = BATCH_TAUS) -> NDArray[np.float32]:
+    """Send taus to the server, and return their probabilities, (n_taus, 4), in the order of `LABELS`.
+
+    Args:
+        client: the connection to a server that has ``deeptau_nosplit``.
+        taus: what :func:`read` gives, or some of it.
+        batch: taus in one request; two requests are under way at once, and the grids of no more are filled.
+    """
+    parts = (taus.take(range(first, min(first + batch, len(taus)))) for first in range(0, len(taus), batch))
+    answers = client.infer_many(MODEL, map(tensors, parts), max_in_flight=2)
+    return np.concatenate([answer[OUTPUT] for answer in answers])

@@ -40,7 +40,7 @@ from helpers.measuring.measure import (
     now,
     quick,
 )
-from helpers.measuring.perf_analyzer import PERCENTILE, run_for
+from helpers.measuring.perf_analyzer import PERCENTILE, InputData, run_for
 from helpers.measuring.program import Program, find_perf_analyzer
 from helpers.measuring.statistics import CANNOT_TELL, FASTER, SLOWER, Verdict, verdict
 from helpers.measuring.table import COLUMNS, THROUGHPUT, THROUGHPUT_SPREAD, append_row, folder_of, latency_column, read_rows
@@ -291,7 +291,7 @@ class Trial(Measurement):
         self.counts, self.cpu_s = [0, 0], [0.0, 0.0]
         self.memory_mb: float | None = None
         bench.load(candidate)
-        super().__init__(bench.server, candidate.model, **bench.load_on(candidate.model), program=bench.program, window_s=TURN_WINDOW_S)
+        super().__init__(bench.server, candidate.model, **bench.load_of_goal(), program=bench.program, window_s=TURN_WINDOW_S)
 
     def measure(self, turn: str = "") -> None:
         """Measure three windows; once more where there was no answer in time, which on a busy machine says nothing about the model."""
@@ -379,7 +379,7 @@ class Workbench:
         """Return a short measurement, enough to choose where to go next."""
         self._tell(candidate, "the search")
         config = self.found[candidate.model].config_for(candidate, self.goal.traffic)
-        run = run_for(self.server, candidate.model, **self.load_on(candidate.model))
+        run = run_for(self.server, candidate.model, **self.load_of_goal())
         key = measured_key(run, self._about[candidate.model] | {"config": config_name(config)}, self.program, SEARCH)
         row = measured_before(self._known, key, self.server, candidate.model)
         if row is not None:
@@ -439,12 +439,11 @@ class Workbench:
             outcome = OVER_BUDGET if self.goal.over(row) else UNSURE
         return row | {"outcome": outcome, "reason": reason}
 
-    def load_on(self, model: str) -> dict[str, Any]:
-        """Return the load on a model, as arguments of a measurement."""
-        traffic, data = self.goal.traffic, self.options.get("input_data", "random")
-        own = data.get(model, "random") if isinstance(data, Mapping) else data
+    def load_of_goal(self) -> dict[str, Any]:
+        """Return the load, as arguments of a measurement."""
+        traffic = self.goal.traffic
         load = {"batch": traffic.batch, "request_rate_per_s": traffic.request_rate_per_s, "percentile": self.goal.percentile}
-        return {**self.options, **load, "concurrency": traffic.concurrency or 1, "input_data": own}
+        return {**self.options, **load, "concurrency": traffic.concurrency or 1}
 
     def load(self, candidate: Candidate) -> bool:
         """Load a combination, unless it is the one that serves; True if it was loaded. What the server refuses leaves the other serving."""
@@ -611,7 +610,7 @@ def tune(
     output: str | Path = "work/tune",
     axes: Axes | None = None,
     percentile: int = PERCENTILE,
-    input_data: str | Path | Mapping[str, str | Path] = "random",
+    input_data: InputData = "random",
     lengths: int | Mapping[str, int] | None = None,
     protocol: str | None = None,
     again: bool = False,
@@ -694,7 +693,7 @@ def _spaces(bench: Workbench, models: Sequence[str], max_instances: int | None, 
             )
         _same_tensors(bench, models[0], name)
         # Asks for the shapes as well: better now than in the middle of the search.
-        run_for(bench.server, name, **bench.load_on(name))
+        run_for(bench.server, name, **bench.load_of_goal())
         here = space.accelerators_here(bench.server.runtime, space.on_gpu(found.config))
         spaces[name] = (
             space.axes_for(found, traffic, cores, max_instances, bench.goal.budget_ms, here)

@@ -141,6 +141,54 @@ def test_taking_taus_takes_their_candidates():
         np.testing.assert_array_equal(values, np.concatenate([one[name] for one in apart]))
 
 
+def moved(value: float, info: dict[str, float]) -> np.float32:
+    x = np.float32(value if math.isfinite(value) else info["replace_inf_value"])
+    shifted = (x - np.float32(info["median"])) * np.float32(info["norm_factor"])
+    return max(np.float32(info["lower_bound"]), min(np.float32(info["upper_bound"]), shifted))
+
+
+def by_hand(one: Taus) -> dict[str, np.ndarray]:
+    """One tau, particle by particle, without the functions under test."""
+    table = taus.table()
+    made = {name: np.zeros(shape, np.float32) for name, shape in serving.shapes().items()}
+    for position, name in enumerate(table["input_tau"]["var_names"]):
+        if info := table["input_tau"]["var_infos"].get(name):
+            made["input_tau"][position] = moved(float(one.features[name][0]), info)
+    for grid, (side, size) in (("inner", (11, 0.02)), ("outer", (21, 0.05))):
+        reach = min(0.1, max(0.05, 3.0 / float(one.features["tau_pt"][0]))) if grid == "inner" else 0.5
+        taken = set()
+        for number in range(int(one.n_candidates[0])):
+            particle = {name: values[number] for name, values in one.candidates.items()}
+            deta, dphi, kind = (np.float32(particle[f"pfCand_{name}"]) for name in ("deta", "dphi", "type"))
+            row, column = (math.floor(float(each / np.float32(size)) + 0.5) + side // 2 for each in (deta, dphi))
+            if np.hypot(deta, dphi) >= reach or not (0 <= row < side and 0 <= column < side):
+                continue
+            first_of_kind = (row, column, kind) not in taken
+            taken.add((row, column, kind))
+            for name in (name for name in made if f"_{grid}_" in name):
+                for position, feature in enumerate(table[name]["var_names"]):
+                    info = table[name]["var_infos"].get(feature)
+                    if info is None:
+                        continue
+                    if not feature.startswith("pfCand_"):
+                        made[name][row, column, position] = moved(float(one.features[feature][0]), info)
+                    elif feature.startswith(f"pfCand_{taus.KINDS[int(kind)]}_") and first_of_kind:
+                        quantity = feature.split("_", 2)[2]
+                        made[name][row, column, position] = moved(
+                            1.0 if quantity == "valid" else float(particle[f"pfCand_{quantity}"]), info
+                        )
+    return made
+
+
+def test_the_grids_filled_at_once_are_those_of_a_loop():
+    few = taus.read().take(range(8))
+    tensors = taus.tensors(few)
+    for number in range(len(few)):
+        for name, expected in by_hand(few.take([number])).items():
+            assert tensors[name].dtype == np.float32
+            np.testing.assert_allclose(tensors[name][number], expected, atol=2e-6, err_msg=f"{name} of tau {number}")
+
+
 def test_a_tau_without_candidates_has_empty_grids():
     found = taus.tensors(tau())
     assert [name for name, values in found.items() if values.any()] == ["input_tau"]
