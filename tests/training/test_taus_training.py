@@ -93,7 +93,7 @@ def test_the_export_computes_what_was_trained(tmp_path: Path):
 def test_the_whole_chain_runs_on_a_trial_size_and_is_served(tmp_path: Path, free_base_port):
     for package in ("pythia8mc", "fastjet", "numba", "onnxscript"):
         pytest.importorskip(package, reason=REASON)
-    command = [sys.executable, "-m", "training.taus", "all", "--events", "1200", "--passes", "1500", "--output", str(tmp_path)]
+    command = [sys.executable, "-m", "training.taus", "all", "--events", "600", "--passes", "600", "--output", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "tau vs jet" in done.stdout
