@@ -31,6 +31,7 @@ def own_server(tmp_path_factory: pytest.TempPathFactory, free_base_port: Callabl
         yield running
 
 
+@pytest.mark.slow
 def test_a_reloaded_model_is_noticed(own_server: Server) -> None:
     assert own_server.repository is not None
     original = (own_server.repository / "double" / "config.pbtxt").read_text()

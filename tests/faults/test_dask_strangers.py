@@ -76,6 +76,7 @@ def _listening() -> list[int]:
     return [end.laddr.port for end in ends if end.status == psutil.CONN_LISTEN]
 
 
+@pytest.mark.slow
 def test_the_attack_works_on_an_open_cluster() -> None:
     """Without this, the tests below could pass because the attack is a wrong one."""
     with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:

@@ -127,6 +127,7 @@ def test_localhost_as_people_type_it_leads_to_the_server(own: Server) -> None:
             assert client.metadata("add_sub") and client.infer("add_sub", INPUT0=ones, INPUT1=ones)["OUTPUT0"].tolist() == [2] * 16
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ipv6_first")
 def test_nothing_of_ours_goes_to_the_ipv6_port(own: Server) -> None:
     """The server is another machine's here, so that the port of ::1 is free for a neighbour."""

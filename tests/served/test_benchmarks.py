@@ -9,7 +9,6 @@ from benchmarks import cases
 from benchmarks.cases import CASES
 from helpers import paths, repository
 
-
 # Half a minute and more each, of two cores' full work.
 _LONG = ("analysis", "dashboard", "fleet", "searching", "sweeping", "tracks", "whole_machine")
 

@@ -155,6 +155,7 @@ def _lab(*options: str, timeout: float = 60, **variables: str) -> subprocess.Com
     return subprocess.run(command, env={**os.environ, **variables}, capture_output=True, text=True, timeout=timeout, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("option", "words"),
     [

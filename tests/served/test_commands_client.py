@@ -163,6 +163,7 @@ def one_model(tmp_path: Path) -> Path:
     return repository
 
 
+@pytest.mark.slow
 def test_serve_says_by_which_signals_a_model_s_process_and_its_server_ended(free_base_port: Callable[[], int], one_model: Path) -> None:
     with Serving(free_base_port(), one_model) as serving:
         time.sleep(2.5)
@@ -177,6 +178,7 @@ def test_serve_says_by_which_signals_a_model_s_process_and_its_server_ended(free
         assert "Traceback" not in rest
 
 
+@pytest.mark.slow
 def test_serve_under_nohup_outlives_the_terminal(free_base_port: Callable[[], int], one_model: Path) -> None:
     """nohup ignores the signal of a closed terminal, and so does what it starts."""
     with Serving(free_base_port(), one_model, before="trap '' HUP") as serving:
@@ -220,6 +222,7 @@ def test_serve_dry_run_starts_nothing(capsys: pytest.CaptureFixture[str]) -> Non
     assert "12000" in out
 
 
+@pytest.mark.slow
 def test_what_serve_says_to_try_works_until_the_system_ends_it(free_base_port: Callable[[], int], work: Path, one_model: Path) -> None:
     with Serving(free_base_port(), one_model) as serving:
         lines = serving.said.splitlines()

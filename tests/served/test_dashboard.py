@@ -65,6 +65,7 @@ def _loads() -> list[int]:
     return [int(child.pid or 0) for child in multiprocessing.active_children() if child.name == "course-load"]
 
 
+@pytest.mark.slow
 def test_it_shows_the_load_and_the_sliders_change_it(models_server: Server, made: list[Dashboard]) -> None:
     board = dashboard(models_server, models=["double", "add_sub"], load="double")
     made.append(board)
@@ -166,6 +167,7 @@ def test_two_servers_have_two_dashboards(models_server: Server, own_server: Serv
     assert all(board.running for board in made)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["stopped", "killed"])
 def test_it_ends_with_the_server_and_says_so(own_server: Server, made: list[Dashboard], how: str) -> None:
     board = dashboard(own_server, load="add_sub")
@@ -187,6 +189,7 @@ def test_it_ends_with_the_server_and_says_so(own_server: Server, made: list[Dash
     assert "✘" in said and "cannot be reached" in said, "why this start failed, not the counts of the one before"
 
 
+@pytest.mark.slow
 def test_a_server_of_somebody_else_that_goes_away(own_server: Server, made: list[Dashboard], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dashboards, "PATIENCE_S", 1.0)
     stranger = Server(own_server.http, own_server.grpc, own_server.metrics)

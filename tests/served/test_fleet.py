@@ -141,6 +141,7 @@ def test_a_window_in_which_the_server_with_the_counters_had_nothing_to_do(fleet:
     assert measure(fleet, "slow", input_data=inputs, max_seconds=1)["throughput_infer_per_s"] > 0
 
 
+@pytest.mark.slow
 def test_a_server_that_is_busy_is_avoided(fleet: Fleet) -> None:
     busy, _ = fleet.servers
     with Client(busy) as beside, Client(fleet) as client:
@@ -234,6 +235,7 @@ def test_a_fleet_serves_its_own_machine_alone(options: dict[str, str]) -> None:
         launch_fleet("models", servers=1, **options)
 
 
+@pytest.mark.slow
 def test_a_fleet_takes_a_token(free_base_port: Callable[[], int]) -> None:
     with launch_fleet(
         "models", servers=1, load=["add_sub"], token="the-token-of-a-class", base_port=free_base_port(), name="token"

@@ -85,6 +85,7 @@ def test_without_a_gpu_there_is_a_sentence(models_server: Server, smi: Callable[
     assert "nvidia-smi sees none on this machine. Its models run on the processor, and all of the course works there." in repr(figures)
 
 
+@pytest.mark.slow
 def test_without_a_gpu_nothing_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
     if checklist.seen_by_server()["gpu"]:
         pytest.skip("this machine has a GPU: make test-gpu is the test")

@@ -136,6 +136,7 @@ def test_nothing_answers_there() -> None:
         BackgroundLoad("localhost:9", "double").start()
 
 
+@pytest.mark.slow
 def test_it_survives_a_restart_of_the_server_and_keeps_the_errors(free_base_port: Callable[[], int]) -> None:
     server = launch_server(paths.models_dir(), base_port=free_base_port(), load=["add_sub"], name="load-restart")
     try:

@@ -76,6 +76,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, free_base_port: Callable[[]
         yield running
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAILING)
 def test_the_owner_is_told_why(server: Server, name: str) -> None:
     words = f"(?s){FAILING[name][3]}"

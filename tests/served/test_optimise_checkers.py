@@ -71,6 +71,7 @@ def test_threads(table: Experiments) -> None:
     _is("9.2", Kind.NOT_YET, "Expected one of", table, 0.77)
 
 
+@pytest.mark.slow
 def test_batching(server: Server) -> None:
     repository.change_config(MODEL, dynamic_batching=None)
     server.reload(MODEL)
@@ -177,6 +178,7 @@ def _unfair_gains(server: Server, counted: Any, table: Experiments, best: Any) -
     table.rows[0] |= {"inputs": "random", "shapes": "", "inputs_digest": None}
 
 
+@pytest.mark.slow
 def test_challenge(server: Server, table: Experiments) -> None:
     counted = scrape(server)
 

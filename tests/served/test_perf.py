@@ -215,6 +215,7 @@ def test_a_request_rate(models_server: Server) -> None:
     assert 0 < row["throughput_infer_per_s"] < 1.25 * 50
 
 
+@pytest.mark.slow
 def test_a_warm_up_takes_a_moment_or_as_long_as_some_requests_take(
     models_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,6 +269,7 @@ def test_how_many_windows_is_decided_before_they_are_measured(models_server: Ser
     assert row["latency_low_us"] <= row["latency_p95_us"] <= row["latency_high_us"]
 
 
+@pytest.mark.slow
 def test_loads_are_measured_in_turn_and_compared_pair_by_pair(models_server: Server, tmp_path: Path) -> None:
     """Twenty milliseconds against forty: the ratio is two, by as many pairs as there were turns."""
     files = [
@@ -366,6 +368,7 @@ def test_tensors_in_shared_memory_on_a_server_of_ones_own(
     assert http.ask(models_server.http, "/v2/systemsharedmemory/status", headers=models_server.admin_headers("http")) == []
 
 
+@pytest.mark.slow
 def test_the_key_for_shared_memory_is_sent_to_servers_of_ones_own_alone(models_server: Server) -> None:
     own, key = models_server.http, models_server.admin_headers("http")[ADMIN_HEADER]
     shared = ["--shared-memory=system", "-m", "add_sub"]

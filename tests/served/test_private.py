@@ -104,6 +104,7 @@ def test_only_the_own_server_gets_it(private: Server) -> None:
         assert with_own_secret(NO_ACCESS, parse_address(url)) is NO_ACCESS
 
 
+@pytest.mark.slow
 def test_measurements_and_loads_send_it(secret: Server | Fleet, capfd: pytest.CaptureFixture[str]) -> None:
     assert perf_analyzer(f"perf_analyzer -m add_sub -u {secret.grpc_url} -i grpc -p 300 --max-trials 3") in (0, 2)
     assert perf_analyzer("-m", "add_sub", "-u", secret.http_url, "-p", "300", "--max-trials", "3") in (0, 2)
@@ -114,6 +115,7 @@ def test_measurements_and_loads_send_it(secret: Server | Fleet, capfd: pytest.Ca
     assert load.failed == 0
 
 
+@pytest.mark.slow
 def test_a_sweep_sends_it(private: Server, tmp_path: Path) -> None:
     for target in (private, private.grpc_url):
         rows = sweep(target, "add_sub", (1,), (1, 2), windows=3, output=tmp_path / str(target is private), silent=True)
@@ -148,6 +150,7 @@ def test_curl_reads_the_file(secret: Server | Fleet, tmp_path: Path) -> None:
     assert (secret.headers_file.parent.stat().st_mode & 0o077) == 0
 
 
+@pytest.mark.slow
 def test_a_single_server_gets_a_new_secret_and_a_fleets_server_keeps_it(free_base_port, private_fleet: Fleet) -> None:
     server = launch_server("models", load=["add_sub"], base_port=free_base_port(), private=True, name="again")
     first = server.token
@@ -178,6 +181,7 @@ def test_the_command_of_each_runtime_restricts_inference_and_shows_no_secret(run
     assert 'string_match: { exact: "Bearer $COURSE_TOKEN" }' in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_serve_tells_where_the_secret_is_and_not_what_it_is(free_base_port, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "helpers", "serve", "--models", "models", "--private", "--base-port", str(free_base_port())]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -198,6 +202,7 @@ def test_serve_tells_where_the_secret_is_and_not_what_it_is(free_base_port, tmp_
             process.communicate()
 
 
+@pytest.mark.slow
 def test_what_contradicts_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     for options in ({"token": "token-of-the-class"}, {"listen": "all"}):
         with pytest.raises(InputError, match="private=False was given together with a token"):

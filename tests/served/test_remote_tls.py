@@ -201,6 +201,7 @@ def test_perf_analyzer_through_the_front(site: Site, work: Path) -> None:
             execute(replace(run, access=access))
 
 
+@pytest.mark.slow
 def test_the_token_is_in_no_command_line(site: Site) -> None:
     """While a load runs in its own process, and while perf_analyzer runs, nobody sees the token in a list of processes."""
     server = connect(site.grpc, **site.access)

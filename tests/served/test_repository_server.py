@@ -93,6 +93,7 @@ SAID_BY_TRITON = {
 }
 
 
+@pytest.mark.slow
 def test_the_checks_and_the_server_agree(broken: Server) -> None:
     assert broken.repository is not None
     faults = repository.faults(broken.repository)

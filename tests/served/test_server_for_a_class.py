@@ -200,6 +200,7 @@ def test_found_again_and_launched_again_with_the_same_token(class_server: Server
     assert (lease.run_root().stat().st_mode & 0o077) == 0
 
 
+@pytest.mark.slow
 @needs_openssl
 def test_encrypted(free_base_port: Callable[[], int], tmp_path: Path) -> None:
     made = make_certificates(tmp_path)

@@ -35,6 +35,7 @@ def _sum(server: Server) -> np.ndarray:
         return client.infer("add_sub", INPUT0=_LEFT, INPUT1=_RIGHT)["OUTPUT0"]
 
 
+@pytest.mark.slow
 def test_a_changed_config_is_served_without_a_restart(own, model):
     pid = own.pid
     repository.change_config(model, instance_group=[{"count": 2, "kind": "KIND_CPU"}])
@@ -77,6 +78,7 @@ def test_a_config_that_only_the_server_refuses_leaves_the_old_model_serving(own,
     np.testing.assert_array_equal(_sum(own), _LEFT + _RIGHT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("as_text", [True, False])
 def test_a_config_can_come_with_the_request(own, model, as_text):
     text = (model / "config.pbtxt").read_text().replace("instance_group [ {", "instance_group [ { count: 3,")

@@ -140,6 +140,7 @@ def test_a_folder_that_others_can_enter_is_refused(tmp_path, monkeypatch):
         lease.run_root()
 
 
+@pytest.mark.slow
 def test_the_supervisor_ignores_an_interrupt_and_obeys_sigterm(free_base_port):
     from helpers.server import launch_server
     from tests.support.processes import alive, wait_until

@@ -265,6 +265,7 @@ def test_a_row_of_another_machine_is_no_row_of_this_one(tmp_path: Path) -> None:
     assert key(replace(run, input_data=file)) != of_file, "the same file with other jets"
 
 
+@pytest.mark.slow
 def test_what_was_measured_before_a_file_changed_is_measured_again(workbench: Server, tmp_path: Path) -> None:
     options = {"max_seconds": 0.1, "output": tmp_path / "sweeps", "silent": True}
     assert sweep(workbench, "add_sub", **options).attrs["before"] == 0

@@ -71,6 +71,7 @@ def result(server: Server, before: dict[str, Any]) -> Tuned:
     return tune(server, "nap", budget_ms=10_000, **TRAFFIC)
 
 
+@pytest.mark.slow
 def test_a_model_that_sleeps_gets_two_instances(result: Tuned) -> None:
     assert result.best is not None
     assert result.best["instances"] == 2
@@ -116,6 +117,7 @@ def test_the_winners_file_loads(result: Tuned, server: Server, before: dict[str,
         server.load("nap", config=before)
 
 
+@pytest.mark.slow
 def test_it_goes_on_where_it_was_killed(result: Tuned, server: Server, tmp_path: Path) -> None:
     """What the search knew is not measured again, but for half a line; the finals are: they compare what is measured in turn."""
     searched = [row for row in result.rows if row["stage"] == "search"]
@@ -128,6 +130,7 @@ def test_it_goes_on_where_it_was_killed(result: Tuned, server: Server, tmp_path:
     assert kept[: len(searched)] == [row["key"] for row in searched]
 
 
+@pytest.mark.slow
 def test_a_variant_that_wins(server: Server, before: dict[str, Any], tmp_path: Path) -> None:
     axes = Axes(instances=(1,), threads=(None,), delays_ms=(None,))
     # A busy machine can hide who wins, which is then said; a later search sees it.
@@ -143,6 +146,7 @@ def test_a_variant_that_wins(server: Server, before: dict[str, Any], tmp_path: P
     assert found.config_path == output / "doze" / "config.pbtxt"
 
 
+@pytest.mark.slow
 def test_a_budget_that_nothing_meets(result: Tuned, server: Server, before: dict[str, Any]) -> None:
     # The same search as before, judged by another budget: nothing is faster than its own sleep.
     hopeless = tune(server, "nap", budget_ms=1000 * tune_models.NAP_S / 2, **TRAFFIC)

@@ -37,6 +37,7 @@ NAMES = [
 ]
 
 
+@pytest.mark.slow
 def test_a_repository_is_served_whatever_its_path(tmp_path: Path, free_base_port: Callable[[], int]) -> None:
     repository = tmp_path.joinpath(*NAMES)
     copy(MODELS_FOR_TESTS / "double", repository)
@@ -47,6 +48,7 @@ def test_a_repository_is_served_whatever_its_path(tmp_path: Path, free_base_port
         assert client.infer("double", X=[[2]])["Y"].tolist() == [[4]]
 
 
+@pytest.mark.slow
 def test_onnx_and_torchscript_are_served_from_such_a_path(tmp_path: Path, free_base_port: Callable[[], int]) -> None:
     repository = tmp_path / "mes mod\u00e8les (2)"
     for model in ("ExaTrk_embedding", "particlenet_AK4_PT"):

@@ -135,6 +135,7 @@ def test_the_reason_names_the_fault(torch_server: Server, model: str, parts: lis
         assert part in text
 
 
+@pytest.mark.slow
 def test_memory_of_one_run_serves_the_next_one(asker: Asker, torch_server: Server) -> None:
     (instance,) = [process for process in psutil.Process(torch_server.pid).children(recursive=True) if "spread_0_0" in process.cmdline()]
     x = np.zeros((1, 1024), np.float32)

@@ -79,6 +79,7 @@ def test_tensorrt_for_onnx_is_accepted_and_said_to_do_nothing_without_a_gpu(
     np.testing.assert_array_equal(client.infer(MODEL, jet)["softmax"], before)
 
 
+@pytest.mark.slow
 def test_openvino_is_said_to_do_nothing_where_onnx_runtime_has_no_such_provider(own: Server, model: Path) -> None:
     repository.change_config(model, OPENVINO)
     own.reload(MODEL)

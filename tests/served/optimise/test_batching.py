@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from helpers import jets, repository
 from helpers.client import Client
@@ -20,6 +21,7 @@ WAITS_LONG = "dynamic_batching { preferred_batch_size: [ 4 ] max_queue_delay_mic
 WAITS = f"dynamic_batching {{ preferred_batch_size: [ 4 ] max_queue_delay_microseconds: {WAIT_US} }}"
 
 
+@pytest.mark.slow
 def test_without_it_each_request_is_an_execution(own: Server, model: Path, client: Client, requests: Requests) -> None:
     own.reload(MODEL)
     assert "dynamic_batching" not in own.config(MODEL)
@@ -29,6 +31,7 @@ def test_without_it_each_request_is_an_execution(own: Server, model: Path, clien
     assert batches_run(own, MODEL) == {1: 8}
 
 
+@pytest.mark.slow
 def test_requests_of_one_shape_run_in_batches_of_about_the_preferred_size(
     own: Server, model: Path, client: Client, requests: Requests
 ) -> None:
@@ -47,6 +50,7 @@ def test_requests_of_one_shape_run_in_batches_of_about_the_preferred_size(
     np.testing.assert_allclose(together[0]["softmax"], alone[0]["softmax"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_lone_request_pays_the_whole_delay_in_the_queue(own: Server, model: Path, client: Client, requests: Requests) -> None:
     repository.change_config(model, "dynamic_batching { preferred_batch_size: [ 4 ] max_queue_delay_microseconds: 200000 }")
     own.reload(MODEL)
@@ -58,6 +62,7 @@ def test_a_lone_request_pays_the_whole_delay_in_the_queue(own: Server, model: Pa
     assert counted(own, MODEL, at_least=1)["queue_ns"] < 200_000 * 1000
 
 
+@pytest.mark.slow
 def test_jets_of_different_lengths_are_not_put_together(own: Server, model: Path, client: Client, requests: Requests) -> None:
     """CMSSW pads to the longest jet of an event: two events seldom have the same shape."""
     repository.change_config(model, WAITS)
@@ -71,6 +76,7 @@ def test_jets_of_different_lengths_are_not_put_together(own: Server, model: Path
     assert after["executions"] - seen["executions"] == 2
 
 
+@pytest.mark.slow
 def test_events_with_different_numbers_of_jets_share_a_run_when_their_jets_have_one_length(
     own: Server, model: Path, client: Client
 ) -> None:

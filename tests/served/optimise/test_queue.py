@@ -40,6 +40,7 @@ def test_an_answer_from_the_cache_is_no_execution(own: Server, model: Path, clie
     assert not np.array_equal(answers[0], answers[2])
 
 
+@pytest.mark.slow
 def test_a_model_that_does_not_ask_for_the_cache_has_none(own: Server, model: Path, client: Client, requests: Requests) -> None:
     own.reload(MODEL)
     jet = requests(50)[0]
@@ -49,6 +50,7 @@ def test_a_model_that_does_not_ask_for_the_cache_has_none(own: Server, model: Pa
     assert (scrape(own) - before).value("nv_inference_exec_count", model=MODEL) == 3
 
 
+@pytest.mark.slow
 def test_warm_up_runs_before_the_first_request(own: Server, model: Path) -> None:
     shipped = repository.read_config(paths.models_dir() / MODEL)
     wanted = sum(max(1, entry.batch_size) * max(1, entry.count) for entry in shipped.model_warmup)
@@ -143,6 +145,7 @@ BAD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fields", BAD.values(), ids=BAD)
 def test_a_bad_config_leaves_the_old_model_serving(own: Server, model: Path, client: Client, requests: Requests, fields: dict) -> None:
     jet = requests(50)[0]
