@@ -18,8 +18,8 @@ from helpers.server.spec import BACKENDS, Command, LaunchSpec
 from helpers.server.watch import manner
 from helpers.setup import bootstrap
 
-# Models that the embedded server loads at the same time; Triton's default is 4. Of each load it sleeps a second, so that the course's
-# twelve models are ready after 4.0 instead of 5.7 s on two cores.
+# Models that the embedded server loads at the same time; Triton's default is 4. Of each load it sleeps a second, so that twelve
+# models of the course are ready after 4.0 instead of 5.7 s on two cores.
 LOAD_THREADS = 16
 
 # Variables for the threads of Python models. PyTorch's otherwise spin while they wait for each other: on a busy machine that made it ten

@@ -41,8 +41,9 @@ _COLOURS = {GOOD: "#2e8540", NOTE: "#767676", FIX: "#d4351c", ADMINISTRATOR: "#d
 _HOST, _PORTS = "127.0.0.1", (9000, 9001, 9002)
 # Free disk space, in GB, for logs and results of a class day.
 _WORK_GB = 0.3
-# Free space in /dev/shm, in MB: each Python model instance takes 1 MB and grows with the tensors; a container's default is 64 MB.
-SHM_MB = 32
+# Free space in /dev/shm, in MB: each Python model instance takes 1 MB and grows with the tensors; a container's default is 64 MB, and a
+# request of 100 taus, of which the server puts several together, has 42 MB.
+SHM_MB, SHM_FOR_TAUS_MB = 32, 256
 # Seconds that a container engine may take to say how it is.
 _ENGINE_TIMEOUT_S = 20.0
 _ENGINES = {"apptainer": ("Apptainer", "--version"), "docker": ("Docker", "info"), "podman": ("podman", "info")}
@@ -287,6 +288,9 @@ def shared_memory(folder: Path) -> Finding:
     if free_mb < SHM_MB:
         todo = f"Remove what is left over there (ls -l {folder}), or ask for more: in a container the option --shm-size=1g."
         return Finding(subject, ADMINISTRATOR, f"{free_mb:.0f} MB free in {folder}; {SHM_MB} MB are needed", todo)
+    if free_mb < SHM_FOR_TAUS_MB:
+        note = f"large batches of DeepTau need up to {SHM_FOR_TAUS_MB} MB (in a container: --shm-size=1g)"
+        return Finding(subject, NOTE, f"{free_mb:.0f} MB free in {folder}; {note}")
     return Finding(subject, GOOD, f"{free_mb:.0f} MB free in {folder}")
 
 

@@ -66,7 +66,7 @@ VALUES = {
     """,
     "08": """
         from helpers.measuring.table import rows_of
-        rows = rows_of([by_batch, by_load, alike, *pair])
+        rows = rows_of([by_batch, by_load, alike, taus, *pair])
         assert by_batch[["model", "batch"]].values.tolist() == [[model, batch] for model in MODELS for batch in (1, 4, 16, 32)]
         assert all(row["source"] == "measured" and row["throughput_infer_per_s"] > 0 for row in rows)
         from pathlib import Path
@@ -75,10 +75,13 @@ VALUES = {
         assert all(verdict(at.loc[MODELS[0], batch], at.loc[MODELS[1], batch]).pairs in (0, 4) for batch in (1, 4, 16, 32))
         assert len(under_way) == 4 and min(under_way) > 0 and machines > 0
         assert all(row["latency_p50_us"] <= row["latency_p95_us"] <= row["latency_p99_us"] for row in rows)
-        assert by_load["concurrency"].tolist() == [1, 2, 4, 8] and alike["batch"].tolist() == [1, 4]
+        assert by_load["concurrency"].tolist() == [1, 2, 4, 8] and alike["batch"].tolist() == taus["batch"].tolist() == [1, 4, 16]
+        assert set(taus["concurrency"]) == {4} and set(taus["inputs"]) == {"20_taus.json"}
         from helpers.measuring.recorded import inputs_of, recorded_sweep
         for row in rows:
-            assert len(recorded_sweep(row["model"], (row["batch"],), (row["concurrency"],), inputs_of(row))), "for those who cannot measure"
+            lengths = inputs_of(row) if row["inputs"] == "random" else None
+            load = row["model"], (row["batch"],), (row["concurrency"],)
+            assert len(recorded_sweep(*load, lengths, row["inputs"])), "for those who cannot measure"
     """,
     "06": """
         assert counted > 0 and [kind for _, kind in kinds].count("counter") >= 9
@@ -151,6 +154,6 @@ WITHOUT_THE_TOOL = {
         assert real["inputs"].endswith("_50_4.json") and status == 2 and status.batch == 10
     """,
     "08": """
-        assert all(row["source"].startswith("recorded: ") for table in (by_batch, by_load, alike) for row in table.to_dict("records"))
+        assert all(row["source"].startswith("recorded: ") for table in (by_batch, by_load, alike, taus) for row in table.to_dict("records"))
     """,
 }
