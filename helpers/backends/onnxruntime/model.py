@@ -6,6 +6,7 @@ is an instance of this class, in a process of its own. In a Triton container the
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,6 +51,43 @@ ACCELERATORS = {
 }
 # Parameters of the tensorrt accelerator in ONNX Runtime's words; others go to it as they are, and it refuses what it does not know.
 TENSORRT = {"max_workspace_size_bytes": "trt_max_workspace_size"}
+FIXED_BATCH = "Write max_batch_size: 0, or export it again with a first axis of any size: torch.onnx.export(…, dynamic_shapes=…)."
+# Why ONNX Runtime cannot load a file -> what that means, and what to do.
+FAULTS = (
+    (
+        r"Opset (\d+) is under development.* till opset (\d+)",
+        "it was exported with opset {0}, and this ONNX Runtime knows them up to {1}. Export it again: "
+        'torch.onnx.export(…, "model.onnx", opset_version={1})',
+    ),
+    (
+        r"Unsupported model IR version: (\d+), max supported IR version: (\d+)",
+        "its format has version {0}, and this ONNX Runtime knows them up to {1}. Write it again with: model = onnx.load(…); "
+        "model.ir_version = {1}; onnx.save(model, …)",
+    ),
+    (
+        r"'s (input|output) \d+ is marked single but has an empty string",
+        "an {0} in it has no name, by which a client could ask for it. Export it again, with names: torch.onnx.export(…, "
+        "input_names=[…], output_names=[…])",
+    ),
+    (
+        r'External data path does not exist: "?([^"]+?)"?$',
+        "it keeps its weights in another file, {0}, which is not there. Copy that file into the version folder, or export it again as one "
+        "file: torch.onnx.export(…, external_data=False)",
+    ),
+    (
+        r"(?:Fatal error: |No Op registered for )([\w.:]+)",
+        "it uses the operation {0}, which this ONNX Runtime does not have in this opset. Export it with standard operations only, and "
+        "with an opset that has them: torch.onnx.export(…, opset_version=…)",
+    ),
+)
+# What stands at the beginning of files that people take for ONNX, what they are, and what to do.
+EXPORT = 'Export the network: torch.onnx.export(network, (example,), "model.onnx", dynamo=True)'
+BEGINNINGS = (
+    (rb"PK", f"it is an archive, as torch.save() writes: weights, or a class that needs its Python code. {EXPORT}"),
+    (rb"version https://git-lfs", "it is the place holder of a file in Git LFS. Type: git lfs pull"),
+    (rb"$", f"it is empty. {EXPORT}"),
+    (rb"", f"it is no ONNX file, or was cut short on its way. Copy it again, or export the network: {EXPORT.partition(': ')[2]}"),
+)
 PRECISIONS: dict[str, dict[str, str]] = {"FP32": {}, "FP16": {"trt_fp16_enable": "1"}, "INT8": {"trt_int8_enable": "1"}}
 
 
@@ -143,9 +181,22 @@ def _session(path: Path, settings: Settings | None) -> tuple[Any, str]:
     try:
         session = ort.InferenceSession(str(path), options, providers=providers)
     except Exception as error:
-        raise ModelFault(f"ONNX Runtime cannot load {path} ({path.stat().st_size} bytes): {one_line(error)}") from None
+        raise ModelFault(f"ONNX Runtime cannot load {path} ({path.stat().st_size} bytes): {_fault(path, error)}.") from None
     by = ", ".join(session.get_providers())
     return session, f"ONNX Runtime {ort.__version__} with {by}; {options.intra_op_num_threads} thread(s), {level}"
+
+
+def _fault(path: Path, error: Exception) -> str:
+    """Return why a file cannot be loaded and what to do, in plain words; in ONNX Runtime's where none are known."""
+    said = one_line(error)
+    if "INVALID_PROTOBUF" in said or "No graph was found" in said:
+        with path.open("rb") as file:
+            begin = file.read(64)
+        return next(words for pattern, words in BEGINNINGS if re.match(pattern, begin))
+    for pattern, words in FAULTS:
+        if found := re.search(pattern, said):
+            return words.format(*found.groups())
+    return said
 
 
 def _tensors(nodes: Sequence[Any]) -> list[ModelTensor]:
@@ -167,7 +218,7 @@ def _complete(config: dict[str, Any], inputs: Sequence[ModelTensor], outputs: Se
     elif config["max_batch_size"]:
         raise ModelFault(
             f"max_batch_size is {config['max_batch_size']}, but the model has no batch dimension: tensor '{fixed[0].name}' has shape "
-            f"{list(fixed[0].dims)} in the ONNX file, and its first dimension would have to be variable."
+            f"{list(fixed[0].dims)} in the ONNX file, and its first dimension would have to be variable. {FIXED_BATCH}"
         )
     for field, tensors in (("input", inputs), ("output", outputs)):
         config[field] = config[field] or [_entry(tensor, config["max_batch_size"]) for tensor in tensors]
@@ -192,7 +243,7 @@ def _check(settings: Settings, inputs: list[ModelTensor], defaults: list[ModelTe
     configured = {spec.name for spec in settings.inputs} | set(settings.controls)
     missing = ", ".join(f"'{tensor.name}'" for tensor in inputs if tensor.name not in configured)
     if missing:
-        raise ModelFault(f"the config has no input {missing}, which the model needs.")
+        raise ModelFault(f"the config has no input {missing}, which the model needs. Add it to config.pbtxt.")
 
 
 def _check_tensor(role: str, spec: TensorSpec, tensors: Sequence[ModelTensor], max_batch_size: int) -> None:
@@ -201,7 +252,9 @@ def _check_tensor(role: str, spec: TensorSpec, tensors: Sequence[ModelTensor], m
         names = ", ".join(tensor.name for tensor in tensors)
         raise ModelFault(f"the config names {role} '{spec.name}', which the model does not have; its {role}s are: {names}.")
     if found.dtype != spec.dtype:
-        raise ModelFault(f"{role} '{spec.name}' is {spec.dtype} in the config and {found.dtype} in the model.")
+        raise ModelFault(
+            f"{role} '{spec.name}' is {spec.dtype} in the config and {found.dtype} in the model. Write data_type: {found.dtype}."
+        )
     if not found.dims:
         if any(dim != 1 for dim in spec.dims) or max_batch_size:
             raise ModelFault(f"{role} '{spec.name}' is a scalar in the model: it needs dims: [ 1 ] and max_batch_size: 0.")
@@ -209,7 +262,7 @@ def _check_tensor(role: str, spec: TensorSpec, tensors: Sequence[ModelTensor], m
     if max_batch_size and found.dims[0] != -1:
         raise ModelFault(
             f"max_batch_size is {max_batch_size}, but {role} '{spec.name}' has shape {list(found.dims)} in the model: "
-            "its first dimension is fixed and cannot be the batch."
+            f"its first dimension is fixed and cannot be the batch. {FIXED_BATCH}"
         )
     wanted = (-1, *spec.dims) if max_batch_size else spec.dims
     # An input that the model leaves open may be narrowed in the config; an output must say exactly what the model says.
@@ -218,7 +271,10 @@ def _check_tensor(role: str, spec: TensorSpec, tensors: Sequence[ModelTensor], m
     )
     if not fits:
         batch = ", the batch dimension included" if max_batch_size else ""
-        raise ModelFault(f"{role} '{spec.name}' has shape {list(wanted)} in the config{batch}, and {list(found.dims)} in the model.")
+        right = list(found.dims[1:] if max_batch_size else found.dims)
+        raise ModelFault(
+            f"{role} '{spec.name}' has shape {list(wanted)} in the config{batch}, and {list(found.dims)} in the model. Write dims: {right}."
+        )
 
 
 def _providers(settings: Settings, available: Sequence[str]) -> list[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -55,10 +55,39 @@ def affine(path: Path, shape: Shape = ("batch", 3), out_shape: Shape | None = No
     save(path, nodes, [tensor("x", shape)], outputs, weights)
 
 
-def table(path: Path) -> None:
+def mistaken(path: Path, change: Callable[[onnx.ModelProto], object]) -> None:
+    """As `affine`, with a mistake."""
+    affine(path)
+    change(model := onnx.load(path))
+    onnx.save(model, path)
+
+
+def _nameless(model: onnx.ModelProto) -> None:
+    """Its input has no name."""
+    model.graph.input[0].name = model.graph.node[0].input[0] = model.graph.node[2].input[0] = ""
+
+
+def _elsewhere(model: onnx.ModelProto) -> None:
+    """Its weights are in a file that nobody copied."""
+    (two, _) = model.graph.initializer
+    two.ClearField("raw_data")
+    two.data_location = TensorProto.EXTERNAL
+    two.external_data.add(key="location", value="weights.bin")
+
+
+MISTAKES: dict[str, Callable[[onnx.ModelProto], object]] = {
+    "opset": lambda model: setattr(model.opset_import[0], "version", 99),
+    "version": lambda model: setattr(model, "ir_version", 99),
+    "nameless": _nameless,
+    "elsewhere": _elsewhere,
+    "operation": lambda model: setattr(model.graph.node[2], "op_type", "MyOwn"),
+}
+
+
+def table(path: Path, rows: int = 10) -> None:
     """``y = rows[i]`` of ten rows: an index of 10 or more is an error while it runs, for the whole batch."""
     nodes = [helper.make_node("Gather", ["rows", "i"], ["gathered"]), helper.make_node("Squeeze", ["gathered", "axis"], ["y"])]
-    weights = {"rows": np.arange(20, dtype=np.float32).reshape(10, 2), "axis": np.array([1], dtype=np.int64)}
+    weights = {"rows": np.arange(2 * rows, dtype=np.float32).reshape(rows, 2), "axis": np.array([1], dtype=np.int64)}
     save(path, nodes, [tensor("i", ("batch", 1), TensorProto.INT64)], [tensor("y", ("batch", 2))], weights)
 
 

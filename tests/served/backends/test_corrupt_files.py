@@ -10,7 +10,9 @@ import pytest
 
 from helpers.errors import ModelError
 from helpers.server import Server
+from tests.served.backends import onnx_models
 from tests.served.backends.asking import Asker
+from tests.served.backends.repositories import ONE_CPU, configure
 
 pytestmark = pytest.mark.slow
 
@@ -62,6 +64,22 @@ def _check(server: Server, source: str, file: str, inputs: dict[str, np.ndarray]
 
 def test_onnx(onnx_server: Server) -> None:
     _check(onnx_server, "no_batch", "model.onnx", {"x": np.ones((2, 3), np.float32)}, ["cut short", "empty", "garbage"])
+
+
+def test_two_hundred_megabytes(onnx_server: Server) -> None:
+    """A large file is no mistake: it is loaded, beside all others, and gives its memory back."""
+    assert onnx_server.repository is not None
+    folder, others, rows = onnx_server.repository / "bad_large", _ready(onnx_server), 25_000_000
+    try:
+        onnx_models.table(folder / "1/model.onnx", rows)
+        assert (folder / "1/model.onnx").stat().st_size > 200e6
+        configure(folder, 'backend: "onnxruntime"', "max_batch_size: 8", ONE_CPU)
+        onnx_server.load("bad_large")
+        assert Asker(onnx_server).ask("bad_large", i=np.array([[rows - 1]]))["y"].tolist() == [[2.0 * rows, 2.0 * rows]]
+        assert _ready(onnx_server) == others | {"bad_large"}
+    finally:
+        onnx_server.unload("bad_large")
+        shutil.rmtree(folder)
 
 
 def test_torchscript(torch_server: Server) -> None:
