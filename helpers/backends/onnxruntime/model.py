@@ -83,7 +83,7 @@ FAULTS = (
 # What stands at the beginning of files that people take for ONNX, what they are, and what to do.
 EXPORT = 'Export the network: torch.onnx.export(network, (example,), "model.onnx", dynamo=True)'
 BEGINNINGS = (
-    (rb"PK", f"it is an archive, as torch.save() writes: weights, or a class that needs its Python code. {EXPORT}"),
+    (rb"PK", f"it is an archive, as torch.save() writes: weights, or a class that needs its Python code; or a .pt2. {EXPORT}"),
     (rb"version https://git-lfs", "it is the place holder of a file in Git LFS. Type: git lfs pull"),
     (rb"$", f"it is empty. {EXPORT}"),
     (rb"", f"it is no ONNX file, or was cut short on its way. Copy it again, or export the network: {EXPORT.partition(': ')[2]}"),

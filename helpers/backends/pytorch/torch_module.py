@@ -20,6 +20,11 @@ INTRA_OP, INTER_OP = "INTRA_OP_THREAD_COUNT", "INTER_OP_THREAD_COUNT"
 # glibc's M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD in bytes: blocks up to the largest size that it allows come from the heap,
 # the heap keeps half a gigabyte, and grows in large steps.
 _ALLOCATOR = {-3: 32 << 20, -1: 512 << 20, -2: 64 << 20}
+# An archive it is, too, but without TorchScript in it.
+SAVED = (
+    "it holds no TorchScript. torch.save() writes such files: weights, or a class that needs its Python code. Export the network: "
+    'torch.onnx.export(network, (example,), "model.onnx", dynamo=True), or torch.jit.save(torch.jit.script(network), "model.pt").'
+)
 
 
 class Module:
@@ -146,5 +151,5 @@ def _load(settings: Settings, device: torch.device) -> torch.jit.ScriptModule:
             return torch.jit.load(str(settings.path), map_location=device).eval()
     except Exception as error:
         size = settings.path.stat().st_size
-        hint = " Was it written by torch.save() instead of torch.jit.save()?" if "constants.pkl" in str(error) else ""
-        raise ModelFault(f"PyTorch cannot load {settings.path} ({size} bytes) as TorchScript: {one_line(error)}{hint}") from None
+        said = SAVED if "constants.pkl" in str(error) else one_line(error)
+        raise ModelFault(f"PyTorch cannot load {settings.path} ({size} bytes) as TorchScript: {said}") from None

@@ -124,7 +124,7 @@ def test_a_fault_found_while_running_is_named(asker: Asker, output: str, text: s
         ("bad_index", ["must be 0 to 1, each once"]),
         ("bad_type", ["tensor 'x__0' is TYPE_UINT32"]),
         ("bad_strings", ["strings only as a list", "max_batch_size: 0"]),
-        ("bad_statedict", ["bad_statedict/1/model.pt", "torch.save() instead of torch.jit.save()"]),
+        ("bad_statedict", ["bad_statedict/1/model.pt", "a class that needs its Python code", "torch.onnx.export("]),
         ("bad_silent", ["config.pbtxt must list input and output"]),
     ],
 )
