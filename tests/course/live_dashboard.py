@@ -8,10 +8,11 @@ from typing import Any
 
 from tests.course import examine
 from tests.course.lab import Notebook
+from tests.support.processes import PATIENCE_S, wait_until
 
 ROW = ".course-table tr[data-model='particlenet_AK4']"
-# Milliseconds within which the dashboard must have reacted: the means are over two seconds, on a machine with a busy server.
-REACT_MS = 30_000
+# Milliseconds against hanging, within which the dashboard must have reacted.
+REACT_MS = 1000 * PATIENCE_S
 
 
 def _wait(page: Any, quantity: str, condition: str) -> None:
@@ -109,15 +110,18 @@ def _fits_a_projector(page: Any, artefacts: Path) -> None:
 
 def _while_a_cell_is_busy(notebook: Notebook, page: Any) -> None:
     """A student's own computation does not stop the dashboard."""
-    busy = notebook.add("import time\nend = time.monotonic() + 6\nwhile time.monotonic() < end:\n    sum(range(1000))")
-    notebook.begin(busy)
-    page.wait_for_function("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'busy'")
-    seen = set()
-    for _ in range(8):
+    status = "() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status"
+    notebook.begin(notebook.add("try:\n    while True:\n        sum(range(1000))\nexcept KeyboardInterrupt:\n    pass"))
+    page.wait_for_function(f"{status} === 'busy'")
+    seen: set[str] = set()
+
+    def moved() -> bool:
         seen.add(page.locator(".course-table caption").inner_text())
-        page.wait_for_timeout(500)
-    assert page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status") == "busy"
-    assert len(seen) >= 3, f"readings seen in 4 s of a busy cell: {seen}"
+        return len(seen) >= 3
+
+    wait_until(moved)
+    assert page.evaluate(status) == "busy"
+    notebook.command("notebook:interrupt-kernel")
     notebook.wait_until_idle()
 
 
