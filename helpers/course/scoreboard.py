@@ -18,6 +18,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -137,7 +138,9 @@ def over_budget(entry: Mapping[str, Any]) -> bool:
 
 
 def read(*files: str | Path) -> Scoreboard:
-    """The entries of one scoreboard or of several together; of each name and device the best.
+    """The entries of one scoreboard or of several together; of each file, name and device the best.
+
+    A name that several files have is not one person: each gets the file's name, that of the account, behind it.
 
     Args:
         files: paths.
@@ -145,7 +148,7 @@ def read(*files: str | Path) -> Scoreboard:
     Raises:
         InputError: a file is not there, or is no scoreboard.
     """
-    entries: list[dict[str, Any]] = []
+    boards: dict[Path, Scoreboard] = {}
     for file in map(Path, files):
         try:
             found = json.loads(file.read_text(encoding="utf-8"))
@@ -156,17 +159,28 @@ def read(*files: str | Path) -> Scoreboard:
         good = isinstance(found, list) and all(_is_entry(entry) for entry in found)
         if not good:
             raise InputError(f"{shown(file)} is no scoreboard.", f"Expected a list of entries with {', '.join(_NEEDED)}.")
-        entries += found
-    return _ranked(entries)
+        boards[file] = _ranked(found)
+    owners = Counter(name for board in boards.values() for name in {entry["name"] for entry in board})
+    entries = [
+        entry | ({"name": f"{entry['name']} ({file.stem})"} if owners[entry["name"]] > 1 else {})
+        for file, board in boards.items()
+        for entry in board
+    ]
+    return Scoreboard(sorted(entries, key=_order))
 
 
 def _is_entry(entry: Any) -> bool:
     return isinstance(entry, Mapping) and all(isinstance(entry.get(key), kinds) for key, kinds in _NEEDED.items())
 
 
+def _order(entry: Mapping[str, Any]) -> tuple[bool, float]:
+    """The best first, those over the budget last."""
+    return over_budget(entry), -entry["gain"]
+
+
 def _ranked(entries: Sequence[dict[str, Any]]) -> Scoreboard:
     best: dict[tuple[str, str], dict[str, Any]] = {}
-    for entry in sorted(entries, key=lambda each: (over_budget(each), -each["gain"])):
+    for entry in sorted(entries, key=_order):
         best.setdefault((entry["name"], str(entry.get("device"))), entry)
     return Scoreboard(best.values())
 

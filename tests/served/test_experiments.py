@@ -141,6 +141,14 @@ def test_the_best_of_each_name_stays_and_a_class_is_one_board(tmp_path: Path, ca
     assert (tmp_path / "class.png").stat().st_size > 5000
 
 
+def test_two_people_of_one_name_stay_apart(tmp_path: Path) -> None:
+    baseline, files = row((200, 5, 9000, 300)), [tmp_path / f"{account}.json" for account in ("ada", "eve")]
+    for file, throughput in zip(files, (300, 420), strict=True):
+        scoreboard.enter(baseline, best_of(throughput), name="Team", file=file)
+    assert [(entry["name"], round(entry["gain"], 6)) for entry in scoreboard.read(*files)] == [("Team (eve)", 2.1), ("Team (ada)", 1.5)]
+    assert [entry["name"] for entry in scoreboard.read(files[0], files[0])] == ["Team"], "a file that is named twice"
+
+
 def test_an_entry_over_the_budget_is_marked_and_stands_last(tmp_path: Path) -> None:
     baseline, file = row((200, 5, 9000, 300)), tmp_path / "board.json"
     scoreboard.enter(baseline, row((900, 5, 20000, 300), batch=16), name="Fast", file=file)
