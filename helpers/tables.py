@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import html
+import itertools
+import shutil
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,18 +18,44 @@ def _columns_of(rows: Sequence[Row]) -> list[str]:
 
 
 def as_text(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
-    """Return a table for a terminal, numbers to the right."""
+    """Return a table for a terminal, numbers to the right; in a narrow one, names and then words go on in further lines."""
     names = list(columns or _columns_of(rows))
-    cells = [[cell(row.get(name, "")) for name in names] for row in rows]
-    widths = [max([len(name), *(len(line[index]) for line in cells)]) for index, name in enumerate(names)]
     right = [any(_is_number(row.get(name)) for row in rows) for name in names]
+    cells = [[cell(row.get(name, "")) for name in names] for row in rows]
+    places = range(len(names))
+    filled = [max([0, *(len(line[place]) for line in cells)]) for place in places]
+    widths = [max(len(name), width) for name, width in zip(names, filled, strict=True)]
+    room = shutil.get_terminal_size().columns
+    if _total(widths) > room:
+        widths = [max(_longest_word(name), width) for name, width in zip(names, filled, strict=True)]
+    for place in sorted((place for place in places if not right[place]), key=lambda place: -widths[place]):
+        if (over := _total(widths) - room) > 0:
+            words = [names[place], *(line[place] for line in cells)]
+            widths[place] = max(widths[place] - over, *map(_longest_word, words), 1)
 
-    def line(texts: Sequence[str]) -> str:
-        return "  ".join(
-            text.rjust(width) if number else text.ljust(width) for text, width, number in zip(texts, widths, right, strict=True)
-        ).rstrip()
+    def lines(texts: Sequence[str]) -> list[str]:
+        parts = [_wrapped(text, width) for text, width in zip(texts, widths, strict=True)]
+        each = itertools.zip_longest(*parts, fillvalue="")
+        return [
+            "  ".join(f"{text:>{w}}" if number else f"{text:<{w}}" for text, w, number in zip(row, widths, right)).rstrip() for row in each
+        ]
 
-    return "\n".join([line(names), "  ".join("-" * width for width in widths), *(line(texts) for texts in cells)])
+    rule = "  ".join("-" * width for width in widths)
+    return "\n".join([*lines(names), rule, *(line for texts in cells for line in lines(texts))])
+
+
+def _total(widths: Sequence[int]) -> int:
+    """Characters of a line with these columns."""
+    return sum(widths) + 2 * (len(widths) - 1)
+
+
+def _longest_word(text: str) -> int:
+    return max(map(len, text.split()), default=0)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """The lines of a cell; one that fits stays as it is."""
+    return [text] if len(text) <= width else textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
 
 
 def as_html(
@@ -89,11 +118,14 @@ def box(inner_html: str, colour: str) -> str:
 
 
 def cell(value: Any) -> str:
-    """Return a value as text: whole numbers without a point, others with four digits, nothing for None."""
+    """Return a value as text: whole numbers without a point, others with four digits and no exponent, nothing for None."""
     if value is None:
         return ""
     if isinstance(value, float):
-        return f"{value:.0f}" if value.is_integer() and abs(value) < 1e15 else f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
+        if (value.is_integer() and abs(value) < 1e15) or abs(value) >= 1e4:
+            return f"{value:.0f}"
+        text = f"{value:.4g}"
+        return f"{value:.9f}".rstrip("0") if "e" in text else text
     return str(value)
 
 

@@ -279,9 +279,9 @@ class Fleet:
         facts = [("HTTP", self.http_url), ("gRPC", self.grpc_url), ("runtime", self.runtime), ("device", machine.device())]
         facts += [("inference", self.listening.inference()), ("repository", shown(self.repository))]
         facts += [("front's log", shown(self.log_path)), ("front's pid", str(self.pid))]
-        remarks = [self.note] if self.note else []
         if state == "stopped":
-            return state, facts, [], remarks
+            return state, facts, [], []
+        remarks = [self.note] if self.note else []
         if state == "died":
             remarks.append(f"{self._ended()}{_RESTART}")
         rows = []

@@ -126,7 +126,7 @@ def _figures(row: Mapping[str, Any]) -> dict[str, Any]:
     latencies = {f"p{each} (ms)": latency_words(row, each) for each in dict.fromkeys((50, asked if asked in PERCENTILES else 95))}
     stable = "" if row.get("stable") is None else "yes" if row["stable"] else "no"
     throughput = with_spread(row[THROUGHPUT], row.get(THROUGHPUT_SPREAD))
-    return {"batch": row["batch"], "throughput (inferences/s)": throughput, **latencies, "stable": stable}
+    return {"batch": row["batch"], "inferences/s": throughput, **latencies, "stable": stable}
 
 
 def with_spread(value: float | None, half: float | None, unit: float = 1.0) -> str:

@@ -293,14 +293,19 @@ class Difference(_Numbers):
         }
 
     def _tables(self) -> list[list[dict[str, Any]]]:
-        return [table for table in (_without_empty([row for row in self.rows if row["value"]]), self.requests) if table]
+        named = {
+            f"{part}_us": part for part in ("request", "queue", *(f"compute_{each}" for each in ("input", "infer", "output")), "overhead")
+        }
+        columns = {"model": "model", "version": "version", "inferences_per_execution": "inferences per execution", **named}
+        means = [{shown: row[name] for name, shown in columns.items()} for row in self.requests]
+        return [table for table in (_without_empty([row for row in self.rows if row["value"]]), means) if table]
 
     def __repr__(self) -> str:
         tables = "\n\n".join(map(as_text, self._tables()))
         return "\n".join([f"In {self.seconds:.3g} s:", tables, *(f"Note: {note}." for note in self.notes)])
 
     def _repr_html_(self) -> str:
-        captions = (f"In {self.seconds:.3g} s." + "".join(f" Note: {note}." for note in self.notes), "Means per request.")
+        captions = (f"In {self.seconds:.3g} s." + "".join(f" Note: {note}." for note in self.notes), "Means per request, in µs.")
         return "".join(as_html(table, caption=caption) for table, caption in zip(self._tables() or [[]], captions))
 
 

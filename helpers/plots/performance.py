@@ -206,10 +206,10 @@ def sweep_figure(rows: Any, percentile: int | None = 95, budget_ms: float | None
     with plt.rc_context(STYLE):
         if len(styles) > 1:
             figure, panels = plt.subplots(
-                2, 2, figsize=(12.5, 7.4), sharex=True, height_ratios=(3, 1.15), layout=ConstrainedLayoutEngine(hspace=0.0, h_pad=0.02)
+                2, 2, figsize=(12, 7.4), sharex=True, height_ratios=(3, 1.15), layout=ConstrainedLayoutEngine(hspace=0.0, h_pad=0.02)
             )
         else:
-            figure, panels = plt.subplots(1, 2, figsize=(12.5, 5.4), squeeze=False, layout="constrained")
+            figure, panels = plt.subplots(1, 2, figsize=(12, 5.4), squeeze=False, layout="constrained")
         for column, quantity in enumerate((THROUGHPUT, latency)):
             for series, style in zip([*main, *grey], styles, strict=True):
                 _draw(panels[0, column], series.x, *series.values(quantity), series, **style)
@@ -280,7 +280,7 @@ def scale_figure(rows: Any, expected: Any = ()) -> Figure:
     measured = _by_servers(found)
     simulated = _by_servers(rows_of(expected)) if len(expected) else []
     with plt.rc_context(STYLE):
-        figure, panels = plt.subplots(1, 2, figsize=(12.5, 5.6), layout="constrained")
+        figure, panels = plt.subplots(1, 2, figsize=(12, 5.6), layout="constrained")
         for axes, column in zip(panels, (THROUGHPUT, "queue_us"), strict=True):
             for number, series in enumerate(simulated):
                 dashes: dict[str, Any] = {"linestyle": ("--", ":", "-.")[number % 3], "label": f"expected: {series.name}", "marker": ""}
@@ -531,7 +531,7 @@ def precision_figure(speeds: Any, costs: Sequence[Row]) -> Figure:
     if lacking := [name for name in models if name not in {row["model"] for row in costs}]:
         raise InputError(f"There is no cost for {quoted(lacking)}.", "Expected the rows of cost(server, models, reference=…).")
     with plt.rc_context(BARS):
-        figure, (left, right) = plt.subplots(1, 2, figsize=(12.5, 0.8 * len(rows) + 2.6), sharey=True, layout="constrained")
+        figure, (left, right) = plt.subplots(1, 2, figsize=(12, 0.8 * len(rows) + 2.6), sharey=True, layout="constrained")
         values, spreads = (np.array([row.get(name) or 0.0 for row in rows]) for name in (THROUGHPUT, THROUGHPUT_SPREAD))
         colours = [GREY, *[COLOURS[0]] * (len(rows) - 1)]
         left.barh(range(len(rows)), values, 0.6, xerr=spreads, color=colours, edgecolor="black", linewidth=0.9, capsize=4)
@@ -582,7 +582,7 @@ def experiments_figure(table: Experiments) -> Figure:
     halves = np.array([0.0 if each is None else each.half_width or 0.0 for each in seen])
     elsewhere = {place: other for place, row in enumerate(table.rows) if (other := table.elsewhere(row["experiment"])) is not None}
     with plt.rc_context(BARS):
-        figure, (left, right) = plt.subplots(1, 2, figsize=(13, 0.85 * len(table) + 3.2), sharey=True, layout="constrained")
+        figure, (left, right) = plt.subplots(1, 2, figsize=(12, 0.85 * len(table) + 3.2), sharey=True, layout="constrained")
         colours = [GREY if each is None else COLOURS[0] for each in seen]
         left.barh(range(len(gains)), gains, 0.6, xerr=halves, color=colours, edgecolor="black", linewidth=0.9, capsize=4)
         for place, (value, half) in enumerate(zip(gains, halves, strict=True)):

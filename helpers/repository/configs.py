@@ -56,8 +56,11 @@ class Comparison:
         return as_html(self._table(), bold=lambda row: bool(row[""])) if self.rows else "<p>no difference</p>"
 
     def _table(self) -> list[dict[str, str]]:
+        # Nothing was changed: one column says what the file has.
+        same = all(row.old == row.new for row in self.rows)
+        files = [{"file": row.new} if same else {"old": row.old, "new": row.new} for row in self.rows]
         reported = [{"server reports": row.reported} if self.with_server else {} for row in self.rows]
-        return [{"field": row.field, "old": row.old, "new": row.new, **told, "": row.remark} for row, told in zip(self.rows, reported)]
+        return [{"field": row.field, **own, **told, "": row.remark} for row, own, told in zip(self.rows, files, reported)]
 
 
 def read_config(model: str | Path) -> ModelConfig:

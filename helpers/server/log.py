@@ -129,7 +129,9 @@ def meaningful(log: str, lines: int) -> str:
     # The help text that follows an unknown option speaks of errors too: what comes before it is the reason.
     usage = next((number for number, line in enumerate(every) if line.startswith("Usage:")), len(every))
     trouble = [line for line in every[:usage] if _TROUBLE.search(line)]
-    return "\n".join((trouble or every)[-lines:])
+    # The half of a table says nothing.
+    spoken = [line for line in every if line.strip() and not line.startswith(("+-", "| "))]
+    return "\n".join((trouble or spoken)[-lines:])
 
 
 def how(returncode: int | None) -> str:

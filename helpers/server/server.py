@@ -559,7 +559,9 @@ class Server:
             problem = f"{self._ended()}{RESTART}"
         elif state == "unreachable":
             problem = "Nothing answers at this address."
-        remarks = [remark for remark in (self.note, problem) if remark]
+        # How it was launched, or found again, says nothing of one that has ended.
+        note = "" if state in ("stopped", "died") else self.note
+        remarks = [remark for remark in (note, problem) if remark]
         return Card(state, facts, models, remarks, self.listening.warning())
 
     def __repr__(self) -> str:

@@ -22,6 +22,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,10 +88,15 @@ class Report:
     def __repr__(self) -> str:
         lines = [f"Triton course {helpers.__version__}, doctor's report of {datetime.date.today()}"]
         width = max(len(finding.subject) for finding in self.findings)
+        # Words go on below where they began; what is to be typed stays whole.
+        room = shutil.get_terminal_size().columns
+        wrapped = textwrap.TextWrapper(max(room, width + 40), break_long_words=False, break_on_hyphens=False)
+        wrapped.subsequent_indent = " " * (width + 18)
         for finding in self.findings:
-            lines.append(f"{_MARKS[finding.state]:<15} {finding.subject:<{width}}  {finding.found}")
+            wrapped.initial_indent = f"{_MARKS[finding.state]:<15} {finding.subject:<{width}}  "
+            lines += wrapped.wrap(finding.found) or [wrapped.initial_indent]
             if finding.todo:
-                lines.append(f"{'':<15} {'':<{width}}  -> {finding.todo}")
+                lines.append(f"{wrapped.subsequent_indent}-> {finding.todo}")
         return hide("\n".join([*lines, self.verdict]))
 
     def _repr_html_(self) -> str:

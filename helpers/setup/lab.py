@@ -8,6 +8,7 @@ JupyterLab begins to listen. ``python -m helpers lab`` calls :func:`start`, whic
 from __future__ import annotations
 
 import getpass
+import json
 import logging
 import os
 import re
@@ -19,10 +20,13 @@ from pathlib import Path
 
 from helpers.errors import SetupError
 from helpers.machine import is_loopback, without_proxy
-from helpers.paths import shown, work_dir
+from helpers.paths import shown, work_dir, writing
 from helpers.setup import notebook_copies
 
 FIRST = "notebooks/00_start_here.ipynb"
+_WORKSPACES = "JUPYTERLAB_WORKSPACES_DIR"
+# The notebook gets the whole width: on a projector half of it would go to the list of files, which is one click away.
+_LAYOUT = {"data": {"layout-restorer:data": {"left": {"collapsed": True, "widgetStates": {}}}}, "metadata": {"id": "default"}}
 
 
 def start(options: Sequence[str]) -> int:
@@ -67,17 +71,26 @@ def arguments() -> list[str]:
 def environment() -> dict[str, str]:
     """Return the environment of JupyterLab and its kernels: without the pop-up that asks about news, before the user's own settings.
 
-    Kernels send raw requests to servers on this machine, which no proxy of the site can find.
+    Kernels send raw requests to servers on this machine, which no proxy of the site can find. Where windows and bars are is kept in
+    ``work/``, apart from that of the user's other projects.
     """
+    workspaces = os.environ.get(_WORKSPACES) or str(work_dir() / ".jupyterlab")
     ours = str(Path(__file__).resolve().parent.parent / "jupyter")
     others = os.environ.get("JUPYTER_CONFIG_PATH")
-    return {**os.environ, **without_proxy(os.environ), "JUPYTER_CONFIG_PATH": f"{ours}{os.pathsep}{others}" if others else ours}
+    config = f"{ours}{os.pathsep}{others}" if others else ours
+    return {**os.environ, **without_proxy(os.environ), "JUPYTER_CONFIG_PATH": config, _WORKSPACES: workspaces}
 
 
 def _become() -> None:
     """Run JupyterLab in this process."""
     from jupyter_server.serverapp import ServerApp
     from jupyterlab.labapp import LabApp
+    from jupyterlab_server.workspaces_handler import WorkspacesManager
+
+    workspaces = WorkspacesManager(os.environ[_WORKSPACES])
+    if not workspaces.load("default")["data"]:
+        with writing(workspaces.workspaces_dir):
+            workspaces.save("default", json.dumps(_LAYOUT))
 
     class CourseServer(ServerApp):
         """Jupyter's server, which refuses settings that would open it to others, and prints one line when it listens."""

@@ -11,6 +11,8 @@ CONTRAST, CONTRAST_LARGE = 4.5, 3.0
 # The last one is that in which students begin.
 THEMES = ("JupyterLab Dark", "JupyterLab Light")
 
+# The notebook that is open, as JavaScript.
+_OPEN_NODE = "window.jupyterapp.shell.currentWidget.node"
 # The course's own output: HTML of cells and of widgets, buttons included; not JupyterLab's, not plain text.
 _OURS = ".jp-OutputArea .jp-RenderedHTMLCommon[data-mime-type='text/html'], .jp-OutputArea .jupyter-widgets"
 
@@ -127,3 +129,42 @@ def dead_widgets(page: Any, expected: int) -> list[str]:
         """() => [...window.jupyterapp.shell.currentWidget.node.querySelectorAll('.jp-OutputArea-output')]
           .map(area => area.innerText).filter(text => /Error displaying widget|Loading widget/.test(text))"""
     )
+
+
+# A screen of 1280 × 720 pixels at 125 %, as on a projector, in CSS pixels.
+PROJECTOR = {"width": 1024, "height": 576}
+# CSS pixels of a row in a table: with more, a cell is a column of single words.
+_HIGHEST_ROW = 105
+_FIT_JS = """highest => {
+  const faults = [];
+  const cells = [...window.jupyterapp.shell.currentWidget.node.querySelectorAll('.jp-Cell')];
+  cells.forEach((cell, index) => {
+    const say = (node, words) => faults.push(`cell ${index}: ${words}: ${(node.innerText ?? node.alt ?? '').slice(0, 60)}`);
+    const places = ['.jp-OutputArea-output', '.jp-RenderedMarkdown'].flatMap(place => [place, `${place} *`]).join(', ');
+    for (const node of cell.querySelectorAll(places)) {
+      // The inside of a drawing and of a slider is not laid out as text is.
+      if (!node.checkVisibility() || node.closest('svg *, .noUi-target, mjx-container')) continue;
+      if (node.clientWidth && node.scrollWidth > node.clientWidth + 1) say(node, `${node.scrollWidth} px in ${node.clientWidth}`);
+      if (node.tagName === 'TR' && node.offsetHeight > highest) say(node, `a row of ${node.offsetHeight} px`);
+    }
+    const text = cell.querySelector('.jp-OutputArea')?.innerText ?? '';
+    for (const number of text.match(/± *[\\d.]+e[+-]\\d+/g) ?? []) say(cell, `the number ${number}`);
+    // Code may have dollars.
+    const words = cell.querySelector('.jp-MarkdownCell .jp-RenderedMarkdown')?.cloneNode(true);
+    for (const code of words?.querySelectorAll('code') ?? []) code.remove();
+    if (words?.textContent.includes('$')) faults.push(`cell ${index}: mathematics that is not drawn: ${words.textContent.slice(0, 60)}`);
+  });
+  return faults;
+}"""
+
+
+def faults_of_fit(page: Any) -> list[str]:
+    """What does not fit on a projector: output wider than its place, high rows, numbers nobody writes so, mathematics that is not drawn."""
+    before = page.viewport_size
+    page.set_viewport_size(PROJECTOR)
+    try:
+        # The page is laid out again when the notebook has its new width.
+        page.wait_for_function(f"width => {_OPEN_NODE}.getBoundingClientRect().right <= width", arg=PROJECTOR["width"])
+        return page.evaluate(_FIT_JS, _HIGHEST_ROW)
+    finally:
+        page.set_viewport_size(before)

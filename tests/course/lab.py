@@ -70,6 +70,12 @@ class Lab:
                 start_new_session=True,
             )
         self.url = self._wait_for_url()
+        (self._windows,) = (folder / "workspaces").iterdir()
+        self._first_windows = self._windows.read_text()
+
+    def forget_windows(self) -> None:
+        """Forget which windows and bars are open, so that the next page is that of a student's first day."""
+        self._windows.write_text(self._first_windows)
 
     def _environment(self) -> dict[str, str]:
         """The user's environment, without anything that would let this JupyterLab meet another one."""
@@ -134,7 +140,8 @@ class Notebook:
         if page.url.startswith(lab.url):
             page.evaluate("async path => { await window.jupyterapp.commands.execute('docmanager:open', {path}); }", path)
         else:
-            page.goto(f"{lab.url}lab/tree/{path}?token={lab.token}&reset")
+            lab.forget_windows()
+            page.goto(f"{lab.url}lab/tree/{path}?token={lab.token}")
         self.wait_until_idle()
 
     def close(self) -> None:

@@ -177,11 +177,12 @@ def _as_run(content: NotebookNode) -> Run:
 
 
 def _can_be_seen(notebook: Notebook, done: Run) -> None:
-    """Headings, pictures, widgets and contrast, as the page has them."""
+    """Headings, pictures, widgets, what fits on a projector and contrast, as the page has them."""
     page = notebook.page
     widgets = sum(_WIDGET in output.get("data", {}) for cell in done.notebook.cells for output in cell.get("outputs", []))
     assert examine.dead_widgets(page, widgets) == []
     assert examine.faults_of_headings(page) == []
+    assert examine.faults_of_fit(page) == []
     pictures = examine.pictures(page)
     assert [picture for picture in pictures if not picture["loaded"] or len(picture["alt"].split()) < 5] == []
     seen, poor = examine.contrast(page)

@@ -58,6 +58,13 @@ def test_the_last_words_of_a_program_that_aborts_are_kept(line):
     assert server_log.meaningful(log, 5) == line
 
 
+def test_the_last_words_are_no_half_table():
+    table = ["+-----------+---------+", "| Option    | Value   |", "+-----------+---------+", ""]
+    assert server_log.last_words("\n".join(["I1128 1 a.cc:1] loaded", *table, "I1128 1 b.cc:2] Started"])) == (
+        "I1128 1 a.cc:1] loaded\nI1128 1 b.cc:2] Started"
+    )
+
+
 @pytest.mark.parametrize("model", ["add_sub", "it's", "jets_1_0", "with space", "ä", "jets_1"])
 @pytest.mark.parametrize("numbers", ["_0", "_0_0", "_11_2"])
 def test_a_model_whose_process_ended_is_known_from_the_log_until_it_runs_again(model, numbers):

@@ -173,7 +173,12 @@ def test_the_models_of_the_course_are_not_edited() -> None:
     assert text_of(paths.models_dir() / "add_sub") == before
 
 
-def test_old_new_and_what_the_server_reports(model: Path) -> None:
+def test_one_column_says_what_the_file_has_where_nothing_was_changed(model: Path) -> None:
+    same = repository.read_config(model)
+    assert str(repository.compare(same, same, as_dict(same))).split()[:3] == ["field", "file", "server"]
+
+
+def test_old_new_and_what_the_server_reports(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old = repository.read_config(model)
     new = parse(TEXT.replace("count: 1", "count: 2"))
     reported = as_dict(new) | {"default_model_filename": "model.py", "max_batch_size": 4}
@@ -184,6 +189,7 @@ def test_old_new_and_what_the_server_reports(model: Path) -> None:
         "default_model_filename": "filled in by the server",
         "max_batch_size": "the server has another value",
     }
+    monkeypatch.setenv("COLUMNS", "120")
     text = str(comparison)
     assert text.splitlines()[0].split() == ["field", "old", "new", "server", "reports"]
     assert "input[X].dims" in text

@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from helpers.measuring.table import Rows, read_rows
+from helpers.setup import doctor
+from helpers.tables import as_text
+
 _ROOT = Path(__file__).parents[2]
 _SAY = (
     "import sys\nfrom helpers.terminal import write_whatever_the_terminal\nwrite_whatever_the_terminal()\n"
@@ -54,3 +58,40 @@ def test_commands_say_what_they_have_to_say(words: list[str], encoding: str) -> 
     assert done.returncode in (0, 1, 2)
     assert b"Traceback" not in done.stderr
     assert done.stdout or done.stderr
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal of 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+def _widest(text: str) -> int:
+    return max(map(len, text.splitlines()))
+
+
+def test_a_sweep_fits_into_80_columns(narrow: None) -> None:
+    rows = read_rows(_ROOT / "notebooks" / "data" / "recorded_sweep.jsonl")
+    one_model = [row for row in rows if row["model"] == "particlenet_AK4" and row["inputs"] == "random" and row["concurrency"] == 1]
+    text = repr(Rows.of(one_model))
+    assert len(one_model) >= 6 and _widest(text) <= 80 and "1067 ± 19" in text
+    with_concurrency = repr(Rows.of(rows[:6] + [row for row in rows[:20] if row["concurrency"] > 1]))
+    assert "concurrency" in with_concurrency and _widest(with_concurrency) <= 100
+
+
+def test_words_of_a_table_go_on_below(narrow: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"what was changed": "two instances", "gain": 1.5, "why": "while one waits the other computes " * 4}]
+    text = as_text(rows)
+    assert _widest(text) <= 80 and " ".join(text.split()).count("computes") == 4 and len(text.splitlines()) > 4
+    assert text.splitlines()[0].split() == ["what", "was", "gain", "why"], "names go on below, too"
+    monkeypatch.setenv("COLUMNS", "250")
+    assert len(as_text(rows).splitlines()) == 3
+
+
+def test_the_doctor_fits_into_80_columns(narrow: None) -> None:
+    found = [
+        doctor.Finding("Docker", "note", "says: Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is it running? " * 2),
+        doctor.Finding("Python", "good", "3.11.7"),
+    ]
+    text = repr(doctor.Report(found))
+    assert _widest(text) <= 80 and text.count("docker.sock") == 2 and "Python  3.11.7" in text
