@@ -27,7 +27,7 @@ from typing import Any
 from helpers.errors import CourseError, InputError
 from helpers.metrics import Snapshot, scrape
 from helpers.server import Server
-from helpers.tables import box
+from helpers.tables import box, cell
 
 SUCCESS = "nv_inference_request_success"
 # Part of its value within which a number is right, since people round.
@@ -288,7 +288,7 @@ class Number:
                 usual += [("That is the difference; we asked for the quotient", new - old)]
                 usual += [("Divide it by the other number", new)]
             why = next((words for words, wrong in usual if self.near(seen, wrong)), self.otherwise)
-            raise NotYet(f"{self.first}`{self.name}` is {seen:.4g}. {why}.")
+            raise NotYet(f"{self.first}`{self.name}` is {cell(seen)}. {why}.")
         return self.value
 
 

@@ -293,10 +293,12 @@ class Difference(_Numbers):
         }
 
     def _tables(self) -> list[list[dict[str, Any]]]:
-        named = {
-            f"{part}_us": part for part in ("request", "queue", *(f"compute_{each}" for each in ("input", "infer", "output")), "overhead")
-        }
-        columns = {"model": "model", "version": "version", "inferences_per_execution": "inferences per execution", **named}
+        parts = ("request", "queue", "compute_input", "compute_infer", "compute_output", "overhead")
+        columns = {"model": "model", "version": "version", "inferences_per_execution": "inferences per execution"}
+        columns |= {f"{part}_us": part for part in parts}
+        # Nearly always there is one version of a model, and the table is wide.
+        if len({row["model"] for row in self.requests}) == len(self.requests):
+            del columns["version"]
         means = [{shown: row[name] for name, shown in columns.items()} for row in self.requests]
         return [table for table in (_without_empty([row for row in self.rows if row["value"]]), means) if table]
 

@@ -108,7 +108,7 @@ class Scores:
         n = min(n, len(self))
         table = pd.DataFrame(index=pd.RangeIndex(n, name="jet"))
         if jets is not None:
-            table["pt_GeV"] = ak.to_numpy(jets["jet_pt"][:n]).round(1)
+            table["pt_GeV"] = ak.to_numpy(jets["jet_pt"][:n]).astype(float).round(1)
         if jets is not None and "jet_class" in jets.fields:
             table["true_class"] = ak.to_list(jets["jet_class"][:n])
         order = np.argsort(-self.probabilities[:n], axis=1, kind="stable")

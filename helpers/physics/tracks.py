@@ -53,6 +53,10 @@ STAGES = ("ExaTrk_embedding", "ExaTrk_graph", "ExaTrk_filter", "ExaTrk_gnn", "Ex
 _TAKEN_AS = {"embedding_output": "embedding", "kept_edges": "edge_index"}
 
 SAMPLES = {False: "tracks_ttbar.npz", True: "tracks_ttbar_pileup.npz"}
+# Mass and width of the detector's line in GeV, and how many pairs of each.
+_Z, _UPSILON = (91.19, 2.0, 700), (9.46, 0.15, 200)
+_BACKGROUND = 1100
+
 _HITS = ("r", "phi", "z", "volume", "layer", "particle")
 _PARTICLES = ("pt", "eta", "vertex_r", "pdg", "charge", "collision")
 
@@ -622,3 +626,26 @@ def events_per_second(client: Client, events: Sequence[Event], at_once: int, rou
     rates = [len(requests) / one for one in seconds[1:]]
     half = stats.t.ppf(0.975, rounds - 1) * statistics.stdev(rates) / math.sqrt(rounds)
     return EventRate(statistics.fmean(rates), float(half), at_once)
+
+
+# --- muons -----------------------------------------------------------------------------------------------------------------
+
+
+def muon_pairs() -> dict[str, NDArray[np.float32]]:
+    """Return 2,000 muon pairs, made up for notebook 02, the same in every call: resonances over a smooth background.
+
+    Returns:
+        ``PT`` (GeV), ``ETA`` and ``PHI`` (rad) of the two muons, each of shape (2000, 2).
+    """
+    generator = np.random.default_rng(seed=2012)
+    masses = [generator.normal(mass, width, number) for mass, width, number in (_Z, _UPSILON)]
+    mass = generator.permutation(np.concatenate([*masses, 4 + generator.exponential(30, _BACKGROUND)]))
+    eta = generator.normal(0, 1, (len(mass), 2)).clip(-2.4, 2.4)
+    phi = generator.uniform(-np.pi, np.pi, len(mass))
+    # Mostly back to back; the transverse momenta are what the mass makes of the angles.
+    phi = np.stack([phi, phi + generator.normal(np.pi, 0.3, len(mass))], axis=1)
+    product = mass**2 / (2 * (np.cosh(eta[:, 0] - eta[:, 1]) - np.cos(phi[:, 0] - phi[:, 1])))
+    share = generator.lognormal(0, 0.2, len(mass))
+    pt = np.sqrt(np.stack([product * share, product / share], axis=1))
+    wrapped = (phi + np.pi) % (2 * np.pi) - np.pi
+    return {name: values.astype(np.float32) for name, values in (("PT", pt), ("ETA", eta), ("PHI", wrapped))}

@@ -14,7 +14,7 @@ _MODULES = {
         *("scale_figure", "sweep_figure", "throughput_latency_figure", "warm_up_figure"),
     ),
     "physics": (
-        *("differences", "roc_curves", "show_jets"),
+        *("differences", "mass_histogram", "roc_curves", "show_jets"),
         *("efficiency_plot", "embedding_display", "event_display", "graph_display", "stage_bars"),
     ),
 }

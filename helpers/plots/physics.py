@@ -5,7 +5,7 @@ Each function returns a matplotlib figure: at the end of a cell it shows itself,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import awkward as ak
@@ -55,6 +55,22 @@ _STAGE = (
     ("infer_ms", "computes", "", "#3b6fb6"),
     ("other_ms", "takes tensors in and out", "//", "#f0c27b"),
 )
+
+
+# --- muons -----------------------------------------------------------------------------------------------------------------
+
+
+def mass_histogram(masses: Iterable[float]) -> Figure:
+    """Draw invariant masses in GeV, one bin for each GeV up to 120; nothing where there is none yet."""
+    values = np.array(list(masses), dtype=float)
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(layout="constrained")
+        counts = np.histogram(values, np.arange(0, 121))
+        mplhep.histplot(counts, ax=axis, histtype="fill", color=COLOURS[0], yerr=False, flow="none")
+        axis.set(xlabel="Invariant mass of the pair (GeV)", ylabel="Pairs per GeV", xlim=(0, 120))
+        axis.set_xticks(range(0, 121, 10))
+        heading(axis, "Simulation", "made-up muon pairs", f"{len(values)} pairs")
+        return finished(figure)
 
 
 # --- jets ------------------------------------------------------------------------------------------------------------------
@@ -169,7 +185,7 @@ def event_display(event: Event, labels: ArrayLike | None = None) -> Figure:
         labels: (n_hits,) track labels; without them, only the hits are drawn.
     """
     with plt.rc_context(STYLE):
-        figure, (across, along) = plt.subplots(1, 2, figsize=(13, 6.4), width_ratios=(1, 1.25), layout="constrained")
+        figure, (across, along) = plt.subplots(1, 2, figsize=(12, 6.4), width_ratios=(1, 1.25), layout="constrained")
         matching = match(event, labels) if labels is not None else None
         for axes, first, second in ((across, event.x, event.y), (along, event.z, event.r)):
             axes.plot(first, second, ".", color=_HITS, markersize=3, zorder=1)
@@ -231,7 +247,7 @@ def embedding_display(event: Event, embedding: ArrayLike) -> Figure:
     points = points - points.mean(axis=0)
     plane = points @ np.linalg.svd(points, full_matrices=False)[2][:2].T
     with plt.rc_context(STYLE):
-        figure, panels = plt.subplots(1, 2, figsize=(13, 6), layout="constrained")
+        figure, panels = plt.subplots(1, 2, figsize=(12, 6), layout="constrained")
         for axes, first, second in ((panels[0], event.x, event.y), (panels[1], *plane.T)):
             axes.plot(first, second, ".", color=_HITS, markersize=2)
             for index, particle in enumerate(_hardest_around(event, len(_COLOURS))):

@@ -73,30 +73,31 @@ for question in ("health/live", "health/ready", "models/add_sub/ready"):
 # model only. These three are not the same, as you can show now.
 
 # %% [markdown] exercise="1.1"
-# ### Exercise 1.1 (4 minutes) — Tell alive from ready
+# ### Exercise 1.1 (4 minutes) — Ask the right question
 #
-# The next cell takes `add_sub` out of service and waits until that is done. **Guess** the three status
-# codes first. Then ask the server again, and write down what it says.
+# The next cell takes `add_sub` out of service. **Guess** which of the three questions gets another answer
+# now; then run the cell with the loop again. A program wants to know, before it sends a request, whether
+# the server would answer it. Write that function. The check calls it while `add_sub` is out of service and
+# while it serves, and with a model that does not exist.
 
 # %%
 server.unload("add_sub")
 
+
 # %% exercise="1.1" tags=["starter"]
-# the number that each question gets now
-codes = {  #: codes = {"live": ____, "ready": ____, "add_sub": ____}
-    "live": requests.get(f"{base}/v2/health/live").status_code,  #:
-    "ready": requests.get(f"{base}/v2/health/ready").status_code,  #:
-    "add_sub": requests.get(f"{base}/v2/models/add_sub/ready").status_code,  #:
-}  #:
+def may_send(model):
+    return requests.get(f"{base}/v2/models/{model}/ready").status_code == 200  #: return ____  # True or False
+
 
 # %% exercise="1.1" tags=["check"]
-exercise("1.1").check(server, codes)
+exercise("1.1").check(server, may_send)
 # exercise("1.1").hint(1)
 # exercise("1.1").solution()
 
 # %% [markdown] exercise="1.1" tags=["hints"]
-# 1. Run the loop with the three questions again and read the numbers.
-# 2. Two of the three answers are still 200. Which one must change, if `add_sub` is gone?
+# 1. Only one of the three questions changes its answer. Put the name `model` into its address, in an
+#    f-string as in the loop.
+# 2. A status code is a number. To be True or False, it must be compared with 200.
 
 # %% [markdown] exercise="1.1" tags=["answer"]
 # The server lives (200), and nothing in it is broken, so it is ready (200). It only has no model `add_sub`
@@ -117,7 +118,7 @@ log = server.log(0)
 lines = log.splitlines()
 for line in lines:
     if not line.startswith("+"):
-        print(line[:110])
+        print(line[:100])
 
 # %% [markdown]
 # The first letter is the severity: **I** information, **W** warning, **E** error. Then follow month and
@@ -134,8 +135,8 @@ for line in lines:
 # | `Started … at` | the three ports are open: now clients may come |
 
 # %% [markdown]
-# **What stands out?** On a laptop there are warnings and even errors, and everything works. Read on before
-# you worry.
+# **What stands out?** Look for lines that begin with **W** or **E**. Without a GPU there are some, and
+# everything works: read what a line says before you worry.
 
 # %% [markdown] exercise="1.2"
 # ### Exercise 1.2 (5 minutes) — Read the log like a shifter
@@ -215,17 +216,18 @@ launch_server("models", load=["add_sub"], runtime="apptainer", gpu=True, dry_run
 
 # %% [markdown]
 # **What stands out?** Before the word `tritonserver`, `--nv` lets the GPU into the container, and `-B` shows
-# the container your folder of models. Behind it the options are the same but for one. `--allow-client-shm`
-# comes first: the image has Triton 2.74.0, which shares memory with its clients only when it is told to.
+# the container your folder of models. After it stand the same options as before, and one more:
+# `--allow-client-shm`. The image has Triton 2.74.0, which shares memory with its clients only with this option.
 
 # %% [markdown] exercise="1.3"
-# ### Exercise 1.3 (3 minutes) — Share a node with a colleague
+# ### Exercise 1.3 (3 minutes) — Find room for your ports
 #
-# You are on a GPU node that has Docker. Your colleague's server has the ports from 9000 to 9002. Choose the
-# options so that **gRPC** listens on port **9301**. The check makes a dry run with your options.
+# A GPU node with Docker lets only the ports from 9300 to 9309 through to the network. Two colleagues have
+# servers there, with the base ports 9300 and 9304. Choose the options of yours. The check makes a dry run
+# with them.
 
 # %% exercise="1.3" tags=["starter"]
-options = {"runtime": "docker", "base_port": 9300}  #: options = {"runtime": ____, "base_port": ____}
+options = {"runtime": "docker", "base_port": 9307}  #: options = {"runtime": ____, "base_port": ____}
 
 # %% exercise="1.3" tags=["check"]
 exercise("1.3").check(options)
@@ -234,11 +236,11 @@ exercise("1.3").check(options)
 
 # %% [markdown] exercise="1.3" tags=["hints"]
 # 1. The runtime is a word in quotes, as in the cell above.
-# 2. HTTP gets the base port, and gRPC the next one.
+# 2. Each server needs three ports in a row. Write down which ones the two colleagues have.
 
 # %% [markdown] exercise="1.3" tags=["answer"]
-# gRPC gets the base port plus one, so the base port is 9300. Then HTTP has 9300 and metrics 9302, which are
-# free, too.
+# The colleagues have 9300 to 9302 and 9304 to 9306. Port 9303 is free, but alone. So HTTP gets 9307, gRPC
+# 9308 and metrics 9309, the last one that is let through.
 
 # %% [markdown]
 # ## Stop, restart, and lose the counters

@@ -31,11 +31,11 @@ import shutil
 
 import requests
 
-from helpers import checkout, launch_server, repository
+from helpers import Client, launch_server, plots, repository, tracks
 from helpers.course import exercise  #: from helpers.course import ____, exercise
 
 # %%
-models = checkout("add_sub")
+models = repository.checkout("add_sub")
 server = launch_server(models, load=["add_sub"])
 server
 
@@ -98,8 +98,8 @@ reported = requests.get(f"{base}/config").json()
 repository.compare(models / "add_sub", models / "add_sub", reported)
 
 # %% [markdown]
-# **What stands out?** (The columns *old* and *new* are both your file: nothing was changed yet.) The server
-# has more, for it filled in what nobody wrote. This is called **auto-complete**, and it explains many
+# **What stands out?** Compare *file*, which is yours, with *server reports*. The server has more: it filled in
+# what the file leaves out. This is called **auto-complete**, and it explains many
 # surprises.
 
 # %% [markdown] exercise="2.1"
@@ -133,22 +133,32 @@ exercise("2.1").check(server, found)
 # ## Add a version
 #
 # You trained your network again, and want the new one beside the old one: copy the folder, give it the next
-# number, and load.
+# number, and load. So that you can tell them apart, your version 2 subtracts the other way round.
 
 # %%
 shutil.copytree(models / "add_sub" / "1", models / "add_sub" / "2", dirs_exist_ok=True)
+new_model = models / "add_sub" / "2" / "model.py"
+new_model.write_text(new_model.read_text().replace("left - right", "right - left"))
 server.reload("add_sub")
-requests.get(base).json()["versions"]
+
+# %% [markdown]
+# **What do you expect** from a client that subtracts 2 from 5 now, and says no version?
+
+# %%
+client = Client(server)
+five, two = [5.0] * 16, [2.0] * 16
+print(requests.get(base).json()["versions"], client.infer("add_sub", INPUT0=five, INPUT1=two)["OUTPUT1"][:3])
 
 # %% [markdown]
 # The server dropped version 1, without a restart and without a pause: *only the latest* was its rule, as
-# you found out. Clients that ask for no version get the new one.
+# you found out. Clients that ask for no version get the new one, and here that changes their results.
 
 # %% [markdown] exercise="2.2"
-# ### Exercise 2.2 (3 minutes) — Serve the old one, too
+# ### Exercise 2.2 (2 minutes) — Serve the old one, too
 #
 # An analysis wants to stay with version 1 until its paper is out. Write the line for `config.pbtxt` that
-# makes the server serve **all** versions. The check loads `add_sub` with your line added to its file.
+# makes the server serve **all** versions. The check loads `add_sub` with your line added to its file, and
+# asks both versions.
 
 # %% exercise="2.2" tags=["starter"]
 line = "version_policy { all { } }"  #: line = ____  # text in quotes
@@ -166,6 +176,14 @@ exercise("2.2").check(server, line)
 # %% [markdown] exercise="2.2" tags=["answer"]
 # A version policy is `latest`, `all` or `specific`. With `all { }`, a version that you add later is served
 # after the next load, too.
+
+# %% [markdown]
+# A client names the version that it wants. Over HTTP it stands in the address:
+# `/v2/models/add_sub/versions/1/infer`.
+
+# %%
+for version in requests.get(base).json()["versions"]:
+    print(version, client.infer("add_sub", INPUT0=five, INPUT1=two, version=version)["OUTPUT1"][:3])
 
 # %% [markdown]
 # ## Write a second model
@@ -199,10 +217,11 @@ folder = models / "dimuon_mass"
 # ]
 
 # %% [markdown] exercise="2.3"
-# ### Exercise 2.3 (7 minutes) — Find the Z with a model of your own
+# ### Exercise 2.3 (8 minutes) — Find two peaks with a model of your own
 #
-# Two blanks: the mass in `model.py`, and, in the cell after it, the call that loads the model. The check
-# sends muon pairs to your server and compares the answers with NumPy.
+# First two blanks: the mass in `model.py`, and, in the cell after it, the call that loads the model. Then
+# send 2,000 muon pairs to your model and look at their masses. One peak is the Z boson. Where is the other,
+# in GeV? Which particle could that be?
 
 # %% exercise="2.3" tags=["starter"]
 # %%writefile {folder}/1/model.py
@@ -226,8 +245,13 @@ class TritonPythonModel:
 # %% exercise="2.3" tags=["starter"]
 server.load("dimuon_mass")  #: ____
 
+# %% exercise="2.3" tags=["starter"]
+masses = client.infer("dimuon_mass", tracks.muon_pairs())["MASS"].ravel()  #: masses = ____
+other_peak = 9.5  #: other_peak = ____
+plots.mass_histogram(masses)
+
 # %% exercise="2.3" tags=["check"]
-exercise("2.3").check(server)
+exercise("2.3").check(server, masses, other_peak)
 # exercise("2.3").hint(1)
 # exercise("2.3").solution()
 
@@ -238,10 +262,14 @@ exercise("2.3").check(server)
 #    `server.load("dimuon_mass")`.
 # 3. `mass = np.sqrt(2 * pt[:, 0] * pt[:, 1] * (... - ...))`, with `cosh` for the pseudorapidity and `cos`
 #    for the angle.
+# 4. `tracks.muon_pairs()` is a dictionary with `PT`, `ETA` and `PHI`: `client.infer("dimuon_mass", tracks.muon_pairs())`.
+#    The answer is a dictionary, too; `["MASS"].ravel()` makes one list of masses of it. Run the cell once
+#    with the last blank in it, and look at the figure.
 
 # %% [markdown] exercise="2.3" tags=["answer"]
 # The formula, written for arrays. Loading starts a new Python process with your class. If its code has a
-# mistake, the server refuses the model, says why, and goes on serving the others.
+# mistake, the server refuses the model, says why, and goes on serving the others. The second peak, at 9.5
+# GeV, is the Υ: a b quark and its antiquark. Its discovery in 1977, in muon pairs, was that of the b quark.
 
 # %%
 server
@@ -263,5 +291,6 @@ server
 # The next cell stops your server. Run it when you are done. Your copy in `work/models` stays.
 
 # %%
+client.close()
 server.stop()
 server

@@ -67,7 +67,7 @@ exercise("6.1").check(server, page, counted)
 
 # %% [markdown] exercise="6.1" tags=["answer"]
 # The server itself: before the model was READY, the warm-up of its config sent them. They count like any
-# other, and they were slow. Remember that for later. `scrape(server).value(name, model=...)` reads a number
+# other, and the first of them are slow. Remember that for later. `scrape(server).value(name, model=...)` reads a number
 # for you.
 
 # %% [markdown]
@@ -95,8 +95,9 @@ print(waiting)
 load
 
 # %% [markdown]
-# **What stands out?** It jumps, and what happened between two looks is lost. A counter forgets nothing: read
-# it late, and it still has every request. (Do not trust every `TYPE`: `nv_cache_num_hits` only grows, too.)
+# **What stands out?** Eight moments, and nothing of what was between them: a short queue may never show. A
+# counter forgets nothing: read it late, and it still has every request. (Do not trust every `TYPE`: it calls
+# `nv_cache_num_hits` a gauge, and that only grows.)
 #
 # ## Take the difference
 #
@@ -132,9 +133,10 @@ for name in ("request_success", "count", "exec_count"):
     print(f"{name:>16}: {change.value(f'nv_inference_{name}', model='particlenet_AK4'):.0f}")
 
 # %% [markdown]
-# **What stands out?** Fewer executions than requests. The config has `dynamic_batching`: requests that wait
-# are put together, and the model runs once for all of them. That takes equal shapes; these jets were padded to
-# one length.
+# **What stands out?** Compare executions with requests. Fewer executions mean that the server has put requests
+# together: the config has `dynamic_batching`, so the model runs once for several that wait. That takes equal
+# shapes; these jets were padded to one length. Are the numbers equal? Then no request had to wait: run the cell
+# again, with more under way.
 
 # %% [markdown] exercise="6.2"
 # ### Exercise 6.2 (3 minutes) — Move three counters

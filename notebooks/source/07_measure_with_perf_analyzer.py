@@ -75,7 +75,7 @@ command = f"""perf_analyzer -m particlenet_AK4 --percentile=95 -u {server.grpc_u
 # | `--concurrency-range 1:1` | one request under way: the next goes out when the answer is here |
 # | `-b 10` | 10 jets in each request |
 #
-# **What do you expect?** One jet takes about 2 ms on one core. Write down a number of jets per second.
+# **What do you expect?** One jet takes about 2 ms on one core of a laptop. Write down a number of jets per second.
 
 # %%
 perf_analyzer(command)
@@ -121,7 +121,7 @@ ten = measure(server, "particlenet_AK4", batch=10)
 ten
 
 # %%
-print(ten["command"])
+print(ten["command"].replace(" --", " \\\n  --"))
 
 # %% [markdown]
 # Behind ± is half of a 95 % interval, from the scatter of the windows; in brackets are both ends of one. No number
@@ -158,7 +158,7 @@ exercise("7.2").check(by_batch, gain, price)
 # 2. You need `throughput_infer_per_s` and `latency_p95_us`; a factor is the new number over the old one.
 
 # %% [markdown] exercise="7.2" tags=["answer"]
-# On a CPU the gain is small and the price is nearly the batch size: a core has no idle units that a larger
+# On a CPU the gain is mostly small, and the price is nearly the batch size: a core has no idle units that a larger
 # batch could fill. A GPU has thousands. That is why CMS's numbers for a GPU look so different.
 
 # %% [markdown]
@@ -197,8 +197,8 @@ for batch, row in by_batch.items():
 # %%
 plots.latency_split_figure(by_batch.values(), share=True)
 # %% [markdown]
-# **What stands out?** Nearly all is inference: with one request under way, none waits. *Network* also holds
-# what the server does before its own clock starts.
+# **What stands out?** Which part is the longest, and is there a queue? With one request under way, none has to wait.
+# *Network* also holds what the server does before its own clock starts.
 
 # %% [markdown] exercise="7.3"
 # ### Exercise 7.3 (5 minutes) — Make requests wait
@@ -266,8 +266,9 @@ verdict(bits, real)
 
 # %% [markdown]
 # `measure_in_turn` measures both by turns, and `verdict` compares pair by pair: what the machine does meanwhile
-# hits both alike. **What stands out?** This network does the same sums whatever the numbers are. Do not count on it: the
-# track finder of notebook 05 refuses random hits, and works longer on larger events.
+# hits both alike. **What stands out?** This network does the same sums whatever the numbers are, so *the same* is what
+# one expects, and *cannot tell* is all that a busy machine allows. Other models differ: the track finder of notebook 05
+# refuses random hits, and works longer on larger events.
 
 # %% [markdown] exercise="7.4"
 # ### Exercise 7.4 (6 minutes) — Find out what padding costs

@@ -52,8 +52,8 @@ budget_ms = round(20 * single_jets["latency_p95_us"] / 1000, 1)
 plots.sweep_figure(by_batch, budget_ms=budget_ms)
 
 # %% [markdown]
-# **What stands out?** Throughput rises and then flattens; latency goes on rising. There the **knee** is: beyond
-# it, larger batches cost time and bring nothing.
+# **What stands out?** Find the point from which the throughput hardly rises: this is the **knee**. Beyond it, larger
+# batches cost time and bring nothing. (On a busy machine the throughput may even fall there.)
 #
 # Error bars are 95 % intervals; on these axes, equal steps are equal factors. An open point is one whose throughput is
 # not known to 10 %, or its 95th percentile to 20 %. The panels below divide by the first model, whose own error stands
@@ -77,8 +77,8 @@ onnx = by_batch.query("model == 'particlenet_AK4'")
 plots.latency_split_figure(onnx, share=True)
 
 # %% [markdown]
-# **What stands out?** A request has costs that hardly depend on its size: network, queue, copies. Alone, one
-# jet pays for all of that. In a batch of 32, each pays a 32nd.
+# **What stands out?** Which parts get a smaller share in larger batches? A request has costs that hardly depend on its
+# size: network, queue, copies. Alone, one jet pays for all of that. In a batch of 32, each pays a 32nd.
 
 # %% [markdown] exercise="8.1"
 # ### Exercise 8.1 (5 minutes) — Read the knee
@@ -164,18 +164,18 @@ plots.throughput_latency_figure(by_load, budget_ms=budget_ms)
 # %% [markdown]
 # **What stands out?** The legend of the first figure says it: on a CPU, Triton made two **instances** of this
 # model, copies that work side by side. One request keeps one of them busy, two requests both, where two cores
-# are free. From then on, the curve bends upwards: more requests mostly wait.
+# are free. Where does your curve bend upwards? From there on, more requests mostly wait.
 
 # %%
 plots.latency_split_figure(by_load)
 
 # %% [markdown]
-# The queue grows: requests wait until an instance is free. The config of this model lets the server then put
-# waiting requests together (**dynamic batching**), so computing takes longer, too.
+# From which concurrency on is there a queue? Requests wait there until an instance is free. The config of this model
+# lets the server put waiting requests together (**dynamic batching**), so computing may take longer, too.
 #
 # ## Check Little's law
 #
-# There is a law about everything that waits, from shop tills to servers:
+# There is a law about everything that waits, from people in a shop to requests at a server:
 #
 # *requests under way = requests per second × seconds that each takes, on average*
 
@@ -297,14 +297,14 @@ torch = by_batch.query("model == 'particlenet_AK4_PT'")
 plots.sweep_figure(torch, reference=recorded("H200", "particlenet_AK4_PT"))
 
 # %% [markdown]
-# **What stands out?** For one jet the fastest of GPUs is hardly ahead of a laptop: it takes 3 ms, most of which are
-# waiting for the next of many small steps to be started. But thirty jets take it hardly longer than one. A GPU wants
-# large batches, or many clients whose requests the server puts together: the next notebook does that.
+# **What stands out?** One jet takes even this GPU 3 ms; most of that is waiting for the next of many small steps to be
+# started. How far is it ahead of your machine at batch 1, and how far at 32? Thirty jets take it hardly longer than one.
+# A GPU wants large batches, or many clients whose requests the server puts together: the next notebook does that.
 
 # %% [markdown]
 # ## Remember
 #
-# - Throughput flattens at a knee; latency goes on rising. Work near the knee.
+# - Beyond the knee, larger batches cost latency and bring no throughput. Work near the knee.
 # - Concurrency keeps all instances busy; beyond that, requests only wait.
 # - Requests under way = requests per second × mean latency. Check your numbers with it.
 # - A difference counts when it is larger than the spread. *Cannot tell* is an answer.

@@ -9,7 +9,7 @@
 # %% [markdown]
 # # Scale out
 #
-# **What you'll do:** put several servers behind one address, and find out how many a traffic needs.
+# **What you'll do:** put several servers behind one address, and find out how many your traffic needs.
 #
 # **What you'll learn:** see saturation in the queue · predict the number of servers · prove that they share ·
 # lose a server and no answer · run an analysis with Dask.
@@ -23,7 +23,7 @@
 #
 # In CMS, hundreds of jobs send to one address, and a client does not know which server answers. The program at that address
 # is **Envoy**, a proxy: it hands each request to the server that has the fewest under way, and leaves out servers
-# that are ill. A **fleet** is Envoy and the servers behind it.
+# that do not answer. A **fleet** is Envoy and the servers behind it.
 
 # %%
 import os
@@ -34,8 +34,7 @@ from helpers import Client, jets, launch_fleet, plots, recorded, repository, sca
 from helpers.course import exercise  #: from helpers.course import ____, exercise
 
 # %% [markdown]
-# Each server gets one instance with one thread, so that two of them keep two cores busy. We begin with a fleet of
-# one.
+# Each server gets one instance with one thread, so that two of them can use two cores. We begin with a fleet of one.
 
 # %%
 MODEL = "particlenet_AK4"
@@ -60,8 +59,9 @@ one = scaling.by_concurrency(fleet, MODEL, (1, 2, 4, 8), **load)
 plots.scale_figure(one)
 
 # %% [markdown]
-# **What stands out?** The throughput stays where it is from some point on: the server is **saturated**. Whatever comes
-# beyond that waits in the queue, at the right.
+# **What stands out?** Find the point from which more requests bring no more throughput: there the server is
+# **saturated**. Whatever comes beyond that waits in the queue, at the right. If the throughput falls again, the client
+# takes cores from the server: here both run on one machine.
 
 # %% [markdown] exercise="10.1"
 # ### Exercise 10.1 (5 minutes) — Find the saturation point
@@ -110,7 +110,7 @@ print(f"{traffic.requests_per_s:.0f} requests/s come, budget {budget_ms} ms")
 # ### Exercise 10.2 (8 minutes) — Choose before you measure
 #
 # How many servers do you need at least? Call `plan(traffic, one, budget_ms)`: it takes the mean of your rows that reach the
-# limit. Read its table. Could you have said it without?
+# limit. Read its table. Could you have said it without the formula?
 
 # %% exercise="10.2" tags=["starter"]
 servers = scaling.plan(traffic, one, budget_ms).servers  #: servers = ____
@@ -139,9 +139,9 @@ two = scaling.by_concurrency(fleet, MODEL, (1, 2, 4, 8), **load)
 plots.scale_figure([one, two], scaling.expected([one, two]))
 
 # %% [markdown]
-# **What stands out?** With two servers, it takes twice the requests to make them wait as long. Grey lines are
-# **expected** from the measurement of one server, by a simulation of clients that wait. Measured points lie below: the
-# second server, Envoy and perf_analyzer share your cores. On two machines they would not.
+# **What stands out?** Grey lines are **expected** from the measurement of one server, by a simulation of clients that
+# wait: two servers should do twice as much, and need twice the requests for the same queue. How far below the line are
+# your points? Here two servers, Envoy and perf_analyzer share your cores. On two machines they would not.
 #
 # Now the forty jobs, as so many requests a second:
 
@@ -159,7 +159,9 @@ plots.capacity_figure(scaling.plan(traffic, one, budget_ms), measured=[forty])
 # %%
 for model in (MODEL, f"{MODEL}_PT"):
     for _, row in recorded("T4", model).query("batch == 4").iterrows():
-        print(f"{row['variant']}: {scaling.plan(scaling.Traffic(1000, 2, 4), row, budget_ms=20)}")
+        plan = scaling.plan(scaling.Traffic(1000, 2, 4), row, budget_ms=20)
+        one_gpu = row["throughput_infer_per_s"]
+        print(f"{row['variant']}: {one_gpu:.0f} jets/s on one GPU, so {plan.servers} of them")
 
 # %% [markdown]
 # What you do to one server, as in notebook 09, divides the number of servers. No spreads were published, so these
@@ -207,8 +209,8 @@ exercise("10.3").check(fleet, before, shares)
 # %% [markdown]
 # ## Kill a server
 #
-# A hundred requests are to be answered, eight under way at a time, and one server dies: no farewell, as when a machine
-# loses its power. **What do you expect:** how many answers are lost?
+# A hundred requests are to be answered, eight under way at a time, and one server dies without a warning, as when a
+# machine loses its power. **What do you expect:** how many answers are lost?
 
 # %%
 client = Client(fleet)
@@ -294,7 +296,7 @@ exercise("10.4").check(fleet, tagged, lost, doubled)
 # ## Remember
 #
 # - A saturated server does no more; its queue says so first.
-# - Number of servers: what comes over what one does, and room, for waits explode near the limit.
+# - Number of servers: what comes, divided by what one does, and some room: waits explode near the limit.
 # - One address hides who answers. The servers' own counters tell.
 # - Write whole files, name jets by ids, and a crash costs nothing.
 #

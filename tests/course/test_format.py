@@ -185,6 +185,35 @@ def test_pictures_have_alt_text_and_come_along(path: Path) -> None:
             assert target.removeprefix("attachment:") in cell.attachments
 
 
+# What begins a list, a heading, a quotation or a table; in the middle of a paragraph it is an accident of wrapping.
+_BEGINS = re.compile(r"(\d+[.)]|[-+*]|#{1,6}|=+|-+) |[>|]|(=+|-+)$")
+_ITEM = re.compile(r"\s*(\d+[.)]|[-+*]) |\s*\|")
+PAGES = sorted(path for place in ("*.md", "docs/*.md", "containers/*.md", "notebooks/data/*.md") for path in ROOT.glob(place))
+
+
+def _accidents(text: str) -> list[str]:
+    """Lines that Markdown takes out of their paragraph: they begin like an item, and the line above is none and not empty."""
+    text = re.sub(r"^(```|~~~).*?^\1", "", text, flags=re.DOTALL | re.MULTILINE)
+    found, in_list = [], False
+    for above, line in itertools.pairwise(["", *text.splitlines()]):
+        in_list = bool(_ITEM.match(above)) or (in_list and above.startswith(" "))
+        if above.strip() and not in_list and not above.startswith("#") and _BEGINS.match(line):
+            found.append(line)
+    return found
+
+
+def test_a_line_that_wraps_into_an_item_is_noticed() -> None:
+    assert _accidents("the fraction of jets between 0 and\n1) at or above it") == ["1) at or above it"]
+    assert _accidents("a sum of a\n+ b is") == ["+ b is"] and _accidents("minus\n- b") == ["- b"] and _accidents("no\n# 4") == ["# 4"]
+    assert _accidents("# A heading\n\nText\n\n- one\n  goes on\n- two\n\n1. a\n2. b\n\n| a |\n|---|\n| b |") == []
+
+
+@pytest.mark.parametrize("path", [*ALL, *PAGES], ids=_id)
+def test_no_line_is_taken_out_of_its_paragraph(path: Path) -> None:
+    texts = [cell.source for cell in _markdown(_read(path))] if path.suffix == ".ipynb" else [path.read_text(encoding="utf-8")]
+    assert [line for text in texts for line in _accidents(text)] == []
+
+
 @pytest.mark.parametrize("path", ALL, ids=_id)
 def test_asks_before_and_after(path: Path) -> None:
     text = "\n".join(cell.source for cell in _markdown(_read(path)))

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import requests
 import tritonclient.grpc as grpcclient
 
 from helpers import paths
@@ -24,9 +25,10 @@ from helpers.client import Client, http
 from helpers.client.endpoint import Address
 from helpers.course import ____, exercise
 from helpers.course.checks import notebook_02
-from helpers.course.judge import Kind
+from helpers.course.judge import Kind, NotYet
 from helpers.errors import CourseError, ModelError
 from helpers.metrics import Snapshot, scrape
+from helpers.physics import tracks
 from helpers.server import Server, connect, launch_server
 from tests.support.processes import wait_until
 
@@ -153,23 +155,33 @@ def unloaded(small: Server) -> Iterator[Server]:
     small.load("add_sub")
 
 
-def test_1_1_health(unloaded: Server) -> None:
-    right = {"live": 200, "ready": 200, "add_sub": 400}
-    _is("1.1", Kind.CORRECT, "400 for `add_sub`", unloaded, right)
-    _is("1.1", Kind.CORRECT, "400 for `add_sub`", unloaded, {name: str(code) for name, code in right.items()})
-    _is("1.1", Kind.NOT_YET, "nothing is broken", unloaded, {**right, "ready": 400})
-    _is("1.1", Kind.NOT_YET, "out of service", unloaded, {**right, "add_sub": 200})
-    _is("1.1", Kind.NOT_YET, "the process answers", unloaded, {**right, "live": 503})
-    _is("1.1", Kind.NOT_YET, "status code", unloaded, {**right, "live": True})
-    _is("1.1", Kind.NOT_YET, "keys", unloaded, [200, 200, 400])
-    _is("1.1", Kind.NOT_ATTEMPTED, "3 blanks", unloaded, dict.fromkeys(right, ____))
-    _is("1.1", Kind.NOT_ATTEMPTED, "the blank", unloaded, {**right, "live": ____})
+def _says(server: Server, path: str) -> bool:
+    return requests.get(f"http://{server.http_url}/v2/{path}", timeout=10).status_code == 200
+
+
+def test_1_1_the_right_question(unloaded: Server) -> None:
+    def status(model: str) -> int:
+        return requests.get(f"http://{unloaded.http_url}/v2/models/{model}/ready", timeout=10).status_code
+
+    _is("1.1", Kind.CORRECT, "no, yes and no", unloaded, lambda model: status(model) == 200)
+    _is("1.1", Kind.CORRECT, "no, yes and no", unloaded, lambda model: status(model) != 400)
+    assert not _says(unloaded, "models/add_sub/ready"), "the check leaves it as it was"
+    always = "`add_sub` is out of service, and your function says True"
+    _is("1.1", Kind.NOT_YET, always, unloaded, lambda model: _says(unloaded, "health/ready"))
+    _is("1.1", Kind.NOT_YET, "`add_sub` is out of service", unloaded, lambda model: _says(unloaded, "health/live"))
+    _is("1.1", Kind.NOT_YET, "`add_sub` serves, and your function says False", unloaded, lambda model: status(model) == 400 and False)
+    _is("1.1", Kind.NOT_YET, "no model `muons`", unloaded, lambda model: status("add_sub") == 200)
+    _is("1.1", Kind.NOT_YET, "400, a number; compare it with 200", unloaded, status)
+    _is("1.1", Kind.NOT_YET, "type `Response`", unloaded, lambda model: requests.get(f"http://{unloaded.http_url}/v2", timeout=10))
+    _is("1.1", Kind.NOT_YET, "nothing (`None`)", unloaded, lambda model: None)
+    _is("1.1", Kind.NOT_YET, "Expected the function", unloaded, status("add_sub"))
+    _is("1.1", Kind.NOT_ATTEMPTED, "blank", unloaded, lambda model: ____)
+    _is("1.1", Kind.NOT_ATTEMPTED, "blank", unloaded, ____)
 
 
 def test_1_1_cannot_tell_while_the_model_serves_or_the_server_is_down(small: Server) -> None:
-    right = {"live": 200, "ready": 200, "add_sub": 400}
-    _is("1.1", Kind.CANNOT_TELL, "in service", small, right)
-    _is("1.1", Kind.CANNOT_TELL, "does not answer", _dead_server(), right)
+    _is("1.1", Kind.CANNOT_TELL, "in service", small, bool)
+    _is("1.1", Kind.CANNOT_TELL, "does not answer", _dead_server(), bool)
 
 
 def test_1_2_log(small: Server) -> None:
@@ -196,14 +208,17 @@ def test_1_2_log(small: Server) -> None:
 @pytest.mark.parametrize(
     ("options", "kind", "words"),
     [
-        ({"runtime": "docker", "base_port": 9300}, Kind.CORRECT, "--grpc-port=9301"),
-        ({"runtime": "docker", "base_port": 9301}, Kind.NOT_YET, "gRPC 9302"),
-        ({"runtime": "docker", "base_port": 9299}, Kind.NOT_YET, "gRPC 9300"),
-        ({"runtime": "apptainer", "base_port": 9300}, Kind.NOT_YET, "not Apptainer"),
-        ({"runtime": "podman", "base_port": 9300}, Kind.NOT_YET, "Podman"),
-        ({"runtime": "Docker", "base_port": 9300}, Kind.NOT_YET, "small letters"),
+        ({"runtime": "docker", "base_port": 9307}, Kind.CORRECT, "--grpc-port=9308"),
+        ({"runtime": "docker", "base_port": "9307"}, Kind.CORRECT, "--metrics-port=9309"),
+        ({"runtime": "docker", "base_port": 9300}, Kind.NOT_YET, "HTTP gets 9300, and a colleague has that"),
+        ({"runtime": "docker", "base_port": 9303}, Kind.NOT_YET, "gRPC gets 9304, and a colleague"),
+        ({"runtime": "docker", "base_port": 9306}, Kind.NOT_YET, "HTTP gets 9306, and a colleague"),
+        ({"runtime": "docker", "base_port": 9308}, Kind.NOT_YET, "metrics gets 9310, and this node does not"),
+        ({"runtime": "docker", "base_port": 9000}, Kind.NOT_YET, "HTTP gets 9000, and this node does not"),
+        ({"runtime": "apptainer", "base_port": 9307}, Kind.NOT_YET, "not Apptainer"),
+        ({"runtime": "podman", "base_port": 9307}, Kind.NOT_YET, "Podman"),
+        ({"runtime": "Docker", "base_port": 9307}, Kind.NOT_YET, "small letters"),
         ({"runtime": "docker", "base_port": "many"}, Kind.NOT_YET, "whole number"),
-        ({"runtime": "docker", "base_port": 80}, Kind.NOT_YET, "gRPC 81"),
         ({"runtime": "docker"}, Kind.NOT_YET, "keys"),
         ("docker", Kind.NOT_YET, "keys"),
         ({"runtime": ____, "base_port": ____}, Kind.NOT_ATTEMPTED, "2 blanks"),
@@ -251,6 +266,8 @@ def test_2_2_both_versions(small: Server) -> None:
     assert small.repository is not None
     _is("2.2", Kind.CANNOT_TELL, "shutil.copytree", small, "version_policy { all { } }")
     shutil.copytree(small.repository / "add_sub" / "1", small.repository / "add_sub" / "2")
+    new = small.repository / "add_sub" / "2" / "model.py"
+    new.write_text(new.read_text().replace("left - right", "right - left"))
     _is("2.2", Kind.NOT_ATTEMPTED, "blank", small, ____)
     _is("2.2", Kind.NOT_ATTEMPTED, "blank", small, "version_policy { ____ }")
     _is("2.2", Kind.NOT_YET, "quotes", small, 2)
@@ -258,7 +275,7 @@ def test_2_2_both_versions(small: Server) -> None:
     _is("2.2", Kind.NOT_YET, "keeps serving", small, "version_policy: all")
     _is("2.2", Kind.NOT_YET, "only version 2", small, "version_policy { latest { num_versions: 1 } }")
     _is("2.2", Kind.NOT_YET, "only version 1", small, "version_policy { specific { versions: [ 1 ] } }")
-    _is("2.2", Kind.CORRECT, "side by side", small, "version_policy { all { } }")
+    _is("2.2", Kind.CORRECT, "version 1 answers 3, and version 2 answers -3", small, "version_policy { all { } }")
     _is("2.1", Kind.CANNOT_TELL, "another version policy", small, {"instances": 1, "file": "model.py", "versions": 1})
     _is("2.2", Kind.CORRECT, "side by side", small, "version_policy: { specific: { versions: [1, 2] } }")
     _is("2.2", Kind.CORRECT, "side by side", small, "version_policy { latest { num_versions: 2 } }")
@@ -280,15 +297,16 @@ def test_2_3_mass(small: Server) -> None:
     right = "np.sqrt(2 * pt[:, 0] * pt[:, 1] * (np.cosh(d_eta) - np.cos(d_phi)))"
     code = _solution_file("1/model.py")
     assert right in code
-    _is("2.3", Kind.NOT_ATTEMPTED, "blank", small)
+    found = notebook_02._formulas(tracks.muon_pairs())["right"], 9.5
+    _is("2.3", Kind.NOT_ATTEMPTED, "blank", small, *found)
     (folder / "1").mkdir(parents=True)
     (folder / "config.pbtxt").write_text(_solution_file("config.pbtxt"))
     (folder / "1" / "model.py").write_text(code.replace(right, "____"))
-    _is("2.3", Kind.NOT_ATTEMPTED, "blank", small)
+    _is("2.3", Kind.NOT_ATTEMPTED, "blank", small, *found)
     (folder / "1" / "model.py").write_text(code)
-    _is("2.3", Kind.NOT_YET, "has not loaded", small)
+    _is("2.3", Kind.NOT_YET, "has not loaded", small, *found)
     for formula, kind, words in (
-        (right, Kind.CORRECT, "91.2 GeV"),
+        (right, Kind.CORRECT, "2000 masses, as NumPy has them"),
         (right.replace("np.cosh(d_eta) - np.cos(d_phi)", "np.cosh(d_phi) - np.cos(d_eta)"), Kind.NOT_YET, "swapped"),
         ("pt[:, 0] + pt[:, 1]", Kind.NOT_YET, "NumPy says"),
         ("np.nonsense(pt)", Kind.NOT_YET, "nonsense"),
@@ -296,18 +314,32 @@ def test_2_3_mass(small: Server) -> None:
     ):
         (folder / "1" / "model.py").write_text(code.replace(right, formula))
         small.load("dimuon_mass")
-        _is("2.3", kind, words, small)
+        _is("2.3", kind, words, small, *found)
     # A file that cannot be loaded: the model from before goes on serving, and its mistakes are old news.
     (folder / "1" / "model.py").write_text(code.replace("import numpy as np", "import numpyy as np"))
     with pytest.raises(ModelError, match="numpyy"):
         small.load("dimuon_mass")
-    _is("2.3", Kind.NOT_YET, "refused your last load", small)
+    _is("2.3", Kind.NOT_YET, "refused your last load", small, *found)
     (folder / "1" / "model.py").write_text(code)
     small.load("dimuon_mass")
-    _is("2.3", Kind.CORRECT, "91.2 GeV", small)
-    _is("2.3", Kind.CANNOT_TELL, "does not answer", _dead_server())
+    _is("2.3", Kind.CORRECT, "the Υ", small, *found)
+    _is("2.3", Kind.CANNOT_TELL, "does not answer", _dead_server(), *found)
     small.unload("dimuon_mass")
     shutil.rmtree(folder)
+
+
+def test_2_3_the_second_peak_is_judged_from_the_masses_alone() -> None:
+    masses = notebook_02._formulas(tracks.muon_pairs())["right"].astype(np.float32)
+    counts = np.histogram(masses, np.arange(121))[0]
+    assert counts.argmax() == 9 and 88 <= 40 + counts[40:].argmax() <= 94, "the two peaks are there to be seen"
+    for right in (9.46, 9.5, "9", 10):
+        assert notebook_02.judge_peak(masses, right).kind is Kind.CORRECT
+    for wrong, words in {91.2: "That is the Z boson", 9460: "in MeV", 30: "high above their neighbours", None: "`None`"}.items():
+        with pytest.raises(NotYet, match=words):
+            notebook_02.judge_peak(masses, wrong)
+    assert "an array of 2000 masses, and it is something of type `dict`" in notebook_02.judge_peak({"MASS": masses}, 9.5).text
+    assert "array of 2000 masses" in notebook_02.judge_peak(masses[:64], 9.5).text
+    assert "not those of `tracks.muon_pairs()`" in notebook_02.judge_peak(1000 * masses, 9.5).text
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,6 @@ from typing import Any
 import awkward as ak
 import numpy as np
 import pytest
-import tritonclient.grpc as grpcclient
-import tritonclient.http as httpclient
 
 from helpers import jets
 from helpers.client import Client
@@ -53,37 +51,47 @@ def before(server: Server) -> Snapshot:
     return scrape(server)
 
 
-@pytest.fixture(scope="module")
-def tensors(tagger: jets.Tagger, sample: ak.Array) -> dict[str, np.ndarray]:
-    return tagger.inputs(sample[:1])
+# --- 4.1, 4.4: numbers alone ------------------------------------------------------------------------------------------------
 
 
-def _raw(library: Any, url: str, tensors: dict[str, np.ndarray]) -> Any:
-    inputs = [library.InferInput(name, tensor.shape, "FP32") for name, tensor in tensors.items()]
-    for each, tensor in zip(inputs, tensors.values(), strict=True):
-        each.set_data_from_numpy(tensor)
-    connection = library.InferenceServerClient(url)
-    try:
-        return connection.infer(MODEL, inputs)
-    finally:
-        connection.close()
+def test_weighing() -> None:
+    """Two jets with places for four candidates and two vertices: 3 of 8 and 3 of 4 places are padding."""
+    shapes = {"pf_points__0": 2, "pf_features__1": 20, "sv_points__3": 2, "sv_features__4": 11}
+    fifty = {name: np.zeros((2, size, 4 if name.startswith("pf") else 2), np.float32) for name, size in shapes.items()}
+    fifty["pf_mask__2"] = np.array([[[1, 1, 1, 1]], [[1, 0, 0, 0]]], np.float32)
+    fifty["sv_mask__5"] = np.array([[[1, 0]], [[0, 0]]], np.float32)
+    numbers = sum(tensor.size for tensor in fifty.values())
+    megabytes = 4 * numbers / 1e6
+    _is("4.1", Kind.CORRECT, "38 % of the places", fifty, megabytes, 0.375)
+    _is("4.1", Kind.CORRECT, "in one message", fifty, round(megabytes, 5), np.float32(0.38))
+    _is("4.1", Kind.NOT_ATTEMPTED, "2 blanks", fifty, ____, ____)
+    sizes = {
+        "in bytes": 4 * numbers,
+        "in kilobytes": 4 * numbers / 1e3,
+        "how many numbers": numbers,
+        "all six": 1,
+    }
+    for words, wrong in sizes.items():
+        _is("4.1", Kind.NOT_YET, words, fifty, wrong, 0.375)
+    for words, wrong in {"part that is filled": 0.625, "for the vertices": 0.75, "in percent": 37.5, "Take the mean": 0.1}.items():
+        _is("4.1", Kind.NOT_YET, words, fifty, megabytes, wrong)
+    _is("4.1", Kind.NOT_YET, "`padding` should be one number", fifty, megabytes, fifty["pf_mask__2"])
+    _is("4.1", Kind.CANNOT_TELL, "tensors in `fifty`", None, megabytes, 0.375)
 
 
-# --- 4.1 -------------------------------------------------------------------------------------------------------------------
-
-
-def test_http(server: Server, before: Snapshot, tensors: dict[str, np.ndarray], tagger: jets.Tagger, sample: ak.Array) -> None:
-    by_grpc = _raw(grpcclient, server.grpc_url, tensors)
-    by_http = _raw(httpclient, server.http_url, tensors)
-    _is("4.1", Kind.CORRECT, "another way, the same answer", server, before, by_http, by_grpc)
-    _is("4.1", Kind.NOT_ATTEMPTED, "blank", server, before, ____, by_grpc)
-    _is("4.1", Kind.NOT_YET, "came over gRPC", server, before, by_grpc, by_grpc)
-    _is("4.1", Kind.NOT_YET, "is an array", server, before, by_http.as_numpy("softmax__0"), by_grpc)
-    _is("4.1", Kind.NOT_YET, "nothing (`None`)", server, before, None, by_grpc)
-    other = _raw(httpclient, server.http_url, tagger.inputs(sample[3:4]))
-    _is("4.1", Kind.NOT_YET, "Send the same `tensors`", server, before, other, by_grpc)
-    _is("4.1", Kind.CANNOT_TELL, "no request since", server, scrape(server), by_http, by_grpc)
-    _is("4.1", Kind.CANNOT_TELL, "needs your server", "localhost", before, by_http, by_grpc)
+def test_uncertainty_of_a_few_jets() -> None:
+    of_qcd, cut = np.linspace(0, 1, 801)[1:], 0.9901  # 8 of 800 are at or above it
+    assert np.sum(of_qcd >= cut) == 8
+    _is("4.4", Kind.CORRECT, "8 of 800 jets passed: (1.00 ± 0.35) %", of_qcd, cut, 8**-0.5, 10_000)
+    _is("4.4", Kind.CORRECT, "about 10000 QCD jets", of_qcd, cut, np.sqrt(0.99 / 8), 9_000)
+    _is("4.4", Kind.NOT_ATTEMPTED, "2 blanks", of_qcd, cut, ____, ____)
+    uncertainties = {"of the number of jets": 8**0.5, "of the rate itself": 8**0.5 / 800, "only those that passed": 800**-0.5}
+    for words, wrong in (uncertainties | {"without the square root": 1 / 8, "in percent": 35.4, "what is √8 / 8": 0.1}).items():
+        _is("4.4", Kind.NOT_YET, words, of_qcd, cut, wrong, 10_000)
+    for words, wrong in {"must be above the cut": 100, "square root of the number": 8 / 8**0.5 * 1000, "100 jets": 50_000}.items():
+        _is("4.4", Kind.NOT_YET, words, of_qcd, cut, 0.354, wrong)
+    _is("4.4", Kind.CANNOT_TELL, "Solve exercise 4.3 first", of_qcd, 2.0, 0.354, 10_000)
+    _is("4.4", Kind.CANNOT_TELL, "needs `of_qcd`", None, cut, 0.354, 10_000)
 
 
 # --- 4.2 -------------------------------------------------------------------------------------------------------------------
@@ -160,25 +168,6 @@ def test_working_point(scores: Scores, sample: ak.Array) -> None:
     _is("4.3", Kind.NOT_YET, "`efficiency` should be one number", scores, sample, cut, of_higgs >= cut)
     _is("4.3", Kind.NOT_YET, "`cut` should be one number", scores, sample, None, efficiency)
     _is("4.3", Kind.CANNOT_TELL, "`scores` of all jets", scores[:9], sample, cut, efficiency)
-
-
-# --- 4.4 -------------------------------------------------------------------------------------------------------------------
-
-
-def test_counting(server: Server, before: Snapshot, tagger: jets.Tagger, sample: ak.Array) -> None:
-    some = sample[:30]
-    tagger.tag(some, per_event=True)
-    change = scrape(server) - before
-    requests, inferences = (change.value(name, model=MODEL) for name in ("nv_inference_request_success", "nv_inference_count"))
-    _is("4.4", Kind.CORRECT, "their 30 jets as many inferences", server, change, some, requests, inferences)
-    _is("4.4", Kind.CORRECT, "events made", server, change, some, int(requests), str(int(inferences)))
-    _is("4.4", Kind.NOT_ATTEMPTED, "2 blanks", server, change, some, ____, ____)
-    _is("4.4", Kind.NOT_YET, "other way round", server, change, some, inferences, requests)
-    _is("4.4", Kind.NOT_YET, "`inferences_made` is 31. The server counted another number", server, change, some, requests, 31)
-    _is("4.4", Kind.NOT_YET, "`requests_made` should be one number", server, change, some, None, inferences)
-    _is("4.4", Kind.CANNOT_TELL, "needs `change`", server, before, some, requests, inferences)
-    tagger.tag(some[:1])
-    _is("4.4", Kind.CANNOT_TELL, "Something else used this model", server, scrape(server) - before, some, requests, inferences)
 
 
 # --- 4.5 -------------------------------------------------------------------------------------------------------------------

@@ -32,21 +32,34 @@ def made_quality(lost: int, mixed: int) -> Quality:
     return quality(event, labels)
 
 
-LOW, HIGH = made_quality(0, 3), made_quality(6, 0)
+GOOD, IMPURE, LOSING, NEITHER = (made_quality(*counts) for counts in ((0, 0), (0, 3), (6, 0), (6, 3)))
 
 
-def test_5_1_right_wrong_and_untouched(server: Server):
-    set_cut(server, 0.9)
-    judge = exercise("5.1").judge
-    right = judge(server, {0.1: LOW, 0.9: HIGH})
-    assert right.kind is Kind.CORRECT and "goes from 1.000 to 0.667" in right.text
-    assert judge(server, {0.1: LOW, 0.9: LOW}).kind is Kind.NOT_YET, "loaded, but after the measurement"
-    assert "results belong to their cuts" in judge(server, {0.1: HIGH, 0.9: LOW}).text
-    assert "server's cut is 0.9" in judge(server, {0.1: LOW, 0.99: HIGH}).text
-    assert judge(server, [LOW, HIGH]).kind is Kind.NOT_YET
-    server.reload("ExaTrk_tracks")
-    assert "Load the model with the changed `config`" in judge(server, {0.1: LOW, 0.9: LOW}).text, "nothing was loaded"
-    assert judge("my server", {0.1: LOW, 0.9: HIGH}).kind is Kind.CANNOT_TELL
+@pytest.mark.parametrize(
+    ("chosen", "best", "kind", "words"),
+    [
+        (0.75, GOOD, Kind.CORRECT, "the efficiency is 1.0000"),
+        ("0.75", GOOD, Kind.CORRECT, "Every client of this server"),
+        (0.75, IMPURE, Kind.NOT_YET, "cut higher"),
+        (0.75, LOSING, Kind.NOT_YET, "cut lower"),
+        (0.75, NEITHER, Kind.NOT_YET, "Neither is enough"),
+        (0.7, GOOD, Kind.NOT_YET, "The server's cut is 0.75 now, and yours is 0.7"),
+        (0.75, 0.99, Kind.NOT_YET, "Expected what `with_cut(chosen)` returns"),
+        ("high", GOOD, Kind.NOT_YET, "`chosen` should be one number"),
+        (____, ____, Kind.NOT_ATTEMPTED, "2 blanks"),
+    ],
+)
+def test_5_1_right_wrong_and_untouched(server: Server, chosen: object, best: object, kind: Kind, words: str):
+    set_cut(server, 0.75)
+    try:
+        outcome = exercise("5.1").judge(server, chosen, best)
+        assert outcome.kind is kind and words in outcome.text, outcome
+    finally:
+        server.reload("ExaTrk_tracks")
+
+
+def test_5_1_needs_a_server():
+    assert exercise("5.1").judge("my server", 0.75, GOOD).kind is Kind.CANNOT_TELL
 
 
 def times(*totals: float) -> pd.DataFrame:

@@ -21,7 +21,7 @@ def test_a_number_that_people_round_is_right(given: Any) -> None:
 @pytest.mark.parametrize(
     ("unit", "right", "given", "words"),
     [
-        ("ms", 12.0, 12_000, "`t` is 1.2e+04. That is in microseconds; divide by 1000."),
+        ("ms", 12.0, 12_000, "`t` is 12000. That is in microseconds; divide by 1000."),
         ("ms", 12.0, 0.012, "in seconds; we asked for milliseconds"),
         ("s", 0.7, 700, "in milliseconds; we asked for seconds"),
         ("fraction", 0.15, 15, "in percent; we asked for a fraction from 0 to 1"),

@@ -12,42 +12,48 @@ from typing import Any
 from helpers import paths
 from helpers.client import http
 from helpers.course import judge
-from helpers.course.judge import CannotTell, NotYet, Number, Outcome, checker, correct, not_yet
+from helpers.course.exercises import count_blanks
+from helpers.course.judge import CannotTell, NotYet, Number, Outcome, checker, correct, not_attempted, not_yet
 from helpers.errors import CourseError, RequestError
 from helpers.metrics import scrape
 from helpers.server import Server, launch_server
 
-_QUESTIONS = {"live": "/v2/health/live", "ready": "/v2/health/ready", "add_sub": "/v2/models/add_sub/ready"}
-_WHY_WRONG = {
-    "live": "the process answers, whatever its models do",
-    "ready": "nothing is broken or still loading; a model that was taken out of service does not count",
-    "add_sub": "this very model is out of service",
-}
 # People read the log to a tenth of a second; either clock may be rounded.
 _READING_S = 0.06
-_GRPC_WANTED = 9301
+# Exercise 1.3: the ports that the node lets through, and those that two colleagues have.
+_OPEN, _TAKEN = range(9300, 9310), (*range(9300, 9303), *range(9304, 9307))
+_SERVICES = ("HTTP", "gRPC", "metrics")
 
 
 @checker("1.1")
-def health_codes(server: Any, codes: Any) -> Outcome:
-    """The three status codes while ``add_sub`` is out of service."""
+def right_question(server: Any, may_send: Any) -> Outcome:
+    """The student's function tells a model that serves from one that does not; at the end it is out of service again."""
     judge.must_be_server(server)
-    seen = {name: 200 if _says_yes(server, path) else 400 for name, path in _QUESTIONS.items()}
-    if seen["add_sub"] == 200:
+    if not callable(may_send):
+        return not_yet(f"`may_send` is {judge.kind(may_send)}. Expected the function, without brackets.")
+    if _serves(server):
         raise CannotTell("`add_sub` is in service at the moment. Run the cell with `server.unload` again, then this one.")
-    judge.must_have(codes, tuple(seen))
-    for name, code in seen.items():
-        given = judge.must_be_number(name, codes[name], "a status code such as 200")
-        if given != code:
-            return not_yet(f"For `{name}` you have {judge.plain(given)}, and the server says {code}: {_WHY_WRONG[name]}.")
-    return correct(
-        "live 200, ready 200, and 400 for `add_sub`. A server can be alive and ready, and still not have the model that you need."
-    )
-
-
-def _says_yes(server: Server, path: str) -> bool:
+    answers = [("`add_sub` is out of service", may_send("add_sub"), False)]
+    if count_blanks(answers[0][1]):
+        return not_attempted()
+    server.load("add_sub")
     try:
-        http.ask(server.http, path, access=server.access)
+        answers += [("`add_sub` serves", may_send("add_sub"), True), ("There is no model `muons`", may_send("muons"), False)]
+    finally:
+        server.unload("add_sub")
+    for fact, given, right in answers:
+        if not isinstance(given, bool):
+            number = judge.number(given)
+            seen = judge.kind(given) if number is None else f"{judge.plain(number)}, a number; compare it with 200"
+            return not_yet(f"Your function should return True or False, and it returns {seen}.")
+        if given != right:
+            return not_yet(f"{fact}, and your function says {given}. Which of the three questions is about one model, the one asked for?")
+    return correct("It says no, yes and no, as it should. A server can be alive and ready, and still not have the model that you need.")
+
+
+def _serves(server: Server) -> bool:
+    try:
+        http.ask(server.http, "/v2/models/add_sub/ready", access=server.access)
     except RequestError:
         return False
     return True
@@ -99,21 +105,24 @@ def _first_loading(log: str) -> tuple[float, int]:
 
 @checker("1.3")
 def docker_command(options: Any) -> Outcome:
-    """Options whose dry run is a Docker command with gRPC on port 9301."""
+    """Options whose dry run is a Docker command with three ports that are free and let through."""
     judge.must_have(options, ("runtime", "base_port"))
     if (runtime := options["runtime"]) != "docker":
         other = {"apptainer": "This node has Docker, not Apptainer.", "podman": "Podman is much like Docker, but this node has Docker."}
         small = "Expected the name of the program that starts containers there, in small letters."
         return not_yet(f"The runtime is `{runtime!r}`. {other.get(runtime, small)}")
-    port = judge.must_be_number("base_port", options["base_port"], "a whole number")
-    command = _dry_run(int(port)) if port == _GRPC_WANTED - 1 else ""
-    if f"--grpc-port={_GRPC_WANTED}" in command:
-        image = next(word for word in command.split() if "tritonserver:" in word)
-        return correct(
-            f"The command starts the image `{image}` with `--http-port={_GRPC_WANTED - 1}` "
-            f"and `--grpc-port={_GRPC_WANTED}`. Both colleagues can work."
-        )
-    return not_yet(f"With base port {port:g}, HTTP gets {port:g} and gRPC {port + 1:g}. We asked for gRPC on {_GRPC_WANTED}.")
+    base = int(judge.must_be_number("base_port", options["base_port"], "a whole number"))
+    for service, port in zip(_SERVICES, range(base, base + 3), strict=True):
+        if port in _TAKEN:
+            return not_yet(f"With base port {base}, {service} gets {port}, and a colleague has that.")
+        if port not in _OPEN:
+            return not_yet(f"With base port {base}, {service} gets {port}, and this node does not let it through.")
+    command = _dry_run(base)
+    image = next(word for word in command.split() if "tritonserver:" in word)
+    wanted = [f"--{name}-port={port}" for name, port in zip(("http", "grpc", "metrics"), range(base, base + 3), strict=True)]
+    if missing := [option for option in wanted if option not in command]:
+        raise CannotTell(f"The dry run has no `{missing[0]}`. Run the notebook again from its first cell.")
+    return correct(f"The command starts the image `{image}` with {', '.join(f'`{option}`' for option in wanted)}. All three can work.")
 
 
 def _dry_run(port: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import awkward as ak
@@ -9,7 +10,6 @@ import numpy as np
 
 from helpers.course import judge
 from helpers.course.judge import CannotTell, Number, Outcome, checker, correct, not_yet
-from helpers.metrics import Difference
 from helpers.physics.jets import Roc, Scores, truth
 
 _MODEL, _AK4 = "particlenet_PT", "particlenet_AK4_PT"
@@ -24,18 +24,19 @@ _LEAST_AUC = 0.95
 
 
 @checker("4.1")
-def over_http(server: Any, before: Any, over_http: Any, answer: Any) -> Outcome:
-    """A raw request over HTTP, with the numbers that came over gRPC."""
-    judge.must_be_server(server)
-    if not hasattr(over_http, "as_numpy"):
-        return not_yet(f"`over_http` is {judge.kind(over_http)}. Keep the whole answer of `infer(...)` from `tritonclient.http`.")
-    if not type(over_http).__module__.startswith("tritonclient.http"):
-        return not_yet("This answer came over gRPC. Take `httpclient`, the HTTP address of your server, and `http_inputs`.")
-    seen, expected = over_http.as_numpy("softmax__0"), answer.as_numpy("softmax__0")
-    if seen is None or seen.shape != expected.shape or not np.allclose(seen, expected, atol=_SAME):
-        return not_yet("The probabilities are not those that came over gRPC. Send the same `tensors`.")
-    judge.must_have_risen(server, before, _MODEL)
-    return correct(f"The largest difference from gRPC is {np.abs(seen - expected).max():.1g}: another way, the same answer.")
+def weighed(fifty: Any, megabytes: Any, padding: Any) -> Outcome:
+    """The bytes of a request, and the part of its candidates that is padding."""
+    if not isinstance(fifty, dict) or not all(isinstance(tensor, np.ndarray) for tensor in fifty.values()):
+        raise CannotTell(f"The check needs the tensors in `fifty`, and got {judge.kind(fifty)}. Run the whole cell again.")
+    numbers, bytes_ = (float(sum(getattr(tensor, what) for tensor in fifty.values())) for what in ("size", "nbytes"))
+    slips = {"That is in bytes": bytes_, "That is in kilobytes": bytes_ / 1e3, "That is how many numbers there are": numbers}
+    slips |= {"That is in units of 2²⁰ bytes": bytes_ / 2**20}
+    Number("megabytes", megabytes, bytes_ / 1e6, slips, "Add the `.nbytes` of all six tensors").must_be_right()
+    mask, other = (next(float(each.mean()) for name, each in fifty.items() if name.startswith(f"{kind}_mask")) for kind in ("pf", "sv"))
+    slips = {"That is the part that is filled": mask, "That is for the vertices": 1 - other}
+    first, otherwise = "The size is right. ", "Take the mean of the candidates' mask"
+    true = Number("padding", padding, 1 - mask, slips, otherwise, "fraction", absolute=0.005, first=first).must_be_right()
+    return correct(f"{bytes_ / 1e6:.2f} MB in one message, and {100 * true:.0f} % of the places for candidates hold none.")
 
 
 @checker("4.2")
@@ -108,34 +109,30 @@ def _why_not(cut: float, of_qcd: np.ndarray, of_higgs: np.ndarray, values: np.nd
 
 
 @checker("4.4")
-def counted(server: Any, change: Any, tagged: Any, requests_made: Any, inferences_made: Any) -> Outcome:
-    """Requests and inferences between two readings, which are those of one request for each event."""
-    judge.must_be_server(server)
-    judge.must_be(change, Difference, "change", "the cell above")
-    events = len(np.unique(ak.to_numpy(tagged["event"])))
-    return judge_counts(change, events, len(tagged), requests_made, inferences_made)
-
-
-def judge_counts(change: Difference, events: int, jets: int, requests_made: Any, inferences_made: Any) -> Outcome:
-    """Compare with the counters between two readings, in which so many events with so many jets were tagged."""
-    requests, inferences, executions = (
-        change.value(name, model=_MODEL) for name in (judge.SUCCESS, "nv_inference_count", "nv_inference_exec_count")
-    )
-    if (requests, inferences) != (events, jets):
-        raise CannotTell(
-            f"Between the readings the server counted {judge.plain(requests)} requests and {judge.plain(inferences)} inferences, and "
-            f"{events} events have {jets} jets. Something else used this model. Run the cell above again."
-        )
-    ways = {
-        "It is the other way round: a request is a message with one or more jets, an inference is one jet": (inferences, requests),
-        "That is the number of executions: how often the model ran": (executions, executions),
+def how_sure(of_qcd: Any, cut: Any, relative: Any, needed: Any) -> Outcome:
+    """The relative uncertainty of a mistag rate from a few jets, and the sample for one of 10 %."""
+    judge.must_be(of_qcd, np.ndarray, "of_qcd", "the cell of exercise 4.3")
+    passed, of = int(np.sum(of_qcd >= judge.must_be_number("cut", cut))), len(of_qcd)
+    if not passed:
+        raise CannotTell("No QCD jet is above your `cut`. Solve exercise 4.3 first.")
+    slips = {
+        "That is the uncertainty of the number of jets; divide it by that number": math.sqrt(passed),
+        "That is the uncertainty of the rate itself; we asked for it as a fraction of the rate": math.sqrt(passed) / of,
+        "All QCD jets do not count, only those that passed": 1 / math.sqrt(of),
+        "That is without the square root": 1 / passed,
     }
-    asked = (("requests_made", requests_made, requests), ("inferences_made", inferences_made, inferences))
-    for place, (name, given, right) in enumerate(asked):
-        slips = {words: wrong[place] for words, wrong in ways.items()}
-        Number(name, given, right, slips, "The server counted another number", relative=0).must_be_right()
+    otherwise = f"{passed} jets passed: what is √{passed} / {passed}"
+    Number("relative", relative, passed**-0.5, slips, otherwise, "fraction", relative=0.05).must_be_right()
+    slips = {
+        "So many must be above the cut; how many must there be in all": 100,
+        "That many more; we asked for all": 100 * of / passed - of,
+        "The uncertainty goes with the square root of the number": of * 10 / math.sqrt(passed),
+    }
+    first, otherwise = "The uncertainty is right. ", "100 jets must be above the cut; which part of all QCD jets is"
+    Number("needed", needed, 100 * of / passed, slips, otherwise, relative=0.15, first=first).must_be_right()
     return correct(
-        f"{events} events made {events} requests, and their {jets} jets as many inferences: {inferences / requests:.2g} jets a request."
+        f"{passed} of {of} jets passed: ({100 * passed / of:.2f} ± {100 * passed**0.5 / of:.2f}) %, known to {100 * passed**-0.5:.0f} %. "
+        f"For 10 % it takes about {100 * of / passed:.0f} QCD jets."
     )
 
 
