@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import re
 import warnings
 from collections.abc import Sequence
@@ -17,9 +16,6 @@ TRITON_TYPES = {numpy_type: name for name, numpy_type in NUMPY_TYPES.items()}
 # Parameters of the config that this backend reads.
 INTRA_OP, INTER_OP = "INTRA_OP_THREAD_COUNT", "INTER_OP_THREAD_COUNT"
 
-# glibc's M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD in bytes: blocks up to the largest size that it allows come from the heap,
-# the heap keeps half a gigabyte, and grows in large steps.
-_ALLOCATOR = {-3: 32 << 20, -1: 512 << 20, -2: 64 << 20}
 # An archive it is, too, but without TorchScript in it.
 SAVED = (
     "it holds no TorchScript. torch.save() writes such files: weights, or a class that needs its Python code. Export the network: "
@@ -42,7 +38,6 @@ class Module:
             self.device = torch.device("cuda", settings.device_id)
         elif settings.on_gpu:
             settings.warn_of_no_gpu("PyTorch")
-        _keep_freed_memory()
         threads = settings.threads(INTRA_OP)
         torch.set_num_threads(threads)
         torch.set_num_interop_threads(settings.threads(INTER_OP) if INTER_OP in settings.parameters else threads)
@@ -130,16 +125,6 @@ def _indexed_or_in_order(role: str, names: Sequence[str]) -> dict[str, int]:
     if any("__" in name for name in names):
         Logger.log_warn(f"{role}s {', '.join(names)} are not all named NAME__INDEX: their order in the config decides")
     return {name: place for place, name in enumerate(names)}
-
-
-def _keep_freed_memory() -> None:
-    """Make the allocator reuse large blocks instead of giving them back to the system and asking for them again, page by page.
-
-    Otherwise PyTorch pays some thousand page faults in each run of a batch, a tenth of its time and more. Only glibc has these options.
-    """
-    change = getattr(ctypes.CDLL(None), "mallopt", None)
-    for option, value in _ALLOCATOR.items() if change else ():
-        change(option, value)
 
 
 def _load(settings: Settings, device: torch.device) -> torch.jit.ScriptModule:
