@@ -31,6 +31,7 @@ _EXPORTS = {
     "BackgroundLoad": "helpers.metrics.load",
     "dashboard": "helpers.metrics.dashboard",
     "gpu_figures": "helpers.metrics.gpu",
+    "trace": "helpers.metrics.lives",
     "doctor": "helpers.setup.doctor",
     "jets": "helpers.physics.jets",
     "tracks": "helpers.physics.tracks",

@@ -10,7 +10,7 @@ from typing import Any
 
 _MODULES = {
     "performance": (
-        *("capacity_figure", "experiments_figure", "latency_histogram_figure", "latency_split_figure", "precision_figure"),
+        *("capacity_figure", "experiments_figure", "latency_histogram_figure", "latency_split_figure", "lives_figure", "precision_figure"),
         *("scale_figure", "sweep_figure", "throughput_latency_figure", "warm_up_figure"),
     ),
     "physics": (

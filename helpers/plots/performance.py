@@ -500,6 +500,51 @@ def latency_split_figure(rows: Any, *, share: bool = False) -> Figure:
         return finished(figure)
 
 
+# The parts of a request's life: name, and between which timestamps; colours and hatches are those of the split of the latency.
+_LIFE = (
+    ("whole request", "REQUEST_START", "REQUEST_END", _REST[1], ""),
+    ("queue", "QUEUE_START", "COMPUTE_START", *_PARTS[2][2:]),
+    ("input", "COMPUTE_START", "COMPUTE_INPUT_END", *_PARTS[3][2:]),
+    ("compute", "COMPUTE_INPUT_END", "COMPUTE_OUTPUT_START", *_PARTS[4][2:]),
+    ("output", "COMPUTE_OUTPUT_START", "COMPUTE_END", *_PARTS[5][2:]),
+)
+
+
+def lives_figure(lives: pd.DataFrame) -> Figure:
+    """Draw the life of requests on one axis of time: how long each waited, was computed and was copied, one below the other.
+
+    Stages of an ensemble stand below the request that asked for them.
+
+    Args:
+        lives: from :func:`helpers.metrics.lives.trace`, times in ms.
+
+    Raises:
+        InputError: no such table, or an empty one.
+    """
+    if not isinstance(lives, pd.DataFrame) or lives.empty or not {"model", "parent", "REQUEST_END"} <= set(lives):
+        raise InputError("There is no request whose life could be drawn.", "Expected what trace(...) returned.")
+    first = lives[lives["parent"] == -1]
+    order = [row for asked in first.index for row in (asked, *lives.index[lives["parent"] == asked])]
+    number = {asked: f"{place}: " if len(first) > 1 else "" for place, asked in enumerate(first.index, 1)}
+    lives = lives.loc[order].reindex(columns=["model", "parent", *dict.fromkeys(stamp for _, *ends, _, _ in _LIFE for stamp in ends)])
+    names = [number[asked] + model if asked in number else f"{model}    " for asked, model in lives["model"].items()]
+    with plt.rc_context(BARS):
+        figure, axes = plt.subplots(figsize=(11, 0.42 * len(lives) + 2.3), layout="constrained")
+        for name, begin, end, colour, hatch in _LIFE:
+            width, edge = lives[end] - lives[begin], "none" if name == _LIFE[0][0] else "black"
+            drawn = width.notna().to_numpy()
+            places, left = np.flatnonzero(drawn), lives[begin].to_numpy(float)[drawn]
+            style = {"color": colour, "hatch": hatch, "edgecolor": edge, "linewidth": 0.8}
+            if drawn.any():
+                axes.barh(places, width.to_numpy(float)[drawn], 0.72 if edge == "black" else 0.9, left, label=name, **style)
+        _named_bars(axes, names)
+        axes.set_xlabel("Time since the first request came (ms)")
+        axes.set_xlim(0, 1.02 * lives["REQUEST_END"].max())
+        figure.legend(loc="outside lower center", ncols=len(_LIFE), columnspacing=1.2, handlelength=1.6)
+        heading(axes, "Measured", "by the server's trace")
+        return finished(figure)
+
+
 def _bar_names(rows: Sequence[Row]) -> list[str]:
     """What sets the bars apart; the batch size always, for it is what people ask first."""
     names = []

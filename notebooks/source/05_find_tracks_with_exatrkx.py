@@ -38,11 +38,12 @@
 # %%
 import numpy as np
 
-from helpers import Client, launch_server, plots, scrape, tracks
+from helpers import Client, launch_server, paths, plots, scrape, trace, tracks
 from helpers.course import exercise  #: from helpers.course import ____, exercise
 
 # %%
-server = launch_server("models", load=["ExaTrk", "ExaTrk_bls"])
+trace_file = f"--trace-config=triton,file={paths.log_dir()}/tracks_trace.json"
+server = launch_server("models", load=["ExaTrk", "ExaTrk_bls"], extra_arguments=[trace_file])
 server
 
 # %% [markdown]
@@ -255,8 +256,18 @@ exercise("5.2").check(server, times, slowest, part)
 # %% [markdown]
 # ## Send several events at once
 #
-# With several requests under way, the stages work on different events at the same time, like a production
-# line. The line is as fast as its slowest stage.
+# With several requests under way, the stages work on different events at the same time, like a production line. The server
+# can write down when each stage began and ended, into the file that we named at the launch. **What do you expect** to see
+# of three events at once?
+
+# %%
+three = [{"FEATURES": event.features} for event in events[:3]]
+lives = trace(server, lambda: client.infer_many("ExaTrk", three, max_in_flight=3), requests=3)
+plots.lives_figure(lives)
+
+# %% [markdown]
+# **What stands out?** Read it from the top, event by event. Where a bar begins in white, the stage is still busy with another
+# event. The line is as fast as its slowest stage. How many events a second is that?
 
 # %%
 for at_once in (1, 2, 4):

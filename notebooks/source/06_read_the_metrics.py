@@ -12,11 +12,11 @@
 # **What you'll do:** read what a server counts, make numbers of your own from it, and watch them live.
 #
 # **What you'll learn:** read a metrics page · tell counters from gauges · tell requests, inferences and
-# executions apart · compute a latency from counters · drive a server with a slider.
+# executions apart · follow single requests · drive a server with a slider.
 #
 # **What you'll need:** this machine. No GPU, no other notebook before this one.
 #
-# **Time:** 25 minutes: 12 for reading, 13 for exercises.
+# **Time:** 27 minutes: 10 for reading, 17 for exercises.
 
 # %% [markdown]
 # ## Look at the page
@@ -31,11 +31,25 @@ import time
 
 import requests
 
-from helpers import BackgroundLoad, Client, dashboard, gpu_figures, jets, launch_server, scrape
+# %%
+from helpers import (
+    BackgroundLoad,
+    Client,
+    dashboard,
+    gpu_figures,
+    jets,
+    launch_server,
+    paths,
+    plots,
+    scrape,
+    trace,
+)
 from helpers.course import exercise  #: from helpers.course import ____, exercise
 
-# %%
-server = launch_server("models", load=["add_sub", "particlenet_AK4"], cache_size_bytes=64_000_000)
+trace_file = f"--trace-config=triton,file={paths.log_dir()}/metrics_trace.json"
+server = launch_server(
+    "models", load=["add_sub", "particlenet_AK4"], cache_size_bytes=64_000_000, extra_arguments=[trace_file]
+)
 server
 
 # %%
@@ -207,17 +221,48 @@ exercise("6.3").check(server, change, mean_ms)
 # anybody did before you.
 
 # %% [markdown]
-# Where does the time go? The same division for each part gives the answer; the helper has done it:
+# ## Follow single requests
+#
+# Where does the time go, and how do requests differ? Counters add them up. For that Triton has a **trace**: it writes down
+# when each request came, waited and was computed, into the file that we named at the launch. It costs time, so it is off
+# until its owner asks. `trace` asks for so many requests, sends them, and reads the file.
+#
+# **What do you expect** of one request, and of eight that come at once? The model has two instances.
 
 # %%
-for part in ("queue", "compute_input", "compute_infer", "compute_output", "overhead"):
-    print(f"{part:>15}: {change.requests[0][f'{part}_us'] / 1000:6.3f} ms")
+plots.lives_figure(trace(server, lambda: client.infer("particlenet_AK4", ten_jets)))
+
+# %%
+before = scrape(server)
+lives = trace(server, lambda: client.infer_many("particlenet_AK4", [ten_jets] * 8, max_in_flight=8), 8)
+plots.lives_figure(lives)
+
+# %% [markdown] exercise="6.4"
+# ### Exercise 6.4 (4 minutes) — Prove the picture
+#
+# **What stands out?** White is the queue, blue the network itself; *input* and *output* move tensors, and are thin. Bars that
+# begin and end together are one batch. Is the picture right? Which part of the time of all eight requests was spent in the
+# queue? The check asks the counters.
+
+# %% exercise="6.4" tags=["starter"]
+# Each column of lives is a moment, in ms: lives["QUEUE_START"], lives["REQUEST_END"] ...
+waited_ms = (lives["COMPUTE_START"] - lives["QUEUE_START"]).sum()  #: waited_ms = ____
+share = waited_ms / (lives["REQUEST_END"] - lives["REQUEST_START"]).sum()  #: share = ____  # from 0 to 1
+
+# %% exercise="6.4" tags=["check"]
+exercise("6.4").check(server, before, share)
+# exercise("6.4").hint(1)
+# exercise("6.4").solution()
+
+# %% [markdown] exercise="6.4" tags=["hints"]
+# 1. A request waits from `QUEUE_START` until `COMPUTE_START`. `(lives["B"] - lives["A"]).sum()` adds up for all eight.
+# 2. It lives from `REQUEST_START` until `REQUEST_END`.
+
+# %% [markdown] exercise="6.4" tags=["answer"]
+# Trace and counters read the same clock. The trace shows each request and costs a file; counters cost nothing and show
+# sums. The difference of both to the client's view is the way between client and server: the server cannot see it.
 
 # %% [markdown]
-# `queue` is waiting. `compute_infer` is the network itself; `compute_input` and `compute_output` move tensors
-# in and out. The way between client and server is not here: the server cannot see it. And a mean hides the
-# slow ones; for percentiles you need notebook 07.
-#
 # ## Answer from the cache
 #
 # Triton can keep answers. Then an equal request need not be computed again. It takes two things: the server
@@ -269,30 +314,30 @@ gpu_figures(server)
 board = dashboard(server, load="particlenet_AK4")
 board
 
-# %% [markdown] exercise="6.4"
-# ### Exercise 6.4 (4 minutes) — Prove that batching happened
+# %% [markdown] exercise="6.5"
+# ### Exercise 6.5 (4 minutes) — Prove that batching happened
 #
 # Leave *Batch* at 1, and move *Concurrency* until *Mean batch* is above 1.5. Then run the next cell, which
 # watches for 3 seconds. Compute the mean batch that the model ran from the counters in `busy`.
 
-# %% exercise="6.4" tags=["starter"]
+# %% exercise="6.5" tags=["starter"]
 board.controls.concurrency.value = 12  #:
 before = scrape(server)
 time.sleep(3)
 busy = scrape(server) - before
 mean_batch = busy.inferences_per_execution("particlenet_AK4")  #: mean_batch = ____
 
-# %% exercise="6.4" tags=["check"]
-exercise("6.4").check(server, busy, mean_batch)
-# exercise("6.4").hint(1)
-# exercise("6.4").solution()
+# %% exercise="6.5" tags=["check"]
+exercise("6.5").check(server, busy, mean_batch)
+# exercise("6.5").hint(1)
+# exercise("6.5").solution()
 
-# %% [markdown] exercise="6.4" tags=["hints"]
+# %% [markdown] exercise="6.5" tags=["hints"]
 # 1. Requests are put together only while they wait. So more of them must be under way than the model's two
 #    instances can take.
 # 2. Mean batch = inferences / executions. Both are in `busy`: `busy.value("nv_inference_count", model=...)`.
 
-# %% [markdown] exercise="6.4" tags=["answer"]
+# %% [markdown] exercise="6.5" tags=["answer"]
 # Each request had one jet, and yet the model ran on several at once. `busy.inferences_per_execution(model)` is
 # the same division.
 

@@ -16,7 +16,7 @@
 #
 # **What you'll need:** this machine. No GPU, no other notebook before this one.
 #
-# **Time:** 40 minutes: 14 for reading, 26 for exercises.
+# **Time:** 42 minutes: 16 for reading, 26 for exercises.
 
 # %% [markdown]
 # ## Put a front before your server
@@ -276,6 +276,25 @@ exercise("10.4").check(fleet, tagged, lost, doubled)
 # doubled look like none.
 
 # %% [markdown]
+# ## Connect to somebody else's server
+#
+# Most servers that you will use are not yours. `connect` takes an address, and the **token** that its owner gave you; for a
+# server of your own on this machine it finds it. **What do you expect** that you may do with it, and what not?
+
+# %%
+from helpers import connect
+
+theirs = connect(fleet.servers[0].http_url)
+print(theirs.state(), theirs.owned, [tensor["name"] for tensor in theirs.metadata(MODEL)["outputs"]])
+jets.Tagger(Client(theirs), MODEL).tag(sample[:100])
+
+# %% tags=["raises-exception"]
+theirs.reload(MODEL)
+
+# %% [markdown]
+# **What stands out?** Tagging, metadata, config and counters work as on your own. What changes the server is its owner's. On a
+# server of the experiment, look at two things first: are the model's version and labels yours, and how long is the queue?
+#
 # ## See what changes on a cluster
 #
 # Two lines. The cluster comes from your batch system, and the address from the people who run the servers:

@@ -40,6 +40,7 @@ VALUES = {
         assert all(np.allclose(a["OUTPUT0"], b["OUTPUT0"]) for a, b in zip(one_by_one, eight_at_once, strict=True))
         assert len(answers) == 100 and hottest == (events + hcal).max(axis=1).argmax()
         assert ecal.dtype == np.float32 and abs(ecal[0] - 48.08) < 0.01
+        assert len(turns) == 6 and all(min(turn.values()) > 0 for turn in turns) and web_server.returncode == 0
     """,
     "04": """
         assert np.allclose(over_http.as_numpy("softmax__0"), answer.as_numpy("softmax__0"), atol=1e-5)
@@ -49,11 +50,11 @@ VALUES = {
         assert 0.3 < efficiency < 1 and abs(np.mean(of_qcd >= cut) - 0.01) < 0.003
         apart = np.abs(scores[:300].probabilities - onnx_scores.probabilities).max(axis=1)
         assert np.mean(apart <= 1e-5) >= 0.99 and apart.max() < 0.01, sorted(apart)[-9:]
-        assert set(map(len, first_twenty.values())) == {20} and "no warm-up" in first_twenty
         areas = {name: each.roc("hbb_vs_qcd", few).auc for name, each in tried.items()}
-        assert areas["right mask"] >= 0.95 > 0.9 > areas["random numbers"], areas
         assert len(by_event) == 200 and by_event.requests == len(np.unique(ak.to_numpy(sample.event[:200])))
         assert 5 <= passed <= 11 and confusion.loc["QCD", "QCD"] > 50 and np.allclose(confusion.sum(axis=1), 100), confusion
+        assert areas["careful"] >= 0.95 and max(areas["random"], areas["by length"]) < 0.9, areas
+        assert min(same["careful"], same["put back"]) > 0.97 and max(same[name] for name in wrong) < 0.9, same
         ak4_areas = {name: ak4_scores.roc(name, narrow).auc for name in ak4_scores.discriminants}
         assert ak4_areas["b_vs_light"] == b_roc.auc >= 0.965, ak4_areas
         assert ak4_areas["b_vs_c"] >= 0.89 and ak4_areas["c_vs_light"] >= 0.81, ak4_areas
@@ -64,6 +65,7 @@ VALUES = {
         assert tracks.same_tracks(labels, by_hand)
         assert result.efficiency.value < best.efficiency.value and best.purity.value < result.purity.value, "0.99 and the chosen cut"
         assert 0.2 <= part < 1 and one.mean > 0 and two.mean > 0
+        assert len(lives) == 18 and (lives["parent"] == -1).sum() == 3 and (lives["model"] == "ExaTrk_gnn").sum() == 3
     """,
     "08": """
         from helpers.measuring.table import rows_of
@@ -89,6 +91,7 @@ VALUES = {
         assert len(answers) == 4
         assert load.sent > 0 and load.failed == 0
         assert mean_ms > 0 and total_us > 0 and all_requests > 50
+        assert len(lives) == 8 and set(lives["parent"]) == {-1} and 0 <= share < 1
         names = ("request_success", "count", "exec_count")
         cached = {name: change.value(f"nv_inference_{name}", model="particlenet_AK4") for name in names}
         assert cached == {"request_success": 10, "count": 10, "exec_count": 1}, cached
@@ -115,19 +118,19 @@ VALUES = {
             assert "*** Measurement Settings ***" in recorded_command(words_of(typed))[1]
     """,
     "09": """
-        names = ["baseline", "2 instances", "2 instances × 2 threads", "dynamic batching", "TensorRT stanza", "fp16", "int8_static"]
-        assert [row["experiment"] for row in table.rows] == [*names, "response cache", "challenge"]
+        names = ["baseline", "2 instances", "dynamic batching", "fp16", "int8_static"]
+        assert [row["experiment"] for row in table.rows] == [*names, "challenge"]
+        assert len(gains) == 6 and min(gains) > 0
         assert all(row["source"] == "measured" and row["throughput_infer_per_s"] > 0 for row in table.rows)
         assert table["baseline"]["executed_batch"] == table["2 instances"]["executed_batch"] == 1
         assert table["dynamic batching"]["executed_batch"] >= 1 and padded >= 1 and ragged >= 1, (padded, ragged)
-        assert 0 < hits < lookups
-        elsewhere = [round(table.elsewhere(name).gain, 2) for name in ("2 instances", "dynamic batching", "TensorRT stanza")]
-        assert elsewhere == [1.56, 1.79, 1.25]
+        elsewhere = [round(table.elsewhere(name).gain, 2) for name in ("2 instances", "dynamic batching")]
+        assert elsewhere == [1.56, 1.79]
         assert {row["model"] for row in costs} == {MODEL, *variants} and all(abs(row["auc_change"]) < 0.01 for row in costs)
         assert any("no effect here: it needs a GPU" in row.remark for row in view.rows)
-        assert found.rows and server.state() == "stopped"
+        assert any(getattr(shown, "best", None) is not None and shown.rows for shown in Out.values()) and server.state() == "stopped"
         from helpers.measuring.recorded import recorded_experiment
-        assert len({row["config"] for row in table.rows[:-1]}) == 8
+        assert len({row["config"] for row in table.rows[:-1]}) == 5
         for row in table.rows:
             assert recorded_experiment(*(row[name] for name in ("model", "batch", "concurrency", "inputs", "config"))), row["experiment"]
     """,
@@ -138,7 +141,7 @@ VALUES = {
         assert servers == 2 and forty["request_rate_per_s"] == traffic.requests_per_s
         assert len(answers) == 40 and all(len(scores) == 20 for scores in answers)
         assert len(shares) == 2 and abs(sum(shares) - 1) < 1e-9 and min(shares) > 0, shares
-        assert len(survived) == 100
+        assert len(survived) == 100 and theirs.owned is False
         import numpy as np
         alone = np.concatenate([answer.probabilities for answer in answers])
         assert np.abs(np.concatenate([answer["softmax"] for answer in survived]) - alone).max() < 1e-4

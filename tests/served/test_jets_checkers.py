@@ -189,3 +189,21 @@ def test_swapping(server: Server, client: Client, tagger: jets.Tagger, sample: a
     noise = replace(scores, probabilities=np.full_like(scores.probabilities, 1 / 8))
     useless = roc("b_vs_light", np.zeros(5), np.zeros(5))
     _is("4.5", Kind.CANNOT_TELL, "less than this model reaches", server, narrow, noise, useless)
+
+
+# --- 4.6 -------------------------------------------------------------------------------------------------------------------
+
+
+def test_fast_but_wrong(server: Server, client: Client, sample: ak.Array) -> None:
+    few = sample[jets.truth(sample, "Hbb", "QCD")][:60]
+    onnx = jets.Tagger(client, "particlenet")
+    right = onnx.tag(few)
+    tried = {"careful": right, "by length": replace(right, probabilities=right.probabilities[::-1])}
+    same = {name: np.mean(np.abs(each["hbb_vs_qcd"] - right["hbb_vs_qcd"]) < 0.001) for name, each in tried.items()}
+    _is("4.6", Kind.CORRECT, "careful 100 %, by length", server, few, tried, same, ["by length"])
+    _is("4.6", Kind.NOT_YET, "belongs into `wrong`", server, few, tried, same, [])
+    _is("4.6", Kind.NOT_ATTEMPTED, "blank", server, few, tried, dict.fromkeys(tried, ____), ____)
+    _is("4.6", Kind.CANNOT_TELL, "needs the scores of each client", server, few[:9], tried, same, ["by length"])
+    _is("4.6", Kind.CANNOT_TELL, "needs your server", "localhost", few, tried, same, ["by length"])
+    swapped = {"careful": tried["by length"], "by length": right}
+    _is("4.6", Kind.CANNOT_TELL, "of the careful client's scores are right", server, few, swapped, same, ["by length"])

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import queue
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from helpers import jets, repository, scrape
@@ -15,15 +20,14 @@ from helpers.course.judge import Kind
 from helpers.measuring.experiments import Experiments
 from helpers.measuring.inputs import write_jets
 from helpers.measuring.perf_analyzer import Run
-from helpers.measuring.statistics import verdict
 from helpers.measuring.table import Row
 from helpers.repository import compare
 from helpers.server import Server, launch_server
 from tests.support.measured_rows import row
 
 MODEL = "particlenet_AK4"
-TWO, THREADS = "2 instances", "2 instances × 2 threads"
-NAMES = {"baseline": (200, 5, 9000, 300), TWO: (390, 8, 8000, 300), THREADS: (300, 8, 9500, 300)}
+TWO = "2 instances"
+NAMES = {"baseline": (200, 5, 9000, 300), TWO: (390, 8, 8000, 300)}
 
 
 def _is(number: str, kind: Kind, words: str, *answers: Any) -> None:
@@ -62,13 +66,64 @@ def test_instances(server: Server, table: Experiments) -> None:
     _is("9.1", Kind.CANNOT_TELL, f"no row `{TWO}`", server, table, text)
 
 
-def test_threads(table: Experiments) -> None:
-    _is("9.2", Kind.CORRECT, "0.77", table, verdict(table[TWO], table[THREADS]))
-    _is("9.2", Kind.CORRECT, "Slower", table, "slower")
-    _is("9.2", Kind.NOT_ATTEMPTED, "blank", table, ____)
-    _is("9.2", Kind.NOT_YET, "other order", table, verdict(table[THREADS], table[TWO]))
-    _is("9.2", Kind.NOT_YET, "not `same`", table, "the same")
-    _is("9.2", Kind.NOT_YET, "Expected one of", table, 0.77)
+@pytest.fixture(scope="module")
+def alike(server: Server) -> Iterator[list[Any]]:
+    with Client(server) as client:
+        inputs = jets.Tagger(client, MODEL).inputs(jets.read("ak4")[:64])
+        yield [{name: tensor[i : i + 1] for name, tensor in inputs.items()} for i in range(64)]
+
+
+def _batcher(server: Server, own: Callable[[Any, int], Any]) -> Iterator[Callable[[Any], Any]]:
+    """A batcher like that of the notebook; ``own`` says what client n of a batch gets."""
+    waiting: queue.Queue[Any] = queue.Queue()
+
+    def batcher(jet: Any) -> Any:
+        answer: Future[Any] = Future()
+        waiting.put((jet, answer))
+        return answer.result(timeout=10)
+
+    def collect_and_send(client: Client) -> None:
+        while (first := waiting.get()) is not None:
+            time.sleep(0.002)
+            batch = [first, *(waiting.get() for _ in range(waiting.qsize()))]
+            scores = client.infer(MODEL, {name: np.concatenate([jet[name] for jet, _ in batch]) for name in first[0]})["softmax"]
+            for n, (_, answer) in enumerate(batch):
+                answer.set_result(own(scores, n))
+
+    with Client(server) as client:
+        thread = threading.Thread(target=collect_and_send, args=[client])
+        thread.start()
+        yield batcher
+        waiting.put(None)
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("own", "kind", "words"),
+    [
+        (lambda scores, n: scores[n : n + 1], Kind.CORRECT, "Each client got its own scores, and 64 jets came in"),
+        (lambda scores, n: scores[n], Kind.CORRECT, "Each client got its own scores"),
+        (lambda scores, n: ____, Kind.NOT_ATTEMPTED, "blank"),
+        (lambda scores, n: scores[:1], Kind.NOT_YET, "got the scores of jet"),
+        (lambda scores, n: np.concatenate([scores, scores]), Kind.NOT_YET, "Take its row alone"),
+        (lambda scores, n: None, Kind.NOT_YET, "Client 0 got nothing (`None`)"),
+        (lambda scores, n: scores[n : n + 1] / 2, Kind.NOT_YET, "Client 0 got the scores of nobody's jet"),
+    ],
+)
+def test_a_batcher_of_ones_own(server: Server, alike: list[Any], own: Any, kind: Kind, words: str) -> None:
+    for batcher in _batcher(server, own):
+        _is("9.2", kind, words, server, batcher, alike)
+
+
+def test_a_batcher_that_answers_nobody(server: Server, alike: list[Any]) -> None:
+    def late(_: Any) -> Any:
+        return Future().result(timeout=0.01)
+
+    _is("9.2", Kind.NOT_YET, "waited 10 s for its answer", server, late, alike)
+    _is("9.2", Kind.NOT_YET, "Expected the function", server, 3, alike)
+    _is("9.2", Kind.CANNOT_TELL, "needs your server", "localhost", late, alike)
+    with Client(server) as client:
+        _is("9.2", Kind.CANNOT_TELL, "none found company", server, lambda jet: client.infer(MODEL, jet)["softmax"], alike)
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from helpers.course.checks import notebook_01, notebook_05, notebook_10
+from helpers.course.checks import notebook_01, notebook_03, notebook_04, notebook_05, notebook_06, notebook_10
 from helpers.course.judge import CannotTell, NotYet, Number, Outcome
 from helpers.physics.tracks import STAGES
 
@@ -66,12 +66,96 @@ def test_1_2_a_loading_time_is_read_to_a_tenth_of_a_second() -> None:
         notebook_01.judge_log("", {}, {})
 
 
+@pytest.mark.parametrize(
+    ("ratios", "judged", "words"),
+    [
+        ((1.2, 1.1, 1.3), "faster", "Faster. Of 3 ratios, 3 are above 1: from 1.10 to 1.30. Triton's counters say 2.50 jets"),
+        ((0.5, 0.9, 0.8), "slower", "Slower."),
+        ((0.5, 1.1, 0.8), "Cannot tell", "Cannot tell. Of 3 ratios, 1 are above 1"),
+        ((1.2, 1.1, 1.3), "slower", "not `slower`. Did you divide the other way round?"),
+        ((1.2, 0.9, 1.3), "faster", "2 are above 1: from 0.90 to 1.30, so the answer is not `faster`."),
+    ],
+)
+def test_3_4_rates_are_judged_turn_by_turn(ratios: tuple[float, ...], judged: str, words: str) -> None:
+    turns = [{("Triton", 8): 100 * ratio, ("web", 8): 100.0} for ratio in ratios]
+    assert words in notebook_03.judge_turns(turns, judged, 2.5).text
+    for wrong in ("the same", 1.2, None):
+        with pytest.raises(NotYet, match="Expected one of"):
+            notebook_03.judge_turns(turns, wrong, 2.5)
+    for lost in (None, [{}], [1.0]):
+        with pytest.raises(CannotTell, match="needs the rates"):
+            notebook_03.judge_turns(lost, judged, 2.5)
+
+
+SAME = {"careful": 1.0, "by length": 0.04, "put back": 0.993, "ones": 0.55, "random": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("same", "wrong", "words"),
+    [
+        (SAME, ["random", "by length", "ones"], "careful 100 %, by length 4 %, put back 99 %, ones 55 %, random 0 %"),
+        (SAME, ("by length", "random"), "`ones` gives 55 % of the jets their own score. Its probabilities sum to 1"),
+        (SAME, "random", "`by length` gives 4 %"),
+        (SAME, ["by length", "put back", "ones", "random"], "`put back` gives 99 % of the jets their own score. So it is right"),
+        (SAME, ["masks"], "has `masks` in it"),
+        (SAME, None, "has nothing (`None`) in it"),
+        (SAME, dict.fromkeys(SAME, 1), "type `dict` in it"),
+    ],
+)
+def test_4_6_clients_are_judged_jet_by_jet(same: Any, wrong: Any, words: str) -> None:
+    assert words in notebook_04.judge_clients(SAME, same, wrong).text
+
+
+@pytest.mark.parametrize(
+    ("same", "words"),
+    [
+        (SAME | {"ones": 55}, r"in percent"),
+        (SAME | {"ones": 0.8}, r"`same\[\"ones\"\]` is 0.8"),
+        (SAME | {"ones": None}, r"should be one number"),
+        ({"careful": 1.0}, "Expected a dictionary with the keys"),
+        (0.5, "Expected a dictionary with the keys"),
+    ],
+)
+def test_4_6_a_wrong_part_has_a_name(same: Any, words: str) -> None:
+    with pytest.raises(NotYet, match=words):
+        notebook_04.judge_clients(SAME, same, ["random", "by length", "ones"])
+    with pytest.raises(CannotTell, match="Only 60 %"):
+        notebook_04.judge_clients(SAME | {"careful": 0.6}, same, [])
+
+
 def test_5_2_the_stage_is_judged_from_the_table_alone() -> None:
     times = pd.DataFrame({"stage": STAGES, "total_ms": [10.0, 20, 15, 50, 5]})
     assert "50.0 ms of 100.0 ms" in notebook_05.judge_stage(times, "gnn", 0.5).text
     assert "another stage" in notebook_05.judge_stage(times, "graph", 0.5).text
     with pytest.raises(NotYet, match="in percent"):
         notebook_05.judge_stage(times, "gnn", 50)
+
+
+# Of eight requests: queue, all, network, input, output.
+LIVES_US = dict(zip(("queue", "request", "compute_infer", "compute_input", "compute_output"), (60e3, 100e3, 30e3, 4e3, 5e3), strict=True))
+
+
+def test_6_4_the_picture_is_judged_by_the_counters() -> None:
+    for right in (0.6, "0.6", 0.62):
+        assert "60 %: of 100.0 ms in 8 requests, 60.0 ms were waiting" in notebook_06.judge_share(8, LIVES_US, right).text
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (60, "in percent"),
+        (0.3, "the network itself"),
+        (0.39, "all computing"),
+        (60 / 39, "waiting over computing"),
+        (0.9, "The counters say 0.600"),
+        (None, "should be one number"),
+    ],
+)
+def test_6_4_usual_slips(given: Any, words: str) -> None:
+    with pytest.raises(NotYet, match=words):
+        notebook_06.judge_share(8, LIVES_US, given)
+    with pytest.raises(CannotTell, match="counted 9 requests since"):
+        notebook_06.judge_share(9, LIVES_US, given)
 
 
 def test_10_3_shares_are_judged_from_the_counters_alone() -> None:

@@ -8,8 +8,11 @@ import numpy as np
 
 from helpers.client import http
 from helpers.course import judge
-from helpers.course.judge import Number, Outcome, checker, correct, not_yet
+from helpers.course.judge import CannotTell, Number, Outcome, checker, correct, not_yet
 from helpers.errors import RequestError
+from helpers.measuring.statistics import CANNOT_TELL, FASTER, SLOWER
+
+_TAGGER = "particlenet_AK4"
 
 
 @checker("3.1")
@@ -92,3 +95,28 @@ def mended_request(server: Any, mended: Any, ecal: Any, hcal: Any) -> Outcome:
             f"and `ecal + hcal` with {wanted[0]:.2f}. Send the same numbers."
         )
     return correct(f"The server answers: {len(sums)} sums, all as NumPy has them. Your colleague owes you a coffee.")
+
+
+@checker("3.4")
+def both_servers(server: Any, before: Any, turns: Any, judged: Any) -> Outcome:
+    """The verdict on the rates of both servers; how many jets Triton had in each run, by its own counters."""
+    sent = judge.must_have_risen(server, before, _TAGGER)
+    return judge_turns(turns, judged, sent / judge.rise(server, before, _TAGGER, "nv_inference_exec_count"))
+
+
+def judge_turns(turns: Any, judged: Any, jets_per_run: float) -> Outcome:
+    """Compare with the rates of each turn, with eight clients."""
+    try:
+        gains = [turn["Triton", 8] / turn["web", 8] for turn in turns]
+    except (TypeError, KeyError) as error:
+        raise CannotTell("The check needs the rates in `turns`. Run the cell that measures them again.") from error
+
+    def answer(ratios: list[float]) -> str:
+        return FASTER if min(ratios) > 1 else SLOWER if max(ratios) < 1 else CANNOT_TELL
+
+    word, right = judge.must_be_verdict("judged", judged, (FASTER, SLOWER, CANNOT_TELL)), answer(gains)
+    seen = f"Of {len(gains)} ratios, {sum(gain > 1 for gain in gains)} are above 1: from {min(gains):.2f} to {max(gains):.2f}"
+    if word != right:
+        turned = " Did you divide the other way round?" if word == answer([1 / gain for gain in gains]) else ""
+        return not_yet(f"{seen}, so the answer is not `{word}`.{turned}")
+    return correct(f"{right.capitalize()}. {seen}. Triton's counters say {jets_per_run:.2f} jets in each run of the network.")

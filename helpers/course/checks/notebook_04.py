@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import awkward as ak
 import numpy as np
 
+from helpers.client.client import Client
 from helpers.course import judge
 from helpers.course.judge import CannotTell, Number, Outcome, checker, correct, not_yet
-from helpers.physics.jets import Roc, Scores, truth
+from helpers.physics.jets import Roc, Scores, Tagger, truth
 
-_MODEL, _AK4 = "particlenet_PT", "particlenet_AK4_PT"
+_MODEL, _ONNX, _AK4 = "particlenet_PT", "particlenet", "particlenet_AK4_PT"
+_HIGGS, _CAREFUL = "hbb_vs_qcd", "careful"
 _BATCH = 100
 # Largest difference of two probabilities that 32-bit numbers make.
 _SAME = 1e-5
@@ -21,6 +24,9 @@ _MISTAG, _MISTAG_MARGIN = 0.01, 0.003
 _EFFICIENCY_MARGIN = 0.005
 # Below this area the ROC curve is not that of b jets against light ones with the course's network.
 _LEAST_AUC = 0.95
+# A discriminant that differs by more is another one. Fewer jets than this part that keep theirs are no accident: of some hundred jets one
+# may have two neighbours equally far away, and its score moves with the order of a sum.
+_MOVED, _MOST_SAME, _ROUNDED = 0.001, 0.97, 0.011
 
 
 @checker("4.1")
@@ -157,3 +163,33 @@ def swapped(server: Any, narrow: Any, ak4_scores: Any, b_roc: Any) -> Outcome:
     if int(served) < 1 or own.auc < _LEAST_AUC:
         raise CannotTell(f"The area is {own.auc:.3f}, less than this model reaches. Run the notebook again from its first cell.")
     return correct(f"AUC {own.auc:.4f} ± {own.auc_uncertainty:.4f}: a b jet beats a light jet {1000 * own.auc:.0f} times in 1000.")
+
+
+@checker("4.6")
+def unmasked(server: Any, few: Any, tried: Any, same: Any, wrong: Any) -> Outcome:
+    """The clients are compared with scores that the check asks for itself, in the plain way."""
+    judge.must_be_server(server)
+    if not isinstance(tried, dict) or not all(isinstance(each, Scores) and len(each) == len(few) for each in tried.values()):
+        raise CannotTell("The check needs the scores of each client in `tried`. Run the cell that makes them again.")
+    with Client(server) as client:
+        right = Tagger(client, _ONNX).tag(few)[_HIGGS]
+    return judge_clients({name: float(np.mean(np.abs(each[_HIGGS] - right) < _MOVED)) for name, each in tried.items()}, same, wrong)
+
+
+def judge_clients(truly: Mapping[str, float], same: Any, wrong: Any) -> Outcome:
+    """Compare with the part of the jets to which each client gave their own score."""
+    if truly[_CAREFUL] < _MOST_SAME:
+        raise CannotTell(f"Only {100 * truly[_CAREFUL]:.0f} % of the careful client's scores are right. Run the cells above again.")
+    for name, part in truly.items():
+        Number(f'same["{name}"]', judge.must_have(same, list(truly))[name], part, unit="fraction", absolute=_ROUNDED).must_be_right()
+    names = [wrong] if isinstance(wrong, str) else wrong
+    if not isinstance(names, (list, tuple, set)) or (unknown := [name for name in names if name not in truly]):
+        seen = judge.kind(names) if not isinstance(names, (list, tuple, set)) else f"`{unknown[0]}`"
+        return not_yet(f"`wrong` has {seen} in it. Expected a list with names of clients: {', '.join(f'`{name}`' for name in truly)}.")
+    for name, part in truly.items():
+        seen = f"`{name}` gives {100 * part:.0f} % of the jets their own score"
+        if part < _MOST_SAME and name not in names:
+            return not_yet(f"{seen}. Its probabilities sum to 1, and still it belongs into `wrong`.")
+        if part >= _MOST_SAME and name in names:
+            return not_yet(f"{seen}. So it is right, and does not belong into `wrong`.")
+    return correct(f"Jets with their own score: {', '.join(f'{name} {100 * part:.0f} %' for name, part in truly.items())}.")

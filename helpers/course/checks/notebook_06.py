@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from helpers.course import judge
@@ -15,6 +16,8 @@ _COUNT, _EXECUTIONS = "nv_inference_count", "nv_inference_exec_count"
 _REQUESTS, _INFERENCES = 4, 40
 # People round: half a per cent and the last of two digits.
 _ROUNDED = {"relative": 0.005, "absolute": 0.006}
+# Requests that the notebook traces, and part by which trace and counters may differ.
+_TRACED, _PICTURE = 8, 0.05
 # From here on requests were put together, and not by chance.
 _BATCH = 1.5
 
@@ -85,6 +88,30 @@ def judge_mean(change: Any, since_loading_ms: float, mean_ms: Any) -> Outcome:
 
 
 @checker("6.4")
+def picture_proved(server: Any, before: Any, share: Any) -> Outcome:
+    """The part of the time in the queue, of the requests that were traced, by the server's counters."""
+    requests = judge.rise(server, before, _MODEL)
+    names = ("queue", "request", "compute_infer", "compute_input", "compute_output")
+    return judge_share(requests, {name: judge.rise(server, before, _MODEL, f"nv_inference_{name}_duration_us") for name in names}, share)
+
+
+def judge_share(requests: float, us: Mapping[str, float], share: Any) -> Outcome:
+    """Compare with the counters' durations, in µs, of so many requests."""
+    if requests != _TRACED:
+        raise CannotTell(f"The server counted {judge.plain(requests)} requests since `before`, and {_TRACED} were traced. Run it again.")
+    computed = us["compute_infer"] + us["compute_input"] + us["compute_output"]
+    slips = {
+        "That is the part of the network itself": us["compute_infer"] / us["request"],
+        "That is the part of all computing": computed / us["request"],
+        "That is waiting over computing; divide by the whole time": us["queue"] / computed if computed else None,
+        "That is the time in the queue in ms; divide it by the time of all requests": us["queue"] / 1000,
+    }
+    otherwise = f"The counters say {us['queue'] / us['request']:.3f}. Take the queue of all requests over the time of all"
+    true = Number("share", share, us["queue"] / us["request"], slips, otherwise, "fraction", _PICTURE, 0.01).must_be_right()
+    return correct(f"{100 * true:.0f} %: of {us['request'] / 1000:.1f} ms in {_TRACED} requests, {us['queue'] / 1000:.1f} ms were waiting.")
+
+
+@checker("6.5")
 def put_together(server: Any, busy: Any, mean_batch: Any) -> Outcome:
     """Requests of one jet each were executed together, and the student says how many on average."""
     judge.must_be_server(server)

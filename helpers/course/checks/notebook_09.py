@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
 
+import numpy as np
+
+from helpers.client.client import Client
 from helpers.course import judge
 from helpers.course.checks import measured
 from helpers.course.exercises import count_blanks
@@ -20,7 +25,9 @@ from helpers.repository import Comparison, read_config
 from helpers.tables import Row
 
 _MODEL = "particlenet_AK4"
-_BASELINE, _TWO, _THREADS = "baseline", "2 instances", "2 instances × 2 threads"
+_BASELINE, _TWO = "baseline", "2 instances"
+# Clients at once, as in the notebook, and how far apart two scores of one jet may be, in another batch.
+_CLIENTS, _SAME = 8, 1e-4
 # What the analysis of exercise 9.5 can bear.
 _LOSS = 0.001
 _FIELD = "gpu_execution_accelerator[0].name"
@@ -58,16 +65,39 @@ def two_instances(server: Any, table: Any, text: Any) -> Outcome:
 
 
 @checker("9.2")
-def threads_judged(table: Any, judged: Any) -> Outcome:
-    """The verdict on threads that fight for the cores."""
-    two, threads = _row(table, _TWO), _row(table, _THREADS)
-    right = verdict(two, threads)
-    word = judge.must_be_verdict("judged", judged, measured.VERDICTS)
-    if word != right.answer.removeprefix("the "):
-        turned = word == verdict(threads, two).answer.removeprefix("the ")
-        hint = " Did you give the two rows in the other order?" if turned else ""
-        return not_yet(f"By your rows the gain is {right.gain:.2f}, so the answer is not `{word}`.{hint}")
-    return correct(str(right))
+def batcher_written(server: Any, my_batcher: Any, requests: Any) -> Outcome:
+    """Eight clients call the student's batcher at once: each must get its own scores, and the server fewer requests."""
+    judge.must_be_server(server)
+    if not callable(my_batcher):
+        return not_yet(f"`my_batcher` is {judge.kind(my_batcher)}. Expected the function, without brackets.")
+    with Client(server) as client:
+        right = [client.infer(_MODEL, jet)["softmax"] for jet in requests]
+        before = scrape(server)
+        with ThreadPoolExecutor(_CLIENTS) as clients:
+            try:
+                given = list(clients.map(my_batcher, requests))
+            except FutureTimeoutError:
+                return not_yet("A client waited 10 s for its answer. Has the last cell a line that hands it out, and did the thread end?")
+    sent = judge.rise(server, before, _MODEL)
+    if count_blanks(given):
+        return not_attempted()
+    return judge_batcher(sent, right, given)
+
+
+def judge_batcher(sent: float, right: Sequence[Any], given: Sequence[Any]) -> Outcome:
+    """Compare what the clients got with the scores of their own jets, which came in so many requests."""
+    for number, (own, seen) in enumerate(zip(right, given, strict=True)):
+        shape = getattr(seen, "shape", None)
+        if shape not in (own.shape, own.shape[1:]):
+            what = f"an array of shape {list(shape)}" if shape is not None else judge.kind(seen)
+            return not_yet(f"Client {number} got {what}; it sent one jet, and expects {list(own.shape)}. Take its row alone.")
+        if not np.allclose(seen, own, atol=_SAME):
+            whose = next((other for other, scores in enumerate(right) if np.allclose(seen, scores, atol=_SAME)), None)
+            of = "nobody's jet" if whose is None else f"jet {whose}"
+            return not_yet(f"Client {number} got the scores of {of}. Its row is number `n` of the batch.")
+    if sent >= len(right):
+        raise CannotTell(f"{len(right)} jets came in {judge.plain(sent)} requests: none found company. Run the check again.")
+    return correct(f"Each client got its own scores, and {len(right)} jets came in {judge.plain(sent)} requests.")
 
 
 @checker("9.3")

@@ -1,0 +1,86 @@
+"""The life of single requests, by the server's own clock: Triton's trace, switched on for a few requests of one's own server.
+
+Typical use::
+
+    server = launch_server("models", extra_arguments=["--trace-config=triton,file=/tmp/trace.json"])
+    lives = trace(server, lambda: client.infer("particlenet_AK4", ten_jets))
+    (lives["COMPUTE_START"] - lives["QUEUE_START"]).sum()           # ms in the queue
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from helpers.client import http
+from helpers.errors import ServerError
+
+# Seconds until the server has written the file, which it does right after the last answer: only against waiting for ever.
+_WRITTEN_S = 20.0
+
+
+def trace(server: Any, send: Callable[[], object], requests: int = 1) -> pd.DataFrame:
+    """Return when the next requests came, waited, were computed and were answered.
+
+    Args:
+        server: one's own, launched with ``--trace-config=triton,file=…``.
+        send: sends so many requests.
+        requests: how many.
+
+    Returns:
+        A row for each request in the order of their coming, and for each stage that an ensemble asked: ``model``, ``parent`` (the ``id``
+        of the ensemble's row, -1 where there is none), and Triton's timestamps in ms since the first came: ``REQUEST_START``,
+        ``QUEUE_START``, ``COMPUTE_START``, ``COMPUTE_INPUT_END``, ``COMPUTE_OUTPUT_START``, ``COMPUTE_END``, ``REQUEST_END``.
+
+    Raises:
+        ServerError: the server has no file for its trace, or has not written it.
+    """
+
+    def setting(**values: Any) -> dict[str, Any]:
+        headers = server.admin_headers("http")
+        return dict(http.ask(server.http, "/v2/trace/setting", values or None, headers=headers, access=server.access))
+
+    if not (file := Path(setting()["trace_file"])).name:
+        advice = 'Type: launch_server(..., extra_arguments=["--trace-config=triton,file=/path/of/a/file"])'
+        raise ServerError("This server was launched without a file for its trace.", "", advice)
+    before = _written(file)
+    setting(trace_level=["TIMESTAMPS"], trace_rate="1", trace_count=str(requests))
+    send()
+    deadline = time.monotonic() + _WRITTEN_S
+    while not (new := _written(file) - before):
+        if time.monotonic() > deadline:
+            setting(trace_level=["OFF"])
+            raise ServerError(
+                f"The server wrote no trace of {requests} requests to {file}.",
+                "Were fewer sent? A container writes to a file of its own.",
+            )
+        time.sleep(0.05)
+    written = Path(new.pop()[0])
+    lives = _merged(json.loads(written.read_text(encoding="utf-8")))
+    written.unlink()
+    return lives
+
+
+def _written(file: Path) -> set[tuple[str, int]]:
+    """The whole files of a trace, which get a number behind the name, and when each was written."""
+    found = [(path, path.stat()) for path in file.parent.glob(f"{file.name}.*")]
+    return {(str(path), stat.st_mtime_ns) for path, stat in found if stat.st_size and path.read_bytes().rstrip().endswith(b"]")}
+
+
+def _merged(entries: list[dict[str, Any]]) -> pd.DataFrame:
+    """One row for each request: an entry has the model, and each of the others one timestamp, in ns."""
+    rows: dict[int, dict[str, Any]] = {}
+    for entry in entries:
+        row = rows.setdefault(entry["id"], {})
+        if "model_name" in entry:
+            row |= {"model": entry["model_name"], "parent": entry.get("parent_id", -1)}
+        row |= {stamp["name"]: stamp["ns"] for stamp in entry.get("timestamps", ())}
+    lives = pd.DataFrame.from_dict(rows, orient="index").sort_values("REQUEST_START").rename_axis("id")
+    stamps = [name for name in lives if name not in ("model", "parent")]
+    lives[stamps] = (lives[stamps] - lives["REQUEST_START"].min()) / 1e6
+    return lives
