@@ -534,7 +534,7 @@ def lives_figure(lives: pd.DataFrame) -> Figure:
             width, edge = lives[end] - lives[begin], "none" if name == _LIFE[0][0] else "black"
             drawn = width.notna().to_numpy()
             places, left = np.flatnonzero(drawn), lives[begin].to_numpy(float)[drawn]
-            style = {"color": colour, "hatch": hatch, "edgecolor": edge, "linewidth": 0.8}
+            style: dict[str, Any] = {"color": colour, "hatch": hatch, "edgecolor": edge, "linewidth": 0.8}
             if drawn.any():
                 axes.barh(places, width.to_numpy(float)[drawn], 0.72 if edge == "black" else 0.9, left, label=name, **style)
         _named_bars(axes, names)
