@@ -37,7 +37,6 @@ import awkward as ak
 import numpy as np
 import pandas as pd
 import tritonclient.grpc as grpcclient
-import tritonclient.http as httpclient
 
 from helpers import Client, jets, launch_server, plots, scrape
 from helpers.course import exercise  #: from helpers.course import ____, exercise
@@ -107,18 +106,6 @@ answer.as_numpy("softmax__0").round(3)
 
 # %%
 tagger.tag(higgs[:5]).table(higgs)
-
-# %% [markdown]
-# HTTP takes the same steps, with the other half of the library. The last line is the largest difference of the
-# two answers. **What do you expect?** Can the model know how its numbers came?
-
-# %%
-http_inputs = [httpclient.InferInput(name, tensor.shape, "FP32") for name, tensor in tensors.items()]
-for each, tensor in zip(http_inputs, tensors.values(), strict=True):
-    each.set_data_from_numpy(tensor)
-by_http = httpclient.InferenceServerClient(server.http_url)
-over_http = by_http.infer("particlenet_PT", http_inputs, headers=server.headers)
-np.abs(over_http.as_numpy("softmax__0") - answer.as_numpy("softmax__0")).max()
 
 # %% [markdown] exercise="4.1"
 # ### Exercise 4.1 (3 minutes) — Weigh a request
@@ -401,7 +388,7 @@ exercise("4.6").check(server, few, tried, same, wrong)
 # The next cell stops your server. Run it when you are done.
 
 # %%
-for connection in (by_grpc, by_http, client):
+for connection in (by_grpc, client):
     connection.close()
 server.stop()
 server

@@ -214,9 +214,6 @@ exercise("5.1").check(server, chosen, best)
 # about 0.73 to 0.76 both are good enough. When pieces are joined, most of the broken ones come back; compare with
 # `plain` above. A physicist chooses the point; the server changes it in seconds, for all its clients at once.
 
-# %%
-server.reload("ExaTrk_tracks")
-
 # %% [markdown]
 # ## See where the time goes
 #
@@ -224,6 +221,7 @@ server.reload("ExaTrk_tracks")
 # expect:** which of the five is the slowest?
 
 # %%
+server.reload("ExaTrk_tracks")  # with its own cut again
 before = scrape(server)
 find(crowded, at_once=1)
 times = tracks.stage_times(scrape(server) - before)
@@ -267,11 +265,7 @@ plots.lives_figure(lives)
 
 # %% [markdown]
 # **What stands out?** Read it from the top, event by event. Where a bar begins in white, the stage is still busy with another
-# event. The line is as fast as its slowest stage. How many events a second is that?
-
-# %%
-for at_once in (1, 2, 4):
-    print(at_once, "at once:", tracks.events_per_second(client, events[:12], at_once))
+# event. The line is as fast as its slowest stage.
 
 # %% [markdown] exercise="5.3"
 # ### Exercise 5.3 (7 minutes) — Give the slowest stage a second instance
