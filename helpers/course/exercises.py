@@ -78,8 +78,8 @@ class Placeholder:
     __pow__ = __rpow__ = __matmul__ = __rmatmul__ = __neg__ = __pos__ = __abs__ = _again
     __lt__ = __le__ = __gt__ = __ge__ = _again
 
-    def __exit__(self, *_exception: object) -> bool:
-        return False
+    def __exit__(self, *_exception: object) -> None:
+        pass
 
     def __setitem__(self, _key: Any, _value: Any) -> None:
         return None

@@ -325,7 +325,7 @@ def rise(server: Any, before: Any, model: str, counter: str = SUCCESS) -> float:
         raise CannotTell(
             "The counter is lower than before: the server was restarted in between. Run the cell with `before = scrape(server)` again."
         )
-    return risen
+    return float(risen)
 
 
 def must_have_risen(server: Any, before: Any, model: str) -> float:

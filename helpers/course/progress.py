@@ -42,9 +42,10 @@ def read() -> tuple[dict[str, dict[str, Any]], str]:
     except OSError as error:
         lines, said = [], _once(f"Your earlier progress cannot be read ({_reason(error)}); the checks work all the same.")
     records: dict[str, dict[str, Any]] = {}
-    for line in [*lines, *_unsaved]:
+    attempts: list[bytes | dict[str, Any]] = [*lines, *_unsaved]
+    for line in attempts:
         try:
-            attempt = line if isinstance(line, dict) else json.loads(line)
+            attempt = json.loads(line) if isinstance(line, bytes) else line
             number, correct, when = str(attempt["exercise"]), bool(attempt["correct"]), str(attempt["time"])
         except (ValueError, KeyError, TypeError):
             damaged += 1

@@ -40,7 +40,7 @@ from helpers.tables import Row, as_html, as_text
 
 # What the 95th percentile may be, as a multiple of that of one's own baseline: machines differ.
 BUDGET = 1.5
-_NEEDED = {
+_NEEDED: dict[str, Any] = {
     "name": str,
     "gain": (int, float),
     "latency_p95_ms": (int, float),

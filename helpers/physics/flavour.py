@@ -75,7 +75,7 @@ class Scores:
             return Scores(self.model, self.labels, self.probabilities[name], self.requests)
         if name in DISCRIMINANTS:
             signal, background = (self._sum(GROUPS[group]) for group in DISCRIMINANTS[name])
-            return signal / np.maximum(signal + background, np.float32(1e-12))
+            return np.asarray(signal / np.maximum(signal + background, np.float32(1e-12)))
         return self.probabilities[:, self._column(name)]
 
     @property
@@ -87,7 +87,7 @@ class Scores:
     @property
     def best(self) -> np.ndarray:
         """The most probable class of each jet, without ``prob``, ``(n_jets,)``."""
-        return np.array([*map(short, self.labels)])[self.probabilities.argmax(axis=1)]
+        return np.asarray(np.take([*map(short, self.labels)], self.probabilities.argmax(axis=1)))
 
     def roc(self, name: str, jets: ak.Array) -> Roc:
         """Return how well a discriminant separates these jets, which are those that were tagged, in the same order.
@@ -118,7 +118,7 @@ class Scores:
         return table
 
     def _sum(self, names: Iterable[str]) -> np.ndarray:
-        return self.probabilities[:, [self._column(name) for name in names]].sum(axis=1)
+        return np.asarray(self.probabilities[:, [self._column(name) for name in names]].sum(axis=1))
 
     def _column(self, name: str) -> int:
         known = [*map(short, self.labels)]

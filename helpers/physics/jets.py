@@ -135,7 +135,7 @@ class Variable:
         """Return the values of a branch, ``(n_values,)``, as the model wants them, float32."""
         finite = np.where(np.isinf(values), np.float32(self.infinite), values)
         moved = (finite - np.float32(self.median)) * np.float32(self.norm)
-        return np.clip(moved, np.float32(self.lower), np.float32(self.upper))
+        return np.asarray(np.clip(moved, np.float32(self.lower), np.float32(self.upper)))
 
 
 @dataclass(frozen=True)
@@ -296,7 +296,7 @@ class FlatJets:
         counts = self.counts[collection]
         starts = (np.cumsum(counts) - counts)[jets, None]
         within = np.arange(length)
-        places = np.where(within < counts[jets, None], starts + within, counts.sum())
+        places: np.ndarray = np.where(within < counts[jets, None], starts + within, counts.sum())
         cut = np.flatnonzero(counts[jets] > length)
         if cut.size:
             whole = self._places(collection, jets[cut], int(counts[jets[cut]].max()))
@@ -337,7 +337,8 @@ def flatten(jets: ak.Array, table: Table) -> FlatJets:
     if len(jets) == 0:
         raise InputError("There is no jet in this selection.", "Expected at least one.", "Look at the cut that you made before.")
     _check_branches(jets, table)
-    counts, ranking, columns = {}, {}, {}
+    counts, ranking = {}, {}
+    columns: dict[str, np.ndarray] = {}
     for collection in table.collections:
         counts[collection], ranking[collection], found = _columns(jets, table, collection)
         columns |= found
@@ -553,7 +554,7 @@ def sample_for(tagger: Tagger | Table) -> str:
     return max(LABELS, key=lambda name: len(known & set(LABELS[name])))
 
 
-def _table_file(client: Client, model: str, metadata: dict) -> Path:
+def _table_file(client: Client, model: str, metadata: dict[str, Any]) -> Path:
     repository = getattr(client.server, "repository", None)
     places = [folder / model / TABLE_FILE for folder in (repository, paths.models_dir()) if folder is not None]
     found = next((path for path in places if path.is_file()), None)
@@ -568,7 +569,7 @@ def _table_file(client: Client, model: str, metadata: dict) -> Path:
     return found
 
 
-def _not_a_tagger(model: str, metadata: dict, table: Table | None) -> InputError:
+def _not_a_tagger(model: str, metadata: dict[str, Any], table: Table | None) -> InputError:
     takers = "pf_points, pf_features, pf_mask, sv_points, sv_features and sv_mask" if table is None else quoted(table.groups)
     names = quoted(entry["name"] for entry in metadata["inputs"])
     return InputError(

@@ -103,7 +103,7 @@ def transform(values: NDArray[Any], info: dict[str, float]) -> NDArray[np.float3
     """Return ``clip((x - median) * norm_factor, lower_bound, upper_bound)``; what is not finite becomes 0 first."""
     finite = np.where(np.isfinite(values), values, info["replace_inf_value"]).astype(np.float32)
     moved = (finite - np.float32(info["median"])) * np.float32(info["norm_factor"])
-    return np.clip(moved, np.float32(info["lower_bound"]), np.float32(info["upper_bound"]))
+    return np.asarray(np.clip(moved, np.float32(info["lower_bound"]), np.float32(info["upper_bound"])))
 
 
 def high_level(taus: Taus, names: dict[str, Any]) -> NDArray[np.float32]:

@@ -124,10 +124,10 @@ class Event:
         return {"hits": self.n_hits, "particles": self.pt.size, "to be found": int(self.target.sum()), "collisions": collisions}
 
     def __repr__(self) -> str:
-        return pd.DataFrame([self.summary()]).to_string(index=False)
+        return str(pd.DataFrame([self.summary()]).to_string(index=False))
 
     def _repr_html_(self) -> str:
-        return pd.DataFrame([self.summary()]).to_html(index=False)
+        return str(pd.DataFrame([self.summary()]).to_html(index=False))
 
 
 def features(r: ArrayLike, phi: ArrayLike, z: ArrayLike) -> NDArray[np.float32]:
@@ -415,10 +415,10 @@ class Quality:
         return pd.DataFrame({f"{variable}_low": bins[:-1], f"{variable}_high": bins[1:]}).join(pd.DataFrame(rates))
 
     def __repr__(self) -> str:
-        return self.table.to_string(index=False, float_format="%.4f")
+        return str(self.table.to_string(index=False, float_format="%.4f"))
 
     def _repr_html_(self) -> str:
-        return self.table.to_html(index=False, float_format="%.4f")
+        return str(self.table.to_html(index=False, float_format="%.4f"))
 
 
 def _row(rate: Rate) -> dict[str, Any]:
@@ -444,8 +444,8 @@ def quality(events: Event | Sequence[Event], labels: Any) -> Quality:
             particles[name].append(values[event.target])
         pt, eta = measure(event, of_hit)
         columns = (pt, eta, matching.fake, matching.duplicate, matching.n_hits, matching.majority)
-        for name, values in zip(tracks, columns, strict=True):
-            tracks[name].append(values)
+        for name, column in zip(tracks, columns, strict=True):
+            tracks[name].append(column)
     of_particles = {name: np.concatenate(parts) for name, parts in particles.items()}
     of_tracks = {name: np.concatenate(parts) for name, parts in tracks.items()}
     n_tracks = of_tracks["fake"].size
@@ -473,7 +473,7 @@ def measure(event: Event, labels: ArrayLike) -> tuple[NDArray[np.float64], NDArr
     x, y, z, r = (values[on_track].astype(np.float64) / 1000 for values in (event.x, event.y, event.z, event.r))
 
     def total(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.bincount(track, values)
+        return np.asarray(np.bincount(track, values), np.float64)
 
     # Each point of a circle through the beam obeys r^2 = 2 (a x + b y), with (a, b) its centre: least squares for all tracks at once.
     xx, xy, yy, xr, yr = total(x * x), total(x * y), total(y * y), total(x * r * r) / 2, total(y * r * r) / 2

@@ -61,8 +61,9 @@ def _keep_freed_memory() -> None:
     input, which Triton's Python backend makes for each request. Only glibc has these options.
     """
     change = getattr(ctypes.CDLL(None), "mallopt", None)
-    for option, value in _ALLOCATOR.items() if change else ():
-        change(option, value)
+    if change is not None:
+        for option, value in _ALLOCATOR.items():
+            change(option, value)
 
 
 def decoded(name: str, values: np.ndarray) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import importlib
+import io
 import locale
 import sys
 from contextlib import suppress
@@ -27,6 +28,7 @@ for name in ("C.UTF-8", "en_US.UTF-8"):
         locale.setlocale(locale.LC_CTYPE, name)
         break
 for stream in (sys.stdout, sys.stderr):
+    assert isinstance(stream, io.TextIOWrapper)
     # A name that was read from a folder is written as it is.
     stream.reconfigure(encoding="utf-8", errors="surrogateescape")
 

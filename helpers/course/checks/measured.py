@@ -20,7 +20,7 @@ KNEE, _KNEE_MARGIN = 0.9, 0.1
 def rows(given: Any, needs: Sequence[str], name: str, cell: str) -> list[Row]:
     """Rows that have what a check needs, or "cannot tell"."""
     try:
-        found = rows_of(given, ("batch", THROUGHPUT, *needs), "the check")
+        found: list[Row] = [*rows_of(given, ("batch", THROUGHPUT, *needs), "the check")]
     except InputError as error:
         raise CannotTell(f"The check needs your rows in `{name}`. {error.happened} Run the cell with `{cell}` again.") from error
     if any(row.get(column) is None for row in found for column in (THROUGHPUT, *needs)):
@@ -65,8 +65,8 @@ def faster_within(baseline: Row, best: Row, budget_ms: float, name: str, again: 
     """
     if differs := other_inputs(baseline, best):
         return not_yet(f"{differs} A gain counts with the same inputs.")
-    ends = [best.get(end) for end in LATENCY_ENDS]
-    if None in ends:
+    ends = [best[end] for end in LATENCY_ENDS if best.get(end) is not None]
+    if len(ends) < len(LATENCY_ENDS):
         raise CannotTell(f"{name}: its 95th percentile is not known, of {best.get('requests')} requests. {again}")
     waits, (low, high) = f"95th percentile {latency_words(best, 95)} ms", (end / 1e3 for end in ends)
     if low > budget_ms:

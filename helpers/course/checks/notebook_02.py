@@ -10,7 +10,7 @@ import numpy as np
 
 from helpers.client import Client
 from helpers.course import judge
-from helpers.course.exercises import BLANK
+from helpers.course.cells import BLANK
 from helpers.course.judge import CannotTell, Kind, Number, Outcome, checker, correct, not_attempted, not_yet
 from helpers.errors import ConfigError, CourseError, ModelError
 from helpers.physics import tracks
@@ -74,7 +74,7 @@ def both_versions(server: Any, line: Any) -> Outcome:
 def _repository(server: Server) -> Path:
     if server.repository is None:
         raise CannotTell("This server was launched elsewhere, so its repository is not here. Launch your own with `launch_server(models)`.")
-    return server.repository
+    return Path(server.repository)
 
 
 @checker("2.3")

@@ -87,7 +87,7 @@ def mended_request(server: Any, mended: Any, ecal: Any, hcal: Any) -> Outcome:
         return not_yet(f"The server says: {error} It tells one fault at a time.")
     except (TypeError, ValueError) as error:
         return not_yet(f"This cannot be written as JSON: {error}. Use `.tolist()` for arrays.")
-    sums = next((output["data"] for output in outputs if output["name"] == "OUTPUT0"), [])
+    sums: list[float] = next((output["data"] for output in outputs if output["name"] == "OUTPUT0"), [])
     wanted = np.asarray(ecal, dtype=np.float64) + np.asarray(hcal, dtype=np.float64)
     if len(sums) != len(wanted) or not np.allclose(sums, wanted, rtol=1e-5):
         return not_yet(

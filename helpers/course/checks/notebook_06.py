@@ -15,7 +15,7 @@ _MODEL = "particlenet_AK4"
 _COUNT, _EXECUTIONS = "nv_inference_count", "nv_inference_exec_count"
 _REQUESTS, _INFERENCES = 4, 40
 # People round: half a per cent and the last of two digits.
-_ROUNDED = {"relative": 0.005, "absolute": 0.006}
+_ROUNDED: dict[str, Any] = {"relative": 0.005, "absolute": 0.006}
 # Requests that the notebook traces, and part by which trace and counters may differ.
 _TRACED, _PICTURE = 8, 0.05
 # From here on requests were put together, and not by chance.

@@ -28,7 +28,7 @@ def _must_be_row(value: Any, name: str) -> dict[str, Any]:
         raise NotYet(f"`{name}` is a measurement of `{value['model']}`; we asked for `{_MODEL}`.")
     if value["batch"] != 10:
         raise NotYet(f"`{name}` was measured with a batch of {value['batch']}; we asked for 10.")
-    return value
+    return dict(value)
 
 
 @checker("7.1")
