@@ -68,6 +68,49 @@ def embedded(rounds: int, trial: bool) -> Results:
                         yield ratio("embedded", f"{kind}, batch {batch}", ours, theirs, f"≥ {0.8 if batch == 1 else 0.97}", " jets/s")
 
 
+def formats(rounds: int, trial: bool) -> Results:
+    """One network in three formats on one server, one instance with one thread each: ONNX, TorchScript, and compiled by AOTInductor.
+
+    The same real jets go to all in turn; perf_analyzer keeps four requests under way over gRPC. Probabilities are compared on 200 jets. The
+    network is compiled anew, with the instructions that all processors of today have.
+    """
+    compiled = f"{AK4}_AOTI"
+    with tempfile.TemporaryDirectory() as name:
+        folder = _repository(Path(name) / "models", AK4, AK4_PT)
+        command = [paths.server_env() / "bin" / "python", "-m", "training.jets.compiled", "ak4", "--models", folder]
+        began = time.perf_counter()
+        subprocess.run(command, cwd=paths.root(), check=True, stdout=subprocess.DEVNULL)
+        yield Result("formats", "compiling takes", time.perf_counter() - began, None, "s")
+        repository.change_config(folder / compiled, ALONE, dynamic_batching=None, model_warmup=None)
+        with launch_server(folder, base_port=BASE_PORT, name="bench-formats") as server, Client(server) as one:
+            files = {model: real_jets(server, model, Path(name)) for model in (AK4, AK4_PT)}
+            tensors = list(np.load(files[AK4][1]).values())
+            entries = [{f"INPUT__{place}": tensor[jet] for place, tensor in enumerate(tensors)} for jet in range(len(tensors[0]))]
+            inputs = {model: file for model, (file, _) in files.items()}
+            inputs[compiled] = write_inputs(Path(name) / f"{compiled}.json", entries)
+            names = {model: [entry["name"] for entry in server.config(model)["input"]] for model in inputs}
+            onnx, script, package = (
+                next(iter(one.infer(model, dict(zip(names[model], tensors, strict=True))).values())) for model in (AK4, AK4_PT, compiled)
+            )
+            for words, other in (("ONNX", onnx), ("TorchScript", script)):
+                difference = float(np.abs(package - other).max())
+                yield Result("formats", f"compiled against {words}: largest difference of a probability", difference, goal="≤ 1e-5")
+            for batch in (1,) if trial else (1, 8, 32):
+                by_onnx, by_script, by_package = in_turn(
+                    rounds,
+                    *(lambda model=model: load(server.grpc_url, model, batch, 4, inputs[model])[0] for model in inputs),  # noqa: B023
+                )
+                yield ratio("formats", f"compiled over ONNX, batch {batch}", by_package, by_onnx, "", " jets/s")
+                yield ratio("formats", f"compiled over TorchScript, batch {batch}", by_package, by_script, "", " jets/s")
+            owner = psutil.Process(server.pid)
+            for words, model in (("ONNX", AK4), ("TorchScript", AK4_PT), ("compiled", compiled)):
+                of_model = [each for each in owner.children(recursive=True) if str(folder / model / "1") in " ".join(each.cmdline())]
+                used_mb = sum(each.memory_full_info().pss for each in of_model) / 1e6
+                yield Result("formats", f"memory of the process with {words}", used_mb, None, "MB")
+                size_mb = next((folder / model / "1").glob("model.*")).stat().st_size / 1e6
+                yield Result("formats", f"size of the file, {words}", size_mb, None, "MB")
+
+
 def whole_machine(rounds: int, trial: bool) -> Results:
     """The server as the course has it, over the same network in one process for each core, all at once.
 
@@ -374,7 +417,21 @@ def searching(rounds: int, trial: bool) -> Results:
 
 CASES: dict[str, Case] = {
     each.__name__: each
-    for each in (embedded, whole_machine, large, start, client, tagging, tracks, sweeping, dashboard, fleet, analysis, searching)
+    for each in (
+        embedded,
+        formats,
+        whole_machine,
+        large,
+        start,
+        client,
+        tagging,
+        tracks,
+        sweeping,
+        dashboard,
+        fleet,
+        analysis,
+        searching,
+    )
 }
 WHY = {
     "embedded": "Server, model and `perf_analyzer` share two cores. Of each request about 0.3 ms go, one after the other, to "

@@ -209,7 +209,7 @@ def _without_effect(fields: Mapping[str, str], log: str) -> dict[str, str]:
     found = {}
     for path in accelerators:
         if "pytorch" in (fields.get("backend"), fields.get("platform", "").partition("_")[0]):
-            found[path] = "accelerators act on ONNX models, and this is a TorchScript model"
+            found[path] = "accelerators act on ONNX models, and this is a PyTorch model"
         elif "gpu_execution_accelerator" in path and kinds == {"KIND_CPU"}:
             found[path] = "it needs a GPU, and the instances run on the CPU"
     for line in re.finditer(_NO_EFFECT_LINE.format(model=re.escape(fields.get("name", ""))), log):

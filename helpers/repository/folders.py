@@ -22,11 +22,14 @@ CONFIG = "config.pbtxt"
 
 # Backend → the file that it looks for in a version folder. The first three are the backends of the embedded runtime.
 _FILES = {"python": "model.py", "onnxruntime": "model.onnx", "pytorch": "model.pt", "tensorrt": "model.plan", "openvino": "model.xml"}
+# Compiled networks of PyTorch: the file tells the embedded runtime's backend, the platform NVIDIA's.
+_COMPILED, _COMPILED_FILE = "torch_aoti", "model.pt2"
 # Backends of the NGC image that need no file of a fixed name.
 _OTHERS = ("dali", "fil", "identity", "repeat", "square", "tensorflow", "tensorrtllm", "vllm")
 _PLATFORMS = {
     "onnxruntime_onnx": "onnxruntime",
     "pytorch_libtorch": "pytorch",
+    _COMPILED: "pytorch",
     "tensorrt_plan": "tensorrt",
     "tensorflow_graphdef": "tensorflow",
     "tensorflow_savedmodel": "tensorflow",
@@ -290,7 +293,8 @@ def _check_versions(folder: Path, config: ModelConfig) -> Iterator[Problem]:
     if not found:
         yield Problem("no version folder", "Expected a folder with a number as its name, such as 1, that holds the model.", where="")
     backend = config.backend or _PLATFORMS.get(config.platform, "")
-    wanted = config.default_model_filename or _FILES.get(backend, "")
+    usual = _COMPILED_FILE if config.platform == _COMPILED else _FILES.get(backend, "")
+    wanted = config.default_model_filename or usual
     if config.HasField("ensemble_scheduling") or not wanted:
         return
     policy = config.version_policy
@@ -300,7 +304,7 @@ def _check_versions(folder: Path, config: ModelConfig) -> Iterator[Problem]:
         found = found[-max(policy.latest.num_versions, 1) :]
     for version in found:
         files = [path.name for path in visible(version)]
-        if wanted not in files:
+        if wanted not in files and not (wanted == _FILES["pytorch"] and not config.platform and _COMPILED_FILE in files):
             yield Problem(
                 f"version {version.name} {f'has no {wanted}' if files else 'is empty'}",
                 f"Expected {wanted} in the folder {version.name}." + (f" It holds {quoted(files)}." if files else ""),

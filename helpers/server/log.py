@@ -91,6 +91,7 @@ def instances_begun(log: str, model: str) -> int:
 _NO_BACKEND = re.compile(
     r"unable to find backend library for backend '(?P<backend>[^']+)', try specifying runtime on the model configuration"
 )
+_NO_PLATFORM = re.compile(r"unexpected (platform type 'torch_aoti' for \S+|'platform' and 'backend' pair, got:\s*torch_aoti, pytorch)")
 # The words that Triton 2.51 adds are, as often as not, memory that it has freed before.
 _STAGE_ERROR = re.compile(r"(?<=which has no loaded version)\. Model '[^']+' loading failed with error:.*")
 _STAGE = re.compile(r"depends on '(?P<stage>[^']+)' which has no loaded version$")
@@ -102,6 +103,11 @@ def plain(reason: str) -> str:
     text = " ".join(reason.replace("\\n", " ").split()).rstrip("; ")
     text = _STAGE_ERROR.sub("", text)
     text = _VERSION_0.sub("in version 0, because its step names no version. Write: model_version: -1, which means the latest", text)
+    text = _NO_PLATFORM.sub(
+        "this Triton does not know the platform 'torch_aoti', which came with release 26.03. Write in its place: backend: \"pytorch\"; "
+        "the file, model.pt2, says the rest",
+        text,
+    )
     return _NO_BACKEND.sub(_no_backend, text)
 
 

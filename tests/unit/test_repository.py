@@ -219,7 +219,7 @@ W: "model 'net': execution accelerator 'tensorrt' has no effect here: no GPU"
     assert remarks(instance_group=[{"kind": "KIND_CPU"}]) == {
         "[0].name": "no effect here: it needs a GPU, and the instances run on the CPU"
     }
-    assert "TorchScript" in remarks(platform="pytorch_libtorch")["[0].name"]
+    assert "PyTorch" in remarks(platform="pytorch_libtorch")["[0].name"]
     assert remarks(instance_group=[{"kind": "KIND_GPU"}]) == {}
 
 
@@ -254,6 +254,25 @@ def own_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in the place of ``work/`` where no other test leaves anything."""
     monkeypatch.setenv("COURSE_WORK", str(tmp_path))
     return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("lines", "file", "fault"),
+    [
+        ('backend: "pytorch"', "model.pt2", None),
+        ('backend: "pytorch"', "model.pt", None),
+        ('backend: "pytorch"', "model.pth", "has no model.pt"),
+        ('platform: "torch_aoti"', "model.pt2", None),
+        ('platform: "torch_aoti"', "model.pt", "has no model.pt2"),
+        ('platform: "pytorch_libtorch"', "model.pt2", "has no model.pt"),
+    ],
+)
+def test_a_compiled_network_has_a_file_of_its_own(tmp_path: Path, lines: str, file: str, fault: str | None) -> None:
+    (tmp_path / "net" / "1").mkdir(parents=True)
+    (tmp_path / "net" / "1" / file).touch()
+    (tmp_path / "net" / "config.pbtxt").write_text(lines + "\n")
+    found = repository.faults(tmp_path)
+    assert found == {} if fault is None else fault in found["net"]
 
 
 def test_a_working_copy_is_made_once_and_never_written_over(own_work: Path) -> None:

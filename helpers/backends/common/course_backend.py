@@ -162,7 +162,8 @@ class ServedModel:
     shape. When a batch fails, its requests run one by one, so that only the wrong one fails.
     """
 
-    DEFAULT_FILE: str
+    # The names under which the model's file is looked for, the usual one first.
+    DEFAULT_FILES: tuple[str, ...]
 
     def load(self, settings: Settings) -> None:
         """Load the network and check that it fits the config; a :class:`ModelFault` says in plain words why it does not."""
@@ -176,7 +177,7 @@ class ServedModel:
         """Called by Triton once per instance, before READY."""
         _keep_freed_memory()
         try:
-            self.settings = _settings(args, self.DEFAULT_FILE)
+            self.settings = _settings(args, self.DEFAULT_FILES)
             self.output_names = [spec.name for spec in self.settings.outputs]
             self.max_length = self.settings.count(MAX_LENGTH)
             batch = self.settings.max_batch_size > 0
@@ -258,11 +259,14 @@ class ServedModel:
         return pb_utils.InferenceResponse(error=pb_utils.TritonError(f"model '{self.settings.name}': {text}", code))
 
 
-def model_file(folder: Path, config: dict[str, Any], default_file: str) -> Path:
-    """Return the file that holds the model; a folder of that name holds a file of the default name, as ONNX with external weights may."""
-    path = folder / (config.get("default_model_filename") or default_file)
+def model_file(folder: Path, config: dict[str, Any], default_files: Sequence[str]) -> Path:
+    """Return the file that holds the model; a folder of that name holds a file of the usual name, as ONNX with external weights may."""
+    # Triton fills the first of the usual names in where the config has none.
+    named = config.get("default_model_filename") or default_files[0]
+    looked_for = [named, *(default_files[1:] if named == default_files[0] else ())]
+    path = folder / next((name for name in looked_for if (folder / name).exists()), named)
     if path.is_dir():
-        path = path / default_file
+        path = path / default_files[0]
     if not path.is_file():
         found = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
         raise ModelFault(f"model file {path} is missing; the version folder holds: {', '.join(found) or 'nothing'}.")
@@ -279,14 +283,14 @@ def refuse_unsupported(config: dict[str, Any]) -> None:
         raise ModelFault(f"the embedded server's backend does not support {', '.join(fields)}; a Triton container does.")
 
 
-def _settings(args: dict[str, str], default_file: str) -> Settings:
+def _settings(args: dict[str, str], default_files: Sequence[str]) -> Settings:
     config = json.loads(args["model_config"])
     refuse_unsupported(config)
     optimization = config.get("optimization", {})
     return Settings(
         name=args["model_name"],
         instance=args["model_instance_name"],
-        path=model_file(Path(args["model_repository"]) / args["model_version"], config, default_file),
+        path=model_file(Path(args["model_repository"]) / args["model_version"], config, default_files),
         max_batch_size=int(config["max_batch_size"]),
         inputs=tuple(map(_tensor, config["input"])),
         outputs=tuple(map(_tensor, config["output"])),

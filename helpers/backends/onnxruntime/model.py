@@ -114,7 +114,7 @@ class ModelTensor:
 class TritonPythonModel(ServedModel):
     """One instance of an ONNX model."""
 
-    DEFAULT_FILE = "model.onnx"
+    DEFAULT_FILES = ("model.onnx",)
 
     @staticmethod
     def auto_complete_config(auto_complete_model_config: Any) -> Any:
@@ -124,7 +124,7 @@ class TritonPythonModel(ServedModel):
             return auto_complete_model_config
         try:
             refuse_unsupported(config)
-            session, _ = _session(model_file(Path(pb_utils.get_model_dir()), config, TritonPythonModel.DEFAULT_FILE), None)
+            session, _ = _session(model_file(Path(pb_utils.get_model_dir()), config, TritonPythonModel.DEFAULT_FILES), None)
             _complete(config, _tensors(session.get_inputs()), _tensors(session.get_outputs()))
         except ModelFault as fault:
             raise pb_utils.TritonModelException(f"model '{config['name']}': {fault}") from None

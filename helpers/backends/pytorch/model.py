@@ -1,7 +1,8 @@
-"""Backend ``pytorch`` of the embedded server: serves TorchScript files, ``model.pt``, by the rules of the native backend.
+"""Backend ``pytorch`` of the embedded server: serves TorchScript files, ``model.pt``, and compiled packages, ``model.pt2``.
 
 A Triton "Python-based backend": every model whose config says ``backend: "pytorch"`` or ``platform: "pytorch_libtorch"``
-is an instance of this class, in a process of its own. In a Triton container the native backend serves the same models.
+is an instance of this class, in a process of its own. In a Triton container the native backend serves the same models; compiled ones only
+where the config says ``platform: "torch_aoti"``, which the core of this Triton does not know. Here the file itself tells.
 """
 
 from __future__ import annotations
@@ -18,39 +19,41 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "common"))
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from course_backend import NUMPY_TYPES, Arrays, ModelFault, ServedModel, Settings
+from package import is_package
 
 # Types that the native backend serves. PyTorch itself also has 16-, 32- and 64-bit unsigned integers, but computes little with them.
 SERVED_TYPES = NUMPY_TYPES.keys() - {"TYPE_UINT16", "TYPE_UINT32", "TYPE_UINT64"}
 
 
 class TritonPythonModel(ServedModel):
-    """One instance of a TorchScript model."""
+    """One instance of a TorchScript model or a compiled package."""
 
-    DEFAULT_FILE = "model.pt"
+    DEFAULT_FILES = ("model.pt", "model.pt2")
 
     @staticmethod
     def auto_complete_config(auto_complete_model_config: Any) -> Any:
-        """Refuse a config without inputs and outputs: TorchScript files do not name shapes and types."""
+        """Refuse a config without inputs and outputs: files of PyTorch do not name shapes and types."""
         config = auto_complete_model_config.as_dict()
         if not (config["input"] and config["output"]):
             raise pb_utils.TritonModelException(
-                f"model '{config['name']}': a TorchScript file does not say its shapes and types, "
+                f"model '{config['name']}': a file of PyTorch does not say its shapes and types, "
                 "so config.pbtxt must list input and output."
             )
         return auto_complete_model_config
 
     def load(self, settings: Settings) -> None:
-        """Load the TorchScript module and compare its arguments with the config."""
+        """Load the network and compare its tensors with the config."""
         for spec in [*settings.inputs, *settings.outputs]:
             if spec.dtype not in SERVED_TYPES:
                 raise ModelFault(f"tensor '{spec.name}' is {spec.dtype}, which Triton's PyTorch backend does not serve.")
             if spec.dtype == "TYPE_STRING" and len(spec.dims) + (settings.max_batch_size > 0) != 1:
-                raise ModelFault(f"tensor '{spec.name}': TorchScript takes strings only as a list, so dims: [ -1 ] and max_batch_size: 0.")
-        from torch_module import Module  # imports PyTorch, seconds that a config that is refused need not wait for
+                raise ModelFault(f"tensor '{spec.name}': PyTorch takes strings only as a list, so dims: [ -1 ] and max_batch_size: 0.")
+        compiled = is_package(settings.path)
+        from torch_module import Module, Package  # imports PyTorch, seconds that what is refused need not wait for
 
-        self.module = Module(settings)
+        self.module = (Package if compiled else Module)(settings)
         pb_utils.Logger.log_info(f"{settings.instance}: {self.module.summary}")
 
     def run(self, inputs: Arrays, wanted: Sequence[str]) -> list[np.ndarray]:
-        """Run the module once."""
+        """Run the network once."""
         return self.module.run(inputs, wanted)

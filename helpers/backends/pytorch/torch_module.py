@@ -1,13 +1,16 @@
-"""A TorchScript module as a model instance needs it: loaded, its arguments matched with the config. Imports PyTorch."""
+"""Networks of PyTorch as a model instance needs them: loaded, their tensors matched with the config. Imports PyTorch."""
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import package
 import torch
 from course_backend import NUMPY_TYPES, Arrays, ModelFault, Settings, decoded, one_line
 from triton_python_backend_utils import Logger
@@ -23,15 +26,15 @@ SAVED = (
 )
 
 
-class Module:
-    """One loaded module, ready to run on arrays."""
+class Network:
+    """One loaded network, ready to run on arrays; a subclass loads one format and knows the order of its tensors."""
 
     def __init__(self, settings: Settings) -> None:
         for accelerator in settings.accelerators:
-            why = "accelerators act on ONNX models, and this is a TorchScript model; in a Triton container it has none either"
+            why = "accelerators act on ONNX models, and this is a PyTorch model; in a Triton container it has none either"
             settings.warn_of_no_effect(f"execution accelerator '{accelerator.name}'", why)
         if settings.graph_level:
-            settings.warn_of_no_effect("optimization.graph.level", "it acts on ONNX models, and this is a TorchScript model")
+            settings.warn_of_no_effect("optimization.graph.level", "it acts on ONNX models, and this is a PyTorch model")
         settings.warn_of_other_parameters(INTRA_OP, INTER_OP)
         self.device = torch.device("cpu")
         if settings.on_gpu and torch.cuda.is_available():
@@ -41,38 +44,36 @@ class Module:
         threads = settings.threads(INTRA_OP)
         torch.set_num_threads(threads)
         torch.set_num_interop_threads(settings.threads(INTER_OP) if INTER_OP in settings.parameters else threads)
-        self.summary = f"PyTorch {torch.__version__} on {self.device}; {threads} thread(s)"
+        self.types = {spec.name: spec.dtype for spec in settings.outputs}
+        # Place of each output among the results.
+        self.outputs: dict[str, int] = {}
         with torch.inference_mode():
-            # Not the module itself: calling that goes through PyTorch's hooks, which a TorchScript file has none of.
-            self.forward = _load(settings, self.device).forward
-        self._match_names(settings)
+            self._load(settings)
+        self.summary = f"PyTorch {torch.__version__} on {self.device}; {threads} thread(s)"
+
+    def _load(self, settings: Settings) -> None:
+        """Load the file and match the config's names with its tensors."""
+        raise NotImplementedError
+
+    def _call(self, tensors: dict[str, Any]) -> Sequence[Any]:
+        """Return the results of one run."""
+        raise NotImplementedError
+
+    def _hint(self, error: str) -> str:
+        """Return what helps against an error of a run; empty where nothing is known."""
+        return ""
 
     def run(self, inputs: Arrays, wanted: Sequence[str]) -> list[np.ndarray]:
-        """Run the module once; on a CPU the inputs are read in place."""
+        """Run the network once; on a CPU the inputs are read in place."""
         with torch.inference_mode():
             tensors = {name: self._to_torch(name, array) for name, array in inputs.items()}
             try:
-                result = self.forward(tensors) if self.order is None else self.forward(*map(tensors.get, self.order))
+                results = self._call(tensors)
             except Exception as error:
                 # TorchScript errors begin with pages of source code; what went wrong stands at the end.
                 lines = [line for line in str(error).splitlines() if line.strip()]
-                raise RuntimeError(f"PyTorch: {one_line(Exception(' '.join(lines[-2:])))}") from None
-            results = result if isinstance(result, tuple) else (result,)
+                raise RuntimeError(f"PyTorch: {one_line(Exception(' '.join(lines[-2:])))}{self._hint(str(error))}") from None
             return [self._to_numpy(name, results) for name in wanted]
-
-    def _match_names(self, settings: Settings) -> None:
-        arguments = [argument for argument in self.forward.schema.arguments if argument.name != "self"]
-        names = [*(spec.name for spec in settings.inputs), *settings.controls]
-        # Names of the inputs in the order of the arguments; None for a module that takes a dictionary.
-        self.order: list[str] | None = None
-        if not (len(arguments) == 1 and isinstance(arguments[0].type, torch.DictType)):
-            for argument in arguments:
-                if not isinstance(argument.type, torch.TensorType | torch.ListType):
-                    raise ModelFault(f"forward() takes '{argument.name}' of type {argument.type}; only tensors can be served.")
-            places = _input_places(names, [argument.name for argument in arguments])
-            self.order = sorted(places, key=places.__getitem__)
-        self.outputs = _indexed_or_in_order("output", [spec.name for spec in settings.outputs])
-        self.types = {spec.name: spec.dtype for spec in settings.outputs}
 
     def _to_torch(self, name: str, array: np.ndarray) -> Any:
         if array.dtype == object:
@@ -82,7 +83,7 @@ class Module:
     def _to_numpy(self, name: str, results: Sequence[Any]) -> np.ndarray:
         place = self.outputs[name]
         if place >= len(results):
-            raise RuntimeError(f"output '{name}' stands for output {place} of forward(), which returns {len(results)}")
+            raise RuntimeError(f"output '{name}' stands for output {place} of the network, which returns {len(results)}")
         result = results[place]
         if isinstance(result, list) and all(isinstance(item, str) for item in result):
             array = np.array(result, dtype=object)
@@ -96,6 +97,88 @@ class Module:
         if array.ndim == 0:
             raise RuntimeError(f"output '{name}' is a scalar, which Triton's PyTorch backend does not serve; give it a dimension")
         return array
+
+
+class Module(Network):
+    """A TorchScript module."""
+
+    def _load(self, settings: Settings) -> None:
+        # Not the module itself: calling that goes through PyTorch's hooks, which a TorchScript file has none of.
+        self.forward = _torchscript(settings, self.device).forward
+        arguments = [argument for argument in self.forward.schema.arguments if argument.name != "self"]
+        names = [*(spec.name for spec in settings.inputs), *settings.controls]
+        # Names of the inputs in the order of the arguments; None for a module that takes a dictionary.
+        self.order: list[str] | None = None
+        if not (len(arguments) == 1 and isinstance(arguments[0].type, torch.DictType)):
+            for argument in arguments:
+                if not isinstance(argument.type, torch.TensorType | torch.ListType):
+                    raise ModelFault(f"forward() takes '{argument.name}' of type {argument.type}; only tensors can be served.")
+            places = _input_places(names, [argument.name for argument in arguments])
+            self.order = sorted(places, key=places.__getitem__)
+        self.outputs = _indexed_or_in_order("output", [spec.name for spec in settings.outputs])
+
+    def _call(self, tensors: dict[str, Any]) -> Sequence[Any]:
+        result = self.forward(tensors) if self.order is None else self.forward(*map(tensors.get, self.order))
+        return result if isinstance(result, tuple) else (result,)
+
+
+class Package(Network):
+    """A network that torch.export and AOTInductor compiled ahead of time: machine code in a ``model.pt2``."""
+
+    def _load(self, settings: Settings) -> None:
+        kind = package.told(settings.path).get("AOTI_DEVICE_KEY", "cpu")
+        if kind not in ("cpu", self.device.type):
+            raise ModelFault(f"{settings.path.name} was compiled for '{kind}', and this instance runs on the CPU. {package.AGAIN}")
+        if kind != self.device.type:
+            settings.warn_of_no_effect("the GPU", "this package was compiled for the CPU")
+            self.device = torch.device("cpu")
+        # The code that it holds reads this before its first run. Otherwise a tensor of another type or shape than it was compiled for
+        # would be read beyond its end.
+        os.environ["AOTI_RUNTIME_CHECK_INPUTS"] = "1"
+        try:
+            # What torch._inductor.aoti_load_package() calls; that imports the compiler first, which a server does not need.
+            self.loader = torch._C._aoti.AOTIModelPackageLoader(
+                str(settings.path), "model", False, 1, self.device.index if self.device.type == "cuda" else -1
+            )
+        except Exception as error:
+            raise ModelFault(
+                f"PyTorch {torch.__version__} cannot load {settings.path}: {one_line(error)} Was it compiled by another PyTorch? "
+                "Compile the network again where it is to run."
+            ) from None
+        inputs, outputs = (json.loads(text)[1] for text in self.loader.get_call_spec())
+        arguments, keywords = inputs["children_spec"]
+        taken = [*_tensors_of(arguments, "ARGS"), *_tensors_of(keywords, "KWARGS")]
+        places = _places_in_package("input", [*(spec.name for spec in settings.inputs), *settings.controls], taken)
+        if len(places) != len(taken):
+            raise ModelFault(f"the config has {len(places)} inputs ({', '.join(places)}), and the package takes {', '.join(taken)}.")
+        self.order = sorted(places, key=places.__getitem__)
+        self.outputs = _places_in_package("output", [spec.name for spec in settings.outputs], _tensors_of(outputs, "RESULT"))
+
+    def _call(self, tensors: dict[str, Any]) -> Sequence[Any]:
+        return self.loader.run([tensors[name].contiguous() for name in self.order])
+
+    def _hint(self, error: str) -> str:
+        small = "dim value is too small" in error and "to be >= 2" in error
+        how = 'inductor_configs={"aot_inductor.check_lowerbound": False}'
+        return f" The package was compiled for two and more there; compile it with {how} to send one." if small else ""
+
+
+def _tensors_of(spec: dict[str, Any], name: str) -> list[str]:
+    """Return the names of a package's tensors in order, as the native backend has them: ``ARGS[0]``, ``KWARGS[mass]``, ``RESULT``."""
+    if spec["type"] is None:
+        return [name]
+    parts = spec["children_spec"]
+    keys = json.loads(spec["context"]) if spec["type"] == "builtins.dict" else range(len(parts))
+    return [tensor for key, part in zip(keys, parts, strict=True) for tensor in _tensors_of(part, f"{name}[{key}]")]
+
+
+def _places_in_package(role: str, names: Sequence[str], tensors: Sequence[str]) -> dict[str, int]:
+    """Return the place of each tensor of the config in a package, by the native backend's names."""
+    known = {f"{role.upper()}__{place}": place for place in range(len(tensors))} | {tensor: place for place, tensor in enumerate(tensors)}
+    for name in names:
+        if name not in known:
+            raise ModelFault(f"the package has no {role} '{name}'; in config.pbtxt its {role}s are called {', '.join(known)}.")
+    return {name: known[name] for name in names}
 
 
 def _input_places(names: Sequence[str], arguments: Sequence[str]) -> dict[str, int]:
@@ -127,7 +210,7 @@ def _indexed_or_in_order(role: str, names: Sequence[str]) -> dict[str, int]:
     return {name: place for place, name in enumerate(names)}
 
 
-def _load(settings: Settings, device: torch.device) -> torch.jit.ScriptModule:
+def _torchscript(settings: Settings, device: torch.device) -> torch.jit.ScriptModule:
     try:
         with warnings.catch_warnings():
             # PyTorch calls TorchScript deprecated; it is what Triton's backend of this release serves.

@@ -109,7 +109,7 @@ def test_what_does_nothing_here_is_a_warning(torch_server: Server, part: str) ->
     ("output", "text"),
     [
         ("double__0", "output 'double__0' is TYPE_FP64 in the config and TYPE_FP32 in the model"),
-        ("none__3", r"output 'none__3' stands for output 3 of forward\(\), which returns 2"),
+        ("none__3", r"output 'none__3' stands for output 3 of the network, which returns 2"),
     ],
 )
 def test_a_fault_found_while_running_is_named(asker: Asker, output: str, text: str) -> None:

@@ -113,4 +113,4 @@ def test_tensorrt_for_torchscript_is_accepted_and_does_nothing_anywhere(torchscr
     name = f"{MODEL}_PT"
     assert torchscript.is_ready()
     assert log_lines(torchscript, f"model '{name}': execution accelerator 'tensorrt' has no effect here: accelerators act on ONNX models")
-    assert "this is a TorchScript model" in remark(torchscript.repository / name, torchscript, GPU_FIELD)
+    assert "this is a PyTorch model" in remark(torchscript.repository / name, torchscript, GPU_FIELD)
