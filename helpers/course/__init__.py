@@ -12,6 +12,7 @@ _EXPORTS = {
     "course_map": "helpers.course.progress",
     "enter": "helpers.course.scoreboard",
     "exercise": "helpers.course.exercises",
+    "write_card": "helpers.course.model_card",
 }
 
 __all__ = list(_EXPORTS)

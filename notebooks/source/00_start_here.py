@@ -176,7 +176,7 @@ course_map()
 # |---|---|---|---|
 # | 90 minutes | 00, 01, 02, 07 | 90 min | Serve a model and say how fast it answers. |
 # | Half a day | 00, 01, 02, 03, 04, 06, 07, 09 | 240 min | The same, with physics models, and make one faster. |
-# | On your own | 00 to 10 | 352 min | Everything, in order; stop after any notebook. |
+# | On your own | 00 to 11 | 397 min | Everything, in order; stop after any notebook. |
 #
 # Commands, ports, counters and formulas are on one page to print: `docs/cheat_sheet.html`.
 #

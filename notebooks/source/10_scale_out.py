@@ -322,7 +322,7 @@ theirs.reload(MODEL)
 # **In practice…** one GPU serves many jobs, so a fleet is a way to fill GPUs as much as to add them. A proxy can be full,
 # too: watch its own queue and CPU. Clients that cannot bear a wait keep a small model of their own.
 #
-# **Next:** your own model. Put its folder into `work/models`, and begin again at notebook 02.
+# **Next:** [Serve a network of your own](11_serve_your_own_network.ipynb), from PyTorch to a model card.
 
 # %% [markdown]
 # The next cell stops your fleet, Envoy and all servers. Run it when you are done.

@@ -11,6 +11,7 @@ ERRORS = {
     "03": ("unknown model", "failed to connect", "restricted"),
     "05": ("millimetres",),
     "10": ("Only the owner of the server",),
+    "11": ("as torch.save() writes",),
 }
 # What a check may say of a right answer on a machine that is busy with something else: what these checks do with each kind of measurement
 # is tested as tables.
@@ -21,6 +22,7 @@ BY_SPEED = {
     "8.4": (_CANNOT_TELL, "✘ Not yet: Batch size 4 at concurrency 2"),
     "9.3": (_CANNOT_TELL,),
     "9.6": (_CANNOT_TELL, "✘ Not yet: Your entry"),
+    "11.4": (_CANNOT_TELL,),
 }
 # In notebook 10 a fleet takes the place of the server; in notebook 01 the student kills it, and the blank is the call that brings it back.
 _ENDED = """

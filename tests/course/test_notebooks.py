@@ -71,8 +71,9 @@ def test_a_student_solves_it(path: Path, request: pytest.FixtureRequest) -> None
 def test_blanks_where_the_tool_is_missing(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every check says kindly that nothing was attempted, and where something should be measured there are recorded figures."""
     number = path.name[:2]
-    # Nothing is recorded of fleets, which notebook 10 measures, nor of what notebook 09 configures where its first blank is left.
-    hidden = {} if number in ("09", "10") else _without_the_tool(tmp_path)
+    # Nothing is recorded of fleets and networks of one's own (notebooks 10, 11), nor of what notebook 09 configures where its
+    # first blank is left.
+    hidden = {} if number in ("09", "10", "11") else _without_the_tool(tmp_path)
     for name, value in {"COURSE_WORK": str(tmp_path / "work"), "COURSE_QUICK": "1", **hidden}.items():
         monkeypatch.setenv(name, value)
     for name in ("COURSE_CLIENT_IMAGE", "COURSE_STRICT"):
@@ -88,6 +89,44 @@ def test_blanks_where_the_tool_is_missing(path: Path, tmp_path: Path, monkeypatc
     assert said.count("was recorded on another machine") == int(number in ("07", "08")), "said once"
     assert not (tmp_path / "work" / "progress.jsonl").exists(), "a blank is no attempt"
     assert processes_of(tmp_path / "work") == [], "a server was left behind"
+
+
+# What somebody changes in notebook 11 for a network of theirs: one tensor of 4 × 5 numbers in, and one out.
+_THEIRS = {
+    'OWN, MODEL = "", "jet_transformer"': 'OWN, MODEL = "{file}", "sigmoid"',
+    'inputs = {name: tensor for name, tensor in six.items() if "points" not in name}': (
+        'inputs = {"x": np.linspace(-4, 4, 1280, dtype=np.float32).reshape(64, 4, 5)}'
+    ),
+    '  { name: "pf_features"  data_type: TYPE_FP32  dims: [ 20, -1 ] },': '  { name: "x" data_type: TYPE_FP32 dims: [ 4, 5 ] }',
+    '  { name: "pf_mask"      data_type: TYPE_FP32  dims: [ 1, -1 ] },': "",
+    '  { name: "sv_features"  data_type: TYPE_FP32  dims: [ 11, -1 ] },': "",
+    '  { name: "sv_mask"      data_type: TYPE_FP32  dims: [ 1, -1 ] }': "",
+    '  { name: "softmax"      data_type: TYPE_FP32  dims: [ 8 ] }': '  { name: "y" data_type: TYPE_FP32 dims: [ 4, 5 ] }',
+}
+
+
+@pytest.mark.slow
+def test_a_network_that_is_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Notebook 11 with a file that ONNX Runtime carries, its first axis opened: the checks look at what the server does with it."""
+    onnx = pytest.importorskip("onnx")
+    from onnx.tools.update_model_dims import update_inputs_outputs_dims
+
+    (carried,) = paths.server_env().glob("lib/python3*/site-packages/onnxruntime/datasets/sigmoid.onnx")
+    file, shape = tmp_path / "theirs.onnx", ["batch", 4, 5]
+    onnx.save(update_inputs_outputs_dims(onnx.load(carried), {"x": shape}, {"y": shape}), file)
+    for name, value in {"COURSE_WORK": str(tmp_path / "work"), "COURSE_QUICK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("COURSE_STRICT", raising=False)
+    text = (SOLUTIONS / "11_serve_your_own_network.ipynb").read_text(encoding="utf-8")
+    for ours, theirs in _THEIRS.items():
+        assert text.count(json.dumps(ours)[1:-1]) == 1, ours
+        text = text.replace(json.dumps(ours)[1:-1], json.dumps(theirs.replace("{file}", str(file)))[1:-1])
+    (notebook := tmp_path / "11_theirs.ipynb").write_text(text, encoding="utf-8")
+    true = 'assert physics == [] and 0 <= difference < tolerance and "`x` FP32 [-1, 4, 5]" in (folder / "MODEL_CARD.md").read_text()'
+    done = run(notebook, tmp_path, then=python(true, ended("11")))
+    assert_healthy(done, "11")
+    for exercise, said in checks_of(done).items():
+        assert said.startswith(("✔ Correct", *BY_SPEED.get(exercise, ()))), f"{exercise}: {said}"
 
 
 def _without_the_tool(folder: Path) -> dict[str, str]:

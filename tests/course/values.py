@@ -149,6 +149,19 @@ VALUES = {
         assert np.abs(scores.probabilities[:800] - alone).max() < 1e-4
         assert tagged.tagged == 4000 and tagged.workers["jets"].sum() == 4000
     """,
+    "11": """
+        assert done.returncode == 0, done.stderr
+        assert (folder / "1" / "model.onnx").read_bytes() != (ours / "jet_transformer.pt").read_bytes()
+        assert 0 < difference < tolerance < 1e-4, (difference, tolerance)
+        areas = {row["discriminant"]: row["auc"] for row in physics if row["model"] == MODEL}
+        assert areas["b_vs_light"] >= 0.95 and areas["b_vs_c"] >= 0.85, areas
+        names = [f"batch {batch}" for batch in (1, 4, 16, 64)] + ["ParticleNet, batch 1", "ParticleNet, batch 16", "2 instances"]
+        assert [row["experiment"] for row in table.rows] == names
+        assert all(row["source"] == "measured" and row["throughput_infer_per_s"] > 0 for row in table.rows)
+        assert best in names and count in (1, 2)
+        page = (folder / "MODEL_CARD.md").read_text()
+        assert page == card.data and purpose in page and f"{count} instance(s)" in page and "`sv_mask` FP32 [-1, 1, -1]" in page
+    """,
 }
 
 # The same where the notebook ran with its blanks and without perf_analyzer: what it would have measured is a recorded row.

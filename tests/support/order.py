@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 # Tests that share what takes long to start; beginnings of their ids below tests/. All others are in a group with the rest of their file.
 _SOLVED = "course/test_notebooks.py::test_a_student_solves_it"
 _TOGETHER = {
-    "jupyterlab 2": tuple(f"{_SOLVED}[{number}" for number in ("06", "07", "08", "09", "10")),
+    "jupyterlab 2": tuple(f"{_SOLVED}[{number}" for number in ("06", "07", "08", "09", "10", "11")),
     "jupyterlab": ("course/test_lab.py", _SOLVED, "course/test_shutdown.py"),
     "backends": ("served/backends/",),
     "optimise": ("served/optimise/",),

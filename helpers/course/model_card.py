@@ -1,0 +1,60 @@
+"""A model card: one page that says what a served network is for, what it is, and what was measured, where and when."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from typing import Any
+
+from IPython.display import Markdown
+
+from helpers import machine
+from helpers.measuring.experiments import Experiments
+from helpers.measuring.table import THROUGHPUT, THROUGHPUT_SPREAD, latency_words, with_spread
+from helpers.paths import replace, writing
+from helpers.repository.configs import instances_of
+
+
+def write_card(server: Any, model: str, table: Experiments, physics: Sequence[Mapping[str, Any]] = (), **words: object) -> Markdown:
+    """Write the card as ``MODEL_CARD.md`` into the model's folder, and return it for the notebook to show.
+
+    Args:
+        server: a server of one's own.
+        model: the model's name.
+        table: what was measured.
+        physics: rows of ``precision.cost``, where the network tags jets.
+        **words: what only its author knows, such as ``purpose="…"`` and ``limits="…"``.
+    """
+    parts = [f"# Model card: {model}", *(f"**{name.capitalize()}.** {text}" for name, text in words.items())]
+    parts += [_table("what | is", facts(server, model)), f"## Speed, with a budget of {table.budget_ms} ms for 95 of 100 requests"]
+    speed = ((r["experiment"], r["model"], with_spread(r[THROUGHPUT], r[THROUGHPUT_SPREAD]), latency_words(r, 95)) for r in table.rows)
+    parts += [_table("requests | model | inferences/s | 95th percentile (ms)", speed)]
+    areas = ((row["model"], row["discriminant"], *_areas(row)) for row in physics)
+    parts += ["## Physics", _table("model | discriminant | AUC | change of AUC", areas)] if physics else []
+    text = "\n\n".join([*parts, f"Measured on {machine.description()}, {date.today()}.\n"])
+    with writing(path := server.repository / model / "MODEL_CARD.md"):
+        replace(path, text)
+    return Markdown(text)
+
+
+def facts(server: Any, model: str) -> list[tuple[str, str]]:
+    """Return what is true of a served model now: its file, tensors and settings, as the live server reports them."""
+    config, about = server.config(model), server.metadata(model)
+    file = server.repository / model / max(about["versions"], key=int) / config["default_model_filename"]
+    digest = hashlib.sha256(content := file.read_bytes()).hexdigest()[:16]
+    roles = ((role, each) for role in ("input", "output") for each in about[f"{role}s"])
+    tensors = [(role, f"`{each['name']}` {each['datatype']} {each['shape']}") for role, each in roles]
+    settings = f"up to {config['max_batch_size']} in a request, {instances_of(config)} instance(s)"
+    settings += ", batches by the server" * ("dynamic_batching" in config)
+    served = f"`{config['backend']}` of Triton {server.metadata()['version']}"
+    return [("file", f"`{file.name}`, {len(content):,} bytes, SHA-256 `{digest}…`"), *tensors, ("settings", settings), ("server", served)]
+
+
+def _areas(row: Mapping[str, Any]) -> tuple[str, str]:
+    return f"{row['auc']:.4f} ± {row['auc_uncertainty']:.4f}", f"{row['auc_change']:+.4f} ± {row['auc_change_half_width']:.4f}"
+
+
+def _table(head: str, rows: Iterable[Sequence[object]]) -> str:
+    lines = [head, " | ".join("---" for _ in head.split("|")), *(" | ".join(map(str, row)) for row in rows)]
+    return "\n".join(f"| {line} |" for line in lines)
