@@ -176,7 +176,7 @@ def test_card(server: Server, table: Experiments) -> None:
         "0.9000 ± 0.0100 | -0.0200 ± 0.0100",
     ):
         assert words in page, page
-    _is("11.6", Kind.CORRECT, "MODEL_CARD.md` agrees", server, OTHER, card, purpose, limits)
+    _is("11.6", Kind.CORRECT, "agrees with the server", server, OTHER, card, purpose, limits)
     _is("11.6", Kind.NOT_ATTEMPTED, "blank", server, OTHER, card, ____, limits)
     _is("11.6", Kind.NOT_YET, "`limits` is `none`. Say it in a sentence", server, OTHER, card, purpose, "none")
     _is("11.6", Kind.NOT_YET, "the same sentence", server, OTHER, card, purpose, purpose)

@@ -169,4 +169,4 @@ def card_handed_in(server: Any, model: Any, card: Any, purpose: Any, limits: Any
     for what, value in (("purpose", purpose), ("limits", limits), *facts(server, model)):
         if value not in written:
             return not_yet(f"The card does not have the {what} as it is now: {value}. Make the card again.")
-    return correct(f"`{paths.shown(path)}` agrees with the server.")
+    return correct("`MODEL_CARD.md`, in the model's folder, agrees with the server.")
