@@ -529,7 +529,7 @@ def lives_figure(lives: pd.DataFrame) -> Figure:
     lives = lives.loc[order].reindex(columns=["model", "parent", *dict.fromkeys(stamp for _, *ends, _, _ in _LIFE for stamp in ends)])
     names = [number[asked] + model if asked in number else f"{model}    " for asked, model in lives["model"].items()]
     with plt.rc_context(BARS):
-        figure, axes = plt.subplots(figsize=(11, 0.42 * len(lives) + 2.3), layout="constrained")
+        figure, axes = plt.subplots(figsize=(11, min(0.42 * len(lives), 5) + 2.3), layout="constrained")
         for name, begin, end, colour, hatch in _LIFE:
             width, edge = lives[end] - lives[begin], "none" if name == _LIFE[0][0] else "black"
             drawn = width.notna().to_numpy()

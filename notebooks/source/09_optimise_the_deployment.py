@@ -319,7 +319,8 @@ plots.experiments_figure(table)
 tune(server, MODEL, batch=1, concurrency=8, budget_ms=table.budget_ms, input_data=jets_file)
 
 # %% [markdown]
-# It also says how sure it is, takes the simpler one of two that it cannot tell apart, and writes the winner as a `config.pbtxt` to copy. *Half batches* hold half of the requests
+# **What stands out?** Compare one instance of two **threads** with two of one: on a CPU, instances × threads should not exceed the
+# cores. The search also says how sure it is, takes the simpler one of two that it cannot tell apart, and writes the winner as a `config.pbtxt` to copy. *Half batches* hold half of the requests
 # that an instance has under way: while it works on one half, the other one waits, complete. With `variants=[…]` it tries
 # other precisions as well.
 

@@ -135,7 +135,7 @@ def _busy(server: Server, batch: int, concurrency: int, together: float = 1.0) -
     return looks[1] - looks[0]
 
 
-def test_6_4(server: Server) -> None:
+def test_6_5(server: Server) -> None:
     together = _busy(server, 1, 16, together=1.6)
     mean = together.inferences_per_execution(MODEL)
     _is("6.5", Kind.CORRECT, f"{mean:.2f} jets at once", server, together, mean)
