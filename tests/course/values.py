@@ -35,7 +35,9 @@ VALUES = {
     """,
     "03": """
         assert np.array_equal(answer.as_numpy("OUTPUT0"), ecal + hcal)
-        assert difference.as_numpy("OUTPUT0") is None and np.array_equal(difference.as_numpy("OUTPUT1"), ecal - hcal)
+        assert seen.index.tolist() == list(send_by) and (seen["min"] > 0).all() and 4.2 < seen["MB"]["gRPC"] == seen["MB"]["HTTP"] < 4.3
+        assert seen["MB"]["shared memory"] == 0 < seen["MB"]["compressed"] < 1 and seen["MB"]["HTTP"] < seen["MB"]["JSON"] < 10
+        assert (there_ms >= seen["median"]).all() and fastest in send_by
         assert len(one_by_one) == 200
         assert all(np.allclose(a["OUTPUT0"], b["OUTPUT0"]) for a, b in zip(one_by_one, eight_at_once, strict=True))
         assert len(answers) == 100 and hottest == (events + hcal).max(axis=1).argmax()

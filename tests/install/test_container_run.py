@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import jets, launch_server, machine, paths
+from helpers import jets, launch_server, machine, paths, taus
 from helpers.client import Client, http
 from helpers.client.endpoint import ADMIN_HEADER
 from helpers.physics.tracks import load_events, quality
@@ -43,8 +43,8 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="module")
 def server(made: Made, free_base_port: Callable[[], int]) -> Iterator[Server]:
-    """The course's three models in one container; the ensemble brings its stages along."""
-    load = ["add_sub", "particlenet", "particlenet_PT", "ExaTrk"]
+    """The course's four models in one container; the ensemble brings its stages along."""
+    load = ["add_sub", "particlenet", "particlenet_PT", "ExaTrk", taus.MODEL]
     with launch_server("models", runtime=made.engine, load=load, base_port=free_base_port(), name="tests-container") as running:
         yield running
 
@@ -60,7 +60,7 @@ def container(server: Server) -> str:
     return str(server.metadata()["name"])
 
 
-def test_the_courses_three_models_answer(server: Server) -> None:
+def test_the_courses_four_models_answer(server: Server) -> None:
     left, right = np.arange(16, dtype=np.float32), np.full(16, 3, np.float32)
     sample, events = jets.read("ak8")[:20], load_events()[:2]
     with Client(server) as client:
@@ -72,6 +72,10 @@ def test_the_courses_three_models_answer(server: Server) -> None:
         assert np.allclose(onnx.sum(axis=1), 1, atol=1e-5)
         assert np.median(np.abs(onnx - torch).max(axis=1)) < 1e-5
         labels = [client.infer("ExaTrk", FEATURES=event.features)["LABELS"] for event in events]
+        hundred = taus.read().take(range(100))
+        probabilities = taus.tag(client, hundred, batch=100)
+        shared = client.infer(taus.MODEL, taus.tensors(hundred), shared_memory=True)[taus.OUTPUT]
+    assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-5) and np.allclose(probabilities, shared, atol=1e-5)
     found = quality(events, labels)
     assert found.efficiency.value > 0.9
     assert found.fake_rate.value < 0.1

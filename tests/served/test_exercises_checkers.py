@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import requests
-import tritonclient.grpc as grpcclient
 
 from helpers import paths
 from helpers.client import Client, http
@@ -30,7 +30,6 @@ from helpers.errors import CourseError, ModelError
 from helpers.metrics import Snapshot, scrape
 from helpers.physics import tracks
 from helpers.server import Server, connect, launch_server
-from tests.support.processes import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -368,38 +367,29 @@ def test_2_3_usual_wrong_formulas_are_recognised(formula: str, words: str) -> No
 # --- notebook 03 -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def by_grpc(small: Server) -> Iterator[Any]:
-    """NVIDIA's client, as notebook 03 uses it."""
-    client = grpcclient.InferenceServerClient(small.grpc_url)
-    yield client
-    client.close()
-
-
-def _inputs(first: np.ndarray, second: np.ndarray) -> list[Any]:
-    return [
-        grpcclient.InferInput(name, [16], "FP32").set_data_from_numpy(values) for name, values in (("INPUT0", first), ("INPUT1", second))
-    ]
-
-
-def test_3_1_one_output(small: Server, by_grpc: Any) -> None:
-    ecal, hcal = np.arange(16, dtype=np.float32) + 20, np.ones(16, dtype=np.float32)
-    inputs, expected = _inputs(ecal, hcal), ecal - hcal
-
-    def asked(*names: str) -> Any:
-        return by_grpc.infer("add_sub", inputs, outputs=[grpcclient.InferRequestedOutput(name) for name in names] or None)
-
-    before = scrape(small)
-    right = asked("OUTPUT1")
-    _is("3.1", Kind.CORRECT, "1 request, and 64 bytes", small, before, right, expected)
-    _is("3.1", Kind.NOT_YET, "`OUTPUT0` and `OUTPUT1`", small, before, asked(), expected)
-    _is("3.1", Kind.NOT_YET, "holds `OUTPUT0`", small, before, asked("OUTPUT0"), expected)
-    _is("3.1", Kind.NOT_YET, "is an array. Keep the whole answer", small, before, right.as_numpy("OUTPUT1"), expected)
-    _is("3.1", Kind.NOT_YET, "type `list`", small, before, ["OUTPUT1"], expected)
-    _is("3.1", Kind.NOT_YET, "Are the inputs the same", small, before, right, expected + 1)
-    _is("3.1", Kind.NOT_ATTEMPTED, "blank", small, before, ____, expected)
-    wait_until(lambda: (scrape(small) - before).value("nv_inference_request_success", model="add_sub") == 3)
-    _is("3.1", Kind.CANNOT_TELL, "no request since", small, scrape(small), right, expected)
+def test_3_1_another_machine() -> None:
+    ways = ["JSON", "HTTP", "gRPC", "compressed", "shared memory"]
+    seen = pd.DataFrame({"median": [900.0, 60.0, 50.0, 70.0, 40.0], "MB": [5.3, 4.2, 4.2, 0.2, 0.0]}, index=ways)
+    there, order = seen["median"] + 8 * seen["MB"], ["shared memory", "gRPC", "HTTP", "compressed", "JSON"]
+    right = "By `compressed` it would take 71.6 ms, and 70 ms here. Of the 10 pairs in the order that you predicted, 10 came out so."
+    _is("3.1", Kind.CORRECT, right, seen, order, there, "compressed")
+    _is("3.1", Kind.CORRECT, "predicted, 0 came out so", seen, order[::-1], dict(there), "compressed")
+    _is("3.1", Kind.CORRECT, "`predicted` does not name each", seen, order[1:], there.to_dict(), "compressed")
+    _is("3.1", Kind.NOT_ATTEMPTED, "2 blanks", seen, order, ____, ____)
+    _is("3.1", Kind.NOT_YET, "`MB / 125` is in seconds", seen, order, seen["median"] + seen["MB"] / 125, "compressed")
+    _is("3.1", Kind.NOT_YET, "a byte has eight bits", seen, order, seen["median"] + seen["MB"], "compressed")
+    _is("3.1", Kind.NOT_YET, "add what the request takes here", seen, order, 8 * seen["MB"], "compressed")
+    _is("3.1", Kind.NOT_YET, "add what its bytes take", seen, order, seen["median"], "compressed")
+    _is("3.1", Kind.NOT_YET, "in seconds", seen, order, there / 1000, "compressed")
+    _is("3.1", Kind.NOT_YET, "Here it takes 50 ms, and 4.2 MB travel", seen, order, there + 100, "compressed")
+    _is("3.1", Kind.NOT_YET, "has no `HTTP`", seen, order, there.drop("HTTP"), "compressed")
+    for nothing in (7.0, None, [1, 2, 3]):
+        _is("3.1", Kind.NOT_YET, "`there_ms` has no `gRPC`", seen, order, nothing, "compressed")
+    _is("3.1", Kind.NOT_YET, "ends where the machine ends", seen, order, there, "shared memory")
+    _is("3.1", Kind.NOT_YET, "By `gRPC` it takes 83.6 ms there", seen, order, there, "gRPC")
+    _is("3.1", Kind.NOT_YET, "Expected one of the names", seen, order, there, 71.6)
+    _is("3.1", Kind.CANNOT_TELL, "needs `seen`", None, order, there, "compressed")
+    _is("3.1", Kind.CANNOT_TELL, "no columns", seen.drop(columns="MB"), order, there, "compressed")
 
 
 def test_3_2_hot_tower(small: Server) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from helpers.client import http
 from helpers.course import judge
@@ -14,27 +16,50 @@ from helpers.measuring.statistics import CANNOT_TELL, FASTER, SLOWER
 
 _TAGGER = "particlenet_AK4"
 
+# What a network of 1 Gbit/s needs for a megabyte, and the way that ends with the machine.
+_MS_PER_MB, _HERE_ALONE = 8.0, "shared memory"
+
 
 @checker("3.1")
-def one_output(server: Any, before: Any, difference: Any, expected: Any) -> Outcome:
-    """One request, and an answer that holds OUTPUT1 only."""
-    if not hasattr(difference, "as_numpy"):
-        return not_yet(f"`difference` is {judge.kind(difference)}. Keep the whole answer of `by_grpc.infer(...)`: the check looks into it.")
-    present = [name for name in ("OUTPUT0", "OUTPUT1") if difference.as_numpy(name) is not None]
-    if present != ["OUTPUT1"]:
-        return not_yet(
-            f"The answer holds {' and '.join(f'`{name}`' for name in present)}. Ask for `OUTPUT1` and nothing else, with `outputs=[...]`."
-        )
-    values = difference.as_numpy("OUTPUT1")
-    if not np.array_equal(values, expected):
-        return not_yet(
-            f"The first number is {values.flat[0]:.2f}, and `ecal - hcal` begins with {np.ravel(expected)[0]:.2f}. Are the inputs the same?"
-        )
-    sent = judge.must_have_risen(server, before, "add_sub")
+def moved_away(seen: Any, predicted: Any, there_ms: Any, fastest: Any) -> Outcome:
+    """What a large request takes from another machine by each way, from the student's own table; and which way is the fastest."""
+    judge.must_be(seen, pd.DataFrame, "seen", "the cell that measures the five ways")
+    if not {"median", "MB"} <= set(seen.columns) or _HERE_ALONE not in seen.index:
+        raise CannotTell("`seen` has no columns `median` and `MB` any more. Run the cell that measures the five ways again.")
+    # First the way for which the network matters most: there the slips are far apart.
+    others = seen.drop(_HERE_ALONE)
+    ways = others.loc[(others["MB"] / others["median"]).sort_values(ascending=False).index]
+    right = ways["median"] + _MS_PER_MB * ways["MB"]
+    for way, row in ways.iterrows():
+        try:
+            given = there_ms[way]
+        except (TypeError, KeyError, IndexError):
+            return not_yet(f"`there_ms` has no `{way}`. Expected one number for each way, as `seen` has them.")
+        slips = {
+            "That is the time on the network alone; add what the request takes here": _MS_PER_MB * row["MB"],
+            "That is the time here; add what its bytes take on the network, in ms (`MB / 125` is in seconds)": row["median"],
+            "1 Gbit/s is 125 MB/s: a byte has eight bits": row["median"] + row["MB"],
+        }
+        otherwise = f"Here it takes {row['median']:.4g} ms, and {row['MB']:.3g} MB travel"
+        Number(f"there_ms[{way!r}]", given, float(right[way]), slips, otherwise, "ms", relative=0.002).must_be_right()
+    if fastest == _HERE_ALONE:
+        return not_yet("Shared memory ends where the machine ends: no other machine can use it.")
+    if fastest not in list(right.index):
+        return not_yet(f"`fastest` is `{fastest!r}`. Expected one of the names in `seen`.")
+    if right[fastest] > (1 + judge.ROUNDING) * right.min():
+        return not_yet(f"By `{fastest}` it takes {right[fastest]:.4g} ms there, and another way takes less.")
     return correct(
-        f"The server counted {judge.plain(sent)} request{'s' if sent > 1 else ''}, "
-        f"and {values.nbytes} bytes came back in place of {2 * values.nbytes}."
+        f"By `{fastest}` it would take {right[fastest]:.3g} ms, and {seen['median'][fastest]:.3g} ms here. {_came_true(seen, predicted)}"
     )
+
+
+def _came_true(seen: pd.DataFrame, predicted: Any) -> str:
+    """How much of an order that was predicted the medians confirm, in a sentence."""
+    if not isinstance(predicted, list) or sorted(map(str, predicted)) != sorted(seen.index):
+        return "`predicted` does not name each of the five ways once."
+    pairs = list(itertools.combinations(predicted, 2))
+    true = sum(seen["median"][faster] <= seen["median"][slower] for faster, slower in pairs)
+    return f"Of the {len(pairs)} pairs in the order that you predicted, {true} came out so."
 
 
 @checker("3.2")
