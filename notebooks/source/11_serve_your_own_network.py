@@ -52,7 +52,7 @@ server
 # %%
 ours = paths.root() / "notebooks" / "data" / "jet_transformer"
 shutil.copytree(ours, folder, dirs_exist_ok=True)
-print((ours / "jet_transformer.py").read_text().partition("8\n\n\n")[2])
+print((ours / "jet_transformer.py").read_text().partition("\n\n\n")[2])
 
 # %% [markdown]
 # ## See why weights are not enough
@@ -66,13 +66,13 @@ server.reload(MODEL, config='backend: "onnxruntime"')
 
 # %% [markdown]
 # **What stands out?** Weights are numbers. What to do with them is in the class, and a server has neither your class nor
-# your Python. So one **exports** the network, as a list of operations. There have been three ways:
+# your Python. So one **exports** the network, as a list of operations in a file of its own:
 #
 # - **TorchScript**, as `particlenet_PT` in notebook 04, reads your Python code. It never understood all of Python, and
 #   PyTorch has declared it outdated.
-# - `torch.export` runs the network once and writes down each operation. Sizes that vary become symbols.
-# - What it wrote goes into a file: **ONNX**, which many programs run, on any processor. (Or AOTInductor compiles it to
-#   a `.pt2`: machine code for one kind of processor and one PyTorch.) ONNX is the portable way.
+# - `torch.export` takes its place: it runs the network once and notes each operation. Sizes that vary become symbols.
+# - What it noted is written as **ONNX**, which many programs run, on any processor; that is the portable way. Or
+#   AOTInductor compiles it to a `.pt2`: machine code for one kind of processor and one PyTorch.
 #
 # The export runs on real inputs, here 64 jets. ParticleNet takes six tensors, and ours the four that are no points. (For
 # your own network, put 64 of its inputs into `inputs`, by their names.)
@@ -354,6 +354,9 @@ exercise("11.6").check(server, MODEL, card, purpose, limits)
 # that is fixed, an input without a name, a config that does not fit. No file at hand? ONNX Runtime brings one,
 # `.server/lib/python3.*/site-packages/onnxruntime/datasets/sigmoid.onnx`, whose first axis is fixed. The server's
 # message says so, and `onnx.tools.update_model_dims` opens it.
+#
+# A network that AOTInductor compiled is served as well: put it there as `1/model.pt2`, and load it with a complete config
+# that says `backend: "pytorch"` and calls the tensors `INPUT__0` and `OUTPUT__0`. Its local answers come from your PyTorch.
 #
 # ## Remember
 #

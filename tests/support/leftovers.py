@@ -33,7 +33,7 @@ class Run:
     """One run of the tests.
 
     Attributes:
-        folder: holds ``tmp`` (``TMPDIR`` of all that it starts), ``run`` (``COURSE_RUN_DIR``) and the files of Jupyter and Dask.
+        folder: holds ``tmp`` (``TMPDIR`` of all that it starts), ``run`` (``COURSE_RUN_DIR``) and the files of Jupyter, Dask and PyTorch.
     """
 
     def __init__(self) -> None:
@@ -51,6 +51,7 @@ class Run:
             **{f"JUPYTER_{kind}_DIR": str(self.folder / "jupyter" / kind.lower()) for kind in ("CONFIG", "DATA", "RUNTIME")},
             "IPYTHONDIR": str(self.folder / "ipython"),
             "DASK_TEMPORARY_DIRECTORY": str(self.folder / "dask"),
+            "TORCHINDUCTOR_CACHE_DIR": str(self.folder / "inductor"),  # PyTorch keeps it for the next export
         }
         self._before = {name: os.environ.get(name) for name in self._variables}
         os.environ.update(self._variables)
