@@ -2,8 +2,9 @@
 
 Each ``notebooks/source/NN_name.py`` (jupytext's percent format) is the only place where a notebook is written, with its
 answers. From it come ``notebooks/NN_name.ipynb``, exercises blank, ``notebooks/solutions/NN_name.ipynb``, and
-``notebooks/colab/NN_name.ipynb``, the exercise with a cell in front that fetches the course. None holds outputs, and nothing
-in them changes unless the source does. ``--check`` writes nothing and exits with 1 when a notebook is out of step.
+``notebooks/colab/NN_name.ipynb``, the exercise with a cell in front that fetches the course. Solutions hold the outputs of a
+run (``python -m tools.solutions``), which do not count here; nothing in a notebook changes unless its source does.
+``--check`` writes nothing and exits with 1 when a notebook is out of step.
 
 How an exercise is marked in a source. All its cells carry the metadata ``exercise="1.2"``; the tags say the rest:
 
@@ -22,6 +23,7 @@ from __future__ import annotations
 import argparse
 import base64
 import hashlib
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -40,7 +42,7 @@ _MARK = re.compile(r"^(?P<indent>\s*)(?P<answer>.*?)\s*#:(?: (?P<starter>.*))?$"
 _STARTS = re.compile(r"(\d+[.)]|#{1,6}|[-+*]|>)(\s|$)")
 _IMAGE = re.compile(r"!\[(?P<alt>[^\]]*)\]\(images/(?P<name>[\w.-]+)\)")
 _MEDIA = {".png": "image/png", ".jpg": "image/jpeg"}
-_METADATA = {
+METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
@@ -87,9 +89,9 @@ def generate(source: Path) -> dict[Path, str]:
     folder = source.parent.parent
     name = f"{source.stem}.ipynb"
     return {
-        folder / name: _text(_notebook(source, solution=False)),
-        folder / "colab" / name: _text(_notebook(source, solution=False, colab=True)),
-        folder / "solutions" / name: _text(_notebook(source, solution=True)),
+        folder / name: text_of(_notebook(source, solution=False)),
+        folder / "colab" / name: text_of(_notebook(source, solution=False, colab=True)),
+        folder / "solutions" / name: text_of(_notebook(source, solution=True)),
     }
 
 
@@ -110,7 +112,22 @@ def _present() -> set[Path]:
 
 
 def _differs(path: Path, text: str) -> bool:
-    return not path.is_file() or path.read_text(encoding="utf-8") != text
+    if not path.is_file():
+        return True
+    there = path.read_text(encoding="utf-8")
+    return (without_outputs(there) if path.parent.name == "solutions" else there) != text
+
+
+def without_outputs(text: str) -> str:
+    """Return a notebook's text without what its cells showed; any other text as it is."""
+    try:
+        notebook = json.loads(text)
+        for cell in notebook["cells"]:
+            if cell["cell_type"] == "code":
+                cell["outputs"], cell["execution_count"] = [], None
+    except (ValueError, KeyError, TypeError):
+        return text
+    return json.dumps(notebook, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
 
 
 def _notebook(source: Path, *, solution: bool, colab: bool = False) -> NotebookNode:
@@ -232,10 +249,11 @@ def _assemble(cells: list[NotebookNode]) -> NotebookNode:
         made.append(make(cell.source, id=cell_id, metadata=metadata))
         if "attachments" in cell:
             made[-1].attachments = cell.attachments
-    return nbformat.v4.new_notebook(cells=made, metadata=_METADATA)
+    return nbformat.v4.new_notebook(cells=made, metadata=METADATA)
 
 
-def _text(notebook: NotebookNode) -> str:
+def text_of(notebook: NotebookNode) -> str:
+    """Return a notebook as its file has it."""
     import nbformat
 
     nbformat.validate(notebook)

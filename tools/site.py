@@ -62,7 +62,7 @@ def execute(notebook: NotebookNode, name: str, folder: Path, *, say: bool = Fals
         SetupError: a cell failed that is not meant to.
     """
     from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
     client = NotebookClient(notebook, timeout=_CELL_TIMEOUT_S, resources={"metadata": {"path": str(folder)}})
     if say:
@@ -73,6 +73,8 @@ def execute(notebook: NotebookNode, name: str, folder: Path, *, say: bool = Fals
         client.execute()
     except CellExecutionError as error:
         raise SetupError(f"{name} stopped: {error.ename}: {error.evalue}", "", "Type: make doctor") from error
+    except (CellTimeoutError, DeadKernelError) as error:
+        raise SetupError(f"{name} stopped: {error}", "", "Type: make doctor") from error
     return notebook
 
 
@@ -112,6 +114,11 @@ def render(notebook: NotebookNode, others: list[str], name: str = "", *, code: b
         if cell.cell_type == "markdown":
             linked = _NOTEBOOK_LINK.sub(lambda link: f"[{link[1]}]({link[2]}.html)" if link[2] in others else link[1], cell.source)
             cell.source = _FORMULA.sub(keep, linked)
+        for output in cell.get("outputs", []):
+            # The exporter's own pictures have no words.
+            if words := output.get("metadata", {}).get("image/png", {}).get("alt"):
+                picture = output.data["image/png"].replace("\n", "")
+                output.data["text/html"] = f'<img alt="{html.escape(words)}" src="data:image/png;base64,{picture}">'
     page, _ = exporter.from_notebook_node(notebook)
     page = re.sub(r"FORMULA(\d+)ALUMROF", lambda found: formulas[int(found[1])], page)
     # The exporter's own scripts are for formulas, diagrams and widgets, which it would fetch from elsewhere; browsers read MathML.
@@ -152,12 +159,13 @@ def index(pages: dict[str, NotebookNode], when: str) -> str:
     return _INDEX.format(rows="\n".join(rows), when=html.escape(when))
 
 
-def build(executed: dict[str, NotebookNode], folder: Path) -> Path:
+def build(executed: dict[str, NotebookNode], folder: Path, when: str = "") -> Path:
     """Write all pages, in place of those of an earlier run, and return the first.
 
     Args:
         executed: name without ending -> the notebook with outputs.
         folder: where to.
+        when: when and where all of them ran, as a sentence.
 
     Raises:
         SetupError: the folder cannot be written.
@@ -167,7 +175,7 @@ def build(executed: dict[str, NotebookNode], folder: Path) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         page = folder / "index.html"
-        page.write_text(index(executed, f"Made on {time.strftime('%Y-%m-%d')}, {machine.device()}."), encoding="utf-8")
+        page.write_text(index(executed, when), encoding="utf-8")
         for name in names:
             (folder / f"{name}.html").write_text(render(executed[name], names, name), encoding="utf-8")
     return page
@@ -243,7 +251,8 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             # A work folder of its own: a student's models and progress stay as they are.
             os.environ["COURSE_WORK"] = str(paths.make_folder(work / "site-run"))
-            page = build(_run(options.notebooks, work / "site-run"), work / "site")
+            when = f"Made on {time.strftime('%Y-%m-%d')}, {machine.device()}."
+            page = build(_run(options.notebooks, work / "site-run"), work / "site", when)
     except CourseError as error:
         print(error, file=sys.stderr)
         return 1

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import base64
 import itertools
+import json
 import re
 import statistics
 from pathlib import Path
@@ -14,6 +16,7 @@ from nbformat import NotebookNode
 
 from helpers import paths
 from helpers.course import course_map
+from tools import solutions
 
 ROOT = paths.root()
 EXERCISES = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -78,13 +81,24 @@ def test_clean_in_git(path: Path) -> None:
     assert notebook.metadata.kernelspec.name == "python3"
     assert set(notebook.metadata) == {"kernelspec", "language_info"}
     for cell in _code(notebook):
-        assert cell.outputs == [] and cell.execution_count is None
+        assert path in SOLUTIONS or (cell.outputs == [] and cell.execution_count is None)
     ids = [cell.id for cell in notebook.cells]
     assert len(set(ids)) == len(ids)
     for cell in notebook.cells:
         assert set(cell.metadata) <= {"tags", "exercise"}
         assert set(cell.metadata.get("tags", [])) <= TAGS
         assert cell.source.strip(), "an empty cell"
+
+
+def test_what_solutions_show_is_small_and_names_its_machine_and_nobodys_folders() -> None:
+    assert sum(path.stat().st_size for path in ROOT.rglob("notebooks/**/*.ipynb")) <= solutions.ALL
+    for path in SOLUTIONS:
+        outputs = [output for cell in _code(_read(path)) for output in cell.outputs]
+        pictures = [base64.b64decode(output.data["image/png"]) for output in outputs if "image/png" in output.get("data", {})]
+        assert all(len(picture) <= solutions.PICTURE for picture in pictures), path.name
+        assert not outputs or outputs[0].data["text/plain"].startswith("What you see was made on "), path.name
+        shown = json.dumps([output for output in outputs if "image/png" not in output.get("data", {})])
+        assert not re.search(r"/home/|/root\b|widget-view", shown) and str(ROOT) not in shown, path.name
 
 
 @pytest.mark.parametrize("path", EXERCISES, ids=_id)

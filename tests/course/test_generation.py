@@ -7,10 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from helpers import paths
-from tools import notebooks
+from tools import notebooks, solutions
 
 SOURCE = """\
 # %% [markdown]
@@ -73,7 +74,8 @@ def test_notebooks_in_git_are_in_step_with_their_sources() -> None:
 
 
 def test_the_strip_hook_leaves_the_notebooks_as_they_are() -> None:
-    books = [str(path) for path in sorted((paths.root() / "notebooks").rglob("*.ipynb"))]
+    # Solutions hold the outputs of a run.
+    books = [str(path) for path in sorted((paths.root() / "notebooks").rglob("*.ipynb")) if path.parent.name != "solutions"]
     hook = [sys.executable, "-m", "nbstripout", "--keep-id", "--verify", *books]
     done = subprocess.run(hook, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -127,6 +129,41 @@ def test_ids_stay_when_another_cell_changes(course: Path) -> None:
     source.write_text(SOURCE.replace("given = 2", "given = 4"))
     after = ids()
     assert sum(one != other for one, other in zip(before, after, strict=True)) == 1
+
+
+def test_outputs_of_a_solution_stay_until_its_source_changes(course: Path) -> None:
+    notebooks.main([])
+    target, exercise = (course / "notebooks" / place / "97_count.ipynb" for place in ("solutions", ""))
+    for path in (target, exercise):
+        notebook = nbformat.read(path, as_version=4)
+        notebook.cells[1].outputs = [nbformat.v4.new_output("stream", text="1\n")]
+        path.write_text(notebooks.text_of(notebook))
+    kept = target.read_bytes()
+    assert notebooks.out_of_step() == [exercise], "an exercise holds none"
+    assert notebooks.main([]) == 0
+    assert notebooks.out_of_step() == [] and target.read_bytes() == kept
+    source = course / "notebooks" / "source" / "97_count.py"
+    source.write_text(SOURCE.replace("given = 2", "given = 4"))
+    assert target in notebooks.out_of_step()
+    assert notebooks.main([]) == 0
+    assert not any(cell.get("outputs") for cell in nbformat.read(target, as_version=4).cells)
+
+
+@pytest.mark.slow
+def test_solutions_run_and_are_kept_and_one_that_fails_is_named(course: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = course / "notebooks" / "source"
+    (source / "96_runs.py").write_text("# %% [markdown]\n# # Runs\n\n# %%\nimport os\nprint(os.getcwd())\n")
+    notebooks.main([])
+    before = (course / "notebooks" / "solutions" / "97_count.ipynb").read_bytes()
+    assert solutions.main([]) == 1
+    said = capsys.readouterr()
+    assert "97_count FAILED" in said.out and "FileNotFoundError" in said.out and 'make solutions NB="97"' in said.err
+    cells = nbformat.read(course / "notebooks" / "solutions" / "96_runs.ipynb", as_version=4).cells
+    line, printed = cells[1].outputs
+    assert line.data["text/plain"].startswith("What you see was made on ") and printed.text == "work\n", "no place of this machine"
+    assert (course / "notebooks" / "solutions" / "97_count.ipynb").read_bytes() == before
+    assert notebooks.out_of_step() == []
+    assert solutions.main(["96"]) == 0
 
 
 @pytest.mark.parametrize("change", ["source", "notebook", "missing", "orphan"])

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import re
 from pathlib import Path
 
 import matplotlib
 import nbformat
+import numpy as np
 import pytest
 from nbformat import NotebookNode
+from PIL import Image
 
 from helpers import paths
 from helpers.plots import style
-from tools import notebooks, site
+from tools import notebooks, site, solutions
 
 FIRST, SECOND = "00_start_here", "01_launch_a_server"
 
@@ -94,6 +98,25 @@ def test_a_cell_that_fails_is_named(tmp_path: Path) -> None:
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 / 0")], metadata=kernel)
     with pytest.raises(site.SetupError, match=r"broken\.ipynb stopped: ZeroDivisionError"):
         site.execute(notebook, "broken.ipynb", tmp_path)
+
+
+def test_what_a_solution_keeps_is_small_and_without_dead_parts() -> None:
+    points = np.random.default_rng(1).integers(0, 255, (600, 800, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(points).save(buffer, "PNG")
+    picture = base64.b64encode(buffer.getvalue()).decode()
+    v4 = nbformat.v4
+    outputs = [
+        v4.new_output("display_data", {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "bar"}),
+        v4.new_output("display_data", {"image/png": picture, "text/html": "<img …>", "text/plain": "Figure: points."}),
+        v4.new_output("stream", text=f"written to {paths.work_dir()}/rows.jsonl\n"),
+    ]
+    kept = solutions.keep(v4.new_notebook(cells=[v4.new_code_cell("1", outputs=outputs)]), "Made on a machine.")
+    line, figure, printed = kept.cells[0].outputs
+    assert line.data["text/plain"] == "Made on a machine." and printed.text == "written to work/rows.jsonl\n"
+    assert len(buffer.getvalue()) > 10 * solutions.PICTURE >= 10 * len(base64.b64decode(figure.data["image/png"]))
+    assert "text/html" not in figure.data
+    assert 'alt="Figure: points."' in site.render(kept, [])
 
 
 def test_words_for_a_figure() -> None:

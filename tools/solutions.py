@@ -1,0 +1,126 @@
+"""Run the solutions and keep what they show, for readers without a machine: ``python -m tools.solutions``, or ``make solutions``.
+
+Each runs from top to bottom in a work folder that no student uses. Its outputs go into ``notebooks/solutions/``, with a line that says when
+and on which machine; one that fails keeps what it had, is named at the end, and the others run all the same. ``NN`` runs some of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import io
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from helpers import machine, paths
+from helpers.errors import CourseError
+from tools import notebooks, site
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+# What a picture and all notebooks together may have, in bytes.
+PICTURE, ALL = 100_000, 8_000_000
+_FOLDER = "solutions-run"
+# Views that live with a kernel alone.
+_WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def keep(ran: NotebookNode, line: str) -> NotebookNode:
+    """Return a notebook that ran as it is stored: small pictures, no dead widgets, no place of this machine, and the line about the run.
+
+    Args:
+        ran: with outputs.
+        line: when and where it ran.
+    """
+    import nbformat
+
+    for cell in ran.cells:
+        cell.metadata.pop("execution", None)
+        if cell.cell_type != "code":
+            continue
+        cell.outputs = [_stored(output) for output in cell.outputs if _WIDGET not in output.get("data", {})]
+    first = next(cell for cell in ran.cells if cell.cell_type == "code")
+    first.outputs.insert(0, nbformat.v4.new_output("display_data", {"text/markdown": f"*{line}*", "text/plain": line}))
+    ran.metadata = notebooks.METADATA
+    return ran
+
+
+def _stored(output: NotebookNode) -> NotebookNode:
+    data = output.get("data", {})
+    if "image/png" in data:
+        data["image/png"] = base64.b64encode(smaller(base64.b64decode(data["image/png"]))).decode("ascii")
+        if data.pop("text/html", None):
+            # The same picture once more, with the words that stand for it.
+            output.metadata["image/png"] = {"alt": data["text/plain"]}
+    for name, text in [*data.items(), ("text", output.get("text")), ("evalue", output.get("evalue"))]:
+        if isinstance(text, str) and name != "image/png":
+            (data if name in data else output)[name] = _without_places(text)
+    if "traceback" in output:
+        output.traceback = [_without_places(line) for line in output.traceback]
+    return output
+
+
+def _without_places(text: str) -> str:
+    """Take out where the course and its work folder lie on this machine."""
+    places = {str(paths.work_dir()): "work", str(paths.root()): "course", os.path.realpath(paths.root()): "course", str(Path.home()): "~"}
+    for place in sorted(places, key=len, reverse=True):
+        text = text.replace(place, places[place])
+    return text.replace(f"work/{_FOLDER}", "work")
+
+
+def smaller(picture: bytes) -> bytes:
+    """Return a PNG of at most ``PICTURE`` bytes: with fewer colours, then with fewer points."""
+    from PIL import Image
+
+    colours, image = 256, Image.open(io.BytesIO(picture)).convert("RGB")
+    while len(picture) > PICTURE:
+        buffer = io.BytesIO()
+        image.quantize(colours).save(buffer, "PNG", optimize=True)
+        picture = buffer.getvalue()
+        if colours > 64:
+            colours //= 2
+        else:
+            image = image.resize((image.width * 4 // 5, image.height * 4 // 5), Image.Resampling.LANCZOS)
+    return picture
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run and store; 1 when a notebook failed, or all together have become too large."""
+    import nbformat
+
+    parser = argparse.ArgumentParser(prog="python -m tools.solutions", description="Run the solutions and keep what they show.")
+    parser.add_argument("notebooks", nargs="*", metavar="NN", help="numbers of notebooks, such as 00 04 (default all)")
+    wanted = parser.parse_args(arguments).notebooks
+    work = paths.make_folder(paths.work_dir() / _FOLDER)
+    os.environ["COURSE_WORK"] = str(work)
+    failed: list[str] = []
+    for source in notebooks.sources():
+        if wanted and source.name[:2] not in wanted:
+            continue
+        path = source.parent.parent / "solutions" / f"{source.stem}.ipynb"
+        began = time.monotonic()
+        try:
+            text = notebooks.generate(source)[path]
+            ran = site.execute(nbformat.reads(text, as_version=4), path.name, work)
+        except CourseError as error:
+            failed.append(source.name[:2])
+            print(f"{source.stem} FAILED: {error}", flush=True)
+            continue
+        line = f"What you see was made on {time.strftime('%Y-%m-%d')} by a real run; {machine.description()}."
+        path.write_text(notebooks.text_of(keep(ran, line)), encoding="utf-8")
+        print(f"{source.stem} ran ({time.monotonic() - began:.0f} s), {path.stat().st_size / 1e6:.2f} MB", flush=True)
+    size = sum(path.stat().st_size for path in (paths.root() / "notebooks").rglob("*.ipynb"))
+    print(f"all notebooks have {size / 1e6:.1f} MB")
+    if size > ALL:
+        print(f"They may have {ALL / 1e6:.0f} MB.", file=sys.stderr)
+    if failed:
+        print(f'Not stored: {", ".join(failed)}. When that is corrected, type: make solutions NB="{" ".join(failed)}"', file=sys.stderr)
+    return int(bool(failed) or size > ALL)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
