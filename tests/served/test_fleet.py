@@ -73,6 +73,14 @@ def test_requests_are_split_and_every_one_is_counted_once(fleet: Fleet, protocol
     assert all(requests <= passed_on[port] for port, requests in by_port.items())
 
 
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_a_request_larger_than_what_the_front_keeps_passes(fleet: Fleet, protocol: str) -> None:
+    """A hundred taus have 42 MB, and the front keeps 32 of a request: it then sends the rest as it comes."""
+    given = np.arange(11_000_000, dtype=np.float32).reshape(1, -1)
+    with Client(fleet, protocol) as client:
+        np.testing.assert_array_equal(client.infer("double", X=given)["Y"], 2 * given)
+
+
 def test_administration_stops_at_the_front_even_with_the_key(fleet: Fleet) -> None:
     key = fleet.servers[0].admin_headers("http")
     assert http.ask(fleet.servers[0].http, "/v2/logging", headers=key)  # with it the server itself says yes
