@@ -12,7 +12,7 @@ from benchmarks.cases import CASES
 from helpers import paths, repository
 
 # Half a minute and more each, of two cores' full work.
-_LONG = ("analysis", "dashboard", "fleet", "formats", "searching", "sweeping", "tracks", "whole_machine")
+_LONG = ("analysis", "dashboard", "fleet", "formats", "large", "searching", "sweeping", "tracks", "whole_machine")
 
 
 @pytest.mark.slow
