@@ -237,6 +237,7 @@ class Experiments:
         seen, reference = self.judged(name), self.reference(name)
         return {
             "experiment": name,
+            "instances": row.get("instances"),
             "inferences/s": with_spread(row[THROUGHPUT], row.get(THROUGHPUT_SPREAD)),
             "p95 (ms)": latency_words(row, 95),
             "queue (ms)": row["queue_us"] / 1000 if row.get("queue_us") is not None else None,
@@ -244,7 +245,7 @@ class Experiments:
             "gain": "" if seen is None else f"×{seen.factor}",
             "over": "" if reference is None else reference["experiment"],
             "verdict": "the first" if seen is None else seen.answer,
-            "recorded elsewhere": str(self._beside.get(name, "")),
+            "recorded elsewhere": f"×{other.gain:.2f} on {other.where}" if (other := self.elsewhere(name)) else self._beside.get(name, ""),
         }
 
     @property

@@ -236,7 +236,7 @@ def throughput_latency_figure(rows: Any, percentile: int | None = 95, budget_ms:
     """Draw latency against throughput, one point for each concurrency: more at once bring more throughput, until they only wait.
 
     Args:
-        rows: measured or recorded rows, or a sweep.
+        rows: measured or recorded rows, or a sweep; experiments are points of their own, with their names.
         percentile: of the latency: 50, 90, 95 or 99, or None for the mean.
         budget_ms: draw a line at this latency.
 
@@ -246,21 +246,22 @@ def throughput_latency_figure(rows: Any, percentile: int | None = 95, budget_ms:
     latency = latency_column(percentile)
     found = rows_of(rows, (THROUGHPUT, latency), "throughput against latency")
     along = "request_rate_per_s" if all(row.get("concurrency") is None for row in found) else "concurrency"
-    every = series_of(found, along)
+    tries = all(row.get("experiment") for row in found)
+    every = [_named(row) for row in found] if tries else series_of(found, along)
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(9, 6.6), layout="constrained")
         for number, series in enumerate(every):
             (x, across), (y, up) = series.values(THROUGHPUT), series.values(latency)
             _draw(axes, x, y, up, series, across=across, **_main_style(number, len(every)))
             for value, place in zip(series.x, zip(x, y, strict=True), strict=True):
-                if np.isfinite(place).all():
+                if np.isfinite(place).all() and not tries:
                     axes.annotate(f"{value:g}", place, xytext=(8, 8), fontweight="bold", bbox=_PAPER, **_NOTE)
         _from_zero(axes, "xy")
         budget_line(axes, budget_ms)
         axes.set(xlabel=THROUGHPUT_LABEL, ylabel=_latency_label(percentile))
         axes.grid(alpha=0.3)
         _unstable(axes, every)
-        numbers = "number: concurrency" if along == "concurrency" else "number: requests/s sent"
+        numbers = "" if tries else "number: concurrency" if along == "concurrency" else "number: requests/s sent"
         axes.legend(loc="best", frameon=True, framealpha=0.85, edgecolor="none", title=numbers, title_fontsize=13, alignment="left")
         _source(axes, found)
         return finished(figure)
@@ -704,6 +705,11 @@ def _draw_ratio(axes: Axes, series: Series, first: Series, quantity: str, style:
         under = first.values(quantity)[0][there]
         common = Series(series.name, tuple(series.rows[place] for place in here), series.x[here], series.recorded)
         _draw(axes, common.x, over[here] / under, up[:, here] / under, common, **{**style, "markersize": 6})
+
+
+def _named(row: Row) -> Series:
+    """An experiment as a series of one point."""
+    return Series(str(row["experiment"]), (row,), np.zeros(1), is_recorded(row))
 
 
 def _from_zero(axes: Axes, which: str) -> None:
