@@ -131,7 +131,9 @@ def roc_curves(rocs: Mapping[str, Roc] | Sequence[Roc], mistag: float | None = N
         for number, (name, roc) in enumerate(named.items()):
             efficiency, rate = _straight(*roc.curve)
             seen, style = rate > 0, series_style(number)
-            words = f"{name}: AUC {roc.auc:.3f} ± {roc.auc_uncertainty:.3f}"
+            # Of scores that are all equal the area is one half, however few jets there are: that is no measurement.
+            equal = (roc.auc, roc.auc_uncertainty) == (0.5, 0.0)
+            words = f"{name}: all scores are equal" if equal else f"{name}: AUC {roc.auc:.3f} ± {roc.auc_uncertainty:.3f}"
             axis.plot(efficiency[seen], rate[seen], label=words, color=style["color"], linestyle=style["linestyle"])
             if mistag is not None:
                 point = roc.at_mistag(mistag)

@@ -53,7 +53,11 @@ class Comparison:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return as_html(self._table(), bold=lambda row: bool(row[""])) if self.rows else "<p>no difference</p>"
+        if not self.rows:
+            return "<p>no difference</p>"
+        # A long path may go on in another line behind each of its dots, so that there is room for the remark.
+        table = [row | {"field": row["field"].replace(".", ".\u200b")} for row in self._table()]
+        return as_html(table, bold=lambda row: bool(row[""]))
 
     def _table(self) -> list[dict[str, str]]:
         # Nothing was changed: one column says what the file has.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import html as escaping
+import shutil
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,7 +41,11 @@ class Card:
     def text(self) -> str:
         """Return the card for a terminal."""
         lines = [f"Triton server {MARKS.get(self.state, '?')} {self.state}"]
-        lines += [f"  {name:<11}{value}" for name, value in self.facts]
+        wrapped = textwrap.TextWrapper(shutil.get_terminal_size().columns, break_long_words=False, break_on_hyphens=False)
+        wrapped.subsequent_indent = " " * 13
+        for name, value in self.facts:
+            wrapped.initial_indent = f"  {name:<11}"
+            lines += wrapped.wrap(value) or [wrapped.initial_indent.rstrip()]
         width = max((len(model.name) for model in self.models), default=0)
         lines += [
             f"  {'models' if number == 0 else '':<11}{m.name:<{width}}  {m.version or '-':>2}  {m.state}  {m.reason}".rstrip()

@@ -147,7 +147,8 @@ server.reload("add_sub")
 # %%
 client = Client(server)
 five, two = [5.0] * 16, [2.0] * 16
-print(requests.get(base).json()["versions"], client.infer("add_sub", INPUT0=five, INPUT1=two)["OUTPUT1"][:3])
+print(requests.get(base).json()["versions"])
+client.infer("add_sub", INPUT0=five, INPUT1=two)["OUTPUT1"][:3]
 
 # %% [markdown]
 # The server dropped version 1, without a restart and without a pause: *only the latest* was its rule, as

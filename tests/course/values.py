@@ -120,7 +120,7 @@ VALUES = {
             assert "*** Measurement Settings ***" in recorded_command(words_of(typed))[1]
     """,
     "09": """
-        names = ["baseline", "2 instances", "dynamic batching", "fp16", "int8_static"]
+        names = ["baseline", "baseline, again", "2 instances", "dynamic batching", "fp16", "int8_static"]
         assert [row["experiment"] for row in table.rows] == [*names, "challenge"]
         assert len(gains) == 6 and min(gains) > 0
         assert all(row["source"] == "measured" and row["throughput_infer_per_s"] > 0 for row in table.rows)

@@ -153,33 +153,37 @@ def missing_part(view: Any, needs: Any) -> Outcome:
 @checker("9.5")
 def physics_allows(costs: Any, safe: Any) -> Outcome:
     """The variants whose loss is small enough for certain."""
-    try:
-        rows = [row for row in costs if row["discriminant"] == "b_vs_light" and row["largest_change"] > 0]
-    except (TypeError, KeyError) as error:
-        raise CannotTell("The check needs `costs`. Run the cell that makes it again.") from error
+    changes = _changes(costs)
     if isinstance(safe, str):
         safe = [safe]
     if not isinstance(safe, Sequence):
         return not_yet(f"`safe` is {judge.kind(safe)}. Expected a list of names; an empty one is an answer, too.")
-    low = {row["model"]: row["auc_change"] - row["auc_change_half_width"] for row in rows}
+    low = {name: interval[0] for name, interval in changes.items()}
     right = {name for name, value in low.items() if value > -_LOSS}
     if unknown := [str(name) for name in safe if name not in low]:
         return not_yet(f"`{unknown[0]}` is no variant. Expected names among {', '.join(f'`{name}`' for name in low)}.")
     for name in low:
         if (name in safe) != (name in right):
-            change = next(row["auc_change"] for row in rows if row["model"] == name)
             if name in safe:
-                return not_yet(
-                    f"`{name}`: its change is {change:+.4f}, but the interval begins at {low[name]:+.4f}. For certain means all of it."
-                )
+                seen = f"`{name}`: its change is {changes[name][1]:+.4f}, but the interval begins at {low[name]:+.4f}."
+                return not_yet(f"{seen} For certain means all of it.")
             return not_yet(f"`{name}` is missing: its interval begins at {low[name]:+.4f}, above {-_LOSS}.")
     facts = ", ".join(f"{name.removeprefix(_MODEL + '_')} {value:+.4f}" for name, value in low.items())
     return correct(f"The intervals begin at: {facts}. {len(right)} of {len(low)} stay above {-_LOSS}.")
 
 
+def _changes(costs: Any) -> dict[str, tuple[float, float]]:
+    """For each variant where the interval of its change in the AUC of b_vs_light begins, and the change."""
+    try:
+        rows = [row for row in costs if row["discriminant"] == "b_vs_light" and row["largest_change"] > 0]
+        return {row["model"]: (row["auc_change"] - row["auc_change_half_width"], row["auc_change"]) for row in rows}
+    except (TypeError, KeyError) as error:
+        raise CannotTell("The check needs `costs`. Run the cell that makes it again.") from error
+
+
 @checker("9.6")
-def challenge(server: Any, counted: Any, table: Any, best: Any) -> Outcome:
-    """Faster than one's own baseline beyond doubt, inside the budget, measured on this server, and not from the cache."""
+def challenge(server: Any, counted: Any, table: Any, best: Any, costs: Any) -> Outcome:
+    """Faster than one's own baseline beyond doubt, inside the budget, measured on this server, not from the cache, with its physics."""
     baseline = _baseline(table)
     if not is_row(best) or best.get(THROUGHPUT) is None or best.get("latency_p95_us") is None:
         return not_yet(f"`best` is {judge.kind(best)}, or has no figures. Expected a row of your table.")
@@ -187,6 +191,8 @@ def challenge(server: Any, counted: Any, table: Any, best: Any) -> Outcome:
     model = str(best.get("model"))
     if not model.startswith(_MODEL):
         return not_yet(f"`best` is a measurement of `{model}`. Expected `{_MODEL}` or one of its variants.")
+    if model != _MODEL and (low := _changes(costs).get(model, (0.0, 0.0))[0]) <= -_LOSS:
+        return not_yet(f"`{model}` may lose {-low:.4f} of the AUC, more than exercise 9.5 allows. Take another variant, or none.")
     if not is_recorded(best):
         if judge.must_be_server(server).config(model).get("response_cache", {}).get("enable"):
             return not_yet("The response cache is on: those are remembered answers. Take `response_cache` out of the config, and reload.")
