@@ -19,15 +19,15 @@ STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
 """Curves are told apart by dashes as well as by colour."""
 
 
-def loss_curve(log: Path, picture: Path) -> None:
+def loss_curve(log: Path, picture: Path, shown: str = "jets") -> None:
     """Draw the training and validation loss of a ``log.jsonl``."""
     entries = [json.loads(line) for line in log.read_text().splitlines()]
-    seen = [e["seen"] for e in entries]
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-    axes.plot(seen, [e["loss"] for e in entries], "-", label="training (dropout on)")
+    rounds = [e for e in entries if "loss" in e]
+    axes.plot([e["seen"] for e in rounds], [e["loss"] for e in rounds], "-", label="training (dropout on)")
     checked = [e for e in entries if "validation_loss" in e]
     axes.plot([e["seen"] for e in checked], [e["validation_loss"] for e in checked], "o--", label="validation")
-    axes.set_xlabel("jets shown")
+    axes.set_xlabel(f"{shown} shown")
     axes.set_ylabel("cross entropy")
     axes.legend()
     figure.savefig(picture, dpi=110)
@@ -36,15 +36,19 @@ def loss_curve(log: Path, picture: Path) -> None:
 
 def roc_curves(tagger: Tagger, probabilities: NDArray, label: NDArray, picture: Path) -> None:
     """Draw the ROC curves of a tagger's questions."""
+    draw({question.name: split(tagger, question, probabilities, label) for question in QUESTIONS[tagger.key]}, picture)
+
+
+def draw(scores: dict[str, tuple[NDArray, NDArray]], picture: Path) -> None:
+    """Draw ROC curves, by name of the question from the scores of signal and background."""
     figure, axes = plt.subplots(figsize=(6, 5), layout="constrained")
-    for question, style in zip(QUESTIONS[tagger.key], STYLES, strict=False):
-        signal, background = split(tagger, question, probabilities, label)
+    for (name, (signal, background)), style in zip(scores.items(), STYLES, strict=False):
         cuts = np.sort(signal)[::-1]
         efficiency = np.arange(1, cuts.size + 1) / cuts.size
         kept = 1 - np.searchsorted(np.sort(background), cuts, side="left") / background.size
         axes.plot(
             efficiency, np.maximum(kept, 0.3 / background.size), linestyle=style,
-            label=f"{question.name} (AUC {area(signal, background):.3f})",
+            label=f"{name} (AUC {area(signal, background):.3f})",
         )  # fmt: skip
     axes.set_yscale("log")
     axes.set_xlim(0, 1)

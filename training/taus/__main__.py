@@ -63,7 +63,7 @@ def _train(options: argparse.Namespace) -> None:
     recipe = Recipe()
     passes = options.passes or (TRIAL_PASSES if options.trial else recipe.passes)
     Trainer(options.output, dataclasses.replace(recipe, passes=passes), options.device, options.threads).run()
-    loss_curve(options.output / "log.jsonl", options.output / "loss.png")
+    loss_curve(options.output / "log.jsonl", options.output / "loss.png", "taus")
 
 
 def _sample(options: argparse.Namespace) -> None:
@@ -89,14 +89,17 @@ def _export(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from helpers.physics.taus import SAMPLE, read
     from training.jets.export import onnx_runner
+    from training.jets.pictures import draw
 
-    from .evaluate import markdown, scores
+    from .evaluate import QUESTIONS, markdown, scores, split
     from .features import preprocess
     from .serving import MODEL
 
     taus = read(options.data / SAMPLE)
-    report = markdown(scores(onnx_runner(options.models / MODEL / "1" / "model.onnx"), taus, preprocess()), taus)
+    probabilities = scores(onnx_runner(options.models / MODEL / "1" / "model.onnx"), taus, preprocess())
+    report = markdown(probabilities, taus)
     (options.output / "report.md").write_text(report)
+    draw({question.name: split(probabilities, taus, question) for question in QUESTIONS}, options.output / "roc.png")
     print(report)
 
 

@@ -34,6 +34,7 @@ VALIDATION_ONE_IN = 20
 """One event in this many is kept from training; by event, so that no event is on both sides."""
 VALIDATION_MAX_TAUS = 3_000
 VALIDATION_ROUNDS = 2
+CALIBRATION_TAUS = 8_000
 PT_BINS_GEV = (20.0, 25.0, 30.0, 35.0, 40.0, 50.0, 65.0, 85.0, 120.0, math.inf)
 MAX_WEIGHT = 10.0
 WARM_UP_STEPS = 200
@@ -182,12 +183,36 @@ class Trainer:
                 "ms_per_tau": 1e3 * (time.perf_counter() - started) / (self.seen - before),
                 "seconds": self.seconds,
             }
-            if self.round % VALIDATION_ROUNDS == 0 or self.seen >= self.recipe.passes:
+            if self.round % VALIDATION_ROUNDS == 0:
                 entry |= self.validate()
             self.save()
-            with (self.output / "log.jsonl").open("a") as log:
-                log.write(json.dumps(entry) + "\n")
+            self._log(entry)
         bar.close()
+        self._refresh()
+        self.calibrate()
+        self.save()
+        self._log({"seen": self.seen, "seconds": self.seconds} | self.validate())
+
+    def _log(self, entry: dict[str, float]) -> None:
+        """Add a line to ``log.jsonl``."""
+        with (self.output / "log.jsonl").open("a") as log:
+            log.write(json.dumps(entry) + "\n")
+
+    def calibrate(self) -> None:
+        """Measure the statistics of the batch norms on many taus, without dropout: the last few batches of a training decide them else."""
+        norms = [m for m in self.model.modules() if isinstance(m, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d)]
+        self.model.eval()
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None
+            norm.train()
+        with torch.no_grad():
+            index = np.arange(min(CALIBRATION_TAUS, len(self._train)))
+            for part in np.array_split(index, max(1, index.size // 500)):
+                self._logits(self._train.take(part))
+        for norm in norms:
+            norm.momentum = 0.1
+        self.model.eval()
 
     def _refresh(self) -> None:
         """Take in shards that are new."""

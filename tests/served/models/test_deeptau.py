@@ -29,7 +29,7 @@ LARGEST = 6e6
 # Taus asked for, and how many in one request: 50 are 21 MB.
 TAUS, BATCH = 1200, 50
 # Areas that the shipped weights must reach: what was measured, less about three standard deviations of so many taus.
-LEAST_AUC = {"jet": 0.96, "muon": 0.98, "electron": 0.94}
+LEAST_AUC = {"jet": 0.98, "muon": 0.99, "electron": 0.97}
 
 
 @pytest.fixture(scope="module")
