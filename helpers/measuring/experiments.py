@@ -6,7 +6,7 @@ Typical use::
     table.measure("baseline")
     repository.change_config("particlenet_AK4", instance_group=[{"count": 2, "kind": "KIND_CPU"}])
     server.reload("particlenet_AK4")
-    table.measure("2 instances", beside=gain(five.iloc[0], five.iloc[1]))
+    table.measure("2 instances", beside=recorded("A100", "ExaTrk")[:2])
     table.measure("2 instances × 2 threads", over="2 instances", beside="no such setting on a GPU")
     table
 """
@@ -119,16 +119,15 @@ class Experiments:
         self._over: dict[str, str] = {}
         self._beside: dict[str, Elsewhere | str] = {}
 
-    def measure(
-        self, name: str, model: str | None = None, *, over: str | None = None, beside: Elsewhere | str | None = None, **load: Any
-    ) -> Experiments:
+    def measure(self, name: str, model: str | None = None, *, over: str | None = None, beside: Any = None, **load: Any) -> Experiments:
         """Measure what the server now serves, and add it to the table; a second experiment of one name takes the place of the first.
 
         Args:
             name: what was changed, in a few words.
             model: another model in place of the one that is changed, such as its variant in lower precision.
             over: name of the experiment that was changed, which the gain refers to; the first by default.
-            beside: what the same kind of change did elsewhere, from :func:`gain`, or in a few words why there is no such figure.
+            beside: what the same kind of change did elsewhere: two recorded rows, without it and with it, or what :func:`gain` makes of
+                them; or in a few words why there is no such figure.
             **load: what differs from the table's load, such as ``batch=4``.
 
         Returns:
@@ -152,7 +151,7 @@ class Experiments:
         if over is not None and name != self.rows[0]["experiment"]:
             self._over[name] = over
         if beside is not None:
-            self._beside[name] = beside
+            self._beside[name] = beside if isinstance(beside, (str, Elsewhere)) else gain(*rows_of(beside))
         return self
 
     def _measured(self, name: str, model: str, other: tuple[Measurement, dict[str, Any]] | None, load: dict[str, Any]) -> dict[str, Any]:

@@ -35,7 +35,7 @@ import numpy as np
 
 from helpers import Client, jets, launch_server, plots, precision, recorded, repository, scrape, tune, verdict
 from helpers.course import enter, exercise  #: from helpers.course import ____, enter, exercise
-from helpers.measuring.experiments import Experiments, gain
+from helpers.measuring.experiments import Experiments
 from helpers.measuring.inputs import write_jets
 
 # %%
@@ -83,14 +83,14 @@ table.measure("baseline, again")
 #
 # Change the count to 2 in the working copy, reload the model, and measure. The server keeps running all the time.
 #
-# The last line is ready. Others have added instances on a GPU, for a pipeline that finds tracks; `gain` puts what
-# they won into the table beside yours. The column *instances* says what your server reports.
+# The last line is ready. Others have added instances on a GPU, for a pipeline that finds tracks; what they won
+# stands in the table beside yours. The column *instances* says what your server reports.
 
 # %% exercise="9.1" tags=["starter"]
 TWO = "instance_group [ { count: 2 kind: KIND_CPU } ]"  #: TWO = ____
 print(repository.change_config(MODEL, TWO).differences)
 server.reload(MODEL)
-table.measure("2 instances", beside=gain(*recorded("A100", "ExaTrk")[:2].to_dict("records")))
+table.measure("2 instances", beside=recorded("A100", "ExaTrk")[:2])
 
 # %% exercise="9.1" tags=["check"]
 exercise("9.1").check(server, table, TWO)
@@ -196,7 +196,7 @@ BATCHING = "dynamic_batching { preferred_batch_size: [ 4, 8 ] max_queue_delay_mi
 repository.change_config(MODEL, BATCHING)
 server.reload(MODEL)
 t4 = recorded("T4", MODEL, "ONNX").set_index("batch", drop=False)
-table.measure("dynamic batching", over="2 instances", beside=gain(t4.loc[1], t4.loc[4]))
+table.measure("dynamic batching", over="2 instances", beside=t4.loc[[1, 4]])
 
 # %% [markdown]
 # **What stands out?** Your batcher made fewer requests; Triton takes all of them, and makes fewer runs: look at *jets per
