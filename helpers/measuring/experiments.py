@@ -151,7 +151,10 @@ class Experiments:
         if over is not None and name != self.rows[0]["experiment"]:
             self._over[name] = over
         if beside is not None:
-            self._beside[name] = beside if isinstance(beside, (str, Elsewhere)) else gain(*rows_of(beside))
+            if not isinstance(beside, (str, Elsewhere)):
+                without, having = rows_of(beside)
+                beside = gain(without, having)
+            self._beside[name] = beside
         return self
 
     def _measured(self, name: str, model: str, other: tuple[Measurement, dict[str, Any]] | None, load: dict[str, Any]) -> dict[str, Any]:
