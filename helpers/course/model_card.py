@@ -27,11 +27,12 @@ def write_card(server: Any, model: str, table: Experiments, physics: Sequence[Ma
         **words: what only its author knows, such as ``purpose="…"`` and ``limits="…"``.
     """
     parts = [f"# Model card: {model}", *(f"**{name.capitalize()}.** {text}" for name, text in words.items())]
-    parts += [_table("what | is", facts(server, model)), f"## Speed, with a budget of {table.budget_ms} ms for 95 of 100 requests"]
+    parts.append(_table("what | is", facts(server, model)))
+    parts.append(f"## Speed: {table.rows[0]['concurrency']} under way, 95 of 100 within {table.budget_ms} ms")
     speed = ((r["experiment"], r["model"], with_spread(r[THROUGHPUT], r[THROUGHPUT_SPREAD]), latency_words(r, 95)) for r in table.rows)
-    parts += [_table("requests | model | inferences/s | 95th percentile (ms)", speed)]
-    areas = ((row["model"], row["discriminant"], *_areas(row)) for row in physics)
-    parts += ["## Physics", _table("model | discriminant | AUC | change of AUC", areas)] if physics else []
+    parts.append(_table("requests | model | inferences/s | 95th percentile (ms)", speed))
+    areas = _table("model | discriminant | AUC | change of AUC", ((r["model"], r["discriminant"], *_areas(r)) for r in physics))
+    parts += ["## Physics", areas] if physics else []
     text = "\n\n".join([*parts, f"Measured on {machine.description()}, {date.today()}.\n"])
     with writing(path := server.repository / model / "MODEL_CARD.md"):
         replace(path, text)
@@ -43,8 +44,7 @@ def facts(server: Any, model: str) -> list[tuple[str, str]]:
     config, about = server.config(model), server.metadata(model)
     file = server.repository / model / max(about["versions"], key=int) / config["default_model_filename"]
     digest = hashlib.sha256(content := file.read_bytes()).hexdigest()[:16]
-    roles = ((role, each) for role in ("input", "output") for each in about[f"{role}s"])
-    tensors = [(role, f"`{each['name']}` {each['datatype']} {each['shape']}") for role, each in roles]
+    tensors = [(role, f"`{t['name']}` {t['datatype']} {t['shape']}") for role in ("input", "output") for t in about[f"{role}s"]]
     settings = f"up to {config['max_batch_size']} in a request, {instances_of(config)} instance(s)"
     settings += ", batches by the server" * ("dynamic_batching" in config)
     served = f"`{config['backend']}` of Triton {server.metadata()['version']}"

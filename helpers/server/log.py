@@ -94,6 +94,10 @@ _NO_BACKEND = re.compile(
 _NO_PLATFORM = re.compile(r"unexpected (platform type 'torch_aoti' for \S+|'platform' and 'backend' pair, got:\s*torch_aoti, pytorch)")
 # The words that Triton 2.51 adds are, as often as not, memory that it has freed before.
 _STAGE_ERROR = re.compile(r"(?<=which has no loaded version)\. Model '[^']+' loading failed with error:.*")
+# What Triton and Python put around a backend's own words: which load failed, the kind of the error, the line that raised it.
+_AROUND = re.compile(
+    r"^(load failed for model '[^']+': version \d+ is at UNAVAILABLE state: )?Internal: TritonModelException: | At: /\S+\.py\(\d+\): \w+$"
+)
 _STAGE = re.compile(r"depends on '(?P<stage>[^']+)' which has no loaded version$")
 _VERSION_0 = re.compile(r"whose required version 0 is not loaded")
 
@@ -101,7 +105,7 @@ _VERSION_0 = re.compile(r"whose required version 0 is not loaded")
 def plain(reason: str) -> str:
     """Return a reason in one line, without line breaks that the log has written out; what helps no reader is said in other words."""
     text = " ".join(reason.replace("\\n", " ").split()).rstrip("; ")
-    text = _STAGE_ERROR.sub("", text)
+    text = _STAGE_ERROR.sub("", _AROUND.sub("", text))
     text = _VERSION_0.sub("in version 0, because its step names no version. Write: model_version: -1, which means the latest", text)
     text = _NO_PLATFORM.sub(
         "this Triton does not know the platform 'torch_aoti', which came with release 26.03. Write in its place: backend: \"pytorch\"; "

@@ -160,3 +160,10 @@ def test_the_check_names_a_steps_version_before_anything_starts(server: Server, 
 )
 def test_what_leads_nobody_further_is_said_in_other_words(said: str, plain: str) -> None:
     assert plain in server_log.plain(said) and "\n" not in server_log.plain(said) and "\\n" not in server_log.plain(said)
+
+
+def test_a_reason_is_what_the_backend_said_alone() -> None:
+    around = (
+        "load failed for model 'a': version 1 is at UNAVAILABLE state: Internal: TritonModelException: {}\n\nAt:\n  /b/m.py(7): load\n;"
+    )
+    assert server_log.plain(around.format("model 'a': no file. Copy it.")) == "model 'a': no file. Copy it."

@@ -172,7 +172,7 @@ def test_card(server: Server, table: Experiments) -> None:
         "1 instance(s)",
         "batch 16",
         "600.0 ± 8.0",
-        "a budget of 18.0 ms",
+        "1 under way, 95 of 100 within 18.0 ms",
         "0.9000 ± 0.0100 | -0.0200 ± 0.0100",
     ):
         assert words in page, page
