@@ -15,10 +15,8 @@ network = onnxruntime.InferenceSession(sys.argv[1])
 
 
 class Tagger(BaseHTTPRequestHandler):
-    protocol_version, wbufsize = (
-        "HTTP/1.1",
-        -1,
-    )  # one connection for many requests, one packet for each answer
+    protocol_version = "HTTP/1.1"  # one connection for many requests
+    wbufsize = -1  # one packet for each answer
 
     def do_POST(self):
         arrays = np.load(io.BytesIO(self.rfile.read(int(self.headers["Content-Length"]))))
