@@ -1,10 +1,17 @@
-"""Writing to terminals, pipes and batch logs of any encoding. Standard library only."""
+"""Writing to terminals, pipes and batch logs of any encoding, and how far a long step is. Standard library only."""
 
 from __future__ import annotations
 
 import codecs
+import contextvars
+import html
 import io
+import shutil
 import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable
 
 # What a terminal that is not UTF-8 shows instead; whatever else it lacks becomes a question mark.
 _PLAIN = {"●": "*", "■": "#", "✔": "+", "✖": "x", "…": "...", "–": "-", "—": "-", "→": "->", "←": "<-", "≤": "<=", "≥": ">=", "≈": "~"}
@@ -26,3 +33,103 @@ def write_whatever_the_terminal() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # none under pythonw, another kind in notebooks and tests
             stream.reconfigure(errors="course")
+
+
+# Seconds after which a step says that it runs, and between two looks at it.
+SHOWN_AFTER_S, EVERY_S = 2.0, 1.0
+# What marks the line among a cell's outputs.
+MARK = "course_progress"
+_one_at_a_time = threading.Lock()
+
+
+class Progress:
+    """A line that says what a long step does, how far it is and how long it takes: in a notebook's cell, or on a terminal.
+
+    It appears when the step takes longer than ``SHOWN_AFTER_S``. Of steps within one another, or side by side, the first one is shown.
+
+    Typical use::
+
+        with Progress("tagging", total=2000, unit="jets") as progress:
+            progress.add(50)
+
+    Args:
+        what: what is done, in a few words, or a function that says it.
+        total: of how many parts, where that is known.
+        unit: what the parts are.
+        silent: show nothing.
+    """
+
+    def __init__(self, what: str | Callable[[], str], total: int | None = None, unit: str = "", *, silent: bool = False) -> None:
+        self.what, self.total, self.unit = what, total, unit
+        self.done = 0
+        self._silent = silent
+        self._publish: Callable[[str, str, bool], None] | None = None
+
+    def add(self, number: int = 1) -> None:
+        """Count what is done."""
+        self.done += number
+
+    def __enter__(self) -> Progress:
+        self._begun = time.monotonic()
+        if not self._silent and _one_at_a_time.acquire(blocking=False):
+            self._publish, self._ended, self._seen = _publisher(), threading.Event(), False
+            # A copy of the context: what a thread shows belongs to the cell that started it.
+            self._thread = threading.Thread(target=contextvars.copy_context().run, args=(self._look,), daemon=True, name="course-progress")
+            self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._publish is None:
+            return
+        self._ended.set()
+        self._thread.join()
+        if self._seen:
+            self._show(f"{self.words()}: {'done in' if kind is None else 'stopped after'} {self._seconds:.0f} s", "", last=True)
+        self._publish = None
+        _one_at_a_time.release()
+
+    def words(self) -> str:
+        """Return what is done and how much of it."""
+        what = self.what() if callable(self.what) else self.what
+        number = f"{self.done:,}" if self.total is None else f"{self.done:,} of {self.total:,}"
+        return f"{what}, {number} {self.unit}" if self.total is not None or self.done else what
+
+    @property
+    def _seconds(self) -> float:
+        return time.monotonic() - self._begun
+
+    def _look(self) -> None:
+        wait_s = SHOWN_AFTER_S
+        while not self._ended.wait(wait_s):
+            wait_s = EVERY_S
+            part = f'<progress max="{self.total}" value="{self.done}" aria-label="how much is done"></progress> ' if self.total else ""
+            self._show(f"{self.words()} … {self._seconds:.0f} s", part)
+
+    def _show(self, text: str, part: str, *, last: bool = False) -> None:
+        assert self._publish is not None
+        self._publish(text, f"<small>{part}{html.escape(text)}</small>", last)
+        self._seen = True
+
+
+def _publisher() -> Callable[[str, str, bool], None]:
+    """Return what shows one line, and changes it: in a notebook's cell, on a terminal, or nowhere."""
+    interactive = sys.modules.get("IPython")
+    shell = interactive.get_ipython() if interactive else None
+    if shell is not None and hasattr(shell, "kernel"):
+        # This very one: what captures the outputs of other cells may take its place meanwhile.
+        publish, name, shown = shell.display_pub.publish, uuid.uuid4().hex, threading.Event()
+
+        def in_cell(text: str, page: str, last: bool) -> None:
+            data = {"text/plain": text, "text/html": page}
+            publish(data, {MARK: True}, transient={"display_id": name}, update=shown.is_set())
+            shown.set()
+
+        return in_cell
+    if sys.stderr is not None and sys.stderr.isatty():
+
+        def on_terminal(text: str, page: str, last: bool) -> None:
+            width = shutil.get_terminal_size().columns - 1
+            print(f"\r\033[K{'' if last else text[:width]}", end="", file=sys.stderr, flush=True)
+
+        return on_terminal
+    return lambda text, page, last: None

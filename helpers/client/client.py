@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from functools import partial
@@ -29,6 +29,7 @@ from helpers.client.problems import Refused, TransportError, Unreachable
 from helpers.client.shared_memory import Regions
 from helpers.client.tensors import Array, Request, Signature, split
 from helpers.errors import CourseError, InputError, RequestError, quoted
+from helpers.terminal import Progress
 
 # How often a request is sent again when the connection was refused or dropped before an answer came. Refused inputs are never repeated.
 RETRIES = 2
@@ -173,7 +174,7 @@ class Client:
             return self._pool.submit(self.infer, model, copies, version=version, **kept)
 
     def infer_many(
-        self, model: str, many: Iterable[Mapping[str, Any]], *, max_in_flight: int = MAX_IN_FLIGHT, **options: Any
+        self, model: str, many: Iterable[Mapping[str, Any]], *, max_in_flight: int = MAX_IN_FLIGHT, total: int | None = None, **options: Any
     ) -> list[Result]:
         """Send many requests with a bounded number under way at once, and stop at the first error.
 
@@ -182,6 +183,7 @@ class Client:
             many: the inputs of each request; taken one by one as there is room and copied, so it may be a generator that fills one
                 array again and again.
             max_in_flight: how many requests may be under way at once.
+            total: how many requests there will be, where ``many`` has no length; only to say how far it is.
             options: as for :meth:`infer`.
 
         Returns:
@@ -192,23 +194,26 @@ class Client:
         results: list[Result] = []
         under_way: deque[Future[Result]] = deque()
         pool = ThreadPoolExecutor(max_in_flight, thread_name_prefix="course-many")
+        progress = Progress(f"{model} answers", total or (len(many) if isinstance(many, Sized) else None), "requests")
 
         def collect() -> None:
             with _numbered(len(results)):
                 results.append(under_way.popleft().result())
+            progress.add()
 
-        try:
-            for number, inputs in enumerate(many):
-                with _numbered(number):
-                    copies = self._copies(model, inputs, str(options.get("version", "")))
-                under_way.append(pool.submit(self.infer, model, copies, **options))
-                while len(under_way) >= max_in_flight or (under_way and under_way[0].done()):
+        with progress:
+            try:
+                for number, inputs in enumerate(many):
+                    with _numbered(number):
+                        copies = self._copies(model, inputs, str(options.get("version", "")))
+                    under_way.append(pool.submit(self.infer, model, copies, **options))
+                    while len(under_way) >= max_in_flight or (under_way and under_way[0].done()):
+                        collect()
+                while under_way:
                     collect()
-            while under_way:
-                collect()
-        finally:
-            # After an error or "interrupt kernel" nobody waits for the requests that are still under way.
-            pool.shutdown(wait=False, cancel_futures=True)
+            finally:
+                # After an error or "interrupt kernel" nobody waits for the requests that are still under way.
+                pool.shutdown(wait=False, cancel_futures=True)
         return results
 
     def ask(self, question: Callable[[], T], model: str) -> T:

@@ -42,6 +42,7 @@ from helpers.course.cells import BLANK
 from helpers.course.judge import CannotTell, Kind, NotSolved, NotYet, Outcome, cannot_tell, find, not_attempted, not_yet
 from helpers.course.progress import record
 from helpers.errors import CourseError, InputError, SetupError, quoted
+from helpers.terminal import Progress
 
 __all__ = ["Exercise", "____", "catch_up", "exercise"]
 
@@ -391,16 +392,18 @@ def catch_up(exercise: str) -> None:
     from IPython.utils.capture import capture_output
 
     way = way_to(exercise)
-    for number, code in enumerate(way.code, 1):
-        with capture_output() as shown:
-            result = shell.run_cell(code, store_history=False, silent=True)
-        if not result.success:
-            shown.show()
-            raise SetupError(
-                f"Cell {number} of {len(way.code)} before exercise {way.exercise} failed: "
-                f"{result.error_in_exec or result.error_before_exec}.",
-                "",
-                "Type: make doctor   (or restart the kernel, and run this cell once more)",
-            )
+    with Progress(f"running what comes before exercise {way.exercise}", len(way.code), "cells") as progress:
+        for number, code in enumerate(way.code, 1):
+            with capture_output() as shown:
+                result = shell.run_cell(code, store_history=False, silent=True)
+            if not result.success:
+                shown.show()
+                raise SetupError(
+                    f"Cell {number} of {len(way.code)} before exercise {way.exercise} failed: "
+                    f"{result.error_in_exec or result.error_before_exec}.",
+                    "",
+                    "Type: make doctor   (or restart the kernel, and run this cell once more)",
+                )
+            progress.add()
     cells.forget()
     print(f"You are there: {len(way.code)} cells were run. Next: {way.title}")

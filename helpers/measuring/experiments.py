@@ -43,6 +43,7 @@ from helpers.measuring.table import (
     with_spread,
 )
 from helpers.tables import as_html, as_text
+from helpers.terminal import Progress
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,6 @@ class Experiments:
     def _measured(self, name: str, model: str, other: tuple[Measurement, dict[str, Any]] | None, load: dict[str, Any]) -> dict[str, Any]:
         """Measure in turn with another experiment; at the end the server has the configuration that it had."""
         made, config = Measurement(self.server, model, **load, window_s=TURN_WINDOW_S), about(self.server, model)[1]
-        made.warm_up()
         pairs = [(made, config), *([other] if other else [])]
         configs = {id(each): own for each, own in pairs}
         counts = before = (0, 0)
@@ -173,8 +173,14 @@ class Experiments:
                 each.warm_up()
             before = self._counts(model)
 
-        with config_kept(self.server, *{each.model for each, _ in pairs}):
-            for each in take_turns([each for each, _ in pairs], QUICK_TURNS if quick() else self.turns, load_own):
+        turns = QUICK_TURNS if quick() else self.turns
+        with (
+            Progress(f"measuring {name!r}", turns * len(pairs), "runs") as progress,
+            config_kept(self.server, *{each.model for each, _ in pairs}),
+        ):
+            made.warm_up()
+            for each in take_turns([each for each, _ in pairs], turns, load_own):
+                progress.add()
                 if each is made:
                     now = self._counts(model)
                     counts = counts[0] + now[0] - before[0], counts[1] + now[1] - before[1]

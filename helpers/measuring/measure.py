@@ -23,8 +23,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from tqdm.auto import tqdm
-
 from helpers import machine
 from helpers.client.client import Client
 from helpers.client.endpoint import QUERY_TIMEOUT_S
@@ -53,6 +51,7 @@ from helpers.metrics.gpu import placed_on
 from helpers.paths import make_folder, root, shown, work_dir, writing
 from helpers.paths import replace as replace_file
 from helpers.repository.configs import instances_of
+from helpers.terminal import Progress
 
 # Half width of the throughput's 95 % interval, as a fraction, at which a row counts as settled.
 PRECISION = 0.05
@@ -340,9 +339,10 @@ def measure(
     if options.get("program") is None and not can_measure():
         return recorded_row(server, model, batch, concurrency, options)
     made = Measurement(server, model, batch, concurrency, **options)
-    if warm_up:
-        made.warm_up()
-    made.measure_enough(windows, max_seconds)
+    with Progress(lambda: f"measuring {model}, batch {batch}: {len(made.results)} runs"):
+        if warm_up:
+            made.warm_up()
+        made.measure_enough(windows, max_seconds)
     return Row.of(made.row())
 
 
@@ -366,10 +366,12 @@ def measure_in_turn(server: Any, model: str, *loads: Mapping[str, Any], turns: i
     if options.get("program") is None and not can_measure():
         return tuple(recorded_row(server, load["model"], load["batch"], load["concurrency"], load) for load in given)
     made = [Measurement(server, **load, window_s=TURN_WINDOW_S) for load in given]
-    for each in made:
-        each.warm_up()
-    for _ in take_turns(made, QUICK_TURNS if quick() else turns):
-        pass
+    turns = QUICK_TURNS if quick() else turns
+    with Progress(f"measuring {len(made)} loads in turn", turns * len(made), "runs") as progress:
+        for each in made:
+            each.warm_up()
+        for _ in take_turns(made, turns):
+            progress.add()
     return tuple(Row.of(each.row()) for each in made)
 
 
@@ -578,13 +580,12 @@ def sweep(
 
     def done(point: _Point, row: dict[str, Any]) -> None:
         rows[point] = row
-        bar.update()
-        bar.set_postfix_str(f"{row[THROUGHPUT] or 0:.4g} infer/s")
+        progress.add()
 
     def words() -> str:
         return f"{len(rows)} of {len(points)} points are in {shown(table)}; typed again, it goes on from there"
 
-    with tqdm(total=len(points), unit="point", disable=silent) as bar:
+    with Progress(lambda: at, len(points), "points", silent=silent) as progress:
         try:
             with config_kept(server, *(names if counts else ())) as configs:
                 loaded = None
@@ -592,7 +593,6 @@ def sweep(
                     made: dict[_Point, Measurement] = {}
                     for point in group:
                         at = str(point)
-                        bar.set_description_str(at)
                         if point.instances and point[:2] != loaded:
                             server.load(point.model, config=with_instances(configs[point.model], point.instances))
                             loaded = point[:2]
@@ -610,10 +610,14 @@ def sweep(
                         append_row(table, row)
                         done(point, row)
         except KeyboardInterrupt:
-            bar.write(f"interrupted; {words()}")
+            print(f"interrupted; {words()}")
             raise
         except CourseError as error:
             raise RequestError(f"The sweep stopped at {at}: {error.happened}", f"{words()}.", error.todo or error.expected) from error
+    if old and not silent:
+        # Before the table or the figure of them, which looks like new.
+        now_too = f"; {len(points) - len(old)} were measured now" if len(old) < len(points) else ", so nothing was measured now"
+        print(f"{len(old)} of {len(points)} points were measured before{now_too} (again=True measures all).")
     precision = options.get("precision", PRECISION)
     rougher = sum((row[THROUGHPUT_SPREAD] or 0) > precision * (row[THROUGHPUT] or 0) for row in old)
     return _shown([rows[point] for point in points], table, len(old), rougher)

@@ -522,10 +522,10 @@ class Tagger:
             raise InputError(f"batch={batch!r} was given.", "Expected the number of jets in one request, 1 or more.")
         begin = time.perf_counter()
         flat = flatten(jets, self.table)
-        groups = by_event(jets) if per_event else by_length(flat, batch)
+        groups = list(by_event(jets) if per_event else by_length(flat, batch))
         many = (self._tensors(flat, group, {"pf": candidates, "sv": vertices}) for group in groups)
         under_way = self._in_flight() if max_in_flight is None else max_in_flight
-        answers = self.client.infer_many(self.model, many, outputs=self._output, max_in_flight=under_way)
+        answers = self.client.infer_many(self.model, many, outputs=self._output, max_in_flight=under_way, total=len(groups))
         probabilities = np.empty((len(flat), len(self.labels)), np.float32)
         for group, answer in zip(groups, answers, strict=True):
             probabilities[group] = answer[self._output]

@@ -25,6 +25,7 @@ from helpers.physics.flavour import DISCRIMINANTS, GROUPS, Scores, auc_change, t
 from helpers.repository import checkout, locate, read_config
 from helpers.repository.syntax import render
 from helpers.tables import Table
+from helpers.terminal import Progress
 
 # Jets on which static quantisation finds the ranges of a network's activations, in batches of so many: the first of the sample. What it
 # costs is measured on the others.
@@ -78,7 +79,12 @@ def make(model: str, methods: Sequence[str] | str = ()) -> list[Path]:
             raise InputError(
                 f"The method {name!r} does not fit {shown(source)}.", f"There is {quoted(fitting)}.", suggestion(name, fitting)
             )
-    return [_make_one(folder, source, name) for name in wanted or fitting]
+    made: list[Path] = []
+    with Progress(f"making {folder.name} compute with fewer bits", len(wanted or fitting), "variants") as progress:
+        for name in wanted or fitting:
+            made.append(_make_one(folder, source, name))
+            progress.add()
+    return made
 
 
 def family(model: str) -> list[str]:

@@ -35,7 +35,6 @@ import numpy as np
 import pandas as pd
 import uproot
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from helpers import paths
 from helpers.client import Client
@@ -46,6 +45,7 @@ from helpers.paths import find, shown, writing
 from helpers.physics import jets
 from helpers.physics.flavour import Scores
 from helpers.tables import as_html, as_text
+from helpers.terminal import Progress
 
 # Jets that one task reads, tags and writes: a second or two of a server's time. What a killed worker had begun costs no more than that.
 CHUNK_JETS = 2_000
@@ -465,12 +465,11 @@ def _run(client: distributed.Client, parts: list[Chunk], task: Task, retries: in
     keys = [f"{task.analysis}-{Path(part.target).stem}" for part in parts]
     futures = client.map(_tag, parts, key=keys, pure=False, retries=retries, task=task)
     rows: list[dict[str, Any]] = []
-    bar = tqdm(total=len(parts), unit="chunk", disable=silent)
     try:
-        for future in distributed.as_completed(futures, loop=client.loop):  # type: ignore[no-untyped-call]
-            rows.append(future.result())
-            bar.update()
-            bar.set_postfix_str(f"{sum(row['jets'] for row in rows)} jets")
+        with Progress("tagging files", len(parts), "chunks", silent=silent) as progress:
+            for future in distributed.as_completed(futures, loop=client.loop):  # type: ignore[no-untyped-call]
+                rows.append(future.result())
+                progress.add()
     except distributed.KilledWorker as error:
         raise SetupError(
             f"{error.allowed_failures + 1} workers died while they worked on {error.task}.",
@@ -479,9 +478,8 @@ def _run(client: distributed.Client, parts: list[Chunk], task: Task, retries: in
         ) from error
     except BaseException as error:
         words = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        bar.write(f"{words}; what is done stays done, and the same call goes on from there")
+        print(f"{words}; what is done stays done, and the same call goes on from there")
         raise
     finally:
         client.cancel([future for future in futures if future.status == "pending"], force=True)  # type: ignore[no-untyped-call]
-        bar.close()
     return sorted(rows, key=lambda row: str(row["chunk"]))

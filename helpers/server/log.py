@@ -88,6 +88,12 @@ def instances_begun(log: str, model: str) -> int:
     return len(re.findall(rf"TRITONBACKEND_ModelInstanceInitialize: {re.escape(model)}_\d+_\d+ ", log))
 
 
+def starting(log: str) -> str:
+    """Return what a server does that does not answer yet, by its log: how many of its models are loaded."""
+    begun, done = (len({*re.findall(pattern, log)}) for pattern in (r'"loading: ([^:"]+)', r"successfully loaded '([^']+)'"))
+    return f"starting the server, {done} of {begun} models loaded" if begun else "starting the server"
+
+
 _NO_BACKEND = re.compile(
     r"unable to find backend library for backend '(?P<backend>[^']+)', try specifying runtime on the model configuration"
 )

@@ -40,6 +40,7 @@ from helpers.server.runtimes import runtime as runtime_of
 from helpers.server.spec import GRACE_S, START_TIMEOUT_S, LaunchSpec
 from helpers.server.supervisor import Plan
 from helpers.server.watch import manner
+from helpers.terminal import Progress
 
 _NOT_FROM_HERE = "cannot be reached from here"
 # Servers launched or found by this process, by their id: keeps their leases while the process lives, whatever happens to variables.
@@ -364,7 +365,8 @@ class Server:
             ModelError: the server refused it; what was loaded keeps serving.
         """
         self._must_own("load a model")
-        self._load(model, self._config_to_send(model, config))
+        with Progress(f"loading {model}"):
+            self._load(model, self._config_to_send(model, config))
 
     def reload(self, model: str, config: str | dict[str, Any] | None = None) -> None:
         """Load a model again: its files, its configuration and its processes are new ones, even where nothing has changed.
@@ -373,6 +375,10 @@ class Server:
         """
         self._must_own("load a model")
         new = self._config_to_send(model, config)
+        with Progress(f"loading {model}"):
+            self._load_anew(model, new)
+
+    def _load_anew(self, model: str, new: dict[str, Any] | None) -> None:
         before = self._taken_up(model)
         self._load(model, new)
         begun, current = self._taken_up(model)
@@ -491,7 +497,7 @@ class Server:
     def stop(self) -> None:
         """Stop the server if it is ours; returns when it has ended. A server that is only connected to stays as it is."""
         if self._lease is not None:
-            with http_way.keeping_none(self._must_reach(self.http, "HTTP")):
+            with Progress("stopping the server"), http_way.keeping_none(self._must_reach(self.http, "HTTP")):
                 self._lease.stop()
         if self._kept is not None:
             self._kept.close()
@@ -674,19 +680,8 @@ def ready(held: lease.Lease, spec: LaunchSpec) -> Server:
         ServerError: it did not start, or not in time; the message has the end of its log.
     """
     deadline = time.monotonic() + spec.timeout_s
-    while True:
-        state = held.state()
-        if state.get("status") in ("died", "stopped", "failed"):
-            held.close()
-            raise not_started(state)
-        if state.get("ports"):
-            server = server_of(held)
-            if server.is_alive() and server.metadata().get("name") == state["server_id"]:
-                break
-        if time.monotonic() > deadline:
-            held.stop()
-            raise not_started({**state, "reason": f"not ready after {spec.timeout_s:.0f} s"})
-        time.sleep(POLL_S)
+    with Progress(lambda: server_log.starting(_log_of(held))):
+        server, state = _when_loaded(held, spec, deadline)
     first, _, last = state["ports"]
     if first != spec.base_port:
         server.note = f"Port {spec.base_port} or one of the two after it is taken, so this server got {first} to {last}."
@@ -696,6 +691,30 @@ def ready(held: lease.Lease, spec: LaunchSpec) -> Server:
     server.key_hidden = server.key_hidden and in_container.KEY_SEEN not in log
     server.memory_private = server.memory_private and in_container.MEMORY_SEEN not in log
     return server
+
+
+def _log_of(held: lease.Lease) -> str:
+    """The log so far of a server that may not have one yet."""
+    with contextlib.suppress(OSError):
+        return Path(str(held.state().get("log"))).read_text(encoding="utf-8", errors="replace")
+    return ""
+
+
+def _when_loaded(held: lease.Lease, spec: LaunchSpec, deadline: float) -> tuple[Server, dict[str, Any]]:
+    """Return the server when it answers, and the state of its lease."""
+    while True:
+        state = held.state()
+        if state.get("status") in ("died", "stopped", "failed"):
+            held.close()
+            raise not_started(state)
+        if state.get("ports"):
+            server = server_of(held)
+            if server.is_alive() and server.metadata().get("name") == state["server_id"]:
+                return server, state
+        if time.monotonic() > deadline:
+            held.stop()
+            raise not_started({**state, "reason": f"not ready after {spec.timeout_s:.0f} s"})
+        time.sleep(POLL_S)
 
 
 def _found(held: lease.Lease, spec: LaunchSpec) -> Server:

@@ -22,8 +22,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from helpers.client.client import Client
 from helpers.client.endpoint import QUERY_TIMEOUT_S
 from helpers.errors import ConfigError, CourseError, InputError, ModelError, RequestError
@@ -48,6 +46,7 @@ from helpers.paths import make_folder, shown, writing
 from helpers.paths import replace as replace_file
 from helpers.server.server import Server
 from helpers.tables import as_html, as_text, box
+from helpers.terminal import Progress
 from helpers.tuning import space
 from helpers.tuning.space import FAILED, MEASURED, OK, OVER_BUDGET, REFUSED, UNSURE, Axes, Candidate, Found, Goal, Row, Traffic
 from helpers.tuning.usage import Usage, cpu_between, of_model, usage
@@ -347,7 +346,7 @@ class Workbench:
     options: Mapping[str, Any]
     max_batch: int | None = None
     again: bool = False
-    bar: Any = field(default_factory=lambda: tqdm(disable=True))
+    progress: Progress = field(default_factory=lambda: Progress("", silent=True))
     program: Program = field(default_factory=find_perf_analyzer)
     found: dict[str, Found] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
@@ -399,8 +398,8 @@ class Workbench:
 
     def _tell(self, candidate: Candidate, stage: str) -> None:
         self.at = f"{candidate} ({stage})"
-        self.bar.set_description_str(self.at)
-        self.bar.update()
+        self.progress.what = self.at
+        self.progress.add()
 
     def _row(self, candidate: Candidate, stage: str, turn: str = "") -> Row:
         """A row of one more run of three windows; in the finals with those before."""
@@ -662,13 +661,13 @@ def tune(
         raise InputError("A number for the traffic or a limit is not above 0.", "Expected batch, concurrency, budget_ms … above 0.")
     goal = Goal(Traffic(batch, concurrency, request_rate_per_s), budget_ms, percentile)
     options = {"input_data": input_data, "lengths": lengths, "protocol": protocol}
-    with tqdm(unit="measurement", disable=silent) as bar:
-        bench = Workbench(server, goal, folder_of(output), options, max_batch, again, bar)
+    with Progress(f"searching for {model}", unit="measurements", silent=silent) as progress:
+        bench = Workbench(server, goal, folder_of(output), options, max_batch, again, progress)
         try:
             spaces = _spaces(bench, [model, *variants], max_instances, axes)
             return _search(bench, spaces, bench.found[model].place)
         except KeyboardInterrupt:
-            bar.write(f"interrupted; {bench.kept()}")
+            print(f"interrupted; {bench.kept()}")
             raise
         except CourseError as error:
             if isinstance(error, InputError) or not bench.rows:

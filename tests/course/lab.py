@@ -18,6 +18,8 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
+from helpers.terminal import MARK
+
 # Seconds against hanging: for JupyterLab to answer or a notebook to be open with an idle kernel, and for the cells of a notebook.
 START_S = 300
 RUN_S = 600
@@ -276,9 +278,9 @@ def source_of(cell: dict[str, Any]) -> str:
 
 
 def shown(cell: dict[str, Any]) -> str:
-    """All that a cell shows, as plain text."""
+    """All that a cell shows, as plain text; without the line that says how far a long step is."""
     parts = []
-    for output in cell["outputs"]:
+    for output in (output for output in cell["outputs"] if not output.get("metadata", {}).get(MARK)):
         text = output.get("text") or output.get("data", {}).get("text/plain") or output.get("evalue", "")
         parts.append("".join(text))
     return "\n".join(parts)

@@ -11,6 +11,8 @@ import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
+from helpers.terminal import MARK
+
 # Seconds against hanging: for a cell, and for a kernel to start.
 CELL_TIMEOUT_S = 600
 KERNEL_TIMEOUT_S = 300
@@ -53,8 +55,9 @@ class Run:
 
 
 def text_of(cell: NotebookNode) -> str:
-    """All that a cell shows, as plain text."""
-    return "\n".join(output.get("text") or output.get("data", {}).get("text/plain") or output.get("evalue", "") for output in cell.outputs)
+    """All that a cell shows, as plain text; without the line that says how far a long step is."""
+    outputs = [output for output in cell.outputs if not output.get("metadata", {}).get(MARK)]
+    return "\n".join(output.get("text") or output.get("data", {}).get("text/plain") or output.get("evalue", "") for output in outputs)
 
 
 def run(path: Path, folder: Path, *, then: str = "") -> Run:

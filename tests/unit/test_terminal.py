@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from helpers.measuring.table import Rows, read_rows
 from helpers.setup import doctor
 from helpers.tables import as_text
+from helpers.terminal import MARK
+from tests.course.running import run
 
 _ROOT = Path(__file__).parents[2]
 _SAY = (
@@ -95,3 +99,44 @@ def test_the_doctor_fits_into_80_columns(narrow: None) -> None:
     ]
     text = repr(doctor.Report(found))
     assert _widest(text) <= 80 and text.count("docker.sock") == 2 and "Python  3.11.7" in text
+
+
+CELLS = """
+import time
+from helpers import terminal
+from helpers.terminal import Progress
+terminal.SHOWN_AFTER_S = terminal.EVERY_S = 0.05
+###
+with Progress("counting", 3, "sheep") as outer:
+    for _ in range(3):
+        with Progress("within") as inner:
+            time.sleep(0.2)
+        outer.add()
+###
+terminal.SHOWN_AFTER_S = 60
+with Progress("a moment"):
+    pass
+###
+terminal.SHOWN_AFTER_S = 0.0
+with Progress(lambda: "half a step", silent=False):
+    time.sleep(0.2)
+    raise KeyError("stop")
+###
+with Progress("not at all", silent=True):
+    time.sleep(0.2)
+###
+with Progress("again"):
+    time.sleep(0.2)
+"""
+
+
+def test_a_long_step_is_one_line_in_a_cell_that_says_how_far_it_is(tmp_path: Path) -> None:
+    cells = [nbformat.v4.new_code_cell(code.strip()) for code in CELLS.split("###")]
+    cells[3].metadata.tags = ["raises-exception"]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "steps.ipynb")
+    done = run(tmp_path / "steps.ipynb", tmp_path).notebook
+    shown = [[output.data for output in cell.outputs if output.get("metadata", {}).get(MARK)] for cell in done.cells]
+    assert list(map(len, shown)) == [0, 1, 0, 1, 0, 1]
+    assert re.fullmatch(r"counting, 3 of 3 sheep: done in \d+ s", shown[1][0]["text/plain"])
+    assert re.fullmatch(r"half a step: stopped after \d+ s", shown[3][0]["text/plain"])
+    assert re.fullmatch(r"<small>again: done in \d+ s</small>", shown[5][0]["text/html"])
