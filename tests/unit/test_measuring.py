@@ -94,6 +94,16 @@ def test_the_loads_of_notebook_07_are_there(without_the_tool: None) -> None:
         measuring.measure("nowhere:1", MODELS[0], 10, input_data="inputs/of_somebody.json")
 
 
+def test_each_model_has_its_own_inputs(without_the_tool: None) -> None:
+    models, files = [MODELS[0], "deeptau_nosplit"], {"deeptau_nosplit": "work/inputs/20_taus.json"}
+    rows = measuring.sweep("nowhere:1", models, (1, 4), (4,), lengths=T4_LENGTHS, input_data=files)
+    assert list(zip(rows["model"], rows["inputs"], strict=True)) == [
+        *[(MODELS[0], "random")] * 2,
+        *[("deeptau_nosplit", "20_taus.json")] * 2,
+    ]
+    assert measuring.measure("nowhere:1", "deeptau_nosplit", 16, 4, input_data=files)["batch"] == 16
+
+
 def test_lengths_and_what_there_is_not() -> None:
     assert set(recorded_sweep(MODELS[0], (4,), None, T4_LENGTHS)["concurrency"]) == {4}
     with pytest.raises(InputError, match=r"no recorded row.*particlenet_AK4 with batch 8, concurrency 2") as caught:
