@@ -89,7 +89,8 @@ np.savez(folder / "inputs.npz", **inputs)
 #
 # If you say nothing, all sizes stay for ever what they were in the example. Say which axes of the vertices' tensors
 # vary, as the line above does for the candidates. The second cell runs your script, half a minute, and the third one lets
-# the server look at the file. (With a file of your own, run them as they are.)
+# the server look at the file. (With a file of your own, run them as they are: the script fails, and your file takes the
+# place of what it should have written.)
 
 # %% exercise="11.1" tags=["starter"]
 # %%writefile {folder}/export.py
