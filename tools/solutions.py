@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # What a picture and all notebooks together may have, in bytes.
 PICTURE, ALL = 100_000, 8_000_000
 _FOLDER = "solutions-run"
+# What the README shows: name of the picture -> the notebook, and the call in the cell that draws it.
+README = {"roc_curves": ("04", "plots.roc_curves("), "event_display": ("05", "plots.event_display(event, labels)")}
 # Views that live with a kernel alone.
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -88,6 +90,16 @@ def smaller(picture: bytes) -> bytes:
     return picture
 
 
+def pictures(number: str, ran: NotebookNode, folder: Path) -> None:
+    """Write the pictures of a notebook that the README shows."""
+    for name, (where, call) in README.items():
+        cells = [cell for cell in ran.cells if where == number and cell.cell_type == "code" and call in cell.source]
+        shown = [output.data["image/png"] for cell in cells for output in cell.outputs if "image/png" in output.get("data", {})]
+        if shown:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{name}.png").write_bytes(base64.b64decode(shown[0]))
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run and store; 1 when a notebook failed, or all together have become too large."""
     import nbformat
@@ -112,6 +124,7 @@ def main(arguments: list[str] | None = None) -> int:
             continue
         line = f"What you see was made on {time.strftime('%Y-%m-%d')} by a real run; {machine.description()}."
         path.write_text(notebooks.text_of(keep(ran, line)), encoding="utf-8")
+        pictures(source.name[:2], ran, paths.root() / "docs" / "images")
         print(f"{source.stem} ran ({time.monotonic() - began:.0f} s), {path.stat().st_size / 1e6:.2f} MB", flush=True)
     size = sum(path.stat().st_size for path in (paths.root() / "notebooks").rglob("*.ipynb"))
     print(f"all notebooks have {size / 1e6:.1f} MB")

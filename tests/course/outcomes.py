@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from helpers.terminal import MARK
 from tests.course.running import Run, text_of
 
 # The errors that notebooks show on purpose, in order, each by words that the text beside it relies on.
@@ -35,6 +36,25 @@ assert all(server.state() in ("stopped", "died") for server in getattr(ended, "s
 def ended(number: str, *, blanks: bool = False) -> str:
     """Python that finds out whether the server of a notebook has ended as it should."""
     return _ENDED.format(state="died" if number == "01" and blanks else "stopped")
+
+
+# Calls that say what they do when they take long, and seconds after which one of them must have: a line is there after two.
+_TELLING = re.compile(
+    r"\b(launch_server|launch_fleet|measure|measure_in_turn|sweep|tune|tag_files|by_concurrency|under_load|catch_up|infer_many)\("
+    r"|\bprecision\.make\(|\.(tag|load|reload|stop)\("
+)
+_SILENT_S = 20
+
+
+def silent(done: Run) -> list[str]:
+    """The cells that took long, call what should tell, and showed nothing meanwhile."""
+    long = [(done.notebook.cells[index], seconds) for index, seconds in done.seconds.items() if seconds > _SILENT_S]
+    telling = [(cell, seconds) for cell, seconds in long if cell.cell_type == "code" and _TELLING.search(cell.source)]
+    return [
+        f"{seconds:.0f} s: {cell.source}"
+        for cell, seconds in telling
+        if not any(output.get("metadata", {}).get(MARK) or output.output_type == "stream" for output in cell.outputs)
+    ]
 
 
 def checks_of(done: Run) -> dict[str, str]:

@@ -21,7 +21,7 @@ from tests.course import examine, live_dashboard
 from tests.course.chromium import chromium
 from tests.course.lab import Lab, Notebook, processes_of, shown, source_of
 from tests.course.mistakes import MISTAKES, Mistake
-from tests.course.outcomes import BY_SPEED, assert_healthy, assert_untouched, checks_of, ended
+from tests.course.outcomes import BY_SPEED, assert_healthy, assert_untouched, checks_of, ended, silent
 from tests.course.running import Run, run, text_of
 from tests.course.values import VALUES, WITHOUT_THE_TOOL, python
 from tests.support.course_copy import server_without
@@ -62,6 +62,7 @@ def test_a_student_solves_it(path: Path, request: pytest.FixtureRequest) -> None
     # Without Chromium it is the solution itself that runs, without a browser.
     done = (_in_jupyterlab if chromium() else _under_nbclient)(path, request.getfixturevalue)
     assert_healthy(done, number)
+    assert silent(done) == []
     for exercise, said in checks_of(done).items():
         assert said.startswith(("✔ Correct", *BY_SPEED.get(exercise, ()))), f"{exercise}: {said}"
 
