@@ -161,6 +161,7 @@ _FIT_JS = """highest => {
 def faults_of_fit(page: Any) -> list[str]:
     """What does not fit on a projector: output wider than its place, high rows, numbers nobody writes so, mathematics that is not drawn."""
     before = page.viewport_size
+    assert page.evaluate("() => window.jupyterapp.shell.leftCollapsed"), "the list of files takes no room from the notebook"
     page.set_viewport_size(PROJECTOR)
     try:
         # The page is laid out again when the notebook has its new width.

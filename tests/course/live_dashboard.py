@@ -73,7 +73,9 @@ def look_and_touch(notebook: Notebook, artefacts: Path) -> None:
     _scroll(page, ".course-table")
     page.screenshot(path=artefacts / "dashboard-twelve-at-once.png")
 
+    page.evaluate("() => window.jupyterapp.shell.expandLeft()")
     assert _all_columns_seen(page), "no column is out of sight, with the file browser open"
+    page.evaluate("() => window.jupyterapp.shell.collapseLeft()")
     _fits_a_projector(page, artefacts)
     for theme in examine.THEMES:
         examine.use_theme(page, theme)
@@ -92,8 +94,7 @@ def _all_columns_seen(page: Any) -> bool:
 def _fits_a_projector(page: Any, artefacts: Path) -> None:
     """At 1280×720 and 125 % zoom, which are 1024×576 CSS pixels: the controls in one row, all columns seen."""
     before = page.viewport_size
-    page.evaluate("() => window.jupyterapp.shell.collapseLeft()")
-    page.set_viewport_size({"width": 1024, "height": 576})
+    page.set_viewport_size(examine.PROJECTOR)
     _scroll(page, ".course-table")
     middles = page.evaluate(
         """() => ['start', 'stop', 'load-model', 'batch', 'concurrency'].map(name => {
@@ -105,7 +106,6 @@ def _fits_a_projector(page: Any, artefacts: Path) -> None:
     assert max(middles) - min(middles) < 5, middles
     assert _all_columns_seen(page)
     page.set_viewport_size(before)
-    page.evaluate("() => window.jupyterapp.shell.expandLeft()")
 
 
 def _while_a_cell_is_busy(notebook: Notebook, page: Any) -> None:
