@@ -31,7 +31,7 @@ _FORMULA = re.compile(r"(```.*?```|`[^`\n]*`)|\$([^$\n]+)\$", re.DOTALL)
 # The exporter's own page is as wide as the window, too wide to read.
 _STYLE = """<style>
 body.jp-Notebook main { max-width: 60rem; margin: 0 auto }
-.jp-RenderedHTMLCommon { font-size: 16px } .jp-Prompt { display: none !important }
+.jp-RenderedHTMLCommon { font-size: 16px } .jp-InputPrompt, .jp-OutputPrompt, .jp-OutputArea-prompt { display: none !important }
 nav.course { max-width: 60rem; margin: 1em auto; padding: 0 1em; display: flex; gap: 2em; justify-content: space-between }
 nav.course a { color: #0b5cad; text-decoration: underline } img { max-width: 100%; height: auto }
 </style>"""
