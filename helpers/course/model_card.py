@@ -36,7 +36,7 @@ def write_card(server: Any, model: str, table: Experiments, physics: Sequence[Ma
     text = "\n\n".join([*parts, f"Measured on {machine.description()}, {date.today()}.\n"])
     with writing(path := server.repository / model / "MODEL_CARD.md"):
         replace(path, text)
-    return Markdown(text)
+    return Markdown(text)  # type: ignore[no-untyped-call]
 
 
 def facts(server: Any, model: str) -> list[tuple[str, str]]:
