@@ -42,11 +42,11 @@ def write_card(server: Any, model: str, table: Experiments, physics: Sequence[Ma
 def facts(server: Any, model: str) -> list[tuple[str, str]]:
     """Return what is true of a served model now: its file, tensors and settings, as the live server reports them."""
     config, about = server.config(model), server.metadata(model)
-    file = server.repository / model / max(about["versions"], key=int) / config["default_model_filename"]
+    file = min((server.repository / model / max(about["versions"], key=int)).glob(config["default_model_filename"] + "*"))  # or .pt2
     digest = hashlib.sha256(content := file.read_bytes()).hexdigest()[:16]
     tensors = [(role, f"`{t['name']}` {t['datatype']} {t['shape']}") for role in ("input", "output") for t in about[f"{role}s"]]
-    settings = f"up to {config['max_batch_size']} in a request, {instances_of(config)} instance(s)"
-    settings += ", batches by the server" * ("dynamic_batching" in config)
+    own = ", batches by the server" * ("dynamic_batching" in config)
+    settings = f"up to {config['max_batch_size']} in a request, {instances_of(config)} instance(s){own}"
     served = f"`{config['backend']}` of Triton {server.metadata()['version']}"
     return [("file", f"`{file.name}`, {len(content):,} bytes, SHA-256 `{digest}…`"), *tensors, ("settings", settings), ("server", served)]
 
