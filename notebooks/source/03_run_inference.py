@@ -256,21 +256,21 @@ requests.post(infer_url, json={"inputs": broken}, headers=server.headers).json()
 
 # %% exercise="3.3" tags=["starter"]
 correct = {"name": "INPUT0", "shape": [16], "datatype": "FP32", "data": ecal.tolist()}  #: correct = ____
-mended = {"inputs": [correct, body["inputs"][1]]}
+corrected = {"inputs": [correct, body["inputs"][1]]}
 
 # %% exercise="3.3" tags=["check"]
-exercise("3.3").check(server, mended, ecal, hcal)
+exercise("3.3").check(server, corrected, ecal, hcal)
 # exercise("3.3").hint(1)
 # exercise("3.3").solution()
 
 # %% [markdown] exercise="3.3" tags=["hints"]
-# 1. Copy the dictionary `faulty`, and mend what the message says. Then send it again: a server reports one
+# 1. Copy the dictionary `faulty`, and correct what the message says. Then send it again: a server reports one
 #    fault at a time.
 # 2. The three faults: the name, the shape, the datatype.
 
 # %% [markdown] exercise="3.3" tags=["answer"]
 # The name is `INPUT0`, the shape `[16]` without a batch dimension, and the datatype `FP32`. The server
-# stops at the first fault, so mending takes as many rounds as there are faults, unless you look at the
+# stops at the first fault, so it takes as many rounds as there are faults, unless you look at the
 # metadata first.
 
 # %% [markdown]
