@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 Row = Mapping[str, Any]
+# Letters of a cell that stays on one line however narrow the terminal is.
+_SHORT = 20
 
 
 def _columns_of(rows: Sequence[Row]) -> list[str]:
@@ -30,8 +32,8 @@ def as_text(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
         widths = [max(_longest_word(name), width) for name, width in zip(names, filled, strict=True)]
     for place in sorted((place for place in places if not right[place]), key=lambda place: -widths[place]):
         if (over := _total(widths) - room) > 0:
-            words = [names[place], *(line[place] for line in cells)]
-            widths[place] = max(widths[place] - over, *map(_longest_word, words), 1)
+            whole = min(filled[place], _SHORT)
+            widths[place] = max(widths[place] - over, whole, *map(_longest_word, [names[place], *(line[place] for line in cells)]))
 
     def lines(texts: Sequence[str]) -> list[str]:
         parts = [_wrapped(text, width) for text, width in zip(texts, widths, strict=True)]

@@ -70,7 +70,6 @@ NOT_AS_IT_STANDS = (
     Instead(
         r"make (test|test-all|test-gpu|lint|bench|lock|notebooks)( .*)?|make -C training", "takes long, or is these tests", "{} --dry-run"
     ),
-    Instead(r"python -m tools\.site", "runs all solutions, for minutes", "{} --help"),
     Instead(r"python -m tests\.course\.picture", "would write the picture of the README again"),
     Instead(r"python -m helpers (lab|install-server)|pip install -e \.", "tests/install does it in a copy, with an environment to be made"),
     Instead(r"rm -r .*|mv .*", "takes the environments away, and tests/install makes them again in a copy"),

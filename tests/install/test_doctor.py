@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import itertools
 import json
 import os
 import socket
@@ -23,10 +24,11 @@ needs_embedded = pytest.mark.skipif(bool(bootstrap.embedded_obstacle()), reason=
 
 
 def finding(report: str, subject: str) -> str:
-    """The lines of a report about one subject."""
+    """What a report says about one subject, on one line: in a terminal it goes on in lines without a subject."""
     lines = report.splitlines()
     first = next(number for number, line in enumerate(lines) if line[16:].startswith(subject))
-    return "\n".join([lines[first], *(line for line in lines[first + 1 : first + 2] if "->" in line)])
+    more = itertools.takewhile(lambda line: line.startswith(" " * 17), lines[first + 1 :])
+    return " ".join([lines[first], *(line.strip() for line in more)])
 
 
 @pytest.fixture(scope="module")

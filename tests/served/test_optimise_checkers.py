@@ -24,6 +24,7 @@ from helpers.measuring.table import Row
 from helpers.repository import compare
 from helpers.server import Server, launch_server
 from tests.support.measured_rows import row
+from tests.support.processes import PATIENCE_S
 
 MODEL = "particlenet_AK4"
 TWO = "2 instances"
@@ -88,7 +89,7 @@ def _batcher(server: Server, own: Callable[[Any, int], Any]) -> Iterator[Callabl
     def batcher(jet: Any) -> Any:
         answer: Future[Any] = Future()
         waiting.put((jet, answer))
-        return answer.result(timeout=10)
+        return answer.result(timeout=PATIENCE_S)
 
     def collect_and_send(client: Client) -> None:
         while (first := waiting.get()) is not None:
@@ -125,7 +126,7 @@ def test_a_batcher_of_ones_own(server: Server, alike: list[Any], own: Any, kind:
 
 def test_a_batcher_that_answers_nobody(server: Server, alike: list[Any]) -> None:
     def late(_: Any) -> Any:
-        return Future().result(timeout=0.01)
+        raise TimeoutError
 
     _is("9.2", Kind.NOT_YET, "waited 10 s for its answer", server, late, alike)
     _is("9.2", Kind.NOT_YET, "Expected the function", server, 3, alike)
