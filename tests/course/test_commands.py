@@ -104,6 +104,7 @@ SAYS = {
     "python -m helpers serve --runtime docker": r"docker run .*tritonserver",
     "make reset": r"03_run_inference",
     "make doctor": r"Python",
+    "make site": r"Open work/site/index\.html",
     "make": r"make lab ",
 }
 # A doctor's finding about this machine; measurements that did not settle; no configuration inside the budget.
