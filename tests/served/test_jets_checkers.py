@@ -12,22 +12,16 @@ import pytest
 
 from helpers import jets
 from helpers.client import Client
-from helpers.course import ____, exercise
+from helpers.course import ____
 from helpers.course.judge import Kind
 from helpers.metrics import Snapshot, scrape
 from helpers.physics.flavour import Scores, roc
 from helpers.server import Server
+from tests.support.judging import is_judged as _is
 
 pytestmark = pytest.mark.slow
 
 MODEL, AK4 = "particlenet_PT", "particlenet_AK4_PT"
-
-
-def _is(number: str, kind: Kind, words: str, *answers: Any) -> None:
-    outcome = exercise(number).judge(*answers)
-    assert outcome.kind is kind, outcome
-    assert words in outcome.text, outcome
-    assert "Traceback" not in outcome.text
 
 
 @pytest.fixture(scope="module")

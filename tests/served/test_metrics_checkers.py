@@ -11,23 +11,17 @@ import requests
 
 from helpers import jets
 from helpers.client import Client
-from helpers.course import ____, exercise
+from helpers.course import ____
 from helpers.course.judge import Kind
 from helpers.metrics import Difference, scrape
 from helpers.metrics.load import BackgroundLoad
 from helpers.server import Server
+from tests.support.judging import is_judged as _is
 from tests.support.processes import PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.slow
 
 MODEL = "particlenet_AK4"
-
-
-def _is(number: str, kind: Kind, words: str, *answers: Any) -> None:
-    outcome = exercise(number).judge(*answers)
-    assert outcome.kind is kind, outcome
-    assert words in outcome.text, outcome
-    assert "Traceback" not in outcome.text
 
 
 @pytest.fixture(scope="module")

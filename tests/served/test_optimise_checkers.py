@@ -23,19 +23,13 @@ from helpers.measuring.perf_analyzer import Run
 from helpers.measuring.table import Row
 from helpers.repository import compare
 from helpers.server import Server, launch_server
+from tests.support.judging import is_judged as _is
 from tests.support.measured_rows import row
 from tests.support.processes import PATIENCE_S
 
 MODEL = "particlenet_AK4"
 TWO = "2 instances"
 NAMES = {"baseline": (200, 5, 9000, 300), TWO: (390, 8, 8000, 300)}
-
-
-def _is(number: str, kind: Kind, words: str, *answers: Any) -> None:
-    outcome = exercise(number).judge(*answers)
-    assert outcome.kind is kind, outcome
-    assert words in outcome.text, outcome
-    assert "Traceback" not in outcome.text
 
 
 def _cost(method: str, change: float, half: float) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import onnx
@@ -14,13 +13,14 @@ import pytest
 
 from helpers import checkout, jets, paths
 from helpers.client import Client
-from helpers.course import ____, exercise, write_card
+from helpers.course import ____, write_card
 from helpers.course.judge import Kind
 from helpers.course.model_card import facts
 from helpers.errors import ModelError
 from helpers.measuring.experiments import Experiments
 from helpers.server import Server, launch_server
 from tests.served.backends import onnx_models
+from tests.support.judging import is_judged as _is
 from tests.support.measured_rows import row
 
 MODEL, OTHER = "jet_transformer", "affine"
@@ -33,13 +33,6 @@ NAMES = {
     "batch 16": (600, 8, 30000, 300),
     "2 instances": (500, 8, 9500, 300),
 }
-
-
-def _is(number: str, kind: Kind, words: str, *answers: Any) -> None:
-    outcome = exercise(number).judge(*answers)
-    assert outcome.kind is kind, outcome
-    assert words in outcome.text, outcome
-    assert "Traceback" not in outcome.text
 
 
 @pytest.fixture(scope="module")

@@ -9,24 +9,18 @@ import pytest
 
 from helpers.client import Client
 from helpers.client.endpoint import Address
-from helpers.course import ____, exercise
+from helpers.course import ____
 from helpers.course.judge import Kind
 from helpers.measuring.inputs import write_jets
 from helpers.measuring.perf_analyzer import Run
 from helpers.measuring.table import COLUMNS, Row
 from helpers.metrics import scrape
 from helpers.server import Server
+from tests.support.judging import is_judged as _is
 
 pytestmark = pytest.mark.slow
 
 MODEL = "particlenet_AK4"
-
-
-def _is(number: str, kind: Kind, words: str, *answers: Any) -> None:
-    outcome = exercise(number).judge(*answers)
-    assert outcome.kind is kind, outcome
-    assert words in outcome.text, outcome
-    assert "Traceback" not in outcome.text
 
 
 def _dead() -> Server:

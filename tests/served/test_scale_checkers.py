@@ -11,13 +11,14 @@ import pytest
 
 from helpers import jets, paths
 from helpers.client import Client
-from helpers.course import ____, exercise
+from helpers.course import ____
 from helpers.course.judge import Kind
 from helpers.fleet import Fleet, launch_fleet
 from helpers.measuring.table import Rows
 from helpers.metrics import scrape
 from helpers.scaling import Traffic, plan
 from helpers.scaling.analysis import Analysis, Chunk, chunks, replicate, write_scores
+from tests.support.judging import is_judged as _is
 from tests.support.measured_rows import row
 
 pytestmark = pytest.mark.slow
@@ -26,13 +27,6 @@ MODEL = "particlenet_AK4"
 RATES = {1: (520, 5), 2: (600, 5), 4: (610, 5), 8: (605, 5)}
 # When 8 are under way, 7 wait.
 QUEUE_US = 7 * 8 / 605 * 1e6
-
-
-def _is(number: str, kind: Kind, words: str, *answers: Any) -> None:
-    outcome = exercise(number).judge(*answers)
-    assert outcome.kind is kind, outcome
-    assert words in outcome.text, outcome
-    assert "Traceback" not in outcome.text
 
 
 def _rows(rates: dict[int, tuple[float, float]] = RATES, **changes: Any) -> list[dict[str, Any]]:

@@ -9,23 +9,17 @@ import pandas as pd
 import pytest
 
 from helpers.client import Client
-from helpers.course import ____, exercise
+from helpers.course import ____
 from helpers.course.judge import Kind
 from helpers.measuring.recorded import recorded
 from helpers.measuring.statistics import verdict
 from helpers.measuring.table import Row, Rows, rows_of
 from helpers.metrics import scrape
 from helpers.server import Server
+from tests.support.judging import is_judged as _is
 from tests.support.measured_rows import concurrency_rows, row, sweep_rows
 
 MODEL, TORCH = "particlenet_AK4", "particlenet_AK4_PT"
-
-
-def _is(number: str, kind: Kind, words: str, *answers: Any) -> None:
-    outcome = exercise(number).judge(*answers)
-    assert outcome.kind is kind, outcome
-    assert words in outcome.text, outcome
-    assert "Traceback" not in outcome.text
 
 
 # --- 8.1 -------------------------------------------------------------------------------------------------------------------

@@ -91,8 +91,8 @@ def make(tagger: Tagger, models: Path, target: Path, *, native: bool = False) ->
     jet = warm_up_jet(source)
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "model.pt2"
-        # Else the compiler leaves its files below /tmp.
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = place
+        # Else the compiler leaves its files below /tmp; that for headers does not look at the first variable.
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.environ["TMPDIR"] = tempfile.tempdir = place
         compile_package(network, [torch.from_numpy(np.repeat(values, 5, axis=0)) for values in jet], path, native=native)
         loader = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1)
         compiled = lambda inputs: loader.run([torch.from_numpy(np.ascontiguousarray(values)) for values in inputs])[0].numpy()  # noqa: E731

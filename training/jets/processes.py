@@ -8,6 +8,7 @@ one file, made by one process, never made twice.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 EVENTS_PER_SHARD = 3000
 """Long enough to make Pythia's start-up negligible, short enough to lose little to a kill."""
@@ -103,11 +104,12 @@ class Shard:
     number: int
     events: int
     purpose: str = "train"
+    first_seed: ClassVar[dict[str, int]] = FIRST_SEED
 
     @property
     def seed(self) -> int:
         """Seed of Pythia and of the detector emulation."""
-        return FIRST_SEED[self.purpose] + self.process.index * SHARDS_PER_PROCESS + self.number
+        return self.first_seed[self.purpose] + self.process.index * SHARDS_PER_PROCESS + self.number
 
     @property
     def file_name(self) -> str:

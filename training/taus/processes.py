@@ -1,4 +1,6 @@
-"""What is generated: the physics processes, their share of the events, their seeds. `training.jets.processes` has the common settings.
+"""What is generated: the physics processes, their share of the events, their seeds.
+
+`training.jets.processes` has the settings and the shards of both.
 
 All processes have a hard scatter with a jet, of transverse momenta that are reweighted to be nearly flat, so that taus, leptons and jets
 of similar momenta meet.
@@ -8,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from training.jets.processes import COMMON_SETTINGS
+from training.jets import processes as jets
 
 EVENTS_PER_SHARD = 1000
 """Small, so that training can begin early and a kill loses little."""
@@ -41,7 +43,7 @@ class Process:
 
     def pythia_settings(self) -> tuple[str, ...]:
         """All settings, the seed apart, in the order in which Pythia must read them."""
-        return (*COMMON_SETTINGS, *(setting.format(low=self.low) for setting in _FLAT), *self.settings)
+        return (*jets.COMMON_SETTINGS, *(setting.format(low=self.low) for setting in _FLAT), *self.settings)
 
 
 PROCESSES: tuple[Process, ...] = (
@@ -54,27 +56,12 @@ PROCESSES: tuple[Process, ...] = (
 
 FIRST_SEED = {"train": 1_000_001, "ship": 600_000_001}
 """The shipped taus have seeds that no training tau can reach."""
-SHARDS_PER_PROCESS = 100_000
 
 
-@dataclass(frozen=True)
-class Shard:
+class Shard(jets.Shard):
     """A number of events of one process with one seed: the unit of work, one file, never made twice."""
 
-    process: Process
-    number: int
-    events: int
-    purpose: str = "train"
-
-    @property
-    def seed(self) -> int:
-        """Seed of Pythia and of the detector emulation."""
-        return FIRST_SEED[self.purpose] + self.process.index * SHARDS_PER_PROCESS + self.number
-
-    @property
-    def file_name(self) -> str:
-        """Name of the file that holds its taus."""
-        return f"{self.process.name}_{self.number:05d}.npz"
+    first_seed = FIRST_SEED
 
 
 def plan(events: int, purpose: str = "train") -> list[Shard]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,7 +156,7 @@ class Settings:
         pb_utils.Logger.log_warn(f"model '{self.name}': the server has a GPU, but this {library} has no CUDA; the model runs on the CPU")
 
 
-class ServedModel:
+class ServedModel(ABC):
     """Base of both backends: a subclass loads a network and runs it on arrays.
 
     Requests that Triton hands over together run as one batch when the shapes of their inputs allow, else in groups of equal
@@ -165,13 +166,13 @@ class ServedModel:
     # The names under which the model's file is looked for, the usual one first.
     DEFAULT_FILES: tuple[str, ...]
 
+    @abstractmethod
     def load(self, settings: Settings) -> None:
         """Load the network and check that it fits the config; a :class:`ModelFault` says in plain words why it does not."""
-        raise NotImplementedError
 
+    @abstractmethod
     def run(self, inputs: Arrays, wanted: Sequence[str]) -> list[np.ndarray]:
         """Run the network once on inputs by name, the batch dimension first where there is one; return the outputs in wanted's order."""
-        raise NotImplementedError
 
     def initialize(self, args: dict[str, str]) -> None:
         """Called by Triton once per instance, before READY."""

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,7 +27,7 @@ SAVED = (
 )
 
 
-class Network:
+class Network(ABC):
     """One loaded network, ready to run on arrays; a subclass loads one format and knows the order of its tensors."""
 
     def __init__(self, settings: Settings) -> None:
@@ -51,13 +52,13 @@ class Network:
             self._load(settings)
         self.summary = f"PyTorch {torch.__version__} on {self.device}; {threads} thread(s)"
 
+    @abstractmethod
     def _load(self, settings: Settings) -> None:
         """Load the file and match the config's names with its tensors."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _call(self, tensors: dict[str, Any]) -> Sequence[Any]:
         """Return the results of one run."""
-        raise NotImplementedError
 
     def _hint(self, error: str) -> str:
         """Return what helps against an error of a run; empty where nothing is known."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -42,8 +43,9 @@ def told_otherwise(source: Path, target: Path, **told: str) -> None:
 
 def main(folder: Path) -> None:
     """Write each file to ``folder/NAME.pt2``."""
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "cache")
-    from torch._inductor import aoti_compile_and_package  # reads that variable
+    (folder / "cache").mkdir(exist_ok=True)
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.environ["TMPDIR"] = tempfile.tempdir = str(folder / "cache")
+    from torch._inductor import aoti_compile_and_package  # reads them
 
     torch.set_num_threads(1)
     # As training/jets/compiled.py has it: nothing but what all processors of today know.
