@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import uuid
 import weakref
 from collections.abc import Callable, Mapping
@@ -23,6 +24,10 @@ from helpers.errors import InputError
 _ALIGNMENT = 64
 # Regions are named by this, the process that made them, and a random part.
 _PREFIX = "course-tensors-"
+# Seconds to wait until the server lets go of a region: it answers a little before it does, and a request that timed out may run on.
+_LET_GO_S = 1.0
+# Regions that the server did not let go of in that time; the next one that is registered makes it forget them.
+_kept: set[str] = set()
 _WITHOUT = "Leave out shared_memory=True; then the tensors travel over the network."
 
 
@@ -103,12 +108,14 @@ class _Region:
         self.byte_size = byte_size
         self.handle = _allocate(self.name, byte_size)
         try:
-            # Regions of processes that were killed: nothing else makes the server forget them, and their memory is held until then.
+            # Regions of processes that were killed, and ours that were in use: nothing else makes the server forget them, and their
+            # memory is held until then.
             for name in transport.regions(headers):
                 owner = name.removeprefix(_PREFIX).partition("-")[0] if name.startswith(_PREFIX) else ""
-                if owner.isdecimal() and not Path(f"/proc/{owner}").exists():
-                    with suppress(Refused):  # another client was faster
+                if name in _kept or (owner.isdecimal() and not Path(f"/proc/{owner}").exists()):
+                    with suppress(Refused):  # still in use, or another client was faster
                         transport.unregister(name, headers)
+                        _kept.discard(name)
             transport.register(self.name, f"/{self.name}", byte_size, headers)
         except BaseException as error:
             shm.destroy_shared_memory_region(self.handle)
@@ -157,7 +164,17 @@ def _allocate(name: str, byte_size: int) -> Any:
 
 
 def _release(transport: Any, name: str, headers: Mapping[str, str], handle: Any) -> None:
-    # When the server does not answer any more, or is another one by now, its mapping went with it.
-    with suppress(TransportError):
-        transport.unregister(name, headers)
+    deadline = time.monotonic() + _LET_GO_S
+    while True:
+        try:
+            transport.unregister(name, headers)
+        except Refused as error:
+            if "in use" in str(error):
+                if time.monotonic() < deadline:
+                    time.sleep(0.01)
+                    continue
+                _kept.add(name)
+        except TransportError:
+            pass  # the server does not answer any more, or is another one by now: its mapping went with it
+        break
     shm.destroy_shared_memory_region(handle)

@@ -19,6 +19,7 @@ from helpers.client.shared_memory import Regions
 from helpers.client.tensors import Request, Signature
 from helpers.errors import InputError, RequestError
 from helpers.server import Server
+from tests.support.processes import wait_until
 
 
 def registered(server: Server) -> list[str]:
@@ -83,6 +84,17 @@ def test_an_error_gives_the_region_back(client: Client, models_server: Server) -
         client.infer("slow", SECONDS=np.zeros(1), shared_memory=True)
     assert registered(models_server) == []
     assert client.infer("slow", SECONDS=[0], shared_memory=True)["SLEPT"].tolist() == [0]
+
+
+def test_a_region_that_is_in_use_is_forgotten_later(client: Client, models_server: Server) -> None:
+    before = models_server.statistics("slow")["inference_count"]
+    with Client(models_server, client.protocol, timeout_s=0.2) as hasty:
+        with pytest.raises(RequestError, match="time"):
+            hasty.infer("slow", SECONDS=[3], shared_memory=True)
+        # While the request runs, the server refuses to forget its region.
+        wait_until(lambda: models_server.statistics("slow")["inference_count"] > before)
+    with Client(models_server, client.protocol) as next_one:
+        assert next_one.infer("slow", SECONDS=[0], shared_memory=True)["SLEPT"].tolist() == [0]
 
 
 def test_many_at_once(client: Client) -> None:
