@@ -18,6 +18,22 @@ from helpers.server import log as server_log
 _TENSORS = 'input [ { name: "X" data_type: TYPE_FP32 dims: [ 16 ] } ]\noutput [ { name: "Y" data_type: TYPE_FP32 dims: [ 16 ] } ]\n'
 _MODEL = "class TritonPythonModel:\n    def initialize(self, args):\n        {}\n"
 _PYTHON = f'backend: "python"\nmax_batch_size: 0\n{_TENSORS}'
+# A process that cannot end, for which Triton would wait without a limit before it serves any model.
+_STAYS = f"""
+import sys, threading
+sys.path.insert(0, {str(paths.root() / "helpers/backends/common")!r})
+from course_backend import ModelFault, ServedModel
+
+class TritonPythonModel(ServedModel):
+    DEFAULT_FILES = ("model.py",)
+
+    def load(self, settings):
+        threading.Thread(target=threading.Event().wait).start()
+        raise ModelFault("its process stays")
+
+    def run(self, inputs, wanted):
+        return []
+"""
 
 
 def _ensemble(stage: str, version: str) -> str:
@@ -32,6 +48,7 @@ FAILING = {
     "syntax": (_PYTHON, "model.py", "class TritonPythonModel\n", "SyntaxError|invalid syntax|expected ':'"),
     "imports": (_PYTHON, "model.py", "import nosuchmodule\n", "No module named 'nosuchmodule'"),
     "no_class": (_PYTHON, "model.py", "x = 1\n", "TritonPythonModel"),
+    "stays": (_PYTHON, "model.py", _STAYS, "its process stays"),
     "corrupt": (f'platform: "onnxruntime_onnx"\nmax_batch_size: 0\n{_TENSORS}', "model.onnx", "nothing", "ONNX Runtime cannot load"),
     "tensorflow": (
         f'platform: "tensorflow_graphdef"\nmax_batch_size: 0\n{_TENSORS}',

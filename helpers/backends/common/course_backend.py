@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import signal
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,10 @@ NUMPY_TYPES: dict[str, np.dtype] = {
 # glibc's M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD in bytes: blocks up to the largest size that it allows come from the heap,
 # the heap keeps half a gigabyte, and grows in large steps.
 _ALLOCATOR = {-3: 32 << 20, -1: 512 << 20, -2: 64 << 20}
+
+# Seconds that the process of a model which could not be loaded may take to end by itself; then the system ends it. Triton waits for its end
+# without a limit and starts to serve only then, and takes the shared memory away in which the process waits for Triton's last word.
+_LAST_SECONDS = 10
 
 # Parameter of a model: the longest that an axis of open length may be. The course's own; the native backends pass it over.
 MAX_LENGTH = "max_length"
@@ -184,7 +189,10 @@ class ServedModel(ABC):
             batch = self.settings.max_batch_size > 0
             self.open_axes = {spec.name: [axis + batch for axis, n in enumerate(spec.dims) if n < 0] for spec in self.settings.inputs}
             self.load(self.settings)
-        except ModelFault as fault:
+        except BaseException as fault:
+            signal.alarm(_LAST_SECONDS)
+            if not isinstance(fault, ModelFault):
+                raise
             raise pb_utils.TritonModelException(f"model '{args['model_name']}': {fault}") from None
 
     def execute(self, requests: list[Any]) -> list[Any]:
