@@ -130,6 +130,19 @@ def without_outputs(text: str) -> str:
     return json.dumps(notebook, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
 
 
+def _with_outputs(text: str, path: Path) -> str:
+    """Return a solution's text with the outputs of the one that is there, unless a cell of code differs."""
+    if path.parent.name != "solutions" or not path.is_file():
+        return text
+    new, old = json.loads(text), json.loads(path.read_text(encoding="utf-8"))
+    code, ran = ([cell for cell in notebook["cells"] if cell["cell_type"] == "code"] for notebook in (new, old))
+    if [cell["source"] for cell in code] != [cell["source"] for cell in ran]:
+        return text
+    for cell, before in zip(code, ran, strict=True):
+        cell["outputs"], cell["execution_count"] = before["outputs"], before["execution_count"]
+    return json.dumps(new, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+
+
 def _notebook(source: Path, *, solution: bool, colab: bool = False) -> NotebookNode:
     cells = []
     for cell in _read(source).cells:
@@ -305,7 +318,7 @@ def _write(source: Path) -> bool:
     for path, text in made.items():
         if _differs(path, text):
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+            path.write_text(_with_outputs(text, path), encoding="utf-8")
             print(f"wrote {path.relative_to(paths.root())}")
     return True
 

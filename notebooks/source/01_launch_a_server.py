@@ -204,7 +204,7 @@ launch_server("models", load=["add_sub"], dry_run=True)
 # this machine". The last two options ask for a key from anyone who wants to change models; only your
 # `server` object has it.
 #
-# Why so careful? A Triton believes everyone who reaches it, and whoever may load a model can run programs as
+# Why so careful? A Triton believes everyone who reaches it, and anyone who may load a model can run programs as
 # you. This one, version 2.51.0 of 2024, also has known holes, so it answers your machine only. Where
 # strangers share a machine, take the newer one in an image: `docs/safety.md` says which.
 #

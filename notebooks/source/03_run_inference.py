@@ -244,7 +244,7 @@ by_grpc.load_model("add_sub")
 # it; a stranger cannot.
 
 # %% [markdown] exercise="3.3"
-# ### Exercise 3.3 (6 minutes) — Mend a request
+# ### Exercise 3.3 (6 minutes) — Correct a request
 #
 # A colleague's request fails, and it has three faults. Write a correct one with the same numbers: all 16 of
 # `ecal` and of `hcal`, as in `body` above. The check sends it to your server.

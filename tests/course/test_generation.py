@@ -131,7 +131,7 @@ def test_ids_stay_when_another_cell_changes(course: Path) -> None:
     assert sum(one != other for one, other in zip(before, after, strict=True)) == 1
 
 
-def test_outputs_of_a_solution_stay_until_its_source_changes(course: Path) -> None:
+def test_outputs_of_a_solution_stay_until_its_code_changes(course: Path) -> None:
     notebooks.main([])
     target, exercise = (course / "notebooks" / place / "97_count.ipynb" for place in ("solutions", ""))
     for path in (target, exercise):
@@ -143,8 +143,12 @@ def test_outputs_of_a_solution_stay_until_its_source_changes(course: Path) -> No
     assert notebooks.main([]) == 0
     assert notebooks.out_of_step() == [] and target.read_bytes() == kept
     source = course / "notebooks" / "source" / "97_count.py"
-    source.write_text(SOURCE.replace("given = 2", "given = 4"))
+    source.write_text(SOURCE.replace("# Count", "# Count again"))
     assert target in notebooks.out_of_step()
+    assert notebooks.main([]) == 0
+    again = nbformat.read(target, as_version=4).cells
+    assert "Count again" in again[0].source and again[1].outputs[0].text == "1\n"
+    source.write_text(SOURCE.replace("given = 2", "given = 4"))
     assert notebooks.main([]) == 0
     assert not any(cell.get("outputs") for cell in nbformat.read(target, as_version=4).cells)
 
