@@ -3,16 +3,8 @@
 Typical use::
 
     one = by_concurrency(fleet, "particlenet_AK4", (1, 2, 4, 8), batch=8)
-    traffic = Traffic(jobs=40, events_per_s=5, jets_per_event=8)
-    found = plan(traffic, one, budget_ms=50)
-    found                            # a table: how each number of servers would do
-    found.servers                    # the smallest that keeps the budget
-    plots.capacity_figure(found)
-    plots.scale_figure(one, expected(one))
-
-Each event is one request with all its jets, as CMSSW sends it. The waits are those of M/M/c (:mod:`helpers.scaling.queueing`): requests
-at random in one queue before all servers. The limit beyond which they wait without end needs no such assumption: what comes in a second
-against what can be done in a second.
+    found = plan(Traffic(jobs=40, events_per_s=5, jets_per_event=8), one, budget_ms=50)
+    found, found.servers             # a table: how each number of servers would do; the smallest that keeps the budget
 """
 
 from __future__ import annotations
@@ -28,8 +20,6 @@ from helpers.measuring.table import THROUGHPUT, THROUGHPUT_SPREAD, Row, Rows, is
 from helpers.scaling import queueing
 from helpers.tables import as_html, as_text
 
-# How often the interval is halved in which the load is that just keeps a budget.
-_HALVINGS = 40
 # A latency is worked out to this fraction.
 _EXACT = 1e-6
 # What perf_analyzer asks "the server", which behind one address is any of them, and how its note about that begins.
@@ -39,12 +29,9 @@ _NOTE_OF_ONE = "queue and compute times are those of one"
 
 @dataclass(frozen=True)
 class Traffic:
-    """What comes.
+    """What comes: reconstruction jobs that ask at the same time, the events of each in a second, and the jets in each event.
 
-    Attributes:
-        jobs: reconstruction jobs, or students, that ask at the same time.
-        events_per_s: events of each job in a second; each event is one request.
-        jets_per_event: jets in each request, on average.
+    Each event is one request with all its jets, as CMSSW sends it.
     """
 
     jobs: float
@@ -82,15 +69,10 @@ class Speed:
     def of(cls, rows: Any) -> Speed:
         """Return it from a measured or a recorded row, or from several of one fleet under more and more load.
 
-        Args:
-            rows: what ``measure``, ``by_concurrency`` or ``recorded`` gives. A row with ``servers`` was measured with so many.
-
         Raises:
             InputError: no row has a throughput, or they are of several fleets.
         """
-        known = [row for row in rows_of(rows, what="the plan") if row.get(THROUGHPUT)]
-        if not known:
-            raise InputError("The row has no throughput.", "Expected what measure(...) returns, or one of recorded(...).")
+        known = rows_of(rows, (THROUGHPUT,), "the plan")
         counts = {(row.get("servers") or 1, row.get("instances") or 1) for row in known}
         if len(counts) > 1:
             raise InputError("These rows are of fleets with different numbers of servers or instances.", "Expected rows of one fleet.")
@@ -102,12 +84,10 @@ class Speed:
 
 @dataclass(frozen=True, repr=False)
 class Plan:
-    """How each number of servers would do, and which is enough.
+    """How each number of servers would do, and which is enough to answer 95 of 100 requests within the budget.
 
-    Attributes:
-        traffic: what comes.
-        speed: what one server can do.
-        budget_ms: within which 95 of 100 requests shall be answered.
+    The waits are those of M/M/c (:mod:`helpers.scaling.queueing`). The limit beyond which requests wait without end needs no such
+    assumption: what comes in a second against what can be done in a second.
     """
 
     traffic: Traffic
@@ -119,38 +99,37 @@ class Plan:
         """Seconds that one request keeps one instance busy."""
         return self.traffic.jets_per_event * self.speed.parallel / self.speed.jets_per_s
 
-    def waiting(self, servers: int, jobs: float | None = None) -> queueing.Waiting:
-        """Return the waits before so many servers, with the traffic's jobs or with another number of them."""
-        return queueing.waiting(self._rate(jobs), self.service_s, servers * self.speed.parallel)
-
     def latency_p95_ms(self, servers: int, jobs: float | None = None) -> float:
-        """Return the 95th percentile of wait and request together, in ms; the request as random as the formula takes it."""
-        return 1e3 * queueing.latency_p95_s(self._rate(jobs), self.service_s, servers * self.speed.parallel)
+        """Return the 95th percentile of wait and request together, with the traffic's jobs or with another number of them."""
+        rate = (self.traffic.jobs if jobs is None else jobs) * self.traffic.events_per_s
+        return 1e3 * queueing.latency_p95_s(rate, self.service_s, servers * self.speed.parallel)
 
     @property
     def servers(self) -> int:
         """The smallest number of servers that keeps the budget."""
-        return self._needed()
+        alone_ms = self._alone_ms
+        if alone_ms >= self.budget_ms:
+            raise InputError(
+                f"Of requests that wait for nothing, 95 of 100 take up to {alone_ms:.3g} ms, and the budget is {self.budget_ms:g} ms.",
+                "More servers let requests wait less; they do not work faster.",
+                "Take a faster server, smaller requests or a larger budget.",
+            )
+        servers = max(1, math.ceil(self.traffic.jets_per_s / self.speed.jets_per_s))
+        while self.latency_p95_ms(servers) > self.budget_ms * (1 + _EXACT):
+            servers += 1
+        return servers
 
     @property
     def servers_interval(self) -> tuple[int, float]:
         """The same at both ends of the throughput's 95 % interval; infinite where one request alone takes longer than the budget."""
         half = self.speed.half_width_per_s or 0.0
-        slowest = self.speed.jets_per_s - half
-        enough = slowest > 0 and self._with(slowest)._alone_ms <= self.budget_ms
-        return self._with(self.speed.jets_per_s + half)._needed(), self._with(slowest)._needed() if enough else math.inf
+        fast, slow = (replace(self, speed=replace(self.speed, jets_per_s=self.speed.jets_per_s + sign * half)) for sign in (1, -1))
+        enough = slow.speed.jets_per_s > 0 and slow._alone_ms < self.budget_ms
+        return fast.servers, slow.servers if enough else math.inf
 
     def limit_jobs(self, servers: int) -> float:
         """Return the jobs whose traffic is all that so many servers can do: with more, the queue grows without end."""
         return servers * self.speed.jets_per_s / (self.traffic.events_per_s * self.traffic.jets_per_event)
-
-    def most_jobs(self, servers: int) -> float:
-        """Return the most jobs with which so many servers keep the budget, to a millionth of a job; 0 where none would."""
-        low, high = 0.0, self.limit_jobs(servers)
-        for _ in range(_HALVINGS):
-            middle = (low + high) / 2
-            low, high = (middle, high) if self.latency_p95_ms(servers, middle) <= self.budget_ms else (low, middle)
-        return low
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -159,40 +138,20 @@ class Plan:
 
     def _row(self, servers: int) -> dict[str, Any]:
         p95_ms = self.latency_p95_ms(servers)
+        wait_s = queueing.wait_mean_s(self.traffic.requests_per_s, self.service_s, servers * self.speed.parallel)
         return {
             "servers": servers,
             "utilisation": round(self.traffic.jets_per_s / (servers * self.speed.jets_per_s), 2),
-            "wait_mean_ms": _ms(1e3 * self.waiting(servers).mean_s),
+            "wait_mean_ms": _ms(1e3 * wait_s),
             "latency_p95_ms": _ms(p95_ms),
             "inside_budget": "yes" if p95_ms <= self.budget_ms else "no",
-            "most_jobs": int(self.most_jobs(servers)),
             "limit_jobs": int(self.limit_jobs(servers)),
         }
-
-    def _rate(self, jobs: float | None) -> float:
-        return (self.traffic.jobs if jobs is None else jobs) * self.traffic.events_per_s
-
-    def _with(self, jets_per_s: float) -> Plan:
-        """The same plan with servers of another throughput."""
-        return replace(self, speed=replace(self.speed, jets_per_s=jets_per_s))
 
     @property
     def _alone_ms(self) -> float:
         """The 95th percentile of what one request takes without any wait, in ms."""
         return 1e3 * math.log(20) * self.service_s
-
-    def _needed(self) -> int:
-        if self._alone_ms >= self.budget_ms:
-            raise InputError(
-                f"Of requests that wait for nothing, 95 of 100 take up to {self._alone_ms:.3g} ms, and the budget is "
-                f"{self.budget_ms:g} ms.",
-                "More servers let requests wait less; they do not work faster.",
-                "Take a faster server, smaller requests or a larger budget.",
-            )
-        servers = max(1, math.ceil(self.traffic.jets_per_s / self.speed.jets_per_s))
-        while self.latency_p95_ms(servers) > self.budget_ms * (1 + _EXACT):
-            servers += 1
-        return servers
 
     def __str__(self) -> str:
         fewest, most = self.servers_interval
@@ -222,11 +181,11 @@ def plan(traffic: Traffic, speed: Any, budget_ms: float) -> Plan:
     Raises:
         InputError: a number is not positive, or the budget is shorter than one request alone takes.
     """
-    queueing.must_be_positive(
-        jobs=traffic.jobs, events_per_s=traffic.events_per_s, jets_per_event=traffic.jets_per_event, budget_ms=budget_ms
-    )
+    numbers = {**vars(traffic), "budget_ms": budget_ms}
+    if wrong := {name: value for name, value in numbers.items() if not value > 0}:
+        raise InputError(f"{', '.join(f'{name}={value!r}' for name, value in wrong.items())} was given.", "Expected numbers above 0.")
     made = Plan(traffic, speed if isinstance(speed, Speed) else Speed.of(speed), budget_ms)
-    made._needed()  # says at once when no number of servers is enough
+    assert made.servers, "says at once when no number of servers is enough"
     return made
 
 
@@ -243,14 +202,7 @@ def by_concurrency(fleet: Any, model: str, concurrencies: Iterable[int] = (1, 2,
 
 
 def under_load(fleet: Any, model: str, batch: int = 1, concurrency: int = 1, **options: Any) -> Row:
-    """Measure a fleet under one load.
-
-    Args:
-        fleet: a :class:`~helpers.fleet.Fleet`.
-        model: name of the model.
-        batch: jets in each request.
-        concurrency: requests under way at any time.
-        **options: as for :func:`helpers.measuring.measure.measure`.
+    """Measure a fleet under one load, with the arguments of :func:`helpers.measuring.measure.measure`.
 
     Returns:
         A measured row with ``servers`` (how many answered) and ``queue_us`` (mean time of a request in the queue, by the counters of all).
@@ -278,15 +230,10 @@ def expected(rows: Any) -> Rows:
 
     Args:
         rows: measured rows of one model and batch size, from :func:`by_concurrency`.
-
-    Raises:
-        InputError: there is no such row.
     """
     found = rows_of(rows, (THROUGHPUT, "servers", "concurrency"), "what a simulation expects")
     fewest = min(row["servers"] for row in found)
-    small = [row for row in found if row["servers"] == fewest and row.get(THROUGHPUT)]
-    if len({(row["model"], row["batch"]) for row in found}) > 1 or not small:
-        raise InputError("These rows are of several models or batch sizes.", "Expected one of each.")
+    small = [row for row in found if row["servers"] == fewest]
     batch, instances = small[0]["batch"], small[0].get("instances") or 1
     service_s = batch * fewest * instances / plateau(small)[0]
     least = min(small, key=lambda row: row["concurrency"])
@@ -295,7 +242,7 @@ def expected(rows: Any) -> Rows:
     made = []
     for row in found:
         parallel, requests = row["servers"] * instances, queueing.SIMULATED_REQUESTS // 10
-        seen = queueing.simulate_clients(row["concurrency"], service_s, parallel, think_s=away_s, requests=requests)
+        seen = queueing.simulate_clients(row["concurrency"], service_s, parallel, away_s, requests)
         made.append(
             {name: row.get(name) for name in ("model", "batch", "concurrency", "servers", "device", "cpu")}
             | {THROUGHPUT: batch * seen.served_per_s, THROUGHPUT_SPREAD: batch * seen.served_half_width_per_s}

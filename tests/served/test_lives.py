@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import pandas as pd
 import pytest
 
 from helpers import plots, scrape, trace, tracks
 from helpers.client import Client
 from helpers.course import ____, exercise
 from helpers.course.judge import Kind
-from helpers.errors import InputError, ServerError
+from helpers.errors import ServerError
 from helpers.metrics import lives as lives_module
 from helpers.plots.style import words
 from helpers.server import Server, launch_server
@@ -91,6 +90,3 @@ def test_what_is_no_trace_is_said(traced: Server, server: Server, monkeypatch: p
     monkeypatch.setattr(lives_module, "_WRITTEN_S", 0.3)
     with pytest.raises(ServerError, match="wrote no trace of 2 requests"):
         trace(traced, lambda: None, 2)
-    for nothing in (None, pd.DataFrame(), pd.DataFrame({"model": ["m"]})):
-        with pytest.raises(InputError, match="no request whose life"):
-            plots.lives_figure(nothing)

@@ -101,8 +101,8 @@ def test_all_are_served_side_by_side_and_cost_next_to_nothing_in_physics(serving
     figure = precision_figure(speeds, costs)
     labels = [text.get_text() for axes in figure.axes for text in axes.get_yticklabels()]
     assert {"fp16", "int8", "int8_static"} <= set(labels)
-    with pytest.raises(InputError, match="no cost for"):
-        precision_figure([*speeds, {**speeds[0], "model": "another"}], costs)
+    with pytest.raises(InputError, match="different loads"):
+        precision_figure([*speeds, {**speeds[0], "model": "another", "batch": 1}], costs)
 
 
 @pytest.mark.slow
