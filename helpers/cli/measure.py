@@ -102,8 +102,7 @@ def tune(args: argparse.Namespace) -> int:
             server,
             args.model,
             args.batch,
-            concurrency=options.UNDER_WAY if args.concurrency is None and args.request_rate is None else args.concurrency,
-            request_rate_per_s=args.request_rate,
+            concurrency=args.concurrency,
             budget_ms=args.budget,
             max_instances=args.max_instances,
             max_batch=args.max_batch,
@@ -112,7 +111,6 @@ def tune(args: argparse.Namespace) -> int:
             percentile=args.percentile,
             input_data=_input_data(server, loaded, args),
             lengths=options.lengths(args),
-            again=args.again,
         )
     print(result)
     return 0 if result is not None and result.best else 3

@@ -43,7 +43,6 @@ _LOAD: tuple[Option, ...] = (
         {"default": "random"},
     ),
     ("--percentile", "the latency that is looked at (default 95)", {"type": int, "default": 95}),
-    ("--again", "measure also what was measured before", _FLAG),
 )
 _MODELS: Option = ("--models", "the model repository (default models)", {"default": "models"})
 _RUNTIME: Option = ("--runtime", "embedded (the default), apptainer, docker or podman", {"default": "embedded"})
@@ -116,6 +115,7 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         ("-c --concurrency", "requests under way at any time (default 1)", {**_NUMBERS, "default": [1]}),
         ("-o --output", "folder for the results (default work/sweeps)", {"default": "work/sweeps"}),
         *_LOAD,
+        ("--again", "measure also what was measured before", _FLAG),
         ("--precision", "spread of the throughput at which a point is done (default 0.05)", {"type": float, "default": 0.05}),
         ("--seconds", "seconds that the windows of a point may take, beyond six of them (default 5)", {"type": float, "default": 5.0}),
         ("--budget", "draw a latency budget into the figure, in milliseconds", _MS),
@@ -128,8 +128,7 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         ("-m --model", "name of the model, such as particlenet_AK4", {"required": True}),
         ("--variants", "other models with the same inputs and outputs", {"nargs": "*", "default": []}),
         ("-b --batch", "entries in each request (default 1)", {"type": int, "default": 1}),
-        ("-c --concurrency", f"requests under way at any time (default {UNDER_WAY})", _NUMBER),
-        ("--request-rate", "requests each second, in place of a concurrency", {"type": float, "metavar": "PER_S"}),
+        ("-c --concurrency", f"requests under way at any time (default {UNDER_WAY})", {**_NUMBER, "default": UNDER_WAY}),
         ("--budget", "what the latency percentile may be at most, in milliseconds", _MS),
         ("--max-instances", "instances at most", _NUMBER),
         ("--max-batch", "entries that the server may put into one batch at most", _NUMBER),
@@ -151,7 +150,7 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
     ),
 }
 # Of these one alone may be given.
-_EITHER = {"serve": ("--private", "--open"), "tune": ("-c --concurrency", "--request-rate")}
+_EITHER = {"serve": ("--private", "--open")}
 
 
 def add(parser: argparse.ArgumentParser, command: str) -> None:

@@ -5,8 +5,8 @@ Each combination is a configuration of the model, and the one that the server ha
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,16 @@ from typing import Any
 from google.protobuf import json_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from helpers.measuring.measure import PRECISION, with_instances
+from helpers.measuring.measure import with_instances
 from helpers.measuring.perf_analyzer import PERCENTILE
 from helpers.measuring.table import LATENCY_ENDS, THROUGHPUT, THROUGHPUT_SPREAD, latency_column, latency_words, with_spread
-from helpers.paths import read_text, server_env
+from helpers.paths import read_text
 from helpers.repository.configs import instances_of
 from helpers.repository.syntax import as_dict, parse, render
 
 Row = dict[str, Any]
-# What may become of a combination.
-OK, OVER_BUDGET, REFUSED, FAILED = "ok", "over the budget", "refused by the server", "failed"
-# Its latency may be over the budget, or not: the interval reaches across.
-UNSURE = "perhaps over the budget"
+# What may become of a combination; the latency of one that is perhaps over the budget has an interval that reaches across.
+OK, OVER_BUDGET, UNSURE, REFUSED, FAILED = "ok", "over the budget", "perhaps over the budget", "refused by the server", "failed"
 # Outcomes that have figures, and may win.
 MEASURED = (OK, UNSURE, OVER_BUDGET)
 # How well a short look knows a latency percentile, as a fraction: it only has to show where to go.
@@ -36,25 +34,22 @@ MAX_INSTANCES = 8
 DELAYS_MS = (0.5, 2.0)
 # Parameter that sets the threads of an instance, by backend. Other backends have none.
 THREADS = {"onnxruntime": "intra_op_thread_count", "pytorch": "INTRA_OP_THREAD_COUNT"}
-# Stanzas of the accelerators that a search tries: the list in which they stand, and the entry.
-STANZAS: dict[str, tuple[str, dict[str, Any]]] = {
-    "openvino": ("cpu_execution_accelerator", {"name": "openvino"}),
-    "tensorrt": ("gpu_execution_accelerator", {"name": "tensorrt"}),
-    "tensorrt FP16": ("gpu_execution_accelerator", {"name": "tensorrt", "parameters": {"precision_mode": "FP16"}}),
+# The accelerators that a search tries, for ONNX models on a GPU in NVIDIA's container; nowhere else do they change anything.
+TENSORRT: dict[str, dict[str, Any]] = {
+    "tensorrt": {"name": "tensorrt"},
+    "tensorrt FP16": {"name": "tensorrt", "parameters": {"precision_mode": "FP16"}},
 }
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """What the clients send: entries in each request, and requests under way at any time or sent each second."""
+    """What the clients send: entries in each request, and requests under way at any time."""
 
     batch: int
-    concurrency: int | None
-    request_rate_per_s: float | None = None
+    concurrency: int
 
     def __str__(self) -> str:
-        load = f"{self.concurrency} under way" if self.concurrency else f"{self.request_rate_per_s:g} each second"
-        return f"requests of batch {self.batch}, {load}"
+        return f"requests of batch {self.batch}, {self.concurrency} under way"
 
 
 @dataclass(frozen=True)
@@ -67,9 +62,9 @@ class Candidate:
         threads: of each instance; None where the backend has no such number.
         delay_ms: the longest that a request waits for others to make a batch with; 0 takes those that wait anyway, None is no
             dynamic batching.
-        accelerator: name in :data:`STANZAS`, or empty.
+        accelerator: name in :data:`TENSORRT`, or empty.
         halves: batches hold at most half of the requests that an instance has, ``preferred_batch_size``: while one half is worked on, the
-            other waits, complete. Only without a delay, and for clients that keep a number of requests under way.
+            other waits, complete. Only without a delay.
     """
 
     model: str
@@ -103,59 +98,38 @@ def _count(number: int, thing: str) -> str:
 
 @dataclass(frozen=True)
 class Goal:
-    """What is best: the highest throughput whose latency percentile is within the budget; for a request rate the lowest latency."""
+    """What is best: the highest throughput whose latency percentile is within the budget."""
 
     traffic: Traffic
-    budget_ms: float | None = None
+    budget_ms: float = math.inf
     percentile: int = PERCENTILE
 
-    @property
-    def quantity(self) -> str:
-        """What a verdict compares: a given rate is served or not, so there latency tells candidates apart."""
-        return "throughput" if self.traffic.concurrency else "latency"
-
-    def latency_ms(self, row: Mapping[str, Any]) -> float | None:
-        """Return the latency that the budget is for, in ms."""
+    def latency_ms(self, row: Mapping[str, Any]) -> float:
+        """Return the latency that the budget is for, in ms; infinite where none is known."""
         value = row.get(latency_column(self.percentile))
-        return None if value is None else value / 1000
+        return math.inf if value is None else value / 1000
 
     def within(self, row: Mapping[str, Any]) -> bool:
         """True if a row's value is inside the budget."""
-        latency = self.latency_ms(row)
-        return self.budget_ms is None or (latency is not None and latency <= self.budget_ms)
+        return self.latency_ms(row) <= self.budget_ms
 
     def kept(self, row: Mapping[str, Any]) -> bool | None:
         """True if the whole interval of the latency is inside the budget, False if all of it is outside; None where neither is known."""
         low, high = (row.get(end) for end in LATENCY_ENDS)
-        if self.budget_ms is None or (high is not None and high <= 1000 * self.budget_ms):
+        if self.budget_ms == math.inf or (high is not None and high <= 1000 * self.budget_ms):
             return True
         return False if low is not None and low > 1000 * self.budget_ms else None
 
     def over(self, row: Mapping[str, Any]) -> bool:
         """True if a row is over the budget beyond its spread; a short look, of few requests, may know none."""
-        latency = self.latency_ms(row)
-        if self.budget_ms is None or latency is None:
-            return self.budget_ms is not None
-        return self.kept(row) is False or (row.get(LATENCY_ENDS[0]) is None and latency * (1 - LOOK_SPREAD) > self.budget_ms)
+        unknown = row.get(LATENCY_ENDS[0]) is None
+        return self.kept(row) is False or (unknown and self.latency_ms(row) * (1 - LOOK_SPREAD) > self.budget_ms)
 
-    def served(self, row: Mapping[str, Any]) -> bool:
-        """True if the server keeps up with a request rate, as far as the spread allows to tell."""
-        rate = self.traffic.request_rate_per_s
-        most = (row.get(THROUGHPUT) or 0) + (row.get(THROUGHPUT_SPREAD) or 0)
-        return rate is None or most >= (1 - PRECISION) * rate * self.traffic.batch
-
-    def fits(self, row: Mapping[str, Any]) -> bool:
-        """True if a row is inside the budget and serves the rate."""
-        return self.within(row) and self.served(row)
-
-    def rank(self, row: Mapping[str, Any]) -> tuple[float, ...]:
+    def rank(self, row: Mapping[str, Any]) -> tuple[float, float]:
         """Return a rank, larger is better: first whatever is inside the budget, and outside of it whatever is closer to it."""
-        latency = self.latency_ms(row)
-        if row.get("outcome", OK) not in MEASURED or latency is None:
+        if row["outcome"] not in MEASURED:
             return (-1.0, 0.0)
-        if not self.fits(row):
-            return (0.0, -latency if self.served(row) else (row.get(THROUGHPUT) or 0) - 1e9)
-        return (1.0, row[THROUGHPUT] if self.traffic.concurrency else -latency)
+        return (1.0, row[THROUGHPUT]) if self.within(row) else (0.0, -self.latency_ms(row))
 
     def latency_words(self, row: Mapping[str, Any]) -> str:
         """Return the latency percentile of a row with its interval."""
@@ -167,38 +141,40 @@ class Goal:
         return f"{with_spread(row[THROUGHPUT], row[THROUGHPUT_SPREAD])} inferences/s, {self.latency_words(row)}"
 
 
+def limited(config: Mapping[str, Any], max_batch: int | None) -> dict[str, Any]:
+    """Return a configuration whose batches have so many entries at most."""
+    if max_batch is None or int(config.get("max_batch_size", 0)) <= max_batch:
+        return dict(config)
+    # The server refuses a preferred batch that is above the limit.
+    batching = {name: value for name, value in config.get("dynamic_batching", {}).items() if name != "preferred_batch_size"}
+    return {**config, "max_batch_size": max_batch, **({"dynamic_batching": batching} if "dynamic_batching" in config else {})}
+
+
 @dataclass(frozen=True)
 class Found:
-    """A model as a search finds it: its configuration as the server reports it, whether it was loaded, and which combination that is.
+    """A model as a search begins with it: its configuration as the server reports it, and which combination that is."""
 
-    ``max_batch`` limits what the server may put into one batch during the search; None for the model's own limit.
-    """
-
-    model: str
     config: Mapping[str, Any]
-    loaded: bool
     place: Candidate
     max_batch: int | None = None
 
-    @property
-    def limited(self) -> bool:
-        """True if the limit changes anything: the model takes larger batches."""
-        return self.max_batch is not None and int(self.config.get("max_batch_size", 0)) > self.max_batch
+    @classmethod
+    def of(cls, model: str, config: Mapping[str, Any], cores: int, embedded: bool, max_batch: int | None = None) -> Found:
+        """Return it, with batches of ``max_batch`` entries at most.
 
-    @property
-    def base(self) -> dict[str, Any]:
-        """The configuration that the search starts from."""
-        return self._limited(self.config)
-
-    def _limited(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        if not self.limited:
-            return dict(config)
-        batching = dict(config.get("dynamic_batching") or {})
-        if any(size > self.max_batch for size in batching.get("preferred_batch_size", [])):
-            # The server refuses a preferred batch that is above the limit.
-            del batching["preferred_batch_size"]
-        own = {"dynamic_batching": batching} if "dynamic_batching" in config else {}
-        return {**config, "max_batch_size": self.max_batch, **own}
+        The embedded server's backends share the cores out among instances when a configuration names no threads; those of a container give
+        all cores to each.
+        """
+        instances = instances_of(config)
+        key = THREADS.get(str(config.get("backend"))) if not on_gpu(config) else None
+        given = int(config.get("parameters", {}).get(key, {}).get("string_value", "0")) if key else 0
+        threads = (given or (max(1, cores // instances) if embedded else cores)) if key else None
+        batching = config.get("dynamic_batching")
+        delay_ms = None if batching is None else int(batching.get("max_queue_delay_microseconds", 0)) / 1000
+        entries = config.get("optimization", {}).get("execution_accelerators", {}).get("gpu_execution_accelerator", [])
+        entry: Mapping[str, Any] = entries[0] if entries else {}
+        accelerator = "tensorrt FP16" if entry.get("parameters", {}).get("precision_mode") == "FP16" else str(entry.get("name", ""))
+        return cls(limited(config, max_batch), Candidate(model, instances, threads, delay_ms, accelerator), max_batch)
 
     def config_for(self, candidate: Candidate, traffic: Traffic, written: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Return the configuration of a combination: what was found, and the parts of it that the search varies.
@@ -206,7 +182,7 @@ class Found:
         With a wait, the batch that ends it is the largest one that this traffic can make, ``preferred_batch_size``; with half batches it is
         half of that. ``written`` is what stands in the model's own file, to be changed in place of what the server has made of it.
         """
-        base = self.base if written is None else self._limited(written)
+        base = dict(self.config) if written is None else limited(written, self.max_batch)
         if candidate == self.place:
             return base
         config = with_instances(base, candidate.instances)
@@ -218,10 +194,9 @@ class Found:
             if candidate.delay_ms is not None:
                 config["dynamic_batching"] = self._batching(kept, candidate, traffic)
         if candidate.accelerator != self.place.accelerator:
-            optimization = {key: value for key, value in config.pop("optimization", {}).items() if key != "execution_accelerators"}
+            optimization = {name: value for name, value in config.pop("optimization", {}).items() if name != "execution_accelerators"}
             if candidate.accelerator:
-                where, entry = STANZAS[candidate.accelerator]
-                optimization["execution_accelerators"] = {where: [entry]}
+                optimization["execution_accelerators"] = {"gpu_execution_accelerator": [TENSORRT[candidate.accelerator]]}
             config |= {"optimization": optimization} if optimization else {}
         return config
 
@@ -229,65 +204,29 @@ class Found:
         batching = {name: value for name, value in kept.items() if name not in ("preferred_batch_size", "max_queue_delay_microseconds")}
         if candidate.delay_ms:
             batching["max_queue_delay_microseconds"] = round(1000 * candidate.delay_ms)
-        if candidate.halves or (candidate.delay_ms and traffic.concurrency):
-            batching["preferred_batch_size"] = [reachable(self.base, candidate, traffic)]
+        if candidate.halves or candidate.delay_ms:
+            batching["preferred_batch_size"] = [self.reachable(candidate, traffic)]
         return batching
 
-    def written(self, candidate: Candidate, traffic: Traffic, repository: Path | None, remark: str) -> str:
-        """Return the configuration of a combination as text to copy: the model's own file, where it is known, with what varies changed.
+    def reachable(self, candidate: Candidate, traffic: Traffic) -> int:
+        """Return the largest batch that a combination can put together, in entries: of whole requests, shared out among the instances."""
+        if candidate.delay_ms is None:
+            return traffic.batch
+        most = min(int(self.config.get("max_batch_size", 0)) // traffic.batch, -(-traffic.concurrency // candidate.instances))
+        return max(1, most // 2 if candidate.halves else most) * traffic.batch
 
-        ``remark`` has the lines for its beginning, without ``#``.
-        """
-        path = repository / self.model / "config.pbtxt" if repository else None
+    def written(self, candidate: Candidate, traffic: Traffic, repository: Path | None, remark: str) -> str:
+        """Return a combination as text to copy: the model's own file, where it is known, with what varies changed, below a remark."""
+        path = repository / candidate.model / "config.pbtxt" if repository else None
         own = as_dict(parse(read_text(path), str(path))) if path is not None and path.exists() else None
         config = json_format.ParseDict(self.config_for(candidate, traffic, own), ModelConfig(), ignore_unknown_fields=True)
-        config.name = self.model
+        config.name = candidate.model
         return "".join(f"# {line}\n" for line in remark.splitlines()) + render(config)
-
-
-def place_of(model: str, config: Mapping[str, Any], cores: int, embedded: bool) -> Candidate:
-    """Return the combination that a reported configuration is.
-
-    The embedded server's backends share the cores out among instances when a configuration names no threads; those of a container give all
-    cores to each.
-    """
-    instances = instances_of(config)
-    key = THREADS.get(str(config.get("backend"))) if not on_gpu(config) else None
-    given = int(config.get("parameters", {}).get(key, {}).get("string_value", "0")) if key else 0
-    threads = (given or (max(1, cores // instances) if embedded else cores)) if key else None
-    batching = config.get("dynamic_batching")
-    delay_ms = None if batching is None else int(batching.get("max_queue_delay_microseconds", 0)) / 1000
-    lists = config.get("optimization", {}).get("execution_accelerators", {})
-    entry: Mapping[str, Any] = next((entry for entries in lists.values() for entry in entries), {})
-    precision = entry.get("parameters", {}).get("precision_mode", "").replace("FP32", "")
-    return Candidate(model, instances, threads, delay_ms, f"{entry.get('name', '')} {precision}".strip())
 
 
 def on_gpu(config: Mapping[str, Any]) -> bool:
     """True if instances of the model run on a GPU."""
     return any("GPU" in str(group.get("kind", "")) for group in config.get("instance_group", []))
-
-
-def can_batch(config: Mapping[str, Any], traffic: Traffic) -> bool:
-    """True if the server can put requests of this traffic together: room for two in a batch, and more than one under way."""
-    room = int(config.get("max_batch_size", 0)) >= 2 * traffic.batch
-    return room and traffic.concurrency != 1 and "sequence_batching" not in config
-
-
-def reachable(config: Mapping[str, Any], candidate: Candidate, traffic: Traffic) -> int:
-    """Return the largest batch that a combination can put together, in entries.
-
-    It is of whole requests: those under way are shared out among the instances; for a rate, the model's limit counts.
-    """
-    if candidate.delay_ms is None:
-        return traffic.batch
-    limit = max(1, int(config.get("max_batch_size", 0)))
-    most = limit // traffic.batch
-    if traffic.concurrency:
-        most = min(most, -(-traffic.concurrency // candidate.instances))
-    elif not candidate.halves:
-        return limit
-    return max(1, most // 2 if candidate.halves else most) * traffic.batch
 
 
 @dataclass(frozen=True)
@@ -298,16 +237,16 @@ class Axes:
     ``halves`` says whether half batches are worth a look; a full grid leaves them out.
     """
 
-    instances: tuple[int, ...] = (1, 2)
-    threads: tuple[int | None, ...] = (1, 2)
-    delays_ms: tuple[float | None, ...] = (None, 0.0)
+    instances: tuple[int, ...]
+    threads: tuple[int | None, ...]
+    delays_ms: tuple[float | None, ...]
     accelerators: tuple[str, ...] = ("",)
     halves: bool = False
 
-    def candidates(self, model: str) -> Iterator[Candidate]:
-        """Yield every combination, as a full grid would measure them."""
-        for values in itertools.product(self.instances, self.threads, self.delays_ms, self.accelerators):
-            yield Candidate(model, *values)
+    @property
+    def combinations(self) -> int:
+        """How many a full grid would measure."""
+        return len(self.instances) * len(self.threads) * len(self.delays_ms) * len(self.accelerators)
 
     def threads_for(self, instances: int, cores: int) -> int | None:
         """Return the most threads for each of so many instances with which all have a core of their own; else the fewest."""
@@ -322,44 +261,21 @@ class Axes:
         instances = min(numbers) if step > 0 else max(numbers)
         return replace(candidate, instances=instances, threads=self.threads_for(instances, cores))
 
-    def fitting(self, found: Found, traffic: Traffic, limit: int | None) -> Axes:
-        """Return these values without those that mean nothing for a model."""
-        batches = can_batch(found.base, traffic)
-        return Axes(
-            tuple(sorted(number for number in self.instances if limit is None or number <= limit)) or (found.place.instances,),
-            tuple(sorted(self.threads, key=lambda number: number or 0)) if found.place.threads is not None else (None,),
-            self.delays_ms if batches else (found.place.delay_ms,),
-            self.accelerators if found.config.get("backend") == "onnxruntime" else ("",),
-            self.halves and batches and bool(traffic.concurrency),
-        )
 
-
-def axes_for(found: Found, traffic: Traffic, cores: int, limit: int | None, budget_ms: float | None, here: Sequence[str]) -> Axes:
-    """Return the values that are worth a look for a model under this traffic, with the accelerators that have an effect ``here``.
-
-    No request waits for a batch longer than half of the budget.
-    """
-    most = limit or min(MAX_INSTANCES, max(2, cores))
+def axes_for(found: Found, goal: Goal, cores: int, limit: int | None, embedded: bool) -> Axes:
+    """Return the values that are worth a look for a model: no request waits for a batch longer than half of the budget."""
+    traffic, place, config = goal.traffic, found.place, found.config
     # An instance more than there are requests under way never has anything to do.
-    most = min(most, traffic.concurrency) if traffic.concurrency else most
+    most = min(limit or min(MAX_INSTANCES, max(2, cores)), traffic.concurrency)
     powers = [2**power for power in range(10)]
-    waits = {wait for wait in DELAYS_MS if budget_ms is None or wait <= budget_ms / 2} | {found.place.delay_ms or 0.0}
-    every = Axes(
-        tuple({number for number in (*powers, cores, most) if number <= most}),
-        tuple({number for number in (*powers, cores) if number <= cores}),
-        (None, *sorted({0.0, *waits})),
-        tuple(dict.fromkeys(["", *here, found.place.accelerator])),
-        halves=True,
+    waits = {wait for wait in DELAYS_MS if wait <= goal.budget_ms / 2} | {place.delay_ms or 0.0, 0.0}
+    # Room for two requests in a batch, and more than one under way.
+    batches = int(config.get("max_batch_size", 0)) >= 2 * traffic.batch and traffic.concurrency > 1 and "sequence_batching" not in config
+    tensorrt = tuple(TENSORRT) if config.get("backend") == "onnxruntime" and on_gpu(config) and not embedded else ()
+    return Axes(
+        tuple(sorted({number for number in (*powers, cores, most) if number <= most})),
+        (None,) if place.threads is None else tuple(sorted({number for number in (*powers, cores) if number <= cores})),
+        (None, *sorted(waits)) if batches else (place.delay_ms,),
+        tuple(dict.fromkeys(["", *tensorrt, place.accelerator])),
+        batches,
     )
-    return every.fitting(found, traffic, None)
-
-
-def accelerators_here(runtime: str, gpu: bool) -> tuple[str, ...]:
-    """Return the execution accelerators that change anything for an ONNX model on such a server.
-
-    TensorRT needs a GPU and the ONNX Runtime of NVIDIA's container; OpenVINO on the embedded server an ONNX Runtime built with it.
-    """
-    if runtime != "embedded":
-        return ("tensorrt", "tensorrt FP16") if gpu else ()
-    library = "lib/python3*/site-packages/onnxruntime/capi/libonnxruntime_providers_openvino.so"
-    return ("openvino",) if any(server_env().glob(library)) else ()

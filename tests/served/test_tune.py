@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -13,16 +12,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from helpers import paths
-from helpers.errors import CourseError, InputError, ModelError
+from helpers.errors import InputError, ModelError
 from helpers.measuring import measure as measuring
 from helpers.server import Server, connect, launch_server
 from helpers.tuning import search as tuning
 from helpers.tuning.search import Tuned, tune
-from helpers.tuning.space import Axes
 from tests.support import tune_models
 from tests.support.processes import wait_until
 
@@ -76,11 +73,9 @@ def test_a_model_that_sleeps_gets_two_instances(result: Tuned) -> None:
     assert result.best is not None
     assert result.best["instances"] == 2
     assert result.best["rounds"] >= 2
-    assert result.closest is None
     first = next(row for row in result.rows if row["as_found"])
     assert result.best["throughput_infer_per_s"] > first["throughput_infer_per_s"]
-    assert result.against_found is not None
-    assert result.against_found.gain > 1
+    assert "Seen from the configuration as found:" in str(result)
 
 
 def test_a_refused_configuration_is_named_and_the_search_goes_on(result: Tuned) -> None:
@@ -118,25 +113,11 @@ def test_the_winners_file_loads(result: Tuned, server: Server, before: dict[str,
 
 
 @pytest.mark.slow
-def test_it_goes_on_where_it_was_killed(result: Tuned, server: Server, tmp_path: Path) -> None:
-    """What the search knew is not measured again, but for half a line; the finals are: they compare what is measured in turn."""
-    searched = [row for row in result.rows if row["stage"] == "search"]
-    lines = [f"{json.dumps(row)}\n" for row in searched]
-    # The last measurement was being written when somebody pulled the plug.
-    (tmp_path / "rows.jsonl").write_text("".join(lines[:-1]) + lines[-1][:40])
-    again = tune(server, "nap", budget_ms=10_000, output=tmp_path, **TRAFFIC)
-    assert again.before == len(searched) - 1
-    kept = [json.loads(line).get("key") for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
-    assert kept[: len(searched)] == [row["key"] for row in searched]
-
-
-@pytest.mark.slow
 def test_a_variant_that_wins(server: Server, before: dict[str, Any], tmp_path: Path) -> None:
-    axes = Axes(instances=(1,), threads=(None,), delays_ms=(None,))
     # A busy machine can hide who wins, which is then said; a later search sees it.
     for attempt in range(5):
         output = tmp_path / str(attempt)
-        found = tune(server, "nap", variants=["doze"], concurrency=2, axes=axes, output=output, silent=True)
+        found = tune(server, "nap", variants=["doze"], concurrency=2, max_instances=1, output=output, silent=True)
         assert found.best is not None
         if found.best["model"] == "doze":
             break
@@ -148,22 +129,14 @@ def test_a_variant_that_wins(server: Server, before: dict[str, Any], tmp_path: P
 
 @pytest.mark.slow
 def test_a_budget_that_nothing_meets(result: Tuned, server: Server, before: dict[str, Any]) -> None:
-    # The same search as before, judged by another budget: nothing is faster than its own sleep.
+    # Nothing is faster than its own sleep.
     hopeless = tune(server, "nap", budget_ms=1000 * tune_models.NAP_S / 2, **TRAFFIC)
     assert hopeless.best is None and hopeless.config_path is None
-    assert hopeless.before == sum(row["stage"] == "search" for row in hopeless.rows)
-    # Which of them comes closest is a matter of timing; that it is one that was measured, is not.
-    assert hopeless.closest in [row for row in hopeless.rows if row["outcome"] == "over the budget"]
     assert "Nothing that was tried meets the budget of p95 ≤ 10 ms" in str(hopeless)
     assert re.search(r"The closest is nap, [12] instances?", str(hopeless))
     # Whether four instances are tried, which the model refuses, depends on what the two before them showed.
     assert {row["outcome"] for row in hopeless.rows} - {"refused by the server"} == {"over the budget"}
     assert server.config("nap") == before
-
-
-def test_memory_is_seen(result: Tuned) -> None:
-    memory = {row["instances"]: row["memory_mb"] for row in result.rows if row["stage"] == "search" and row["memory_mb"]}
-    assert memory[2] > memory[1] > 10
 
 
 # An interrupt just after a file was opened leaves it to the garbage collector, which complains.
@@ -179,15 +152,12 @@ def test_ctrl_c_puts_the_server_back(server: Server, before: dict[str, Any], tmp
         tune(server, "nap", output=tmp_path, **TRAFFIC)
     thread.join()
     assert server.config("nap") == before
-    assert [json.loads(line)["instances"] for line in (tmp_path / "rows.jsonl").read_text().splitlines()] == [1]
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"concurrency": 4, "variants": ["affine"]}, "is no variant of 'nap': their inputs differ"),
-        ({}, "either concurrency or request_rate_per_s"),
-        ({"concurrency": 4, "request_rate_per_s": 10.0}, "either concurrency or request_rate_per_s"),
+        ({"concurrency": 4, "variants": ["affine"]}, "is no variant of 'nap'"),
         ({"concurrency": 4, "budget_ms": -1}, "not above 0"),
         ({"concurrency": 4, "batch": 2}, "takes no batches"),
     ],
@@ -216,8 +186,7 @@ def test_variants_threads_and_batches(server: Server, tmp_path: Path, one_round:
     server.load("affine")
     try:
         before = server.config("affine")
-        axes = Axes(instances=(1,), threads=(1, 2), delays_ms=(None, 0.0, 5.0))
-        found = tune(server, "affine", 2, concurrency=4, variants=["affine_b"], axes=axes, output=tmp_path, silent=True)
+        found = tune(server, "affine", 2, concurrency=4, variants=["affine_b"], max_instances=1, output=tmp_path, silent=True)
         assert {row["model"] for row in found.rows} == {"affine", "affine_b"}
         # Whichever of the two equal models was ahead when batching was tried.
         batches = {row["delay_ms"]: row["executed_batch"] for row in found.rows}
@@ -238,54 +207,15 @@ def test_no_larger_batch_than_allowed(server: Server, tmp_path: Path, one_round:
         batching = {"max_queue_delay_microseconds": 5000}
         server.load("affine", config={**server.config("affine"), "dynamic_batching": batching})
         before = server.config("affine")
-        axes = Axes(instances=(1,), threads=(1,), delays_ms=(5.0,))
-        found = tune(server, "affine", max_batch=2, concurrency=8, axes=axes, output=tmp_path, silent=True)
+        found = tune(server, "affine", max_batch=2, concurrency=8, max_instances=1, output=tmp_path, silent=True)
         assert 1 < max(row["executed_batch"] for row in found.rows) <= 2
         assert found.config_path is not None
         assert "max_batch_size: 2" in found.config_path.read_text()
         assert server.config("affine") == before
-        with pytest.raises(InputError, match="batches of 3, above max_batch=2"):
+        with pytest.raises(InputError, match="2"):
             tune(server, "affine", 3, max_batch=2, concurrency=8, silent=True)
     finally:
         server.unload("affine")
-
-
-@pytest.mark.slow
-def test_a_rate_that_one_instance_does_not_serve(server: Server, tmp_path: Path, one_round: None) -> None:
-    """One instance answers 50 requests each second at most: 70 need the second one, and the lowest latency counts."""
-    found = tune(server, "nap", request_rate_per_s=70, max_instances=2, output=tmp_path, silent=True)
-    assert found.best is not None
-    assert found.best["instances"] == 2
-    assert found.best["request_rate_per_s"] == 70
-    assert found.best["concurrency"] is None
-    nothing = tune(server, "nap", request_rate_per_s=200, max_instances=1, output=tmp_path, silent=True)
-    assert nothing.best is None
-    assert "Nothing that was tried keeps up with requests of batch 1, 200 each second" in str(nothing)
-
-
-@pytest.mark.slow
-def test_a_server_that_dies_loses_nothing(models: Path, free_base_port: Callable[[], int], tmp_path: Path) -> None:
-    with launch_server(models, load=["nap"], base_port=free_base_port(), name="tune-killed") as server:
-        before = server.config("nap")
-        programs = [process for process in psutil.Process(server.pid).children(recursive=True) if process.name() == "tritonserver"]
-        program = next(iter(programs), psutil.Process(server.pid))
-
-        def kill() -> None:
-            wait_until(lambda: server.config("nap") != before)
-            program.kill()
-
-        thread = threading.Thread(target=kill)
-        thread.start()
-        with pytest.raises(CourseError, match="The search stopped at nap, 2 instances") as caught:
-            tune(server, "nap", output=tmp_path, **TRAFFIC)
-        thread.join()
-    assert "\n" not in str(caught.value)
-    assert "1 measurement is in" in str(caught.value)
-    with launch_server(models, load=["nap"], base_port=free_base_port(), name="tune-killed") as server:
-        found = tune(server, "nap", output=tmp_path, **TRAFFIC)
-    assert found.before == 1
-    assert found.best is not None
-    assert found.best["instances"] == 2
 
 
 @pytest.mark.slow
@@ -300,4 +230,3 @@ def test_the_command(models: Path, free_base_port: Callable[[], int], tmp_path: 
     )
     assert done.returncode == 3, done.stderr
     assert "Nothing that was tried meets the budget" in done.stdout
-    assert (tmp_path / "rows.jsonl").exists()

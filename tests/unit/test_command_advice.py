@@ -43,10 +43,10 @@ def test_a_mistake_is_answered_in_the_terminal_s_language(command: str, words: s
     assert not re.search(r"\w\((?!s\))|\w\[\w", re.sub(r"\[Errno \d+\]|ipv4:\S+", "", said)), f"Python in a terminal: {said}"
 
 
-def test_the_tool_s_traffic_is_one_or_the_other(capsys: pytest.CaptureFixture[str]) -> None:
+def test_private_or_open_is_one_or_the_other(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main(["tune", "-m", "add_sub", "--concurrency", "4", "--request-rate", "30"])
-    assert "--request-rate: not allowed with argument -c" in capsys.readouterr().err
+        main(["serve", "--private", "--open"])
+    assert "--open: not allowed with argument --private" in capsys.readouterr().err
 
 
 HELP = "Type: python -m helpers infer --help"

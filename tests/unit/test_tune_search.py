@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +14,8 @@ import pytest
 from helpers.errors import ModelError, RequestError
 from helpers.measuring.table import COLUMNS
 from helpers.repository.syntax import parse
-from helpers.tuning.search import Search, Workbench, confirm, praise, regret, rejected, winner_of
+from helpers.terminal import Progress
+from helpers.tuning.search import Bench, Search, confirm, praise, regret, rejected, winner_of
 from helpers.tuning.space import (
     DELAYS_MS,
     FAILED,
@@ -26,10 +29,8 @@ from helpers.tuning.space import (
     Goal,
     Row,
     Traffic,
-    accelerators_here,
     axes_for,
-    place_of,
-    reachable,
+    limited,
 )
 
 TRAFFIC = Traffic(8, 4)
@@ -44,18 +45,17 @@ ONNX: dict[str, Any] = {
 }
 
 
-def found(config: dict[str, Any] | None = None, cores: int = 4) -> Found:
-    config = ONNX if config is None else config
-    return Found("net", config, True, place_of("net", config, cores, embedded=True))
+def found(config: dict[str, Any] | None = None, cores: int = 4, *, embedded: bool = True, max_batch: int | None = None) -> Found:
+    return Found.of("net", ONNX if config is None else config, cores, embedded, max_batch)
 
 
 def row(rate: float, p95_ms: float = 10.0, *, outcome: str = OK, waits: float = 0.5, spread: float = 0.02, **others: Any) -> Row:
     """A row as the server would give it: three windows of 60 requests, with a relative half width of both figures."""
     latency = {f"latency_p{each}_us": 1000 * p95_ms for each in (50, 90, 95, 99)}
     latency |= {"latency_low_us": 1000 * p95_ms * (1 - spread), "latency_high_us": 1000 * p95_ms * (1 + spread)}
-    seen = {"queue_share": waits, "wanted_cores": 1.0, "executed_batch": 8, "reachable_batch": 16, "stable": True}
+    seen = {"queue_share": waits, "cpu_cores": 1.0, "executed_batch": 8, "reachable_batch": 16, "stable": True}
     numbers = {"throughput_infer_per_s": rate, "throughput_spread_infer_per_s": rate * spread, "windows": 3, "requests": 180}
-    about = {"percentile": 95, "reason": "why", "stage": "search", "as_found": False, "half_batches": False}
+    about = {"percentile": 95, "reason": "why", "stage": "search", "candidate": "it", "as_found": False, "half_batches": False}
     return {**dict.fromkeys(COLUMNS), "model": "net", "outcome": outcome, **numbers, **latency, **seen, **about, **others}
 
 
@@ -65,13 +65,12 @@ def row(rate: float, p95_ms: float = 10.0, *, outcome: str = OK, waits: float = 
 def test_a_configuration_is_a_place_among_the_combinations() -> None:
     assert found().place == Candidate("net", 2, 2, 0.0)
     # A container's ONNX Runtime gives every instance all cores.
-    assert place_of("net", ONNX, 4, embedded=False).threads == 4
+    assert found(embedded=False).place.threads == 4
     two = {"intra_op_thread_count": {"string_value": "2"}}
-    assert place_of("net", {**ONNX, "parameters": two}, 4, embedded=False).threads == 2
-    python = {"backend": "python", "instance_group": [{"count": 3}]}
-    assert place_of("net", python, 4, embedded=True) == Candidate("net", 3, None, None)
+    assert found({**ONNX, "parameters": two}, embedded=False).place.threads == 2
+    assert found({"backend": "python", "instance_group": [{"count": 3}]}).place == Candidate("net", 3, None, None)
     gpu = {**ONNX, "instance_group": [{"kind": "KIND_GPU", "count": 1, "gpus": [0, 1]}], "optimization": _tensorrt("FP16")}
-    assert place_of("net", gpu, 4, embedded=False) == Candidate("net", 2, None, 0.0, "tensorrt FP16")
+    assert found(gpu, embedded=False).place == Candidate("net", 2, None, 0.0, "tensorrt FP16")
 
 
 def _tensorrt(precision: str) -> dict[str, Any]:
@@ -85,13 +84,13 @@ def _tensorrt(precision: str) -> dict[str, Any]:
         Candidate("net", 1, 4, None),
         Candidate("net", 4, 1, 2.0),
         Candidate("net", 2, 1, 0.0),
-        Candidate("net", 2, 2, 0.5, "openvino"),
+        Candidate("net", 2, 2, 0.5, "tensorrt"),
         Candidate("net", 1, 2, None, "tensorrt FP16"),
     ],
 )
 def test_the_configuration_of_a_combination_is_that_place(candidate: Candidate) -> None:
     config = found().config_for(candidate, TRAFFIC)
-    assert place_of("net", config, 4, embedded=True) == candidate
+    assert found(config).place == candidate
     # What is not searched stays as it was.
     assert config["max_batch_size"] == 64
     assert config["parameters"]["inter_op_thread_count"] == {"string_value": "1"}
@@ -100,14 +99,13 @@ def test_the_configuration_of_a_combination_is_that_place(candidate: Candidate) 
 
 
 def test_a_limit_on_batches_counts_everywhere() -> None:
-    limited = Found("net", ONNX, True, found().place, max_batch=16)
-    assert limited.limited and not found().limited
-    for candidate in (limited.place, Candidate("net", 2, 1, 2.0)):
-        config = limited.config_for(candidate, TRAFFIC)
+    few = found(max_batch=16)
+    for candidate in (few.place, Candidate("net", 2, 1, 2.0)):
+        config = few.config_for(candidate, TRAFFIC)
         assert config["max_batch_size"] == 16
         assert max(config["dynamic_batching"].get("preferred_batch_size", [0])) <= 16, "the server refuses larger ones"
-    assert axes_for(Found("net", ONNX, True, found().place, max_batch=8), TRAFFIC, 4, None, None, []).delays_ms == (0.0,)
-    assert limited.config["max_batch_size"] == 64, "what is put back"
+    assert axes(found(max_batch=8)).delays_ms == (0.0,)
+    assert limited(ONNX, 64) == limited(ONNX, None) == ONNX, "no limit of ours"
 
 
 def test_what_was_found_is_loaded_as_it_was() -> None:
@@ -118,11 +116,9 @@ def test_waiting_ends_when_the_batch_is_as_large_as_the_traffic_allows() -> None
     config = found().config_for(Candidate("net", 2, 2, 1.0), TRAFFIC)
     assert config["dynamic_batching"]["preferred_batch_size"] == [16]
     assert config["dynamic_batching"]["max_queue_delay_microseconds"] == 1000
-    assert reachable(ONNX, Candidate("net", 1, 4, 0.0), TRAFFIC) == 32
-    assert reachable(ONNX, Candidate("net", 1, 4, 0.0), Traffic(20, 9)) == 60
-    assert reachable(ONNX, Candidate("net", 1, 4, None), TRAFFIC) == 8
-    rate = found().config_for(Candidate("net", 2, 2, 1.0), Traffic(8, None, 10.0))
-    assert "preferred_batch_size" not in rate["dynamic_batching"]
+    assert found().reachable(Candidate("net", 1, 4, 0.0), TRAFFIC) == 32
+    assert found().reachable(Candidate("net", 1, 4, 0.0), Traffic(20, 9)) == 60
+    assert found().reachable(Candidate("net", 1, 4, None), TRAFFIC) == 8
 
 
 def test_half_batches_are_half_of_what_an_instance_has() -> None:
@@ -130,49 +126,35 @@ def test_half_batches_are_half_of_what_an_instance_has() -> None:
     for instances, most, half in ((1, 16, 8), (2, 8, 4), (4, 4, 2), (16, 1, 1)):
         each = Candidate("net", instances, 1, 0.0, halves=True)
         assert found().config_for(each, crowd)["dynamic_batching"] == {"preferred_batch_size": [half], "preserve_ordering": True}
-        assert (reachable(ONNX, replace(each, halves=False), crowd), reachable(ONNX, each, crowd)) == (most, half)
-    assert reachable(ONNX, Candidate("net", 1, 1, 0.0, halves=True), Traffic(5, 7)) == 15, "whole requests"
+        assert (found().reachable(replace(each, halves=False), crowd), found().reachable(each, crowd)) == (most, half)
+    assert found().reachable(Candidate("net", 1, 1, 0.0, halves=True), Traffic(5, 7)) == 15, "whole requests"
     assert str(Candidate("net", 1, 1, 0.0, halves=True)) == "net, 1 instance × 1 thread, batching on, half batches"
 
 
+def axes(model: Found, traffic: Traffic = TRAFFIC, limit: int | None = None, budget_ms: float = math.inf, *, embedded: bool = True) -> Axes:
+    return axes_for(model, Goal(traffic, budget_ms), 4, limit, embedded)
+
+
 def test_only_values_that_have_an_effect() -> None:
-    axes = axes_for(found(), TRAFFIC, 4, None, None, ["openvino"])
-    assert axes.instances == (1, 2, 4)
-    assert axes.threads == (1, 2, 4)
-    assert axes.delays_ms == (None, 0.0, *DELAYS_MS)
-    assert axes.accelerators == ("", "openvino")
-    assert axes.halves and not axes_for(found(), Traffic(8, None, 10.0), 4, None, None, []).halves, "a rate knows no half"
+    assert axes(found()) == Axes((1, 2, 4), (1, 2, 4), (None, 0.0, *DELAYS_MS), ("",), halves=True)
     # One request at a time: a second instance and a batch of several have nothing to do.
-    alone = axes_for(found(), Traffic(8, 1), 4, None, None, [])
-    assert (alone.instances, alone.delays_ms, alone.halves) == ((1,), (0.0,), False)
-    assert axes_for(found(), Traffic(40, 4), 4, None, None, []).delays_ms == (0.0,)
-    assert axes_for(found(), TRAFFIC, 4, 3, 1.0, []).delays_ms == (None, 0.0, 0.5)
-    assert axes_for(found(), TRAFFIC, 4, 3, 1.0, []).instances == (1, 2, 3)
+    assert axes(found(), Traffic(8, 1)) == Axes((1,), (1, 2, 4), (0.0,))
+    assert axes(found(), Traffic(40, 4)).delays_ms == (0.0,)
+    assert axes(found(), limit=3, budget_ms=1.0) == Axes((1, 2, 3), (1, 2, 4), (None, 0.0, 0.5), halves=True)
     python = found({"backend": "python", "max_batch_size": 0, "instance_group": [{"count": 1}]})
-    axes = axes_for(python, TRAFFIC, 4, None, None, ["openvino"])
-    assert (axes.threads, axes.delays_ms, axes.accelerators) == ((None,), (None,), ("",))
-    named = Axes((1, 2, 8), (1, 2), (None, 0.0), ("", "openvino"))
-    assert named.fitting(python, TRAFFIC, 4) == Axes((1, 2), (None,), (None,), ("",))
-    assert len(list(named.candidates("net"))) == 24
+    assert axes(python) == Axes((1, 2, 4), (None,), (None,))
+    assert axes(python).combinations == 3 and axes(found()).combinations == 36
+    gpu = found({**ONNX, "instance_group": [{"kind": "KIND_GPU", "count": 1}]}, embedded=False)
+    assert axes(gpu, embedded=False).accelerators == ("", "tensorrt", "tensorrt FP16")
+    assert axes(gpu).accelerators == axes(found(), embedded=False).accelerators == ("",), "without a GPU or its own ONNX Runtime"
 
 
 def test_the_cores_are_shared_out() -> None:
-    axes = Axes((1, 2, 4, 8), (1, 2, 4))
+    axes = Axes((1, 2, 4, 8), (1, 2, 4), (None,))
     assert [axes.threads_for(number, 4) for number in axes.instances] == [4, 2, 1, 1]
     assert axes.beside(Candidate("net", 2, 2, None), 4, 1) == Candidate("net", 4, 1, None)
     assert axes.beside(Candidate("net", 3, 1, None), 4, -1) == Candidate("net", 2, 2, None)
     assert axes.beside(Candidate("net", 8, 1, None), 4, 1) is None
-
-
-def test_openvino_only_where_onnx_runtime_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COURSE_SERVER_ENV", str(tmp_path))
-    assert accelerators_here("embedded", gpu=False) == ()
-    library = tmp_path / "lib/python3.11/site-packages/onnxruntime/capi/libonnxruntime_providers_openvino.so"
-    library.parent.mkdir(parents=True)
-    library.touch()
-    assert accelerators_here("embedded", gpu=False) == ("openvino",)
-    assert accelerators_here("docker", gpu=False) == ()
-    assert "tensorrt" in accelerators_here("docker", gpu=True)
 
 
 # --- the strategy -------------------------------------------------------------------------------------------------------
@@ -200,10 +182,10 @@ def test_nobody_adds_instances_when_nobody_waits() -> None:
 def test_no_more_instances_than_cores_when_those_are_busy() -> None:
     start = Candidate("net", 2, 1, None)
     axes = {"net": Axes((1, 2, 4), (1, 2), (None,))}
-    busy = search(lambda each: row(100 * each.instances, wanted_cores=1.9), axes, cores=2)
+    busy = search(lambda each: row(100 * each.instances, cpu_cores=1.9), axes, cores=2)
     assert busy.run(start).instances == 2
-    assert any("has work for 1.9 of 2 cores" in step for step in busy.steps)
-    idle = search(lambda each: row(100 * each.instances, wanted_cores=0.1), axes, cores=2)
+    assert any("uses 1.9 of 2 cores" in step for step in busy.steps)
+    idle = search(lambda each: row(100 * each.instances, cpu_cores=0.1), axes, cores=2)
     assert idle.run(start).instances == 4
 
 
@@ -259,12 +241,6 @@ def test_within_the_budget_comes_first() -> None:
     assert goal.rank(row(10, 14)) > goal.rank(row(100, 16)) > goal.rank(row(1000, 17)) > goal.rank(row(9, 1, outcome=REFUSED))
 
 
-def test_a_rate_is_served_with_the_lowest_latency() -> None:
-    goal = Goal(Traffic(2, None, 50.0), budget_ms=15)
-    assert goal.rank(row(100, 5)) > goal.rank(row(100, 6)) > goal.rank(row(80, 4))
-    assert goal.quantity == "latency"
-
-
 def test_a_model_that_cannot_be_measured_at_all() -> None:
     with pytest.raises(ModelError, match="cannot be measured: why"):
         search(lambda each: row(0, outcome=FAILED)).run(Candidate("net", 1, 1, None))
@@ -277,11 +253,12 @@ def test_few_of_many_combinations_are_measured() -> None:
     def answer(each: Candidate) -> Row:
         share = min(1.0, 8 / (each.instances * (each.threads or 1)))
         rate = 100 * each.instances * (each.threads or 1) ** 0.7 * share
-        return row(rate * {None: 1.0, 0.0: 1.2, 0.5: 1.25, 2.0: 1.1}[each.delay_ms], wanted_cores=7.9)
+        return row(rate * {None: 1.0, 0.0: 1.2, 0.5: 1.25, 2.0: 1.1}[each.delay_ms], cpu_cores=7.9)
 
     run = search(answer, {"net": axes}, cores=8)
     best = run.run(Candidate("net", 1, 8, None))
-    grid = {each: answer(each)["throughput_infer_per_s"] for each in axes.candidates("net")}
+    every = itertools.product(["net"], axes.instances, axes.threads, axes.delays_ms)
+    grid = {each: answer(each)["throughput_infer_per_s"] for each in (Candidate(*values) for values in every)}
     assert grid[best] == max(grid.values())
     assert len(run.rows) <= len(grid) / 5
 
@@ -360,18 +337,18 @@ def test_the_reserve_is_what_the_search_found_inside_the_budget() -> None:
 def test_how_sure_the_budget_is_met() -> None:
     goal = Goal(TRAFFIC, budget_ms=15.0)
     assert goal.kept(row(100)) is True and goal.kept(row(100, 20)) is False
-    unsure = row(100, 14.5, spread=0.2, candidate="it")
+    unsure = row(100, 14.5, spread=0.2)
     assert goal.kept(unsure) is None and goal.kept(row(100) | {"latency_high_us": None}) is None, "an end that is not known"
     assert goal.kept(row(100, 30) | {"latency_high_us": None}) is False, "the other end says enough"
     assert "cannot tell" in " ".join(praise(unsure, goal, None, None, True))
     assert "the other one waits, complete" in " ".join(praise(unsure | {"half_batches": True}, goal, None, None, True))
-    said = " ".join(regret(row(100, 16, spread=0.2, candidate="it"), goal))
+    said = " ".join(regret(row(100, 16, spread=0.2), goal))
     assert "p95 ≤ 15 ms" in said and "cannot tell" in said
 
 
 def test_of_those_that_cannot_be_told_apart_the_simplest_wins_and_it_is_said() -> None:
     start = Candidate("net", 2, 1, None)
-    plain, fancy = Candidate("net", 4, 1, None), Candidate("net", 4, 1, 2.0, "openvino", halves=False)
+    plain, fancy = Candidate("net", 4, 1, None), Candidate("net", 4, 1, 2.0, "tensorrt")
 
     def in_rounds(each: Candidate, rates: list[float], p95_ms: float = 10.0) -> Row:
         turns = {f"round {number}": [rate, 1000 * p95_ms] for number, rate in enumerate(rates)}
@@ -394,13 +371,13 @@ def test_of_those_that_cannot_be_told_apart_the_simplest_wins_and_it_is_said() -
 
 
 def test_ok_never_stands_beside_a_latency_over_the_budget() -> None:
-    bench = Workbench(None, Goal(TRAFFIC, budget_ms=20), Path("nowhere"), {})  # type: ignore[arg-type]
+    bench = Bench(None, Goal(TRAFFIC, budget_ms=20), {}, {}, Progress(""))  # type: ignore[arg-type]
 
     def outcome(each: Row) -> str:
-        return bench._judged(each)["outcome"]
+        return bench._judged(each)[0]
 
     perhaps = row(100, 23.3, spread=0.3)
-    assert bench._judged(perhaps)["reason"] == "23.3 ms" and outcome(perhaps) == UNSURE
+    assert bench._judged(perhaps) == (UNSURE, "23.3 ms")
     assert outcome(row(100, 23.3, spread=0.01)) == OVER_BUDGET
     assert outcome(row(100, 19.9, spread=0.3)) == OK
     # A short look of few requests knows no interval.
@@ -415,7 +392,7 @@ def test_the_winners_file_keeps_what_was_written(tmp_path: Path) -> None:
     text = '# mine\nname: "net"\nbackend: "onnxruntime"\nmax_batch_size: 64  # enough\ndynamic_batching { }\n'
     (tmp_path / "net").mkdir()
     (tmp_path / "net" / "config.pbtxt").write_text(text)
-    best = Candidate("net", 4, 1, 2.0, "openvino")
+    best = Candidate("net", 4, 1, 2.0, "tensorrt")
     written = found().written(best, TRAFFIC, tmp_path, "found by a test")
     assert written.startswith('# found by a test\nname: "net"\n')
     assert "pinned" not in written
@@ -424,7 +401,7 @@ def test_the_winners_file_keeps_what_was_written(tmp_path: Path) -> None:
     assert [(group.count, group.name) for group in new.instance_group] == [(4, "")]
     assert new.parameters["intra_op_thread_count"].string_value == "1"
     assert new.dynamic_batching.max_queue_delay_microseconds == 2000
-    assert new.optimization.execution_accelerators.cpu_execution_accelerator[0].name == "openvino"
+    assert new.optimization.execution_accelerators.gpu_execution_accelerator[0].name == "tensorrt"
     off = parse(found().written(Candidate("net", 1, 1, None), TRAFFIC, tmp_path, ""))
     assert not off.HasField("dynamic_batching")
     assert not off.HasField("optimization")

@@ -14,13 +14,14 @@ from helpers import repository
 from helpers.client import Client
 from helpers.metrics.load import BackgroundLoad
 from helpers.server import Server, launch_server
-from helpers.tuning.usage import SERVER, of_model, usage
 from tests.served.optimise import MODEL, counted, log_lines
 
 
 def cpu_seconds(server: Server) -> dict[str, float]:
     """CPU time of each instance's process since its start."""
-    return {each.name: each.cpu_s for each in of_model(usage(server.pid), MODEL) if each.name != SERVER}
+    instances = [each for each in psutil.Process(server.pid).children(recursive=True) if each.name().startswith("triton_python")]
+    names = {each.cmdline()[-2]: each for each in instances}
+    return {name: sum(each.cpu_times()[:2]) for name, each in names.items() if re.fullmatch(rf"{MODEL}(_\d+)+", name)}
 
 
 def work_done_by(server: Server) -> dict[str, float]:
