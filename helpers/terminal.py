@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import contextvars
 import html
 import io
@@ -13,26 +12,12 @@ import time
 import uuid
 from collections.abc import Callable
 
-# What a terminal that is not UTF-8 shows instead; whatever else it lacks becomes a question mark.
-_PLAIN = {"●": "*", "■": "#", "✔": "+", "✖": "x", "…": "...", "–": "-", "—": "-", "→": "->", "←": "<-", "≤": "<=", "≥": ">=", "≈": "~"}
-_PLAIN |= {"·": "-", "×": "x", "±": "+-", "µ": "u", "“": '"', "”": '"', "’": "'", "‘": "'", "−": "-", "│": "|", "─": "-", "█": "#"}
-
-
-def _in_plain_signs(error: UnicodeError) -> tuple[str, int]:
-    """An error handler of :mod:`codecs` for writing: no text of ours may end a command."""
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    signs = error.object[error.start : error.end]
-    plain = "".join(_PLAIN.get(sign, "?") for sign in signs)
-    return plain, error.end
-
 
 def write_whatever_the_terminal() -> None:
-    """Standard output and errors take every text, in a terminal, a pipe or a batch log of any encoding."""
-    codecs.register_error("course", _in_plain_signs)
+    """Standard output and errors take every text, in a terminal, a pipe or a batch log of any encoding: no text of ours ends a command."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # none under pythonw, another kind in notebooks and tests
-            stream.reconfigure(errors="course")
+            stream.reconfigure(errors="replace")
 
 
 # Seconds after which a step says that it runs, and between two looks at it.
@@ -46,11 +31,6 @@ class Progress:
     """A line that says what a long step does, how far it is and how long it takes: in a notebook's cell, or on a terminal.
 
     It appears when the step takes longer than ``SHOWN_AFTER_S``. Of steps within one another, or side by side, the first one is shown.
-
-    Typical use::
-
-        with Progress("tagging", total=2000, unit="jets") as progress:
-            progress.add(50)
 
     Args:
         what: what is done, in a few words, or a function that says it.
@@ -84,12 +64,12 @@ class Progress:
         self._ended.set()
         self._thread.join()
         if self._seen:
-            self._show(f"{self.words()}: {'done in' if kind is None else 'stopped after'} {self._seconds:.0f} s", "", last=True)
+            self._show(f"{self._words()}: {'done in' if kind is None else 'stopped after'} {self._seconds:.0f} s", "", last=True)
         self._publish = None
         _one_at_a_time.release()
 
-    def words(self) -> str:
-        """Return what is done and how much of it."""
+    def _words(self) -> str:
+        """What is done and how much of it."""
         what = self.what() if callable(self.what) else self.what
         number = f"{self.done:,}" if self.total is None else f"{self.done:,} of {self.total:,}"
         return f"{what}, {number} {self.unit}" if self.total is not None or self.done else what
@@ -103,7 +83,7 @@ class Progress:
         while not self._ended.wait(wait_s):
             wait_s = EVERY_S
             part = f'<progress max="{self.total}" value="{self.done}" aria-label="how much is done"></progress> ' if self.total else ""
-            self._show(f"{self.words()} … {self._seconds:.0f} s", part)
+            self._show(f"{self._words()} … {self._seconds:.0f} s", part)
 
     def _show(self, text: str, part: str, *, last: bool = False) -> None:
         assert self._publish is not None

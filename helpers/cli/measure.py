@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from helpers.cli import options
 from helpers.cli.options import COMMAND_GRACE_S
 from helpers.errors import InputError
-from helpers.paths import make_folder, shown, work_dir, writing
+from helpers.paths import make_folder, shown, writing
 
 if TYPE_CHECKING:
     from helpers.measuring.perf_analyzer import InputData
@@ -117,30 +117,10 @@ def tune(args: argparse.Namespace) -> int:
 
 
 def quantize(args: argparse.Namespace) -> int:
-    """Make the variants, and report on them if asked to."""
+    """Make the variants."""
     from helpers import precision  # loads gRPC
 
-    for folder in precision.make(args.model, args.methods):
-        print(f"{shown(folder)}: {_size(folder):.0f} kB")
-    if args.report:
-        _report(args)
+    for folder in precision.make(args.model, args.methods or tuple(precision.METHODS)):
+        size = sum(path.stat().st_size for path in (folder / "1").iterdir()) / 1000
+        print(f"{shown(folder)}: {size:.0f} kB")
     return 0
-
-
-def _size(folder: Path) -> float:
-    return sum(path.stat().st_size for path in (folder / "1").iterdir()) / 1000
-
-
-def _report(args: argparse.Namespace) -> None:
-    from helpers import precision
-    from helpers.measuring.inputs import write_jets
-    from helpers.measuring.measure import measure_in_turn
-    from helpers.server import launch_server
-
-    names = precision.family(args.model)
-    with launch_server("work/models", load=names, name="quantize") as server:
-        file = write_jets(server, args.model)
-        rows = measure_in_turn(server, args.model, *({"model": name} for name in names), batch=args.batch, input_data=file)
-        costs = precision.cost(server, names, reference=args.model)
-    print(costs)
-    print(f"Figure: {save(work_dir() / 'precision' / f'{args.model}.png', 'precision_figure', rows, costs)}")

@@ -140,9 +140,7 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
     ),
     "quantize": (
         ("model", "a model of the course or of work/models, such as particlenet_AK4", {}),
-        ("--methods", "fp16, int8, int8_static; frozen for TorchScript (default all that fit)", {**_MANY, "default": ()}),
-        ("--report", "serve and measure them, and draw speed beside the change of AUC", _FLAG),
-        ("--batch", "jets in a request of the report (default 10)", {"type": int, "default": 10}),
+        ("--methods", "fp16, int8_static (default both)", {**_MANY, "default": ()}),
     ),
     "scoreboard": (
         ("files", "scoreboards, such as /class/scoreboard/*.json (default your own)", {"nargs": "*"}),

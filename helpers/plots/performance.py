@@ -97,7 +97,7 @@ class Series:
     """Rows that one line joins, in the order of ``x``, and their name in the legend."""
 
     name: str
-    rows: list[Row]
+    rows: Sequence[Row]
     x: Floats
 
     def column(self, name: str) -> Floats:
@@ -499,7 +499,7 @@ def experiments_figure(table: Experiments) -> Figure:
     halves = np.array([0.0 if each is None else each.half_width or 0.0 for each in seen])
     elsewhere = {place: other for place, row in enumerate(table.rows) if (other := table.elsewhere(row["experiment"])) is not None}
     others = [other.gain for other in elsewhere.values()]
-    latencies, ends = Series("", table.rows, np.arange(len(table))).values("latency_p95_us")
+    latencies, ends = Series("", table.rows, np.zeros(len(table))).values("latency_p95_us")
     with plt.rc_context(BARS):
         figure, (left, right) = plt.subplots(1, 2, figsize=(12, 0.85 * len(table) + 3.2), sharey=True, layout="constrained")
         colours = [GREY if each is None else COLOURS[0] for each in seen]

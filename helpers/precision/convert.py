@@ -76,18 +76,6 @@ def to_fp16(source: Path, target: Path) -> None:
     onnx.save(converted, target)
 
 
-def to_int8(source: Path, target: Path) -> None:
-    """Weights in 8 bits; activations are brought to 8 bits while the model runs, by the range that they have then."""
-    import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    with tempfile.TemporaryDirectory() as folder:
-        plain = Path(folder) / "plain.onnx"
-        onnx.save(simplified(source), plain)
-        only = {"MatMulConstBOnly": True}
-        quantize_dynamic(plain, target, op_types_to_quantize=["MatMul"], weight_type=QuantType.QInt8, per_channel=True, extra_options=only)
-
-
 def to_int8_static(source: Path, target: Path, calibration: Path) -> None:
     """Weights and activations in 8 bits; ranges come from real inputs: a ``.npz`` with an array for each, batches along axis 0."""
     import numpy as np
@@ -119,15 +107,7 @@ def to_int8_static(source: Path, target: Path, calibration: Path) -> None:
         )
 
 
-def freeze(source: Path, target: Path) -> None:
-    """TorchScript with its weights as constants, so that PyTorch can work out beforehand what depends on them alone."""
-    import torch
-
-    module = torch.jit.load(str(source), map_location="cpu").eval()
-    torch.jit.save(torch.jit.freeze(module), str(target))
-
-
-METHODS: dict[str, Callable[..., None]] = {"fp16": to_fp16, "int8": to_int8, "int8_static": to_int8_static, "frozen": freeze}
+METHODS: dict[str, Callable[..., None]] = {"fp16": to_fp16, "int8_static": to_int8_static}
 
 if __name__ == "__main__":
     # The tools advise to prepare the model, which is done here already, in another way.

@@ -1,7 +1,6 @@
-"""Variants of a model in lower precision, made with ONNX Runtime's and PyTorch's own tools, and what they cost in physics.
+"""Variants of an ONNX model in lower precision, made with ONNX Runtime's own tools, and what they cost in physics.
 
-All keep the inputs and outputs of the model, in 32 bits, so clients change nothing but the name. ``python -m helpers quantize`` does the
-same in a terminal.
+All keep the inputs and outputs of the model, in 32 bits, so clients change nothing but the name.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import numpy as np
 
 from helpers.client import Client
 from helpers.errors import InputError, ModelError, SetupError, quoted, suggestion
-from helpers.paths import models_dir, replace, server_env, shown, work_dir, writing
+from helpers.paths import models_dir, replace, server_env, shown, writing
 from helpers.physics import jets as course_jets
 from helpers.physics.flavour import DISCRIMINANTS, GROUPS, Scores, auc_change, truth
 from helpers.repository import checkout, locate, read_config
@@ -30,90 +29,68 @@ from helpers.terminal import Progress
 # Jets on which static quantisation finds the ranges of a network's activations, in batches of so many: the first of the sample. What it
 # costs is measured on the others.
 CALIBRATION_JETS, CALIBRATION_BATCH = 256, 16
-
-# Method -> what it is, in words; by the file that holds the model.
+# Method -> what it is, in words.
 METHODS = {
-    "model.onnx": {
-        "fp16": "16-bit floating point; the choice of neighbours stays in 32 bits",
-        "int8": "8-bit weights, activations by the range that each run finds",
-        "int8_static": "8-bit weights and activations, ranges calibrated on real jets",
-    },
-    "model.pt": {"frozen": "TorchScript with its weights as constants"},
+    "fp16": "16-bit floating point; the choice of neighbours stays in 32 bits",
+    "int8_static": "8-bit weights and activations, ranges calibrated on real jets",
 }
+_FILE = "model.onnx"
 # In each variant's folder: what it was made from, so that it is made again when that changes.
-STAMP = "precision.json"
+_STAMP = "precision.json"
 _CONVERTER = Path(__file__).with_name("convert.py")
 # Standard deviations of a 95 % interval.
 _TWO_SIDED_95 = 1.96
 
 
-def make(model: str, methods: Sequence[str] | str = ()) -> list[Path]:
-    """Make variants of a model in ``work/models``, beside a working copy of the model itself.
+def make(model: str, methods: Sequence[str] = tuple(METHODS)) -> list[Path]:
+    """Make variants of a model in ``work/models``, beside a working copy of the model itself, and return their folders.
 
     A variant that was made from the same file before stays as it is.
 
     Args:
         model: its name: a working copy, or a model of the course.
-        methods: names in :data:`METHODS`; by default all that fit its file.
-
-    Returns:
-        The folders of the variants.
+        methods: names in :data:`METHODS`.
 
     Raises:
-        ModelError: there is no such model, or it is neither ONNX nor TorchScript.
-        InputError: a method does not fit it, or it is calibrated on jets and takes none.
+        ModelError: there is no such model, or it is not ONNX.
+        InputError: there is no such method, or it is calibrated on jets and the model takes none.
         SetupError: the server's environment lacks the tools, or they failed.
     """
-    wanted = [methods] if isinstance(methods, str) else list(methods)
     folder = locate(model)
     if models_dir().resolve() in folder.resolve().parents:
         folder = checkout(folder.name) / folder.name
-    source = next((path for name in METHODS if (path := folder / "1" / name).is_file()), None)
-    if source is None:
-        raise ModelError(
-            f"{shown(folder)} has neither model.onnx nor model.pt in its version 1.", "Only such models can be made in another precision."
-        )
-    fitting = METHODS[source.name]
-    for name in wanted:
-        if name not in fitting:
-            raise InputError(
-                f"The method {name!r} does not fit {shown(source)}.", f"There is {quoted(fitting)}.", suggestion(name, fitting)
-            )
+    if not (folder / "1" / _FILE).is_file():
+        raise ModelError(f"{shown(folder)} has no {_FILE} in its version 1.", "Only ONNX models can be made in another precision.")
+    for name in methods:
+        if name not in METHODS:
+            raise InputError(f"There is no method {name!r}.", f"There is {quoted(METHODS)}.", suggestion(name, METHODS))
     made: list[Path] = []
-    with Progress(f"making {folder.name} compute with fewer bits", len(wanted or fitting), "variants") as progress:
-        for name in wanted or fitting:
-            made.append(_make_one(folder, source, name))
+    with Progress(f"making {folder.name} compute with fewer bits", len(methods), "variants") as progress:
+        for name in methods:
+            made.append(_make_one(folder, name))
             progress.add()
     return made
 
 
-def family(model: str) -> list[str]:
-    """Return the names of a model and of its variants that are in ``work/models``, for ``launch_server(load=…)``."""
-    folder = work_dir() / "models"
-    names = [f"{model}_{method}" for methods in METHODS.values() for method in methods]
-    return [model, *(name for name in names if (folder / name / STAMP).is_file())]
-
-
-def _make_one(folder: Path, source: Path, method: str) -> Path:
-    target = folder.parent / f"{folder.name}_{method}"
-    stamp = {"model": folder.name, "method": method, "sha256": _sha256(source, _CONVERTER, folder / "config.pbtxt")}
+def _make_one(folder: Path, method: str) -> Path:
+    source, target = folder / "1" / _FILE, folder.parent / f"{folder.name}_{method}"
+    content = b"".join(path.read_bytes() for path in (source, _CONVERTER, folder / "config.pbtxt"))
+    stamp = {"model": folder.name, "method": method, "sha256": hashlib.sha256(content).hexdigest()}
     if target.exists():
-        if not (target / STAMP).is_file():
+        if not (target / _STAMP).is_file():
             raise SetupError(f"There is a model {shown(target)} already, and it was not made from {folder.name}.", "", "Move it away.")
-        if json.loads((target / STAMP).read_text(encoding="utf-8")) == stamp:
+        if json.loads((target / _STAMP).read_text(encoding="utf-8")) == stamp:
             return target
     # Under another name, outside the repository, until it is complete.
     with writing(target), tempfile.TemporaryDirectory(prefix=".precision-", dir=folder.parent.parent) as temporary:
         made = Path(temporary) / target.name
-        shutil.copytree(folder, made, ignore=shutil.ignore_patterns("__pycache__", source.name, STAMP))
-        arguments = [str(source), str(made / "1" / source.name)]
-        if method == "int8_static":
-            arguments.append(str(_calibration(folder, Path(temporary))))
-        _convert(method, arguments)
+        shutil.copytree(folder, made, ignore=shutil.ignore_patterns("__pycache__", _FILE, _STAMP))
+        calibration = [str(_calibration(folder, Path(temporary)))] if method == "int8_static" else []
+        _convert(method, [str(source), str(made / "1" / _FILE), *calibration])
         config = read_config(made)
         config.name = target.name
-        replace(made / "config.pbtxt", f"# {folder.name} in another precision: {METHODS[source.name][method]}.\n{render(config)}")
-        (made / STAMP).write_text(json.dumps(stamp, indent=1) + "\n", encoding="utf-8")
+        replace(made / "config.pbtxt", f"# {folder.name} in another precision: {METHODS[method]}.\n{render(config)}")
+        (made / _STAMP).write_text(json.dumps(stamp, indent=1) + "\n", encoding="utf-8")
         if target.exists():
             shutil.rmtree(target)
         made.rename(target)
@@ -121,22 +98,14 @@ def _make_one(folder: Path, source: Path, method: str) -> Path:
 
 
 def _convert(method: str, arguments: Sequence[str]) -> None:
-    """Run the converter in the server's environment.
-
-    Raises:
-        SetupError: it failed; with its last line.
-    """
-    python = server_env() / "bin" / "python"
-    try:
-        done = subprocess.run([python, "-I", str(_CONVERTER), method, *arguments], capture_output=True, text=True, check=False)
-    except FileNotFoundError as error:
-        raise SetupError(
-            f"There is no {python}.", "The tools are in the server's environment.", "Type: python -m helpers install-server"
-        ) from error
+    """Run the converter in the server's environment; of a failure, its last line tells why."""
+    python, todo = server_env() / "bin" / "python", "Type: python -m helpers install-server"
+    if not python.exists():
+        raise SetupError(f"There is no {python}.", "The tools are in the server's environment.", todo)
+    done = subprocess.run([python, "-I", str(_CONVERTER), method, *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["nothing at all"]
-        todo = "Type: python -m helpers install-server" if "ModuleNotFoundError" in lines[-1] else ""
-        raise SetupError(f"The variant {method} could not be made: {lines[-1].strip()}", "", todo)
+        why = (done.stderr.strip() or "nothing at all").splitlines()[-1].strip()
+        raise SetupError(f"The variant {method} could not be made: {why}", "", todo if "ModuleNotFoundError" in why else "")
 
 
 def _calibration(folder: Path, target: Path) -> Path:
@@ -156,18 +125,14 @@ def _calibration(folder: Path, target: Path) -> Path:
     return path
 
 
-def _sha256(*paths: Path) -> str:
-    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
-
-
-def cost(server: Any, models: Sequence[str], reference: str, jets: Any = None) -> Table:
+def cost(server: Any, models: Sequence[str], reference: str, jets: Any) -> Table:
     """Tag the same jets with each model and compare with the reference: the change of the area under the curve is what it costs.
 
     Args:
         server: a :class:`~helpers.server.Server`, or its address.
         models: the variants; the reference may be among them.
         reference: the model in full precision.
-        jets: with truth; by default all of the sample but those that static calibration has seen.
+        jets: with truth; static calibration has seen the first 256 of the sample.
 
     Returns:
         A row for each model and discriminant: ``auc`` and ``auc_uncertainty`` (one standard deviation, of the finite number of jets),
@@ -178,10 +143,7 @@ def cost(server: Any, models: Sequence[str], reference: str, jets: Any = None) -
         InputError: a model is no tagger of these jets.
     """
     with Client(server) as client:
-        taggers = {name: course_jets.Tagger(client, name) for name in dict.fromkeys([reference, *models])}
-        if jets is None:
-            jets = course_jets.read(course_jets.sample_for(taggers[reference]))[CALIBRATION_JETS:]
-        scores = {name: tagger.tag(jets) for name, tagger in taggers.items()}
+        scores = {name: course_jets.Tagger(client, name).tag(jets) for name in dict.fromkeys([reference, *models])}
     first = scores[reference]
     if wrong := [name for name, each in scores.items() if each.labels != first.labels]:
         raise InputError(f"{wrong[0]!r} has other classes than {reference!r}.", "Expected variants of one network.")

@@ -1,16 +1,5 @@
 """An analysis at scale: jets from many files, tagged by Dask's workers through one address, scores in files again.
 
-Typical use::
-
-    files = replicate("ak4", 200_000)                       # the course's jets over and over, each with an id of its own
-    with local_workers(2) as cluster:                       # or SLURMCluster(..., security=True)
-        done = tag_files(files, cluster, fleet, "particlenet_AK4", output="work/analysis/first")
-    done                                                    # what took how long
-    done.check()                                            # each jet once
-    ids, scores = done.scores()
-
-In a script, importing dask_jobqueue changes what Ctrl-C does; containers/CLIENTS.md says how to restore it.
-
 Interrupt it, kill a worker, or kill all of it, and call it again: it goes on with the chunks that are not there yet.
 """
 
@@ -22,7 +11,6 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -90,23 +78,15 @@ def replicate(
 ) -> list[Path]:
     """Make files with as many jets as an analysis has: the course's sample over and over, each copy with ids and events of its own.
 
-    Files that are there already are kept as they are.
-
     Args:
         sample: ``ak4`` or ``ak8``.
         n_jets: jets in all files together.
         jets_per_file: jets in each file; the last one may have fewer.
-        folder: where to write; by default in ``work/jets``.
+        folder: where to write; by default in ``work/jets``. Files that are there already are kept as they are.
 
     Returns:
         The files. Their branches are those of the sample, and ``jet_id``: 0, 1, 2, … through all files.
-
-    Raises:
-        InputError: no such sample, or numbers below 1.
-        SetupError: the files cannot be written.
     """
-    if n_jets < 1 or jets_per_file < 1:
-        raise InputError(f"n_jets={n_jets}, jets_per_file={jets_per_file} was given.", "Expected 1 or more of each.")
     # The number of jets is in the folder's name: a folder of another size would be taken for this one otherwise.
     target = Path(folder) if folder is not None else paths.work_dir() / "jets" / f"{sample}_{n_jets}_by_{jets_per_file}"
     files = {target / f"jets_{sample}_{start // jets_per_file:04d}.root": start for start in range(0, n_jets, jets_per_file)}
@@ -140,42 +120,28 @@ def chunks(files: Sequence[str | Path], output: str | Path, jets_per_chunk: int 
     """Return the chunks of files of jets, with scores below ``output``; none reaches over the end of its file.
 
     Raises:
-        InputError: no file, a file that is none, two of one name, jets without ids, or a number below 1.
+        InputError: a file that is none, two of one name, or jets without ids.
     """
-    if not isinstance(jets_per_chunk, int) or jets_per_chunk < 1:
-        raise InputError(f"jets_per_chunk={jets_per_chunk!r} was given.", "Expected a number of jets, 1 or more.")
-    folder = Path(output).resolve()
     sizes: dict[Path, int] = {}
-    for file in [files] if isinstance(files, (str, Path)) else files:
+    for file in files:
         path = find(file)
         if path is None:
             raise InputError(f"There is no file of jets {str(file)!r}.", "Expected ROOT files, as replicate(...) makes them.")
-        sizes[path.resolve()] = entries(path)
-    if not sizes:
-        raise InputError("There is no file to read: the list is empty.", "Expected at least one file of jets.")
+        with uproot.open(path) as opened:
+            if jets.TREE not in opened or ID not in (tree := opened[jets.TREE]):
+                raise InputError(
+                    f"{shown(path)} has no tree {jets.TREE} with a branch {ID}.",
+                    "Expected a number for each jet that no other jet has: without it a lost jet cannot be noticed.",
+                    'The course\'s jets get one from replicate("ak4").',
+                )
+            sizes[path.resolve()] = int(tree.num_entries)
     if len({path.stem for path in sizes}) < len(sizes):
         raise InputError("Two files of jets have the same name.", "Expected other names: those of the scores are made from them.")
     return [
-        Chunk(str(path), start, min(start + jets_per_chunk, total), str(folder / f"{path.stem}_{start:07d}.root"))
+        Chunk(str(path), start, min(start + jets_per_chunk, total), str(Path(output).resolve() / f"{path.stem}_{start:07d}.root"))
         for path, total in sizes.items()
         for start in range(0, total, jets_per_chunk)
     ]
-
-
-def entries(path: str | Path) -> int:
-    """Return the number of jets in a file; raise InputError if it is no ROOT file of jets, or these have no ids."""
-    try:
-        with uproot.open(path) as file:
-            tree = file[jets.TREE]
-    except (OSError, ValueError, uproot.KeyInFileError) as error:
-        raise InputError(f"{shown(Path(path))} has no tree {jets.TREE}.", "Expected a ROOT file of jets.") from error
-    if ID not in tree:
-        raise InputError(
-            f"The jets of {shown(Path(path))} have no branch {ID}.",
-            "Expected a number for each jet that no other jet has: without it a lost jet cannot be noticed.",
-            'The course\'s jets get one from replicate("ak4").',
-        )
-    return int(tree.num_entries)
 
 
 def _columns(path: str, tree: str, names: Sequence[str] | None = None, start: int | None = None, stop: int | None = None) -> Any:
@@ -186,7 +152,7 @@ def _columns(path: str, tree: str, names: Sequence[str] | None = None, start: in
 
 def write_scores(chunk: Chunk, sample: ak.Array, scores: Scores) -> None:
     """Write the scores of a chunk: ids, events and one branch for each class."""
-    branches = {name: ak.to_numpy(sample[name]).astype(np.int64) for name in (ID, "event") if name in sample.fields}
+    branches = {name: ak.to_numpy(sample[name]).astype(np.int64) for name in (ID, "event")}
     branches |= {label: np.ascontiguousarray(column) for label, column in zip(scores.labels, scores.probabilities.T, strict=True)}
     _write(Path(chunk.target), SCORES, iter([branches]))
 
@@ -210,18 +176,16 @@ def _write(path: Path, tree: str, pieces: Iterator[dict[str, Any]]) -> None:
 def keep_manifest(folder: Path, about: dict[str, Any]) -> None:
     """Write down what the scores in a folder are; raise InputError if it holds those of something else."""
     path = folder / _MANIFEST
-    if not path.is_file():
-        with writing(path):
-            folder.mkdir(parents=True, exist_ok=True)
-            paths.replace(path, json.dumps(about, indent=1) + "\n")
-        return
-    before = json.loads(path.read_text(encoding="utf-8"))
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else about
     if other := [name for name, value in about.items() if before.get(name) != value]:
         raise InputError(
             f"{shown(folder)} holds the scores of another analysis: its {' and its '.join(other)} differ.",
             "Expected an empty folder, or the same analysis, which then goes on where it was.",
             f'Type: output="{shown(folder)}_2", or delete the folder',
         )
+    with writing(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        paths.replace(path, json.dumps(about, indent=1) + "\n")
 
 
 # --- what a worker does ----------------------------------------------------------------------------------------------------
@@ -244,10 +208,7 @@ class Task:
         """Return the tagger of this process."""
         with _lock:
             if self.analysis not in _taggers:
-                with ExitStack() as undo:
-                    client = undo.enter_context(Client(self.server))
-                    _taggers[self.analysis] = jets.Tagger(client, self.model)
-                    undo.pop_all()
+                _taggers[self.analysis] = jets.Tagger(Client(self.server), self.model)
             return _taggers[self.analysis]
 
 
@@ -268,13 +229,8 @@ def destination(server: Any) -> Any:
 
 def _tag(chunk: Chunk, task: Task) -> dict[str, Any]:
     """Read, tag and write one chunk; returns a row of the analysis's table."""
-    row = {
-        "chunk": Path(chunk.target).stem,
-        "jets": len(chunk),
-        "requests": 0,
-        "seconds": 0.0,
-        "worker": str(distributed.get_worker().name),
-    }
+    row: dict[str, Any] = {"chunk": Path(chunk.target).stem, "jets": len(chunk), "requests": 0, "seconds": 0.0}
+    row["worker"] = str(distributed.get_worker().name)
     if chunk.done:
         # A worker that died after writing took only the news with it.
         return row
@@ -283,7 +239,7 @@ def _tag(chunk: Chunk, task: Task) -> dict[str, Any]:
         sample = jets.read(chunk.source, chunk.start, chunk.stop)
         scores = task.tagger().tag(sample, **task.options)
         write_scores(chunk, sample, scores)
-        return {**row, "requests": scores.requests, "seconds": round(time.perf_counter() - begin, 3)}
+        return row | {"requests": scores.requests, "seconds": round(time.perf_counter() - begin, 3)}
     except CourseError as error:
         # Alone: what caused it holds connections, which cannot travel to the one who asked.
         failure = type(error)(error.happened, error.expected, error.todo)
@@ -312,11 +268,6 @@ class Analysis:
     seconds: float
 
     @property
-    def jets(self) -> int:
-        """Jets in all chunks."""
-        return sum(map(len, self.chunks))
-
-    @property
     def tagged(self) -> int:
         """Jets that this call tagged; the others were there already."""
         return sum(row["jets"] for row in self.rows)
@@ -330,8 +281,7 @@ class Analysis:
     def workers(self) -> pd.DataFrame:
         """One row for each worker: its chunks, jets and requests, and the part of the time that it was busy."""
         sums = {"chunks": ("chunk", "count"), "jets": ("jets", "sum"), "requests": ("requests", "sum"), "busy": ("seconds", "sum")}
-        columns = ["worker", "chunk", "jets", "requests", "seconds"]
-        table = pd.DataFrame(self.rows, columns=columns).groupby("worker", as_index=False).agg(**sums)
+        table = pd.DataFrame(self.rows).groupby("worker", as_index=False).agg(**sums)
         return table.assign(busy=(table["busy"] / self.seconds).round(2))
 
     def scores(self) -> tuple[NDArray[np.int64], Scores]:
@@ -353,7 +303,7 @@ class Analysis:
         return {"jets": len(wanted), "lost": len(np.setdiff1d(wanted, once)), "doubled": int((times > 1).sum())}
 
     def __str__(self) -> str:
-        before = self.jets - self.tagged
+        before = sum(map(len, self.chunks)) - self.tagged
         if not self.tagged:
             return f"{self.model}: all {before} jets were tagged before."
         there = f" {before} were tagged before." if before else ""
@@ -366,8 +316,8 @@ class Analysis:
         return as_html(self.workers.to_dict("records"), caption=str(self)) if self.rows else f"<p>{self}</p>"
 
 
-def local_workers(workers: int = 2, *, threads: int = 1) -> distributed.LocalCluster:
-    """Start Dask workers (processes, each with so many threads) that obey this process alone; use it in a ``with`` statement.
+def local_workers(workers: int = 2) -> distributed.LocalCluster:
+    """Start Dask workers (processes) that obey this process alone; use it in a ``with`` statement.
 
     Everyone who reaches the port of a Dask scheduler can run code as its owner, and every user of a machine reaches its loopback
     interface. So scheduler, workers and clients here show each other a certificate, which exists in this process and its workers only.
@@ -376,7 +326,7 @@ def local_workers(workers: int = 2, *, threads: int = 1) -> distributed.LocalClu
     with dask.config.set({"distributed.scheduler.http.routes": []}):
         return distributed.LocalCluster(  # type: ignore[no-untyped-call]
             n_workers=workers,
-            threads_per_worker=threads,
+            threads_per_worker=1,
             security=True,
             # For the port that is left of the pages: by default it is 8787, with a warning where that is taken.
             dashboard_address="127.0.0.1:0",
@@ -396,23 +346,19 @@ def tag_files(
     *,
     output: str | Path,
     jets_per_chunk: int = CHUNK_JETS,
-    retries: int = RETRIES,
     silent: bool = False,
     **options: int,
 ) -> Analysis:
-    """Tag all jets of some files.
-
-    Each chunk becomes one file of scores; what is there already is not done again.
+    """Tag all jets of some files. Each chunk becomes one file of scores; what is there already is not done again.
 
     Args:
         files: ROOT files of jets with the branch ``jet_id``, such as :func:`replicate` makes.
-        cluster: a Dask cluster (:func:`local_workers`, ``SLURMCluster``, ``HTCondorCluster`` …), a Dask client, or the address of a
-            scheduler. Its workers must see the same files and have this course's client environment.
+        cluster: a Dask cluster (:func:`local_workers`, ``SLURMCluster``, ``HTCondorCluster`` …), or the address of a scheduler. Its workers
+            must see the same files and have this course's client environment.
         server: a fleet, a server or an address, which the workers must be able to reach.
         model: the tagger.
         output: folder for the scores.
         jets_per_chunk: jets in each task.
-        retries: how often a chunk is tried again when it failed, after a wait where the server did not answer.
         silent: show no progress.
         **options: of :meth:`helpers.physics.jets.Tagger.tag`: ``batch``, ``max_in_flight`` (of each thread), ``candidates``, ``vertices``.
 
@@ -424,13 +370,13 @@ def tag_files(
     folder = folder_of(output)
     task = Task(uuid.uuid4().hex, destination(server), model, {"max_in_flight": IN_FLIGHT, **options})
     parts = chunks(files, folder, jets_per_chunk)
-    sources = [[Path(source).name, entries(source)] for source in dict.fromkeys(part.source for part in parts)]
+    sources = {Path(part.source).name: part.stop for part in parts}
     lengths = {name: length for name, length in options.items() if name in ("candidates", "vertices")}
     keep_manifest(folder, {"model": model, "files": sources, "jets_per_chunk": jets_per_chunk, "lengths": lengths})
     begin = time.perf_counter()
-    with _dask(cluster) as client:
+    with distributed.Client(cluster, set_as_default=False, timeout=_CONNECT_S) as client:  # type: ignore[no-untyped-call]
         try:
-            rows = _run(client, [part for part in parts if not part.done], task, retries, silent)
+            rows = _run(client, [part for part in parts if not part.done], task, silent)
         finally:
             client.run(_close, task.analysis, on_error="ignore")
     # What workers left behind that were killed while they wrote.
@@ -439,31 +385,11 @@ def tag_files(
     return Analysis(model, tuple(parts), rows, time.perf_counter() - begin)
 
 
-@contextmanager
-def _dask(cluster: Any) -> Iterator[distributed.Client]:
-    """A connection to the cluster; one that is given stays open."""
-    if isinstance(cluster, distributed.Client):
-        yield cluster
-        return
-    try:
-        client = distributed.Client(cluster, set_as_default=False, timeout=_CONNECT_S)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(
-            f"No Dask cluster answers as {cluster!r} ({type(error).__name__}).",
-            "Expected a cluster object, a Dask client, or the address of a scheduler that asks for no certificate.",
-            "Type: cluster = local_workers(2)",
-        ) from error
-    with client:
-        yield client
-
-
-def _run(client: distributed.Client, parts: list[Chunk], task: Task, retries: int, silent: bool) -> list[dict[str, Any]]:
+def _run(client: distributed.Client, parts: list[Chunk], task: Task, silent: bool) -> list[dict[str, Any]]:
     """Have the chunks done, and tell how far it is."""
-    if not parts:
-        return []
     # Not pure: a chunk is known by its file, and the same chunk may have to be done again in another run.
     keys = [f"{task.analysis}-{Path(part.target).stem}" for part in parts]
-    futures = client.map(_tag, parts, key=keys, pure=False, retries=retries, task=task)
+    futures = client.map(_tag, parts, key=keys, pure=False, retries=RETRIES, task=task) if parts else []
     rows: list[dict[str, Any]] = []
     try:
         with Progress("tagging files", len(parts), "chunks", silent=silent) as progress:

@@ -389,9 +389,9 @@ enter(table["baseline"], best)  # a team says its name: name="my team"
 #
 # **In practice…** the server can remember its answers, too (`response_cache`, notebook 06): a miracle if you measure with
 # the same jets again and again, and no help for jets that never come twice. GPUs differ from all this in size, not in
-# kind: there, batching and TensorRT matter most. A search by NVIDIA, Model Analyzer, does what `tune` does. TorchScript has a variant of its own, with its weights frozen:
-# `python -m helpers quantize particlenet_AK4_PT`. An ONNX Runtime that is built with Intel's **OpenVINO**, an accelerator
-# for CPUs, takes it as a `cpu_execution_accelerator`, as it takes TensorRT on a GPU. Measure before you believe in it.
+# kind: there, batching and TensorRT matter most. A search by NVIDIA, Model Analyzer, does what `tune` does. An ONNX Runtime
+# that is built with Intel's **OpenVINO**, an accelerator for CPUs, takes it as a `cpu_execution_accelerator`, as it takes
+# TensorRT on a GPU. Measure before you believe in it.
 #
 # **Next:** [Scale out](10_scale_out.ipynb), where one server is not enough.
 #

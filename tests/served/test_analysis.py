@@ -67,7 +67,7 @@ def _written(folder: Path) -> int:
 
 def test_replicas_have_ids_and_events_of_their_own(tmp_path: Path) -> None:
     made = replicate("ak8", 5000, jets_per_file=3000, folder=tmp_path)
-    assert [analysis.entries(path) for path in made] == [3000, 2000]
+    assert [len(jets.read(path)) for path in made] == [3000, 2000]
     together = ak.concatenate([jets.read(path) for path in made])
     assert ak.to_numpy(together["jet_id"]).tolist() == list(range(5000))
     sample = jets.read("ak8")
@@ -106,13 +106,9 @@ def test_faults_are_named_before_anything_is_sent(files: list[Path], tmp_path: P
     def call(given: object, output: Path = tmp_path, **options: object) -> None:
         tag_files(given, "tcp://127.0.0.1:9", "localhost:9", MODEL, output=output, silent=True, **options)  # type: ignore[arg-type]
 
-    with pytest.raises(InputError, match="list is empty"):
-        call([])
     with pytest.raises(InputError, match="no file of jets"):
         call(["nowhere.root"])
-    with pytest.raises(InputError, match="jets_per_chunk=0"):
-        call(files, jets_per_chunk=0)
-    with pytest.raises(InputError, match="no branch jet_id"):
+    with pytest.raises(InputError, match="with a branch jet_id"):
         call([paths.root() / "notebooks" / "data" / "jets_ak4.root"])
     with uproot.recreate(tmp_path / "other.root") as file:
         file.mktree("Events", {"x": np.arange(3)})
@@ -121,8 +117,6 @@ def test_faults_are_named_before_anything_is_sent(files: list[Path], tmp_path: P
     analysis.keep_manifest(tmp_path / "used", {"model": "particlenet"})
     with pytest.raises(InputError, match="another analysis: its model and its files"):
         call(files, tmp_path / "used")
-    with pytest.raises(InputError, match="n_jets=0"):
-        replicate(n_jets=0)
 
 
 # --- the analysis ----------------------------------------------------------------------------------------------------------
@@ -196,12 +190,18 @@ def test_a_killed_analysis_goes_on_where_it_was(
 
 @pytest.mark.slow
 def test_a_server_that_is_gone_is_asked_again_and_then_named(
-    cluster: LocalCluster, files: list[Path], tmp_path: Path, free_base_port: Callable[[], int], capsys: pytest.CaptureFixture[str]
+    cluster: LocalCluster,
+    files: list[Path],
+    tmp_path: Path,
+    free_base_port: Callable[[], int],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(analysis, "RETRIES", 1)
     begin = time.monotonic()
     nowhere = f"localhost:{free_base_port()}"
     with pytest.raises(RequestError, match="cannot be reached"):
-        tag_files(files[-1:], cluster, nowhere, MODEL, output=tmp_path, jets_per_chunk=400, retries=1)
+        tag_files(files[-1:], cluster, nowhere, MODEL, output=tmp_path, jets_per_chunk=400)
     assert time.monotonic() - begin >= 2 * analysis.RETRY_WAIT_S
     assert "what is done stays done" in capsys.readouterr().out
     assert _written(tmp_path) == 0

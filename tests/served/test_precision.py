@@ -12,15 +12,14 @@ import pytest
 
 from helpers import jets, paths, precision, repository
 from helpers.__main__ import main
-from helpers.client import Client
 from helpers.errors import InputError, ModelError
 from helpers.physics.flavour import auc_change, roc
 from helpers.plots import precision_figure
-from helpers.precision import CALIBRATION_JETS
+from helpers.precision.variants import CALIBRATION_JETS
 from helpers.server import Server, launch_server
 
 MODEL = "particlenet_AK4"
-METHODS = ("fp16", "int8", "int8_static")
+METHODS = ("fp16", "int8_static")
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +47,10 @@ FLOAT, FLOAT16, INT8 = 1, 10, 3
 @pytest.mark.slow
 def test_the_files_hold_what_their_names_say_and_are_in_32_bits_at_the_border(made: list[Path]) -> None:
     original = element_types(paths.models_dir() / MODEL / "1" / "model.onnx")
-    fp16, int8, static = (element_types(folder / "1" / "model.onnx") for folder in made)
+    fp16, static = (element_types(folder / "1" / "model.onnx") for folder in made)
     assert FLOAT16 in fp16["types"] and FLOAT16 not in original["types"]
-    assert INT8 in int8["types"] and "DynamicQuantizeLinear" in int8["kinds"]
     assert INT8 in static["types"] and "QuantizeLinear" in static["kinds"]
-    assert all(each["io"] == original["io"] for each in (fp16, int8, static))
+    assert all(each["io"] == original["io"] for each in (fp16, static))
     sizes = [(folder / "1" / "model.onnx").stat().st_size for folder in made]
     assert max(sizes) < 0.6 * (paths.models_dir() / MODEL / "1" / "model.onnx").stat().st_size
 
@@ -61,18 +59,19 @@ def test_the_files_hold_what_their_names_say_and_are_in_32_bits_at_the_border(ma
 def test_what_is_up_to_date_is_not_made_again_and_what_is_not_is(made: list[Path]) -> None:
     file = made[0] / "1" / "model.onnx"
     before = file.stat().st_mtime_ns
-    assert precision.make(MODEL, "fp16") == [made[0]]
+    assert precision.make(MODEL, ["fp16"]) == [made[0]]
     assert file.stat().st_mtime_ns == before
     repository.change_config(made[0].parent / MODEL, max_batch_size=300)
-    precision.make(MODEL, "fp16")
+    precision.make(MODEL, ["fp16"])
     assert file.stat().st_mtime_ns > before
     assert repository.read_config(made[0]).max_batch_size == 300
-    assert precision.family(MODEL) == [MODEL, *(folder.name for folder in made)]
 
 
 @pytest.fixture(scope="module")
 def serving(made: list[Path], free_base_port: Callable[[], int]) -> Iterator[Server]:
-    with launch_server("work/models", load=precision.family(MODEL), base_port=free_base_port(), name="precision") as server:
+    with launch_server(
+        "work/models", load=[MODEL, *(folder.name for folder in made)], base_port=free_base_port(), name="precision"
+    ) as server:
         yield server
 
 
@@ -100,47 +99,17 @@ def test_all_are_served_side_by_side_and_cost_next_to_nothing_in_physics(serving
     ]
     figure = precision_figure(speeds, costs)
     labels = [text.get_text() for axes in figure.axes for text in axes.get_yticklabels()]
-    assert {"fp16", "int8", "int8_static"} <= set(labels)
+    assert {"fp16", "int8_static"} <= set(labels)
     with pytest.raises(InputError, match="different loads"):
         precision_figure([*speeds, {**speeds[0], "model": "another", "batch": 1}], costs)
 
 
-@pytest.mark.slow
-def test_the_report_measures_all_and_draws(
-    made: list[Path], work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """By the command that people type; what is made already is not made again."""
-    monkeypatch.setenv("COURSE_QUICK", "1")
-    assert main(["quantize", MODEL, "--methods", "fp16", "--report", "--batch", "4"]) == 0
-    said = capsys.readouterr().out
-    assert all(f"{MODEL}_{method}" in said for method in METHODS), "the report is on all variants that are there"
-    assert "b_vs_light" in said and f"precision/{MODEL}.png" in said
-    assert (work / "precision" / f"{MODEL}.png").stat().st_size > 10_000
-
-
-@pytest.mark.slow
-def test_frozen_torchscript_gives_the_same_numbers(work: Path, free_base_port: Callable[[], int]) -> None:
-    plain = f"{MODEL}_PT"
-    (frozen,) = precision.make(plain)
-    for folder in (frozen, frozen.parent / plain):
-        repository.change_config(folder, model_warmup=None)
-    with (
-        launch_server("work/models", load=[plain, frozen.name], base_port=free_base_port(), name="frozen") as server,
-        Client(server) as client,
-    ):
-        sample = jets.read("ak4")[:20]
-        one, other = (jets.Tagger(client, name).tag(sample).probabilities for name in (plain, frozen.name))
-    apart = np.abs(one - other).max(axis=1)
-    assert np.sum(apart > 1e-5) <= 1 and apart.max() < 0.01, apart
-
-
 def test_wrong_wishes_are_refused_in_words(work: Path) -> None:
-    with pytest.raises(InputError, match=r"'fp61' does not fit .*model.onnx.*Did you mean 'fp16'"):
-        precision.make(MODEL, "fp61")
-    with pytest.raises(InputError, match="'fp16' does not fit"):
-        precision.make(f"{MODEL}_PT", "fp16")
-    with pytest.raises(ModelError, match=r"neither model.onnx nor model.pt"):
-        precision.make("add_sub")
+    with pytest.raises(InputError, match=r"no method .fp61.*Did you mean .fp16."):
+        precision.make(MODEL, ["fp61"])
+    for name in (f"{MODEL}_PT", "add_sub"):
+        with pytest.raises(ModelError, match=r"no model\.onnx"):
+            precision.make(name)
 
 
 @pytest.mark.slow

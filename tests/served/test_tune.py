@@ -212,7 +212,7 @@ def test_no_larger_batch_than_allowed(server: Server, tmp_path: Path, one_round:
         assert found.config_path is not None
         assert "max_batch_size: 2" in found.config_path.read_text()
         assert server.config("affine") == before
-        with pytest.raises(InputError, match="2"):
+        with pytest.raises(InputError, match="max_batch_size is 2"):
             tune(server, "affine", 3, max_batch=2, concurrency=8, silent=True)
     finally:
         server.unload("affine")
