@@ -1,7 +1,4 @@
-"""Figures of jets and tracks, in the style of CMS's figures, but never under its name: our detectors are idealised ones.
-
-Each function returns a matplotlib figure: at the end of a cell it shows itself, and ``figure.savefig("name.pdf")`` keeps it.
-"""
+"""Figures of jets and tracks, in the style of CMS's figures, but never under its name: our detectors are idealised ones."""
 
 from __future__ import annotations
 
@@ -33,6 +30,8 @@ _KINDS = {
     "electron": ("pfcand_isEl", "P", COLOURS[3]),
     "muon": ("pfcand_isMu", "X", COLOURS[2]),
 }
+# Of an AK8 jet, in radians: a circle.
+_RADIUS = 0.8
 # Area of a marker in points² per GeV of transverse momentum, and the least that one still sees.
 _AREA_PER_GEV, _LEAST_AREA = 6.0, 14.0
 # Mistag rates below what one jet makes are not drawn; this many decades are.
@@ -76,22 +75,23 @@ def mass_histogram(masses: Iterable[float]) -> Figure:
 # --- jets ------------------------------------------------------------------------------------------------------------------
 
 
-def show_jets(jets: ak.Array, radius: float = 0.8) -> Figure:
-    """Draw candidates and secondary vertices of some jets, as one looks along the jet axis.
-
-    Args:
-        jets: a few jets, side by side.
-        radius: of the jets, drawn as a circle.
-
-    Raises:
-        InputError: no jet, or more than four.
-    """
+def show_jets(jets: ak.Array) -> Figure:
+    """Draw candidates and secondary vertices of one to four jets side by side, as one looks along the jet axis."""
     if not 1 <= len(jets) <= 4:
         raise InputError(f"{len(jets)} jets were given.", "One picture shows 1 to 4.", "Type for example: show_jets(sample[:2])")
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, len(jets), figsize=(5.2 * len(jets) + 0.6, 6.8), sharey=True, squeeze=False, layout="constrained")
         for axis, jet in zip(axes[0], jets, strict=True):
-            _draw_jet(axis, jet, radius)
+            eta, phi = ak.to_numpy(jet["pfcand_etarel"]), ak.to_numpy(jet["pfcand_phirel"])
+            area = np.maximum(np.exp(ak.to_numpy(jet["pfcand_pt_log_nopuppi"])) * _AREA_PER_GEV, _LEAST_AREA)
+            for branch, marker, colour in _KINDS.values():
+                own = ak.to_numpy(jet[branch]) == 1
+                axis.scatter(eta[own], phi[own], s=area[own], marker=marker, c=colour, alpha=0.75, edgecolors="black", linewidths=0.6)
+            stars: dict[str, Any] = {"s": 420, "marker": "*", "c": "white", "edgecolors": "black", "linewidths": 1.6, "zorder": 5}
+            axis.scatter(ak.to_numpy(jet["sv_etarel"]), ak.to_numpy(jet["sv_phirel"]), **stars)
+            axis.add_patch(Circle((0, 0), _RADIUS, fill=False, color="0.5", linestyle="--"))
+            axis.set(xlim=(-1.1 * _RADIUS, 1.1 * _RADIUS), ylim=(-1.1 * _RADIUS, 1.1 * _RADIUS), aspect="equal")
+            axis.set_xlabel(r"$\Delta\eta$ from the jet axis")
             true = f"{jet['jet_class']}, " if "jet_class" in jet.fields else ""
             axis.set_title(rf"{true}$p_\mathrm{{T}}$ = {jet['jet_pt']:.0f} GeV, {len(jet['sv_etarel'])} vertices", fontsize=15)
         axes[0, 0].set_ylabel(r"$\Delta\varphi$ from the jet axis (rad)")
@@ -104,26 +104,10 @@ def show_jets(jets: ak.Array, radius: float = 0.8) -> Figure:
         return finished(figure)
 
 
-def _draw_jet(axis: Axes, jet: ak.Record, radius: float) -> None:
-    """One jet: markers by kind of candidate, their area by transverse momentum, vertices as stars."""
-    eta, phi = ak.to_numpy(jet["pfcand_etarel"]), ak.to_numpy(jet["pfcand_phirel"])
-    area = np.maximum(np.exp(ak.to_numpy(jet["pfcand_pt_log_nopuppi"])) * _AREA_PER_GEV, _LEAST_AREA)
-    for branch, marker, colour in _KINDS.values():
-        own = ak.to_numpy(jet[branch]) == 1
-        axis.scatter(eta[own], phi[own], s=area[own], marker=marker, c=colour, alpha=0.75, edgecolors="black", linewidths=0.6)
-    stars: dict[str, Any] = {"s": 420, "marker": "*", "c": "white", "edgecolors": "black", "linewidths": 1.6, "zorder": 5}
-    axis.scatter(ak.to_numpy(jet["sv_etarel"]), ak.to_numpy(jet["sv_phirel"]), **stars)
-    axis.add_patch(Circle((0, 0), radius, fill=False, color="0.5", linestyle="--"))
-    axis.set(xlim=(-1.1 * radius, 1.1 * radius), ylim=(-1.1 * radius, 1.1 * radius), aspect="equal")
-    axis.set_xlabel(r"$\Delta\eta$ from the jet axis")
-
-
 def roc_curves(rocs: Mapping[str, Roc] | Sequence[Roc], mistag: float | None = None) -> Figure:
-    """Draw ROC curves: signal efficiency against mistag rate, with the areas under them in the legend.
+    """Draw ROC curves, by their name in the legend: signal efficiency against mistag rate, with the areas under them.
 
-    Args:
-        rocs: curves by their name in the legend, or a list of them.
-        mistag: draw a line at this mistag rate, and a marker where each curve crosses it.
+    With ``mistag`` there is a line at this mistag rate, and a marker where each curve crosses it.
     """
     named = dict(rocs) if isinstance(rocs, Mapping) else {roc.name.replace("_", " "): roc for roc in rocs}
     with plt.rc_context(STYLE):
@@ -181,10 +165,7 @@ def event_display(event: Event, labels: ArrayLike | None = None) -> Figure:
 
     Tracks are drawn as they were found, from hit to hit: each a solid coloured line; the second track of a particle dash-dotted, fakes
     dotted. Particles that should have been found and were not are dashed black lines with crosses, hits without a track grey dots.
-
-    Args:
-        event: the event.
-        labels: (n_hits,) track labels; without them, only the hits are drawn.
+    Without track labels ``(n_hits,)`` only the hits are drawn.
     """
     with plt.rc_context(STYLE):
         figure, (across, along) = plt.subplots(1, 2, figsize=(12, 6.4), width_ratios=(1, 1.25), layout="constrained")
@@ -239,11 +220,8 @@ def _draw_missed(axes: Axes, event: Event, missed: NDArray[np.bool_], first: NDA
 def embedding_display(event: Event, embedding: ArrayLike) -> Figure:
     """Draw hits of eight particles, in the detector and in the embedding, with the same colour and marker for each particle.
 
-    The particles are the hardest of each sector around the beam, so that they do not cover each other.
-
-    Args:
-        event: the event.
-        embedding: (n_hits, d) where the network puts each hit; the two directions in which the points differ most are shown.
+    The particles are the hardest of each sector around the beam, so that they do not cover each other. Of the embedding ``(n_hits, d)`` the
+    two directions are shown in which the points differ most.
     """
     points = np.asarray(embedding, dtype=np.float64)
     points = points - points.mean(axis=0)
@@ -273,9 +251,7 @@ def _hardest_around(event: Event, sectors: int) -> NDArray[np.intp]:
 def graph_display(event: Event, graphs: Mapping[str, ArrayLike]) -> Figure:
     """Draw graphs side by side in the inner detector: true edges as solid lines, false ones as thin dotted lines.
 
-    Args:
-        event: the event.
-        graphs: title -> (2, n_edges) hit indices.
+    Each is ``(2, n_edges)`` hit indices, by its title.
     """
     with plt.rc_context(STYLE):
         size = (4.6 * len(graphs), 5.4)
@@ -295,33 +271,23 @@ def graph_display(event: Event, graphs: Mapping[str, ArrayLike]) -> Figure:
         return finished(figure)
 
 
-def efficiency_plot(qualities: Mapping[str, Quality], variable: str, quantity: str = "efficiency") -> Figure:
-    """Draw a rate in bins of pT or eta, with its uncertainty.
-
-    Args:
-        qualities: name in the legend -> what ``quality`` returned.
-        variable: ``pt`` or ``eta``.
-        quantity: ``efficiency``, ``fake rate`` or ``duplicate rate``.
-    """
+def efficiency_plot(qualities: Mapping[str, Quality], variable: str) -> Figure:
+    """Draw the efficiency in bins of ``pt`` or ``eta``, with its uncertainty, for what ``quality`` returned by its name in the legend."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(layout="constrained")
         for index, (name, one) in enumerate(qualities.items()):
-            rate = {"efficiency": one.efficiency, "fake rate": one.fake_rate, "duplicate rate": one.duplicate_rate}[quantity]
-            low, high = rate.interval
-            words = f"{name}: {rate.value:.3f} ± {(high - low) / 2:.3f}"
-            _points(axes, one.against(variable, quantity=quantity), variable, index, len(qualities), words)
-        axes.set(xlabel=_LABELS[variable], ylabel=quantity.capitalize())
+            low, high = one.efficiency.interval
+            words = f"{name}: {one.efficiency.value:.3f} ± {(high - low) / 2:.3f}"
+            _points(axes, one.against(variable), variable, index, len(qualities), words)
+        axes.set(xlabel=_LABELS[variable], ylabel="Efficiency")
         if variable == "pt":
             axes.set_xscale("log")
             ticks = (0.5, 1, 2, 5, 10, 20)
             axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             axes.set_xticks([], minor=True)
-        if quantity == "efficiency":
-            axes.axhline(1, color=GREY, linewidth=1, zorder=0)
-            axes.set_ylim(min(0.8, axes.get_ylim()[0]), 1.02)
-        else:
-            axes.set_ylim(0, None)
-        axes.legend(loc="lower center" if quantity == "efficiency" else "upper center")
+        axes.axhline(1, color=GREY, linewidth=1, zorder=0)
+        axes.set_ylim(min(0.8, axes.get_ylim()[0]), 1.02)
+        axes.legend(loc="lower center")
         heading(axes, *_TRACKS)
         return finished(figure)
 

@@ -1,13 +1,4 @@
-"""What all figures of the course share: a style, that of CMS's figures, but never under its name, and words for who does not see them.
-
-Typical use::
-
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(layout="constrained")
-        axes.plot(x, y, label="one", **series_style(0))
-        heading(axes, "Measured", "perf_analyzer 2.51.0", "CPU: AMD EPYC")
-        return finished(figure)
-"""
+"""What all figures of the course share: a style, that of CMS's figures, but never under its name, and words for who does not see them."""
 
 from __future__ import annotations
 
@@ -74,14 +65,9 @@ def series_style(number: int) -> dict[str, Any]:
 
 
 def heading(axes: Axes, bold: str, italic: str = "", right: str = "", right_axes: Axes | None = None) -> None:
-    """Say above the axes what one sees and where it comes from, where a CMS figure says CMS.
+    """Say above the axes, where a CMS figure says CMS, the one word that matters most, what qualifies it, and at the right end the device.
 
-    Args:
-        axes: the (left) axes.
-        bold: the one word that matters most.
-        italic: what qualifies it.
-        right: at the right end, such as the device or the energy.
-        right_axes: the axes with that right end, where there are several side by side.
+    With several axes side by side, that end is on ``right_axes``.
     """
     # Without data=True it would say Simulation.
     mplhep.label.exp_label(exp=bold, text=italic, rlabel="", loc=0, data=True, ax=axes, fontsize=(17, 13.5, 13.5, 13.5))

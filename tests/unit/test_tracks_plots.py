@@ -77,13 +77,12 @@ def test_embedding_tells_particles_apart_by_marker(event: Event):
 
 
 @pytest.mark.parametrize("variable", ["pt", "eta"])
-@pytest.mark.parametrize("quantity", ["efficiency", "fake rate", "duplicate rate"])
-def test_rates_have_axes_with_units_and_a_legend_with_the_value(event: Event, variable: str, quantity: str):
+def test_efficiencies_have_axes_with_units_and_a_legend_with_the_value(event: Event, variable: str):
     found = quality(event, event.particle)
-    figure = efficiency_plot({"first": found, "second": found}, variable, quantity)
+    figure = efficiency_plot({"first": found, "second": found}, variable)
     axes = figure.axes[0]
     assert ("GeV" in axes.get_xlabel()) == (variable == "pt")
-    assert axes.get_ylabel() == quantity.capitalize()
+    assert axes.get_ylabel() == "Efficiency"
     assert [text.get_text().split(":")[0] for text in axes.get_legend().get_texts()] == ["first", "second"]
     assert len({container.lines[0].get_marker() for container in axes.containers}) == 2, "told apart without colour"
 
