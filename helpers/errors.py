@@ -1,8 +1,4 @@
-"""The errors of the course: what happened, what was expected, and what to type next; words that the messages share.
-
-Every error that a student can cause or meet is a :class:`CourseError`. Its text is one paragraph in plain English, and a
-notebook shows that paragraph alone, without a traceback.
-"""
+"""The errors of the course. Every error that a student can cause is a :class:`CourseError`: one paragraph, shown without a traceback."""
 
 from __future__ import annotations
 
@@ -10,18 +6,10 @@ from collections.abc import Iterable
 
 
 class CourseError(Exception):
-    """Base of all errors of the helpers.
-
-    Args:
-        happened: what happened, one sentence.
-        expected: what was expected instead, one sentence.
-        todo: what to do or to type next, one sentence.
-    """
+    """Base of all errors of the helpers: what happened, what was expected instead, and what to type next, one sentence each."""
 
     def __init__(self, happened: str, expected: str = "", todo: str = "") -> None:
-        self.happened = happened
-        self.expected = expected
-        self.todo = todo
+        self.happened, self.expected, self.todo = happened, expected, todo
         super().__init__(" ".join(part for part in (happened, expected, todo) if part))
 
     def _render_traceback_(self) -> list[str]:

@@ -1,7 +1,4 @@
-"""Where things are in the course, and how its files are written: whole or not at all, with a plain reason when it fails.
-
-Standard library only: the doctor and the set-up use this before anything is installed.
-"""
+"""Where things are in the course, and how its files are written. Standard library only: the set-up uses this before anything is there."""
 
 from __future__ import annotations
 
@@ -29,14 +26,7 @@ def current_folder() -> Path:
 
 
 def root() -> Path:
-    """Return the course's folder: the one that holds ``models/`` and ``notebooks/``.
-
-    Looks at the environment variable ``COURSE_ROOT``, at the folder that holds this package, then upwards from the
-    current folder.
-
-    Raises:
-        SetupError: there is no such folder.
-    """
+    """Return the course's folder: ``COURSE_ROOT``, the folder that holds this package, or the first one upwards from the current folder."""
     here = current_folder()
     candidates = [Path(os.environ["COURSE_ROOT"])] if "COURSE_ROOT" in os.environ else []
     candidates += [Path(__file__).resolve().parent.parent, here, *here.parents]
@@ -51,10 +41,9 @@ def root() -> Path:
 
 
 def work_dir() -> Path:
-    """Return the git-ignored folder for everything that students make.
+    """Return the folder for everything that students make: ``COURSE_WORK``, else ``work/`` in the course.
 
-    It is where ``COURSE_WORK`` points, else ``work/`` in the course. In a course folder that this user may not change, such as one that a
-    class shares, it is ``triton-work`` in the home folder.
+    In a course folder that this user may not change, such as one that a class shares, it is ``triton-work`` in the home folder.
     """
     if "COURSE_WORK" in os.environ:
         return Path(os.environ["COURSE_WORK"]).resolve()
@@ -95,10 +84,7 @@ def shown(path: Path) -> str:
 
 
 def make_folder(path: Path) -> Path:
-    """Make a folder, and those above it, and return it; the working folder is made for its owner alone.
-
-    Notebooks, progress, results and logs lie there, on machines that many people share. One that is there already stays as it is.
-    """
+    """Make a folder, and those above it, and return it; the working folder is made for its owner alone: many people share machines."""
     work = work_dir()
     if path.absolute().is_relative_to(work) and not work.exists():
         work.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -108,16 +94,7 @@ def make_folder(path: Path) -> Path:
 
 @contextmanager
 def writing(path: Path, kept: str = _KEPT, elsewhere: str = _ELSEWHERE) -> Iterator[None]:
-    """Turn the errors of writing below a path into one that says what to do.
-
-    Args:
-        path: what is written.
-        kept: a sentence on what is kept there.
-        elsewhere: what to type where it cannot be written, though there is room.
-
-    Raises:
-        SetupError: no permission, a full disk, or whatever else the system said.
-    """
+    """Turn the errors of writing below a path into a SetupError that says what is ``kept`` there, and how to keep it ``elsewhere``."""
     try:
         yield
     except OSError as error:

@@ -25,11 +25,7 @@ _STATELESS_S = 3600.0
 
 
 def run_root() -> Path:
-    """Return the private folder of this user for sockets and states: paths of Unix sockets must be shorter than 108 characters.
-
-    Raises:
-        SetupError: the folder belongs to somebody else or others can enter it, or this system knows no owners of files.
-    """
+    """Return the private folder of this user for sockets and states: paths of Unix sockets must be shorter than 108 characters."""
     if not hasattr(os, "getuid"):
         raise SetupError(
             f"This machine cannot run a server of its own: the embedded server runs on Linux with an x86-64 processor, and this is "
@@ -60,12 +56,7 @@ def state_of(folder: Path) -> dict[str, Any]:
 
 
 def is_dead(folder: Path, state: dict[str, Any]) -> bool:
-    """True if a server has surely ended. Of one on another machine that shares the folder, nothing is known here.
-
-    Args:
-        folder: the server's own.
-        state: from :func:`state_of`.
-    """
+    """True if a server has surely ended. Of one on another machine that shares the folder, nothing is known here."""
     here, there = machine.node(), state.get("node")
     if not isinstance(there, dict):
         # A supervisor writes its state at once: the launch was killed before it had one. What has another name is not ours to remove.
@@ -89,11 +80,7 @@ def states() -> Iterator[dict[str, Any]]:
 
 
 def make(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Make a server's private folder, and what belongs into it.
-
-    Raises:
-        SetupError: it cannot be written; nothing of it is left.
-    """
+    """Make a server's private folder, and what belongs into it; nothing of it is left where it cannot be written."""
     try:
         kept = "A server's socket and backends go there, 2 MB, or where the environment variable COURSE_RUN_DIR points."
         with paths.writing(folder, kept, "Type: export COURSE_RUN_DIR=$HOME/.triton-course, before you start JupyterLab"):
@@ -105,20 +92,9 @@ def make(folder: Path, fill: Callable[[Path], None]) -> None:
 
 
 def new_log(server_id: str) -> Path:
-    """Return an empty log file that only its owner can read.
-
-    Raises:
-        SetupError: it cannot be written.
-    """
-    folder = paths.log_dir()
-    path = folder / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{server_id}.log"
-    try:
-        paths.make_folder(folder)
+    """Return an empty log file that only its owner can read."""
+    path = paths.log_dir() / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{server_id}.log"
+    with paths.writing(path):
+        paths.make_folder(path.parent)
         path.touch(mode=0o600)
-    except OSError as error:
-        raise SetupError(
-            f"The server's log cannot be written to {folder}: {error.strerror}.",
-            "Expected a folder that you may write to, on a disk that is not full.",
-            "Type: export COURSE_WORK=/a/folder/of/yours",
-        ) from error
     return path
