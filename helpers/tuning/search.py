@@ -212,9 +212,8 @@ def confirm(
 ) -> tuple[dict[Candidate, Row], str]:
     """Measure the finalists in turn, round by round, so that the machine's moods hit all alike; those that clearly lose drop out.
 
-    A finalist whose latency turns out to be over the budget, with its whole interval, cannot win. When none but the configuration as
-    found is left, the next of the reserve takes its place. ``measure`` measures one once more, given the name of the round, and its row is
-    of all rounds. Returns the row of each, and in a sentence why no more were measured.
+    When none but the configuration as found may keep the budget, the next of the reserve takes its place. Returns a row of all rounds for
+    each, and in a sentence why no more were measured.
     """
     rows, why = _rounds(finalists, goal, measure)
     for each in reserve:
@@ -295,7 +294,7 @@ class Bench:
         place = self.found[candidate.model].place
         row = dict.fromkeys((*COLUMNS, "executed_batch", "cpu_cores", "queue_share")) | {
             **{"model": candidate.model, "percentile": self.goal.percentile, "stage": FINAL if turn else SEARCH},
-            **{"candidate": str(candidate), "as_found": candidate == place, "half_batches": candidate.halves},
+            **{"candidate": str(candidate), "as_found": candidate == place},
             **{"delay_ms": candidate.delay_ms, "rounds": 0, "outcome": REFUSED, "reason": ""},
             "reachable_batch": self.found[candidate.model].reachable(candidate, self.goal.traffic),
         }
@@ -420,11 +419,6 @@ def praise(best: Row, goal: Goal, found: Row | None, following: Row | None, told
     if following is not None and not told_apart:
         seen = compared(best, following)
         said.append(f"It cannot be told from {following['candidate']}, so the simpler one was taken. Seen from it: {seen}")
-    if best["half_batches"]:
-        said.append(
-            "Half batches hold half of the requests that an instance has under way (preferred_batch_size): while it works on one half, the "
-            "other one waits, complete."
-        )
     if goal.budget_ms < math.inf:
         sure = "for certain" if goal.kept(best) else "on average, but its spread reaches over the budget: cannot tell"
         said.append(f"It meets the budget of {goal.budget_ms:g} ms {sure}.")

@@ -55,7 +55,7 @@ def row(rate: float, p95_ms: float = 10.0, *, outcome: str = OK, waits: float = 
     latency |= {"latency_low_us": 1000 * p95_ms * (1 - spread), "latency_high_us": 1000 * p95_ms * (1 + spread)}
     seen = {"queue_share": waits, "cpu_cores": 1.0, "executed_batch": 8, "reachable_batch": 16, "stable": True}
     numbers = {"throughput_infer_per_s": rate, "throughput_spread_infer_per_s": rate * spread, "windows": 3, "requests": 180}
-    about = {"percentile": 95, "reason": "why", "stage": "search", "candidate": "it", "as_found": False, "half_batches": False}
+    about = {"percentile": 95, "reason": "why", "stage": "search", "candidate": "it", "as_found": False}
     return {**dict.fromkeys(COLUMNS), "model": "net", "outcome": outcome, **numbers, **latency, **seen, **about, **others}
 
 
@@ -341,7 +341,6 @@ def test_how_sure_the_budget_is_met() -> None:
     assert goal.kept(unsure) is None and goal.kept(row(100) | {"latency_high_us": None}) is None, "an end that is not known"
     assert goal.kept(row(100, 30) | {"latency_high_us": None}) is False, "the other end says enough"
     assert "cannot tell" in " ".join(praise(unsure, goal, None, None, True))
-    assert "the other one waits, complete" in " ".join(praise(unsure | {"half_batches": True}, goal, None, None, True))
     said = " ".join(regret(row(100, 16, spread=0.2), goal))
     assert "p95 ≤ 15 ms" in said and "cannot tell" in said
 
