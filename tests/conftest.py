@@ -50,6 +50,18 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         os.environ["COURSE_WORK"] = before
 
 
+@pytest.fixture(autouse=True)
+def _no_variable_stays() -> Iterator[None]:
+    """A variable of the course that a test leaves changed would change the tests after it."""
+    before = _variables()
+    yield
+    assert _variables() == before
+
+
+def _variables() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith("COURSE_")}
+
+
 @pytest.fixture(scope="session")
 def free_base_port() -> Callable[[], int]:
     """Calls give base ports far apart, another row in each run: the launcher takes the next triple when one is taken."""

@@ -55,7 +55,7 @@ def execute(notebook: NotebookNode, name: str, folder: Path, *, say: bool = Fals
     Args:
         notebook: as read.
         name: for the error.
-        folder: the current folder of its kernel.
+        folder: the current folder of its kernel, and what the helpers there take for ``work/``.
         say: print what each cell printed, as soon as it is done.
 
     Raises:
@@ -66,11 +66,9 @@ def execute(notebook: NotebookNode, name: str, folder: Path, *, say: bool = Fals
 
     client = NotebookClient(notebook, timeout=_CELL_TIMEOUT_S, resources={"metadata": {"path": str(folder)}})
     if say:
-        client.on_cell_executed = lambda cell, **_: print(
-            *(o.text for o in cell.outputs if o.get("name") == "stdout"), sep="", end="", flush=True
-        )
+        client.on_cell_executed = _say
     try:
-        client.execute()
+        client.execute(env={**os.environ, "COURSE_WORK": str(folder)})
     except CellExecutionError as error:
         raise SetupError(f"{name} stopped: {error.ename}: {error.evalue}", "", "Type: make doctor") from error
     except (CellTimeoutError, DeadKernelError) as error:
@@ -249,10 +247,9 @@ def main(arguments: list[str] | None = None) -> int:
         elif options.executed:
             page = build(_found(options.executed), work / "site")
         else:
-            # A work folder of its own: a student's models and progress stay as they are.
-            os.environ["COURSE_WORK"] = str(paths.make_folder(work / "site-run"))
             when = f"Made on {time.strftime('%Y-%m-%d')}, {machine.device()}."
-            page = build(_run(options.notebooks, work / "site-run"), work / "site", when)
+            # A work folder of its own: a student's models and progress stay as they are.
+            page = build(_run(options.notebooks, paths.make_folder(work / "site-run")), work / "site", when)
     except CourseError as error:
         print(error, file=sys.stderr)
         return 1

@@ -108,7 +108,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("notebooks", nargs="*", metavar="NN", help="numbers of notebooks, such as 00 04 (default all)")
     wanted = parser.parse_args(arguments).notebooks
     work = paths.make_folder(paths.work_dir() / _FOLDER)
-    os.environ["COURSE_WORK"] = str(work)
     failed: list[str] = []
     for source in notebooks.sources():
         if wanted and source.name[:2] not in wanted:
