@@ -33,7 +33,7 @@ from helpers.metrics.gpu import gpu_figures, placed_on
 from helpers.metrics.load import BackgroundLoad
 from helpers.server import Server
 from helpers.server.containers import image_version
-from helpers.server.runtimes import RUNTIMES
+from helpers.server.server import RUNTIMES
 from helpers.setup.environments import EMBEDDED_TRITON
 from helpers.tables import as_text
 
@@ -229,7 +229,7 @@ def seen_by_server() -> dict[str, Any]:
 
 def seen_by_image() -> dict[str, Any]:
     """The same of a container: the machine's GPU, and what NVIDIA's ONNX Runtime is built with."""
-    gpu = next((gpu.name for gpu in machine.gpus()), None)
+    gpu = next(iter(machine.gpus()), None)
     return {"torch": "of the image", "gpu": gpu, "onnx": ["CUDAExecutionProvider", "CPUExecutionProvider"]}
 
 

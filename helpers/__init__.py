@@ -20,7 +20,7 @@ __version__ = "0.1.0"
 # name -> module that defines it
 _EXPORTS = {
     "launch_server": "helpers.server.server",
-    "connect": "helpers.server.remote",
+    "connect": "helpers.server.connection",
     "launch_fleet": "helpers.fleet.fleet",
     "Server": "helpers.server.server",
     "Fleet": "helpers.fleet.fleet",

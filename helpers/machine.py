@@ -15,7 +15,6 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from helpers.errors import SetupError
@@ -24,11 +23,6 @@ from helpers.errors import SetupError
 _SMI_TIMEOUT_S = 20.0
 # Why nvidia-smi is not asked again: a broken driver can hold it for ever, and every look would wait as long.
 _hung: list[str] = []
-# Names of GPUs for desks; to those of data centres NVIDIA's images bring what an older driver lacks.
-_FOR_DESKS = re.compile(r"GeForce|RTX|TITAN|Quadro", re.IGNORECASE)
-# Names of GPUs older than Turing; their compute capability itself is unknown to the nvidia-smi of old drivers.
-_BEFORE_TURING = re.compile(r"\b([KMP]\d{1,4}|G?V100\w*|GP100|GTX (9|10)\d\d|TITAN( X| Xp| V)?$)(?!\d)", re.IGNORECASE)
-_SERVER = "tritonserver"
 # Names of the loopback interface. They can mean ::1 before 127.0.0.1, where another user may listen on the same port.
 LOCAL_NAMES = ("localhost", "localhost.", "localhost.localdomain")
 LOOPBACK = "127.0.0.1"
@@ -54,13 +48,13 @@ def nvidia_smi(*fields: str) -> list[dict[str, str]]:
     command = [program, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
     try:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True)
-        said, _ = process.communicate(timeout=_SMI_TIMEOUT_S)
     except OSError as error:
         raise SetupError(f"nvidia-smi cannot be started: {error.strerror}.") from error
+    try:
+        said, _ = process.communicate(timeout=_SMI_TIMEOUT_S)
     except subprocess.TimeoutExpired as error:
         process.kill()
-        if process.stdout:
-            process.stdout.close()
+        process.stdout.close()  # type: ignore[union-attr]
         # Not until its end: a process that hangs in the driver does not die.
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=1)
@@ -77,76 +71,42 @@ def number(word: str | None) -> float | None:
     return float(word) if word and re.fullmatch(r"\d+(\.\d+)?", word) else None
 
 
-@dataclass(frozen=True)
-class Gpu:
-    """One GPU.
-
-    Attributes:
-        name: such as ``Tesla T4``.
-        driver: version of NVIDIA's driver, such as ``535.183.01``.
-    """
-
-    name: str
-    driver: str
-
-    @property
-    def driver_major(self) -> int:
-        """The branch of the driver, such as 535; 0 where it is unknown."""
-        found = re.match(r"\d+", self.driver)
-        return int(found[0]) if found else 0
-
-    @property
-    def for_data_centres(self) -> bool:
-        """True if it is of the kind for which NVIDIA's images carry a newer driver's libraries."""
-        return not _FOR_DESKS.search(self.name)
-
-    @property
-    def before_turing(self) -> bool:
-        """True if it is of Volta, Pascal or older: a compute capability below 7.5."""
-        return bool(_BEFORE_TURING.search(self.name))
-
-
-def gpus() -> tuple[Gpu, ...]:
-    """Return the GPUs that a server started now could use; none where ``CUDA_VISIBLE_DEVICES`` hides them all."""
+def gpus() -> tuple[str, ...]:
+    """Return the names of the GPUs that a server started now could use; none where ``CUDA_VISIBLE_DEVICES`` hides them all."""
     if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1", "NoDevFiles"):
         return ()
-    try:
-        return tuple(Gpu(row["name"], row["driver_version"]) for row in nvidia_smi("name", "driver_version"))
-    except SetupError:
-        return ()
+    with contextlib.suppress(SetupError):
+        return tuple(row["name"] for row in nvidia_smi("name"))
+    return ()
 
 
 @functools.cache
 def device() -> str:
     """Return the device that serves on this machine: the first GPU if there is one, else the processor."""
-    try:
-        rows = nvidia_smi("name")
-    except SetupError:
-        rows = []
-    model = cpu_model()
-    return rows[0]["name"] if rows else f"CPU: {model}" if model else "CPU"
+    with contextlib.suppress(SetupError):
+        if rows := nvidia_smi("name"):
+            return rows[0]["name"]
+    return f"CPU: {_cpu_model()}".removesuffix(": ")
 
 
-def cpu_model() -> str:
-    """Return the name of the processor; empty where the system does not tell."""
-    try:
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    except OSError:
-        return ""
-    return found[1] if found else ""
+def _cpu_model() -> str:
+    """The name of the processor; empty where the system does not tell."""
+    with contextlib.suppress(OSError):
+        if found := re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE):
+            return found[1]
+    return ""
 
 
 def cpu() -> str:
     """Return the processor and how many of its cores this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return f"{cpu_model() or platform.machine()}, {cores} core{'s' * (cores > 1)}"
+    return f"{_cpu_model() or platform.machine()}, {cores} core{'s' * (cores > 1)}"
 
 
 def description() -> str:
     """Return the line that names this machine beside figures: processor, memory, system, GPUs."""
     memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    names = ", ".join(gpu.name for gpu in gpus()) or "no GPU"
-    return f"{cpu()}, {memory_gb:.0f} GB, {platform.system()} {platform.release()}, {names}"
+    return f"{cpu()}, {memory_gb:.0f} GB, {platform.system()} {platform.release()}, {', '.join(gpus()) or 'no GPU'}"
 
 
 def without_proxy(variables: Mapping[str, str]) -> dict[str, str]:
@@ -158,10 +118,9 @@ def without_proxy(variables: Mapping[str, str]) -> dict[str, str]:
 
 def node() -> dict[str, str]:
     """Return what tells this machine, since its last start, from others that share its folders: name, boot and space of process ids."""
-    boot, pids = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
     found = {"host": socket.gethostname()}
     with contextlib.suppress(OSError):  # no Linux, where no server runs
-        found |= {"boot": boot.read_text().strip(), "pids": os.readlink(pids)}
+        found |= {"boot": Path("/proc/sys/kernel/random/boot_id").read_text().strip(), "pids": os.readlink("/proc/self/ns/pid")}
     return found
 
 
@@ -176,10 +135,9 @@ def is_loopback(host: str) -> bool:
 def serves_here(host: str, port: int) -> bool:
     """True if a ``tritonserver`` that this user may see listens on this port of this machine.
 
-    An address of this machine may be the end of a tunnel to another one. Where the process behind the port belongs to another user, the
-    server counts as elsewhere, so that no figure gets a false machine.
+    An address of this machine may be the end of a tunnel to another one, and a figure must not get a false machine.
     """
-    return is_loopback(host) and (_listener(port) or ("", 0))[0] == _SERVER
+    return is_loopback(host) and (_listener(port) or ("", 0))[0] == "tritonserver"
 
 
 def port_owner(port: int) -> str:
@@ -195,8 +153,8 @@ def _listener(port: int) -> tuple[str, int] | None:
     """Name and id of the process that listens on a port, if this user may see it."""
     import psutil
 
-    try:
-        found = [end.pid for end in psutil.net_connections("tcp") if end.status == psutil.CONN_LISTEN and end.laddr.port == port]
-        return next(((psutil.Process(pid).name(), pid) for pid in found if pid), None)
-    except psutil.Error:  # macOS tells only root, or it ended between two looks
-        return None
+    with contextlib.suppress(psutil.Error):  # macOS tells only root, or it ended between two looks
+        for end in psutil.net_connections("tcp"):
+            if end.status == psutil.CONN_LISTEN and end.laddr.port == port and end.pid:
+                return psutil.Process(end.pid).name(), end.pid
+    return None

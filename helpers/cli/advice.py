@@ -11,7 +11,6 @@ _SERVE = "python -m helpers serve"
 _IN_A_TERMINAL = (
     (r'(?:server = )?launch_server\("models"(?:, runtime="embedded")?\)(?:, or look at server\.log\(\)[^.]*)?', _SERVE),
     (r"launch_server\(base_port=(\d+)\)", rf"{_SERVE} --base-port \1"),
-    (r'launch_server\(listen="all", tls_cert="([^"]+)", tls_key="([^"]+)"\)', rf"{_SERVE} --listen all --tls-cert \1 --tls-key \2"),
     (r'launch_server\((?:"models", )?listen="all"\)', f"{_SERVE} --listen all"),
     (r'launch_fleet\("models", servers=(\d+)\)', rf"{_SERVE} --servers \1"),
     (r"server\.log\(\)", "the newest file in work/logs"),

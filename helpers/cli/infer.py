@@ -13,7 +13,7 @@ from helpers.client import Client
 from helpers.client.client import Result
 from helpers.client.endpoint import parse_address
 from helpers.errors import InputError
-from helpers.server.remote import at
+from helpers.server.connection import at
 from helpers.tables import as_text
 
 # Numbers of a tensor that are printed before it is cut short.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def sweep(args: argparse.Namespace) -> int:
     """Measure, write, draw, and print the table; every point that was measured is kept, also when it cannot go on."""
-    from helpers.server.remote import at
+    from helpers.server.connection import at
 
     if not args.instances:
         url = args.url or f"localhost:{options.GRPC}"

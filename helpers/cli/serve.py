@@ -60,7 +60,7 @@ def serve(args: argparse.Namespace) -> int:
 
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
-    names = ("runtime", "base_port", "gpu", "listen", "private", "tls_cert", "tls_key", "ca", "keep_alive")
+    names = ("runtime", "base_port", "gpu", "listen", "private", "keep_alive")
     options = {name: getattr(args, name) for name in names}
     # Not an option of its own: others on this machine can see what is typed.
     return options | {"token": os.environ.get("COURSE_TOKEN", "") if args.listen else ""}
@@ -112,8 +112,6 @@ def _to_try(server: Server | Fleet) -> str:
     assert server.http is not None and one.metrics is not None
     beyond = one.listening.is_beyond
     header = '-H "Authorization: Bearer $COURSE_TOKEN" ' if beyond else ""
-    grpc = f"grpcs://{server.grpc}" if one.listening.certificate else server.grpc_url
-    ca = f" --ca {one.listening.ca}" if one.listening.certificate else ""
     # A token from the variable is known to whoever set it, and must not be on the screen.
     known = os.environ.get("COURSE_TOKEN", "") == one.token
     token = [f"The token for those who may use it: {one.token}", f"  export COURSE_TOKEN={one.token}"] if beyond and not known else []
@@ -128,7 +126,7 @@ def _to_try(server: Server | Fleet) -> str:
             f"  curl -i {header}{server.http.http('/v2/health/ready')}",
             f"  curl {header}{server.http.http(f'/v2/models/{model}/config')}",
             f"  curl {one.metrics_url}",
-            f"  python -m helpers infer -m {model} -u {grpc} -p grpc{ca}",
+            f"  python -m helpers infer -m {model} -u {server.grpc_url} -p grpc",
             f"  python -m helpers metrics -u {one.metrics.host}:{one.metrics.port}",
             f"Stop the server{'s' * isinstance(server, Fleet)} here with Ctrl-C.",
         )

@@ -26,17 +26,18 @@ from typing import Any
 from helpers import machine, run_folder
 from helpers.client import http
 from helpers.client.endpoint import QUERY_TIMEOUT_S, Address
-from helpers.errors import CourseError, InputError, RequestError, ServerError, quoted
+from helpers.errors import CourseError, InputError, RequestError, ServerError
 from helpers.fleet import envoy
 from helpers.paths import shown
 from helpers.server import card, lease
 from helpers.server import server as launching
+from helpers.server.command import LaunchSpec
 from helpers.server.lease import POLL_S, STOP_TIMEOUT_S
 from helpers.server.listening import Listening
 from helpers.server.log import LOG_TAIL_LINES, LOST, explain
 from helpers.server.model_states import ModelState
+from helpers.server.ports import PORTS_PER_SERVER, triples
 from helpers.server.server import Server, launch_server
-from helpers.server.spec import PORTS_PER_SERVER, LaunchSpec
 from helpers.server.supervisor import Plan
 from helpers.tables import as_html, as_text
 
@@ -362,10 +363,10 @@ def launch_fleet(models: str | Path = "models", *, servers: int = 2, dry_run: bo
             f"servers={servers!r} was given.", "Expected how many servers, 1 or more.", 'Type: launch_fleet("models", servers=2)'
         )
     spec = LaunchSpec(models, **options)  # type: ignore[arg-type]
-    if others := [name for name in ("listen", "tls_cert", "tls_key", "ca") if getattr(spec, name)]:
+    if spec.listen:
         raise InputError(
-            f"A fleet was given {quoted(others)}.",
-            "It serves its own machine alone, where nothing is encrypted.",
+            f"A fleet was given listen={spec.listen!r}.",
+            "It serves its own machine alone.",
             'Type: launch_server("models", listen="all") for one server that others may use',
         )
     spec = spec.prepared()
@@ -453,7 +454,7 @@ def _start_front(servers: Sequence[Server], facts: Mapping[str, Any], spec: Laun
         command=envoy.command(folder),
         private=[],
         environment=dict(os.environ),
-        ports=spec.triples(),
+        ports=triples(spec.base_port),
         log=str(log),
         grace_s=spec.grace_s,
         stop_s=STOP_TIMEOUT_S,

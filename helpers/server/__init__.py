@@ -1,12 +1,5 @@
 """A Triton server of one's own, or somebody else's: launch it, look at it, stop it.
 
-Typical use::
-
-    from helpers import connect, launch_server
-    server = launch_server("models")                        # or connect("gpu-node:9000")
-    server                                                  # a card
-    server.stop()
-
 Standard library only, because the supervisor and the first process of a container are started without the course's packages.
 """
 
@@ -15,12 +8,12 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-# name -> module that defines it; modules of this package name each other in full
+# name -> module that defines it
 _EXPORTS = {
     "ModelState": "helpers.server.model_states",
     "ModelWarning": "helpers.server.server",
     "Server": "helpers.server.server",
-    "connect": "helpers.server.remote",
+    "connect": "helpers.server.connection",
     "launch_server": "helpers.server.server",
 }
 

@@ -1,12 +1,8 @@
 """The first process in a container: starts the server with its key and its tensors hidden, and ends it when the launcher is gone.
 
-Runs inside the container, with the image's own Python (3.12; 3.10 in old ones); standard library only. Its arguments are the
-server's command, in which ``$COURSE_ADMIN_KEY`` stands for the key (and others of that kind for other secrets); the key
-itself comes in the environment, because every user of the host sees the command lines of containers, too.
-
-With ``--lifeline`` before the command, standard input is a lifeline: nothing is ever written there, and when it closes, the process
-that held the other end has ended. A container outlives the engine's client that started it, whatever killed the client; with the
-lifeline it does not. Without the word, standard input does not matter, so that the command can be typed, or run by a service.
+Standard library only, for the image's own Python (3.10 or newer). ``$COURSE_ADMIN_KEY`` in its arguments, the server's command, stands for
+the key, which comes in the environment: every user of the host sees the command lines of containers, too. With ``--lifeline`` before the
+command, the server ends when standard input closes: a container outlives the engine's client that started it, whatever killed that one.
 """
 
 from __future__ import annotations
@@ -26,24 +22,13 @@ if __name__ == "__main__":  # started as a script: its own folder is no place fo
 from helpers.server import isolation, watch
 
 LIFELINE = "--lifeline"
-KEY_VARIABLE = "COURSE_ADMIN_KEY"
-KEY_PLACE = f"${KEY_VARIABLE}"
-TOKEN_VARIABLE = "COURSE_TOKEN"
-TOKEN_PLACE = f"${TOKEN_VARIABLE}"
+KEY_VARIABLE, TOKEN_VARIABLE = "COURSE_ADMIN_KEY", "COURSE_TOKEN"
 # Options of newer servers, by the version of tritonserver that first knows them; an older one would not start with them.
 SINCE = {"--allow-client-shm": (2, 68)}
-# In every image of NVIDIA's: the version of its tritonserver, such as 2.74.0.
-_SERVER_VERSION = "TRITON_SERVER_VERSION"
 # A place for a secret in the command, and the variable that has it.
 _PLACE = re.compile(r"\$(COURSE_[A-Z_]+)")
-# In the log when the key could not be hidden.
-KEY_SEEN = "course: the administration key can be read in the list of processes"
-# The same for the tensors of Python models: they lie in the host's /dev/shm.
-MEMORY_SEEN = "course: the shared memory of Python models can be read by other users of the host"
-# Seconds between two looks at the server.
-_TICK_S = 0.1
-# Seconds between two looks at the processes of its models.
-_STUBS_S = 2.0
+# Seconds between two looks at the server, and at the processes of its models.
+_TICK_S, _STUBS_S = 0.1, 2.0
 # Seconds after which a server whose lifeline is closed gets its signal again (while it starts, it can miss the first one), and is killed.
 _AGAIN_S, _KILL_S = 2.0, 12.0
 
@@ -59,10 +44,9 @@ def start(command: list[str], has_lifeline: bool) -> int:
     own_memory = isolation.can_keep_private()
     # The same session: who kills all of it on the host gets the server and its Python models along.
     process, hidden = isolation.start(public, private, environment, new_session=False, own_memory=own_memory, is_server=True)
-    if private and not hidden:
-        print(KEY_SEEN, flush=True)
-    if not own_memory:
-        print(MEMORY_SEEN, flush=True)
+    seen = [isolation.KEY_SEEN] * (bool(private) and not hidden) + [isolation.MEMORY_SEEN] * (not own_memory)
+    for sentence in seen:
+        print(f"course: {sentence}", flush=True)
 
     def hand_on(number: int, _: object) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -93,16 +77,15 @@ def start(command: list[str], has_lifeline: bool) -> int:
 def known(command: list[str], version: str) -> list[str]:
     """The command without options that a tritonserver of this version does not know yet; whole where the image names no version."""
     found = re.match(r"(\d+)\.(\d+)\.", version)
-    if not found:
-        return command
-    has = (int(found[1]), int(found[2]))
+    has = (int(found[1]), int(found[2])) if found else (sys.maxsize, 0)
     return [part for part in command if SINCE.get(part.partition("=")[0], has) <= has]
 
 
 def main(command: list[str]) -> int:
     """Start the command; 2 when a secret of it is missing."""
     has_lifeline = command[:1] == [LIFELINE]
-    command = known(command[1:] if has_lifeline else command, os.environ.get(_SERVER_VERSION, ""))
+    # In every image of NVIDIA's: the version of its tritonserver, such as 2.74.0.
+    command = known(command[1:] if has_lifeline else command, os.environ.get("TRITON_SERVER_VERSION", ""))
     for name in sorted({name for part in command for name in _PLACE.findall(part)}):
         if not os.environ.get(name):
             print(f"{name} is empty. Type: export {name}=$(openssl rand -hex 24)", file=sys.stderr)

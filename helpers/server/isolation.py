@@ -1,19 +1,15 @@
 """Start a program whose secret arguments and shared memory no other user can read. Standard library only, Linux.
 
-Every user of a machine can read every command line (``ps``, ``/proc/PID/cmdline``), but only the owner can read a process's
-environment. tritonserver takes its administration key on the command line alone, perf_analyzer a server's token. So the
-program is started with place-holders there and with the real arguments in its environment; while it is still stopped before its first
-instruction, the pointers in its ``argv`` are turned from the place-holders to the text in the environment. The program
-sees the real arguments; ``ps`` shows the place-holders.
+Every user can read every command line, but only the owner can read a process's environment. So the program is started with place-holders
+in its arguments and the real ones in its environment; while it is still stopped before its first instruction, the pointers in its ``argv``
+are turned to the text there. The program sees the real arguments; ``ps`` shows the place-holders.
 
-tritonserver and its Python models hand each other tensors by files in ``/dev/shm``. The library that makes these files sets
-their mode to 0644 with a call of its own, ``fchmod``, which no umask reaches: every user of a machine could read the tensors of
-every other. So the program runs under a filter of system calls in which just this call, with just this mode, does nothing;
-then the umask decides, which the supervisor has set (x86-64 alone).
+tritonserver and its Python models hand each other tensors by files in ``/dev/shm``, which a library makes readable for everybody by
+``fchmod``, which no umask reaches. So the program runs under a filter of system calls in which just this call, with just this mode, does
+nothing; then the umask decides, which the supervisor has set (x86-64 alone).
 
 A server also gets limits that most shells do not give. tritonserver puts 16 bytes for each chunk of a request's body on the stack of the
-thread that reads it (CVE-2025-23310), and under the usual 8 MB half a million chunks end it. Threads get stacks as large as the limit at
-their program's start, and 2 MB where there is none; nothing of it is used before it is needed. A limit of memory is not set: a server that
+thread that reads it (CVE-2025-23310), and under the usual 8 MB half a million chunks end it. A limit of memory is not set: a server that
 is refused memory ends (``std::bad_alloc``), so one large request could end it then.
 """
 
@@ -38,53 +34,42 @@ try:
 except ImportError:  # on Windows, where no server runs, this module is only imported
     resource = None  # type: ignore[assignment]
 
-# Bytes of stack: 64 million chunks, which need 60 GB of memory besides.
+# What a server's log has where the key, or the tensors of Python models, could not be hidden.
+KEY_SEEN = "Other users of this machine can read the administration key, since tracing is not allowed here."
+MEMORY_SEEN = "Other users of this machine can read the tensors of Python models, since filters are not allowed here."
+# Bytes of stack: 64 million chunks, which need 60 GB of memory besides. Nothing of it is used before it is needed.
 STACK_B = 1 << 30
 # Open files: thousands of idle connections do no harm then. No more, since some programs close every number up to the limit.
 FILES = 65536
-_PTRACE_TRACEME = 0
-_PTRACE_DETACH = 17
-_PR_SET_PDEATHSIG = 1
+_PTRACE_TRACEME, _PTRACE_DETACH = 0, 17
+_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 # Number of the field in /proc/PID/stat that tells where the kernel put argc and argv, counted behind the program's name.
 _STARTSTACK = 28 - 3
 _WORD = struct.calcsize("P")
-_PLACE_HOLDER = "--private-argument-"
-_VARIABLE = "COURSE_PRIVATE_ARGUMENT_"
+_PLACE_HOLDER, _VARIABLE = "--private-argument-", "COURSE_PRIVATE_ARGUMENT_"
 
-_PR_SET_NO_NEW_PRIVS = 38
-_SYS_SECCOMP = 317
-_SET_MODE_FILTER = 1
-# Without this, older kernels slow down all of a filtered program's loads and stores.
-_SPEC_ALLOW = 1 << 2
-_X86_64 = 0xC000003E
-_SYS_FCHMOD = 91
-_READABLE_BY_ALL = 0o644
+_SYS_SECCOMP, _SYS_FCHMOD, _X86_64 = 317, 91, 0xC000003E
+# The second flag: without it, older kernels slow down all of a filtered program's loads and stores.
+_SET_MODE_FILTER, _SPEC_ALLOW = 1, 1 << 2
 # Instructions of the kernel's filter language: load a word, compare it with a number, return.
 _LOAD, _IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
-_ALLOW = 0x7FFF0000
 # "Fail with error 0": the call is not made, and its caller believes that it was.
-_DO_NOTHING = 0x00050000
+_ALLOW, _DO_NOTHING = 0x7FFF0000, 0x00050000
 # Where the filter finds the number of the call, the processor's kind, and the call's second argument.
 _CALL, _PROCESSOR, _MODE = 0, 4, 24
-
-
-def _filter() -> bytes:
-    steps = (
-        (_LOAD, 0, 0, _PROCESSOR),
-        (_IF_EQUAL, 0, 5, _X86_64),
-        (_LOAD, 0, 0, _CALL),
-        (_IF_EQUAL, 0, 3, _SYS_FCHMOD),
-        (_LOAD, 0, 0, _MODE),
-        (_IF_EQUAL, 0, 1, _READABLE_BY_ALL),
-        (_RETURN, 0, 0, _DO_NOTHING),
-        (_RETURN, 0, 0, _ALLOW),
-    )
-    return b"".join(struct.pack("HBBI", *step) for step in steps)
-
-
+_STEPS = (
+    (_LOAD, 0, 0, _PROCESSOR),
+    (_IF_EQUAL, 0, 5, _X86_64),
+    (_LOAD, 0, 0, _CALL),
+    (_IF_EQUAL, 0, 3, _SYS_FCHMOD),
+    (_LOAD, 0, 0, _MODE),
+    (_IF_EQUAL, 0, 1, 0o644),
+    (_RETURN, 0, 0, _DO_NOTHING),
+    (_RETURN, 0, 0, _ALLOW),
+)
 # Made once, before any fork: between fork and exec as little as possible should happen.
-_PROGRAM = ctypes.create_string_buffer(_filter())
-_FILTER = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(_filter()) // 8, ctypes.addressof(_PROGRAM)))
+_PROGRAM = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in _STEPS))
+_FILTER = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(_STEPS), ctypes.addressof(_PROGRAM)))
 if hasattr(os, "fork"):  # on Windows, where no server runs, this module is only imported
     _libc = ctypes.CDLL(None, use_errno=True)
     # Pointers and process ids need their full width: the default of ctypes is a C int.
@@ -92,14 +77,7 @@ if hasattr(os, "fork"):  # on Windows, where no server runs, this module is only
     _libc.ptrace.restype = ctypes.c_long
 
 
-def _before_exec(own_memory: bool, is_server: bool) -> None:
-    _end_with_parent(own_memory, is_server)
-    # The new program stops before its first instruction.
-    if _libc.ptrace(_PTRACE_TRACEME, 0, None, None) != 0:
-        raise OSError(ctypes.get_errno(), "ptrace is not allowed here")
-
-
-def _end_with_parent(own_memory: bool, is_server: bool) -> None:
+def _before_exec(own_memory: bool, is_server: bool, traced: bool) -> None:
     # The kernel kills the server when the process that owns it is killed.
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     # A new program inherits which signals are ignored, and the supervisor ignores the one that ends a server.
@@ -109,6 +87,9 @@ def _end_with_parent(own_memory: bool, is_server: bool) -> None:
         _raise_limits()
     if own_memory:
         keep_private()
+    # The new program stops before its first instruction.
+    if traced and _libc.ptrace(_PTRACE_TRACEME, 0, None, None) != 0:
+        raise OSError(ctypes.get_errno(), "ptrace is not allowed here")
 
 
 def start(
@@ -137,16 +118,13 @@ def start(
 
     Returns:
         The process, and whether the private arguments are hidden: False where the kernel does not allow tracing a child.
-
-    Raises:
-        OSError: the program cannot be started.
     """
     options: dict[str, Any] = {"stdin": stdin, "stdout": output, "start_new_session": new_session}
     options["stderr"] = None if output is None else subprocess.STDOUT
     holders = [f"{_PLACE_HOLDER}{number}" for number in range(len(private))]
     hidden = {f"{_VARIABLE}{number}": text for number, text in enumerate(private)}
-    before = partial(_before_exec, own_memory, is_server)
     with contextlib.suppress(OSError, subprocess.SubprocessError):  # the second is what _before_exec has raised: no tracing here
+        before = partial(_before_exec, own_memory, is_server, True)
         process = subprocess.Popen([*command, *holders], env={**environment, **hidden}, preexec_fn=before, **options)
         os.waitpid(process.pid, 0)  # returns when the new program is loaded and stopped
         try:
@@ -158,19 +136,12 @@ def start(
             raise
         _libc.ptrace(_PTRACE_DETACH, process.pid, None, None)
         return process, True
-    untraced = partial(_end_with_parent, own_memory, is_server)
-    return subprocess.Popen([*command, *private], env=dict(environment), preexec_fn=untraced, **options), False
+    before = partial(_before_exec, own_memory, is_server, False)
+    return subprocess.Popen([*command, *private], env=dict(environment), preexec_fn=before, **options), False
 
 
 def start_through(command: Sequence[str], private: Sequence[str], environment: Mapping[str, str], **options: Any) -> subprocess.Popen[str]:
-    """The same from a process with threads, which must not trace children: through a process of its own, which ends as the program ends.
-
-    Args:
-        command: program and the arguments that everybody may read.
-        private: further arguments, which only the owner may read.
-        environment: the program's whole environment.
-        **options: of :class:`subprocess.Popen`, for the program's output.
-    """
+    """The same from a process with threads, which must not trace children: through a process of its own, which ends as the program ends."""
     through = subprocess.Popen([sys.executable, "-I", __file__], stdin=subprocess.PIPE, env=dict(environment), text=True, **options)
     assert through.stdin is not None
     with contextlib.suppress(BrokenPipeError), through.stdin as pipe:
@@ -195,30 +166,24 @@ def _redirect(pid: int, count: int) -> None:
     """Turn the last ``count`` pointers of a stopped process's argv to the texts in its environment."""
     stat = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     with open(f"/proc/{pid}/mem", "r+b", buffering=0) as memory:
+
+        def word(at: int) -> int:
+            memory.seek(at)
+            return int(struct.unpack("P", memory.read(_WORD))[0])
+
         argc_at = int(stat[_STARTSTACK])
-        argc = _read_word(memory, argc_at)
-        first_hidden = argc_at + _WORD * (1 + argc - count)
-        texts = _environment_texts(memory, argc_at + _WORD * (argc + 2))
+        argc = word(argc_at)
+        # Where the values of our variables lie, by what stands before them.
+        texts: dict[str, int] = {}
+        at = argc_at + _WORD * (argc + 2)
+        while pointer := word(at):
+            memory.seek(pointer)
+            name = memory.read(len(_VARIABLE) + 8).split(b"=", 1)[0].decode("utf-8", "replace") + "="
+            texts[name] = pointer + len(name)
+            at += _WORD
         for number in range(count):
-            memory.seek(first_hidden + _WORD * number)
+            memory.seek(argc_at + _WORD * (1 + argc - count + number))
             memory.write(struct.pack("P", texts[f"{_VARIABLE}{number}="]))
-
-
-def _read_word(memory: IO[bytes], at: int) -> int:
-    memory.seek(at)
-    return int(struct.unpack("P", memory.read(_WORD))[0])
-
-
-def _environment_texts(memory: IO[bytes], at: int) -> dict[str, int]:
-    """Where the values of our variables lie: ``{"COURSE_PRIVATE_ARGUMENT_0=": address of the value}``."""
-    found = {}
-    while pointer := _read_word(memory, at):
-        memory.seek(pointer)
-        name = memory.read(len(_VARIABLE) + 8).split(b"=", 1)[0].decode("utf-8", "replace") + "="
-        if name.startswith(_VARIABLE):
-            found[name] = pointer + len(name)
-        at += _WORD
-    return found
 
 
 def keep_private() -> bool:
@@ -245,19 +210,12 @@ def _raise_limits() -> None:
     most = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-    _, hard = resource.getrlimit(resource.RLIMIT_STACK)
-    if _reserving_is_free():
-        resource.setrlimit(resource.RLIMIT_STACK, (STACK_B if hard == resource.RLIM_INFINITY else min(STACK_B, hard), hard))
-
-
-def _reserving_is_free() -> bool:
-    """True if addresses may be reserved without memory: not under ``ulimit -v``, nor where the system counts what is reserved."""
-    if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
-        return False
-    try:
-        return Path("/proc/sys/vm/overcommit_memory").read_text().strip() != "2"
-    except OSError:
-        return False
+    # Addresses are reserved without memory, but under ``ulimit -v``, and where the system counts what is reserved.
+    free = resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY
+    with contextlib.suppress(OSError):
+        if free and Path("/proc/sys/vm/overcommit_memory").read_text().strip() != "2":
+            _, hard = resource.getrlimit(resource.RLIMIT_STACK)
+            resource.setrlimit(resource.RLIMIT_STACK, (STACK_B if hard == resource.RLIM_INFINITY else min(STACK_B, hard), hard))
 
 
 def give_stack_back(pid: int) -> bool:

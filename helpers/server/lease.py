@@ -19,14 +19,12 @@ from typing import Any, TextIO
 from helpers import machine
 from helpers.errors import ServerError
 from helpers.run_folder import is_dead, run_root, state_of
-from helpers.server import supervisor as supervisor_script
+from helpers.server import supervisor
 
 # Seconds between two looks at a starting server.
 POLL_S = 0.05
-
 # Seconds that a server gets to finish its requests and unload its models before it is killed (seen: 1.5 to 6 s).
 STOP_TIMEOUT_S = 12.0
-
 # Seconds that a supervisor may take from its start to its first answer: it only imports a few standard modules.
 _SUPERVISOR_START_S = 20.0
 # All leases of this process, for a child that it forks.
@@ -44,10 +42,7 @@ def owner() -> str:
 
 
 class Lease:
-    """A connection to a supervisor. While it is open, the server lives.
-
-    Args:
-        run_dir: the server's private folder.
+    """A connection to the supervisor of a server's private folder. While it is open, the server lives.
 
     Raises:
         OSError: no supervisor answers there.
@@ -80,16 +75,12 @@ class Lease:
 
     def _command(self, word: str) -> dict[str, Any]:
         with self._lock:
-            self._last = self._exchange(word)
+            self._connection.sendall(f"{word}\n".encode())
+            line = self._lines.readline()
+            if not line:
+                raise ConnectionError("the supervisor has ended")
+            self._last = json.loads(line)
             return self._last
-
-    def _exchange(self, word: str) -> dict[str, Any]:
-        """One question and its answer; the caller holds the lock."""
-        self._connection.sendall(f"{word}\n".encode())
-        line = self._lines.readline()
-        if not line:
-            raise ConnectionError("the supervisor has ended")
-        return dict(json.loads(line))
 
     def state(self) -> dict[str, Any]:
         """What the supervisor says of the server; after its end, the last words it left in the state file."""
@@ -115,8 +106,8 @@ class Lease:
             # All replies inside the lock: another thread's question would take the last one.
             with self._lock:
                 self._connection.settimeout(STOP_TIMEOUT_S + 10)
-                self._last = self._exchange("stop")
-                while line := self._lines.readline():
+                self._connection.sendall(b"stop\n")
+                for line in self._lines:
                     self._last = json.loads(line)
         except TimeoutError as error:
             raise ServerError("The server has not ended in time.", "", f"Type: kill {self._last.get('supervisor_pid', '')}") from error
@@ -154,7 +145,7 @@ def _answers(run_dir: Path, word: str) -> list[dict[str, Any]]:
             return [json.loads(line) for line in (lines if word == "stop" else [lines.readline()])]
 
 
-def start(plan: supervisor_script.Plan) -> Lease:
+def start(plan: supervisor.Plan) -> Lease:
     """Start a supervisor with this plan and take the first lease.
 
     Raises:
@@ -166,14 +157,13 @@ def start(plan: supervisor_script.Plan) -> Lease:
         if (state := state_of(other)).get("status") == "died" and not is_dead(other, state):
             with contextlib.suppress(OSError, ValueError):
                 _answers(other, "stop")
-    # Its own session: the interrupt of a notebook goes to the kernel's whole process group.
-    options: dict[str, Any] = {"start_new_session": True, "text": True, "timeout": _SUPERVISOR_START_S, "check": False}
-    about = {**plan.about, "node": machine.node()}
+    told = json.dumps({**asdict(plan), "about": {**plan.about, "node": machine.node()}})
+    command = [sys.executable, "-I", supervisor.__file__]
     reason = "no answer"
     try:
         with open(run_dir / "supervisor.log", "w+") as log:
-            command = [sys.executable, "-I", supervisor_script.__file__]
-            told = json.dumps({**asdict(plan), "about": about})
+            # Its own session: the interrupt of a notebook goes to the kernel's whole process group.
+            options: dict[str, Any] = {"start_new_session": True, "text": True, "timeout": _SUPERVISOR_START_S, "check": False}
             if subprocess.run(command, input=told, stdout=log, stderr=log, **options).returncode == 0:
                 return Lease(run_dir)
     except subprocess.TimeoutExpired:
@@ -197,7 +187,7 @@ def running(wanted: Callable[[dict[str, Any]], bool]) -> Iterator[Lease]:
         state = state_of(run_dir)
         if is_dead(run_dir, state):
             shutil.rmtree(run_dir, ignore_errors=True)
-            supervisor_script.remove_shared_memory(run_dir.name)
+            supervisor.remove_shared_memory(run_dir.name)
         elif state.get("status") == "running" and wanted(state):
             with contextlib.suppress(OSError):
                 lease = Lease(run_dir)

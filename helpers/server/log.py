@@ -7,11 +7,8 @@ from collections.abc import Collection, Mapping
 
 from helpers.server import watch
 
-# Lines of the server's log that an error message quotes.
-LOG_TAIL_LINES = 15
-# The same, where they stand beside the news that the server has ended: those that say something, for a card.
-LAST_WORDS_LINES = 5
-
+# Lines of the server's log that an error message quotes, and those that stand beside the news that the server has ended.
+LOG_TAIL_LINES, LAST_WORDS_LINES = 15, 5
 RESTART = "Type: server = server.restart()"
 LOST = "It is no longer running; requests that were under way are lost."
 HUNG = "Its process is still there, but has not answered for a while: it hangs, or gets no time on this machine."
@@ -24,26 +21,55 @@ _SENTENCES = re.compile(
 _ENSEMBLE = re.compile(r"ensemble '(?P<name>[^']+)' (?P<reason>(?:depends on|contains) .*)\"\s*$")
 # The parser's own line comes just before and has what the sentence lacks: line, column and fault.
 _PARSER = re.compile(r"Error parsing text-format inference\.ModelConfig: (?P<line>\d+):(?P<column>\d+): (?P<fault>.*)$")
+_STAGE = re.compile(r"depends on '(?P<stage>[^']+)' which has no loaded version$")
+# By these it knows whose processes have ended (the sentence is that of helpers.server.watch), and whose began since.
+_ENDED = re.compile(r"^course: the model process '(?P<process>.+?)' has ended (?P<manner>.*)$")
+_BEGUN = re.compile(r"^course: the model process '(?P<again>.+?)' runs again$|ModelInstanceInitialize: (?P<instance>.+?) \(")
+# What helps no reader, and other words for it.
+_PLAINLY = (
+    # What Triton and Python put around a backend's own words: which load failed, the kind of the error, the line that raised it.
+    (r"^(load failed for model '[^']+': version \d+ is at UNAVAILABLE state: )?Internal: TritonModelException: ", ""),
+    (r" At: /\S+\.py\(\d+\): \w+$", ""),
+    # The words that Triton 2.51 adds are, as often as not, memory that it has freed before.
+    (r"(?<=which has no loaded version)\. Model '[^']+' loading failed with error:.*", ""),
+    (
+        r"whose required version 0 is not loaded",
+        "in version 0, because its step names no version. Write: model_version: -1, which means the latest",
+    ),
+    (
+        r"unexpected (platform type 'torch_aoti' for \S+|'platform' and 'backend' pair, got:\s*torch_aoti, pytorch)",
+        "this Triton does not know the platform 'torch_aoti', which came with release 26.03. Write in its place: backend: \"pytorch\"; "
+        "the file, model.pt2, says the rest",
+    ),
+    (
+        r"unable to find backend library for backend '(tensorflow[^']*)', try specifying runtime on the model configuration",
+        r"this server has no backend '\1'. NVIDIA has dropped it, and images since 25.03 have none. Convert the model to ONNX, and write: "
+        'backend: "onnxruntime"',
+    ),
+    (
+        r"unable to find backend library for backend '([^']+)', try specifying runtime on the model configuration",
+        r"this server has no backend '\1'. The embedded runtime has 'python', 'onnxruntime' and 'pytorch', NVIDIA's image has more",
+    ),
+)
+# Lines that say what went wrong: tritonserver's own errors, Python's, and what the program says of its arguments.
+# Also the last words of a program that aborts: those of C++, of the C library, and Triton's own signal handler's.
+_TROUBLE = re.compile(
+    r"^E\d{4} |\b(error|unrecognized|failed|invalid|no space|denied|cannot|terminate called|aborted|core dumped|segmentation fault"
+    r"|corrupt\w*|double free|stack smashing|signal \(?\d+)\b|^\s*what\(\):|Error:|Exception:|(malloc|free|realloc)\(\):",
+    re.IGNORECASE,
+)
 
 
 def reasons(log: str) -> dict[str, str]:
-    """Return the last reason given for each model that was not loaded.
-
-    Args:
-        log: text of the server's log.
-
-    Returns:
-        Reasons by model name, each one line.
-    """
+    """Return the last reason that a server's log gives for each model that was not loaded, by the model's name, each one line."""
     found: dict[str, str] = {}
     parser = ""
     for line in log.splitlines():
         if match := _PARSER.search(line):
             parser = f"config.pbtxt line {match['line']}, column {match['column']}: {match['fault']}"
         elif match := _SENTENCES.search(line):
-            name = match["folder"] or match["model"] or match["name"]
             syntax = "failed to read text proto" in match["reason"] and parser
-            found[name] = parser if syntax else plain(match["reason"])
+            found[match["folder"] or match["model"] or match["name"]] = parser if syntax else plain(match["reason"])
             parser = ""
         elif match := _ENSEMBLE.search(line):
             found[match["name"]] = f"it {plain(match['reason'])}"
@@ -51,29 +77,22 @@ def reasons(log: str) -> dict[str, str]:
 
 
 def with_stage(reason: str, reasons: Mapping[str, str]) -> str:
-    """Return the reason for an ensemble, followed by the one for its stage.
-
-    Args:
-        reason: from :func:`plain`.
-        reasons: of models, by name.
-    """
+    """Return the reason for an ensemble, from :func:`plain`, followed by the one for its stage."""
     stage = _STAGE.search(reason)
     why = reasons.get(stage["stage"], "") if stage else ""
     return f"{reason} ({stage['stage']}: {with_stage(why, reasons)})" if stage and why else reason
 
 
-# By these it knows whose processes have ended (the sentence is that of helpers.server.watch), and whose began since.
-_ENDED = re.compile(r"^course: the model process '(?P<process>.+?)' has ended (?P<manner>.*)$")
-_BEGUN = re.compile(r"^course: the model process '(?P<again>.+?)' runs again$|ModelInstanceInitialize: (?P<instance>.+?) \(")
+def plain(reason: str) -> str:
+    """Return a reason in one line, without line breaks that the log has written out; what helps no reader is said in other words."""
+    text = " ".join(reason.replace("\\n", " ").split()).rstrip("; ")
+    for words, plainer in _PLAINLY:
+        text = re.sub(words, plainer, text)
+    return text
 
 
 def processes_ended(log: str, models: Collection[str]) -> dict[str, str]:
-    """Return how the processes of models have ended that have none of their own since, by the model's name.
-
-    Args:
-        log: text of the server's log.
-        models: names of the models.
-    """
+    """Return how the processes of these models have ended that have none of their own since, by the model's name."""
     ended: dict[str, str] = {}
     for line in log.splitlines() if "course: the model process" in log else ():
         if match := _ENDED.search(line):
@@ -94,52 +113,7 @@ def starting(log: str) -> str:
     return f"starting the server, {done} of {begun} models loaded" if begun else "starting the server"
 
 
-_NO_BACKEND = re.compile(
-    r"unable to find backend library for backend '(?P<backend>[^']+)', try specifying runtime on the model configuration"
-)
-_NO_PLATFORM = re.compile(r"unexpected (platform type 'torch_aoti' for \S+|'platform' and 'backend' pair, got:\s*torch_aoti, pytorch)")
-# The words that Triton 2.51 adds are, as often as not, memory that it has freed before.
-_STAGE_ERROR = re.compile(r"(?<=which has no loaded version)\. Model '[^']+' loading failed with error:.*")
-# What Triton and Python put around a backend's own words: which load failed, the kind of the error, the line that raised it.
-_AROUND = re.compile(
-    r"^(load failed for model '[^']+': version \d+ is at UNAVAILABLE state: )?Internal: TritonModelException: | At: /\S+\.py\(\d+\): \w+$"
-)
-_STAGE = re.compile(r"depends on '(?P<stage>[^']+)' which has no loaded version$")
-_VERSION_0 = re.compile(r"whose required version 0 is not loaded")
-
-
-def plain(reason: str) -> str:
-    """Return a reason in one line, without line breaks that the log has written out; what helps no reader is said in other words."""
-    text = " ".join(reason.replace("\\n", " ").split()).rstrip("; ")
-    text = _STAGE_ERROR.sub("", _AROUND.sub("", text))
-    text = _VERSION_0.sub("in version 0, because its step names no version. Write: model_version: -1, which means the latest", text)
-    text = _NO_PLATFORM.sub(
-        "this Triton does not know the platform 'torch_aoti', which came with release 26.03. Write in its place: backend: \"pytorch\"; "
-        "the file, model.pt2, says the rest",
-        text,
-    )
-    return _NO_BACKEND.sub(_no_backend, text)
-
-
-def _no_backend(found: re.Match[str]) -> str:
-    more = (
-        'NVIDIA has dropped it, and images since 25.03 have none. Convert the model to ONNX, and write: backend: "onnxruntime"'
-        if found["backend"].startswith("tensorflow")
-        else "The embedded runtime has 'python', 'onnxruntime' and 'pytorch', NVIDIA's image has more"
-    )
-    return f"this server has no backend {found['backend']!r}. {more}"
-
-
-# Lines that say what went wrong: tritonserver's own errors, Python's, and what the program says of its arguments.
-# Also the last words of a program that aborts: those of C++, of the C library, and Triton's own signal handler's.
-_TROUBLE = re.compile(
-    r"^E\d{4} |\b(error|unrecognized|failed|invalid|no space|denied|cannot|terminate called|aborted|core dumped|segmentation fault"
-    r"|corrupt\w*|double free|stack smashing|signal \(?\d+)\b|^\s*what\(\):|Error:|Exception:|(malloc|free|realloc)\(\):",
-    re.IGNORECASE,
-)
-
-
-def meaningful(log: str, lines: int) -> str:
+def meaningful(log: str, lines: int = LOG_TAIL_LINES) -> str:
     """Return the last lines that say what went wrong, or simply the last lines when none does."""
     every = log.splitlines()
     # The help text that follows an unknown option speaks of errors too: what comes before it is the reason.
@@ -151,27 +125,13 @@ def meaningful(log: str, lines: int) -> str:
 
 
 def how(returncode: int | None) -> str:
-    """Return one sentence on the end of a process.
-
-    Args:
-        returncode: as :class:`subprocess.Popen` has it, negative for a signal; None where its end was not seen.
-    """
+    """Return one sentence on the end of a process: negative for a signal, None where its end was not seen."""
     if returncode is None:
         return "It ended unexpectedly, together with the process that owned it."
     return f"It ended unexpectedly, {watch.manner(returncode)}."
 
 
-def last_words(log: str) -> str:
-    """Return the lines near the end of a log that say what went wrong, else simply the last ones."""
-    return meaningful("\n".join(log.splitlines()[-LOG_TAIL_LINES:]), LAST_WORDS_LINES)
-
-
 def explain(returncode: int | None, log: str) -> str:
-    """Return how a server, or the front of a fleet, ended and the end of its log, in a few lines.
-
-    Args:
-        returncode: as for :func:`how`.
-        log: all of its log.
-    """
-    words = last_words(log)
-    return f"{how(returncode)}" + (f" The end of its log:\n{words}\n" if words else " Its log is empty. ")
+    """Return how a server, or the front of a fleet, ended, as :func:`how` does, and the end of its log, in a few lines."""
+    words = meaningful("\n".join(log.splitlines()[-LOG_TAIL_LINES:]), LAST_WORDS_LINES)
+    return f"{how(returncode)} The end of its log:\n{words}\n" if words else f"{how(returncode)} Its log is empty. "

@@ -20,13 +20,9 @@ class ModelState:
 
 
 def completed(index: list[tuple[str, str, str, str]], load: Collection[str], folder: Path | None, log: str) -> list[ModelState]:
-    """The server's index, completed: folders that it leaves out, and reasons that only its log has.
+    """The server's index of names, versions, states and reasons, with folders that it leaves out, and reasons that only its log has.
 
-    Args:
-        index: name, version, state and reason of each model, as the server reports them.
-        load: names of the models that were to be loaded, or ``*`` for all.
-        folder: the model repository, where it is known.
-        log: what the server has said so far.
+    ``load`` has the names of the models that were to be loaded, or ``*`` for all.
     """
     listed = {name for name, *_ in index}
     # A repository that was deleted meanwhile has no folders; what was loaded from it serves all the same.
@@ -38,14 +34,11 @@ def completed(index: list[tuple[str, str, str, str]], load: Collection[str], fol
         from helpers import repository  # loads gRPC, half a second that a launch need not wait for
 
         why = {**(repository.faults(folder) if folder else {}), **server_log.reasons(log)}
-    ended = server_log.processes_ended(log, {name for name, *_ in index})
-    index = [
-        (name, version, "UNAVAILABLE", f"Its process has ended {ended[name]}. Type: server.reload({name!r})")
-        if state == "READY" and name in ended  # Triton goes on calling it READY
-        else (name, version, state, reason)
-        for name, version, state, reason in index
-    ]
-    return [
-        ModelState(name, version, state or "UNAVAILABLE", "" if state == "READY" else server_log.plain(reason) or why.get(name, ""))
-        for name, version, state, reason in index
-    ]
+    ended = server_log.processes_ended(log, listed)
+    states = []
+    for name, version, state, reason in index:
+        if state == "READY" and name in ended:  # Triton goes on calling it READY
+            state, reason = "UNAVAILABLE", f"Its process has ended {ended[name]}. Type: server.reload({name!r})"
+        reason = "" if state == "READY" else server_log.plain(reason) or why.get(name, "")
+        states.append(ModelState(name, version, state or "UNAVAILABLE", reason))
+    return states

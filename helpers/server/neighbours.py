@@ -1,18 +1,9 @@
 """Whether other people use this machine: everything on its loopback interface is in their reach, too. Standard library only.
 
-One small request can end or corrupt Triton 2.51, so where other people can send one, inference needs the server's own secret.
-
-Who counts as another person, and why:
-
-- an account in ``/etc/passwd`` with a user id for people and a login shell: its owner may log in at any time. Not in a container,
-  whose accounts come with its image and log in nowhere;
-- a running process of another person's user id: accounts of a directory service stand in no file. Not a process in a container
-  (a nested PID namespace), which has a network of its own;
-- everybody, where one's own account comes from a directory service: others of the institution can log in as well;
-- everybody, where ``/proc`` hides the processes of others: administrators do that where people share a machine.
-
-Root and the services' accounts are no people. Where this process runs as one of them, one person counts as oneself: the owner of a laptop
-who became root, or the account that an image brings.
+Another person is an account with a login shell and a person's user id (not in a container, whose accounts come with its image), or the
+owner of a running process (not one in a container, which has a network of its own). Everybody is, where one's own account comes from a
+directory service, or where ``/proc`` hides the processes of others. Root and the services' accounts are no people; where this process
+runs as one of them, one person counts as oneself: the owner of a laptop who became root, or the account that an image brings.
 """
 
 from __future__ import annotations

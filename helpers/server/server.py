@@ -1,12 +1,4 @@
-"""A server as a notebook sees it: launch it, where it is, how its models are, reload them, read its log, restart it, stop it.
-
-Typical use::
-
-    server = launch_server("models")
-    server.http_url                       # "localhost:9000"
-    server.reload("add_sub")
-    server.stop()
-"""
+"""Launch a server; look at it, reload its models, read its log, restart it, stop it."""
 
 from __future__ import annotations
 
@@ -15,9 +7,10 @@ import json
 import secrets
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from helpers import run_folder
@@ -25,23 +18,24 @@ from helpers.client import http as http_way
 from helpers.client.endpoint import ADMIN_HEADER, BASE_PORT, NO_ACCESS, QUERY_TIMEOUT_S, Access, Address
 from helpers.client.problems import TransportError, not_loaded, plainly
 from helpers.client.ways import way_to
-from helpers.errors import AccessError, CourseError, ModelError, RequestError, ServerError
+from helpers.errors import AccessError, CourseError, ModelError, RequestError, ServerError, SetupError
 from helpers.machine import LOOPBACK, device, serves_here
 from helpers.paths import shown
-from helpers.server import in_container, lease
+from helpers.server import containers, embedded, isolation, lease
 from helpers.server import log as server_log
 from helpers.server.card import Card
-from helpers.server.containers import hint
+from helpers.server.command import GRACE_S, START_TIMEOUT_S, LaunchSpec
 from helpers.server.lease import POLL_S, STOP_TIMEOUT_S
-from helpers.server.listening import THIS_MACHINE, Listening
+from helpers.server.listening import Listening
 from helpers.server.log import HUNG, LOG_TAIL_LINES, LOST, RESTART, explain
 from helpers.server.model_states import ModelState, completed
-from helpers.server.runtimes import runtime as runtime_of
-from helpers.server.spec import GRACE_S, START_TIMEOUT_S, LaunchSpec
+from helpers.server.ports import triples
 from helpers.server.supervisor import Plan
 from helpers.server.watch import manner
 from helpers.terminal import Progress
 
+# What runs the server. A new runtime is a module with `command` and `dry_command`, and a line here.
+RUNTIMES: dict[str, ModuleType] = {"embedded": embedded, **dict.fromkeys(containers.ENGINES, containers)}
 _NOT_FROM_HERE = "cannot be reached from here"
 # Servers launched or found by this process, by their id: keeps their leases while the process lives, whatever happens to variables.
 _OWNED: dict[str, Server] = {}
@@ -66,9 +60,6 @@ def launch_server(
     grace_s: float = GRACE_S,
     listen: str = "",
     token: str = "",
-    tls_cert: str | Path | None = None,
-    tls_key: str | Path | None = None,
-    ca: str | Path | None = None,
     private: bool | None = None,
     keep_alive: bool = False,
     dry_run: bool = False,
@@ -93,9 +84,6 @@ def launch_server(
         listen: ``all``, or the address or name of a network interface, for a server that others may use: then every call needs
             ``server.token``. By default only this machine reaches it.
         token: the token that every call needs, in place of one that is made up.
-        tls_cert: PEM file with a certificate; then gRPC is encrypted, and HTTP stays on this machine.
-        tls_key: PEM file with the certificate's key.
-        ca: PEM file with the authority that signed it, unless the certificate is its own.
         private: whether inference needs the server's own secret, ``server.headers``, which the course's helpers send by themselves; None
             for yes where other people use this machine (``COURSE_PRIVATE=yes|no`` decides otherwise).
         keep_alive: start the server again when it crashes or hangs, and load models again whose process has ended.
@@ -103,13 +91,13 @@ def launch_server(
 
     Raises:
         SetupError: the repository is missing or empty, or this machine cannot run this runtime.
-        InputError: there is no such port or interface, or token and TLS files cannot be used.
+        InputError: there is no such port or interface, or the token cannot be used.
         ServerError: the server did not start; the message has the end of its log.
     """
     asked = dict(locals())
     dry_run = asked.pop("dry_run")
     spec = LaunchSpec(**asked).prepared()
-    engine = runtime_of(runtime)
+    engine = _engine(spec)
     if dry_run:
         print(engine.dry_command(replace(spec, ports=(f"{base_port}", f"{base_port + 1}", f"{base_port + 2}"))).shown())
         return None  # type: ignore[return-value]
@@ -128,19 +116,21 @@ class Server:
     """A Triton server: owned when launched here, else only connected to.
 
     Attributes:
-        http: address of the HTTP endpoint; None where it cannot be reached from here.
-        grpc: address of the gRPC endpoint; likewise.
-        metrics: address of the metrics endpoint; likewise.
+        http: address of the HTTP endpoint, as ``grpc`` and ``metrics``; None where it cannot be reached from here.
+        url: host and port by which it is called here: of HTTP where that can be reached, else of gRPC.
         access: token and trusted certificates for every request.
+        owned: whether this process launched the server (or found it again after a kernel restart).
         runtime: ``embedded``, ``apptainer``, ``docker``, ``podman`` or ``remote``.
         repository: the model repository, where it is known.
-        log_path: file with the server's output, where it is known.
         spec: what a server of one's own was launched with; None for another one.
-        listening: where a server of one's own listens, and the token that it wants.
+        listening: where a server of one's own listens.
+        token: what calls to a server of one's own must carry; empty where nothing is needed.
+        headers: what a raw inference request must carry, over HTTP and gRPC alike; ``{}`` where nothing is needed. The token is in it
+            twice: HTTP wants it under the usual name, gRPC under one that Triton has chosen. Neither minds the other.
+        headers_file: the same in a file that only you can read, for ``curl -H @FILE``.
         refusals: why the last load of a model was refused, by its name: what was loaded before goes on serving.
         note: what the card says beside the state, such as a port that was taken.
-        key_hidden: whether the administration key is hidden from other users of this machine.
-        memory_private: whether the tensors of its Python models are.
+        kept: a lease on a server that another notebook of the same person has launched, so that it outlives that one.
     """
 
     def __init__(
@@ -148,42 +138,46 @@ class Server:
         http: Address | None,
         grpc: Address | None,
         metrics: Address | None,
-        *,
-        runtime: str = "remote",
-        held: lease.Lease | None = None,
         access: Access = NO_ACCESS,
+        held: lease.Lease | None = None,
     ) -> None:
         self.http, self.grpc, self.metrics, self.access = http, grpc, metrics, access
-        if http is not None:
-            self._way = way_to("http", http, access)
-        elif grpc is not None:
-            self._way = way_to("grpc", grpc, access)
-        else:
-            raise ValueError("a server needs an address")
-        self.runtime = runtime
-        self.note = ""
-        self.refusals: dict[str, str] = {}
-        self._lease = held
-        self._kept: lease.Lease | None = None
+        self._way = way_to("http", http, access) if http is not None else way_to("grpc", grpc, access)  # type: ignore[arg-type]
+        self.url = str(http or grpc)
+        self._lease, self.owned = held, held is not None
         state = held.state() if held else {}
-        self.repository: Path | None = Path(str(state["repository"])) if state else None
-        self.log_path: Path | None = Path(str(state["log"])) if state else None
+        self.runtime = str(state.get("runtime", "remote"))
+        self.repository = Path(str(state["repository"])) if state else None
+        self.log_path = Path(str(state["log"])) if state else None
+        self.spec = LaunchSpec(**state["launch"]) if state else None
         self._key = str(state.get("admin_key", ""))
-        self.spec: LaunchSpec | None = LaunchSpec(**state["launch"]) if state else None
-        self.listening = _place(state) if state else THIS_MACHINE
-        self.key_hidden, self.memory_private = (bool(state.get(fact, True)) for fact in ("key_hidden", "memory_private"))
+        self.listening = _place(state)
+        self.token, self.headers = self.listening.token, access.grpc_headers()
+        self.headers_file = held.run_dir / run_folder.HEADERS if held is not None and self.token else None
+        self.refusals: dict[str, str] = {}
+        self.note = ""
+        self.kept: lease.Lease | None = None
 
     # --- where it is and how it is -----------------------------------------------------------------------------------
 
     @property
     def http_url(self) -> str:
         """Host and port for HTTP requests, such as ``localhost:9000``."""
-        return str(self._must_reach(self.http, "HTTP"))
+        return str(self._must_reach(self.http, "HTTP", "gRPC"))
 
     @property
     def grpc_url(self) -> str:
         """Host and port for gRPC requests, such as ``localhost:9001``."""
-        return str(self._must_reach(self.grpc, "gRPC"))
+        return str(self._must_reach(self.grpc, "gRPC", "HTTP"))
+
+    def _must_reach(self, address: Address | None, what: str, other: str) -> Address:
+        if address is None:
+            raise ServerError(
+                f"The {what} port of the server at {self.url} cannot be reached from here.",
+                f"Only its {other} port can.",
+                "Type: Client(server), which takes that one",
+            )
+        return address
 
     @property
     def metrics_url(self) -> str:
@@ -206,43 +200,23 @@ class Server:
         return NO_ACCESS if encrypted and self.metrics is not None and not self.metrics.secure else self.access
 
     @property
-    def url(self) -> str:
-        """Host and port by which it is called here: of HTTP where that can be reached, else of gRPC."""
-        return str(self.http or self.grpc)
-
-    @property
     def is_here(self) -> bool:
-        """Whether it runs on this very machine, for certain."""
+        """True if it runs on this very machine, for certain."""
         address = self.http or self.grpc
         return self.owned or (address is not None and serves_here(address.host, address.port))
 
-    def _must_reach(self, address: Address | None, what: str) -> Address:
-        if address is None:
-            raise ServerError(
-                f"The {what} port of the server at {self.url} cannot be reached from here.",
-                f"Only its {'gRPC' if what == 'HTTP' else 'HTTP'} port can.",
-                "Type: Client(server), which takes that one",
-            )
-        return address
-
-    @property
-    def owned(self) -> bool:
-        """Whether this process launched the server (or found it again after a kernel restart)."""
-        return self._lease is not None
-
     def is_alive(self) -> bool:
         """True if the server answers, ready or not."""
-        try:
-            return not self._has_ended() and self._way.is_live()
-        except TransportError:
-            return False
+        return self._says(self._way.is_live)
 
     def is_ready(self) -> bool:
         """True if the server answers and all its models are READY."""
-        try:
-            return not self._has_ended() and self._way.is_ready()
-        except TransportError:
-            return False
+        return self._says(self._way.is_ready)
+
+    def _says(self, question: Callable[[], bool]) -> bool:
+        with contextlib.suppress(TransportError):
+            return not self._has_ended() and question()
+        return False
 
     def state(self) -> str:
         """One word: ``running``, ``hung`` (it does not answer any more), ``stopped``, ``died`` (unexpectedly) or ``unreachable``."""
@@ -252,24 +226,52 @@ class Server:
         status = str(state.get("status", "died"))
         return "hung" if status == "running" and state.get("hung") else status
 
+    def _said(self, fact: str) -> Any:
+        """What the supervisor of a server of ours says, if anything."""
+        return self._lease.state().get(fact) if self._lease is not None else None
+
     @property
     def pid(self) -> int | None:
         """Process id of a server of ours; another one when it was started again."""
-        return self._lease.state().get("pid") if self._lease is not None else None
+        return self._said("pid")  # type: ignore[no-any-return]
 
     @property
     def remarks(self) -> list[str]:
         """What was noticed of a server of ours since its launch: a crash, a model's process that has ended, silence."""
-        return list(self._lease.state().get("remarks", ())) if self._lease is not None else []
+        return list(self._said("remarks") or ())
+
+    @property
+    def returncode(self) -> int | None:
+        """With which status a server of ours has ended, negative for a signal; None while it runs, or where its end was not seen."""
+        return self._said("returncode")  # type: ignore[no-any-return]
 
     def _has_ended(self) -> bool:
         """True if a server of ours does not run any more: another user's program may listen on its ports by now."""
         return self._lease is not None and self.state() != "running"
 
-    @property
-    def returncode(self) -> int | None:
-        """With which status a server of ours has ended, negative for a signal; None while it runs, or where its end was not seen."""
-        return self._lease.state().get("returncode") if self._lease is not None else None
+    def how_it_ended(self) -> tuple[str, str]:
+        """Return how a server of ours ended, or that it hangs, and what to type; two empty texts while it runs."""
+        state = self.state() if self.owned else "running"
+        if state == "running":
+            return "", ""
+        if state == "hung":
+            return HUNG, RESTART
+        return f"{LOST} {explain(self.returncode, self.log(lines=0))}" if state == "died" else LOST, RESTART
+
+    @contextlib.contextmanager
+    def _or_how_it_ended(self) -> Iterator[None]:
+        """Where a server of ours does not answer any more, the error says how it ended; then nothing is sent to its port."""
+        try:
+            if self._has_ended():
+                raise ServerError(f"No server answers at {self.url} any more: it is not running.", "", RESTART)
+            with plainly(self._way):
+                yield
+        except ServerError as error:
+            if self.state() != "died":
+                raise
+            raise ServerError(f"No server answers at {self.url} any more.", *self.how_it_ended()) from error
+
+    # --- what it says of its models ----------------------------------------------------------------------------------
 
     def models(self) -> list[ModelState]:
         """The models in the repository and their states; those that are loaded, on a server that is not ours or whose repository is gone.
@@ -283,36 +285,6 @@ class Server:
             return completed(known, self.spec.load if self.spec else (), self.repository, self.log(lines=0))
         with self._or_how_it_ended():
             return [ModelState(counters["name"], counters["version"], "READY") for counters in self._way.statistics()]
-
-    def how_it_ended(self) -> tuple[str, str]:
-        """Return how a server of ours ended, or that it hangs, and what to type; two empty texts while it runs."""
-        state = self.state() if self.owned else "running"
-        if state == "running":
-            return "", ""
-        if state == "hung":
-            return HUNG, RESTART
-        return f"{LOST} {self._ended()}" if state == "died" else LOST, RESTART
-
-    def _ended(self) -> str:
-        """How it ended, and the end of its log."""
-        return explain(self.returncode, self.log(lines=0))
-
-    @contextlib.contextmanager
-    def _or_how_it_ended(self) -> Iterator[None]:
-        """Where a server of ours does not answer any more, the error says how it ended; then nothing is sent to its port."""
-        try:
-            if self._has_ended():
-                raise ServerError(f"No server answers at {self.url} any more: it is not running.", "", RESTART)
-            with plainly(self._way):
-                yield
-        except AccessError:
-            raise
-        except ServerError as error:
-            if self.state() != "died":
-                raise
-            raise ServerError(f"No server answers at {self.url} any more.", self._ended(), RESTART) from error
-
-    # --- what it says of its models ----------------------------------------------------------------------------------
 
     def metadata(self, model: str = "") -> dict[str, Any]:
         """Names, types and shapes of a model's inputs and outputs; without a model, the server's own name and version."""
@@ -341,9 +313,8 @@ class Server:
     def _model_error(self, model: str, reason: str) -> ModelError:
         states = {state.name: state for state in self.models()}
         if model not in states or (states[model].state != "READY" and "unknown model" in reason):
-            ready = sorted(name for name, state in states.items() if state.state == "READY")
-            why = states[model].reason if model in states else ""
-            return not_loaded(model, reason, ready, why, self.owned)
+            loaded = sorted(name for name, state in states.items() if state.state == "READY")
+            return not_loaded(model, reason, loaded, states[model].reason if model in states else "", self.owned)
         return ModelError(f"The server refused {model!r} ({states[model].state}): {reason}")
 
     # --- what only its owner may do -----------------------------------------------------------------------------------
@@ -376,19 +347,16 @@ class Server:
         self._must_own("load a model")
         new = self._config_to_send(model, config)
         with Progress(f"loading {model}"):
-            self._load_anew(model, new)
-
-    def _load_anew(self, model: str, new: dict[str, Any] | None) -> None:
-        before = self._taken_up(model)
-        self._load(model, new)
-        begun, current = self._taken_up(model)
-        if before != (begun, current) or "ensemble_scheduling" in (current or {}):
-            return
-        # Triton 2.51 keeps the instances of a model whose configuration is the same and whose files are no newer, even those whose
-        # process is gone. A parameter without a reader is a difference; what is loaded after that is what was asked for.
-        current = new or current or {}
-        self._load(model, {**current, "parameters": {**current.get("parameters", {}), "course_reload": {"string_value": "yes"}}})
-        self._load(model, new)
+            before = self._taken_up(model)
+            self._load(model, new)
+            begun, current = self._taken_up(model)
+            if before != (begun, current) or "ensemble_scheduling" in (current or {}):
+                return
+            # Triton 2.51 keeps the instances of a model whose configuration is the same and whose files are no newer, even those whose
+            # process is gone. A parameter without a reader is a difference; what is loaded after that is what was asked for.
+            other = new or current or {}
+            self._load(model, {**other, "parameters": {**other.get("parameters", {}), "course_reload": {"string_value": "yes"}}})
+            self._load(model, new)
 
     def _taken_up(self, model: str) -> tuple[int, dict[str, Any] | None]:
         """How many instances of a model have begun so far, and its configuration; None where it is not loaded."""
@@ -422,14 +390,12 @@ class Server:
         try:
             self._administer(f"models/{model}/load", body, timeout_s=START_TIMEOUT_S)
         except RequestError as error:
-            keeps = "What was loaded before keeps serving." if served else ""
             reason = server_log.with_stage(server_log.plain(str(error)), {state.name: state.reason for state in self.models()})
             self.refusals[model] = reason
-            advice = (
-                "Correct its config.pbtxt or its files and type: server.reload(...)"
-                if "config" in str(error)
-                else "Look at server.log() for the whole story."
-            )
+            advice = "Look at server.log() for the whole story."
+            if "config" in str(error):
+                advice = "Correct its config.pbtxt or its files and type: server.reload(...)"
+            keeps = "What was loaded before keeps serving." if served else ""
             raise ModelError(f"The server refused to load {model!r}: {reason.rstrip('.')}.", keeps, advice) from error
         self.refusals.pop(model, None)
 
@@ -449,12 +415,8 @@ class Server:
             time.sleep(POLL_S)
 
     def _administer(self, what: str, body: Any = None, timeout_s: float = QUERY_TIMEOUT_S) -> Any:
-        address = self._must_reach(self.http, "HTTP")
-        headers = self.admin_headers("http")
         with self._or_how_it_ended():
-            return http_way.ask(
-                address, f"/v2/repository/{what}", body, headers=headers, post=True, timeout_s=timeout_s, access=self.access
-            )
+            return self._way.ask(f"/v2/repository/{what}", body, headers=self.admin_headers("http"), post=True, timeout_s=timeout_s)
 
     def _must_own(self, what: str) -> None:
         if not self._key:
@@ -463,24 +425,6 @@ class Server:
                 "You are connected to it, but you did not launch it.",
                 'Type: server = launch_server("models")',
             )
-
-    @property
-    def token(self) -> str:
-        """The token that calls to a server of one's own must carry; empty where none is needed."""
-        return self.listening.token
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """What a raw inference request must carry, over HTTP and gRPC alike; ``{}`` where nothing is needed.
-
-        The token is in it twice: HTTP wants it under the usual name, gRPC under one that Triton has chosen. Neither minds the other.
-        """
-        return self.access.grpc_headers()
-
-    @property
-    def headers_file(self) -> Path | None:
-        """The same in a file that only you can read, for ``curl -H @FILE``; None where nothing is needed, or the server is not yours."""
-        return self._lease.run_dir / run_folder.HEADERS if self._lease is not None and self.token else None
 
     # --- log and end ---------------------------------------------------------------------------------------------------
 
@@ -497,14 +441,11 @@ class Server:
     def stop(self) -> None:
         """Stop the server if it is ours; returns when it has ended. A server that is only connected to stays as it is."""
         if self._lease is not None:
-            with Progress("stopping the server"), http_way.keeping_none(self._must_reach(self.http, "HTTP")):
+            assert self.http is not None
+            with Progress("stopping the server"), http_way.keeping_none(self.http):
                 self._lease.stop()
-        if self._kept is not None:
-            self._kept.close()
-
-    def keep(self, held: lease.Lease) -> None:
-        """Hold a lease on a server that another notebook or terminal of the same person has launched, so that it outlives that one."""
-        self._kept = held
+        if self.kept is not None:
+            self.kept.close()
 
     def restart(self, **changes: Any) -> Server:
         """Stop the server and launch it again, with other options for :func:`launch_server` if some are given."""
@@ -512,8 +453,7 @@ class Server:
             raise ServerError(f"Only the owner of the server at {self.url} can restart it.")
         spec = replace(self.spec, **changes)
         # A repository that is gone, or a wrong option, must not cost the server that still serves.
-        spec.prepared()
-        runtime_of(spec.runtime)
+        _engine(spec.prepared())
         self.stop()
         return launch_server(**spec.options())
 
@@ -524,27 +464,21 @@ class Server:
         self.stop()
 
     def _card(self) -> Card:
-        """Return what the card shows: also, when the models cannot be asked for, why not."""
+        """What the card shows: also, when the models cannot be asked for, why not."""
         state = self.state()
-        facts = [
-            ("runtime", self.runtime),
-            ("device", device() if self.is_here else "on another machine"),
-            ("HTTP", _shown(self.http)),
-            ("gRPC", _shown(self.grpc)),
-            ("metrics", self.metrics.http("/metrics") if self.metrics else _NOT_FROM_HERE),
-        ]
-        if self.owned:
-            facts.append(("inference", self.listening.inference()))
-        if self.listening.is_beyond:
-            facts.append(("for others", self.listening.for_others([self.http.port, self.grpc.port, 0])))  # type: ignore[union-attr]
-        if self.repository:
-            facts.append(("repository", shown(self.repository)))
-        if self.log_path:
-            facts.append(("log", shown(self.log_path)))
-        if self.pid:
-            facts.append(("pid", str(self.pid)))
-        if noticed := self.remarks:
-            facts.append(("noticed", noticed[-1]))
+        facts = {
+            "runtime": self.runtime,
+            "device": device() if self.is_here else "on another machine",
+            "HTTP": _shown(self.http),
+            "gRPC": _shown(self.grpc),
+            "metrics": self.metrics.http("/metrics") if self.metrics else _NOT_FROM_HERE,
+            "inference": self.listening.inference() if self.owned else "",
+            "for others": f'connect("{self.listening.name}:{self.http.port}", token="…")' if self.listening.is_beyond and self.http else "",
+            "repository": shown(self.repository) if self.repository else "",
+            "log": shown(self.log_path) if self.log_path else "",
+            "pid": str(self.pid or ""),
+            "noticed": "".join(self.remarks[-1:]),
+        }
         models: list[ModelState] = []
         problem = ""
         if state == "running":
@@ -556,19 +490,16 @@ class Server:
                 problem += f" The model repository {self.repository} is not there any more; what was loaded from it goes on serving."
             # Models of the repository that were not asked for are no problem, and many: one line for all of them.
             idle = [model.name for model in models if not model.version and not model.reason and model.state == "UNAVAILABLE"]
-            if idle:
-                models = [model for model in models if model.name not in idle]
-                facts.append(("not loaded", ", ".join(idle)))
-        elif state == "hung":
-            problem = f"{HUNG} {RESTART}"
-        elif state == "died":
-            problem = f"{self._ended()}{RESTART}"
+            models = [model for model in models if model.name not in idle]
+            facts["not loaded"] = ", ".join(idle)
+        elif state in ("hung", "died"):
+            problem = "\n".join(words.rstrip() for words in self.how_it_ended())
         elif state == "unreachable":
             problem = "Nothing answers at this address."
         # How it was launched, or found again, says nothing of one that has ended.
         note = "" if state in ("stopped", "died") else self.note
-        remarks = [remark for remark in (note, problem) if remark]
-        return Card(state, facts, models, remarks, self.listening.warning())
+        shown_facts = [(name, value) for name, value in facts.items() if value]
+        return Card(state, shown_facts, models, [remark for remark in (note, problem) if remark], self.listening.warning())
 
     def __repr__(self) -> str:
         return self._card().text()
@@ -582,18 +513,23 @@ def _shown(address: Address | None) -> str:
     return _NOT_FROM_HERE if address is None else f"{address.scheme}://{address}" if address.secure else str(address)
 
 
-def _place(state: Mapping[str, Any]) -> Listening:
+def _place(state: dict[str, Any]) -> Listening:
     return Listening(**state.get("listening", {}))
+
+
+def _engine(spec: LaunchSpec) -> ModuleType:
+    """What runs the server; an error where there is no runtime of this name."""
+    if spec.runtime not in RUNTIMES:
+        todo = 'Type: server = launch_server("models", runtime="embedded")'
+        raise SetupError(f"There is no runtime {spec.runtime!r}.", f"The runtimes are {', '.join(RUNTIMES)}.", todo)
+    return RUNTIMES[spec.runtime]
 
 
 # --- a launch, step by step; a fleet takes the same steps ---------------------------------------------------------------------
 
 
 def start(spec: LaunchSpec) -> lease.Lease:
-    """Start a server and return at once; :func:`ready` waits for it.
-
-    Args:
-        spec: a prepared one.
+    """Start a server with a prepared specification and return at once; :func:`ready` waits for it.
 
     Raises:
         SetupError: this machine cannot run this runtime.
@@ -601,35 +537,34 @@ def start(spec: LaunchSpec) -> lease.Lease:
     """
     spec = replace(spec, server_id=f"course-{secrets.token_hex(6)}", admin_key=secrets.token_urlsafe(24))
     place, run_dir = spec.place, run_folder.run_root() / spec.server_id
-    command = runtime_of(spec.runtime).command(spec.loadable(), run_dir)
+    command = _engine(spec).command(spec.loadable(), run_dir)
     log = run_folder.new_log(spec.server_id)
     run_folder.make(run_dir, command.make_links)
     # A restart keeps the token that others have already. A secret of one's own is a new one each time: who takes a dead server's port may
     # have seen the old one.
     launch = spec.options() | {"token": place.token if place.is_beyond else spec.token}
     about = {"admin_key": spec.admin_key, "launch": launch, "listening": asdict(place), "remark": command.remark}
-    plan = Plan(
-        run_dir=str(run_dir),
-        command=command.public,
-        private=command.private,
-        environment=command.environment,
-        ports=spec.triples(),
-        log=str(log),
-        grace_s=spec.grace_s,
-        stop_s=STOP_TIMEOUT_S,
-        server_id=spec.server_id,
-        about={**facts(spec), **about},
-        after=command.after,
-        lifeline=command.lifeline,
-        files=place.files(),
-        watch={
-            "host": LOOPBACK if place.http in (LOOPBACK, "0.0.0.0") else place.http,
-            **({"Authorization": f"Bearer {place.token}"} if place.token else {}),
-        },
-        admin={ADMIN_HEADER: spec.admin_key},
-        keep_alive=spec.keep_alive,
+    watch = {"host": LOOPBACK if place.host == "localhost" else place.host, **place.access().headers}
+    return lease.start(
+        Plan(
+            run_dir=str(run_dir),
+            command=command.public,
+            private=command.private,
+            environment=command.environment,
+            ports=triples(spec.base_port),
+            log=str(log),
+            grace_s=spec.grace_s,
+            stop_s=STOP_TIMEOUT_S,
+            server_id=spec.server_id,
+            about={**facts(spec), **about},
+            after=command.after,
+            lifeline=command.lifeline,
+            files=place.files(),
+            watch=watch,
+            admin={ADMIN_HEADER: spec.admin_key},
+            keep_alive=spec.keep_alive,
+        )
     )
-    return lease.start(plan)
 
 
 def facts(spec: LaunchSpec) -> dict[str, Any]:
@@ -638,7 +573,7 @@ def facts(spec: LaunchSpec) -> dict[str, Any]:
 
 
 def answers(held: lease.Lease, timeout_s: float) -> bool:
-    """Return whether a server that was found serves: it may still be loading, or may have died this very moment."""
+    """True if a server that was found serves: it may still be loading, or may have died this very moment."""
     deadline = time.monotonic() + timeout_s
     while (state := held.state()).get("status") == "running":
         place = _place(state)
@@ -661,60 +596,46 @@ def find(spec: LaunchSpec) -> Server | None:
 def server_of(held: lease.Lease) -> Server:
     """Return the Server object of a lease: the one that this process has already, else (after a restart of the kernel) a new one."""
     state = held.state()
-    server = _OWNED.get(str(state["server_id"]))
-    if server is None:
+    server_id = str(state["server_id"])
+    if server_id not in _OWNED:
         place = _place(state)
-        server = Server(*place.addresses(state["ports"]), runtime=str(state["runtime"]), held=held, access=place.access())
-        _OWNED[str(state["server_id"])] = server
-    return server
+        _OWNED[server_id] = Server(*place.addresses(state["ports"]), access=place.access(), held=held)
+    return _OWNED[server_id]
 
 
 def ready(held: lease.Lease, spec: LaunchSpec) -> Server:
-    """Return the server when it answers and no model is loading any more.
-
-    Args:
-        held: the lease that :func:`start` gave.
-        spec: the same as there.
+    """Return the server of :func:`start` when it answers and no model is loading any more.
 
     Raises:
         ServerError: it did not start, or not in time; the message has the end of its log.
     """
     deadline = time.monotonic() + spec.timeout_s
-    with Progress(lambda: server_log.starting(_log_of(held))):
-        server, state = _when_loaded(held, spec, deadline)
+    with Progress(lambda: server_log.starting(_log_of(held.state()))):
+        while True:
+            state = held.state()
+            if state.get("status") in ("died", "stopped", "failed"):
+                held.close()
+                raise not_started(state)
+            if state.get("ports"):
+                server = server_of(held)
+                if server.is_alive() and server.metadata().get("name") == state["server_id"]:
+                    break
+            if time.monotonic() > deadline:
+                held.stop()
+                raise not_started({**state, "reason": f"not ready after {spec.timeout_s:.0f} s"})
+            time.sleep(POLL_S)
     first, _, last = state["ports"]
     if first != spec.base_port:
         server.note = f"Port {spec.base_port} or one of the two after it is taken, so this server got {first} to {last}."
     server.note = f"{state.get('remark', '')} {server.note}".strip()
-    # Inside a container its own launcher hides the key and the tensors, and says in the log where it could not.
-    log = server.log(lines=0)
-    server.key_hidden = server.key_hidden and in_container.KEY_SEEN not in log
-    server.memory_private = server.memory_private and in_container.MEMORY_SEEN not in log
     return server
 
 
-def _log_of(held: lease.Lease) -> str:
+def _log_of(state: dict[str, Any]) -> str:
     """The log so far of a server that may not have one yet."""
     with contextlib.suppress(OSError):
-        return Path(str(held.state().get("log"))).read_text(encoding="utf-8", errors="replace")
+        return Path(str(state.get("log"))).read_text(encoding="utf-8", errors="replace")
     return ""
-
-
-def _when_loaded(held: lease.Lease, spec: LaunchSpec, deadline: float) -> tuple[Server, dict[str, Any]]:
-    """Return the server when it answers, and the state of its lease."""
-    while True:
-        state = held.state()
-        if state.get("status") in ("died", "stopped", "failed"):
-            held.close()
-            raise not_started(state)
-        if state.get("ports"):
-            server = server_of(held)
-            if server.is_alive() and server.metadata().get("name") == state["server_id"]:
-                return server, state
-        if time.monotonic() > deadline:
-            held.stop()
-            raise not_started({**state, "reason": f"not ready after {spec.timeout_s:.0f} s"})
-        time.sleep(POLL_S)
 
 
 def _found(held: lease.Lease, spec: LaunchSpec) -> Server:
@@ -734,12 +655,8 @@ def _found(held: lease.Lease, spec: LaunchSpec) -> Server:
 
 def seen_by_others(*servers: Server) -> str:
     """Return what other users of this machine can see of these servers, since it cannot be hidden here; usually nothing."""
-    seen = ""
-    if not all(server.key_hidden for server in servers):
-        seen += " Other users of this machine can read the administration key, since tracing is not allowed here."
-    if not all(server.memory_private for server in servers):
-        seen += " Other users of this machine can read the tensors of Python models, since filters are not allowed here."
-    return seen
+    logs = [server.log(lines=0) for server in servers]
+    return "".join(f" {sentence}" for sentence in (isolation.KEY_SEEN, isolation.MEMORY_SEEN) if any(sentence in log for log in logs))
 
 
 def warn_of_failures(server: Server, among: Server | None = None) -> None:
@@ -748,11 +665,8 @@ def warn_of_failures(server: Server, among: Server | None = None) -> None:
     if among is not None:
         elsewhere = {model.name for model in among.models() if model.state == "READY"}
         models = [model for model in models if model.name in elsewhere]
-    bad = [
-        model
-        for model in models
-        if model.state != "READY" and server.spec is not None and ("*" in server.spec.load or model.name in server.spec.load)
-    ]
+    assert server.spec is not None
+    bad = [model for model in models if model.state != "READY" and {"*", model.name} & {*server.spec.load}]
     if bad:
         reasons = "\n".join(f"  {model.name}: {model.reason or 'the server gives no reason'}" for model in bad)
         serving = ", ".join(model.name for model in models if model.state == "READY") or "none"
@@ -764,11 +678,10 @@ def warn_of_failures(server: Server, among: Server | None = None) -> None:
 
 def not_started(state: dict[str, Any]) -> ServerError:
     """Return the error to raise for a server that did not start, with the end of its log."""
-    log = Path(str(state.get("log", "")))
-    tail = server_log.meaningful(log.read_text(errors="replace"), LOG_TAIL_LINES) if log.is_file() else ""
     if state.get("reason") == "no free ports":
         return ServerError("No three free ports in a row were found.", "", "Type: launch_server(base_port=20000)")
+    tail = server_log.meaningful(_log_of(state))
     code = state.get("returncode")
     reason = state.get("reason") or f"it ended {'with the process that owned it' if code is None else manner(int(code))}"
-    advice = (hint(tail) if state.get("runtime") != "embedded" else "") or "Type: python -m helpers doctor"
-    return ServerError(f"The server did not start: {reason}.", f"What its log {log} says:\n{tail}\n", advice)
+    advice = (containers.hint(tail) if state.get("runtime") != "embedded" else "") or "Type: python -m helpers doctor"
+    return ServerError(f"The server did not start: {reason}.", f"What its log {state.get('log')} says:\n{tail}\n", advice)

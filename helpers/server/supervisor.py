@@ -1,11 +1,8 @@
-"""The process that owns a server. Standard library only; runs as a script of its own, in a session of its own.
+"""The process that owns a server, and what ends it. Standard library only; runs as a script of its own, in a session of its own.
 
 A notebook kernel is interrupted, restarted and killed; a server must survive the first two and end with the last. So the kernel starts this
 supervisor and keeps a connection to its Unix socket open: the lease. The kernel's death, of any kind, closes the lease; without any lease
 for the grace period the supervisor stops the server. A restarted kernel connects again and finds the same server.
-
-It watches the server (:mod:`helpers.server.watch`) and keeps its log from filling a disk. A server of a fleet that has crashed or hangs is
-started again. It also holds the server's ports (:func:`lock_ports`).
 
 The launcher writes the :class:`Plan` as JSON to standard input. Commands on the socket, one a line: ``status`` (answered with the state as
 JSON), ``hold`` (makes the connection a lease), ``stop`` (answered when the server has ended).
@@ -15,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import json
 import os
 import selectors
@@ -35,6 +31,7 @@ if __name__ == "__main__":  # started as a script, with python -I
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from helpers.server import isolation, watch
+from helpers.server.ports import lock_ports
 
 _PR_SET_CHILD_SUBREAPER = 36
 # Seconds between two looks at the server process.
@@ -51,7 +48,7 @@ _CONTAINER_S = 15.0
 _NO_CONTAINER = ("no such container", "no container with name")
 # Bytes that a log may have; of a longer one its beginning stays, where the reasons of the launch are, and its end.
 _LOG_MOST, _LOG_BEGINNING, _LOG_END = 16 << 20, 4 << 20, 2 << 20
-# How often a server of a fleet is started again within so many seconds; one that ends again and again stays down.
+# How often a server that is kept alive is started again within so many seconds; one that ends again and again stays down.
 _RESTARTS, _RESTARTS_S = 3, 60.0
 # Seconds until a server that was started again must answer: as long as a launch may take.
 _START_S = 180
@@ -62,97 +59,28 @@ _PORT_TAKEN, _LISTENS = "already in use", "Started HTTPService at"
 # What Triton's Python backend dies of now and then while many models start at once (once in a few dozen launches of 26 models), and how
 # often a server that died of it before it served is started again.
 _LOCK_LOST, _LOCK_TRIES = "boost::interprocess::lock_exception", 3
-# Ports of a triple that get secrets: HTTP and gRPC. Triton's metrics port cannot be shared, and gets none.
-_SECRET_PORTS = 2
 
 
 @dataclass
 class Plan:
-    """What a supervisor starts, and how.
+    """What a supervisor starts, and how; times in seconds. ``{http}``, ``{grpc}`` and ``{metrics}`` stand for the ports."""
 
-    Attributes:
-        run_dir: private folder of this server: socket, state, links to the backends.
-        command: program and arguments, with ``{http}``, ``{grpc}`` and ``{metrics}`` for the ports.
-        private: arguments that no other user may read.
-        environment: the server's environment.
-        ports: triples to try, in this order.
-        log: file for the server's output.
-        grace_s: seconds without a lease after which the server is stopped.
-        stop_s: seconds for a clean end before the server is killed.
-        server_id: name of the server and of its shared memory regions.
-        about: facts for those who find the state file (owner, repository, runtime, …).
-        files: texts to write into ``run_dir`` before the program starts, by name, with the same place-holders for the ports.
-        after: a command that ends what the program may leave behind when it has ended, such as its container.
-        lifeline: whether the program ends when its standard input closes, so that it does when this process is killed.
-        watch: headers that an inference must carry, and under ``host`` where HTTP is answered; None for a program that is not watched.
-        admin: headers that calls of the administration must carry.
-        keep_alive: whether the program is started again when it has crashed or hangs, and its models are loaded again.
-    """
-
-    run_dir: str
-    command: list[str]
-    private: list[str]
+    run_dir: str  # private folder of this server: socket, state, links to the backends
+    command: list[str]  # program and arguments
+    private: list[str]  # further arguments, which no other user may read
     environment: dict[str, str]
-    ports: list[list[int]]
+    ports: list[list[int]]  # triples to try, in this order
     log: str
-    grace_s: float
-    stop_s: float
-    server_id: str
-    about: dict[str, object]
-    files: dict[str, str] = field(default_factory=dict)
-    after: list[str] = field(default_factory=list)
-    lifeline: bool = False
-    watch: dict[str, str] | None = None
-    admin: dict[str, str] = field(default_factory=dict)
-    keep_alive: bool = False
-
-
-def lock_ports(ports: list[int]) -> list[socket.socket] | None:
-    """Return locks on these ports, or None where another supervisor has one or any program listens on one.
-
-    One lock is an abstract Unix socket, by which two servers never start on the same port: it belongs to the machine and not to a user, and
-    the kernel frees it when its process ends.
-
-    What people send to the HTTP and gRPC port holds keys, tokens and tensors. So these are kept from before the server's start until after
-    its last end, crashes between them included, by sockets that are bound and never listen: on every interface of IPv4, and on ``::1``,
-    which ``localhost`` can mean first. With ``SO_REUSEPORT`` the kernel lets programs of the same user listen there nevertheless, if they
-    set it too (``--reuse-http-port``), and nobody else.
-    """
-    held: list[socket.socket] = []
-    try:
-        for number, port in enumerate(ports):
-            held.append(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
-            held[-1].bind(f"\0triton-course-port-{port}")
-            held += _bound(socket.AF_INET6, "::1", port, kept=True)
-            held += (bound := _bound(socket.AF_INET, "0.0.0.0", port, kept=number < _SECRET_PORTS))
-            if number >= _SECRET_PORTS:
-                bound[0].close()
-    except OSError:
-        for lock in held:
-            lock.close()
-        return None
-    return held
-
-
-def _bound(family: socket.AddressFamily, host: str, port: int, kept: bool) -> list[socket.socket]:
-    """A socket on this port; none without IPv6. Raises OSError where a program has the port."""
-    try:
-        bound = socket.socket(family, socket.SOCK_STREAM)
-    except OSError:
-        return []
-    try:
-        if family == socket.AF_INET6:
-            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        # Not SO_REUSEADDR for a port that is kept: with it, every program that sets it as well could bind the same port. Where a port is
-        # only tried, connections that a former server left in TIME_WAIT do not make it taken.
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT if kept else socket.SO_REUSEADDR, 1)
-        bound.bind((host, port))
-    except OSError as error:
-        bound.close()
-        if error.errno == errno.EADDRNOTAVAIL:
-            return []
-        raise
-    return [bound]
+    grace_s: float  # without a lease, after which the server is stopped
+    stop_s: float  # for a clean end, before the server is killed
+    server_id: str  # name of the server and of its shared memory regions
+    about: dict[str, object]  # facts for those who find the state file
+    files: dict[str, str] = field(default_factory=dict)  # texts to write into `run_dir` before the program starts, by name
+    after: list[str] = field(default_factory=list)  # a command that ends what the program may leave behind, such as its container
+    lifeline: bool = False  # whether the program ends when its standard input closes, so that it does when this process is killed
+    watch: dict[str, str] | None = None  # headers of an inference, and under "host" where HTTP is answered; None for no watch
+    admin: dict[str, str] = field(default_factory=dict)  # headers of calls of the administration
+    keep_alive: bool = False  # start the program again when it has crashed or hangs, and load its models again
 
 
 def remove_shared_memory(server_id: str) -> None:
@@ -178,7 +106,7 @@ class Supervisor:
         self.triples = iter(plan.ports)
         self.process: subprocess.Popen[bytes] | None = None
         self.lifeline: int | None = None
-        self.log: IO[bytes] | None = None
+        self.log = self._open_log()
         self.log_start, self.log_seen = 0, -1
         self.watch: watch.Watch | None = None
         self.stubs: watch.Stubs | None = None
@@ -213,8 +141,7 @@ class Supervisor:
     def _start(self) -> None:
         """Start the server on the next free triple of ports."""
         for ports in self.triples:
-            locks = lock_ports(ports)
-            if locks is not None:
+            if (locks := lock_ports(ports)) is not None:
                 self.locks = locks
                 self._start_on(ports)
                 return
@@ -231,8 +158,6 @@ class Supervisor:
             for place, port in places.items():
                 text = text.replace(f"{{{place}}}", str(port))
             (self.run_dir / name).write_text(text)
-        if self.log is None:
-            self.log = self._open_log()
         self.log_start = self.log.seek(0, os.SEEK_END)
         stdin = subprocess.DEVNULL
         if self.plan.lifeline:
@@ -244,12 +169,15 @@ class Supervisor:
         finally:
             if self.plan.lifeline:
                 os.close(stdin)
+        if self.plan.private and not hidden:
+            self._say(isolation.KEY_SEEN)
+        if direct and not own:
+            self._say(isolation.MEMORY_SEEN)
         self.stubs, self.stack_given_back = watch.Stubs(self.process.pid), False
         if self.plan.watch is not None:
             headers = dict(self.plan.watch)
             self.watch = watch.Watch(self.selector, (headers.pop("host"), places["http"]), headers)
-        facts = {"pid": self.process.pid, "ports": ports, "key_hidden": hidden, "memory_private": own or not direct}
-        self._write(status="running", started=time.time(), **facts)
+        self._write(status="running", started=time.time(), pid=self.process.pid, ports=ports)
 
     def _open_log(self) -> IO[bytes]:
         try:
@@ -270,12 +198,12 @@ class Supervisor:
     def _say(self, line: str) -> None:
         """A line of the supervisor's own in the server's log, and in the state, for its card and for ``serve``."""
         self._write(remarks=[*self.state.get("remarks", ()), f"{time.strftime('%H:%M:%S')} {line}"][-_REMARKS:])
-        if self.log is not None:
-            with contextlib.suppress(OSError):  # a full disk
-                self.log.write(f"course: {line}\n".encode())
+        with contextlib.suppress(OSError):  # a full disk
+            self.log.write(f"course: {line}\n".encode())
 
-    def _keep_log_small(self, log: IO[bytes]) -> int:
+    def _keep_log_small(self) -> int:
         """Take the middle out of a log that has become too long; returns its size."""
+        log = self.log
         size = os.fstat(log.fileno()).st_size
         if size <= _LOG_MOST:
             return size
@@ -355,10 +283,10 @@ class Supervisor:
     def _look(self) -> None:
         """Once in a while: the log's length, the server's answers, its models' processes."""
         now = time.monotonic()
-        if self.process is None or self.log is None or self.stubs is None or now - self.looked < watch.INTERVAL_S:
+        if self.process is None or self.stubs is None or now - self.looked < watch.INTERVAL_S:
             return
         self.looked = now
-        size = self._keep_log_small(self.log)
+        size = self._keep_log_small()
         new, self.log_seen = size != self.log_seen, size
         self.stack_given_back = self.stack_given_back or isolation.give_stack_back(self.process.pid)
         if self.stopping_since is not None:
@@ -422,14 +350,9 @@ class Supervisor:
         remove_shared_memory(self.plan.server_id)
         if self.watch is not None:
             self.watch.close()
-        if self._comes_again():
-            ended = "which hung" if self.state.get("hung") else f"which has ended {watch.manner(process.returncode)}"
-            self._say(f"the server, {ended}, is started again")
+        if why := self._why_again(process.returncode):
+            self._say(f"{why}, is started again")
             self._write(hung=False)
-            self._start_on(self.state["ports"])
-            return
-        if self._lost_a_lock():
-            self._say("Triton's Python backend lost a lock while the models started, a fault of its own; the server is started again")
             self._start_on(self.state["ports"])
             return
         if self.stopping_since is None and self._said_since_start(_PORT_TAKEN):
@@ -459,25 +382,21 @@ class Supervisor:
         if trouble and not any(words in trouble.lower() for words in _NO_CONTAINER):
             self._say(f"{' '.join(self.plan.after)}: {trouble}")
 
-    def _comes_again(self) -> bool:
-        """True if the program is to be started again: it served, nobody has stopped it, and it does not end all the time."""
-        if not self.plan.keep_alive or self.stopping_since is not None or not (self._has_served() or self.restarts):
-            return False
-        now = time.monotonic()
-        self.restarts = [*(then for then in self.restarts if now - then < _RESTARTS_S), now]
-        return len(self.restarts) <= _RESTARTS
-
-    def _has_served(self) -> bool:
-        """True if the server has begun to listen since its start: it may have ended before the watch's first look."""
-        return self.watch is not None and (self.watch.has_listened or self._said_since_start(_LISTENS))
-
-    def _lost_a_lock(self) -> bool:
-        """True if the server died of Triton's own fault before it ever served, and may be tried once more."""
-        if self.stopping_since is not None or self._has_served() or self.lock_tries >= _LOCK_TRIES:
-            return False
-        lost = self._said_since_start(_LOCK_LOST)
-        self.lock_tries += lost
-        return lost
+    def _why_again(self, returncode: int) -> str:
+        """Why the server is to be started again on its ports: it is kept alive, or Triton's own fault ended it before it ever served."""
+        if self.stopping_since is not None:
+            return ""
+        # It may have ended before the watch's first look.
+        has_served = self.watch is not None and (self.watch.has_listened or self._said_since_start(_LISTENS))
+        if self.plan.keep_alive and (has_served or self.restarts):
+            now = time.monotonic()
+            self.restarts = [*(then for then in self.restarts if now - then < _RESTARTS_S), now]
+            if len(self.restarts) <= _RESTARTS:
+                return f"the server, {'which hung' if self.state.get('hung') else f'which has ended {watch.manner(returncode)}'}"
+        if not has_served and self.lock_tries < _LOCK_TRIES and self._said_since_start(_LOCK_LOST):
+            self.lock_tries += 1
+            return "the server, whose Python backend lost a lock while the models started, a fault of Triton's own"
+        return ""
 
 
 def main() -> int:

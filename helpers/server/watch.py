@@ -1,9 +1,7 @@
 """Whether a server, and the processes of its Python models, are alive. Standard library only, Linux.
 
-What it proves. Once a second a request for inference goes to the server, with a tensor, for a model that does not exist. The server
-accepts the connection, checks the header and looks the model up, then it refuses: so the way of a request up to the model answers,
-and not only ``/v2/health/ready``. No counter of any model moves. It does not prove that a model computes: a model's process that has
-ended is seen in ``/proc``, and one that computes for ever is seen by the time-out of its own requests.
+Once a second a request for inference goes to the server, with a tensor, for a model that does not exist: the way of a request up to the
+model answers, and not only ``/v2/health/ready``, and no counter moves. A model's process that has ended is seen in ``/proc``.
 """
 
 from __future__ import annotations
@@ -21,14 +19,13 @@ from pathlib import Path
 
 # Seconds between two looks.
 INTERVAL_S = 1.0
-# Looks without an answer after which a server counts as hung. One that has all cores against it answers late, but within this time.
-HUNG_LOOKS = 10
-# The same, after which a hung server of a fleet is ended and started again.
-GIVEN_UP_LOOKS = 30
+# Looks without an answer after which a server counts as hung (one that has all cores against it answers late, but within this time), and
+# after which a hung server of a fleet is ended and started again.
+HUNG_LOOKS, GIVEN_UP_LOOKS = 10, 30
 # Seconds after which a question is given up and asked again on a new connection.
 _ANSWER_S = 5.0
+_PATH = "/v2/models/course-watch/infer"
 _QUESTION = json.dumps({"inputs": [{"name": "X", "shape": [1], "datatype": "FP32", "data": [0]}]})
-_NO_MODEL = "course-watch"
 # Looks between two searches for new processes of models, where nothing tells of them.
 _LOOKS_FOR_NEW = 10
 # The program that runs a Python model, as far as the kernel keeps its name, and where its arguments have the model's file and instance.
@@ -37,15 +34,9 @@ _FILE, _INSTANCE = 1, 8
 
 
 class Call:
-    """One HTTP request that never blocks: the selector's loop carries it on.
+    """One HTTP request that never blocks: the selector's loop carries it on by ``key.data(key.fileobj)``.
 
-    Args:
-        selector: whose loop calls ``key.data(key.fileobj)``.
-        address: host and port.
-        path: of the request.
-        body: JSON text of a POST; None for a GET.
-        headers: further headers.
-        heard: called with the whole answer when it is there; not called where none comes.
+    ``body`` is the JSON text of a POST, None for a GET. ``heard`` is called with the whole answer, and not where none comes.
     """
 
     def __init__(
@@ -58,24 +49,23 @@ class Call:
         heard: Callable[[bytes], None],
     ) -> None:
         self.began = time.monotonic()
-        self._selector, self._heard = selector, heard
+        self._selector, self._heard, self._answer = selector, heard, b""
         content = (body or "").encode()
         lines = [f"{'GET' if body is None else 'POST'} {path} HTTP/1.1", f"Host: {address[0]}:{address[1]}", "Connection: close"]
         lines += [f"Content-Length: {len(content)}", *(f"{name}: {value}" for name, value in headers.items())]
-        self._unsent = "\r\n".join([*lines, "", ""]).encode() + content
-        self._answer = b""
-        self.connection: socket.socket | None = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
+        self.unsent = "\r\n".join([*lines, "", ""]).encode() + content
+        self.connection: socket.socket | None = socket.socket()
         self.connection.setblocking(False)
         self.connection.connect_ex(address)
         selector.register(self.connection, selectors.EVENT_WRITE, self._send)
 
     def _send(self, connection: socket.socket) -> None:
         try:
-            self._unsent = self._unsent[connection.send(self._unsent) :]
+            self.unsent = self.unsent[connection.send(self.unsent) :]
         except OSError:  # refused, or closed
             self.close()
             return
-        if not self._unsent:
+        if not self.unsent:
             self._selector.modify(connection, selectors.EVENT_READ, self._hear)
 
     def _hear(self, connection: socket.socket) -> None:
@@ -89,11 +79,6 @@ class Call:
             if self._answer.startswith(b"HTTP/"):
                 self._heard(self._answer)
 
-    @property
-    def is_sent(self) -> bool:
-        """True if the other side has taken all of it."""
-        return not self._unsent
-
     def close(self) -> None:
         """Give the request up."""
         if self.connection is not None:
@@ -103,13 +88,7 @@ class Call:
 
 
 class Watch:
-    """Asks a server again and again whether it answers.
-
-    Args:
-        selector: whose loop carries the questions.
-        address: host and port of the server's HTTP.
-        headers: what an inference must carry.
-    """
+    """Asks a server at this address again and again whether it answers; ``headers`` are what an inference must carry."""
 
     def __init__(self, selector: selectors.BaseSelector, address: tuple[str, int], headers: Mapping[str, str]) -> None:
         self._selector, self._address, self._headers = selector, address, headers
@@ -119,15 +98,14 @@ class Watch:
 
     def look(self) -> None:
         """Ask, unless the last question is still young; to be called once in :data:`INTERVAL_S`."""
-        self.has_listened = self.has_listened or (self._question is not None and self._question.is_sent)
+        self.has_listened = self.has_listened or (self._question is not None and not self._question.unsent)
         self.missed += self.has_listened
         if self._question is not None and self._question.connection is not None:
             if time.monotonic() - self._question.began < _ANSWER_S:
                 return
             self._question.close()
         with contextlib.suppress(OSError):  # no more sockets: a look without an answer
-            path = f"/v2/models/{_NO_MODEL}/infer"
-            self._question = Call(self._selector, self._address, path, _QUESTION, self._headers, self._heard)
+            self._question = Call(self._selector, self._address, _PATH, _QUESTION, self._headers, self._heard)
 
     def _heard(self, _: bytes) -> None:
         self.has_listened, self.missed = True, 0
@@ -147,9 +125,6 @@ class Stubs:
     """The processes of a server's Python models, and of the models of Python-based backends.
 
     A stub that ends while its model is loaded stays a zombie: tritonserver collects only those that it has ended itself.
-
-    Args:
-        server: the server's process.
     """
 
     def __init__(self, server: int) -> None:
@@ -162,10 +137,8 @@ class Stubs:
     def look(self, new: bool = True) -> list[tuple[str, str]]:
         """The processes that have ended since the last look, and how, and those that run again, with nothing; see :func:`owner`.
 
-        Only ends by a signal or with a status count, of processes that have no successor.
-
-        Args:
-            new: also look for stubs that were started meanwhile, which costs some milliseconds; else that is done now and then.
+        Only ends by a signal or with a status count, of processes that have no successor. Stubs that were started meanwhile are looked
+        for with ``new``, which costs some milliseconds, and now and then.
         """
         self._looks += 1
         news: list[tuple[str, str]] = []
@@ -226,11 +199,7 @@ def _state(pid: int) -> tuple[str, int]:
 
 
 def manner(returncode: int) -> str:
-    """How a process ended, to stand behind "it ended".
-
-    Args:
-        returncode: as :class:`subprocess.Popen` has it, negative for a signal.
-    """
+    """How a process ended, to stand behind "it ended"; ``returncode`` is :class:`subprocess.Popen`'s, negative for a signal."""
     if returncode >= 0:
         return f"with status {returncode}"
     if -returncode == signal.SIGKILL:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from helpers.server.spec import PORT_TRIPLES, PORTS_PER_SERVER
+from helpers.server.ports import PORT_TRIPLES, PORTS_PER_SERVER
 from tests.support import other_users
 
 PEOPLE = 40

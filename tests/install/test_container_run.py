@@ -16,7 +16,7 @@ from helpers import jets, launch_server, machine, paths, taus
 from helpers.client import Client, http
 from helpers.client.endpoint import ADMIN_HEADER
 from helpers.physics.tracks import load_events, quality
-from helpers.server import Server, in_container
+from helpers.server import Server, isolation
 from tests.support.container_image import Made, NoContainersError, make
 from tests.support.processes import alive, wait_until, with_word
 
@@ -94,7 +94,7 @@ def test_the_tensors_of_python_models_are_closed_to_others_on_the_host(server: S
     regions = list(Path("/dev/shm").glob(f"{container(server)}*"))
     assert regions, "a Python model has a region in the host's shared memory"
     assert {path.name: oct(path.stat().st_mode & 0o077) for path in regions} == {path.name: "0o0" for path in regions}
-    assert server.memory_private and in_container.MEMORY_SEEN not in server.log(lines=0)
+    assert isolation.MEMORY_SEEN not in server.log(lines=0)
 
 
 def test_only_the_owner_administers_and_nobody_reads_the_key(server: Server) -> None:
@@ -105,7 +105,7 @@ def test_only_the_owner_administers_and_nobody_reads_the_key(server: Server) -> 
             assert key.encode() not in entry.read_bytes(), entry
         except OSError:
             continue  # a process that has ended meanwhile
-    assert in_container.KEY_SEEN not in server.log(lines=0)
+    assert isolation.KEY_SEEN not in server.log(lines=0)
     assert "key" not in server.note
 
 

@@ -15,8 +15,8 @@ import yaml
 from helpers import paths
 from helpers.measuring.program import container_command
 from helpers.server import containers, in_container
+from helpers.server.command import LaunchSpec
 from helpers.server.containers import image_version
-from helpers.server.spec import LaunchSpec
 from helpers.setup import environments
 from tests.support.engines import Engines
 

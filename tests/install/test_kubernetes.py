@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from helpers import paths
+from helpers.server.command import LaunchSpec
 from helpers.server.containers import image_version
-from helpers.server.spec import LaunchSpec
 
 FOLDER = paths.root() / "containers" / "kubernetes"
 # The keys of the chart's configuration reference that our values use or that stand beside them; lists and maps of one's own end in *.

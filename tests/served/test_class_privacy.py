@@ -18,7 +18,7 @@ from helpers.client import Client
 from helpers.client.endpoint import ADMIN_HEADER
 from helpers.course import progress
 from helpers.measuring.table import append_row
-from helpers.server import Server, launch_server, lease
+from helpers.server import Server, isolation, launch_server, lease
 from tests.support.other_users import needs_root, open_folder, stranger, stranger_can
 
 
@@ -43,7 +43,7 @@ def _regions(server: Server) -> list[Path]:
 
 
 def test_what_is_made_is_closed_to_others(home: Path, own: Server) -> None:
-    assert own._lease.state()["memory_private"] is True
+    assert isolation.MEMORY_SEEN not in own.log(lines=0)
     regions = _regions(own)
     assert regions, "a Python model has a region of shared memory"
     closed = [*regions, own.log_path, home / "work", home / "run", *own._lease.run_dir.rglob("*.json"), own._lease.run_dir / "socket"]

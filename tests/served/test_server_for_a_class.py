@@ -26,12 +26,10 @@ from helpers.server import Server, connect, launch_server, lease
 from helpers.server.listening import ADMIN_APIS, CLASS_APIS, TOKEN_MIN_LENGTH
 from tests.support import MODELS_FOR_TESTS
 from tests.support.processes import PATIENCE_S
-from tests.support.tls_front import make_certificates
 
 # Another address of this machine, which only itself reaches: for a server it is as far away as any.
 ELSEWHERE = "127.0.0.2"
 TOKEN = "token-of-the-class-42"
-needs_openssl = pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl to make certificates with")
 
 
 @pytest.fixture(scope="module")
@@ -200,46 +198,12 @@ def test_found_again_and_launched_again_with_the_same_token(class_server: Server
     assert (lease.run_root().stat().st_mode & 0o077) == 0
 
 
-@pytest.mark.slow
-@needs_openssl
-def test_encrypted(free_base_port: Callable[[], int], tmp_path: Path) -> None:
-    made = make_certificates(tmp_path)
-    options = {"tls_cert": made.certificate, "tls_key": made.key, "ca": made.ca, "token": TOKEN}
-    with launch_server("models", load=["add_sub"], listen=ELSEWHERE, base_port=free_base_port(), name="class-tls", **options) as server:
-        base, grpc, metrics = server.http.port, server.grpc.port, server.metrics.port
-        if shutil.which("ss"):
-            assert _listening(server.pid) == {base: {"127.0.0.1"}, grpc: {ELSEWHERE}, metrics: {"127.0.0.1"}}
-        words = " ".join(repr(server).split())
-        assert "gRPC is encrypted; HTTP, which Triton cannot encrypt, and the metrics stay on this machine." in words
-        _adds(server, "grpc")
-        _adds(server, "http")
-        server.reload("add_sub")
-        student = connect(f"grpcs://{ELSEWHERE}:{grpc}", token=TOKEN, ca=made.ca)
-        assert student.http is None
-        assert student.statistics("add_sub")["name"] == "add_sub"
-        _adds(student, "grpc")
-        with pytest.raises(AccessError, match="is encrypted"):
-            connect(f"grpc://{ELSEWHERE}:{grpc}", token=TOKEN)
-        with pytest.raises(AccessError, match="wants a token"):
-            connect(f"grpcs://{ELSEWHERE}:{grpc}", ca=made.ca)
-        with pytest.raises(AccessError, match="not signed by"):
-            connect(f"grpcs://{ELSEWHERE}:{grpc}", token=TOKEN)
-        # HTTP is open to this machine's own users, with the token.
-        with pytest.raises(RequestError, match="restricted"):
-            http.ask(server.http, "/v2")
-
-
-@needs_openssl
-def test_what_cannot_be_asked_for(tmp_path: Path) -> None:
-    made, other = make_certificates(tmp_path / "one"), make_certificates(tmp_path / "two")
+def test_what_cannot_be_asked_for() -> None:
     for options, words in (
         ({"listen": "203.0.113.7"}, r"no network interface with the address 203\.0\.113\.7"),
         ({"listen": "no-such-host.invalid"}, "is no address of this machine"),
         ({"listen": "all", "token": "short"}, "at least 12"),
         ({"token": "with blanks in its middle"}, "at least 12"),
-        ({"listen": "all", "tls_cert": made.certificate}, "Only one of the files"),
-        ({"listen": "all", "tls_cert": made.certificate, "tls_key": other.key}, "cannot be used for TLS"),
-        ({"listen": "all", "tls_cert": tmp_path / "no.crt", "tls_key": made.key}, "cannot be used for TLS"),
     ):
         with pytest.raises(InputError, match=words):
             launch_server("models", dry_run=True, **options)

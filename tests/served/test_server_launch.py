@@ -18,7 +18,7 @@ from helpers import paths, run_folder
 from helpers.errors import CourseError, InputError, RequestError, ServerError, SetupError
 from helpers.server import ModelWarning, connect, launch_server
 from helpers.server.containers import image_version
-from helpers.server.spec import PORTS_PER_SERVER
+from helpers.server.ports import PORTS_PER_SERVER
 from helpers.setup.environments import EMBEDDED_TRITON
 from tests.support.processes import PATIENCE_S, alive, session, wait_until
 

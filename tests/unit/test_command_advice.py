@@ -21,7 +21,6 @@ MISTAKES = (
     ("serve --runtime slurm", "The runtimes are embedded, .* Type: python -m helpers serve$"),
     ("serve --servers 0", "Type: python -m helpers serve --servers 2"),
     ("serve --listen nowhere", "python -m helpers serve --listen all"),
-    ("serve --tls-cert a.crt", "--listen all --tls-cert server.crt --tls-key server.key"),
     ("infer -m add_sub -u localhost:1", "To start a server, type: python -m helpers serve$"),
     ("infer -m add_sub -u here:there", 'Type for example "localhost:9001"'),
     ("infer -m add_sub -u localhost:1 --header x", "--header"),

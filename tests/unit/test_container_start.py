@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.server import in_container
+from helpers.server import in_container, isolation
 from tests.support.processes import PATIENCE_S, alive, wait_until
 
 # In the place of tritonserver: says what it sees, and notes the interrupts.
@@ -146,7 +146,7 @@ def test_tensors_in_the_hosts_shared_memory_are_closed_to_others(tmp_path: Path)
         process.stdin.close()
         process.wait(PATIENCE_S)
     assert "{'region': '0o600', 'file': '0o600'}" in said
-    assert in_container.MEMORY_SEEN not in said
+    assert isolation.MEMORY_SEEN not in said
 
 
 def test_a_secret_that_is_missing_is_named() -> None:
@@ -161,7 +161,7 @@ def test_a_python_of_the_image_reads_it() -> None:
     """NVIDIA's images up to 24.10 have Python 3.10, that of the release 3.12: this file and what it imports must be understood in both."""
     import ast
 
-    from helpers.server import isolation, watch
+    from helpers.server import watch
 
     for module in (in_container, isolation, watch):
         ast.parse(Path(str(module.__file__)).read_text(), feature_version=(3, 10))

@@ -60,7 +60,7 @@ def test_the_last_words_of_a_program_that_aborts_are_kept(line):
 
 def test_the_last_words_are_no_half_table():
     table = ["+-----------+---------+", "| Option    | Value   |", "+-----------+---------+", ""]
-    assert server_log.last_words("\n".join(["I1128 1 a.cc:1] loaded", *table, "I1128 1 b.cc:2] Started"])) == (
+    assert server_log.meaningful("\n".join(["I1128 1 a.cc:1] loaded", *table, "I1128 1 b.cc:2] Started"])) == (
         "I1128 1 a.cc:1] loaded\nI1128 1 b.cc:2] Started"
     )
 

@@ -25,7 +25,7 @@ def test_a_name_of_an_interface_is_taken(monkeypatch: pytest.MonkeyPatch) -> Non
         pytest.skip("this machine has no interface but the loopback one")
     monkeypatch.setattr(socket, "gethostbyname", lambda _: outside)
     place = listening("gpu-node")
-    assert (place.http, place.grpc, place.name) == (outside, outside, "gpu-node") and place.token
+    assert (place.address, place.name) == (outside, "gpu-node") and place.token
 
 
 def _addresses() -> list[str]:
@@ -34,4 +34,4 @@ def _addresses() -> list[str]:
 
 @pytest.mark.parametrize("here", ["", "localhost", "127.0.0.1"])
 def test_this_machine_alone(here: str) -> None:
-    assert listening(here, private=False).http == "127.0.0.1"
+    assert listening(here, private=False).address == "127.0.0.1"

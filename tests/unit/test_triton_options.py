@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from helpers import launch_server, paths
-from helpers.server import in_container, runtimes
+from helpers.server import embedded as embedded_runtime
+from helpers.server import in_container
+from helpers.server.command import LaunchSpec
 from helpers.server.containers import CHANGED_OPTIONS, ENGINES, image_version
 from helpers.server.listening import Listening
-from helpers.server.spec import LaunchSpec
 from helpers.setup import environments
 
 # The release for which this list was looked up; NVIDIA calls its server 2.74.0. Whoever changes VERSION looks it up again.
@@ -59,7 +60,7 @@ def test_the_list_is_of_the_images_release() -> None:
 @pytest.fixture(scope="module")
 def embedded() -> set[str]:
     """Options that the embedded server itself prints."""
-    command = runtimes.runtime("embedded").dry_command(LaunchSpec(repository=paths.models_dir()))
+    command = embedded_runtime.dry_command(LaunchSpec(repository=paths.models_dir()))
     program = next(Path(word) for word in command.public if word.endswith("/tritonserver"))
     said = subprocess.run([program, "--help"], capture_output=True, text=True, check=False, env=command.environment)
     return set(re.findall(r"^\s*--([a-z0-9-]+)", said.stdout + said.stderr, re.MULTILINE))
@@ -81,12 +82,12 @@ def test_a_dry_run_for_an_image_has_no_option_that_the_release_does_not_know(eng
 
 
 def test_every_option_that_we_can_build_is_known_to_both(embedded: set[str]) -> None:
-    """With the response cache, certificates, and ports that the supervisor keeps."""
-    place = Listening(certificate="/tls/server.crt", private_key="/tls/server.key", token="t" * 32)
+    """With the response cache, secrets, and ports that the supervisor keeps."""
+    place = Listening(token="t" * 32)
     for spec in (LaunchSpec(), LaunchSpec(ports=("9000", "9001", "9002"))):
         spec = dataclasses.replace(spec, cache_size_bytes=1 << 24, place=place)
         built = options(["tritonserver", *spec.triton_arguments("/models"), *spec.private_arguments()])
-        assert {"cache-config", "grpc-use-ssl"} <= built
+        assert {"cache-config", "http-restricted-api"} <= built
         assert built <= KNOWN & embedded
 
 

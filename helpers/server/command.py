@@ -1,15 +1,10 @@
-"""What a launch was asked for, in one frozen object, and the command line of tritonserver that follows from it.
-
-``launch_server`` makes a :class:`LaunchSpec` of its arguments, a runtime makes a :class:`Command` of that, and the supervisor runs it. A
-restart is the same specification with some fields replaced.
-"""
+"""What a launch was asked for, in one frozen object, and the command line of tritonserver that follows from it."""
 
 from __future__ import annotations
 
 import re
 import shlex
 import shutil
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +14,7 @@ from helpers.client.endpoint import ADMIN_HEADER, BASE_PORT, TOKEN_HEADER
 from helpers.errors import InputError, SetupError
 from helpers.machine import LOOPBACK
 from helpers.server.listening import THIS_MACHINE, Listening, listening
+from helpers.server.ports import triples
 
 # Seconds until every model must be READY. PyTorch models with warm-up take longest, on a loaded 2-core machine tens of seconds.
 START_TIMEOUT_S = 180.0
@@ -27,15 +23,12 @@ GRACE_S = 15.0
 # Seconds that tritonserver itself waits for models to unload before it exits all the same: after a load that failed on top of a
 # running model it keeps count of one model too many, and would wait for its default of 30 s.
 EXIT_TIMEOUT_S = 6
-# How many triples of ports are tried before giving up, a class of forty on one node twice over, and how far they are apart.
-PORT_TRIPLES, PORTS_PER_SERVER = 80, 3
 # The supervisor chooses the ports, since it holds their locks: until then the command has these in their places.
 PORTS = ("{http}", "{grpc}", "{metrics}")
 # Name of the folder of backends in a server's private folder.
 BACKENDS = "backends"
 # What the owner's launch fills in; all else is an argument of launch_server.
 _FILLED_IN = ("repository", "place", "server_id", "admin_key", "ports")
-
 # The secrets in an option, and the variables that stand for them in a command that is shown.
 _VARIABLES = {ADMIN_HEADER: "COURSE_ADMIN_KEY", TOKEN_HEADER: "COURSE_TOKEN"}
 _HIDDEN = re.compile(rf"(:({'|'.join(_VARIABLES)})=(?:Bearer )?).*")
@@ -43,15 +36,7 @@ _HIDDEN = re.compile(rf"(:({'|'.join(_VARIABLES)})=(?:Bearer )?).*")
 
 @dataclass(frozen=True)
 class LaunchSpec:
-    """The arguments of :func:`~helpers.server.server.launch_server`, and what the launch fills in.
-
-    Attributes:
-        repository: the model repository.
-        place: on which interfaces the server listens, and who is let in.
-        server_id: name of the server, by which its owner recognises it.
-        admin_key: key that calls of the administration must carry.
-        ports: HTTP, gRPC and metrics port, as text.
-    """
+    """The arguments of :func:`~helpers.server.server.launch_server`; from ``repository`` on, what the launch fills in."""
 
     models: str = "models"
     runtime: str = "embedded"
@@ -66,9 +51,6 @@ class LaunchSpec:
     grace_s: float = GRACE_S
     listen: str = ""
     token: str = field(default="", repr=False)
-    tls_cert: str = ""
-    tls_key: str = ""
-    ca: str = ""
     private: bool | None = None
     keep_alive: bool = False
     repository: Path = Path()
@@ -80,20 +62,17 @@ class LaunchSpec:
     def __post_init__(self) -> None:
         for name in ("load", "extra_arguments"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        for name in ("tls_cert", "tls_key", "ca"):
-            object.__setattr__(self, name, str(getattr(self, name) or ""))
 
     def prepared(self) -> LaunchSpec:
         """Return it with the repository and the interfaces that are meant; all that is wrong with the arguments is said here.
 
         Raises:
-            InputError: there is no such port or interface, the token cannot be used, the files do not fit, or this is no path.
+            InputError: there is no such port or interface, the token cannot be used, or this is no path.
             SetupError: there is no such repository, or it is empty.
         """
-        self.triples()
-        place = listening(self.listen, self.token, self.tls_cert, self.tls_key, self.ca, self.private)
-        path = repository(self.models)
-        return replace(self, models=str(self.models), repository=path, place=place)
+        triples(self.base_port)
+        place = listening(self.listen, self.token, self.private)
+        return replace(self, models=str(self.models), repository=_repository(self.models), place=place)
 
     def options(self) -> dict[str, Any]:
         """Return the arguments of the launch by name, as JSON has them."""
@@ -102,21 +81,6 @@ class LaunchSpec:
     def differences(self, before: LaunchSpec) -> list[str]:
         """Return the names of the arguments in which a server that runs was launched otherwise."""
         return sorted(name for name, value in self.options().items() if before.options()[name] != value)
-
-    def triples(self) -> list[list[int]]:
-        """Return the triples of ports to try, in this order.
-
-        Raises:
-            InputError: a port that ordinary users may not have, or too high for a triple.
-        """
-        if not 1024 <= self.base_port <= 65533:
-            raise InputError(
-                f"The base port {self.base_port} cannot be used.",
-                "Expected a number from 1024 to 65533.",
-                f"Type: launch_server(base_port={BASE_PORT})",
-            )
-        last = min(self.base_port + PORTS_PER_SERVER * PORT_TRIPLES, 65534)
-        return [[first, first + 1, first + 2] for first in range(self.base_port, last, PORTS_PER_SERVER)]
 
     def loadable(self) -> LaunchSpec:
         """Return it without the models for which Triton would wait for ever, so that nothing would be served."""
@@ -128,22 +92,17 @@ class LaunchSpec:
         wanted = [folder.name for folder in sorted(self.repository.iterdir()) if folder.is_dir()] if "*" in self.load else self.load
         return replace(self, load=tuple(name for name in wanted if name not in hanging and not name.startswith(".")))
 
-    def triton_arguments(self, folder: str, tls: tuple[str, str] | None = None) -> list[str]:
-        """Return the options of tritonserver that all runtimes share.
-
-        Args:
-            folder: the model repository as the server sees it.
-            tls: certificate and key as the server sees them, where that is elsewhere.
-        """
+    def triton_arguments(self, folder: str) -> list[str]:
+        """Return the options of tritonserver that all runtimes share, for a repository at this place."""
         http, grpc, metrics = self.ports
-        arguments = [
+        return [
             f"--model-repository={folder}",
             f"--http-port={http}",
             f"--grpc-port={grpc}",
             f"--metrics-port={metrics}",
             # Triton's default is every interface of the machine.
-            f"--http-address={self.place.http}",
-            f"--grpc-address={self.place.grpc}",
+            f"--http-address={self.place.address}",
+            f"--grpc-address={self.place.address}",
             # This port knows no token.
             f"--metrics-address={LOOPBACK}",
             f"--id={self.server_id}",
@@ -154,16 +113,11 @@ class LaunchSpec:
             # Names of shared memory regions that the supervisor can recognise and remove if the server was killed.
             f"--backend-config=python,shm-region-prefix-name={self.server_id}",
             *(f"--load-model={name}" for name in self.load),
-        ]
-        if self.ports == PORTS:
             # The supervisor keeps these ports for the server; in a command to be typed, a second server on a port shall be an error.
-            arguments += ["--reuse-http-port=true", "--reuse-grpc-port=true"]
-        if self.place.certificate:
-            certificate, key = tls or (self.place.certificate, self.place.private_key)
-            arguments += ["--grpc-use-ssl=true", f"--grpc-server-cert={certificate}", f"--grpc-server-key={key}"]
-        if self.cache_size_bytes:
-            arguments.append(f"--cache-config=local,size={self.cache_size_bytes}")
-        return arguments + list(self.extra_arguments)
+            *(("--reuse-http-port=true", "--reuse-grpc-port=true") if self.ports == PORTS else ()),
+            *([f"--cache-config=local,size={self.cache_size_bytes}"] if self.cache_size_bytes else ()),
+            *self.extra_arguments,
+        ]
 
     def private_arguments(self) -> list[str]:
         """Return the options that carry the administration key and the class's token, for HTTP and for gRPC."""
@@ -218,23 +172,13 @@ class Command:
         return f"{shown}\n# {self.remark}" if self.remark else shown
 
 
-def repository(models: str | Path) -> Path:
-    """Return the model repository that is meant: a path as given, else a folder of the course.
-
-    Raises:
-        InputError: this is no path.
-        SetupError: there is no such folder, or it has no folder for a model.
-    """
+def _repository(models: str | Path) -> Path:
+    """The model repository that is meant: a path as given, else a folder of the course."""
     advice = 'Type: launch_server("models")'
     if not isinstance(models, (str, Path)):
         raise InputError(f"{models!r} is no model repository.", "Expected the path of a folder.", advice)
-    given = Path(models).expanduser()
-    places: Sequence[Path] = [given]
-    if not given.is_absolute():
-        of_work = [paths.work_dir() / given.relative_to("work")] if given.parts[:1] == ("work",) else []
-        places = [*of_work, paths.root() / given, paths.work_dir().parent / given, paths.current_folder() / given]
-    path = next((place for place in places if place.is_dir()), None)
-    if path is None:
+    path = paths.find(models)
+    if path is None or not path.is_dir():
         raise SetupError(f"There is no model repository {str(models)!r}.", "Expected a folder with one folder for each model.", advice)
     if not any(entry.is_dir() for entry in path.iterdir()):
         raise SetupError(f"The model repository {path} is empty.", "Expected one folder for each model.", advice)
