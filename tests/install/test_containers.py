@@ -191,7 +191,7 @@ def test_definitions_make_the_files_that_helpers_look_for(monkeypatch: pytest.Mo
 
 def test_compose_starts_the_server_as_launch_server_does() -> None:
     server = _compose()["server"]
-    key = f"${in_container.KEY_PLACE}"  # $$: compose leaves it alone
+    key = f"$${in_container.KEY_VARIABLE}"  # $$: compose leaves it alone
     serving = LaunchSpec(server_id="compose", admin_key=key, ports=("9000", "9001", "9002"))
     program = ["python3", "/course/helpers/server/in_container.py", "tritonserver"]
     assert server["command"] == [*program, *serving.triton_arguments("/models"), *serving.private_arguments()]
