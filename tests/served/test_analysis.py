@@ -22,6 +22,7 @@ from distributed import LocalCluster
 from helpers import jets, paths
 from helpers.client import Client
 from helpers.errors import InputError, RequestError
+from helpers.physics.flavour import Scores
 from helpers.scaling import analysis
 from helpers.scaling.analysis import Analysis, chunks, local_workers, replicate, tag_files
 from helpers.server import Server
@@ -92,7 +93,7 @@ def test_chunks_cover_each_file_and_no_more(files: list[Path], tmp_path: Path) -
 def test_a_file_of_scores_is_there_whole_or_not_at_all(files: list[Path], tmp_path: Path) -> None:
     chunk = chunks(files, tmp_path, 100)[1]
     sample = jets.read(chunk.source, chunk.start, chunk.stop)
-    scores = jets.Scores(MODEL, ("probb", "probc"), np.zeros((100, 2), np.float32))
+    scores = Scores(MODEL, ("probb", "probc"), np.zeros((100, 2), np.float32))
     with pytest.raises(ValueError):
         analysis.write_scores(chunk, sample[:50], scores)
     assert not chunk.done and list(tmp_path.iterdir()) == []

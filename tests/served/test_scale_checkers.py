@@ -16,6 +16,7 @@ from helpers.course.judge import Kind
 from helpers.fleet import Fleet, launch_fleet
 from helpers.measuring.table import Rows
 from helpers.metrics import scrape
+from helpers.physics.flavour import Scores
 from helpers.scaling import Traffic, plan
 from helpers.scaling.analysis import Analysis, Chunk, chunks, replicate, write_scores
 from tests.support.judging import is_judged as _is
@@ -160,7 +161,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> list[Chunk]:
 
 def _write(part: Chunk, which: list[int]) -> None:
     sample = jets.read(part.source, part.start, part.stop)[which]
-    write_scores(part, sample, jets.Scores(MODEL, ("probb", "probg"), np.zeros((len(which), 2), np.float32)))
+    write_scores(part, sample, Scores(MODEL, ("probb", "probg"), np.zeros((len(which), 2), np.float32)))
 
 
 def _analysis(parts: Sequence[Chunk], tagged: int = 0) -> Analysis:

@@ -15,7 +15,7 @@ import uproot
 
 from helpers import jets, paths
 from helpers.errors import InputError
-from helpers.physics.jets import FlatJets, Table, TruncationWarning, flatten, is_tagger
+from helpers.physics.jets import FlatJets, Table, flatten, is_tagger
 from training.jets.dataset import padded_inputs
 from training.jets.features import AK4, AK8, TAGGERS
 from training.jets.sample import read_root
@@ -126,13 +126,16 @@ def test_too_many_candidates_are_cut_by_transverse_momentum_and_it_says_so(table
     long = ak.Array(
         {"pfcand_pt_log": [pt, [1.0]], "pfcand_etarel": [pt, [1.0]], "pfcand_id": [[0] * 6, [0]], "sv_d3dsig": [[1.0, 9.0, 4.0], []]}
     )
-    with pytest.warns(TruncationWarning) as said:
+    with pytest.warns(UserWarning) as said:
         tensors = _padded(flatten(long, table))
     assert tensors["pf_points"][0, 0].tolist() == [3.0, 2.5, 2.0, 1.0]
     assert tensors["sv_features"][0, 0].tolist() == [4.5, 2.0]
     candidates, vertices = (str(warning.message) for warning in said)
-    assert "1 of 2 jets has more than 4 candidates (the longest has 6); the 4 with the highest transverse momentum are kept" in candidates
-    assert "2 with the highest flight significance" in vertices
+    assert (
+        "Of 2 jets, 1 with more than 4 candidates are cut (the longest has 6); those with the highest transverse momentum are kept"
+        in candidates
+    )
+    assert "more than 2 secondary vertices" in vertices and "the highest flight significance" in vertices
 
 
 def test_infinite_values_become_what_the_table_says(two: ak.Array, table: Table) -> None:
@@ -158,7 +161,7 @@ def _with(two: ak.Array, name: str, values: Any) -> ak.Array:
         (lambda two: two[0], "given as Record"),
         (lambda two: np.zeros(3), "given as ndarray"),
         (lambda two: two["pfcand_pt_log"], "given as Array"),
-        (_without_candidates, "1 of 2 jets has no candidate at all; the first is number 0"),
+        (_without_candidates, "Of 2 jets, 1 without any candidate; the first is number 0"),
         (lambda two: ak.without_field(two, "sv_d3dsig"), "no branch 'sv_d3dsig'"),
         (lambda two: _with(ak.without_field(two, "pfcand_id"), "pfcand_ID", [[1], [1]]), "Did you mean 'pfcand_ID'?"),
         (lambda two: _with(two, "pfcand_etarel", [[0.1, 0.2, 0.3], [np.nan]]), "pfcand_etarel of jet 1 is not a number (NaN)"),
@@ -181,7 +184,10 @@ def test_wrong_jets_are_refused_in_one_sentence(two: ak.Array, table: Table, cha
 
 
 def test_fewer_points_than_neighbours_are_refused(two: ak.Array, table: Table) -> None:
-    with pytest.raises(InputError, match=r"gives 2 points a jet. This network looks for 2 neighbours .* needs 3 points"):
+    with pytest.raises(
+        InputError,
+        match=r"2 points a jet. This network looks for 2 neighbours .* Pad to 2 candidates and 1 second",
+    ):
         _padded(flatten(two, table), pf=1, sv=1)
 
 

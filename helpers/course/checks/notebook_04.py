@@ -12,7 +12,8 @@ import numpy as np
 from helpers.client.client import Client
 from helpers.course import judge
 from helpers.course.judge import CannotTell, Number, Outcome, checker, correct, not_yet
-from helpers.physics.jets import Roc, Scores, Tagger, truth
+from helpers.physics.flavour import Roc, Scores, truth
+from helpers.physics.jets import Tagger
 
 _MODEL, _ONNX, _AK4 = "particlenet_PT", "particlenet", "particlenet_AK4_PT"
 _HIGGS, _CAREFUL = "hbb_vs_qcd", "careful"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import awkward as ak
 import numpy as np
@@ -131,7 +129,7 @@ def test_answers_do_not_depend_on_how_they_were_asked(client: Client, samples: d
     assert one_by_one.requests == 40 and _same(one_by_one.probabilities, expected)
     per_event = tagger.tag(some, per_event=True)
     assert per_event.requests == len(np.unique(ak.to_numpy(some.event))) and _same(per_event.probabilities, expected)
-    padded = tagger.inputs(some, candidates=tagger.table.longest("pf"), vertices=tagger.table.longest("sv"))
+    padded = tagger.inputs(some, candidates=tagger.table.lengths["pf"][1], vertices=tagger.table.lengths["sv"][1])
     assert _same(tagger.scores(client.infer(model, padded)).probabilities, expected), "padding"
     turned = {name: array[:, :, ::-1].copy() for name, array in padded.items()}
     assert _same(tagger.scores(client.infer(model, turned)).probabilities, expected), "order of candidates"
@@ -169,33 +167,15 @@ def test_random_masks_ruin_the_physics_without_an_error(
     assert broken.roc("b_vs_light", some).auc < all_scores["ak4"][:400].roc("b_vs_light", some).auc - 0.1
 
 
-def test_a_table_in_the_older_layout_of_cms_works(client: Client, samples: dict[str, ak.Array], tmp_path: Path) -> None:
-    """One length to which everything is padded, and no other: what CMS's first tables say."""
-    content = json.loads((paths.models_dir() / "particlenet" / "preprocess.json").read_text())
-    for name in content["input_names"]:
-        del content[name]["min_length"], content[name]["max_length"]
-    (tmp_path / "preprocess.json").write_text(json.dumps(content))
-    old = jets.Tagger(client, "particlenet", table=tmp_path / "preprocess.json")
-    some = samples["ak8"][:3]
-    assert {tensor.shape[2] for tensor in old.inputs(some).values()} == {100, 10}
-    assert np.abs(old.tag(some).probabilities - jets.Tagger(client, "particlenet").tag(some).probabilities).max() <= SAME
-
-
-def test_what_is_no_tagger_is_refused(client: Client, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"takes 'INPUT0' and 'INPUT1', so it is no jet tagger.*pf_points"):
+def test_what_is_no_tagger_is_refused(client: Client) -> None:
+    with pytest.raises(InputError, match=r"takes 'INPUT0' and 'INPUT1', and no table preprocess.json .* no jet tagger"):
         jets.Tagger(client, "add_sub")
-    with pytest.raises(InputError, match="no jet tagger that"):
-        jets.Tagger(client, "add_sub", table=paths.models_dir() / "particlenet" / "preprocess.json")
 
 
 def test_wrong_use_is_explained(client: Client, samples: dict[str, ak.Array]) -> None:
     tagger = jets.Tagger(client, "particlenet")
     with pytest.raises(InputError, match=r"10 points a jet\. This network looks for 16 neighbours"):
         tagger.inputs(samples["ak8"][:2], candidates=8, vertices=2)
-    with pytest.raises(InputError, match="batch=0 was given"):
-        tagger.tag(samples["ak8"][:2], batch=0)
-    with pytest.raises(InputError, match="which event"):
-        tagger.tag(ak.without_field(samples["ak8"][:2], "event"), per_event=True)
 
 
 @pytest.mark.parametrize("model", MODELS)
