@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import overload
 
@@ -53,7 +52,7 @@ class Scores:
 
     model: str
     labels: tuple[str, ...]
-    probabilities: np.ndarray = field(repr=False)
+    probabilities: np.ndarray
     requests: int = 1
     seconds: float | None = None
 
@@ -74,20 +73,20 @@ class Scores:
         if not isinstance(name, str):
             return Scores(self.model, self.labels, self.probabilities[name], self.requests)
         if name in DISCRIMINANTS:
-            signal, background = (self._sum(GROUPS[group]) for group in DISCRIMINANTS[name])
+            signal, background = (self.probabilities[:, [*map(self._column, GROUPS[group])]].sum(axis=1) for group in DISCRIMINANTS[name])
             return np.asarray(signal / np.maximum(signal + background, np.float32(1e-12)))
         return self.probabilities[:, self._column(name)]
 
     @property
     def discriminants(self) -> list[str]:
         """The discriminants that this tagger's classes allow."""
-        known = set(map(short, self.labels))
+        known = set(self._classes)
         return [name for name, pair in DISCRIMINANTS.items() if all(set(GROUPS[group]) <= known for group in pair)]
 
     @property
     def best(self) -> np.ndarray:
         """The most probable class of each jet, without ``prob``, ``(n_jets,)``."""
-        return np.asarray(np.take([*map(short, self.labels)], self.probabilities.argmax(axis=1)))
+        return np.asarray(np.take(self._classes, self.probabilities.argmax(axis=1)))
 
     def roc(self, name: str, jets: ak.Array) -> Roc:
         """Return how well a discriminant separates these jets, which are those that were tagged, in the same order.
@@ -103,32 +102,32 @@ class Scores:
         signal, background = (truth(jets, *GROUPS[group]) for group in DISCRIMINANTS[name])
         return roc(name, values[signal], values[background])
 
-    def table(self, jets: ak.Array | None = None, n: int = 5, classes: int = 2) -> pd.DataFrame:
-        """Return the first ``n`` jets as a table: pT in GeV and true class if known, then the most probable classes."""
-        n = min(n, len(self))
+    def table(self, jets: ak.Array) -> pd.DataFrame:
+        """Return the first five of these jets as a table: pT in GeV, true class, then the two most probable classes."""
+        n = min(5, len(self))
         table = pd.DataFrame(index=pd.RangeIndex(n, name="jet"))
-        if jets is not None:
-            table["pt_GeV"] = ak.to_numpy(jets["jet_pt"][:n]).astype(float).round(1)
-        if jets is not None and "jet_class" in jets.fields:
+        table["pt_GeV"] = ak.to_numpy(jets["jet_pt"][:n]).astype(float).round(1)
+        if "jet_class" in jets.fields:
             table["true_class"] = ak.to_list(jets["jet_class"][:n])
         order = np.argsort(-self.probabilities[:n], axis=1, kind="stable")
-        for rank in range(classes):
-            table[f"guess_{rank + 1}"] = [short(self.labels[column]) for column in order[:, rank]]
+        for rank in range(2):
+            table[f"guess_{rank + 1}"] = np.take(self._classes, order[:, rank])
             table[f"probability_{rank + 1}"] = self.probabilities[np.arange(n), order[:, rank]].astype(float).round(3)
         return table
 
-    def _sum(self, names: Iterable[str]) -> np.ndarray:
-        return np.asarray(self.probabilities[:, [self._column(name) for name in names]].sum(axis=1))
+    @property
+    def _classes(self) -> list[str]:
+        return [_short(label) for label in self.labels]
 
     def _column(self, name: str) -> int:
-        known = [*map(short, self.labels)]
-        if short(name) not in known:
+        known = self._classes
+        if _short(name) not in known:
             raise InputError(
                 f"{self.model} has no class {name!r}.",
                 f"Its classes are {', '.join(known)}; its discriminants {', '.join(self.discriminants)}.",
                 suggestion(name, [*known, *self.discriminants]),
             )
-        return known.index(short(name))
+        return known.index(_short(name))
 
 
 def truth(jets: ak.Array, *names: str) -> np.ndarray:
@@ -140,37 +139,26 @@ def truth(jets: ak.Array, *names: str) -> np.ndarray:
     if "jet_class" not in jets.fields:
         raise InputError("These jets carry no true class.", "Expected the field jet_class, as in the course's samples.")
     true = np.asarray(ak.to_numpy(jets["jet_class"]))
-    known = {*LABELS["ak4"], *LABELS["ak8"], *true.tolist()}
+    here = sorted(set(true.tolist()))
+    known = {*LABELS["ak4"], *LABELS["ak8"], *here}
     classes: set[str] = set()
     for name in names:
-        members = GROUPS.get(name if name in GROUPS else name.lower(), (short(name),))
+        members = GROUPS.get(name if name in GROUPS else name.lower(), (_short(name),))
         if not known.intersection(members):
-            here = sorted(set(true.tolist()))
-            raise InputError(
-                f"There is no class {name!r}.",
-                f"These jets are of the classes {quoted(here)}; together are named {quoted(GROUPS)}.",
-                suggestion(name, [*here, *GROUPS]),
-            )
+            expected = f"These jets are of the classes {quoted(here)}; together are named {quoted(GROUPS)}."
+            raise InputError(f"There is no class {name!r}.", expected, suggestion(name, [*here, *GROUPS]))
         classes.update(members)
     return np.isin(true, sorted(classes))
 
 
-def short(label: str) -> str:
-    """Return ``probHbb`` as people say it: ``Hbb``."""
+def _short(label: str) -> str:
+    """``probHbb`` as people say it: ``Hbb``."""
     return label.removeprefix("prob")
 
 
 @dataclass(frozen=True)
 class WorkingPoint:
-    """A cut on a discriminant, and what passes it.
-
-    Attributes:
-        cut: jets at or above it pass.
-        efficiency: fraction of signal jets that pass.
-        efficiency_uncertainty: its binomial standard deviation.
-        mistag: fraction of background jets that pass.
-        mistag_uncertainty: its binomial standard deviation.
-    """
+    """A cut, and the fractions of signal (efficiency) and background (mistag) at or above it, with binomial standard deviations."""
 
     cut: float
     efficiency: float
@@ -214,15 +202,6 @@ class Roc:
         efficiency, mistag = (np.concatenate([[0.0], _passing(values, cuts)]) for values in (self.signal, self.background))
         return efficiency, mistag
 
-    def at(self, cut: float) -> WorkingPoint:
-        """Return what passes a cut."""
-        pairs = []
-        for values in (self.signal, self.background):
-            share = float(_passing(values, np.array([cut]))[0])
-            # At least that of one jet, so that a share of 0 or 1 is not called certain.
-            pairs += [share, float(np.sqrt(max(share * (1 - share), 1 / len(values)) / len(values)))]
-        return WorkingPoint(float(cut), *pairs)
-
     def at_mistag(self, mistag: float) -> WorkingPoint:
         """Return the loosest cut that at most this fraction of the background passes.
 
@@ -236,7 +215,13 @@ class Roc:
                 f"With {len(self.background)} background jets it can be from {1 / len(self.background):.2g} to 1.",
             )
         # Just above the first background jet that must not pass; equal values pass together or not at all.
-        return self.at(float(np.nextafter(self.background[allowed], np.inf, dtype=np.float64)))
+        cut = float(np.nextafter(self.background[allowed], np.inf, dtype=np.float64))
+        pairs = []
+        for values in (self.signal, self.background):
+            share = float(_passing(values, np.array([cut]))[0])
+            # At least that of one jet, so that a share of 0 or 1 is not called certain.
+            pairs += [share, float(np.sqrt(max(share * (1 - share), 1 / len(values)) / len(values)))]
+        return WorkingPoint(cut, *pairs)
 
 
 def roc(name: str, signal: np.ndarray, background: np.ndarray) -> Roc:
@@ -250,25 +235,17 @@ def roc(name: str, signal: np.ndarray, background: np.ndarray) -> Roc:
     """
     if min(len(signal), len(background)) < 2:
         raise InputError(
-            f"{name} was asked of {len(signal)} signal and {len(background)} background jets.",
-            "Expected two or more of each.",
-            "Take more jets.",
+            f"{name} was asked of {len(signal)} signal and {len(background)} background jets.", "Expected two of each or more."
         )
     signal, background = (np.sort(np.asarray(values, np.float64))[::-1] for values in (signal, background))
     return Roc(name, signal, background, *_delong(_below(signal, background), 1 - _below(background, signal)))
 
 
-Sides = tuple[np.ndarray, np.ndarray]
-
-
-def auc_change(first: Sides, second: Sides) -> tuple[float, float]:
+def auc_change(first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray]) -> tuple[float, float]:
     """Return by how much the area changes between two taggers of the same jets, and its standard deviation, by DeLong's method.
 
-    Each jet is its own control, so the change is known far better than either area.
-
-    Args:
-        first: values for signal jets and for background jets, as one tagger gives them.
-        second: the same jets in the same order, as the other gives them.
+    Each jet is its own control, so the change is known far better than either area. Each tagger gives its values for signal jets and
+    for background jets, the second those of the same jets in the same order.
     """
     before, after = ((_below(signal, background), 1 - _below(background, signal)) for signal, background in (first, second))
     return _delong(after[0] - before[0], after[1] - before[1])

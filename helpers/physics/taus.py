@@ -2,13 +2,6 @@
 
 A reconstructed tau lies in the middle of two grids in pseudorapidity and azimuth. Of each kind of particle a cell holds the one with
 the largest transverse momentum. Most cells are empty, so a file keeps the particles, and the grids are filled when they are needed.
-
-Typical use::
-
-    from helpers.physics import taus
-    sample = taus.read()
-    inputs = taus.tensors(sample.take(range(10)))             # seven arrays by name, 423 kB for each tau
-    probabilities = client.infer("deeptau_nosplit", **inputs)["main_output/Softmax"]
 """
 
 from __future__ import annotations
@@ -24,10 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from helpers import paths
-from helpers.client import Client
-from helpers.errors import SetupError
+from helpers.physics.samples import columns
 
-MODEL, OUTPUT = "deeptau_nosplit", "main_output/Softmax"
+MODEL = "deeptau_nosplit"
 SAMPLE = "taus.npz"
 LABELS = ("electron", "muon", "tau", "jet")
 # Kinds of particles, as pfCand_type counts them, and as CMS names their features.
@@ -35,8 +27,6 @@ KINDS = ("ele", "muon", "gamma", "chHad", "nHad")
 # Cells along each side, and the size of a cell in pseudorapidity and in rad.
 GRIDS = {"inner": (11, 0.02), "outer": (21, 0.05)}
 _CANDIDATE = "pfCand_"
-# Taus in one request when many are tagged: 21 MB.
-BATCH_TAUS = 50
 
 
 @dataclass(frozen=True)
@@ -73,30 +63,17 @@ class Taus:
 
 
 def read(path: str | Path | None = None) -> Taus:
-    """Read the taus that come with the course, or those of another file of the same form.
-
-    Raises:
-        SetupError: the file is missing, or is none of taus.
-    """
-    file = Path(path) if path else paths.root() / "notebooks" / "data" / SAMPLE
-    try:
-        with np.load(file) as stored:
-            columns = {name: stored[name] for name in stored.files}
-        counts, label = (columns.pop(name).astype(np.int64) for name in ("n_pfCand", "label"))
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise SetupError(
-            f"Taus cannot be read from {file} ({type(error).__name__}: {error}).",
-            f"Expected a file such as notebooks/data/{SAMPLE}.",
-            "Type: git checkout -- notebooks/data",
-        ) from error
-    candidates = {name: columns.pop(name) for name in list(columns) if name.startswith(_CANDIDATE)}
-    return Taus(columns, candidates, counts, label)
+    """Read the taus that come with the course, or those of another file of the same form; raise SetupError if it is missing."""
+    features = columns(SAMPLE, path)
+    counts, label = (features.pop(name).astype(np.int64) for name in ("n_pfCand", "label"))
+    candidates = {name: features.pop(name) for name in list(features) if name.startswith(_CANDIDATE)}
+    return Taus(features, candidates, counts, label)
 
 
 @cache
-def table(path: Path | None = None) -> dict[str, Any]:
+def table() -> dict[str, Any]:
     """Return the table beside the model: for each input the names of its features, and a transform for each that is filled."""
-    return dict(json.loads(paths.read_text(path or paths.root() / "models" / MODEL / "preprocess.json")))
+    return dict(json.loads(paths.read_text(paths.models_dir() / MODEL / "preprocess.json")))
 
 
 def transform(values: NDArray[Any], info: dict[str, float]) -> NDArray[np.float32]:
@@ -129,13 +106,7 @@ class Cells:
 
 
 def cells(taus: Taus, grid: str, inputs: dict[str, Any] | None = None) -> Cells:
-    """Fill the occupied cells of a grid.
-
-    Args:
-        taus: the taus.
-        grid: ``inner``, for particles in the signal cone, or ``outer``, for those within 0.5.
-        inputs: the table of the model; by default the one beside it.
-    """
+    """Fill the occupied cells of a grid: ``inner``, for particles in the signal cone, or ``outer``, for those within 0.5."""
     inputs = inputs or table()
     side, size = GRIDS[grid]
     tau = np.repeat(np.arange(len(taus)), taus.n_candidates)
@@ -172,11 +143,9 @@ def cells(taus: Taus, grid: str, inputs: dict[str, Any] | None = None) -> Cells:
 
 
 def tensors(taus: Taus, inputs: dict[str, Any] | None = None) -> dict[str, NDArray[np.float32]]:
-    """Return the seven inputs of the model by name, each with the taus along its first axis.
+    """Return the seven inputs of the model by name, each with the taus along its first axis: 423 kB for each tau.
 
-    Args:
-        taus: the taus; each takes 423 kB here.
-        inputs: the table of the model; by default the one beside it.
+    ``inputs`` is the table of the model, by default the one beside it.
     """
     inputs = inputs or table()
     result = {"input_tau": high_level(taus, inputs["input_tau"])}
@@ -186,16 +155,3 @@ def tensors(taus: Taus, inputs: dict[str, Any] | None = None) -> dict[str, NDArr
             result[name] = np.zeros((len(taus), side, side, values.shape[1]), np.float32)
             result[name][tuple(found.place.T)] = values
     return {name: result[name] for name in inputs["input_names"]}
-
-
-def tag(client: Client, taus: Taus, batch: int = BATCH_TAUS) -> NDArray[np.float32]:
-    """Send taus to the server, and return their probabilities, (n_taus, 4), in the order of `LABELS`.
-
-    Args:
-        client: the connection to a server that has ``deeptau_nosplit``.
-        taus: what :func:`read` gives, or some of it.
-        batch: taus in one request; two requests are under way at once, and the grids of no more are filled.
-    """
-    parts = (taus.take(range(first, min(first + batch, len(taus)))) for first in range(0, len(taus), batch))
-    answers = client.infer_many(MODEL, map(tensors, parts), max_in_flight=2)
-    return np.concatenate([answer[OUTPUT] for answer in answers])

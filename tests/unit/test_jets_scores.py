@@ -54,13 +54,12 @@ def test_some_of_the_jets(three: Scores) -> None:
 
 
 def test_tables_show_the_truth_beside_the_guess(three: Scores, sample: ak.Array) -> None:
-    table = three.table(sample, n=2)
+    table = three.table(sample)
     columns = ["pt_GeV", "true_class", "guess_1", "probability_1", "guess_2", "probability_2"]
     assert list(table.columns) == columns and table.index.name == "jet"
     assert table.iloc[0].tolist() == [50.0, "b", "b", 0.5, "bb", 0.1]
-    assert table["guess_1"].tolist() == ["b", "g"]
-    assert list(three.table(classes=1).columns) == ["guess_1", "probability_1"], "jets without truth"
-    assert len(three.table(sample)) == 3, "no more than there are"
+    assert table["guess_1"].tolist() == ["b", "g", "c"], "no more than there are"
+    assert list(three.table(sample[["jet_pt"]]).columns) == [columns[0], *columns[2:]], "jets without truth"
     assert str(three) == "particlenet_AK4: 3 jets in 1 request"
 
 
@@ -145,7 +144,9 @@ def test_working_points(overlapping: tuple[np.ndarray, np.ndarray]) -> None:
         looser = np.max(background[background < point.cut])
         assert (background >= looser).mean() > wanted, "the loosest such cut"
         assert point.mistag_uncertainty == pytest.approx(np.sqrt(point.mistag * (1 - point.mistag) / 500))
-    assert "efficiency" in str(made.at(0.5)) and made.at(99.0).efficiency == 0 and made.at(99.0).efficiency_uncertainty > 0
+        assert f"efficiency {100 * point.efficiency:.1f}" in str(point)
+    nothing = roc("x", -signal - 99, background).at_mistag(0.1)
+    assert nothing.efficiency == 0 and nothing.efficiency_uncertainty > 0, "a share of 0 is not certain"
 
 
 @pytest.mark.parametrize("mistag", [0, 1, 1e-4, -0.5])

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers.errors import CourseError, InputError, SetupError
-from helpers.physics.tracks import Event, check_labels, edge_quality, features, is_true, load_events, true_edges
+from helpers.errors import CourseError, SetupError
+from helpers.physics.tracks import Event, edge_quality, is_true, load_events, quality, true_edges
 from tests.support import ROOT
 
 
@@ -25,14 +25,9 @@ def made_event(particle: list[int], r: list[float], z: list[float] | None = None
 
 
 def test_features_are_scaled_and_single_precision():
-    scaled = features([1000.0, 32.0], [np.pi / 2, -np.pi], [-500.0, 2950.0])
-    np.testing.assert_allclose(scaled, [[1, 0.5, -0.5], [0.032, -1, 2.95]], rtol=1e-6)
-    assert scaled.dtype == np.float32
-
-
-def test_features_of_different_lengths_are_refused():
-    with pytest.raises(InputError, match="2, 1, 2 entries"):
-        features([1.0, 2.0], [0.0], [1.0, 2.0])
+    event = made_event([0, 0], [1000.0, 32.0], z=[-500.0, 2950.0])
+    np.testing.assert_allclose(event.features, np.stack([[1, 0.032], event.phi / np.pi, [-0.5, 2.95]], axis=1), rtol=1e-6)
+    assert event.features.dtype == np.float32
 
 
 @pytest.mark.parametrize(("pile_up", "events", "collisions"), [(False, 20, 1), (True, 5, 2)])
@@ -54,10 +49,8 @@ def test_shipped_files_are_small():
     assert sum(path.stat().st_size for path in folder.glob("tracks*.npz")) < 2_000_000
 
 
-def test_a_missing_or_foreign_file_is_named(tmp_path: Path):
-    for path in (tmp_path / "none.npz", tmp_path / "other.npz", tmp_path / "text.npz"):
-        if path.name == "other.npz":
-            np.savez(path, x=np.zeros(3))
+def test_a_missing_or_broken_file_is_named(tmp_path: Path):
+    for path in (tmp_path / "none.npz", tmp_path / "text.npz"):
         if path.name == "text.npz":
             path.write_text("not an archive")
         with pytest.raises(SetupError, match=path.name):
@@ -95,19 +88,13 @@ def test_a_graph_without_edges_has_no_purity():
     assert found["edges"] == 0 and found["efficiency"] == 0 and np.isnan(found["purity"])
 
 
-@pytest.mark.parametrize("edges", [[[0], [9]], [[-1], [0]], [0, 1], [[0, 1, 2]]])
-def test_edges_that_do_not_fit_are_refused(edges: list):
-    with pytest.raises(InputError, match="indices of the event's 3 hits"):
-        is_true(made_event([0, 0, 0], [30, 60, 100]), edges)
-
-
 @pytest.mark.parametrize("labels", [[0, 1], [0.5, 1.0, 2.0], [[0, 1, 2]]])
 def test_labels_that_do_not_fit_are_refused(labels: list):
     with pytest.raises(CourseError, match="3 hits"):
-        check_labels(made_event([0, 0, 0], [30, 60, 100]), labels)
+        quality(made_event([0, 0, 0], [30, 60, 100]), labels)
 
 
 def test_an_event_shows_itself():
     event = made_event([0, 0, 0], [30, 60, 100])
-    assert event.summary() == {"hits": 3, "particles": 1, "to be found": 0, "collisions": 1}
-    assert "to be found" in str(event) and "<table" in event._repr_html_()
+    assert str(event).split() == ["hits", "particles", "to", "be", "found", "collisions", "3", "1", "0", "1"]
+    assert "<table" in event._repr_html_()

@@ -19,6 +19,7 @@ from helpers.server import Server
 
 pytestmark = pytest.mark.slow
 
+OUTPUT = "main_output/Softmax"
 TAU_BYTES = 4 * 105_703
 # Sums of 32-bit numbers in another order.
 SAME = 1e-5
@@ -44,7 +45,7 @@ def few(sample: taus.Taus) -> dict[str, np.ndarray]:
 def expected(client: Client, few: dict[str, np.ndarray]) -> np.ndarray:
     """The taus one by one."""
     return np.concatenate(
-        [client.infer(taus.MODEL, {name: tensor[[number]] for name, tensor in few.items()})[taus.OUTPUT] for number in range(8)]
+        [client.infer(taus.MODEL, {name: tensor[[number]] for name, tensor in few.items()})[OUTPUT] for number in range(8)]
     )
 
 
@@ -56,7 +57,7 @@ def test_every_way_gives_the_same(
     assert np.abs(expected.sum(axis=1) - 1).max() < SAME and np.ptp(expected, axis=0).min() > 0.1, "eight taus that differ"
     with Client(server, protocol) as one:
         answer = one.infer(taus.MODEL, few, shared_memory=shared_memory)
-    assert answer.requests == 1 and np.abs(answer[taus.OUTPUT] - expected).max() < SAME
+    assert answer.requests == 1 and np.abs(answer[OUTPUT] - expected).max() < SAME
 
 
 def test_as_json_and_compressed(server: Server, few: dict[str, np.ndarray], expected: np.ndarray) -> None:
@@ -69,7 +70,7 @@ def test_as_json_and_compressed(server: Server, few: dict[str, np.ndarray], expe
     with triton_grpc.InferenceServerClient(server.grpc_url) as by_grpc:
         for algorithm in ("gzip", "deflate"):
             zipped = by_grpc.infer(taus.MODEL, packed, headers=server.headers, compression_algorithm=algorithm)
-            assert np.abs(zipped.as_numpy(taus.OUTPUT) - expected[:2]).max() < SAME
+            assert np.abs(zipped.as_numpy(OUTPUT) - expected[:2]).max() < SAME
 
 
 @pytest.mark.parametrize(("protocol", "shared_memory"), [("grpc", False), ("http", False), ("grpc", True)])
@@ -81,13 +82,8 @@ def test_a_hundred_taus_are_one_request_of_42_megabytes(
     before = scrape(server)
     with Client(server, protocol) as one:
         answer = one.infer(taus.MODEL, many, shared_memory=shared_memory)
-    assert answer.requests == 1 and np.abs(answer[taus.OUTPUT] - expected[np.arange(100) % 8]).max() < SAME
+    assert answer.requests == 1 and np.abs(answer[OUTPUT] - expected[np.arange(100) % 8]).max() < SAME
     assert (scrape(server) - before).value("nv_inference_exec_count", model=taus.MODEL) == 1
-
-
-def test_taus_are_tagged_in_batches(client: Client, sample: taus.Taus, expected: np.ndarray) -> None:
-    probabilities = taus.tag(client, sample.take(range(8)), batch=3)
-    assert probabilities.shape == (8, 4) and np.abs(probabilities - expected).max() < SAME
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
