@@ -24,11 +24,9 @@ _made: dict[str, _Made] = {}
 
 
 def watch(shell: Any, explain: Callable[[str, str], bool]) -> None:
-    """Take notes of each cell from now on, and explain a check whose names are not there.
+    """Take notes of each cell of IPython from now on, and explain a check whose names are not there.
 
-    Args:
-        shell: IPython's.
-        explain: gets the exercise's number and the name, and says whether it has shown an outcome; else the error looks as always.
+    ``explain`` gets the exercise's number and the name, and says whether it has shown an outcome; else the error looks as always.
     """
     shell.events.register("post_run_cell", note)
 
@@ -96,9 +94,9 @@ def blanks(names: list[str]) -> int:
     return max((_made[name].blanks for name in names if name in _made), default=0)
 
 
-def missing(name: str) -> str:
-    """Return what to do when a check needs a variable that is not there."""
+def missing(name: str, exercise: str) -> str:
+    """Return what to do when the check of an exercise needs a variable that is not there."""
     return failure([name]) or (
         f"`{name}` is not there: the cell that makes it was not run since the kernel started. Run the notebook from its first cell "
-        "(*Run > Run All Above Selected Cell*), or type `catch_up(...)` with the number of this exercise."
+        f'(*Run > Run All Above Selected Cell*), or type `catch_up("{exercise}")`.'
     )

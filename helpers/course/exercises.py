@@ -1,24 +1,7 @@
-"""Exercises of the notebooks: check, hint, solution.
-
-Typical use, in a notebook::
-
-    from helpers.course import ____, exercise
-
-    answer = ____
-    exercise("1.2").check(server, answer)
-    # exercise("1.2").hint(1)
-    # exercise("1.2").solution()
+"""Exercises of the notebooks: check, hint, solution, and the cell for students who came late.
 
 A check looks at the live server and says one of four things: correct, not yet, not attempted, cannot tell. It never shows
 a traceback. With ``COURSE_STRICT=1`` in the environment anything but "correct" raises, so that a wrong solution fails in tests.
-
-For students who came late, one cell brings a notebook's kernel to where the class is::
-
-    from helpers.course import catch_up
-    catch_up("4.3")            # as if everything above exercise 4.3 had been run, with the right answers
-
-It runs the solution notebook's own cells in the kernel, without its checks (nothing is counted as solved) and without the errors that are
-shown on purpose. Answers, hints and these cells are read in one place, the solution notebooks.
 """
 
 from __future__ import annotations
@@ -31,7 +14,6 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -50,19 +32,12 @@ __all__ = ["Exercise", "____", "catch_up", "exercise"]
 _DEPTH = 5
 # Cells with one of these tags are left out by catch_up.
 _LEFT_OUT = {"check", "raises-exception"}
-
 # After this many answers that were not right, the check mentions the hints.
 _ATTEMPTS_BEFORE_HINT = 2
-# Values of COURSE_STRICT that mean "no".
-_OFF = ("", "0", "false", "no")
 
 
 class Placeholder:
-    """Stands where an answer is still missing.
-
-    Whatever is done with it (call it, index it, add to it, ask for an attribute) gives the blank again, so that a notebook
-    with blanks in it runs from top to bottom, and the check at the end says "not attempted".
-    """
+    """Stands where an answer is still missing: whatever is done with it gives the blank again, so that a notebook runs to its end."""
 
     def _again(self, *_args: Any, **_kwargs: Any) -> Placeholder:
         return self
@@ -118,56 +93,35 @@ class Placeholder:
 
 
 def count_blanks(value: Any, depth: int = _DEPTH) -> int:
-    """Count the blanks in an answer.
-
-    Args:
-        value: anything that a student hands to a check: a number, text, a dict, a list, an array, a blank itself.
-        depth: how many containers deep to look.
-
-    Returns:
-        The number of blanks; text that still holds ``____`` counts as one.
-    """
+    """Return how many blanks an answer holds, some containers deep; text that still holds ``____`` counts as one."""
     if isinstance(value, Placeholder):
         return 1
     if isinstance(value, str):
         return int(BLANK in value)
-    if depth == 0 or isinstance(value, PurePath):
-        return 0
     if isinstance(value, Mapping):
-        return sum(count_blanks(item, depth - 1) for item in value.values())
-    if isinstance(value, np.ndarray):
-        return sum(count_blanks(item, depth - 1) for item in value.ravel()) if value.dtype == object else 0
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return sum(count_blanks(item, depth - 1) for item in value)
-    return 0
+        value = list(value.values())
+    if isinstance(value, np.ndarray) and value.dtype == object:
+        value = list(value.ravel())
+    if depth == 0 or not isinstance(value, (list, tuple, set, frozenset)):
+        return 0
+    return sum(count_blanks(item, depth - 1) for item in value)
 
 
 ____ = Placeholder()
 
 
+@functools.cache
 def exercise(number: str) -> Exercise:
-    """The exercise with this number.
-
-    Args:
-        number: as in the heading, such as ``"1.2"``.
+    """Return the exercise with the number of its heading, such as ``"1.2"``.
 
     Raises:
         InputError: there is none; the message lists those of the same notebook.
     """
-    return _exercise(str(number))
-
-
-@functools.cache
-def _exercise(number: str) -> Exercise:
-    return Exercise(number)
+    return Exercise(str(number))
 
 
 class Exercise:
-    """One exercise: ``check(...)``, ``hint(n)``, ``solution()``.
-
-    Args:
-        number: as in the heading, such as ``"1.2"``.
-    """
+    """One exercise: ``check(...)``, ``hint(n)``, ``solution()``."""
 
     def __init__(self, number: str) -> None:
         self.number = number
@@ -176,19 +130,19 @@ class Exercise:
     def __repr__(self) -> str:
         return f'exercise("{self.number}"): .check(...), .hint(1), .solution()'
 
-    def check(self, *answers: Any, **named: Any) -> None:
-        """Look at the answer and at the server, and show what was found.
-
-        Args:
-            *answers: what the notebook's check cell hands over: the answer, the server.
-            **named: the same, by name.
+    def check(self, *answers: Any) -> None:
+        """Look at the answers and at the server, and show what was found.
 
         Raises:
             NotSolved: only in strict mode, when the outcome is not "correct".
         """
-        outcome = self._of_the_cell() or self.judge(*answers, **named)
+        outcome = self._of_the_cell() or self.judge(*answers)
         if outcome.kind in (Kind.CORRECT, Kind.NOT_YET):
-            outcome = self._counted(outcome)
+            attempts, said = record(self.number, solved=outcome.kind is Kind.CORRECT)
+            notes = [f"Attempt {attempts}."]
+            if outcome.kind is Kind.NOT_YET and attempts >= _ATTEMPTS_BEFORE_HINT and _hints(self.number):
+                notes.append(f'Stuck? `exercise("{self.number}").hint(1)`')
+            outcome = dataclasses.replace(outcome, note=" ".join([*notes, said]).strip())
         _show(outcome)
         if strict() and outcome.kind is not Kind.CORRECT:
             raise NotSolved(f"Exercise {self.number}: {outcome}")
@@ -202,24 +156,21 @@ class Exercise:
         left = cells.blanks(names)
         return not_attempted(left) if left else None
 
-    def judge(self, *answers: Any, **named: Any) -> Outcome:
+    def judge(self, *answers: Any) -> Outcome:
         """The outcome alone: shows nothing, counts nothing."""
         try:
-            inspect.signature(self._checker).bind(*answers, **named)
+            inspect.signature(self._checker).bind(*answers)
         except TypeError as error:
             names = ", ".join(inspect.signature(self._checker).parameters)
             return cannot_tell(f'The check needs `exercise("{self.number}").check({names})`; this call does not fit: {error}.')
-        blanks = sum(count_blanks(answer) for answer in (*answers, *named.values()))
-        if blanks:
+        if blanks := sum(map(count_blanks, answers)):
             return not_attempted(blanks)
         try:
-            return self._checker(*answers, **named)
+            return self._checker(*answers)
         except NotYet as wrong:
             return not_yet(str(wrong))
-        except CannotTell as reason:
+        except (CannotTell, CourseError) as reason:
             return cannot_tell(str(reason))
-        except CourseError as error:
-            return cannot_tell(f"{error}")
         except (ConnectionError, TimeoutError) as error:
             return cannot_tell(f"The server does not answer ({type(error).__name__}). Run the cell that launches it, then this one again.")
         except OSError as error:
@@ -234,80 +185,57 @@ class Exercise:
             )
 
     def hint(self, n: int = 1) -> None:
-        """Show one hint; the first says least.
-
-        Args:
-            n: which one, from 1.
-        """
+        """Show one hint, from 1; the first says least."""
         hints = _hints(self.number)
-        if not isinstance(n, int) or not 1 <= n <= len(hints):
-            choice = f"from 1 to {len(hints)}" if len(hints) > 1 else "number 1" if hints else "of none: this exercise has no hints"
-            _show_text(f"There is no hint {n}; choose {choice}.")
+        if n not in range(1, len(hints) + 1):
+            _show(f"There is no hint {n}; choose from 1 to {len(hints)}.")
             return
         more = f' One more: exercise("{self.number}").hint({n + 1})' if n < len(hints) else ""
-        _show_text(f"**Hint {n} of {len(hints)}.** {hints[n - 1]}", more)
+        _show(f"**Hint {n} of {len(hints)}.** {hints[n - 1]}{more}")
 
     def solution(self) -> None:
         """Show the answer, as the solution notebook has it: first why, then the code."""
-        _show_text(f"**Solution of exercise {self.number}.** " + _solution(self.number))
-
-    def _counted(self, outcome: Outcome) -> Outcome:
-        entry, said = record(self.number, solved=outcome.kind is Kind.CORRECT)
-        notes = [f"Attempt {entry['attempts']}."]
-        if outcome.kind is Kind.NOT_YET and entry["attempts"] >= _ATTEMPTS_BEFORE_HINT and _hints(self.number):
-            notes.append(f'Stuck? `exercise("{self.number}").hint(1)`')
-        return dataclasses.replace(outcome, note=" ".join([*notes, said]).strip())
+        _show(f"**Solution of exercise {self.number}.** {_solution(self.number)}")
 
 
 def strict() -> bool:
-    """Whether anything but "correct" raises (``COURSE_STRICT=1``)."""
-    return os.environ.get("COURSE_STRICT", "").lower() not in _OFF
+    """True if anything but "correct" raises."""
+    return bool(os.environ.get("COURSE_STRICT"))
 
 
 def _cells(number: str) -> list[dict[str, Any]]:
-    """The cells of an exercise's solution notebook, the only place where answers are kept."""
+    """The cells of an exercise's solution notebook, the only place where answers are kept, each with its source as one text."""
     notebook = number.partition(".")[0]
     files = sorted((paths.root() / "notebooks" / "solutions").glob(f"{notebook.zfill(2)}_*.ipynb")) if notebook.isdecimal() else []
-    return json.loads(files[0].read_text(encoding="utf-8"))["cells"] if files else []
+    found = json.loads(files[0].read_text(encoding="utf-8"))["cells"] if files else []
+    return [cell | {"source": "".join(cell["source"]), "tags": set(cell["metadata"].get("tags", []))} for cell in found]
 
 
-def _tagged(number: str, tag: str) -> list[dict[str, Any]]:
+def _tagged(number: str, tag: str, kind: str) -> list[str]:
     own = (cell for cell in _cells(number) if cell["metadata"].get("exercise") == number)
-    return [cell for cell in own if tag in cell["metadata"].get("tags", [])]
+    return [cell["source"] for cell in own if tag in cell["tags"] and cell["cell_type"] == kind]
 
 
 def _hints(number: str) -> list[str]:
     """The hints: the items of the numbered list in the cell tagged ``hints``."""
-    text = "\n".join("".join(cell["source"]) for cell in _tagged(number, "hints"))
+    text = "\n".join(_tagged(number, "hints", "markdown"))
     return [item.strip() for item in re.split(r"^\d+\. ", text, flags=re.MULTILINE)[1:]]
 
 
 def _solution(number: str) -> str:
     """Words, then code, in Markdown."""
-    words = ["".join(cell["source"]) for cell in _tagged(number, "answer") if cell["cell_type"] == "markdown"]
-    code = ["".join(cell["source"]) for cell in _tagged(number, "starter") if cell["cell_type"] == "code"]
-    words = [re.sub(r"^\*\*Answer\.\*\* ", "", text) for text in words]
-    return "\n\n".join([*words, *(f"```python\n{text}\n```" for text in code)])
+    words = [text.removeprefix("**Answer.** ") for text in _tagged(number, "answer", "markdown")]
+    return "\n\n".join([*words, *(f"```python\n{text}\n```" for text in _tagged(number, "starter", "code"))])
 
 
-def _show(outcome: Outcome) -> None:
-    """Show an outcome: a box in a notebook, a line in a terminal."""
+def _show(shown: Outcome | str) -> None:
+    """Show an outcome or Markdown: rendered in a notebook, as it is in a terminal."""
     if _kernel() is None:
-        print(outcome)
+        print(shown)
         return
     from IPython.display import display
 
-    display(outcome)
-
-
-def _show_text(markdown: str, note: str = "") -> None:
-    """Show Markdown: rendered in a notebook, as it is in a terminal."""
-    if _kernel() is None:
-        print(markdown + note)
-        return
-    from IPython.display import display
-
-    display({"text/markdown": markdown + (f"\n\n{note.strip()}" if note else ""), "text/plain": markdown + note}, raw=True)
+    display({"text/markdown": shown, "text/plain": shown} if isinstance(shown, str) else shown, raw=isinstance(shown, str))
 
 
 def _kernel() -> Any:
@@ -323,8 +251,7 @@ def _explain_missing(number: str, name: str) -> bool:
     """Show that a check cannot look, because a variable that it needs is not there; not in strict mode, where that is an error."""
     if strict():
         return False
-    words = cells.missing(name).replace("catch_up(...)", f'catch_up("{number}")').replace(" with the number of this exercise", "")
-    _show(cannot_tell(words))
+    _show(cannot_tell(cells.missing(name, number)))
     return True
 
 
@@ -335,39 +262,16 @@ if _kernel() is not None:
 # --- catching up -----------------------------------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True)
-class Way:
-    """What has to be run to be at an exercise.
-
-    Attributes:
-        exercise: its number.
-        title: its heading.
-        code: the code of each cell, in order.
-    """
-
-    exercise: str
-    title: str
-    code: tuple[str, ...]
-
-
-def way_to(exercise: str) -> Way:
-    """The cells in front of an exercise.
-
-    Args:
-        exercise: its number, such as ``"4.3"``.
-
-    Raises:
-        InputError: there is no such exercise; the message lists those of the same notebook.
-    """
+def way_to(exercise: str) -> tuple[str, list[str]]:
+    """Return the heading of an exercise, and the code of each cell in front of it; raise InputError when there is no such exercise."""
     wanted = str(exercise).strip()
     found = _cells(wanted)
     code: list[str] = []
     for cell in found:
         if cell["metadata"].get("exercise") == wanted:
-            title = re.search(r"^#+ (.+)$", "".join(cell["source"]), re.MULTILINE)
-            return Way(wanted, title[1] if title else wanted, tuple(code))
-        if cell["cell_type"] == "code" and not _LEFT_OUT & set(cell["metadata"].get("tags", [])):
-            code.append("".join(cell["source"]))
+            return cell["source"].partition("\n")[0].lstrip("# "), code
+        if cell["cell_type"] == "code" and not _LEFT_OUT & cell["tags"]:
+            code.append(cell["source"])
     known = list(dict.fromkeys(cell["metadata"]["exercise"] for cell in found if "exercise" in cell["metadata"]))
     raise InputError(
         f"There is no exercise {wanted!r}.",
@@ -377,7 +281,9 @@ def way_to(exercise: str) -> Way:
 
 
 def catch_up(exercise: str) -> None:
-    """Run everything in front of an exercise in this kernel; what the cells print and show is left out.
+    """Run everything in front of an exercise in this kernel, as the solution has it; what the cells print and show is left out.
+
+    Checks are left out, so nothing is counted as solved, and so are errors that are shown on purpose.
 
     Args:
         exercise: its number, such as ``"4.3"``.
@@ -391,19 +297,16 @@ def catch_up(exercise: str) -> None:
         raise SetupError("catch_up works in a notebook only.", "It runs cells in the notebook's kernel.", "Type: make lab")
     from IPython.utils.capture import capture_output
 
-    way = way_to(exercise)
-    with Progress(f"running what comes before exercise {way.exercise}", len(way.code), "cells") as progress:
-        for number, code in enumerate(way.code, 1):
+    title, code = way_to(exercise)
+    with Progress(f"running what comes before exercise {exercise}", len(code), "cells") as progress:
+        for number, source in enumerate(code, 1):
             with capture_output() as shown:
-                result = shell.run_cell(code, store_history=False, silent=True)
+                result = shell.run_cell(source, store_history=False, silent=True)
             if not result.success:
                 shown.show()
-                raise SetupError(
-                    f"Cell {number} of {len(way.code)} before exercise {way.exercise} failed: "
-                    f"{result.error_in_exec or result.error_before_exec}.",
-                    "",
-                    "Type: make doctor   (or restart the kernel, and run this cell once more)",
-                )
+                failed = result.error_in_exec or result.error_before_exec
+                todo = "Type: make doctor   (or restart the kernel, and run this cell once more)"
+                raise SetupError(f"Cell {number} of {len(code)} before exercise {exercise} failed: {failed}.", "", todo)
             progress.add()
     cells.forget()
-    print(f"You are there: {len(way.code)} cells were run. Next: {way.title}")
+    print(f"You are there: {len(code)} cells were run. Next: {title}")

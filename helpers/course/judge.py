@@ -1,14 +1,7 @@
 """What checkers share: the four outcomes, numbers with their usual slips, and the counters of a live server.
 
-A checker is a function that looks at the answer and at the live server, and returns an outcome::
-
-    @checker("1.2")
-    def ports_read(answers: dict[str, int], server: Server) -> Outcome:
-        ...
-        return correct("HTTP answers on port 9000.")
-
-It may raise :class:`NotYet` or :class:`CannotTell`, or let a :class:`~helpers.errors.CourseError` of a helper pass, which becomes
-"cannot tell". The functions ``must_…`` here do so.
+A checker looks at the answer and at the live server, and returns an outcome. The functions ``must_…`` raise :class:`NotYet` or
+:class:`CannotTell` in its place; a :class:`~helpers.errors.CourseError` of a helper that a checker lets pass becomes "cannot tell".
 """
 
 from __future__ import annotations
@@ -20,7 +13,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -33,48 +26,30 @@ SUCCESS = "nv_inference_request_success"
 # Part of its value within which a number is right, since people round.
 ROUNDING = 0.02
 # The server counts a request a moment after it has answered it; a moment on a busy machine is less than this, in seconds.
-_SETTLE_S = 0.3
+SETTLE_S = 0.3
 
 
 class Kind(Enum):
-    """The four outcomes, each with its words, a symbol and a colour (the colour is never needed to read it)."""
+    """The four outcomes: words, a symbol that differs for each, and a colour, which is never needed to read it."""
 
     CORRECT = ("Correct", "✔", "#2e9e44")
     NOT_YET = ("Not yet", "✘", "#c96f14")
     NOT_ATTEMPTED = ("Not attempted yet", "○", "#7a8699")
     CANNOT_TELL = ("Cannot tell", "?", "#3b7dd8")
 
-    @property
-    def words(self) -> str:
-        """The outcome in words, such as ``Not yet``."""
-        return self.value[0]
-
-    @property
-    def symbol(self) -> str:
-        """One character that differs for each outcome."""
-        return self.value[1]
-
-    @property
-    def colour(self) -> str:
-        """A colour that reads on a light and on a dark page."""
-        return self.value[2]
+    def __init__(self, words: str, symbol: str, colour: str) -> None:
+        self.words, self.symbol, self.colour = words, symbol, colour
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Outcome:
-    """One answer of a check.
-
-    Args:
-        kind: which of the four.
-        text: what was seen, in whole sentences; words in `backquotes` are shown as code.
-        note: a remark in smaller letters, such as the number of the attempt.
-    """
+    """One answer of a check: words in `backquotes` of the text are shown as code, the note in smaller letters."""
 
     kind: Kind
     text: str
     note: str = ""
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         note = f" ({self.note})" if self.note else ""
         return f"{self.kind.symbol} {self.kind.words}: {self.text}{note}"
 
@@ -84,8 +59,10 @@ class Outcome:
         # The words keep the page's own colour: on any theme they have its contrast.
         return box(f"<strong>{symbol} {self.kind.words}.</strong> {_with_code(self.text)}{note}", self.kind.colour)
 
-    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
-        return {"text/plain": str(self), "text/html": self._repr_html_()}
+
+def _with_code(text: str) -> str:
+    """Escape text for HTML; what stands in backquotes becomes code."""
+    return re.sub(r"`([^`]+)`", r'<code style="white-space:pre-wrap">\1</code>', html.escape(text, quote=False))
 
 
 class CannotTell(Exception):
@@ -121,24 +98,12 @@ def cannot_tell(text: str) -> Outcome:
     return Outcome(Kind.CANNOT_TELL, text)
 
 
-def _with_code(text: str) -> str:
-    """Escape text for HTML; what stands in backquotes becomes code."""
-    escaped = html.escape(text, quote=False)
-    return re.sub(r"`([^`]+)`", r'<code style="white-space:pre-wrap">\1</code>', escaped)
-
-
-# --- the checkers -----------------------------------------------------------------------------------------------------------
-
 Checker = Callable[..., Outcome]
 _CHECKERS: dict[str, Checker] = {}
 
 
 def checker(exercise: str) -> Callable[[Checker], Checker]:
-    """Make a function the checker of one exercise.
-
-    Args:
-        exercise: its number, such as ``"1.2"``: notebook, then exercise.
-    """
+    """Make a function the checker of one exercise, such as ``1.2``: notebook, then exercise."""
 
     def register(function: Checker) -> Checker:
         _CHECKERS[exercise] = function
@@ -148,12 +113,8 @@ def checker(exercise: str) -> Callable[[Checker], Checker]:
 
 
 def find(exercise: str) -> Checker:
-    """The checker of an exercise; imports the module of its notebook when needed.
-
-    Raises:
-        InputError: no exercise has this number; the message lists those of the same notebook.
-    """
-    notebook = str(exercise).partition(".")[0]
+    """Return the checker of an exercise; raise InputError, with those of the same notebook, when no exercise has this number."""
+    notebook = exercise.partition(".")[0]
     name = f"helpers.course.checks.notebook_{notebook.zfill(2)}"
     if notebook.isdecimal() and importlib.util.find_spec(name):
         importlib.import_module(name)
@@ -167,7 +128,7 @@ def find(exercise: str) -> Checker:
     return _CHECKERS[exercise]
 
 
-# --- what they look at ------------------------------------------------------------------------------------------------------
+# --- answers ----------------------------------------------------------------------------------------------------------------
 
 
 def number(value: Any) -> float | None:
@@ -188,12 +149,27 @@ def plain(value: float) -> str:
 
 def kind(value: Any) -> str:
     """What something is, in a student's words."""
-    return {
-        "NoneType": "nothing (`None`)",
-        "builtin_function_or_method": "a function",
-        "method": "a function without its brackets `()`",
-        "ndarray": "an array",
-    }.get(type(value).__name__, f"something of type `{type(value).__name__}`")
+    known = {"NoneType": "nothing (`None`)", "builtin_function_or_method": "a function", "ndarray": "an array"}
+    known["method"] = "a function without its brackets `()`"
+    return known.get(type(value).__name__, f"something of type `{type(value).__name__}`")
+
+
+def must_be(name: str, given: Any, types: type | tuple[type, ...], expected: str) -> None:
+    """An answer of this type, or "not yet"."""
+    if not isinstance(given, types):
+        raise NotYet(f"`{name}` is {kind(given)}. Expected {expected}.")
+
+
+def must_be_function(name: str, given: Any) -> None:
+    """Something to call, or "not yet"."""
+    if not callable(given):
+        raise NotYet(f"`{name}` is {kind(given)}. Expected the function, without brackets.")
+
+
+def must_be_made(name: str, given: Any, types: type | tuple[type, ...], cell: str) -> None:
+    """Something that an earlier cell makes, or "cannot tell"."""
+    if not isinstance(given, types):
+        raise CannotTell(f"The check needs `{name}`, and got {kind(given)}. Run {cell} again.")
 
 
 def must_be_number(name: str, given: Any, what: str = "one number") -> float:
@@ -203,12 +179,6 @@ def must_be_number(name: str, given: Any, what: str = "one number") -> float:
         seen = f"`{given!r}`" if isinstance(given, (str, bool)) else kind(given)
         raise NotYet(f"`{name}` should be {what}, and it is {seen}.")
     return value
-
-
-def must_be(value: Any, types: type | tuple[type, ...], name: str, run: str) -> None:
-    """Something that an earlier cell makes, or "cannot tell": ``run`` says which cell that is."""
-    if not isinstance(value, types):
-        raise CannotTell(f"The check needs `{name}`, and got {kind(value)}. Run {run} again.")
 
 
 def must_be_verdict(name: str, given: Any, known: Sequence[str]) -> str:
@@ -226,105 +196,98 @@ def must_have(value: Any, names: Sequence[str]) -> dict[str, Any]:
     return value
 
 
-# Slips of people who have the right number in another unit: unit asked for -> (factor, what it is).
-_UNITS: dict[str, tuple[tuple[float, str], ...]] = {
-    "s": ((1e3, "That is in milliseconds; we asked for seconds"),),
-    "ms": (
-        (1e3, "That is in microseconds; divide by 1000"),
-        (1e-3, "That is in seconds; we asked for milliseconds"),
-    ),
-    "fraction": ((100, "That is in percent; we asked for a fraction from 0 to 1"),),
-    "": (),
+# Slips of people who have the right number in another unit: unit asked for -> factor -> what it is.
+_UNITS: dict[str, dict[float, str]] = {
+    "s": {1e3: "That is in milliseconds; we asked for seconds"},
+    "ms": {1e3: "That is in microseconds; divide by 1000", 1e-3: "That is in seconds; we asked for milliseconds"},
+    "fraction": {100: "That is in percent; we asked for a fraction from 0 to 1"},
+    "": {},
 }
 
 
-@dataclass(frozen=True)
-class Number:
-    """A number that an answer should be. It knows rounding, other units, and quotients that are turned round or not divided.
+def must_be_right(
+    name: str,
+    given: Any,
+    right: float | tuple[float, float],
+    slips: Mapping[str, float | None] | None = None,
+    otherwise: str = "That is another number",
+    *,
+    unit: str = "",
+    relative: float = ROUNDING,
+    absolute: float = 0.0,
+    first: str = "",
+) -> float:
+    """Return the right number, or "not yet" with the name of the slip: other units, or quotients turned round or not divided.
 
-    Args:
-        name: of the student's variable.
-        given: the student's answer.
-        right: the right number; a pair is a quotient, the first over the second.
-        slips: what a usual wrong number is -> that number; None for those that cannot be had.
-        otherwise: what to do, for all other wrong numbers.
-        unit: ``s``, ``ms`` or ``fraction``.
-        relative: part of its value within which a number is right, since people round.
-        absolute: the same as a number.
-        first: what is right already, said before what is wrong.
+    A pair for ``right`` is a quotient. ``slips`` are what a usual wrong number is, and that number, or None where there is none;
+    ``otherwise`` is for all others. ``first`` says what is right already. A number is right within ``relative`` or ``absolute``.
     """
+    try:
+        seen = must_be_number(name, given)
+    except NotYet as wrong:
+        raise NotYet(first + str(wrong)) from None
+    value = right[0] / right[1] if isinstance(right, tuple) else right
 
-    name: str
-    given: Any
-    right: float | tuple[float, float]
-    slips: Mapping[str, float | None] = field(default_factory=dict)
-    otherwise: str = "That is another number"
-    unit: str = ""
-    relative: float = ROUNDING
-    absolute: float = 0.0
-    first: str = ""
+    def near(other: float | None) -> bool:
+        return other is not None and abs(seen - other) <= max(relative * abs(other), absolute)
 
-    @property
-    def value(self) -> float:
-        """The right number."""
-        return self.right[0] / self.right[1] if isinstance(self.right, tuple) else self.right
+    if near(value):
+        return value
+    usual: list[tuple[str, float | None]] = [(words, factor * value) for factor, words in _UNITS[unit].items()]
+    usual += (slips or {}).items()
+    if isinstance(right, tuple):
+        new, old = right
+        usual += [("That is the inverse; turn it round", old / new if new else None)]
+        usual += [("That is the difference; we asked for the quotient", new - old), ("Divide it by the other number", new)]
+    raise NotYet(f"{first}`{name}` is {cell(seen)}. {next((words for words, wrong in usual if near(wrong)), otherwise)}.")
 
-    def near(self, number: float, other: float | None) -> bool:
-        """True if people who round may have meant the other."""
-        return other is not None and abs(number - other) <= max(self.relative * abs(other), self.absolute)
 
-    def must_be_right(self) -> float:
-        """Return the right number, or raise "not yet" with the name of the slip."""
-        try:
-            seen = must_be_number(self.name, self.given)
-        except NotYet as wrong:
-            raise NotYet(self.first + str(wrong)) from None
-        if not self.near(seen, self.value):
-            usual: list[tuple[str, float | None]] = [(words, factor * self.value) for factor, words in _UNITS[self.unit]]
-            usual += self.slips.items()
-            if isinstance(self.right, tuple):
-                new, old = self.right
-                usual += [("That is the inverse; turn it round", old / new if new else None)]
-                usual += [("That is the difference; we asked for the quotient", new - old)]
-                usual += [("Divide it by the other number", new)]
-            why = next((words for words, wrong in usual if self.near(seen, wrong)), self.otherwise)
-            raise NotYet(f"{self.first}`{self.name}` is {cell(seen)}. {why}.")
-        return self.value
+def must_all_be_right(
+    name: str,
+    given: Any,
+    right: Sequence[float],
+    slips: Mapping[str, Sequence[float]],
+    otherwise: str,
+    relative: float = ROUNDING,
+    absolute: float = 0.0,
+) -> None:
+    """A list with these numbers, or "not yet" with the name of the slip."""
+    if isinstance(given, (str, bytes, Mapping)) or not hasattr(given, "__len__") or len(given) != len(right):
+        what = f"a list of {len(given)}" if isinstance(given, list) else kind(given)
+        raise NotYet(f"`{name}` is {what}. Expected a list of {len(right)} numbers.")
+    seen = [must_be_number(name, one, "a list of numbers") for one in given]
+
+    def near(others: Sequence[float]) -> bool:
+        return all(math.isclose(one, other, rel_tol=relative, abs_tol=absolute) for one, other in zip(seen, others, strict=True))
+
+    if not near(right):
+        why = next((words for words, wrong in slips.items() if near(wrong)), otherwise)
+        raise NotYet(f"`{name}` begins with {seen[0]:.4g}. {why}.")
+
+
+# --- the live server --------------------------------------------------------------------------------------------------------
 
 
 def must_be_server(server: Any) -> Server:
     """The server itself, or "cannot tell" when it is something else or does not answer."""
-    if not isinstance(server, Server):
-        raise CannotTell(
-            f"The check needs your server, and got {kind(server)}. Run the cell that launches it: `server = launch_server(...)`."
-        )
+    must_be_made("server", server, Server, "the cell that launches it, `server = launch_server(...)`,")
     if not server.is_alive():
-        raise CannotTell(
-            f"Your server at {server.url} does not answer. Type `server = server.restart()`, then run this notebook's cells from there."
-        )
-    return server
+        todo = "Type `server = server.restart()`, then run this notebook's cells from there."
+        raise CannotTell(f"Your server at {server.url} does not answer. {todo}")
+    return server  # type: ignore[no-any-return]
 
 
 def rise(server: Any, before: Any, model: str, counter: str = SUCCESS) -> float:
-    """How much a counter of a model rose since the student's snapshot, by the live server.
-
-    Raises:
-        CannotTell: ``before`` is no snapshot of this server, or the server was restarted since.
-    """
+    """How much a counter of a model rose since the student's snapshot, or "cannot tell" when it is none of this server."""
     must_be_server(server)
-    if not isinstance(before, Snapshot):
-        raise CannotTell(
-            f"The check needs the counters from before, and got {kind(before)}. Run `before = scrape(server)` first, then your answer."
-        )
-    time.sleep(_SETTLE_S)
+    must_be_made("before", before, Snapshot, "`before = scrape(server)`, then your answer,")
+    time.sleep(SETTLE_S)
     try:
         risen = scrape(server).value(counter, model=model) - before.value(counter, model=model)
     except CourseError as error:
         raise CannotTell(f"The counter `{counter}` of `{model}` cannot be read: {error}") from error
     if risen < 0:
-        raise CannotTell(
-            "The counter is lower than before: the server was restarted in between. Run the cell with `before = scrape(server)` again."
-        )
+        raise CannotTell("The server was restarted since `before`. Run the cell with `before = scrape(server)` again.")
     return float(risen)
 
 

@@ -2,15 +2,6 @@
 
 ``work/`` is its owner's alone. For a class the instructor makes a folder in which everybody may write (mode 1777) and names it
 in the environment variable ``COURSE_SCOREBOARD``; each student's file then goes there, under the name of the account.
-
-Typical use::
-
-    enter(baseline, best)                                          #  work/scoreboard.json
-    board = read("work/scoreboard.json", "/class/scoreboard/ada.json")
-    board                                                          # a table
-    scoreboard_figure(board)
-
-In a terminal: ``python -m helpers scoreboard /class/scoreboard/*.json --figure class.png``.
 """
 
 from __future__ import annotations
@@ -19,7 +10,7 @@ import getpass
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,47 +23,18 @@ from helpers import paths
 from helpers.course.exercises import Placeholder
 from helpers.errors import InputError
 from helpers.measuring.statistics import verdict
-from helpers.measuring.table import THROUGHPUT, THROUGHPUT_SPREAD, hardware
+from helpers.measuring.table import THROUGHPUT, hardware
 from helpers.paths import make_folder, replace, shown, writing
 from helpers.plots.performance import budget_line
 from helpers.plots.style import STYLE, finished, heading, series_style
-from helpers.tables import Row, as_html, as_text
+from helpers.tables import Row, Table
 
 # What the 95th percentile may be, as a multiple of that of one's own baseline: machines differ.
 BUDGET = 1.5
-_NEEDED: dict[str, Any] = {
-    "name": str,
-    "gain": (int, float),
-    "latency_p95_ms": (int, float),
-    "latency_p95_over_baseline": (int, float),
-    "throughput_infer_per_s": (int, float),
-}
+# Numbers that each entry has.
+_NUMBERS = ("gain", "latency_p95_ms", "latency_p95_over_baseline", "throughput_infer_per_s")
 # Letters of a name that a table and a figure have room for.
 _LONGEST_NAME = 40
-
-
-class Scoreboard(list[dict[str, Any]]):
-    """Entries, the best first: the gain over one's own baseline counts, because machines differ; those over the budget come last."""
-
-    def _table(self) -> list[dict[str, Any]]:
-        return [
-            {
-                "": place,
-                "name": entry["name"],
-                "gain": f"×{entry['gain']:.2f}" + (f" ± {entry['gain_half_width']:.2f}" if entry.get("gain_half_width") else ""),
-                "jets/s": round(entry["throughput_infer_per_s"]),
-                "p95 (ms)": f"{entry['latency_p95_ms']:.3g}{' over the budget' * over_budget(entry)}",
-                "how": entry.get("settings", ""),
-                "device": entry.get("device", ""),
-            }
-            for place, entry in enumerate(self, 1)
-        ]
-
-    def __repr__(self) -> str:
-        return as_text(self._table()) if self else "nobody yet"
-
-    def _repr_html_(self) -> str:
-        return as_html(self._table(), caption="Gain over one's own baseline, within the budget.") if self else "<p>nobody yet</p>"
 
 
 def path() -> Path:
@@ -81,13 +43,12 @@ def path() -> Path:
     return Path(shared) / f"{getpass.getuser()}.json" if shared else paths.work_dir() / "scoreboard.json"
 
 
-def enter(baseline: Row, best: Row, how: str = "", name: str | None = None, file: Path | None = None) -> Scoreboard:
+def enter(baseline: Row, best: Row, name: str | None = None, file: Path | None = None) -> Table:
     """Put a measurement into one's own scoreboard, if it is the best of this name; what was there and is better stays.
 
     Args:
         baseline: the measured row of one's own baseline.
         best: the measured row of the entry; a blank that is still to be filled enters nothing.
-        how: the settings, in a few words; by default those of the row.
         name: of the student or of the team; by default that of the account.
         file: the scoreboard; by default :func:`path`.
 
@@ -102,7 +63,7 @@ def enter(baseline: Row, best: Row, how: str = "", name: str | None = None, file
     if not name or len(name) > _LONGEST_NAME:
         raise InputError(f"The name {name!r} does not fit.", f"Expected 1 to {_LONGEST_NAME} letters.")
     target = file or path()
-    kept = read(target) if target.exists() else Scoreboard()
+    kept = read(target) if target.exists() else _board([])
     if isinstance(best, Placeholder):
         return kept
     seen = verdict(baseline, best)
@@ -111,85 +72,71 @@ def enter(baseline: Row, best: Row, how: str = "", name: str | None = None, file
         "gain": seen.gain,
         "gain_half_width": seen.half_width,
         "throughput_infer_per_s": best[THROUGHPUT],
-        "throughput_spread_infer_per_s": best.get(THROUGHPUT_SPREAD),
         "latency_p95_ms": best["latency_p95_us"] / 1000,
         "latency_p95_over_baseline": best["latency_p95_us"] / baseline["latency_p95_us"],
-        "batch": best.get("batch"),
-        "concurrency": best.get("concurrency"),
-        "settings": how or _settings(best),
+        "settings": ", ".join(f"{what} {best[what]}" for what in ("instances", "batch", "concurrency") if best.get(what) is not None),
         "device": hardware(best),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    board = _ranked([*kept, entry])
+    board = _board([*kept, entry])
     with writing(target):
         make_folder(target.parent)
         replace(target, json.dumps(board, indent=1) + "\n")
     return board
 
 
-def _settings(row: Row) -> str:
-    """What was set, as the measured row says it."""
-    return ", ".join(f"{name} {row[name]}" for name in ("instances", "batch", "concurrency") if row.get(name) is not None)
-
-
-def over_budget(entry: Mapping[str, Any]) -> bool:
-    """True if an entry's 95th percentile is more than the budget allows: it stands below all others."""
-    return bool(entry["latency_p95_over_baseline"] > BUDGET)
-
-
-def read(*files: str | Path) -> Scoreboard:
-    """The entries of one scoreboard or of several together; of each file, name and device the best.
+def read(*files: str | Path) -> Table:
+    """Return the entries of one scoreboard or of several together, the best first; of each file, name and device the best.
 
     A name that several files have is not one person: each gets the file's name, that of the account, behind it.
-
-    Args:
-        files: paths.
 
     Raises:
         InputError: a file is not there, or is no scoreboard.
     """
-    boards: dict[Path, Scoreboard] = {}
+    boards: dict[Path, Table] = {}
     for file in map(Path, files):
         try:
             found = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"{shown(file)} cannot be read as a scoreboard: {error}.", "Expected a file that the challenge wrote."
-            ) from error
-        good = isinstance(found, list) and all(_is_entry(entry) for entry in found)
-        if not good:
-            raise InputError(f"{shown(file)} is no scoreboard.", f"Expected a list of entries with {', '.join(_NEEDED)}.")
-        boards[file] = _ranked(found)
+            boards[file] = _board(
+                [{**entry, "name": str(entry["name"]), **{key: float(entry[key]) for key in _NUMBERS}} for entry in found]
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            expected = "Expected a file that the challenge wrote."
+            raise InputError(f"{shown(file)} cannot be read as a scoreboard ({type(error).__name__}: {error}).", expected) from error
     owners = Counter(name for board in boards.values() for name in {entry["name"] for entry in board})
-    entries = [
+    return _board(
         entry | ({"name": f"{entry['name']} ({file.stem})"} if owners[entry["name"]] > 1 else {})
         for file, board in boards.items()
         for entry in board
-    ]
-    return Scoreboard(sorted(entries, key=_order))
+    )
 
 
-def _is_entry(entry: Any) -> bool:
-    return isinstance(entry, Mapping) and all(isinstance(entry.get(key), kinds) for key, kinds in _NEEDED.items())
+def _over_budget(entry: Mapping[str, Any]) -> bool:
+    return bool(entry["latency_p95_over_baseline"] > BUDGET)
 
 
-def _order(entry: Mapping[str, Any]) -> tuple[bool, float]:
-    """The best first, those over the budget last."""
-    return over_budget(entry), -entry["gain"]
-
-
-def _ranked(entries: Sequence[dict[str, Any]]) -> Scoreboard:
+def _board(entries: Iterable[dict[str, Any]]) -> Table:
+    """The best of each name and device: the gain over one's own baseline counts, and those over the budget come last."""
     best: dict[tuple[str, str], dict[str, Any]] = {}
-    for entry in sorted(entries, key=_order):
+    for entry in sorted(entries, key=lambda entry: (_over_budget(entry), -entry["gain"])):
         best.setdefault((entry["name"], str(entry.get("device"))), entry)
-    return Scoreboard(best.values())
+    return Table(best.values(), "Gain over one's own baseline, within the budget." if best else "Nobody yet.", _shown)
+
+
+def _shown(entry: dict[str, Any]) -> dict[str, Any]:
+    half = entry.get("gain_half_width")
+    return {
+        "name": entry["name"],
+        "gain": f"×{entry['gain']:.2f}" + (f" ± {half:.2f}" if half else ""),
+        "jets/s": round(entry["throughput_infer_per_s"]),
+        "p95 (ms)": f"{entry['latency_p95_ms']:.3g}{' over the budget' * _over_budget(entry)}",
+        "how": entry.get("settings", ""),
+        "device": entry.get("device", ""),
+    }
 
 
 def scoreboard_figure(board: Sequence[Mapping[str, Any]]) -> Figure:
-    """A class in one plot: throughput and latency over those of one's own baseline, one point for each entry.
-
-    Args:
-        board: from :func:`read`.
+    """Draw a class in one plot: throughput and latency over those of one's own baseline, one point for each entry.
 
     Raises:
         InputError: there is no entry.

@@ -89,7 +89,7 @@ class Event:
     @property
     def features(self) -> NDArray[np.float32]:
         """(n_hits, 3) what ``ExaTrk`` takes as ``FEATURES``: r in m, phi / pi, z in m."""
-        return (np.stack([self.r, self.phi, self.z], axis=1) / np.array([1000.0, np.pi, 1000.0])).astype(np.float32)
+        return np.asarray(np.stack([self.r, self.phi, self.z], axis=1) / np.array([1000.0, np.pi, 1000.0]), np.float32)
 
     @property
     def x(self) -> NDArray[np.float32]:

@@ -25,13 +25,13 @@ def _exercises(path: Path) -> list[str]:
 @pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
 def test_each_exercise_has_its_way(path: Path) -> None:
     """The solution notebooks run from top to bottom in other tests, so their first cells do; here: which cells are taken."""
-    before: tuple[str, ...] = ()
+    before: list[str] = []
     for number in _exercises(path):
-        way = way_to(number)
-        assert way.code[: len(before)] == before and len(way.code) > len(before), "each goes on where the last one ends"
-        assert way.title.startswith(f"Exercise {number} ")
-        assert re.search(r"launch_(server|fleet)\(", "\n".join(way.code)) and not [code for code in way.code if ").check(" in code]
-        before = way.code
+        title, code = way_to(number)
+        assert code[: len(before)] == before and len(code) > len(before), "each goes on where the last one ends"
+        assert title.startswith(f"Exercise {number} ")
+        assert re.search(r"launch_(server|fleet)\(", "\n".join(code)) and not [cell for cell in code if ").check(" in cell]
+        before = code
 
 
 @pytest.mark.parametrize(("number", "words"), [("2.9", "'2.1', '2.2'"), ("77.1", "4.3"), ("", "4.3"), ("x.1", "4.3")])

@@ -97,9 +97,9 @@ def test_the_disk_fills_up_under_a_server(disk: Path, own: Server) -> None:
         # The page on which the file ends takes some more lines; that no others can be kept is said once, and they count all the same.
         said = [progress.record("1.2", solved=True)[1] for _ in range(100)]
         (told_once,) = filter(None, said)
-        assert "cannot be saved" in told_once and "No space left" in told_once
-        assert progress.read()[0]["1.1"]["correct"]
-        assert progress.read()[0]["1.2"]["attempts"] == 100
+        assert "cannot be saved" in told_once and "the disk is full" in told_once
+        assert progress.read()["1.1"]["correct"]
+        assert progress.read()["1.2"]["attempts"] == 100
         # What the server has to say is lost; what it is told, it does.
         own.reload("add_sub")
         _serves(own)

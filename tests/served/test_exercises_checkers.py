@@ -127,9 +127,9 @@ def test_0_2_a_request_that_failed_does_not_count(small: Server, before: Snapsho
 
 
 def test_counters_cannot_tell_without_a_server_a_snapshot_or_after_a_restart(small: Server, before: Snapshot) -> None:
-    _is("0.2", Kind.CANNOT_TELL, "needs your server", "localhost:9000", before)
+    _is("0.2", Kind.CANNOT_TELL, "needs `server`", "localhost:9000", before)
     _is("0.2", Kind.CANNOT_TELL, "does not answer", _dead_server(), before)
-    _is("0.2", Kind.CANNOT_TELL, "needs the counters from before", small, 3)
+    _is("0.2", Kind.CANNOT_TELL, "needs `before`", small, 3)
     _is("0.2", Kind.NOT_ATTEMPTED, "blank", small, ____)
     _send(small, 3)
     later = scrape(small)

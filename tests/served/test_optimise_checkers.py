@@ -124,7 +124,7 @@ def test_a_batcher_that_answers_nobody(server: Server, alike: list[Any]) -> None
 
     _is("9.2", Kind.NOT_YET, "waited 10 s for its answer", server, late, alike)
     _is("9.2", Kind.NOT_YET, "Expected the function", server, 3, alike)
-    _is("9.2", Kind.CANNOT_TELL, "needs your server", "localhost", late, alike)
+    _is("9.2", Kind.CANNOT_TELL, "needs `server`", "localhost", late, alike)
     with Client(server) as client:
         _is("9.2", Kind.CANNOT_TELL, "none found company", server, lambda jet: client.infer(MODEL, jet)["softmax"], alike)
 
@@ -203,7 +203,7 @@ def test_precision() -> None:
     _is("9.5", Kind.NOT_YET, f"`{fp16}` is missing", costs, [])
     _is("9.5", Kind.NOT_YET, "no variant", costs, ["fp16"])
     _is("9.5", Kind.NOT_YET, "Expected a list", costs, 3)
-    _is("9.5", Kind.CANNOT_TELL, "needs `costs`", 3, [fp16])
+    _is("9.5", Kind.CANNOT_TELL, "stumbled", 3, [fp16])
 
 
 def _unfair_gains(server: Server, counted: Any, table: Experiments, best: Any) -> None:
@@ -257,7 +257,7 @@ def test_challenge(server: Server, table: Experiments) -> None:
     _is("9.6", Kind.NOT_YET, "Expected a row of your table", server, counted, table, None, COSTS)
     lossy = f"`{MODEL}_int8_static` may lose 0.0014 of the AUC, more than exercise 9.5 allows"
     _is("9.6", Kind.NOT_YET, lossy, server, counted, table, best(model=f"{MODEL}_int8_static"), COSTS)
-    _is("9.6", Kind.CANNOT_TELL, "needs `costs`", server, counted, table, best(model=f"{MODEL}_int8_static"), None)
+    _is("9.6", Kind.CANNOT_TELL, "stumbled", server, counted, table, best(model=f"{MODEL}_int8_static"), None)
     _unfair_gains(server, counted, table, best)
     repository.change_config(MODEL, response_cache={"enable": True})
     server.reload(MODEL)

@@ -117,7 +117,7 @@ def test_littles_law() -> None:
     }
     for words, numbers in wrong.items():
         _is("8.3", Kind.NOT_YET, words, rows, numbers)
-    _is("8.3", Kind.NOT_YET, "one for each row", rows, right[:3])
+    _is("8.3", Kind.NOT_YET, "a list of 3. Expected a list of 4 numbers", rows, right[:3])
     _is("8.3", Kind.NOT_YET, "Expected a list", rows, 1.0)
     _is("8.3", Kind.CANNOT_TELL, "No row has a value for 'latency_avg_us'", [row(latency_avg_us=None)], [1])
 
@@ -175,10 +175,10 @@ def test_beating_the_baseline(server: Server) -> None:
     unknown = best | {"latency_high_us": None}
     _is("8.4", Kind.CANNOT_TELL, "percentile is not known, of 40 requests", server, counted, pair(baseline, unknown), 150)
     _is("8.4", Kind.CANNOT_TELL, "has seen 40 requests since `counted`", server, counted, pair(baseline, best | {"requests": 90}), 150)
-    _is("8.4", Kind.CANNOT_TELL, "needs your server", None, counted, pair(baseline, best), 150)
+    _is("8.4", Kind.CANNOT_TELL, "needs `server`", None, counted, pair(baseline, best), 150)
     followed = best | {"requests": 90, "source": "recorded: elsewhere"}
     _is("8.4", Kind.CORRECT, "times as fast", None, counted, pair(baseline, followed), 150)
-    _is("8.4", Kind.CANNOT_TELL, "needs `budget_ms`", server, counted, pair(baseline, best), None)
+    _is("8.4", Kind.CANNOT_TELL, "stumbled", server, counted, pair(baseline, best), None)
 
 
 # --- 8.5 -------------------------------------------------------------------------------------------------------------------

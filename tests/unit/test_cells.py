@@ -69,7 +69,7 @@ def test_a_statement_that_is_still_a_blank_is_no_attempt(kernel: BlockingKernelC
     _run(kernel, "server = None\nbefore = 3\n____")
     assert _run(kernel, 'exercise("0.2").check(server, before)').startswith("○ Not attempted")
     _run(kernel, "server = None\nbefore = 3\npass")
-    assert "needs your server" in _run(kernel, 'exercise("0.2").check(server, before)')
+    assert "needs `server`" in _run(kernel, 'exercise("0.2").check(server, before)')
 
 
 @pytest.mark.parametrize(

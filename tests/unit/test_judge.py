@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 
 from helpers.course.checks import notebook_01, notebook_03, notebook_04, notebook_05, notebook_06, notebook_10
-from helpers.course.judge import CannotTell, NotYet, Number, Outcome
+from helpers.course.judge import CannotTell, NotYet, Outcome, must_be_right
 from helpers.physics.tracks import STAGES
 
 
 @pytest.mark.parametrize("given", [0.25, "0.25", 0.2549, 0.246])
 def test_a_number_that_people_round_is_right(given: Any) -> None:
-    assert Number("share", given, (2, 8)).must_be_right() == 0.25
+    assert must_be_right("share", given, (2, 8)) == 0.25
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_a_number_that_people_round_is_right(given: Any) -> None:
 )
 def test_usual_slips_have_a_name(unit: str, right: Any, given: Any, words: str) -> None:
     with pytest.raises(NotYet) as wrong:
-        Number("t", given, right, {"That is five": 5, "That cannot be had": None}, unit=unit).must_be_right()
+        must_be_right("t", given, right, {"That is five": 5, "That cannot be had": None}, unit=unit)
     assert words in str(wrong.value)
 
 
@@ -82,9 +82,6 @@ def test_3_4_rates_are_judged_turn_by_turn(ratios: tuple[float, ...], judged: st
     for wrong in ("the same", 1.2, None):
         with pytest.raises(NotYet, match="Expected one of"):
             notebook_03.judge_turns(turns, wrong, 2.5)
-    for lost in (None, [{}], [1.0]):
-        with pytest.raises(CannotTell, match="needs the rates"):
-            notebook_03.judge_turns(lost, judged, 2.5)
 
 
 SAME = {"careful": 1.0, "by length": 0.04, "put back": 0.993, "ones": 0.55, "random": 0.0}
@@ -98,8 +95,6 @@ SAME = {"careful": 1.0, "by length": 0.04, "put back": 0.993, "ones": 0.55, "ran
         (SAME, "random", "`by length` gives 4 %"),
         (SAME, ["by length", "put back", "ones", "random"], "`put back` gives 99 % of the jets their own score. So it is right"),
         (SAME, ["masks"], "has `masks` in it"),
-        (SAME, None, "has nothing (`None`) in it"),
-        (SAME, dict.fromkeys(SAME, 1), "type `dict` in it"),
     ],
 )
 def test_4_6_clients_are_judged_jet_by_jet(same: Any, wrong: Any, words: str) -> None:
@@ -119,16 +114,19 @@ def test_4_6_clients_are_judged_jet_by_jet(same: Any, wrong: Any, words: str) ->
 def test_4_6_a_wrong_part_has_a_name(same: Any, words: str) -> None:
     with pytest.raises(NotYet, match=words):
         notebook_04.judge_clients(SAME, same, ["random", "by length", "ones"])
+    for nothing in (None, dict.fromkeys(SAME, 1)):
+        with pytest.raises(NotYet, match="Expected a list with names"):
+            notebook_04.judge_clients(SAME, SAME, nothing)
     with pytest.raises(CannotTell, match="Only 60 %"):
         notebook_04.judge_clients(SAME | {"careful": 0.6}, same, [])
 
 
 def test_5_2_the_stage_is_judged_from_the_table_alone() -> None:
     times = pd.DataFrame({"stage": STAGES, "total_ms": [10.0, 20, 15, 50, 5]})
-    assert "50.0 ms of 100.0 ms" in notebook_05.judge_stage(times, "gnn", 0.5).text
-    assert "another stage" in notebook_05.judge_stage(times, "graph", 0.5).text
+    assert "50.0 ms of 100.0 ms" in notebook_05.slowest_stage(None, times, "gnn", 0.5).text
+    assert "another stage" in notebook_05.slowest_stage(None, times, "graph", 0.5).text
     with pytest.raises(NotYet, match="in percent"):
-        notebook_05.judge_stage(times, "gnn", 50)
+        notebook_05.slowest_stage(None, times, "gnn", 50)
 
 
 # Of eight requests: queue, all, network, input, output.
@@ -160,5 +158,6 @@ def test_6_4_usual_slips(given: Any, words: str) -> None:
 
 def test_10_3_shares_are_judged_from_the_counters_alone() -> None:
     assert "6 : 4 requests. The load was shared" in notebook_10.judge_shares([6, 4], [0.6, 0.4]).text
-    for given, words in {(60, 40): "percent", (6, 4): "Divide each", (0.4, 0.6): "other order", (0.6, 0.6): "add up to 1.2"}.items():
-        assert words in notebook_10.judge_shares([6, 4], list(given)).text
+    for given, words in {(60, 40): "percent", (6, 4): "Divide each", (0.4, 0.6): "other order", (0.6, 0.6): "parts of a whole"}.items():
+        with pytest.raises(NotYet, match=words):
+            notebook_10.judge_shares([6, 4], list(given))

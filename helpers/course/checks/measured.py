@@ -9,7 +9,7 @@ from helpers.course import judge
 from helpers.course.judge import CannotTell, NotYet, Outcome, correct, not_yet
 from helpers.errors import InputError
 from helpers.measuring import statistics
-from helpers.measuring.table import INPUT_DATA, LATENCY_ENDS, THROUGHPUT, is_recorded, latency_words, rows_of, shapes_of
+from helpers.measuring.table import INPUT_DATA, LATENCY_ENDS, THROUGHPUT, is_recorded, is_row, latency_words, plain, rows_of, shapes_of
 from helpers.tables import Row
 
 VERDICTS = (statistics.FASTER, statistics.SLOWER, statistics.SAME.removeprefix("the "), statistics.CANNOT_TELL)
@@ -26,6 +26,21 @@ def rows(given: Any, needs: Sequence[str], name: str, cell: str) -> list[Row]:
     if any(row.get(column) is None for row in found for column in (THROUGHPUT, *needs)):
         raise CannotTell(f"A row of `{name}` lacks a figure. Run the cell with `{cell}` again, with `again=True`.")
     return found
+
+
+def must_be_row(name: str, given: Any, expected: str) -> Row:
+    """A measured row with throughput and latency, or "not yet"."""
+    if not is_row(given) or any(given.get(column) is None for column in (THROUGHPUT, "latency_p95_us")):
+        raise NotYet(f"`{name}` is {judge.kind(given)}, or has no figures. Expected {expected}.")
+    return plain(given)
+
+
+def must_be_pair(pair: Any) -> tuple[Row, Row]:
+    """What ``measure_in_turn(...)`` returns for two loads, or "not yet"."""
+    expected = "the two rows that `measure_in_turn(...)` returns for two loads"
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise NotYet(f"`pair` is {judge.kind(pair)}. Expected {expected}.")
+    return must_be_row("pair[0]", pair[0], expected), must_be_row("pair[1]", pair[1], expected)
 
 
 def must_be_knee(name: str, given: Any, found: Sequence[Row], column: str) -> Row:
@@ -53,18 +68,8 @@ def on_the_line(row: Row, best: Row) -> bool:
 
 
 def faster_within(baseline: Row, best: Row, budget_ms: float, name: str, again: str, done: str = "") -> Outcome:
-    """Judge an entry: faster than the baseline beyond doubt, with the same inputs, and inside the budget.
-
-    Args:
-        baseline: a measured row.
-        best: the entry's row.
-        budget_ms: of the 95th percentile, ms.
-        name: what to call the entry.
-        again: what to do when it cannot be told.
-        done: a last sentence when it is right.
-    """
-    if differs := other_inputs(baseline, best):
-        return not_yet(f"{differs} A gain counts with the same inputs.")
+    """Judge an entry: faster than the baseline beyond doubt, with the same inputs, and its 95th percentile inside the budget."""
+    _must_have_same_inputs(baseline, best)
     ends = [best[end] for end in LATENCY_ENDS if best.get(end) is not None]
     if len(ends) < len(LATENCY_ENDS):
         raise CannotTell(f"{name}: its 95th percentile is not known, of {best.get('requests')} requests. {again}")
@@ -87,30 +92,24 @@ def must_be_measured_here(server: Any, counted: Any, best: Row) -> None:
         return
     risen, needed = judge.rise(server, counted, str(best.get("model"))), best.get("requests") or 1
     if risen < needed:
-        raise CannotTell(
-            f"Your server has seen {judge.plain(risen)} requests since `counted`, and `best` is made of {needed}. Run your cell again from "
-            "its first line, then this one."
-        )
+        seen = f"Your server has seen {judge.plain(risen)} requests since `counted`, and `best` is made of {needed}."
+        raise CannotTell(f"{seen} Run your cell again from its first line, then this one.")
 
 
-def other_inputs(baseline: Mapping[str, Any], best: Mapping[str, Any]) -> str:
-    """Return what differs between the inputs of two measured rows, in a sentence; empty when they sent the same.
-
-    Shorter jets are answered sooner, so gains count with the same ones.
-
-    Raises:
-        CannotTell: a row does not say what its file held.
-    """
+def _must_have_same_inputs(baseline: Mapping[str, Any], best: Mapping[str, Any]) -> None:
+    """Raise "not yet" unless both rows sent the same: shorter jets are answered sooner."""
     kinds = [row.get("inputs") if row.get("inputs") in INPUT_DATA else "real" for row in (baseline, best)]
-    if kinds[0] != kinds[1]:
-        return f"`best` was measured with {kinds[1]} inputs, and the baseline with {kinds[0]} ones."
     before, after = shapes_of(baseline), shapes_of(best)
-    for name, shape in before.items():
-        if after.get(name, shape) != shape:
-            return f"`best` was measured with a `{name}` of {list(after[name])}, and the baseline with {list(shape)}."
     sent = [row.get("inputs_digest") for row in (baseline, best)]
-    if kinds[0] != "real" or (sent[0] == sent[1] and sent[0]):
-        return ""
-    if None in sent:
+    other = next((name for name, shape in before.items() if after.get(name, shape) != shape), None)
+    if kinds[0] != kinds[1]:
+        differs = f"{kinds[1]} inputs, and the baseline with {kinds[0]} ones"
+    elif other is not None:
+        differs = f"a `{other}` of {list(after[other])}, and the baseline with {list(before[other])}"
+    elif kinds[0] != "real" or (sent[0] == sent[1] and sent[0]):
+        return
+    elif None in sent:
         raise CannotTell("A row does not say which jets it sent. Measure both again, with one file.")
-    return f"`best` was measured with the jets of `{best.get('inputs')}`, and the baseline with those of `{baseline.get('inputs')}`."
+    else:
+        differs = f"the jets of `{best.get('inputs')}`, and the baseline with those of `{baseline.get('inputs')}`"
+    raise NotYet(f"`best` was measured with {differs}. A gain counts with the same inputs.")

@@ -8,15 +8,8 @@ from helpers.course import judge
 from helpers.course.judge import Outcome, checker, correct, not_yet
 
 # Masses that people mix up with the Z boson's, in GeV, rounded: what they are.
-_OTHERS = {
-    80: "the W boson",
-    125: "the Higgs boson",
-    126: "the Higgs boson",
-    172: "the top quark",
-    173: "the top quark",
-    3: "the J/psi",
-    9: "the Upsilon",
-}
+_OTHERS = {80: "the W boson", 125: "the Higgs boson", 126: "the Higgs boson", 172: "the top quark", 173: "the top quark"}
+_OTHERS |= {3: "the J/psi", 9: "the Upsilon"}
 
 
 @checker("0.1")
@@ -41,7 +34,5 @@ def three_requests(server: Any, before: Any) -> Outcome:
     if seen == 3:
         return correct("The server's own counter rose by 3. It was really you, and it was really three.")
     if seen == 0:
-        return not_yet(
-            "The server has answered no request since `before`. Send three to `add_sub` in the cell above, below its first line."
-        )
+        return not_yet("The server has answered no request since `before`. Send three in the cell above, below its first line.")
     return not_yet(f"The counter rose by {judge.plain(seen)}, not by 3. Run the whole cell again, so that `before` is read again, too.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +10,14 @@ import numpy as np
 from helpers.client import Client
 from helpers.course import judge
 from helpers.course.cells import BLANK
-from helpers.course.judge import CannotTell, Kind, Number, Outcome, checker, correct, not_attempted, not_yet
+from helpers.course.judge import CannotTell, Kind, Outcome, checker, correct, must_be_right, not_attempted, not_yet
 from helpers.errors import ConfigError, CourseError, ModelError
 from helpers.physics import tracks
 from helpers.server import Server
 
 _MODEL = "dimuon_mass"
 # Relative difference from NumPy that 32-bit floats may have; the mass of two nearly parallel muons loses digits.
-_TOLERANCE = 2e-3
+_SAME: dict[str, Any] = {"rtol": 2e-3, "atol": 1e-2}
 _EVENTS = 50
 # The Υ in GeV, and how far from it one may read a histogram with bins of 1 GeV.
 _UPSILON, _BINS = 9.46, 0.6
@@ -27,11 +26,7 @@ _UPSILON, _BINS = 9.46, 0.6
 @checker("2.1")
 def filled_in(server: Any, found: Any) -> Outcome:
     """What the server filled in for ``add_sub``."""
-    return judge_filled_in(judge.must_be_server(server).config("add_sub"), found)
-
-
-def judge_filled_in(config: Mapping[str, Any], found: Any) -> Outcome:
-    """Compare with the configuration that the server reports."""
+    config = judge.must_be_server(server).config("add_sub")
     judge.must_have(found, ("instances", "file", "versions"))
     if "latest" not in config.get("version_policy", {}):
         raise CannotTell(
@@ -39,8 +34,7 @@ def judge_filled_in(config: Mapping[str, Any], found: Any) -> Outcome:
         )
     instances, versions = sum(group["count"] for group in config["instance_group"]), config["version_policy"]["latest"]["num_versions"]
     for name, right, place in (("instances", instances, "count"), ("versions", versions, "num_versions")):
-        otherwise = f"The server reports another number. Look for `{place}`"
-        Number(name, found[name], right, otherwise=otherwise, relative=0).must_be_right()
+        must_be_right(name, found[name], right, otherwise=f"The server reports another number. Look for `{place}`", relative=0)
     if Path(str(found["file"])).name != config["default_model_filename"]:
         return not_yet(f"For `file` you have `{found['file']!r}`. Look for `default_model_filename`.")
     return correct("One instance, `model.py`, and one version at a time. Nobody wrote these three; the server did.")
@@ -106,12 +100,11 @@ def judge_peak(masses: Any, other_peak: Any) -> Outcome:
     given = np.ravel(masses) if isinstance(masses, np.ndarray) else np.array([])
     if given.shape != true.shape:
         return not_yet(f"Your model is right. Then `masses` should be an array of {len(true)} masses, and it is {judge.kind(masses)}.")
-    if not np.allclose(given, true, rtol=_TOLERANCE, atol=1e-2):
+    if not np.allclose(given, true, **_SAME):
         return not_yet("Your model is right, but `masses` are not those of `tracks.muon_pairs()`. Run that cell again.")
     slips = {"That is the Z boson; we asked for the other peak": 91.19, "That is in MeV; we asked for GeV": 1000 * _UPSILON}
-    otherwise = "Look for the bins that stand high above their neighbours"
-    first = "Your model is right. "
-    Number("other_peak", other_peak, _UPSILON, slips, otherwise, relative=0.02, absolute=_BINS, first=first).must_be_right()
+    otherwise, first = "Look for the bins that stand high above their neighbours", "Your model is right. "
+    must_be_right("other_peak", other_peak, _UPSILON, slips, otherwise, absolute=_BINS, first=first)
     return correct(
         f"{len(true)} masses, as NumPy has them. The peak near {_UPSILON:.1f} GeV is the Υ, a b quark and its antiquark: "
         "it was found in muon pairs, in 1977."
@@ -133,7 +126,7 @@ def _judge_masses(seen: np.ndarray, events: dict[str, np.ndarray]) -> Outcome:
     if seen.shape != (_EVENTS, 1):
         return not_yet(f"`MASS` has the shape {seen.shape} for {_EVENTS} events; expected ({_EVENTS}, 1).")
     formulas = _formulas(events)
-    close = [name for name, values in formulas.items() if np.allclose(seen[:, 0], values, rtol=_TOLERANCE, atol=1e-2, equal_nan=True)]
+    close = [name for name, values in formulas.items() if np.allclose(seen[:, 0], values, **_SAME, equal_nan=True)]
     if "right" in close:
         return correct(
             f"{_EVENTS} muon pairs in one request agree with NumPy. The first one, two muons of 45.6 GeV back to back, "
@@ -141,7 +134,7 @@ def _judge_masses(seen: np.ndarray, events: dict[str, np.ndarray]) -> Outcome:
         )
     if close:
         return not_yet(f"The formula runs, but {close[0]}. After the change, run the cell of `model.py` and load the model again.")
-    first = np.flatnonzero(~np.isclose(seen[:, 0], formulas["right"], rtol=_TOLERANCE, atol=1e-2))[0]
+    first = np.flatnonzero(~np.isclose(seen[:, 0], formulas["right"], **_SAME))[0]
     return not_yet(f"For event {first} your model says {seen[first, 0]:.2f} GeV, and NumPy says {formulas['right'][first]:.2f} GeV.")
 
 

@@ -10,12 +10,11 @@ import pandas as pd
 
 from helpers.client import http
 from helpers.course import judge
-from helpers.course.judge import CannotTell, Number, Outcome, checker, correct, not_yet
+from helpers.course.judge import Outcome, checker, correct, must_be_right, not_yet
 from helpers.errors import RequestError
 from helpers.measuring.statistics import CANNOT_TELL, FASTER, SLOWER
 
 _TAGGER = "particlenet_AK4"
-
 # What a network of 1 Gbit/s needs for a megabyte, and the way that ends with the machine.
 _MS_PER_MB, _HERE_ALONE = 8.0, "shared memory"
 
@@ -23,9 +22,7 @@ _MS_PER_MB, _HERE_ALONE = 8.0, "shared memory"
 @checker("3.1")
 def moved_away(seen: Any, predicted: Any, there_ms: Any, fastest: Any) -> Outcome:
     """What a large request takes from another machine by each way, from the student's own table; and which way is the fastest."""
-    judge.must_be(seen, pd.DataFrame, "seen", "the cell that measures the five ways")
-    if not {"median", "MB"} <= set(seen.columns) or _HERE_ALONE not in seen.index:
-        raise CannotTell("`seen` has no columns `median` and `MB` any more. Run the cell that measures the five ways again.")
+    judge.must_be_made("seen", seen, pd.DataFrame, "the cell that measures the five ways")
     # First the way for which the network matters most: there the slips are far apart.
     others = seen.drop(_HERE_ALONE)
     ways = others.loc[(others["MB"] / others["median"]).sort_values(ascending=False).index]
@@ -41,35 +38,25 @@ def moved_away(seen: Any, predicted: Any, there_ms: Any, fastest: Any) -> Outcom
             "1 Gbit/s is 125 MB/s: a byte has eight bits": row["median"] + row["MB"],
         }
         otherwise = f"Here it takes {row['median']:.4g} ms, and {row['MB']:.3g} MB travel"
-        Number(f"there_ms[{way!r}]", given, float(right[way]), slips, otherwise, "ms", relative=0.002).must_be_right()
+        must_be_right(f"there_ms[{way!r}]", given, float(right[way]), slips, otherwise, unit="ms", relative=0.002)
     if fastest == _HERE_ALONE:
         return not_yet("Shared memory ends where the machine ends: no other machine can use it.")
     if fastest not in list(right.index):
         return not_yet(f"`fastest` is `{fastest!r}`. Expected one of the names in `seen`.")
     if right[fastest] > (1 + judge.ROUNDING) * right.min():
         return not_yet(f"By `{fastest}` it takes {right[fastest]:.4g} ms there, and another way takes less.")
-    return correct(
-        f"By `{fastest}` it would take {right[fastest]:.3g} ms, and {seen['median'][fastest]:.3g} ms here. {_came_true(seen, predicted)}"
-    )
-
-
-def _came_true(seen: pd.DataFrame, predicted: Any) -> str:
-    """How much of an order that was predicted the medians confirm, in a sentence."""
-    if not isinstance(predicted, list) or sorted(map(str, predicted)) != sorted(seen.index):
-        return "`predicted` does not name each of the five ways once."
     pairs = list(itertools.combinations(predicted, 2))
     true = sum(seen["median"][faster] <= seen["median"][slower] for faster, slower in pairs)
-    return f"Of the {len(pairs)} pairs in the order that you predicted, {true} came out so."
+    return correct(
+        f"By `{fastest}` it would take {right[fastest]:.3g} ms, and {seen['median'][fastest]:.3g} ms here. "
+        f"Of the {len(pairs)} pairs in the order that you predicted, {true} came out so."
+    )
 
 
 @checker("3.2")
 def hot_tower(server: Any, before: Any, stream: Any, answers: Any, hottest: Any) -> Outcome:
     """All requests of the stream arrived once, the answers are in order, and the hottest one was found."""
-    return judge_stream(judge.rise(server, before, "add_sub"), stream, answers, hottest)
-
-
-def judge_stream(sent: float, stream: Any, answers: Any, hottest: Any) -> Outcome:
-    """Compare with the stream, of which the server counted so many requests."""
+    sent = judge.rise(server, before, "add_sub")
     sums = np.array([event["INPUT0"] + event["INPUT1"] for event in stream])
     if not isinstance(answers, list) or len(answers) != len(sums):
         length = f"{len(answers)} answers" if isinstance(answers, list) else judge.kind(answers)
@@ -81,9 +68,7 @@ def judge_stream(sent: float, stream: Any, answers: Any, hottest: Any) -> Outcom
     if not np.allclose(seen, sums):
         return not_yet("The answers are not the sums of the stream, in its order. Send `stream` as it is, and run the whole cell.")
     if sent != len(sums):
-        return not_yet(
-            f"The server counted {judge.plain(sent)} requests since `before`; expected {len(sums)}. Run the whole cell again, once."
-        )
+        return not_yet(f"The server counted {judge.plain(sent)} requests since `before`; expected {len(sums)}. Run the whole cell again.")
     index, tower = np.unravel_index(np.argmax(sums), sums.shape)
     slips = {
         "You seem to count from 1, and Python counts from 0": index + 1,
@@ -94,10 +79,9 @@ def judge_stream(sent: float, stream: Any, answers: Any, hottest: Any) -> Outcom
         "That is the energy of the tower; we asked for the index of its request": sums.max(),
     }
     otherwise = "That request's hottest tower is not the largest of all"
-    Number("hottest", hottest, float(index), slips, otherwise, relative=0, absolute=0.1).must_be_right()
-    return correct(
-        f"{len(sums)} requests arrived, and number {index} has the hottest tower: {sums[index, tower]:.1f} GeV in tower {tower}."
-    )
+    must_be_right("hottest", hottest, float(index), slips, otherwise, relative=0, absolute=0.1)
+    seen_of = f"number {index} has the hottest tower: {sums[index, tower]:.1f} GeV in tower {tower}"
+    return correct(f"{len(sums)} requests arrived, and {seen_of}.")
 
 
 @checker("3.3")
@@ -115,10 +99,8 @@ def mended_request(server: Any, mended: Any, ecal: Any, hcal: Any) -> Outcome:
     sums: list[float] = next((output["data"] for output in outputs if output["name"] == "OUTPUT0"), [])
     wanted = np.asarray(ecal, dtype=np.float64) + np.asarray(hcal, dtype=np.float64)
     if len(sums) != len(wanted) or not np.allclose(sums, wanted, rtol=1e-5):
-        return not_yet(
-            f"The server answers, but with other sums: they begin with {sums[:1]}, "
-            f"and `ecal + hcal` with {wanted[0]:.2f}. Send the same numbers."
-        )
+        seen = f"they begin with {sums[:1]}, and `ecal + hcal` with {wanted[0]:.2f}"
+        return not_yet(f"The server answers, but with other sums: {seen}. Send the same numbers.")
     return correct(f"The server answers: {len(sums)} sums, all as NumPy has them. Your colleague owes you a coffee.")
 
 
@@ -131,10 +113,7 @@ def both_servers(server: Any, before: Any, turns: Any, judged: Any) -> Outcome:
 
 def judge_turns(turns: Any, judged: Any, jets_per_run: float) -> Outcome:
     """Compare with the rates of each turn, with eight clients."""
-    try:
-        gains = [turn["Triton", 8] / turn["web", 8] for turn in turns]
-    except (TypeError, KeyError) as error:
-        raise CannotTell("The check needs the rates in `turns`. Run the cell that measures them again.") from error
+    gains = [turn["Triton", 8] / turn["web", 8] for turn in turns]
 
     def answer(ratios: list[float]) -> str:
         return FASTER if min(ratios) > 1 else SLOWER if max(ratios) < 1 else CANNOT_TELL

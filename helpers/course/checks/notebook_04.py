@@ -6,19 +6,18 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import awkward as ak
 import numpy as np
 
 from helpers.client.client import Client
 from helpers.course import judge
-from helpers.course.judge import CannotTell, Number, Outcome, checker, correct, not_yet
+from helpers.course.judge import CannotTell, Outcome, checker, correct, must_be_right, not_yet
 from helpers.physics.flavour import Roc, Scores, truth
 from helpers.physics.jets import Tagger
 
 _MODEL, _ONNX, _AK4 = "particlenet_PT", "particlenet", "particlenet_AK4_PT"
 _HIGGS, _CAREFUL = "hbb_vs_qcd", "careful"
 _BATCH = 100
-# Largest difference of two probabilities that 32-bit numbers make.
+# Largest difference of two areas that 32-bit numbers make.
 _SAME = 1e-5
 # The mistag rate that is asked for, and how far a cut may be from it: a few jets of several hundred.
 _MISTAG, _MISTAG_MARGIN = 0.01, 0.003
@@ -33,56 +32,44 @@ _MOVED, _MOST_SAME, _ROUNDED = 0.001, 0.97, 0.011
 @checker("4.1")
 def weighed(fifty: Any, megabytes: Any, padding: Any) -> Outcome:
     """The bytes of a request, and the part of its candidates that is padding."""
-    if not isinstance(fifty, dict) or not all(isinstance(tensor, np.ndarray) for tensor in fifty.values()):
-        raise CannotTell(f"The check needs the tensors in `fifty`, and got {judge.kind(fifty)}. Run the whole cell again.")
     numbers, bytes_ = (float(sum(getattr(tensor, what) for tensor in fifty.values())) for what in ("size", "nbytes"))
     slips = {"That is in bytes": bytes_, "That is in kilobytes": bytes_ / 1e3, "That is how many numbers there are": numbers}
     slips |= {"That is in units of 2²⁰ bytes": bytes_ / 2**20}
-    Number("megabytes", megabytes, bytes_ / 1e6, slips, "Add the `.nbytes` of all six tensors").must_be_right()
+    must_be_right("megabytes", megabytes, bytes_ / 1e6, slips, "Add the `.nbytes` of all six tensors")
     mask, other = (next(float(each.mean()) for name, each in fifty.items() if name.startswith(f"{kind}_mask")) for kind in ("pf", "sv"))
     slips = {"That is the part that is filled": mask, "That is for the vertices": 1 - other}
     first, otherwise = "The size is right. ", "Take the mean of the candidates' mask"
-    true = Number("padding", padding, 1 - mask, slips, otherwise, "fraction", absolute=0.005, first=first).must_be_right()
+    true = must_be_right("padding", padding, 1 - mask, slips, otherwise, unit="fraction", absolute=0.005, first=first)
     return correct(f"{bytes_ / 1e6:.2f} MB in one message, and {100 * true:.0f} % of the places for candidates hold none.")
 
 
 @checker("4.2")
 def one_request(server: Any, before: Any, hundred: Any) -> Outcome:
     """100 jets in one request, by the server's own count."""
-    probabilities = hundred.probabilities if isinstance(hundred, Scores) else _only_output(hundred)
-    if probabilities is None:
+    if isinstance(hundred, Scores):
+        hundred = {"softmax": hundred.probabilities}
+    if not isinstance(hundred, dict) or len(hundred) != 1:
         return not_yet(f"`hundred` is {judge.kind(hundred)}. Expected what `client.infer(...)` or `tagger.tag(...)` returns.")
-    if len(probabilities) != _BATCH:
-        return not_yet(f"The answer is for {len(probabilities)} jets; expected {_BATCH}. Look at `sample[:100]`.")
+    if (answered := len(*hundred.values())) != _BATCH:
+        return not_yet(f"The answer is for {answered} jets; expected {_BATCH}. Look at `sample[:100]`.")
     sent = judge.must_have_risen(server, before, _MODEL)
     tagged = judge.rise(server, before, _MODEL, "nv_inference_count")
     if sent == 1 and tagged == _BATCH:
         return correct(f"The server counted 1 request and {_BATCH} inferences: one message, {_BATCH} jets.")
     if tagged == _BATCH:
         return not_yet(f"All {_BATCH} jets were tagged, in {judge.plain(sent)} requests of {_BATCH / sent:.3g} jets. Put them into one.")
-    return not_yet(
-        f"The server counted {judge.plain(sent)} requests and {judge.plain(tagged)} inferences since `before`; expected 1 and {_BATCH}. "
-        "Run the whole cell again, once."
-    )
-
-
-def _only_output(answer: Any) -> np.ndarray | None:
-    """The single output of an answer, or None when it is no answer."""
-    if isinstance(answer, np.ndarray) and answer.ndim == 2:
-        return answer
-    values = list(answer.values()) if isinstance(answer, dict) else []
-    return values[0] if len(values) == 1 and isinstance(values[0], np.ndarray) else None
+    seen = f"The server counted {judge.plain(sent)} requests and {judge.plain(tagged)} inferences since `before`"
+    return not_yet(f"{seen}; expected 1 and {_BATCH}. Run the whole cell again, once.")
 
 
 @checker("4.3")
 def working_point(scores: Any, sample: Any, cut: Any, efficiency: Any) -> Outcome:
     """The cut for a mistag rate of 1 %, and the efficiency there, recomputed from the truth."""
-    if not isinstance(scores, Scores) or not isinstance(sample, ak.Array) or len(scores) != len(sample):
+    if len(scores) != len(sample):
         raise CannotTell("The check needs the `scores` of all jets of `sample`. Run the cell with `tagger.tag(sample)` again.")
     values = scores["hbb_vs_qcd"]
     of_qcd, of_higgs = values[truth(sample, "QCD")], values[truth(sample, "Hbb")]
     given = judge.must_be_number("cut", cut)
-    judge.must_be_number("efficiency", efficiency)
     mistag = float(np.mean(of_qcd >= given))
     if abs(mistag - _MISTAG) > _MISTAG_MARGIN:
         why = _why_not(given, of_qcd, of_higgs, values)
@@ -92,8 +79,9 @@ def working_point(scores: Any, sample: Any, cut: Any, efficiency: Any) -> Outcom
         "That is the fraction below the cut; we asked for that at or above it": 1 - truly,
         "That is the fraction of all jets; we asked for that of the Higgs jets, `of_higgs`": float(np.mean(values >= given)),
     }
-    otherwise = "Take the fraction of `of_higgs` at or above the cut"
-    Number("efficiency", efficiency, truly, slips, otherwise, "fraction", 0, _EFFICIENCY_MARGIN, first="The cut is right. ").must_be_right()
+    otherwise, first = "Take the fraction of `of_higgs` at or above the cut", "The cut is right. "
+    margin: dict[str, float] = {"relative": 0, "absolute": _EFFICIENCY_MARGIN}
+    must_be_right("efficiency", efficiency, truly, slips, otherwise, unit="fraction", first=first, **margin)
     uncertainty = np.sqrt(truly * (1 - truly) / len(of_higgs))
     return correct(
         f"Above {given:.3f} are {100 * mistag:.2f} % of {len(of_qcd)} QCD jets, and of {len(of_higgs)} Higgs jets "
@@ -118,7 +106,6 @@ def _why_not(cut: float, of_qcd: np.ndarray, of_higgs: np.ndarray, values: np.nd
 @checker("4.4")
 def how_sure(of_qcd: Any, cut: Any, relative: Any, needed: Any) -> Outcome:
     """The relative uncertainty of a mistag rate from a few jets, and the sample for one of 10 %."""
-    judge.must_be(of_qcd, np.ndarray, "of_qcd", "the cell of exercise 4.3")
     passed, of = int(np.sum(of_qcd >= judge.must_be_number("cut", cut))), len(of_qcd)
     if not passed:
         raise CannotTell("No QCD jet is above your `cut`. Solve exercise 4.3 first.")
@@ -128,15 +115,14 @@ def how_sure(of_qcd: Any, cut: Any, relative: Any, needed: Any) -> Outcome:
         "All QCD jets do not count, only those that passed": 1 / math.sqrt(of),
         "That is without the square root": 1 / passed,
     }
-    otherwise = f"{passed} jets passed: what is √{passed} / {passed}"
-    Number("relative", relative, passed**-0.5, slips, otherwise, "fraction", relative=0.05).must_be_right()
+    must_be_right("relative", relative, passed**-0.5, slips, f"What is √{passed} / {passed}", unit="fraction", relative=0.05)
     slips = {
         "So many must be above the cut; how many must there be in all": 100,
         "That many more; we asked for all": 100 * of / passed - of,
         "The uncertainty goes with the square root of the number": of * 10 / math.sqrt(passed),
     }
     first, otherwise = "The uncertainty is right. ", "100 jets must be above the cut; which part of all QCD jets is"
-    Number("needed", needed, 100 * of / passed, slips, otherwise, relative=0.15, first=first).must_be_right()
+    must_be_right("needed", needed, 100 * of / passed, slips, otherwise, relative=0.15, first=first)
     return correct(
         f"{passed} of {of} jets passed: ({100 * passed / of:.2f} ± {100 * passed**0.5 / of:.2f}) %, known to {100 * passed**-0.5:.0f} %. "
         f"For 10 % it takes about {100 * of / passed:.0f} QCD jets."
@@ -147,21 +133,18 @@ def how_sure(of_qcd: Any, cut: Any, relative: Any, needed: Any) -> Outcome:
 def swapped(server: Any, narrow: Any, ak4_scores: Any, b_roc: Any) -> Outcome:
     """All AK4 jets were tagged with the AK4 model, and its ROC curve is good."""
     judge.must_be_server(server)
-    if not isinstance(ak4_scores, Scores):
-        return not_yet(f"`ak4_scores` is {judge.kind(ak4_scores)}. Expected what `tagger.tag(narrow)` returns.")
+    judge.must_be("ak4_scores", ak4_scores, Scores, "what `tagger.tag(narrow)` returns")
     if ak4_scores.model not in (_AK4, _AK4.removesuffix("_PT")):
         return not_yet(f"These scores are from `{ak4_scores.model}`, which is for wide jets. Make a new tagger for `{_AK4}`.")
     if len(ak4_scores) != len(narrow):
         return not_yet(f"{len(ak4_scores)} jets were tagged; `narrow` has {len(narrow)}.")
-    if not isinstance(b_roc, Roc):
-        return not_yet(f"`b_roc` is {judge.kind(b_roc)}. Expected what `ak4_scores.roc(name, narrow)` returns.")
+    judge.must_be("b_roc", b_roc, Roc, "what `ak4_scores.roc(name, narrow)` returns")
     if b_roc.name != "b_vs_light":
         return not_yet(f"This is the curve of `{b_roc.name}`; we asked for `b_vs_light`.")
     own = ak4_scores.roc("b_vs_light", narrow)
     if abs(own.auc - b_roc.auc) > _SAME:
         return not_yet(f"The area is {b_roc.auc:.4f}, and that of `ak4_scores` and `narrow` {own.auc:.4f}. Make the curve from these two.")
-    served = server.statistics(ak4_scores.model)["inference_stats"]["success"]["count"]
-    if int(served) < 1 or own.auc < _LEAST_AUC:
+    if own.auc < _LEAST_AUC:
         raise CannotTell(f"The area is {own.auc:.3f}, less than this model reaches. Run the notebook again from its first cell.")
     return correct(f"AUC {own.auc:.4f} ± {own.auc_uncertainty:.4f}: a b jet beats a light jet {1000 * own.auc:.0f} times in 1000.")
 
@@ -170,8 +153,6 @@ def swapped(server: Any, narrow: Any, ak4_scores: Any, b_roc: Any) -> Outcome:
 def unmasked(server: Any, few: Any, tried: Any, same: Any, wrong: Any) -> Outcome:
     """The clients are compared with scores that the check asks for itself, in the plain way."""
     judge.must_be_server(server)
-    if not isinstance(tried, dict) or not all(isinstance(each, Scores) and len(each) == len(few) for each in tried.values()):
-        raise CannotTell("The check needs the scores of each client in `tried`. Run the cell that makes them again.")
     with Client(server) as client:
         right = Tagger(client, _ONNX).tag(few)[_HIGGS]
     return judge_clients({name: float(np.mean(np.abs(each[_HIGGS] - right) < _MOVED)) for name, each in tried.items()}, same, wrong)
@@ -181,12 +162,13 @@ def judge_clients(truly: Mapping[str, float], same: Any, wrong: Any) -> Outcome:
     """Compare with the part of the jets to which each client gave their own score."""
     if truly[_CAREFUL] < _MOST_SAME:
         raise CannotTell(f"Only {100 * truly[_CAREFUL]:.0f} % of the careful client's scores are right. Run the cells above again.")
+    given = judge.must_have(same, list(truly))
     for name, part in truly.items():
-        Number(f'same["{name}"]', judge.must_have(same, list(truly))[name], part, unit="fraction", absolute=_ROUNDED).must_be_right()
+        must_be_right(f'same["{name}"]', given[name], part, unit="fraction", absolute=_ROUNDED)
     names = [wrong] if isinstance(wrong, str) else wrong
-    if not isinstance(names, (list, tuple, set)) or (unknown := [name for name in names if name not in truly]):
-        seen = judge.kind(names) if not isinstance(names, (list, tuple, set)) else f"`{unknown[0]}`"
-        return not_yet(f"`wrong` has {seen} in it. Expected a list with names of clients: {', '.join(f'`{name}`' for name in truly)}.")
+    judge.must_be("wrong", names, (list, tuple, set), "a list with names of clients")
+    if unknown := [name for name in names if name not in truly]:
+        return not_yet(f"`wrong` has `{unknown[0]}` in it. Expected names of clients: {', '.join(f'`{name}`' for name in truly)}.")
     for name, part in truly.items():
         seen = f"`{name}` gives {100 * part:.0f} % of the jets their own score"
         if part < _MOST_SAME and name not in names:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import pandas as pd
-
 from helpers.course import judge
-from helpers.course.judge import CannotTell, Number, Outcome, checker, correct, not_yet
+from helpers.course.judge import CannotTell, Outcome, checker, correct, must_be_right, not_yet
 from helpers.physics.tracks import STAGES, EventRate, Quality
 
 _TRACKS = "ExaTrk_tracks"
@@ -20,14 +18,9 @@ _PART_TOLERANCE = 0.02
 @checker("5.1")
 def cut_chosen(server: Any, chosen: Any, best: Any) -> Outcome:
     """The server has a cut that is good for efficiency and for purity."""
-    return judge_cut(float(judge.must_be_server(server).config(_TRACKS)["parameters"]["cut"]["string_value"]), chosen, best)
-
-
-def judge_cut(now: float, chosen: Any, best: Any) -> Outcome:
-    """Compare the choice and its result with the cut that the server has now."""
+    now = float(judge.must_be_server(server).config(_TRACKS)["parameters"]["cut"]["string_value"])
     cut = judge.must_be_number("chosen", chosen)
-    if not isinstance(best, Quality):
-        return not_yet(f"`best` is {judge.kind(best)}. Expected what `with_cut(chosen)` returns.")
+    judge.must_be("best", best, Quality, "what `with_cut(chosen)` returns")
     if now != cut:
         return not_yet(f"The server's cut is {now:g} now, and yours is {cut:g}. Run `best = with_cut(chosen)`.")
     seen = f"With the cut {cut:g} the efficiency is {best.efficiency.value:.4f} and the hit purity {best.purity.value:.4f}."
@@ -42,14 +35,7 @@ def judge_cut(now: float, chosen: Any, best: Any) -> Outcome:
 
 @checker("5.2")
 def slowest_stage(server: Any, times: Any, slowest: Any, part: Any) -> Outcome:
-    """The stage with the longest bar, and its part of the whole."""
-    judge.must_be_server(server)
-    return judge_stage(times, slowest, part)
-
-
-def judge_stage(times: Any, slowest: Any, part: Any) -> Outcome:
-    """Compare with the table of times."""
-    judge.must_be(times, pd.DataFrame, "times", "that cell")
+    """The stage with the longest bar, and its part of the whole, by the table of times."""
     total = dict(zip(times["stage"], times["total_ms"], strict=True))
     right, whole = max(total, key=lambda stage: total[stage]), sum(total.values())
     name = str(slowest).strip()
@@ -59,9 +45,9 @@ def judge_stage(times: Any, slowest: Any, part: Any) -> Outcome:
     if name != right:
         return not_yet(f"`{name}` takes {total[name]:.1f} ms for an event, and another stage takes {total[right]:.1f} ms.")
     slips = {"That is the time in milliseconds; divide it by the sum of all stages": total[right]}
-    otherwise = f"Divide {total[right]:.1f} ms by {whole:.1f} ms"
-    share = Number("part", part, total[right] / whole, slips, otherwise, "fraction", absolute=_PART_TOLERANCE, first="The stage is right. ")
-    return correct(f"`{right}` takes {total[right]:.1f} ms of {whole:.1f} ms, {share.must_be_right():.0%} of the time in all stages.")
+    otherwise, first = f"Divide {total[right]:.1f} ms by {whole:.1f} ms", "The stage is right. "
+    share = must_be_right("part", part, total[right] / whole, slips, otherwise, unit="fraction", absolute=_PART_TOLERANCE, first=first)
+    return correct(f"`{right}` takes {total[right]:.1f} ms of {whole:.1f} ms, {share:.0%} of the time in all stages.")
 
 
 @checker("5.3")
@@ -70,8 +56,8 @@ def second_instance(server: Any, slowest: Any, one: Any, two: Any, verdict: Any)
     judge.must_be_server(server)
     if slowest not in STAGES:
         raise CannotTell(f"`slowest` is {slowest!r}, no stage of the chain. Solve exercise 5.2 first.")
-    if not isinstance(one, EventRate) or not isinstance(two, EventRate):
-        return not_yet("Keep `one` and `two` as `events_per_second(...)` returns them.")
+    for name, rate in (("one", one), ("two", two)):
+        judge.must_be(name, rate, EventRate, "what `events_per_second(...)` returns")
     count = sum(group["count"] for group in server.config(slowest)["instance_group"])
     if count != 2:
         return not_yet(
@@ -80,12 +66,12 @@ def second_instance(server: Any, slowest: Any, one: Any, two: Any, verdict: Any)
     gain = two / one
     seen = f"{one} with one instance and {two} with two: a gain of {gain}"
     right = "faster" if gain.low > 1 else "slower" if gain.high < 1 else "cannot tell"
-    word = judge.must_be_verdict("verdict", verdict, ("faster", "slower", "cannot tell"))
-    if word != right:
-        return not_yet(f"You measured {seen}. Its interval goes from {gain.low:.2f} to {gain.high:.2f}, so that is not `{word}`.")
     why = {
         "faster": "A core was free for it",
         "slower": "The cores were busy already, and copies that take turns cost time",
         "cannot tell": "The cores were busy already, or with something else",
-    }[right]
-    return correct(f"{seen[0].upper()}{seen[1:]}. {why}. With another number of cores the answer may differ, so measure again there.")
+    }
+    word = judge.must_be_verdict("verdict", verdict, list(why))
+    if word != right:
+        return not_yet(f"You measured {seen}. Its interval goes from {gain.low:.2f} to {gain.high:.2f}, so that is not `{word}`.")
+    return correct(f"{seen[0].upper()}{seen[1:]}. {why[right]}. With other cores the answer may differ: measure again there.")

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from helpers.course import judge
-from helpers.course.judge import CannotTell, Number, Outcome, checker, correct, not_yet
-from helpers.metrics import Difference, scrape
+from helpers.course.judge import SUCCESS, CannotTell, Outcome, checker, correct, must_be_right, not_yet, plain
+from helpers.metrics import scrape
 
 _MODEL = "particlenet_AK4"
 _COUNT, _EXECUTIONS = "nv_inference_count", "nv_inference_exec_count"
@@ -25,7 +25,6 @@ _BATCH = 1.5
 @checker("6.1")
 def on_the_page(server: Any, page: Any, counted: Any) -> Outcome:
     """The number of successful requests that stands on the page which the student has."""
-    judge.must_be_server(server)
     if not isinstance(page, str) or _MODEL not in page:
         raise CannotTell(f"The check needs the `page` with `{_MODEL}`, and got {judge.kind(page)}. Run the cell that gets it again.")
 
@@ -35,56 +34,49 @@ def on_the_page(server: Any, page: Any, counted: Any) -> Outcome:
     slips = {
         f"That is `{_COUNT}`, the jets in these requests": on_page(_COUNT),
         f"That is `{_EXECUTIONS}`, how often the model ran": on_page(_EXECUTIONS),
-        "That is the line of `add_sub`": on_page(judge.SUCCESS, "add_sub"),
+        "That is the line of `add_sub`": on_page(SUCCESS, "add_sub"),
     }
-    otherwise = f"Look for `{judge.SUCCESS}` with the label of `{_MODEL}`"
-    true = Number("counted", counted, on_page(judge.SUCCESS), slips, otherwise, relative=0).must_be_right()
-    return correct(f"{judge.plain(true)} requests, and none was yours: the warm-up in the model's config, before it was READY.")
+    otherwise = f"Look for `{SUCCESS}` with the label of `{_MODEL}`"
+    true = must_be_right("counted", counted, on_page(SUCCESS), slips, otherwise, relative=0)
+    return correct(f"{plain(true)} requests, and none was yours: the warm-up in the model's config, before it was READY.")
 
 
 @checker("6.2")
 def moved(server: Any, before: Any, answers: Any) -> Outcome:
     """Four requests with forty inferences, by the server's count."""
-    requests, inferences, executions = (judge.rise(server, before, _MODEL, name) for name in (judge.SUCCESS, _COUNT, _EXECUTIONS))
+    requests, inferences, executions = (judge.rise(server, before, _MODEL, name) for name in (SUCCESS, _COUNT, _EXECUTIONS))
     if (requests, inferences) == (_REQUESTS, _INFERENCES):
-        return correct(f"{_REQUESTS} requests with {_INFERENCES} inferences, in {judge.plain(executions)} executions.")
-    seen = f"The server counted {judge.plain(requests)} requests and {judge.plain(inferences)} inferences since `before`"
-    if requests == 0:
-        return not_yet(f"{seen}. Nothing was sent: `answers` is {judge.kind(answers)}.")
-    if (requests, inferences) == (1, _INFERENCES):
-        return not_yet(f"{seen}: all jets came in one request. Send {_REQUESTS} requests with a quarter of them each.")
-    if (requests, inferences) == (_INFERENCES, _INFERENCES):
-        return not_yet(f"{seen}: one jet in each. Put {_INFERENCES // _REQUESTS} into each of {_REQUESTS} requests.")
-    return not_yet(f"{seen}; wanted are {_REQUESTS} and {_INFERENCES}. Run the whole cell again, once: it reads `before`, too.")
+        return correct(f"{_REQUESTS} requests with {_INFERENCES} inferences, in {plain(executions)} executions.")
+    why = {
+        (0, 0): f". Nothing was sent: `answers` is {judge.kind(answers)}.",
+        (1, _INFERENCES): f": all jets came in one request. Send {_REQUESTS} requests with a quarter of them each.",
+        (_INFERENCES, _INFERENCES): f": one jet in each. Put {_INFERENCES // _REQUESTS} into each of {_REQUESTS} requests.",
+    }
+    otherwise = f"; wanted are {_REQUESTS} and {_INFERENCES}. Run the whole cell again, once: it reads `before`, too."
+    seen = f"The server counted {plain(requests)} requests and {plain(inferences)} inferences since `before`"
+    return not_yet(seen + why.get((int(requests), int(inferences)), otherwise))
 
 
 @checker("6.3")
 def mean_latency(server: Any, change: Any, mean_ms: Any) -> Outcome:
-    """The mean time of a request between two readings, in milliseconds."""
+    """The mean time of a request between two readings, in milliseconds, by the student's own readings."""
+    requests, total_us = (change.value(name, model=_MODEL) for name in (SUCCESS, "nv_inference_request_duration_us"))
+    if not requests:
+        raise CannotTell("Between the two readings there was no request. Run the cell above again.")
     success = judge.must_be_server(server).statistics(_MODEL)["inference_stats"]["success"]
     since_loading_ms, given = int(success["ns"]) / max(int(success["count"]), 1) / 1e6, judge.number(mean_ms)
     # More requests may have come since the student looked, but the mean does not move much by them.
     if given is not None and math.isclose(given, since_loading_ms, rel_tol=0.1):
         since_loading_ms = given
-    return judge_mean(change, since_loading_ms, mean_ms)
-
-
-def judge_mean(change: Any, since_loading_ms: float, mean_ms: Any) -> Outcome:
-    """Compare with the counters between two readings; the mean since the model was loaded has the warm-up in it."""
-    judge.must_be(change, Difference, "change", "the cell above")
-    requests, total_us = (change.value(name, model=_MODEL) for name in (judge.SUCCESS, "nv_inference_request_duration_us"))
-    if not requests:
-        raise CannotTell("Between the two readings there was no request. Run the cell above again.")
-    inference_us = change.value("nv_inference_compute_infer_duration_us", model=_MODEL)
     slips = {
         "That is the time of all requests together; divide by their number": total_us / 1000,
         "That is the time per jet; we asked for that of a request": total_us / change.value(_COUNT, model=_MODEL) / 1000,
-        "That is `compute_infer`, a part of it": inference_us / requests / 1000,
+        "That is `compute_infer`, a part of it": change.value("nv_inference_compute_infer_duration_us", model=_MODEL) / requests / 1000,
         "That is the mean since the model was loaded, with the warm-up in it; use `change`": since_loading_ms,
     }
     otherwise = "Take duration and requests from `change`, and divide"
-    true = Number("mean_ms", mean_ms, total_us / requests / 1000, slips, otherwise, "ms", **_ROUNDED).must_be_right()
-    return correct(f"{true:.2f} ms: {total_us:.0f} µs in {judge.plain(requests)} requests. What came before them plays no part.")
+    true = must_be_right("mean_ms", mean_ms, total_us / requests / 1000, slips, otherwise, unit="ms", **_ROUNDED)
+    return correct(f"{true:.2f} ms: {total_us:.0f} µs in {plain(requests)} requests. What came before them plays no part.")
 
 
 @checker("6.4")
@@ -98,7 +90,7 @@ def picture_proved(server: Any, before: Any, share: Any) -> Outcome:
 def judge_share(requests: float, us: Mapping[str, float], share: Any) -> Outcome:
     """Compare with the counters' durations, in µs, of so many requests."""
     if requests != _TRACED:
-        raise CannotTell(f"The server counted {judge.plain(requests)} requests since `before`, and {_TRACED} were traced. Run it again.")
+        raise CannotTell(f"The server counted {plain(requests)} requests since `before`, and {_TRACED} were traced. Run it again.")
     computed = us["compute_infer"] + us["compute_input"] + us["compute_output"]
     slips = {
         "That is the part of the network itself": us["compute_infer"] / us["request"],
@@ -107,34 +99,24 @@ def judge_share(requests: float, us: Mapping[str, float], share: Any) -> Outcome
         "That is the time in the queue in ms; divide it by the time of all requests": us["queue"] / 1000,
     }
     otherwise = f"The counters say {us['queue'] / us['request']:.3f}. Take the queue of all requests over the time of all"
-    true = Number("share", share, us["queue"] / us["request"], slips, otherwise, "fraction", _PICTURE, 0.01).must_be_right()
+    rounded: dict[str, Any] = {"unit": "fraction", "relative": _PICTURE, "absolute": 0.01}
+    true = must_be_right("share", share, us["queue"] / us["request"], slips, otherwise, **rounded)
     return correct(f"{100 * true:.0f} %: of {us['request'] / 1000:.1f} ms in {_TRACED} requests, {us['queue'] / 1000:.1f} ms were waiting.")
 
 
 @checker("6.5")
 def put_together(server: Any, busy: Any, mean_batch: Any) -> Outcome:
     """Requests of one jet each were executed together, and the student says how many on average."""
-    judge.must_be_server(server)
-    return judge_batch(busy, mean_batch)
-
-
-def judge_batch(busy: Any, mean_batch: Any) -> Outcome:
-    """Compare with the counters between two readings."""
-    judge.must_be(busy, Difference, "busy", "the cell above")
-    requests, inferences, executions = (busy.value(name, model=_MODEL) for name in (judge.SUCCESS, _COUNT, _EXECUTIONS))
+    requests, inferences, executions = (busy.value(name, model=_MODEL) for name in (SUCCESS, _COUNT, _EXECUTIONS))
     if not executions:
         return not_yet("The model did not run in these seconds. Is the dashboard running, with *Concurrency* above 0?")
     # Requests that were under way at a reading may be in one counter and not yet in the other.
     if inferences > 1.5 * requests:
-        return not_yet(
-            f"The server counted {judge.plain(inferences)} inferences in {judge.plain(requests)} requests. Set *Batch* back to 1, so that "
-            "only the server can put jets together, and run the cell again."
-        )
+        seen = f"The server counted {plain(inferences)} inferences in {plain(requests)} requests."
+        return not_yet(f"{seen} Set *Batch* back to 1, so that only the server can put jets together, and run the cell again.")
     if inferences / executions < _BATCH:
-        return not_yet(
-            f"{judge.plain(requests)} requests took {judge.plain(executions)} executions, {inferences / executions:.2f} requests in each. "
-            "Move *Concurrency* higher, wait for *Mean batch* to follow, and run the cell again."
-        )
+        seen = f"{plain(requests)} requests took {plain(executions)} executions, {inferences / executions:.2f} requests in each."
+        return not_yet(f"{seen} Move *Concurrency* higher, wait for *Mean batch* to follow, and run the cell again.")
     otherwise = "Divide the inferences in `busy` by the executions in `busy`"
-    true = Number("mean_batch", mean_batch, (inferences, executions), otherwise=otherwise, **_ROUNDED).must_be_right()
-    return correct(f"{judge.plain(requests)} requests of one jet in {judge.plain(executions)} executions: {true:.2f} jets at once.")
+    true = must_be_right("mean_batch", mean_batch, (inferences, executions), otherwise=otherwise, **_ROUNDED)
+    return correct(f"{plain(requests)} requests of one jet in {plain(executions)} executions: {true:.2f} jets at once.")

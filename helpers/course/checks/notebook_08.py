@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from helpers.course import judge
 from helpers.course.checks import measured
-from helpers.course.judge import CannotTell, NotYet, Number, Outcome, checker, correct, not_yet
+from helpers.course.judge import CannotTell, Outcome, checker, correct, must_be_right, not_yet
 from helpers.measuring import statistics
 from helpers.measuring.recorded import recorded
-from helpers.measuring.table import THROUGHPUT, THROUGHPUT_SPREAD, is_row, plain, rows_of
-from helpers.tables import Row
+from helpers.measuring.table import THROUGHPUT, THROUGHPUT_SPREAD, rows_of
 
 _ONNX, _TORCH = "particlenet_AK4", "particlenet_AK4_PT"
 # Little's law holds for whole requests; those cut in two by the ends of a window make it as inexact as this.
 _LITTLE = 0.15
 _BATCH_OF_VERDICT, _BATCH_OF_GPU = 16, 4
-
-
-def _percent(part: float) -> str:
-    return f"{100 * part:.0f} %"
 
 
 @checker("8.1")
@@ -37,15 +31,15 @@ def knee_read(onnx: Any, knee: Any, knee_ms: Any) -> Outcome:
         for words, name in others.items()
         if chosen.get(f"latency_{name}_us") is not None
     }
-    otherwise = f"Take `latency_p95_us` of the row with batch size {chosen['batch']}"
-    latency = Number("knee_ms", knee_ms, chosen["latency_p95_us"] / 1e3, slips, otherwise, "ms", first="The knee is right. ")
+    otherwise, first = f"Take `latency_p95_us` of the row with batch size {chosen['batch']}", "The knee is right. "
+    latency = must_be_right("knee_ms", knee_ms, chosen["latency_p95_us"] / 1e3, slips, otherwise, unit="ms", first=first)
     best = max(rows, key=lambda row: row[THROUGHPUT])
     unsure = [row["batch"] for row in rows if row is not chosen and measured.on_the_line(row, best)]
     remark = f" Your spreads would allow {unsure[0]} as well." if unsure else ""
     return correct(
         f"At batch size {chosen['batch']} you have {chosen[THROUGHPUT]:.0f} inferences/s, "
-        f"{_percent(chosen[THROUGHPUT] / best[THROUGHPUT])} of the highest, and 95 % of the requests are answered within "
-        f"{latency.must_be_right():.3g} ms.{remark}"
+        f"{100 * chosen[THROUGHPUT] / best[THROUGHPUT]:.0f} % of the highest, and 95 % of the requests are answered within "
+        f"{latency:.3g} ms.{remark}"
     )
 
 
@@ -60,7 +54,7 @@ def judged(by_batch: Any, gain: Any, answer: Any) -> Outcome:
     given = judge.must_be_number("gain", gain)
     if not math.isclose(given, right.gain, rel_tol=judge.ROUNDING):
         otherwise = f"Divide the throughput of `{_TORCH}` by that of `{_ONNX}`, both at {_BATCH_OF_VERDICT}"
-        Number("gain", gain, (after[THROUGHPUT], before[THROUGHPUT]), otherwise=otherwise).must_be_right()
+        must_be_right("gain", gain, (after[THROUGHPUT], before[THROUGHPUT]), otherwise=otherwise)
     word = judge.must_be_verdict("answer", answer, measured.VERDICTS)
     if word != right.answer.removeprefix("the "):
         spread = "no spread" if right.half_width is None else f"a 95 % interval of ± {right.half_width:.2f}"
@@ -72,65 +66,36 @@ def judged(by_batch: Any, gain: Any, answer: Any) -> Outcome:
 def littles_law(by_load: Any, under_way: Any) -> Outcome:
     """Requests under way, from throughput and mean latency, for each row."""
     rows = measured.rows(by_load, ("latency_avg_us", "concurrency"), "by_load", "sweep")
-    if isinstance(under_way, (str, bytes, Mapping)) or (not isinstance(under_way, Sequence) and not hasattr(under_way, "tolist")):
-        return not_yet(f"`under_way` is {judge.kind(under_way)}. Expected a list with one number for each of the {len(rows)} rows.")
-    seen = [value for value in map(judge.number, under_way) if value is not None]
-    if len(seen) != len(rows) or len(under_way) != len(rows):
-        return not_yet(f"`under_way` has {len(under_way)} entries, not all of them numbers, or not {len(rows)}: one for each row.")
 
     def law(column: str) -> list[float]:
         return [row[THROUGHPUT] / row["batch"] * (row.get(column) or math.nan) / 1e6 for row in rows]
 
     right = law("latency_avg_us")
-    if not _same(seen, right):
-        slips = {
-            "That counts jets: a request has 8 of them": [value * row["batch"] for value, row in zip(right, rows, strict=True)],
-            "The latency is in microseconds: divide by a million": [1e6 * value for value in right],
-            "The latency is in microseconds, not in milliseconds: divide by a million": [1e3 * value for value in right],
-            "That takes the 95th percentile; the law is about the mean, `latency_avg_us`": law("latency_p95_us"),
-            "That takes the median; the law is about the mean, `latency_avg_us`": law("latency_p50_us"),
-            "That is the concurrency itself. Work it out from throughput and latency": [row["concurrency"] for row in rows],
-        }
-        otherwise = "Multiply requests per second by the mean latency in seconds"
-        why = next((words for words, wrong in slips.items() if _same(seen, wrong)), otherwise)
-        return not_yet(f"The first number is {seen[0]:.4g}. {why}.")
+    slips = {
+        "That counts jets: a request has 8 of them": [value * row["batch"] for value, row in zip(right, rows, strict=True)],
+        "The latency is in microseconds: divide by a million": [1e6 * value for value in right],
+        "The latency is in microseconds, not in milliseconds: divide by a million": [1e3 * value for value in right],
+        "That takes the 95th percentile; the law is about the mean, `latency_avg_us`": law("latency_p95_us"),
+        "That takes the median; the law is about the mean, `latency_avg_us`": law("latency_p50_us"),
+        "That is the concurrency itself. Work it out from throughput and latency": [row["concurrency"] for row in rows],
+    }
+    judge.must_all_be_right("under_way", under_way, right, slips, "Multiply requests per second by the mean latency in seconds")
     pairs = ", ".join(f"{value:.2f} at concurrency {row['concurrency']}" for value, row in zip(right, rows, strict=True))
     apart = max(abs(value / row["concurrency"] - 1) for value, row in zip(right, rows, strict=True))
     if apart <= _LITTLE:
-        return correct(f"{pairs}: within {_percent(apart)}, so the law holds on your numbers.")
-    return correct(f"{pairs}: {_percent(apart)} apart; at one of them something was not steady: measure that one again.")
-
-
-def _same(given: Sequence[float], right: Sequence[float]) -> bool:
-    return all(math.isclose(one, other, rel_tol=judge.ROUNDING) for one, other in zip(given, right, strict=True))
+        return correct(f"{pairs}: within {100 * apart:.0f} %, so the law holds on your numbers.")
+    return correct(f"{pairs}: {100 * apart:.0f} % apart; at one of them something was not steady: measure that one again.")
 
 
 @checker("8.4")
 def baseline_beaten(server: Any, counted: Any, pair: Any, budget_ms: Any) -> Outcome:
     """A setting that is faster beyond doubt and inside the budget, measured in turn with the baseline on this very server."""
-    baseline, best, budget = _must_be_pair(pair, budget_ms)
-    measured.must_be_measured_here(server, counted, best)
-    return judge_pair(baseline, best, budget)
-
-
-def _must_be_pair(pair: Any, budget_ms: Any) -> tuple[Row, Row, float]:
-    budget = judge.number(budget_ms)
-    if budget is None or budget <= 0:
-        raise CannotTell(f"The check needs `budget_ms`, and got {judge.kind(budget_ms)}. Run the cell of the first sweep again.")
-    if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(map(is_row, pair)):
-        raise NotYet(f"`pair` is {judge.kind(pair)}. Expected the two rows that `measure_in_turn(...)` returns for two loads.")
-    baseline, best = map(plain, pair)
-    if any(row.get(THROUGHPUT) is None or row.get("latency_p95_us") is None for row in (baseline, best)):
-        raise NotYet("A row of `pair` has no figures. Expected what `measure_in_turn(...)` returns.")
-    if {baseline.get("model"), best.get("model")} != {_ONNX}:
-        raise NotYet(f"Both must be measured on `{_ONNX}`; these are `{baseline.get('model')}` and `{best.get('model')}`.")
+    baseline, best = measured.must_be_pair(pair)
+    if {baseline["model"], best["model"]} != {_ONNX}:
+        return not_yet(f"Both must be measured on `{_ONNX}`; these are `{baseline['model']}` and `{best['model']}`.")
     if (baseline["batch"], baseline["concurrency"]) != (1, 1):
-        raise NotYet("The first of `pair` is the baseline: batch size 1 at concurrency 1.")
-    return baseline, best, budget
-
-
-def judge_pair(baseline: Row, best: Row, budget_ms: float) -> Outcome:
-    """Judge the two rows."""
+        return not_yet("The first of `pair` is the baseline: batch size 1 at concurrency 1.")
+    measured.must_be_measured_here(server, counted, best)
     setting = f"Batch size {best['batch']} at concurrency {best['concurrency']}"
     return measured.faster_within(baseline, best, budget_ms, setting, "Measure more pairs: `turns=12`.")
 
@@ -148,12 +113,11 @@ def machines_counted(alike: Any, machines: Any) -> Outcome:
     right = gpu[_BATCH_OF_GPU] / own[THROUGHPUT]
     # Whole machines are an answer, too.
     if judge.number(machines) != math.ceil(right):
-        slips = {"That is with TensorRT. We asked for ONNX without it": tensorrt[_BATCH_OF_GPU] / own[THROUGHPUT]}
-        for batch, row in rows.items():
-            if batch in gpu and batch != _BATCH_OF_GPU:
-                slips[f"That is at batch size {batch}. We asked for {_BATCH_OF_GPU}"] = gpu[batch] / row[THROUGHPUT]
+        slips: dict[str, float | None] = {"That is with TensorRT. We asked for ONNX without it": tensorrt[_BATCH_OF_GPU] / own[THROUGHPUT]}
+        for batch in (batch for batch in rows if batch in gpu and batch != _BATCH_OF_GPU):
+            slips[f"That is at batch size {batch}. We asked for {_BATCH_OF_GPU}"] = gpu[batch] / rows[batch][THROUGHPUT]
         otherwise = f"Divide the T4's throughput at batch size {_BATCH_OF_GPU} by yours, both with concurrency 4"
-        Number("machines", machines, (gpu[_BATCH_OF_GPU], own[THROUGHPUT]), slips, otherwise).must_be_right()
+        must_be_right("machines", machines, (gpu[_BATCH_OF_GPU], own[THROUGHPUT]), slips, otherwise)
     spread = f" ± {right * own[THROUGHPUT_SPREAD] / own[THROUGHPUT]:.1f}" if own.get(THROUGHPUT_SPREAD) else ""
     return correct(
         f"{gpu[_BATCH_OF_GPU]:.0f} inferences/s were recorded on a T4, and you have {own[THROUGHPUT]:.0f}: {right:.1f}{spread} "

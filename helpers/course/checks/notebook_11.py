@@ -23,16 +23,10 @@ from helpers.server import Server
 # What exercise 11.2 asks for, and what a 16-bit number rounds by: a tolerance as wide as that notices nothing.
 _JETS, _HALF = 64, 2.0**-11
 _OURS = "jet_transformer/exported.onnx"
-# Lengths that are tried where the model takes any.
-_LENGTHS = (3, 7)
+# Batches and lengths that are tried where the model takes any.
+_BATCHES, _LENGTHS = (1, 2), (3, 7)
 # Words of a sentence that says something.
 _WORDS = 5
-
-
-def _served(server: Any, model: Any) -> tuple[Server, dict[str, Any], dict[str, Any]]:
-    """The server, the model's metadata and its config, or "cannot tell"."""
-    judge.must_be_server(server)
-    return server, server.metadata(model), server.config(model)
 
 
 def _try(server: Server, model: str, batch: int, length: int) -> None:
@@ -50,7 +44,7 @@ def _try(server: Server, model: str, batch: int, length: int) -> None:
 @checker("11.1")
 def exported(server: Any, model: Any, done: Any, script: Any) -> Outcome:
     """The server's model takes batches and lengths of any size; and it is what the script exported, not the stand-in."""
-    server, about, _ = _served(server, model)
+    about = judge.must_be_server(server).metadata(model)
     # Another file, also another format, is the student's own: then it does not matter what became of the script.
     file = server.repository / model / about["versions"][-1] / "model.onnx"
     if done.returncode and file.is_file() and file.read_bytes() == (paths.root() / "notebooks" / "data" / _OURS).read_bytes():
@@ -62,7 +56,7 @@ def exported(server: Any, model: Any, done: Any, script: Any) -> Outcome:
         fixed = [f"axis {axis} is {size}" for axis, size in enumerate(each["shape"]) if axis in (0, 2) and size > 0]
         if fixed and (each["shape"][0] > 0 or each["name"].endswith(("_mask", "_features"))):
             return not_yet(f"`{each['name']}` has the shape {each['shape']}: {' and '.join(fixed)} for ever. Name that axis in the export.")
-    for batch, length in zip((1, 2), _LENGTHS, strict=True):
+    for batch, length in zip(_BATCHES, _LENGTHS, strict=True):
         _try(server, model, batch, length)
     shapes = ", ".join(f"`{each['name']}` {each['shape']}" for each in about["inputs"])
     return correct(f"The server has {shapes}, and answered requests of other sizes than the example's.")
@@ -71,21 +65,20 @@ def exported(server: Any, model: Any, done: Any, script: Any) -> Outcome:
 @checker("11.2")
 def configured(server: Any, model: Any, text: Any) -> Outcome:
     """The file is complete, the server has taken it, and a full request is answered."""
-    server, about, config = _served(server, model)
+    about, served = judge.must_be_server(server).metadata(model), server.config(model)["max_batch_size"]
     try:
         written = parse(str(text))
     except ConfigError as error:
         return not_yet(str(error))
     if reason := server.refusals.get(model):
         return not_yet(f"The server refused your config, and still has the one from before. It said: {reason.rstrip('.')}.")
-    for role, entries in (("inputs", written.input), ("outputs", written.output)):
-        missing = {each["name"] for each in about[role]} - {entry.name for entry in entries}
-        if missing:
-            return not_yet(f"Your file has no {role[:-1]} {quoted(sorted(missing))}, which the model has. Write it by hand.")
-    if written.max_batch_size != config["max_batch_size"]:
-        return not_yet(f"Your file says {written.max_batch_size} in a request, and the server still {config['max_batch_size']}. Reload.")
-    if written.max_batch_size < _JETS:
-        return not_yet(f"`max_batch_size` is {written.max_batch_size}; up to {_JETS} in a request were asked for.")
+    for role, entries in (("input", written.input), ("output", written.output)):
+        if missing := {each["name"] for each in about[f"{role}s"]} - {entry.name for entry in entries}:
+            return not_yet(f"Your file has no {role} {quoted(sorted(missing))}, which the model has. Write it by hand.")
+    if written.max_batch_size != served:
+        return not_yet(f"Your file says {written.max_batch_size} in a request, and the server still {served}. Reload.")
+    if served < _JETS:
+        return not_yet(f"`max_batch_size` is {served}; up to {_JETS} in a request were asked for.")
     _try(server, model, _JETS, _LENGTHS[1])
     return correct(f"The server has your config, and answered {_JETS} in one request.")
 
@@ -97,8 +90,6 @@ def agrees(server: Any, model: Any, inputs: Any, local: Any, tolerance: Any) -> 
     given = judge.must_be_number("tolerance", tolerance)
     with Client(server) as client:
         served = client.infer(model, inputs)
-    if absent := set(served) - set(local):
-        raise CannotTell(f"`local` has no {quoted(absent)}. Run the cell that makes it again.")
     seen = max(float(np.abs(served[name] - local[name]).max() / np.abs(local[name]).max()) for name in served)
     if not seen <= _HALF:
         return not_yet(f"The answers differ by {seen:.1e} of the largest one. That is no rounding: are they of the same file and inputs?")
@@ -110,7 +101,7 @@ def agrees(server: Any, model: Any, inputs: Any, local: Any, tolerance: Any) -> 
 
 
 def _row(table: Any, name: Any) -> dict[str, Any]:
-    judge.must_be(table, Experiments, "table", "the cell that makes it")
+    judge.must_be_made("table", table, Experiments, "the cell that makes it")
     try:
         return dict(table[name])
     except InputError as error:
@@ -140,33 +131,29 @@ def batch_chosen(table: Any, best: Any) -> Outcome:
 @checker("11.5")
 def instances_kept(server: Any, model: Any, table: Any, count: Any) -> Outcome:
     """The live server runs what the verdict supports."""
-    server, _, config = _served(server, model)
+    served = instances_of(judge.must_be_server(server).config(model))
     two, asked = _row(table, "2 instances"), judge.must_be_number("count", count, "1 or 2")
-    seen, ends = table.judged("2 instances"), [two.get(end) for end in LATENCY_ENDS]
-    # Where its interval reaches over the budget, it may be inside or not.
-    sides = {end is not None and end <= 1e3 * table.budget_ms for end in ends}
-    if seen.answer == FASTER and sides == {True, False} and asked in (1, 2):
-        right = int(asked)
-    else:
-        right = 2 if seen.answer == FASTER and sides == {True} else 1
-    if asked != right:
+    seen = table.judged("2 instances")
+    # Where its interval reaches over the budget, it may be inside or not: then either will do.
+    sides = {two.get(end) is not None and two[end] <= 1e3 * table.budget_ms for end in LATENCY_ENDS}
+    possible = {2 if inside else 1 for inside in sides} if seen.answer == FASTER else {1}
+    if asked not in possible:
         return not_yet(f"`count` is {judge.plain(asked)}. {seen} {'Take the simpler one.' if seen.answer == CANNOT_TELL else ''}".strip())
-    if (served := instances_of(config)) != right:
+    if served != asked:
         return not_yet(f"`count` is right, and the server runs {served}. Write it into `config.pbtxt`, and reload.")
-    return correct(f"The server runs {right}. {seen}")
+    return correct(f"The server runs {served}. {seen}")
 
 
 @checker("11.6")
 def card_handed_in(server: Any, model: Any, card: Any, purpose: Any, limits: Any) -> Outcome:
     """The card says what is true of the live server now, and its author's two sentences."""
-    server, _, _ = _served(server, model)
+    judge.must_be_server(server)
     for name, text in (("purpose", purpose), ("limits", limits)):
         if not isinstance(text, str) or len(re.findall(r"\w+", text)) < _WORDS:
             return not_yet(f"`{name}` is `{text}`. Say it in a sentence, of {_WORDS} words at least.")
     if purpose.strip() == limits.strip():
         return not_yet("`purpose` and `limits` are the same sentence. Where does the purpose end?")
-    path = server.repository / model / "MODEL_CARD.md"
-    written = path.read_text(encoding="utf-8")
+    written = (server.repository / model / "MODEL_CARD.md").read_text(encoding="utf-8")
     for what, value in (("purpose", purpose), ("limits", limits), *facts(server, model)):
         if value not in written:
             return not_yet(f"The card does not have the {what} as it is now: {value}. Make the card again.")
