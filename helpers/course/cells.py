@@ -5,19 +5,17 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 BLANK = "____"
 
 
-@dataclass
-class _Made:
+class _Made(NamedTuple):
     """What is known about the last cell that was to make a name."""
 
     first_line: str
     blanks: int
-    error: str = ""
+    error: str
 
 
 _made: dict[str, _Made] = {}
@@ -79,13 +77,9 @@ def names_asked(source: str, number: str) -> list[str]:
 
 def failure(names: list[str]) -> str:
     """Return a sentence about the first of these whose cell failed last; empty when none did."""
-    for name in names:
-        made = _made.get(name)
-        if made and made.error:
-            return (
-                f"The cell that makes `{name}` failed, so an old answer would be judged. It begins with `{made.first_line}`, and its error "
-                f"was `{made.error}`. Correct that cell, run it, then run this one again."
-            )
+    for name, made in ((name, _made[name]) for name in names if name in _made and _made[name].error):
+        which = f"It begins with `{made.first_line}`, and its error was `{made.error}`"
+        return f"The cell that makes `{name}` failed, so an old answer would be judged. {which}. Correct that cell, then run both again."
     return ""
 
 
