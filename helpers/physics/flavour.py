@@ -179,8 +179,7 @@ class Roc:
 
     Attributes:
         name: of the discriminant.
-        signal: its values for true signal jets, in falling order.
-        background: its values for true background jets, in falling order.
+        signal, background: its values for the true jets of either kind, in falling order.
         auc: chance that a signal jet has the higher value, ties counting half: the area under the curve.
         auc_uncertainty: its standard deviation from the finite number of jets.
     """

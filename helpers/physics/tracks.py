@@ -202,14 +202,9 @@ def _numbered(event: Event, labels: ArrayLike) -> tuple[NDArray[np.bool_], NDArr
 
 @dataclass(frozen=True)
 class Matching:
-    """The tracks of one event and what they come from.
+    """The tracks of one event, each with its hits and how many of them are of one particle, and which particles have a track.
 
-    Attributes:
-        n_hits: (n_tracks,) hits of each track.
-        majority: (n_tracks,) hits of the particle that most of them come from.
-        found: (n_particles,) whether a particle has a track by double majority.
-        fake: (n_tracks,) half of the hits or fewer are of one particle.
-        duplicate: (n_tracks,) more than half are, but another track has more hits of that particle.
+    A fake has no particle with more than half of its hits; of a duplicate's particle another track has more.
     """
 
     n_hits: NDArray[np.intp]
@@ -264,9 +259,11 @@ class Rate:
         half = np.sqrt(self.value * (1 - self.value) * n + 0.25) / (n + 1)
         return float(centre - half), float(centre + half)
 
-    def __str__(self) -> str:
+    @property
+    def row(self) -> dict[str, float]:
+        """Value, ends of the interval, passed and total, for a table."""
         low, high = self.interval
-        return f"{self.value:.4f} (+{high - self.value:.4f} -{self.value - low:.4f}, {self.passed} of {self.total})"
+        return {"value": self.value, "low": low, "high": high, "passed": self.passed, "total": self.total}
 
 
 @dataclass(frozen=True, repr=False)
@@ -290,14 +287,10 @@ class Quality:
     tracks: dict[str, NDArray[Any]]
 
     @property
-    def _rates(self) -> dict[str, Rate]:
-        rates = {"efficiency": self.efficiency, "fake rate": self.fake_rate, "duplicate rate": self.duplicate_rate}
-        return rates | {"hit purity": self.purity}
-
-    @property
     def table(self) -> pd.DataFrame:
         """One row for each quantity: its value, the ends of its 68 % interval, passed and total."""
-        return pd.DataFrame([{"quantity": name, **_row(rate)} for name, rate in self._rates.items()])
+        rates = {"efficiency": self.efficiency, "fake rate": self.fake_rate, "duplicate rate": self.duplicate_rate}
+        return pd.DataFrame([{"quantity": name, **rate.row} for name, rate in {**rates, "hit purity": self.purity}.items()])
 
     def against(self, variable: str, quantity: str = "efficiency") -> pd.DataFrame:
         """Return a rate in bins.
@@ -314,7 +307,7 @@ class Quality:
         bins = _BINS[variable]
         total, _ = np.histogram(source[variable], bins)
         good, _ = np.histogram(source[variable][passed], bins)
-        rates = [_row(Rate(int(passed), int(of))) for passed, of in zip(good, total, strict=True)]
+        rates = [Rate(int(passed), int(of)).row for passed, of in zip(good, total, strict=True)]
         return pd.DataFrame({f"{variable}_low": bins[:-1], f"{variable}_high": bins[1:]}).join(pd.DataFrame(rates))
 
     def __repr__(self) -> str:
@@ -322,11 +315,6 @@ class Quality:
 
     def _repr_html_(self) -> str:
         return str(self.table.to_html(index=False, float_format="%.4f"))
-
-
-def _row(rate: Rate) -> dict[str, Any]:
-    low, high = rate.interval
-    return {"value": rate.value, "low": low, "high": high, "passed": rate.passed, "total": rate.total}
 
 
 def quality(events: Event | Sequence[Event], labels: Any) -> Quality:
@@ -405,14 +393,10 @@ def inputs_of_stage(client: Client, stage: str, features: np.ndarray) -> dict[st
 
 
 def stage_times(difference: Any) -> pd.DataFrame:
-    """Return the mean time of an event in each stage, from the server's own counters.
+    """Return the mean time of an event in each stage, from the server's own counters: ``scrape(server) - before``.
 
-    Args:
-        difference: two readings of the metrics, subtracted: ``scrape(server) - before``.
-
-    Returns:
-        One row for each stage that was used: ``stage``, ``events``, and mean times per event in ms, ``total_ms = queue_ms + infer_ms +
-        other_ms``: ``infer`` is the time in the model, ``queue`` the time spent waiting for it, ``other`` moves tensors in and out.
+    Each stage that was used has a row: ``stage``, ``events``, and mean times per event in ms, ``total_ms = queue_ms + infer_ms +
+    other_ms``: ``infer`` is the time in the model, ``queue`` the time spent waiting for it, ``other`` moves tensors in and out.
 
     Raises:
         InputError: no event passed the stages between the two readings.
@@ -432,13 +416,7 @@ def stage_times(difference: Any) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class EventRate:
-    """How fast a server answered; one rate divided by another is a gain, without a unit.
-
-    Attributes:
-        mean: events per second, over all rounds.
-        half_width: of the 95 % interval of the mean, by Student's distribution over the rounds.
-        unit: as it is shown.
-    """
+    """How fast a server answered, with the half width of the 95 % interval; one rate divided by another is a gain, without a unit."""
 
     mean: float
     half_width: float
