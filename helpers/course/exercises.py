@@ -48,17 +48,11 @@ class Placeholder:
             raise AttributeError(name)
         return self
 
-    __call__ = __getitem__ = __enter__ = _again
+    __call__ = __getitem__ = __setitem__ = __enter__ = __exit__ = _again
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _again
     __truediv__ = __rtruediv__ = __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = _again
     __pow__ = __rpow__ = __matmul__ = __rmatmul__ = __neg__ = __pos__ = __abs__ = _again
     __lt__ = __le__ = __gt__ = __ge__ = _again
-
-    def __exit__(self, *_exception: object) -> None:
-        pass
-
-    def __setitem__(self, _key: Any, _value: Any) -> None:
-        return None
 
     def __bool__(self) -> bool:
         return False
@@ -68,9 +62,6 @@ class Placeholder:
 
     def __iter__(self) -> Iterator[Any]:
         return iter(())
-
-    def __contains__(self, _item: Any) -> bool:
-        return False
 
     def __float__(self) -> float:
         return float("nan")

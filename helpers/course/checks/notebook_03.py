@@ -45,12 +45,12 @@ def moved_away(seen: Any, predicted: Any, there_ms: Any, fastest: Any) -> Outcom
         return not_yet(f"`fastest` is `{fastest!r}`. Expected one of the names in `seen`.")
     if right[fastest] > (1 + judge.ROUNDING) * right.min():
         return not_yet(f"By `{fastest}` it takes {right[fastest]:.4g} ms there, and another way takes less.")
-    pairs = list(itertools.combinations(predicted, 2))
-    true = sum(seen["median"][faster] <= seen["median"][slower] for faster, slower in pairs)
-    return correct(
-        f"By `{fastest}` it would take {right[fastest]:.3g} ms, and {seen['median'][fastest]:.3g} ms here. "
-        f"Of the {len(pairs)} pairs in the order that you predicted, {true} came out so."
-    )
+    came_true = "`predicted` does not name each of the five ways once."
+    if isinstance(predicted, list) and sorted(map(str, predicted)) == sorted(seen.index):
+        pairs = list(itertools.combinations(predicted, 2))
+        true = sum(seen["median"][faster] <= seen["median"][slower] for faster, slower in pairs)
+        came_true = f"Of the {len(pairs)} pairs in the order that you predicted, {true} came out so."
+    return correct(f"By `{fastest}` it would take {right[fastest]:.3g} ms, and {seen['median'][fastest]:.3g} ms here. {came_true}")
 
 
 @checker("3.2")
