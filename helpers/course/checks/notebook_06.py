@@ -9,7 +9,7 @@ from typing import Any
 
 from helpers.course import judge
 from helpers.course.judge import SUCCESS, CannotTell, Outcome, checker, correct, must_be_right, not_yet, plain
-from helpers.metrics import scrape
+from helpers.metrics import Difference, scrape
 
 _MODEL = "particlenet_AK4"
 _COUNT, _EXECUTIONS = "nv_inference_count", "nv_inference_exec_count"
@@ -60,6 +60,7 @@ def moved(server: Any, before: Any, answers: Any) -> Outcome:
 @checker("6.3")
 def mean_latency(server: Any, change: Any, mean_ms: Any) -> Outcome:
     """The mean time of a request between two readings, in milliseconds, by the student's own readings."""
+    judge.must_be_made("change", change, Difference, "the cell above")
     requests, total_us = (change.value(name, model=_MODEL) for name in (SUCCESS, "nv_inference_request_duration_us"))
     if not requests:
         raise CannotTell("Between the two readings there was no request. Run the cell above again.")
@@ -107,6 +108,7 @@ def judge_share(requests: float, us: Mapping[str, float], share: Any) -> Outcome
 @checker("6.5")
 def put_together(server: Any, busy: Any, mean_batch: Any) -> Outcome:
     """Requests of one jet each were executed together, and the student says how many on average."""
+    judge.must_be_made("busy", busy, Difference, "the cell above")
     requests, inferences, executions = (busy.value(name, model=_MODEL) for name in (SUCCESS, _COUNT, _EXECUTIONS))
     if not executions:
         return not_yet("The model did not run in these seconds. Is the dashboard running, with *Concurrency* above 0?")
