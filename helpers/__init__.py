@@ -45,7 +45,6 @@ _EXPORTS = {
     "write_jets": "helpers.measuring.inputs",
     "write_taus": "helpers.measuring.inputs",
     "Experiments": "helpers.measuring.experiments",
-    "gain": "helpers.measuring.experiments",
     "Rows": "helpers.measuring.table",
     "tune": "helpers.tuning.search",
 }

@@ -40,6 +40,8 @@ def _sweep(server: Any, args: argparse.Namespace) -> int:
     from helpers.measuring.measure import sweep  # loads gRPC
     from helpers.measuring.program import find_perf_analyzer
 
+    # Who types a command wants to measure: no recorded rows in its place.
+    find_perf_analyzer()
     result = sweep(
         server,
         args.model,
@@ -53,7 +55,6 @@ def _sweep(server: Any, args: argparse.Namespace) -> int:
         lengths=options.lengths(args),
         protocol=args.protocol,
         max_seconds=args.seconds,
-        program=find_perf_analyzer(),
         again=args.again,
     )
     print(result)

@@ -8,7 +8,6 @@ Typical use::
     server.reload("particlenet_AK4")
     table.measure("2 instances", beside=recorded("A100", "ExaTrk")[:2])
     table.measure("2 instances × 2 threads", over="2 instances", beside="no such setting on a GPU")
-    table
 """
 
 from __future__ import annotations
@@ -17,31 +16,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from helpers.errors import InputError
+from helpers.errors import InputError, quoted
 from helpers.measuring.measure import (
-    QUICK_TURNS,
     TURN_WINDOW_S,
-    TURNS,
     Measurement,
     about,
     can_measure,
     config_kept,
-    quick,
     recorded_row,
     take_turns,
+    turns_now,
 )
 from helpers.measuring.statistics import Verdict, verdict
-from helpers.measuring.table import (
-    THROUGHPUT,
-    THROUGHPUT_SPREAD,
-    Row,
-    hardware,
-    is_recorded,
-    latency_words,
-    plain,
-    rows_of,
-    with_spread,
-)
+from helpers.measuring.table import THROUGHPUT, THROUGHPUT_SPREAD, Row, hardware, is_recorded, latency_words, plain, rows_of, with_spread
 from helpers.tables import as_html, as_text
 from helpers.terminal import Progress
 
@@ -59,29 +46,19 @@ class Elsewhere:
         return f"×{self.gain:.2f} on {self.where}: {self.what} ({self.source})"
 
 
-def gain(before: Any, after: Any, what: str = "") -> Elsewhere:
-    """Return what a recorded change did, from two rows of :func:`helpers.measuring.recorded.recorded`.
-
-    Args:
-        before: without the change.
-        after: with it.
-        what: the change in words; by default what differs between the rows.
-
-    Raises:
-        InputError: a row is not a recorded one, or they are of different sources or hardware.
-    """
-    rows = rows_of([before, after], (THROUGHPUT,), "a recorded gain")
-    if not all(map(is_recorded, rows)):
-        raise InputError("A row was measured here.", "Expected two recorded rows.", "Type: recorded()")
-    if len({(row["source"], hardware(row)) for row in rows}) > 1:
-        raise InputError("The two rows come from different sources or hardware.", "A gain is that of one change on one machine.")
-    before, after = rows
+def _elsewhere(rows: Any) -> Elsewhere:
+    """What a recorded change did, from a row without it and one with it."""
+    before, after = rows_of(rows, (THROUGHPUT,), "a recorded gain")
+    if not is_recorded(before) or (before["source"], hardware(before)) != (after["source"], hardware(after)):
+        raise InputError(
+            "The two rows are no recorded change on one machine.", "Expected two rows of recorded(...) with one source and one device."
+        )
     changed = [
         f"{'' if name == 'variant' else name + ' '}{before[name]} → {after[name]}"
         for name in ("variant", "batch", "instances", "concurrency")
         if before.get(name) != after.get(name) and None not in (before.get(name), after.get(name))
     ]
-    words = what or f"{before['model']}, {'; '.join(changed) or 'the same load'}"
+    words = f"{before['model']}, {'; '.join(changed) or 'the same load'}"
     return Elsewhere(after[THROUGHPUT] / before[THROUGHPUT], words, hardware(before), str(before["source"]))
 
 
@@ -96,22 +73,13 @@ class Experiments:
         batch: entries in each request.
         concurrency: requests under way at any time.
         budget: what the 95th percentile should stay under, as a multiple of that of the first experiment: machines differ.
-        turns: runs of three windows of each, in turn.
         **options: as for :func:`helpers.measuring.measure.measure`, such as ``input_data``.
     """
 
     def __init__(
-        self,
-        server: Any,
-        model: str,
-        *,
-        batch: int = 1,
-        concurrency: int = 1,
-        budget: float | None = None,
-        turns: int = TURNS,
-        **options: Any,
+        self, server: Any, model: str, *, batch: int = 1, concurrency: int = 1, budget: float | None = None, **options: Any
     ) -> None:
-        self.server, self.model, self.turns, self.budget = server, model, turns, budget
+        self.server, self.model, self.budget = server, model, budget
         self._load = {"batch": batch, "concurrency": concurrency, **options}
         self.rows: list[dict[str, Any]] = []
         # By the experiment's name: its measurement so far and the configuration it had, the experiment that was changed, and what the
@@ -127,8 +95,8 @@ class Experiments:
             name: what was changed, in a few words.
             model: another model in place of the one that is changed, such as its variant in lower precision.
             over: name of the experiment that was changed, which the gain refers to; the first by default.
-            beside: what the same kind of change did elsewhere: two recorded rows, without it and with it, or what :func:`gain` makes of
-                them; or in a few words why there is no such figure.
+            beside: what the same kind of change did elsewhere: two recorded rows, without it and with it; or in a few words why there is
+                no such figure.
             **load: what differs from the table's load, such as ``batch=4``.
 
         Returns:
@@ -152,10 +120,7 @@ class Experiments:
         if over is not None and name != self.rows[0]["experiment"]:
             self._over[name] = over
         if beside is not None:
-            if not isinstance(beside, (str, Elsewhere)):
-                without, having = rows_of(beside)
-                beside = gain(without, having)
-            self._beside[name] = beside
+            self._beside[name] = beside if isinstance(beside, str) else _elsewhere(beside)
         return self
 
     def _measured(self, name: str, model: str, other: tuple[Measurement, dict[str, Any]] | None, load: dict[str, Any]) -> dict[str, Any]:
@@ -173,7 +138,7 @@ class Experiments:
                 each.warm_up()
             before = self._counts(model)
 
-        turns = QUICK_TURNS if quick() else self.turns
+        turns = turns_now()
         with (
             Progress(f"measuring {name!r}", turns * len(pairs), "runs") as progress,
             config_kept(self.server, *{each.model for each, _ in pairs}),
@@ -193,22 +158,16 @@ class Experiments:
         self.rows[place : place + 1] = [{"executed_batch": before.get("executed_batch"), **row, "experiment": name}]
 
     def _counts(self, model: str) -> tuple[int, int]:
+        """Inferences and runs of a model; what comes from the response cache is in neither."""
         told = self.server.statistics(model)
-        # What comes from the response cache is in neither: no model has run for it.
         return int(told.get("inference_count", 0)), int(told.get("execution_count", 0))
 
     def __getitem__(self, name: str) -> Row:
-        """Return the row of an experiment.
-
-        Raises:
-            InputError: there is none of this name.
-        """
+        """Return the row of an experiment; an InputError when there is none of this name."""
         for row in self.rows:
             if row["experiment"] == name:
                 return Row.of(row)
-        raise InputError(
-            f"There is no experiment {name!r}.", f"There are: {', '.join(row['experiment'] for row in self.rows) or 'none yet'}."
-        )
+        raise InputError(f"There is no experiment {name!r}.", f"There are: {quoted(row['experiment'] for row in self.rows)}.")
 
     def __len__(self) -> int:
         return len(self.rows)

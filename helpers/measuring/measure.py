@@ -6,8 +6,7 @@ Typical use::
     one, four = measure_in_turn(server, "particlenet_AK4", {"batch": 1}, {"batch": 4})       # to be compared
     rows = sweep(server, ["particlenet_AK4", "particlenet_AK4_PT"], batches=(1, 4, 16, 64))
 
-Where perf_analyzer does not run, such as on macOS, they return what this course recorded on a machine of its own, and say so; a recorded
-row says so in its column ``source``.
+Where perf_analyzer does not run, such as on macOS, they return what this course recorded on a machine of its own, and say so.
 """
 
 from __future__ import annotations
@@ -15,9 +14,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,10 +28,9 @@ from helpers.client.client import Client
 from helpers.client.endpoint import QUERY_TIMEOUT_S
 from helpers.client.problems import TransportError
 from helpers.errors import CourseError, InputError, ModelError, RequestError, SetupError
-from helpers.measuring import perf_analyzer as tool
 from helpers.measuring import recorded as records
-from helpers.measuring.perf_analyzer import PERCENTILE, InputData, Result, Run, check_batch, data_for, execute, run_for
-from helpers.measuring.program import Program, find_perf_analyzer
+from helpers.measuring.perf_analyzer import Result, Run, check_batch, data_for, execute, run_for, show, words_of
+from helpers.measuring.program import find_perf_analyzer
 from helpers.measuring.statistics import LEAST_WINDOWS, interval, percentile_interval, windows_needed
 from helpers.measuring.table import (
     COLUMNS,
@@ -48,166 +47,140 @@ from helpers.measuring.table import (
     rows_of,
 )
 from helpers.metrics.gpu import placed_on
-from helpers.paths import make_folder, root, shown, work_dir, writing
-from helpers.paths import replace as replace_file
+from helpers.paths import root, shown
 from helpers.repository.configs import instances_of
 from helpers.terminal import Progress
 
-# Half width of the throughput's 95 % interval, as a fraction, at which a row counts as settled.
-PRECISION = 0.05
-# The same for the farther end of the latency's interval, as a multiple: of as many requests it is known less well than a mean.
-LATENCY_PRECISION = 2
+# Half width of the throughput's 95 % interval, as a fraction, at which a row counts as settled; that of the latency, known less well than
+# a mean, may be twice as large.
+PRECISION, LATENCY_PRECISION = 0.05, 2
 # Requests in one window, at least: six windows then hold the 72 that a 95th percentile's interval needs.
 WINDOW_REQUESTS = 15
-# Length of a window in seconds, at least and at most: shorter ones show the machine's hiccups, longer ones cost a lesson's time.
-WINDOW_S = (0.4, 3.0)
-# The same where measurements take turns: there are more windows, and what the machine does in between hits all alike.
-TURN_WINDOW_S = (0.2, 2.0)
+# Length of a window in seconds, at least and at most: shorter ones show the machine's hiccups, longer ones cost a lesson's time. Where
+# measurements take turns there are more windows, and what the machine does in between hits all alike.
+WINDOW_S, TURN_WINDOW_S = (0.4, 3.0), (0.2, 2.0)
 # Windows of one run of the tool: it gives figures of its last three, and of no fewer.
 RUN_WINDOWS = 3
 # Turns of each measurement where they are compared: three pairs could settle a difference only where the machine is very quiet.
 TURNS = 4
 # Seconds that the windows of a row may take, whatever the precision: a row that is noisy then says so.
 POINT_S = 5.0
-# Windows of a short look, and of a quick run (``COURSE_QUICK=1``): for tests of everything around the numbers, and for a look at a
-# notebook before class. The numbers are measured ones, their spreads are larger, and rows say so.
-QUICK_WINDOWS, QUICK_TURNS, QUICK_WINDOW_S, QUICK_WARM_UPS = 3, 1, (0.2, 1.0), 1
-# Length of a window of the warm-up in seconds: dozens of requests to a fast model. A slow one gets a number of requests instead.
-WARM_UP_S = 0.2
-# Rounds of warm-up at most: a network in TorchScript is slow twice for each new shape, and two instances see each shape anew.
-WARM_UPS = 3
+# Rounds of warm-up at most (a network in TorchScript is slow twice for each new shape), and the first length of their windows in ms.
+WARM_UPS, WARM_UP_MS = 4, 200
 # The throughput of a warm-up below this fraction of what its median latency allows: slow first requests were among it.
 _WARM = 0.75
 # Batch sizes of a sweep, those of the course text; the ones above a model's limit are left out by default.
 BATCHES = (1, 4, 8, 16, 32, 64, 128)
 # The file of a sweep in its folder.
 TABLE = "sweep.jsonl"
-# The tool's own rule is switched off: by it, three windows within 10 % are good, whatever is asked for. On a crowded machine they differ
-# by a factor of ten and more.
+# The tool's own rule is switched off: by it, three windows within 10 % are good, and on a crowded machine they differ tenfold.
 _ANY = 1e6
 
 
 def quick() -> bool:
-    """True if measurements are to be short rather than precise (``COURSE_QUICK=1``)."""
+    """True if measurements are to be short rather than precise (``COURSE_QUICK=1``), for a look at a notebook before class."""
     return os.environ.get("COURSE_QUICK", "").lower() not in ("", "0", "false", "no")
+
+
+def turns_now(turns: int = TURNS) -> int:
+    """Return how many turns to measure; of a quick measurement one."""
+    return 1 if quick() else turns
 
 
 # --- one load --------------------------------------------------------------------------------------------------------------
 
 
-@dataclass
 class Measurement:
     """One load on one model, with the arguments of :func:`measure`: warmed up once, then measured in runs of three windows.
 
-    ``window_s`` is the length of a window in seconds, at least and at most.
+    ``window_s`` is the length of a window in seconds, at least and at most, where measurements take turns.
     """
 
-    server: Any
-    model: str
-    batch: int = 1
-    concurrency: int = 1
-    precision: float = PRECISION
-    request_rate_per_s: float | None = None
-    protocol: str | None = None
-    percentile: int | None = PERCENTILE
-    input_data: InputData = "random"
-    lengths: int | Mapping[str, int] | None = None
-    program: Program | None = None
-    window_s: tuple[float, float] | None = None
-    results: list[Result] = field(default_factory=list, init=False)
-    turns: dict[str, list[float | None]] = field(default_factory=dict, init=False)
-    pilot: list[float] = field(default_factory=list, init=False)
-
-    def __post_init__(self) -> None:
-        if not 0 < self.precision < 1 or self.concurrency < 1:
+    def __init__(
+        self,
+        server: Any,
+        model: str,
+        batch: int = 1,
+        concurrency: int = 1,
+        *,
+        precision: float = PRECISION,
+        window_s: tuple[float, float] | None = None,
+        **options: Any,
+    ) -> None:
+        if not 0 < precision < 1 or concurrency < 1:
             raise InputError(
-                f"precision={self.precision}, concurrency={self.concurrency} was given.",
+                f"precision={precision}, concurrency={concurrency} was given.",
                 "Expected a fraction such as 0.05, and at least one request under way.",
             )
-        self.latency = latency_column(self.percentile)
-        self.program = self.program or find_perf_analyzer()
-        load = {"concurrency": self.concurrency, "request_rate_per_s": self.request_rate_per_s, "percentile": self.percentile}
-        inputs = {"lengths": self.lengths, "input_data": self.input_data}
-        self.run = run_for(self.server, self.model, protocol=self.protocol, batch=self.batch, **inputs, **load)  # type: ignore[arg-type]
-        self.known, config = about(self.server, self.model, self.protocol)
-        _keep_config(work_dir() / "configs", self.model, self.known["config"], config)
-        self._set_windows(None)
+        self.server, self.model, self.precision, self.window_s = server, model, precision, window_s
+        self.run = run_for(server, model, batch=batch, concurrency=concurrency, **options)
+        self.known = about(server, model, self.run.protocol)[0]
+        self.results: list[Result] = []
+        self.turns: dict[str, list[float | None]] = {}
+        self.pilot: list[float] = []
 
     def warm_up(self) -> None:
         """Send requests that do not count until the model is fast, and choose the length of the windows."""
-        run = self.run
-        under_way = run.concurrency if run.request_rate_per_s is None else 1
-        enough = max(4, 2 * under_way)
+        run, rate = self.run, 0.0
         # Three windows tell how many will be needed; where that is fixed, one is enough.
         trials = RUN_WINDOWS if self.window_s is None and not quick() else 1
-        # The tool looks once a second whether a number of requests is complete, so a short time is tried first.
-        timed = replace(run, window_ms=round(1000 * WARM_UP_S), max_trials=trials, stability_percent=_ANY, percentile=50)
-        counted = replace(timed, window_ms=None, window_requests=enough, max_trials=1)
-        each, rate, left = timed, None, QUICK_WARM_UPS if quick() else WARM_UPS
-        while left:
-            seen = execute(each, self.program, self.server).windows
-            if each is timed and (not seen or seen[-1].throughput_infer_per_s * WARM_UP_S < enough * run.batch):
-                each = counted
-                continue
-            left -= 1
-            if not seen:
-                continue
-            rate, self.pilot = seen[-1].throughput_infer_per_s, [window.throughput_infer_per_s for window in seen]
-            if rate > _WARM * under_way * run.batch / (seen[-1].latency_us * 1e-6) or run.request_rate_per_s is not None:
+        short = replace(run, window_ms=WARM_UP_MS, max_trials=trials, stability_percent=_ANY, percentile=50)
+        for _ in range(WARM_UPS):
+            seen = execute(short, self.server).windows
+            if seen:
+                rate, self.pilot = seen[-1].throughput_infer_per_s, [window.throughput_infer_per_s for window in seen]
+            if run.request_rate_per_s and seen:
                 break
-        self._set_windows(rate)
-
-    def _set_windows(self, rate: float | None) -> None:
-        """Make windows long enough to hold enough requests; the shortest where the rate is not known."""
-        shortest, longest = QUICK_WINDOW_S if quick() else self.window_s or WINDOW_S
-        if self.run.request_rate_per_s is not None:
-            rate = self.run.request_rate_per_s * self.run.batch
-        seconds = min(max(WINDOW_REQUESTS * self.run.batch / rate if rate else shortest, shortest), longest)
-        self.run = replace(self.run, window_ms=round(1000 * seconds), max_trials=RUN_WINDOWS, stability_percent=_ANY)
-        self.ran = self.run
+            if rate * short.window_ms < 1000 * max(4, 2 * run.concurrency) * run.batch:
+                # A slow model: too few requests to tell.
+                short = replace(short, window_ms=4 * short.window_ms, max_trials=1)
+            elif rate > _WARM * run.concurrency * run.batch / (seen[-1].latency_us * 1e-6):
+                break
+        rate = run.request_rate_per_s * run.batch if run.request_rate_per_s else rate
+        shortest, longest = TURN_WINDOW_S if quick() else self.window_s or WINDOW_S
+        seconds = min(max(WINDOW_REQUESTS * run.batch / rate if rate else shortest, shortest), longest)
+        self.run = replace(run, window_ms=round(1000 * seconds), max_trials=RUN_WINDOWS, stability_percent=_ANY)
 
     def measure(self, turn: str = "") -> None:
         """Measure three windows; with a name of the turn, to be compared with what else was measured in it."""
-        while True:
-            result = execute(self.run, self.program, self.server)
-            if result.figures or not any(each.figures for each in self.results):
-                self.ran = self.run
-            self.results.append(result)
-            if result.figures or (self.run.window_ms or 0) > 1000 * WINDOW_S[1]:
-                break
+        result = execute(self.run, self.server)
+        while not result.figures and self.run.window_ms <= 1000 * WINDOW_S[1]:
             # A window without a complete request: twice as long next time.
-            self.run = replace(self.run, window_ms=2 * (self.run.window_ms or 1))
+            self.run = replace(self.run, window_ms=2 * self.run.window_ms)
+            result = execute(self.run, self.server)
+        self.results.append(result)
         if turn and result.figures:
-            self.turns[turn] = [result.figures[THROUGHPUT], result.figures.get(self.latency)]
+            self.turns[turn] = [result.figures[THROUGHPUT], result.figures[latency_column(self.run.percentile)]]
 
-    def measure_enough(self, windows: int | None, max_seconds: float) -> None:
-        """Measure as many windows as asked for; by default as many as the scatter of the warm-up tells, whatever they will show."""
-        if windows is None:
-            most = max(int(1000 * max_seconds / (self.run.window_ms or 1)), LEAST_WINDOWS)
-            windows = QUICK_WINDOWS if quick() else windows_needed(self.pilot, self.precision, most)
+    def measure_enough(self, max_seconds: float) -> None:
+        """Measure as many windows as the scatter of the warm-up tells, whatever they will show."""
+        most = max(int(1000 * max_seconds / self.run.window_ms), LEAST_WINDOWS)
+        windows = RUN_WINDOWS if quick() else windows_needed(self.pilot, self.precision, most)
         for _ in range(-(-windows // RUN_WINDOWS)):
             self.measure()
 
     def row(self) -> dict[str, Any]:
         """Return what was measured so far as a row, by :data:`~helpers.measuring.table.COLUMNS`."""
-        row = row_of(self.ran, self.results, self.precision) | self.known
-        row["perf_analyzer_version"] = self.program.version  # type: ignore[union-attr]
+        row = row_of(self.run, self.results, self.known, self.precision)
         behind = len(getattr(self.server, "servers", ()))
         if behind > 1:
             # The tool asks the front for the counters, and the front has one server answer that, always the same.
             row["note"] = "; ".join(filter(None, (row["note"], f"queue and compute times are those of one of the {behind} servers")))
         return row | ({"turns": dict(self.turns)} if self.turns else {})
 
-    def key(self, *more: Any) -> str:
-        """Return what makes a measurement the same as an earlier one, and whatever more."""
-        return measured_key(self.run, self.known, self.program, *more)  # type: ignore[arg-type]
+    def key(self) -> str:
+        """Return what makes a measurement the same as an earlier one."""
+        return measured_key(self.run, self.known)
 
 
-def row_of(run: Run, results: Sequence[Result], precision: float = PRECISION) -> dict[str, Any]:
-    """Return several runs of the tool as one row."""
-    return dict.fromkeys(COLUMNS) | {
-        **summary(results, run.percentile, precision),
-        **run.sent(),
+def row_of(run: Run, results: Sequence[Result], known: Mapping[str, Any], precision: float = PRECISION) -> dict[str, Any]:
+    """Return several runs of the tool as one row; ``known`` is what :func:`about` gives. A run without figures is left out."""
+    results = [result for result in results if result.figures]
+    windows = [window for result in results for window in result.windows]
+    requests = [result.requests for result in results]
+    row = dict.fromkeys(COLUMNS) | _together([result.figures for result in results]) | run.sent() | dict(known)
+    ends = _latency_ends(run.percentile, results, row[latency_column(run.percentile)])
+    row |= {
         "model": run.model,
         "url": run.url,
         "protocol": run.protocol,
@@ -215,10 +188,16 @@ def row_of(run: Run, results: Sequence[Result], precision: float = PRECISION) ->
         "concurrency": run.concurrency if run.request_rate_per_s is None else None,
         "request_rate_per_s": run.request_rate_per_s,
         "percentile": run.percentile,
+        THROUGHPUT_SPREAD: interval([window.throughput_infer_per_s for window in windows])[1],
+        **dict(zip(LATENCY_ENDS, ends, strict=True)),
+        "requests": sum(filter(None, requests)) if all(requests) else None,
+        "windows": len(windows),
         "source": "measured",
         "time": now(),
         "command": str(run),
     }
+    note = _unsettled(row, precision)
+    return row | {"stable": not note, "note": note}
 
 
 def now() -> str:
@@ -226,123 +205,81 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def summary(results: Sequence[Result], percentile: int | None, precision: float = PRECISION) -> dict[str, Any]:
-    """Return the figures of several runs together, with their intervals; a run without a result is left out if others have one."""
-    results = [result for result in results if result.figures] or list(results)
-    windows = [window for result in results for window in result.windows]
-    numbers = _together([result.figures for result in results if result.figures])
-    mean, spread = interval([window.throughput_infer_per_s for window in windows])
-    latency, unsettled = latency_column(percentile), []
-    ends: tuple[float | None, float | None] = (None, None)
-    if numbers:
-        mean, value = numbers[THROUGHPUT] or mean, numbers.get(latency)
-        ends = _latency_ends(percentile, results, value)
-        half = None if None in ends or value is None else max(abs(end - value) for end in ends)  # type: ignore[operator]
-        for name, each, of, wanted in (("throughput", spread, mean, 1), (latency[8:-3], half, value, LATENCY_PRECISION)):
-            if each is None or not of or each > wanted * precision * of:
-                reached = f"±{100 * each / of:.2g}%" if each and of else "not known"
-                unsettled.append(f"{name} not within {100 * wanted * precision:.2g}%: {reached}")
-        unsettled += [f"after {len(windows)} windows"] if unsettled else []
-    elif windows:
-        numbers[latency] = sum(window.latency_us for window in windows) / len(windows)
-        unsettled = ["perf_analyzer gave no table: throughput and latency are of its windows"]
-    else:
-        unsettled = ["no window held a complete request"]
-    requests = [result.requests for result in results]
-    return {
-        **numbers,
-        THROUGHPUT: mean,
-        THROUGHPUT_SPREAD: spread,
-        **dict(zip(LATENCY_ENDS, ends, strict=True)),
-        "requests": sum(filter(None, requests)) if all(requests) else None,
-        "windows": len(windows),
-        "stable": not unsettled,
-        "note": "; ".join(unsettled),
-    }
+def _unsettled(row: Mapping[str, Any], precision: float) -> str:
+    """What of a row is not known as precisely as asked for; empty when all is."""
+    if row[THROUGHPUT] is None:
+        return "no window held a complete request"
+    latency = row[latency_column(row["percentile"])]
+    ends = [row[end] for end in LATENCY_ENDS]
+    half = None if None in ends else max(abs(end - latency) for end in ends)
+    notes = []
+    quantities = (
+        ("throughput", row[THROUGHPUT_SPREAD], row[THROUGHPUT], precision),
+        (f"p{row['percentile']}", half, latency, LATENCY_PRECISION * precision),
+    )
+    for name, spread, value, wanted in quantities:
+        if spread is None or spread > wanted * value:
+            reached = "not known" if spread is None else f"±{100 * spread / value:.2g}%"
+            notes.append(f"{name} not within {100 * wanted:.2g}%: {reached}")
+    return "; ".join([*notes, f"after {row['windows']} windows"]) if notes else ""
 
 
 def _together(runs: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
     """Means over runs, column by column; of a percentile the median, because the mean of percentiles is none."""
     together: dict[str, float | None] = {}
     for name in dict.fromkeys(name for run in runs for name in run):
-        values = sorted(value for run in runs if (value := run.get(name)) is not None)
-        if name.startswith("latency_p"):
-            values = values[(len(values) - 1) // 2 : len(values) // 2 + 1]
-        together[name] = sum(values) / len(values) if all(run.get(name) is not None for run in runs) else None
+        values = [value for run in runs if (value := run.get(name)) is not None]
+        mean = statistics.median if name.startswith("latency_p") else statistics.fmean
+        together[name] = mean(values) if len(values) == len(runs) else None
     return together
 
 
-def _latency_ends(percentile: int | None, results: Sequence[Result], value: float | None) -> tuple[float | None, float | None]:
+def _latency_ends(percentile: int, results: Sequence[Result], value: float | None) -> tuple[float | None, float | None]:
     """The ends of the latency's 95 % interval; None for one that is not known."""
-    windows = [window for result in results for window in result.windows]
-    if value is None or not windows:
+    if value is None:
         return None, None
-    if percentile is None:
-        half = interval([window.latency_us for window in windows])[1]
-        return (None, None) if half is None else (value - half, value + half)
     seen, runs = [], []
     for result in results:
         total = sum(window.throughput_infer_per_s for window in result.windows)
         # The tool says how many requests a run had; its windows share them by their rates.
         share = (result.requests or 0) / total if total else 0.0
         seen += [(window.latency_us, round(share * window.throughput_infer_per_s)) for window in result.windows]
-        reported = {each: figure for each in PERCENTILES if (figure := result.figures[f"latency_p{each}_us"])}
+        reported = {each: figure for each in PERCENTILES if (figure := result.figures[latency_column(each)])}
         runs.append((reported, result.requests or 0))
     low, high = percentile_interval(percentile, seen, runs)
     # The value is the median of the runs' own, and the interval that of the windows: it may not leave the value outside.
     return None if low is None else min(low, value), None if high is None else max(high, value)
 
 
-def measure(
-    server: Any,
-    model: str,
-    batch: int = 1,
-    concurrency: int = 1,
-    *,
-    windows: int | None = None,
-    warm_up: bool = True,
-    max_seconds: float = POINT_S,
-    **options: Any,
-) -> Row:
-    """Measure one model under one load.
-
-    How many windows there are is decided before, from the scatter of the warm-up: a measurement that stops when it looks good promises
-    too much. Each window holds a number of requests.
+def measure(server: Any, model: str, batch: int = 1, concurrency: int = 1, *, max_seconds: float = POINT_S, **options: Any) -> Row:
+    """Measure one model under one load: as many windows as the scatter of the warm-up tells, each with a number of requests.
 
     Args:
-        server: a :class:`~helpers.server.Server`, a :class:`~helpers.fleet.Fleet` (its throughput and latencies are the client's; its
-            times inside the server are those of one of its servers, and ``fleet.shares()`` has all), or an address such as
-            ``localhost:9001``.
+        server: a :class:`~helpers.server.Server`, a :class:`~helpers.fleet.Fleet` (its times inside the server are those of one of its
+            servers, and ``fleet.shares()`` has all), or an address such as ``localhost:9001``.
         model: name of the model.
         batch: entries in each request.
         concurrency: requests under way at any time.
-        windows: how many windows, at least; by default as many as the precision takes, from six on.
-        warm_up: send requests that do not count, first.
         max_seconds: seconds that the windows may take beyond six of them.
         **options: ``precision`` (0.05, the half width to reach, as a fraction), ``request_rate_per_s`` (in place of a concurrency),
-            ``protocol`` (``grpc``), ``percentile`` (95; None for the mean), ``input_data`` (``random``, ``zero``, or a file of
+            ``protocol`` (``grpc``), ``percentile`` (95), ``input_data`` (``random``, ``zero``, or a file of
             :mod:`helpers.measuring.inputs`; for several models, by model), ``lengths`` (of the axes that may have any, by the beginning of
-            the input's name, or one for all), ``program`` (which perf_analyzer).
+            the input's name, or one for all).
 
     Returns:
-        A row with the columns :data:`helpers.measuring.table.COLUMNS`; times in µs. ``throughput_spread_infer_per_s`` is the half width
-        of a 95 % interval, ``latency_low_us`` and ``latency_high_us`` are the ends of another: they hold while it was measured, and do not
-        know what the machine does a minute later, so what is to be compared is measured in turn. A row whose precision was not reached
-        has ``stable=False`` and says so in ``note``; what is not known is None. The configuration that ``config`` names is kept in
-        ``work/configs``.
+        A row with the columns :data:`helpers.measuring.table.COLUMNS`; times in µs. Its 95 % intervals hold while it was measured, and do
+        not know what the machine does a minute later, so what is to be compared is measured in turn. A row whose precision was not
+        reached has ``stable=False`` and says so in ``note``; what is not known is None.
 
     Raises:
         CourseError: the measurement could not be made; the text says why.
     """
-    if max_seconds <= 0:
-        raise InputError(f"max_seconds={max_seconds} was given.", "Expected seconds above 0.")
-    if options.get("program") is None and not can_measure():
+    if not can_measure():
         return recorded_row(server, model, batch, concurrency, options)
     made = Measurement(server, model, batch, concurrency, **options)
     with Progress(lambda: f"measuring {model}, batch {batch}: {len(made.results)} runs"):
-        if warm_up:
-            made.warm_up()
-        made.measure_enough(windows, max_seconds)
+        made.warm_up()
+        made.measure_enough(max_seconds)
     return Row.of(made.row())
 
 
@@ -358,15 +295,12 @@ def measure_in_turn(server: Any, model: str, *loads: Mapping[str, Any], turns: i
 
     Returns:
         A row for each load; ``verdict`` compares them pair by pair.
-
-    Raises:
-        CourseError: a measurement could not be made; the text says why.
     """
     given = [{"model": model, "batch": 1, "concurrency": 1, **options, **load} for load in loads]
-    if options.get("program") is None and not can_measure():
+    if not can_measure():
         return tuple(recorded_row(server, load["model"], load["batch"], load["concurrency"], load) for load in given)
     made = [Measurement(server, **load, window_s=TURN_WINDOW_S) for load in given]
-    turns = QUICK_TURNS if quick() else turns
+    turns = turns_now(turns)
     with Progress(f"measuring {len(made)} loads in turn", turns * len(made), "runs") as progress:
         for each in made:
             each.warm_up()
@@ -380,12 +314,11 @@ def take_turns(
 ) -> Iterator[Measurement]:
     """Measure three windows of each in turn, every other turn backwards, and yield each after a run of it.
 
-    ``prepare`` is called before each run, such as to load its configuration. What has left ``measurements`` after a turn is not measured
-    in the next.
+    ``prepare`` is called before each run, such as to load its configuration.
     """
     name = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"
     for number in range(turns):
-        for made in list(measurements) if number % 2 == 0 else measurements[::-1]:
+        for made in measurements if number % 2 == 0 else measurements[::-1]:
             prepare(made)
             made.measure(f"{name}-{number}")
             yield made
@@ -401,8 +334,8 @@ def perf_analyzer(*arguments: str) -> int:
         Its exit status: 0 done, 2 the windows did not agree, 99 it failed.
     """
     if can_measure():
-        return tool.perf_analyzer(*arguments)
-    status, said = records.recorded_command(tool.words_of(*arguments))
+        return show(words_of(*arguments))
+    status, said = records.recorded_command(words_of(*arguments))
     print(said)
     return status
 
@@ -433,6 +366,7 @@ def about(server: Any, model: str, protocol: str | None = None) -> tuple[dict[st
             "device": ((machine.device() if here else "GPU") if on_gpu else "CPU") if groups else None,
             "cpu": machine.cpu() if here else None,
             "server_version": version,
+            "perf_analyzer_version": find_perf_analyzer().version,
             "instances": instances_of(config) if groups else None,
             "config": config_name(config),
         }, config
@@ -443,22 +377,13 @@ def config_name(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def _keep_config(folder: Path, model: str, name: str, config: Mapping[str, Any]) -> None:
-    """Write a configuration under the short name that the row has, unless it is there already."""
-    path = folder / model / f"config_{name}.json"
-    if not path.exists():
-        with writing(path):
-            make_folder(path.parent)
-            replace_file(path, json.dumps(config, indent=1, sort_keys=True) + "\n")
-
-
-def measured_key(run: Run, known: Mapping[str, Any], program: Program, *more: Any) -> str:
+def measured_key(run: Run, known: Mapping[str, Any], *more: Any) -> str:
     """Return what makes a measurement the same as an earlier one: load, inputs, configuration, machine, versions, and whatever more."""
     host = urlsplit(f"//{run.url}").hostname or ""
     # Not the port, because a server launched again is as good; but that of a tunnel's end, whose machine is not known.
     where = known["cpu"] or (run.url if machine.is_loopback(host) else host)
     load = (run.model, run.protocol, run.batch, run.concurrency, run.request_rate_per_s, run.percentile, run.sent())
-    versions = known["device"], known["server_version"], program.version, known["config"]
+    versions = known["device"], known["server_version"], known["perf_analyzer_version"], known["config"]
     return hashlib.sha256(json.dumps([load, where, versions, more], sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -532,7 +457,6 @@ def sweep(
     instances: Iterable[int] = (),
     output: str | Path | None = None,
     max_seconds: float = POINT_S,
-    windows: int | None = None,
     again: bool = False,
     silent: bool = False,
     **options: Any,
@@ -548,43 +472,32 @@ def sweep(
         concurrencies: requests under way at any time.
         instances: numbers of model instances to load, on a server of one's own; what was loaded before is loaded again afterwards.
         output: folder for ``sweep.jsonl`` with all rows, by default ``work/sweeps``.
+        max_seconds: as for :func:`measure`.
         again: measure also what was measured before.
         silent: show no progress.
-        max_seconds: as for :func:`measure`.
-        windows: as for :func:`measure`.
         **options: as for :func:`measure`.
 
     Returns:
-        The rows, in the order of the combinations, with those that an earlier call had measured. ``attrs`` has ``path`` of the file,
-        ``before`` (how many were measured before) and ``rougher`` (how many of those less precisely than asked for now).
+        The rows, in the order of the combinations; ``attrs`` has ``path`` of the file, and how many were measured ``before``.
 
     Raises:
         InputError: a batch size is above a model's limit, or something else does not fit; nothing was measured.
         CourseError: the sweep cannot go on; every point so far is kept, and the text says how to go on.
-        KeyboardInterrupt: it was interrupted; likewise.
     """
     names = list(dict.fromkeys([models] if isinstance(models, str) else models))
-    if options.get("program") is None and not can_measure():
+    if not can_measure():
         return records.recorded_sweep(names, batches, concurrencies, options.get("lengths"), _names_of_data(names, options))
-    counts = _numbers("instances", listed) if (listed := list(instances)) else []
+    counts = list(dict.fromkeys(instances))
     points = _plan(server, names, batches, concurrencies, counts, options)
     # Several models under one load, as they are loaded; or one after the other, each loaded for it.
     groups: dict[Any, list[_Point]] = {}
     for point in points:
         groups.setdefault(point if counts else point[2:], []).append(point)
     table, at = folder_of(output or "work/sweeps") / TABLE, "its beginning"
-    known: list[dict[str, Any]] = [] if again else read_rows(table)
+    known = [] if again else read_rows(table)
     rows: dict[_Point, dict[str, Any]] = {}
-    old: list[dict[str, Any]] = []
-    options = {"program": find_perf_analyzer(), **options, "window_s": TURN_WINDOW_S if len(names) > 1 and not counts else None}
-
-    def done(point: _Point, row: dict[str, Any]) -> None:
-        rows[point] = row
-        progress.add()
-
-    def words() -> str:
-        return f"{len(rows)} of {len(points)} points are in {shown(table)}; typed again, it goes on from there"
-
+    before = 0
+    options["window_s"] = TURN_WINDOW_S if len(names) > 1 and not counts else None
     with Progress(lambda: at, len(points), "points", silent=silent) as progress:
         try:
             with config_kept(server, *(names if counts else ())) as configs:
@@ -598,45 +511,32 @@ def sweep(
                             loaded = point[:2]
                         each = Measurement(server, point.model, point.batch, point.concurrency, **options)
                         if row := measured_before(known, each.key(), server, point.model):
-                            old.append(row)
-                            done(point, row)
+                            rows[point] = row
+                            before += 1
                             continue
                         each.warm_up()
                         made[point] = each
-                    _measure_group(list(made.values()), windows, max_seconds)
+                    if len(made) == 1:
+                        next(iter(made.values())).measure_enough(max_seconds)
+                    else:
+                        list(take_turns(list(made.values()), turns_now()))
                     for point, each in made.items():
-                        row = each.row() | {"key": each.key()}
+                        rows[point] = each.row() | {"key": each.key()}
                         # First of all: whatever happens next, this point is not lost.
-                        append_row(table, row)
-                        done(point, row)
-        except KeyboardInterrupt:
-            print(f"interrupted; {words()}")
+                        append_row(table, rows[point])
+                    progress.add(len(group))
+        except (KeyboardInterrupt, CourseError) as error:
+            kept = f"{len(rows)} of {len(points)} points are in {shown(table)}; typed again, it goes on from there"
+            if isinstance(error, CourseError):
+                raise RequestError(f"The sweep stopped at {at}: {error.happened}", f"{kept}.", error.todo or error.expected) from error
+            print(f"interrupted; {kept}")
             raise
-        except CourseError as error:
-            raise RequestError(f"The sweep stopped at {at}: {error.happened}", f"{words()}.", error.todo or error.expected) from error
-    if old and not silent:
+    said = f"{before} of {len(points)} points were measured before (again=True measures all)."
+    if before and not silent:
         # Before the table or the figure of them, which looks like new.
-        now_too = f"; {len(points) - len(old)} were measured now" if len(old) < len(points) else ", so nothing was measured now"
-        print(f"{len(old)} of {len(points)} points were measured before{now_too} (again=True measures all).")
-    precision = options.get("precision", PRECISION)
-    rougher = sum((row[THROUGHPUT_SPREAD] or 0) > precision * (row[THROUGHPUT] or 0) for row in old)
-    return _shown([rows[point] for point in points], table, len(old), rougher)
-
-
-def _measure_group(made: Sequence[Measurement], windows: int | None, max_seconds: float) -> None:
-    """Measure one alone, or several in turn."""
-    if len(made) == 1:
-        made[0].measure_enough(windows, max_seconds)
-        return
-    for _ in take_turns(made, QUICK_TURNS if quick() else -(-windows // RUN_WINDOWS) if windows else TURNS):
-        pass
-
-
-def _shown(rows: list[dict[str, Any]], path: Path, before: int = 0, rougher: int = 0) -> Rows:
-    parts = [f"In {shown(path)}"]
-    parts += [f"{before} points were measured before"] if before else []
-    parts += [f"{rougher} of these less precisely than asked for now (again=True measures all again)"] if rougher else []
-    return Rows.of(rows, f"{'; '.join(parts)}.", path=str(path), before=before, rougher=rougher)
+        print(said)
+    caption = f"In {shown(table)}.{f' {said}' if before else ''}"
+    return Rows.of([rows[point] for point in points], caption, path=str(table), before=before)
 
 
 def _plan(
@@ -648,10 +548,12 @@ def _plan(
     options: Mapping[str, Any],
 ) -> list[_Point]:
     """All points in order, checked before anything runs."""
-    if not names:
+    loads, asked = list(dict.fromkeys(concurrencies)), None if batches is None else list(dict.fromkeys(batches))
+    for what, numbers in (("concurrencies", loads), ("batches", asked), ("instances", counts)):
+        if wrong := [each for each in numbers or () if not isinstance(each, int) or each < 1]:
+            raise InputError(f"{what} has {wrong[0]!r}.", "Expected whole numbers, 1 or more.", f"Type for example: {what}=(1, 4)")
+    if not names or not loads or asked == []:
         raise InputError("There is nothing to measure.", "Expected at least one model, one batch size and one concurrency.")
-    loads = _numbers("concurrencies", concurrencies)
-    asked = None if batches is None else _numbers("batches", batches)
     if counts:
         must_own(server, "sweep over instances")
     points = []
@@ -664,15 +566,6 @@ def _plan(
         run_for(server, model, **{name: options[name] for name in ("protocol", "lengths", "input_data") if name in options})
         points += [_Point(model, count, load, batch) for count in counts or (None,) for load in loads for batch in sizes]
     return points
-
-
-def _numbers(what: str, values: Iterable[int]) -> list[int]:
-    numbers = list(dict.fromkeys(values))
-    if wrong := [value for value in numbers if not isinstance(value, int) or isinstance(value, bool) or value < 1]:
-        raise InputError(f"{what} has {wrong[0]!r}.", "Expected whole numbers, 1 or more.", f"Type for example: {what}=(1, 4)")
-    if not numbers:
-        raise InputError(f"{what} is empty.", "Expected at least one number.")
-    return numbers
 
 
 # --- where the tool does not run -------------------------------------------------------------------------------------------
@@ -688,9 +581,7 @@ def can_measure() -> bool:
         return True
     except SetupError as error:
         if not _said_so:
-            own = [row for name in ("sweep", "experiments") for row in read_rows(records.data_file(name))]
-            machines = " and ".join(sorted({row["cpu"] for row in own}))
-            print(f"{error.happened} What follows was recorded on another machine ({machines}, no GPU; each row names its own).")
+            print(f"{error.happened} What follows was recorded on another machine without a GPU, which each row names.")
             _said_so = True
         return False
 
@@ -701,9 +592,9 @@ def _names_of_data(models: Iterable[str], options: Mapping[str, Any]) -> dict[st
 
 def recorded_row(server: Any, model: str, batch: int, concurrency: int, options: Mapping[str, Any]) -> Row:
     """Return the recorded row of a load; for a working copy, which people change, of the same configuration, too."""
-    inputs = _names_of_data([model], options)[model]
+    inputs = _names_of_data([model], options)
     repository = getattr(server, "repository", None)
     if repository is None or Path(repository).resolve() == (root() / "models").resolve():
-        return Row.of(rows_of(records.recorded_sweep(model, (batch,), (concurrency,), options.get("lengths"), {model: inputs}))[0])
-    config = about(server, model, options.get("protocol"))[0]["config"]
-    return Row.of(records.recorded_experiment(model, batch, concurrency, inputs, config))
+        return Row.of(rows_of(records.recorded_sweep([model], (batch,), (concurrency,), options.get("lengths"), inputs))[0])
+    config = config_name(server.config(model))
+    return Row.of(records.recorded_experiment(model, batch, concurrency, inputs[model], config))

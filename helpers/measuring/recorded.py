@@ -44,13 +44,13 @@ def gpu_file(device: str) -> Path:
 def recorded(device: str = "", model: str = "", variant: str = "") -> Rows:
     """Return figures by others, and by this course on GPUs, as rows like measured ones.
 
-    Each row says in ``source`` who measured it and in ``device`` on what; ``variant`` tells apart what the model's name does not, such as
-    a file format or TensorRT.
-
     Args:
         device: a part of the device's name, such as ``"P100"``, ``"T4"``, ``"A100"`` or ``"CPU"``; all by default.
         model: the model's name; all by default.
-        variant: the exact variant, such as ``"ONNX"``; all by default.
+        variant: the exact variant, such as ``"ONNX"``, which tells apart what the model's name does not; all by default.
+
+    Returns:
+        Rows that say in ``source`` who measured them and in ``device`` on what.
 
     Raises:
         InputError: there is no such figure; the message lists what there is.
@@ -77,47 +77,40 @@ def _caption(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def recorded_sweep(
-    models: str | Sequence[str] = (),
+    models: Sequence[str],
     batches: Iterable[int] | None = None,
     concurrencies: Iterable[int] | None = None,
     lengths: int | Mapping[str, int] | None = None,
-    inputs: str | Mapping[str, str] = "random",
+    inputs: Mapping[str, str] | None = None,
 ) -> Rows:
     """Return what the course measured on a machine of its own with the real perf_analyzer: two cores, no GPU.
 
-    What was asked for and is not there is named in the caption, and printed.
-
-    Args:
-        models: one name or several; all by default.
-        batches: batch sizes; all by default.
-        concurrencies: requests under way at any time; all by default.
-        lengths: of the axes that may have any, by the beginning of the input's name, or one for all; as in a measurement by default.
-        inputs: ``random``, or the name of a file, which says the lengths itself; or one of these for each model.
+    What was asked for and is not there is named in the caption, and printed. Arguments are as for ``sweep``; ``inputs`` has the name of
+    each model's file, which says the lengths itself, and random ones for what it does not name.
 
     Raises:
         InputError: there is no such row; the message lists what there is.
     """
     random = dict.fromkeys(LENGTHS, lengths) if isinstance(lengths, int) else LENGTHS | dict(lengths or {})
-    names = [models] if isinstance(models, str) else models
-    given = {name: list(values) for name, values in (("model", names), ("batch", batches), ("concurrency", concurrencies)) if values}
+    given = {name: list(values) for name, values in (("model", models), ("batch", batches), ("concurrency", concurrencies)) if values}
     everything = read_rows(data_file("sweep"))
     there: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in everything:
-        asked = inputs.get(row["model"], "random") if isinstance(inputs, Mapping) else inputs
+        asked = (inputs or {}).get(row["model"], "random")
         if inputs_of(row) == (random if asked == "random" else asked):
             there.setdefault(tuple(row[name] for name in given), []).append(row)
     wanted = list(itertools.product(*given.values()))
     rows = [row for point in wanted for row in there.get(point, [])]
     if not rows:
-        near = [row for row in everything if row["model"] in names] or everything
-        listed = {f"{row['model']} with batch {row['batch']}, concurrency {row['concurrency']}, {_words(inputs_of(row))}" for row in near}
+        near = [row for row in everything if row["model"] in models] or everything
+        listed = {f"{row['model']} with batch {row['batch']}, concurrency {row['concurrency']}, inputs {inputs_of(row)}" for row in near}
         raise InputError("There is no recorded row of this load.", f"There are: {'; '.join(sorted(listed))}.")
     missing = [dict(zip(given, point, strict=True)) for point in wanted if point not in there]
-    words = ["; ".join(", ".join(f"{name} {value}".removeprefix("model ") for name, value in point.items()) for point in missing)]
-    said = f"Not recorded: {words[0]}." if missing else ""
+    words = "; ".join(", ".join(f"{name} {value}".removeprefix("model ") for name, value in point.items()) for point in missing)
+    said = f"Not recorded: {words}." if missing else ""
     if said:
         print(said)
-    return Rows.of(rows, " ".join(filter(None, [_caption(rows), said])), path=str(data_file("sweep")), before=0, rougher=0)
+    return Rows.of(rows, " ".join(filter(None, [_caption(rows), said])), path=str(data_file("sweep")), before=0)
 
 
 def inputs_of(row: Mapping[str, Any]) -> str | dict[str, int]:
@@ -125,11 +118,6 @@ def inputs_of(row: Mapping[str, Any]) -> str | dict[str, int]:
     if row["inputs"] != "random":
         return str(row["inputs"])
     return {name.split("_")[0]: shape[-1] for name, shape in shapes_of(row).items()}
-
-
-def _words(sent: str | Mapping[str, int]) -> str:
-    """Inputs in words: ``50 pf, 4 sv``, or the name of a file."""
-    return sent if isinstance(sent, str) else ", ".join(f"{length} {kind}" for kind, length in sorted(sent.items()))
 
 
 class Status(int):
@@ -144,11 +132,7 @@ def without_place(words: Sequence[str]) -> list[str]:
 
 
 def recorded_command(words: Sequence[str]) -> tuple[Status, str]:
-    """Return the status of a recorded command and all that it wrote, given its words without the program's name.
-
-    Raises:
-        InputError: there is none; the message lists what there is.
-    """
+    """Return the status of a recorded command and all that it wrote, given its words; an InputError where there is none."""
     lines, wanted = read_rows(data_file("commands")), without_place(words)
     for line in lines:
         if line["words"] == wanted:
@@ -166,8 +150,7 @@ def recorded_experiment(model: str, batch: int, concurrency: int, inputs: str, c
         if wanted.items() <= row.items():
             return row
     raise InputError(
-        f"There is no recorded row of {model!r} as it is configured now, with requests of {batch}, {concurrency} under way, and "
-        f"inputs {inputs}.",
+        f"There is no recorded row of {model!r} as it is configured now, with requests of {batch}, {concurrency} under way.",
         "The settings of notebook 09 were recorded; a setting of your own can only be measured.",
         "Go on with the next cell.",
     )

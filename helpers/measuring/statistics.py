@@ -182,16 +182,6 @@ class Verdict:
         return box(f"<strong>{self.answer.capitalize()}.</strong> {self.text}", _COLOURS[self.answer])
 
 
-@dataclass(frozen=True)
-class _Side:
-    """One side: its rows, the mean logarithm of their values, the standard deviation of that, and its degrees of freedom."""
-
-    rows: list[dict[str, Any]]
-    log: float
-    deviation: float | None
-    degrees: float
-
-
 def verdict(first: Any, second: Any, quantity: str = "throughput", *, least: float = LEAST) -> Verdict:
     """Compare two measurements: is the second faster than the first?
 
@@ -201,74 +191,57 @@ def verdict(first: Any, second: Any, quantity: str = "throughput", *, least: flo
     "cannot tell". Seen from the other side, the answer is the opposite one.
 
     Args:
-        first: the baseline, a row or several rows of the same measurement.
-        second: what is compared with it.
+        first: the baseline, a row.
+        second: the row that is compared with it.
         quantity: ``throughput``, or ``latency`` for the percentile that the rows were measured for.
         least: differences below this fraction do not count.
 
     Raises:
-        InputError: no rows, rows of one side that are no repeats of each other, or without the quantity.
+        InputError: not one row on each side, or rows without the quantity.
     """
     if quantity not in ("throughput", "latency"):
         raise InputError(f"The quantity {quantity!r} cannot be compared.", 'Expected "throughput" or "latency".')
-    rows = [rows_of(side, what="a verdict") for side in (first, second)]
-    column = THROUGHPUT if quantity == "throughput" else _latency(rows[0] + rows[1])
-    before, after = (_side(side, column) for side in rows)
+    rows = [row for side in (first, second) for row in rows_of(side, what="a verdict")]
+    if len(rows) != 2:
+        raise InputError(
+            f"A verdict compares two rows, and {len(rows)} were given.",
+            "Expected one on each side.",
+            'Pick them first, for example with rows.query("batch == 8").iloc[0]; repeats are best measured in turn.',
+        )
+    before, after = rows
+    column = THROUGHPUT if quantity == "throughput" else latency_column(before.get("percentile"))
+    if column != THROUGHPUT and before.get("percentile") != after.get("percentile"):
+        raise InputError(
+            f"The rows were measured for different percentiles: {before.get('percentile')}, {after.get('percentile')}.",
+            "The interval is known for that percentile only, so both must have the same one.",
+        )
+    if lacking := [row for row in rows if not row.get(column)]:
+        raise InputError(f"A row of {lacking[0].get('model')!r} has no {column}, so there is nothing to compare.")
     pairs = _pairs(before, after, column)
-    log, deviation, degrees = _paired(pairs, rows[0] + rows[1], column) if pairs else _welch(before, after)
+    log, deviation, degrees = _paired(pairs, rows, column) if pairs else _welch(before, after, column)
     log = log if column == THROUGHPUT else -log
     half = None if deviation is None else student(degrees) * deviation
     answer, gain = _answer(log, half, math.log1p(least)), math.exp(log)
     # Half of the interval's length on the scale of the gain itself.
     spread = None if half is None else gain * math.sinh(half)
     # Of these turns alone: a row may have been measured beside others as well, at another time.
-    sides = [_words(side, column, [pair[place] for pair in pairs]) for place, side in enumerate((before, after))]
-    said = [f"times as fast ({' → '.join(sides)})."]
-    said += [f"By {len(pairs)} pairs, measured in turn."] if pairs else []
-    said += [_why(answer, log, half, least, bool(pairs)), *_remarks(before, after)]
+    sides = " → ".join(_words(row, column, [pair[place] for pair in pairs]) for place, row in enumerate(rows))
     found = Verdict(answer, gain, spread, "", len(pairs))
-    return replace(found, text=" ".join(filter(None, [found.factor, *said])))
+    said = [
+        f"{found.factor} times as fast ({sides}).",
+        f"By {len(pairs)} pairs, measured in turn." if pairs else "",
+        _why(answer, log, half, least, bool(pairs)),
+        *_remarks(before, after),
+    ]
+    return replace(found, text=" ".join(filter(None, said)))
 
 
-def _latency(rows: Sequence[Row]) -> str:
-    """The column of the percentile that all rows were measured for."""
-    asked = {row.get("percentile") for row in rows}
-    if len(asked) > 1:
-        raise InputError(
-            f"The rows were measured for different percentiles: {', '.join(sorted(map(str, asked)))}.",
-            "The interval is known for that percentile only, so both must have the same one.",
-        )
-    return latency_column(asked.pop())
-
-
-def _side(rows: list[dict[str, Any]], column: str) -> _Side:
-    """The mean of repeats. They differ by what they state and what a machine changes between runs; where by more, by that."""
-    for name in _NAMED:
-        values = list(dict.fromkeys(row.get(name) for row in rows))
-        if len(values) > 1:
-            raise InputError(
-                f"The rows of one side differ in {name}: {', '.join(map(str, values))}.",
-                "One side of a verdict is one row, or repeats of the same measurement.",
-                'Pick the rows first, for example with rows.query("batch == 8").',
-            )
-    if any(row.get(column) is None or row[column] <= 0 for row in rows):
-        raise InputError(f"A row of {rows[0].get('model')!r} has no {column}, so there is nothing to compare.")
-    logs, count = np.log([row[column] for row in rows]), len(rows)
-    log, scatter = float(logs.mean()), float(logs.var(ddof=1)) if count > 1 else None
-    stated = [half for row in rows if (half := _stated(row, column)) is not None]
-    if len(stated) < count:
-        return _Side(rows, log, None if scatter is None else math.sqrt((scatter + BETWEEN_RUNS**2) / count), count - 1)
-    freedoms = [max((row.get("windows") or LEAST_WINDOWS) - 1, 1) for row in rows]
-    own = [(half / student(degrees)) ** 2 for half, degrees in zip(stated, freedoms, strict=True)]
-    variance = sum(own) / count + BETWEEN_RUNS**2
-    if scatter is not None:
-        from scipy import special
-
-        if scatter * (count - 1) > special.chdtri(count - 1, 1 - LEVEL) * variance:
-            return _Side(rows, log, math.sqrt(scatter / count), count - 1)
-    # Welch and Satterthwaite: what is between runs is known from elsewhere, and has no degrees to lose.
-    lost = sum(part**2 / degrees for part, degrees in zip(own, freedoms, strict=True))
-    return _Side(rows, log, math.sqrt(variance / count), (variance * count) ** 2 / lost if lost else math.inf)
+def ratio(after: Row, before: Row) -> tuple[float, float | None]:
+    """Return the throughput of one row over that of another, and its half width by both intervals; None where one is not known."""
+    gain, spreads = after[THROUGHPUT] / before[THROUGHPUT], [row.get(THROUGHPUT_SPREAD) for row in (after, before)]
+    if None in spreads:
+        return gain, None
+    return gain, gain * math.hypot(*(spread / row[THROUGHPUT] for spread, row in zip(spreads, (after, before), strict=True)))
 
 
 def _stated(row: Row, column: str) -> float | None:
@@ -282,18 +255,10 @@ def _stated(row: Row, column: str) -> float | None:
     return None if spread is None else max(spread / value, 1 / (row.get("requests") or math.inf))
 
 
-def ratio(after: Row, before: Row) -> tuple[float, float | None]:
-    """Return the throughput of one row over that of another, and its half width by both intervals; None where one is not known."""
-    gain, spreads = after[THROUGHPUT] / before[THROUGHPUT], [row.get(THROUGHPUT_SPREAD) for row in (after, before)]
-    if None in spreads:
-        return gain, None
-    return gain, gain * math.hypot(*(spread / row[THROUGHPUT] for spread, row in zip(spreads, (after, before), strict=True)))
-
-
-def _pairs(before: _Side, after: _Side, column: str) -> list[tuple[float, float]]:
+def _pairs(before: Row, after: Row, column: str) -> list[tuple[float, float]]:
     """What both gave in the same turns; empty where too few are common."""
     place = 0 if column == THROUGHPUT else 1
-    one, other = ({turn: seen[place] for row in side.rows for turn, seen in (row.get("turns") or {}).items()} for side in (before, after))
+    one, other = ({turn: seen[place] for turn, seen in (row.get("turns") or {}).items()} for row in (before, after))
     pairs = [(one[turn], other[turn]) for turn in one if one[turn] and other.get(turn)]
     return pairs if len(pairs) >= _LEAST_PAIRS else []
 
@@ -306,27 +271,28 @@ def _paired(pairs: Sequence[tuple[float, float]], rows: Sequence[Row], column: s
     return float(np.mean(logs)), max(float(np.std(logs, ddof=1)) / math.sqrt(len(logs)), counted / student(degrees)), degrees
 
 
-def _welch(before: _Side, after: _Side) -> tuple[float, float | None, float]:
-    log = after.log - before.log
-    if before.deviation is None or after.deviation is None:
-        return log, None, 1
-    variances = before.deviation**2, after.deviation**2
-    lost = sum(variance**2 / side.degrees for variance, side in zip(variances, (before, after), strict=True))
-    return log, math.sqrt(sum(variances)), sum(variances) ** 2 / lost if lost else math.inf
+def _welch(before: Row, after: Row, column: str) -> tuple[float, float | None, float]:
+    """The same of rows that were not measured in turn: by what they state, and by what a machine changes between two runs."""
+    log, variance, lost = math.log(after[column] / before[column]), 0.0, 0.0
+    for row in (before, after):
+        if (half := _stated(row, column)) is None:
+            return log, None, 1
+        freedom = max((row.get("windows") or LEAST_WINDOWS) - 1, 1)
+        own = (half / student(freedom)) ** 2
+        # Welch and Satterthwaite: what is between runs is known from elsewhere, and has no degrees to lose.
+        variance, lost = variance + own + BETWEEN_RUNS**2, lost + own**2 / freedom
+    return log, math.sqrt(variance), variance**2 / lost if lost else math.inf
 
 
-def _words(side: _Side, column: str, in_turn: Sequence[float]) -> str:
-    """The value of a side and, where it is one row, its interval; that of the pairs where there are such."""
+def _words(row: Row, column: str, in_turn: Sequence[float]) -> str:
+    """The value of a side with its interval; that of the pairs where there are such."""
     unit, scale = ("inferences/s", 1.0) if column == THROUGHPUT else ("ms", 1e-3)
     if in_turn:
         return f"{with_spread(float(np.exp(np.mean(np.log(in_turn)))), None, scale)} {unit}"
-    if len(side.rows) > 1:
-        return f"{with_spread(math.exp(side.log), None, scale)} {unit}, mean of {len(side.rows)}"
-    (row,) = side.rows
     if column == THROUGHPUT:
         stated = _stated(row, column)
         return f"{with_spread(row[column], stated and stated * row[column])} {unit}"
-    return f"{latency_words(row, row.get('percentile'))} ms"
+    return f"{latency_words(row, row.get('percentile'))} {unit}"
 
 
 def _answer(log: float, half: float | None, least: float) -> str:
@@ -361,16 +327,15 @@ def _why(answer: str, log: float, half: float | None, least: float, pairs: bool)
     )
 
 
-def _remarks(before: _Side, after: _Side) -> list[str]:
+def _remarks(before: Row, after: Row) -> list[str]:
     """What else differs, and what did not settle."""
-    one, other = before.rows[0], after.rows[0]
-    differing = [name for name in _NAMED if one.get(name) != other.get(name)]
+    differing = [name for name in _NAMED if before.get(name) != after.get(name)]
     if "model" in differing and "config" in differing:
         differing.remove("config")  # of course: it holds the name
-    said = [f"{name.replace('_', ' ')} {' → '.join(str(row.get(name) or 'not known') for row in (one, other))}" for name in differing]
-    where = [hardware(row) + (" (recorded)" if is_recorded(row) else "") for row in (one, other)]
+    said = [f"{name.replace('_', ' ')} {' → '.join(str(row.get(name) or 'not known') for row in (before, after))}" for name in differing]
+    where = [hardware(row) + (" (recorded)" if is_recorded(row) else "") for row in (before, after)]
     said += [f"device {where[0]} → {where[1]}"] if where[0] != where[1] else []
-    unsettled = [name for name, side in (("first", before), ("second", after)) if any(row.get("stable") is False for row in side.rows)]
+    unsettled = [name for name, row in (("first", before), ("second", after)) if row.get("stable") is False]
     return [
         f"What differs: {'; '.join(said)}." if said else "",
         f"The {' and the '.join(unsettled)} did not settle; the spread says how much." if unsettled else "",

@@ -85,13 +85,7 @@ class Rows(pd.DataFrame):  # type: ignore[misc]  # pandas tells no types
 
     @classmethod
     def of(cls, rows: Iterable[Mapping[str, Any]], caption: str = "", **attributes: Any) -> Rows:
-        """Return rows as a table.
-
-        Args:
-            rows: by column.
-            caption: a sentence above the table.
-            **attributes: kept in ``.attrs``.
-        """
+        """Return rows, by column, as a table with a sentence above it; the attributes are kept in ``.attrs``."""
         listed = [dict(row) for row in rows]
         made = cls(listed, columns=list(dict.fromkeys([*COLUMNS, *(name for row in listed for name in row)])))
         numbers = [name for name in made.columns if name.endswith(("_us", "_per_s"))]
@@ -194,22 +188,17 @@ def rows_of(rows: Any, needs: Sequence[str] = (), what: str = "this figure") -> 
     listed = [plain(row) for row in _flat(rows, what)]
     if not listed:
         raise InputError("There is not one row to draw or to compare.", f"Expected at least one measured row for {what}.")
-    missing = [name for name in needs if all(row.get(name) is None for row in listed)]
-    if missing:
-        raise InputError(
-            f"No row has a value for {quoted(missing)}, and {what} needs it.",
-            f"The rows have: {', '.join(sorted({name for row in listed for name, value in row.items() if value is not None}))}.",
-        )
+    if missing := [name for name in needs if all(row.get(name) is None for row in listed)]:
+        raise InputError(f"No row has a value for {quoted(missing)}, and {what} needs it.")
     return listed
 
 
 def _flat(rows: Any, what: str) -> list[Any]:
+    rows = getattr(rows, "rows", rows)
     if isinstance(rows, pd.DataFrame):
         return [row for _, row in rows.astype(object).iterrows()]
     if is_row(rows):
         return [rows]
-    if hasattr(rows, "rows"):
-        return _flat(rows.rows, what)
     if isinstance(rows, str) or not isinstance(rows, Iterable):
         raise InputError(
             f"A row is something of type {type(rows).__name__}.",
@@ -231,11 +220,7 @@ def plateau(rows: Iterable[Mapping[str, Any]], share: float = 0.9) -> tuple[floa
 
 
 def latency_column(percentile: int | None) -> str:
-    """Return the column of a latency percentile; that of the mean for None.
-
-    Raises:
-        InputError: perf_analyzer does not report this one.
-    """
+    """Return the column of a latency percentile; that of the mean for None. An InputError where perf_analyzer does not report it."""
     if percentile not in (*PERCENTILES, None):
         known = ", ".join(map(str, PERCENTILES))
         raise InputError(f"There is no column for the percentile {percentile!r}.", f"There are: {known}, and None for the mean.")
@@ -283,13 +268,9 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-        rows = [json.loads(line) for line in lines]
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        return [dict(json.loads(line)) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+    except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{shown(path)} cannot be read as rows: {error}.", "Expected one measured row in each line, as JSON.") from error
-    if not all(isinstance(row, dict) for row in rows):
-        raise InputError(f"{shown(path)} holds something else than rows.", "Expected one measured row in each line, as JSON.")
-    return rows
 
 
 def append_row(path: Path, row: Mapping[str, Any] | pd.Series) -> None:

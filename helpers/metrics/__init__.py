@@ -1,18 +1,10 @@
-"""What a server does: its own counters, a load to look at them under, and a live view of them.
-
-Typical use::
-
-    from helpers.metrics import scrape
-    before = scrape(server)
-    ...
-    scrape(server) - before
-"""
+"""What a server does: its own counters, a load to look at them under, and a live view of them."""
 
 from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["Difference", "Sample", "Snapshot", "difference", "parse", "scrape"]
+__all__ = ["Difference", "Sample", "Snapshot", "parse", "scrape"]
 
 
 def __getattr__(name: str) -> Any:

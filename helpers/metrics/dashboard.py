@@ -43,20 +43,7 @@ _MAX_BATCH, _MAX_CONCURRENCY = 64, 16
 
 # --- the numbers -----------------------------------------------------------------------------------------------------------
 
-
-@dataclass(frozen=True)
-class ModelReading:
-    """How one model did in the last two seconds or so, as :data:`QUANTITIES` explains; None where there is nothing to average."""
-
-    requests_per_s: float
-    inferences_per_s: float
-    batch: float | None
-    queue_ms: float | None
-    compute_ms: float | None
-    pending: float | None
-
-
-# Each column: field, title, unit, and what it means, shown where the mouse points at it.
+# Each column: name, title, unit, and what it means, shown where the mouse points at it. All but the last are of the last two seconds.
 QUANTITIES = (
     ("requests_per_s", "Requests", "per s", "Requests answered, each with one or more inferences"),
     ("inferences_per_s", "Inferences", "per s", "Inferences made; answers from the response cache need none"),
@@ -69,35 +56,37 @@ QUANTITIES = (
 
 @dataclass(frozen=True)
 class Reading:
-    """One update: when, since 1970 and by a monotonic clock, each loaded model by name, and the samples of no model."""
+    """One update: when, since 1970 and by a monotonic clock, the quantities of each loaded model by name, and the samples of no model.
+
+    A quantity is None where there is nothing to average.
+    """
 
     time: float
     steady_s: float
-    models: dict[str, ModelReading]
+    models: dict[str, dict[str, float | None]]
     machine: tuple[Sample, ...]
 
 
-def model_readings(change: Difference) -> dict[str, ModelReading]:
+def model_readings(change: Difference) -> dict[str, dict[str, float | None]]:
     """Return what each model did between two readings of the metrics page, by its name."""
     totals: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for (model, _), version in change.totals().items():
         for metric, value in version.items():
             totals[model][metric] += value
-    return {model: _model_reading(total, change.seconds) for model, total in totals.items()}
+    return {model: _quantities(total, change.seconds) for model, total in totals.items()}
 
 
-def _model_reading(total: Mapping[str, float], seconds: float) -> ModelReading:
+def _quantities(total: Mapping[str, float], seconds: float) -> dict[str, float | None]:
     requests, inferences, executions = (total[f"nv_inference_{name}"] for name in ("request_success", "count", "exec_count"))
     compute_us = sum(total[f"nv_inference_compute_{part}_duration_us"] for part in ("input", "infer", "output"))
-    return ModelReading(
-        requests_per_s=requests / seconds,
-        inferences_per_s=inferences / seconds,
-        batch=inferences / executions if executions else None,
-        queue_ms=total["nv_inference_queue_duration_us"] / requests / 1000 if requests else None,
-        compute_ms=compute_us / requests / 1000 if requests else None,
-        # Servers older than 23.09 do not count those that wait.
-        pending=total.get("nv_inference_pending_request_count"),
-    )
+    return {
+        "requests_per_s": requests / seconds,
+        "inferences_per_s": inferences / seconds,
+        "batch": inferences / executions if executions else None,
+        "queue_ms": total["nv_inference_queue_duration_us"] / requests / 1000 if requests else None,
+        "compute_ms": compute_us / requests / 1000 if requests else None,
+        "pending": total["nv_inference_pending_request_count"],
+    }
 
 
 class Rates:
@@ -108,20 +97,17 @@ class Rates:
         self._snapshots: deque[Snapshot] = deque()
 
     def read(self) -> Reading | None:
-        """Return a new reading; None the first time, when there is nothing to compare it with.
-
-        Raises:
-            CourseError: the server does not answer, or what answers is no metrics page.
-        """
+        """Return a new reading; None the first time, when there is nothing to compare it with."""
         now = scrape(self._server, settle_s=0)
         # The oldest that is inside the window, and one before it.
-        while len(self._snapshots) > 1 and now.seconds_since(self._snapshots[1]) >= WINDOW_S:
+        while len(self._snapshots) > 1 and now.steady_s - self._snapshots[1].steady_s >= WINDOW_S:
             self._snapshots.popleft()
         self._snapshots.append(now)
-        if now.seconds_since(self._snapshots[0]) <= 0:
+        change = now - self._snapshots[0]
+        if not change.seconds:
             return None
         rest = tuple(sample for sample in now.samples if "model" not in sample.labels)
-        return Reading(now.time, time.monotonic(), model_readings(now - self._snapshots[0]), rest)
+        return Reading(now.time, now.steady_s, model_readings(change), rest)
 
 
 def machine_notes(samples: Sequence[Sample], smi: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -181,13 +167,9 @@ def scale_end(highest: float) -> float:
 
 
 def sparkline(places: Sequence[int], values: Sequence[float | None], end: float, title: str) -> str:
-    """Return one curve over the last minute, as SVG.
+    """Return one curve over the last minute, as SVG: values, oldest first, on a scale from 0 to ``end``; None leaves a gap.
 
-    Args:
-        places: where on the time axis the values are, in the drawing's units.
-        values: oldest first; None leaves a gap.
-        end: value at the upper edge, which larger ones do not pass; the lower edge is 0.
-        title: what a screen reader says.
+    ``places`` are those on the time axis, in the drawing's units, and ``title`` is what a screen reader says.
     """
     pieces: list[list[str]] = [[]]
     for place, value in zip(places, values, strict=True):
@@ -207,18 +189,12 @@ def sparkline(places: Sequence[int], values: Sequence[float | None], end: float,
 
 
 def page(history: Sequence[Reading], models: Sequence[str], notes: Sequence[str]) -> str:
-    """Return the table as HTML: one row for each model, one column for each quantity.
-
-    Args:
-        history: the readings of the last minute, oldest first; at least one.
-        models: the models to show; those that are not loaded get dashes.
-        notes: sentences below the table.
-    """
+    """Return the table of the last minute's readings as HTML: a row for each model, a column for each quantity, notes below."""
     # The last reading is at the right end, one that is a minute older at the left end.
     places = [_RIGHT - int((history[-1].steady_s - each.steady_s) / HISTORY_S * (_RIGHT - _LEFT)) for each in history]
     head, cells = '<th scope="col">Model</th>', dict.fromkeys(models, "")
     for field, title, unit, says in QUANTITIES:
-        curves = {model: [getattr(reading.models.get(model), field, None) for reading in history] for model in models}
+        curves = {model: [reading.models.get(model, {}).get(field) for reading in history] for model in models}
         end = scale_end(max((value for curve in curves.values() for value in curve if value is not None), default=0.0))
         head += f'<th scope="col" title="{says}">{title}<br><small>{unit}<br>curve to {number(end)}</small></th>'
         for model, curve in curves.items():
@@ -253,10 +229,6 @@ def dashboard(server: Server, models: str | Sequence[str] | None = None, load: s
 
     Returns:
         The dashboard, running. As the last line of a cell it shows itself; ``.stop()`` ends it.
-
-    Raises:
-        InputError: there is no such model, or no Server was given.
-        ServerError: the server does not answer.
     """
     shown = Dashboard(server, models, load)
     shown.start()
@@ -271,11 +243,10 @@ class Dashboard:
     traits of widgets: they never print and never plot.
 
     Attributes:
-        server: the server.
         load: the background load, or None.
         history: the readings of the last minute, oldest first.
-        controls: the widgets: ``start``, ``stop``, ``load_model``, ``batch``, ``concurrency``, ``state`` and ``table``. Their CSS classes
-            ``course-…`` are there for tests, and for people who want another look.
+        controls: the widgets: ``start``, ``stop``, ``load_model``, ``batch``, ``concurrency``, ``state`` and ``table``, each with a CSS
+            class ``course-…``.
     """
 
     def __init__(self, server: Server, models: str | Sequence[str] | None = None, load: str | None = None) -> None:
@@ -297,7 +268,7 @@ class Dashboard:
         self._reader: threading.Thread | None = None
         self._smi: dict[str, dict[str, Any]] = {}
         self._how, self._sent = "", ""
-        self._replaced = self._sends = False
+        self._sends = False
         self.controls.start.on_click(lambda _: self.start())
         # In a thread: a button must not wait for the requests that are under way.
         self.controls.stop.on_click(lambda _: _thread(self.stop).start())
@@ -310,13 +281,7 @@ class Dashboard:
         return self._stopped is not None
 
     def start(self) -> None:
-        """Begin to read and to send; another dashboard of this server stops. Nothing happens when it runs already.
-
-        Raises:
-            InputError: a newer dashboard has taken its place.
-        """
-        if self._replaced:
-            raise InputError("This dashboard was replaced by a newer one.", "", "Type: dashboard(server)")
+        """Begin to read and to send; another dashboard of this server stops. Nothing happens when it runs already."""
         with _RUNNING_LOCK:
             before = _RUNNING.get(self.server.url)
             _RUNNING[self.server.url] = self
@@ -345,11 +310,6 @@ class Dashboard:
         """Stop reading and sending; return when both have ended."""
         self._stop("■ Stopped.")
 
-    def close(self) -> None:
-        """Stop, and take the widgets away."""
-        self.stop()
-        _close(self.controls.whole)
-
     def _stop(self, why: str) -> None:
         with self._lock:
             stopped, self._stopped = self._stopped, None
@@ -367,13 +327,9 @@ class Dashboard:
         self._say(f"{why} ({time.strftime('%H:%M:%S')})")
 
     def _retire(self) -> None:
-        """Make room for a newer dashboard of the same server: only the line stays that says so."""
-        self._replaced = True
+        """Make room for a newer dashboard of the same server."""
         self._stop("■ Replaced by a newer dashboard.")
-        for part in self.controls.whole.children:
-            if part is not self.controls.state:
-                _close(part)
-        self.controls.whole.children = (self.controls.state,)
+        _close(self.controls.whole)
 
     # --- in threads ---------------------------------------------------------------------------------------------------
 

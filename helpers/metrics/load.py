@@ -2,7 +2,6 @@
 
 Typical use::
 
-    from helpers.metrics.load import BackgroundLoad
     with BackgroundLoad(server, "particlenet_AK4", batch=8, concurrency=2) as load:
         ...                                    # look at the metrics, at the dashboard, at your own latency
         load.change(concurrency=4)
@@ -25,7 +24,6 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
 from types import SimpleNamespace
 from typing import Any
 
@@ -38,16 +36,17 @@ from helpers.server.watch import manner
 
 # Requests under way at once, at most: each has a thread, and a server with a full queue shows nothing new.
 _MAX_CONCURRENCY = 32
-# Seconds until the process has begun: it imports the client, 1 s on a quiet machine, 10 s on a crowded one.
-_START_TIMEOUT_S = 60.0
-# Seconds for the requests that are under way when the load ends, and until its process is killed then.
-_DRAIN_S, _STOP_TIMEOUT_S = 5.0, 8.0
-# Seconds between two reports.
-_REPORT_S = 0.25
+# Seconds until the process has begun (it imports the client, 1 s on a quiet machine), that it may take to answer, for the requests that
+# are under way when the load ends, and until its process is killed then.
+_START_TIMEOUT_S, _ANSWER_S, _DRAIN_S, _STOP_TIMEOUT_S = 60.0, 0.1, 5.0, 8.0
+# Seconds between two looks of the process whether its owner lives.
+_LOOK_S = 0.25
 # Seconds that a thread waits after a failure: a server that is gone must not be asked thousands of times a second.
 _PAUSE_S = 0.5
 # Different errors that are kept; further ones are counted together.
 _MAX_ERRORS = 8
+# What the owner says: how are you, and send no more. Anything else is what to send.
+_REPORT, _FINISH = "report", "finish"
 
 
 class BackgroundLoad:
@@ -61,25 +60,19 @@ class BackgroundLoad:
         model: name of the model.
         batch: entries in each request; 1 for a model without a batch axis.
         concurrency: requests under way at once; 0 sends nothing, and keeps the process ready.
-        inputs: arrays by input name, with as many entries as you like: they are repeated or cut to fill the batch. Made-up
-            inputs by default. The same request is sent each time.
+        inputs: arrays by input name, repeated or cut to fill the batch. Made-up inputs by default.
     """
 
     def __init__(
-        self,
-        server: Any,
-        model: str,
-        batch: int = 1,
-        concurrency: int = 1,
-        *,
-        inputs: Mapping[str, Any] | None = None,
+        self, server: Any, model: str, batch: int = 1, concurrency: int = 1, *, inputs: Mapping[str, np.ndarray] | None = None
     ) -> None:
         self._server = server
-        self.model, self.batch, self.concurrency = model, batch, concurrency
-        self._inputs = None if inputs is None else {name: np.asarray(array) for name, array in inputs.items()}
+        self.model, self.batch, self.concurrency, self._inputs = model, batch, concurrency, inputs
         self._lock = threading.RLock()
-        self._commands: Connection | None = None
-        self._record = _Record()
+        self._process: Any = None
+        self._pipe: Connection | None = None
+        self._asked = False
+        self._last: tuple[int, int, dict[str, int]] = 0, 0, {}
 
     def start(self, *, wait: bool = True) -> BackgroundLoad:
         """Begin to send, and to count from zero. A load that runs is left as it is.
@@ -96,31 +89,38 @@ class BackgroundLoad:
         with self._lock:
             if not self.running:
                 self._begin()
-        if wait and not self._record.first.wait(_START_TIMEOUT_S):
-            self.stop()
-            raise ServerError(
-                f"The process of the load has not begun within {_START_TIMEOUT_S:.0f} s.", "Expected one or two.", "Try again."
-            )
-        if wait and not self.running and self.errors:
-            raise ServerError(
-                f"The load did not start: {next(iter(self.errors))}",
-                "In a script, what starts it must stand below the line: if __name__ == '__main__':",
-                "Elsewhere, type: python -m helpers doctor",
-            )
+            if wait and not self._report(_START_TIMEOUT_S):
+                self.stop()
+                raise ServerError(
+                    "The load did not start.",
+                    "In a script, what starts it must stand below the line: if __name__ == '__main__':",
+                    "Elsewhere, try again, or type: python -m helpers doctor",
+                )
         return self
 
-    def change(self, *, model: str | None = None, batch: int | None = None, concurrency: int | None = None) -> None:
-        """Send something else from now on; what is not given stays.
+    def _begin(self) -> None:
+        wanted = self._wanted()
+        with Client(self._server) as client:
+            server = SimpleNamespace(**{client.protocol: client.address}, access=client.access)
+        spawn = multiprocessing.get_context("spawn")
+        self._pipe, theirs = spawn.Pipe()
+        self._process = spawn.Process(target=_serve, args=(theirs, server, wanted), daemon=True, name="course-load")
+        # The interrupt of a notebook goes to the kernel's whole process group; the mask is inherited.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            theirs.close()
+        self._asked, self._last = False, (0, 0, {})
+        # A load to which no name is left ends.
+        weakref.finalize(self, self._pipe.close)
 
-        Args:
-            model: another model of the same server; it gets made-up inputs.
-            batch: entries in each request.
-            concurrency: requests under way at once.
+    def change(self, *, model: str | None = None, batch: int | None = None, concurrency: int | None = None) -> None:
+        """Send something else from now on; what is not given stays, and another model gets made-up inputs.
 
         Raises:
-            InputError: it does not fit the model; the load goes on as it was.
-            ModelError: the model is not loaded; the load goes on as it was.
-            RequestError: the server does not answer.
+            CourseError: it does not fit the model, or that is not loaded; the load goes on as it was.
         """
         with self._lock:
             before = self.model, self.batch, self.concurrency, self._inputs
@@ -133,38 +133,61 @@ class BackgroundLoad:
             except Exception:
                 self.model, self.batch, self.concurrency, self._inputs = before
                 raise
-            if self._commands is not None:
-                # When the process has just ended, its end is in the record.
-                with suppress(OSError):
-                    self._commands.send(wanted)
+            # Where the process has just ended, the report says so.
+            with suppress(OSError):
+                if self._pipe is not None:
+                    self._pipe.send(wanted)
 
     def stop(self) -> None:
         """Send nothing more, and return when the requests under way have come back."""
         with self._lock:
-            commands, self._commands = self._commands, None
-        if commands is not None:
-            commands.close()
-            self._record.wait_for_end()
+            pipe, self._pipe = self._pipe, None
+            if pipe is None:
+                return
+            with pipe, suppress(EOFError, OSError):
+                pipe.send(_FINISH)
+                # The last report is followed by the end of the process.
+                while pipe.poll(_STOP_TIMEOUT_S):
+                    self._last = pipe.recv()
+            self._process.join(1.0)
+            if self._process.exitcode is None:
+                self._process.kill()
+                self._process.join()
 
     @property
     def running(self) -> bool:
         """True while the process of the load runs."""
-        return self._commands is not None and not self._record.ended.is_set()
+        return self._pipe is not None and bool(self._process.is_alive())
 
     @property
     def sent(self) -> int:
-        """Requests that were sent and came back, failed ones included, since the start; a quarter of a second old while it runs."""
-        return self._record.sent
+        """Requests that were sent and came back, failed ones included, since the start."""
+        self._report()
+        return self._last[0]
 
     @property
     def failed(self) -> int:
         """How many of them failed."""
-        return self._record.failed
+        self._report()
+        return self._last[1]
 
     @property
     def errors(self) -> dict[str, int]:
         """What went wrong, and how often, since the start."""
-        return dict(self._record.errors)
+        self._report()
+        ended = self._process is not None and self._process.exitcode
+        return {**self._last[2], **({f"The process of the load ended {manner(ended)}.": 1} if ended else {})}
+
+    def _report(self, wait_s: float = _ANSWER_S) -> bool:
+        """Ask the process how far it is; False where it does not answer in time, and its answer is for the next to ask."""
+        with self._lock, suppress(EOFError, OSError):
+            if self._pipe is not None and not self._asked:
+                self._pipe.send(_REPORT)
+                self._asked = True
+            if self._pipe is not None and self._pipe.poll(wait_s):
+                self._last, self._asked = self._pipe.recv(), False
+                return True
+        return False
 
     def __enter__(self) -> BackgroundLoad:
         return self.start()
@@ -177,27 +200,6 @@ class BackgroundLoad:
         what = f"{self.model}, batch {self.batch}, concurrency {self.concurrency}"
         lines = [f"Background load ({state}): {what}; {self.sent} requests sent, {self.failed} failed"]
         return "\n".join(lines + [f"  {number} times: {text}" for text, number in self.errors.items()])
-
-    def _begin(self) -> None:
-        wanted = self._wanted()
-        with Client(self._server) as client:
-            server = SimpleNamespace(**{client.protocol: client.address}, access=client.access)
-        spawn = multiprocessing.get_context("spawn")
-        theirs, self._commands = spawn.Pipe(duplex=False)
-        reports, written = spawn.Pipe(duplex=False)
-        process = spawn.Process(target=_serve, args=(theirs, written, server, wanted), daemon=True, name="course-load")
-        # The interrupt of a notebook goes to the kernel's whole process group; the mask is inherited.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-        try:
-            process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            theirs.close()
-            written.close()
-        self._record = _Record()
-        # The thread knows the process but not this object, so that a load to which no name is left ends.
-        threading.Thread(target=self._record.read, args=(process, reports), daemon=True, name="course-load").start()
-        weakref.finalize(self, self._commands.close)
 
     def _wanted(self) -> tuple[str, dict[str, Any], int]:
         """Model, inputs and concurrency for the process, once they are known to fit the model."""
@@ -217,41 +219,11 @@ class BackgroundLoad:
         return self.model, inputs, self.concurrency
 
 
-class _Record:
-    """What the process reported last; outlives the process. ``first``: the first report came, or an end without one."""
-
-    def __init__(self) -> None:
-        self.sent = self.failed = 0
-        self.errors: dict[str, int] = {}
-        self.first, self.ended = threading.Event(), threading.Event()
-        self._process: SpawnProcess | None = None
-
-    def read(self, process: SpawnProcess, reports: Connection) -> None:
-        """Take in the reports of a process until it ends (a thread of its own)."""
-        self._process = process
-        with reports, suppress(EOFError, OSError):
-            while True:
-                self.sent, self.failed, self.errors = reports.recv()
-                self.first.set()
-        process.join()
-        if process.exitcode:
-            self.errors = {**self.errors, f"The process of the load ended {manner(process.exitcode)}.": 1}
-        self.ended.set()
-        self.first.set()
-
-    def wait_for_end(self) -> None:
-        """Wait until the process has ended; kill it when it takes too long."""
-        if not self.ended.wait(_STOP_TIMEOUT_S):
-            if self._process is not None:
-                self._process.kill()
-            self.ended.wait()
-
-
 # --- in the process that sends ---------------------------------------------------------------------------------------------
 
 
-def _serve(commands: Connection, reports: Connection, server: Any, wanted: tuple[str, dict[str, Any], int]) -> None:
-    """Send what the owner says until it says nothing more, or is no more: the main function of the process."""
+def _serve(pipe: Connection, server: Any, wanted: tuple[str, dict[str, Any], int]) -> None:
+    """Send what the owner says until it says no more, or is no more: the main function of the process."""
     # What libraries have to say would stand among the outputs of the owner's cell.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stderr__.fileno() if sys.__stderr__ else 2)
     owner = os.getppid()
@@ -259,12 +231,18 @@ def _serve(commands: Connection, reports: Connection, server: Any, wanted: tuple
     # The pipe's other end may be held open by a child that the owner forked; the owner's own death cannot be overlooked.
     with suppress(EOFError, OSError):
         while os.getppid() == owner:
-            reports.send(sender.report())
-            if commands.poll(_REPORT_S):
-                sender.change(*commands.recv())
+            if not pipe.poll(_LOOK_S):
+                continue
+            said = pipe.recv()
+            if said == _FINISH:
+                break
+            if said == _REPORT:
+                pipe.send(sender.report())
+            else:
+                sender.change(*said)
     sender.finish()
     with suppress(OSError):
-        reports.send(sender.report())
+        pipe.send(sender.report())
     # Without the usual clean-up: a request that never came back would hold it up.
     os._exit(0)
 

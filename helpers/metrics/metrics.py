@@ -2,12 +2,10 @@
 
 Typical use::
 
-    from helpers import scrape
     before = scrape(server)
     client.infer("add_sub", INPUT0=x, INPUT1=y)
-    after = scrape(server)
-    after - before                                       # a table; .rows is the same as a list of dictionaries
-    (after - before).value("nv_inference_count", model="add_sub")
+    change = scrape(server) - before                     # a table; .rows is the same as a list of dictionaries
+    change.value("nv_inference_count", model="add_sub")
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -44,20 +42,11 @@ _UNITS = {
 }
 # Units of numbers that say how things are now and can be added over models or GPUs; a ratio or a time cannot.
 _ADDABLE = ("requests", "inferences", "executions", "bytes", "W")
-# Labels whose values are numbers, of summaries and of histograms, and what such a number is.
-_NUMBERS = {"quantile": "quantiles", "le": "buckets, each with all that is below its upper edge"}
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One number on the metrics page.
-
-    Attributes:
-        metric: its full name, such as ``nv_inference_count``.
-        counter: True for a number that only grows, False for one that says how things are now.
-        labels: what it belongs to, such as ``{"model": "add_sub", "version": "1"}``.
-        value: the number, in the unit that its name says.
-    """
+    """One number on the metrics page: its full name, whether it only grows, its labels, and the value in the unit that its name says."""
 
     metric: str
     counter: bool
@@ -74,12 +63,10 @@ class Sample:
         """What makes it the same number in another reading."""
         return self.metric, tuple(sorted(self.labels.items()))
 
-    def matches(self, metric: str, labels: Mapping[str, Any]) -> bool:
-        """True if it has this name, with or without ``nv_`` in front, and these labels."""
-        return self.metric in (metric, f"nv_{metric}") and all(
-            name in self.labels and (self.labels[name] == str(value) or (name in _NUMBERS and _equal(self.labels[name], value)))
-            for name, value in labels.items()
-        )
+    @property
+    def addable(self) -> bool:
+        """True if a sum with others means something: not of buckets, each of which holds the one before, and not of ratios or times."""
+        return "le" not in self.labels and (self.counter or ("quantile" not in self.labels and self.unit in _ADDABLE))
 
     def row(self) -> dict[str, Any]:
         """Return it as a row of a tidy table."""
@@ -97,23 +84,13 @@ class _Numbers:
     def value(self, metric: str, **labels: Any) -> float:
         """Return a number by its name, ``nv_`` may be left out; summed over the labels that are not given.
 
-        Quantiles, and whatever else is no counter, are those of the later reading.
+        What is no counter is that of the later reading.
 
         Raises:
-            InputError: the page has no such number, or several that have no meaningful sum: name a ``quantile`` of a summary,
-                an upper edge ``le`` of a histogram, or the one of several models or GPUs whose ratio or time it is.
+            InputError: the page has no such number, or several that have no meaningful sum.
         """
         found = self._found(metric, labels)
-        for name, what in _NUMBERS.items():
-            # A counter may have a label of the same name, which says nothing of the kind.
-            known = _known([sample for sample in found if sample.metric.endswith("_bucket") == sample.counter], name)
-            if known and name not in labels:
-                raise InputError(
-                    f"The metric {metric!r} has {what}; their sum means nothing.",
-                    f"It has {name} {quoted(known)}.",
-                    f'Type: value("{metric}", {name}="{known[-1] if name == "quantile" else known[0]}")',
-                )
-        if len(found) > 1 and not all(sample.counter or sample.unit in _ADDABLE for sample in found):
+        if len(found) > 1 and not all(sample.addable for sample in found):
             names = dict.fromkeys(name for sample in found for name in sample.labels)
             apart = next(name for name in names if len({sample.labels.get(name) for sample in found}) > 1)
             known = _known(found, apart)
@@ -127,52 +104,28 @@ class _Numbers:
     def histogram(self, metric: str, **labels: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return a histogram of the page as :func:`numpy.histogram` does: counts (n) and edges (n + 1) in the metric's unit.
 
-        The last edge is infinite. Triton does not say where the first bin begins: 0, or minus infinity where its end is not positive.
-        Histograms of several models are added.
+        Newer servers have one of the time to the first response, where they are launched with
+        ``--metrics-config histogram_latencies=true``. Histograms of several models are added; the last edge is infinite.
 
         Raises:
-            InputError: the page has no such histogram, or the models have different edges.
+            InputError: the page has no such histogram.
         """
-        metric = metric.removesuffix("_bucket")
-        name = f"{metric}_bucket"
-        if not any(sample.matches(name, {}) for sample in self.samples):
-            known = sorted({sample.metric.removesuffix("_bucket") for sample in self.samples if "le" in sample.labels})
-            raise InputError(
-                f"There is no histogram {metric!r} on the page.",
-                f"It has {quoted(known)}.",
-                suggestion(metric, known)
-                or "Newer servers have one of the time to the first response: launch them with --metrics-config histogram_latencies=true.",
-            )
-        series: dict[tuple[tuple[str, str], ...], dict[float, float]] = defaultdict(dict)
-        for sample in self._found(name, labels):
-            rest = tuple(sorted((label, text) for label, text in sample.labels.items() if label != "le"))
-            series[rest][float(sample.labels["le"])] = sample.value
-        if len(tops := {tuple(sorted(buckets)) for buckets in series.values()}) > 1:
-            raise InputError(
-                f"The histograms {metric!r} of {len(series)} models have different edges and cannot be added.",
-                "Expected labels that leave one of them.",
-                f'Type for example: histogram("{metric}", {", ".join(f"{label}={text!r}" for label, text in next(iter(series)))})',
-            )
-        top = np.array(tops.pop())
-        below = np.array([sum(buckets[edge] for buckets in series.values()) for edge in top])
-        return np.diff(below, prepend=0.0), np.concatenate([[0.0 if top[0] > 0 else -np.inf], top])
+        below: dict[float, float] = defaultdict(float)
+        for sample in self._found(f"{metric}_bucket", labels):
+            below[float(sample.labels["le"])] += sample.value
+        edges = sorted(below)
+        return np.diff([below[edge] for edge in edges], prepend=0.0), np.array([0.0, *edges])
 
     def _found(self, metric: str, labels: Mapping[str, Any]) -> list[Sample]:
-        """Return the samples with this name and these labels, at least one; raise InputError if there is none."""
-        found = [sample for sample in self.samples if sample.matches(metric, {})]
+        """The samples with this name and these labels, at least one."""
+        found = [sample for sample in self.samples if sample.metric in (metric, f"nv_{metric}")]
         if not found:
             names = sorted({sample.metric for sample in self.samples})
-            if {f"{metric}_bucket", f"nv_{metric}_bucket"} & set(names):
-                raise InputError(
-                    f"The metric {metric!r} is a histogram, and no single number.",
-                    "It has a count, a sum and buckets.",
-                    f'Type: histogram("{metric}"), or value("{metric}_sum") / value("{metric}_count") for the mean',
-                )
             raise InputError(
                 f"There is no metric {metric!r} on the page.", suggestion(metric, names), "Look at all of them with: print(scrape(server))"
             )
         for name, wanted in labels.items():
-            rest = [sample for sample in found if sample.matches(metric, {name: wanted})]
+            rest = [sample for sample in found if sample.labels.get(name) == str(wanted)]
             if not rest:
                 known = _known(found, name)
                 names = list(dict.fromkeys(key for sample in found for key in sample.labels))
@@ -184,23 +137,11 @@ class _Numbers:
 
 @dataclass(frozen=True)
 class Snapshot(_Numbers):
-    """One reading of the metrics page.
+    """One reading of the metrics page: when, by a clock that nobody sets; its samples; and when in seconds since 1970."""
 
-    Attributes:
-        time: when, in seconds since 1970.
-        samples: the numbers, in the order of the page.
-        steady_s: when, by a monotonic clock, whose zero means nothing. Without it, ``time`` counts.
-    """
-
-    time: float
-    samples: tuple[Sample, ...] = field(repr=False)
-    steady_s: float | None = field(default=None, repr=False)
-
-    def seconds_since(self, before: Snapshot) -> float:
-        """Return the seconds between two readings, right also when the time of day was changed in between."""
-        if self.steady_s is not None and before.steady_s is not None:
-            return self.steady_s - before.steady_s
-        return self.time - before.time
+    steady_s: float
+    samples: tuple[Sample, ...]
+    time: float = 0.0
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -213,7 +154,25 @@ class Snapshot(_Numbers):
         return sorted({sample.labels["model"] for sample in self.samples if "model" in sample.labels})
 
     def __sub__(self, before: Snapshot) -> Difference:
-        return difference(before, self)
+        """Return what happened between two readings."""
+        seconds = self.steady_s - before.steady_s
+        if seconds < 0:
+            raise InputError("The second reading is older than the first.", "Expected: after - before.")
+        old = {sample.key: sample.value for sample in before.samples if sample.counter}
+        samples, restarted = [], set()
+        for sample in self.samples:
+            start = old.get(sample.key, 0.0) if sample.counter else 0.0
+            if sample.counter and sample.value < start:
+                # The server was restarted, or the model loaded again.
+                restarted.add(sample.labels.get("model", "the server"))
+                start = 0.0
+            samples.append(replace(sample, value=sample.value - start))
+        notes = []
+        if restarted:
+            notes.append(f"the counters of {quoted(sorted(restarted))} started again from zero, so what came before that is missing")
+        if gone := sorted(set(before.models) - set(self.models)):
+            notes.append(f"{quoted(gone)} is not loaded any more")
+        return Difference(seconds, tuple(samples), tuple(notes))
 
     def __repr__(self) -> str:
         return as_text(_without_empty(self.rows))
@@ -224,16 +183,13 @@ class Snapshot(_Numbers):
 
 @dataclass(frozen=True)
 class Difference(_Numbers):
-    """What happened between two readings: counters as differences, other numbers as they are now.
+    """What happened between two readings, so many seconds apart: counters as differences, other numbers as they are now.
 
-    Attributes:
-        seconds: time between the readings.
-        samples: the numbers.
-        notes: what makes them less than certain, such as counters that started again from zero.
+    ``notes`` say what makes them less than certain, such as counters that started again from zero.
     """
 
     seconds: float
-    samples: tuple[Sample, ...] = field(repr=False)
+    samples: tuple[Sample, ...]
     notes: tuple[str, ...] = ()
 
     @property
@@ -263,11 +219,7 @@ class Difference(_Numbers):
         return found
 
     def inferences_per_execution(self, model: str) -> float:
-        """Return the mean batch that the model ran: above the clients' own batch when the server put requests together.
-
-        Raises:
-            InputError: the model did not run between the two readings, or is not on the page.
-        """
+        """Return the mean batch that the model ran: above the clients' own batch when the server put requests together."""
         executions = self.value("nv_inference_exec_count", model=model)
         if not executions:
             raise InputError(
@@ -344,7 +296,7 @@ def scrape(server: Any, settle_s: float = METRICS_SETTLE_S, *, access: Access | 
     time.sleep(settle_s)
     try:
         page = ask(address, path if path.strip("/") else "/metrics", access=given)
-        return Snapshot(time.time(), tuple(parse(page)), time.monotonic())
+        return Snapshot(time.monotonic(), tuple(parse(page)), time.time())
     except AccessError:
         raise
     except ServerError as error:
@@ -361,28 +313,6 @@ def _no_page(address: Address, reason: str) -> RequestError:
         "By the course's convention HTTP has the base port (9000), gRPC the next (9001) and metrics the one after (9002).",
         f'If you gave the HTTP port, type: scrape("{address.host}:{address.port + 2}")',
     )
-
-
-def difference(before: Snapshot, after: Snapshot) -> Difference:
-    """Return what happened between two readings; ``after - before`` is the same."""
-    seconds = after.seconds_since(before)
-    if seconds < 0:
-        raise InputError("The second reading is older than the first.", "Expected: after - before.")
-    old = {sample.key: sample.value for sample in before.samples if sample.counter}
-    samples, restarted = [], set()
-    for sample in after.samples:
-        start = old.get(sample.key, 0.0) if sample.counter else 0.0
-        if sample.counter and sample.value < start:
-            # The server was restarted, or the model loaded again.
-            restarted.add(sample.labels.get("model", "the server"))
-            start = 0.0
-        samples.append(Sample(sample.metric, sample.counter, sample.labels, sample.value - start))
-    notes = []
-    if restarted:
-        notes.append(f"the counters of {quoted(sorted(restarted))} started again from zero, so what came before that is missing")
-    if gone := sorted(set(before.models) - set(after.models)):
-        notes.append(f"{quoted(gone)} is not loaded any more")
-    return Difference(seconds, tuple(samples), tuple(notes))
 
 
 def parse(page: str) -> Iterable[Sample]:
@@ -408,14 +338,6 @@ def _known(samples: Sequence[Sample], name: str) -> list[str]:
     with suppress(ValueError):
         texts = sorted(texts, key=float)
     return texts
-
-
-def _equal(text: str, value: Any) -> bool:
-    """True if both are the same number: ``le="30.0"`` is 30."""
-    try:
-        return float(text) == float(value)
-    except (TypeError, ValueError):
-        return False
 
 
 def _without_empty(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -77,7 +77,7 @@ def test_blanks_where_the_tool_is_missing(path: Path, tmp_path: Path, monkeypatc
     hidden = {} if number in ("09", "10", "11") else _without_the_tool(tmp_path)
     for name, value in {"COURSE_WORK": str(tmp_path / "work"), "COURSE_QUICK": "1", **hidden}.items():
         monkeypatch.setenv(name, value)
-    for name in ("COURSE_CLIENT_IMAGE", "COURSE_STRICT"):
+    for name in ("COURSE_STRICT",):
         monkeypatch.delenv(name, raising=False)
     blank = tmp_path / path.name
     text = path.read_text(encoding="utf-8")

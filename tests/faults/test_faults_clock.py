@@ -59,7 +59,7 @@ with Client(server, "grpc", timeout_s=300) as grpc, Client(server, "http", timeo
         reading = rates.read()
         rows.append({
             "jump_h": (time.time() - of_day) / 3600, "took_s": time.monotonic() - steady, "seconds": change.seconds, "answers": answers,
-            "rates": [row["throughput_infer_per_s"] for row in change.requests], "dashboard": reading.models["double"].requests_per_s,
+            "rates": [row["throughput_infer_per_s"] for row in change.requests], "dashboard": reading.models["double"]["requests_per_s"],
             "server_h": (server.statistics("double")["last_inference"] / 1000 - of_day) / 3600,
             "state": server.state(), "ready": server.is_ready(),
         })

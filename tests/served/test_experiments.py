@@ -14,7 +14,8 @@ from helpers.__main__ import main
 from helpers.course import ____, scoreboard
 from helpers.course.scoreboard import scoreboard_figure
 from helpers.errors import InputError
-from helpers.measuring.experiments import Experiments, gain
+from helpers.measuring.experiments import Experiments, _elsewhere
+from helpers.measuring.measure import TURNS
 from helpers.measuring.recorded import recorded
 from helpers.measuring.table import rows_of
 from helpers.plots import experiments_figure
@@ -36,7 +37,7 @@ def test_experiments_on_a_server_become_rows_and_one_of_a_name_takes_the_place_o
     workbench: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "250")
-    table = Experiments(workbench, "add_sub", concurrency=2, precision=0.3, turns=3)
+    table = Experiments(workbench, "add_sub", concurrency=2, precision=0.3)
     assert "no experiment yet" in repr(table)
     table.measure("baseline")
     repository.change_config(workbench.repository / "add_sub", instance_group=[{"count": 2, "kind": "KIND_CPU"}])
@@ -48,12 +49,12 @@ def test_experiments_on_a_server_become_rows_and_one_of_a_name_takes_the_place_o
     assert (table["2 instances"]["time"], table["2 instances"]["throughput_infer_per_s"]) != again
     assert table["baseline"]["executed_batch"] == 1
     seen = table.judged("2 instances")
-    assert seen.pairs == 3, "measured in turn with what was changed"
+    assert seen.pairs == TURNS, "measured in turn with what was changed"
     assert [group["count"] for group in workbench.config("add_sub")["instance_group"]] == [2], "and the server keeps what it had"
     assert table["baseline"]["concurrency"] == 2
     assert "×1.56 on NVIDIA A100" in repr(table)
     assert [line["instances"] for line in table._table()] == [1, 2], "as the server reports them, whatever the experiment is called"
-    with pytest.raises(InputError, match=r"no experiment '3 instances'.*baseline, 2 instances"):
+    with pytest.raises(InputError, match=r"no experiment '3 instances'.*'baseline' and '2 instances'"):
         table["3 instances"]
     with pytest.raises(InputError, match="cannot be compared with itself"):
         table.measure("2 instances", over="2 instances")
@@ -88,7 +89,7 @@ def test_the_table_compares_with_the_first_and_names_the_source() -> None:
     table = table_of(baseline=(200, 5, 19000, 900), batching=(400, 8, 9000, 300), broken=(201, 40, 18000, 900))
     table._beside["broken"] = "none published"
     t4 = {each["batch"]: each for each in rows_of(recorded("T4", MODEL, "ONNX"))}
-    table._beside["batching"] = gain(t4[1], t4[16])
+    table._beside["batching"] = _elsewhere([t4[1], t4[16]])
     lines = table._table()
     assert [line["verdict"] for line in lines] == ["the first", "faster", "cannot tell"]
     assert lines[1]["gain"].startswith("×2.00 (")
@@ -99,7 +100,7 @@ def test_the_table_compares_with_the_first_and_names_the_source() -> None:
 
 def test_the_figure_has_a_bar_for_each_experiment_and_a_diamond_where_something_was_recorded() -> None:
     table = table_of(baseline=(200, 5, 19000, 900), batching=(400, 8, 9000, 300), worse=(150, 4, 31000, 900))
-    table._beside = {"batching": gain(*rows_of(recorded("A100", "ExaTrk"))[:2]), "worse": "none published"}
+    table._beside = {"batching": _elsewhere(recorded("A100", "ExaTrk")[:2]), "worse": "none published"}
     figure = experiments_figure(table)
     left, right = figure.axes
     assert [round(bar.get_width(), 2) for bar in left.patches] == [1.0, 2.0, 0.75]
@@ -114,10 +115,9 @@ def test_the_figure_has_a_bar_for_each_experiment_and_a_diamond_where_something_
 
 def test_a_recorded_gain_is_of_recorded_rows_on_one_machine() -> None:
     t4, p100 = recorded("T4", MODEL, "ONNX").iloc[0], recorded("P100").iloc[0]
-    with pytest.raises(InputError, match="different sources or hardware"):
-        gain(t4, p100)
-    with pytest.raises(InputError, match="measured here"):
-        gain(row(), row())
+    for pair in ([t4, p100], [row(), row()]):
+        with pytest.raises(InputError, match="no recorded change on one machine"):
+            _elsewhere(pair)
 
 
 # --- the scoreboard --------------------------------------------------------------------------------------------------------

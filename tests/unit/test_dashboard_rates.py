@@ -9,7 +9,7 @@ import pytest
 
 from helpers.metrics import Sample, Snapshot, parse
 from helpers.metrics.dashboard import (
-    ModelReading,
+    QUANTITIES,
     Reading,
     machine_notes,
     model_readings,
@@ -51,22 +51,21 @@ BEFORE = _snapshot(100, requests=10, inferences=80, executions=10, queue=1000, i
 AFTER = _snapshot(102, requests=50, inferences=400, executions=20, queue=41000, input=4100, infer=209000, output=12100, pending=3)
 
 
+def quantities(*values: float | None) -> dict[str, float | None]:
+    return dict(zip((name for name, *_ in QUANTITIES), values, strict=True))
+
+
 def test_rates_are_differences_over_time_and_times_are_means_per_request() -> None:
     assert model_readings(AFTER - BEFORE) == {
-        "jets": ModelReading(requests_per_s=20, inferences_per_s=160, batch=32, queue_ms=1.0, compute_ms=5.4, pending=3),
-        "idle": ModelReading(requests_per_s=0, inferences_per_s=0, batch=None, queue_ms=None, compute_ms=None, pending=0),
+        "jets": quantities(20, 160, 32, 1.0, 5.4, 3),
+        "idle": quantities(0, 0, None, None, None, 0),
     }
 
 
 def test_versions_of_a_model_are_added() -> None:
     second = [Sample(one.metric, one.counter, {**one.labels, "version": "2"}, one.value) for one in AFTER.samples]
     both = Snapshot(102, (*AFTER.samples, *second))
-    assert model_readings(both - Snapshot(100, ()))["jets"].requests_per_s == 50
-
-
-def test_an_old_server_without_pending_requests() -> None:
-    old = Snapshot(102, tuple(one for one in AFTER.samples if "pending" not in one.metric))
-    assert model_readings(old - BEFORE)["jets"].pending is None
+    assert model_readings(both - Snapshot(100, ()))["jets"]["requests_per_s"] == 50
 
 
 @pytest.mark.parametrize(
@@ -98,8 +97,8 @@ def test_a_curve_goes_up_with_its_values_and_has_gaps_and_a_title() -> None:
 
 
 def _history() -> list[Reading]:
-    def one(rate: float, batch: float | None) -> ModelReading:
-        return ModelReading(rate, 8 * rate, batch, 1.5, 5.4, 3)
+    def one(rate: float, batch: float | None) -> dict[str, float | None]:
+        return quantities(rate, 8 * rate, batch, 1.5, 5.4, 3)
 
     return [Reading(1000.0, step / 2, {"jets": one(10 * step, 8), "a<b": one(1, None)}, ()) for step in range(12)]
 

@@ -28,10 +28,9 @@ T4_LENGTHS = {"pf": 100, "sv": 10}
 
 @pytest.fixture
 def without_the_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine where nothing of the kind is installed or was fetched, and no container engine is."""
+    """A machine where nothing of the kind is installed or was fetched."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("COURSE_SERVER_ENV", str(tmp_path / "server"))
-    monkeypatch.delenv("COURSE_CLIENT_IMAGE", raising=False)
     monkeypatch.setattr(measuring, "_said_so", False)
 
 
@@ -49,7 +48,7 @@ def test_it_says_so_once_and_goes_on(without_the_tool: None, capsys: pytest.Capt
 
 
 def test_what_was_recorded_is_complete() -> None:
-    rows = rows_of(recorded_sweep())
+    rows = rows_of(recorded_sweep(()))
     assert len({(row["model"], row["batch"], row["concurrency"], row["inputs"], row["shapes"]) for row in rows}) == len(rows)
     for row in rows:
         assert set(COLUMNS) <= set(row) and row["source"].startswith("recorded: ")
@@ -68,11 +67,11 @@ def test_notebook_08_can_be_solved_with_it() -> None:
     knee = onnx[onnx["throughput_infer_per_s"] >= 0.9 * onnx["throughput_infer_per_s"].max()].iloc[0]
     at = by_batch.set_index(["model", "batch"], drop=False)
     judged = verdict(at.loc[MODELS[0], 16], at.loc[MODELS[1], 16])
-    by_load = recorded_sweep(MODELS[0], (8,), (1, 2, 4, 8))
+    by_load = recorded_sweep([MODELS[0]], (8,), (1, 2, 4, 8))
     law = by_load["throughput_infer_per_s"] / 8 * by_load["latency_avg_us"] / 1e6
-    alike = recorded_sweep(MODELS[0], (1, 4), (4,), T4_LENGTHS)
+    alike = recorded_sweep([MODELS[0]], (1, 4), (4,), T4_LENGTHS)
     machines = recorded("T4", MODELS[0], "ONNX").iloc[1]["throughput_infer_per_s"] / alike.iloc[1]["throughput_infer_per_s"]
-    pair = onnx.iloc[0], recorded_sweep(MODELS[0], (4,), (2,)).iloc[0]
+    pair = onnx.iloc[0], recorded_sweep([MODELS[0]], (4,), (2,)).iloc[0]
     answers = {
         "8.1": (onnx, knee["batch"], knee["latency_p95_us"] / 1e3),
         "8.2": (by_batch, judged.gain, judged.answer),
@@ -86,7 +85,7 @@ def test_notebook_08_can_be_solved_with_it() -> None:
 
 
 def test_the_loads_of_notebook_07_are_there(without_the_tool: None) -> None:
-    assert recorded_sweep("particlenet_PT", (1, 10, 100))["batch"].tolist() == [1, 10, 100]
+    assert recorded_sweep(["particlenet_PT"], (1, 10, 100))["batch"].tolist() == [1, 10, 100]
     for batch in (1, 10, 100):
         row = measuring.measure("nowhere:1", MODELS[0], batch)
         assert (row["batch"], row["concurrency"], row["inputs"]) == (batch, 1, "random")
@@ -105,26 +104,26 @@ def test_each_model_has_its_own_inputs(without_the_tool: None) -> None:
 
 
 def test_lengths_and_what_there_is_not() -> None:
-    assert set(recorded_sweep(MODELS[0], (4,), None, T4_LENGTHS)["concurrency"]) == {4}
+    assert set(recorded_sweep([MODELS[0]], (4,), None, T4_LENGTHS)["concurrency"]) == {4}
     with pytest.raises(InputError, match=r"no recorded row.*particlenet_AK4 with batch 8, concurrency 2") as caught:
-        recorded_sweep(MODELS[0], (7,))
+        recorded_sweep([MODELS[0]], (7,))
     assert "_PT" not in str(caught.value), "only what is near"
     with pytest.raises(InputError, match=r"no recorded row.*particlenet_PT with batch 10"):
-        recorded_sweep("add_sub")
+        recorded_sweep(["add_sub"])
     with pytest.raises(InputError, match="no recorded row"):
-        recorded_sweep(MODELS[0], lengths=33)
+        recorded_sweep([MODELS[0]], lengths=33)
 
 
 def test_what_was_asked_for_and_is_not_there_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = recorded_sweep(MODELS[0], (1, 2, 3, 4), (1,))
+    rows = recorded_sweep([MODELS[0]], (1, 2, 3, 4), (1,))
     said = f"Not recorded: {MODELS[0]}, batch 2, concurrency 1; {MODELS[0]}, batch 3, concurrency 1."
     assert rows["batch"].tolist() == [1, 4] and capsys.readouterr().out == f"{said}\n" and said in repr(rows)
-    recorded_sweep(MODELS[0], (1, 4), (1,))
+    recorded_sweep([MODELS[0]], (1, 4), (1,))
     assert capsys.readouterr().out == ""
 
 
 def test_the_names_that_notebooks_import_are_functions_and_not_the_modules_of_that_name() -> None:
-    for name in ("measure", "measure_in_turn", "sweep", "perf_analyzer", "verdict", "recorded", "tune", "gain", "write_jets"):
+    for name in ("measure", "measure_in_turn", "sweep", "perf_analyzer", "verdict", "recorded", "tune", "write_jets"):
         assert isfunction(getattr(helpers, name)), name
     assert ismodule(helpers.jets) and ismodule(helpers.tracks)
 

@@ -10,7 +10,6 @@ from helpers import cli, paths
 from helpers.errors import SetupError
 from helpers.measuring import measure
 from helpers.measuring import program as perf_program
-from helpers.server.containers import image_version
 from helpers.setup import bootstrap, doctor
 from helpers.setup.doctor import GOOD, NOTE
 
@@ -46,7 +45,7 @@ def test_the_one_in_the_servers_environment_runs() -> None:
 def test_path_comes_first_and_what_does_not_run_is_passed_over(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = a_program(bare / "bin", "echo 'Perf Analyzer Version 9.99.0 (commit unknown)'")
     found = perf_program.find_perf_analyzer()
-    assert (found.command, found.version, found.origin) == ((str(ours),), "9.99.0", "on PATH")
+    assert (found.file, found.version, found.origin) == (str(ours), "9.99.0", "on PATH")
     monkeypatch.delenv("COURSE_SERVER_ENV")
     a_program(bare / "bin", "echo 'version GLIBC_2.38 not found' >&2; exit 1")
     assert perf_program.find_perf_analyzer().version == "2.51.0"
@@ -68,49 +67,13 @@ def test_what_was_not_there_is_found_once_it_is(bare: Path, monkeypatch: pytest.
     assert measure.can_measure() and perf_program.find_perf_analyzer().version == "2.51.0"
 
 
-def test_on_a_mac_it_is_one_sentence(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_mac_nothing_is_to_be_installed(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(perf_program.platform, "system", lambda: "Darwin")
     monkeypatch.setattr(perf_program.platform, "machine", lambda: "arm64")
     with pytest.raises(SetupError) as caught:
         perf_program.find_perf_analyzer()
     assert "Darwin, arm64" in str(caught.value) and "helpers.measuring.recorded" in str(caught.value)
-    assert str(caught.value).count(". ") == 0
-
-
-def test_the_placeholder_package_is_no_program() -> None:
-    assert perf_program._packaged() == ""
-
-
-def test_the_real_package_comes_before_what_was_fetched(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A distribution as pip installs it, with the program among its files; after it what the set-up fetched, then the container."""
-    site = bare / "site"
-    program = a_program(site / "bin", "echo 'Perf Analyzer Version 2.66.0 (commit unknown)'")
-    about = site / "perf_analyzer-2.66.0.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: perf-analyzer\nVersion: 2.66.0\n")
-    (about / "RECORD").write_text(
-        "bin/perf_analyzer,,\nperf_analyzer-2.66.0.dist-info/METADATA,,\nperf_analyzer-2.66.0.dist-info/RECORD,,\n"
-    )
-    monkeypatch.syspath_prepend(str(site))
-    fetched = a_program(paths.server_env() / "bin", "echo 'Perf Analyzer Version 2.51.0 (commit unknown)'")
-    monkeypatch.setattr(perf_program, "container_command", lambda: ("docker", "run", "image", perf_program.NAME))
-    order = [each.command[0] for each in perf_program._candidates()]
-    assert order == [str(program), str(fetched), "docker"]
-    found = perf_program.find_perf_analyzer()
-    assert (found.command, found.version, found.origin) == ((str(program),), "2.66.0", "in the Python package perf-analyzer")
-
-
-def test_the_clients_container_is_used_where_its_image_is(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    image = f"nvcr.io/nvidia/tritonserver:{image_version()}-py3-sdk"
-    engine = bare / "bin" / "docker"
-    a_program(bare / "bin", "exit 1").rename(engine)
-    assert perf_program.container_command() == ()
-    engine.write_text(f'#!/bin/sh\n[ "$3" = {image} ]\n')
-    found = perf_program.container_command()
-    assert found[:4] == ("docker", "run", "--rm", "--net=host") and found[-2:] == (image, "perf_analyzer")
-    engine.rename(bare / "bin" / "apptainer")
-    monkeypatch.setenv("COURSE_CLIENT_IMAGE", "/images/client.sif")
-    assert perf_program.container_command()[:2] == ("apptainer", "exec") and "/images/client.sif" in perf_program.container_command()
+    assert "install-server" not in str(caught.value)
 
 
 def test_the_command_hands_every_argument_on(bare: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -89,16 +89,6 @@ def test_more_pairs_settle_it() -> None:
     assert verdict(*pairs(60)).answer == "faster"
 
 
-def test_repeats_show_what_windows_hide() -> None:
-    """Each run is sure of itself, but they disagree by more than a machine does: something changed between them."""
-    steady = [at(500, 3), at(501, 3), at(499, 3)]
-    drifting = [at(640, 3), at(820, 3), at(480, 3)]
-    assert verdict(steady[0], drifting[0]).answer == "faster", "one run alone promises too much"
-    seen = verdict(steady, drifting)
-    assert seen.answer == "cannot tell" and "mean of 3" in seen.text
-    assert verdict(steady, [at(600, 3), at(603, 3), at(598, 3)]).answer == "faster"
-
-
 def test_no_count_is_better_known_than_to_one_request() -> None:
     """Windows with ten requests each agree perfectly, and still say nothing about half a request."""
     lucky = [in_turn([rate] * 4, requests=12) for rate in (500, 560)]
@@ -127,7 +117,7 @@ def test_recorded_rows_are_called_so_and_have_no_spread() -> None:
         ([], [row()], {}, "not one row"),
         (row(), 580.0, {}, "type float"),
         (row(), row(), {"quantity": "speed"}, "'speed'"),
-        ([row(batch=1), row(batch=2)], row(), {}, "differ in batch: 1, 2"),
+        ([row(), row()], row(), {}, "compares two rows, and 3 were given"),
         (row(), row(percentile=99), {"quantity": "latency"}, "different percentiles: 95, 99"),
         (row(), row(throughput_infer_per_s=None), {}, "has no throughput_infer_per_s"),
     ],
@@ -160,16 +150,6 @@ def test_the_answer_from_the_other_side_is_the_opposite_one() -> None:
     )
 
 
-def test_repeats_never_make_a_verdict_worse() -> None:
-    before, after = at(1000), at(1250)
-    assert verdict(before, after).answer == "faster"
-    for number in (2, 3, 5):
-        repeats = verdict([before] * number, [after] * number)
-        assert repeats.answer == "faster" and repeats.half_width < verdict(before, after).half_width
-    slightly = [at(1000 + 10 * n) for n in range(2)], [at(1250 + 10 * n) for n in range(2)]
-    assert verdict(*slightly).answer == "faster", "repeats that differ by what a machine does between two runs"
-
-
 def test_pairs_that_were_measured_in_turn_are_compared_as_pairs() -> None:
     """A true gain of 15 % under a common drift of 8 % between turns: four pairs settle it, and the same rows without pairs do not."""
     random = np.random.default_rng(11)
@@ -179,7 +159,7 @@ def test_pairs_that_were_measured_in_turn_are_compared_as_pairs() -> None:
         before, after = (list(rate * drift * np.exp(0.01 * random.standard_normal(4))) for rate in (500, 575))
         seen = verdict(in_turn(before), in_turn(after))
         paired += seen.answer == "faster" and seen.pairs == 4
-        alone += verdict([at(rate) for rate in before], [at(rate) for rate in after]).answer == "faster"
+        alone += verdict(at(float(np.mean(before))), at(float(np.mean(after)))).answer == "faster"
     assert paired >= 190 and alone <= 150
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import tritonclient.grpc as triton_grpc
 from helpers import measure, perf_analyzer, scrape, sweep, taus
 from helpers.__main__ import main
 from helpers.client import Client
-from helpers.measuring.inputs import write_real, write_taus
+from helpers.measuring.inputs import write_real
 from helpers.measuring.perf_analyzer import UNSTABLE
 from helpers.server import Server
 
@@ -106,14 +107,17 @@ def test_the_course_texts_command(server: Server, capsys: pytest.CaptureFixture[
     assert "Batch size: 100" in capsys.readouterr().out
 
 
-def test_real_taus_are_measured_beside_jets(server: Server, tmp_path: Path) -> None:
+def test_real_taus_are_measured_beside_jets(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The course text's sweep, with inputs of its own for each of the two models."""
+    monkeypatch.setenv("COURSE_QUICK", "1")
     models = ["particlenet_AK4", taus.MODEL]
     files = {model: write_real(server, model) for model in models}
-    rows = sweep(server, models, (1, 4), (4,), output=tmp_path, input_data=files, windows=3, silent=True)
+    rows = sweep(server, models, (1, 4), (4,), output=tmp_path, input_data=files, silent=True)
     assert rows[["model", "batch", "concurrency"]].values.tolist() == [[model, batch, 4] for model in models for batch in (1, 4)]
     assert (rows["throughput_infer_per_s"] > 0).all()
     assert [Path(name).name for name in rows["inputs"]] == [files[model].name for model in models for _ in (1, 4)]
     assert files[taus.MODEL].stat().st_size < 12e6, "small enough to be read in a moment"
-    row = measure(server, taus.MODEL, 10, 2, input_data=write_taus(2), windows=3, warm_up=False)
+    few = json.loads(files[taus.MODEL].read_text())["data"][:2]
+    (tmp_path / "two.json").write_text(json.dumps({"data": few}))
+    row = measure(server, taus.MODEL, 10, 2, input_data=tmp_path / "two.json")
     assert row["throughput_infer_per_s"] > 0, "a file with fewer taus than a batch"
