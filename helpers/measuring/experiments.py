@@ -1,14 +1,4 @@
-"""A table of experiments on one deployment: a row for each change, measured in turn with what was changed.
-
-Typical use::
-
-    table = Experiments(server, "particlenet_AK4", batch=1, concurrency=8, budget=1.5)
-    table.measure("baseline")
-    repository.change_config("particlenet_AK4", instance_group=[{"count": 2, "kind": "KIND_CPU"}])
-    server.reload("particlenet_AK4")
-    table.measure("2 instances", beside=recorded("A100", "ExaTrk")[:2])
-    table.measure("2 instances × 2 threads", over="2 instances", beside="no such setting on a GPU")
-"""
+"""A table of experiments on one deployment: a row for each change, measured in turn with what was changed."""
 
 from __future__ import annotations
 

@@ -2,11 +2,6 @@
 
 What perf_analyzer calls random are random bits. Read as 32-bit numbers, one in 256 of them is infinite or no number at all, and
 most others are absurdly large or small. A network's time may depend on its numbers, and its answers always do.
-
-Typical use::
-
-    file = write_jets(server, "particlenet_AK4")
-    measure(server, "particlenet_AK4", batch=10, input_data=file)
 """
 
 from __future__ import annotations
@@ -52,17 +47,8 @@ def _entry(array: np.ndarray) -> dict[str, Any]:
 def write_jets(server: Any, model: str, *, lengths: Mapping[str, int] | None = None) -> Path:
     """Write jets of the course's sample for a jet tagger, padded and with masks, as CMSSW sends them.
 
-    Args:
-        server: a :class:`~helpers.server.Server`, or its gRPC address.
-        model: a tagger, such as ``particlenet_AK4``.
-        lengths: padded length by collection, ``pf`` and ``sv``; 50 and 4 by default. A file has one shape, so that its jets can
-            be put into batches; a longer jet loses what is behind that length.
-
-    Returns:
-        The file, in ``work/inputs``.
-
-    Raises:
-        InputError: the model takes no jets, or the lengths are too short for it.
+    Lengths are those of the collections, ``pf`` and ``sv``; 50 and 4 by default. A file has one shape, so that its jets can be put into
+    batches; a longer jet loses what is behind that length. Returns the file, in ``work/inputs``.
     """
     from helpers.physics import jets  # awkward and uproot take a second to import
 

@@ -1,10 +1,4 @@
-"""Measure a model with NVIDIA's perf_analyzer: one load, several in turn, or a whole sweep.
-
-Typical use::
-
-    row = measure(server, "particlenet_AK4", batch=10)
-    one, four = measure_in_turn(server, "particlenet_AK4", {"batch": 1}, {"batch": 4})       # to be compared
-    rows = sweep(server, ["particlenet_AK4", "particlenet_AK4_PT"], batches=(1, 4, 16, 64))
+"""Measure a model with NVIDIA's perf_analyzer: one load, several in turn to compare them, or a whole sweep.
 
 Where perf_analyzer does not run, such as on macOS, they return what this course recorded on a machine of its own, and say so.
 """
@@ -255,8 +249,7 @@ def measure(server: Any, model: str, batch: int = 1, concurrency: int = 1, *, ma
     """Measure one model under one load: as many windows as the scatter of the warm-up tells, each with a number of requests.
 
     Args:
-        server: a :class:`~helpers.server.Server`, a :class:`~helpers.fleet.Fleet` (its times inside the server are those of one of its
-            servers, and ``fleet.shares()`` has all), or an address such as ``localhost:9001``.
+        server: a server, a fleet, or an address such as ``localhost:9001``.
         model: name of the model.
         batch: entries in each request.
         concurrency: requests under way at any time.
@@ -264,7 +257,7 @@ def measure(server: Any, model: str, batch: int = 1, concurrency: int = 1, *, ma
         **options: ``precision`` (0.05, the half width to reach, as a fraction), ``request_rate_per_s`` (in place of a concurrency),
             ``protocol`` (``grpc``), ``percentile`` (95), ``input_data`` (``random``, ``zero``, or a file of
             :mod:`helpers.measuring.inputs`; for several models, by model), ``lengths`` (of the axes that may have any, by the beginning of
-            the input's name, or one for all).
+            the input's name).
 
     Returns:
         A row with the columns :data:`helpers.measuring.table.COLUMNS`; times in µs. Its 95 % intervals hold while it was measured, and do
@@ -286,15 +279,8 @@ def measure(server: Any, model: str, batch: int = 1, concurrency: int = 1, *, ma
 def measure_in_turn(server: Any, model: str, *loads: Mapping[str, Any], turns: int = TURNS, **options: Any) -> tuple[Row, ...]:
     """Measure several loads in turn, A, B, B, A …, so that what the machine does meanwhile hits all alike.
 
-    Args:
-        server: as for :func:`measure`.
-        model: name of the model, for loads that name no other.
-        *loads: what differs: arguments of :func:`measure` such as ``{"batch": 4, "concurrency": 2}`` or ``{"model": …}``.
-        turns: runs of three windows of each.
-        **options: arguments of :func:`measure` for all.
-
-    Returns:
-        A row for each load; ``verdict`` compares them pair by pair.
+    Loads say what differs, such as ``{"batch": 4, "concurrency": 2}`` or ``{"model": …}``; options, as for :func:`measure`, are for all.
+    A turn is three windows of each. Returns a row for each load; ``verdict`` compares them pair by pair.
     """
     given = [{"model": model, "batch": 1, "concurrency": 1, **options, **load} for load in loads]
     if not can_measure():
@@ -327,11 +313,8 @@ def take_turns(
 def perf_analyzer(*arguments: str) -> int:
     """Run the tool with these very arguments, and print what it says; or what it said to the same ones on another machine.
 
-    Args:
-        *arguments: one word each, or a whole command in one text; the word ``perf_analyzer`` and line ends may be in it.
-
-    Returns:
-        Its exit status: 0 done, 2 the windows did not agree, 99 it failed.
+    Arguments are one word each, or a whole command in one text, with the word ``perf_analyzer`` and line ends. Returns its exit status: 0
+    done, 2 the windows did not agree, 99 it failed.
     """
     if can_measure():
         return show(words_of(*arguments))
@@ -466,7 +449,7 @@ def sweep(
     Several models are measured in turn under each load, so that ``verdict`` can compare them pair by pair.
 
     Args:
-        server: a :class:`~helpers.server.Server`, or an address such as ``localhost:9001``.
+        server: a server, or an address such as ``localhost:9001``.
         models: one name or several.
         batches: batch sizes; by default 1 to 128 as in the course text, as far as the model goes.
         concurrencies: requests under way at any time.
@@ -486,7 +469,7 @@ def sweep(
     """
     names = list(dict.fromkeys([models] if isinstance(models, str) else models))
     if not can_measure():
-        return records.recorded_sweep(names, batches, concurrencies, options.get("lengths"), _names_of_data(names, options))
+        return records.recorded_sweep(names, batches, concurrencies, options.get("lengths"), options.get("input_data", "random"))
     counts = list(dict.fromkeys(instances))
     points = _plan(server, names, batches, concurrencies, counts, options)
     # Several models under one load, as they are loaded; or one after the other, each loaded for it.
@@ -586,15 +569,10 @@ def can_measure() -> bool:
         return False
 
 
-def _names_of_data(models: Iterable[str], options: Mapping[str, Any]) -> dict[str, str]:
-    return {model: Path(data_for(model, options.get("input_data", "random"))).name for model in models}
-
-
 def recorded_row(server: Any, model: str, batch: int, concurrency: int, options: Mapping[str, Any]) -> Row:
     """Return the recorded row of a load; for a working copy, which people change, of the same configuration, too."""
-    inputs = _names_of_data([model], options)
-    repository = getattr(server, "repository", None)
+    inputs, repository = options.get("input_data", "random"), getattr(server, "repository", None)
     if repository is None or Path(repository).resolve() == (root() / "models").resolve():
         return Row.of(rows_of(records.recorded_sweep([model], (batch,), (concurrency,), options.get("lengths"), inputs))[0])
     config = config_name(server.config(model))
-    return Row.of(records.recorded_experiment(model, batch, concurrency, inputs[model], config))
+    return Row.of(records.recorded_experiment(model, batch, concurrency, Path(data_for(model, inputs)).name, config))

@@ -1,11 +1,4 @@
-"""One run of perf_analyzer: its command, its figures, and what it says when it fails.
-
-Typical use::
-
-    run = run_for(server, "particlenet_AK4", batch=10, lengths={"pf": 50, "sv": 4})
-    print(run)                                   # the command, to be copied into a terminal
-    execute(run).figures["latency_p95_us"]
-"""
+"""One run of perf_analyzer: its command, which can be copied into a terminal, its figures, and what it says when it fails."""
 
 from __future__ import annotations
 
@@ -160,17 +153,11 @@ def run_for(
     *,
     protocol: str | None = None,
     batch: int = 1,
-    lengths: int | Mapping[str, int] | None = None,
+    lengths: Mapping[str, int] | None = None,
     input_data: InputData = "random",
     **others: Any,
 ) -> Run:
-    """Return a run for a model on a server, with the shapes that its metadata and the lengths give; arguments as for ``measure``.
-
-    Raises:
-        InputError: the model takes no such batch, or has an axis without a length.
-        ModelError: it is not loaded.
-        RequestError: the server does not answer.
-    """
+    """Return a run for a model on a server, with the shapes that its metadata and the lengths give; arguments as for ``measure``."""
     with Client(server, protocol, timeout_s=QUERY_TIMEOUT_S) as connection:
         signature, address, access = connection.signature(model), connection.address, connection.access
     check_batch(signature, batch)
@@ -201,23 +188,21 @@ def check_batch(signature: Signature, *batches: Any) -> None:
             raise InputError(f"A batch of {batch} is too large for {signature.model!r}: {limit}.", "", "Ask for smaller batches.")
 
 
-def _shapes(signature: Signature, lengths: int | Mapping[str, int] | None) -> dict[str, list[int]]:
+def _shapes(signature: Signature, lengths: Mapping[str, int] | None) -> dict[str, list[int]]:
     """Shapes of the inputs that have an axis of any length, without the batch axis."""
-    known = LENGTHS if isinstance(lengths, int) else {**LENGTHS, **(lengths or {})}
-    result = {}
+    known, result = {**LENGTHS, **(lengths or {})}, {}
     for name, spec in signature.inputs.items():
         wanted = spec.shape[1:] if signature.batched else spec.shape
         if min(wanted, default=1) >= 0:
             continue
         fitting = [beginning for beginning in known if name.startswith(beginning)]
-        if not fitting and not isinstance(lengths, int):
+        if not fitting:
             raise InputError(
                 f"The input {name!r} of {signature.model!r} has an axis of any length.",
                 "A measurement needs a length for it; a file of real inputs has one, too.",
                 f'Type for example: lengths={{"{name}": 100}}',
             )
-        length = lengths if isinstance(lengths, int) else int(known[max(fitting, key=len)])
-        result[name] = [length if axis < 0 else axis for axis in wanted]
+        result[name] = [known[max(fitting, key=len)] if axis < 0 else axis for axis in wanted]
     return result
 
 
@@ -309,11 +294,7 @@ def words_of(*arguments: str) -> list[str]:
 
 
 def execute(run: Run, server: Any = None) -> Result:
-    """Run the tool to its end; the Server object, where there is one, makes error messages better.
-
-    Raises:
-        CourseError: it failed; the text says what happened and what to do. Windows that do not agree are no failure.
-    """
+    """Run the tool to its end; a CourseError says why it failed, better where there is a Server object. No agreement is no failure."""
     work = work_dir()
     with writing(work):
         make_folder(work)

@@ -1,11 +1,4 @@
-"""NVIDIA's own load generator, perf_analyzer: where it is on this machine, and how it is started. Standard library only.
-
-Typical use::
-
-    program = find_perf_analyzer()
-    program.version, program.origin              # "2.51.0", "carried by the wheel tritonclient 2.51.0"
-    program.run("-m", "add_sub", "-u", "localhost:9001", "-i", "grpc")
-"""
+"""NVIDIA's own load generator, perf_analyzer: where it is on this machine, and how it is started. Standard library only."""
 
 from __future__ import annotations
 
@@ -44,13 +37,7 @@ class Program:
     libraries: str = ""
 
     def start(self, *arguments: str, private: Sequence[str] = (), **options: Any) -> subprocess.Popen[str]:
-        """Start it with these arguments.
-
-        Args:
-            *arguments: what everybody may read.
-            private: further arguments with a token in them, which other users of this machine do not see in ``ps``.
-            **options: those of :class:`subprocess.Popen`.
-        """
+        """Start it; private arguments, with a token in them, are not seen by other users of this machine in ``ps``."""
         variables = _variables(self.libraries)
         variables |= machine.without_proxy(variables)
         private = [*private, *_key_arguments(arguments)]
@@ -92,11 +79,7 @@ def _key_arguments(arguments: Sequence[str]) -> list[str]:
 
 
 def find_perf_analyzer() -> Program:
-    """The first perf_analyzer that runs: on PATH, as in NVIDIA's client image, or in the server's environment.
-
-    Raises:
-        SetupError: none does; says what to type, and that recorded results are there.
-    """
+    """The first perf_analyzer that runs: on PATH, as in NVIDIA's client image, or in the server's environment; else a SetupError."""
     folder, failures = server_env(), []
     carried = f"carried by the wheel tritonclient {EMBEDDED_TRITON}"
     for file, origin, libraries in ((NAME, "on PATH", ""), (str(folder / "bin" / NAME), carried, str(folder / TOOL_LIBRARIES))):

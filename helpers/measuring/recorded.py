@@ -1,10 +1,5 @@
 """Figures that others measured, and this course's own for those that cannot measure: as rows, never without their source.
 
-Typical use::
-
-    sweep_figure(rows, reference=recorded("T4", "particlenet_AK4"))
-    latency_split_figure(recorded("P100"))
-
 All of it is in ``notebooks/data``. ``recorded.json`` has the figures by others as they published them; a figure that they did not publish
 is missing. ``recorded_sweep.jsonl`` is a sweep of this course, made by ``python -m benchmarks.record``;
 ``recorded_commands.jsonl`` and ``recorded_experiments.jsonl`` are what notebooks 07 and 09 gave (``--notebooks``). ``make test-gpu`` on
@@ -21,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers.errors import InputError, quoted
-from helpers.measuring.perf_analyzer import LENGTHS
+from helpers.measuring.perf_analyzer import LENGTHS, InputData, data_for
 from helpers.measuring.table import COLUMNS, Rows, hardware, read_rows, shapes_of
 from helpers.paths import root, work_dir
 
@@ -80,23 +75,20 @@ def recorded_sweep(
     models: Sequence[str],
     batches: Iterable[int] | None = None,
     concurrencies: Iterable[int] | None = None,
-    lengths: int | Mapping[str, int] | None = None,
-    inputs: Mapping[str, str] | None = None,
+    lengths: Mapping[str, int] | None = None,
+    input_data: InputData = "random",
 ) -> Rows:
     """Return what the course measured on a machine of its own with the real perf_analyzer: two cores, no GPU.
 
-    What was asked for and is not there is named in the caption, and printed. Arguments are as for ``sweep``; ``inputs`` has the name of
-    each model's file, which says the lengths itself, and random ones for what it does not name.
-
-    Raises:
-        InputError: there is no such row; the message lists what there is.
+    Arguments are as for ``sweep``. What was asked for and is not there is named in the caption, and printed; an InputError lists what there
+    is where there is no such row at all.
     """
-    random = dict.fromkeys(LENGTHS, lengths) if isinstance(lengths, int) else LENGTHS | dict(lengths or {})
+    random = LENGTHS | dict(lengths or {})
     given = {name: list(values) for name, values in (("model", models), ("batch", batches), ("concurrency", concurrencies)) if values}
     everything = read_rows(data_file("sweep"))
     there: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in everything:
-        asked = (inputs or {}).get(row["model"], "random")
+        asked = Path(data_for(row["model"], input_data)).name
         if inputs_of(row) == (random if asked == "random" else asked):
             there.setdefault(tuple(row[name] for name in given), []).append(row)
     wanted = list(itertools.product(*given.values()))

@@ -1,11 +1,5 @@
 """What a measurement allows to say: intervals that hold, and verdicts that may be "cannot tell".
 
-Typical use::
-
-    mean, half = interval([512.0, 530.1, 498.7, 520.3, 515.0, 522.2])      # of windows that follow one another
-    verdict(before, after)                            # rows of measure(...) or of a sweep; by their throughput
-    verdict(before, after, "latency")                 # by the latency percentile that they were measured for
-
 Rows that were measured in turn (A, B, B, A) are compared pair by pair, because what the machine does meanwhile hits both alike.
 """
 
@@ -151,14 +145,10 @@ def _end(seen: Sequence[tuple[float, int]], reported: int, percentile: int, uppe
 
 @dataclass(frozen=True, repr=False)
 class Verdict:
-    """What two measurements say about each other.
+    """What two measurements say about each other: ``faster``, ``slower``, ``the same`` or ``cannot tell``, with its reason as ``text``.
 
-    Attributes:
-        answer: ``faster``, ``slower``, ``the same`` or ``cannot tell``: the second, seen from the first.
-        gain: how many times as fast the second is: the ratio of throughputs, or the inverse ratio of latencies.
-        half_width: half the length of the gain's 95 % interval; None when a measurement came without its spread.
-        text: the whole sentence, with the numbers.
-        pairs: how many pairs that were measured in turn it is made of; 0 where they were not.
+    ``gain`` says how many times as fast the second is, ``half_width`` is half the length of its 95 % interval (None when a measurement came
+    without its spread), and ``pairs`` how many pairs that were measured in turn it is made of.
     """
 
     answer: str

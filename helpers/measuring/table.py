@@ -1,11 +1,6 @@
 """Rows of measurements: the columns and their units, pandas tables that show what most people want to see, and the file that keeps them.
 
-Typical use::
-
-    row["latency_p95_us"]                                     # a Row is a pandas Series
-    rows.query("batch == 8").groupby("model").first()         # Rows are a pandas DataFrame
-    pandas.DataFrame(rows)                                    # with every column
-    append_row(path, row); read_rows(path)                    # JSON lines: pandas.read_json(path, lines=True) takes them, too
+A Row is a pandas Series, Rows are a DataFrame, and the file has JSON lines, which ``pandas.read_json(path, lines=True)`` takes, too.
 """
 
 from __future__ import annotations
@@ -175,15 +170,10 @@ def _plain(name: str, value: Any) -> Any:
 
 
 def rows_of(rows: Any, needs: Sequence[str] = (), what: str = "this figure") -> list[dict[str, Any]]:
-    """Return the rows of a table, of one measurement, or of a list of either, as dictionaries.
+    """Return the rows of a table, of one measurement, of a list of both, or of something with ``.rows``, as dictionaries.
 
-    Args:
-        rows: a row, a table, a list of both, or something with ``.rows``.
-        needs: columns that at least one row must have a value in.
-        what: what they are for, for the error.
-
-    Raises:
-        InputError: no row, something that is none, or a column that is nowhere.
+    An InputError, which says what they are for, where there is no row, something that is none, or none has a value in a column that is
+    needed.
     """
     listed = [plain(row) for row in _flat(rows, what)]
     if not listed:
@@ -260,11 +250,7 @@ def folder_of(output: str | Path) -> Path:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a file, none where there is no file; a last line that was not written to its end is left out.
-
-    Raises:
-        InputError: the file cannot be read, or holds something else.
-    """
+    """Return the rows of a file, none where there is no file; a last line that was not written to its end is left out."""
     if not path.exists():
         return []
     try:
@@ -274,11 +260,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def append_row(path: Path, row: Mapping[str, Any] | pd.Series) -> None:
-    """Add a row to a file, on the disk when this returns; half a line, left by a full disk, is cut off first.
-
-    Raises:
-        SetupError: it cannot be written.
-    """
+    """Add a row to a file, on the disk when this returns; half a line, left by a full disk, is cut off first."""
     rest = f"{json.dumps(plain(row))}\n".encode()
     with writing(path):
         make_folder(path.parent)

@@ -1,12 +1,6 @@
 """A live view of a server inside a notebook: what it does for each model, twice a second, while other cells run.
 
-Typical use::
-
-    from helpers.metrics.dashboard import dashboard
-    dashboard(server, load="particlenet_AK4")      # the last line of a cell: it shows itself and begins
-
-With ``load`` it also sends requests, as many as its two sliders say. One dashboard for each server: running the cell again
-replaces the one before. It stops with the server.
+One dashboard for each server: running the cell again replaces the one before. It stops with the server.
 """
 
 from __future__ import annotations

@@ -1,10 +1,4 @@
-"""What the GPUs of a server's machine do, by Triton's own metrics and, where those are missing, by nvidia-smi; where a model really runs.
-
-Typical use::
-
-    gpu_figures(server)                  # a table, or the sentence that there is no GPU
-    placed_on(server.log(0), "particlenet_PT")       # "GPU" or "CPU", as the model's backend has written it
-"""
+"""What the GPUs of a server's machine do, by Triton's own metrics and, where those are missing, by nvidia-smi; where a model runs."""
 
 from __future__ import annotations
 
@@ -36,18 +30,10 @@ _NATIVE = re.compile(r"TRITONBACKEND_ModelInstanceInitialize: (?P<model>[\w.-]+?
 
 
 def gpu_figures(server: Server, snapshot: Snapshot | None = None) -> Table:
-    """Return one row for each GPU.
+    """Return one row for each GPU, by a reading of the server's metrics or by a new one.
 
-    Args:
-        server: the server.
-        snapshot: a reading of its metrics; a new one by default.
-
-    Returns:
-        Columns gpu (its UUID), name, utilization (0 to 1), memory_used_gb, memory_total_gb, power_w, source. A figure that Triton does not
-        give comes from nvidia-smi where the server is on this machine, and ``source`` says so; one that neither gives is None.
-
-    Raises:
-        CourseError: the metrics cannot be read, and nvidia-smi knows no GPU.
+    Columns: gpu (its UUID), name, utilization (0 to 1), memory_used_gb, memory_total_gb, power_w, source. A figure that Triton does not
+    give comes from nvidia-smi where the server is on this machine, and ``source`` says so; one that neither gives is None.
     """
     by_smi = read_smi(server)
     try:
@@ -95,10 +81,6 @@ def placed_on(log: str, model: str) -> str | None:
     """Return where the instances of a model run, by what its backend has written: ``GPU``, ``CPU``, or None where it did not.
 
     A configuration can ask for a GPU that PyTorch or ONNX Runtime cannot use; then the model runs on the CPU, and the log says it.
-
-    Args:
-        log: all that a server has said.
-        model: name of the model.
     """
     places = [found for found in _PLACED.finditer(log) if found["model"] == model]
     if not places:

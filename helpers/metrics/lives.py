@@ -1,11 +1,4 @@
-"""The life of single requests, by the server's own clock: Triton's trace, switched on for a few requests of one's own server.
-
-Typical use::
-
-    server = launch_server("models", extra_arguments=["--trace-config=triton,file=/tmp/trace.json"])
-    lives = trace(server, lambda: client.infer("particlenet_AK4", ten_jets))
-    (lives["COMPUTE_START"] - lives["QUEUE_START"]).sum()           # ms in the queue
-"""
+"""The life of single requests, by the server's own clock: Triton's trace, switched on for a few requests of one's own server."""
 
 from __future__ import annotations
 

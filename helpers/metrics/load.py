@@ -1,12 +1,5 @@
 """A load that runs in the background while you do something else: so many requests at once, one after the other.
 
-Typical use::
-
-    with BackgroundLoad(server, "particlenet_AK4", batch=8, concurrency=2) as load:
-        ...                                    # look at the metrics, at the dashboard, at your own latency
-        load.change(concurrency=4)
-    load.sent
-
 It is sent by a process of its own, which ends with the notebook's kernel, however that ends: threads of the kernel would take turns with
 the student's own Python, and slow down what they are measured against.
 """
@@ -75,17 +68,7 @@ class BackgroundLoad:
         self._last: tuple[int, int, dict[str, int]] = 0, 0, {}
 
     def start(self, *, wait: bool = True) -> BackgroundLoad:
-        """Begin to send, and to count from zero. A load that runs is left as it is.
-
-        Args:
-            wait: return only when the first request is on its way, which takes a second; False returns at once.
-
-        Raises:
-            InputError: batch or concurrency does not fit the model.
-            ModelError: the model is not loaded.
-            RequestError: the server does not answer.
-            ServerError: the process that sends did not start.
-        """
+        """Begin to send, and to count from zero; returns when the process sends, or at once. A load that runs is left as it is."""
         with self._lock:
             if not self.running:
                 self._begin()
@@ -117,11 +100,7 @@ class BackgroundLoad:
         weakref.finalize(self, self._pipe.close)
 
     def change(self, *, model: str | None = None, batch: int | None = None, concurrency: int | None = None) -> None:
-        """Send something else from now on; what is not given stays, and another model gets made-up inputs.
-
-        Raises:
-            CourseError: it does not fit the model, or that is not loaded; the load goes on as it was.
-        """
+        """Send something else from now on; what is not given stays. Where it does not fit the model, the load goes on as it was."""
         with self._lock:
             before = self.model, self.batch, self.concurrency, self._inputs
             if model is not None and model != self.model:

@@ -1,12 +1,4 @@
-"""The server's own counters: read them, and say what happened between two readings.
-
-Typical use::
-
-    before = scrape(server)
-    client.infer("add_sub", INPUT0=x, INPUT1=y)
-    change = scrape(server) - before                     # a table; .rows is the same as a list of dictionaries
-    change.value("nv_inference_count", model="add_sub")
-"""
+"""The server's own counters: read them, and say what happened between two readings: ``scrape(server) - before``."""
 
 from __future__ import annotations
 
@@ -316,11 +308,7 @@ def _no_page(address: Address, reason: str) -> RequestError:
 
 
 def parse(page: str) -> Iterable[Sample]:
-    """Read the text of a metrics page.
-
-    Raises:
-        ValueError: it is none.
-    """
+    """Read the text of a metrics page; a ValueError where it is none."""
     # The parser adds _total to the names of counters, as a later standard wants it; Triton's names have it nowhere.
     declared = set(re.findall(r"^# TYPE (\S+)", page, re.MULTILINE))
     for family in text_string_to_metric_families(page):

@@ -85,7 +85,7 @@ VALUES = {
         from helpers.measuring.recorded import inputs_of, recorded_sweep
         for row in rows:
             lengths = inputs_of(row) if row["inputs"] == "random" else None
-            load = row["model"], (row["batch"],), (row["concurrency"],)
+            load = [row["model"]], (row["batch"],), (row["concurrency"],)
             assert len(recorded_sweep(*load, lengths, row["inputs"])), "for those who cannot measure"
     """,
     "06": """
@@ -114,7 +114,7 @@ VALUES = {
         from helpers.measuring.recorded import recorded_command
         for row in [ten, *by_batch.values(), busy, bits, real, *pair]:
             lengths = inputs_of(row) if row["inputs"] == "random" else None
-            load = row["model"], (row["batch"],), (row["concurrency"],)
+            load = [row["model"]], (row["batch"],), (row["concurrency"],)
             assert len(recorded_sweep(*load, lengths, row["inputs"])), "for those who cannot measure"
         for typed in (command, command.replace("-b 10", "-b 1"), command.replace("-p 1000 --max-trials 6", impossible)):
             assert "*** Measurement Settings ***" in recorded_command(words_of(typed))[1]

@@ -82,7 +82,7 @@ def test_other_loads_and_inputs_in_the_command() -> None:
 
 
 def test_shapes_from_the_metadata_and_the_lengths(models_server: Server) -> None:
-    assert run_for(models_server, "double", lengths=7).shapes == {"X": [7]}
+    assert run_for(models_server, "double", lengths={"X": 7}).shapes == {"X": [7]}
     assert run_for(models_server, "double", lengths={"X": 3}, batch=4).batch == 4
     assert run_for(models_server, "add_sub").shapes == {}
     over_http = run_for(models_server, "add_sub", protocol="http")
@@ -95,8 +95,8 @@ def test_shapes_from_the_metadata_and_the_lengths(models_server: Server) -> None
     ("model", "options", "kind", "words"),
     [
         ("double", {}, InputError, "axis of any length.*lengths="),
-        ("double", {"lengths": 3, "batch": 5}, InputError, "max_batch_size is 4"),
-        ("double", {"lengths": 3, "batch": 0}, InputError, "batch=0"),
+        ("double", {"lengths": {"X": 3}, "batch": 5}, InputError, "max_batch_size is 4"),
+        ("double", {"lengths": {"X": 3}, "batch": 0}, InputError, "batch=0"),
         ("add_sub", {"batch": 2}, InputError, "takes no batches"),
         ("add_sub", {"input_data": "nowhere.json"}, InputError, "no file of inputs"),
         ("doubel", {}, ModelError, "not loaded"),
@@ -196,7 +196,7 @@ def test_the_numbers_of_a_file_reach_the_model(models_server: Server, tmp_path: 
 
 def test_zeros_over_http(models_server: Server) -> None:
     before = scrape(models_server)
-    row = measure(models_server, "double", lengths=8, batch=2, protocol="http", input_data="zero", **QUICK)
+    row = measure(models_server, "double", lengths={"X": 8}, batch=2, protocol="http", input_data="zero", **QUICK)
     assert (row["protocol"], row["inputs"], row["url"]) == ("http", "zero", f"127.0.0.1:{models_server.http.port}")
     assert option(row["command"], "--input-data") == "zero" and option(row["command"], "-i") == "http"
     risen = (scrape(models_server) - before).value("nv_inference_count", model="double")
@@ -339,7 +339,7 @@ def test_the_command_of_the_course_text_and_the_helper_agree(server: Server, cap
 @pytest.mark.slow
 def test_real_hits_are_measured_and_random_ones_are_refused(server: Server) -> None:
     with pytest.raises(ModelError, match=r"no finite number.*real inputs"):
-        measure(server, "ExaTrk", lengths=300, **QUICK)
+        measure(server, "ExaTrk", lengths={"FEATURES": 300}, **QUICK)
     row = measure(server, "ExaTrk", input_data=load_inputs.write_real(server, "ExaTrk"), **QUICK)
     assert row["throughput_infer_per_s"] > 1 and row["instances"] is None
 

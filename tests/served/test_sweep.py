@@ -51,16 +51,16 @@ def lines(path: Path) -> int:
 
 
 def test_points_files_and_going_on(models_server: Server, tmp_path: Path) -> None:
-    first = sweep(models_server, "double", (1, 4), lengths=8, output=tmp_path)
+    first = sweep(models_server, "double", (1, 4), lengths={"X": 8}, output=tmp_path)
     assert first[["batch", "concurrency"]].values.tolist() == [[1, 1], [4, 1]]
     assert first.attrs["path"] == str(tmp_path / "sweep.jsonl") and first.attrs["before"] == 0
     assert first["shapes"].tolist() == ["X:8", "X:8"]
     # More of it: what is there is not measured again.
-    more = sweep(models_server.grpc_url, "double", (4,), (1, 2), lengths=8, output=tmp_path, silent=True)
+    more = sweep(models_server.grpc_url, "double", (4,), (1, 2), lengths={"X": 8}, output=tmp_path, silent=True)
     assert more.attrs["before"] == 1 and rows_of(more)[0]["time"] == rows_of(first)[1]["time"] and len(more) == 2
     assert lines(tmp_path / "sweep.jsonl") == 3
     # Other shapes are other points.
-    other = sweep(models_server, "double", (4,), lengths=9, output=tmp_path, silent=True)
+    other = sweep(models_server, "double", (4,), lengths={"X": 9}, output=tmp_path, silent=True)
     assert other.attrs["before"] == 0
     stored = Rows.of(read_rows(tmp_path / "sweep.jsonl"))
     assert stored["time"].tolist() == [*first["time"], more["time"][1], *other["time"]]
@@ -72,7 +72,7 @@ def test_points_files_and_going_on(models_server: Server, tmp_path: Path) -> Non
 
 def test_models_are_measured_in_turn_at_each_load(models_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COURSE_QUICK")
-    both = sweep(models_server, ["double", "classes"], (1,), lengths=8, output=tmp_path, silent=True)
+    both = sweep(models_server, ["double", "classes"], (1,), lengths={"X": 8}, output=tmp_path, silent=True)
     assert both["model"].tolist() == ["double", "classes"]
     seen = verdict(both.iloc[0], both.iloc[1])
     assert seen.pairs == measuring.TURNS, "pair by pair"
@@ -94,7 +94,7 @@ def test_models_are_measured_in_turn_at_each_load(models_server: Server, tmp_pat
 )
 def test_refused_before_anything_runs(models_server: Server, tmp_path: Path, arguments: dict, kind: type[CourseError], words: str) -> None:
     with pytest.raises(kind, match=words):
-        sweep(models_server, output=tmp_path / "out", **{"lengths": 8, **arguments})
+        sweep(models_server, output=tmp_path / "out", **{"lengths": {"X": 8}, **arguments})
     assert not (tmp_path / "out").exists()
 
 

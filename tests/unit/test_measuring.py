@@ -111,7 +111,7 @@ def test_lengths_and_what_there_is_not() -> None:
     with pytest.raises(InputError, match=r"no recorded row.*particlenet_PT with batch 10"):
         recorded_sweep(["add_sub"])
     with pytest.raises(InputError, match="no recorded row"):
-        recorded_sweep([MODELS[0]], lengths=33)
+        recorded_sweep([MODELS[0]], lengths={"pf": 33})
 
 
 def test_what_was_asked_for_and_is_not_there_is_said(capsys: pytest.CaptureFixture[str]) -> None:
