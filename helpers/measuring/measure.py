@@ -51,16 +51,17 @@ PRECISION, LATENCY_PRECISION = 0.05, 2
 # Requests in one window, at least: six windows then hold the 72 that a 95th percentile's interval needs.
 WINDOW_REQUESTS = 15
 # Length of a window in seconds, at least and at most: shorter ones show the machine's hiccups, longer ones cost a lesson's time. Where
-# measurements take turns there are more windows, and what the machine does in between hits all alike.
-WINDOW_S, TURN_WINDOW_S = (0.4, 3.0), (0.2, 2.0)
+# measurements take turns there are more windows, and what the machine does in between hits all alike. The last is of quick ones.
+WINDOW_S, TURN_WINDOW_S, QUICK_WINDOW_S = (0.4, 3.0), (0.2, 2.0), (0.2, 1.0)
 # Windows of one run of the tool: it gives figures of its last three, and of no fewer.
 RUN_WINDOWS = 3
 # Turns of each measurement where they are compared: three pairs could settle a difference only where the machine is very quiet.
 TURNS = 4
 # Seconds that the windows of a row may take, whatever the precision: a row that is noisy then says so.
 POINT_S = 5.0
-# Rounds of warm-up at most (a network in TorchScript is slow twice for each new shape), and the first length of their windows in ms.
-WARM_UPS, WARM_UP_MS = 4, 200
+# Rounds of warm-up at most (a network in TorchScript is slow twice for each new shape), those of a quick measurement, and the first
+# length of their windows in ms.
+WARM_UPS, QUICK_WARM_UPS, WARM_UP_MS = 4, 2, 200
 # The throughput of a warm-up below this fraction of what its median latency allows: slow first requests were among it.
 _WARM = 0.75
 # Batch sizes of a sweep, those of the course text; the ones above a model's limit are left out by default.
@@ -119,7 +120,7 @@ class Measurement:
         # Three windows tell how many will be needed; where that is fixed, one is enough.
         trials = RUN_WINDOWS if self.window_s is None and not quick() else 1
         short = replace(run, window_ms=WARM_UP_MS, max_trials=trials, stability_percent=_ANY, percentile=50)
-        for _ in range(WARM_UPS):
+        for _ in range(QUICK_WARM_UPS if quick() else WARM_UPS):
             seen = execute(short, self.server).windows
             if seen:
                 rate, self.pilot = seen[-1].throughput_infer_per_s, [window.throughput_infer_per_s for window in seen]
@@ -131,7 +132,7 @@ class Measurement:
             elif rate > _WARM * run.concurrency * run.batch / (seen[-1].latency_us * 1e-6):
                 break
         rate = run.request_rate_per_s * run.batch if run.request_rate_per_s else rate
-        shortest, longest = TURN_WINDOW_S if quick() else self.window_s or WINDOW_S
+        shortest, longest = QUICK_WINDOW_S if quick() else self.window_s or WINDOW_S
         seconds = min(max(WINDOW_REQUESTS * run.batch / rate if rate else shortest, shortest), longest)
         self.run = replace(run, window_ms=round(1000 * seconds), max_trials=RUN_WINDOWS, stability_percent=_ANY)
 

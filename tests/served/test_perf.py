@@ -38,7 +38,7 @@ QUICK = {"precision": 0.9}
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measuring, "WARM_UPS", 1)
+    monkeypatch.setattr(measuring, "QUICK_WARM_UPS", 1)
     monkeypatch.setenv("COURSE_QUICK", "1")
 
 
@@ -149,7 +149,7 @@ def test_a_row_has_every_column_and_agrees_with_the_server(models_server: Server
 
 def test_the_command_is_the_one_that_ran(models_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows of 20 ms hold no request of a model that takes longer; what gave the figures are longer ones."""
-    monkeypatch.setattr(measuring, "TURN_WINDOW_S", (0.02, 0.02))
+    monkeypatch.setattr(measuring, "QUICK_WINDOW_S", (0.02, 0.02))
     file = load_inputs.write_inputs(tmp_path / "seconds.json", [{"SECONDS": np.array([0.15], np.float32)}])
     row = measure(models_server, "slow", input_data=file, **QUICK)
     assert row["throughput_infer_per_s"] > 0

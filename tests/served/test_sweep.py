@@ -32,8 +32,7 @@ from tests.support.processes import PATIENCE_S, wait_until
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short windows, and one warm-up at each point."""
-    monkeypatch.setattr(measuring, "WINDOW_S", (0.15, 1.0))
-    monkeypatch.setattr(measuring, "WARM_UPS", 1)
+    monkeypatch.setattr(measuring, "QUICK_WARM_UPS", 1)
     monkeypatch.setenv("COURSE_QUICK", "1")
 
 

@@ -30,7 +30,7 @@ TRAFFIC = {"concurrency": 4, "max_instances": 4, "silent": True}
 def short_windows() -> Iterator[None]:
     """Short measurements: what these tests look at is twice as fast or as slow."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measuring, "WARM_UPS", 1)
+        patch.setattr(measuring, "WARM_UPS", 2)
         patch.setattr(tuning, "TURN_WINDOW_S", (0.15, 0.5))
         patch.setattr(measuring, "WINDOW_REQUESTS", 8)
         patch.setattr(tuning, "ROUNDS", 3)
