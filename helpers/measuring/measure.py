@@ -163,10 +163,6 @@ class Measurement:
             row["note"] = "; ".join(filter(None, (row["note"], f"queue and compute times are those of one of the {behind} servers")))
         return row | ({"turns": dict(self.turns)} if self.turns else {})
 
-    def key(self) -> str:
-        """Return what makes a measurement the same as an earlier one."""
-        return measured_key(self.run, self.known)
-
 
 def row_of(run: Run, results: Sequence[Result], known: Mapping[str, Any], precision: float = PRECISION) -> dict[str, Any]:
     """Return several runs of the tool as one row; ``known`` is what :func:`about` gives. A run without figures is left out."""
@@ -188,16 +184,11 @@ def row_of(run: Run, results: Sequence[Result], known: Mapping[str, Any], precis
         "requests": sum(filter(None, requests)) if all(requests) else None,
         "windows": len(windows),
         "source": "measured",
-        "time": now(),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": str(run),
     }
     note = _unsettled(row, precision)
     return row | {"stable": not note, "note": note}
-
-
-def now() -> str:
-    """Return the time as a row has it."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _unsettled(row: Mapping[str, Any], precision: float) -> str:
@@ -361,14 +352,14 @@ def config_name(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def measured_key(run: Run, known: Mapping[str, Any], *more: Any) -> str:
-    """Return what makes a measurement the same as an earlier one: load, inputs, configuration, machine, versions, and whatever more."""
+def measured_key(run: Run, known: Mapping[str, Any]) -> str:
+    """Return what makes a measurement the same as an earlier one: load, inputs, configuration, machine, and versions."""
     host = urlsplit(f"//{run.url}").hostname or ""
     # Not the port, because a server launched again is as good; but that of a tunnel's end, whose machine is not known.
     where = known["cpu"] or (run.url if machine.is_loopback(host) else host)
     load = (run.model, run.protocol, run.batch, run.concurrency, run.request_rate_per_s, run.percentile, run.sent())
     versions = known["device"], known["server_version"], known["perf_analyzer_version"], known["config"]
-    return hashlib.sha256(json.dumps([load, where, versions, more], sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([load, where, versions], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def measured_before(rows: Sequence[dict[str, Any]], key: str, server: Any, model: str) -> dict[str, Any] | None:
@@ -480,6 +471,7 @@ def sweep(
     table, at = folder_of(output or "work/sweeps") / TABLE, "its beginning"
     known = [] if again else read_rows(table)
     rows: dict[_Point, dict[str, Any]] = {}
+    keys: dict[_Point, str] = {}
     before = 0
     options["window_s"] = TURN_WINDOW_S if len(names) > 1 and not counts else None
     with Progress(lambda: at, len(points), "points", silent=silent) as progress:
@@ -494,7 +486,8 @@ def sweep(
                             server.load(point.model, config=with_instances(configs[point.model], point.instances))
                             loaded = point[:2]
                         each = Measurement(server, point.model, point.batch, point.concurrency, **options)
-                        if row := measured_before(known, each.key(), server, point.model):
+                        keys[point] = measured_key(each.run, each.known)
+                        if row := measured_before(known, keys[point], server, point.model):
                             rows[point] = row
                             before += 1
                             continue
@@ -505,7 +498,7 @@ def sweep(
                     else:
                         list(take_turns(list(made.values()), turns_now()))
                     for point, each in made.items():
-                        rows[point] = each.row() | {"key": each.key()}
+                        rows[point] = each.row() | {"key": keys[point]}
                         # First of all: whatever happens next, this point is not lost.
                         append_row(table, rows[point])
                     progress.add(len(group))

@@ -11,8 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-import numpy as np
-from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 
 from helpers.client.endpoint import NO_ACCESS, Access, Address, parse_address
@@ -92,21 +90,6 @@ class _Numbers:
                 f'Add to the labels: {apart}="{known[0]}"',
             )
         return sum(sample.value for sample in found)
-
-    def histogram(self, metric: str, **labels: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return a histogram of the page as :func:`numpy.histogram` does: counts (n) and edges (n + 1) in the metric's unit.
-
-        Newer servers have one of the time to the first response, where they are launched with
-        ``--metrics-config histogram_latencies=true``. Histograms of several models are added; the last edge is infinite.
-
-        Raises:
-            InputError: the page has no such histogram.
-        """
-        below: dict[float, float] = defaultdict(float)
-        for sample in self._found(f"{metric}_bucket", labels):
-            below[float(sample.labels["le"])] += sample.value
-        edges = sorted(below)
-        return np.diff([below[edge] for edge in edges], prepend=0.0), np.array([0.0, *edges])
 
     def _found(self, metric: str, labels: Mapping[str, Any]) -> list[Sample]:
         """The samples with this name and these labels, at least one."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 
 from helpers.errors import InputError
@@ -105,28 +104,3 @@ def test_sums_that_mean_nothing_are_refused_and_say_what_to_add(metric: str, lab
     for page in (NOW, NOW - BEFORE):
         with pytest.raises(InputError, match=words):
             page.value(metric, **labels)
-
-
-@pytest.mark.parametrize(
-    ("metric", "labels", "counts", "edges"),
-    [
-        (FIRST_MS, {"model": "jets"}, [3, 2, 1], [0, 100, 500, np.inf]),
-        (FIRST_MS.removeprefix("nv_"), {}, [13, 2, 1], [0, 100, 500, np.inf]),
-    ],
-)
-def test_a_histogram_has_counts_and_edges(metric: str, labels: dict[str, Any], counts: list[float], edges: list[float]) -> None:
-    for page, part in ((NOW, 1), (NOW - BEFORE, 2)):
-        found, where = page.histogram(metric, **labels)
-        assert (found.tolist(), where.tolist()) == ([count / part for count in counts], edges)
-
-
-@pytest.mark.parametrize(
-    ("metric", "labels", "words"),
-    [
-        (FIRST_MS, {"model": "idle"}, "not there for model 'idle'.*'jets' and 'tracks'"),
-        ("nv_inference_count", {}, "no metric 'nv_inference_count_bucket'"),
-    ],
-)
-def test_a_histogram_that_is_not_there(metric: str, labels: dict[str, Any], words: str) -> None:
-    with pytest.raises(InputError, match=words):
-        NOW.histogram(metric, **labels)
