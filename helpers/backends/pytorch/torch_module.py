@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
+import tempfile
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -136,6 +138,10 @@ class Package(Network):
         # The code that it holds reads this before its first run. Otherwise a tensor of another type or shape than it was compiled for
         # would be read beyond its end.
         os.environ["AOTI_RUNTIME_CHECK_INPUTS"] = "1"
+        # PyTorch unpacks the package below this folder and removes it at its end, which a process that is killed never reaches. On a CPU
+        # nothing is read any more once it is loaded; a GPU's code is, at the first run.
+        temporary = tempfile.gettempdir()
+        os.environ["TMPDIR"] = folder = tempfile.mkdtemp()
         try:
             # What torch._inductor.aoti_load_package() calls; that imports the compiler first, which a server does not need.
             self.loader = torch._C._aoti.AOTIModelPackageLoader(
@@ -146,6 +152,10 @@ class Package(Network):
                 f"PyTorch {torch.__version__} cannot load {settings.path}: {one_line(error)} Was it compiled by another PyTorch? "
                 "Compile the network again where it is to run."
             ) from None
+        finally:
+            os.environ["TMPDIR"] = temporary
+            if self.device.type == "cpu":
+                shutil.rmtree(folder)
         inputs, outputs = (json.loads(text)[1] for text in self.loader.get_call_spec())
         arguments, keywords = inputs["children_spec"]
         taken = [*_tensors_of(arguments, "ARGS"), *_tensors_of(keywords, "KWARGS")]

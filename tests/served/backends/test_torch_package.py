@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -95,6 +96,11 @@ def test_names_of_arguments_and_results_decide(asker: Asker) -> None:
     answer = asker.ask("by_name", **{"ARGS[0]": A, "ARGS[1]": B, "KWARGS[scale]": SCALE})
     assert answer["RESULT[difference]"].tolist() == [[50, 20]]
     assert answer["RESULT[product]"].tolist() == [[14, 15]]
+
+
+def test_a_process_that_is_killed_leaves_nothing_unpacked(asker: Asker) -> None:
+    assert asker.ask("by_name", **{"ARGS[0]": A, "ARGS[1]": B, "KWARGS[scale]": SCALE})
+    assert list(Path(tempfile.gettempdir()).glob("**/aotinductor_*")) == []
 
 
 def test_numbers_decide_and_requests_run_together(asker: Asker) -> None:
