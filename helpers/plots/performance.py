@@ -121,11 +121,7 @@ class Series:
 
 
 def series_of(rows: Sequence[Row], along: str, always: Sequence[str] = ()) -> list[Series]:
-    """Return rows that belong together in lines along a column; ``always`` is in the legend even where all rows agree.
-
-    Raises:
-        InputError: a row has no value there.
-    """
+    """Return rows that belong together in lines along a column; ``always`` is in the legend even where all rows agree."""
     table = pd.DataFrame(list(rows), dtype=object).reindex(columns=["model", "source", along, *(set(_APART) - {along})])
     table = table.assign(source=table["source"].fillna(MEASURED), row=list(rows))
     if (lacking := table[along].isna()).any():
@@ -147,17 +143,14 @@ def series_of(rows: Sequence[Row], along: str, always: Sequence[str] = ()) -> li
 def sweep_figure(rows: Any, percentile: int | None = 95, budget_ms: float | None = None, reference: Any = ()) -> Figure:
     """Draw throughput and latency against batch size, and below them the ratio to the first series.
 
-    Open points did not settle. Rows by others are dashed and grey, with their hardware in the legend, wherever they come from. In the
-    ratios, the error of the first series stands on its own points alone.
+    There is a line for each model, and for each concurrency, protocol … where several are there. Open points did not settle. Rows by others
+    are dashed and grey, with their hardware in the legend. In the ratios, the error of the first series stands on its own points alone.
 
     Args:
-        rows: measured rows, or a sweep. One line for each model, and for each concurrency, protocol … where several are there.
+        rows: measured rows, or a sweep.
         percentile: of the latency: 50, 90, 95 or 99, or None for the mean. Its interval is drawn where it was measured for this one.
         budget_ms: draw a line at this latency.
         reference: rows from ``recorded(...)``, for comparison.
-
-    Raises:
-        InputError: no row, no such percentile, or rows without batch size or throughput.
     """
     latency = latency_column(percentile)
     found = rows_of(rows, ("batch", THROUGHPUT), "the figure of a sweep")
@@ -199,17 +192,7 @@ def sweep_figure(rows: Any, percentile: int | None = 95, budget_ms: float | None
 
 
 def throughput_latency_figure(rows: Any, budget_ms: float | None = None) -> Figure:
-    """Draw the 95th percentile of the latency against throughput, one point for each concurrency.
-
-    More at once bring more throughput, until they only wait.
-
-    Args:
-        rows: measured or recorded rows, or a sweep; experiments are points of their own, with their names.
-        budget_ms: draw a line at this latency.
-
-    Raises:
-        InputError: no row, or rows without throughput, latency or concurrency.
-    """
+    """Draw the 95th percentile of the latency against throughput, one point for each concurrency, or for each experiment with its name."""
     latency = latency_column(95)
     found = rows_of(rows, (THROUGHPUT, latency), "throughput against latency")
     tries = all(row.get("experiment") for row in found)
@@ -236,12 +219,7 @@ def throughput_latency_figure(rows: Any, budget_ms: float | None = None) -> Figu
 def scale_figure(rows: Any, expected: Any = ()) -> Figure:
     """Draw throughput and mean time in the queue against the requests under way, one line for each number of servers.
 
-    Args:
-        rows: from :func:`helpers.scaling.by_concurrency`.
-        expected: rows of a simulation, drawn in grey; from :func:`helpers.scaling.expected`.
-
-    Raises:
-        InputError: no row, or rows without servers, throughput or queue.
+    The rows are from :func:`helpers.scaling.by_concurrency`; those of a simulation, from :func:`helpers.scaling.expected`, are grey.
     """
     found = rows_of(rows, ("servers", "concurrency", THROUGHPUT, "queue_us"), "the figure of a fleet")
     measured, simulated = _by_servers(found), _by_servers(rows_of(expected) if len(expected) else [])
@@ -279,11 +257,7 @@ def capacity_figure(plan: Plan, measured: Any = ()) -> Figure:
     """Draw latency against the number of jobs, for the number of servers that is needed, one fewer and one more.
 
     Lines are the formula (M/M/c). Open points are the simulation with requests that all take the same time; they lie below, because a
-    network takes about as long for each batch.
-
-    Args:
-        plan: from :func:`helpers.scaling.plan`.
-        measured: rows measured at a request rate on a fleet, with ``servers``, drawn as black points.
+    network takes about as long for each batch. Black points are rows measured at a request rate on a fleet.
     """
     wanted = [servers for servers in (plan.servers - 1, plan.servers, plan.servers + 1) if servers > 0]
     # Rows without such a latency say nothing here.
@@ -364,14 +338,8 @@ def warm_up_figure(latencies_us: ArrayLike) -> Figure:
 def latency_split_figure(rows: Any, *, share: bool = False) -> Figure:
     """Draw where the time of a request goes: one bar for each row, split into client, network, queue, input, compute and output.
 
-    The parts are means over all requests of a row; percentiles cannot be split. Rows that do not tell all parts are left out.
-
-    Args:
-        rows: measured or recorded rows, or a sweep.
-        share: make all bars equally long, so that the parts of fast requests are seen beside slow ones; the total is still in ms.
-
-    Raises:
-        InputError: no row, or none with all parts.
+    The parts are means over all requests of a row; percentiles cannot be split. Rows that do not tell all parts are left out. With
+    ``share`` all bars are equally long, so that the parts of fast requests are seen beside slow ones; the total is still in ms.
     """
     split = [row for row in rows_of(rows, what="the split of the latency") if all(row.get(part) is not None for part in PARTS)]
     if not split:
@@ -412,12 +380,9 @@ def _bar_name(row: Row, *, recorded: bool) -> str:
 
 
 def lives_figure(lives: pd.DataFrame) -> Figure:
-    """Draw the life of requests on one axis of time: how long each waited, was computed and was copied, one below the other.
+    """Draw the life of requests, from ``trace``, one below the other: how long each waited, was computed and was copied.
 
     Stages of an ensemble stand below the request that asked for them.
-
-    Args:
-        lives: from :func:`helpers.metrics.lives.trace`, times in ms.
     """
     first = lives[lives["parent"] == -1]
     order = [row for asked in first.index for row in (asked, *lives.index[lives["parent"] == asked])]
@@ -444,12 +409,7 @@ def lives_figure(lives: pd.DataFrame) -> Figure:
 def precision_figure(speeds: Any, costs: Sequence[Row]) -> Figure:
     """Draw the throughput of each variant, and beside it by how much the areas under its curves differ from those of the first.
 
-    Args:
-        speeds: one measured row for each model, all under the same load; the first is the reference.
-        costs: what :func:`helpers.precision.cost` returns for these models.
-
-    Raises:
-        InputError: no row, or rows under different loads.
+    There is one measured row for each model, all under the same load; ``costs`` are from :func:`helpers.precision.cost`.
     """
     rows = rows_of(speeds, (THROUGHPUT,), "the figure of precisions")
     models = [str(row["model"]) for row in rows]
@@ -487,11 +447,7 @@ def precision_figure(speeds: Any, costs: Sequence[Row]) -> Figure:
 
 
 def experiments_figure(table: Experiments) -> Figure:
-    """Draw a table of experiments: gains beside what others recorded, and latencies beside the budget.
-
-    Raises:
-        InputError: there is no experiment.
-    """
+    """Draw a table of experiments: gains beside what others recorded, and latencies beside the budget."""
     if not len(table):
         raise InputError("There is no experiment to draw.", 'Type: table.measure("baseline")')
     seen = [table.judged(row["experiment"]) for row in table.rows]

@@ -51,13 +51,9 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Speed:
-    """What one server can do.
+    """What one server can do: its highest throughput with the half width of its 95 % interval, and who measured it, on what.
 
-    Attributes:
-        jets_per_s: its highest throughput, with requests of about the traffic's size.
-        half_width_per_s: half width of its 95 % interval; None where it is unknown.
-        parallel: requests that it works on at the same time: the instances of the model.
-        source: who measured it, on what.
+    ``parallel`` requests are worked on at the same time: by the instances of the model.
     """
 
     jets_per_s: float
@@ -67,11 +63,7 @@ class Speed:
 
     @classmethod
     def of(cls, rows: Any) -> Speed:
-        """Return it from a measured or a recorded row, or from several of one fleet under more and more load.
-
-        Raises:
-            InputError: no row has a throughput, or they are of several fleets.
-        """
+        """Return it from a measured or a recorded row, or from several of one fleet under more and more load."""
         known = rows_of(rows, (THROUGHPUT,), "the plan")
         counts = {(row.get("servers") or 1, row.get("instances") or 1) for row in known}
         if len(counts) > 1:

@@ -68,8 +68,7 @@ _COMPUTE = ("compute_input_us", "compute_infer_us", "compute_output_us")
 class Search:
     """The cheap part: one combination after the other, from the one that was found, along one axis at a time.
 
-    ``axes`` has the values of each model, the one that serves now first; ``measure`` gives a short measurement, a row with ``outcome`` and
-    what the guidance needs. ``rows`` has what was measured, in order, and ``steps`` what was left out and why, in sentences.
+    ``measure`` gives a short measurement; ``rows`` has what was measured, in order, and ``steps`` what was left out and why, in sentences.
     """
 
     axes: Mapping[str, Axes]
@@ -369,13 +368,9 @@ class Bench:
 
 @dataclass(frozen=True, repr=False)
 class Tuned:
-    """The result of a search.
+    """The result of a search: everything that was tried, the winner's row and configuration, and in sentences how sure that is.
 
-    Attributes:
-        rows: everything that was tried, in order; a finalist has one row of all its rounds.
-        best: the winner's row; None when nothing meets the budget.
-        config_path: the winner's ``config.pbtxt``; None when there is none.
-        text: what was done and how sure the result is, in sentences.
+    There is no winner when nothing meets the budget. A finalist has one row of all its rounds.
     """
 
     rows: list[Row]

@@ -54,17 +54,11 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One combination.
+    """One combination: a model, how many instances it has in all, and the threads of each (None where the backend has no such number).
 
-    Attributes:
-        model: name of the model.
-        instances: how many in all.
-        threads: of each instance; None where the backend has no such number.
-        delay_ms: the longest that a request waits for others to make a batch with; 0 takes those that wait anyway, None is no
-            dynamic batching.
-        accelerator: name in :data:`TENSORRT`, or empty.
-        halves: batches hold at most half of the requests that an instance has, ``preferred_batch_size``: while one half is worked on, the
-            other waits, complete. Only without a delay.
+    ``delay_ms`` is the longest that a request waits for others to make a batch with: 0 takes those that wait anyway, None is no dynamic
+    batching. With ``halves``, and no delay, batches hold at most half of the requests that an instance has (``preferred_batch_size``):
+    while one half is worked on, the other waits, complete. The accelerator is a name in :data:`TENSORRT`, or empty.
     """
 
     model: str
@@ -179,8 +173,7 @@ class Found:
     def config_for(self, candidate: Candidate, traffic: Traffic, written: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Return the configuration of a combination: what was found, and the parts of it that the search varies.
 
-        With a wait, the batch that ends it is the largest one that this traffic can make, ``preferred_batch_size``; with half batches it is
-        half of that. ``written`` is what stands in the model's own file, to be changed in place of what the server has made of it.
+        ``written`` is what stands in the model's own file, to be changed in place of what the server has made of it.
         """
         base = dict(self.config) if written is None else limited(written, self.max_batch)
         if candidate == self.place:
@@ -204,6 +197,7 @@ class Found:
         batching = {name: value for name, value in kept.items() if name not in ("preferred_batch_size", "max_queue_delay_microseconds")}
         if candidate.delay_ms:
             batching["max_queue_delay_microseconds"] = round(1000 * candidate.delay_ms)
+        # A wait ends when the batch is the largest one that this traffic can make.
         if candidate.halves or candidate.delay_ms:
             batching["preferred_batch_size"] = [self.reachable(candidate, traffic)]
         return batching
@@ -231,9 +225,8 @@ def on_gpu(config: Mapping[str, Any]) -> bool:
 
 @dataclass(frozen=True)
 class Axes:
-    """The values that a search may choose from, for one model, as :class:`Candidate` has them.
+    """The values that a search may choose from, for one model, as :class:`Candidate` has them, ascending and None first.
 
-    Instances and threads ascend; threads are ``(None,)`` where there is no such number; in the delays None, no batching, is the first.
     ``halves`` says whether half batches are worth a look; a full grid leaves them out.
     """
 
