@@ -278,7 +278,16 @@ def efficiency_plot(qualities: Mapping[str, Quality], variable: str) -> Figure:
         for index, (name, one) in enumerate(qualities.items()):
             low, high = one.efficiency.interval
             words = f"{name}: {one.efficiency.value:.3f} ± {(high - low) / 2:.3f}"
-            _points(axes, one.against(variable), variable, index, len(qualities), words)
+            bins = one.against(variable)
+            bins = bins[bins["total"] > 0]
+            begin, end, value = (bins[name].to_numpy() for name in (f"{variable}_low", f"{variable}_high", "value"))
+            # Series are set apart a little, so that their error bars do not cover each other.
+            place = (index + 0.5) / len(qualities) * 0.3 + 0.35
+            centre = begin * (end / begin) ** place if variable == "pt" else begin + (end - begin) * place
+            down, up = (np.maximum(each, 0) for each in (value - bins["low"].to_numpy(), bins["high"].to_numpy() - value))
+            style: dict[str, Any] = {**series_style(index), "linestyle": "", "markerfacecolor": "white" if index % 2 else None}
+            style |= {"color": "black"} if len(qualities) == 1 else {}
+            axes.errorbar(centre, value, (down, up), (centre - begin, end - centre), elinewidth=1.6, label=words, **style)
         axes.set(xlabel=_LABELS[variable], ylabel="Efficiency")
         if variable == "pt":
             axes.set_xscale("log")
@@ -290,18 +299,6 @@ def efficiency_plot(qualities: Mapping[str, Quality], variable: str) -> Figure:
         axes.legend(loc="lower center")
         heading(axes, *_TRACKS)
         return finished(figure)
-
-
-def _points(axes: Axes, bins: pd.DataFrame, variable: str, index: int, of: int, label: str) -> None:
-    bins = bins[bins["total"] > 0]
-    low, high, value = (bins[name].to_numpy() for name in (f"{variable}_low", f"{variable}_high", "value"))
-    # Series are set apart a little, so that their error bars do not cover each other.
-    place = (index + 0.5) / of * 0.3 + 0.35
-    centre = low * (high / low) ** place if variable == "pt" else low + (high - low) * place
-    up, down = bins["high"].to_numpy() - value, value - bins["low"].to_numpy()
-    errors: dict[str, Any] = {"xerr": (centre - low, high - centre), "yerr": (np.maximum(down, 0), np.maximum(up, 0))}
-    style: dict[str, Any] = {**series_style(index), "linestyle": "", "elinewidth": 1.6, "markerfacecolor": "white" if index % 2 else None}
-    axes.errorbar(centre, value, **errors, **({**style, "color": "black"} if of == 1 else style), label=label)
 
 
 def stage_bars(times: pd.DataFrame) -> Figure:

@@ -95,38 +95,30 @@ def words(figure: Figure) -> str:
 
 
 def _panel(axes: Axes) -> str:
-    across, up = _plain(axes.get_xlabel()) or _plain(_shared_label(axes)), _plain(axes.get_ylabel())
+    # The label of the axis below, where panels share it.
+    across = next((label for each in (axes, *axes.get_shared_x_axes().get_siblings(axes)) if (label := each.get_xlabel())), "")
     title = next((title for where in ("left", "center", "right") if (title := _plain(axes.get_title(loc=where)))), "")
-    against = " against ".join(label for label in (up, across) if label)
+    against = " against ".join(label for label in (_plain(axes.get_ylabel()), _plain(across)) if label)
     trends = [trend for line in axes.get_lines() if (trend := _trend(line))]
-    trends += [_range(bars) for bars in axes.containers if isinstance(bars, BarContainer) and not str(bars.get_label()).startswith("_")]
+    for bars in axes.containers:
+        if isinstance(bars, BarContainer) and not str(bars.get_label()).startswith("_"):
+            widths = [bar.get_width() for bar in bars]
+            trends.append(f"{_plain(str(bars.get_label()))} {min(widths):.3g}" + (f" to {max(widths):.3g}" if len(widths) > 1 else ""))
     legend = axes.get_legend()
     names = "for " + _names(text.get_text() for text in legend.get_texts()) if legend and not trends else ""
     return ", ".join(part for part in (title, against, names, *trends[:_MOST_SERIES]) if part)
 
 
-def _range(bars: BarContainer) -> str:
-    widths = [bar.get_width() for bar in bars]
-    return f"{_plain(str(bars.get_label()))} {min(widths):.3g}" + (f" to {max(widths):.3g}" if len(widths) > 1 else "")
-
-
 def _trend(line: Line2D) -> str:
-    """How a series goes, from its first to its last point, and by way of a higher or lower one; nothing for a line without a name."""
+    """How a series goes, from its first to its last point; nothing for a line without a name."""
     values = np.asarray(line.get_ydata(), dtype=float)
     values, name = values[np.isfinite(values)], _plain(str(line.get_label()))
     if values.size < 2 or not name or name.startswith("_") or line.get_gid():
         return ""
-    first, last, top, bottom = values[0], values[-1], values.max(), values.min()
-    scale = max(abs(top), abs(bottom))
-    how = "rises" if last - first > _LEVEL * scale else "falls" if first - last > _LEVEL * scale else "stays level"
-    beyond = f" with a peak of {top:.3g}" if top - max(first, last) > _LEVEL * scale else ""
-    beyond += f" with a dip to {bottom:.3g}" if min(first, last) - bottom > _LEVEL * scale else ""
-    return f"{name} {how} from {first:.3g} to {last:.3g}{beyond}"
-
-
-def _shared_label(axes: Axes) -> str:
-    """The label of the axis below, where panels share it."""
-    return next((label for other in axes.get_shared_x_axes().get_siblings(axes) if (label := other.get_xlabel())), "")
+    first, last, least = values[0], values[-1], _LEVEL * np.abs(values).max()
+    how = "rises" if last - first > least else "falls" if first - last > least else "stays level"
+    peak = f" with a peak of {values.max():.3g}" if values.max() - max(first, last) > least else ""
+    return f"{name} {how} from {first:.3g} to {last:.3g}{peak}"
 
 
 def _names(names: Iterable[str]) -> str:
