@@ -28,7 +28,7 @@ COMMANDS = {
     "perf_analyzer": ("tools", "NVIDIA's load generator, with its own arguments", "perf_analyzer -m add_sub -u localhost:9001 -i grpc"),
     "sweep": ("measure", "measure models over batch sizes and concurrencies", "sweep -m particlenet_PT --batch 1 8 --concurrency 1 4"),
     "tune": ("measure", "find the best configuration within a latency budget", "tune -m particlenet_AK4 --budget 20"),
-    "quantize": ("measure", "make variants of a model in lower precision", "quantize particlenet_AK4 --report"),
+    "quantize": ("measure", "make variants of a model in lower precision", "quantize particlenet_AK4"),
     "scoreboard": ("tools", "the challenge's scoreboard, your own or a class's", "scoreboard work/scoreboard.json"),
 }
 # They get the arguments that they do not know in ``args.others``, for the program that they start; what their help says of that.
