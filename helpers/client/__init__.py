@@ -1,12 +1,4 @@
-"""The client's side: where a server is, the ways to it, and requests that are checked before they are sent.
-
-Typical use::
-
-    from helpers import Client
-    with Client(server) as client:                      # or Client("localhost:9001")
-        result = client.infer("add_sub", INPUT0=x, INPUT1=y)
-        result["OUTPUT0"]
-"""
+"""The client's side: where a server is, the ways to it, and requests that are checked before they are sent."""
 
 from __future__ import annotations
 

@@ -1,16 +1,7 @@
-"""Send inference requests: inputs are checked first, large batches are split, a dropped connection is tried again.
-
-Typical use::
-
-    from helpers import Client
-    with Client(server) as client:                      # or Client("localhost:9001")
-        result = client.infer("add_sub", INPUT0=x, INPUT1=y)
-        result["OUTPUT0"]
-"""
+"""Send inference requests: inputs are checked first, large batches are split, a dropped connection is tried again."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
@@ -23,28 +14,25 @@ import numpy as np
 
 from helpers.client import problems
 from helpers.client.endpoint import NO_ACCESS, Access, Address, where, with_own_secret
-from helpers.client.grpc import Grpc, without_unset
-from helpers.client.http import Http
+from helpers.client.grpc import without_unset
 from helpers.client.problems import Refused, TransportError, Unreachable
 from helpers.client.shared_memory import Regions
 from helpers.client.tensors import Array, Request, Signature, split
-from helpers.errors import CourseError, InputError, RequestError, quoted
+from helpers.client.ways import way_to
+from helpers.errors import CourseError, InputError
 from helpers.terminal import Progress
 
 # How often a request is sent again when the connection was refused or dropped before an answer came. Refused inputs are never repeated.
 RETRIES = 2
 
-# Requests under way at once in asynchronous sending: enough to keep two model instances and their queue busy.
-MAX_IN_FLIGHT = 8
-
 # Seconds before the first repetition; doubled each time.
 RETRY_WAIT_S = 0.2
 
+# Requests under way at once in asynchronous sending: enough to keep two model instances and their queue busy.
+MAX_IN_FLIGHT = 8
+
 # Seconds that one inference request may take. The first request of a new shape compiles in PyTorch and takes seconds.
 REQUEST_TIMEOUT_S = 60.0
-
-# Seconds for a look around after a failure: it makes the message better and must not make it late.
-_LOOK_TIMEOUT_S = 1.0
 
 T = TypeVar("T")
 
@@ -60,48 +48,32 @@ class Result(dict[str, Array]):
 
     def __init__(self, outputs: Mapping[str, Array], model: str, version: str, requests: int) -> None:
         super().__init__(outputs)
-        self.model = model
-        self.version = version
-        self.requests = requests
+        self.model, self.version, self.requests = model, version, requests
 
 
 class Client:
-    """A connection to one server, over gRPC or HTTP.
+    """A connection to one server, over gRPC or HTTP, which several threads may use.
 
-    Several threads may use one client. What it knows of a model is kept between requests, and asked for again when it turns
-    out to be out of date because the model was reloaded.
+    What it knows of a model is kept between requests, and asked for again when the model was reloaded meanwhile.
 
     Args:
         server: a :class:`~helpers.server.Server`, or the address of the port for the protocol, such as ``localhost:9001``.
         protocol: ``grpc`` or ``http``; without it gRPC, or HTTP when the address begins with ``http://`` or ``https://``.
         timeout_s: seconds that one inference request may take.
-        retries: how often to send again when the connection was refused or dropped before an answer came.
-
-    Attributes:
-        server: the Server, None when only an address was given.
-        protocol: ``grpc`` or ``http``.
-        address: of the port for this protocol.
-        access: token, and which certificates are trusted.
-        transport: the way there.
 
     Raises:
         InputError: the address or the protocol is none.
     """
 
-    def __init__(self, server: Any, protocol: str | None = None, *, timeout_s: float = REQUEST_TIMEOUT_S, retries: int = RETRIES) -> None:
-        if retries < 0 or timeout_s <= 0:
-            raise InputError(f"timeout_s={timeout_s}, retries={retries} was given.", "Expected seconds above 0, and 0 or more repetitions.")
+    def __init__(self, server: Any, protocol: str | None = None, *, timeout_s: float = REQUEST_TIMEOUT_S) -> None:
         self.server = None if isinstance(server, str) else server
         self.protocol, self.address = where(server, protocol)
-        self.retries = retries
         self.access: Access = with_own_secret(NO_ACCESS, self.address) if isinstance(server, str) else getattr(server, "access", NO_ACCESS)
-        self.transport = _way(self.protocol)(self.address, timeout_s, self.access)
+        self.transport = way_to(self.protocol, self.address, self.access, timeout_s)
         self._signatures: dict[tuple[str, str], Signature] = {}
         self._closed = False
-        self._pool: ThreadPoolExecutor | None = None
-        self._pool_lock = threading.Lock()
-        admin_headers = getattr(self.server, "admin_headers", None)
-        self._regions = Regions(self.transport, lambda: admin_headers(self.protocol) if admin_headers is not None else {})
+        self._pool = ThreadPoolExecutor(MAX_IN_FLIGHT, thread_name_prefix="course-client")
+        self._regions = Regions(self.server, self.transport)
 
     def __enter__(self) -> Client:
         return self
@@ -114,10 +86,7 @@ class Client:
 
     def close(self) -> None:
         """Wait for requests under way, give shared memory back and close the connection."""
-        with self._pool_lock:
-            pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.shutdown()
+        self._pool.shutdown()
         self._regions.close()
         self._closed = True
         self.transport.close()
@@ -132,19 +101,15 @@ class Client:
         shared_memory: bool = False,
         **arrays: Any,
     ) -> Result:
-        """Send one request, or several when the batch is larger than the model allows, and wait for the answer.
+        """Send one request, or several when the batch is larger than the model allows, and return the outputs by name.
 
         Args:
             model: name of the model.
             inputs: arrays by input name; they may be given as keywords instead.
             outputs: the outputs to return; all of them by default.
             version: version of the model; without it the server chooses, as a rule the highest.
-            shared_memory: pass the tensors by system shared memory. Server and client must be on one machine, and the
-                client must have been made from the Server object that launched the server.
+            shared_memory: pass the tensors by system shared memory, on the machine of a server that you have launched.
             arrays: inputs as keywords.
-
-        Returns:
-            The outputs by name.
 
         Raises:
             InputError: the inputs do not fit the model, or shared memory cannot be had; nothing was computed.
@@ -154,24 +119,19 @@ class Client:
         given = _one_of(inputs, arrays)
 
         def send(signature: Signature) -> Result:
-            return self._send(signature, signature.check(given), signature.check_outputs(outputs), str(version), shared_memory)
+            wanted = [outputs] if isinstance(outputs, str) else list(signature.outputs if outputs is None else outputs)
+            return self._send(signature, signature.check(given), wanted, str(version), shared_memory)
 
         return self._with_signature(model, str(version), send)
 
-    def infer_async(
-        self, model: str, inputs: Mapping[str, Any] | None = None, *, version: str | int = "", **options: Any
-    ) -> Future[Result]:
+    def infer_async(self, model: str, inputs: Mapping[str, Any] | None = None, **arrays: Any) -> Future[Result]:
         """Like :meth:`infer`, but return at once with a future: ``future.result()`` waits for the answer and gives it.
 
         At most ``MAX_IN_FLIGHT`` requests are under way at once, later ones wait for their turn. Inputs are copied, so
         they may be changed at once; what is wrong with them is said at once, too.
         """
-        kept = {name: options.pop(name) for name in ("outputs", "shared_memory") if name in options}
-        copies = self._copies(model, _one_of(inputs, options), str(version))
-        with self._pool_lock:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(MAX_IN_FLIGHT, thread_name_prefix="course-client")
-            return self._pool.submit(self.infer, model, copies, version=version, **kept)
+        self._must_be_open()
+        return self._pool.submit(self.infer, model, self._copies(model, _one_of(inputs, arrays)))
 
     def infer_many(
         self, model: str, many: Iterable[Mapping[str, Any]], *, max_in_flight: int = MAX_IN_FLIGHT, total: int | None = None, **options: Any
@@ -184,7 +144,7 @@ class Client:
                 array again and again.
             max_in_flight: how many requests may be under way at once.
             total: how many requests there will be, where ``many`` has no length; only to say how far it is.
-            options: as for :meth:`infer`.
+            options: ``outputs`` and ``shared_memory``, as for :meth:`infer`.
 
         Returns:
             One result for each request, in the order of the requests.
@@ -205,7 +165,7 @@ class Client:
             try:
                 for number, inputs in enumerate(many):
                     with _numbered(number):
-                        copies = self._copies(model, inputs, str(options.get("version", "")))
+                        copies = self._copies(model, inputs)
                     under_way.append(pool.submit(self.infer, model, copies, **options))
                     while len(under_way) >= max_in_flight or (under_way and under_way[0].done()):
                         collect()
@@ -216,52 +176,50 @@ class Client:
                 pool.shutdown(wait=False, cancel_futures=True)
         return results
 
-    def ask(self, question: Callable[[], T], model: str) -> T:
-        """Call a function that asks the server, again when the connection was lost, and explain a failure.
-
-        Raises:
-            InputError: the connection was closed.
-            ModelError: the model is not loaded.
-            RequestError: anything else that kept the answer from coming.
-        """
-        if self._closed:
-            raise InputError("This client is closed.", "Expected one that is open.", "Type: client = Client(server)")
-        attempt = 0
-        while True:
-            try:
-                return question()
-            except TransportError as error:
-                if not isinstance(error, Unreachable) or attempt >= self.retries:
-                    raise explain(error, model, self.address, self.protocol, self.server, self.access) from error
-            time.sleep(RETRY_WAIT_S * 2**attempt)
-            attempt += 1
-
-    def metadata(self, model: str, version: str | int = "") -> dict[str, Any]:
+    def metadata(self, model: str) -> dict[str, Any]:
         """Return names, dtypes and shapes of a model's tensors, as the server reports them now."""
-        return self.ask(lambda: self.transport.metadata(model, str(version)), model)
+        return self._ask(lambda: self.transport.metadata(model), model)
 
-    def config(self, model: str, version: str | int = "") -> dict[str, Any]:
+    def config(self, model: str) -> dict[str, Any]:
         """Return a model's config with everything that the server filled in, as it is now; fields that nobody set are left out."""
-        return without_unset(self.ask(lambda: self.transport.config(model, str(version)), model))
+        return without_unset(self._ask(lambda: self.transport.config(model), model))
 
     def signature(self, model: str, version: str = "", fresh: bool = False) -> Signature:
         """Return a model's signature, remembered from the last time unless it is to be fresh."""
         if not isinstance(model, str) or not model:
             raise InputError(f"{model!r} is no name of a model.", "Expected text.", 'Type for example: client.infer("add_sub", …)')
         if fresh or (model, version) not in self._signatures:
-            metadata = self.ask(lambda: self.transport.metadata(model, version), model)
-            self._signatures[model, version] = Signature.from_server(metadata, self.ask(lambda: self._config(model, version), model))
-        return self._signatures[model, version]
 
-    def _config(self, model: str, version: str) -> dict[str, Any] | None:
-        with suppress(Refused):
-            return self.transport.config(model, version)
-        # Servers of other makes speak the protocol without this extension; then nobody knows the largest batch.
-        return None
+            def about() -> tuple[dict[str, Any], dict[str, Any] | None]:
+                metadata = self.transport.metadata(model, version)
+                with suppress(Refused):
+                    return metadata, self.transport.config(model, version)
+                # Servers of other makes speak the protocol without this extension; then nobody knows the largest batch.
+                return metadata, None
+
+            self._signatures[model, version] = Signature.from_server(*self._ask(about, model))
+        return self._signatures[model, version]
 
     def example(self, model: str, batch: int = 1) -> dict[str, Array]:
         """Return made-up inputs that fit a model: normal numbers, ones for masks, the same each time."""
         return self.signature(model).example(batch)
+
+    def _must_be_open(self) -> None:
+        if self._closed:
+            raise InputError("This client is closed.", "Expected one that is open.", "Type: client = Client(server)")
+
+    def _ask(self, question: Callable[[], T], model: str) -> T:
+        """Call a function that asks the server, again when the connection was lost, and explain a failure."""
+        self._must_be_open()
+        attempt = 0
+        while True:
+            try:
+                return question()
+            except TransportError as error:
+                if not isinstance(error, Unreachable) or attempt >= RETRIES:
+                    raise explain(error, model, self.address, self.protocol, self.server, self.access) from error
+            time.sleep(RETRY_WAIT_S * 2**attempt)
+            attempt += 1
 
     def _with_signature(self, model: str, version: str, use: Callable[[Signature], T]) -> T:
         """Use a model's signature; one that was remembered and turns out to be out of date is asked for again."""
@@ -279,23 +237,22 @@ class Client:
                 raise
         return use(fresh)
 
-    def _copies(self, model: str, inputs: Any, version: str) -> dict[str, Array]:
+    def _copies(self, model: str, inputs: Any) -> dict[str, Array]:
         """Return inputs as tensors that share no memory with what was given, which may be changed while they wait."""
-        tensors = self._with_signature(model, version, lambda signature: signature.check(inputs))
+        tensors = self._with_signature(model, "", lambda signature: signature.check(inputs))
         return {name: array.copy() for name, array in tensors.items()}
 
     def _send(self, signature: Signature, arrays: Mapping[str, Array], outputs: list[str], version: str, shared_memory: bool) -> Result:
         def send(request: Request) -> tuple[dict[str, Array], str]:
-            if shared_memory:
-                return _read(*self._regions.infer(signature, request), outputs)
-            return _read(self.transport.infer(request), {}, outputs)
+            answer, shared = self._regions.infer(signature, request) if shared_memory else (self.transport.infer(request), {})
+            return _read(answer, shared, outputs)
 
         parts = []
         for piece in split(arrays, signature.max_batch_size):
             signature.check_size(piece)
             typed = {name: (array, signature.inputs[name].datatype) for name, array in piece.items()}
-            parts.append(self.ask(partial(send, Request(signature.model, version, typed, outputs)), signature.model))
-        joined = {name: join(signature.model, name, [part[name] for part, _ in parts]) for name in outputs}
+            parts.append(self._ask(partial(send, Request(signature.model, version, typed, outputs)), signature.model))
+        joined = {name: np.concatenate([part[name] for part, _ in parts]) if len(parts) > 1 else parts[0][0][name] for name in outputs}
         return Result(joined, signature.model, parts[-1][1], len(parts))
 
 
@@ -303,42 +260,17 @@ def explain(
     error: TransportError, model: str, address: Address, protocol: str, server: Any = None, access: Access | None = None
 ) -> CourseError:
     """Return the error to raise for a request to a model that failed, after a look at the server; its access is the default."""
-    access = access if access is not None else getattr(server, "access", None) or NO_ACCESS
+    access = access if access is not None else getattr(server, "access", NO_ACCESS)
     owned = getattr(server, "owned", False)
-    if isinstance(error, Refused):
-        if error.reason != "unknown":
-            return problems.explain(error, model, address, protocol, access)
+    if isinstance(error, Refused) and error.reason == "unknown":
         states = []
         with suppress(CourseError, AttributeError):  # an address has no models
             states = server.models()
         loaded = {state.name for state in states if state.state == "READY"} if states else _loaded(address, protocol, access)
         why = next((state.reason for state in states if state.name == model and state.state != "READY"), "")
         return problems.not_loaded(model, str(error), None if loaded is None else sorted(loaded), why, owned)
-    ended = server.how_it_ended() if owned else ("", "")
-    speaks_http = not ended[0] and protocol == "grpc" and isinstance(error, Unreachable) and _speaks_http(address)
-    return problems.explain(error, model, address, protocol, access, ended=ended, speaks_http=speaks_http)
-
-
-def join(model: str, name: str, parts: list[Array]) -> Array:
-    """Put an output of a batch that was sent in parts together again.
-
-    Raises:
-        RequestError: its parts have no common batch axis.
-    """
-    if len(parts) == 1:
-        return parts[0]
-    try:
-        return np.concatenate(parts)
-    except ValueError as error:
-        raise RequestError(
-            f"The output {name!r} of {model!r} has shapes {quoted(str(part.shape) for part in parts)} for the parts of the batch.",
-            "Expected shapes that differ in the batch only, so that they can be joined.",
-            "Send batches that the model takes at once.",
-        ) from error
-
-
-def _way(protocol: str) -> type[Grpc] | type[Http]:
-    return Grpc if protocol == "grpc" else Http
+    ended = server.how_it_ended() if owned and not isinstance(error, Refused) else ("", "")
+    return problems.explain(error, model, address, protocol, access, ended)
 
 
 def _one_of(inputs: Any, keywords: dict[str, Any]) -> Any:
@@ -368,25 +300,11 @@ def _numbered(number: int) -> Iterator[None]:
         raise type(error)(happened, error.expected, error.todo) from error.__cause__
 
 
-def _speaks_http(address: Address) -> bool:
-    if address.secure:
-        return False
-    # Without the token: nobody knows who listens there.
-    with closing(Http(address, _LOOK_TIMEOUT_S)) as way:
-        try:
-            way.ask("/v2/health/live", timeout_s=_LOOK_TIMEOUT_S)
-        except Refused as refusal:
-            return refusal.reason != "protocol"
-        except TransportError:
-            return False
-    return True
-
-
 def _loaded(address: Address, protocol: str, access: Access) -> set[str] | None:
     """Return the names of the models that are loaded, as the statistics list them; None where the server has none of them.
 
     Not from the metrics: their page also has the models that failed while they were loaded.
     """
-    with closing(_way(protocol)(address, access=access)) as way, suppress(TransportError):
+    with closing(way_to(protocol, address, access)) as way, suppress(TransportError):
         return {counters["name"] for counters in way.statistics()}
     return None

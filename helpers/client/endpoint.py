@@ -1,11 +1,4 @@
-"""Where a server is and what a request to it carries: its address, a token or other headers, and which certificates are trusted.
-
-Typical use::
-
-    parse_address("grpcs://sonic.example.org")
-    access = access_for(token="…", ca="ca.pem")
-    access.http_headers()                 # {"Authorization": "Bearer …"}
-"""
+"""Where a server is and what a request to it carries: its address, a token or other headers, and which certificates are trusted."""
 
 from __future__ import annotations
 
@@ -44,14 +37,7 @@ _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 @dataclass(frozen=True)
 class Address:
-    """A host and a port, and whether the connection is encrypted.
-
-    Attributes:
-        host: name or IP address, without brackets.
-        port: TCP port.
-        secure: True for ``https://`` and ``grpcs://``.
-        scheme: what stood before ``://``, or an empty string.
-    """
+    """A host without brackets and a port; ``scheme`` is what stood before ``://``, if anything."""
 
     host: str
     port: int
@@ -78,10 +64,6 @@ class Address:
 def parse_address(url: str, default_port: int | None = None) -> Address:
     """Read ``localhost:9001``, ``http://localhost:9000/``, ``grpc://gpu-node:9001``, ``https://host`` or ``[::1]:9000``.
 
-    Args:
-        url: the address; a path behind it is ignored.
-        default_port: port to use when the address names none.
-
     Raises:
         InputError: the text is no address, or names no port and there is no default.
     """
@@ -107,21 +89,10 @@ def parse_address(url: str, default_port: int | None = None) -> Address:
 
 @dataclass(frozen=True)
 class Access:
-    """How to be let in. Its headers are secret: they are in no text that this class makes.
-
-    Attributes:
-        headers: sent with each request.
-        ca: file with the certificates of the authorities that are trusted; empty for those that this machine trusts.
-        direct: whether a proxy of the site is passed by, as it must be for a server on this machine.
-    """
+    """How to be let in: headers of each request, which are secret and in no text, and a file of trusted authorities, or this machine's."""
 
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     ca: str = ""
-    direct: bool = False
-
-    def http_headers(self) -> dict[str, str]:
-        """Return the headers for HTTP."""
-        return dict(self.headers)
 
     def grpc_headers(self) -> dict[str, str]:
         """Return the headers for gRPC: names in lower case, and the token also under the name by which Triton itself looks for it."""
@@ -148,25 +119,15 @@ NO_ACCESS = Access()
 
 
 def access_for(token: str = "", headers: Mapping[str, str] | None = None, ca: str | Path | None = None) -> Access:
-    """Return the access that these make.
-
-    Args:
-        token: sent as ``Authorization: Bearer TOKEN``.
-        headers: further headers.
-        ca: PEM file with the certificate of the authority that signed the server's.
+    """Return the access that a token, sent as ``Authorization: Bearer TOKEN``, further headers and a PEM file of an authority make.
 
     Raises:
         InputError: one of them cannot be sent or read. The message does not repeat a secret.
     """
-    sent: dict[str, str] = {}
-    for name, value in (headers or {}).items():
+    sent: dict[str, str] = dict(headers or {})
+    for name, value in sent.items():
         if not isinstance(name, str) or not _NAME.fullmatch(name) or not _is_visible(value):
-            raise InputError(
-                f"The header {name!r} cannot be sent.",
-                "Expected a name without blanks and colons, and a value of visible characters.",
-                'Type for example: connect(…, headers={"X-Api-Key": "…"})',
-            )
-        sent[name] = value
+            raise InputError(f"The header {name!r} cannot be sent.", "Expected a name without blanks, and visible characters as its value.")
     if token:
         if not _is_visible(token) or " " in token:
             raise InputError(
@@ -177,16 +138,19 @@ def access_for(token: str = "", headers: Mapping[str, str] | None = None, ca: st
         sent = {name: value for name, value in sent.items() if name.lower() != TOKEN_HEADER}
         sent[TOKEN_HEADER.capitalize()] = f"Bearer {token}"
     path = str(Path(ca).expanduser().resolve()) if ca else ""
-    if path:
-        try:
-            _context(path)
-        except (OSError, ssl.SSLError) as error:
-            raise InputError(
-                f"The file {ca} cannot be used as certificates: {error.strerror or error}.",
-                "Expected a PEM file that begins with -----BEGIN CERTIFICATE-----.",
-                'Ask whoever runs the server for its CA file and type: connect(…, ca="ca.pem")',
-            ) from error
+    try:
+        _context(path)
+    except (OSError, ssl.SSLError) as error:
+        raise InputError(
+            f"The file {ca} cannot be used as certificates: {error.strerror or error}.",
+            "Expected a PEM file that begins with -----BEGIN CERTIFICATE-----.",
+            'Ask the owner of the server for its CA file and type: connect(…, ca="ca.pem")',
+        ) from error
     return Access(sent, path)
+
+
+def _is_visible(text: Any) -> bool:
+    return isinstance(text, str) and bool(text) and text.isascii() and text.isprintable()
 
 
 def with_own_secret(access: Access, address: Address) -> Access:
@@ -194,11 +158,9 @@ def with_own_secret(access: Access, address: Address) -> Access:
 
     The secret is looked up in a folder that only its owner can enter: where the server is somebody else's, nothing is found or sent.
     """
-    if access.sends_token:
-        return access
-    for state in _own_servers(address):
+    for state in () if access.sends_token else _own_servers(address):
         if token := state.get("listening", {}).get("token", ""):
-            return replace(access, headers={**access.headers, TOKEN_HEADER.capitalize(): f"Bearer {token}"}, direct=True)
+            return replace(access, headers={**access.headers, TOKEN_HEADER.capitalize(): f"Bearer {token}"})
     return access
 
 
@@ -213,16 +175,8 @@ def _own_servers(address: Address) -> Iterator[dict[str, Any]]:
         yield from (state for state in run_folder.states() if address.port in state.get("ports", ()))
 
 
-def _is_visible(text: Any) -> bool:
-    return isinstance(text, str) and bool(text) and text.isascii() and text.isprintable()
-
-
 def where(server: Any, protocol: str | None) -> tuple[str, Address]:
-    """Return which protocol to speak, and to which address.
-
-    Args:
-        server: a Server, or the address of the port for the protocol.
-        protocol: ``grpc`` or ``http``; None means gRPC, or HTTP when the address begins with ``http://`` or ``https://``.
+    """Return which protocol to speak, and to which address, for a Server or an address and the protocol that was asked for, if any.
 
     Raises:
         InputError: it is no server and no address, or no such protocol.
@@ -238,7 +192,7 @@ def where(server: Any, protocol: str | None) -> tuple[str, Address]:
     known = getattr(server, protocol, None)
     if isinstance(known, Address):
         return protocol, known
-    url = getattr(server, f"{protocol}_url", None)
+    url = getattr(server, f"{protocol}_url", None)  # a Server says here why it has none
     if isinstance(url, str):
         return protocol, parse_address(url)
     raise InputError(

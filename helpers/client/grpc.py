@@ -18,9 +18,8 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from tritonclient.utils import InferenceServerException
 
 from helpers.client.endpoint import NO_ACCESS, QUERY_TIMEOUT_S, Access, Address
-from helpers.client.problems import LOST_BEHIND, NotPassedOn, Refused, TimedOut, TransportError, Unreachable, is_not_ready, without_id
+from helpers.client.problems import LOST_BEHIND, Refused, TimedOut, TransportError, Unreachable, is_not_ready, without_id
 from helpers.client.tensors import Request
-from helpers.machine import is_loopback
 
 # How gRPC words a connection that failed; Triton's own UNAVAILABLE, such as a full queue, reads otherwise and is an answer.
 _LOST = re.compile(
@@ -28,22 +27,24 @@ _LOST = re.compile(
     r"|endpoint clos|resolv|name resolution|handshak|transport|end of file|rst_stream|channel closed|keepalive",
     re.IGNORECASE,
 )
-# How it words that a proxy of the site did not let it through.
-_PROXY = re.compile(r"HTTP proxy (returned|handshake)", re.IGNORECASE)
 # Under UNKNOWN and INTERNAL a model's own error arrives as well, so only what a model would hardly say counts.
 _CUT = re.compile(r"stream removed|rst_stream", re.IGNORECASE)
 _REASONS = {"INVALID_ARGUMENT": "inputs", "NOT_FOUND": "unknown", "PERMISSION_DENIED": "restricted", "UNAUTHENTICATED": "restricted"}
 _INT64 = {getattr(FieldDescriptor, f"TYPE_{kind}") for kind in ("INT64", "UINT64", "SINT64", "FIXED64", "SFIXED64")}
+_OPTIONS = [
+    # Tensors are larger than gRPC's own limit of 4 MB.
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # gRPC waits ever longer, up to two minutes, before it tries a dead address again, and lets all channels of a process
+    # wait together. In a notebook the server is back a second after its restart, so each channel starts afresh.
+    ("grpc.use_local_subchannel_pool", 1),
+    # A proxy of the site would look for "localhost" on its own machine.
+    ("grpc.enable_http_proxy", 0),
+]
 
 
 class Grpc:
-    """A channel to a server.
-
-    Args:
-        address: of the gRPC port.
-        timeout_s: seconds that one inference request may take.
-        access: token and trusted certificates.
-    """
+    """A channel to a server; ``timeout_s`` is for one inference request."""
 
     protocol = "grpc"
 
@@ -52,17 +53,6 @@ class Grpc:
         self.address = address
         self.access = access
         self._headers = access.grpc_headers()
-        self._options = [
-            # Tensors are larger than gRPC's own limit of 4 MB.
-            ("grpc.max_send_message_length", -1),
-            ("grpc.max_receive_message_length", -1),
-            # gRPC waits ever longer, up to two minutes, before it tries a dead address again, and lets all channels of a process
-            # wait together. In a notebook the server is back a second after its restart, so each channel starts afresh.
-            ("grpc.use_local_subchannel_pool", 1),
-        ]
-        if access.direct or is_loopback(address.host):
-            # A proxy of the site would look for "localhost" on its own machine.
-            self._options.append(("grpc.enable_http_proxy", 0))
         self._client = self._connect()
 
     def is_live(self) -> bool:
@@ -95,32 +85,19 @@ class Grpc:
         inputs, outputs = request.encode(triton_grpc)
         return self._call("infer", request.model, inputs, request.version, outputs, timeout_s=self._timeout_s)
 
-    def regions(self, headers: Mapping[str, str]) -> list[str]:
-        """Return the names of the regions of system shared memory that the server knows."""
-        return list(self._call("get_system_shared_memory_status", headers=headers).regions)
-
-    def register(self, name: str, key: str, byte_size: int, headers: Mapping[str, str]) -> None:
-        """Tell the server about a region of system shared memory."""
-        self._call("register_system_shared_memory", name, key, byte_size, headers=headers)
-
-    def unregister(self, name: str, headers: Mapping[str, str]) -> None:
-        """Let the server forget a region."""
-        self._call("unregister_system_shared_memory", name, headers=headers)
-
     def close(self) -> None:
         """Close the channel."""
         self._client.close()
 
     def _connect(self) -> triton_grpc.InferenceServerClient:
         return triton_grpc.InferenceServerClient(
-            str(self.address.dialled), ssl=self.address.secure, root_certificates=self.access.ca or None, channel_args=self._options
+            str(self.address.dialled), ssl=self.address.secure, root_certificates=self.access.ca or None, channel_args=_OPTIONS
         )
 
-    def _call(self, method: str, *arguments: Any, headers: Mapping[str, str] | None = None, timeout_s: float = QUERY_TIMEOUT_S) -> Any:
+    def _call(self, method: str, *arguments: Any, timeout_s: float = QUERY_TIMEOUT_S) -> Any:
         client = self._client
-        sent = {**self._headers, **(headers or {})}
         try:
-            return getattr(client, method)(*arguments, headers=sent or None, client_timeout=timeout_s)
+            return getattr(client, method)(*arguments, headers=self._headers or None, client_timeout=timeout_s)
         except InferenceServerException as error:
             failure = _failure(error)
             if isinstance(failure, Unreachable) and client is self._client:
@@ -133,27 +110,22 @@ def _failure(error: InferenceServerException) -> TransportError:
     status = (error.status() or "").removeprefix("StatusCode.")
     message = without_id(error.message() or status)
     # The reason at the end of a chain of reasons is the one that says something.
-    last = message.rsplit("last error: ", 1)[-1]
+    last = re.sub(r"^(UNKNOWN|UNAVAILABLE): ", "", message.rsplit("last error: ", 1)[-1])
     if status == "DEADLINE_EXCEEDED":
         return TimedOut("no answer in time")
+    if "Trying to connect an http1.x server" in message:
+        return Refused("it speaks HTTP, not gRPC", "protocol")
     if status == "UNAVAILABLE" and LOST_BEHIND.search(message):
         return Unreachable(message)
-    if _PROXY.search(message):
-        return NotPassedOn(last)
     if (status in ("UNAVAILABLE", "CANCELLED") and _LOST.search(message)) or (status in ("UNKNOWN", "INTERNAL") and _CUT.search(message)):
-        return Unreachable(re.sub(r"^(UNKNOWN|UNAVAILABLE): ", "", last))
+        return Unreachable(last)
     if is_not_ready(message):
         return Refused(message, "unknown")
     return Refused(message, "restricted" if "protocol is restricted" in message else _REASONS.get(status, "failed"))
 
 
 def as_dict(message: Message, zeros: bool = False) -> dict[str, Any]:
-    """Return a protobuf message as a dictionary of the fields that are set, integers as numbers, enumerations by name.
-
-    Args:
-        message: the message.
-        zeros: include the fields that nobody set.
-    """
+    """Return a protobuf message as a dictionary of the fields that are set, or with ``zeros`` of all; enumerations by name."""
     fields = json_format.MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=zeros)
     return _with_numbers(fields, message.DESCRIPTOR)
 

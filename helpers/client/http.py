@@ -1,30 +1,25 @@
 """The way to a server over HTTP: the standard library's connections, and ``tritonclient`` to encode requests and decode answers.
 
-tritonclient's own connection belongs to the thread that made it, and notebooks and asynchronous sending use several. urllib3's pool
-takes 0.1 ms of CPU more for each request, half as much again as all the rest.
+tritonclient's own connection belongs to the thread that made it, and notebooks use several; urllib3's pool takes half as much again of CPU.
 """
 
 from __future__ import annotations
 
-import base64
 import http.client
 import json
 import socket
-import ssl
 import threading
-import urllib.request
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
 
 from urllib3.util import wait_for_read
 
 from helpers.client import problems
 from helpers.client.endpoint import NO_ACCESS, QUERY_TIMEOUT_S, Access, Address
-from helpers.client.problems import NotPassedOn, Refused, TimedOut, TransportError, Unreachable
-from helpers.machine import is_loopback
+from helpers.client.problems import Refused, TimedOut, TransportError, Unreachable
 
 if TYPE_CHECKING:
     from helpers.client.tensors import Request  # NumPy and tritonclient, which a question can do without
@@ -38,17 +33,10 @@ _not_kept: list[Address] = []
 _lock = threading.Lock()
 
 _REASONS = {400: "inputs", 401: "restricted", 403: "restricted", 404: "unknown"}
-_MEMORY = "/v2/systemsharedmemory"
 
 
 class Http:
-    """Connections to a server, which are kept and used again by whichever thread comes next.
-
-    Args:
-        address: of the HTTP port.
-        timeout_s: seconds that one inference request may take.
-        access: token and trusted certificates.
-    """
+    """Connections to a server, which are kept and used again by whichever thread comes next; ``timeout_s`` is for one inference request."""
 
     protocol = "http"
 
@@ -56,10 +44,6 @@ class Http:
         self.address = address
         self.access = access
         self._timeout_s = timeout_s
-        self._proxy, self._proxy_headers = _proxy_of(address, access)
-        # With encryption, a proxy only makes a tunnel; else each request says to it where it is to go.
-        self._passed_on = self._proxy is not None and not address.secure
-        self._headers = {**access.http_headers(), **(self._proxy_headers if self._passed_on else {})}
         self._idle: list[http.client.HTTPConnection] = []
         # A server is seldom closed by those who ask it: what is idle ends with this object.
         weakref.finalize(self, _close_all, self._idle)
@@ -110,18 +94,6 @@ class Http:
             raise _no_server() from error
         return result
 
-    def regions(self, headers: Mapping[str, str]) -> list[str]:
-        """Return the names of the regions of system shared memory that the server knows."""
-        return [region["name"] for region in self.ask(f"{_MEMORY}/status", headers=headers)]
-
-    def register(self, name: str, key: str, byte_size: int, headers: Mapping[str, str]) -> None:
-        """Tell the server about a region of system shared memory."""
-        self.ask(f"{_MEMORY}/region/{name}/register", {"key": key, "offset": 0, "byte_size": byte_size}, headers=headers)
-
-    def unregister(self, name: str, headers: Mapping[str, str]) -> None:
-        """Let the server forget a region."""
-        self.ask(f"{_MEMORY}/region/{name}/unregister", headers=headers, post=True)
-
     def ask(
         self,
         path: str,
@@ -131,15 +103,7 @@ class Http:
         post: bool = False,
         timeout_s: float = QUERY_TIMEOUT_S,
     ) -> Any:
-        """Send one request and return the answer: an object from JSON, else text.
-
-        Args:
-            path: path of the URL, such as ``/v2/models/add_sub/config``.
-            body: object to send as JSON; sending one makes the request a POST.
-            headers: further headers.
-            post: POST without a body.
-            timeout_s: seconds to wait for the answer.
-        """
+        """Send one request, a POST with a body for JSON or where ``post`` says so; return the answer: an object from JSON, else text."""
         data = json.dumps(body).encode() if body is not None else b"" if post else None
         answer, _ = self._exchange("GET" if data is None else "POST", path, data, headers or {}, timeout_s)
         text = answer.decode("utf-8", "replace")
@@ -175,7 +139,7 @@ class Http:
         if connection.sock is not None:
             connection.sock.settimeout(timeout_s)
         try:
-            connection.request(method, self.address.http(path) if self._passed_on else path, body, {**self._headers, **headers})
+            connection.request(method, path, body, {**self.access.headers, **headers})
             response = connection.getresponse()
             data = response.read()
         except BaseException as error:
@@ -184,12 +148,12 @@ class Http:
             self.close()
             if not isinstance(error, OSError | http.client.HTTPException):
                 raise
-            raise self._failure(error, timeout_s) from error
+            raise _failure(error, timeout_s) from error
         self._idle.append(connection)
         if _not_kept and self.address.dialled in _not_kept:
             self.close()
         if response.status != http.client.OK:
-            raise self._refusal(response, data.decode("utf-8", "replace"), path)
+            raise _refusal(response, data.decode("utf-8", "replace"), path)
         return data, response.headers
 
     def _connection(self) -> http.client.HTTPConnection:
@@ -200,47 +164,37 @@ class Http:
                 if connection.sock is not None and not wait_for_read(connection.sock, 0):
                     return connection
                 connection.close()
-        place = self._proxy or self.address.dialled
-        if not self.address.secure:
-            return http.client.HTTPConnection(place.host, place.port)
-        encrypted = http.client.HTTPSConnection(place.host, place.port, context=self.access.context())
-        if self._proxy is not None:
-            encrypted.set_tunnel(self.address.host, self.address.port, self._proxy_headers)
-        return encrypted
+        place = self.address.dialled
+        if self.address.secure:
+            return http.client.HTTPSConnection(place.host, place.port, context=self.access.context())
+        return http.client.HTTPConnection(place.host, place.port)
 
-    def _refusal(self, response: http.client.HTTPResponse, text: str, path: str) -> TransportError:
-        """Return the error for an answer that is not OK."""
-        status = response.status
-        # A key or a token is for the server that was named, not for where an answer sends us.
-        if 300 <= status < 400:
-            return Refused(f"it sends us on to {response.headers.get('Location') or 'nowhere'} (status {status})", "elsewhere")
-        # A proxy's own refusal: servers word theirs in JSON.
-        if self._passed_on and (status == 407 or (status in (403, 502, 503, 504) and not text.lstrip().startswith("{"))):
-            return NotPassedOn(f"{status} {response.reason}: {text}", str(self._proxy))
-        try:
-            message = str(json.loads(text)["error"])
-        except (ValueError, KeyError, TypeError, RecursionError):
-            message = text.strip()
-        message = problems.without_id(message or f"The server answered {status} {response.reason} to {path}.")
-        if status == http.client.SERVICE_UNAVAILABLE and problems.LOST_BEHIND.search(message):
-            return Unreachable(message)
-        return Refused(message, "unknown" if problems.is_not_ready(message) else _REASONS.get(status, "failed"))
 
-    def _failure(self, error: Exception, timeout_s: float) -> TransportError:
-        """Return the error for an answer that did not come."""
-        if isinstance(error, TimeoutError):
-            return TimedOut(f"no answer within {timeout_s:g} s")
-        if isinstance(error, http.client.RemoteDisconnected):
-            return Unreachable("the connection was closed")
-        if isinstance(error, http.client.BadStatusLine):
-            return Refused("what answers there does not speak HTTP", "protocol")
-        words = str(error) or type(error).__name__
-        if isinstance(error, http.client.IncompleteRead):
-            total = len(error.partial) + (error.expected or 0)
-            words = f"the connection was cut after {len(error.partial):,} of the answer's {total:,} bytes"
-        if self._proxy is not None and not isinstance(error, ssl.SSLError):
-            return NotPassedOn(words, str(self._proxy))
-        return Unreachable(words)
+def _refusal(response: http.client.HTTPResponse, text: str, path: str) -> TransportError:
+    """Return the error for an answer that is not OK."""
+    status = response.status
+    # A key or a token is for the server that was named, not for where an answer sends us.
+    if 300 <= status < 400:
+        return Refused(f"it sends us on to {response.headers.get('Location') or 'nowhere'} (status {status})", "page")
+    try:
+        message = str(json.loads(text)["error"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        message = text.strip()
+    message = problems.without_id(message or f"The server answered {status} {response.reason} to {path}.")
+    if status == http.client.SERVICE_UNAVAILABLE and problems.LOST_BEHIND.search(message):
+        return Unreachable(message)
+    return Refused(message, "unknown" if problems.is_not_ready(message) else _REASONS.get(status, "failed"))
+
+
+def _failure(error: Exception, timeout_s: float) -> TransportError:
+    """Return the error for an answer that did not come."""
+    if isinstance(error, TimeoutError):
+        return TimedOut(f"no answer within {timeout_s:g} s")
+    if isinstance(error, http.client.RemoteDisconnected | http.client.IncompleteRead):
+        return Unreachable("the connection was closed")
+    if isinstance(error, http.client.BadStatusLine):
+        return Refused("it does not speak HTTP", "protocol")
+    return Unreachable(str(error) or type(error).__name__)
 
 
 def ask(address: Address, path: str, body: Any = None, *, access: Access = NO_ACCESS, **options: Any) -> Any:
@@ -248,7 +202,7 @@ def ask(address: Address, path: str, body: Any = None, *, access: Access = NO_AC
 
     Raises:
         ServerError: nothing answers at this address, or not in time.
-        AccessError: the token, the certificate, the encryption or a proxy does not fit.
+        AccessError: the token, the certificate or the encryption does not fit.
         RequestError: the server refused; the message is the server's own.
     """
     with closing(Http(address, access=access)) as way, problems.plainly(way):
@@ -285,7 +239,7 @@ def listens(address: Address) -> bool:
 
 
 def _no_server() -> Refused:
-    return Refused("what answers there is no Triton server", "page")
+    return Refused("it sent a page, or an answer of another kind", "page")
 
 
 def _close_all(connections: list[http.client.HTTPConnection]) -> None:
@@ -296,17 +250,3 @@ def _close_all(connections: list[http.client.HTTPConnection]) -> None:
 
 def _path(model: str, version: str = "") -> str:
     return f"/v2/models/{quote(model, safe='')}" + (f"/versions/{quote(version, safe='')}" if version else "")
-
-
-def _proxy_of(address: Address, access: Access) -> tuple[Address | None, dict[str, str]]:
-    """Return the proxy of the site that ``http_proxy`` and its kin name for this address, and what says to it who we are."""
-    # A proxy would be asked for "localhost" too, and would look at its own machine.
-    if access.direct or is_loopback(address.host) or urllib.request.proxy_bypass(str(address)):
-        return None, {}
-    url = urllib.request.getproxies().get("https" if address.secure else "http", "")
-    if not url:
-        return None, {}
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    who = f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else ""
-    headers = {"Proxy-Authorization": f"Basic {base64.b64encode(who.encode()).decode()}"} if who else {}
-    return Address(parts.hostname or "", parts.port or 80), headers

@@ -6,78 +6,45 @@ The ways to a server raise a :class:`TransportError`; who knows the circumstance
 from __future__ import annotations
 
 import re
-import socket
 import ssl
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any
 
 from helpers.client.endpoint import ADMIN_HEADER, NO_ACCESS, Access, Address
 from helpers.errors import AccessError, CourseError, ModelError, NotAServerError, RequestError, ServerError, quoted, suggestion
 
 # How Envoy, before several servers, words that it lost the one it had chosen, or has none that is healthy.
 LOST_BEHIND = re.compile(r"upstream connect error|disconnect/reset before headers|no healthy upstream", re.IGNORECASE)
-# How OpenSSL (in Python) and BoringSSL (in gRPC) word a certificate that does not fit.
-_UNTRUSTED = re.compile(r"certificate.?verify.?failed|hostname mismatch|hostname verification|peer name .* is not in peer certif", re.I)
+# Triton 2.51 neither starts such a process again nor takes the model out of service; each request waits a second and fails.
+_PROCESS_GONE = re.compile(r"Stub process '.*' is not healthy")
 _PORTS = "By the course's convention HTTP has the base port (9000), gRPC the next (9001) and metrics the one after (9002)."
 # Seconds for the question whether a port speaks TLS: it makes a message better and must not make it late.
 _LOOK_TIMEOUT_S = 1.0
 
-# What to say of a refusal: its reason and what the server says of it, then the error, what happened, what is expected, what to type.
-_REFUSALS: tuple[tuple[str, str, type[RequestError], str, str, str], ...] = (
-    (
-        "inputs", "", RequestError,
-        "The server refused the request to {model!r}: {said}",
-        "",
-        "Compare the inputs with client.metadata(model).",
-    ),
-    (
-        "protocol", "", RequestError,
+# By the reason of a refusal: what happened, what is expected, what to type.
+_REFUSALS = {
+    "inputs": ("The server refused the request to {model!r}: {said}", "", "Compare the inputs with client.metadata(model)."),
+    "protocol": (
         "The server at {address} does not answer in {protocol}.",
         _PORTS,
         "Type the port for {protocol}, or Client(…, protocol={other!r})",
     ),
-    (
-        "restricted", "", RequestError,
-        "The server does not let us do this: {said}",
-        "Expected the Server object that launched the server.",
-        "",
-    ),
-    # Triton 2.51 neither starts such a process again nor takes the model out of service; each request waits a second and fails.
-    (
-        "failed", r"Stub process '.*' is not healthy", RequestError,
+    "restricted": ("The server does not let us do this: {said}", "Expected the Server object that launched the server.", ""),
+    "gone": (
         "The process that ran the model {model!r} has ended: it crashed, was killed, or memory ran out.",
         "Triton still calls the model READY, but does not start the process again; other models are not affected.",
         'Type: server.reload("{model}")   (on a server that is not yours, ask its owner)',
     ),
-    (
-        "failed", "", RequestError,
+    "failed": (
         "The model {model!r} failed on this request: {said}",
         "Other requests are not affected.",
         "Look at the inputs, and at the end of server.log().",
     ),
-)  # fmt: skip
-# The same for a certificate, by what the library says of it.
-_CERTIFICATES = (
-    (
-        r"expired|not yet valid",
-        "The certificate of {address} is out of date.",
-        "Nothing was sent to it.",
-        "Tell the owner of the server, and look at your clock.",
-    ),
-    (
-        r"hostname|ip address mismatch|peer name",
-        "The certificate of {address} is for another name than {address.host}.",
-        "So this may be another server; nothing was sent to it.",
-        "Type the address with the name that is in the certificate.",
-    ),
-    (
-        "",
-        "The certificate of {address} is not signed by {trusted}.",
-        "So this may be another server; nothing was sent to it.",
-        'Ask the owner of the server for the file of its CA, and type: connect("…", ca="ca.pem")',
-    ),
-)
+}
+# How OpenSSL (in Python) and BoringSSL (in gRPC) word a certificate that does not fit, and any encryption that failed.
+_UNTRUSTED = re.compile(r"certificate.?verify.?failed|hostname|peer name .* is not in peer certif|ip address mismatch", re.IGNORECASE)
+_NO_TLS = re.compile(r"ssl|handshake", re.IGNORECASE)
 
 
 class TransportError(Exception):
@@ -92,20 +59,12 @@ class TimedOut(TransportError):
     """No answer in time. The server may still be working on it, so it is not sent again."""
 
 
-class NotPassedOn(Unreachable):
-    """A proxy of the site, whose host and port may be known, did not pass the request on."""
-
-    def __init__(self, message: str, proxy: str = "") -> None:
-        super().__init__(message)
-        self.proxy = proxy
-
-
 class Refused(TransportError):
     """The server answered with an error.
 
     Attributes:
         reason: ``inputs`` (they do not fit), ``unknown`` (no such model), ``restricted`` (needs the key), ``protocol`` (another of its
-            ports answers), ``page`` (what answers is no Triton server), ``elsewhere`` (it names another address) or ``failed``.
+            ports answers), ``page`` (what answers is no Triton server) or ``failed``.
     """
 
     def __init__(self, message: str, reason: str) -> None:
@@ -113,27 +72,28 @@ class Refused(TransportError):
         self.reason = reason
 
 
-class Way(Protocol):
-    """What the ways to a server have in common, as far as messages need it."""
-
-    protocol: str
-    address: Address
-    access: Access
-
-
 @contextmanager
-def plainly(way: Way) -> Iterator[None]:
+def plainly(way: Any) -> Iterator[None]:
     """Turn the failures of questions to a server, such as whether it lives, into errors that a person reads.
 
     Raises:
         ServerError: nothing answers at this address, not in time, or something that is no Triton server.
-        AccessError: token, certificate, encryption or proxy do not fit.
+        AccessError: token, certificate or encryption do not fit.
         RequestError: the server refused; the message is the server's own.
     """
     try:
         yield
     except TransportError as error:
-        raise _of_question(error, way) from error
+        if problem := _not_let_in(error, way.address, way.access):
+            raise problem from error
+        silent = isinstance(error, Refused) and error.reason == "protocol"
+        if LOST_BEHIND.search(str(error)) or (isinstance(error, Refused) and not silent):
+            raise RequestError(str(error)) from error
+        raise ServerError(
+            f"No server answers at {way.address} ({error}).",
+            "Expected a running Triton server.",
+            'Type: server = launch_server("models"), or look at server.log() if you have launched one',
+        ) from error
 
 
 def explain(
@@ -142,40 +102,34 @@ def explain(
     address: Address,
     protocol: str,
     access: Access = NO_ACCESS,
-    *,
     ended: tuple[str, str] = ("", ""),
-    speaks_http: bool = False,
 ) -> CourseError:
     """Return the error to raise for a request to a model that failed, for any reason but that the model is not loaded.
 
     ``ended`` is how the server ended or that it hangs, and what to type then; empty while it runs, or where that is not known.
-    ``speaks_http`` is True if HTTP was answered at a port that was asked in gRPC.
     """
     said = " ".join(str(error).split()).rstrip(".")
     if isinstance(error, TimedOut):
         happened = f"The server at {address} gave {error} to the request to {model!r}."
         expected = "The first request of a new shape takes longest; a queue that is too long looks the same."
         todo = f'Try again, or give the client more time: Client(…, timeout_s=300). If it never answers, type: server.reload("{model}")'
-    elif problem := _of_connection(error, address, access):
+    elif not ended[0] and (problem := _not_let_in(error, address, access)):
         return problem
-    elif isinstance(error, Refused) or (speaks_http and not LOST_BEHIND.search(said)):
-        reason = error.reason if isinstance(error, Refused) else "protocol"
-        kind, *words = next(row[2:] for row in _REFUSALS if row[0] == reason and re.search(row[1], said))
-        other = "http" if protocol == "grpc" else "grpc"
+    elif isinstance(error, Refused):
+        reason = "gone" if error.reason == "failed" and _PROCESS_GONE.search(said) else error.reason
         said += "" if said.endswith(("!", "?")) else "."
-        return kind(*(text.format(model=model, address=address, protocol=protocol.upper(), other=other, said=said) for text in words))
+        words = {"model": model, "address": address, "protocol": protocol.upper(), "other": "http" if protocol == "grpc" else "grpc"}
+        return RequestError(*(text.format(said=said, **words) for text in _REFUSALS[reason]))
     elif LOST_BEHIND.search(said):
         who = "All servers" if "no healthy upstream" in said else "The chosen one of the servers"
-        return RequestError(
-            f"{who} behind {address} failed to answer (the front says: {said}).",
-            "Expected at least one that is healthy; requests that were under way are lost.",
-            "Look at the fleet's card. To bring a server back, type: fleet.servers[0].restart()",
-        )
+        happened = f"{who} behind {address} failed to answer (the front says: {said})."
+        expected = "Expected at least one that is healthy; requests that were under way are lost."
+        todo = "Look at the fleet's card. To bring a server back, type: fleet.servers[0].restart()"
     else:
         happened = f"The server at {address} cannot be reached, or closed the connection before it answered ({said})."
         expected = "Expected a running server at this address; requests that were under way when it went away are lost."
         todo = 'Check the address and the port. To start a server, type: server = launch_server("models")'
-    return RequestError(happened, *ended) if ended[0] else RequestError(happened, expected, todo)
+    return RequestError(happened, *(ended if ended[0] else (expected, todo)))
 
 
 def not_loaded(model: str, said: str, loaded: Collection[str] | None, why: str = "", owned: bool = False) -> ModelError:
@@ -203,21 +157,24 @@ def encryption(address: Address, said: str, access: Access) -> AccessError | Non
     """Return the error for a connection that failed because of its encryption, as a library said it; None when that was not the reason."""
     if address.secure and _UNTRUSTED.search(said):
         trusted = f"the authorities in {access.ca}" if access.ca else "the authorities that this machine trusts"
-        words = next(row[1:] for row in _CERTIFICATES if re.search(row[0], said, re.I))
-        return AccessError(*(text.format(address=address, trusted=trusted) for text in words))
-    if _language(address) != ("something else" if address.secure else "TLS"):
-        return None
-    if not address.secure:
-        secure = "https" if address.scheme == "http" else "grpcs"
         return AccessError(
-            f"The port {address} is encrypted (TLS), and we spoke plain text to it.",
-            f"Expected an address that begins with {secure}://.",
-            f'Type: connect("{secure}://{address}", …)',
+            f"The certificate of {address} does not fit this name and {trusted}: {said}.",
+            "So this may be another server; nothing was sent to it.",
+            'Ask the owner of the server for its name and the file of its CA, and type: connect("…", ca="ca.pem")',
         )
+    if address.secure and _NO_TLS.search(said):
+        return AccessError(
+            f"The port {address} does not speak TLS: it takes plain text, or is no server of this kind.",
+            f"The address began with {address.scheme}://, which means encrypted.",
+            f'If this server is meant to be reached without encryption, type: connect("{address.scheme.rstrip("s")}://{address}")',
+        )
+    if address.secure or not _speaks_tls(address):
+        return None
+    secure = "https" if address.scheme == "http" else "grpcs"
     return AccessError(
-        f"The port {address} does not speak TLS: it takes plain text, or is no server of this kind.",
-        f"The address began with {address.scheme}://, which means encrypted.",
-        f'If this server is meant to be reached without encryption, type: connect("{address.scheme.rstrip("s")}://{address}")',
+        f"The port {address} is encrypted (TLS), and we spoke plain text to it.",
+        f"Expected an address that begins with {secure}://.",
+        f'Type: connect("{secure}://{address}", …)',
     )
 
 
@@ -231,83 +188,29 @@ def is_not_ready(message: str) -> bool:
     return "is not at ready state" in message
 
 
-def _of_question(error: TransportError, way: Way) -> CourseError:
-    """Return the error for a failed question that is about the server, not about one model."""
-    # What a gRPC port answers to HTTP is binary.
-    binary = isinstance(error, Refused) and error.reason == "protocol"
-    # A look at the encryption would only repeat what is clear already.
-    clear = binary or isinstance(error, TimedOut) or isinstance(error.__cause__, (ConnectionRefusedError, socket.gaierror))
-    problem = None if clear else _of_connection(error, way.address, way.access)
-    if problem:
-        return problem
-    if (isinstance(error, Refused) and not binary) or LOST_BEHIND.search(str(error)):
-        return RequestError(str(error))
-    return ServerError(
-        f"No server answers at {way.address} ({'it does not speak HTTP' if binary else error}).",
-        "Expected a running Triton server.",
-        'Type: server = launch_server("models"), or look at server.log() if you have launched one',
-    )
-
-
-def _of_connection(error: TransportError, address: Address, access: Access) -> CourseError | None:
-    """Return the error for what keeps a request from a server: a proxy, another address, a page, a token, encryption."""
-    if isinstance(error, NotPassedOn):
-        words = _words(re.sub(r"<(style|script|title).*?</\1>|<[^>]*>", " ", str(error), flags=re.S))
-        return AccessError(
-            f"The request to {address} went to the proxy{f' {error.proxy}' if error.proxy else ''} of your site, which did not pass it on"
-            f" ({words}).",
-            "A proxy is for addresses outside. The server itself has not seen the request.",
-            f"If the server is inside your site, type before you start JupyterLab: export no_proxy={address.host},$no_proxy",
-        )
+def _not_let_in(error: TransportError, address: Address, access: Access) -> CourseError | None:
+    """Return the error for what keeps every request from a server: a page, a token, encryption."""
     if not isinstance(error, Refused):
-        return None if LOST_BEHIND.search(str(error)) else encryption(address, str(error), access)
-    if error.reason == "elsewhere":
-        return AccessError(
-            f"What answers at {address} is no Triton server: {error}.",
-            "Nothing was sent there: a token or a key is only for the server that you name.",
-            "If that is the server, type its address. If you launched one here, look at its state: print(server)",
-        )
+        return None if isinstance(error, TimedOut) or LOST_BEHIND.search(str(error)) else encryption(address, str(error), access)
     if error.reason == "page":
         return NotAServerError(
-            f"What answers at {address} is no Triton server: it sent a page, or an answer of another kind.",
+            f"What answers at {address} is no Triton server: {error}.",
             _PORTS,
             "Ask its owner for server.http_url; the port of JupyterLab or of a web page is another one.",
         )
     if error.reason != "restricted" or ADMIN_HEADER in str(error):
         return None
-    given_out = "Expected the token that the owner of the server has given out"
-    if access.sends_token:
-        return AccessError(
-            f"The server at {address} does not accept the token that was sent ({_words(str(error))}).",
-            f"{given_out}; it may have changed.",
-            'Ask for it, and type: connect("…", token="…")',
-        )
+    said = " ".join(str(error).split())[:200].rstrip(".")
+    what = "does not accept the token that was sent" if access.sends_token else "wants a token, and none was sent"
     return AccessError(
-        f"The server at {address} wants a token, and none was sent ({_words(str(error))}).",
-        f"{given_out}.",
+        f"The server at {address} {what} ({said}).",
+        "Expected the token that the owner of the server has given out; it may have changed.",
         'Type: connect("…", token="…")   (in a terminal: export COURSE_TOKEN=…)',
     )
 
 
-def _words(said: str) -> str:
-    return " ".join(said.split())[:200].rstrip(".")
-
-
-def _language(address: Address) -> str:
-    """Return what answers a TLS greeting at a port: ``TLS``, ``something else``, or ``nothing``. No more is sent."""
-    # Only a look at which language is spoken: whose certificate it is does not matter for that.
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    context.set_alpn_protocols(["h2", "http/1.1"])
+def _speaks_tls(address: Address) -> bool:
     try:
-        connection = socket.create_connection((address.dialled.host, address.port), timeout=_LOOK_TIMEOUT_S)
-    except OSError:
-        return "nothing"
-    try:
-        with connection, context.wrap_socket(connection, server_hostname=address.host):
-            return "TLS"
-    except TimeoutError:
-        return "nothing"
+        return bool(ssl.get_server_certificate((address.dialled.host, address.port), timeout=_LOOK_TIMEOUT_S))
     except (OSError, ValueError):
-        return "something else"
+        return False

@@ -6,7 +6,7 @@ import os
 import time
 import uuid
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 import tritonclient.utils.shared_memory as shm
-from tritonclient.utils import serialize_byte_tensor, triton_to_np_dtype
+from tritonclient.utils import triton_to_np_dtype
 
+from helpers.client.endpoint import where
+from helpers.client.http import Http
 from helpers.client.problems import Refused, TransportError
 from helpers.client.tensors import Array, Place, Request, Signature
 from helpers.errors import InputError
@@ -28,19 +30,13 @@ _PREFIX = "course-tensors-"
 _LET_GO_S = 1.0
 # Regions that the server did not let go of in that time; the next one that is registered makes it forget them.
 _kept: set[str] = set()
-_WITHOUT = "Leave out shared_memory=True; then the tensors travel over the network."
 
 
 class Regions:
-    """Regions of one client: each request takes one for itself, and leaves it to later ones.
+    """Regions of one client: each request takes one for itself, and leaves it to later ones."""
 
-    Args:
-        transport: the way to the server.
-        headers: returns what calls of the owner must carry.
-    """
-
-    def __init__(self, transport: Any, headers: Callable[[], Mapping[str, str]]) -> None:
-        self._transport, self._headers = transport, headers
+    def __init__(self, server: Any, transport: Any) -> None:
+        self._server, self._transport = server, transport
         self._idle: list[_Region] = []
 
     def close(self) -> None:
@@ -49,40 +45,39 @@ class Regions:
             self._idle.pop().close()
 
     def infer(self, signature: Signature, request: Request) -> tuple[Any, dict[str, Array]]:
-        """Send one request whose tensors lie in shared memory, as far as their sizes are known before the answer.
+        """Send one request; return tritonclient's result, and the outputs that lay in shared memory.
 
-        Returns:
-            tritonclient's result, and the outputs that lay in shared memory.
+        Strings, tensors without bytes and outputs of unknown size travel with the request.
 
         Raises:
             InputError: there is no room in shared memory, or the server does not let us register.
             TransportError: the server did not answer.
         """
-        packed = {name: serialize_byte_tensor(array) if kind == "BYTES" else array for name, (array, kind) in request.inputs.items()}
-        sizes = {name: len(array.item()) if array.dtype == object and array.size else array.nbytes for name, array in packed.items()}
+        sizes = {name: array.nbytes for name, (array, kind) in request.inputs.items() if kind != "BYTES"}
         batch = next(iter(request.inputs.values()))[0].shape[:1] if signature.batched else ()
         for name in request.outputs:
-            spec = signature.outputs[name]
-            shape = (*batch, *spec.shape[len(batch) :])
-            if spec.datatype != "BYTES" and min(shape, default=1) >= 0:
+            spec = signature.outputs.get(name)
+            shape = (*batch, *spec.shape[len(batch) :]) if spec else (-1,)
+            if spec and spec.datatype != "BYTES" and min(shape, default=1) >= 0:
                 sizes[name] = int(np.prod(shape, dtype=np.int64)) * np.dtype(triton_to_np_dtype(spec.datatype)).itemsize
-        offsets, end = {}, 0
+        places, end = {}, 0
         for name, size in sizes.items():
-            if size:  # Triton maps no tensor without bytes: such a one travels with the request
-                offsets[name] = end
+            if size:  # Triton maps no tensor without bytes
+                places[name] = Place("", size, end)
                 end += -(-size // _ALIGNMENT) * _ALIGNMENT
         region = self._region(max(end, 1))
         try:
-            for name, array in packed.items():
-                if name in offsets:
-                    shm.set_shared_memory_region(region.handle, [array], offsets[name])
-            places = {name: Place(region.name, sizes[name], offset) for name, offset in offsets.items()}
+            for name, place in places.items():
+                place.region = region.name
+                if name in request.inputs:
+                    shm.set_shared_memory_region(region.handle, [request.inputs[name][0]], place.offset)
             answer = self._transport.infer(replace(request, places=places))
             outputs: dict[str, Array] = {}
-            for name in offsets.keys() & set(request.outputs):
+            for name in places.keys() & set(request.outputs):
                 entry = answer.get_output(name)
                 shape, kind = (entry["shape"], entry["datatype"]) if isinstance(entry, dict) else (entry.shape, entry.datatype)
-                outputs[name] = shm.get_contents_as_numpy(region.handle, triton_to_np_dtype(kind), tuple(shape), offsets[name]).copy()
+                array = shm.get_contents_as_numpy(region.handle, triton_to_np_dtype(kind), tuple(shape), places[name].offset)
+                outputs[name] = array.copy()
         except BaseException:
             # The server may be another one by now.
             region.close()
@@ -97,77 +92,74 @@ class Regions:
             if region.byte_size >= byte_size:
                 return region
             region.close()
-        return _Region(self._transport, byte_size, self._headers())
+        key = self._server.admin_headers("http") if hasattr(self._server, "admin_headers") else {}
+        if not key:
+            raise InputError(
+                "This server does not let us register shared memory: that needs the administration key.",
+                "Only the Server object that launched the server has it.",
+                "Type: Client(server), or leave out shared_memory=True.",
+            )
+        # Regions are registered over HTTP, also for requests over gRPC.
+        way = Http(where(self._server, "http")[1])
+
+        def register(what: str, **options: Any) -> Any:
+            return way.ask(f"/v2/systemsharedmemory/{what}", headers=key, **options)
+
+        return _Region(register, byte_size)
 
 
 class _Region:
-    """One region of system shared memory, registered with the server while the object is open."""
+    """One region of system shared memory, registered with the server until it is closed, forgotten, or Python ends."""
 
-    def __init__(self, transport: Any, byte_size: int, headers: Mapping[str, str]) -> None:
+    def __init__(self, register: Callable[..., Any], byte_size: int) -> None:
         self.name = f"{_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:12]}"
         self.byte_size = byte_size
         self.handle = _allocate(self.name, byte_size)
         try:
             # Regions of processes that were killed, and ours that were in use: nothing else makes the server forget them, and their
             # memory is held until then.
-            for name in transport.regions(headers):
+            for name in (region["name"] for region in register("status")):
                 owner = name.removeprefix(_PREFIX).partition("-")[0] if name.startswith(_PREFIX) else ""
                 if name in _kept or (owner.isdecimal() and not Path(f"/proc/{owner}").exists()):
                     with suppress(Refused):  # still in use, or another client was faster
-                        transport.unregister(name, headers)
+                        register(f"region/{name}/unregister", post=True)
                         _kept.discard(name)
-            transport.register(self.name, f"/{self.name}", byte_size, headers)
+            register(f"region/{self.name}/register", body={"key": f"/{self.name}", "offset": 0, "byte_size": byte_size})
         except BaseException as error:
             shm.destroy_shared_memory_region(self.handle)
             if not isinstance(error, Refused):
                 raise
-            happened = f"The server cannot open our shared memory: {error}."
-            needs = (
-                "Client and server must run on one machine and see the same /dev/shm, for which a container needs --ipc=host. From release"
-                " 26.04 on the server must also be started with --allow-client-shm=true."
-            )
-            todo = _WITHOUT
-            if error.reason == "restricted":
-                happened = "This server does not let us register shared memory: that needs the administration key."
-                needs = "Only the Server object that launched the server has it; a URL or connect() has not."
-                todo = "Give the client that object, Client(server), or leave out shared_memory=True."
-            raise InputError(happened, needs, todo) from error
-        # Runs at close(), when the region is forgotten, and when Python ends.
-        self._finalizer = weakref.finalize(self, _release, transport, self.name, dict(headers), self.handle)
-
-    def close(self) -> None:
-        """Let the server forget the region and give the memory back. A second call does nothing."""
-        self._finalizer()
+            raise InputError(
+                f"The server cannot open our shared memory: {error}.",
+                "Client and server must run on one machine and see the same /dev/shm, for which a container needs --ipc=host.",
+                "Or leave out shared_memory=True.",
+            ) from error
+        self.close = weakref.finalize(self, _release, register, self.name, self.handle)
 
 
 def _allocate(name: str, byte_size: int) -> Any:
-    folder = Path("/dev/shm")
-    if not folder.is_dir():
-        needs = "System shared memory needs Linux, and client and server on one machine."
-        raise InputError("This machine has no /dev/shm.", needs, _WITHOUT)
     handle = None
     try:
         handle = shm.create_shared_memory_region(name, name, byte_size, create_only=True)
         # Take the room now: a memory that is full would otherwise show as a crash at the first write.
-        with open(folder / name, "r+b") as file:
+        with open(f"/dev/shm/{name}", "r+b") as file:
             os.posix_fallocate(file.fileno(), 0, byte_size)
     except (OSError, shm.SharedMemoryException) as error:
         if handle is not None:
             shm.destroy_shared_memory_region(handle)
-        reason = error.__cause__ or error
         raise InputError(
-            f"A shared-memory region of {byte_size / 1e6:.1f} MB cannot be made: {getattr(reason, 'strerror', None) or reason}.",
-            "It needs that much room in /dev/shm.",
+            f"A shared-memory region of {byte_size / 1e6:.1f} MB cannot be made: {error.__cause__ or error}.",
+            "It needs that much room in /dev/shm, on the server's machine.",
             "Look with: df -h /dev/shm. Send smaller batches, or leave out shared_memory=True.",
         ) from error
     return handle
 
 
-def _release(transport: Any, name: str, headers: Mapping[str, str], handle: Any) -> None:
+def _release(register: Callable[..., Any], name: str, handle: Any) -> None:
     deadline = time.monotonic() + _LET_GO_S
     while True:
         try:
-            transport.unregister(name, headers)
+            register(f"region/{name}/unregister", post=True)
         except Refused as error:
             if "in use" in str(error):
                 if time.monotonic() < deadline:

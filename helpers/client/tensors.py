@@ -1,19 +1,13 @@
-"""What a model takes and gives, and the tensors on the way: values become tensors, and are checked before anything is sent.
+"""What a model takes and gives, and tensors that are checked before they are sent.
 
-Rules, made so that no number changes without the physicist's knowledge:
-
-* an array must have exactly the model's dtype; only its byte order and memory layout may differ (both are lossless, and
-  arrays read from ROOT files are big-endian);
-* Python lists and numbers take the model's dtype: integers only where they stay exact, floats rounded to the nearest value
-  that the dtype has, never out of range;
-* strings and bytes go to BYTES tensors, ``str`` as UTF-8;
-* NaN and infinities pass.
+No number changes without the physicist's knowledge: an array must have exactly the model's dtype, only byte order and memory layout may
+differ. Lists and numbers take that dtype, floats rounded to its nearest value; what would become another number is refused.
 """
 
 from __future__ import annotations
 
 import numbers
-from collections.abc import Iterable, Iterator, KeysView, Mapping, Sequence, ValuesView
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,31 +22,13 @@ Array = NDArray[Any]
 # The longest that an axis may be, and the most bytes that one request may hold: what a gRPC message can. Triton 2.51 multiplies lengths
 # without a look at what 64 bits hold, so an empty tensor with one length of 2^62 ends a model's process, and it has no limit of its own.
 MAX_LENGTH = MAX_REQUEST_BYTES = 2**31 - 1
-# What to type to get an array of this Triton datatype.
-_TYPED = {"BOOL": "bool", "BF16": "ml_dtypes.bfloat16"} | {
-    name: f"np.{np.dtype(triton_to_np_dtype(name)).name}"
-    for name in ("INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64", "FP16", "FP32", "FP64")
-}
-_KINDS = {"f": "floats", "U": "strings", "S": "bytes", "c": "complex numbers", "b": "True and False"}
-# What to type for a value that NumPy would make into an array of one Python object.
-_NO_TENSORS = {
-    type(None): "Leave the input out if it is optional, or look where the value was lost",
-    dict: 'Take the array out of it, such as x["name"]',
-    set: "A set has no order. Type: sorted(x)",
-    frozenset: "A set has no order. Type: sorted(x)",
-}
+# Length of the axes of a made-up input that may have any.
+_ANY_LENGTH = 20
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One input or output of a model.
-
-    Attributes:
-        name: its name in ``config.pbtxt``.
-        datatype: Triton's name of its dtype, such as ``FP32``.
-        shape: its full shape with the batch axis, where the model has one; -1 for an axis of any length.
-        optional: True for an input that may be left out.
-    """
+    """One input or output of a model: its full shape has the batch axis, where there is one, and -1 for an axis of any length."""
 
     name: str
     datatype: str
@@ -62,14 +38,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Signature:
-    """Names, dtypes and shapes of a model.
-
-    Attributes:
-        model: name of the model.
-        max_batch_size: largest batch of one request; 0 when the model has no batch axis, or when the server does not say.
-        inputs: the inputs by name, in the model's order.
-        outputs: the outputs by name, in the model's order.
-    """
+    """Inputs and outputs of a model by name; ``max_batch_size`` is 0 without a batch axis, and where the server does not say."""
 
     model: str
     max_batch_size: int
@@ -84,10 +53,10 @@ class Signature:
 
         def specs(role: str) -> dict[str, TensorSpec]:
             return {
-                entry["name"]: TensorSpec(
-                    entry["name"], entry["datatype"], tuple(map(int, entry.get("shape", ()))), entry["name"] in optional
+                tensor["name"]: TensorSpec(
+                    tensor["name"], tensor["datatype"], tuple(map(int, tensor.get("shape", ()))), tensor["name"] in optional
                 )
-                for entry in metadata.get(role, ())
+                for tensor in metadata.get(role, ())
             }
 
         return cls(metadata["name"], int(config.get("max_batch_size", 0)), specs("inputs"), specs("outputs"))
@@ -101,7 +70,7 @@ class Signature:
         """Check values by input name against the model, and return them as tensors in the model's order.
 
         Raises:
-            InputError: a name, dtype, rank or shape does not fit, or the batch is empty; says what was given and expected.
+            InputError: a name, dtype, rank or shape does not fit, or the batch is empty.
         """
         if not isinstance(inputs, Mapping):
             raise InputError(
@@ -113,31 +82,15 @@ class Signature:
         arrays = {name: to_tensor(name, inputs[name], spec.datatype) for name, spec in self.inputs.items() if name in inputs}
         for name, array in arrays.items():
             self._check_shape(self.inputs[name], array)
-        if self.batched:
-            self._check_batch(arrays)
+        sizes = {name: array.shape[0] for name, array in arrays.items()} if self.batched else {}
+        if len(set(sizes.values())) > 1:
+            given = ", ".join(f"{name!r}: {size}" for name, size in sizes.items())
+            happened = f"The inputs of {self.model!r} have batches of different length ({given})."
+            raise InputError(happened, "Expected the same number of entries in all of them.", "Cut or pad them along the first axis.")
         return arrays
 
-    def check_outputs(self, names: Iterable[str] | str | None) -> list[str]:
-        """Return the names of the wanted outputs, all of them for None.
-
-        Raises:
-            InputError: the model has no output of that name.
-        """
-        if names is None:
-            return list(self.outputs)
-        wanted = [names] if isinstance(names, str) else list(names)
-        for name in wanted:
-            if name not in self.outputs:
-                known = f"Its outputs are {quoted(self.outputs)}."
-                raise InputError(f"The model {self.model!r} has no output {name!r}.", known, suggestion(name, self.outputs))
-        return wanted
-
     def check_size(self, inputs: Mapping[str, Array]) -> None:
-        """Refuse one request whose tensors hold more bytes than one request may.
-
-        Raises:
-            InputError: they do.
-        """
+        """Refuse one request whose tensors hold more bytes than one request may."""
         size = sum(sum(4 + len(item) for item in array.flat) if array.dtype == object else array.nbytes for array in inputs.values())
         if size > MAX_REQUEST_BYTES:
             raise InputError(
@@ -146,13 +99,8 @@ class Signature:
                 "Send it in several requests: client.infer_many(…)",
             )
 
-    def example(self, batch: int = 1, any_length: int = 20) -> dict[str, Array]:
-        """Return made-up inputs that fit: normal numbers, small integers, ones for masks, the same each time.
-
-        Args:
-            batch: entries in the batch; ignored where the model has no batch axis.
-            any_length: length of the axes that may have any.
-        """
+    def example(self, batch: int = 1, any_length: int = _ANY_LENGTH) -> dict[str, Array]:
+        """Return made-up inputs that fit: normal numbers, small integers, ones for masks, the same each time."""
         random = np.random.default_rng(1)
         inputs: dict[str, Array] = {}
         for name, spec in self.inputs.items():
@@ -186,17 +134,16 @@ class Signature:
             raise InputError(f"The model {self.model!r} {' and '.join(faults)}.", f"Its inputs are {'; '.join(known)}.", " ".join(hints))
 
     def _check_shape(self, spec: TensorSpec, array: Array) -> None:
+        happened = f"The input {spec.name!r} of {self.model!r} has shape {array.shape}."
         if max(array.shape, default=0) > MAX_LENGTH:
-            raise InputError(
-                f"The input {spec.name!r} of {self.model!r} has shape {array.shape}. Nothing was sent.",
-                f"Expected at most {MAX_LENGTH:,} along each axis; a longer one could end the server.",
-                "Bring the array into another shape.",
-            )
+            expected = f"Nothing was sent. Expected at most {MAX_LENGTH:,} along each axis; a longer one could end the server."
+            raise InputError(happened, expected, "Bring the array into another shape.")
         # The batch axis may be longer than the model's limit: such a batch is split.
         free = 1 if self.batched else 0
         if array.ndim != len(spec.shape) or not _fits(array.shape[free:], spec.shape[free:]):
-            happened = f"The input {spec.name!r} of {self.model!r} has shape {array.shape}."
             raise InputError(happened, f"The model expects {self.describe(spec)}.", self._shape_hint(spec.shape, array.shape))
+        if self.batched and not array.shape[0]:
+            raise InputError(happened, "The batch is empty: expected at least one entry.", "Leave such a request out.")
 
     def _shape_hint(self, wanted: tuple[int, ...], given: tuple[int, ...]) -> str:
         if self.batched and _fits(given, wanted[1:]):
@@ -206,23 +153,6 @@ class Signature:
         if len(given) >= 2 and _fits((*given[:-2], given[-1], given[-2]), wanted):
             return "The last two axes look swapped. Type: x.swapaxes(-1, -2)"
         return "Bring the array into that shape, and look at one entry to see that its numbers are where you want them."
-
-    def _check_batch(self, arrays: Mapping[str, Array]) -> None:
-        sizes = {name: array.shape[0] for name, array in arrays.items()}
-        for name, size in sizes.items():
-            if size == 0:
-                raise InputError(
-                    f"The batch of input {name!r} of {self.model!r} is empty: its shape is {arrays[name].shape}.",
-                    "Expected at least one entry along the first axis.",
-                    "Leave such a request out, or look why no entry passed your selection.",
-                )
-        if len(set(sizes.values())) > 1:
-            given = ", ".join(f"{name!r}: {size}" for name, size in sizes.items())
-            raise InputError(
-                f"The inputs of {self.model!r} have batches of different length ({given}).",
-                "Expected the same number of entries in all of them.",
-                "Cut or pad them to one length along the first axis.",
-            )
 
 
 @dataclass
@@ -236,15 +166,7 @@ class Place:
 
 @dataclass
 class Request:
-    """One inference request, ready to be encoded.
-
-    Attributes:
-        model: name of the model.
-        version: its version, empty for the server's choice.
-        inputs: name → (array, Triton datatype).
-        outputs: names of the wanted outputs.
-        places: where in shared memory a tensor lies, by name; the others travel with the request.
-    """
+    """One inference request: inputs are arrays with Triton's datatype, and ``places`` says which tensors lie in shared memory."""
 
     model: str
     version: str
@@ -275,37 +197,21 @@ def split(arrays: Mapping[str, Array], max_batch_size: int) -> list[dict[str, Ar
 
 
 def to_tensor(name: str, value: Any, datatype: str) -> Array:
-    """Turn a value into the contiguous array that goes on the wire.
-
-    Args:
-        name: the input's name, for the message.
-        value: a NumPy array, anything that converts to one, a number, a string, or lists of these.
-        datatype: Triton's name of the wanted dtype, such as ``FP32`` or ``BYTES``.
-
-    Returns:
-        An array of the wanted dtype in native byte order; ``object`` with ``bytes`` inside for ``BYTES``.
+    """Return a value as the contiguous array that goes on the wire: of the wanted dtype, or with ``bytes`` inside for ``BYTES``.
 
     Raises:
         InputError: the value has another dtype, does not fit into the dtype, or is no tensor at all.
     """
-    if type(value) is not np.ndarray or value.dtype.names:
-        _refuse_what_is_no_tensor(name, value, datatype)
     array = _as_array(name, value, datatype)
     if datatype == "BYTES":
         return _to_bytes(name, array)
     wanted: np.dtype[Any] = np.dtype(triton_to_np_dtype(datatype))
-    if array.dtype == object:
-        raise _no_numbers(name, array, datatype)
-    if not _is_array(_first_leaf(value)):
+    if array.dtype == object or not _is_array(value):
         return _from_python(name, array, datatype, wanted)
     if array.dtype.newbyteorder("=") != wanted:
-        raise InputError(
-            f"The input {name!r} is an array of {_dtype_text(array.dtype)}.",
-            f"The model expects {_dtype_text(wanted)}.",
-            f"Type: x.astype({_TYPED.get(datatype, wanted.name)})"
-            if array.dtype.kind in "biufV"
-            else f"Make an array of {datatype} of it.",
-        )
+        happened = f"The input {name!r} is an array of {_dtype_text(array.dtype)}."
+        todo = f"Type: x.astype({_typed(datatype)})" if array.dtype.kind in "biuf" else ""
+        raise InputError(happened, f"The model expects {_dtype_text(wanted)}.", todo)
     return np.ascontiguousarray(array, dtype=wanted).reshape(array.shape)
 
 
@@ -313,117 +219,82 @@ def _fits(given: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
     return len(given) == len(wanted) and all(want < 0 or want == got for want, got in zip(wanted, given, strict=True))
 
 
-def _refuse_what_is_no_tensor(name: str, value: Any, datatype: str) -> None:
-    """Name values that are no tensor for what they are: NumPy would make arrays of one Python object of them."""
-    fields = list(getattr(value, "fields", None) or getattr(getattr(value, "dtype", None), "names", None) or ())
-    if fields:
-        raise InputError(
-            f"The input {name!r} is an array of records with the fields {quoted(fields)}.",
-            f"The model expects {datatype}: numbers of one kind, the fields along an axis.",
-            f"Type: np.stack([np.asarray(x[name]) for name in {fields}], axis=-1).astype({_TYPED.get(datatype, 'object')})",
-        )
-    todo = _NO_TENSORS.get(type(value), "")
-    sized = hasattr(value, "__array__") or hasattr(value, "__len__")
-    if not todo and (isinstance(value, Iterator) or (isinstance(value, Iterable) and not sized)):
-        todo = "Type: list(x), which takes all that it yields"
-    if todo or isinstance(value, Mapping | KeysView | ValuesView):
-        raise InputError(
-            f"The input {name!r} is {_a_type(value)}.", f"The model expects a tensor of {datatype}.", todo or "Type: np.array(list(x))"
-        )
-
-
-def _a_type(value: Any) -> str:
-    kind = type(value).__name__
-    return "None" if value is None else f"{'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind}"
-
-
-def _no_numbers(name: str, array: Array, datatype: str) -> InputError:
-    """Return the error for Python objects where numbers were expected: which, and where."""
-    first = (0, array.flat[0] if array.size else None)
-    place, item = next(((place, item) for place, item in enumerate(array.flat) if not isinstance(item, numbers.Real)), first)
-    if isinstance(item, int):  # all are numbers
-        return _misfit(name, datatype, f"{max(array.flat, key=abs)} is out of range")
-    what = f"holds {_a_type(item)} at position {place}" if array.ndim else f"is {_a_type(item)}"
-    return _unfit(name, what, f"{datatype}, and rows of equal length", datatype, "it")
-
-
 def _is_array(value: Any) -> bool:
-    return hasattr(value, "dtype") or hasattr(value, "__array__")
-
-
-def _first_leaf(value: Any) -> Any:
-    # A list of float64 arrays is an array of another dtype in disguise, so the rule for arrays holds for it.
+    """True for an array of any library, and for a list of such: it is an array of another dtype in disguise."""
     while isinstance(value, (list, tuple)) and value:
         value = value[0]
-    return value
+    return hasattr(value, "dtype") or hasattr(value, "__array__")
 
 
 def _as_array(name: str, value: Any, datatype: str) -> Array:
     if np.ma.is_masked(value):
-        raise InputError(
-            f"The input {name!r} is a masked array with masked values.",
-            "A tensor has no place for a mask.",
-            "Type: x.filled(0), or whatever value the model was trained with",
-        )
+        happened = f"The input {name!r} is a masked array with masked values."
+        raise InputError(happened, "A tensor has no place for a mask.", "Type: x.filled(0), or the value that the model was trained with")
     try:
         # Strings keep their Python objects: NumPy's own string dtypes cut off trailing zero bytes.
-        return np.asarray(value, dtype=object) if datatype == "BYTES" and not _is_array(value) else np.asarray(value)
+        array = np.asarray(value, dtype=object) if datatype == "BYTES" and not hasattr(value, "dtype") else np.asarray(value)
     except (ValueError, TypeError, RuntimeError, OverflowError) as error:
         raise InputError(
             f"The input {name!r} cannot be made into an array: {error}.",
             f"The model expects a tensor of {datatype}, with rows of equal length.",
             "Pad the rows to one length; bring a tensor from a GPU to the CPU first, with x.cpu().",
         ) from error
+    if array.dtype.names:
+        fields = list(array.dtype.names)
+        raise InputError(
+            f"The input {name!r} is an array of records with the fields {quoted(fields)}.",
+            f"The model expects {datatype}: numbers of one kind, the fields along an axis.",
+            f"Type: np.stack([np.asarray(x[name]) for name in {fields}], axis=-1).astype({_typed(datatype)})",
+        )
+    return array
 
 
 def _to_bytes(name: str, array: Array) -> Array:
-    if array.dtype.kind not in "OSUT":
-        raise InputError(
-            f"The input {name!r} is an array of {_dtype_text(array.dtype)}.",
-            "The model expects strings (BYTES).",
-            'Type for example: np.array(["jet", "muon"], dtype=object)',
-        )
     out = np.empty(array.size, dtype=object)
-    for index, item in enumerate(array.reshape(-1)):
-        if not isinstance(item, str | bytes | bytearray | memoryview):
+    for index, item in enumerate(array.reshape(-1).tolist()):
+        if not isinstance(item, str | bytes):
             raise InputError(
-                f"The input {name!r} holds {item!r} ({type(item).__name__}) at position {index}.",
+                f"The input {name!r} holds {_item(array, index)}.",
                 "The model expects strings (BYTES), and rows of equal length.",
-                "Type: str(item) for each item that is no string yet",
+                'Type for example: np.array(["jet", "muon"], dtype=object)',
             )
-        out[index] = item.encode() if isinstance(item, str) else bytes(item)
+        out[index] = item.encode() if isinstance(item, str) else item
     return out.reshape(array.shape)
 
 
 def _from_python(name: str, array: Array, datatype: str, wanted: np.dtype[Any]) -> Array:
-    # Python numbers arrive as bool, int64/uint64, float64, or object when an integer is too large for any of them.
+    """Return numbers that came without a dtype of their own, where they stay the same."""
+
+    def misfit(what: str) -> InputError:
+        todo = f"Type: np.array(…, dtype={_typed(datatype)}) after you have made sure what should become of it"
+        return InputError(f"The input {name!r} holds {what}.", f"The model expects {datatype}, and rows of equal length.", todo)
+
     kind = array.dtype.kind
     if array.size == 0:
         return np.empty(array.shape, dtype=wanted)
-    if kind == wanted.kind == "b" or (datatype == "BOOL" and kind in "iu" and np.isin(array, (0, 1)).all()):
-        return array.astype(wanted)
-    if datatype == "BOOL" or kind not in "biuf" or (kind == "f" and wanted.kind in "iu"):
-        raise _misfit(name, datatype, f"{_KINDS.get(kind, 'integers')} given")
+    if kind == "O":
+        # What is no number, or an integer that no dtype can hold.
+        odd = (place for place, item in enumerate(array.flat) if not isinstance(item, numbers.Real) or abs(float(item)) >= 2**63)
+        raise misfit(_item(array, next(odd, 0)))
+    if kind not in "biuf" or (kind == "f" and wanted.kind in "biu"):
+        raise misfit({"f": "floats", "U": "strings", "c": "complex numbers"}.get(kind, str(array.dtype)))
     with np.errstate(over="ignore"):
         converted = array.astype(wanted)
-    if kind == "f":
-        # Rounding to the nearest value of the dtype is what everybody means by 0.1; a number out of range is a mistake.
-        bad = np.isinf(converted.astype(np.float64)) & ~np.isinf(array)
-    else:
-        bad = np.array([not np.isfinite(new) or int(new) != int(old) for new, old in zip(converted.flat, array.flat, strict=True)])
-    if bad.any():
-        exact = "out of range" if kind == "f" or wanted.kind in "iu" else "not exact in this dtype"
-        raise _misfit(name, datatype, f"{array.reshape(-1)[bad.reshape(-1)][0]} is {exact}")
+    back = converted if wanted.kind in "biu" else converted.astype(float)
+    # A float takes the nearest value of the dtype, which is what everybody means by 0.1, but not infinity.
+    changed = np.isinf(back) & ~np.isinf(array) if kind == "f" else back.astype(object) != array.astype(object)
+    if np.any(changed):
+        raise misfit(f"{array[np.asarray(changed)].flat[0]}, which would become another number")
     return converted
 
 
-def _misfit(name: str, datatype: str, reason: str) -> InputError:
-    return _unfit(name, f"holds numbers that do not fit: {reason}", datatype, datatype, "them")
+def _item(array: Array, place: int) -> str:
+    return f"{repr(array.flat[place])[:40]} at position {place}"
 
 
-def _unfit(name: str, what: str, expected: str, datatype: str, it: str) -> InputError:
-    todo = f"Type: np.array(…, dtype={_TYPED.get(datatype, datatype)}) after you have made sure what should become of {it}"
-    return InputError(f"The input {name!r} {what}.", f"The model expects {expected}.", todo)
+def _typed(datatype: str) -> str:
+    """Return what to type for the dtype of a Triton datatype."""
+    return {"BOOL": "bool", "BYTES": "object"}.get(datatype) or f"np.{np.dtype(triton_to_np_dtype(datatype)).name}"
 
 
 def _dtype_text(dtype: np.dtype[Any]) -> str:

@@ -143,7 +143,7 @@ def tls_arguments(protocol: str, secure: bool, access: Access) -> list[str]:
 
 def header_arguments(protocol: str, access: Access) -> list[str]:
     """Return the tool's options that carry the headers; they are secret."""
-    headers = access.grpc_headers() if protocol == "grpc" else access.http_headers()
+    headers = access.grpc_headers() if protocol == "grpc" else access.headers
     return [word for name, value in headers.items() for word in ("-H", f"{name}:{value}")]
 
 

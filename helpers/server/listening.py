@@ -72,7 +72,7 @@ class Listening:
 
     def access(self) -> Access:
         """Return what the owner's own requests carry."""
-        return Access({TOKEN_HEADER.capitalize(): f"Bearer {self.token}"} if self.token else {}, direct=True)
+        return Access({TOKEN_HEADER.capitalize(): f"Bearer {self.token}"} if self.token else {})
 
     def files(self) -> dict[str, str]:
         """Return texts for the server's private folder, by name: what raw requests must carry, if they must carry anything."""

@@ -195,7 +195,7 @@ class Server:
         """What a request for the metrics page carries: no token to our own, nor in plain text where it otherwise travels encrypted."""
         if self.owned:
             # It asks for none, and its port is the only one that another user could take.
-            return Access({}, self.access.ca, direct=self.access.direct)
+            return Access({}, self.access.ca)
         encrypted = any(address is not None and address.secure for address in (self.http, self.grpc))
         return NO_ACCESS if encrypted and self.metrics is not None and not self.metrics.secure else self.access
 

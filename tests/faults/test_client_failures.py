@@ -129,18 +129,8 @@ def test_a_refusal_is_not_tried_again() -> None:
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 def test_nobody_there(protocol: str, free_base_port: Callable[[], int]) -> None:
-    with Client(f"localhost:{free_base_port()}", protocol, retries=1) as client:
+    with Client(f"localhost:{free_base_port()}", protocol) as client:
         start = time.monotonic()
         with pytest.raises(RequestError, match=r"cannot be reached.*launch_server"):
             client.infer("add_sub", INPUT0=[1], INPUT1=[1])
         assert time.monotonic() - start >= RETRY_WAIT_S
-
-
-def test_a_proxy_of_the_site_is_not_asked_for_this_machine(models_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "https_proxy", "grpc_proxy", "HTTP_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
-    for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    for protocol in ("grpc", "http"):
-        with Client(models_server, protocol, retries=0) as client:
-            assert client.infer("double", X=[[1]])["Y"].tolist() == [[2]]

@@ -23,7 +23,7 @@ from helpers.client import Client, http
 from helpers.client.endpoint import ADMIN_HEADER, Address, access_for, parse_address
 from helpers.client.grpc import Grpc
 from helpers.client.http import Http
-from helpers.errors import AccessError, CourseError, ServerError
+from helpers.errors import CourseError, NotAServerError, ServerError
 from helpers.server import Server, connect, launch_server, lease
 from tests.support.listener import listener
 from tests.support.other_users import needs_root, stranger
@@ -170,9 +170,9 @@ def test_an_answer_that_sends_us_elsewhere_is_not_followed(status: int, post: bo
     with listener("127.0.0.1") as first, listener("127.0.0.1") as second:
         first.answer = (status, {"Location": f"http://127.0.0.1:{second.port}/v2"}, b"")
         access = access_for("a-token-of-a-class", {"X-Api-Key": "secret"})
-        with pytest.raises(AccessError, match=f"sends us on to http://127.0.0.1:{second.port}/v2"):
+        with pytest.raises(NotAServerError, match=f"sends us on to http://127.0.0.1:{second.port}/v2"):
             http.ask(Address("127.0.0.1", first.port), "/v2", headers={ADMIN_HEADER: "key"}, post=post, access=access)
-        with pytest.raises(AccessError, match="no Triton server"):
+        with pytest.raises(NotAServerError, match="no Triton server"):
             connect(f"127.0.0.1:{first.port}", token="a-token-of-a-class")
         with pytest.raises(CourseError, match="sends us on to"), Client(f"http://127.0.0.1:{first.port}") as client:
             client.infer("add_sub", INPUT0=np.ones(16, np.float32))

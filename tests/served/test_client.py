@@ -252,19 +252,21 @@ def test_no_address_no_client(arguments: tuple[Any, Any]) -> None:
 def test_the_wrong_port_is_recognised(models_server: Server, protocol: str, port: str) -> None:
     url = f"localhost:{getattr(models_server, port).port}"
     with (
-        Client(url, protocol, retries=0) as client,
+        Client(url, protocol) as client,
         pytest.raises((RequestError, NotAServerError), match=rf"(does not answer in {protocol.upper()}|is no Triton server).*9000.*9001"),
     ):
         client.infer("double", X=[[1]])
     assert models_server.is_ready()
 
 
-@pytest.mark.parametrize("options", [{"outputs": ["Z"]}, {"model": ""}, {"model": 3}, {"X": [[1]]}])
+@pytest.mark.parametrize("options", [{"model": ""}, {"model": 3}, {"X": [[1]]}])
 def test_options_that_make_no_sense(client: Client, options: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         client.infer(**{"model": "double", "inputs": {"X": [[1]]}, **options})
     with pytest.raises(InputError):
         client.infer_many("double", [], max_in_flight=0)
+    with pytest.raises(RequestError, match=r"refused the request to 'double': .*'Z'"):
+        client.infer("double", X=[[1]], outputs=["Z"])
 
 
 def test_a_closed_client_can_be_closed_again(models_server: Server) -> None:

