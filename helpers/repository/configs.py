@@ -1,9 +1,9 @@
-"""Models' configs: read, write, change and compare them, and find the parts that have no effect on a server."""
+"""Models' configs: read, change and compare them, and find the parts that have no effect on a server."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,12 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from helpers import paths
 from helpers.errors import ConfigError, suggestion
 from helpers.paths import read_text, replace, shown, writing
-from helpers.repository.folders import CONFIG, locate, raise_first
-from helpers.repository.folders import check as check_config
+from helpers.repository.folders import CONFIG, check, locate, raise_first
 from helpers.repository.syntax import as_dict, parse, render
 from helpers.tables import as_html, as_text
 
 # What the course's backends write into the log when the config asks for something that they cannot do.
 _NO_EFFECT_LINE = r"model '{model}': (?P<what>[^\"]+?) has no effect here: (?P<reason>[^\"]+)"
-_ACCELERATORS = "optimization.execution_accelerators."
 
 
 @dataclass(frozen=True)
@@ -53,25 +51,23 @@ class Comparison:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        if not self.rows:
-            return "<p>no difference</p>"
         # A long path may go on in another line behind each of its dots, so that there is room for the remark.
         table = [row | {"field": row["field"].replace(".", ".\u200b")} for row in self._table()]
-        return as_html(table, bold=lambda row: bool(row[""]))
+        return as_html(table, bold=lambda row: bool(row[""])) if table else "<p>no difference</p>"
 
     def _table(self) -> list[dict[str, str]]:
         # Nothing was changed: one column says what the file has.
         same = all(row.old == row.new for row in self.rows)
-        files = [{"file": row.new} if same else {"old": row.old, "new": row.new} for row in self.rows]
-        reported = [{"server reports": row.reported} if self.with_server else {} for row in self.rows]
-        return [{"field": row.field, **own, **told, "": row.remark} for row, own, told in zip(self.rows, files, reported)]
+        table = []
+        for row in self.rows:
+            values = {"file": row.new} if same else {"old": row.old, "new": row.new}
+            values |= {"server reports": row.reported} if self.with_server else {}
+            table.append({"field": row.field, **values, "": row.remark})
+        return table
 
 
 def read_config(model: str | Path) -> ModelConfig:
-    """Read a model's ``config.pbtxt``.
-
-    Args:
-        model: as for :func:`~helpers.repository.locate`.
+    """Read the ``config.pbtxt`` of a model, as for :func:`~helpers.repository.locate`.
 
     Raises:
         ModelError: there is no such folder.
@@ -79,67 +75,50 @@ def read_config(model: str | Path) -> ModelConfig:
     """
     path = locate(model) / CONFIG
     try:
-        text = read_text(path)
-    except FileNotFoundError as error:
-        raise ConfigError(
-            f"There is no {shown(path)}.", "Expected a file config.pbtxt in the model's folder.", "Look with: repository.tree()"
-        ) from error
+        return parse(read_text(path), shown(path))
     except OSError as error:
-        raise ConfigError(f"{shown(path)} cannot be read: {error}.", "Expected a text file.") from error
-    return parse(text, shown(path))
+        happened = f"There is no {shown(path)} that can be read ({error.strerror or error})."
+        raise ConfigError(happened, f"Expected a file {CONFIG} in the model's folder.", "Look with: repository.tree()") from error
 
 
-def change_config(
-    model: str | Path, edit: Callable[[ModelConfig], Any] | str | None = None, *, check: bool = True, **fields: Any
-) -> Comparison:
-    """Change a model's config, check it, write it, and show what is different.
+def change_config(model: str | Path, edit: str = "", **fields: Any) -> Comparison:
+    """Change a model's config, check it, write it, and return old and new side by side.
 
     The file is written as protobuf prints it: comments and layout of the old one are not kept.
 
     Args:
         model: as for :func:`~helpers.repository.locate`; the course's own models are not written to.
-        edit: a function that changes the config in place, or protobuf text such as ``dynamic_batching { }``, whose fields
-            replace those of the same name.
-        check: refuse a config that does not fit the model's folder.
+        edit: protobuf text such as ``dynamic_batching { }``, whose fields replace those of the same name.
         fields: top-level fields with their new values, as numbers, text, lists and dictionaries; None removes a field.
-
-    Returns:
-        Old and new side by side.
 
     Raises:
         ConfigError: the change has a mistake, or does not fit the model's folder; nothing was written.
         SetupError: the file cannot be written.
     """
     folder = locate(model).resolve()
-    if paths.models_dir().resolve() in folder.resolve().parents:
+    if paths.models_dir().resolve() in folder.parents:
         raise ConfigError(
             f"The model in {shown(folder)} belongs to the course and is not edited.",
             "Expected a working copy in work/models.",
             f'Type: checkout("{folder.name}"), and serve work/models',
         )
     old = read_config(folder)
-    new = ModelConfig()
-    new.CopyFrom(old)
-    if callable(edit):
-        edit(new)
-    elif edit is not None:
-        stanza = parse(edit, "the text to put in")
-        for field, _ in stanza.ListFields():
-            new.ClearField(field.name)
-        new.MergeFrom(stanza)
+    stanza = parse(edit, "the text to put in")
+    known = [field.name for field in ModelConfig.DESCRIPTOR.fields]
     for name, value in fields.items():
-        known = [field.name for field in ModelConfig.DESCRIPTOR.fields]
         if name not in known:
             raise ConfigError(f"A config has no field {name!r}.", "Expected a field of config.pbtxt.", suggestion(name, known))
         try:
-            part = json_format.ParseDict({} if value is None else {name: value}, ModelConfig())
+            stanza.MergeFrom(json_format.ParseDict({} if value is None else {name: value}, ModelConfig()))
         except json_format.ParseError as error:
             happened = f"These fields make no config: {str(error).rstrip('.')}."
             raise ConfigError(happened, "Expected what config.pbtxt takes there.") from error
+    new = ModelConfig()
+    new.CopyFrom(old)
+    for name in {*fields, *(field.name for field, _ in stanza.ListFields())}:
         new.ClearField(name)
-        new.MergeFrom(part)
-    if check:
-        raise_first(check_config(folder, new), folder)
+    new.MergeFrom(stanza)
+    raise_first(check(folder, new), folder)
     with writing(folder / CONFIG):
         replace(folder / CONFIG, render(new))
     return compare(old, new)
@@ -191,24 +170,20 @@ def _flatten(config: ModelConfig | Mapping[str, Any]) -> dict[str, str]:
 
 
 def _walk(path: str, value: Any) -> Iterator[tuple[str, str]]:
-    if isinstance(value, Mapping):
-        if not value:
-            yield path, "{ }"
+    if isinstance(value, Mapping) and value:
         for key, item in value.items():
             yield from _walk(f"{path}.{key}" if path else key, item)
     elif isinstance(value, list) and value and isinstance(value[0], Mapping):
         for index, item in enumerate(value):
             named = path in ("input", "output") and item.get("name")
             yield from _walk(f"{path}[{item['name'] if named else index}]", item)
-    elif isinstance(value, list):
-        yield path, f"[{', '.join(str(item) for item in value)}]"
-    else:
-        yield path, str(value)
+    elif path:
+        yield path, "{ }" if value == {} else f"[{', '.join(map(str, value))}]" if isinstance(value, list) else str(value)
 
 
 def _without_effect(fields: Mapping[str, str], log: str) -> dict[str, str]:
     """Return the reported fields that have no effect, with the reason: from the log, and what is true of every server."""
-    accelerators = [path for path in fields if path.startswith(_ACCELERATORS) and path.endswith(".name")]
+    accelerators = [path for path in fields if path.startswith("optimization.execution_accelerators.") and path.endswith(".name")]
     kinds = {value for path, value in fields.items() if re.fullmatch(r"instance_group\[\d+\]\.kind", path)}
     found = {}
     for path in accelerators:
@@ -217,11 +192,12 @@ def _without_effect(fields: Mapping[str, str], log: str) -> dict[str, str]:
         elif "gpu_execution_accelerator" in path and kinds == {"KIND_CPU"}:
             found[path] = "it needs a GPU, and the instances run on the CPU"
     for line in re.finditer(_NO_EFFECT_LINE.format(model=re.escape(fields.get("name", ""))), log):
-        what, paths = line["what"], [line["what"]]
-        if named := re.fullmatch(r"execution accelerator '(.+)'", what):
-            paths = [path for path in accelerators if fields[path] == named[1]]
-        elif named := re.fullmatch(r"parameter '(.+)'", what):
-            paths = [f"parameters.{named[1]}.string_value"]
+        kind, _, name = line["what"].partition(" '")
+        name = name.rstrip("'")
+        if kind == "execution accelerator":
+            named = [path for path in accelerators if fields[path] == name]
+        else:
+            named = [f"parameters.{name}.string_value" if kind == "parameter" else line["what"]]
         # The config may have changed since the line was written.
-        found.update({path: line["reason"].strip().rstrip(".") for path in paths if path in fields})
+        found.update({path: line["reason"].strip().rstrip(".") for path in named if path in fields})
     return found

@@ -1,4 +1,4 @@
-"""Models' folders: find one, list a repository as a tree, copy models to work on, and find what a server would refuse."""
+"""Models' folders: find one, list a repository as a tree, copy models to work on, and find what a server would not say well."""
 
 from __future__ import annotations
 
@@ -20,51 +20,27 @@ from helpers.repository.syntax import parse
 
 CONFIG = "config.pbtxt"
 
-# Backend → the file that it looks for in a version folder. The first three are the backends of the embedded runtime.
-_FILES = {"python": "model.py", "onnxruntime": "model.onnx", "pytorch": "model.pt", "tensorrt": "model.plan", "openvino": "model.xml"}
-# Compiled networks of PyTorch: the file tells the embedded runtime's backend, the platform NVIDIA's.
-_COMPILED, _COMPILED_FILE = "torch_aoti", "model.pt2"
-# Backends of the NGC image that need no file of a fixed name.
-_OTHERS = ("dali", "fil", "identity", "repeat", "square", "tensorflow", "tensorrtllm", "vllm")
-_PLATFORMS = {
-    "onnxruntime_onnx": "onnxruntime",
-    "pytorch_libtorch": "pytorch",
-    _COMPILED: "pytorch",
-    "tensorrt_plan": "tensorrt",
-    "tensorflow_graphdef": "tensorflow",
-    "tensorflow_savedmodel": "tensorflow",
-    "ensemble": "",
-}
-# Triton 2.51 puts the names of models and of their instances into a shell's command line, without quotation marks.
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.+=@%,:-]+")
+# Backends of the embedded runtime, and the files that they look for in a version folder.
+_FILES = {"python": ("model.py",), "onnxruntime": ("model.onnx",), "pytorch": ("model.pt", "model.pt2")}
+_PLATFORMS = {"onnxruntime_onnx": "onnxruntime", "pytorch_libtorch": "pytorch", "torch_aoti": "pytorch"}
+# Triton 2.51 puts the names of models into a shell's command line, without quotation marks.
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.+=@%,:-]")
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with a model's folder.
+    """One thing that is wrong with a model's folder: what it is and what was expected, what to type, and the entry that it is about.
 
     Attributes:
-        text: what it is, without a full stop.
-        expected: what was expected.
-        todo: what to type.
-        line: the line in ``config.pbtxt``, 0 when it is not about a line.
-        where: the entry of the model's folder that it is about: ``""`` for the folder, ``config.pbtxt``, ``1``, …
         fatal: True if the server would refuse the model.
         hangs: True if Triton would wait for this model for ever, and serve nothing.
-        error: the complete error, where there is one already.
     """
 
     text: str
-    expected: str = ""
     todo: str = ""
-    line: int = 0
     where: str = CONFIG
     fatal: bool = True
     hangs: bool = False
-    error: ConfigError | None = None
-
-    def __str__(self) -> str:
-        return str(self.error or f"{self.text}. {self.expected}".strip())
 
 
 def visible(folder: Path) -> list[Path]:
@@ -93,11 +69,10 @@ def locate(model: str | Path) -> Path:
     """
     given = Path(model)
     places = (paths.work_dir() / "models", paths.models_dir())
-    candidates = [*(place / given for place in places), find(given)] if len(given.parts) == 1 else [find(given)]
-    for candidate in filter(None, candidates):
-        if candidate.is_file() and candidate.name == CONFIG:
+    for candidate in [*(place / given for place in places if len(given.parts) == 1), find(given)]:
+        if candidate is not None and candidate.is_file() and candidate.name == CONFIG:
             return candidate.parent
-        if candidate.is_dir():
+        if candidate is not None and candidate.is_dir():
             return candidate
     names = sorted({folder.name for place in places for folder in visible(place)})
     raise ModelError(
@@ -108,15 +83,12 @@ def locate(model: str | Path) -> Path:
 
 
 def checkout(*models: str, fresh: bool = False) -> Path:
-    """Copy models to ``work/models``, where they may be edited. A copy that exists stays as it is.
+    """Copy models to ``work/models``, where they may be edited, and return that folder. A copy that exists stays as it is.
 
     Args:
         models: names of models of the course; all of them when none is named.
         fresh: put the course's version in place of a changed copy; the old one goes to ``work/models.old``, with
             the time in its name.
-
-    Returns:
-        The folder of the working copies, a model repository itself.
 
     Raises:
         ModelError: the course has no such model.
@@ -136,7 +108,10 @@ def checkout(*models: str, fresh: bool = False) -> Path:
                 old = paths.work_dir() / "models.old"
                 old.mkdir(exist_ok=True)
                 (target / name).rename(old / f"{name}.{datetime.now().astimezone():%Y-%m-%dT%H-%M-%S.%f}")
-            _copy(source / name, target / name)
+            # Copied outside the repository first, so that a copy cut short is never taken for a model.
+            with tempfile.TemporaryDirectory(prefix=".checkout-", dir=target.parent) as temporary:
+                ignored = shutil.ignore_patterns("__pycache__", ".*")
+                Path(shutil.copytree(source / name, Path(temporary) / name, ignore=ignored)).rename(target / name)
     return target
 
 
@@ -148,52 +123,72 @@ def tree(repository: str | Path = "models") -> str:
     """
     folder = find(repository)
     if folder is None or not folder.is_dir():
-        raise ModelError(
-            f"There is no folder {str(repository)!r}.", "Expected a model repository: a folder with one folder for each model."
-        )
-    models = visible(folder)
-    lines = [f"{folder.resolve().name}/" + ("" if models else "  ◀ empty: a server has nothing to serve here")]
-    for model in models:
-        branch, indent = ("└── ", "    ") if model is models[-1] else ("├── ", "│   ")
-        marks: dict[str, str] = {} if model.is_dir() else {"": "no model: a server ignores files here"}
-        for problem in problems(model) if model.is_dir() else ():
-            marks[problem.where] = "; ".join(filter(None, [marks.get(problem.where), problem.text]))
-        lines.append(f"{branch}{model.name}{'/' if model.is_dir() else ''}{_mark(marks.get(''))}")
-        lines += _entries(model, indent, marks, "")
-    return "\n".join(lines)
+        expected = "Expected a model repository: a folder with one folder for each model."
+        raise ModelError(f"There is no folder {str(repository)!r}.", expected)
+    marks: dict[str, str] = {}
+    for model in visible(folder):
+        found = problems(model) if model.is_dir() else [Problem("no model: a server ignores files here", where="")]
+        for problem in reversed(found):
+            marks[f"{model.name}/{problem.where}".rstrip("/")] = re.split(r"\.(\s|$)", problem.text)[0]
+    empty = "" if visible(folder) else "  ◀ empty: a server has nothing to serve here"
+    return "\n".join([f"{folder.resolve().name}/{empty}", *_entries(folder, "", marks, "")])
 
 
 def problems(folder: Path) -> list[Problem]:
     """Return what is wrong with a model's folder and is better said before the server sees it; Triton says the rest."""
-    found = list(_odd_name("the folder's name", folder.name, "Give the folder another name, and write it into its config.pbtxt", where=""))
+    found = []
+    if odd := [character for character in dict.fromkeys(folder.name) if not _PLAIN_NAME.fullmatch(character)]:
+        seen = ", ".join("a blank" if character.isspace() else repr(character) for character in odd)
+        text = f"the folder's name {folder.name!r} has {seen}. Triton takes letters of the English alphabet, digits and _ - . there."
+        found.append(Problem(text, "Give the folder another name, and write it into its config.pbtxt", "", hangs=True))
     try:
-        text = read_text(folder / CONFIG)
-        return [*found, *check(folder, parse(text, str(folder / CONFIG)), text)]
+        return found + check(folder, parse(read_text(folder / CONFIG), CONFIG))
     except FileNotFoundError:
         # Triton can tell the backend from these files.
-        guessable = any((version / name).exists() for version in versions(folder) for name in _FILES.values())
-        said = "no config.pbtxt" + ("; the server has to guess it from the model file" if guessable else "")
-        return [*found, Problem(said, "Expected a file config.pbtxt in the model's folder.", where="", fatal=not guessable)]
+        names = {name for files in _FILES.values() for name in files}
+        guessed = any(path.name in names for version in versions(folder) for path in visible(version))
+        said = "The server has to guess it from the model file." if guessed else "Expected one in the model's folder."
+        return [*found, Problem(f"no {CONFIG}. {said}", where="", fatal=not guessed)]
     except ConfigError as error:
-        line = re.search(r"line (\d+)", error.happened)
-        return [*found, Problem(f"syntax error in {line[0] if line else CONFIG}", line=int(line[1]) if line else 0, error=error)]
+        return [*found, Problem(str(error))]
     except OSError as error:
-        return [*found, Problem(f"cannot be read: {error.strerror or error}")]
+        return [*found, Problem(f"cannot be read: {error.strerror or error}.")]
 
 
-def check(folder: Path, config: ModelConfig, text: str = "") -> list[Problem]:
-    """Return what is wrong with a config, which need not have been written yet, for a model's folder; its text gives the lines."""
-    return [*_check_names(folder, config, text), *_check_versions(folder, config), *_check_steps(folder, config, text)]
+def check(folder: Path, config: ModelConfig) -> list[Problem]:
+    """Return what is wrong with a config, which need not have been written yet, for a model's folder."""
+    found = []
+    if config.name and config.name != folder.name:
+        text = f"the name is {config.name!r}, but the folder is {folder.name!r}. The two must be the same."
+        found.append(Problem(text, f'Write: name: "{folder.name}", or leave the line out'))
+    if config.HasField("dynamic_batching") and config.max_batch_size == 0:
+        found.append(Problem("dynamic_batching has no effect with max_batch_size 0.", "Write: max_batch_size: 8", fatal=False))
+    there = versions(folder)
+    if not there:
+        text = "no version folder. Expected a folder with a number as its name, such as 1, that holds the model."
+        found.append(Problem(text, where=""))
+    backend = config.backend or _PLATFORMS.get(config.platform, "")
+    wanted = (config.default_model_filename,) if config.default_model_filename else _FILES.get(backend, ())
+    policy = config.version_policy
+    if policy.HasField("specific"):
+        there = [path for path in there if int(path.name) in policy.specific.versions]
+    elif not policy.HasField("all"):
+        there = there[-max(policy.latest.num_versions, 1) :]
+    for version in there if wanted and not config.HasField("ensemble_scheduling") else ():
+        files = [path.name for path in visible(version)]
+        if not set(wanted) & set(files):
+            holds = f"It holds {quoted(files)}." if files else "It is empty."
+            text = f"version {version.name} has no {wanted[0]}. {holds}"
+            # The process of a Python model ends when it finds no file, and Triton 2.51 goes on waiting for it.
+            found.append(Problem(text, where=version.name, hangs=backend == "python"))
+    return found
 
 
 def raise_first(found: list[Problem], folder: Path) -> None:
     """Raise the first fatal problem of a model's folder, which names the others; return if there is none."""
-    fatal = [problem for problem in found if problem.fatal]
-    if fatal:
-        first, *others = fatal
-        place = f"{shown(folder / CONFIG)}, line {first.line}" if first.line else shown(folder)
-        more = f" ({len(others)} more: {'; '.join(problem.text for problem in others)})" if others else ""
-        raise first.error or ConfigError(f"{place}: {first.text}.{more}", first.expected, first.todo)
+    if fatal := [problem for problem in found if problem.fatal]:
+        more = f" And: {' '.join(problem.text for problem in fatal[1:])}" if fatal[1:] else ""
+        raise ConfigError(f"{shown(folder)}: {fatal[0].text}{more}", "", fatal[0].todo)
 
 
 def faults(repository: str | Path, *, hanging: bool = False) -> dict[str, str]:
@@ -205,14 +200,7 @@ def faults(repository: str | Path, *, hanging: bool = False) -> dict[str, str]:
     """
     models = [folder for folder in visible(find(repository) or Path(repository)) if folder.is_dir()]
     found = {model.name: [problem for problem in problems(model) if problem.hangs or (problem.fatal and not hanging)] for model in models}
-    return {name: str(reasons[0]) for name, reasons in found.items() if reasons}
-
-
-def _copy(source: Path, target: Path) -> None:
-    # Copied outside the repository first, so that a copy cut short is never taken for a model.
-    with tempfile.TemporaryDirectory(prefix=".checkout-", dir=target.parent.parent) as temporary:
-        copied = shutil.copytree(source, Path(temporary) / target.name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
-        copied.rename(target)
+    return {name: reasons[0].text for name, reasons in found.items() if reasons}
 
 
 def _same(left: Path, right: Path) -> bool:
@@ -222,16 +210,13 @@ def _same(left: Path, right: Path) -> bool:
     return files(left) == files(right) and all(filecmp.cmp(left / name, right / name, shallow=False) for name in files(left))
 
 
-def _mark(text: str | None) -> str:
-    return f"  ◀ {text}" if text else ""
-
-
 def _entries(folder: Path, indent: str, marks: dict[str, str], inside: str) -> Iterator[str]:
     entries = visible(folder)
     for entry in entries:
         branch, deeper = ("└── ", "    ") if entry is entries[-1] else ("├── ", "│   ")
-        size = "/" if entry.is_dir() else f"  {_size(entry.stat().st_size)}"
-        yield f"{indent}{branch}{entry.name}{size}{_mark(marks.get(f'{inside}{entry.name}'))}"
+        size = "/" if entry.is_dir() else f"  {_size(entry.stat().st_size)}" if inside else ""
+        mark = marks.get(f"{inside}{entry.name}")
+        yield f"{indent}{branch}{entry.name}{size}{f'  ◀ {mark}' if mark else ''}"
         yield from _entries(entry, indent + deeper, marks, f"{inside}{entry.name}/")
 
 
@@ -240,89 +225,3 @@ def _size(size: int) -> str:
         if size >= scale:
             return f"{size / scale:.1f} {unit}"
     return f"{size} bytes"
-
-
-def _line(text: str, field: str, value: str) -> int:
-    """Return the line in which a field has this text as its value; 0 if there is none."""
-    found = re.search(rf"""\b{field}\s*:\s*["']{re.escape(value)}["']""", text)
-    return text.count("\n", 0, found.start()) + 1 if found else 0
-
-
-def _odd_name(what: str, name: str, todo: str, text: str = "", where: str = CONFIG, hangs: bool = True) -> Iterator[Problem]:
-    """Yield a problem for a name that a shell would take apart."""
-    odd = dict.fromkeys(character for character in name if not _PLAIN_NAME.fullmatch(character))
-    if odd:
-        seen = ", ".join("a blank" if character.isspace() else repr(character) for character in odd)
-        expected = "Triton takes letters of the English alphabet, digits and _ - . there."
-        yield Problem(f"{what} {name!r} has {seen}", expected, todo, _line(text, r"\w+", name), where, hangs=hangs)
-
-
-def _check_names(folder: Path, config: ModelConfig, text: str) -> Iterator[Problem]:
-    if config.name and config.name != folder.name:
-        yield Problem(
-            f"the name is {config.name!r}, but the folder is {folder.name!r}",
-            "The two must be the same.",
-            f'Write: name: "{folder.name}", or leave the line out',
-            _line(text, "name", config.name),
-        )
-    for group in config.instance_group:
-        yield from _odd_name("the name of an instance_group", group.name, "Leave that name out", text, hangs=False)
-    if config.backend == "python":
-        yield from _odd_name("the file name", config.default_model_filename, "Give the file another name", text)
-    known = [*_FILES, *_OTHERS]
-    if config.backend and config.backend not in known:
-        yield Problem(
-            f"unknown backend {config.backend!r}",
-            f"The embedded runtime has {quoted(list(_FILES)[:3])}; the NGC image has more.",
-            suggestion(config.backend, known),
-            _line(text, "backend", config.backend),
-        )
-    elif config.platform and config.platform not in _PLATFORMS and not config.backend:
-        yield Problem(
-            f"unknown platform {config.platform!r}",
-            f"Expected one of {quoted(_PLATFORMS)}.",
-            suggestion(config.platform, _PLATFORMS) or suggestion(config.platform, known).replace("mean", "mean the backend"),
-            _line(text, "platform", config.platform),
-        )
-    if config.HasField("dynamic_batching") and config.max_batch_size == 0:
-        yield Problem("dynamic_batching has no effect with max_batch_size 0", todo="Write: max_batch_size: 8", fatal=False)
-
-
-def _check_versions(folder: Path, config: ModelConfig) -> Iterator[Problem]:
-    found = versions(folder)
-    if not found:
-        yield Problem("no version folder", "Expected a folder with a number as its name, such as 1, that holds the model.", where="")
-    backend = config.backend or _PLATFORMS.get(config.platform, "")
-    usual = _COMPILED_FILE if config.platform == _COMPILED else _FILES.get(backend, "")
-    wanted = config.default_model_filename or usual
-    if config.HasField("ensemble_scheduling") or not wanted:
-        return
-    policy = config.version_policy
-    if policy.HasField("specific"):
-        found = [path for path in found if int(path.name) in policy.specific.versions]
-    elif not policy.HasField("all"):
-        found = found[-max(policy.latest.num_versions, 1) :]
-    for version in found:
-        files = [path.name for path in visible(version)]
-        if wanted not in files and not (wanted == _FILES["pytorch"] and not config.platform and _COMPILED_FILE in files):
-            yield Problem(
-                f"version {version.name} {f'has no {wanted}' if files else 'is empty'}",
-                f"Expected {wanted} in the folder {version.name}." + (f" It holds {quoted(files)}." if files else ""),
-                where=version.name,
-                # The process of a Python model ends when it finds no file, and Triton 2.51 goes on waiting for it.
-                hangs=backend == "python",
-            )
-
-
-def _check_steps(folder: Path, config: ModelConfig, text: str) -> Iterator[Problem]:
-    known = [path.name for path in visible(folder.parent) if path.is_dir()]
-    for step in config.ensemble_scheduling.step:
-        line = _line(text, "model_name", step.model_name)
-        there = [path.name for path in versions(folder.parent / step.model_name)]
-        what = f"the ensemble's step {step.model_name!r}"
-        if step.model_name not in known:
-            meant = suggestion(step.model_name, known)
-            yield Problem(f"{what} is no model of this repository", f"The repository holds {quoted(known)}.", meant, line)
-        elif step.model_version >= 0 and str(step.model_version) not in there:
-            wanted = f"asks for version {step.model_version}" if step.model_version else "names no model_version, which means version 0"
-            yield Problem(f"{what} {wanted}", f"There is {quoted(there)}; -1 stands for the latest.", "Write: model_version: -1", line)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from helpers import paths, repository
+from helpers import paths
 from helpers.__main__ import main
 from helpers.client import Client
 from helpers.errors import ConfigError, ModelError
@@ -151,14 +151,6 @@ def test_a_model_that_there_is_not_has_a_suggestion(server: Server) -> None:
 def _ask(place: object, name: str, **options: str) -> None:
     with Client(place) as client:
         client.infer(name, X=[0.0] * 16, **options)
-
-
-@pytest.mark.parametrize("name", ["no_version", "version_0", "version_7"])
-def test_the_check_names_a_steps_version_before_anything_starts(server: Server, name: str) -> None:
-    assert server.repository is not None
-    found = repository.faults(server.repository)
-    assert "the ensemble's step 'add_sub'" in found[name] and "-1 stands for the latest" in found[name]
-    assert not {"on_raises", "on_corrupt", "add_sub"} & set(found)
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,9 @@ SAID_BY_TRITON = {
     "dims_of_zero": "input 'X' dimension must be integer >= 1, or -1",
     "no_label_file": r"labels\.txt: No such file",
     "preferred_too_large": "preferred size must be <= max batch size",
+    "unknown_platform": "unexpected platform type 'pytorch'",
+    "unknown_backend": "no backend 'pyhton'",
+    "step_not_there": "contains models that are not available.*nobody",
     "negative_batch": "'max_batch_size' must be non-negative",
     "version_not_there": "at least one version must be available under the version policy",
 }
@@ -113,14 +116,11 @@ def test_the_checks_and_the_server_agree(broken: Server) -> None:
 def test_each_fault_is_named(broken: Server) -> None:
     assert broken.repository is not None
     words = {
-        "other_name": "line 2: the name is 'else', but the folder is 'other_name'",
-        "unknown_platform": "line 3: unknown platform 'pytorch'.*'pytorch_libtorch'",
-        "unknown_backend": "line 3: unknown backend 'pyhton'.*Did you mean 'python'",
+        "other_name": "the name is 'else', but the folder is 'other_name'",
         "syntax": "line 8, column 18",
         "unknown_field": "line 4, column 1: ModelConfig has no field 'max_batchsize'",
-        "twice": "line 4, column 35: max_batch_size is there more than once",
-        "one_or_the_other": "line 8, column 22: sequence_batching and dynamic_batching exclude each other",
-        "step_not_there": "line 3: the ensemble's step 'nobody' is no model",
+        "twice": "line 4, column 35: .*multiple",
+        "one_or_the_other": "line 8, column 22: .*another member of oneof",
         "no_version": "no version folder",
     }
     assert set(words) == set(repository.faults(broken.repository))
@@ -130,22 +130,20 @@ def test_each_fault_is_named(broken: Server) -> None:
     for name in LOADED:
         validate(broken.repository / name)
     warnings = repository.problems(broken.repository / "batching_without_batch")
-    assert [(problem.text, problem.fatal) for problem in warnings] == [("dynamic_batching has no effect with max_batch_size 0", False)]
+    assert [(problem.text, problem.fatal) for problem in warnings] == [("dynamic_batching has no effect with max_batch_size 0.", False)]
 
 
 def test_a_python_model_without_its_file_is_found_before_triton_waits_for_it_for_ever(tmp_path: Path) -> None:
     model = make(tmp_path, "unfinished", ("", ""))
     (model / "1" / "model.py").rename(model / "1" / "mdel.py")
-    assert repository.faults(tmp_path) == {
-        "unfinished": "version 1 has no model.py. Expected model.py in the folder 1. It holds 'mdel.py'."
-    }
+    assert repository.faults(tmp_path) == {"unfinished": "version 1 has no model.py. It holds 'mdel.py'."}
     make(tmp_path, "refused", ("max_batch_size: 4", "max_batchsize: 4"))
     assert set(repository.faults(tmp_path)) == {"refused", "unfinished"}
     assert set(repository.faults(tmp_path, hanging=True)) == {"unfinished"}
     shutil.rmtree(model / "1")
     (model / "1").mkdir()
-    assert "version 1 is empty" in repository.faults(tmp_path)["unfinished"]
-    with pytest.raises(ConfigError, match="version 1 is empty"):
+    assert "It is empty" in repository.faults(tmp_path)["unfinished"]
+    with pytest.raises(ConfigError, match="It is empty"):
         validate(model)
 
 

@@ -8,7 +8,6 @@ import stat
 from pathlib import Path
 
 import pytest
-from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from helpers import paths, repository
 from helpers.errors import ConfigError, ModelError, SetupError
@@ -72,11 +71,11 @@ def test_what_is_not_there(model: Path) -> None:
     ("line", "column", "old", "new", "words"),
     [
         (5, 1, "input [", "inputs [", ["no field 'inputs'", "Did you mean 'input'?"]),
-        (7, 26, "TYPE_FP32 dims: [ 3 ]", "FP32 dims: [ 3 ]", ["FP32 is no value of DataType", "Did you mean 'TYPE_FP32'?"]),
+        (7, 26, "TYPE_FP32 dims: [ 3 ]", "FP32 dims: [ 3 ]", ["has no value named FP32", "Did you mean 'TYPE_FP32'?"]),
         (4, 17, "max_batch_size: 8", "max_batch_size: eight", ["eight"]),
         (3, 10, "'python'", "'python", ["quot"]),
         (12, 27, "count: 1", "count: -", ["integer"]),
-        (8, 1, "dims: [ 3 ] }\n]", "dims: [ 3 ]\n]", ["The { of line 7 is not closed"]),
+        (8, 1, "dims: [ 3 ] }\n]", "dims: [ 3 ]\n]", ["a bracket, a comma or a quotation mark is often missing"]),
     ],
 )
 def test_a_syntax_error_is_shown_with_its_line_and_column(
@@ -99,7 +98,7 @@ def test_a_syntax_error_is_shown_with_its_line_and_column(
 
 def test_an_end_that_comes_too_early(model: Path) -> None:
     (model / "config.pbtxt").write_text(TEXT + "dynamic_batching {\n")
-    with pytest.raises(ConfigError, match=r"line 14, column 18: .*(\n.*)*The { of line 14 is not closed"):
+    with pytest.raises(ConfigError, match=r"(?s)line 14, column 18: .*a bracket, .* is often missing"):
         validate(model)
 
 
@@ -122,18 +121,10 @@ def test_a_stanza_is_added_or_replaces_the_old_one(model: Path) -> None:
     assert config.parameters["k # {"].string_value == 'v } " ['
 
 
-def test_fields_by_keyword_and_by_function(model: Path) -> None:
+def test_fields_by_keyword(model: Path) -> None:
     repository.change_config(model, instance_group=[{"count": 2, "kind": "KIND_CPU"}], parameters=None, dynamic_batching={})
     config = repository.read_config(model)
     assert (config.instance_group[0].count, len(config.parameters), config.HasField("dynamic_batching")) == (2, 0, True)
-
-    def edit(config: ModelConfig) -> None:
-        del config.output[0]
-        config.parameters["threads"].string_value = "2"
-
-    repository.change_config(model, edit)
-    assert [output.name for output in repository.read_config(model).output] == ["Z"]
-    assert repository.read_config(model).parameters["threads"].string_value == "2"
 
 
 @pytest.mark.parametrize("ending", ["\r\n", "\n"])
@@ -153,10 +144,8 @@ def test_line_ends_and_foreign_bytes_are_read(model: Path, ending: str) -> None:
         ({"max_batchsize": 3}, "Did you mean 'max_batch_size'"),
         ({"max_batch_size": "many"}, "max_batch_size"),
         ({"edit": "instance_group [ { cuont: 1 } ]"}, r"(?s)line 1, column 20: .*'cuont'\..*Did you mean 'count'"),
-        ({"platform": "pytorch", "backend": ""}, r"unknown platform 'pytorch'.*Expected one of .*'pytorch_libtorch'"),
         ({"default_model_filename": "modle.py"}, "version 1 has no modle.py"),
         ({"name": "other"}, "'other', but the folder is 'demo'"),
-        ({"backend": "pyhton"}, "Did you mean 'python'"),
     ],
 )
 def test_a_change_with_a_fault_is_not_written(model: Path, change: dict, words: str) -> None:
@@ -240,7 +229,7 @@ def test_the_tree_shows_sizes_and_marks_what_is_wrong(model: Path, tmp_path: Pat
     assert lines[0] == f"{tmp_path.name}/"
     assert "├── bare/  ◀ no config.pbtxt" in lines
     assert "│   │   └── model.py  7 bytes" in lines
-    assert "│   ├── 2/  ◀ version 2 is empty" in lines
+    assert "│   ├── 2/  ◀ version 2 has no model.py" in lines
     assert lines[-1] == "└── notes.txt  ◀ no model: a server ignores files here"
     assert "__pycache__" not in "\n".join(lines)
     assert "empty" in repository.tree(model / "2")
@@ -263,8 +252,6 @@ def own_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ('backend: "pytorch"', "model.pt", None),
         ('backend: "pytorch"', "model.pth", "has no model.pt"),
         ('platform: "torch_aoti"', "model.pt2", None),
-        ('platform: "torch_aoti"', "model.pt", "has no model.pt2"),
-        ('platform: "pytorch_libtorch"', "model.pt2", "has no model.pt"),
     ],
 )
 def test_a_compiled_network_has_a_file_of_its_own(tmp_path: Path, lines: str, file: str, fault: str | None) -> None:
@@ -351,16 +338,3 @@ def test_other_names_are_fine(model: Path, name: str) -> None:
     renamed = model.rename(model.with_name(name))
     repository.change_config(renamed, name=name)
     assert repository.problems(renamed) == []
-
-
-def test_names_inside_a_config_are_checked_too(model: Path) -> None:
-    repository.change_config(model, instance_group=[{"name": "my group", "count": 1}], check=False)
-    with pytest.raises(ConfigError, match=r"line .*the name of an instance_group 'my group' has a blank"):
-        validate(model)
-    repository.change_config(model, instance_group=None, default_model_filename="my model.py", check=False)
-    (model / "1" / "model.py").rename(model / "1" / "my model.py")
-    with pytest.raises(ConfigError, match=r"the file name 'my model\.py' has a blank"):
-        validate(model)
-    # Only Python models are started by a shell.
-    repository.change_config(model, backend="onnxruntime")
-    validate(model)

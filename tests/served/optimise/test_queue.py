@@ -16,6 +16,7 @@ from tritonclient.utils import InferenceServerException
 from helpers import paths, repository, scrape
 from helpers.client import Client
 from helpers.errors import ConfigError, ModelError
+from helpers.repository.syntax import as_dict
 from helpers.server import Server
 from tests.served.optimise import MODEL, counted
 from tests.support.processes import PATIENCE_S
@@ -55,9 +56,8 @@ def test_warm_up_runs_before_the_first_request(own: Server, model: Path) -> None
     shipped = repository.read_config(paths.models_dir() / MODEL)
     wanted = sum(max(1, entry.batch_size) * max(1, entry.count) for entry in shipped.model_warmup)
     assert wanted > 0
-    for warm_up, runs in ((shipped.model_warmup, wanted), ([], 0)):
-        repository.change_config(model, model_warmup=None)
-        repository.change_config(model, lambda config, entries=warm_up: config.model_warmup.extend(entries))
+    for warm_up, runs in ((as_dict(shipped)["model_warmup"], wanted), (None, 0)):
+        repository.change_config(model, model_warmup=warm_up)
         own.reload(MODEL)
         assert counted(own, MODEL, at_least=runs)["inferences"] == runs
 
@@ -150,7 +150,7 @@ BAD = {
 def test_a_bad_config_leaves_the_old_model_serving(own: Server, model: Path, client: Client, requests: Requests, fields: dict) -> None:
     jet = requests(50)[0]
     before, config = client.infer(MODEL, jet)["softmax"], own.config(MODEL)
-    repository.change_config(model, check=False, **fields)
+    repository.change_config(model, **fields)
     with pytest.raises((ConfigError, ModelError)):
         own.reload(MODEL)
     assert own.is_ready()
