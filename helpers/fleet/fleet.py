@@ -1,15 +1,4 @@
-"""Several servers of one model repository behind one Envoy: one address, each server's share, one more server.
-
-Typical use::
-
-    from helpers import launch_fleet, Client
-    fleet = launch_fleet("models", servers=2)
-    fleet                                        # a card
-    Client(fleet).infer("add_sub", ...)          # whichever server has least to do answers
-    fleet.shares()
-    fleet.grow()
-    fleet.stop()
-"""
+"""Several servers of one model repository behind one Envoy: one address, each server's share, one more server."""
 
 from __future__ import annotations
 
@@ -21,12 +10,14 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+import numpy as np
 
 from helpers import machine, run_folder
 from helpers.client import http
 from helpers.client.endpoint import QUERY_TIMEOUT_S, Address
-from helpers.errors import CourseError, InputError, RequestError, ServerError
+from helpers.errors import CourseError, InputError, ModelError, ServerError
 from helpers.fleet import envoy
 from helpers.paths import shown
 from helpers.server import card, lease
@@ -34,7 +25,7 @@ from helpers.server import server as launching
 from helpers.server.command import LaunchSpec
 from helpers.server.lease import POLL_S, STOP_TIMEOUT_S
 from helpers.server.listening import Listening
-from helpers.server.log import LOG_TAIL_LINES, LOST, explain
+from helpers.server.log import explain
 from helpers.server.model_states import ModelState
 from helpers.server.ports import PORTS_PER_SERVER, triples
 from helpers.server.server import Server, launch_server
@@ -42,71 +33,48 @@ from helpers.server.supervisor import Plan
 from helpers.tables import as_html, as_text
 
 _RESTART = "Type: fleet = fleet.restart()"
+_NO_COUNTERS = (
+    "A fleet has no counters of its own, each of its servers has.",
+    "Expected one of them.",
+    "Type: scrape(fleet.servers[0]), or fleet.shares() for all together.",
+)
 # By model: requests, inferences, and the time of all requests in the queue in µs.
-_Counts = dict[str, tuple[int, int, float]]
+_Counts = dict[str, np.ndarray]
 # Fleets launched or found by this process, by the id of their front: keeps their leases while the process lives.
 _OWNED: dict[str, Fleet] = {}
 
 
-class Fleet:
-    """Triton servers of one model repository behind one Envoy, all of them owned.
+class Fleet(Server):
+    """Triton servers of one model repository behind one Envoy, all of them owned; its own addresses and its own process are the front's."""
 
-    Attributes:
-        http: address of the front's HTTP port.
-        grpc: address of the front's gRPC port.
-        runtime: the servers' runtime.
-        repository: their model repository.
-        log_path: file with the front's output.
-        note: what the card says beside the state.
-        spec: what it was launched with.
-        pid: process id of the front.
-        listening: the token that inference through the front needs, if it needs one.
-        access: the same, as every request carries it.
-    """
-
-    owned = True
+    spec: LaunchSpec
+    http: Address
+    grpc: Address
+    repository: Path
+    log_path: Path
 
     def __init__(self, held: lease.Lease, servers: Sequence[Server]) -> None:
         state = held.state()
-        self._lease = held
+        http, grpc = (Address("localhost", int(port)) for port in state["ports"][:2])
+        access = Listening(**state["listening"]).access()
+        super().__init__(http, grpc, None, access, held)
+        self._held = held
+        self.runtime = str(state["servers_runtime"])
+        self._asked_for = int(state["servers"])
         self._servers = list(servers)
         self._lock = threading.RLock()
-        self.http, self.grpc = (Address("localhost", int(port)) for port in state["ports"][:2])
-        self.spec, self._asked_for = LaunchSpec(**state["launch"]), int(state["servers"])
-        self.runtime: str = self.spec.runtime
-        self.repository = Path(str(state["repository"]))
-        self.log_path = Path(str(state["log"]))
-        self.pid: int = state["pid"]
-        self.listening = Listening(**state["listening"])
-        self.access = self.listening.access()
-        self.note = ""
-
-    # --- where it is and how it is -----------------------------------------------------------------------------------
 
     @property
-    def http_url(self) -> str:
-        """Host and port for HTTP requests."""
-        return str(self.http)
+    def metrics_url(self) -> NoReturn:
+        """A fleet has none."""
+        raise InputError(*_NO_COUNTERS)
 
-    @property
-    def grpc_url(self) -> str:
-        """Host and port for gRPC requests."""
-        return str(self.grpc)
+    def statistics(self, model: str) -> NoReturn:
+        """Refuse, as :attr:`metrics_url` does."""
+        raise InputError(*_NO_COUNTERS)
 
-    @property
-    def token(self) -> str:
-        """The token that inference needs; empty where none is needed."""
-        return self.listening.token
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """What a raw inference request must carry, over HTTP and gRPC alike; ``{}`` where nothing is needed."""
-        return self.access.grpc_headers()
-
-    @property
-    def headers_file(self) -> Path | None:
-        """The same in a file that only you can read, for ``curl -H @FILE``; None where nothing is needed."""
-        return self._lease.run_dir / run_folder.HEADERS if self.token else None
+    def _must_own(self, what: str) -> None:
+        raise ModelError(f"A fleet cannot {what}.", "Each of its servers can.", "Type: fleet.servers[0].reload(…), and so on")
 
     @property
     def servers(self) -> list[Server]:
@@ -116,54 +84,23 @@ class Fleet:
                 again = launching.find(server.spec) if server.spec and server.state() in ("stopped", "died") else None
                 if again is not None:
                     self._servers[number] = _at_its_port(again)
-            self._tell()
+            if self.state() == "running":
+                envoy.write_lists(self._held.run_dir, self._servers)
             return list(self._servers)
-
-    def _tell(self) -> None:
-        if self.state() == "running":
-            envoy.write_lists(self._lease.run_dir, self._servers)
-
-    def state(self) -> str:
-        """One word for the front: ``running``, ``stopped`` or ``died``."""
-        return str(self._lease.state().get("status", "died"))
 
     def how_it_ended(self) -> tuple[str, str]:
         """Return how the front ended and what to type; two empty texts while it runs."""
-        state = self.state()
-        if state == "running":
-            return "", ""
-        return f"{LOST} {self._ended()}" if state == "died" else LOST, _RESTART
-
-    def _ended(self) -> str:
-        return explain(self._lease.state().get("returncode"), self.log(lines=0))
-
-    def behind(self) -> dict[str, dict[int, envoy.Behind]]:
-        """What Envoy thinks of its servers: by protocol, then by their port."""
-        return envoy.behind(self._lease.run_dir)
+        said, _ = super().how_it_ended()
+        return said, _RESTART if said else ""
 
     def in_rotation(self) -> list[bool]:
         """For each server, whether Envoy sends it requests over both protocols."""
+        servers = self.servers
         try:
-            seen = self.behind()
+            seen = envoy.healthy(self._held.run_dir)
         except ServerError:
-            return [False for _ in self.servers]
-        healthy = {(protocol, port) for protocol, hosts in seen.items() for port, host in hosts.items() if host.healthy}
-        return [all((protocol, getattr(one, protocol).port) in healthy for protocol in envoy.PROTOCOLS) for one in self.servers]
-
-    def is_alive(self) -> bool:
-        """Whether a server answers through the front."""
-        return self._healthy("live")
-
-    def is_ready(self) -> bool:
-        """Whether a server answers through the front that it is ready."""
-        return self._healthy("ready")
-
-    def _healthy(self, word: str) -> bool:
-        try:
-            http.ask(self.http, f"/v2/health/{word}")
-        except (ServerError, RequestError):
-            return False
-        return True
+            return [False for _ in servers]
+        return [all(seen[protocol].get(getattr(one, protocol).port, False) for protocol in envoy.PROTOCOLS) for one in servers]
 
     def models(self) -> list[ModelState]:
         """The models and their states; one that is not READY on every server that runs says where it is not."""
@@ -176,16 +113,6 @@ class Fleet:
             if state.name not in together or together[state.name].state == "READY":
                 together[state.name] = state
         return [together[name] for name in sorted(together)]
-
-    def metadata(self, model: str = "") -> dict[str, Any]:
-        """Names, types and shapes of a model's inputs and outputs, or, without a model, what one of the servers says of itself."""
-        return dict(http.ask(self.http, f"/v2/models/{model}" if model else "/v2"))
-
-    def config(self, model: str) -> dict[str, Any]:
-        """A model's configuration as one of the servers reports it."""
-        return dict(http.ask(self.http, f"/v2/models/{model}/config"))
-
-    # --- who did what ------------------------------------------------------------------------------------------------
 
     def snapshot(self) -> dict[str, _Counts]:
         """All servers' counters now, by the address of their HTTP port: the beginning of a measurement."""
@@ -208,19 +135,13 @@ class Fleet:
             row: dict[str, Any] = {"server": server.http_url, "requests": None, "inferences": None, "share": None, "queue_us": None}
             if now is not None:
                 # A server that was started again counts from zero.
-                before = {} if any(number > now.get(name, (0,))[0] for name, (number, *_) in before.items()) else before
-                rose = [
-                    [after - earlier for after, earlier in zip(counted, before.get(name, (0, 0, 0.0)), strict=True)]
-                    for name, counted in now.items()
-                    if model in (None, name)
-                ]
-                requests, inferences, queue_us = (sum(column) for column in zip((0, 0, 0.0), *rose, strict=True))
-                row |= {"requests": requests, "inferences": inferences, "queue_us": queue_us / requests if requests else None}
+                again = any(name not in now or now[name][0] < counts[0] for name, counts in before.items())
+                rose = [counts - (0 if again else before.get(name, 0)) for name, counts in now.items() if model in (None, name)]
+                requests, inferences, queue_us = map(float, sum(rose, np.zeros(3)))
+                row |= {"requests": int(requests), "inferences": int(inferences), "queue_us": queue_us / requests if requests else None}
             rows.append(row)
         total = sum(row["requests"] or 0 for row in rows)
         return [row | {"share": row["requests"] / total} if total and row["requests"] is not None else row for row in rows]
-
-    # --- more servers, log and end -----------------------------------------------------------------------------------
 
     def grow(self) -> Server:
         """Add a server; returns it when its models are READY and Envoy sends it requests.
@@ -242,22 +163,14 @@ class Fleet:
         """Put these servers, which run already, behind the front."""
         with self._lock:
             self._servers = list(servers)
-            self._tell()
             deadline = time.monotonic() + QUERY_TIMEOUT_S
             while not all(self.in_rotation()) and time.monotonic() < deadline:
                 time.sleep(POLL_S)
 
-    def log(self, lines: int = LOG_TAIL_LINES) -> str:
-        """The last lines of the front's log; all of it with ``lines=0``. Each server has its own: ``fleet.servers[0].log()``."""
-        try:
-            return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
-        except OSError as error:
-            return f"The log cannot be read: {error}"
-
     def stop(self) -> None:
         """Stop the front, then all servers; returns when they have ended."""
         with self._lock:
-            self._lease.stop()
+            super().stop()
             with ThreadPoolExecutor(len(self._servers)) as pool:
                 list(pool.map(Server.stop, self._servers))
 
@@ -265,14 +178,6 @@ class Fleet:
         """Stop the fleet and launch it again, with other options for :func:`launch_fleet` if some are given."""
         self.stop()
         return launch_fleet(**{**self.spec.options(), "servers": self._asked_for, **changes})
-
-    def __enter__(self) -> Fleet:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    # --- card ----------------------------------------------------------------------------------------------------------
 
     def _facts(self) -> tuple[str, list[tuple[str, str]], list[dict[str, Any]], list[str]]:
         """Return state, facts, one row per server, remarks."""
@@ -284,7 +189,7 @@ class Fleet:
             return state, facts, [], []
         remarks = [self.note] if self.note else []
         if state == "died":
-            remarks.append(f"{self._ended()}{_RESTART}")
+            remarks.append(" ".join(self.how_it_ended()))
         rows = []
         for number, (server, used, share) in enumerate(zip(self.servers, self.in_rotation(), self.shares(), strict=True)):
             its_state = server.state()
@@ -330,13 +235,9 @@ def _counts(server: Server) -> _Counts | None:
         return None
     found: _Counts = {}
     for row in rows:
-        requests, inferences, queue_us = found.get(row["name"], (0, 0, 0.0))
         times = row["inference_stats"]
-        found[row["name"]] = (
-            requests + times["success"]["count"],
-            inferences + row["inference_count"],
-            queue_us + times["queue"]["ns"] / 1000,
-        )
+        counts = np.array([times["success"]["count"], row["inference_count"], times["queue"]["ns"] / 1000])
+        found[row["name"]] = found.get(row["name"], 0) + counts
     return found
 
 
@@ -359,9 +260,8 @@ def launch_fleet(models: str | Path = "models", *, servers: int = 2, dry_run: bo
         InputError: this is no number of servers, or others shall reach them.
     """
     if not isinstance(servers, int) or isinstance(servers, bool) or servers < 1:
-        raise InputError(
-            f"servers={servers!r} was given.", "Expected how many servers, 1 or more.", 'Type: launch_fleet("models", servers=2)'
-        )
+        happened = f"servers={servers!r} was given."
+        raise InputError(happened, "Expected how many servers, 1 or more.", 'Type: launch_fleet("models", servers=2)')
     spec = LaunchSpec(models, **options)  # type: ignore[arg-type]
     if spec.listen:
         raise InputError(
@@ -370,10 +270,10 @@ def launch_fleet(models: str | Path = "models", *, servers: int = 2, dry_run: bo
             'Type: launch_server("models", listen="all") for one server that others may use',
         )
     spec = spec.prepared()
-    envoy.command(Path())  # or it says what is missing
     if dry_run:
         _print_commands(spec, servers)
         return None  # type: ignore[return-value]
+    envoy.command(Path())  # or it says what is missing
     facts = launching.facts(spec) | {"runtime": "envoy", "servers_runtime": spec.runtime}
     held = lease.find(**facts)
     there = _running(spec)
@@ -382,9 +282,7 @@ def launch_fleet(models: str | Path = "models", *, servers: int = 2, dry_run: bo
     everyone = _servers(replace(spec, token=place.token, place=place), servers, there)
     if held is not None:
         return _found(held, everyone, spec, servers)
-    held = _start_front(everyone, facts | {"launch": spec.options(), "servers": servers}, spec, place)
-    fleet = _ready(held, everyone, spec.timeout_s)
-    _OWNED[str(held.state()["server_id"])] = fleet
+    fleet = _ready(_start_front(everyone, facts | {"launch": spec.options(), "servers": servers}, spec, place), everyone, spec.timeout_s)
     if fleet.http.port != spec.base_port:
         fleet.note = f"Port {spec.base_port} or the next is taken, so the front got {fleet.http.port} and {fleet.grpc.port}."
         print(fleet.note)
@@ -430,8 +328,7 @@ def _servers(spec: LaunchSpec, servers: int, there: Mapping[int, Server]) -> lis
 
 
 def _found(held: lease.Lease, everyone: list[Server], spec: LaunchSpec, servers: int) -> Fleet:
-    state = held.state()
-    fleet = _OWNED.setdefault(str(state["server_id"]), Fleet(held, everyone))
+    fleet = _OWNED.setdefault(str(held.state()["server_id"]), Fleet(held, everyone))
     fleet._adopt(everyone)
     fleet.note = "Already running: this is the same fleet as before."
     if spec.private is None or spec.private == bool(fleet.token):
@@ -474,14 +371,14 @@ def _ready(held: lease.Lease, everyone: list[Server], timeout_s: float) -> Fleet
         if not failed and state.get("ports"):
             fleet = Fleet(held, everyone)
             if all(fleet.in_rotation()) and fleet.is_ready():
+                _OWNED[str(state["server_id"])] = fleet
                 return fleet
         if failed or time.monotonic() > deadline:
             held.stop()
             for server in everyone:
                 server.stop()
             error = launching.not_started(state if failed else {**state, "reason": f"not ready after {timeout_s:.0f} s"})
-            error.happened = error.happened.replace("The server", "Envoy, the front of the fleet,")
-            raise ServerError(error.happened, error.expected, error.todo)
+            raise ServerError(f"Envoy, the front of the fleet: {error.happened}", error.expected, error.todo)
         time.sleep(POLL_S)
 
 

@@ -253,12 +253,6 @@ def scrape(server: Any, settle_s: float = METRICS_SETTLE_S, *, access: Access | 
         RequestError: what answers is no metrics page.
     """
     url = server if isinstance(server, str) else getattr(server, "metrics_url", None)
-    if not url and hasattr(server, "servers"):
-        raise InputError(
-            "A fleet has no counters of its own, each of its servers has.",
-            "Expected one of them.",
-            "Type: scrape(fleet.servers[0]), or fleet.shares() for all together.",
-        )
     if not url:
         raise InputError(
             f"An object of type {type(server).__name__} without a metrics address was given.",

@@ -13,7 +13,7 @@ import pytest
 
 from helpers import Client, launch_fleet
 from helpers.errors import RequestError, ServerError
-from helpers.fleet import Fleet
+from helpers.fleet import Fleet, envoy
 from helpers.server import ModelWarning, Server
 from tests.served.test_server_lifecycle import Kernel, kernel  # noqa: F401 a fixture
 from tests.support.fleet_load import Load
@@ -30,7 +30,7 @@ def _kill(pid: int | None) -> None:
 
 def _healthy(fleet: Fleet) -> dict[int, bool]:
     """By gRPC port, as Envoy sees it: a look that changes nothing."""
-    return {port: seen.healthy for port, seen in fleet.behind()["grpc"].items()}
+    return envoy.healthy(fleet._lease.run_dir)["grpc"]
 
 
 def test_a_killed_server_costs_no_answer_and_comes_back_by_itself(fleet: Fleet, request: pytest.FixtureRequest) -> None:

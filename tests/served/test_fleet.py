@@ -53,7 +53,7 @@ def test_only_loopback_is_listened_to_and_the_admin_page_is_private(fleet: Fleet
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 def test_requests_are_split_and_every_one_is_counted_once(fleet: Fleet, protocol: str) -> None:
-    before, sent = fleet.snapshot(), fleet.behind()[protocol]
+    before = fleet.snapshot()
     with Client(fleet, protocol) as client:
         inputs = [{"X": np.full((2, 3), number, np.float32)} for number in range(60)]
         for given, answer in zip(inputs, client.infer_many("double", inputs), strict=True):
@@ -67,10 +67,6 @@ def test_requests_are_split_and_every_one_is_counted_once(fleet: Fleet, protocol
     assert fleet.shares(before, model="slow")[0]["requests"] == 0
     with pytest.raises(InputError, match=r"scrape\(fleet\.servers\[0\]\)"):
         scrape(fleet)
-    # Envoy agrees: it sent to each server what that server counted, and questions about health and the model.
-    by_port = {getattr(server, protocol).port: row["requests"] for server, row in zip(fleet.servers, rows, strict=True)}
-    passed_on = {port: seen.total - sent[port].total for port, seen in fleet.behind()[protocol].items()}
-    assert all(requests <= passed_on[port] for port, requests in by_port.items())
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
@@ -187,7 +183,7 @@ def test_growing_loses_no_request(fleet: Fleet) -> None:
         assert fleet.in_rotation() == [True, True, True]
         before = fleet.snapshot()
         wait_until(lambda: (fleet.shares(before)[2]["requests"] or 0) >= 20)
-        assert third is fleet.servers[2] and third.grpc.port in fleet.behind()["grpc"]
+        assert third is fleet.servers[2] and third.grpc.port in envoy.healthy(fleet._lease.run_dir)["grpc"]
         load.more(50)
     assert load.wrong == []
     assert load.answers == load.requests
