@@ -19,18 +19,15 @@ from helpers.client.problems import Refused, TransportError, Unreachable
 from helpers.client.shared_memory import Regions
 from helpers.client.tensors import Array, Request, Signature, split
 from helpers.client.ways import way_to
-from helpers.errors import CourseError, InputError
+from helpers.errors import CourseError, InputError, RequestError
 from helpers.terminal import Progress
 
 # How often a request is sent again when the connection was refused or dropped before an answer came. Refused inputs are never repeated.
 RETRIES = 2
-
 # Seconds before the first repetition; doubled each time.
 RETRY_WAIT_S = 0.2
-
 # Requests under way at once in asynchronous sending: enough to keep two model instances and their queue busy.
 MAX_IN_FLIGHT = 8
-
 # Seconds that one inference request may take. The first request of a new shape compiles in PyTorch and takes seconds.
 REQUEST_TIMEOUT_S = 60.0
 
@@ -52,9 +49,7 @@ class Result(dict[str, Array]):
 
 
 class Client:
-    """A connection to one server, over gRPC or HTTP, which several threads may use.
-
-    What it knows of a model is kept between requests, and asked for again when the model was reloaded meanwhile.
+    """A connection to one server, over gRPC or HTTP, which several threads may use. It remembers what a model takes until that changes.
 
     Args:
         server: a :class:`~helpers.server.Server`, or the address of the port for the protocol, such as ``localhost:9001``.
@@ -125,18 +120,14 @@ class Client:
         return self._with_signature(model, str(version), send)
 
     def infer_async(self, model: str, inputs: Mapping[str, Any] | None = None, **arrays: Any) -> Future[Result]:
-        """Like :meth:`infer`, but return at once with a future: ``future.result()`` waits for the answer and gives it.
-
-        At most ``MAX_IN_FLIGHT`` requests are under way at once, later ones wait for their turn. Inputs are copied, so
-        they may be changed at once; what is wrong with them is said at once, too.
-        """
+        """Like :meth:`infer`, but return a future at once; inputs are checked and copied first, and 8 requests are under way at most."""
         self._must_be_open()
         return self._pool.submit(self.infer, model, self._copies(model, _one_of(inputs, arrays)))
 
     def infer_many(
         self, model: str, many: Iterable[Mapping[str, Any]], *, max_in_flight: int = MAX_IN_FLIGHT, total: int | None = None, **options: Any
     ) -> list[Result]:
-        """Send many requests with a bounded number under way at once, and stop at the first error.
+        """Send many requests, a bounded number at once; return their results in order, or stop at the first error.
 
         Args:
             model: name of the model.
@@ -145,23 +136,20 @@ class Client:
             max_in_flight: how many requests may be under way at once.
             total: how many requests there will be, where ``many`` has no length; only to say how far it is.
             options: ``outputs`` and ``shared_memory``, as for :meth:`infer`.
-
-        Returns:
-            One result for each request, in the order of the requests.
         """
         if not isinstance(max_in_flight, int) or max_in_flight < 1:
             raise InputError(f"max_in_flight={max_in_flight!r} was given.", "Expected a number of requests, 1 or more.")
         results: list[Result] = []
         under_way: deque[Future[Result]] = deque()
         pool = ThreadPoolExecutor(max_in_flight, thread_name_prefix="course-many")
-        progress = Progress(f"{model} answers", total or (len(many) if isinstance(many, Sized) else None), "requests")
 
-        def collect() -> None:
-            with _numbered(len(results)):
-                results.append(under_way.popleft().result())
-            progress.add()
+        with Progress(f"{model} answers", total or (len(many) if isinstance(many, Sized) else None), "requests") as progress:
 
-        with progress:
+            def collect() -> None:
+                with _numbered(len(results)):
+                    results.append(under_way.popleft().result())
+                progress.add()
+
             try:
                 for number, inputs in enumerate(many):
                     with _numbered(number):
@@ -243,17 +231,16 @@ class Client:
         return {name: array.copy() for name, array in tensors.items()}
 
     def _send(self, signature: Signature, arrays: Mapping[str, Array], outputs: list[str], version: str, shared_memory: bool) -> Result:
-        def send(request: Request) -> tuple[dict[str, Array], str]:
-            answer, shared = self._regions.infer(signature, request) if shared_memory else (self.transport.infer(request), {})
-            return _read(answer, shared, outputs)
-
+        send = self._regions.infer if shared_memory else self.transport.infer
         parts = []
         for piece in split(arrays, signature.max_batch_size):
             signature.check_size(piece)
             typed = {name: (array, signature.inputs[name].datatype) for name, array in piece.items()}
             parts.append(self._ask(partial(send, Request(signature.model, version, typed, outputs)), signature.model))
-        joined = {name: np.concatenate([part[name] for part, _ in parts]) if len(parts) > 1 else parts[0][0][name] for name in outputs}
-        return Result(joined, signature.model, parts[-1][1], len(parts))
+        joined = {name: _joined([_output(part, name) for part in parts]) for name in outputs}
+        answer = parts[-1].get_response()
+        number = answer.get("model_version", "") if isinstance(answer, dict) else answer.model_version
+        return Result(joined, signature.model, number, len(parts))
 
 
 def explain(
@@ -279,16 +266,16 @@ def _one_of(inputs: Any, keywords: dict[str, Any]) -> Any:
     return keywords if inputs is None else inputs
 
 
-def _read(answer: Any, arrays: dict[str, Array], outputs: list[str]) -> tuple[dict[str, Array], str]:
-    """Return the outputs of tritonclient's answer as arrays that may be changed, and the version of the model that answered."""
-    for name in outputs:
-        array = arrays[name] if name in arrays else answer.as_numpy(name)
-        if array is None:
-            raise Refused(f"the answer holds no output {name!r}", "failed")
-        # Decoded arrays are views of the answer and read-only.
-        arrays[name] = array if array.flags.writeable else array.copy()
-    response = answer.get_response()
-    return arrays, response.get("model_version", "") if isinstance(response, dict) else response.model_version
+def _output(answer: Any, name: str) -> Array:
+    array = answer.as_numpy(name)
+    if array is None:
+        raise RequestError(f"The answer of the server holds no output {name!r}.")
+    return np.asarray(array)
+
+
+def _joined(parts: list[Array]) -> Array:
+    # Decoded arrays are views of the answer and read-only.
+    return np.concatenate(parts) if len(parts) > 1 else parts[0] if parts[0].flags.writeable else parts[0].copy()
 
 
 @contextmanager

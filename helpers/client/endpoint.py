@@ -15,18 +15,12 @@ from helpers import run_folder
 from helpers.errors import InputError
 from helpers.machine import LOCAL_NAMES, LOOPBACK
 
-# Name of the header that carries a token. The usual one, so that curl and every proxy know it.
-TOKEN_HEADER = "authorization"
-
-# Name of the header that carries the administration key.
-ADMIN_HEADER = "course-admin-key"
-
+# Names of the headers that carry a token, the usual one, so that curl and every proxy know it, and the administration key.
+TOKEN_HEADER, ADMIN_HEADER = "authorization", "course-admin-key"
 # Triton looks for its restricted protocols' keys in gRPC metadata under their name with this prefix.
 GRPC_HEADER_PREFIX = "triton-grpc-protocol-"
-
 # Seconds for questions about the server (health, metadata, metrics): these answer in milliseconds or not at all.
 QUERY_TIMEOUT_S = 10.0
-
 # Ports. HTTP gets the base port, gRPC the next, metrics the one after, as in the course text. Not Triton's own 8000:
 # on shared nodes JupyterHub sits there.
 BASE_PORT = 9000
@@ -67,23 +61,21 @@ def parse_address(url: str, default_port: int | None = None) -> Address:
     Raises:
         InputError: the text is no address, or names no port and there is no default.
     """
-
-    def fault(words: str, expected: str = "Expected a host and a port.") -> InputError:
-        return InputError(f"The address {url!r} {words}.", expected, 'Type for example "localhost:9001" or "http://localhost:9000".')
-
     text = url.strip() if isinstance(url, str) else ""
     scheme = text.split("://", 1)[0].lower() if "://" in text else ""
-    if scheme and scheme not in _SECURE:
-        raise fault(f"begins with {scheme}://", "Expected http, https, grpc, grpcs or nothing.")
     try:
         parts = urlsplit(text if scheme else f"//{text}")
         host, port = parts.hostname, parts.port or default_port
+        if scheme and scheme not in _SECURE:
+            raise ValueError(f"it begins with {scheme}://")
+        if not host or not port or any(character.isspace() for character in host):
+            raise ValueError(f"it names no {'port' if host and not port else 'host'}")
     except ValueError as error:
-        raise fault(f"cannot be read: {error}", "Expected a host and a port up to 65535.") from error
-    if not host or any(character.isspace() for character in host):
-        raise fault("names no host")
-    if not port:
-        raise fault("names no port")
+        raise InputError(
+            f"The address {url!r} cannot be used: {error}.",
+            "Expected a host and a port up to 65535, after http, https, grpc, grpcs or nothing.",
+            'Type for example "localhost:9001" or "http://localhost:9000".',
+        ) from error
     return Address(host, port, _SECURE.get(scheme, False), scheme)
 
 
@@ -105,13 +97,10 @@ class Access:
         """True if an ``Authorization`` header is among the headers."""
         return any(name.lower() == TOKEN_HEADER for name in self.headers)
 
-    def context(self) -> ssl.SSLContext:
-        """Return the rules by which certificates are checked."""
-        return _context(self.ca)
-
 
 @functools.cache
-def _context(ca: str) -> ssl.SSLContext:
+def trusting(ca: str) -> ssl.SSLContext:
+    """Return the rules by which certificates are checked."""
     return ssl.create_default_context(cafile=ca or None)
 
 
@@ -139,7 +128,7 @@ def access_for(token: str = "", headers: Mapping[str, str] | None = None, ca: st
         sent[TOKEN_HEADER.capitalize()] = f"Bearer {token}"
     path = str(Path(ca).expanduser().resolve()) if ca else ""
     try:
-        _context(path)
+        trusting(path)
     except (OSError, ssl.SSLError) as error:
         raise InputError(
             f"The file {ca} cannot be used as certificates: {error.strerror or error}.",
@@ -190,13 +179,5 @@ def where(server: Any, protocol: str | None) -> tuple[str, Address]:
     only_http = isinstance(getattr(server, "http", None), Address) and getattr(server, "grpc", "") is None
     protocol = protocol or ("http" if only_http else "grpc")
     known = getattr(server, protocol, None)
-    if isinstance(known, Address):
-        return protocol, known
-    url = getattr(server, f"{protocol}_url", None)  # a Server says here why it has none
-    if isinstance(url, str):
-        return protocol, parse_address(url)
-    raise InputError(
-        f"An object of type {type(server).__name__} was given as the server.",
-        "Expected a Server or an address.",
-        'Type for example: Client(server), or Client("localhost:9001")',
-    )
+    # A Server says at its URL why it has none.
+    return protocol, known if isinstance(known, Address) else parse_address(getattr(server, f"{protocol}_url", server))

@@ -18,7 +18,7 @@ from urllib.parse import quote
 from urllib3.util import wait_for_read
 
 from helpers.client import problems
-from helpers.client.endpoint import NO_ACCESS, QUERY_TIMEOUT_S, Access, Address
+from helpers.client.endpoint import NO_ACCESS, QUERY_TIMEOUT_S, Access, Address, trusting
 from helpers.client.problems import Refused, TimedOut, TransportError, Unreachable
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ _ways: weakref.WeakSet[Http] = weakref.WeakSet()
 _not_kept: list[Address] = []
 _lock = threading.Lock()
 
+_NO_SERVER = "it sent a page, or an answer of another kind", "page"
 _REASONS = {400: "inputs", 401: "restricted", 403: "restricted", 404: "unknown"}
 
 
@@ -91,7 +92,7 @@ class Http:
             result = triton_http.InferenceServerClient.parse_response_body(data, header_length=int(length) if length else None)
             result.get_response()["outputs"]
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError, InferenceServerException) as error:
-            raise _no_server() from error
+            raise Refused(*_NO_SERVER) from error
         return result
 
     def ask(
@@ -120,14 +121,14 @@ class Http:
         """Return an answer that must have this field: many a web page answers to everything, also in JSON."""
         answer = self.ask(path)
         if not (isinstance(answer, dict) and field in answer):
-            raise _no_server()
+            raise Refused(*_NO_SERVER)
         return answer
 
     def _healthy(self, what: str) -> bool:
         answer = self.ask(f"/v2/health/{what}")
         # Triton's is empty; other servers of the protocol say it in JSON.
         if isinstance(answer, str) and answer.strip():
-            raise _no_server()
+            raise Refused(*_NO_SERVER)
         return True
 
     def _exchange(
@@ -166,7 +167,7 @@ class Http:
                 connection.close()
         place = self.address.dialled
         if self.address.secure:
-            return http.client.HTTPSConnection(place.host, place.port, context=self.access.context())
+            return http.client.HTTPSConnection(place.host, place.port, context=trusting(self.access.ca))
         return http.client.HTTPConnection(place.host, place.port)
 
 
@@ -236,10 +237,6 @@ def listens(address: Address) -> bool:
     except OSError:
         return False
     return True
-
-
-def _no_server() -> Refused:
-    return Refused("it sent a page, or an answer of another kind", "page")
 
 
 def _close_all(connections: list[http.client.HTTPConnection]) -> None:

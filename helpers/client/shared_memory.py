@@ -1,4 +1,4 @@
-"""Tensors that pass from client to server by system shared memory, with ``tritonclient.utils.shared_memory``."""
+"""Inputs that pass from client to server by system shared memory, with ``tritonclient.utils.shared_memory``."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tritonclient.utils.shared_memory as shm
-from tritonclient.utils import triton_to_np_dtype
 
 from helpers.client.endpoint import where
 from helpers.client.http import Http
 from helpers.client.problems import Refused, TransportError
-from helpers.client.tensors import Array, Place, Request, Signature
+from helpers.client.tensors import Place, Request
 from helpers.errors import InputError
 
 # Bytes to which each tensor's place is aligned: one cache line, so that vector instructions read it at full speed.
@@ -44,46 +42,30 @@ class Regions:
         while self._idle:
             self._idle.pop().close()
 
-    def infer(self, signature: Signature, request: Request) -> tuple[Any, dict[str, Array]]:
-        """Send one request; return tritonclient's result, and the outputs that lay in shared memory.
-
-        Strings, tensors without bytes and outputs of unknown size travel with the request.
+    def infer(self, request: Request) -> Any:
+        """Send one request and return tritonclient's result; strings, which have no bytes of a known size, travel with the request.
 
         Raises:
             InputError: there is no room in shared memory, or the server does not let us register.
             TransportError: the server did not answer.
         """
-        sizes = {name: array.nbytes for name, (array, kind) in request.inputs.items() if kind != "BYTES"}
-        batch = next(iter(request.inputs.values()))[0].shape[:1] if signature.batched else ()
-        for name in request.outputs:
-            spec = signature.outputs.get(name)
-            shape = (*batch, *spec.shape[len(batch) :]) if spec else (-1,)
-            if spec and spec.datatype != "BYTES" and min(shape, default=1) >= 0:
-                sizes[name] = int(np.prod(shape, dtype=np.int64)) * np.dtype(triton_to_np_dtype(spec.datatype)).itemsize
         places, end = {}, 0
-        for name, size in sizes.items():
-            if size:  # Triton maps no tensor without bytes
-                places[name] = Place("", size, end)
-                end += -(-size // _ALIGNMENT) * _ALIGNMENT
+        for name, (array, datatype) in request.inputs.items():
+            if array.nbytes and datatype != "BYTES":  # Triton maps no tensor without bytes
+                places[name] = Place("", array.nbytes, end)
+                end += -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
         region = self._region(max(end, 1))
         try:
             for name, place in places.items():
                 place.region = region.name
-                if name in request.inputs:
-                    shm.set_shared_memory_region(region.handle, [request.inputs[name][0]], place.offset)
+                shm.set_shared_memory_region(region.handle, [request.inputs[name][0]], place.offset)
             answer = self._transport.infer(replace(request, places=places))
-            outputs: dict[str, Array] = {}
-            for name in places.keys() & set(request.outputs):
-                entry = answer.get_output(name)
-                shape, kind = (entry["shape"], entry["datatype"]) if isinstance(entry, dict) else (entry.shape, entry.datatype)
-                array = shm.get_contents_as_numpy(region.handle, triton_to_np_dtype(kind), tuple(shape), places[name].offset)
-                outputs[name] = array.copy()
         except BaseException:
             # The server may be another one by now.
             region.close()
             raise
         self._idle.append(region)
-        return answer, outputs
+        return answer
 
     def _region(self, byte_size: int) -> _Region:
         """Return a region that no other request uses, as large as this; those of earlier requests are used again."""

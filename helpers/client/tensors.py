@@ -157,7 +157,7 @@ class Signature:
 
 @dataclass
 class Place:
-    """A stretch of a registered shared-memory region that holds a tensor, or waits for one."""
+    """A stretch of a registered shared-memory region that holds an input."""
 
     region: str
     byte_size: int
@@ -166,7 +166,7 @@ class Place:
 
 @dataclass
 class Request:
-    """One inference request: inputs are arrays with Triton's datatype, and ``places`` says which tensors lie in shared memory."""
+    """One inference request: inputs are arrays with Triton's datatype, and ``places`` says which lie in shared memory."""
 
     model: str
     version: str
@@ -179,13 +179,11 @@ class Request:
         inputs = []
         for name, (array, datatype) in self.inputs.items():
             inputs.append(protocol.InferInput(name, list(array.shape), datatype))
-            if name not in self.places:
+            if place := self.places.get(name):
+                inputs[-1].set_shared_memory(place.region, place.byte_size, place.offset)
+            else:
                 inputs[-1].set_data_from_numpy(array)
-        outputs = [protocol.InferRequestedOutput(name) for name in self.outputs]
-        for tensor in (*inputs, *outputs) if self.places else ():
-            if place := self.places.get(tensor.name()):
-                tensor.set_shared_memory(place.region, place.byte_size, place.offset)
-        return inputs, outputs
+        return inputs, [protocol.InferRequestedOutput(name) for name in self.outputs]
 
 
 def split(arrays: Mapping[str, Array], max_batch_size: int) -> list[dict[str, Array]]:

@@ -16,7 +16,7 @@ import pytest
 
 from helpers.client import Client, http
 from helpers.client.shared_memory import Regions
-from helpers.client.tensors import Request, Signature
+from helpers.client.tensors import Request
 from helpers.errors import InputError, RequestError
 from helpers.server import Server
 from tests.support.processes import wait_until
@@ -120,7 +120,7 @@ def test_no_room_in_shared_memory(models_server: Server) -> None:
     large = np.broadcast_to(np.zeros(1, np.int8), 2 * status.f_frsize * status.f_blocks)
     with Client(models_server) as client, pytest.raises(InputError, match=r"cannot be made.*df -h /dev/shm"):
         request = Request("large", "", {"X": (large, "INT8")}, [])
-        Regions(models_server, client.transport).infer(Signature("large", 0, {}, {}), request)
+        Regions(models_server, client.transport).infer(request)
     assert in_dev_shm() == []
     assert registered(models_server) == []
 
