@@ -127,8 +127,8 @@ def explain(
         todo = "Look at the fleet's card. To bring a server back, type: fleet.servers[0].restart()"
     else:
         happened = f"The server at {address} cannot be reached, or closed the connection before it answered ({said})."
-        expected = "Expected a running server at this address; requests that were under way when it went away are lost."
-        todo = 'Check the address and the port. To start a server, type: server = launch_server("models")'
+        expected = f"Expected a server that speaks {protocol.upper()} there; requests that were under way when it went away are lost."
+        todo = f'{_PORTS} To start a server, type: server = launch_server("models")'
     return RequestError(happened, *(ended if ended[0] else (expected, todo)))
 
 
