@@ -43,7 +43,7 @@ _REFUSALS = {
     ),
 }
 # How OpenSSL (in Python) and BoringSSL (in gRPC) word a certificate that does not fit, and any encryption that failed.
-_UNTRUSTED = re.compile(r"certificate.?verify.?failed|hostname|peer name .* is not in peer certif|ip address mismatch", re.IGNORECASE)
+_UNTRUSTED = re.compile(r"certificate.?verify.?failed|hostname (mismatch|verification)|peer name .* is not in peer certif", re.IGNORECASE)
 _NO_TLS = re.compile(r"ssl|handshake", re.IGNORECASE)
 
 
