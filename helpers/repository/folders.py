@@ -163,6 +163,11 @@ def check(folder: Path, config: ModelConfig) -> list[Problem]:
         found.append(Problem(text, f'Write: name: "{folder.name}", or leave the line out'))
     if config.HasField("dynamic_batching") and config.max_batch_size == 0:
         found.append(Problem("dynamic_batching has no effect with max_batch_size 0.", "Write: max_batch_size: 8", fatal=False))
+    known = [path.name for path in visible(folder.parent) if path.is_dir()]
+    for step in config.ensemble_scheduling.step:
+        if step.model_name not in known:
+            text = f"the ensemble's step {step.model_name!r} is no model of this repository. It holds {quoted(known)}."
+            found.append(Problem(text, suggestion(step.model_name, known)))
     there = versions(folder)
     if not there:
         text = "no version folder. Expected a folder with a number as its name, such as 1, that holds the model."
