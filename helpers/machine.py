@@ -1,6 +1,6 @@
-"""This machine: its processor, its NVIDIA GPUs, and what listens on its ports.
+"""This machine: its processor, its NVIDIA GPUs, and whether a server listens on a port of it.
 
-The only place that runs ``nvidia-smi``. Standard library only, but for who owns a port, which ``psutil`` knows.
+The only place that runs ``nvidia-smi``. Standard library only, but for what listens on a port, which ``psutil`` knows.
 """
 
 from __future__ import annotations
@@ -137,24 +137,12 @@ def serves_here(host: str, port: int) -> bool:
 
     An address of this machine may be the end of a tunnel to another one, and a figure must not get a false machine.
     """
-    return is_loopback(host) and (_listener(port) or ("", 0))[0] == "tritonserver"
-
-
-def port_owner(port: int) -> str:
-    """Return who listens on a port: program and process id, as far as this user may see."""
-    try:
-        found = _listener(port)
-    except ModuleNotFoundError:  # before anything is installed
-        return "another program"
-    return f"{found[0]} (process {found[1]})" if found else "another user's process"
-
-
-def _listener(port: int) -> tuple[str, int] | None:
-    """Name and id of the process that listens on a port, if this user may see it."""
+    if not is_loopback(host):
+        return False
     import psutil
 
     with contextlib.suppress(psutil.Error):  # macOS tells only root, or it ended between two looks
         for end in psutil.net_connections("tcp"):
             if end.status == psutil.CONN_LISTEN and end.laddr.port == port and end.pid:
-                return psutil.Process(end.pid).name(), end.pid
-    return None
+                return psutil.Process(end.pid).name() == "tritonserver"
+    return False

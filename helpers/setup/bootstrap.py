@@ -17,8 +17,6 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 VERSIONS = ((3, 12), (3, 11))
 # The wheel of the embedded server is built for this C library and newer ones.
 GLIBC = (2, 35)
-# In a container people are root, and there is no sudo.
-SUDO = "" if hasattr(os, "geteuid") and os.geteuid() == 0 else "sudo "
 
 # Runs in an interpreter: where its own shared library lies, which must be that of the very same Python. Also for the launcher.
 LIBPYTHON = """
@@ -43,15 +41,14 @@ def has(name):
         return True
     except ImportError:
         return False
-pip = ""
-if has("pip"):
-    import pip as module
-    pip = module.__version__
+pip = sys.modules["pip"].__version__ if has("pip") else "0.0"
 print(json.dumps({
     "version": list(sys.version_info[:3]),
     "executable": getattr(sys, "_base_executable", sys.executable),
     "prefix": getattr(sys, "base_prefix", sys.prefix),
-    "venv": has("venv"), "ensurepip": has("ensurepip"), "pip": pip, "libpython": libpython(),
+    # pip 22.3 can fill an environment from outside: then ensurepip, which Debian and Colab leave out, is not needed.
+    "venv": has("venv") and (has("ensurepip") or [int(part) for part in pip.split(".")[:2]] >= [22, 3]),
+    "libpython": libpython(),
 }))
 """
 )
@@ -76,7 +73,7 @@ def c_library() -> Tuple[str, ...]:
     try:
         # Not platform.libc_ver(): on old Pythons it tells what the interpreter was linked against.
         return tuple((os.confstr("CS_GNU_LIBC_VERSION") or "").split()) or ("", "")
-    except (ValueError, OSError):
+    except (AttributeError, ValueError, OSError):
         return ("", "")
 
 
@@ -84,63 +81,42 @@ def embedded_obstacle(system: str = "", machine: str = "", libc: Optional[Tuple[
     """Return why the embedded server cannot run on this machine, in one sentence; '' when it can."""
     system, machine = system or platform.system(), machine or platform.machine()
     libc = libc if libc is not None else c_library()
-    other = 'it works with a server on another machine, connect("HOST:9000").'
+    other = ""
     if (system, machine) != ("Linux", "x86_64"):
         why = "This is {} on {}: the embedded server needs Linux on x86-64".format(system, machine)
     elif libc[0] != "glibc":
-        why = "This Linux has no glibc (its C library is {}): the embedded server cannot run".format(libc[0] or "another one")
+        why = "This Linux has no glibc: the embedded server cannot run"
     elif tuple(int(part) for part in libc[1].split(".")[:2]) < GLIBC:
         why = "This Linux has glibc {}, older than {}.{}: the embedded server cannot run".format(libc[1], *GLIBC)
-        other = 'launch_server(runtime="apptainer") or connect("HOST:9000") serve the models.'
+        other = 'launch_server(runtime="apptainer") or '
     else:
         return ""
-    return "{}, so only the notebooks' side is made here; {}".format(why, other)
+    return '{}, so only the notebooks\' side is made here; use {}connect("HOST:9000").'.format(why, other)
 
 
-def os_release(path: str = "/etc/os-release") -> Tuple[str, str]:
-    """Return the ID and VERSION_ID of this Linux, such as ``("ubuntu", "24.04")``; empty texts elsewhere."""
-    facts = {}
-    if os.path.exists(path):
-        with open(path) as lines:
-            facts = dict(line.strip().split("=", 1) for line in lines if "=" in line)
-    return facts.get("ID", "").strip('"'), facts.get("VERSION_ID", "").strip('"')
-
-
-def advice(release: Optional[Tuple[str, str]] = None) -> str:
-    """Return what to type to get a Python of the course, on this Linux and with conda."""
-    own = {
-        ("debian", "12"): SUDO + "apt-get install python3.11 python3.11-venv libpython3.11",
-        ("ubuntu", "24.04"): SUDO + "apt-get install python3.12 python3.12-venv libpython3.12t64",
-        ("ubuntu", "22.04"): SUDO + "apt-get install python3.11 python3.11-venv libpython3.11",
-    }.get(release or os_release())
+def advice() -> str:
+    """Return what to type to get a Python of the course."""
     conda = "conda env create -f environment.yml && conda activate triton-course"
-    if own:
-        return "Type: {}   (without administrator's rights, with conda: {})".format(own, conda)
-    return "Type: {}   (without conda: install Python 3.12 from python.org or your system's packages)".format(conda)
+    other = "install Python 3.11 or 3.12, with its venv module and its shared library, from your system's packages"
+    return "Type: {}   (without conda: {})".format(conda, other)
 
 
 def missing(facts: Facts, server: bool = True, venv: bool = True) -> str:
     """Return what the interpreter with these facts lacks to make environments, as one paragraph; '' when it has all."""
     name = "{}.{}".format(*facts["version"][:2])
-    pip = tuple(int(part) for part in (facts["pip"] or "0.0").split(".")[:2] if part.isdigit())
-    # pip 22.3 can fill an environment from outside: then ensurepip, which Debian and Colab leave out, is not needed.
-    no_venv = venv and (not facts["venv"] or (not facts["ensurepip"] and pip < (22, 3)))
-    no_library = server and not facts["libpython"]
-    if not (no_venv or no_library):
+    lacks = {"python{}-venv".format(name): "no venv module"} if venv and not facts["venv"] else {}
+    if server and not facts["libpython"]:
+        lacks["libpython{}".format(name)] = "no libpython{}.so (the embedded server needs that very library)".format(name)
+    if not lacks:
         return ""
-    lacks = " and ".join((["no venv module"] if no_venv else []) + (["no libpython{}.so".format(name)] if no_library else []))
-    why = " The embedded server runs Python models with that library of the very same Python." if no_library else ""
-    if facts["prefix"] == "/usr" and os_release()[0] in ("debian", "ubuntu"):
-        library = "libpython" + name + ("t64" if os_release() == ("ubuntu", "24.04") else "")
-        packages = (["python{}-venv".format(name)] if no_venv else []) + ([library] if no_library else [])
-        todo = "Type: {}apt-get install {}".format(SUDO, " ".join(packages))
-    elif no_library and ".pyenv" in facts["prefix"]:
+    todo = advice()
+    if facts["prefix"] == "/usr" and os.path.exists("/usr/bin/apt-get"):
+        todo = "Type: sudo apt-get install {}   (without administrator's rights, with conda: see environment.yml)".format(" ".join(lacks))
+    elif not facts["libpython"] and ".pyenv" in facts["prefix"]:
         todo = "Type: PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install --force {}.{}.{}".format(*facts["version"])
-    else:
-        todo = "Use a complete one. " + advice()
-    if no_library and not no_venv:
+    if server and not facts["libpython"]:
         todo += "   (or, without a server here: make lab SERVER=no)"
-    return "The Python {} at {} has {}.{} {}".format(name, facts["executable"], lacks, why, todo)
+    return "The Python {} at {} has {}. {}".format(name, facts["executable"], " and ".join(lacks.values()), todo)
 
 
 def choose(programs: Sequence[str], server: bool = True, venv: bool = True) -> Facts:
@@ -149,35 +125,25 @@ def choose(programs: Sequence[str], server: bool = True, venv: bool = True) -> F
     Raises:
         Problem: there is none; its text says what to type.
     """
-    seen = []  # type: List[Facts]
-    first_lack = ""
-    for program in programs:
-        facts = probe(program)
-        if not facts or facts["executable"] in [other["executable"] for other in seen]:
-            continue
-        seen.append(facts)
+    versions, first_lack = [], ""
+    for facts in filter(None, map(probe, programs)):
+        versions.append(".".join(str(part) for part in facts["version"]))
         if tuple(facts["version"][:2]) in VERSIONS:
             lack = missing(facts, server, venv)
             if not lack:
                 return facts
             first_lack = first_lack or lack
-    if first_lack:
-        raise Problem(first_lack)
-    versions = ", ".join(sorted({".".join(str(part) for part in facts["version"]) for facts in seen})) or "none"
-    raise Problem("The course needs Python 3.11 or 3.12; found on PATH: {}. {}".format(versions, advice()))
-
-
-def candidates() -> List[str]:
-    """Return interpreters to try: this one, then those on PATH."""
-    return [sys.executable, *("python{}.{}".format(*version) for version in VERSIONS), "python3", "python"]
+    found = ", ".join(sorted(set(versions))) or "none"
+    raise Problem(first_lack or "The course needs Python 3.11 or 3.12; found on PATH: {}. {}".format(found, advice()))
 
 
 def main(arguments: List[str]) -> int:
     """Choose a Python and go on in it with :mod:`helpers.setup.environments`."""
     as_is = "--as-is" in arguments
     server = not as_is and "--server=no" not in arguments and not embedded_obstacle()
+    programs = [sys.executable] + ["python{}.{}".format(*version) for version in VERSIONS] + ["python3", "python"]
     try:
-        chosen = choose(candidates(), server, venv=not as_is)
+        chosen = choose(programs, server, venv=not as_is)
     except Problem as problem:
         sys.stderr.write("{}\n".format(problem))
         return 1

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import sys
-import tempfile
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -25,18 +24,14 @@ THEIRS = ("ipykernel", "ipywidgets", "jupyterlab", "matplotlib", "numpy", "psuti
 
 
 def main() -> None:
-    """Packages, server, notebooks; at once when they are there. What is in the way is said in one paragraph."""
+    """Packages, server, notebooks; at once when they are there."""
     there = {each.metadata["Name"].lower(): each.version for each in distributions()}
-    lacks = environments.lacks(Path(sys.executable))
+    kept = [f"{name}=={there[name]}" for name in THEIRS if name in there]
     names = {line: re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in environments.client_requirements()}
     # Colab's own front end stands for JupyterLab.
-    wanted = [line for line, name in names.items() if name in lacks and name != "jupyterlab" and not (name in THEIRS and name in there)]
-    if wanted:
-        print(f"installing {len(wanted)} packages for the notebooks, half a minute", flush=True)
-        with tempfile.NamedTemporaryFile("w", suffix=".txt") as kept:
-            kept.write("".join(f"{name}=={there[name]}\n" for name in THEIRS if name in there))
-            kept.flush()
-            environments.run([sys.executable, "-m", "pip", "install", "-c", kept.name, *wanted], "The notebooks' packages")
+    wanted = [line for line, name in names.items() if name != "jupyterlab" and not (name in THEIRS and name in there)]
+    print("installing what is missing for the notebooks, half a minute", flush=True)
+    environments.run([sys.executable, "-m", "pip", "install", "--quiet", *kept, *wanted], "The notebooks' packages")
     environments.install_server()
     notebook_copies.hand_out()
     print(f"The course is in {root()}. Run the next cell.")

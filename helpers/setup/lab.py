@@ -23,14 +23,15 @@ from helpers.machine import is_loopback, without_proxy
 from helpers.paths import shown, work_dir, writing
 from helpers.setup import notebook_copies
 
-FIRST = "notebooks/00_start_here.ipynb"
 _WORKSPACES = "JUPYTERLAB_WORKSPACES_DIR"
 # The notebook gets the whole width: on a projector half of it would go to the list of files, which is one click away.
 _LAYOUT = {"data": {"layout-restorer:data": {"left": {"collapsed": True, "widgetStates": {}}}}, "metadata": {"id": "default"}}
+# On another machine: no browser there, and how to reach it.
+_REMOTE = "SSH_CONNECTION" in os.environ and "DISPLAY" not in os.environ
 
 
 def start(options: Sequence[str]) -> int:
-    """Hand out the notebooks, then become JupyterLab.
+    """Hand out the notebooks, then become JupyterLab: on the loopback interface, with its own token, on the next free port.
 
     Args:
         options: further options of JupyterLab, such as ``--port=8899``.
@@ -47,25 +48,15 @@ def start(options: Sequence[str]) -> int:
     for sentence in notebook_copies.hand_out():
         print(sentence)
     print(f"Your notebooks are in {shown(notebook_copies.folder())}. Stop JupyterLab with Ctrl-C.")
-    remote = "SSH_CONNECTION" in os.environ and "DISPLAY" not in os.environ
-    command = [sys.executable, "-m", "helpers.setup.lab", *arguments(), *options, *(["--no-browser"] if remote else [])]
+    command = [sys.executable, "-m", "helpers.setup.lab", "--ServerApp.ip=127.0.0.1", "--ServerApp.port_retries=50"]
+    command += [f"--ServerApp.root_dir={work_dir()}", "--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb"]
+    # Only what is wrong; and in a container people are root, where JupyterLab would refuse.
+    command += [f"--Application.log_level={logging.WARNING}", *(["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else [])]
+    command += [*options, *(["--no-browser"] if _REMOTE else [])]
     sys.stdout.flush()
     if os.name == "posix":
         os.execve(command[0], command, environment())
     return subprocess.call(command, env=environment())
-
-
-def arguments() -> list[str]:
-    """Return JupyterLab's options: loopback only, its own token, the next free port, and on the terminal only what is wrong."""
-    return [
-        "--ServerApp.ip=127.0.0.1",
-        "--ServerApp.port_retries=50",
-        f"--ServerApp.root_dir={work_dir()}",
-        f"--LabApp.default_url=/lab/tree/{FIRST}",
-        f"--Application.log_level={logging.WARNING}",
-        # In a container people are root, and JupyterLab would refuse.
-        *(["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []),
-    ]
 
 
 def environment() -> dict[str, str]:
@@ -74,10 +65,9 @@ def environment() -> dict[str, str]:
     Kernels send raw requests to servers on this machine, which no proxy of the site can find. Where windows and bars are is kept in
     ``work/``, apart from that of the user's other projects.
     """
-    workspaces = os.environ.get(_WORKSPACES) or str(work_dir() / ".jupyterlab")
     ours = str(Path(__file__).resolve().parent.parent / "jupyter")
-    others = os.environ.get("JUPYTER_CONFIG_PATH")
-    config = f"{ours}{os.pathsep}{others}" if others else ours
+    config = os.pathsep.join(filter(None, (ours, os.environ.get("JUPYTER_CONFIG_PATH"))))
+    workspaces = os.environ.get(_WORKSPACES) or str(work_dir() / ".jupyterlab")
     return {**os.environ, **without_proxy(os.environ), "JUPYTER_CONFIG_PATH": config, _WORKSPACES: workspaces}
 
 
@@ -112,7 +102,7 @@ def _become() -> None:
             super().init_httpserver()
 
         def start_app(self) -> None:
-            if "SSH_CONNECTION" in os.environ and "DISPLAY" not in os.environ:
+            if _REMOTE:
                 here = f"{getpass.getuser()}@{socket.getfqdn()}"
                 print(f"You are on another machine. On your own type: ssh -N -L {self.port}:127.0.0.1:{self.port} {here}")
             # The one line that a person needs; Jupyter would say the same address three times over.

@@ -10,15 +10,13 @@ import hashlib
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from helpers.errors import InputError, quoted, suggestion
-from helpers.paths import make_folder, replace, root, shown, work_dir, writing
+from helpers.errors import InputError, quoted
+from helpers.paths import make_folder, read_text, replace, root, shown, work_dir, writing
 
 RECORD = ".handed-out.json"
 
@@ -49,42 +47,41 @@ def hand_out() -> list[str]:
             theirs = _digest(target) if target.exists() else ""
             if theirs in ("", known.get("handed_out"), new):
                 if theirs != new:
-                    _copy(source, target)
+                    replace(target, read_text(source))
                 record[source.name] = {"handed_out": new}
             elif new not in known.values():
-                beside = _free_name(target, f"new-{datetime.now():%Y-%m-%d}")
-                _copy(source, beside)
+                beside = _beside(target, f"new-{datetime.now():%Y-%m-%d}")
+                replace(beside, read_text(source))
                 record[source.name] = {**known, "offered": new}
                 said.append(f"There is a new version of {target.name}: it is beside yours, which you have changed, as {beside.name}.")
     return said
 
 
 def reset(which: str) -> str:
-    """Bring back a pristine notebook; the student's stays beside it, with the time in its name.
+    """Bring back a pristine notebook, and return a sentence on what was done; the student's stays beside it, with the time in its name.
 
     Args:
         which: number or name of the notebook, such as ``03``.
-
-    Returns:
-        One sentence on what was done.
 
     Raises:
         InputError: there is no such notebook.
         SetupError: the folder cannot be written.
     """
-    source = _find(which)
+    wanted = Path(which.strip()).name.removesuffix(".ipynb")
+    begin = f"{int(wanted):02d}_" if re.fullmatch(r"\d{1,2}", wanted) else f"{wanted}."
+    source = next((each for each in notebooks() if each.name.startswith(begin)), None)
+    if source is None:
+        names = quoted(each.stem for each in notebooks())
+        raise InputError(f"There is no notebook {which!r}.", f"The course has {names}.", "Type for example: make reset NB=03")
     target = folder() / source.name
     with _keeping() as record:
         record[source.name] = {"handed_out": _digest(source)}
-        if not target.exists():
-            _copy(source, target)
-            return f"{shown(target)} is there again."
-        if _digest(target) == _digest(source) and not any(cell.get("outputs") for cell in _cells(target)):
-            return f"{shown(target)} is pristine already."
-        old = _free_name(target, f"{datetime.now():%Y-%m-%dT%H-%M-%S}")
-        target.rename(old)
-        _copy(source, target)
-        return f"{shown(target)} is pristine again; yours is beside it: {old.name}. If it is open: File > Reload Notebook from Disk."
+        words = "again"
+        if target.exists():
+            old = target.rename(_beside(target, f"{datetime.now():%Y-%m-%dT%H-%M-%S}"))
+            words = f"again; yours is beside it: {old.name}. If it is open: File > Reload Notebook from Disk"
+        replace(target, read_text(source))
+    return f"{shown(target)} is pristine {words}."
 
 
 @contextmanager
@@ -96,50 +93,23 @@ def _keeping() -> Iterator[dict[str, dict[str, str]]]:
         if data.is_dir() and not os.path.lexists(link):
             link.symlink_to(data)
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
+            record = dict(json.loads(path.read_text(encoding="utf-8")))
         except (FileNotFoundError, ValueError):
             # Damaged: then every notebook that differs counts as the student's own.
             record = {}
-        record = record if isinstance(record, dict) else {}
         yield record
         replace(path, json.dumps(record, indent=1) + "\n")
 
 
-def _find(which: str) -> Path:
-    names = {source.stem: source for source in notebooks()}
-    wanted = Path(which.strip()).name.removesuffix(".ipynb")
-    number = f"{int(wanted):02d}_" if re.fullmatch(r"\d{1,2}", wanted) else None
-    for name, source in names.items():
-        if name == wanted or (number and name.startswith(number)):
-            return source
-    raise InputError(
-        f"There is no notebook {which!r}." if which.strip() else "No notebook was named.",
-        f"The course has {quoted(names)}.",
-        suggestion(wanted, names) or "Type for example: make reset NB=03",
-    )
-
-
-def _cells(path: Path) -> list[dict[str, Any]]:
-    """The cells of a notebook; none of a file that is no notebook."""
-    try:
-        return list(json.loads(path.read_bytes())["cells"])
-    except (ValueError, KeyError, TypeError):
-        return []
-
-
 def _digest(path: Path) -> str:
-    """What a student types into the cells, without outputs, counts and what JupyterLab notes beside them."""
-    sources = [[cell.get("cell_type"), "".join(cell.get("source", ""))] for cell in _cells(path)]
+    """What a student types into the cells, without outputs, counts and what JupyterLab notes beside them; of no notebook, its bytes."""
+    try:
+        sources = [[cell["cell_type"], "".join(cell["source"])] for cell in json.loads(path.read_bytes())["cells"]]
+    except (ValueError, KeyError, TypeError):
+        sources = []
     return hashlib.sha256(json.dumps(sources).encode() if sources else path.read_bytes()).hexdigest()
 
 
-def _copy(source: Path, target: Path) -> None:
-    # In one step: a copy cut short must not look like a student's change.
-    temporary = target.with_name(f".{target.name}.part")
-    shutil.copyfile(source, temporary)
-    temporary.replace(target)
-
-
-def _free_name(target: Path, mark: str) -> Path:
+def _beside(target: Path, mark: str) -> Path:
     names = (target.with_name(f"{target.stem}.{mark}{extra}{target.suffix}") for extra in ("", *(f"-{n}" for n in range(2, 1000))))
     return next(name for name in names if not name.exists())

@@ -5,8 +5,6 @@ from __future__ import annotations
 import getpass
 import itertools
 import json
-import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,10 +12,9 @@ from pathlib import Path
 import pytest
 
 from helpers.setup import bootstrap, doctor, environments
-from helpers.setup.doctor import ADMINISTRATOR, FIX, GOOD, NOTE, Finding
+from helpers.setup.doctor import FIX, GOOD, NOTE, Finding
 from tests.support import ROOT
 from tests.support.course_copy import base_python, copy_course, run
-from tests.support.engines import Engines
 
 DOCTOR = ["-m", "helpers", "doctor"]
 needs_embedded = pytest.mark.skipif(bool(bootstrap.embedded_obstacle()), reason="the embedded server cannot run here")
@@ -26,8 +23,8 @@ needs_embedded = pytest.mark.skipif(bool(bootstrap.embedded_obstacle()), reason=
 def finding(report: str, subject: str) -> str:
     """What a report says about one subject, on one line: in a terminal it goes on in lines without a subject."""
     lines = report.splitlines()
-    first = next(number for number, line in enumerate(lines) if line[16:].startswith(subject))
-    more = itertools.takewhile(lambda line: line.startswith(" " * 17), lines[first + 1 :])
+    first = next(number for number, line in enumerate(lines) if line[8:].startswith(subject))
+    more = itertools.takewhile(lambda line: line.startswith(" " * 9), lines[first + 1 :])
     return " ".join([lines[first], *(line.strip() for line in more)])
 
 
@@ -82,18 +79,6 @@ def test_a_package_that_differs_from_the_lock(monkeypatch: pytest.MonkeyPatch, t
     assert "torch" not in first.found
 
 
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [("plain-1.0_x", ""), ("my course", "' '"), ("it's", '"\'"'), (os.fsdecode(b"donn\xe9es"), "no UTF-8"), ("donn\u00e9es", "é")],
-)
-def test_a_course_folder_whose_name_other_programs_stumble_over_is_named(name: str, words: str, tmp_path: Path) -> None:
-    folder = tmp_path / name
-    folder.mkdir()
-    found = list(doctor.course_folder(folder))
-    assert [(one.state, words in one.found) for one in found] == [(NOTE, True)] * bool(words)
-    assert all(one.found.encode() for one in found), "it can be printed"
-
-
 def test_a_disk_from_which_no_program_may_run_is_for_the_student_to_leave(tmp_path: Path) -> None:
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "noexec", "tmpfs", str(tmp_path)], capture_output=True, check=False).returncode:
         pytest.skip("needs the right to mount")
@@ -113,20 +98,19 @@ def with_shared_memory(size: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_containers_shared_memory_is_enough_but_for_large_requests() -> None:
     said = finding(with_shared_memory("64m").stdout, "Shared memory")
-    assert "large batches of DeepTau need up to 256 MB" in said and "administrator" not in said
+    assert "large batches of DeepTau need up to 256 MB" in said and said.startswith(NOTE)
 
 
-def test_too_little_shared_memory_is_for_the_administrator() -> None:
+def test_too_little_shared_memory_is_to_be_fixed() -> None:
     """For real: a machine of its own, as far as the doctor can see, whose /dev/shm has one megabyte."""
     done = with_shared_memory("1m")
-    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.returncode == 1, done.stdout + done.stderr
     assert "1 MB free in /dev/shm" in finding(done.stdout, "Shared memory")
     assert "--shm-size" in finding(done.stdout, "Shared memory")
-    assert "administrator" in done.stdout.splitlines()[-1]
 
 
 def test_no_shared_memory_at_all(tmp_path: Path) -> None:
-    assert doctor.shared_memory(tmp_path / "nowhere").state == ADMINISTRATOR
+    assert doctor.shared_memory(tmp_path / "nowhere").state == FIX
 
 
 def test_a_work_folder_that_cannot_be_written(tmp_path: Path) -> None:
@@ -136,27 +120,15 @@ def test_a_work_folder_that_cannot_be_written(tmp_path: Path) -> None:
     assert "export COURSE_WORK=" in finding(done.stdout, "Folder work")
 
 
-@pytest.mark.parametrize(("free_gb", "state"), [(0.1, FIX), (500.0, GOOD)])
-def test_disk(free_gb: float, state: str) -> None:
-    assert doctor.disk(ROOT, free_gb).state == state
-
-
-def test_taken_ports_are_no_harm_and_their_holder_is_named() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        found = doctor.ports((port,))
-    assert found.state == NOTE
-    assert f"{port} by " in found.found
-    assert f"(process {os.getpid()})" in found.found
-
-
-def test_where_localhost_leads() -> None:
-    assert doctor.name_of_this_machine().state == GOOD
-    nowhere = doctor.name_of_this_machine("no-such-machine.invalid")
-    assert nowhere.state == ADMINISTRATOR
-    assert "127.0.0.1 localhost" in nowhere.todo
+def test_disk(tmp_path: Path) -> None:
+    assert doctor.disk(ROOT).state == GOOD
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(tmp_path)], capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a small disk")
+    try:
+        found = doctor.disk(tmp_path)
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+    assert found.state == FIX and "0.0 GB free" in found.found
 
 
 def test_a_proxy_without_an_exception_for_this_machine() -> None:
@@ -183,7 +155,7 @@ def test_the_status_is_that_of_the_worst_finding() -> None:
     def status(*states: str) -> int:
         return doctor.Report(tuple(Finding("x", state, "y") for state in states)).status
 
-    assert (status(GOOD, NOTE), status(GOOD, FIX), status(FIX, ADMINISTRATOR, GOOD)) == (0, 1, 2)
+    assert (status(GOOD, NOTE), status(GOOD, FIX, GOOD)) == (0, 1)
 
 
 def test_nothing_secret_is_shown() -> None:
@@ -221,31 +193,8 @@ def test_in_a_notebook_it_is_a_table_and_in_a_terminal_text() -> None:
 
 def test_a_report_can_be_had_from_python() -> None:
     report = doctor.report()
-    assert {"Python", "System", "Disk", "GPU", "Ports"} <= {one.subject for one in report.findings}
+    assert {"Python", "System", "Disk", "GPU", "Containers"} <= {one.subject for one in report.findings}
     assert report.status == 0, str(report)
-
-
-def test_engines_that_answer_and_one_that_says_why_not(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
-    (none,) = doctor.engines()
-    assert (none.subject, none.state) == ("Containers", NOTE)
-    engines.install("docker", "podman", "apptainer")
-    engines.tell(docker_info=(1, "", "Cannot connect to the Docker daemon at unix:///var/run/docker.sock."), apptainer=(0, "1.3", ""))
-    found = {finding.subject: finding for finding in doctor.engines()}
-    assert [(name, one.state) for name, one in found.items()] == [("Apptainer", GOOD), ("Docker", NOTE), ("podman", GOOD)]
-    assert "Cannot connect to the Docker daemon" in found["Docker"].found
-    assert 'launch_server(runtime="docker")' in found["Docker"].todo
-
-
-def test_an_engine_is_needed_where_the_embedded_server_cannot_run(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bootstrap, "embedded_obstacle", lambda: "the C library is too old")
-    (none,) = doctor.engines()
-    assert none.state == NOTE  # a server elsewhere is a way, too
-    engines.install("docker")
-    engines.tell(docker_info=(1, "", "Cannot connect."))
-    (found,) = doctor.engines()
-    assert found.state == FIX
-    engines.install("podman")
-    assert {finding.state for finding in doctor.engines()} == {NOTE, GOOD}
 
 
 @pytest.mark.slow

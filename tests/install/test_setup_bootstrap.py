@@ -19,8 +19,6 @@ GOOD = {
     "executable": "/x/python",
     "prefix": "/x",
     "venv": True,
-    "ensurepip": True,
-    "pip": "24.0",
     "libpython": "/x/lib/libpython.so",
 }
 
@@ -83,14 +81,14 @@ def test_no_python_at_all(course: Path, tmp_path: Path) -> None:
         (("libpython",), f"no libpython3.{THIS[1]}.so"),
         (("venv",), "no venv module"),
         (("ensurepip",), "no venv module"),
-        (("venv", "libpython"), f"no venv module and no libpython3.{THIS[1]}.so"),
+        (("venv", "libpython"), f"no venv module and no libpython3.{THIS[1]}.so (the embedded server"),
     ],
 )
 def test_an_incomplete_python(course: Path, tmp_path: Path, without: tuple[str, ...], lacks: str) -> None:
     python = crippled_python(tmp_path / "python", without)
     said = one_sentence(run(["make", "lab"], course, PATH=str(bin_with(tmp_path / "bin", python3=python))), 2)
     assert f"The Python 3.{THIS[1]}" in said
-    assert f" has {lacks}." in said
+    assert f" has {lacks}" in said
     assert "Type: " in said
     assert not (course / ".venv").exists()
 
@@ -103,22 +101,23 @@ def test_without_a_server_no_libpython_is_needed(course: Path, tmp_path: Path) -
         bootstrap.choose([str(python)], server=True)
 
 
-@pytest.mark.parametrize(
-    ("release", "packages"),
-    [
-        (("debian", "12"), "python3.11-venv libpython3.11"),
-        (("ubuntu", "24.04"), "python3.12-venv libpython3.12t64"),
-        (("fedora", "43"), "conda"),
-    ],
-)
-def test_advice_fits_the_system(release: tuple[str, str], packages: str) -> None:
-    assert packages in bootstrap.advice(release)
+def test_on_debian_the_packages_that_are_lacking_are_named() -> None:
+    if not Path("/usr/bin/apt-get").exists():
+        pytest.skip("no Debian, and no Ubuntu")
+    assert bootstrap.missing(GOOD) == ""
+    bare = bootstrap.missing({**GOOD, "prefix": "/usr", "venv": False, "libpython": ""})
+    assert f"apt-get install python3.{THIS[1]}-venv libpython3.{THIS[1]} " in bare and "conda" in bare
 
 
-def test_pip_from_outside_replaces_ensurepip() -> None:
-    assert bootstrap.missing({**GOOD, "ensurepip": False, "pip": "23.0.1"}) == ""
-    assert "no venv module" in bootstrap.missing({**GOOD, "ensurepip": False, "pip": "22.0.2"})
-    assert "no venv module" in bootstrap.missing({**GOOD, "ensurepip": False, "pip": ""})
+def test_pip_from_outside_replaces_ensurepip(tmp_path: Path) -> None:
+    """As on Colab, whose pip is new enough; the interpreter without it is among those that lack something."""
+    python = crippled_python(tmp_path / "python", ("ensurepip",))
+    pip = tmp_path / "python" / "lib" / f"python3.{THIS[1]}" / "site-packages" / "pip"
+    pip.mkdir(parents=True)
+    for version, enough in (("22.0.2", False), ("23.0.1", True)):
+        (pip / "__init__.py").write_text(f'__version__ = "{version}"')
+        facts = bootstrap.probe(str(python))
+        assert facts is not None and facts["venv"] is enough
 
 
 def test_a_library_of_another_python_does_not_count(tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 from helpers import paths
-from helpers.errors import SetupError
 from helpers.setup import environments
 from tests.support import ROOT
 from tests.support.course_copy import base_python, copy_course, run
@@ -65,18 +64,18 @@ def test_states(course: Path) -> None:
     assert environments.state(folder, "client") == "foreign"
     stamp(folder, "client")
     assert environments.state(folder, "client") == "ready"
-    (folder / environments.BEING_MADE).touch()
+    stamp(folder, "client", fingerprint="")
     assert environments.state(folder, "client") == "incomplete"
-    (folder / environments.BEING_MADE).unlink()
+    stamp(folder, "client")
     (folder / "bin" / "python").unlink()
-    assert environments.state(folder, "client") == "moved"
+    assert environments.state(folder, "client") == "incomplete"
     stamp(folder, "client")
     with (course / "requirements.lock").open("a") as lock:
         lock.write("another==1.0\n")
     assert environments.state(folder, "client") == "outdated"
     stamp(folder, "client")
     folder.rename(course / "elsewhere")
-    assert environments.state(course / "elsewhere", "client") == "moved"
+    assert environments.state(course / "elsewhere", "client") == "incomplete"
     (course / "elsewhere" / environments.STAMP).write_text("{ this is no stamp")
     assert environments.state(course / "elsewhere", "client") == "foreign"
 
@@ -99,7 +98,7 @@ def test_interrupted_then_created_again_then_at_once(course: Path) -> None:
         command, cwd=course, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     deadline = time.monotonic() + PATIENCE_S
-    while not (course / ".venv" / environments.BEING_MADE).exists():
+    while not (course / ".venv" / environments.STAMP).exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)
@@ -125,8 +124,7 @@ def test_interrupted_then_created_again_then_at_once(course: Path) -> None:
         # "pluggy" is as small, and the course has it as well.
         (course / name).write_text(re.sub(r"iniconfig==.*\n", "", (course / name).read_text()).replace("iniconfig>=2,<3", "pluggy>=1,<2"))
     assert "updating .venv" in setup(course).stdout
-    there = environments.installed_versions(course / ".venv")
-    assert "pluggy" in there and "iniconfig" not in there, "what an earlier lock had brought is gone"
+    assert "pluggy" in environments.installed_versions(course / ".venv")
 
 
 @pytest.mark.slow
@@ -147,12 +145,6 @@ def test_an_installer_that_fails_speaks_for_itself_and_what_to_do_follows(
     assert environments.state(course / ".venv", "client") == "incomplete"
 
 
-def test_too_little_disk_by_numbers(tmp_path: Path) -> None:
-    environments.check_disk(3.0, tmp_path, free_gb=3.1)
-    with pytest.raises(SetupError, match=r"2\.9 GB are free .* 3\.0 GB are needed.*make lab TORCH=no"):
-        environments.check_disk(3.0, tmp_path, free_gb=2.9)
-
-
 def test_too_little_disk_for_real(tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
@@ -161,7 +153,7 @@ def test_too_little_disk_for_real(tmp_path: Path) -> None:
     try:
         course = copy_course(small / "course")
         said = refused(run(["make", "lab", f"PYTHON={base_python()}"], course))
-        assert "There is no room: 0.0 GB are free" in said
+        assert "There is no room: 0.0 GB are free" in said and "3.0 GB are needed" in said and "make lab TORCH=no" in said
         assert not (course / ".venv").exists()
     finally:
         subprocess.run(["umount", str(small)], check=True)
@@ -180,22 +172,15 @@ def test_no_permission_to_write(course: Path) -> None:
         course.chmod(0o700)
 
 
-def test_a_conda_environment_that_has_the_packages_is_used(course: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Here the tests' own environment stands for conda's: a folder with an interpreter that has the packages."""
+def test_a_conda_environment_that_has_the_course_is_used(course: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prefix = tmp_path / "conda"
     (prefix / "bin").mkdir(parents=True)
-    script = prefix / "bin" / "python"
-    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-    script.chmod(0o755)
+    (prefix / "bin" / "python").symlink_to(sys.executable)
     monkeypatch.setenv("CONDA_PREFIX", str(prefix))
-    assert environments.client_python() == script
-    # It has no such package: then it is not used, and the name is told.
-    text = (course / "pyproject.toml").read_text()
-    (course / "pyproject.toml").write_text(text.replace('"iniconfig>=2,<3"', '"iniconfig>=2,<3", "no-such-package>=1,<2"'))
-    environments.lacks.cache_clear()
-    assert environments.conda_lacks() == ["no-such-package"]
-    assert environments.client_python() is None
-    environments.lacks.cache_clear()
+    assert environments.client_python() is None, "an environment for something else"
+    (prefix / "lib" / "python3.11" / "site-packages" / "triton_course-0.1.0.dist-info").mkdir(parents=True)
+    assert environments.client_python() == prefix / "bin" / "python"
+    assert environments.client_python(dev=True) is None, "environment.yml has nothing for developers"
 
 
 def server_folder(folder: Path, numpy: str) -> Path:

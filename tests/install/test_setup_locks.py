@@ -17,7 +17,7 @@ from helpers.setup.environments import EMBEDDED_TRITON
 from tests.support import ROOT
 
 LOCKS = ("requirements.lock", "containers/server-requirements.lock")
-CLIENT, SERVER = environments.client_requirements(dev=True), environments.server_requirements()
+CLIENT, SERVER = environments.client_requirements(dev=True), environments.lines(environments.SERVER_PACKAGES)
 # conda-forge calls these otherwise.
 CONDA_NAMES = {"matplotlib-base": "matplotlib"}
 
@@ -41,9 +41,7 @@ def test_the_lock_holds_every_package_within_its_range(requirements: list[str], 
         assert requirement.specifier.contains(locked[name]), f"{name} {locked[name]} is not {requirement.specifier}: make lock"
 
 
-@pytest.mark.parametrize(
-    "requirements", [environments.client_requirements(dev=True), environments.server_requirements()], ids=["client", "server"]
-)
+@pytest.mark.parametrize("requirements", [CLIENT, SERVER], ids=["client", "server"])
 def test_every_range_has_an_upper_end(requirements: list[str]) -> None:
     for requirement in map(Requirement, requirements):
         operators = {specifier.operator for specifier in requirement.specifier}
@@ -64,7 +62,7 @@ def test_a_lock_has_exact_versions_and_nothing_else(lock: str) -> None:
 def test_a_lock_holds_for_both_pythons(lock: str, version: str) -> None:
     """A package that only one of them needs must say so, and no package may be left out for the other by its marker alone."""
     environment = {"python_version": version, "python_full_version": f"{version}.0", "sys_platform": "linux", "platform_machine": "x86_64"}
-    requirements = environments.client_requirements(dev=True) if lock == LOCKS[0] else environments.server_requirements()
+    requirements = CLIENT if lock == LOCKS[0] else SERVER
     holding = {
         canonicalize_name(one.name)
         for one in map(Requirement, environments.lines(lock))
@@ -105,7 +103,7 @@ def test_the_extra_train_covers_what_training_used(pins: Path) -> None:
 
 
 def test_training_and_serving_use_one_pytorch() -> None:
-    assert str(extra("train")["torch"].specifier) == str(named(environments.server_requirements())["torch"].specifier) == "==2.13.0"
+    assert str(extra("train")["torch"].specifier) == str(named(SERVER)["torch"].specifier) == "==2.13.0"
     assert environments.locked(LOCKS[1])["torch"] == "2.13.0"
 
 

@@ -60,7 +60,6 @@ def test_who_listens_on_a_port() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert f"(process {os.getpid()})" in machine.port_owner(port)
         # A port of this machine, but not a Triton server: perhaps the end of a tunnel.
         assert not machine.serves_here("localhost", port)
     assert not machine.serves_here("gpu-node", port)

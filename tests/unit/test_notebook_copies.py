@@ -112,12 +112,6 @@ def test_two_resets_within_a_second_keep_both(course: Path) -> None:
     assert {"my first answers", "my second answers", "03_run_inference first"} <= texts
 
 
-def test_reset_of_a_pristine_notebook_changes_nothing(course: Path) -> None:
-    notebook_copies.hand_out()
-    assert "pristine already" in notebook_copies.reset("00")
-    assert names() == ["00_start_here.ipynb", "03_run_inference.ipynb"]
-
-
 def test_reset_before_anything_was_handed_out(course: Path) -> None:
     notebook_copies.reset("03")
     assert names() == ["03_run_inference.ipynb"]
@@ -183,11 +177,9 @@ def test_an_answer_in_a_cell_is_the_students(course: Path) -> None:
     assert mine().read_text() == notebook("1 + 3")
 
 
-def test_reset_takes_outputs_away_and_leaves_a_pristine_notebook_alone(course: Path) -> None:
+def test_reset_takes_outputs_away(course: Path) -> None:
     (course / "notebooks" / "03_run_inference.ipynb").write_text(notebook("1 + 1"))
     notebook_copies.hand_out()
-    mine().write_text(notebook("1 + 1", **OPENED))
-    assert "pristine already" in notebook_copies.reset("03")
     mine().write_text(notebook("1 + 1", **RUN))
     assert "yours is beside it" in notebook_copies.reset("03")
     assert mine().read_text() == notebook("1 + 1")

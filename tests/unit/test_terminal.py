@@ -91,8 +91,10 @@ def test_words_of_a_table_go_on_below(narrow: None, monkeypatch: pytest.MonkeyPa
 
 def test_the_doctor_fits_into_80_columns(narrow: None) -> None:
     found = [
-        doctor.Finding("Docker", "note", "says: Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is it running? " * 2),
-        doctor.Finding("Python", "good", "3.11.7"),
+        doctor.Finding(
+            "Docker", doctor.NOTE, "says: Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is it running? " * 2
+        ),
+        doctor.Finding("Python", doctor.GOOD, "3.11.7"),
     ]
     text = repr(doctor.Report(found))
     assert _widest(text) <= 80 and text.count("docker.sock") == 2 and "Python  3.11.7" in text
