@@ -1,8 +1,7 @@
 """``python -m helpers COMMAND``: the course for people in a terminal.
 
-A command is a function in one of the modules beside this one; :mod:`helpers.cli.options` says what it takes. A module is imported only
-when one of its commands runs, and this one needs the standard library alone: ``doctor`` and ``install-server`` work before anything is
-installed.
+A command is a function in one of the modules beside this one, which is imported only when it runs; this one needs the standard library
+alone: ``doctor`` and ``install-server`` work before anything is installed.
 """
 
 from __future__ import annotations
@@ -10,8 +9,8 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+from typing import Any
 
-from helpers.cli import options
 from helpers.errors import CourseError
 from helpers.terminal import write_whatever_the_terminal
 
@@ -24,12 +23,74 @@ COMMANDS = {
     "reset": ("tools", "bring back a pristine notebook, yours stays beside it", "reset 03"),
     "serve": ("serve", "launch a server and keep it until Ctrl-C", "serve --base-port 9300"),
     "infer": ("infer", "send one request to a model and print the answer", "infer -m add_sub -u localhost:9001"),
-    "metrics": ("tools", "print a server's counters, or what changed in a while", "metrics -u localhost:9002 --watch 2"),
+    "metrics": ("tools", "print a server's counters", "metrics -u localhost:9002"),
     "perf_analyzer": ("tools", "NVIDIA's load generator, with its own arguments", "perf_analyzer -m add_sub -u localhost:9001 -i grpc"),
     "sweep": ("measure", "measure models over batch sizes and concurrencies", "sweep -m particlenet_PT --batch 1 8 --concurrency 1 4"),
     "tune": ("measure", "find the best configuration within a latency budget", "tune -m particlenet_AK4 --budget 20"),
     "quantize": ("measure", "make variants of a model in lower precision", "quantize particlenet_AK4"),
     "scoreboard": ("tools", "the challenge's scoreboard, your own or a class's", "scoreboard work/scoreboard.json"),
+}
+# Names, help, and what else argparse wants to know.
+Option = tuple[str, str, dict[str, Any]]
+_FLAG: dict[str, Any] = {"action": "store_true"}
+_YES_OR_NO: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
+_FILE: dict[str, Any] = {"metavar": "FILE"}
+_NUMBER: dict[str, Any] = {"type": int}
+_NUMBERS: dict[str, Any] = {"type": int, "nargs": "+"}
+_MODEL: Option = ("-m --model", "name of the model, such as particlenet_AK4", {"required": True})
+_MODELS: Option = ("--models", "the model repository, such as work/models (default models)", {"default": "models"})
+_CA: Option = ("--ca", "certificate of the authority that signed the server's", _FILE)
+_DATA = "random (bits), zero, real (what the course has for the model: jets, hits, taus), or a JSON file (default random)"
+_INPUT_DATA: Option = ("--input-data", _DATA, {"default": "random"})
+OPTIONS: dict[str, tuple[Option, ...]] = {
+    "doctor": (("--full", "launch a server and send it a request, too (ten seconds)", _FLAG),),
+    "install-server": (("--without-torch", "its models stay UNAVAILABLE, little disk is needed", _FLAG),),
+    "reset": (("notebook", "number or name of the notebook, such as 03", {"nargs": "?", "default": ""}),),
+    "serve": (
+        _MODELS,
+        ("--runtime", "embedded (the default), apptainer, docker or podman", {"default": "embedded"}),
+        ("--base-port", "HTTP port; gRPC and metrics get the next two (default 9000)", {"type": int, "default": 9000}),
+        ("--servers", "so many servers behind one address, with Envoy before them", {"type": int, "default": 1, "metavar": "N"}),
+        ("--listen", "all, or a network interface: others may use the server, with a token", {"default": "", "metavar": "WHERE"}),
+        ("--private", "inference needs the server's own secret here, too (default: where other people use this machine)", _YES_OR_NO),
+        ("--gpu", "whether a container gets the NVIDIA GPUs (default: where this machine has some)", _YES_OR_NO),
+        ("--dry-run", "print the command and start nothing", _FLAG),
+    ),
+    "infer": (
+        _MODEL,
+        ("-u --url", "address, by default localhost:9001 for grpc, localhost:9000 for http", {}),
+        ("-p --protocol", "grpc (the default), or http", {"choices": ("grpc", "http")}),
+        ("-b --batch", "entries in the batch of inputs (default 1)", {"type": int, "default": 1}),
+        _CA,
+    ),
+    "metrics": (("-u --url", "address of the metrics port (default localhost:9002)", {"default": "localhost:9002"}), _CA),
+    # These two are the tool's own; they are looked at, because what else it needs depends on them, and passed on.
+    "perf_analyzer": (("-u", argparse.SUPPRESS, {"dest": "url"}), ("-i", argparse.SUPPRESS, {"dest": "protocol"}), _CA),
+    "sweep": (
+        ("-m --model", "one model or several, such as particlenet_PT", {"nargs": "+", "required": True}),
+        ("-u --url", "address of the server (default localhost:9001)", {}),
+        ("-b --batch", "batch sizes (default 1 4 8 16 32 64 128, as far as the model goes)", _NUMBERS),
+        ("-c --concurrency", "requests under way at any time (default 1)", {**_NUMBERS, "default": [1]}),
+        ("-o --output", "folder for the results (default work/sweeps)", {"default": "work/sweeps"}),
+        ("--instances", "numbers of model instances, on a server that is launched for it in place of -u", {**_NUMBERS, "default": []}),
+        *(_INPUT_DATA, _MODELS, _CA),
+    ),
+    "tune": (
+        _MODEL,
+        ("-b --batch", "entries in each request (default 1)", {"type": int, "default": 1}),
+        # Enough for a queue, so that instances and batches have something to win, as in notebook 09.
+        ("-c --concurrency", "requests under way at any time (default 8)", {"type": int, "default": 8}),
+        ("--budget", "what the latency's 95th percentile may be at most, in milliseconds", {"type": float, "metavar": "MS"}),
+        ("--max-instances", "instances at most", _NUMBER),
+        ("--max-batch", "entries that the server may put into one batch at most", _NUMBER),
+        ("-o --output", "folder for the results (default work/tune)", {"default": "work/tune"}),
+        *(_INPUT_DATA, _MODELS),
+    ),
+    "quantize": (("model", "a model of the course or of work/models, such as particlenet_AK4", {}),),
+    "scoreboard": (
+        ("files", "scoreboards, such as /class/scoreboard/*.json (default your own)", {"nargs": "*"}),
+        ("--figure", "draw all entries into this file, such as class.png", _FILE),
+    ),
 }
 # They get the arguments that they do not know in ``args.others``, for the program that they start; what their help says of that.
 PASS_ON = {"lab": " Other options go to JupyterLab.", "perf_analyzer": " They are passed on."}
@@ -53,17 +114,11 @@ def parser(command: str | None) -> argparse.ArgumentParser:
     commands = main_parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (_, line, example) in COMMANDS.items():
         text = f"{line[0].upper()}{line[1:]}.{PASS_ON.get(name, '')}"
-        one = commands.add_parser(
-            name, help=line, description=text, epilog=f"Example:\n  python -m helpers {example}", formatter_class=_Help
-        )
-        if name == command:
-            options.add(one, name)
+        epilog = f"Example:\n  python -m helpers {example}"
+        one = commands.add_parser(name, help=line, description=text, epilog=epilog, formatter_class=_Help)
+        for names, words, more in OPTIONS.get(name, ()) if name == command else ():
+            one.add_argument(*names.split(), help=words, **more)
     return main_parser
-
-
-def _run(given: argparse.Namespace) -> int:
-    module = importlib.import_module(f"helpers.cli.{COMMANDS[given.command][0]}")
-    return int(getattr(module, given.command.replace("-", "_"))(given))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -86,9 +141,10 @@ def main(arguments: list[str] | None = None) -> int:
         known = parser(command)
         given, others = known.parse_known_args(arguments)
         given.others = others
-        if given.others and given.command not in PASS_ON:
-            known.error(f"unrecognized arguments: {' '.join(given.others)}")
-        return _run(given)
+        if others and given.command not in PASS_ON:
+            known.error(f"unrecognized arguments: {' '.join(others)}")
+        module = importlib.import_module(f"helpers.cli.{COMMANDS[given.command][0]}")
+        return int(getattr(module, given.command.replace("-", "_"))(given))
     except CourseError as error:
         from helpers.cli.advice import in_a_terminal
 

@@ -1,4 +1,4 @@
-"""The small commands: ``doctor install-server lab hand-out reset metrics perf_analyzer scoreboard``.
+"""The small commands: ``doctor install-server lab hand-out reset metrics perf_analyzer scoreboard``; and what all share.
 
 What they need is imported where it is used: the first ones work before anything is installed.
 """
@@ -6,21 +6,42 @@ What they need is imported where it is used: the first ones work before anything
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from helpers.cli import options
-from helpers.errors import InputError, quoted, suggestion
-from helpers.paths import shown, writing
+from helpers.paths import make_folder, shown, writing
 
 if TYPE_CHECKING:
-    from helpers.metrics import Snapshot
+    from matplotlib.figure import Figure
+
+    from helpers.client.endpoint import Access
 
 # The port that perf_analyzer takes for an address without one.
 _TOOLS_PORT = 8000
+
+
+def access(args: argparse.Namespace) -> Access:
+    """Return what a server wants: the token, in a variable because others can see what is typed, and the authority to trust."""
+    from helpers.client.endpoint import access_for
+
+    return access_for(os.environ.get("COURSE_TOKEN", ""), ca=args.ca)
+
+
+def save(path: Path, draw: Callable[[], Figure]) -> str:
+    """Draw a figure into a file, and return the path as people type it."""
+    import matplotlib as mpl
+
+    # A terminal on another machine has no screen to draw on.
+    mpl.use("agg")
+    with writing(path):
+        make_folder(path.parent)
+        draw().savefig(path)
+    return shown(path)
 
 
 def doctor(args: argparse.Namespace) -> int:
@@ -86,47 +107,16 @@ def reset(args: argparse.Namespace) -> int:
 
 
 def metrics(args: argparse.Namespace) -> int:
-    """Print the page as a table, or differences until Ctrl-C."""
+    """Print the page as a table."""
     from helpers.client.endpoint import parse_address
     from helpers.metrics import scrape
     from helpers.tables import as_text
 
-    address = parse_address(args.url, options.METRICS)
-    path = args.url.split("://")[-1].partition("/")[2]
-    url = address.http(f"/{path}" if path else "/metrics")
-    if args.watch is not None and args.watch <= 0:
-        raise InputError(f"--watch {args.watch:g} was given.", "Expected seconds above 0.")
-    access = options.access(args)
-    before = scrape(url, access=access)
-    if args.model and args.model not in before.models:
-        raise InputError(
-            f"The page has no metrics of {args.model!r}.",
-            f"It tells about {quoted(before.models)}: the models that are loaded.",
-            suggestion(args.model, before.models),
-        )
-    if args.watch is None:
-        print(as_text(_metric_rows(before, args.model)))
-        return 0
-    try:
-        while True:
-            time.sleep(args.watch)
-            after = scrape(url, access=access)
-            change = after - before
-            print(f"{time.strftime('%H:%M:%S')}  in {change.seconds:.3g} s", flush=True)
-            rows = [row for row in change.requests if args.model in (None, row["model"])]
-            print(as_text(rows) if rows else "no requests", flush=True)
-            for note in change.notes:
-                print(f"Note: {note}.", flush=True)
-            before = after
-    except KeyboardInterrupt:
-        print()
-        return 0
-
-
-def _metric_rows(snapshot: Snapshot, model: str | None) -> list[dict[str, Any]]:
-    rows = [row for row in snapshot.rows if model in (None, row["model"])]
+    path = args.url.split("://")[-1].partition("/")[2] or "metrics"
+    page = scrape(parse_address(args.url, 9002).http(f"/{path}"), access=access(args))
     # One line for each reason of failure that never happened would bury the rest.
-    return [row for row in rows if row["value"] or not row["metric"].endswith("_failure")]
+    print(as_text([row for row in page.rows if row["value"] or not row["metric"].endswith("_failure")]))
+    return 0
 
 
 def perf_analyzer(args: argparse.Namespace) -> int:
@@ -135,20 +125,20 @@ def perf_analyzer(args: argparse.Namespace) -> int:
     from helpers.measuring.perf_analyzer import header_arguments, tls_arguments
     from helpers.measuring.program import find_perf_analyzer
 
-    access = options.access(args)
+    given = access(args)
     others, protocol = list(args.others), (args.protocol or "").lower()
     if args.url is not None:
         secure = args.url.startswith(("grpcs://", "https://"))
         protocol = protocol or ("grpc" if args.url.startswith("grpc") else "http")
         # The tool takes no scheme but https://.
         url = args.url if args.url.startswith("https://") else args.url.split("://", 1)[-1]
-        access = with_own_secret(access, parse_address(args.url, _TOOLS_PORT))
-        others += ["-u", url, *tls_arguments(protocol, secure, access)]
+        given = with_own_secret(given, parse_address(args.url, _TOOLS_PORT))
+        others += ["-u", url, *tls_arguments(protocol, secure, given)]
     others += ["-i", protocol] if protocol else []
     program = find_perf_analyzer()
     # Not into its output, which may go on into a file.
     print(f"perf_analyzer {program.version}, {program.origin}", file=sys.stderr, flush=True)
-    process = program.start(*others, private=header_arguments(protocol or "http", access))
+    process = program.start(*others, private=header_arguments(protocol or "http", given))
     while True:
         try:
             return process.wait()
@@ -162,17 +152,10 @@ def perf_analyzer(args: argparse.Namespace) -> int:
 
 def scoreboard(args: argparse.Namespace) -> int:
     """Print the table and draw the figure."""
-    import matplotlib as mpl
-
-    # A terminal on another machine has no screen to draw on.
-    mpl.use("agg")
     from helpers.course import scoreboard
 
     board = scoreboard.read(*(args.files or [scoreboard.path()]))
     print(board)
     if args.figure:
-        target = Path(args.figure).expanduser()
-        with writing(target):
-            scoreboard.scoreboard_figure(board).savefig(target)
-        print(f"Figure: {shown(target)}")
+        print(f"Figure: {save(Path(args.figure).expanduser(), lambda: scoreboard.scoreboard_figure(board))}")
     return 0

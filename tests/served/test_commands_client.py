@@ -12,7 +12,6 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from helpers import paths
@@ -52,17 +51,16 @@ def test_infer_says_so_when_the_server_is_wrong(
     assert main(["infer", "-m", "add_sub", "-u", models_server.grpc_url]) == 0
 
 
-def test_infer_any_model_with_made_up_inputs_or_with_files(
-    models_server: Server, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_infer_any_model_with_made_up_inputs(models_server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     for model in ("double", "types", "strings", "slow", "classes"):
         assert main(["infer", "-m", model, "-u", models_server.grpc_url, "-b", "2"]) == 0
-    np.save(tmp_path / "x.npy", np.array([[1, 2, 3.5]], np.float32))
     capsys.readouterr()
-    assert main(["infer", "-m", "double", "-u", models_server.http.http(), "-i", f"X={tmp_path / 'x.npy'}"]) == 0
+    assert main(["infer", "-m", "double", "-u", models_server.http.http()]) == 0
     out = capsys.readouterr().out
     assert "over HTTP" in out
-    assert any(line.split()[:3] == ["output", "Y", "float32"] and line.endswith("2, 4, 7") for line in out.splitlines())
+    sent, got = (line.replace(",", " ").split() for line in out.splitlines()[3:])
+    assert sent[:3] == ["input", "X", "float32"] and got[:3] == ["output", "Y", "float32"]
+    assert [2 * float(number) for number in sent[5:]] == pytest.approx(list(map(float, got[5:])), rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -72,28 +70,17 @@ def test_infer_any_model_with_made_up_inputs_or_with_files(
         (["infer", "-m", "add_sub", "-u", "localhost:9"], "cannot be reached"),
         (["infer", "-m", "add_sub", "-u", "HTTP", "-p", "grpc"], "does not answer in GRPC"),
         (["infer", "-m", "add_sub", "-u", "ftp://x:1"], "ftp"),
-        (["infer", "-m", "double", "-u", "GRPC", "-i", "X=no.npy"], "no.npy cannot be read"),
-        (["infer", "-m", "double", "-u", "GRPC", "-i", "X"], "NAME=FILE.npy"),
-        (["infer", "-m", "double", "-u", "GRPC", "-i", "Z=FLOAT64"], "no input 'Z'"),
-        (["infer", "-m", "double", "-u", "GRPC", "-i", "X=FLOAT64"], "float64.*expects float32.*infer --help"),
         (["infer", "-m", "double", "-u", "GRPC", "-b", "0"], "--batch 0"),
-        (["infer", "-m", "double", "-u", "GRPC", "-t", "0"], "timeout_s"),
         (["metrics", "-u", "HTTP"], "no metrics page"),
-        (["metrics", "-u", "METRICS", "-m", "doubel"], "Did you mean 'double'"),
-        (["metrics", "-u", "METRICS", "-w", "0"], "--watch 0"),
         (["serve", "--models", "nowhere"], "no model repository 'nowhere'"),
         (["serve", "--runtime", "magic", "--dry-run"], "magic"),
     ],
 )
 def test_errors_are_one_paragraph_and_status_1(
-    models_server: Server, capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: list[str], words: str
+    models_server: Server, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
 ) -> None:
-    import re
-
-    np.save(tmp_path / "float64.npy", np.ones((1, 3)))
     places = {"GRPC": models_server.grpc_url, "HTTP": models_server.http_url, "METRICS": models_server.metrics_url}
-    arguments = [places.get(word, word).replace("FLOAT64", str(tmp_path / "float64.npy")) for word in arguments]
-    assert main(arguments) == 1
+    assert main([places.get(word, word) for word in arguments]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "Traceback" not in captured.err
@@ -105,29 +92,12 @@ def test_errors_are_one_paragraph_and_status_1(
 def test_metrics_as_a_table(models_server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     main(["infer", "-m", "double", "-u", models_server.grpc_url])
     capsys.readouterr()
-    assert main(["metrics", "-u", f"localhost:{models_server.metrics.port}", "-m", "double"]) == 0
+    assert main(["metrics", "-u", f"localhost:{models_server.metrics.port}"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["model", "version", "metric", "value", "unit", "labels"]
-    assert {line.split()[0] for line in lines[2:]} == {"double"}
-    count = next(line.split() for line in lines if "nv_inference_count" in line)
+    count = next(line.split() for line in lines if line.startswith("double ") and "nv_inference_count" in line)
     assert float(count[3]) >= 1
     assert count[4] == "inferences"
-
-
-def test_metrics_again_and_again_until_ctrl_c(models_server: Server) -> None:
-    command = [sys.executable, "-m", "helpers", "metrics", "-u", models_server.metrics_url, "--watch", "0.4"]
-    watching = subprocess.Popen(command, cwd=paths.root(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert watching.stdout is not None
-    first = watching.stdout.readline()
-    assert "in 0.4" in first
-    assert watching.stdout.readline() == "no requests\n"
-    main(["infer", "-m", "double", "-u", models_server.grpc_url, "-b", "3"])
-    lines = [watching.stdout.readline() for _ in range(6)]
-    assert any(line.split()[:5] == ["double", "1", "1", "0", "3"] for line in lines)
-    watching.send_signal(signal.SIGINT)
-    _, errors = watching.communicate(timeout=PATIENCE_S)
-    assert watching.returncode == 0
-    assert errors == ""
 
 
 class Serving:

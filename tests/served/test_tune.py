@@ -219,10 +219,10 @@ def test_no_larger_batch_than_allowed(server: Server, tmp_path: Path, one_round:
 
 
 @pytest.mark.slow
-def test_the_command(models: Path, free_base_port: Callable[[], int], tmp_path: Path, one_round: None) -> None:
+def test_the_command(models: Path, tmp_path: Path, one_round: None) -> None:
     arguments = ["-m", "nap", "-c", "4", "--budget", "1", "--max-instances", "2", "--models", str(models), "-o", str(tmp_path)]
     done = subprocess.run(
-        [sys.executable, "-m", "helpers", "tune", *arguments, "--base-port", str(free_base_port())],
+        [sys.executable, "-m", "helpers", "tune", *arguments],
         capture_output=True,
         text=True,
         check=False,

@@ -23,7 +23,6 @@ MISTAKES = (
     ("serve --listen nowhere", "python -m helpers serve --listen all"),
     ("infer -m add_sub -u localhost:1", "To start a server, type: python -m helpers serve$"),
     ("infer -m add_sub -u here:there", 'Type for example "localhost:9001"'),
-    ("infer -m add_sub -u localhost:1 --header x", "--header"),
     ("infer -m add_sub -u grpcs://localhost:1 --ca nowhere.pem", "type: --ca ca.pem"),
     ("metrics -u localhost:1", "Type: python -m helpers serve$"),
     ("sweep -m add_sub -u localhost:1", "To start a server, type: python -m helpers serve$"),
@@ -40,12 +39,6 @@ def test_a_mistake_is_answered_in_the_terminal_s_language(command: str, words: s
     said = capsys.readouterr().err
     assert re.search(words, said.strip()), said
     assert not re.search(r"\w\((?!s\))|\w\[\w", re.sub(r"\[Errno \d+\]|ipv4:\S+", "", said)), f"Python in a terminal: {said}"
-
-
-def test_private_or_open_is_one_or_the_other(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["serve", "--private", "--open"])
-    assert "--open: not allowed with argument --private" in capsys.readouterr().err
 
 
 HELP = "Type: python -m helpers infer --help"
