@@ -20,15 +20,12 @@ import triton_python_backend_utils as pb_utils
 
 Arrays = dict[str, np.ndarray]
 
-# The types of config.pbtxt that both the protocol and NumPy know. TYPE_BF16 is absent: NumPy has no such type, and the native
-# backends of this release do not serve it either.
-NUMPY_TYPES: dict[str, np.dtype] = {
-    f"TYPE_{name}": np.dtype(kind)
-    for name, kind in {
-        "BOOL": bool, "UINT8": np.uint8, "UINT16": np.uint16, "UINT32": np.uint32, "UINT64": np.uint64, "INT8": np.int8, "INT16": np.int16,
-        "INT32": np.int32, "INT64": np.int64, "FP16": np.float16, "FP32": np.float32, "FP64": np.float64, "STRING": object,
-    }.items()
-}  # fmt: skip
+# The types of config.pbtxt that are served: numbers that both the protocol and NumPy know.
+NUMPY_TYPES = {
+    "TYPE_BOOL": np.dtype(bool),
+    **{f"TYPE_{sign}INT{bits}": np.dtype(f"{sign}int{bits}".lower()) for sign in ("", "U") for bits in (8, 16, 32, 64)},
+    **{f"TYPE_FP{bits}": np.dtype(f"float{bits}") for bits in (16, 32, 64)},
+}
 
 # glibc's M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD in bytes: blocks up to the largest size that it allows come from the heap,
 # the heap keeps half a gigabyte, and grows in large steps.
@@ -64,25 +61,15 @@ def _keep_freed_memory() -> None:
     """Make the allocator reuse large blocks instead of giving them back to the system and asking for them again, page by page.
 
     Otherwise PyTorch pays some thousand page faults in each run of a batch, a tenth of its time and more, and so does every copy of a large
-    input, which Triton's Python backend makes for each request. Only glibc has these options.
+    input, which Triton's Python backend makes for each request.
     """
-    change = getattr(ctypes.CDLL(None), "mallopt", None)
-    if change is not None:
-        for option, value in _ALLOCATOR.items():
-            change(option, value)
-
-
-def decoded(name: str, values: np.ndarray) -> list[str]:
-    """Return an input's strings, which Triton brings as bytes, as text."""
-    try:
-        return [value.decode() for value in values.ravel()]
-    except UnicodeDecodeError as error:
-        raise RequestFault(f"input '{name}' holds a string that is not UTF-8 ({error.reason} at byte {error.start}).") from None
+    for option, value in _ALLOCATOR.items():
+        ctypes.CDLL(None).mallopt(option, value)
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One input or output as config.pbtxt declares it; an optional one may be left out of a request.
+    """One input or output as config.pbtxt declares it.
 
     ``dtype`` is such as ``TYPE_FP32``. ``dims`` is the shape that the model sees, without the batch dimension: ``reshape`` where the
     config has one; -1 is any size.
@@ -91,16 +78,6 @@ class TensorSpec:
     name: str
     dtype: str
     dims: tuple[int, ...]
-    optional: bool
-
-
-@dataclass(frozen=True)
-class Accelerator:
-    """One execution accelerator: the list in which it stands (``gpu`` or ``cpu``), its name and its parameters."""
-
-    device: str
-    name: str
-    parameters: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -113,8 +90,8 @@ class Settings:
         path: the model file.
         max_batch_size: 0 when the model has no batch dimension.
         inputs: in the order of the config, as are the outputs.
-        controls: names of the inputs that Triton itself adds for sequences.
         graph_level: ``optimization.graph.level``, 0 when absent.
+        accelerators: the list in which each stands, ``gpu`` or ``cpu``, and its name.
         on_gpu: True if Triton placed this instance on a GPU, whose number is ``device_id``.
         instances: how many instances of the model there are in all.
     """
@@ -125,10 +102,9 @@ class Settings:
     max_batch_size: int
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    controls: tuple[str, ...]
     parameters: dict[str, str]
     graph_level: int
-    accelerators: tuple[Accelerator, ...]
+    accelerators: tuple[tuple[str, str], ...]
     on_gpu: bool
     device_id: int
     instances: int
@@ -269,13 +245,11 @@ class ServedModel(ABC):
 
 
 def model_file(folder: Path, config: dict[str, Any], default_files: Sequence[str]) -> Path:
-    """Return the file that holds the model; a folder of that name holds a file of the usual name, as ONNX with external weights may."""
+    """Return the file that holds the model."""
     # Triton fills the first of the usual names in where the config has none.
     named = config.get("default_model_filename") or default_files[0]
     looked_for = [named, *(default_files[1:] if named == default_files[0] else ())]
     path = folder / next((name for name in looked_for if (folder / name).exists()), named)
-    if path.is_dir():
-        path = path / default_files[0]
     if not path.is_file():
         found = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
         raise ModelFault(f"model file {path} is missing; the version folder holds: {', '.join(found) or 'nothing'}.")
@@ -284,8 +258,7 @@ def model_file(folder: Path, config: dict[str, Any], default_files: Sequence[str
 
 def refuse_unsupported(config: dict[str, Any]) -> None:
     """Refuse what the native backends can do and this one cannot, so that nothing is silently left out."""
-    fields = [name for name in ("batch_input", "batch_output") if config.get(name)]
-    fields += ["sequence_batching.state"] if config.get("sequence_batching", {}).get("state") else []
+    fields = [name for name in ("batch_input", "batch_output", "sequence_batching") if config.get(name)]
     fields += ["model_transaction_policy.decoupled"] if config.get("model_transaction_policy", {}).get("decoupled") else []
     fields += [f"input '{entry['name']}' allow_ragged_batch" for entry in config.get("input", []) if entry.get("allow_ragged_batch")]
     if fields:
@@ -303,11 +276,10 @@ def _settings(args: dict[str, str], default_files: Sequence[str]) -> Settings:
         max_batch_size=int(config["max_batch_size"]),
         inputs=tuple(map(_tensor, config["input"])),
         outputs=tuple(map(_tensor, config["output"])),
-        controls=tuple(control["name"] for control in config.get("sequence_batching", {}).get("control_input", [])),
         parameters={key: value["string_value"] for key, value in config.get("parameters", {}).items()},
         graph_level=int(optimization.get("graph", {}).get("level", 0)),
         accelerators=tuple(
-            Accelerator(device, entry["name"], dict(entry.get("parameters", {})))
+            (device, entry["name"])
             for device in ("gpu", "cpu")
             for entry in optimization.get("execution_accelerators", {}).get(f"{device}_execution_accelerator", [])
         ),
@@ -319,7 +291,7 @@ def _settings(args: dict[str, str], default_files: Sequence[str]) -> Settings:
 
 def _tensor(entry: dict[str, Any]) -> TensorSpec:
     dims = entry["reshape"].get("shape", []) if "reshape" in entry else entry["dims"]
-    return TensorSpec(entry["name"], entry["data_type"], tuple(map(int, dims)), bool(entry.get("optional", False)))
+    return TensorSpec(entry["name"], entry["data_type"], tuple(map(int, dims)))
 
 
 def _usable_cores() -> int:

@@ -45,9 +45,7 @@ class TritonPythonModel(ServedModel):
         """Load the network and compare its tensors with the config."""
         for spec in [*settings.inputs, *settings.outputs]:
             if spec.dtype not in SERVED_TYPES:
-                raise ModelFault(f"tensor '{spec.name}' is {spec.dtype}, which Triton's PyTorch backend does not serve.")
-            if spec.dtype == "TYPE_STRING" and len(spec.dims) + (settings.max_batch_size > 0) != 1:
-                raise ModelFault(f"tensor '{spec.name}': PyTorch takes strings only as a list, so dims: [ -1 ] and max_batch_size: 0.")
+                raise ModelFault(f"tensor '{spec.name}' is {spec.dtype}, which is not served here.")
         compiled = is_package(settings.path)
         from torch_module import Module, Package  # imports PyTorch, seconds that what is refused need not wait for
 

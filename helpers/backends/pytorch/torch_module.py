@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import package
 import torch
-from course_backend import NUMPY_TYPES, Arrays, ModelFault, Settings, decoded, one_line
+from course_backend import NUMPY_TYPES, Arrays, ModelFault, Settings, one_line
 from triton_python_backend_utils import Logger
 
 TRITON_TYPES = {numpy_type: name for name, numpy_type in NUMPY_TYPES.items()}
@@ -33,9 +33,8 @@ class Network(ABC):
     """One loaded network, ready to run on arrays; a subclass loads one format and knows the order of its tensors."""
 
     def __init__(self, settings: Settings) -> None:
-        for accelerator in settings.accelerators:
-            why = "accelerators act on ONNX models, and this is a PyTorch model; in a Triton container it has none either"
-            settings.warn_of_no_effect(f"execution accelerator '{accelerator.name}'", why)
+        for _, name in settings.accelerators:
+            settings.warn_of_no_effect(f"execution accelerator '{name}'", "accelerators act on ONNX models, and this is a PyTorch model")
         if settings.graph_level:
             settings.warn_of_no_effect("optimization.graph.level", "it acts on ONNX models, and this is a PyTorch model")
         settings.warn_of_other_parameters(INTRA_OP, INTER_OP)
@@ -62,38 +61,26 @@ class Network(ABC):
     def _call(self, tensors: dict[str, Any]) -> Sequence[Any]:
         """Return the results of one run."""
 
-    def _hint(self, error: str) -> str:
-        """Return what helps against an error of a run; empty where nothing is known."""
-        return ""
-
     def run(self, inputs: Arrays, wanted: Sequence[str]) -> list[np.ndarray]:
         """Run the network once; on a CPU the inputs are read in place."""
         with torch.inference_mode():
-            tensors = {name: self._to_torch(name, array) for name, array in inputs.items()}
+            tensors = {name: torch.from_numpy(array).to(self.device, non_blocking=True) for name, array in inputs.items()}
             try:
                 results = self._call(tensors)
             except Exception as error:
                 # TorchScript errors begin with pages of source code; what went wrong stands at the end.
                 lines = [line for line in str(error).splitlines() if line.strip()]
-                raise RuntimeError(f"PyTorch: {one_line(Exception(' '.join(lines[-2:])))}{self._hint(str(error))}") from None
+                raise RuntimeError(f"PyTorch: {one_line(Exception(' '.join(lines[-2:])))}") from None
             return [self._to_numpy(name, results) for name in wanted]
-
-    def _to_torch(self, name: str, array: np.ndarray) -> Any:
-        if array.dtype == object:
-            return decoded(name, array)
-        return torch.from_numpy(array).to(self.device, non_blocking=True)
 
     def _to_numpy(self, name: str, results: Sequence[Any]) -> np.ndarray:
         place = self.outputs[name]
         if place >= len(results):
             raise RuntimeError(f"output '{name}' stands for output {place} of the network, which returns {len(results)}")
         result = results[place]
-        if isinstance(result, list) and all(isinstance(item, str) for item in result):
-            array = np.array(result, dtype=object)
-        elif isinstance(result, torch.Tensor):
-            array = result.detach().cpu().contiguous().numpy()
-        else:
-            raise RuntimeError(f"output '{name}' is a {type(result).__name__}; only tensors and lists of strings can be served")
+        if not isinstance(result, torch.Tensor):
+            raise RuntimeError(f"output '{name}' is a {type(result).__name__}; only tensors can be served")
+        array = result.detach().cpu().contiguous().numpy()
         got = TRITON_TYPES.get(array.dtype, f"numpy {array.dtype}")
         if got != self.types[name]:
             raise RuntimeError(f"output '{name}' is {self.types[name]} in the config and {got} in the model")
@@ -109,19 +96,17 @@ class Module(Network):
         # Not the module itself: calling that goes through PyTorch's hooks, which a TorchScript file has none of.
         self.forward = _torchscript(settings, self.device).forward
         arguments = [argument for argument in self.forward.schema.arguments if argument.name != "self"]
-        names = [*(spec.name for spec in settings.inputs), *settings.controls]
-        # Names of the inputs in the order of the arguments; None for a module that takes a dictionary.
-        self.order: list[str] | None = None
-        if not (len(arguments) == 1 and isinstance(arguments[0].type, torch.DictType)):
-            for argument in arguments:
-                if not isinstance(argument.type, torch.TensorType | torch.ListType):
-                    raise ModelFault(f"forward() takes '{argument.name}' of type {argument.type}; only tensors can be served.")
-            places = _input_places(names, [argument.name for argument in arguments])
-            self.order = sorted(places, key=places.__getitem__)
+        names = [spec.name for spec in settings.inputs]
+        for argument in arguments:
+            if not isinstance(argument.type, torch.TensorType):
+                raise ModelFault(f"forward() takes '{argument.name}' of type {argument.type}; only tensors can be served.")
+        places = _input_places(names, [argument.name for argument in arguments])
+        # Names of the inputs in the order of the arguments.
+        self.order = sorted(places, key=places.__getitem__)
         self.outputs = _indexed_or_in_order("output", [spec.name for spec in settings.outputs])
 
     def _call(self, tensors: dict[str, Any]) -> Sequence[Any]:
-        result = self.forward(tensors) if self.order is None else self.forward(*map(tensors.get, self.order))
+        result = self.forward(*map(tensors.get, self.order))
         return result if isinstance(result, tuple) else (result,)
 
 
@@ -129,7 +114,7 @@ class Package(Network):
     """A network that torch.export and AOTInductor compiled ahead of time: machine code in a ``model.pt2``."""
 
     def _load(self, settings: Settings) -> None:
-        kind = package.told(settings.path).get("AOTI_DEVICE_KEY", "cpu")
+        kind = (package.told(settings.path) or {}).get("AOTI_DEVICE_KEY", "cpu")
         if kind not in ("cpu", self.device.type):
             raise ModelFault(f"{settings.path.name} was compiled for '{kind}', and this instance runs on the CPU. {package.AGAIN}")
         if kind != self.device.type:
@@ -157,39 +142,25 @@ class Package(Network):
             if self.device.type == "cpu":
                 shutil.rmtree(folder)
         inputs, outputs = (json.loads(text)[1] for text in self.loader.get_call_spec())
-        arguments, keywords = inputs["children_spec"]
-        taken = [*_tensors_of(arguments, "ARGS"), *_tensors_of(keywords, "KWARGS")]
-        places = _places_in_package("input", [*(spec.name for spec in settings.inputs), *settings.controls], taken)
-        if len(places) != len(taken):
-            raise ModelFault(f"the config has {len(places)} inputs ({', '.join(places)}), and the package takes {', '.join(taken)}.")
+        places = _places_in_package("INPUT", [spec.name for spec in settings.inputs], inputs)
         self.order = sorted(places, key=places.__getitem__)
-        self.outputs = _places_in_package("output", [spec.name for spec in settings.outputs], _tensors_of(outputs, "RESULT"))
+        self.outputs = _places_in_package("OUTPUT", [spec.name for spec in settings.outputs], outputs)
 
     def _call(self, tensors: dict[str, Any]) -> Sequence[Any]:
         return self.loader.run([tensors[name].contiguous() for name in self.order])
 
-    def _hint(self, error: str) -> str:
-        small = "dim value is too small" in error and "to be >= 2" in error
-        how = 'inductor_configs={"aot_inductor.check_lowerbound": False}'
-        return f" The package was compiled for two and more there; compile it with {how} to send one." if small else ""
 
-
-def _tensors_of(spec: dict[str, Any], name: str) -> list[str]:
-    """Return the names of a package's tensors in order, as the native backend has them: ``ARGS[0]``, ``KWARGS[mass]``, ``RESULT``."""
-    if spec["type"] is None:
-        return [name]
-    parts = spec["children_spec"]
-    keys = json.loads(spec["context"]) if spec["type"] == "builtins.dict" else range(len(parts))
-    return [tensor for key, part in zip(keys, parts, strict=True) for tensor in _tensors_of(part, f"{name}[{key}]")]
-
-
-def _places_in_package(role: str, names: Sequence[str], tensors: Sequence[str]) -> dict[str, int]:
-    """Return the place of each tensor of the config in a package, by the native backend's names."""
-    known = {f"{role.upper()}__{place}": place for place in range(len(tensors))} | {tensor: place for place, tensor in enumerate(tensors)}
-    for name in names:
-        if name not in known:
-            raise ModelFault(f"the package has no {role} '{name}'; in config.pbtxt its {role}s are called {', '.join(known)}.")
+def _places_in_package(role: str, names: Sequence[str], tree: dict[str, Any]) -> dict[str, int]:
+    """Return the place of each tensor of the config in a package, which has them in this order, numbered as by the native backend."""
+    known = {f"{role}__{place}": place for place in range(_leaves(tree))}
+    if not set(names) <= known.keys() or (role == "INPUT" and len(names) != len(known)):
+        called = f"the package's {role.lower()}s are called {', '.join(known)} in config.pbtxt"
+        raise ModelFault(f"{called}, which has {', '.join(names)}.")
     return {name: known[name] for name in names}
+
+
+def _leaves(tree: dict[str, Any]) -> int:
+    return 1 if tree["type"] is None else sum(map(_leaves, tree["children_spec"]))
 
 
 def _input_places(names: Sequence[str], arguments: Sequence[str]) -> dict[str, int]:

@@ -61,7 +61,6 @@ def main(folder: Path) -> None:
     torch.export.save(affine, folder / "exported.pt2")
     for name, told in {
         "other_processor": {"AOTI_CPU_ISA": "AVX512 AVX9000"},
-        "other_machine": {"AOTI_MACHINE": "aarch64"},
         "other_device": {"AOTI_DEVICE_KEY": "cuda"},
     }.items():
         told_otherwise(folder / "scaled.pt2", folder / f"{name}.pt2", **told)

@@ -132,9 +132,3 @@ def pairs(path: Path) -> None:
     """``y`` = the eight numbers of ``x`` as two rows; the node's name is as long as exporters make them."""
     node = helper.make_node("Reshape", ["x", "shape"], ["y"], name="/model/encoder/layers.11/attention" * 12)
     save(path, [node], [tensor("x", ("n",))], [tensor("y", (2, 4))], {"shape": np.array([2, 4], dtype=np.int64)})
-
-
-def counts_starts(path: Path) -> None:
-    """``y = x + START``, the second being what Triton adds at the start of a sequence."""
-    inputs = [tensor("x", ("batch", 1)), tensor("START", ("batch", 1))]
-    save(path, [helper.make_node("Add", ["x", "START"], ["y"])], inputs, [tensor("y", ("batch", 1))])

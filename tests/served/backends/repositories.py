@@ -25,7 +25,6 @@ ONNX_TYPES: dict[str, tuple[int, type]] = {
     "FP16": (TensorProto.FLOAT16, np.float16),
     "FP32": (TensorProto.FLOAT, np.float32),
     "FP64": (TensorProto.DOUBLE, np.float64),
-    "STRING": (TensorProto.STRING, np.object_),
 }
 # What Triton's PyTorch backend serves of these, in the order of the arguments of the test module.
 TORCH_TYPES = ["BOOL", "UINT8", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64"]
@@ -83,8 +82,6 @@ def onnx_repository(root: Path) -> Path:
         root / "optional", platform, tensors("input", x="FP32 [3]"), tensors("output", y="FP32 [3]"), ONE_CPU,
         'input { name: "factor" data_type: TYPE_FP32 dims: [ 1 ] optional: true }',
     )  # fmt: skip
-    onnx_models.scalar(root / "scalar/1/model.onnx")
-    configure(root / "scalar", platform, tensors("input", x="FP32 [1]"), tensors("output", y="FP32 [1]"), ONE_CPU)
 
     slow_batches = "dynamic_batching { preferred_batch_size: [ 8 ] max_queue_delay_microseconds: 1000000 }"
     onnx_models.table(root / "table/1/model.onnx")
@@ -109,13 +106,6 @@ def onnx_repository(root: Path) -> Path:
     onnx_models.pairs(root / "pairs/1/model.onnx")
     configure(root / "pairs", platform, tensors("input", x="FP32 [-1]"), tensors("output", y="FP32 [2, 4]"), ONE_CPU)
 
-    onnx_models.counts_starts(root / "sequence/1/model.onnx")
-    control = 'control_input { name: "START" control { kind: CONTROL_SEQUENCE_START fp32_false_true: [ 0, 100 ] } }'
-    configure(
-        root / "sequence", platform, "max_batch_size: 4", tensors("input", x="FP32 [1]"), tensors("output", y="FP32 [1]"), ONE_CPU,
-        f"sequence_batching {{ {control} }}",
-    )  # fmt: skip
-
     onnx_models.affine(root / "tuned/1/model.onnx")
     parameters = {
         "intra_op_thread_count": "3",
@@ -137,7 +127,7 @@ def onnx_repository(root: Path) -> Path:
 
 
 def _bad_onnx_models(root: Path, platform: str, affine_io: str) -> None:
-    for name in ("shape", "type", "name", "missing_input", "batch", "accelerator", "parameter", "ragged"):
+    for name in ("shape", "type", "name", "missing_input", "batch", "accelerator", "parameter", "ragged", "sequence"):
         onnx_models.affine(root / f"bad_{name}/1/model.onnx", (1, 3) if name == "batch" else ("batch", 3))
     outputs = tensors("output", y="FP32 [3]")
     x = tensors("input", x="FP32 [3]")
@@ -156,6 +146,9 @@ def _bad_onnx_models(root: Path, platform: str, affine_io: str) -> None:
     configure(
         root / "bad_ragged", platform, batch, outputs, 'input { name: "x" data_type: TYPE_FP32 dims: [ 3 ] allow_ragged_batch: true }'
     )
+    configure(root / "bad_sequence", platform, batch, affine_io, "sequence_batching { max_sequence_idle_microseconds: 1000000 }")
+    onnx_models.scalar(root / "bad_scalar/1/model.onnx")
+    configure(root / "bad_scalar", platform, tensors("input", x="FP32 [1]"), tensors("output", y="FP32 [1]"))
     configure(root / "bad_file", platform)
     (root / "bad_file/1").mkdir()
     (root / "bad_file/1/model.onnx").write_bytes(b"this is no protobuf")
@@ -201,8 +194,6 @@ def torch_repository(root: Path, made: Path) -> Path:
     model(
         "in_order", pair, batch, tensors("input", left="FP32 [2]", right="FP32 [2]"), tensors("output", minus="FP32 [2]", times="FP32 [2]")
     )
-    model("from_dict", "fromdict", batch, tensors("input", up="FP32 [2]", down="FP32 [2]"), tensors("output", y__0="FP32 [2]"))
-    model("shout", "shout", tensors("input", words__0="STRING [-1]"), tensors("output", loud__0="STRING [-1]"))
     x = tensors("input", x__0="FP32 [3]")
     switches = {"INTRA_OP_THREAD_COUNT": "3", "INTER_OP_THREAD_COUNT": "2", "ENABLE_WEIGHT_SHARING": "true", "INFERENCE_MODE": "false"}
     model(
@@ -219,7 +210,8 @@ def torch_repository(root: Path, made: Path) -> Path:
     model("bad_count", pair, batch, tensors("input", a="FP32 [2]"), outputs)
     model("bad_index", pair, batch, tensors("input", a__0="FP32 [2]", b__2="FP32 [2]"), outputs)
     model("bad_type", "affine", batch, tensors("input", x__0="UINT32 [2]"), tensors("output", y__0="FP32 [2]"))
-    model("bad_strings", "shout", batch, tensors("input", words__0="STRING [-1]"), tensors("output", loud__0="STRING [-1]"))
+    model("bad_strings", "affine", batch, tensors("input", words__0="STRING [-1]"), tensors("output", loud__0="STRING [-1]"))
+    model("bad_dict", "fromdict", batch, x, tensors("output", y__0="FP32 [2]"))
     model("bad_statedict", "statedict", batch, x, tensors("output", y__0="FP32 [2]"))
     model("bad_silent", "affine", batch)
     return root

@@ -62,26 +62,3 @@ def test_onnx_runs_where_onnx_runtime_sees_a_gpu_and_else_says_that_it_does_not(
     assert Asker(gpu_server).ask("onnx", x=np.ones((2, 3), np.float32))["y"].tolist() == [[3, 3, 3]] * 2
     assert bool(log_lines(gpu_server, '"onnx_0_0: ONNX Runtime', "CUDAExecutionProvider")) == seen_by["onnx"]
     assert bool(log_lines(gpu_server, "this ONNX Runtime has no CUDA")) != seen_by["onnx"]
-
-
-@pytest.fixture(scope="module")
-def tensorrt(seen_by: dict[str, bool]) -> None:
-    """Where ONNX Runtime of the server's environment has TensorRT and a GPU to use it on."""
-    python = paths.server_env() / "bin" / "python"
-    words = "import onnxruntime; print('TensorrtExecutionProvider' in onnxruntime.get_available_providers())"
-    has_it = subprocess.run([python, "-c", words], capture_output=True, text=True, check=True).stdout.strip() == "True"
-    if not has_it or not seen_by["onnx"]:
-        pytest.skip("ONNX Runtime of the server's environment was built without TensorRT")
-
-
-@pytest.mark.parametrize("precision", ["FP32", "FP16"])
-def test_tensorrt_takes_over_an_onnx_model(tensorrt: None, precision: str, tmp_path: Path, free_base_port: Callable[[], int]) -> None:
-    onnx_models.affine(tmp_path / "models" / "onnx" / "1" / "model.onnx")
-    stanza = f"""optimization {{ execution_accelerators {{ gpu_execution_accelerator : [ {{ name : "tensorrt"
-  parameters {{ key: "precision_mode" value: "{precision}" }}
-  parameters {{ key: "max_workspace_size_bytes" value: "1073741824" }} }} ] }} }}"""
-    io = tensors("input", x="FP32 [3]"), tensors("output", y="FP32 [3]")
-    configure(tmp_path / "models" / "onnx", 'platform: "onnxruntime_onnx"', "max_batch_size: 8", *io, ON_GPU, stanza)
-    with launch_server(tmp_path / "models", base_port=free_base_port()) as server:
-        assert log_lines(server, "with TensorrtExecutionProvider")
-        assert np.isfinite(Asker(server).ask("onnx", x=np.ones((2, 3), np.float32))["y"]).all()

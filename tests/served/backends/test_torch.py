@@ -54,22 +54,6 @@ def test_only_the_outputs_asked_for_come_back(asker: Asker) -> None:
     assert asker.ask("by_name", ["product__1"], a=A, b=B).keys() == {"product__1"}
 
 
-def test_a_dictionary_of_tensors_is_filled_by_name(asker: Asker) -> None:
-    assert asker.ask("from_dict", up=A, down=B)["y__0"].tolist() == [[5, 2]]
-
-
-def test_strings_travel_as_a_list(asker: Asker) -> None:
-    answer = asker.ask("shout", words__0=np.array(["jet", "größe"], dtype=object))["loud__0"]
-    assert [value.decode() for value in answer] == ["JET", "GRößE"]  # TorchScript knows the capitals of ASCII only
-
-
-def test_text_that_is_not_utf8_is_refused_by_name(asker: Asker) -> None:
-    with pytest.raises(
-        InferenceServerException, match=r"INVALID_ARGUMENT.*model 'shout': input 'words__0' holds a string that is not UTF-8"
-    ):
-        asker.ask("shout", words__0=np.array([b"\xff"], dtype=object))
-
-
 def test_a_file_saved_on_a_gpu_runs_on_a_cpu_and_nan_passes(asker: Asker) -> None:
     answer = asker.ask("tuned", ["y__0"], x__0=np.array([[1, 1, 1], [np.nan, 0, 0]], np.float32))["y__0"]
     assert answer[0].tolist() == [4, 11]
@@ -123,7 +107,8 @@ def test_a_fault_found_while_running_is_named(asker: Asker, output: str, text: s
         ("bad_count", ["the config has 1 inputs (a)", "forward() takes 2 (a, b)"]),
         ("bad_index", ["must be 0 to 1, each once"]),
         ("bad_type", ["tensor 'x__0' is TYPE_UINT32"]),
-        ("bad_strings", ["strings only as a list", "max_batch_size: 0"]),
+        ("bad_strings", ["tensor 'words__0' is TYPE_STRING"]),
+        ("bad_dict", ["forward() takes 'tensors' of type Dict[str, Tensor]", "only tensors can be served"]),
         ("bad_statedict", ["bad_statedict/1/model.pt", "a class that needs its Python code", "torch.onnx.export("]),
         ("bad_silent", ["config.pbtxt must list input and output"]),
     ],

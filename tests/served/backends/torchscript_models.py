@@ -52,14 +52,6 @@ class FromDict(torch.nn.Module):
         return tensors["up"] - tensors["down"]
 
 
-class Shout(torch.nn.Module):
-    """Strings in, strings out."""
-
-    def forward(self, words: list[str]) -> list[str]:
-        """Capital letters."""
-        return [word.upper() for word in words]
-
-
 class Lookup(torch.nn.Module):
     """Rows of a table, where an index out of range is an error for the whole batch, and a sum over a dimension of any length."""
 
@@ -116,7 +108,7 @@ def pretend_saved_on_gpu(source: Path, target: Path) -> None:
 
 def main(folder: Path) -> None:
     """Write every model to ``folder/NAME/1/model.pt``."""
-    modules = [Affine(), Identities(), Pair(), FromDict(), Shout(), Lookup(), Spread(), Linear()]
+    modules = [Affine(), Identities(), Pair(), FromDict(), Lookup(), Spread(), Linear()]
     for module in modules:
         path = folder / type(module).__name__.lower() / "1" / "model.pt"
         path.parent.mkdir(parents=True, exist_ok=True)

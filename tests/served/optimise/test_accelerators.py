@@ -83,7 +83,7 @@ def test_tensorrt_for_onnx_is_accepted_and_said_to_do_nothing_without_a_gpu(
 def test_openvino_is_said_to_do_nothing_where_onnx_runtime_has_no_such_provider(own: Server, model: Path) -> None:
     repository.change_config(model, OPENVINO)
     own.reload(MODEL)
-    assert "built without OpenVINOExecutionProvider" in remark(model, own, CPU_FIELD)
+    assert "built without OpenVINO" in remark(model, own, CPU_FIELD)
     repository.change_config(model, optimization=None)
     own.reload(MODEL)
     # What an earlier configuration had is no remark on this one.

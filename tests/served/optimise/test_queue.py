@@ -128,11 +128,6 @@ BAD = {
     "an accelerator that does not exist": {
         "optimization": {"execution_accelerators": {"cpu_execution_accelerator": [{"name": "warp_drive"}]}}
     },
-    "a precision that does not exist": {
-        "optimization": {
-            "execution_accelerators": {"gpu_execution_accelerator": [{"name": "tensorrt", "parameters": {"precision_mode": "FP7"}}]}
-        }
-    },
     "a warm-up file that is not there": {
         "model_warmup": [
             {
