@@ -24,7 +24,7 @@ import numpy as np
 import psutil
 
 from benchmarks.compare import Result, Yardstick, figure, in_turn, ratio
-from helpers import Client, jets, launch_fleet, launch_server, paths, repository, sweep, taus, tune
+from helpers import Client, jets, launch_fleet, launch_server, paths, repository, taus
 from helpers.measuring.inputs import write_inputs
 from helpers.measuring.perf_analyzer import Run, execute, result_of
 from helpers.measuring.program import find_perf_analyzer
@@ -66,49 +66,6 @@ def embedded(rounds: int, trial: bool) -> Results:
                             lambda batch=batch, alone=alone: alone.ask(batch=batch, seconds=SLICE_S)["per_s"],
                         )
                         yield ratio("embedded", f"{kind}, batch {batch}", ours, theirs, f"≥ {0.8 if batch == 1 else 0.97}", " jets/s")
-
-
-def formats(rounds: int, trial: bool) -> Results:
-    """One network in three formats on one server, one instance with one thread each: ONNX, TorchScript, and compiled by AOTInductor.
-
-    The same real jets go to all in turn; perf_analyzer keeps four requests under way over gRPC. Probabilities are compared on 200 jets. The
-    network is compiled anew, with the instructions that all processors of today have.
-    """
-    compiled = f"{AK4}_AOTI"
-    with tempfile.TemporaryDirectory() as name:
-        folder = _repository(Path(name) / "models", AK4, AK4_PT)
-        command = [paths.server_env() / "bin" / "python", "-m", "training.jets.compiled", "ak4", "--models", folder]
-        began = time.perf_counter()
-        subprocess.run(command, cwd=paths.root(), check=True, stdout=subprocess.DEVNULL)
-        yield Result("formats", "compiling takes", time.perf_counter() - began, None, "s")
-        repository.change_config(folder / compiled, ALONE, dynamic_batching=None, model_warmup=None)
-        with launch_server(folder, base_port=BASE_PORT, name="bench-formats") as server, Client(server) as one:
-            files = {model: real_jets(server, model, Path(name)) for model in (AK4, AK4_PT)}
-            tensors = list(np.load(files[AK4][1]).values())
-            entries = [{f"INPUT__{place}": tensor[jet] for place, tensor in enumerate(tensors)} for jet in range(len(tensors[0]))]
-            inputs = {model: file for model, (file, _) in files.items()}
-            inputs[compiled] = write_inputs(Path(name) / f"{compiled}.json", entries)
-            names = {model: [entry["name"] for entry in server.config(model)["input"]] for model in inputs}
-            onnx, script, package = (
-                next(iter(one.infer(model, dict(zip(names[model], tensors, strict=True))).values())) for model in (AK4, AK4_PT, compiled)
-            )
-            for words, other in (("ONNX", onnx), ("TorchScript", script)):
-                difference = float(np.abs(package - other).max())
-                yield Result("formats", f"compiled against {words}: largest difference of a probability", difference, goal="≤ 1e-5")
-            for batch in (1,) if trial else (1, 8, 32):
-                by_onnx, by_script, by_package = in_turn(
-                    rounds,
-                    *(lambda model=model: load(server.grpc_url, model, batch, 4, inputs[model])[0] for model in inputs),  # noqa: B023
-                )
-                yield ratio("formats", f"compiled over ONNX, batch {batch}", by_package, by_onnx, "", " jets/s")
-                yield ratio("formats", f"compiled over TorchScript, batch {batch}", by_package, by_script, "", " jets/s")
-            owner = psutil.Process(server.pid)
-            for words, model in (("ONNX", AK4), ("TorchScript", AK4_PT), ("compiled", compiled)):
-                of_model = [each for each in owner.children(recursive=True) if str(folder / model / "1") in " ".join(each.cmdline())]
-                used_mb = sum(each.memory_full_info().pss for each in of_model) / 1e6
-                yield Result("formats", f"memory of the process with {words}", used_mb, None, "MB")
-                size_mb = next((folder / model / "1").glob("model.*")).stat().st_size / 1e6
-                yield Result("formats", f"size of the file, {words}", size_mb, None, "MB")
 
 
 def whole_machine(rounds: int, trial: bool) -> Results:
@@ -269,71 +226,6 @@ def tracks(rounds: int, trial: bool) -> Results:
                 yield Result("tracks", f"an event, {sample}", float(np.median(ensemble)), None, "ms", f"≤ {limit}")
 
 
-def sweeping(rounds: int, trial: bool) -> Results:
-    """The course's sweep over the loop of the course text, in time.
-
-    The loop is perf_analyzer with `-p 9000`, until three windows agree within 10 % or ten are over; four requests are under way.
-    """
-    model = "add_sub" if trial else AK4
-    with launch_server("models", load=[model], base_port=BASE_PORT, name="bench-sweep") as server:
-        for batch in (1,) if trial else (1, 32):
-            window_ms = 200 if trial else 9000
-            run = Run(
-                model, server.grpc_url, batch=batch, concurrency=4, window_ms=window_ms, shapes={} if trial else _shapes(server, model)
-            )
-            began = time.perf_counter()
-            done = execute(run, server=server)
-            loop_s = time.perf_counter() - began
-            with tempfile.TemporaryDirectory() as folder:
-                began = time.perf_counter()
-                row = sweep(server, model, (batch,), (4,), output=folder, silent=True).iloc[0]
-                sweep_s = time.perf_counter() - began
-            rates = [window.throughput_infer_per_s for window in done.windows[-3:]]
-            note = f"{sweep_s:.1f} s over {loop_s:.1f} s; {row['throughput_infer_per_s']:.0f} and {statistics.mean(rates):.0f} infer/s"
-            yield Result("sweeping", f"{model}, batch {batch}", sweep_s / loop_s, goal="≤ 0.33", note=note)
-
-
-def dashboard(rounds: int, trial: bool) -> Results:
-    """What the live dashboard of three models under load costs a notebook's kernel.
-
-    In per cent of one core: with the dashboard, less the same kernel with the dashboard stopped.
-    """
-    from jupyter_client.manager import start_new_kernel
-
-    models, seconds = (["add_sub"], 1.0) if trial else (["add_sub", AK4, "particlenet_PT"], 10.0)
-    launch = f"""
-from helpers import launch_server
-from helpers.metrics.dashboard import dashboard
-server = launch_server("models", load={models!r}, base_port={BASE_PORT}, name="bench-dashboard")
-board = dashboard(server, load={models[0]!r})
-"""
-    manager, kernel_client = start_new_kernel(cwd=str(paths.root()), stderr=subprocess.DEVNULL)
-    try:
-        kernel = psutil.Process(manager.provisioner.process.pid)  # type: ignore[union-attr]
-
-        def run(code: str) -> None:
-            answer = kernel_client.execute_interactive(code, timeout=300, output_hook=lambda _: None)
-            assert answer["content"]["status"] == "ok", answer["content"]
-
-        def percent() -> float:
-            before, began = kernel.cpu_times(), time.perf_counter()
-            time.sleep(seconds)
-            after = kernel.cpu_times()
-            return float(100 * (after.user + after.system - before.user - before.system) / (time.perf_counter() - began))
-
-        run(launch)
-        time.sleep(0 if trial else 60)  # until the curves' history is full
-        shown = [percent() for _ in range(rounds)]
-        run("board.stop()")
-        stopped = [percent() for _ in range(rounds)]
-        run("server.stop()")
-    finally:
-        kernel_client.stop_channels()
-        manager.shutdown_kernel(now=True)
-    differences = [with_it - statistics.mean(stopped) for with_it in shown]
-    yield figure("dashboard", f"{len(models)} models, two updates a second", differences, "% of a core", "≤ 2")
-
-
 def fleet(rounds: int, trial: bool) -> Results:
     """Two servers behind Envoy, and one behind Envoy, over one without it; one instance with one thread on each server."""
     with tempfile.TemporaryDirectory() as name:
@@ -363,76 +255,7 @@ def fleet(rounds: int, trial: bool) -> Results:
                 yield figure("fleet", f"Envoy adds to the median latency, {words}", added, "ms", "≤ 0.5")
 
 
-def analysis(rounds: int, trial: bool) -> Results:
-    """An analysis with Dask through one address, over perf_analyzer with the same jets and as many requests under way.
-
-    ROOT files are read, sent from two workers, and written, and each jet is counted. Two servers behind Envoy, one instance with one
-    thread each.
-    """
-    from helpers.physics.jets import BATCH_JETS
-    from helpers.scaling.analysis import IN_FLIGHT, local_workers, replicate, tag_files
-
-    number = 2000 if trial else 30000
-    with tempfile.TemporaryDirectory() as name:
-        folder = _repository(Path(name) / "models", AK4)
-        files = replicate("ak4", number * (rounds + 1), jets_per_file=number, folder=Path(name) / "jets")
-        with (
-            launch_fleet(folder, servers=2, load=[AK4], base_port=BASE_PORT, name="bench-analysis") as fleet,
-            local_workers(2) as cluster,
-        ):
-            inputs, _ = real_jets(fleet.servers[0], AK4, Path(name))
-            left = list(files)
-
-            def dask() -> float:
-                output = Path(name) / f"scores-{len(left)}"
-                options: dict[str, Any] = {"jets_per_chunk": number // 8, "silent": True, **LENGTHS}
-                done = tag_files([left.pop()], cluster, fleet, AK4, output=output, **options)
-                assert done.check() == {"jets": number, "lost": 0, "doubled": 0}
-                return float(done.jets_per_s)
-
-            dask()  # warm
-            tool = lambda: load(fleet.grpc_url, AK4, BATCH_JETS, 2 * IN_FLIGHT, inputs, 500 if trial else 3000)[0]  # noqa: E731
-            ours, theirs = in_turn(rounds, dask, tool)
-            yield ratio("analysis", "Dask, two servers behind Envoy", ours, theirs, "≥ 0.9", " jets/s")
-
-
-def searching(rounds: int, trial: bool) -> Results:
-    """The search for the best configuration of the ONNX tagger.
-
-    Single jets, sixteen requests under way, p95 at most 200 ms, at most two instances. NVIDIA's Model Analyzer took 127 s for the same
-    task, and a quarter of that is the goal.
-    """
-    options: dict[str, Any] = {"concurrency": 2 if trial else 16, "budget_ms": 200.0, "max_instances": 1 if trial else 2, "silent": True}
-    with tempfile.TemporaryDirectory() as name:
-        folder = _repository(Path(name) / "models", AK4)
-        repository.change_config(folder / AK4, max_batch_size=2 if trial else 16)
-        with launch_server(folder, load=[AK4], base_port=BASE_PORT, name="bench-search") as server:
-            began = time.perf_counter()
-            found = tune(server, AK4, 1, output=Path(name) / "tune", **options)
-            seconds = time.perf_counter() - began
-    best = found.best if found is not None else None
-    note = "nothing met the budget" if best is None else f"{best['candidate']}: {best['throughput_infer_per_s']:.0f} infer/s"
-    yield Result("searching", "time", seconds, None, "s", "≤ 32", note)
-
-
-CASES: dict[str, Case] = {
-    each.__name__: each
-    for each in (
-        embedded,
-        formats,
-        whole_machine,
-        large,
-        start,
-        client,
-        tagging,
-        tracks,
-        sweeping,
-        dashboard,
-        fleet,
-        analysis,
-        searching,
-    )
-}
+CASES: dict[str, Case] = {each.__name__: each for each in (embedded, whole_machine, large, start, client, tagging, tracks, fleet)}
 WHY = {
     "embedded": "Server, model and `perf_analyzer` share two cores. Of each request about 0.3 ms go, one after the other, to "
     "tritonserver's exchange with the process of the Python-based backend (seen with `perf`): at batch 1 that is 40 % of a jet's time.",
@@ -518,11 +341,6 @@ def _repository(folder: Path, *models: str) -> Path:
 
 def _file(model: str) -> Path:
     return next((paths.models_dir() / model / "1").glob("model.*"))
-
-
-def _shapes(server: Server, model: str) -> dict[str, list[int]]:
-    lengths = {"pf": LENGTHS["candidates"], "sv": LENGTHS["vertices"]}
-    return {each["name"]: [int(each["dims"][0]), lengths[each["name"][:2]]] for each in server.config(model)["input"]}
 
 
 def _labels_ms(one: Client, model: str, features: np.ndarray, expected: Mapping[str, Any]) -> float:

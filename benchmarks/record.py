@@ -1,33 +1,30 @@
 """``python -m benchmarks.record``: what students see who cannot measure themselves, into notebooks/data.
 
-``recorded_sweep.jsonl`` has every load of notebooks 07 and 08, on a server of the course with its models as they are. A point that did
-not settle is measured once more, for longer, and the better of the two is kept. ``--missing`` keeps the rows that are there, each with
-its machine and date, and measures what they lack. ``--notebooks`` runs the solutions of notebooks 07 and 09 instead, in a working folder
-of their own, and keeps what they type and what their experiments gave. Run it on a quiet machine; interrupted and run again, it goes on
-where it was.
+``recorded_sweep.jsonl`` has every load of notebooks 07 and 08, on a server of the course with its models as they are. ``--notebooks``
+runs the solutions of notebooks 07 and 09 instead, in a working folder of their own, and keeps what they type and what their experiments
+gave. Run it on a quiet machine; interrupted and run again, it goes on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from helpers import launch_server, measure, paths, sweep
+from helpers import launch_server, paths, sweep
 from helpers.machine import cpu
 from helpers.measuring import recorded
-from helpers.measuring.inputs import jets_path, taus_path, write_real
-from helpers.measuring.perf_analyzer import LENGTHS, words_of
+from helpers.measuring.inputs import write_real
+from helpers.measuring.perf_analyzer import words_of
 from helpers.measuring.program import find_perf_analyzer
-from helpers.measuring.table import append_row, plain, read_rows, rows_of
+from helpers.measuring.table import append_row, plain, rows_of
 from helpers.server import Server
 
 
@@ -40,13 +37,6 @@ class Load:
     concurrencies: tuple[int, ...] = (1,)
     lengths: Mapping[str, int] = field(default_factory=dict)
     real: bool = False
-
-    def inputs(self, model: str) -> str | dict[str, int]:
-        """What :func:`helpers.measuring.recorded.inputs_of` says of such a row: the name of a file, or the lengths of random inputs."""
-        lengths = LENGTHS | dict(self.lengths)
-        if not self.real:
-            return lengths
-        return (taus_path() if model == _TAUS else jets_path(model, lengths)).name
 
 
 _ONNX, _TORCH, _TAUS = "particlenet_AK4", "particlenet_AK4_PT", "deeptau_nosplit"
@@ -63,64 +53,31 @@ LOADS = (
     Load((_TAUS,), (1, 4, 16), (4,), real=True),
 )
 BASE_PORT = 12700
-# Seconds after which a second attempt at a point begins no further windows.
-LONGER_S = 20.0
+# Seconds that the windows of a point may take.
+POINT_S = 20.0
 SOURCE = "recorded: this course, on a machine of its own"
 
 
 def main() -> None:
     """Measure everything, then replace the file."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.record", description=__doc__)
-    parser.add_argument("--output", type=Path, default=recorded.data_file("sweep"), help="where to write the table")
-    parser.add_argument("--missing", action="store_true", help="keep the rows that are there, and measure what they lack")
     parser.add_argument("--notebooks", action="store_true", help="record what notebooks 07 and 09 ask for instead of the sweep")
-    arguments = parser.parse_args()
-    if arguments.notebooks:
+    if parser.parse_args().notebooks:
         record_notebooks()
         return
-    target, folder = arguments.output, paths.work_dir() / "record"
-    kept = read_rows(target) if arguments.missing else []
-    loads = list(missing(kept))
-    if not loads:
-        print(f"{target} lacks nothing")
-        return
-    with launch_server("models", load=sorted({model for load in loads for model in load.models}), base_port=BASE_PORT) as server:
-        rows = [row for load in loads for row in measured(server, load, folder)]
-    _write(target, [*kept, *rows])
+    folder = paths.work_dir() / "record"
+    with launch_server("models", load=sorted({model for load in LOADS for model in load.models}), base_port=BASE_PORT) as server:
+        rows = [_public(row, paths.work_dir()) for load in LOADS for row in measured(server, load, folder)]
+    _write(recorded.data_file("sweep"), rows)
     shutil.rmtree(folder)
 
 
-def missing(rows: Iterable[Mapping[str, Any]]) -> Iterator[Load]:
-    """The loads of which rows lack a point, each with the points that are lacking."""
-    there = [(row["model"], row["batch"], row["concurrency"], recorded.inputs_of(row)) for row in rows]
-    for load in LOADS:
-        for model, batch, concurrency in itertools.product(load.models, load.batches, load.concurrencies):
-            if (model, batch, concurrency, load.inputs(model)) not in there:
-                yield replace(load, models=(model,), batches=(batch,), concurrencies=(concurrency,))
-
-
-def measured(server: Server, load: Load, folder: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a load; a point that did not settle a second time, and longer."""
+def measured(server: Server, load: Load, folder: Path) -> list[dict[str, Any]]:
+    """The rows of a load."""
     inputs: dict[str, Any] = {"lengths": load.lengths}
     if load.real:
         inputs = {"input_data": write_real(server, load.models[0], load.lengths)}
-    result = sweep(server, load.models, load.batches, load.concurrencies, output=folder, **inputs)
-    kept = Path(result.attrs["path"])
-    points = [_point(row) for row in read_rows(kept)]
-    for row in rows_of(result):
-        better = row
-        if not row["stable"] and points.count(_point(row)) == 1:
-            again = plain(measure(server, row["model"], row["batch"], row["concurrency"], max_seconds=LONGER_S, **inputs))
-            again["key"] = row["key"]
-            worse, better = sorted((row, again), key=lambda one: -one["throughput_spread_infer_per_s"] / one["throughput_infer_per_s"])
-            # The last one of a point is what the sweep takes when this is run again.
-            append_row(kept, worse)
-            append_row(kept, better)
-        yield _public(better, paths.work_dir())
-
-
-def _point(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return row["model"], row["batch"], row["concurrency"], row["inputs"], row["shapes"]
+    return rows_of(sweep(server, load.models, load.batches, load.concurrencies, output=folder, max_seconds=POINT_S, **inputs))
 
 
 def record_notebooks() -> None:

@@ -14,12 +14,20 @@ README = Path(__file__).with_name("README.md")
 _HEAD = """# How fast the course is
 
 Made by `python -m benchmarks.report` from [results.csv](results.csv); the newest result of each kind is shown. `make bench` measures all
-cases in about a quarter of an hour, `make bench ARGS="fleet --rounds 10 --keep"` one of them, and keeps the results. What is compared is
+cases in about ten minutes, `make bench ARGS="fleet --rounds 10 --keep"` one of them, and keeps the results. What is compared is
 measured in turn, round after round. A ratio is the mean over the rounds, ± half of its 95 % interval; ratios without ± are medians of an
 earlier program. Look at the load average first: on a busy machine these figures say little.
 """
 # What is not measured here any more, with what it needed; the commit in its lines has the program.
 PAST = {
+    "formats": "One network in three formats on one server, one instance with one thread each: ONNX, TorchScript, and compiled by "
+    "AOTInductor with the instructions that all processors of today have. The same real jets went to all in turn; "
+    "perf_analyzer kept four requests under way over gRPC. Probabilities are compared on 200 jets.",
+    "dashboard": "What the live dashboard of three models under load costs a notebook's kernel, in per cent of one core: with the "
+    "dashboard, less the same kernel with the dashboard stopped.",
+    "analysis": "An analysis with Dask through one address, over perf_analyzer with the same jets and as many requests under way. "
+    "ROOT files were read, sent from two workers, and written, and each jet was counted. Two servers behind Envoy, one "
+    "instance with one thread each.",
     "sweep": "The sweep over four batch sizes, over the loop of the course text.",
     "search": "The search over NVIDIA's Model Analyzer (`triton-model-analyzer` 1.58.0) with its default windows, and over a grid of 24 "
     "combinations.",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 
 from benchmarks import __main__ as program
@@ -12,14 +10,12 @@ from benchmarks.cases import CASES
 from helpers import paths, repository
 
 # Half a minute and more each, of two cores' full work.
-_LONG = ("analysis", "dashboard", "fleet", "formats", "large", "searching", "sweeping", "tracks", "whole_machine")
+_LONG = ("fleet", "large", "tracks", "whole_machine")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [pytest.param(case, marks=[pytest.mark.nightly] if case in _LONG else []) for case in CASES])
 def test_a_case_runs(case: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, free_base_port, work) -> None:
-    if case == "formats" and shutil.which("g++") is None:
-        pytest.skip("AOTInductor needs g++ to compile: sudo apt-get install g++")
     monkeypatch.setattr(cases, "BASE_PORT", free_base_port())
     program.main([case, "--trial"])
     *lines, machine = capsys.readouterr().out.splitlines()
