@@ -69,11 +69,7 @@ def _keep_freed_memory() -> None:
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One input or output as config.pbtxt declares it.
-
-    ``dtype`` is such as ``TYPE_FP32``. ``dims`` is the shape that the model sees, without the batch dimension: ``reshape`` where the
-    config has one; -1 is any size.
-    """
+    """One input or output as config.pbtxt declares it: ``TYPE_FP32``, and the shape that the model sees, without the batch dimension."""
 
     name: str
     dtype: str
@@ -84,16 +80,8 @@ class TensorSpec:
 class Settings:
     """What a backend needs to know about the model instance that it serves.
 
-    Attributes:
-        name: the model's name.
-        instance: the name of this instance.
-        path: the model file.
-        max_batch_size: 0 when the model has no batch dimension.
-        inputs: in the order of the config, as are the outputs.
-        graph_level: ``optimization.graph.level``, 0 when absent.
-        accelerators: the list in which each stands, ``gpu`` or ``cpu``, and its name.
-        on_gpu: True if Triton placed this instance on a GPU, whose number is ``device_id``.
-        instances: how many instances of the model there are in all.
+    ``max_batch_size`` is 0 when the model has no batch dimension, ``accelerators`` have the list in which each stands (``gpu`` or ``cpu``)
+    and its name, ``on_gpu`` is True if Triton placed this instance on a GPU, and ``instances`` is how many the model has in all.
     """
 
     name: str
