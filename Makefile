@@ -73,7 +73,7 @@ solutions:
 
 # With the outputs that the solutions hold.
 site:
-	$(SETUP) --dev -- -m tools.site --executed notebooks/solutions
+	$(SETUP) --dev -- -m tools.site
 
 # One case: make bench ARGS="fleet --rounds 10 --keep"
 bench:

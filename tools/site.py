@@ -1,7 +1,7 @@
-"""The course as pages to read, with its figures: ``python -m tools.site``, or ``python -m tools.site``; and ``--demo``, or ``make demo``.
+"""The course as pages to read, with its figures: ``python -m tools.site``; and its demonstration: ``--demo``, or ``make demo``.
 
-Runs the solution notebooks (or takes such that ran already, ``--executed FOLDER``) and writes ``work/site/index.html`` with one page for
-each. The pages need nothing from elsewhere: they can be read without a network, and copied to any web server.
+Writes ``work/site/index.html``, with one page for each solution notebook, as it ran last. The pages need nothing from elsewhere: they can
+be read without a network, and copied to any web server.
 """
 
 from __future__ import annotations
@@ -12,19 +12,17 @@ import os
 import re
 import shutil
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from helpers import machine, paths
-from helpers.errors import CourseError, InputError, SetupError
+from helpers import paths
+from helpers.errors import CourseError, SetupError
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 # Seconds that one cell may take: only against hanging.
 _CELL_TIMEOUT_S = 1800
-_NUMBERED = "[0-9][0-9]_*.ipynb"
 _NOTEBOOK_LINK = re.compile(r"\[([^\]]+)\]\((\w+)\.ipynb\)")
 # Formulas stand between dollar signs. Code does, too, now and then: it is passed over.
 _FORMULA = re.compile(r"(```.*?```|`[^`\n]*`)|\$([^$\n]+)\$", re.DOTALL)
@@ -42,7 +40,7 @@ table {{ border-collapse: collapse }} td, th {{ text-align: left; padding: .35em
 a {{ color: #0b5cad }} </style></head><body>
 <h1>Serve machine-learning models with Triton</h1>
 <p>A hands-on course for physicists. These pages are for those who read first: each notebook with its answers, as it ran on a real Triton
-server. {when} In the course itself the answers are yours to find: <code>make lab</code>.</p>
+server. In the course itself the answers are yours to find: <code>make lab</code>.</p>
 <table><thead><tr><th scope="col"></th><th scope="col">Notebook</th><th scope="col">Minutes</th></tr></thead><tbody>
 {rows}
 </tbody></table></body></html>
@@ -144,26 +142,21 @@ def _navigation(others: list[str], name: str) -> str:
     return f'<nav class="course">{before}<a href="index.html">All notebooks</a>{after}</nav>'
 
 
-def index(pages: dict[str, NotebookNode], when: str) -> str:
-    """Return the first page, with a table of all notebooks of the course; those in ``pages`` are links."""
-    import nbformat
-
-    rows = []
-    for source in sorted((paths.root() / "notebooks" / "solutions").glob(_NUMBERED)):
-        notebook = pages.get(source.stem) or nbformat.read(source, as_version=4)
-        title = html.escape(_title(notebook))
-        cell = f'<a href="{source.stem}.html">{title}</a>' if source.stem in pages else title
-        rows.append(f"<tr><td>{source.stem[:2]}</td><td>{cell}</td><td>{_minutes(notebook)}</td></tr>")
-    return _INDEX.format(rows="\n".join(rows), when=html.escape(when))
+def index(pages: dict[str, NotebookNode]) -> str:
+    """Return the first page, with a table of all notebooks."""
+    rows = [
+        f'<tr><td>{name[:2]}</td><td><a href="{name}.html">{html.escape(_title(notebook))}</a></td><td>{_minutes(notebook)}</td></tr>'
+        for name, notebook in pages.items()
+    ]
+    return _INDEX.format(rows="\n".join(rows))
 
 
-def build(executed: dict[str, NotebookNode], folder: Path, when: str = "") -> Path:
+def build(executed: dict[str, NotebookNode], folder: Path) -> Path:
     """Write all pages, in place of those of an earlier run, and return the first.
 
     Args:
         executed: name without ending -> the notebook with outputs.
         folder: where to.
-        when: when and where all of them ran, as a sentence.
 
     Raises:
         SetupError: the folder cannot be written.
@@ -173,37 +166,18 @@ def build(executed: dict[str, NotebookNode], folder: Path, when: str = "") -> Pa
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         page = folder / "index.html"
-        page.write_text(index(executed, when), encoding="utf-8")
+        page.write_text(index(executed), encoding="utf-8")
         for name in names:
             (folder / f"{name}.html").write_text(render(executed[name], names, name), encoding="utf-8")
     return page
 
 
-def _found(folder: Path) -> dict[str, NotebookNode]:
-    """Solutions that ran already, anywhere below a folder: the newest of each, with outputs."""
+def solutions() -> dict[str, NotebookNode]:
+    """Return the solution notebooks, with what they show, by their names without ending."""
     import nbformat
 
-    names = [path.stem for path in (paths.root() / "notebooks" / "solutions").glob(_NUMBERED)]
-    files = sorted(folder.rglob("*.ipynb"), key=lambda path: path.stat().st_mtime)
-    newest = {name: path for path in files for name in names if path.stem in (name, f"solutions-{name}")}
-    read = {name: nbformat.read(path, as_version=4) for name, path in newest.items()}
-    executed = {name: notebook for name, notebook in read.items() if any(cell.get("outputs") for cell in notebook.cells)}
-    if not executed:
-        raise InputError(f"No notebook that ran is below {paths.shown(folder)}.", "Expected names such as solutions-00_start_here.ipynb.")
-    return executed
-
-
-def _run(numbers: list[str], work: Path) -> dict[str, NotebookNode]:
-    """Run solutions, each in a work folder that no student uses."""
-    import nbformat
-
-    executed = {}
-    for source in sorted((paths.root() / "notebooks" / "solutions").glob(_NUMBERED)):
-        if not numbers or source.name[:2] in numbers:
-            began = time.monotonic()
-            executed[source.stem] = execute(nbformat.read(source, as_version=4), source.name, work)
-            print(f"{source.stem} ran ({time.monotonic() - began:.0f} s)", flush=True)
-    return executed
+    files = sorted((paths.root() / "notebooks" / "solutions").glob("[0-9][0-9]_*.ipynb"))
+    return {file.stem: nbformat.read(file, as_version=4) for file in files}
 
 
 def demo(work: Path) -> Path:
@@ -234,22 +208,14 @@ def demo(work: Path) -> Path:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run what has to be run, and write the pages; 1 when something is in the way, which was said."""
+    """Write the pages; 1 when something is in the way, which was said."""
     parser = argparse.ArgumentParser(prog="python -m tools.site", description="The course with its figures as pages to read.")
-    parser.add_argument("notebooks", nargs="*", metavar="NN", help="numbers of notebooks, such as 00 04 (default all)")
-    parser.add_argument("--executed", type=Path, metavar="FOLDER", help="take solutions that ran already, below this folder")
     parser.add_argument("--demo", action="store_true", help="the demonstration alone, in two minutes, into work/demo/")
-    options = parser.parse_args(arguments)
-    work = paths.work_dir()
     try:
-        if options.demo:
-            page = demo(paths.make_folder(work))
-        elif options.executed:
-            page = build(_found(options.executed), work / "site")
+        if parser.parse_args(arguments).demo:
+            page = demo(paths.make_folder(paths.work_dir()))
         else:
-            when = f"Made on {time.strftime('%Y-%m-%d')}, {machine.device()}."
-            # A work folder of its own: a student's models and progress stay as they are.
-            page = build(_run(options.notebooks, paths.make_folder(work / "site-run")), work / "site", when)
+            page = build(solutions(), paths.work_dir() / "site")
     except CourseError as error:
         print(error, file=sys.stderr)
         return 1
