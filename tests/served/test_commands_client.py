@@ -51,14 +51,17 @@ def test_infer_says_so_when_the_server_is_wrong(
     assert main(["infer", "-m", "add_sub", "-u", models_server.grpc_url]) == 0
 
 
-def test_infer_any_model_with_made_up_inputs(models_server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+def test_infer_any_model_with_made_up_inputs(
+    models_server: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # a row is a line
     for model in ("double", "types", "strings", "slow", "classes"):
         assert main(["infer", "-m", model, "-u", models_server.grpc_url, "-b", "2"]) == 0
     capsys.readouterr()
     assert main(["infer", "-m", "double", "-u", models_server.http.http()]) == 0
     out = capsys.readouterr().out
     assert "over HTTP" in out
-    sent, got = (line.replace(",", " ").split() for line in out.splitlines()[3:])
+    sent, got = (line.replace(",", " ").replace("…", "").split() for line in out.splitlines()[3:])
     assert sent[:3] == ["input", "X", "float32"] and got[:3] == ["output", "Y", "float32"]
     assert [2 * float(number) for number in sent[5:]] == pytest.approx(list(map(float, got[5:])), rel=1e-3)
 
