@@ -144,5 +144,5 @@ def serves_here(host: str, port: int) -> bool:
     with contextlib.suppress(psutil.Error):  # macOS tells only root, or it ended between two looks
         for end in psutil.net_connections("tcp"):
             if end.status == psutil.CONN_LISTEN and end.laddr.port == port and end.pid:
-                return psutil.Process(end.pid).name() == "tritonserver"
+                return bool(psutil.Process(end.pid).name() == "tritonserver")
     return False
