@@ -29,21 +29,13 @@ LOOPBACK = "127.0.0.1"
 
 
 def nvidia_smi(*fields: str) -> list[dict[str, str]]:
-    """Return what ``nvidia-smi`` says of each GPU of this machine.
+    """Return what ``nvidia-smi`` says of each GPU, by field, figures without units; nothing where there is no ``nvidia-smi``.
 
-    Args:
-        *fields: as ``nvidia-smi --help-query-gpu`` names them, such as ``name`` or ``memory.used``; figures come without units.
-
-    Returns:
-        One dictionary for each GPU, by field; none where there is no ``nvidia-smi``.
-
-    Raises:
-        SetupError: it does not answer, or says that something is wrong.
+    ``fields`` are those of ``nvidia-smi --help-query-gpu``. A SetupError says that it does not answer, or what is wrong.
     """
     if _hung:
         raise SetupError(_hung[0])
-    program = shutil.which("nvidia-smi")
-    if not program:
+    if not (program := shutil.which("nvidia-smi")):
         return []
     command = [program, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
     try:

@@ -127,25 +127,15 @@ class LaunchSpec:
 
 @dataclass(frozen=True)
 class Command:
-    """A command line ready to start.
+    """A command line ready to start."""
 
-    Attributes:
-        public: program and arguments that everybody may read.
-        private: further arguments with the key in them.
-        environment: the whole environment of the program.
-        links: what the private folder must hold, by path in it: the backends, where they do not come with the program, and the models.
-        after: a command that ends what the program may leave behind; empty where it leaves nothing.
-        lifeline: whether the program ends when its standard input closes.
-        remark: what the user should know of it.
-    """
-
-    public: list[str]
-    private: list[str]
-    environment: dict[str, str] = field(repr=False, default_factory=dict)
-    links: dict[str, Path] = field(repr=False, default_factory=dict)
-    after: list[str] = field(default_factory=list)
-    lifeline: bool = False
-    remark: str = ""
+    public: list[str]  # program and arguments that everybody may read
+    private: list[str]  # further arguments with the key in them
+    environment: dict[str, str] = field(repr=False, default_factory=dict)  # the whole environment of the program
+    links: dict[str, Path] = field(repr=False, default_factory=dict)  # backends and models, by their place in the private folder
+    after: list[str] = field(default_factory=list)  # a command that ends what the program may leave behind
+    lifeline: bool = False  # whether the program ends when its standard input closes
+    remark: str = ""  # what the user should know of it
 
     def make_links(self, run_dir: Path) -> None:
         """Make the links in ``run_dir``."""

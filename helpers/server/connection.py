@@ -26,9 +26,8 @@ def connect(
 ) -> Server:
     """Return a server that somebody else runs, by the address of its HTTP or its gRPC port; nothing is owned.
 
-    By the course's convention HTTP, gRPC and metrics have three ports in a row. Where only one of them can be reached, as behind a proxy,
-    everything goes through that one. A server that another notebook of yours has launched on this machine outlives that notebook while
-    this one is connected to it.
+    HTTP, gRPC and metrics have three ports in a row; where only one of them can be reached, as behind a proxy, everything goes through it.
+    A server of another notebook of yours on this machine outlives that notebook while this one is connected to it.
 
     Args:
         url: such as ``gpu-node:9000``, ``http://gpu-node:9000``, ``grpc://gpu-node:9001`` or, encrypted, ``https://…`` and ``grpcs://…``.

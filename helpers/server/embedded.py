@@ -171,11 +171,9 @@ def _backends(triton: Path, version: str) -> dict[str, Path]:
 
 
 def lay_out(folder: Path) -> None:
-    """Lay the server out as NVIDIA's image has its own, so that the same command line starts either (``containers/Containerfile.cpu``).
+    """Lay the server out as NVIDIA's image has its own, so that the same command line starts either; what is in the folder is replaced.
 
-    Args:
-        folder: gets ``bin``, ``backends``, ``caches`` and, for ``LD_LIBRARY_PATH`` and ``PATH``, ``lib``, ``python`` and ``environment``;
-            what is there is replaced.
+    Besides ``bin``, ``backends`` and ``caches`` there are, for ``LD_LIBRARY_PATH`` and ``PATH``, ``lib``, ``python`` and ``environment``.
     """
     facts = _facts()
     wheel = Path(facts["purelib"])

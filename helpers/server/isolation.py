@@ -102,22 +102,10 @@ def start(
     own_memory: bool = False,
     is_server: bool = False,
 ) -> tuple[subprocess.Popen[bytes], bool]:
-    """Start a program with some of its arguments hidden from other users.
+    """Start a program; return its process, and whether its private arguments are hidden: not where the kernel forbids tracing a child.
 
-    The process dies with the thread that calls this (``PR_SET_PDEATHSIG``): call it from the main thread.
-
-    Args:
-        command: program and the arguments that everybody may read.
-        private: further arguments, which only the owner may read.
-        environment: the program's whole environment.
-        output: file for standard output and standard error; None for those of this process.
-        stdin: file descriptor of its standard input; nothing by default.
-        new_session: give it a session of its own.
-        own_memory: keep other users out of its shared memory, too (:func:`keep_private`).
-        is_server: raise its limits.
-
-    Returns:
-        The process, and whether the private arguments are hidden: False where the kernel does not allow tracing a child.
+    The process dies with the thread that calls this (``PR_SET_PDEATHSIG``): call it from the main thread. ``own_memory`` keeps other users
+    out of its shared memory, too (:func:`keep_private`); ``is_server`` raises its limits.
     """
     options: dict[str, Any] = {"stdin": stdin, "stdout": output, "start_new_session": new_session}
     options["stderr"] = None if output is None else subprocess.STDOUT

@@ -41,19 +41,12 @@ _HOW = 'Type for example: launch_server(listen="all"), or the address of one net
 
 @dataclass(frozen=True)
 class Listening:
-    """Where a server listens, and who is let in.
+    """Where a server listens, and who is let in."""
 
-    Attributes:
-        address: of the interface for HTTP and gRPC.
-        name: by which others call this machine.
-        token: that calls must carry: inference on the loopback interface, every call beyond it; empty where none is needed.
-        why: on the loopback interface, why inference needs the token or does not.
-    """
-
-    address: str = LOOPBACK
-    name: str = "localhost"
-    token: str = field(default="", repr=False)
-    why: str = ""
+    address: str = LOOPBACK  # of the interface for HTTP and gRPC
+    name: str = "localhost"  # by which others call this machine
+    token: str = field(default="", repr=False)  # for inference on the loopback interface, and for every call beyond it; empty for none
+    why: str = ""  # on the loopback interface, why inference needs the token or does not
 
     @property
     def is_beyond(self) -> bool:
