@@ -44,16 +44,13 @@ def path() -> Path:
 
 
 def enter(baseline: Row, best: Row, name: str | None = None, file: Path | None = None) -> Table:
-    """Put a measurement into one's own scoreboard, if it is the best of this name; what was there and is better stays.
+    """Put a measurement into one's own scoreboard, if it is the best of this name, and return the whole board of that file.
 
     Args:
         baseline: the measured row of one's own baseline.
         best: the measured row of the entry; a blank that is still to be filled enters nothing.
         name: of the student or of the team; by default that of the account.
         file: the scoreboard; by default :func:`path`.
-
-    Returns:
-        The whole scoreboard of that file.
 
     Raises:
         InputError: there is no name, or the rows cannot be compared.

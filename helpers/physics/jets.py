@@ -211,11 +211,7 @@ def _words(lengths: Mapping[str, int]) -> str:
 
 
 def flatten(jets: ak.Array, table: Table) -> FlatJets:
-    """Transform all inputs of all jets, as the table says.
-
-    Args:
-        jets: one record for each jet, with a jagged field for each branch of the table.
-        table: what the model wants.
+    """Transform all inputs of all jets, one record each with a jagged field for each branch of the table, as the table says.
 
     Raises:
         InputError: there is no jet, a branch is missing or does not fit the others, a jet has no candidate, or a value is no number.

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,22 +92,15 @@ def high_level(taus: Taus, names: dict[str, Any]) -> NDArray[np.float32]:
     return values
 
 
-@dataclass(frozen=True)
-class Cells:
-    """The occupied cells of one grid.
-
-    Attributes:
-        place: (n_cells, 3) tau, row (pseudorapidity) and column (azimuth) of each cell, in this order.
-        values: by name of the input, (n_cells, n_features).
-    """
+class Cells(NamedTuple):
+    """The occupied cells of a grid: (n_cells, 3) tau, row (pseudorapidity) and column (azimuth), and by input (n_cells, n_features)."""
 
     place: NDArray[np.int64]
     values: dict[str, NDArray[np.float32]]
 
 
-def cells(taus: Taus, grid: str, inputs: dict[str, Any] | None = None) -> Cells:
+def cells(taus: Taus, grid: str, inputs: dict[str, Any]) -> Cells:
     """Fill the occupied cells of a grid: ``inner``, for particles in the signal cone, or ``outer``, for those within 0.5."""
-    inputs = inputs or table()
     side, size = GRIDS[grid]
     tau = np.repeat(np.arange(len(taus)), taus.n_candidates)
     # From the middle of the grid, to the nearest cell.
