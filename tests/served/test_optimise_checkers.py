@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import queue
 import threading
 import time
@@ -212,13 +213,14 @@ def _unfair_gains(server: Server, counted: Any, table: Experiments, best: Any) -
     def sent(file: Path) -> dict[str, Any]:
         return Run(MODEL, "localhost:9001", input_data=file).sent()
 
-    jets_file = write_jets(server, MODEL, n_jets=3)
+    jets_file = write_jets(server, MODEL)
     table.rows[0] |= sent(jets_file)
     _is("9.6", Kind.CORRECT, "is 2.50 (", server, counted, table, best(**sent(jets_file)), COSTS)
-    few = write_jets(server, MODEL, n_jets=2)
+    few = jets_file.with_name("few.json")
+    few.write_text(json.dumps({"data": json.loads(jets_file.read_text())["data"][:2]}))
     others = {
         "random inputs, and the baseline with real ones": {"inputs": "random", "shapes": "pf_points:2,5"},
-        "`pf_points` of [2, 20], and the baseline with [2, 50]": sent(write_jets(server, MODEL, n_jets=3, lengths={"pf": 20})),
+        "`pf_points` of [2, 20], and the baseline with [2, 50]": sent(write_jets(server, MODEL, lengths={"pf": 20})),
         f"the jets of `{few.name}`": sent(few),
     }
     for words, other in others.items():

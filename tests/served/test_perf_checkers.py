@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -114,9 +113,9 @@ def test_7_3_the_share_of_the_queue(server: Server) -> None:
     _is("7.3", Kind.CANNOT_TELL, "does not answer", _dead(), busy, 0.15)
 
 
-def test_7_4_less_padding(server: Server, tmp_path: Path) -> None:
+def test_7_4_less_padding(server: Server) -> None:
     def padded(length: int, rate: float, spread: float = 10.0) -> dict[str, Any]:
-        file = write_jets(server, MODEL, n_jets=3, lengths={"pf": length}, path=tmp_path / f"jets_{length}.json")
+        file = write_jets(server, MODEL, lengths={"pf": length})
         sent = Run(MODEL, "localhost:9001", input_data=file).sent()
         return _row(**sent, throughput_infer_per_s=rate, throughput_spread_infer_per_s=spread)
 
