@@ -111,7 +111,7 @@ class Measurement:
         self.run = run_for(server, model, batch=batch, concurrency=concurrency, **options)
         self.known = about(server, model, self.run.protocol)[0]
         self.results: list[Result] = []
-        self.turns: dict[str, list[float | None]] = {}
+        self.turns: dict[str, float] = {}
         self.pilot: list[float] = []
 
     def warm_up(self) -> None:
@@ -126,7 +126,7 @@ class Measurement:
                 rate, self.pilot = seen[-1].throughput_infer_per_s, [window.throughput_infer_per_s for window in seen]
             if run.request_rate_per_s and seen:
                 break
-            if rate * short.window_ms < 1000 * max(4, 2 * run.concurrency) * run.batch:
+            if not seen or rate * short.window_ms < 1000 * max(4, 2 * run.concurrency) * run.batch:
                 # A slow model: too few requests to tell.
                 short = replace(short, window_ms=4 * short.window_ms, max_trials=1)
             elif rate > _WARM * run.concurrency * run.batch / (seen[-1].latency_us * 1e-6):
@@ -145,7 +145,7 @@ class Measurement:
             result = execute(self.run, self.server)
         self.results.append(result)
         if turn and result.figures:
-            self.turns[turn] = [result.figures[THROUGHPUT], result.figures[latency_column(self.run.percentile)]]
+            self.turns[turn] = result.figures[THROUGHPUT] or 0.0
 
     def measure_enough(self, max_seconds: float) -> None:
         """Measure as many windows as the scatter of the warm-up tells, whatever they will show."""

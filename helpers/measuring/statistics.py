@@ -15,14 +15,11 @@ from numpy.typing import NDArray
 
 from helpers.errors import InputError
 from helpers.measuring.table import (
-    LATENCY_ENDS,
     PERCENTILES,
     THROUGHPUT,
     THROUGHPUT_SPREAD,
     hardware,
     is_recorded,
-    latency_column,
-    latency_words,
     rows_of,
     with_spread,
 )
@@ -36,7 +33,7 @@ LEAST_WINDOWS = 6
 # Correlation of neighbouring windows, at least and at most: on a shared machine a slow moment is longer than a window, and six windows
 # cannot show that they are independent.
 CORRELATION = (0.2, 0.8)
-# Differences of throughput or latency below this fraction do not count.
+# Differences of throughput below this fraction do not count.
 LEAST = 0.05
 # Relative standard deviation between runs of the same work, some minutes apart, that no run knows of itself: ten fresh runs of one
 # notebook on a quiet machine of two cores. ``python -m benchmarks.again`` measures it. Rows that were measured in turn do not need it.
@@ -172,8 +169,8 @@ class Verdict:
         return box(f"<strong>{self.answer.capitalize()}.</strong> {self.text}", _COLOURS[self.answer])
 
 
-def verdict(first: Any, second: Any, quantity: str = "throughput", *, least: float = LEAST) -> Verdict:
-    """Compare two measurements: is the second faster than the first?
+def verdict(first: Any, second: Any, *, least: float = LEAST) -> Verdict:
+    """Compare the throughput of two measurements: is the second faster than the first?
 
     The logarithm of the gain has a 95 % interval: from the pairs where both were measured in turn, else by Welch's test from both
     spreads and from what a machine changes between two runs. When all of it lies above ``1 + least`` the second is faster; below
@@ -183,14 +180,11 @@ def verdict(first: Any, second: Any, quantity: str = "throughput", *, least: flo
     Args:
         first: the baseline, a row.
         second: the row that is compared with it.
-        quantity: ``throughput``, or ``latency`` for the percentile that the rows were measured for.
         least: differences below this fraction do not count.
 
     Raises:
-        InputError: not one row on each side, or rows without the quantity.
+        InputError: not one row on each side, or rows without a throughput.
     """
-    if quantity not in ("throughput", "latency"):
-        raise InputError(f"The quantity {quantity!r} cannot be compared.", 'Expected "throughput" or "latency".')
     rows = [row for side in (first, second) for row in rows_of(side, what="a verdict")]
     if len(rows) != 2:
         raise InputError(
@@ -198,24 +192,19 @@ def verdict(first: Any, second: Any, quantity: str = "throughput", *, least: flo
             "Expected one on each side.",
             'Pick them first, for example with rows.query("batch == 8").iloc[0]; repeats are best measured in turn.',
         )
+    if lacking := [row for row in rows if not row.get(THROUGHPUT)]:
+        raise InputError(f"A row of {lacking[0].get('model')!r} has no {THROUGHPUT}, so there is nothing to compare.")
     before, after = rows
-    column = THROUGHPUT if quantity == "throughput" else latency_column(before.get("percentile"))
-    if column != THROUGHPUT and before.get("percentile") != after.get("percentile"):
-        raise InputError(
-            f"The rows were measured for different percentiles: {before.get('percentile')}, {after.get('percentile')}.",
-            "The interval is known for that percentile only, so both must have the same one.",
-        )
-    if lacking := [row for row in rows if not row.get(column)]:
-        raise InputError(f"A row of {lacking[0].get('model')!r} has no {column}, so there is nothing to compare.")
-    pairs = _pairs(before, after, column)
-    log, deviation, degrees = _paired(pairs, rows, column) if pairs else _welch(before, after, column)
-    log = log if column == THROUGHPUT else -log
+    pairs = _pairs(before, after)
+    log, deviation, degrees = _paired(pairs, rows) if pairs else _welch(before, after)
     half = None if deviation is None else student(degrees) * deviation
     answer, gain = _answer(log, half, math.log1p(least)), math.exp(log)
     # Half of the interval's length on the scale of the gain itself.
     spread = None if half is None else gain * math.sinh(half)
     # Of these turns alone: a row may have been measured beside others as well, at another time.
-    sides = " → ".join(_words(row, column, [pair[place] for pair in pairs]) for place, row in enumerate(rows))
+    values = [with_spread(math.exp(float(np.mean(np.log(side)))), None) for side in zip(*pairs, strict=True)]
+    values = values or [with_spread(row[THROUGHPUT], (stated := _stated(row)) and stated * row[THROUGHPUT]) for row in rows]
+    sides = " → ".join(f"{value} inferences/s" for value in values)
     found = Verdict(answer, gain, spread, "", len(pairs))
     said = [
         f"{found.factor} times as fast ({sides}).",
@@ -234,55 +223,38 @@ def ratio(after: Row, before: Row) -> tuple[float, float | None]:
     return gain, gain * math.hypot(*(spread / row[THROUGHPUT] for spread, row in zip(spreads, (after, before), strict=True)))
 
 
-def _stated(row: Row, column: str) -> float | None:
-    """The half width that a row states, as a fraction of its value; that of a latency as far as its farther end."""
-    value = row[column]
-    if column != THROUGHPUT:
-        ends = [row.get(name) for name in LATENCY_ENDS]
-        return None if None in ends else max(abs(end - value) for end in ends) / value
-    # Not less than one request: windows that held equally many seem to agree perfectly.
+def _stated(row: Row) -> float | None:
+    """The half width that a row states, as a fraction; not below one request: windows that held equally many seem to agree perfectly."""
     spread = row.get(THROUGHPUT_SPREAD)
-    return None if spread is None else max(spread / value, 1 / (row.get("requests") or math.inf))
+    return None if spread is None else max(spread / row[THROUGHPUT], 1 / (row.get("requests") or math.inf))
 
 
-def _pairs(before: Row, after: Row, column: str) -> list[tuple[float, float]]:
+def _pairs(before: Row, after: Row) -> list[tuple[float, float]]:
     """What both gave in the same turns; empty where too few are common."""
-    place = 0 if column == THROUGHPUT else 1
-    one, other = ({turn: seen[place] for turn, seen in (row.get("turns") or {}).items()} for row in (before, after))
+    one, other = (row.get("turns") or {} for row in (before, after))
     pairs = [(one[turn], other[turn]) for turn in one if one[turn] and other.get(turn)]
     return pairs if len(pairs) >= _LEAST_PAIRS else []
 
 
-def _paired(pairs: Sequence[tuple[float, float]], rows: Sequence[Row], column: str) -> tuple[float, float, float]:
+def _paired(pairs: Sequence[tuple[float, float]], rows: Sequence[Row]) -> tuple[float, float, float]:
     """The mean log-ratio of pairs, its standard deviation, and its degrees of freedom."""
     logs, degrees = [math.log(other / one) for one, other in pairs], len(pairs) - 1
     # No count is better known than to one request.
-    counted = math.sqrt(sum(1 / (row.get("requests") or math.inf) ** 2 for row in rows)) if column == THROUGHPUT else 0.0
+    counted = math.sqrt(sum(1 / (row.get("requests") or math.inf) ** 2 for row in rows))
     return float(np.mean(logs)), max(float(np.std(logs, ddof=1)) / math.sqrt(len(logs)), counted / student(degrees)), degrees
 
 
-def _welch(before: Row, after: Row, column: str) -> tuple[float, float | None, float]:
+def _welch(before: Row, after: Row) -> tuple[float, float | None, float]:
     """The same of rows that were not measured in turn: by what they state, and by what a machine changes between two runs."""
-    log, variance, lost = math.log(after[column] / before[column]), 0.0, 0.0
+    log, variance, lost = math.log(after[THROUGHPUT] / before[THROUGHPUT]), 0.0, 0.0
     for row in (before, after):
-        if (half := _stated(row, column)) is None:
+        if (half := _stated(row)) is None:
             return log, None, 1
         freedom = max((row.get("windows") or LEAST_WINDOWS) - 1, 1)
         own = (half / student(freedom)) ** 2
         # Welch and Satterthwaite: what is between runs is known from elsewhere, and has no degrees to lose.
         variance, lost = variance + own + BETWEEN_RUNS**2, lost + own**2 / freedom
     return log, math.sqrt(variance), variance**2 / lost if lost else math.inf
-
-
-def _words(row: Row, column: str, in_turn: Sequence[float]) -> str:
-    """The value of a side with its interval; that of the pairs where there are such."""
-    unit, scale = ("inferences/s", 1.0) if column == THROUGHPUT else ("ms", 1e-3)
-    if in_turn:
-        return f"{with_spread(float(np.exp(np.mean(np.log(in_turn)))), None, scale)} {unit}"
-    if column == THROUGHPUT:
-        stated = _stated(row, column)
-        return f"{with_spread(row[column], stated and stated * row[column])} {unit}"
-    return f"{latency_words(row, row.get('percentile'))} {unit}"
 
 
 def _answer(log: float, half: float | None, least: float) -> str:

@@ -71,7 +71,7 @@ def test_a_change_is_compared_with_what_was_changed() -> None:
     table = table_of(baseline=(200, 5, 19000, 900), two_instances=(390, 5, 9000, 300), stanza=(392, 5, 9000, 300))
     table._over["stanza"] = "two instances"
     for place, rate in ((1, 388.5), (2, 390.5)):
-        table.rows[place]["turns"] = {f"turn {turn}": [rate + turn, 9e3] for turn in range(4)}
+        table.rows[place]["turns"] = {f"turn {turn}": rate + turn for turn in range(4)}
     lines = table._table()
     assert [line["over"] for line in lines] == ["", "baseline", "two instances"]
     assert [line["verdict"] for line in lines] == ["the first", "faster", "the same"]

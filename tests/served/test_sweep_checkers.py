@@ -90,7 +90,7 @@ def test_an_honest_cannot_tell_is_right() -> None:
     rows = [row((500, 90, 1e4, 0), batch=16), row((560, 90, 1e4, 0), batch=16, model=TORCH)]
     _is("8.2", Kind.CORRECT, "measure both in turn", rows, 1.12, "cannot tell")
     _is("8.2", Kind.NOT_YET, "the answer is not `faster`", rows, 1.12, "faster")
-    turns = [{f"turn {n}": [rate + n, 1e4] for n in range(4)} for rate in (498.5, 503.5)]
+    turns = [{f"turn {n}": rate + n for n in range(4)} for rate in (498.5, 503.5)]
     same = [row((500, 3, 1e4, 0), batch=16, turns=turns[0]), row((505, 3, 1e4, 0), batch=16, model=TORCH, turns=turns[1])]
     _is("8.2", Kind.CORRECT, "do not count", same, 1.01, "same")
 

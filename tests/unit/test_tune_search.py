@@ -283,7 +283,7 @@ class Rounds:
     def __call__(self, each: Candidate, turn: str) -> Row:
         self.order.append(each.instances)
         turns = self.turns.setdefault(each, {})
-        turns[turn] = [self.rates[each.instances] + len(turns), 1e4]
+        turns[turn] = self.rates[each.instances] + len(turns)
         late = self.late_ms.get(each.instances, 10.0)
         marks = {"candidate": str(each), "as_found": each.instances == 1, "stage": "final", "turns": dict(turns)}
         return row(self.rates[each.instances], late, outcome=OVER_BUDGET if late > 15 else OK, **marks)
@@ -350,7 +350,7 @@ def test_of_those_that_cannot_be_told_apart_the_simplest_wins_and_it_is_said() -
     plain, fancy = Candidate("net", 4, 1, None), Candidate("net", 4, 1, 2.0, "tensorrt")
 
     def in_rounds(each: Candidate, rates: list[float], p95_ms: float = 10.0) -> Row:
-        turns = {f"round {number}": [rate, 1000 * p95_ms] for number, rate in enumerate(rates)}
+        turns = {f"round {number}": rate for number, rate in enumerate(rates)}
         return row(sum(rates) / 4, p95_ms, turns=turns, candidate=str(each), as_found=each == start)
 
     chance = {fancy: in_rounds(fancy, [203, 197, 204, 200]), plain: in_rounds(plain, [200, 199, 201, 198])}
