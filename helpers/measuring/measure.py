@@ -205,8 +205,8 @@ def _unsettled(row: Mapping[str, Any], precision: float) -> str:
     )
     for name, spread, value, wanted in quantities:
         if spread is None or spread > wanted * value:
-            reached = "not known" if spread is None else f"±{100 * spread / value:.2g}%"
-            notes.append(f"{name} not within {100 * wanted:.2g}%: {reached}")
+            reached = "not known" if spread is None else f"±{float(f'{100 * spread / value:.2g}'):g}%"
+            notes.append(f"{name} not within {100 * wanted:g}%: {reached}")
     return "; ".join([*notes, f"after {row['windows']} windows"]) if notes else ""
 
 

@@ -128,20 +128,19 @@ def with_spread(value: float | None, half: float | None, unit: float = 1.0) -> s
     return f"{unit * value:.{digits}f} ± {unit * half:.{digits}f}"
 
 
-def with_ends(value: float | None, low: float | None, high: float | None, unit: float = 1.0) -> str:
-    """Return a number and the ends of its interval as text: ``18.2 (16.9–101.0)``; an end that is not known is said to be so."""
-    known = [end for end in (low, high) if end is not None]
-    if value is None or not known:
-        return with_spread(value, None, unit)
-    digits = _digits(unit * max(abs(end - value) for end in known) or 1.0)
-    ends = ["not known" if end is None else f"{unit * end:.{digits}f}" for end in (low, high)]
-    return f"{unit * value:.{digits}f} ({'–'.join(ends)})"
-
-
 def latency_words(row: Any, percentile: int | None) -> str:
-    """Return a latency percentile of a row in ms, with the ends of its interval where the row was measured for this one."""
-    ends = [row.get(end) if row.get("percentile") == percentile else None for end in LATENCY_ENDS]
-    return with_ends(row.get(latency_column(percentile)), ends[0], ends[1], 1e-3)
+    """Return a latency percentile of a row in ms, with the ends of its interval where the row was measured for this one.
+
+    Such as ``18.2 (16.9–101.0)``; an end that is not known is said to be so.
+    """
+    value, known = row.get(latency_column(percentile)), row.get("percentile") == percentile
+    ends = [row.get(end) / 1000 if known and row.get(end) is not None else None for end in LATENCY_ENDS]
+    halves = [abs(end - value / 1000) for end in ends if end is not None] if value is not None else []
+    if not halves:
+        return with_spread(value, None, 1e-3)
+    digits = _digits(max(halves) or 1.0)
+    words = ["not known" if end is None else f"{end:.{digits}f}" for end in ends]
+    return f"{value / 1000:.{digits}f} ({'–'.join(words)})"
 
 
 def _digits(half: float) -> int:

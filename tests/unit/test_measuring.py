@@ -17,7 +17,7 @@ from helpers.errors import InputError
 from helpers.measuring import measure as measuring
 from helpers.measuring.recorded import data_file, recorded, recorded_sweep
 from helpers.measuring.statistics import verdict
-from helpers.measuring.table import COLUMNS, PARTS, Rows, hardware, is_recorded, rows_of, with_ends
+from helpers.measuring.table import COLUMNS, PARTS, Rows, hardware, is_recorded, latency_words, rows_of
 from helpers.plots import sweep_figure
 from helpers.setup.environments import EMBEDDED_TRITON
 from tests.support.measured_rows import row as measured_row
@@ -134,7 +134,8 @@ def test_they_do_not_wait_for_what_only_verdicts_and_figures_need() -> None:
 
 
 def test_an_interval_is_shown_as_far_as_each_end() -> None:
-    assert with_ends(18e3, 16.9e3, 101e3, 1e-3) == "18 (17–101)"
-    assert with_ends(18e3, 16.9e3, None, 1e-3) == "18.0 (16.9–not known)" and with_ends(18e3, None, None, 1e-3) == "18"
+    for ends, words in (((16.9e3, 101e3), "18 (17–101)"), ((16.9e3, None), "18.0 (16.9–not known)"), ((None, None), "18")):
+        row = {"percentile": 95, "latency_p95_us": 18e3, "latency_low_us": ends[0], "latency_high_us": ends[1]}
+        assert latency_words(row, 95) == words and latency_words(row | {"percentile": 99}, 95) == "18"
     shown = Rows.of([measured_row(latency_low_us=10e3, latency_high_us=17e3)])
     assert "10.7 (10.0–17.0)" in repr(shown) and "10.7 (10.0–17.0)" in shown._repr_html_()

@@ -82,6 +82,8 @@ def test_a_row_is_settled_when_its_throughput_and_its_percentile_are_known() -> 
     assert 0 < row["throughput_spread_infer_per_s"] < 5 and (row["windows"], row["requests"]) == (9, 270)
     row = row_of(RUN, [run_of([500, 502, 498], [700, 1000, 1400], 90) for _ in range(3)], {})
     assert not row["stable"] and row["note"].startswith("p95 not within 10%: ±") and row["note"].endswith("after 9 windows")
+    wild = row_of(RUN, [run_of([500, 20, 1900], [700, 1000, 1400], 90) for _ in range(2)], {})["note"]
+    assert "throughput not within 5%: ±1" in wild and "e+" not in wild, "a scatter of more than the value has no exponent"
     few = row_of(RUN, [run_of([500, 502, 498], [1000, 1020, 990], 30)], {})
     assert few["latency_high_us"] is None and "p95 not within 10%: not known" in few["note"]
 
