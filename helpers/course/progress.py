@@ -99,7 +99,7 @@ def course_map() -> CourseMap:
     rows = []
     for file in sorted((paths.root() / "notebooks").glob("[0-9][0-9]_*.ipynb")):
         cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
-        found = re.search(r"^# (.+)$.*\*\*Time:\*\* (\d+) minutes", "".join(cells[0]["source"]), re.MULTILINE | re.DOTALL)
+        found = re.search(r"^# ([^\n]+)$.*\*\*Time:\*\* (\d+) minutes", "".join(cells[0]["source"]), re.MULTILINE | re.DOTALL)
         title, minutes = found.groups() if found else (file.stem, 0)
         numbers = {cell["metadata"]["exercise"] for cell in cells if "exercise" in cell["metadata"]}
         rows.append((file.stem[:2], title, file.name, int(minutes), len(numbers & solved), len(numbers)))

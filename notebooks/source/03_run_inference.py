@@ -111,22 +111,22 @@ scrape(server) - before
 # the request only says where the numbers are.
 
 # %%
-ten, model = taus.tensors(taus.read().take(range(10))), "deeptau_nosplit"
+ten, tau = taus.tensors(taus.read().take(range(10))), "deeptau_nosplit"
 over_http = Client(server, "http")
-by_name = [grpcclient.InferInput(name, x.shape, "FP32").set_data_from_numpy(x) for name, x in ten.items()]
+sent = [grpcclient.InferInput(name, x.shape, "FP32").set_data_from_numpy(x) for name, x in ten.items()]
 
 
 def as_json():
-    named = [{"name": n, "shape": x.shape, "datatype": "FP32", "data": x.tolist()} for n, x in ten.items()]
-    return requests.post(infer_url.replace("add_sub", model), json={"inputs": named}, headers=server.headers)
+    data = [{"name": n, "shape": x.shape, "datatype": "FP32", "data": x.tolist()} for n, x in ten.items()]
+    return requests.post(infer_url.replace("add_sub", tau), json={"inputs": data}, headers=server.headers)
 
 
 send_by = {
     "JSON": as_json,
-    "HTTP": lambda: over_http.infer(model, ten),
-    "gRPC": lambda: client.infer(model, ten),
-    "compressed": lambda: by_grpc.infer(model, by_name, headers=server.headers, compression_algorithm="gzip"),
-    "shared memory": lambda: client.infer(model, ten, shared_memory=True),
+    "HTTP": lambda: over_http.infer(tau, ten),
+    "gRPC": lambda: client.infer(tau, ten),
+    "compressed": lambda: by_grpc.infer(tau, sent, headers=server.headers, compression_algorithm="gzip"),
+    "shared memory": lambda: client.infer(tau, ten, shared_memory=True),
 }
 
 # %% [markdown]
@@ -294,11 +294,11 @@ port = int(web_server.stdout.readline())
 jet, file = client.example("particlenet_AK4"), io.BytesIO()
 np.savez(file, **jet)
 tensors = [httpclient.InferInput(name, x.shape, "FP32").set_data_from_numpy(x) for name, x in jet.items()]
-packed, size = httpclient.InferenceServerClient.generate_request_body(tensors)
+blob, size = httpclient.InferenceServerClient.generate_request_body(tensors)
 headers = {**server.headers, "Inference-Header-Content-Length": str(size)}
 ways = {
     "web": {"url": f"http://127.0.0.1:{port}", "data": file.getvalue()},
-    "Triton": {"url": infer_url.replace("add_sub", "particlenet_AK4"), "data": packed, "headers": headers},
+    "Triton": {"url": infer_url.replace("add_sub", "particlenet_AK4"), "data": blob, "headers": headers},
 }
 
 

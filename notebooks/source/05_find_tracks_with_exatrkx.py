@@ -106,7 +106,8 @@ plots.graph_display(event, {"After the graph": edges, "After the filter": kept, 
 # %%
 for name, graph in {"graph": edges, "filter": kept, "GNN": good}.items():
     seen = tracks.edge_quality(event, graph)
-    print(f"{name}: {seen['edges']} edges, efficiency {seen['efficiency']:.3f}, purity {seen['purity']:.3f}")
+    shares = f"efficiency {seen['efficiency']:.3f}, purity {seen['purity']:.3f}"
+    print(f"{name}: {seen['edges']} edges, {shares}")
 
 # %% [markdown]
 # The last stage walks from hit to hit along the best edges. It also joins pieces of a track where an edge is

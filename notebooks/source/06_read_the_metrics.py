@@ -47,9 +47,8 @@ from helpers import (
 from helpers.course import exercise  #: from helpers.course import ____, exercise
 
 trace_file = f"--trace-config=triton,file={paths.log_dir()}/metrics_trace.json"
-server = launch_server(
-    "models", load=["add_sub", "particlenet_AK4"], cache_size_bytes=64_000_000, extra_arguments=[trace_file]
-)
+options = {"cache_size_bytes": 64_000_000, "extra_arguments": [trace_file]}
+server = launch_server("models", load=["add_sub", "particlenet_AK4"], **options)
 server
 
 # %%
@@ -100,11 +99,11 @@ for kind in ("counter", "gauge"):
 # `BackgroundLoad` sends requests from a process of its own, here 8 at once.
 
 # %%
-waiting = []
+waiting, pending = [], "nv_inference_pending_request_count"
 with BackgroundLoad(server, "particlenet_AK4", batch=10, concurrency=8) as load:
     for _ in range(8):
         time.sleep(0.2)
-        waiting.append(scrape(server).value("nv_inference_pending_request_count", model="particlenet_AK4"))
+        waiting.append(scrape(server).value(pending, model="particlenet_AK4"))
 print(waiting)
 load
 

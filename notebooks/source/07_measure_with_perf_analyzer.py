@@ -59,8 +59,8 @@ server
 # %%
 shapes = """--shape pf_points:2,50 --shape pf_features:20,50 --shape pf_mask:1,50 \
 --shape sv_points:2,4 --shape sv_features:11,4 --shape sv_mask:1,4"""
-command = f"""perf_analyzer -m particlenet_AK4 --percentile=95 -u {server.grpc_url} -i grpc --async -p 1000 \
---max-trials 6 -v {shapes} --concurrency-range 1:1 -b 10"""
+command = f"""perf_analyzer -m particlenet_AK4 --percentile=95 -u {server.grpc_url} -i grpc --async \
+-p 1000 --max-trials 6 -v {shapes} --concurrency-range 1:1 -b 10"""
 
 # %% [markdown]
 # | part | means |
@@ -278,7 +278,8 @@ verdict(bits, real)
 
 # %% exercise="7.4" tags=["starter"]
 jets_20 = write_jets(server, "particlenet_AK4", lengths={"pf": 20, "sv": 4})  #: jets_20 = ____
-pair = measure_in_turn(server, "particlenet_AK4", {"input_data": jets_50}, {"input_data": jets_20}, batch=10)  #: pair = ____
+loads = {"input_data": jets_50}, {"input_data": jets_20}  #:
+pair = measure_in_turn(server, "particlenet_AK4", *loads, batch=10)  #: pair = ____
 
 # %% exercise="7.4" tags=["check"]
 exercise("7.4").check(server, pair)

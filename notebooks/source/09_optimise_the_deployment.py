@@ -243,7 +243,7 @@ exercise("9.3").check(server, jets_per_run, equal_shapes, own_shapes)
 # machine? The config view has what your file says, what the server reports, and a remark.
 
 # %%
-TENSORRT = 'optimization { execution_accelerators { gpu_execution_accelerator [ { name: "tensorrt" } ] } }'
+TENSORRT = 'optimization { execution_accelerators { gpu_execution_accelerator [ {name: "tensorrt"} ] } }'
 repository.change_config(MODEL, TENSORRT)
 server.reload(MODEL)
 view = repository.compare(MODEL, MODEL, server.config(MODEL), log=server.log(lines=0))

@@ -244,7 +244,8 @@ fleet.in_rotation()
 # %%
 files = scaling.replicate("ak4", 4000, jets_per_file=2000)
 with scaling.local_workers(2) as cluster:
-    tagged = scaling.tag_files(files, cluster, fleet, MODEL, output="work/analysis/first", jets_per_chunk=250)
+    options = {"output": "work/analysis/first", "jets_per_chunk": 250}
+    tagged = scaling.tag_files(files, cluster, fleet, MODEL, **options)
 tagged
 
 # %% [markdown]

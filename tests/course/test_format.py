@@ -29,7 +29,7 @@ CODE_LINES = 110
 MEDIAN_CELL_LINES = 3
 LONGEST_CELL_LINES = 25
 # Characters that fit into a code cell on a projector without scrolling sideways.
-LINE_WIDTH = 112
+LINE_WIDTH = 106
 TAGS = {"starter", "check", "hints", "answer", "raises-exception"}
 HEADING = re.compile(r"^(#{1,6}) (.+)$", re.MULTILINE)
 
@@ -116,7 +116,8 @@ def test_size(path: Path) -> None:
 def test_no_long_cell(path: Path) -> None:
     for cell in _code(_read(path)):
         assert _lines(cell) <= LONGEST_CELL_LINES, cell.source
-        assert max(map(len, cell.source.splitlines())) <= LINE_WIDTH, cell.source
+        long = [line for line in cell.source.splitlines() if len(line) > LINE_WIDTH and not line.startswith("from ")]
+        assert long == []
 
 
 @pytest.mark.parametrize("path", ALL, ids=_id)
