@@ -71,7 +71,7 @@ def test_infer_any_model_with_made_up_inputs(
     [
         (["infer", "-m", "ad_sub", "-u", "GRPC"], "'ad_sub' is not loaded. .*Did you mean 'add_sub'"),
         (["infer", "-m", "add_sub", "-u", "localhost:9"], "cannot be reached"),
-        (["infer", "-m", "add_sub", "-u", "HTTP", "-p", "grpc"], "does not answer in GRPC"),
+        (["infer", "-m", "add_sub", "-u", "HTTP", "-p", "grpc"], "that speaks GRPC"),
         (["infer", "-m", "add_sub", "-u", "ftp://x:1"], "ftp"),
         (["infer", "-m", "double", "-u", "GRPC", "-b", "0"], "--batch 0"),
         (["metrics", "-u", "HTTP"], "no metrics page"),
