@@ -234,6 +234,7 @@ def test_the_map_says_what_the_notebooks_say() -> None:
     rows = course_map().rows
     assert [row[0] for row in rows] == [f"{number:02d}" for number in range(len(rows))] and len(rows) >= 11
     assert all(minutes >= 10 and exercises >= 2 for _, _, _, minutes, _, exercises in rows)
+    assert rows[0][1] == "Start here" and not any("\n" in row[1] for row in rows), "headings alone"
 
 
 def test_the_syllabi_fit_their_time() -> None:
