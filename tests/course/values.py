@@ -130,7 +130,7 @@ VALUES = {
         assert elsewhere == [1.56, 1.79]
         assert {row["model"] for row in costs} == {MODEL, *variants} and all(abs(row["auc_change"]) < 0.01 for row in costs)
         assert any("no effect here: it needs a GPU" in row.remark for row in view.rows)
-        assert any(getattr(shown, "best", None) is not None and shown.rows for shown in Out.values()) and server.state() == "stopped"
+        assert any(hasattr(shown, "best") and shown.rows for shown in Out.values()) and server.state() == "stopped"
         from helpers.measuring.recorded import recorded_experiment
         assert len({row["config"] for row in table.rows[:-1]}) == 5
         for row in table.rows:
