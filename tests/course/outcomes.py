@@ -12,7 +12,7 @@ ERRORS = {
     "03": ("unknown model", "failed to connect", "restricted"),
     "05": ("millimetres",),
     "10": ("Only the owner of the server",),
-    "11": ("as torch.save() writes",),
+    "11": ("what torch.save() writes",),
 }
 # What a check may say of a right answer on a machine that is busy with something else: what these checks do with each kind of measurement
 # is tested as tables.
