@@ -28,6 +28,8 @@ from tests.support.course_copy import server_without
 
 NOTEBOOKS = sorted((paths.root() / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 SOLUTIONS = paths.root() / "notebooks" / "solutions"
+# Those whose blanks take seconds, and those that have recorded figures where the tool is missing; the others' are for the night.
+_BLANK_EACH_DAY = ("00", "02", "07", "08")
 # What takes long and has nothing to do with blanks: physics, here of fewer jets.
 _FEWER = {
     "[256:2256]": "[256:384]",
@@ -68,7 +70,10 @@ def test_a_student_solves_it(path: Path, request: pytest.FixtureRequest) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, id=path.stem, marks=[] if path.name[:2] in _BLANK_EACH_DAY else [pytest.mark.nightly]) for path in NOTEBOOKS],
+)
 def test_blanks_where_the_tool_is_missing(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every check says kindly that nothing was attempted, and where something should be measured there are recorded figures."""
     number = path.name[:2]
@@ -106,7 +111,7 @@ _THEIRS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_network_that_is_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Notebook 11 with a file that ONNX Runtime carries, its first axis opened: the checks look at what the server does with it."""
     onnx = pytest.importorskip("onnx")

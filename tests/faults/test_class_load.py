@@ -85,7 +85,7 @@ def _counts(server: Server) -> dict[str, tuple[int, int, int]]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_whole_class_at_once(class_server: Server, jets: Path) -> None:
     before, sent = _counts(class_server), STUDENTS * REQUESTS
     wanted = {"url": f"127.0.0.2:{class_server.http.port}", "token": class_server.token, "requests": REQUESTS, "jets": str(jets)}

@@ -95,6 +95,7 @@ def test_a_server_that_hangs_leaves_and_its_requests_end(fleet: Fleet) -> None:
     wait_until(lambda: _healthy(fleet)[victim.grpc.port])
 
 
+@pytest.mark.nightly
 def test_a_server_that_hangs_for_long_is_started_again(fleet: Fleet) -> None:
     victim = fleet.servers[1]
     hung = victim.pid

@@ -28,7 +28,7 @@ from helpers.setup import environments
 from tests.support.container_image import Made, NoContainersError, make, said
 from tests.support.processes import PATIENCE_S, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.container]
+pytestmark = [pytest.mark.nightly, pytest.mark.container]
 
 ENGINE = "podman"  # Docker's builds can mount nothing, and the base needs this machine's Python
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")

@@ -260,7 +260,7 @@ def test_a_course_folder_of_somebody_else_without_its_environments_says_whom_to_
 
 
 @needs_root
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_complete_course_folder_of_somebody_else_is_used_as_it_is(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COURSE_ROOT", str(shared))
     complete(shared)

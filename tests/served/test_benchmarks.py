@@ -9,12 +9,12 @@ from benchmarks import cases
 from benchmarks.cases import CASES
 from helpers import paths, repository
 
-# Half a minute and more each, of two cores' full work.
-_LONG = ("fleet", "large", "tracks", "whole_machine")
+# The others take a quarter of a minute and more each, of two cores' full work.
+_SHORT = ("client",)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", [pytest.param(case, marks=[pytest.mark.nightly] if case in _LONG else []) for case in CASES])
+@pytest.mark.parametrize("case", [pytest.param(case, marks=[] if case in _SHORT else [pytest.mark.nightly]) for case in CASES])
 def test_a_case_runs(case: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, free_base_port, work) -> None:
     monkeypatch.setattr(cases, "BASE_PORT", free_base_port())
     program.main([case, "--trial"])

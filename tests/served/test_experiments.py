@@ -32,7 +32,7 @@ def table_of(**figures: tuple[float, float, float, float]) -> Experiments:
     return table
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_experiments_on_a_server_become_rows_and_one_of_a_name_takes_the_place_of_the_other(
     workbench: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -135,6 +135,7 @@ def test_perf_analyzer_measures_through_the_front(fleet: Fleet) -> None:
     assert sum(one["requests"] for one in rows) >= row["requests"]
 
 
+@pytest.mark.nightly
 def test_a_window_in_which_the_server_with_the_counters_had_nothing_to_do(fleet: Fleet, tmp_path: Path) -> None:
     """The tool then says that it cannot find the version of the model, which is there on both servers."""
     inputs = tmp_path / "two_a_window.json"

@@ -100,7 +100,7 @@ def test_a_rehearsal_is_no_record() -> None:
         checklist.main(["--device", "cpu"])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_every_step_is_rehearsed_on_a_processor(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], free_base_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

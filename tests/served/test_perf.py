@@ -209,7 +209,7 @@ def test_a_request_rate(models_server: Server) -> None:
     assert 0 < row["throughput_infer_per_s"] < 1.25 * 50
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_warm_up_takes_a_moment_or_as_long_as_some_requests_take(
     models_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,7 +266,7 @@ def test_how_many_windows_is_decided_before_they_are_measured(models_server: Ser
     assert row["latency_low_us"] <= row["latency_p95_us"] <= row["latency_high_us"]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_loads_are_measured_in_turn_and_compared_pair_by_pair(
     models_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

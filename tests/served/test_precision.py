@@ -112,7 +112,7 @@ def test_wrong_wishes_are_refused_in_words(work: Path) -> None:
             precision.make(name)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_change_of_an_area_is_known_better_than_the_area() -> None:
     generator = np.random.default_rng(7)
     signal, background = generator.normal(1, 1, 400), generator.normal(0, 1, 500)

@@ -34,7 +34,7 @@ repository.change_config("particlenet_AK4", model_warmup=None)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_what_takes_long_says_what_it_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_base_port) -> None:
     monkeypatch.setenv("COURSE_WORK", str(tmp_path / "work"))
     monkeypatch.setenv("COURSE_QUICK", "1")

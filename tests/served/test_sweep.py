@@ -148,7 +148,7 @@ def start(server: Server, output: Path) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_killed_and_interrupted_and_typed_again(models_server: Server, tmp_path: Path) -> None:
     table = tmp_path / "sweep.jsonl"
     killed = start(models_server, tmp_path)
@@ -175,7 +175,7 @@ def test_killed_and_interrupted_and_typed_again(models_server: Server, tmp_path:
     assert (tmp_path / "add_sub.png").stat().st_size > 10_000
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_models_and_two_numbers_of_instances_by_one_command(tmp_path: Path) -> None:
     for name in ("add_sub", "again"):
         folder = shutil.copytree(paths.models_dir() / "add_sub", tmp_path / "models" / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -258,7 +258,7 @@ def test_a_row_of_another_machine_is_no_row_of_this_one(tmp_path: Path) -> None:
     assert key(replace(run, input_data=file)) != of_file, "the same file with other jets"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_what_was_measured_before_a_file_changed_is_measured_again(workbench: Server, tmp_path: Path) -> None:
     options = {"max_seconds": 0.1, "output": tmp_path / "sweeps", "silent": True}
     assert sweep(workbench, "add_sub", **options).attrs["before"] == 0

@@ -68,7 +68,7 @@ def result(server: Server, before: dict[str, Any]) -> Tuned:
     return tune(server, "nap", budget_ms=10_000, **TRAFFIC)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_model_that_sleeps_gets_two_instances(result: Tuned) -> None:
     assert result.best is not None
     assert result.best["instances"] == 2
@@ -112,7 +112,7 @@ def test_the_winners_file_loads(result: Tuned, server: Server, before: dict[str,
         server.load("nap", config=before)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_variant_that_wins(server: Server, before: dict[str, Any], tmp_path: Path) -> None:
     # A busy machine can hide who wins, which is then said; a later search sees it.
     for attempt in range(5):
@@ -127,7 +127,7 @@ def test_a_variant_that_wins(server: Server, before: dict[str, Any], tmp_path: P
     assert found.config_path == output / "doze" / "config.pbtxt"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_budget_that_nothing_meets(result: Tuned, server: Server, before: dict[str, Any]) -> None:
     # Nothing is faster than its own sleep.
     hopeless = tune(server, "nap", budget_ms=1000 * tune_models.NAP_S / 2, **TRAFFIC)
@@ -181,7 +181,7 @@ def test_only_the_owner_may(server: Server) -> None:
         tune(connect(server.http_url), "nap", concurrency=1)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_variants_threads_and_batches(server: Server, tmp_path: Path, one_round: None) -> None:
     server.load("affine")
     try:
@@ -199,7 +199,7 @@ def test_variants_threads_and_batches(server: Server, tmp_path: Path, one_round:
         server.unload("affine")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_no_larger_batch_than_allowed(server: Server, tmp_path: Path, one_round: None) -> None:
     """By the server's counters: 8 requests wait for one another, and never are more than two run together."""
     server.load("affine")

@@ -79,7 +79,7 @@ def test_the_watch_moves_no_counter_shows_no_model_and_costs_little(own: Server)
 
 
 @pytest.mark.parametrize(("model", "instance"), [("add_sub", "add_sub_0_0"), ("particlenet", "particlenet_1")])
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGSEGV, marks=pytest.mark.nightly)])
 def test_a_model_whose_process_has_ended_is_no_longer_called_ready(own: Server, model: str, instance: str, number: signal.Signals) -> None:
     wait_until(lambda: _stubs(own, instance) != [])
     time.sleep(2.5)  # the watch has seen it
@@ -125,6 +125,7 @@ def test_a_request_in_many_pieces_does_not_end_the_server(own: Server) -> None:
         np.testing.assert_array_equal(client.infer("add_sub", _ONE)["OUTPUT0"], np.full(16, 2.0))
 
 
+@pytest.mark.nightly
 def test_a_server_that_hangs_is_said_and_so_is_its_return(own: Server) -> None:
     """Stopped, not killed: the port is open, and nothing answers."""
     assert own.pid is not None
@@ -167,6 +168,7 @@ def test_a_server_kept_alive_comes_back_with_the_same_key_and_ports(free_base_po
     assert not alive(last)
 
 
+@pytest.mark.nightly
 def test_one_that_ends_all_the_time_stays_down(free_base_port: Callable[[], int]) -> None:
     options = {"base_port": free_base_port(), "name": "hopeless", "load": ["add_sub"], "keep_alive": True}
     with launch_server(paths.models_dir(), **options) as server:

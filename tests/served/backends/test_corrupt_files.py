@@ -66,6 +66,7 @@ def test_onnx(onnx_server: Server) -> None:
     _check(onnx_server, "no_batch", "model.onnx", {"x": np.ones((2, 3), np.float32)}, ["cut short", "empty", "garbage"])
 
 
+@pytest.mark.nightly
 def test_two_hundred_megabytes(onnx_server: Server) -> None:
     """A large file is no mistake: it is loaded, beside all others, and gives its memory back."""
     assert onnx_server.repository is not None
@@ -82,5 +83,6 @@ def test_two_hundred_megabytes(onnx_server: Server) -> None:
         shutil.rmtree(folder)
 
 
+@pytest.mark.nightly
 def test_torchscript(torch_server: Server) -> None:
     _check(torch_server, "spread", "model.pt", {"x__0": np.zeros((1, 4), np.float32)}, ["garbage"])

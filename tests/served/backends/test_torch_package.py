@@ -20,7 +20,7 @@ from tests.served.backends.repositories import ONE_CPU, configure, tensors
 from tests.served.backends.test_onnx_loading import log_lines, reason
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.nightly,
     pytest.mark.skipif(shutil.which("g++") is None, reason="AOTInductor needs g++ to compile: sudo apt-get install g++"),
 ]
 

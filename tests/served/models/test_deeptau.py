@@ -58,6 +58,7 @@ def test_the_answer_does_not_depend_on_the_batch(client: Client) -> None:
     np.testing.assert_allclose(together.sum(axis=1), 1, atol=1e-5)
 
 
+@pytest.mark.nightly
 def test_taus_are_told_from_what_looks_like_them(client: Client) -> None:
     sample = taus.read()
     sample = sample.take(range(min(TAUS, len(sample))))

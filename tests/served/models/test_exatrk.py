@@ -62,6 +62,7 @@ def cut_of(server: Server) -> float:
 # --- physics -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.nightly
 def test_tracks_are_found_without_pile_up(events: list[Event], labels: list[np.ndarray]):
     found = quality(events, labels[: len(events)])
     assert found.efficiency.value >= 0.975, found

@@ -21,7 +21,7 @@ from tests.support.processes import wait_until
 LIMITER = 'instance_group [ { count: 2 kind: KIND_CPU rate_limiter { resources [ { name: "gpu_memory" count: 1 } ] } } ]'
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("limited", [True, False], ids=["one resource", "no limit"])
 def test_two_instances_with_one_resource_take_turns(tmp_path: Path, free_base_port: Callable[[], int], limited: bool) -> None:
     shutil.copytree(Path(__file__).parent / "models" / "waiting", tmp_path / "models" / "waiting")
