@@ -188,7 +188,11 @@ class Experiments:
         return None if first is None else round(multiple * first / 1000, 1)
 
     def _table(self) -> list[dict[str, Any]]:
-        return [self._line(row["experiment"], row) for row in self.rows]
+        table = [self._line(row["experiment"], row) for row in self.rows]
+        if not any(line["recorded elsewhere"] for line in table):
+            for line in table:
+                del line["recorded elsewhere"]  # room for the others
+        return table
 
     def _line(self, name: str, row: Mapping[str, Any]) -> dict[str, Any]:
         seen, reference = self.judged(name), self.reference(name)

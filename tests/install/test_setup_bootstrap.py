@@ -115,7 +115,7 @@ def test_pip_from_outside_replaces_ensurepip(tmp_path: Path) -> None:
     pip = tmp_path / "python" / "lib" / f"python3.{THIS[1]}" / "site-packages" / "pip"
     pip.mkdir(parents=True)
     for version, enough in (("22.0.2", False), ("23.0.1", True)):
-        (pip / "__init__.py").write_text(f'__version__ = "{version}"')
+        (pip / "__init__.py").write_text(f'__version__ = "{version}"  # {enough}')  # of another length, or the compiled one counts
         facts = bootstrap.probe(str(python))
         assert facts is not None and facts["venv"] is enough
 

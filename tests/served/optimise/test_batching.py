@@ -83,8 +83,9 @@ def test_events_with_different_numbers_of_jets_share_a_run_when_their_jets_have_
     """As CMSSW asks: one request for each event, with all its jets."""
     sample = jets.read("ak4")[:60]
     tagger = jets.Tagger(client, MODEL)
-    events = {len(numbers): numbers for numbers in jets.by_event(sample)}
-    chosen = [sample[numbers] for _, numbers in sorted(events.items())]
+    number = np.asarray(sample["event"])
+    events = {len(event): event for event in (sample[number == each] for each in np.unique(number))}
+    chosen = [event for _, event in sorted(events.items())]
     counts = [len(event) for event in chosen]
     assert len(counts) >= 3, counts
     waits = f"dynamic_batching {{ preferred_batch_size: [ {sum(counts)} ] max_queue_delay_microseconds: {WAIT_US} }}"
