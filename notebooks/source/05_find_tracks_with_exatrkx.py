@@ -167,7 +167,7 @@ plots.efficiency_plot({"no pile-up": plain, "15 pile-up": piled}, "pt")
 # %% [markdown]
 # The bars are 68 % intervals. **What stands out?** Pile-up costs most at both ends. Slow particles scatter and
 # curl up. Fast ones are rare, so the networks saw few of them in training, and they fly in narrow jets, where
-# their hits lie close to those of others. Try `"eta"` in place of `"pt"`, or `quantity="fake rate"`.
+# their hits lie close to those of others. Try `"eta"` in place of `"pt"`.
 
 # %% [markdown]
 # ## Move the cut
