@@ -96,7 +96,7 @@ def test_a_private_fleet_at_its_front(private_fleet: Fleet) -> None:
     _try_all(private_fleet.servers[0], private_fleet, private_fleet.http.port, private_fleet.grpc.port)
 
 
-@pytest.mark.nightly
+@pytest.mark.slow
 def test_a_server_of_a_private_fleet_at_its_own_ports(private_fleet: Fleet) -> None:
     server = private_fleet.servers[1]
     assert server.http is not None and server.grpc is not None
@@ -134,7 +134,7 @@ def test_names_that_lead_elsewhere_and_secrets_that_are_guessed(private: Server,
 
 
 @pytest.mark.parametrize("name", ["idle", "slow"])
-@pytest.mark.nightly
+@pytest.mark.slow
 def test_a_thousand_connections_that_say_nothing(repository: Path, free_base_port, name: str) -> None:
     """Under the limit of 1,024 open files that a log-in shell usually has."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
