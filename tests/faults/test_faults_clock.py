@@ -48,7 +48,7 @@ rates, rows = Rates(server), []
 rates.read()
 with Client(server, "grpc", timeout_s=300) as grpc, Client(server, "http", timeout_s=300) as http:
     for hours in %(hours)r:
-        before, of_day, steady = scrape(server), time.time(), time.monotonic()
+        of_day, steady, before = time.time(), time.monotonic(), scrape(server)
         under_way = [client.infer_async("slow", SECONDS=[0.6]) for client in (grpc, http)]
         time.sleep(0.2)
         clock.with_suffix(".new").write_text(f"{3600 * hours:+d}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from helpers.client import Client
 from helpers.errors import ConfigError, RequestError, SetupError
 from helpers.server import ModelWarning, launch_server
 from tests.support import MODELS_FOR_TESTS
+from tests.support.logs import logged
 from tests.support.processes import PATIENCE_S
 
 WRITTEN = {"print": "H \u2192 bb \u2713", "stderr": "Gl\u00fchw\u00fcrmchen", "log": "\u03c0 log", "list": "\u017bycie.txt"}
@@ -113,11 +113,7 @@ def test_python_models_speak_utf8_whatever_the_locale(
 
         for what, text in WRITTEN.items():
             assert say(what) == "done"
-            # What goes through Triton's logger is written by another process.
-            deadline = time.monotonic() + PATIENCE_S
-            while text not in server.log(lines=0) and time.monotonic() < deadline:
-                time.sleep(0.05)
-            assert text in server.log(lines=0)
+            assert logged(server, text)
         assert say("read") == "Z \u2192 \u03bc\u03bc"
         assert say("write") == "\u00e9t\u00e9"
         assert say("load") == "1.0"

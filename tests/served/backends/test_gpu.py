@@ -15,7 +15,7 @@ from helpers.server import Server, launch_server
 from tests.served.backends import onnx_models
 from tests.served.backends.asking import Asker
 from tests.served.backends.repositories import configure, tensors
-from tests.served.backends.test_onnx_loading import log_lines
+from tests.support.logs import log_lines, logged
 
 ON_GPU = "instance_group { kind: KIND_GPU count: 1 }"
 _PROBE = """
@@ -54,7 +54,7 @@ def gpu_server(
 
 def test_torchscript_runs_where_pytorch_sees_a_gpu_and_else_says_that_it_does_not(gpu_server: Server, seen_by: dict[str, bool]) -> None:
     assert Asker(gpu_server).ask("torch", x__0=np.ones((2, 3), np.float32))["y__0"].tolist() == [[4, 11]] * 2
-    assert log_lines(gpu_server, '"torch_0_0: PyTorch', "on cuda:0" if seen_by["torch"] else "on cpu")
+    assert logged(gpu_server, '"torch_0_0: PyTorch', "on cuda:0" if seen_by["torch"] else "on cpu")
     assert bool(log_lines(gpu_server, "this PyTorch has no CUDA")) != seen_by["torch"]
 
 

@@ -12,6 +12,7 @@ import pytest
 from helpers import paths
 from helpers.server import Server, launch_server
 from tests.served.backends.asking import Asker
+from tests.support.logs import log_lines, logged
 
 
 def reason(server: Server, model: str) -> str:
@@ -58,40 +59,32 @@ def test_all_good_models_are_ready_beside_the_bad_ones(onnx_server: Server) -> N
     assert {name for name in unready if not name.startswith("bad_")} == set()
 
 
-def log_lines(server: Server, *parts: str) -> list[str]:
-    """Lines of the server's log that hold all the parts."""
-    return [line for line in server.log(lines=0).splitlines() if all(part in line for part in parts)]
-
-
 def test_threads_and_graph_level_of_the_config_are_used(onnx_server: Server) -> None:
     assert Asker(onnx_server).ask("tuned", ["y"], x=np.ones((2, 3), np.float32))["y"].tolist() == [[3] * 3] * 2
-    (line,) = log_lines(onnx_server, "tuned_0_0: ONNX Runtime")
-    assert "3 thread(s), ORT_DISABLE_ALL" in line
+    assert "3 thread(s), ORT_DISABLE_ALL" in logged(onnx_server, "tuned_0_0: ONNX Runtime")
 
 
 def test_default_threads_share_the_cores_among_the_instances(onnx_server: Server) -> None:
     cores = len(os.sched_getaffinity(0))
-    lines = log_lines(onnx_server, '"auto_', ": ONNX Runtime")
-    assert len(lines) == 2
-    assert all(f"{max(1, cores // 2)} thread(s), ORT_ENABLE_ALL" in line for line in lines)
+    for instance in ("auto_0_0", "auto_0_1"):
+        assert f"{max(1, cores // 2)} thread(s), ORT_ENABLE_ALL" in logged(onnx_server, f"{instance}: ONNX Runtime")
 
 
 @pytest.mark.parametrize(("accelerator", "why"), [("tensorrt", "needs a GPU"), ("openvino", "built without OpenVINO")])
 def test_an_accelerator_that_does_nothing_here_is_a_warning(onnx_server: Server, accelerator: str, why: str) -> None:
-    lines = log_lines(onnx_server, f"model 'tuned': execution accelerator '{accelerator}' has no effect here")
-    assert lines
-    assert lines[0].startswith("W")
-    assert why in lines[0]
+    line = logged(onnx_server, f"model 'tuned': execution accelerator '{accelerator}' has no effect here")
+    assert line.startswith("W")
+    assert why in line
 
 
 def test_parameters_that_are_not_read_are_a_warning(onnx_server: Server) -> None:
     for key in ("execution_mode", "share_session_between_instances"):
-        assert log_lines(onnx_server, f"model 'tuned': parameter '{key}' has no effect here", "reads intra_op_thread_count and inter_op")
+        assert logged(onnx_server, f"model 'tuned': parameter '{key}' has no effect here", "reads intra_op_thread_count and inter_op")
     assert not log_lines(onnx_server, "model 'tuned': parameter 'intra_op_thread_count'")
 
 
 def test_a_max_batch_size_that_was_filled_in_is_a_warning(onnx_server: Server) -> None:
-    assert log_lines(onnx_server, "model 'auto' names no max_batch_size and can batch: set to 4")
+    assert logged(onnx_server, "model 'auto' names no max_batch_size and can batch: set to 4")
 
 
 def test_warm_up_requests_run(onnx_server: Server) -> None:

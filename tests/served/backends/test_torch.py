@@ -12,8 +12,9 @@ from tritonclient.utils import InferenceServerException
 from helpers.server import Server
 from tests.served.backends.asking import Asker
 from tests.served.backends.repositories import ONNX_TYPES, TORCH_TYPES
-from tests.served.backends.test_onnx_loading import log_lines, reason
+from tests.served.backends.test_onnx_loading import reason
 from tests.served.backends.test_onnx_serving import sample
+from tests.support.logs import logged
 
 A, B = np.array([[7, 5]], np.float32), np.array([[2, 3]], np.float32)
 
@@ -65,14 +66,14 @@ def test_modules_run_in_inference_mode(asker: Asker) -> None:
 
 
 def test_two_instances_are_two_and_both_serve(torch_server: Server, asker: Asker) -> None:
-    assert len(log_lines(torch_server, '"tuned_0_', ": PyTorch")) == 2
+    for instance in ("tuned_0_0", "tuned_0_1"):
+        assert logged(torch_server, f"{instance}: PyTorch")
     answers = asker.ask_together("tuned", [{"x__0": np.zeros((1, 3), np.float32)}] * 16, ["inference__1"])
     assert [answer["inference__1"].item() for answer in answers if isinstance(answer, dict)] == [1] * 16
 
 
 def test_threads_of_the_config_are_used(torch_server: Server) -> None:
-    (line,) = log_lines(torch_server, "tuned_0_0: PyTorch")
-    assert "on cpu; 3 thread(s)" in line
+    assert "on cpu; 3 thread(s)" in logged(torch_server, "tuned_0_0: PyTorch")
 
 
 @pytest.mark.parametrize(
@@ -84,9 +85,7 @@ def test_threads_of_the_config_are_used(torch_server: Server) -> None:
     ],
 )
 def test_what_does_nothing_here_is_a_warning(torch_server: Server, part: str) -> None:
-    lines = log_lines(torch_server, "model 'tuned'", part)
-    assert lines
-    assert lines[0].startswith("W")
+    assert logged(torch_server, "model 'tuned'", part).startswith("W")
 
 
 @pytest.mark.parametrize(

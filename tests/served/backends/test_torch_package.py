@@ -17,7 +17,8 @@ from helpers import paths
 from helpers.server import ModelWarning, Server, launch_server
 from tests.served.backends.asking import Asker
 from tests.served.backends.repositories import ONE_CPU, configure, tensors
-from tests.served.backends.test_onnx_loading import log_lines, reason
+from tests.served.backends.test_onnx_loading import reason
+from tests.support.logs import logged
 
 pytestmark = [
     pytest.mark.nightly,
@@ -133,6 +134,6 @@ def test_the_platform_of_newer_releases_is_explained(served: Server) -> None:
 
 
 def test_torchscript_goes_on_beside_it(served: Server) -> None:
-    assert log_lines(served, "particlenet_AK4_PT_0", ": PyTorch")
+    assert logged(served, "particlenet_AK4_PT_0", ": PyTorch")
     assert served.config("particlenet_AK4_PT")["platform"] == "pytorch_libtorch"
     assert {state.name: state.state for state in served.models()}["particlenet_AK4_PT"] == "READY"

@@ -10,11 +10,6 @@ from tests.support.processes import PATIENCE_S
 MODEL = "particlenet_AK4"
 
 
-def log_lines(server: Server, *parts: str) -> list[str]:
-    """Lines of the server's log that hold all the parts, in order."""
-    return [line for line in server.log(lines=0).splitlines() if all(part in line for part in parts)]
-
-
 def counted(server: Server, model: str, at_least: int = 0) -> dict[str, int]:
     """Inferences, executions and the time in the queue (ns) since the model was loaded.
 

@@ -12,7 +12,9 @@ import pytest
 from helpers import paths, repository
 from helpers.client import Client
 from helpers.server import Server, launch_server
-from tests.served.optimise import MODEL, log_lines
+from tests.served.optimise import MODEL
+from tests.support.logs import logged
+from tests.support.processes import wait_until
 
 TENSORRT = """
 optimization { execution_accelerators {
@@ -46,7 +48,7 @@ def remark(model: Path, server: Server, field: str) -> str:
 
 def session(server: Server) -> str:
     """The log's line about the newest session of the tagger."""
-    return log_lines(server, f"{MODEL}_0_0: ONNX Runtime")[-1]
+    return logged(server, f"{MODEL}_0_0: ONNX Runtime")
 
 
 @pytest.mark.parametrize(
@@ -73,8 +75,8 @@ def test_tensorrt_for_onnx_is_accepted_and_said_to_do_nothing_without_a_gpu(
     (entry,) = own.config(MODEL)["optimization"]["execution_accelerators"]["gpu_execution_accelerator"]
     assert (entry["name"], entry["parameters"]) == ("tensorrt", parameters)
     assert "with CPUExecutionProvider;" in session(own)
-    assert log_lines(own, f"model '{MODEL}': execution accelerator 'tensorrt' has no effect here: it needs a GPU")
-    assert "no effect here: it needs a GPU" in remark(model, own, GPU_FIELD)
+    assert logged(own, f"model '{MODEL}': execution accelerator 'tensorrt' has no effect here: it needs a GPU")
+    wait_until(lambda: "no effect here: it needs a GPU" in remark(model, own, GPU_FIELD))
     assert "no effect here" in " ".join(str(view(model, own)).split())
     np.testing.assert_array_equal(client.infer(MODEL, jet)["softmax"], before)
 
@@ -83,18 +85,18 @@ def test_tensorrt_for_onnx_is_accepted_and_said_to_do_nothing_without_a_gpu(
 def test_openvino_is_said_to_do_nothing_where_onnx_runtime_has_no_such_provider(own: Server, model: Path) -> None:
     repository.change_config(model, OPENVINO)
     own.reload(MODEL)
-    assert "built without OpenVINO" in remark(model, own, CPU_FIELD)
+    wait_until(lambda: "built without OpenVINO" in remark(model, own, CPU_FIELD))
     repository.change_config(model, optimization=None)
     own.reload(MODEL)
     # What an earlier configuration had is no remark on this one.
-    assert "no effect here" not in " ".join(str(view(model, own)).split())
+    wait_until(lambda: "no effect here" not in " ".join(str(view(model, own)).split()))
 
 
 @pytest.mark.parametrize(("level", "name"), [(-1, "BASIC"), (1, "EXTENDED"), (2, "DISABLE_ALL"), (0, "ENABLE_ALL")])
 def test_the_level_of_graph_optimisation_reaches_the_session(own: Server, model: Path, level: int, name: str) -> None:
     repository.change_config(model, optimization={"graph": {"level": level}})
     own.reload(MODEL)
-    assert name in session(own).rpartition(",")[2]
+    wait_until(lambda: name in session(own).rpartition(",")[2])
 
 
 @pytest.fixture
@@ -112,5 +114,5 @@ def torchscript(tmp_path: Path, free_base_port: Callable[[], int]) -> Iterator[S
 def test_tensorrt_for_torchscript_is_accepted_and_does_nothing_anywhere(torchscript: Server) -> None:
     name = f"{MODEL}_PT"
     assert torchscript.is_ready()
-    assert log_lines(torchscript, f"model '{name}': execution accelerator 'tensorrt' has no effect here: accelerators act on ONNX models")
+    assert logged(torchscript, f"model '{name}': execution accelerator 'tensorrt' has no effect here: accelerators act on ONNX models")
     assert "this is a PyTorch model" in remark(torchscript.repository / name, torchscript, GPU_FIELD)

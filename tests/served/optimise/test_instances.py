@@ -14,7 +14,9 @@ from helpers import repository
 from helpers.client import Client
 from helpers.metrics.load import BackgroundLoad
 from helpers.server import Server, launch_server
-from tests.served.optimise import MODEL, counted, log_lines
+from tests.served.optimise import MODEL, counted
+from tests.support.logs import logged
+from tests.support.processes import wait_until
 
 
 def cpu_seconds(server: Server) -> dict[str, float]:
@@ -81,7 +83,7 @@ def test_threads_of_each_instance_are_what_the_config_says(own: Server, model: P
     for number in (1, 3):
         repository.change_config(model, parameters={"intra_op_thread_count": {"string_value": str(number)}})
         own.reload(MODEL)
-        assert f"; {number} thread(s)" in log_lines(own, f"{MODEL}_0_0: ONNX Runtime")[-1]
+        wait_until(lambda number=number: f"; {number} thread(s)" in logged(own, f"{MODEL}_0_0: ONNX Runtime"))
         instances = [each for each in psutil.Process(own.pid).children(recursive=True) if f"{MODEL}_0_0" in each.cmdline()]
         # The process that served before the reload may still be ending.
         threads[number] = max(instances, key=psutil.Process.create_time).num_threads()
