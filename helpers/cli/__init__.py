@@ -82,7 +82,6 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         ("-c --concurrency", "requests under way at any time (default 8)", {"type": int, "default": 8}),
         ("--budget", "what the latency's 95th percentile may be at most, in milliseconds", {"type": float, "metavar": "MS"}),
         ("--max-instances", "instances at most", _NUMBER),
-        ("--max-batch", "entries that the server may put into one batch at most", _NUMBER),
         ("-o --output", "folder for the results (default work/tune)", {"default": "work/tune"}),
         *(_INPUT_DATA, _MODELS),
     ),

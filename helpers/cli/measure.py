@@ -62,7 +62,6 @@ def tune(args: argparse.Namespace) -> int:
             concurrency=args.concurrency,
             budget_ms=args.budget,
             max_instances=args.max_instances,
-            max_batch=args.max_batch,
             output=args.output,
             input_data=_input_data(server, [args.model], args),
         )

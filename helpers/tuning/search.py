@@ -11,8 +11,8 @@ import html
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,45 +20,27 @@ from typing import Any
 
 import psutil
 
-from helpers.client.client import Client
-from helpers.errors import ConfigError, CourseError, InputError, ModelError, RequestError
-from helpers.measuring.measure import TURN_WINDOW_S, TURNS, Measurement, can_measure, config_kept, must_own, quick
+from helpers.errors import ConfigError, InputError, ModelError, RequestError
+from helpers.measuring.measure import TURN_WINDOW_S, TURNS, Measurement, can_measure, config_kept, must_own, turns_now
 from helpers.measuring.perf_analyzer import PERCENTILE
-from helpers.measuring.statistics import CANNOT_TELL, FASTER, SLOWER, Verdict, verdict
-from helpers.measuring.table import COLUMNS, THROUGHPUT, THROUGHPUT_SPREAD, folder_of, latency_column
+from helpers.measuring.statistics import CANNOT_TELL, SLOWER, Verdict, verdict
+from helpers.measuring.table import COLUMNS, THROUGHPUT, THROUGHPUT_SPREAD, folder_of, latency_words, with_spread
 from helpers.paths import make_folder, shown, writing
 from helpers.paths import replace as replace_file
 from helpers.server.server import Server
-from helpers.tables import as_html, as_text, box
+from helpers.tables import Table, box
 from helpers.terminal import Progress
-from helpers.tuning.space import (
-    FAILED,
-    MEASURED,
-    OK,
-    OVER_BUDGET,
-    REFUSED,
-    UNSURE,
-    Axes,
-    Candidate,
-    Found,
-    Goal,
-    Row,
-    Traffic,
-    axes_for,
-)
+from helpers.tuning.space import FAILED, HALVES, MEASURED, OFF, OK, ON, REFUSED, UNSURE, Candidate, Found, Goal, Row, words
 
 # Share of a request's time in the server above which it counts as waiting in the queue, so that instances or batches may help.
 WAITING = 0.05
 # Share of the cores that the server uses above which more instances than cores are no use.
 CPU_BUSY = 0.75
-# Batches that hold this part of what the traffic allows count as full: waiting for more would cost time and give nothing.
-FULL = 0.8
 # Combinations that are measured again in the finals, beside the configuration as found.
 FINALISTS = 2
 # Rounds of the finals: with fewer, no spread is known.
-ROUNDS, QUICK_ROUNDS = TURNS, 1
+ROUNDS = TURNS
 SEARCH, FINAL = "search", "final"
-_COMPUTE = ("compute_input_us", "compute_infer_us", "compute_output_us")
 
 
 # --- the search ------------------------------------------------------------------------------------------------------------
@@ -71,7 +53,7 @@ class Search:
     ``measure`` gives a short measurement; ``rows`` has what was measured, in order, and ``steps`` what was left out and why, in sentences.
     """
 
-    axes: Mapping[str, Axes]
+    found: Mapping[str, Found]
     goal: Goal
     cores: int
     measure: Callable[[Candidate], Row]
@@ -82,12 +64,9 @@ class Search:
         """Go from ``start`` to the best that can be found, and return it; a ModelError when not even the start can be measured."""
         if (row := self._try(start))["outcome"] not in MEASURED:
             raise ModelError(f"The configuration as it was found cannot be measured: {row['reason']}")
-        before = best = self._instances(self._models(start))
-        best = self._batching(best)
-        best = self._best_of(best, [replace(best, accelerator=name) for name in self.axes[best.model].accelerators])
-        if (best.batching, best.accelerator) != (before.batching, before.accelerator):
-            best = self._instances(best)
-        return best
+        before = self._instances(self._models(start))
+        best = self._batching(before)
+        return best if best.batching == before.batching else self._instances(best)
 
     def finalists(self, best: Candidate, start: Candidate) -> tuple[list[Candidate], list[Candidate]]:
         """Return the best and those that its spread does not rule out, with the start; and who is next if all are rejected.
@@ -95,46 +74,37 @@ class Search:
         Of both there are at most :data:`FINALISTS`. The next were inside the budget, and better than the start.
         """
         ranked = sorted(self.rows, key=lambda each: self.goal.rank(self.rows[each]), reverse=True)
-        near = [each for each in ranked if self._near(self.rows[each], self.rows[best])]
-        finalists = list(dict.fromkeys([*list(dict.fromkeys([best, *near]))[:FINALISTS], start]))
+        near = [each for each in ranked if self.rows[each]["outcome"] in (OK, UNSURE) and self.goal.within(self.rows[best])]
+        near = [each for each in near if each != best and verdict(self.rows[best], self.rows[each]).answer != SLOWER]
+        finalists = list(dict.fromkeys([*[best, *near][:FINALISTS], start]))
         least = max(self.goal.rank(self.rows[start]), (1.0,))
         return finalists, [each for each in ranked if each not in finalists and self.goal.rank(self.rows[each]) > least][:FINALISTS]
-
-    def _near(self, row: Row, best: Row) -> bool:
-        known = row["outcome"] in MEASURED and self.goal.within(best) and not self.goal.over(row)
-        return known and verdict(best, row).answer != SLOWER
 
     def _try(self, candidate: Candidate) -> Row:
         if candidate not in self.rows:
             self.rows[candidate] = self.measure(candidate)
         return self.rows[candidate]
 
-    def _better(self, one: Candidate, other: Candidate) -> bool:
-        return self.goal.rank(self._try(one)) > self.goal.rank(self.rows[other])
-
     def _best_of(self, best: Candidate, others: Sequence[Candidate]) -> Candidate:
         for other in others:
-            if other != best and self._better(other, best):
+            if self.goal.rank(self._try(other)) > self.goal.rank(self.rows[best]):
                 best = other
         return best
 
     def _models(self, start: Candidate) -> Candidate:
         """Every model under the same configuration, as far as it has the same parameters."""
         others = []
-        for model, axes in self.axes.items():
-            threads = start.threads if axes.threads != (None,) and start.threads else axes.threads_for(start.instances, self.cores)
-            delay = start.delay_ms if start.delay_ms in axes.delays_ms else axes.delays_ms[0]
-            accelerator = start.accelerator if start.accelerator in axes.accelerators else ""
-            if model != start.model:
-                others.append(Candidate(model, start.instances, threads, delay, accelerator))
-        return self._best_of(start, others)
+        for model, found in self.found.items():
+            batching = ON if start.batching != OFF and found.batches else OFF
+            others.append(Candidate(model, start.instances, found.threads_for(start.instances, self.cores), batching))
+        return self._best_of(start, [each for each in others if each.model != start.model])
 
     def _instances(self, best: Candidate) -> Candidate:
         """More instances while requests wait, fewer with more threads each while they do not; one way, and the other if that is no gain."""
         begin = best
         for step in (1, -1) if self._waits(best) else (-1, 1):
-            while (following := self.axes[best.model].beside(best, self.cores, step)) and self._worth(best, following, step):
-                if not self._better(following, best):
+            while (following := self.found[best.model].beside(best, self.cores, step)) and self._worth(best, following, step):
+                if self._best_of(best, [following]) == best:
                     break
                 best = following
             if best != begin:
@@ -143,55 +113,37 @@ class Search:
 
     def _threads(self, best: Candidate) -> Candidate:
         """As many threads as the cores allow, and a step fewer, with which they get in each other's way less."""
-        axes, now = self.axes[best.model], best.threads
+        found, now = self.found[best.model], best.threads
         if now is None:
             return best
-        fitting = axes.threads_for(best.instances, self.cores)
-        fewer = max((number for number in axes.threads if number and number < now), default=now)
+        fitting = found.threads_for(best.instances, self.cores)
+        fewer = max((number for number in found.threads if number and number < now), default=now)
         return self._best_of(best, [replace(best, threads=number) for number in ([fitting, fewer] if self._waits(best) else [fitting])])
 
     def _worth(self, now: Candidate, following: Candidate, step: int) -> bool:
-        row, waits = self.rows[now], self._waits(now)
-        share = "not known" if row["queue_share"] is None else f"{row['queue_share']:.0%} of its time"
-        used, all_of_it = row["cpu_cores"], following.instances * (following.threads or 1)
+        waits, used = self._waits(now), self.rows[now]["cpu_cores"] or 0.0
         if following in self.rows:
             return True
         if step > 0 and not waits:
-            return self._skip(f"More than {now.instances} instances: hardly any request waits for one ({share}).")
-        if step > 0 and all_of_it > self.cores and used and used > CPU_BUSY * self.cores:
+            return self._skip(f"More than {now.instances} instances: hardly any request waits for one.")
+        if step > 0 and following.instances * (following.threads or 1) > self.cores and used > CPU_BUSY * self.cores:
             return self._skip(f"{following.instances} instances: {now} uses {used:.1f} of {self.cores} cores already.")
         if step < 0 and following.threads == now.threads and waits:
-            return self._skip(f"Fewer than {now.instances} instances: requests wait for one as it is ({share}).")
+            return self._skip(f"Fewer than {now.instances} instances: requests wait for one as it is.")
         return True
 
     def _batching(self, best: Candidate) -> Candidate:
-        """Off and on; waits, from the shortest, while they make larger batches and it gets better; and half batches."""
-        axes = self.axes[best.model]
-        if len(axes.delays_ms) == 1:
+        """Off and on; and half batches, where two requests fit into one, since an instance need not wait for the clients then."""
+        found = self.found[best.model]
+        if not found.batches:
             return best
-        if not self._waits(best) and not best.delay_ms:
+        if not self._waits(best) and best.batching in (OFF, ON):
             self._skip("Dynamic batching: hardly any request waits, so none can be put together.")
             return best
-        best = self._best_of(best, [replace(best, delay_ms=delay) for delay in axes.delays_ms if not delay])
-        for delay in sorted(delay for delay in axes.delays_ms if delay):
-            if self._full(self.rows.get(replace(best, delay_ms=0.0)) or self.rows[best]):
-                break
-            longer = replace(best, delay_ms=delay)
-            if not self._better(longer, best):
-                break
-            best = longer
-        # Half of what an instance has under way, where two requests fit into it: it need not wait for the clients then.
-        if best.delay_ms is None or not axes.halves or self.rows[best]["reachable_batch"] < 4 * self.goal.traffic.batch:
+        best = self._best_of(best, [replace(best, batching=batching) for batching in (OFF, ON)])
+        if best.batching == OFF or found.reachable(best, self.goal) < 4 * self.goal.batch:
             return best
-        return self._best_of(best, [replace(best, delay_ms=0.0, halves=True)])
-
-    def _full(self, row: Row) -> bool:
-        """True if the batches are about as large as this traffic can make them, so that nothing is left to wait for."""
-        batch, possible = row["executed_batch"], row["reachable_batch"]
-        if not batch or batch < FULL * possible:
-            return False
-        self._skip(f"Waiting for larger batches: they hold {batch:.3g} of {possible} possible without waiting.")
-        return True
+        return self._best_of(best, [replace(best, batching=HALVES)])
 
     def _waits(self, candidate: Candidate) -> bool:
         share = self.rows[candidate]["queue_share"]
@@ -208,47 +160,28 @@ class Search:
 
 def confirm(
     finalists: Sequence[Candidate], reserve: Sequence[Candidate], goal: Goal, measure: Callable[[Candidate, str], Row]
-) -> tuple[dict[Candidate, Row], str]:
-    """Measure the finalists in turn, round by round, so that the machine's moods hit all alike; those that clearly lose drop out.
+) -> dict[Candidate, Row]:
+    """Measure the finalists in turn, round by round, so that the machine's moods hit all alike; return a row of all rounds for each.
 
-    When none but the configuration as found may keep the budget, the next of the reserve takes its place. Returns a row of all rounds for
-    each, and in a sentence why no more were measured.
+    When none but the configuration as found may keep the budget, the next of the reserve takes its place.
     """
-    rows, why = _rounds(finalists, goal, measure)
+    rows = _rounds(finalists, measure)
     for each in reserve:
         if any(not row["as_found"] and goal.kept(row) is not False for row in rows.values() if row["outcome"] in MEASURED):
             break
-        more, why = _rounds([each], goal, measure)
-        rows |= more
-    return rows, why
+        rows |= _rounds([each], measure)
+    return rows
 
 
-def _rounds(finalists: Sequence[Candidate], goal: Goal, measure: Callable[[Candidate, str], Row]) -> tuple[dict[Candidate, Row], str]:
-    rounds, begun = QUICK_ROUNDS if quick() else ROUNDS, f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"
+def _rounds(finalists: Sequence[Candidate], measure: Callable[[Candidate, str], Row]) -> dict[Candidate, Row]:
     rows: dict[Candidate, Row] = {}
-    alive = list(finalists)
-    for number in range(1, rounds + 1):
+    begun, alive = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}", list(finalists)
+    for number in range(turns_now(ROUNDS)):
         # Every other round backwards: the last in one is the first in the next, and needs no loading.
-        for each in alive if number % 2 else alive[::-1]:
+        for each in alive[::-1] if number % 2 else alive:
             rows[each] = measure(each, f"{begun}-{number}")
         alive = [each for each in alive if rows[each]["outcome"] in MEASURED]
-        if not alive:
-            return rows, "no finalist could be measured again"
-        # One run says nothing about how much the next one will differ.
-        if number == 1:
-            continue
-        if all(goal.kept(rows[each]) is False for each in alive):
-            return rows, f"after {number} rounds of the finals all were over the budget for certain"
-        best = max(alive, key=lambda each: goal.rank(rows[each]))
-        alive = [each for each in alive if each == best or not _lost(rows[each], rows[best], goal)]
-        # One that is alone goes on until it is known whether it keeps the budget.
-        if len(alive) == 1 and len(finalists) > 1 and goal.kept(rows[best]) is not None:
-            return rows, f"after {number} rounds of the finals the others were clearly behind"
-    return rows, f"{rounds} rounds of the finals were measured"
-
-
-def _lost(row: Row, best: Row, goal: Goal) -> bool:
-    return (goal.kept(best) is True and goal.kept(row) is False) or compared(best, row).answer == SLOWER
+    return rows
 
 
 def compared(first: Row, second: Row) -> Verdict:
@@ -257,16 +190,15 @@ def compared(first: Row, second: Row) -> Verdict:
     return verdict(one, other)
 
 
-def winner_of(finals: Mapping[Candidate, Row], start: Candidate, goal: Goal) -> tuple[Candidate, list[Candidate]]:
-    """Return the best, or the simplest of those that cannot be told from it; and all that were measured, the best first."""
+def winner_of(finals: Mapping[Candidate, Row], start: Candidate, goal: Goal) -> tuple[Candidate, Candidate]:
+    """Return the best, or the simplest of those that cannot be told from it; and the one that was best in numbers."""
     measured = [each for each in finals if finals[each]["outcome"] in MEASURED]
     if not measured:
         raise RequestError("No finalist could be measured a second time.", "", "Look at server.log(), and try again.")
-    ranked = sorted(measured, key=lambda each: goal.rank(finals[each]), reverse=True)
-    best = finals[ranked[0]]
-    alike = [each for each in ranked[1:] if goal.within(best) <= goal.within(finals[each])]
-    alike = [each for each in alike if compared(best, finals[each]).answer != SLOWER]
-    return min([ranked[0], *alike], key=lambda each: each.simplicity(start)), ranked
+    first = max(measured, key=lambda each: goal.rank(finals[each]))
+    alike = [each for each in measured if goal.within(finals[first]) <= goal.within(finals[each])]
+    alike = [each for each in alike if each == first or compared(finals[first], finals[each]).answer != SLOWER]
+    return min(alike, key=lambda each: each.simplicity(start)), first
 
 
 # --- the server ------------------------------------------------------------------------------------------------------------
@@ -283,54 +215,47 @@ class Bench:
     progress: Progress
 
     def __post_init__(self) -> None:
-        self._serves = {name: found.place for name, found in self.found.items() if found.max_batch is None}
+        self._serves = {name: found.place for name, found in self.found.items()}
         self._finals: dict[Candidate, Measurement] = {}
 
     def measure(self, candidate: Candidate, turn: str = "") -> Row:
         """Return a row of three windows, enough to choose where to go next; with the name of a turn, of all rounds of the finals."""
-        self.progress.what = f"{candidate} ({f'the {FINAL}s' if turn else f'the {SEARCH}'})"
+        found, stage = self.found[candidate.model], FINAL if turn else SEARCH
+        self.progress.what = f"{candidate} (the {stage})"
         self.progress.add()
-        place = self.found[candidate.model].place
         row = dict.fromkeys((*COLUMNS, "executed_batch", "cpu_cores", "queue_share")) | {
-            **{"model": candidate.model, "percentile": self.goal.percentile, "stage": FINAL if turn else SEARCH},
-            **{"candidate": str(candidate), "as_found": candidate == place},
-            **{"delay_ms": candidate.delay_ms, "rounds": 0, "outcome": REFUSED, "reason": ""},
-            "reachable_batch": self.found[candidate.model].reachable(candidate, self.goal.traffic),
+            **{"model": candidate.model, "stage": stage, "candidate": str(candidate), "as_found": candidate == found.place},
+            **{"rounds": 0, "outcome": REFUSED, "reason": ""},
         }
         try:
-            loaded = self._load(candidate)
+            # What the server refuses leaves the other one serving.
+            if new := self._serves[candidate.model] != candidate:
+                self.server.load(candidate.model, config=found.config_for(candidate, self.goal))
+                self._serves[candidate.model] = candidate
             row["outcome"] = FAILED
-            row |= self._measured(candidate, turn, loaded)
+            row |= self._measured(candidate, turn, new)
         except (ModelError, ConfigError, RequestError) as error:
             if not self.server.is_alive():
                 raise
             row["reason"] = str(error)
         return row | {"instances": candidate.instances}
 
-    def _load(self, candidate: Candidate) -> bool:
-        """Load a combination, unless it is the one that serves; True if it was loaded. What the server refuses leaves the other serving."""
-        if self._serves.get(candidate.model) == candidate:
-            return False
-        self.server.load(candidate.model, config=self.found[candidate.model].config_for(candidate, self.goal.traffic))
-        self._serves[candidate.model] = candidate
-        return True
-
-    def _measured(self, candidate: Candidate, turn: str, loaded: bool) -> Row:
-        made = self._finals.get(candidate)
+    def _measured(self, candidate: Candidate, turn: str, new: bool) -> Row:
+        made, load = self._finals.get(candidate), {"batch": self.goal.batch, "concurrency": self.goal.concurrency}
         if made is None:
-            load = {**vars(self.goal.traffic), "percentile": self.goal.percentile}
-            made, loaded = Measurement(self.server, candidate.model, **load, **self.options, window_s=TURN_WINDOW_S), True
+            made, new = Measurement(self.server, candidate.model, **load, **self.options, window_s=TURN_WINDOW_S), True
         if turn:
             self._finals[candidate] = made
-        if loaded:
+        if new:
             made.warm_up()
-        before, used = self._counts(candidate.model), self._cpu_s()
+        before, used = self.server.statistics(candidate.model), self._cpu_s()
         made.measure(turn)
-        inferences, executions = (now - then for now, then in zip(self._counts(candidate.model), before, strict=True))
+        after = self.server.statistics(candidate.model)
+        inferences, executions = (int(after.get(each, 0)) - int(before.get(each, 0)) for each in ("inference_count", "execution_count"))
         cpu_s = sum(now - used[pid] for pid, now in self._cpu_s().items() if pid in used)
         row = made.row()
-        parts = [row["queue_us"], *(row[name] for name in _COMPUTE)]
-        outcome, reason = self._judged(row)
+        parts = [row[f"{name}_us"] for name in ("queue", "compute_input", "compute_infer", "compute_output")]
+        outcome, reason = self.goal.outcome(row)
         return row | {
             "executed_batch": inferences / executions if executions else None,
             # By inference, since between the windows, while the client starts, nothing is done.
@@ -338,19 +263,6 @@ class Bench:
             "queue_share": parts[0] / sum(parts) if None not in parts and sum(parts) else None,
             **{"rounds": len(made.results), "outcome": outcome, "reason": reason},
         }
-
-    def _judged(self, row: Row) -> tuple[str, str]:
-        """What becomes of a measured row, and why."""
-        if row[THROUGHPUT] is None:
-            return FAILED, "no request was answered within a window"
-        if self.goal.within(row):
-            return OK, ""
-        return OVER_BUDGET if self.goal.over(row) else UNSURE, f"{self.goal.latency_ms(row):.3g} ms"
-
-    def _counts(self, model: str) -> tuple[int, int]:
-        """How many inferences and runs the server has counted."""
-        told = self.server.statistics(model)
-        return int(told.get("inference_count", 0)), int(told.get("execution_count", 0))
 
     def _cpu_s(self) -> dict[int, float]:
         """CPU time of the embedded server's processes by their ids: each instance is one. One that has just ended is left out."""
@@ -379,41 +291,33 @@ class Tuned:
     text: tuple[str, ...]
 
     def __repr__(self) -> str:
-        return "\n".join([*self.text, "", as_text(self._table())])
+        return "\n".join([*self.text, "", repr(self._table())])
 
     def _repr_html_(self) -> str:
-        sentences = "".join(f"<p style='margin:0.2em 0'>{html.escape(sentence)}</p>" for sentence in self.text)
-        winner = self.best["candidate"] if self.best else None
-        table = as_html(self._table(), caption=f"{len(self.rows)} measurements.", bold=lambda row: row["what"] == winner)
-        return box(sentences, "#2e9e44" if self.best else "#c96f14") + table
+        return box("<br>".join(map(html.escape, self.text)), "#2e9e44" if self.best else "#c96f14") + self._table()._repr_html_()
 
-    def _table(self) -> list[dict[str, Any]]:
-        return [
-            {
-                "what": row["candidate"] + (" (as found)" if row["as_found"] else ""),
-                "stage": row["stage"] + (f", {row['rounds']} rounds" if row["stage"] == FINAL else ""),
-                "infer/s": row[THROUGHPUT],
-                "±": row[THROUGHPUT_SPREAD],
-                f"p{row['percentile']} (ms)": _ms(row[latency_column(row["percentile"])]),
-                "queue (ms)": _ms(row["queue_us"]),
-                "batch run": row["executed_batch"],
-                "CPU cores": row["cpu_cores"],
-                "outcome": row["outcome"],
-            }
-            for row in self.rows
-        ]
+    def _table(self) -> Table:
+        return Table(self.rows, f"{len(self.rows)} measurements.", _line)
 
 
-def _ms(value_us: float | None) -> float | None:
-    return None if value_us is None else value_us / 1000
+def _line(row: Row) -> dict[str, Any]:
+    return {
+        "what": row["candidate"] + (" (as found)" if row["as_found"] else ""),
+        "stage": row["stage"] + (f", {row['rounds']} rounds" if row["stage"] == FINAL else ""),
+        "inferences/s": with_spread(row[THROUGHPUT], row[THROUGHPUT_SPREAD]),
+        f"p{PERCENTILE} (ms)": latency_words(row, PERCENTILE),
+        "queue (ms)": None if row["queue_us"] is None else row["queue_us"] / 1000,
+        "batch run": row["executed_batch"],
+        "CPU cores": row["cpu_cores"],
+        "outcome": row["outcome"],
+    }
 
 
-def praise(best: Row, goal: Goal, found: Row | None, following: Row | None, told_apart: bool) -> list[str]:
-    """Say how good the winner is and how sure that is; ``following`` is the runner-up, or a faster one that it was not told apart from."""
-    said = [f"Best: {best['candidate']}: {goal.words(best)}."]
-    if following is not None and not told_apart:
-        seen = compared(best, following)
-        said.append(f"It cannot be told from {following['candidate']}, so the simpler one was taken. Seen from it: {seen}")
+def praise(best: Row, goal: Goal, found: Row | None, first: Row) -> list[str]:
+    """Say how good the winner is and how sure that is, beside the configuration as found and the first in numbers."""
+    said = [f"Best: {best['candidate']}: {words(best)}."]
+    if first["candidate"] != best["candidate"]:
+        said.append(f"It cannot be told from {first['candidate']}, so the simpler one was taken. Seen from it: {compared(best, first)}")
     if goal.budget_ms < math.inf:
         sure = "for certain" if goal.kept(best) else "on average, but its spread reaches over the budget: cannot tell"
         said.append(f"It meets the budget of {goal.budget_ms:g} ms {sure}.")
@@ -421,28 +325,18 @@ def praise(best: Row, goal: Goal, found: Row | None, following: Row | None, told
         said.append("That is the configuration as it was found: nothing that was tried is better beyond doubt.")
     elif found is not None:
         seen = compared(found, best)
-        hint = {CANNOT_TELL: " There is no proof yet that a change is worth it.", FASTER: ""}
-        said.append(f"Seen from the configuration as found: {seen}{hint.get(seen.answer, ' So nothing is won by it.')}")
-    if following is not None and told_apart and not following["as_found"]:
-        said.append(f"Seen from the runner-up: {compared(following, best)}")
+        unsure = " There is no proof yet that a change is worth it." if seen.answer == CANNOT_TELL else ""
+        said.append(f"Seen from the configuration as found: {seen}{unsure}")
     return said
 
 
 def regret(closest: Row, goal: Goal) -> list[str]:
     """Say what there is to say when no combination meets the budget."""
-    said = [f"Nothing that was tried meets the budget of p{goal.percentile} ≤ {goal.budget_ms:g} ms with {goal.traffic}."]
-    said.append(f"The closest is {closest['candidate']}: {goal.words(closest)}.")
+    said = [f"Nothing that was tried meets the goal: {goal}."]
+    said.append(f"The closest is {closest['candidate']}: {words(closest)}.")
     if goal.kept(closest) is None:
         said.append("Its spread reaches over the budget, so more time may show that it meets it: cannot tell.")
     return [*said, "Send less at a time (a smaller batch, fewer requests under way), allow more time, or find a faster network or machine."]
-
-
-def rejected(rows: Sequence[Row], goal: Goal) -> list[str]:
-    """Say what was rejected in the finals and what counted for nothing, and why."""
-    late = [f"{row['candidate']} ({goal.latency_words(row)})" for row in rows if row["stage"] == FINAL and goal.kept(row) is False]
-    bad = dict.fromkeys(f"{row['candidate']} ({row['outcome']}: {row['reason']})" for row in rows if row["outcome"] != OK)
-    over = f"Rejected in the finals, because their latency is over the budget of {goal.budget_ms:g} ms for certain"
-    return [f"{words}: {'; '.join(names)}." for words, names in ((over, late), ("Out of the race", bad)) if names]
 
 
 # --- the whole -------------------------------------------------------------------------------------------------------------
@@ -456,11 +350,8 @@ def tune(
     concurrency: int,
     budget_ms: float | None = None,
     max_instances: int | None = None,
-    max_batch: int | None = None,
     variants: Sequence[str] = (),
     output: str | Path = "work/tune",
-    percentile: int = PERCENTILE,
-    silent: bool = False,
     **options: Any,
 ) -> Tuned | None:
     """Search for the configuration with the highest throughput.
@@ -472,100 +363,60 @@ def tune(
         model: name of the model.
         batch: entries in each request.
         concurrency: requests under way at any time.
-        budget_ms: what the latency percentile may be at most, in ms.
+        budget_ms: what the latency's 95th percentile may be at most, in ms.
         max_instances: instances at most; by default as many as there are cores, up to :data:`helpers.tuning.space.MAX_INSTANCES`.
-        max_batch: entries that the server may put into one batch at most; by default each model's ``max_batch_size``.
-        variants: other models with the same inputs and outputs, names of tensors aside: another format, another precision.
+        variants: other models with the same inputs and outputs, which are loaded as well: another format, another precision.
         output: folder for the winner's configuration.
-        percentile: the latency that the budget is for, in percent.
-        silent: show no progress.
         **options: ``input_data`` and ``lengths`` of :func:`helpers.measuring.measure.measure`.
 
     Returns:
         The result; ``best`` is None when nothing meets the budget. Where perf_analyzer does not run, None.
-
-    Raises:
-        InputError: the traffic or a limit makes no sense, or a variant has other inputs or outputs; nothing was changed.
-        ModelError: the server is not one's own, or the model cannot be measured as it is.
-        CourseError: the search cannot go on.
     """
     if not can_measure():
         print("Nothing was searched, because a search measures. What searches found on another machine is in benchmarks/README.md.")
         return None
     must_own(server, "search for a configuration")
-    if any(number is not None and number <= 0 for number in (batch, concurrency, budget_ms, max_instances, max_batch)):
-        raise InputError("A number for the traffic or a limit is not above 0.", "Expected batch, concurrency, budget_ms … above 0.")
-    goal, cores, begin = (
-        Goal(Traffic(batch, concurrency), budget_ms or math.inf, percentile),
-        len(os.sched_getaffinity(0)),
-        time.monotonic(),
-    )
-    names, embedded = list(dict.fromkeys([model, *variants])), server.runtime == "embedded"
-    with (
-        Progress(f"searching for {model}", unit="measurements", silent=silent) as progress,
-        _loaded(server, names),
-        config_kept(server, *names) as configs,
-    ):
-        _must_be_alike(server, configs)
-        found = {name: Found.of(name, config, cores, embedded, max_batch) for name, config in configs.items()}
-        axes = {name: axes_for(each, goal, cores, max_instances, embedded) for name, each in found.items()}
+    goal, cores, begin = Goal(batch, concurrency, budget_ms or math.inf), len(os.sched_getaffinity(0)), time.monotonic()
+    progress = Progress(f"searching for {model}", unit="measurements")
+    with progress, config_kept(server, *dict.fromkeys([model, *variants])) as configs:
+        _must_be_alike(configs)
+        embedded = server.runtime == "embedded"
+        found = {name: Found.of(name, config, goal, cores, max_instances, embedded=embedded) for name, config in configs.items()}
         bench, start = Bench(server, goal, found, options, progress), found[model].place
-        search = Search(axes, goal, cores, bench.measure)
+        search = Search(found, goal, cores, bench.measure)
         finalists, reserve = search.finalists(search.run(start), start)
-        finals, reason = confirm(finalists, reserve, goal, bench.measure)
-    winner, ranked = winner_of(finals, start, goal)
-    best, path = finals[winner], None
+        finals = confirm(finalists, reserve, goal, bench.measure)
+    winner, first = winner_of(finals, start, goal)
+    best, path, rows = finals[winner], None, [*search.rows.values(), *finals.values()]
     if goal.kept(best) is not False and goal.within(best):
-        following = next((finals[each] for each in ranked if each != winner), None)
-        text = praise(best, goal, finals[start] if start in ranked else None, following, winner == ranked[0])
+        measured = finals[start] if finals[start]["outcome"] in MEASURED else None
         path = folder_of(output) / winner.model / "config.pbtxt"
-        budget = f", p{percentile} ≤ {budget_ms:g} ms" if budget_ms else ""
-        remark = f"Found by a search for {goal.traffic}{budget}:\n{winner}: {goal.words(best)}, on {best['cpu']}."
+        remark = f"Found by a search for {goal}:\n{winner}: {words(best)}, on {best['cpu']}."
         with writing(path):
             make_folder(path.parent)
-            replace_file(path, found[winner.model].written(winner, goal.traffic, server.repository, remark))
-        text.append(f"Its configuration is in {shown(path)}, to copy into its folder.")
+            replace_file(path, found[winner.model].written(winner, goal, server.repository, remark))
+        text = [*praise(best, goal, measured, finals[first]), f"Its configuration is in {shown(path)}, to copy into its folder."]
     else:
         text = regret(best, goal)
-    combinations, rows = sum(each.combinations for each in axes.values()), [*search.rows.values(), *finals.values()]
+    tried = f"Tried: {len(search.rows)} combinations of {sum(each.combinations for each in found.values())}"
+    bad = dict.fromkeys(f"{row['candidate']} ({row['outcome']}: {row['reason']})" for row in rows if row["outcome"] != OK)
     text += [
-        f"Tried: {len(search.rows)} combinations of {combinations}, with {goal.traffic}; {time.monotonic() - begin:.0f} s.",
-        f"It stopped because no step from the best one was left that promised anything, and {reason}.",
+        f"{tried}, in {time.monotonic() - begin:.0f} s: no step from the best one was left that promised anything.",
         *([f"Left out: {' '.join(search.steps)}"] if search.steps else []),
-        *rejected(rows, goal),
+        *([f"Out of the race: {'; '.join(bad)}."] if bad else []),
     ]
     return Tuned(rows, best if path else None, path, tuple(text))
 
 
-@contextmanager
-def _loaded(server: Server, models: Sequence[str]) -> Iterator[None]:
-    """Load models that are not loaded, and unload them at the end; a server that has died has nothing to unload."""
-    ready = {state.name for state in server.models() if state.state == "READY"}
-    new = [model for model in models if model not in ready]
-    try:
-        for model in new:
-            server.load(model)
-        yield
-    finally:
-        try:
-            for model in new:
-                server.unload(model)
-        except CourseError:
-            if server.is_alive():
-                raise
-
-
-def _must_be_alike(server: Server, configs: Mapping[str, Mapping[str, Any]]) -> None:
+def _must_be_alike(configs: Mapping[str, Mapping[str, Any]]) -> None:
     """Refuse ensembles, and variants that are none: only models for the same requests can be compared."""
-    first: tuple[str, list[str]] | None = None
-    with Client(server) as client:
-        for name, config in configs.items():
-            if steps := config.get("ensemble_scheduling", {}).get("step"):
-                parts = ", ".join(step["model_name"] for step in steps)
-                raise InputError(f"{name!r} is an ensemble: it has no instances of its own.", "", f"Search for each of its parts: {parts}.")
-            tensors = client.signature(name)
-            kinds = [f"{spec.datatype} {spec.shape}" for each in (tensors.inputs, tensors.outputs) for spec in each.values()]
-            first = first or (name, kinds)
-            if kinds != first[1]:
-                here, there = (", ".join(each) for each in (first[1], kinds))
-                raise InputError(f"{name!r} is no variant of {first[0]!r}.", f"Expected {here}, and it has {there}.")
+    kinds = {}
+    for name, config in configs.items():
+        if steps := config.get("ensemble_scheduling", {}).get("step"):
+            parts = ", ".join(step["model_name"] for step in steps)
+            raise InputError(f"{name!r} is an ensemble: it has no instances of its own.", "", f"Search for each of its parts: {parts}.")
+        kinds[name] = ", ".join(f"{each['data_type']} {list(map(int, each['dims']))}" for each in [*config["input"], *config["output"]])
+    first = next(iter(kinds))
+    for name, tensors in kinds.items():
+        if tensors != kinds[first]:
+            raise InputError(f"{name!r} is no variant of {first!r}.", f"Expected {kinds[first]}, and it has {tensors}.")

@@ -20,7 +20,7 @@ SLOW = {
     'measure_in_turn(server, "add_sub", {{}}, {{"concurrency": 2}}, turns=1)': "measuring 2 loads in turn, ",
     'sweep(server, "add_sub", (1,), (1, 2), max_seconds=0.1)': "add_sub, batch ",
     'Experiments(server, "add_sub").measure("baseline")': "measuring 'baseline', ",
-    'tune(server, "add_sub", concurrency=1, budget_ms=1e4, max_instances=1, max_batch=1)': "add_sub",
+    'tune(server, "add_sub", concurrency=1, budget_ms=1e4, max_instances=1)': "add_sub",
     'precision.make("particlenet_AK4", ["fp16"])': "making particlenet_AK4 compute with fewer bits, ",
     "server.stop()": "stopping the server",
 }

@@ -23,7 +23,7 @@ from helpers.tuning.search import Tuned, tune
 from tests.support import tune_models
 from tests.support.processes import wait_until
 
-TRAFFIC = {"concurrency": 4, "max_instances": 4, "silent": True}
+TRAFFIC = {"concurrency": 4, "max_instances": 4}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -89,8 +89,7 @@ def test_a_refused_configuration_is_named_and_the_search_goes_on(result: Tuned) 
 def test_what_it_says(result: Tuned) -> None:
     assert "Best: nap, 2 instances, batching off" in str(result)
     assert "It meets the budget of 10000 ms for certain." in str(result)
-    assert "Tried: 3 combinations of 3, with requests of batch 1, 4 under way" in str(result)
-    assert "It stopped because" in str(result)
+    assert "Found by" not in str(result) and "Tried: 3 combinations of 3, in " in str(result)
     assert "<table>" in result._repr_html_()
     assert {row["stage"] for row in result.rows} == {"search", "final"}
 
@@ -114,15 +113,18 @@ def test_the_winners_file_loads(result: Tuned, server: Server, before: dict[str,
 
 @pytest.mark.nightly
 def test_a_variant_that_wins(server: Server, before: dict[str, Any], tmp_path: Path) -> None:
-    # A busy machine can hide who wins, which is then said; a later search sees it.
-    for attempt in range(5):
-        output = tmp_path / str(attempt)
-        found = tune(server, "nap", variants=["doze"], concurrency=2, max_instances=1, output=output, silent=True)
-        assert found.best is not None
-        if found.best["model"] == "doze":
-            break
+    server.load("doze")
+    try:
+        # A busy machine can hide who wins, which is then said; a later search sees it.
+        for attempt in range(5):
+            output = tmp_path / str(attempt)
+            found = tune(server, "nap", variants=["doze"], concurrency=2, max_instances=1, output=output)
+            assert found.best is not None
+            if found.best["model"] == "doze":
+                break
+    finally:
+        server.unload("doze")
     assert found.best["model"] == "doze", found
-    assert [state.name for state in server.models() if state.state == "READY"] == ["nap"], "the variant is gone again"
     assert server.config("nap") == before
     assert found.config_path == output / "doze" / "config.pbtxt"
 
@@ -132,7 +134,7 @@ def test_a_budget_that_nothing_meets(result: Tuned, server: Server, before: dict
     # Nothing is faster than its own sleep.
     hopeless = tune(server, "nap", budget_ms=1000 * tune_models.NAP_S / 2, **TRAFFIC)
     assert hopeless.best is None and hopeless.config_path is None
-    assert "Nothing that was tried meets the budget of p95 ≤ 10 ms" in str(hopeless)
+    assert "Nothing that was tried meets the goal: requests of batch 1, 4 under way, p95 ≤ 10 ms." in str(hopeless)
     assert re.search(r"The closest is nap, [12] instances?", str(hopeless))
     # Whether four instances are tried, which the model refuses, depends on what the two before them showed.
     assert {row["outcome"] for row in hopeless.rows} - {"refused by the server"} == {"over the budget"}
@@ -158,21 +160,23 @@ def test_ctrl_c_puts_the_server_back(server: Server, before: dict[str, Any], tmp
     ("options", "words"),
     [
         ({"concurrency": 4, "variants": ["affine"]}, "is no variant of 'nap'"),
-        ({"concurrency": 4, "budget_ms": -1}, "not above 0"),
+        ({"concurrency": 0}, "at least one request under way"),
         ({"concurrency": 4, "batch": 2}, "takes no batches"),
     ],
 )
-def test_what_makes_no_sense_is_refused_first(server: Server, before: dict[str, Any], options: dict[str, Any], words: str) -> None:
-    with pytest.raises(InputError, match=words):
-        tune(server, "nap", silent=True, **options)
+def test_what_makes_no_sense_is_refused(server: Server, before: dict[str, Any], options: dict[str, Any], words: str) -> None:
+    server.load("affine")
+    try:
+        with pytest.raises(InputError, match=words):
+            tune(server, "nap", **options)
+    finally:
+        server.unload("affine")
     assert server.config("nap") == before
-    # The variant was loaded to look at it, and is gone again.
-    assert [state.name for state in server.models() if state.state == "READY"] == ["nap"]
 
 
-def test_a_variant_that_is_not_there(server: Server, before: dict[str, Any]) -> None:
+def test_a_variant_that_is_not_loaded(server: Server, before: dict[str, Any]) -> None:
     with pytest.raises(ModelError, match="nap_int8"):
-        tune(server, "nap", concurrency=4, variants=["nap_int8"], silent=True)
+        tune(server, "nap", concurrency=4, variants=["nap_int8"])
     assert server.config("nap") == before
 
 
@@ -184,38 +188,20 @@ def test_only_the_owner_may(server: Server) -> None:
 @pytest.mark.nightly
 def test_variants_threads_and_batches(server: Server, tmp_path: Path, one_round: None) -> None:
     server.load("affine")
+    server.load("affine_b")
     try:
         before = server.config("affine")
-        found = tune(server, "affine", 2, concurrency=4, variants=["affine_b"], max_instances=1, output=tmp_path, silent=True)
+        found = tune(server, "affine", 2, concurrency=4, variants=["affine_b"], max_instances=1, output=tmp_path)
         assert {row["model"] for row in found.rows} == {"affine", "affine_b"}
         # Whichever of the two equal models was ahead when batching was tried.
-        batches = {row["delay_ms"]: row["executed_batch"] for row in found.rows}
+        batches = {row["candidate"].rpartition("batching ")[2]: row["executed_batch"] for row in found.rows}
         # By the server's counters: without batching it ran what the clients sent, with it more at once.
-        assert batches[None] == 2
-        assert batches[0.0] > 2
+        assert batches["off"] == 2
+        assert batches["on"] > 2
         assert server.config("affine") == before
-        assert [state.name for state in server.models() if state.state == "READY"] == ["affine", "nap"]
     finally:
         server.unload("affine")
-
-
-@pytest.mark.nightly
-def test_no_larger_batch_than_allowed(server: Server, tmp_path: Path, one_round: None) -> None:
-    """By the server's counters: 8 requests wait for one another, and never are more than two run together."""
-    server.load("affine")
-    try:
-        batching = {"max_queue_delay_microseconds": 5000}
-        server.load("affine", config={**server.config("affine"), "dynamic_batching": batching})
-        before = server.config("affine")
-        found = tune(server, "affine", max_batch=2, concurrency=8, max_instances=1, output=tmp_path, silent=True)
-        assert 1 < max(row["executed_batch"] for row in found.rows) <= 2
-        assert found.config_path is not None
-        assert "max_batch_size: 2" in found.config_path.read_text()
-        assert server.config("affine") == before
-        with pytest.raises(InputError, match="max_batch_size is 2"):
-            tune(server, "affine", 3, max_batch=2, concurrency=8, silent=True)
-    finally:
-        server.unload("affine")
+        server.unload("affine_b")
 
 
 @pytest.mark.slow
@@ -229,4 +215,4 @@ def test_the_command(models: Path, tmp_path: Path, one_round: None) -> None:
         cwd=paths.root(),
     )
     assert done.returncode == 3, done.stderr
-    assert "Nothing that was tried meets the budget" in done.stdout
+    assert "Nothing that was tried meets the goal" in done.stdout
