@@ -3,55 +3,45 @@
 from __future__ import annotations
 
 import html
-import itertools
-import shutil
-import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 Row = Mapping[str, Any]
-# Letters that the widest words of a table keep however narrow the terminal is.
-_LEAST = 20
 
 
-def _columns_of(rows: Sequence[Row]) -> dict[str, bool]:
-    """Names of the columns in the order of their first appearance, and whether they hold numbers."""
-    names = dict.fromkeys(name for row in rows for name in row)
-    return {name: any(isinstance(row.get(name), (int, float)) and not isinstance(row[name], bool) for row in rows) for name in names}
+def _columns(rows: Sequence[Row]) -> list[tuple[bool, list[str]]]:
+    """Return the columns in the order of their first appearance: whether one holds numbers, and its name and values as text."""
+    columns = []
+    for name in dict.fromkeys(name for row in rows for name in row):
+        numbers = any(isinstance(row.get(name), (int, float)) and not isinstance(row[name], bool) for row in rows)
+        columns.append((numbers, [name, *(cell(row.get(name)) for row in rows)]))
+    return columns
 
 
 def as_text(rows: Sequence[Row]) -> str:
-    """Return a table for a terminal, numbers to the right; in a narrow one the widest words go on in further lines."""
-    columns = _columns_of(rows)
-    cells = [[cell(row.get(name)) for name in columns] for row in rows]
-    widths = [max(map(len, column)) for column in zip(columns, *cells)]
-    words = [place for place, number in enumerate(columns.values()) if not number]
-    over = sum(widths) + 2 * (len(widths) - 1) - shutil.get_terminal_size().columns
-    if words and over > 0:
-        widest = max(words, key=lambda place: widths[place])
-        widths[widest] = max(widths[widest] - over, _LEAST)
-    lines = []
-    for texts in [list(columns), ["-" * width for width in widths], *cells]:
-        parts = [textwrap.wrap(text, max(width, 1)) for text, width in zip(texts, widths)]
-        for line in itertools.zip_longest(*parts, fillvalue=""):
-            each = zip(line, widths, columns.values())
-            lines.append("  ".join(f"{text:>{width}}" if number else f"{text:<{width}}" for text, width, number in each).rstrip())
-    return "\n".join(lines)
+    """Return a table for a terminal, numbers to the right."""
+    padded = []
+    for numbers, texts in _columns(rows):
+        width = max(map(len, texts))
+        texts.insert(1, "-" * width)
+        padded.append([text.rjust(width) if numbers else text.ljust(width) for text in texts])
+    return "\n".join("  ".join(line).rstrip() for line in zip(*padded))
 
 
 def as_html(rows: Sequence[Row], *, caption: str = "", bold: Callable[[Row], bool] = lambda row: False) -> str:
     """Return a table for a notebook, with a sentence above it; ``bold`` tells which rows stand out."""
-    sides = {name: "right" if number else "left" for name, number in _columns_of(rows).items()}
-    head = "".join(f"<th scope='col' style='text-align:{side}'>{html.escape(name)}</th>" for name, side in sides.items())
-    body = []
-    for row in rows:
-        texts = "".join(
-            f"<td style='text-align:{side};white-space:pre-wrap'>{html.escape(cell(row.get(name, '')))}</td>"
-            for name, side in sides.items()
-        )
-        body.append(f"<tr style='font-weight:{'bold' if bold(row) else 'normal'}'>{texts}</tr>")
+    columns = _columns(rows)
+    lines = []
+    for number, texts in enumerate(zip(*(texts for _, texts in columns))):
+        tag = "td" if number else "th scope='col'"
+        weight = "bold" if not number or bold(rows[number - 1]) else "normal"
+        cells = ""
+        for (numbers, _), text in zip(columns, texts):
+            style = f"text-align:{'right' if numbers else 'left'};font-weight:{weight};white-space:pre-wrap"
+            cells += f"<{tag} style='{style}'>{html.escape(text)}</{tag[:2]}>"
+        lines.append(f"<tr>{cells}</tr>")
     above = f"<caption style='text-align:left'>{html.escape(caption)}</caption>" if caption else ""
-    return f"<table>{above}<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    return f"<table>{above}<thead>{''.join(lines[:1])}</thead><tbody>{''.join(lines[1:])}</tbody></table>"
 
 
 class Table(list[dict[str, Any]]):
@@ -62,11 +52,10 @@ class Table(list[dict[str, Any]]):
 
     def __init__(self, rows: Iterable[dict[str, Any]], caption: str, shown: Callable[[dict[str, Any]], Row] = dict) -> None:
         super().__init__(rows)
-        self.caption = caption
-        self._shown = shown
+        self.caption, self._shown = caption, shown
 
     def __repr__(self) -> str:
-        return "\n".join([self.caption, *([as_text(list(map(self._shown, self)))] if self else [])])
+        return f"{self.caption}\n{as_text(list(map(self._shown, self)))}".rstrip()
 
     def _repr_html_(self) -> str:
         return as_html(list(map(self._shown, self)), caption=self.caption) if self else self.caption

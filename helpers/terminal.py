@@ -12,19 +12,18 @@ import time
 import uuid
 from collections.abc import Callable
 
+# Seconds after which a step says that it runs, and between two looks at it.
+SHOWN_AFTER_S, EVERY_S = 2.0, 1.0
+# What marks the line among a cell's outputs.
+MARK = "course_progress"
+_one_at_a_time = threading.Lock()
+
 
 def write_whatever_the_terminal() -> None:
     """Standard output and errors take every text, in a terminal, a pipe or a batch log of any encoding: no text of ours ends a command."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # none under pythonw, another kind in notebooks and tests
             stream.reconfigure(errors="replace")
-
-
-# Seconds after which a step says that it runs, and between two looks at it.
-SHOWN_AFTER_S, EVERY_S = 2.0, 1.0
-# What marks the line among a cell's outputs.
-MARK = "course_progress"
-_one_at_a_time = threading.Lock()
 
 
 class Progress:
@@ -42,31 +41,37 @@ class Progress:
     def __init__(self, what: str | Callable[[], str], total: int | None = None, unit: str = "", *, silent: bool = False) -> None:
         self.what, self.total, self.unit = what, total, unit
         self.done = 0
-        self._silent = silent
-        self._publish: Callable[[str, str, bool], None] | None = None
+        self._silent, self._failed = silent, False
+        self._thread: threading.Thread | None = None
 
     def add(self, number: int = 1) -> None:
         """Count what is done."""
         self.done += number
 
     def __enter__(self) -> Progress:
-        self._begun = time.monotonic()
         if not self._silent and _one_at_a_time.acquire(blocking=False):
-            self._publish, self._ended, self._seen = _publisher(), threading.Event(), False
+            self._ended = threading.Event()
             # A copy of the context: what a thread shows belongs to the cell that started it.
-            self._thread = threading.Thread(target=contextvars.copy_context().run, args=(self._look,), daemon=True, name="course-progress")
+            run = contextvars.copy_context().run
+            self._thread = threading.Thread(target=run, args=(self._look, _publisher()), daemon=True, name="course-progress")
             self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._publish is None:
-            return
-        self._ended.set()
-        self._thread.join()
-        if self._seen:
-            self._show(f"{self._words()}: {'done in' if kind is None else 'stopped after'} {self._seconds:.0f} s", "", last=True)
-        self._publish = None
-        _one_at_a_time.release()
+        if self._thread is not None:
+            self._failed = kind is not None
+            self._ended.set()
+            self._thread.join()
+            self._thread = None
+            _one_at_a_time.release()
+
+    def _look(self, publish: Callable[[str, bool], None]) -> None:
+        begun, seen = time.monotonic(), False
+        while not self._ended.wait(EVERY_S if seen else SHOWN_AFTER_S):
+            publish(f"{self._words()} … {time.monotonic() - begun:.0f} s", False)
+            seen = True
+        if seen:
+            publish(f"{self._words()}: {'stopped after' if self._failed else 'done in'} {time.monotonic() - begun:.0f} s", True)
 
     def _words(self) -> str:
         """What is done and how much of it."""
@@ -74,24 +79,8 @@ class Progress:
         number = f"{self.done:,}" if self.total is None else f"{self.done:,} of {self.total:,}"
         return f"{what}, {number} {self.unit}" if self.total is not None or self.done else what
 
-    @property
-    def _seconds(self) -> float:
-        return time.monotonic() - self._begun
 
-    def _look(self) -> None:
-        wait_s = SHOWN_AFTER_S
-        while not self._ended.wait(wait_s):
-            wait_s = EVERY_S
-            part = f'<progress max="{self.total}" value="{self.done}" aria-label="how much is done"></progress> ' if self.total else ""
-            self._show(f"{self._words()} … {self._seconds:.0f} s", part)
-
-    def _show(self, text: str, part: str, *, last: bool = False) -> None:
-        assert self._publish is not None
-        self._publish(text, f"<small>{part}{html.escape(text)}</small>", last)
-        self._seen = True
-
-
-def _publisher() -> Callable[[str, str, bool], None]:
+def _publisher() -> Callable[[str, bool], None]:
     """Return what shows one line, and changes it: in a notebook's cell, on a terminal, or nowhere."""
     interactive = sys.modules.get("IPython")
     shell = interactive.get_ipython() if interactive else None
@@ -99,17 +88,15 @@ def _publisher() -> Callable[[str, str, bool], None]:
         # This very one: what captures the outputs of other cells may take its place meanwhile.
         publish, name, shown = shell.display_pub.publish, uuid.uuid4().hex, threading.Event()
 
-        def in_cell(text: str, page: str, last: bool) -> None:
-            data = {"text/plain": text, "text/html": page}
+        def in_cell(text: str, last: bool) -> None:
+            data = {"text/plain": text, "text/html": f"<small>{html.escape(text)}</small>"}
             publish(data, {MARK: True}, transient={"display_id": name}, update=shown.is_set())
             shown.set()
 
         return in_cell
-    if sys.stderr is not None and sys.stderr.isatty():
 
-        def on_terminal(text: str, page: str, last: bool) -> None:
-            width = shutil.get_terminal_size().columns - 1
-            print(f"\r\033[K{'' if last else text[:width]}", end="", file=sys.stderr, flush=True)
+    def on_terminal(text: str, last: bool) -> None:
+        if sys.stderr is not None and sys.stderr.isatty():
+            print(f"\r\033[K{'' if last else text[: shutil.get_terminal_size().columns - 1]}", end="", file=sys.stderr, flush=True)
 
-        return on_terminal
-    return lambda text, page, last: None
+    return on_terminal

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import subprocess
-import sys
 
 import pytest
 
@@ -78,25 +76,3 @@ def test_a_model_whose_process_ended_is_known_from_the_log_until_it_runs_again(m
     assert server_log.processes_ended(begun + ended, models) == {model: watch.manner(-11)}
     # Triton says so of a load that changes nothing, too.
     assert server_log.processes_ended(ended + f"I1128 model_lifecycle.cc:839] \"successfully loaded '{model}'\"\n", models) != {}
-
-
-def test_an_interrupt_that_python_drops_comes_once_more() -> None:
-    """One that comes while an object is being deleted is only noted by Python; a command would go on."""
-    program = """
-import os, signal, sys, time
-import helpers.__main__
-class Deleted:
-    def __del__(self):
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.1)
-sys.unraisablehook = helpers.__main__.interrupt_again
-signal.signal(signal.SIGINT, signal.default_int_handler)
-try:
-    Deleted()
-    time.sleep(300)
-    print("it did not interrupt")
-except KeyboardInterrupt:
-    print("it came")
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert (done.stdout, done.stderr) == ("it came\n", "")

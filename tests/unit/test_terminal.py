@@ -13,7 +13,6 @@ import pytest
 
 from helpers.measuring.table import Rows, read_rows
 from helpers.setup import doctor
-from helpers.tables import as_text
 from helpers.terminal import MARK
 from tests.course.running import run
 
@@ -79,14 +78,6 @@ def test_a_sweep_fits_into_80_columns(narrow: None) -> None:
     assert len(one_model) >= 6 and _widest(text) <= 80 and "1067 ± 19" in text
     with_concurrency = repr(Rows.of(rows[:6] + [row for row in rows[:20] if row["concurrency"] > 1]))
     assert "concurrency" in with_concurrency and _widest(with_concurrency) <= 100
-
-
-def test_words_of_a_table_go_on_below(narrow: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = [{"what": "two instances", "gain": 1.5, "why": "while one waits the other computes " * 4}]
-    text = as_text(rows)
-    assert _widest(text) <= 80 and " ".join(text.split()).count("computes") == 4 and len(text.splitlines()) > 4
-    monkeypatch.setenv("COLUMNS", "250")
-    assert len(as_text(rows).splitlines()) == 3
 
 
 def test_the_doctor_fits_into_80_columns(narrow: None) -> None:
