@@ -38,10 +38,7 @@ def nvidia_smi(*fields: str) -> list[dict[str, str]]:
     if not (program := shutil.which("nvidia-smi")):
         return []
     command = [program, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
-    try:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True)
-    except OSError as error:
-        raise SetupError(f"nvidia-smi cannot be started: {error.strerror}.") from error
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True)
     try:
         said, _ = process.communicate(timeout=_SMI_TIMEOUT_S)
     except subprocess.TimeoutExpired as error:
@@ -75,10 +72,7 @@ def gpus() -> tuple[str, ...]:
 @functools.cache
 def device() -> str:
     """Return the device that serves on this machine: the first GPU if there is one, else the processor."""
-    with contextlib.suppress(SetupError):
-        if rows := nvidia_smi("name"):
-            return rows[0]["name"]
-    return f"CPU: {_cpu_model()}".removesuffix(": ")
+    return next(iter(gpus()), f"CPU: {_cpu_model()}".removesuffix(": "))
 
 
 def _cpu_model() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +13,7 @@ from pathlib import Path
 from helpers.errors import SetupError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_KEPT = "The course keeps what you make in its folder work/, or where the environment variable COURSE_WORK points."
-_ELSEWHERE = "Type: export COURSE_WORK=$HOME/triton-work, before you start JupyterLab"
+_ELSEWHERE = "What you make is kept in work/; for another folder type: export COURSE_WORK=$HOME/triton-work, before you start JupyterLab"
 
 
 def current_folder() -> Path:
@@ -93,19 +92,16 @@ def make_folder(path: Path) -> Path:
 
 
 @contextmanager
-def writing(path: Path, kept: str = _KEPT, elsewhere: str = _ELSEWHERE) -> Iterator[None]:
-    """Turn the errors of writing below a path into a SetupError that says what is ``kept`` there, and how to keep it ``elsewhere``."""
+def writing(path: Path, elsewhere: str = _ELSEWHERE) -> Iterator[None]:
+    """Turn the errors of writing below a path into a SetupError that says why, and how to write ``elsewhere``."""
     try:
         yield
     except OSError as error:
         # Of a whole tree that could not be copied, one file says why as well as all.
         reason = str(error.args[0][0][-1]) if isinstance(error, shutil.Error) else str(error.strerror or error)
         full = error.errno in _FULL or any(os.strerror(code) in reason for code in _FULL)
-        raise SetupError(
-            f"{shown(path)} cannot be written: {'the disk is full' if full else reason}.",
-            kept,
-            "Look with: df -h; quota; then delete what you do not need" if full else elsewhere,
-        ) from error
+        todo = "Look with: df -h; quota; then delete what you do not need" if full else elsewhere
+        raise SetupError(f"{shown(path)} cannot be written: {'the disk is full' if full else reason}.", "", todo) from error
 
 
 def read_text(path: Path) -> str:
@@ -115,14 +111,11 @@ def read_text(path: Path) -> str:
 
 
 def replace(path: Path, text: str) -> None:
-    """Write a text file in one step."""
-    # A reader, and the server is one, sees the old file or the new one, never half of it.
-    descriptor, temporary = tempfile.mkstemp(prefix=".config-", dir=path.parent)
+    """Write a text file in one step: a reader, and the server is one, sees the old file or the new one, never half of it."""
+    draft = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            file.write(text)
-        shutil.copymode(path, temporary) if path.exists() else Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        draft.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
+        draft.chmod(path.stat().st_mode if path.exists() else 0o644)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)

@@ -27,12 +27,9 @@ _STATELESS_S = 3600.0
 def run_root() -> Path:
     """Return the private folder of this user for sockets and states: paths of Unix sockets must be shorter than 108 characters."""
     if not hasattr(os, "getuid"):
-        raise SetupError(
-            f"This machine cannot run a server of its own: the embedded server runs on Linux with an x86-64 processor, and this is "
-            f"{platform.system()} on {platform.machine()}.",
-            "Everything else of the course works here against a server on another machine.",
-            'Type: server = connect("gpu-node:9000")',
-        )
+        happened = f"This machine cannot run a server of its own: it has {platform.system()} on {platform.machine()}."
+        expected = "It takes Linux and an x86-64 processor; everything else of the course works here against a server on another machine."
+        raise SetupError(happened, expected, 'Type: server = connect("gpu-node:9000")')
     path = Path(os.environ.get("COURSE_RUN_DIR") or f"/tmp/triton-course-{os.getuid()}")
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode=0o700, parents=True)
@@ -82,8 +79,7 @@ def states() -> Iterator[dict[str, Any]]:
 def make(folder: Path, fill: Callable[[Path], None]) -> None:
     """Make a server's private folder, and what belongs into it; nothing of it is left where it cannot be written."""
     try:
-        kept = "A server's socket and backends go there, 2 MB, or where the environment variable COURSE_RUN_DIR points."
-        with paths.writing(folder, kept, "Type: export COURSE_RUN_DIR=$HOME/.triton-course, before you start JupyterLab"):
+        with paths.writing(folder, "Type: export COURSE_RUN_DIR=$HOME/.triton-course, before you start JupyterLab"):
             folder.mkdir(mode=0o700)
             fill(folder)
     except SetupError:

@@ -228,7 +228,7 @@ def _alone() -> Iterator[None]:
         states = f"{shown(client_folder())} is {state(client_folder(), 'client')}, {shown(server_env())} is {server_state()}"
         happened = f"The folder of the course, {root()}, is not yours to write, and what it needs is not complete: {states}."
         raise SetupError(happened, "", to_complete())
-    with writing(root(), "", "Check that this folder is yours: ls -ld ."), (root() / ".setup.lock").open("w") as file:
+    with writing(root(), "Check that this folder is yours: ls -ld ."), (root() / ".setup.lock").open("w") as file:
         with contextlib.suppress(ImportError, OSError):  # Windows, and some network file systems, have no such locks
             import fcntl
 
