@@ -12,7 +12,7 @@ from google.protobuf import json_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from helpers import paths
-from helpers.errors import ConfigError, suggestion
+from helpers.errors import ConfigError, quoted
 from helpers.paths import read_text, replace, shown, writing
 from helpers.repository.folders import CONFIG, check, locate, raise_first
 from helpers.repository.syntax import as_dict, parse, render
@@ -45,10 +45,8 @@ class Comparison:
         """Only the fields with a remark: they differ, were filled in by the server, or have no effect."""
         return Comparison([row for row in self.rows if row.remark], self.with_server)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return as_text(self._table()) if self.rows else "no difference"
-
-    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         # A long path may go on in another line behind each of its dots, so that there is room for the remark.
@@ -57,8 +55,7 @@ class Comparison:
 
     def _table(self) -> list[dict[str, str]]:
         # Nothing was changed: one column says what the file has.
-        same = all(row.old == row.new for row in self.rows)
-        table = []
+        same, table = all(row.old == row.new for row in self.rows), []
         for row in self.rows:
             values = {"file": row.new} if same else {"old": row.old, "new": row.new}
             values |= {"server reports": row.reported} if self.with_server else {}
@@ -102,17 +99,12 @@ def change_config(model: str | Path, edit: str = "", **fields: Any) -> Compariso
             "Expected a working copy in work/models.",
             f'Type: checkout("{folder.name}"), and serve work/models',
         )
-    old = read_config(folder)
-    stanza = parse(edit, "the text to put in")
-    known = [field.name for field in ModelConfig.DESCRIPTOR.fields]
-    for name, value in fields.items():
-        if name not in known:
-            raise ConfigError(f"A config has no field {name!r}.", "Expected a field of config.pbtxt.", suggestion(name, known))
-        try:
-            stanza.MergeFrom(json_format.ParseDict({} if value is None else {name: value}, ModelConfig()))
-        except json_format.ParseError as error:
-            happened = f"These fields make no config: {str(error).rstrip('.')}."
-            raise ConfigError(happened, "Expected what config.pbtxt takes there.") from error
+    old, stanza = read_config(folder), parse(edit, "the text to put in")
+    try:
+        stanza.MergeFrom(json_format.ParseDict(fields, ModelConfig()))
+    except json_format.ParseError as error:
+        known = quoted(field.name for field in ModelConfig.DESCRIPTOR.fields)
+        raise ConfigError(f"These fields make no config: {str(error).splitlines()[0].rstrip('.')}.", f"A config takes {known}.") from error
     new = ModelConfig()
     new.CopyFrom(old)
     for name in {*fields, *(field.name for field, _ in stanza.ListFields())}:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import filecmp
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -29,17 +28,10 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.+=@%,:-]")
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with a model's folder: what it is and what was expected, what to type, and the entry that it is about.
-
-    Attributes:
-        fatal: True if the server would refuse the model.
-        hangs: True if Triton would wait for this model for ever, and serve nothing.
-    """
+    """Why a server would refuse a model: what it is and what was expected, and what to type; ``hangs`` if Triton would wait for ever."""
 
     text: str
     todo: str = ""
-    where: str = CONFIG
-    fatal: bool = True
     hangs: bool = False
 
 
@@ -61,8 +53,8 @@ def locate(model: str | Path) -> Path:
     """Find a model's folder.
 
     Args:
-        model: the folder or its ``config.pbtxt``, absolute, or relative to the current folder or to the course's; or a model's
-            bare name, looked up in the working copies first and then in the course's own models.
+        model: the folder, absolute, or relative to the current folder or to the course's; or a model's bare name, looked up in the
+            working copies first and then in the course's own models.
 
     Raises:
         ModelError: there is no such folder.
@@ -70,8 +62,6 @@ def locate(model: str | Path) -> Path:
     given = Path(model)
     places = (paths.work_dir() / "models", paths.models_dir())
     for candidate in [*(place / given for place in places if len(given.parts) == 1), find(given)]:
-        if candidate is not None and candidate.is_file() and candidate.name == CONFIG:
-            return candidate.parent
         if candidate is not None and candidate.is_dir():
             return candidate
     names = sorted({folder.name for place in places for folder in visible(place)})
@@ -87,8 +77,7 @@ def checkout(*models: str, fresh: bool = False) -> Path:
 
     Args:
         models: names of models of the course; all of them when none is named.
-        fresh: put the course's version in place of a changed copy; the old one goes to ``work/models.old``, with
-            the time in its name.
+        fresh: put the course's version in place of a copy; the old one goes to ``work/models.old``, with the time in its name.
 
     Raises:
         ModelError: the course has no such model.
@@ -103,7 +92,7 @@ def checkout(*models: str, fresh: bool = False) -> Path:
         make_folder(target)
         for name in models or known:
             if (target / name).exists():
-                if not fresh or _same(source / name, target / name):
+                if not fresh:
                     continue
                 old = paths.work_dir() / "models.old"
                 old.mkdir(exist_ok=True)
@@ -116,7 +105,7 @@ def checkout(*models: str, fresh: bool = False) -> Path:
 
 
 def tree(repository: str | Path = "models") -> str:
-    """Return a model repository as text: folders, versions, sizes, and a mark at what is wrong.
+    """Return a model repository as text: folders, versions, sizes, and a mark at each model that a server would refuse.
 
     Raises:
         ModelError: there is no such folder.
@@ -125,13 +114,8 @@ def tree(repository: str | Path = "models") -> str:
     if folder is None or not folder.is_dir():
         expected = "Expected a model repository: a folder with one folder for each model."
         raise ModelError(f"There is no folder {str(repository)!r}.", expected)
-    marks: dict[str, str] = {}
-    for model in visible(folder):
-        found = problems(model) if model.is_dir() else [Problem("no model: a server ignores files here", where="")]
-        for problem in reversed(found):
-            marks[f"{model.name}/{problem.where}".rstrip("/")] = re.split(r"\.(\s|$)", problem.text)[0]
     empty = "" if visible(folder) else "  ◀ empty: a server has nothing to serve here"
-    return "\n".join([f"{folder.resolve().name}/{empty}", *_entries(folder, "", marks, "")])
+    return "\n".join([f"{folder.resolve().name}/{empty}", *_entries(folder, "", faults(folder))])
 
 
 def problems(folder: Path) -> list[Problem]:
@@ -140,19 +124,19 @@ def problems(folder: Path) -> list[Problem]:
     if odd := [character for character in dict.fromkeys(folder.name) if not _PLAIN_NAME.fullmatch(character)]:
         seen = ", ".join("a blank" if character.isspace() else repr(character) for character in odd)
         text = f"the folder's name {folder.name!r} has {seen}. Triton takes letters of the English alphabet, digits and _ - . there."
-        found.append(Problem(text, "Give the folder another name, and write it into its config.pbtxt", "", hangs=True))
+        found.append(Problem(text, "Give the folder another name, and write it into its config.pbtxt", hangs=True))
     try:
         return found + check(folder, parse(read_text(folder / CONFIG), CONFIG))
     except FileNotFoundError:
         # Triton can tell the backend from these files.
         names = {name for files in _FILES.values() for name in files}
-        guessed = any(path.name in names for version in versions(folder) for path in visible(version))
-        said = "The server has to guess it from the model file." if guessed else "Expected one in the model's folder."
-        return [*found, Problem(f"no {CONFIG}. {said}", where="", fatal=not guessed)]
+        if not any(path.name in names for version in versions(folder) for path in visible(version)):
+            found.append(Problem(f"no {CONFIG}. Expected one in the model's folder."))
+        return found
     except ConfigError as error:
         return [*found, Problem(str(error))]
     except OSError as error:
-        return [*found, Problem(f"cannot be read: {error.strerror or error}.")]
+        return [*found, Problem(f"{CONFIG} cannot be read: {error.strerror or error}.")]
 
 
 def check(folder: Path, config: ModelConfig) -> list[Problem]:
@@ -161,8 +145,6 @@ def check(folder: Path, config: ModelConfig) -> list[Problem]:
     if config.name and config.name != folder.name:
         text = f"the name is {config.name!r}, but the folder is {folder.name!r}. The two must be the same."
         found.append(Problem(text, f'Write: name: "{folder.name}", or leave the line out'))
-    if config.HasField("dynamic_batching") and config.max_batch_size == 0:
-        found.append(Problem("dynamic_batching has no effect with max_batch_size 0.", "Write: max_batch_size: 8", fatal=False))
     known = [path.name for path in visible(folder.parent) if path.is_dir()]
     for step in config.ensemble_scheduling.step:
         if step.model_name not in known:
@@ -170,8 +152,7 @@ def check(folder: Path, config: ModelConfig) -> list[Problem]:
             found.append(Problem(text, suggestion(step.model_name, known)))
     there = versions(folder)
     if not there:
-        text = "no version folder. Expected a folder with a number as its name, such as 1, that holds the model."
-        found.append(Problem(text, where=""))
+        found.append(Problem("no version folder. Expected a folder with a number as its name, such as 1, that holds the model."))
     backend = config.backend or _PLATFORMS.get(config.platform, "")
     wanted = (config.default_model_filename,) if config.default_model_filename else _FILES.get(backend, ())
     policy = config.version_policy
@@ -183,17 +164,16 @@ def check(folder: Path, config: ModelConfig) -> list[Problem]:
         files = [path.name for path in visible(version)]
         if not set(wanted) & set(files):
             holds = f"It holds {quoted(files)}." if files else "It is empty."
-            text = f"version {version.name} has no {wanted[0]}. {holds}"
             # The process of a Python model ends when it finds no file, and Triton 2.51 goes on waiting for it.
-            found.append(Problem(text, where=version.name, hangs=backend == "python"))
+            found.append(Problem(f"version {version.name} has no {wanted[0]}. {holds}", hangs=backend == "python"))
     return found
 
 
 def raise_first(found: list[Problem], folder: Path) -> None:
-    """Raise the first fatal problem of a model's folder, which names the others; return if there is none."""
-    if fatal := [problem for problem in found if problem.fatal]:
-        more = f" And: {' '.join(problem.text for problem in fatal[1:])}" if fatal[1:] else ""
-        raise ConfigError(f"{shown(folder)}: {fatal[0].text}{more}", "", fatal[0].todo)
+    """Raise the first problem of a model's folder, which names the others; return if there is none."""
+    if found:
+        more = f" And: {' '.join(problem.text for problem in found[1:])}" if found[1:] else ""
+        raise ConfigError(f"{shown(folder)}: {found[0].text}{more}", "", found[0].todo)
 
 
 def faults(repository: str | Path, *, hanging: bool = False) -> dict[str, str]:
@@ -203,26 +183,21 @@ def faults(repository: str | Path, *, hanging: bool = False) -> dict[str, str]:
         repository: the folder.
         hanging: only those for which Triton waits for ever, so that the whole server never gets ready.
     """
-    models = [folder for folder in visible(find(repository) or Path(repository)) if folder.is_dir()]
-    found = {model.name: [problem for problem in problems(model) if problem.hangs or (problem.fatal and not hanging)] for model in models}
-    return {name: reasons[0].text for name, reasons in found.items() if reasons}
+    found = {}
+    for folder in visible(find(repository) or Path(repository)):
+        if folder.is_dir() and (reasons := [problem.text for problem in problems(folder) if problem.hangs or not hanging]):
+            found[folder.name] = reasons[0]
+    return found
 
 
-def _same(left: Path, right: Path) -> bool:
-    def files(root: Path) -> set[Path]:
-        return {path.relative_to(root) for path in root.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
-
-    return files(left) == files(right) and all(filecmp.cmp(left / name, right / name, shallow=False) for name in files(left))
-
-
-def _entries(folder: Path, indent: str, marks: dict[str, str], inside: str) -> Iterator[str]:
+def _entries(folder: Path, indent: str, marks: Mapping[str, str]) -> Iterator[str]:
     entries = visible(folder)
     for entry in entries:
         branch, deeper = ("└── ", "    ") if entry is entries[-1] else ("├── ", "│   ")
-        size = "/" if entry.is_dir() else f"  {_size(entry.stat().st_size)}" if inside else ""
-        mark = marks.get(f"{inside}{entry.name}")
-        yield f"{indent}{branch}{entry.name}{size}{f'  ◀ {mark}' if mark else ''}"
-        yield from _entries(entry, indent + deeper, marks, f"{inside}{entry.name}/")
+        size = "/" if entry.is_dir() else f"  {_size(entry.stat().st_size)}"
+        mark = f"  ◀ {marks[entry.name].splitlines()[0].partition('. ')[0].rstrip('.')}" if entry.name in marks else ""
+        yield f"{indent}{branch}{entry.name}{size}{mark}"
+        yield from _entries(entry, indent + deeper, {})
 
 
 def _size(size: int) -> str:
