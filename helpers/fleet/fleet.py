@@ -28,7 +28,7 @@ from helpers.server.listening import Listening
 from helpers.server.log import explain
 from helpers.server.model_states import ModelState
 from helpers.server.ports import PORTS_PER_SERVER, triples
-from helpers.server.server import Server, launch_server
+from helpers.server.server import Server
 from helpers.server.supervisor import Plan
 from helpers.tables import as_html, as_text
 
@@ -103,16 +103,10 @@ class Fleet(Server):
         return [all(seen[protocol].get(getattr(one, protocol).port, False) for protocol in envoy.PROTOCOLS) for one in servers]
 
     def models(self) -> list[ModelState]:
-        """The models and their states; one that is not READY on every server that runs says where it is not."""
-        states = [(server, state) for server in self.servers if server.state() == "running" for state in server.models()]
-        ready = {state.name for _, state in states if state.state == "READY"}
-        together: dict[str, ModelState] = {}
-        for server, state in states:
-            if state.state != "READY" and state.name in ready:
-                state = ModelState(state.name, state.version, state.state, f"on {server.http_url}. {state.reason}".strip())
-            if state.name not in together or together[state.name].state == "READY":
-                together[state.name] = state
-        return [together[name] for name in sorted(together)]
+        """The models and their states; of one that is READY on some of the servers that run, the state where it is not."""
+        states = [state for server in self.servers if server.state() == "running" for state in server.models()]
+        states.sort(key=lambda state: (state.name, state.state != "READY"))
+        return list({state.name: state for state in states}.values())
 
     def snapshot(self) -> dict[str, _Counts]:
         """All servers' counters now, by the address of their HTTP port: the beginning of a measurement."""
@@ -155,7 +149,6 @@ class Fleet(Server):
             number = len(self.servers) + 1
             spec = _spec_of(replace(self.spec, token=self.token).prepared(), number)
             server = _at_its_port(launching.ready(launching.start(spec), spec))
-            launching.warn_of_failures(server, among=self._servers[0])
             self._adopt([*self._servers, server])
             return server
 
@@ -187,38 +180,28 @@ class Fleet(Server):
         facts += [("front's log", shown(self.log_path)), ("front's pid", str(self.pid))]
         if state == "stopped":
             return state, facts, [], []
-        remarks = [self.note] if self.note else []
-        if state == "died":
-            remarks.append(" ".join(self.how_it_ended()))
+        remarks = [self.note, " ".join(self.how_it_ended())]
         rows = []
         for number, (server, used, share) in enumerate(zip(self.servers, self.in_rotation(), self.shares(), strict=True)):
             its_state = server.state()
-            rows.append(
-                {
-                    "server": share["server"],
-                    "state": f"{card.MARKS.get(its_state, '?')} {its_state}",
-                    "gets requests": "yes" if used else "no",
-                    "requests": share["requests"],
-                    "share": None if share["share"] is None else f"{share['share']:.0%}",
-                    "queue (ms)": None if share["queue_us"] is None else share["queue_us"] / 1000,
-                    "gRPC": server.grpc_url,
-                    "metrics": server.metrics_url,
-                }
-            )
+            row = {"server": share["server"], "state": f"{card.MARKS.get(its_state, '?')} {its_state}"}
+            row |= {"gets requests": "yes" if used else "no", "requests": share["requests"]}
+            row |= {"share": None if share["share"] is None else f"{share['share']:.0%}"}
+            row |= {"queue (ms)": None if share["queue_us"] is None else share["queue_us"] / 1000}
+            rows.append(row | {"gRPC": server.grpc_url, "metrics": server.metrics_url})
             remarks += [f"{server.http_url} {remark}" for remark in server.remarks[-1:]]
             if its_state == "hung":
                 remarks.append(f"{server.http_url} does not answer any more: it gets no requests, and is started again soon.")
             if its_state == "died":
                 words = explain(server.returncode, server.log(lines=0))
                 remarks.append(f"{server.http_url} has died. {words}To bring it back, type: fleet.servers[{number}].restart()")
-        return state, facts, rows, remarks
+        return state, facts, rows, [remark for remark in remarks if remark.strip()]
 
     def __repr__(self) -> str:
         state, facts, rows, remarks = self._facts()
         lines = [f"Fleet of Triton servers behind Envoy {card.MARKS.get(state, '?')} {state}"]
-        lines += [f"  {name:<13}{value}" for name, value in facts]
-        lines += [f"  {line}" for line in as_text(rows).splitlines()] if rows else []
-        return "\n".join(lines + [f"  {remark}" for remark in remarks])
+        lines += [*(f"{name:<13}{value}" for name, value in facts), *as_text(rows).splitlines(), *remarks]
+        return "\n  ".join(lines)
 
     def _repr_html_(self) -> str:
         state, facts, rows, remarks = self._facts()
@@ -241,7 +224,7 @@ def _counts(server: Server) -> _Counts | None:
     return found
 
 
-def launch_fleet(models: str | Path = "models", *, servers: int = 2, dry_run: bool = False, **options: Any) -> Fleet:
+def launch_fleet(models: str | Path = "models", *, servers: int = 2, **options: Any) -> Fleet:
     """Launch servers of one model repository behind one Envoy; returns when all models are READY.
 
     A second call with the same repository, runtime and name returns the running fleet, also after a restart of the notebook's
@@ -250,7 +233,6 @@ def launch_fleet(models: str | Path = "models", *, servers: int = 2, dry_run: bo
     Args:
         models: the model repository, as for :func:`~helpers.launch_server`.
         servers: how many servers.
-        dry_run: print the commands and Envoy's configuration, and start nothing; returns None then.
         options: as for :func:`~helpers.launch_server`: ``runtime``, ``base_port`` (of the front; the servers get the next
             triples), ``name``, ``load`` and so on.
 
@@ -262,17 +244,11 @@ def launch_fleet(models: str | Path = "models", *, servers: int = 2, dry_run: bo
     if not isinstance(servers, int) or isinstance(servers, bool) or servers < 1:
         happened = f"servers={servers!r} was given."
         raise InputError(happened, "Expected how many servers, 1 or more.", 'Type: launch_fleet("models", servers=2)')
-    spec = LaunchSpec(models, **options)  # type: ignore[arg-type]
-    if spec.listen:
-        raise InputError(
-            f"A fleet was given listen={spec.listen!r}.",
-            "It serves its own machine alone.",
-            'Type: launch_server("models", listen="all") for one server that others may use',
-        )
-    spec = spec.prepared()
-    if dry_run:
-        _print_commands(spec, servers)
-        return None  # type: ignore[return-value]
+    for name in ("listen", "dry_run"):
+        if options.get(name):
+            happened = f"A fleet was given {name}={options[name]!r}."
+            raise InputError(happened, "It serves its own machine alone.", f"Type: launch_server(…, {name}={options[name]!r})")
+    spec = LaunchSpec(models, **options).prepared()  # type: ignore[arg-type]
     envoy.command(Path())  # or it says what is missing
     facts = launching.facts(spec) | {"runtime": "envoy", "servers_runtime": spec.runtime}
     held = lease.find(**facts)
@@ -280,30 +256,33 @@ def launch_fleet(models: str | Path = "models", *, servers: int = 2, dry_run: bo
     # Those that run have a secret already, or none.
     place = next((server.listening for server in there.values()), spec.place)
     everyone = _servers(replace(spec, token=place.token, place=place), servers, there)
-    if held is not None:
-        return _found(held, everyone, spec, servers)
-    fleet = _ready(_start_front(everyone, facts | {"launch": spec.options(), "servers": servers}, spec, place), everyone, spec.timeout_s)
-    if fleet.http.port != spec.base_port:
-        fleet.note = f"Port {spec.base_port} or the next is taken, so the front got {fleet.http.port} and {fleet.grpc.port}."
-        print(fleet.note)
-    fleet.note += launching.seen_by_others(*everyone)
-    launching.warn_of_failures(everyone[0])
+    if held is None:
+        fleet = _front(everyone, facts | {"launch": spec.options(), "servers": servers}, spec, place)
+        if fleet.http.port != spec.base_port:
+            fleet.note = f"Port {spec.base_port} or the next is taken, so the front got {fleet.http.port} and {fleet.grpc.port}."
+            print(fleet.note)
+        fleet.note += launching.seen_by_others(*everyone)
+        launching.warn_of_failures(everyone[0])
+        return fleet
+    fleet = _OWNED.setdefault(str(held.state()["server_id"]), Fleet(held, everyone))
+    fleet._adopt(everyone)
+    fleet.note = "Already running: this is the same fleet as before."
+    if spec.private is None or spec.private == bool(fleet.token):
+        spec = replace(spec, private=fleet.spec.private)
+    if different := spec.differences(fleet.spec):
+        fleet.note += f" It was launched with another {' and '.join(different)}; for a change type fleet.restart(...)."
+    print(f"{fleet.note} {fleet.http_url}, pid {fleet.pid}, {len(everyone)} servers")
     return fleet
 
 
 def _running(spec: LaunchSpec) -> dict[int, Server]:
     """The servers of this fleet that run already, by their number."""
-    wanted = launching.facts(spec)
+    wanted = {name: value for name, value in launching.facts(spec).items() if name != "name"}
     begin = _server_name(spec.name)
-
-    def ours(state: dict[str, Any]) -> bool:
-        return str(state.get("name", "")).startswith(begin) and all(state.get(n) == v for n, v in wanted.items() if n != "name")
-
     found = {}
-    for held in lease.running(ours):
-        number = int(str(held.state()["name"]).removeprefix(begin))
+    for held in lease.running(lambda state: str(state.get("name")).startswith(begin) and all(state.get(n) == v for n, v in wanted.items())):
         if launching.answers(held, spec.timeout_s):
-            found[number] = _at_its_port(launching.server_of(held))
+            found[int(held.state()["name"].removeprefix(begin))] = _at_its_port(launching.server_of(held))
     return found
 
 
@@ -327,21 +306,8 @@ def _servers(spec: LaunchSpec, servers: int, there: Mapping[int, Server]) -> lis
     return [there.get(number) or fresh[number] for number in numbers]
 
 
-def _found(held: lease.Lease, everyone: list[Server], spec: LaunchSpec, servers: int) -> Fleet:
-    fleet = _OWNED.setdefault(str(held.state()["server_id"]), Fleet(held, everyone))
-    fleet._adopt(everyone)
-    fleet.note = "Already running: this is the same fleet as before."
-    if spec.private is None or spec.private == bool(fleet.token):
-        spec = replace(spec, private=fleet.spec.private)
-    if different := spec.differences(fleet.spec):
-        fleet.note += f" It was launched with another {' and '.join(different)}; for a change type fleet.restart(...)."
-    if len(everyone) > servers:
-        fleet.note += f" It has {len(everyone)} servers."
-    print(f"{fleet.note} {fleet.http_url}, pid {fleet.pid}")
-    return fleet
-
-
-def _start_front(servers: Sequence[Server], facts: Mapping[str, Any], spec: LaunchSpec, place: Listening) -> lease.Lease:
+def _front(servers: Sequence[Server], facts: Mapping[str, Any], spec: LaunchSpec, place: Listening) -> Fleet:
+    """Start Envoy, and wait until it answers and sends requests to all servers."""
     server_id = f"course-{secrets.token_hex(6)}"
     folder = run_folder.run_root() / server_id
     log = run_folder.new_log(server_id)
@@ -359,36 +325,22 @@ def _start_front(servers: Sequence[Server], facts: Mapping[str, Any], spec: Laun
         about={**facts, "listening": asdict(place)},
         files={envoy.FILE: envoy.configuration(folder, place.token), **envoy.lists(servers), **place.files()},
     )
-    return lease.start(plan)
-
-
-def _ready(held: lease.Lease, everyone: list[Server], timeout_s: float) -> Fleet:
-    """Wait until Envoy answers and sends requests to all servers."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        state = held.state()
-        failed = state.get("status") in ("died", "stopped", "failed")
-        if not failed and state.get("ports"):
-            fleet = Fleet(held, everyone)
+    held = lease.start(plan)
+    deadline = time.monotonic() + spec.timeout_s
+    while (state := held.state()).get("status") not in ("died", "stopped", "failed"):
+        if state.get("ports"):
+            fleet = Fleet(held, servers)
             if all(fleet.in_rotation()) and fleet.is_ready():
-                _OWNED[str(state["server_id"])] = fleet
-                return fleet
-        if failed or time.monotonic() > deadline:
-            held.stop()
-            for server in everyone:
-                server.stop()
-            error = launching.not_started(state if failed else {**state, "reason": f"not ready after {timeout_s:.0f} s"})
-            raise ServerError(f"Envoy, the front of the fleet: {error.happened}", error.expected, error.todo)
+                return _OWNED.setdefault(server_id, fleet)
+        if time.monotonic() > deadline:
+            state["reason"] = f"not ready after {spec.timeout_s:.0f} s"
+            break
         time.sleep(POLL_S)
-
-
-def _print_commands(spec: LaunchSpec, servers: int) -> None:
-    for number in range(1, servers + 1):
-        launch_server(**_spec_of(spec, number).options(), dry_run=True)
-        print()
-    folder, token = Path("/tmp/course"), "$COURSE_TOKEN" if spec.place.token else ""
-    text = envoy.configuration(folder, token, str(spec.base_port), str(spec.base_port + 1))
-    print(" ".join(envoy.command(folder)), f"# {folder / envoy.FILE}:\n{text}", sep="\n\n")
+    held.stop()
+    for server in servers:
+        server.stop()
+    error = launching.not_started(state)
+    raise ServerError(f"Envoy, the front of the fleet: {error.happened}", error.expected, error.todo)
 
 
 def _spec_of(spec: LaunchSpec, number: int) -> LaunchSpec:
