@@ -6,17 +6,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 
 from helpers.client import problems
-from helpers.client.endpoint import NO_ACCESS, Access, Address, where, with_own_secret
+from helpers.client.endpoint import NO_ACCESS, Access, where, with_own_secret
 from helpers.client.grpc import without_unset
 from helpers.client.problems import Refused, TransportError, Unreachable
-from helpers.client.shared_memory import Regions
+from helpers.client.shared_memory import Region
 from helpers.client.tensors import Array, Request, Signature, split
 from helpers.client.ways import way_to
 from helpers.errors import CourseError, InputError, RequestError
@@ -61,14 +61,14 @@ class Client:
     """
 
     def __init__(self, server: Any, protocol: str | None = None, *, timeout_s: float = REQUEST_TIMEOUT_S) -> None:
-        self.server = None if isinstance(server, str) else server
+        self.server: Any = None if isinstance(server, str) else server
         self.protocol, self.address = where(server, protocol)
         self.access: Access = with_own_secret(NO_ACCESS, self.address) if isinstance(server, str) else getattr(server, "access", NO_ACCESS)
         self.transport = way_to(self.protocol, self.address, self.access, timeout_s)
         self._signatures: dict[tuple[str, str], Signature] = {}
         self._closed = False
         self._pool = ThreadPoolExecutor(MAX_IN_FLIGHT, thread_name_prefix="course-client")
-        self._regions = Regions(self.server, self.transport)
+        self._region = Region(self.server, self.transport)
 
     def __enter__(self) -> Client:
         return self
@@ -82,7 +82,7 @@ class Client:
     def close(self) -> None:
         """Wait for requests under way, give shared memory back and close the connection."""
         self._pool.shutdown()
-        self._regions.close()
+        self._region.close()
         self._closed = True
         self.transport.close()
 
@@ -100,10 +100,10 @@ class Client:
 
         Args:
             model: name of the model.
-            inputs: arrays by input name; they may be given as keywords instead.
+            inputs: arrays by input name.
             outputs: the outputs to return; all of them by default.
             version: version of the model; without it the server chooses, as a rule the highest.
-            shared_memory: pass the tensors by system shared memory, on the machine of a server that you have launched.
+            shared_memory: pass the inputs by system shared memory, on the machine of a server that you have launched.
             arrays: inputs as keywords.
 
         Raises:
@@ -111,21 +111,25 @@ class Client:
             ModelError: the model is not loaded; the message names those that are.
             RequestError: the server refused or failed, could not be reached, or took too long.
         """
-        given = _one_of(inputs, arrays)
-
-        def send(signature: Signature) -> Result:
-            wanted = [outputs] if isinstance(outputs, str) else list(signature.outputs if outputs is None else outputs)
-            return self._send(signature, signature.check(given), wanted, str(version), shared_memory)
-
-        return self._with_signature(model, str(version), send)
+        given, number = _together(inputs, arrays), str(version)
+        try:
+            return self._send(*self._fitting(model, number, given), outputs, number, shared_memory)
+        except RequestError as error:
+            # A model that was reloaded may take other inputs since.
+            if not isinstance(error.__cause__, Refused) or error.__cause__.reason != "inputs":
+                raise
+            before = self.signature(model, number)
+            if self.signature(model, number, fresh=True) == before:
+                raise
+        return self._send(*self._fitting(model, number, given), outputs, number, shared_memory)
 
     def infer_async(self, model: str, inputs: Mapping[str, Any] | None = None, **arrays: Any) -> Future[Result]:
         """Like :meth:`infer`, but return a future at once; inputs are checked and copied first, and 8 requests are under way at most."""
         self._must_be_open()
-        return self._pool.submit(self.infer, model, self._copies(model, _one_of(inputs, arrays)))
+        return self._pool.submit(self.infer, model, self._copies(model, _together(inputs, arrays)))
 
     def infer_many(
-        self, model: str, many: Iterable[Mapping[str, Any]], *, max_in_flight: int = MAX_IN_FLIGHT, total: int | None = None, **options: Any
+        self, model: str, many: Iterable[Mapping[str, Any]], *, max_in_flight: int = MAX_IN_FLIGHT, **options: Any
     ) -> list[Result]:
         """Send many requests, a bounded number at once; return their results in order, or stop at the first error.
 
@@ -134,7 +138,6 @@ class Client:
             many: the inputs of each request; taken one by one as there is room and copied, so it may be a generator that fills one
                 array again and again.
             max_in_flight: how many requests may be under way at once.
-            total: how many requests there will be, where ``many`` has no length; only to say how far it is.
             options: ``outputs`` and ``shared_memory``, as for :meth:`infer`.
         """
         if not isinstance(max_in_flight, int) or max_in_flight < 1:
@@ -142,8 +145,7 @@ class Client:
         results: list[Result] = []
         under_way: deque[Future[Result]] = deque()
         pool = ThreadPoolExecutor(max_in_flight, thread_name_prefix="course-many")
-
-        with Progress(f"{model} answers", total or (len(many) if isinstance(many, Sized) else None), "requests") as progress:
+        with Progress(f"{model} answers", len(many) if isinstance(many, Sized) else None, "requests") as progress:
 
             def collect() -> None:
                 with _numbered(len(results)):
@@ -205,77 +207,65 @@ class Client:
                 return question()
             except TransportError as error:
                 if not isinstance(error, Unreachable) or attempt >= RETRIES:
-                    raise explain(error, model, self.address, self.protocol, self.server, self.access) from error
+                    raise self._explained(error, model) from error
             time.sleep(RETRY_WAIT_S * 2**attempt)
             attempt += 1
 
-    def _with_signature(self, model: str, version: str, use: Callable[[Signature], T]) -> T:
-        """Use a model's signature; one that was remembered and turns out to be out of date is asked for again."""
-        remembered = self._signatures.get((model, version)) if isinstance(model, str) else None
-        signature = remembered or self.signature(model, version)
+    def _explained(self, error: TransportError, model: str) -> CourseError:
+        """Return the error to raise for a request that failed, after a look at the server."""
+        owned = getattr(self.server, "owned", False)
+        if not isinstance(error, Refused) or error.reason != "unknown":
+            ended = self.server.how_it_ended() if owned and not isinstance(error, Refused) else ("", "")
+            return problems.explain(error, model, self.address, self.protocol, self.access, ended)
+        loaded, why = None, ""
+        # Not from the metrics: their page also has the models that failed while they were loaded.
+        with suppress(TransportError):
+            loaded = sorted({counters["name"] for counters in self.transport.statistics()})
+        with suppress(CourseError, AttributeError):  # an address has no models
+            why = "".join(state.reason for state in self.server.models() if state.name == model and state.state != "READY")
+        return problems.not_loaded(model, str(error), loaded, why, owned)
+
+    def _fitting(self, model: str, version: str, inputs: Any) -> tuple[Signature, dict[str, Array]]:
+        """Return a model's signature and the inputs as its tensors; that they do not fit is believed of a fresh signature alone."""
+        known = (model, version) in self._signatures
+        signature = self.signature(model, version)
         try:
-            return use(signature)
-        except CourseError as error:
-            # A model that was reloaded may have another signature since: believe only a fresh one.
-            refused = isinstance(error.__cause__, Refused) and error.__cause__.reason == "inputs"
-            if remembered is None or not (refused or isinstance(error, InputError)):
+            return signature, signature.check(inputs)
+        except InputError:
+            if not known:
                 raise
-            fresh = self.signature(model, version, fresh=True)
-            if fresh == signature:
-                raise
-        return use(fresh)
+        signature = self.signature(model, version, fresh=True)
+        return signature, signature.check(inputs)
 
     def _copies(self, model: str, inputs: Any) -> dict[str, Array]:
         """Return inputs as tensors that share no memory with what was given, which may be changed while they wait."""
-        tensors = self._with_signature(model, "", lambda signature: signature.check(inputs))
-        return {name: array.copy() for name, array in tensors.items()}
+        return {name: array.copy() for name, array in self._fitting(model, "", inputs)[1].items()}
 
-    def _send(self, signature: Signature, arrays: Mapping[str, Array], outputs: list[str], version: str, shared_memory: bool) -> Result:
-        send = self._regions.infer if shared_memory else self.transport.infer
+    def _send(
+        self, signature: Signature, arrays: dict[str, Array], outputs: Iterable[str] | str | None, version: str, shared_memory: bool
+    ) -> Result:
+        wanted = [outputs] if isinstance(outputs, str) else list(signature.outputs if outputs is None else outputs)
+        send = self._region.infer if shared_memory else self.transport.infer
         parts = []
         for piece in split(arrays, signature.max_batch_size):
-            signature.check_size(piece)
             typed = {name: (array, signature.inputs[name].datatype) for name, array in piece.items()}
-            parts.append(self._ask(partial(send, Request(signature.model, version, typed, outputs)), signature.model))
-        joined = {name: _joined([_output(part, name) for part in parts]) for name in outputs}
+            parts.append(self._ask(partial(send, Request(signature.model, version, typed, wanted)), signature.model))
+        joined = {name: _joined([part.as_numpy(name) for part in parts], name) for name in wanted}
         answer = parts[-1].get_response()
         number = answer.get("model_version", "") if isinstance(answer, dict) else answer.model_version
         return Result(joined, signature.model, number, len(parts))
 
 
-def explain(
-    error: TransportError, model: str, address: Address, protocol: str, server: Any = None, access: Access | None = None
-) -> CourseError:
-    """Return the error to raise for a request to a model that failed, after a look at the server; its access is the default."""
-    access = access if access is not None else getattr(server, "access", NO_ACCESS)
-    owned = getattr(server, "owned", False)
-    if isinstance(error, Refused) and error.reason == "unknown":
-        states = []
-        with suppress(CourseError, AttributeError):  # an address has no models
-            states = server.models()
-        loaded = {state.name for state in states if state.state == "READY"} if states else _loaded(address, protocol, access)
-        why = next((state.reason for state in states if state.name == model and state.state != "READY"), "")
-        return problems.not_loaded(model, str(error), None if loaded is None else sorted(loaded), why, owned)
-    ended = server.how_it_ended() if owned and not isinstance(error, Refused) else ("", "")
-    return problems.explain(error, model, address, protocol, access, ended)
+def _together(inputs: Any, keywords: dict[str, Any]) -> Any:
+    return inputs if inputs is not None and not keywords else {**(inputs or {}), **keywords}
 
 
-def _one_of(inputs: Any, keywords: dict[str, Any]) -> Any:
-    if inputs is not None and keywords:
-        raise InputError("Inputs were given twice.", "Expected a dictionary or keywords.", "Type: client.infer(model, {...})")
-    return keywords if inputs is None else inputs
-
-
-def _output(answer: Any, name: str) -> Array:
-    array = answer.as_numpy(name)
-    if array is None:
+def _joined(parts: list[Array | None], name: str) -> Array:
+    found = [part for part in parts if part is not None]
+    if len(found) < len(parts):
         raise RequestError(f"The answer of the server holds no output {name!r}.")
-    return np.asarray(array)
-
-
-def _joined(parts: list[Array]) -> Array:
     # Decoded arrays are views of the answer and read-only.
-    return np.concatenate(parts) if len(parts) > 1 else parts[0] if parts[0].flags.writeable else parts[0].copy()
+    return np.concatenate(found) if len(found) > 1 else np.array(found[0])
 
 
 @contextmanager
@@ -285,13 +275,3 @@ def _numbered(number: int) -> Iterator[None]:
     except CourseError as error:
         happened = f"Request number {number} (counted from 0) failed. {error.happened}"
         raise type(error)(happened, error.expected, error.todo) from error.__cause__
-
-
-def _loaded(address: Address, protocol: str, access: Access) -> set[str] | None:
-    """Return the names of the models that are loaded, as the statistics list them; None where the server has none of them.
-
-    Not from the metrics: their page also has the models that failed while they were loaded.
-    """
-    with closing(way_to(protocol, address, access)) as way, suppress(TransportError):
-        return {counters["name"] for counters in way.statistics()}
-    return None

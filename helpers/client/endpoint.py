@@ -66,16 +66,11 @@ def parse_address(url: str, default_port: int | None = None) -> Address:
     try:
         parts = urlsplit(text if scheme else f"//{text}")
         host, port = parts.hostname, parts.port or default_port
-        if scheme and scheme not in _SECURE:
-            raise ValueError(f"it begins with {scheme}://")
-        if not host or not port or any(character.isspace() for character in host):
-            raise ValueError(f"it names no {'port' if host and not port else 'host'}")
+        if not host or not port or scheme not in ("", *_SECURE) or any(character.isspace() for character in host):
+            raise ValueError("it names no host, no port, or another protocol")
     except ValueError as error:
-        raise InputError(
-            f"The address {url!r} cannot be used: {error}.",
-            "Expected a host and a port up to 65535, after http, https, grpc, grpcs or nothing.",
-            'Type for example "localhost:9001" or "http://localhost:9000".',
-        ) from error
+        expected = 'Expected a host and a port up to 65535, such as "localhost:9001", after http, https, grpc, grpcs or nothing.'
+        raise InputError(f"The address {url!r} cannot be used: {error}.", expected) from error
     return Address(host, port, _SECURE.get(scheme, False), scheme)
 
 
@@ -114,32 +109,23 @@ def access_for(token: str = "", headers: Mapping[str, str] | None = None, ca: st
         InputError: one of them cannot be sent or read. The message does not repeat a secret.
     """
     sent: dict[str, str] = dict(headers or {})
-    for name, value in sent.items():
-        if not isinstance(name, str) or not _NAME.fullmatch(name) or not _is_visible(value):
-            raise InputError(f"The header {name!r} cannot be sent.", "Expected a name without blanks, and visible characters as its value.")
     if token:
-        if not _is_visible(token) or " " in token:
-            raise InputError(
-                "The token that was given cannot be sent.",
-                "Expected visible characters of ASCII without blanks; a line end at its end often comes from a file.",
-                "Type for example: connect(…, token=text.strip())",
-            )
         sent = {name: value for name, value in sent.items() if name.lower() != TOKEN_HEADER}
         sent[TOKEN_HEADER.capitalize()] = f"Bearer {token}"
+    for name, value in sent.items():
+        if not (_NAME.fullmatch(name) and value and value.isascii() and value.isprintable()):
+            raise InputError(
+                f"The header {name!r} cannot be sent.",
+                "Expected a name without blanks, and visible characters of ASCII; a line end at its end often comes from a file.",
+                "Type for example: connect(…, token=text.strip())",
+            )
     path = str(Path(ca).expanduser().resolve()) if ca else ""
     try:
         trusting(path)
     except (OSError, ssl.SSLError) as error:
-        raise InputError(
-            f"The file {ca} cannot be used as certificates: {error.strerror or error}.",
-            "Expected a PEM file that begins with -----BEGIN CERTIFICATE-----.",
-            'Ask the owner of the server for its CA file and type: connect(…, ca="ca.pem")',
-        ) from error
+        happened = f"The file {ca} cannot be used as certificates: {error.strerror or error}."
+        raise InputError(happened, "Expected a PEM file that begins with -----BEGIN CERTIFICATE-----.") from error
     return Access(sent, path)
-
-
-def _is_visible(text: Any) -> bool:
-    return isinstance(text, str) and bool(text) and text.isascii() and text.isprintable()
 
 
 def with_own_secret(access: Access, address: Address) -> Access:
@@ -176,8 +162,7 @@ def where(server: Any, protocol: str | None) -> tuple[str, Address]:
         address = parse_address(server)
         return protocol or ("http" if address.scheme in ("http", "https") else "grpc"), address
     # A server of which only one port can be reached is spoken to there.
-    only_http = isinstance(getattr(server, "http", None), Address) and getattr(server, "grpc", "") is None
-    protocol = protocol or ("http" if only_http else "grpc")
+    protocol = protocol or ("http" if getattr(server, "http", None) and not getattr(server, "grpc", None) else "grpc")
     known = getattr(server, protocol, None)
     # A Server says at its URL why it has none.
     return protocol, known if isinstance(known, Address) else parse_address(getattr(server, f"{protocol}_url", server))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 # gRPC's library writes each failed handshake to standard error, beside the error that says the same in words.
@@ -12,13 +12,12 @@ os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 import tritonclient.grpc as triton_grpc
 from google.protobuf import json_format
-from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 from tritonclient.utils import InferenceServerException
 
 from helpers.client.endpoint import NO_ACCESS, QUERY_TIMEOUT_S, Access, Address
-from helpers.client.problems import LOST_BEHIND, Refused, TimedOut, TransportError, Unreachable, is_not_ready, without_id
+from helpers.client.problems import LOST_BEHIND, NOT_READY, Refused, TimedOut, TransportError, Unreachable, without_id
 from helpers.client.tensors import Request
 
 # How gRPC words a connection that failed; Triton's own UNAVAILABLE, such as a full queue, reads otherwise and is an answer.
@@ -30,7 +29,6 @@ _LOST = re.compile(
 # Under UNKNOWN and INTERNAL a model's own error arrives as well, so only what a model would hardly say counts.
 _CUT = re.compile(r"stream removed|rst_stream", re.IGNORECASE)
 _REASONS = {"INVALID_ARGUMENT": "inputs", "NOT_FOUND": "unknown", "PERMISSION_DENIED": "restricted", "UNAUTHENTICATED": "restricted"}
-_INT64 = {getattr(FieldDescriptor, f"TYPE_{kind}") for kind in ("INT64", "UINT64", "SINT64", "FIXED64", "SFIXED64")}
 _OPTIONS = [
     # Tensors are larger than gRPC's own limit of 4 MB.
     ("grpc.max_send_message_length", -1),
@@ -49,9 +47,7 @@ class Grpc:
     protocol = "grpc"
 
     def __init__(self, address: Address, timeout_s: float = QUERY_TIMEOUT_S, access: Access = NO_ACCESS) -> None:
-        self._timeout_s = timeout_s
-        self.address = address
-        self.access = access
+        self.address, self.access, self._timeout_s = address, access, timeout_s
         self._headers = access.grpc_headers()
         self._client = self._connect()
 
@@ -77,8 +73,7 @@ class Grpc:
 
     def statistics(self, model: str = "") -> list[dict[str, Any]]:
         """Return the counters of a model's versions, or of all models that are loaded; those that are zero too, as over HTTP."""
-        counters: list[dict[str, Any]] = as_dict(self._call("get_inference_statistics", model), zeros=True)["model_stats"]
-        return counters
+        return list(as_dict(self._call("get_inference_statistics", model), zeros=True)["model_stats"])
 
     def infer(self, request: Request) -> Any:
         """Send one request and return tritonclient's result."""
@@ -119,31 +114,32 @@ def _failure(error: InferenceServerException) -> TransportError:
         return Unreachable(message)
     if (status in ("UNAVAILABLE", "CANCELLED") and _LOST.search(message)) or (status in ("UNKNOWN", "INTERNAL") and _CUT.search(message)):
         return Unreachable(last)
-    if is_not_ready(message):
+    if NOT_READY in message:
         return Refused(message, "unknown")
     return Refused(message, "restricted" if "protocol is restricted" in message else _REASONS.get(status, "failed"))
 
 
 def as_dict(message: Message, zeros: bool = False) -> dict[str, Any]:
     """Return a protobuf message as a dictionary of the fields that are set, or with ``zeros`` of all; enumerations by name."""
-    fields = json_format.MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=zeros)
-    return _with_numbers(fields, message.DESCRIPTOR)
+    found = {}
+    for field in message.DESCRIPTOR.fields:
+        value = getattr(message, field.name)
+        if message.HasField(field.name) if field.has_presence else value or zeros:
+            found[field.name] = _plain(value, field, zeros)
+    return found
+
+
+def _plain(value: Any, field: Any, zeros: bool) -> Any:
+    # Not by protobuf's own JSON, which writes 64-bit integers as strings.
+    if isinstance(value, Message):
+        return as_dict(value, zeros)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(value[key], field.message_type.fields_by_name["value"], zeros) for key in value}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [_plain(item, field, zeros) for item in value]
+    return field.enum_type.values_by_number[value].name if field.enum_type else value
 
 
 def without_unset(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a model's config as either protocol gives it, without the fields that nobody set: the same for both."""
     return as_dict(json_format.ParseDict(dict(config), ModelConfig(), ignore_unknown_fields=True))
-
-
-def _with_numbers(fields: dict[str, Any], message: Any) -> dict[str, Any]:
-    # JSON for protobuf writes 64-bit integers as strings, because JavaScript's numbers are too short for them.
-    def convert(value: Any, field: Any) -> Any:
-        if isinstance(value, list):
-            return [convert(item, field) for item in value]
-        if field.message_type is None:
-            return int(value) if field.type in _INT64 else value
-        if field.message_type.GetOptions().map_entry:
-            return {key: convert(item, field.message_type.fields_by_name["value"]) for key, item in value.items()}
-        return _with_numbers(value, field.message_type) if isinstance(value, dict) else value
-
-    return {name: convert(value, message.fields_by_name[name]) for name, value in fields.items()}

@@ -8,10 +8,9 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-import threading
 import weakref
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -25,12 +24,7 @@ if TYPE_CHECKING:
     from helpers.client.tensors import Request  # NumPy and tritonclient, which a question can do without
 
 # Seconds for a look whether anything listens on a port.
-LOOK_TIMEOUT_S = 2.0
-
-# All ways of this process, and the addresses to which none of them keeps a connection at the moment.
-_ways: weakref.WeakSet[Http] = weakref.WeakSet()
-_not_kept: list[Address] = []
-_lock = threading.Lock()
+_LOOK_TIMEOUT_S = 2.0
 
 _NO_SERVER = "it sent a page, or an answer of another kind", "page"
 _REASONS = {400: "inputs", 401: "restricted", 403: "restricted", 404: "unknown"}
@@ -42,14 +36,10 @@ class Http:
     protocol = "http"
 
     def __init__(self, address: Address, timeout_s: float = QUERY_TIMEOUT_S, access: Access = NO_ACCESS) -> None:
-        self.address = address
-        self.access = access
-        self._timeout_s = timeout_s
+        self.address, self.access, self._timeout_s = address, access, timeout_s
         self._idle: list[http.client.HTTPConnection] = []
         # A server is seldom closed by those who ask it: what is idle ends with this object.
         weakref.finalize(self, _close_all, self._idle)
-        with _lock:
-            _ways.add(self)
 
     def is_live(self) -> bool:
         """True if the server answers and says that it lives."""
@@ -73,8 +63,7 @@ class Http:
 
     def statistics(self, model: str = "") -> list[dict[str, Any]]:
         """Return the counters of a model's versions, or of all models that are loaded."""
-        counters: list[dict[str, Any]] = self._facts(f"{_path(model)}/stats" if model else "/v2/models/stats", "model_stats")["model_stats"]
-        return counters
+        return list(self._facts(f"{_path(model)}/stats" if model else "/v2/models/stats", "model_stats")["model_stats"])
 
     def infer(self, request: Request) -> Any:
         """Send one request and return tritonclient's result."""
@@ -105,8 +94,8 @@ class Http:
         timeout_s: float = QUERY_TIMEOUT_S,
     ) -> Any:
         """Send one request, a POST with a body for JSON or where ``post`` says so; return the answer: an object from JSON, else text."""
-        data = json.dumps(body).encode() if body is not None else b"" if post else None
-        answer, _ = self._exchange("GET" if data is None else "POST", path, data, headers or {}, timeout_s)
+        data = None if body is None else json.dumps(body).encode()
+        answer, _ = self._exchange("GET" if data is None and not post else "POST", path, data, headers or {}, timeout_s)
         text = answer.decode("utf-8", "replace")
         if text[:1] in ("{", "["):
             with suppress(ValueError, RecursionError):
@@ -151,8 +140,6 @@ class Http:
                 raise
             raise _failure(error, timeout_s) from error
         self._idle.append(connection)
-        if _not_kept and self.address.dialled in _not_kept:
-            self.close()
         if response.status != http.client.OK:
             raise _refusal(response, data.decode("utf-8", "replace"), path)
         return data, response.headers
@@ -176,7 +163,7 @@ def _refusal(response: http.client.HTTPResponse, text: str, path: str) -> Transp
     status = response.status
     # A key or a token is for the server that was named, not for where an answer sends us.
     if 300 <= status < 400:
-        return Refused(f"it sends us on to {response.headers.get('Location') or 'nowhere'} (status {status})", "page")
+        return Refused(f"it sends us on to {response.headers.get('Location')} (status {status})", "page")
     try:
         message = str(json.loads(text)["error"])
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -184,7 +171,7 @@ def _refusal(response: http.client.HTTPResponse, text: str, path: str) -> Transp
     message = problems.without_id(message or f"The server answered {status} {response.reason} to {path}.")
     if status == http.client.SERVICE_UNAVAILABLE and problems.LOST_BEHIND.search(message):
         return Unreachable(message)
-    return Refused(message, "unknown" if problems.is_not_ready(message) else _REASONS.get(status, "failed"))
+    return Refused(message, "unknown" if problems.NOT_READY in message else _REASONS.get(status, "failed"))
 
 
 def _failure(error: Exception, timeout_s: float) -> TransportError:
@@ -199,44 +186,17 @@ def _failure(error: Exception, timeout_s: float) -> TransportError:
 
 
 def ask(address: Address, path: str, body: Any = None, *, access: Access = NO_ACCESS, **options: Any) -> Any:
-    """Send one HTTP request to an address, as :meth:`Http.ask` does, and raise errors that a person reads.
-
-    Raises:
-        ServerError: nothing answers at this address, or not in time.
-        AccessError: the token, the certificate or the encryption does not fit.
-        RequestError: the server refused; the message is the server's own.
-    """
+    """Send one HTTP request to an address, as :meth:`Http.ask` does; errors are those of :func:`~helpers.client.problems.plainly`."""
     with closing(Http(address, access=access)) as way, problems.plainly(way):
         return way.ask(path, body, **options)
 
 
-@contextmanager
-def keeping_none(address: Address) -> Iterator[None]:
-    """Keep no idle connection of this process to an address meanwhile.
-
-    Triton waits for every connection to its HTTP port before it unloads its models; when its time is up, it ends without that.
-    """
-    place = address.dialled
-    with _lock:
-        _not_kept.append(place)
-        ways = list(_ways)
-    try:
-        for way in ways:
-            if way.address.dialled == place:
-                way.close()
-        yield
-    finally:
-        with _lock:
-            _not_kept.remove(place)
-
-
 def listens(address: Address) -> bool:
     """True if anything accepts connections at this address."""
-    try:
-        socket.create_connection((address.dialled.host, address.port), timeout=LOOK_TIMEOUT_S).close()
-    except OSError:
-        return False
-    return True
+    with suppress(OSError):
+        socket.create_connection((address.dialled.host, address.port), timeout=_LOOK_TIMEOUT_S).close()
+        return True
+    return False
 
 
 def _close_all(connections: list[http.client.HTTPConnection]) -> None:

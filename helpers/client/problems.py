@@ -6,7 +6,6 @@ The ways to a server raise a :class:`TransportError`; who knows the circumstance
 from __future__ import annotations
 
 import re
-import ssl
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,11 +15,12 @@ from helpers.errors import AccessError, CourseError, ModelError, NotAServerError
 
 # How Envoy, before several servers, words that it lost the one it had chosen, or has none that is healthy.
 LOST_BEHIND = re.compile(r"upstream connect error|disconnect/reset before headers|no healthy upstream", re.IGNORECASE)
+# How a server says that it has a model in the version that was asked for, and that this version does not serve.
+NOT_READY = "is not at ready state"
 # Triton 2.51 neither starts such a process again nor takes the model out of service; each request waits a second and fails.
 _PROCESS_GONE = re.compile(r"Stub process '.*' is not healthy")
 _PORTS = "By the course's convention HTTP has the base port (9000), gRPC the next (9001) and metrics the one after (9002)."
-# Seconds for the question whether a port speaks TLS: it makes a message better and must not make it late.
-_LOOK_TIMEOUT_S = 1.0
+_SECURE = "An address that is encrypted begins with https:// or grpcs://."
 
 # By the reason of a refusal: what happened, what is expected, what to type.
 _REFUSALS = {
@@ -42,9 +42,8 @@ _REFUSALS = {
         "Look at the inputs, and at the end of server.log().",
     ),
 }
-# How OpenSSL (in Python) and BoringSSL (in gRPC) word a certificate that does not fit, and any encryption that failed.
-_UNTRUSTED = re.compile(r"certificate.?verify.?failed|hostname (mismatch|verification)|peer name .* is not in peer certif", re.IGNORECASE)
-_NO_TLS = re.compile(r"ssl|handshake", re.IGNORECASE)
+# How OpenSSL (in Python) and BoringSSL (in gRPC) word an encryption that failed, or a certificate that does not fit.
+_NO_TLS = re.compile(r"ssl|handshake|certif", re.IGNORECASE)
 
 
 class TransportError(Exception):
@@ -86,14 +85,10 @@ def plainly(way: Any) -> Iterator[None]:
     except TransportError as error:
         if problem := _not_let_in(error, way.address, way.access):
             raise problem from error
-        silent = isinstance(error, Refused) and error.reason == "protocol"
-        if LOST_BEHIND.search(str(error)) or (isinstance(error, Refused) and not silent):
+        if LOST_BEHIND.search(str(error)) or (isinstance(error, Refused) and error.reason != "protocol"):
             raise RequestError(str(error)) from error
-        raise ServerError(
-            f"No server answers at {way.address} ({error}).",
-            "Expected a running Triton server.",
-            'Type: server = launch_server("models"), or look at server.log() if you have launched one',
-        ) from error
+        todo = 'Type: server = launch_server("models"), or look at server.log() if you have launched one'
+        raise ServerError(f"No server answers at {way.address} ({error}).", f"Expected a running Triton server. {_SECURE}", todo) from error
 
 
 def explain(
@@ -109,17 +104,17 @@ def explain(
     ``ended`` is how the server ended or that it hangs, and what to type then; empty while it runs, or where that is not known.
     """
     said = " ".join(str(error).split()).rstrip(".")
-    if isinstance(error, TimedOut):
-        happened = f"The server at {address} gave {error} to the request to {model!r}."
-        expected = "The first request of a new shape takes longest; a queue that is too long looks the same."
-        todo = f'Try again, or give the client more time: Client(…, timeout_s=300). If it never answers, type: server.reload("{model}")'
-    elif not ended[0] and (problem := _not_let_in(error, address, access)):
+    if not ended[0] and (problem := _not_let_in(error, address, access)):
         return problem
-    elif isinstance(error, Refused):
+    if isinstance(error, Refused):
         reason = "gone" if error.reason == "failed" and _PROCESS_GONE.search(said) else error.reason
         said += "" if said.endswith(("!", "?")) else "."
         words = {"model": model, "address": address, "protocol": protocol.upper(), "other": "http" if protocol == "grpc" else "grpc"}
         return RequestError(*(text.format(said=said, **words) for text in _REFUSALS[reason]))
+    if isinstance(error, TimedOut):
+        happened = f"The server at {address} gave {said} to the request to {model!r}."
+        expected = "The first request of a new shape takes longest; a queue that is too long looks the same."
+        todo = f'Try again, or give the client more time: Client(…, timeout_s=300). If it never answers, type: server.reload("{model}")'
     elif LOST_BEHIND.search(said):
         who = "All servers" if "no healthy upstream" in said else "The chosen one of the servers"
         happened = f"{who} behind {address} failed to answer (the front says: {said})."
@@ -128,7 +123,7 @@ def explain(
     else:
         happened = f"The server at {address} cannot be reached, or closed the connection before it answered ({said})."
         expected = f"Expected a server that speaks {protocol.upper()} there; requests that were under way when it went away are lost."
-        todo = f'{_PORTS} To start a server, type: server = launch_server("models")'
+        todo = f'{_PORTS} {_SECURE} To start a server, type: server = launch_server("models")'
     return RequestError(happened, *(ended if ended[0] else (expected, todo)))
 
 
@@ -139,11 +134,11 @@ def not_loaded(model: str, said: str, loaded: Collection[str] | None, why: str =
     None where the server does not say; ``why`` is why this one is not, where that is known.
     """
     if loaded is not None and model in loaded:
-        words = said.rstrip(".")
-        return ModelError(f"The model {model!r} is loaded, but not in the version that was asked for: {words}.", "Leave the version out.")
+        happened = f"The model {model!r} is loaded, but not in the version that was asked for: {said.rstrip('.')}."
+        return ModelError(happened, "Leave the version out.")
     happened = f"The model {model!r} is not loaded{f': {why}' if why else ''}.".replace("..", ".")
     serving = f"The models that are loaded: {quoted(loaded)}." if loaded is not None else ""
-    in_its_list = bool(why) or "has no available versions" in said or is_not_ready(said)
+    in_its_list = bool(why) or "has no available versions" in said or NOT_READY in said
     if in_its_list and not owned:
         knows = "The server knows it: it could not be loaded, or was unloaded. The card and the log of the server's owner say why."
         return ModelError(happened, f"{knows} {serving}".strip(), "Ask the owner, who types: print(server)")
@@ -153,64 +148,39 @@ def not_loaded(model: str, said: str, loaded: Collection[str] | None, why: str =
     return ModelError(happened, serving, todo)
 
 
-def encryption(address: Address, said: str, access: Access) -> AccessError | None:
-    """Return the error for a connection that failed because of its encryption, as a library said it; None when that was not the reason."""
-    if address.secure and _UNTRUSTED.search(said):
-        trusted = f"the authorities in {access.ca}" if access.ca else "the authorities that this machine trusts"
-        return AccessError(
-            f"The certificate of {address} does not fit this name and {trusted}: {said}.",
-            "So this may be another server; nothing was sent to it.",
-            'Ask the owner of the server for its name and the file of its CA, and type: connect("…", ca="ca.pem")',
-        )
-    if address.secure and _NO_TLS.search(said):
-        return AccessError(
-            f"The port {address} does not speak TLS: it takes plain text, or is no server of this kind.",
-            f"The address began with {address.scheme}://, which means encrypted.",
-            f'If this server is meant to be reached without encryption, type: connect("{address.scheme.rstrip("s")}://{address}")',
-        )
-    if address.secure or not _speaks_tls(address):
-        return None
-    secure = "https" if address.scheme == "http" else "grpcs"
-    return AccessError(
-        f"The port {address} is encrypted (TLS), and we spoke plain text to it.",
-        f"Expected an address that begins with {secure}://.",
-        f'Type: connect("{secure}://{address}", …)',
-    )
-
-
 def without_id(message: str) -> str:
     """Return the server's message without the placeholder that it puts in front for requests without an id."""
     return re.sub(r"^\[request id: [^\]]*\] ", "", message)
 
 
-def is_not_ready(message: str) -> bool:
-    """True if a server says that it has a model in the version that was asked for, and that this version does not serve."""
-    return "is not at ready state" in message
-
-
 def _not_let_in(error: TransportError, address: Address, access: Access) -> CourseError | None:
     """Return the error for what keeps every request from a server: a page, a token, encryption."""
+    said = " ".join(str(error).split()).rstrip(".")
+    if isinstance(error, Unreachable):
+        return None if LOST_BEHIND.search(said) else _encryption(address, said, access)
     if not isinstance(error, Refused):
-        return None if isinstance(error, TimedOut) or LOST_BEHIND.search(str(error)) else encryption(address, str(error), access)
-    if error.reason == "page":
-        return NotAServerError(
-            f"What answers at {address} is no Triton server: {error}.",
-            _PORTS,
-            "Ask its owner for server.http_url; the port of JupyterLab or of a web page is another one.",
-        )
-    if error.reason != "restricted" or ADMIN_HEADER in str(error):
         return None
-    said = " ".join(str(error).split())[:200].rstrip(".")
+    if error.reason == "page":
+        todo = "Ask its owner for server.http_url; the port of JupyterLab or of a web page is another one."
+        return NotAServerError(f"What answers at {address} is no Triton server: {said}.", _PORTS, todo)
+    if error.reason != "restricted" or ADMIN_HEADER in said:
+        return None
     what = "does not accept the token that was sent" if access.sends_token else "wants a token, and none was sent"
     return AccessError(
-        f"The server at {address} {what} ({said}).",
+        f"The server at {address} {what} ({said[:200]}).",
         "Expected the token that the owner of the server has given out; it may have changed.",
         'Type: connect("…", token="…")   (in a terminal: export COURSE_TOKEN=…)',
     )
 
 
-def _speaks_tls(address: Address) -> bool:
-    try:
-        return bool(ssl.get_server_certificate((address.dialled.host, address.port), timeout=_LOOK_TIMEOUT_S))
-    except (OSError, ValueError):
-        return False
+def _encryption(address: Address, said: str, access: Access) -> AccessError | None:
+    """Return the error for a connection that failed because of its encryption, as a library said it; None when that was not the reason."""
+    if not address.secure or not _NO_TLS.search(said):
+        return None
+    trusted = f"the authorities in {access.ca}" if access.ca else "the authorities that this machine trusts"
+    plain = f'connect("{address.scheme.rstrip("s")}://{address}")'
+    return AccessError(
+        f"There is no encrypted connection to {address} that could be trusted ({said}). Nothing was sent.",
+        f"Expected TLS, and a certificate that fits this name and {trusted}.",
+        f'Ask the owner of the server for its name and CA file, and type: connect("…", ca="ca.pem")   (if it has no encryption: {plain})',
+    )

@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tritonclient.utils import np_to_triton_dtype, triton_to_np_dtype
+from tritonclient.utils import triton_to_np_dtype
 
 from helpers.errors import InputError, quoted, suggestion
 
 Array = NDArray[Any]
 
-# The longest that an axis may be, and the most bytes that one request may hold: what a gRPC message can. Triton 2.51 multiplies lengths
-# without a look at what 64 bits hold, so an empty tensor with one length of 2^62 ends a model's process, and it has no limit of its own.
-MAX_LENGTH = MAX_REQUEST_BYTES = 2**31 - 1
+# The most bytes of the inputs, and the longest that an axis may be: what a gRPC message can hold. Triton 2.51 multiplies lengths without
+# a look at what 64 bits hold, so an empty tensor with one length of 2^62 ends a model's process, and it has no limit of its own.
+MAX_SIZE = 2**31 - 1
 # Length of the axes of a made-up input that may have any.
 _ANY_LENGTH = 20
 
@@ -52,12 +52,11 @@ class Signature:
         optional = {entry["name"] for entry in config.get("input", ()) if entry.get("optional")}
 
         def specs(role: str) -> dict[str, TensorSpec]:
-            return {
-                tensor["name"]: TensorSpec(
-                    tensor["name"], tensor["datatype"], tuple(map(int, tensor.get("shape", ()))), tensor["name"] in optional
-                )
-                for tensor in metadata.get(role, ())
-            }
+            found = {}
+            for tensor in metadata.get(role, ()):
+                name, shape = tensor["name"], tuple(map(int, tensor.get("shape", ())))
+                found[name] = TensorSpec(name, tensor["datatype"], shape, name in optional)
+            return found
 
         return cls(metadata["name"], int(config.get("max_batch_size", 0)), specs("inputs"), specs("outputs"))
 
@@ -70,34 +69,23 @@ class Signature:
         """Check values by input name against the model, and return them as tensors in the model's order.
 
         Raises:
-            InputError: a name, dtype, rank or shape does not fit, or the batch is empty.
+            InputError: a name, dtype, rank or shape does not fit, the batch is empty, or the server might not survive the size.
         """
         if not isinstance(inputs, Mapping):
-            raise InputError(
-                f"The inputs of {self.model!r} were given as {type(inputs).__name__}.",
-                "Expected a dictionary from input names to arrays.",
-                f'Type: {{"{next(iter(self.inputs), "INPUT")}": x}}',
-            )
+            raise InputError(f"The inputs were given as {type(inputs).__name__}.", "Expected a dictionary from input names to arrays.")
         self._check_names(inputs)
         arrays = {name: to_tensor(name, inputs[name], spec.datatype) for name, spec in self.inputs.items() if name in inputs}
         for name, array in arrays.items():
             self._check_shape(self.inputs[name], array)
+        if max((sum(array.nbytes for array in arrays.values()), *(max(array.shape, default=0) for array in arrays.values()))) > MAX_SIZE:
+            happened = f"The inputs of {self.model!r} are too large. Nothing was sent."
+            expected = f"Expected at most {MAX_SIZE:,} bytes together, and as many entries along each axis; more could end the server."
+            raise InputError(happened, expected, "Send them in several requests: client.infer_many(…)")
         sizes = {name: array.shape[0] for name, array in arrays.items()} if self.batched else {}
         if len(set(sizes.values())) > 1:
-            given = ", ".join(f"{name!r}: {size}" for name, size in sizes.items())
-            happened = f"The inputs of {self.model!r} have batches of different length ({given})."
-            raise InputError(happened, "Expected the same number of entries in all of them.", "Cut or pad them along the first axis.")
+            happened = f"The inputs of {self.model!r} have batches of different length ({sizes})."
+            raise InputError(happened, "Expected the same number of entries in all of them.")
         return arrays
-
-    def check_size(self, inputs: Mapping[str, Array]) -> None:
-        """Refuse one request whose tensors hold more bytes than one request may."""
-        size = sum(sum(4 + len(item) for item in array.flat) if array.dtype == object else array.nbytes for array in inputs.values())
-        if size > MAX_REQUEST_BYTES:
-            raise InputError(
-                f"The inputs of {self.model!r} have {size:,} bytes in one request. Nothing was sent.",
-                f"Expected at most {MAX_REQUEST_BYTES:,} bytes; the server would need several times as much memory.",
-                "Send it in several requests: client.infer_many(…)",
-            )
 
     def example(self, batch: int = 1, any_length: int = _ANY_LENGTH) -> dict[str, Array]:
         """Return made-up inputs that fit: normal numbers, small integers, ones for masks, the same each time."""
@@ -116,12 +104,12 @@ class Signature:
                 inputs[name] = (random.integers(0, 10, shape) if dtype.kind in "iu" else random.standard_normal(shape)).astype(dtype)
         return inputs
 
-    def describe(self, spec: TensorSpec) -> str:
+    def _describe(self, spec: TensorSpec) -> str:
         """Return a tensor in words: ``FP32 with shape (batch up to 160, 25, any)``."""
         sizes = ["any" if length < 0 else str(length) for length in spec.shape]
-        if self.batched and sizes:
+        if self.batched:
             sizes[0] = f"batch up to {self.max_batch_size}"
-        return f"{spec.datatype} with shape ({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"
+        return f"{spec.datatype} with shape ({', '.join(sizes)}{',' * (len(sizes) == 1)})"
 
     def _check_names(self, inputs: Mapping[str, Any]) -> None:
         unknown = [name for name in inputs if name not in self.inputs]
@@ -129,58 +117,42 @@ class Signature:
         if unknown or missing:
             faults = [f"has no input {quoted(unknown)}"] if unknown else []
             faults += [f"got nothing for {quoted(missing)}"] if missing else []
-            hints = filter(None, (suggestion(name, missing or self.inputs) for name in unknown))
-            known = (f"{name!r}: {self.describe(spec)}{' (optional)' if spec.optional else ''}" for name, spec in self.inputs.items())
-            raise InputError(f"The model {self.model!r} {' and '.join(faults)}.", f"Its inputs are {'; '.join(known)}.", " ".join(hints))
+            known = (f"{name!r}: {self._describe(spec)}{' (optional)' * spec.optional}" for name, spec in self.inputs.items())
+            hint = suggestion(unknown[0], missing or self.inputs) if unknown else ""
+            raise InputError(f"The model {self.model!r} {' and '.join(faults)}.", f"Its inputs are {'; '.join(known)}.", hint)
 
     def _check_shape(self, spec: TensorSpec, array: Array) -> None:
         happened = f"The input {spec.name!r} of {self.model!r} has shape {array.shape}."
-        if max(array.shape, default=0) > MAX_LENGTH:
-            expected = f"Nothing was sent. Expected at most {MAX_LENGTH:,} along each axis; a longer one could end the server."
-            raise InputError(happened, expected, "Bring the array into another shape.")
         # The batch axis may be longer than the model's limit: such a batch is split.
         free = 1 if self.batched else 0
         if array.ndim != len(spec.shape) or not _fits(array.shape[free:], spec.shape[free:]):
-            raise InputError(happened, f"The model expects {self.describe(spec)}.", self._shape_hint(spec.shape, array.shape))
+            hint = "Bring the array into that shape, and look at one entry to see that its numbers are where you want them."
+            if self.batched and _fits(array.shape, spec.shape[1:]):
+                hint = "The batch axis is missing. Type: x[np.newaxis], which makes a batch of one"
+            elif not self.batched and array.shape[:1] == (1,) and _fits(array.shape[1:], spec.shape):
+                hint = "This model has no batch axis. Type: x[0]"
+            raise InputError(happened, f"The model expects {self._describe(spec)}.", hint)
         if self.batched and not array.shape[0]:
             raise InputError(happened, "The batch is empty: expected at least one entry.", "Leave such a request out.")
-
-    def _shape_hint(self, wanted: tuple[int, ...], given: tuple[int, ...]) -> str:
-        if self.batched and _fits(given, wanted[1:]):
-            return "The batch axis is missing. Type: x[np.newaxis], which makes a batch of one"
-        if not self.batched and given[:1] == (1,) and _fits(given[1:], wanted):
-            return "This model has no batch axis. Type: x[0]"
-        if len(given) >= 2 and _fits((*given[:-2], given[-1], given[-2]), wanted):
-            return "The last two axes look swapped. Type: x.swapaxes(-1, -2)"
-        return "Bring the array into that shape, and look at one entry to see that its numbers are where you want them."
-
-
-@dataclass
-class Place:
-    """A stretch of a registered shared-memory region that holds an input."""
-
-    region: str
-    byte_size: int
-    offset: int
 
 
 @dataclass
 class Request:
-    """One inference request: inputs are arrays with Triton's datatype, and ``places`` says which lie in shared memory."""
+    """One inference request: arrays with Triton's datatype; ``places`` has region, bytes and offset of those in shared memory."""
 
     model: str
     version: str
     inputs: Mapping[str, tuple[Array, str]]
     outputs: Sequence[str]
-    places: Mapping[str, Place] = field(default_factory=dict)
+    places: Mapping[str, tuple[str, int, int]] = field(default_factory=dict)
 
     def encode(self, protocol: Any) -> tuple[list[Any], list[Any]]:
         """Return the inputs and wanted outputs as objects of ``tritonclient.http`` or ``tritonclient.grpc``."""
         inputs = []
         for name, (array, datatype) in self.inputs.items():
             inputs.append(protocol.InferInput(name, list(array.shape), datatype))
-            if place := self.places.get(name):
-                inputs[-1].set_shared_memory(place.region, place.byte_size, place.offset)
+            if name in self.places:
+                inputs[-1].set_shared_memory(*self.places[name])
             else:
                 inputs[-1].set_data_from_numpy(array)
         return inputs, [protocol.InferRequestedOutput(name) for name in self.outputs]
@@ -207,9 +179,9 @@ def to_tensor(name: str, value: Any, datatype: str) -> Array:
     if array.dtype == object or not _is_array(value):
         return _from_python(name, array, datatype, wanted)
     if array.dtype.newbyteorder("=") != wanted:
-        happened = f"The input {name!r} is an array of {_dtype_text(array.dtype)}."
         todo = f"Type: x.astype({_typed(datatype)})" if array.dtype.kind in "biuf" else ""
-        raise InputError(happened, f"The model expects {_dtype_text(wanted)}.", todo)
+        expected = f"The model expects {wanted} ({datatype})."
+        raise InputError(f"The input {name!r} is an array of {array.dtype}.", expected, todo)
     return np.ascontiguousarray(array, dtype=wanted).reshape(array.shape)
 
 
@@ -233,17 +205,15 @@ def _as_array(name: str, value: Any, datatype: str) -> Array:
         array = np.asarray(value, dtype=object) if datatype == "BYTES" and not hasattr(value, "dtype") else np.asarray(value)
     except (ValueError, TypeError, RuntimeError, OverflowError) as error:
         raise InputError(
-            f"The input {name!r} cannot be made into an array: {error}.",
+            f"The input {name!r} cannot be made into an array: {str(error).splitlines()[0]}.",
             f"The model expects a tensor of {datatype}, with rows of equal length.",
             "Pad the rows to one length; bring a tensor from a GPU to the CPU first, with x.cpu().",
         ) from error
     if array.dtype.names:
         fields = list(array.dtype.names)
-        raise InputError(
-            f"The input {name!r} is an array of records with the fields {quoted(fields)}.",
-            f"The model expects {datatype}: numbers of one kind, the fields along an axis.",
-            f"Type: np.stack([np.asarray(x[name]) for name in {fields}], axis=-1).astype({_typed(datatype)})",
-        )
+        happened = f"The input {name!r} is an array of records with the fields {quoted(fields)}."
+        todo = f"Type: np.stack([np.asarray(x[name]) for name in {fields}], axis=-1).astype({_typed(datatype)})"
+        raise InputError(happened, f"The model expects {datatype}: numbers of one kind, the fields along an axis.", todo)
     return array
 
 
@@ -251,51 +221,35 @@ def _to_bytes(name: str, array: Array) -> Array:
     out = np.empty(array.size, dtype=object)
     for index, item in enumerate(array.reshape(-1).tolist()):
         if not isinstance(item, str | bytes):
-            raise InputError(
-                f"The input {name!r} holds {_item(array, index)}.",
-                "The model expects strings (BYTES), and rows of equal length.",
-                'Type for example: np.array(["jet", "muon"], dtype=object)',
-            )
+            todo = 'Type for example: np.array(["jet", "muon"], dtype=object)'
+            raise InputError(f"The input {name!r} holds {item!r:.40}.", "The model expects strings (BYTES).", todo)
         out[index] = item.encode() if isinstance(item, str) else item
     return out.reshape(array.shape)
 
 
 def _from_python(name: str, array: Array, datatype: str, wanted: np.dtype[Any]) -> Array:
     """Return numbers that came without a dtype of their own, where they stay the same."""
-
-    def misfit(what: str) -> InputError:
-        todo = f"Type: np.array(…, dtype={_typed(datatype)}) after you have made sure what should become of it"
-        return InputError(f"The input {name!r} holds {what}.", f"The model expects {datatype}, and rows of equal length.", todo)
-
     kind = array.dtype.kind
     if array.size == 0:
         return np.empty(array.shape, dtype=wanted)
-    if kind == "O":
-        # What is no number, or an integer that no dtype can hold.
-        odd = (place for place, item in enumerate(array.flat) if not isinstance(item, numbers.Real) or abs(float(item)) >= 2**63)
-        raise misfit(_item(array, next(odd, 0)))
-    if kind not in "biuf" or (kind == "f" and wanted.kind in "biu"):
-        raise misfit({"f": "floats", "U": "strings", "c": "complex numbers"}.get(kind, str(array.dtype)))
-    with np.errstate(over="ignore"):
-        converted = array.astype(wanted)
-    back = converted if wanted.kind in "biu" else converted.astype(float)
-    # A float takes the nearest value of the dtype, which is what everybody means by 0.1, but not infinity.
-    changed = np.isinf(back) & ~np.isinf(array) if kind == "f" else back.astype(object) != array.astype(object)
-    if np.any(changed):
-        raise misfit(f"{array[np.asarray(changed)].flat[0]}, which would become another number")
-    return converted
-
-
-def _item(array: Array, place: int) -> str:
-    return f"{repr(array.flat[place])[:40]} at position {place}"
+    # A model of whole numbers gets no floats; an object is what is no number, or an integer that no dtype can hold.
+    if kind in "biu" or (kind == "f" and wanted.kind == "f"):
+        with np.errstate(over="ignore"):
+            tensor = array.astype(wanted)
+        # A float takes the nearest value of the dtype, which is what everybody means by 0.1, but not infinity.
+        changed = np.isinf(tensor) & ~np.isinf(array) if kind == "f" else tensor != array
+        if not np.any(changed):
+            return tensor
+        odd = f"{array[changed].flat[0]}, which would become another number"
+    else:
+        items = array.reshape(-1).tolist()
+        strange = [item for item in items if not isinstance(item, numbers.Real)]
+        odd = repr(strange[0] if strange else max(items, key=abs))[:40]
+    expected = f"The model expects {datatype}, and rows of equal length."
+    todo = f"Type: np.array(…, dtype={_typed(datatype)}) after you have made sure what should become of it"
+    raise InputError(f"The input {name!r} holds {odd}.", expected, todo)
 
 
 def _typed(datatype: str) -> str:
     """Return what to type for the dtype of a Triton datatype."""
     return {"BOOL": "bool", "BYTES": "object"}.get(datatype) or f"np.{np.dtype(triton_to_np_dtype(datatype)).name}"
-
-
-def _dtype_text(dtype: np.dtype[Any]) -> str:
-    """Return ``float64 (FP64)``: NumPy's name, and Triton's where there is one."""
-    triton = np_to_triton_dtype(dtype) if dtype.kind in "biufSUO" else None
-    return f"{dtype.name} ({triton})" if triton else str(dtype)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers.client import problems
-from helpers.client.client import Client, explain
+from helpers.client.client import Client
 from helpers.client.endpoint import NO_ACCESS, QUERY_TIMEOUT_S, TOKEN_HEADER, Access, parse_address, with_own_secret
 from helpers.client.problems import Unreachable, without_id
 from helpers.client.tensors import Signature
@@ -334,7 +334,8 @@ def explain_failure(code: int, said: str, run: Run, server: Any = None) -> Cours
     why = without_id(_FRONT.sub("", told[0])) if told else "it gave no reason"
     if _LOST.search(why):
         address = replace(parse_address(run.url), secure=run.secure, scheme=run.protocol + "s" * run.secure)
-        return problems.encryption(address, why, run.access) or explain(Unreachable(why), run.model, address, run.protocol, server)
+        ended = server.how_it_ended() if getattr(server, "owned", False) else ("", "")
+        return problems.explain(Unreachable(why), run.model, address, run.protocol, run.access, ended)
     sentence = " ".join(why.split(" NOTE:")[0].split())[:400].rstrip(".")
     if "--input-data" in why or "json" in why.lower():
         return InputError(f"The inputs {run.input_data} cannot be used: {sentence}.", "Expected 'random', 'zero' or a JSON file.")

@@ -375,7 +375,7 @@ class Tagger:
             groups = np.split(order, np.flatnonzero(np.diff(event[order])) + 1)
         requests = (self._named(flat.pad(group, {"pf": candidates, "sv": vertices})) for group in groups)
         under_way = max_in_flight or self._in_flight()
-        answers = self.client.infer_many(self.model, requests, outputs=self._output, max_in_flight=under_way, total=len(groups))
+        answers = self.client.infer_many(self.model, requests, outputs=self._output, max_in_flight=under_way)
         probabilities = np.empty((len(flat), len(self.labels)), np.float32)
         for group, answer in zip(groups, answers, strict=True):
             probabilities[group] = answer[self._output]

@@ -64,7 +64,7 @@ def connect(
             raise problem
     raise ServerError(
         f"No Triton server answers at {given}.",
-        "Expected its HTTP port, such as gpu-node:9000, or its gRPC port.",
+        "Expected its HTTP port, such as gpu-node:9000, or its gRPC port; after https:// or grpcs:// where it is encrypted.",
         "Ask its owner for server.http_url.",
     ) from (failed[0] if failed else None)
 

@@ -441,8 +441,8 @@ class Server:
     def stop(self) -> None:
         """Stop the server if it is ours; returns when it has ended. A server that is only connected to stays as it is."""
         if self._lease is not None:
-            assert self.http is not None
-            with Progress("stopping the server"), http_way.keeping_none(self.http):
+            self._way.close()  # Triton waits for every connection to its HTTP port before it unloads its models
+            with Progress("stopping the server"):
                 self._lease.stop()
         if self.kept is not None:
             self.kept.close()
@@ -659,12 +659,9 @@ def seen_by_others(*servers: Server) -> str:
     return "".join(f" {sentence}" for sentence in (isolation.KEY_SEEN, isolation.MEMORY_SEEN) if any(sentence in log for log in logs))
 
 
-def warn_of_failures(server: Server, among: Server | None = None) -> None:
-    """Say in one message which models could not be loaded, why, and what to do; only of those that are READY on another server."""
+def warn_of_failures(server: Server) -> None:
+    """Say in one message which models could not be loaded, why, and what to do."""
     models = server.models()
-    if among is not None:
-        elsewhere = {model.name for model in among.models() if model.state == "READY"}
-        models = [model for model in models if model.name in elsewhere]
     assert server.spec is not None
     bad = [model for model in models if model.state != "READY" and {"*", model.name} & {*server.spec.load}]
     if bad:

@@ -257,7 +257,7 @@ def test_the_wrong_port_is_recognised(models_server: Server, protocol: str, port
     assert models_server.is_ready()
 
 
-@pytest.mark.parametrize("options", [{"model": ""}, {"model": 3}, {"X": [[1]]}])
+@pytest.mark.parametrize("options", [{"model": ""}, {"model": 3}, {"Y": [[1]]}])
 def test_options_that_make_no_sense(client: Client, options: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         client.infer(**{"model": "double", "inputs": {"X": [[1]]}, **options})
