@@ -26,13 +26,19 @@ print(facts[-1])
 # %%
 def inputs_of(client, model):
     """Jets or hits of the course's samples where a model takes such, made-up numbers for others."""
-    if jets.is_tagger(client.metadata(model)):
+    features = tracks.load_events()[0].features
+    if model in tracks.STAGES:
+        # What the stages before it make of the hits.
+        values = {"sp_features": features}
+        for stage in tracks.STAGES[: tracks.STAGES.index(model)]:
+            answer = client.infer(stage, {name: values[name] for name in client.signature(stage).inputs})
+            values |= {{"embedding_output": "embedding", "kept_edges": "edge_index"}.get(name, name): answer[name] for name in answer}
+        return {name: values[name] for name in client.signature(model).inputs}
+    example = client.example(model)
+    if any(name.startswith("pf_points") for name in example):
         tagger = jets.Tagger(client, model)
         return tagger.inputs(jets.read(jets.sample_for(tagger))[:8])
-    if model in tracks.STAGES:
-        return tracks.inputs_of_stage(client, model, tracks.load_events()[0].features)
-    example = client.example(model)
-    return {"FEATURES": tracks.load_events()[0].features} if "FEATURES" in example else example
+    return {"FEATURES": features} if "FEATURES" in example else example
 
 
 def is_right(inputs, answer):

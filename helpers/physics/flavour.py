@@ -42,12 +42,7 @@ DISCRIMINANTS: dict[str, tuple[str, str]] = {
 class Scores:
     """The answer of a tagger: ``scores["Hbb"]`` is a probability, ``scores["hbb_vs_qcd"]`` a discriminant, ``scores[:9]`` fewer jets.
 
-    Attributes:
-        model: which model said it.
-        labels: names of the classes, in the order of the columns.
-        probabilities: float32, ``(n_jets, n_labels)``.
-        requests: how many requests were sent for it.
-        seconds: how long that took, from jagged jets to probabilities; None when it was not measured.
+    ``probabilities`` are float32, ``(n_jets, n_labels)``; ``seconds`` is the time from jagged jets to probabilities, where it was measured.
     """
 
     model: str
@@ -56,11 +51,9 @@ class Scores:
     requests: int = 1
     seconds: float | None = None
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         speed = f", {self.seconds:.2f} s, {len(self) / self.seconds:.0f} jets/s" if self.seconds else ""
         return f"{self.model}: {len(self)} jets in {self.requests} request{'s' if self.requests > 1 else ''}{speed}"
-
-    __repr__ = __str__
 
     def __len__(self) -> int:
         return len(self.probabilities)
@@ -89,11 +82,7 @@ class Scores:
         return np.asarray(np.take(self._classes, self.probabilities.argmax(axis=1)))
 
     def roc(self, name: str, jets: ak.Array) -> Roc:
-        """Return how well a discriminant separates these jets, which are those that were tagged, in the same order.
-
-        Raises:
-            InputError: no such discriminant, other jets, or jets without truth.
-        """
+        """Return how well a discriminant separates the jets that were tagged, given in the same order; an InputError when it cannot."""
         values = self[name]
         if name not in DISCRIMINANTS:
             raise InputError(f"{name!r} is no discriminant.", f"This tagger has {quoted(self.discriminants)}.")
@@ -117,43 +106,31 @@ class Scores:
 
     @property
     def _classes(self) -> list[str]:
-        return [_short(label) for label in self.labels]
+        return [label.removeprefix("prob") for label in self.labels]
 
     def _column(self, name: str) -> int:
         known = self._classes
-        if _short(name) not in known:
-            raise InputError(
-                f"{self.model} has no class {name!r}.",
-                f"Its classes are {', '.join(known)}; its discriminants {', '.join(self.discriminants)}.",
-                suggestion(name, [*known, *self.discriminants]),
-            )
-        return known.index(_short(name))
+        if name not in known:
+            names = known + self.discriminants
+            raise InputError(f"{self.model} has no class {name!r}.", f"It has {quoted(names)}.", suggestion(name, names))
+        return known.index(name)
 
 
 def truth(jets: ak.Array, *names: str) -> np.ndarray:
-    """Return which jets are truly of one of these classes, ``(n_jets,)`` booleans; ``qcd``, ``top``, ``light`` and the like name several.
-
-    Raises:
-        InputError: the jets carry no truth, or there is no class of that name.
-    """
+    """Return which jets are truly of one of these classes, ``(n_jets,)``; ``qcd``, ``top``, ``light`` and the like name several."""
     if "jet_class" not in jets.fields:
         raise InputError("These jets carry no true class.", "Expected the field jet_class, as in the course's samples.")
     true = np.asarray(ak.to_numpy(jets["jet_class"]))
     here = sorted(set(true.tolist()))
-    known = {*LABELS["ak4"], *LABELS["ak8"], *here}
     classes: set[str] = set()
+    known = {*LABELS["ak4"], *LABELS["ak8"], *here}
     for name in names:
-        members = GROUPS.get(name if name in GROUPS else name.lower(), (_short(name),))
+        members = GROUPS.get(name if name in GROUPS else name.lower(), (name,))
         if not known.intersection(members):
             expected = f"These jets are of the classes {quoted(here)}; together are named {quoted(GROUPS)}."
             raise InputError(f"There is no class {name!r}.", expected, suggestion(name, [*here, *GROUPS]))
         classes.update(members)
     return np.isin(true, sorted(classes))
-
-
-def _short(label: str) -> str:
-    """``probHbb`` as people say it: ``Hbb``."""
-    return label.removeprefix("prob")
 
 
 @dataclass(frozen=True)
@@ -166,33 +143,18 @@ class WorkingPoint:
     mistag: float
     mistag_uncertainty: float
 
-    def __str__(self) -> str:
-        return (
-            f"cut {self.cut:.4g}: efficiency {100 * self.efficiency:.1f} ± {100 * self.efficiency_uncertainty:.1f} %, "
-            f"mistag {100 * self.mistag:.2f} ± {100 * self.mistag_uncertainty:.2f} %"
-        )
-
 
 @dataclass(frozen=True)
 class Roc:
-    """How well a discriminant separates signal from background.
-
-    Attributes:
-        name: of the discriminant.
-        signal, background: its values for the true jets of either kind, in falling order.
-        auc: chance that a signal jet has the higher value, ties counting half: the area under the curve.
-        auc_uncertainty: its standard deviation from the finite number of jets.
-    """
+    """How well a discriminant separates signal from background."""
 
     name: str
+    # Its values for the true jets of either kind, in falling order.
     signal: np.ndarray = field(repr=False)
     background: np.ndarray = field(repr=False)
+    # Chance that a signal jet has the higher value, ties counting half, with its standard deviation from the finite number of jets.
     auc: float
     auc_uncertainty: float
-
-    def __str__(self) -> str:
-        jets = f"{len(self.signal)} signal, {len(self.background)} background jets"
-        return f"{self.name}: AUC {self.auc:.4f} ± {self.auc_uncertainty:.4f} ({jets})"
 
     @property
     def curve(self) -> tuple[np.ndarray, np.ndarray]:
@@ -202,17 +164,12 @@ class Roc:
         return efficiency, mistag
 
     def at_mistag(self, mistag: float) -> WorkingPoint:
-        """Return the loosest cut that at most this fraction of the background passes.
-
-        Raises:
-            InputError: the fraction is none, or less than a single jet of this sample.
-        """
-        allowed = int(mistag * len(self.background) + 1e-9) if 0 < mistag < 1 else 0
-        if allowed < 1:
-            raise InputError(
-                f"A mistag rate of {mistag!r} was asked for.",
-                f"With {len(self.background)} background jets it can be from {1 / len(self.background):.2g} to 1.",
-            )
+        """Return the loosest cut that at most this fraction of the background passes."""
+        n_background = len(self.background)
+        allowed = int(mistag * n_background + 1e-9)
+        if not 1 <= allowed < n_background:
+            possible = f"With {n_background} background jets it can be from {1 / n_background:.2g} to 1."
+            raise InputError(f"A mistag rate of {mistag!r} was asked for.", possible)
         # Just above the first background jet that must not pass; equal values pass together or not at all.
         cut = float(np.nextafter(self.background[allowed], np.inf, dtype=np.float64))
         pairs = []
@@ -228,23 +185,18 @@ def roc(name: str, signal: np.ndarray, background: np.ndarray) -> Roc:
 
     The uncertainty of the area is that of DeLong, DeLong and Clarke-Pearson (Biometrics 44 (1988) 837): the variance of each
     jet's chance to be on the right side.
-
-    Raises:
-        InputError: fewer than two jets on one side.
     """
     if min(len(signal), len(background)) < 2:
-        raise InputError(
-            f"{name} was asked of {len(signal)} signal and {len(background)} background jets.", "Expected two of each or more."
-        )
+        given = f"{len(signal)} signal and {len(background)} background jets"
+        raise InputError(f"{name} was asked of {given}.", "Expected two of each or more.")
     signal, background = (np.sort(np.asarray(values, np.float64))[::-1] for values in (signal, background))
     return Roc(name, signal, background, *_delong(_below(signal, background), 1 - _below(background, signal)))
 
 
 def auc_change(first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray]) -> tuple[float, float]:
-    """Return by how much the area changes between two taggers of the same jets, and its standard deviation, by DeLong's method.
+    """Return by how much the area changes between two taggers, and its standard deviation, by DeLong's method.
 
-    Each jet is its own control, so the change is known far better than either area. Each tagger gives its values for signal jets and
-    for background jets, the second those of the same jets in the same order.
+    Each gives its values for signal and for background jets, the same in the same order: the change is known far better than either area.
     """
     before, after = ((_below(signal, background), 1 - _below(background, signal)) for signal, background in (first, second))
     return _delong(after[0] - before[0], after[1] - before[1])

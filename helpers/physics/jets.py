@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import awkward as ak
 import numpy as np
@@ -20,9 +19,9 @@ import uproot
 
 from helpers import paths
 from helpers.client import Client
-from helpers.errors import InputError, quoted, suggestion
+from helpers.errors import InputError, quoted
 from helpers.machine import is_loopback
-from helpers.paths import find, shown
+from helpers.paths import find
 from helpers.physics.flavour import LABELS, Scores, truth
 
 __all__ = ["LABELS", "Table", "Tagger", "flatten", "read", "sample_for", "truth"]
@@ -30,46 +29,34 @@ __all__ = ["LABELS", "Table", "Tagger", "flatten", "read", "sample_for", "truth"
 TREE = "Jets"
 # The table beside each tagger, in the layout that CMS uses for its own, so that a table of theirs is read just so.
 TABLE_FILE = "preprocess.json"
+TAGGERS = ("particlenet", "particlenet_PT", "particlenet_AK4", "particlenet_AK4_PT")
 # Jets in one request when many are tagged: on a CPU more gains nothing, and the answer is waited for no longer than needed.
 BATCH_JETS = 50
-_NAMES = {"pf": "candidates", "sv": "secondary vertices"}
-# What decides who stays when a collection is too long: part of the branch's name, and in words.
-_RANKING = {"pf": ("pt_log", "transverse momentum"), "sv": ("d3dsig", "flight significance")}
+# Of each collection: its name, and what decides who stays when a jet has too many, as part of the branch's name and in words.
+_COLLECTIONS = {
+    "pf": ("candidates", "pt_log", "transverse momentum"),
+    "sv": ("secondary vertices", "d3dsig", "flight significance"),
+}
 # What a table says of each row of an input, as CMS names it: clip((x - median) * norm_factor, lower_bound, upper_bound).
 _TRANSFORM = ("median", "norm_factor", "replace_inf_value", "lower_bound", "upper_bound", "pad")
 
 
 def read(sample: str | Path = "ak8", start: int | None = None, stop: int | None = None) -> ak.Array:
-    """Read jets from a ROOT file.
-
-    Args:
-        sample: ``ak8`` or ``ak4`` for the jets of the course, or the path of a file with a tree ``Jets`` and such branches.
-        start: number of the first jet to read, from 0; by default the first of the file.
-        stop: number of the jet to stop before; by default all the rest.
+    """Read jets ``start`` to ``stop`` of ``ak8`` or ``ak4``, the course's samples, or of a ROOT file with such a tree ``Jets``.
 
     Returns:
         One record for each jet: ``jet_pt`` (GeV), ``jet_eta``, ``jet_phi``, ``jet_mass`` (GeV), ``event``, and jagged fields
         ``pfcand_…`` and ``sv_…``; in the course's samples the true class, too, as ``jet_class``.
 
     Raises:
-        InputError: there is no such file, or no such tree in it.
+        InputError: there is no such file.
     """
     key = str(sample).lower()
     path = paths.root() / "notebooks" / "data" / f"jets_{key}.root" if key in LABELS else find(sample)
     if path is None or not path.is_file():
-        raise InputError(
-            f"There is no file of jets {str(sample)!r}.",
-            f"Expected {quoted(LABELS)}, or the path of a ROOT file.",
-            "If a sample of the course is missing, type: git checkout notebooks/data",
-        )
-    try:
-        with uproot.open(path) as file:
-            jets = file[TREE].arrays(entry_start=start, entry_stop=stop)
-    except (OSError, ValueError, uproot.KeyInFileError) as error:
-        raise InputError(
-            f"{shown(path)} cannot be read as jets ({type(error).__name__}: {str(error).splitlines()[0]}).",
-            f"Expected a ROOT file with a tree named {TREE}.",
-        ) from error
+        raise InputError(f"There is no file of jets {str(sample)!r}.", f"Expected {quoted(LABELS)}, or the path of a ROOT file.")
+    with uproot.open(path) as file:
+        jets = file[TREE].arrays(entry_start=start, entry_stop=stop)
     radius = next((name for name in LABELS if name in path.stem.lower()), None)
     if radius and "jet_label" in jets.fields:
         jets["jet_class"] = ak.Array(list(LABELS[radius]))[jets["jet_label"]]
@@ -78,36 +65,20 @@ def read(sample: str | Path = "ak8", start: int | None = None, stop: int | None 
 
 @dataclass(frozen=True)
 class Table:
-    """How a tagger wants its inputs: which branches, which transforms, how long the padding.
+    """How a tagger wants its inputs: which branches, which transforms, how long the padding."""
 
-    Attributes:
-        source: the file that it was read from, as people type it.
-        labels: the classes, in the order of the output.
-        inputs: by input tensor, in the model's order: the transform of each of its rows, by the name of the branch.
-        branches: by collection, ``pf`` (candidates) and ``sv`` (secondary vertices), the branches that are read, each once.
-        lengths: by collection, least and largest padded length.
-    """
-
-    source: str
+    # The classes, in the order of the output.
     labels: tuple[str, ...]
+    # By input tensor, in the model's order: the transform of each of its rows, by the name of the branch.
     inputs: dict[str, dict[str, dict[str, float]]]
+    # By collection, ``pf`` (candidates) and ``sv`` (secondary vertices): the branches that are read, each once; least and largest length.
     branches: dict[str, list[str]]
     lengths: dict[str, tuple[int, int]]
 
     @classmethod
     def read(cls, path: Path) -> Table:
-        """Read a ``preprocess.json``, or raise InputError when it is missing or no such table."""
-        try:
-            return cls.from_json(json.loads(path.read_text(encoding="utf-8")), shown(path))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(
-                f"{shown(path)} cannot be read as the table of a jet tagger ({type(error).__name__}: {error}).",
-                "Expected what CMS writes: JSON with input_names, output_names, and for each input var_names and var_infos.",
-            ) from error
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any], source: str = "the given table") -> Table:
-        """Read what ``preprocess.json`` holds."""
+        """Read a ``preprocess.json``."""
+        content = json.loads(path.read_text(encoding="utf-8"))
         inputs: dict[str, dict[str, dict[str, float]]] = {}
         branches: dict[str, dict[str, None]] = {}
         lengths: dict[str, tuple[int, int]] = {}
@@ -115,21 +86,17 @@ class Table:
             entry, collection = content[name], _collection(name)
             infos = {branch: {"pad": 0.0} | entry["var_infos"][branch] for branch in entry["var_names"]}
             inputs[name] = {branch: {key: float(info[key]) for key in _TRANSFORM} for branch, info in infos.items()}
-            branches.setdefault(collection, {}).update(dict.fromkeys(branch for branch in infos if not _is_mask(branch)))
+            # A mask is 1 for a candidate and 0 for padding: no branch of a file holds it.
+            branches.setdefault(collection, {}).update(dict.fromkeys(branch for branch in infos if not branch.endswith("mask")))
             # Older tables have one length, to which everything is padded.
             own = (int(entry.get(key, entry.get("var_length"))) for key in ("min_length", "max_length"))
             (shortest, longest), (least, most) = own, lengths.get(collection, (0, np.inf))
             lengths[collection] = max(shortest, least), int(min(longest, most))
-        return cls(source, tuple(content["output_names"]), inputs, {name: list(each) for name, each in branches.items()}, lengths)
+        return cls(tuple(content["output_names"]), inputs, {name: list(each) for name, each in branches.items()}, lengths)
 
 
 def _collection(tensor: str) -> str:
     return tensor.partition("_")[0]
-
-
-def _is_mask(branch: str) -> bool:
-    """True for a row that is 1 for a candidate and 0 for padding: no branch of a file holds it."""
-    return branch.endswith("mask")
 
 
 def plain_name(tensor: str) -> str:
@@ -137,55 +104,29 @@ def plain_name(tensor: str) -> str:
     return re.sub(r"__\d+$", "", tensor)
 
 
-def is_tagger(metadata: Mapping[str, Any]) -> bool:
-    """True if a model takes jets, going by the names of its inputs."""
-    return {"pf_points", "pf_features", "pf_mask"} <= {plain_name(entry["name"]) for entry in metadata["inputs"]}
-
-
 @dataclass(frozen=True)
 class FlatJets:
-    """Jets whose inputs are transformed, but not padded yet.
-
-    Attributes:
-        table: what the model wants.
-        counts: by collection, its size in each jet, ``(n_jets,)``.
-        ranking: by collection, what decides who stays when a jet has too many, ``(n_values + 1,)``; the last entry is the padding.
-        values: by input tensor, transformed values of all jets behind one another, ``(n_variables, n_values + 1)``; the last
-            column is the padding.
-    """
+    """Jets whose inputs are transformed, but not padded yet; the last value of all is the padding."""
 
     table: Table
+    # By collection: its size in each jet, (n_jets,), and what decides who stays when a jet has too many, (n_values + 1,).
     counts: dict[str, np.ndarray]
     ranking: dict[str, np.ndarray]
+    # By input tensor: the values of all jets behind one another, (n_variables, n_values + 1).
     values: dict[str, np.ndarray]
 
     def __len__(self) -> int:
         return len(self.counts["pf"])
 
     def pad(self, jets: np.ndarray, lengths: Mapping[str, int | None] | None = None) -> dict[str, np.ndarray]:
-        """Return the tensors of some jets.
+        """Return the tensors of the jets of these numbers, by input name: float32, ``(n_jets, n_variables, length)``.
 
-        Args:
-            jets: their numbers, in the order wanted.
-            lengths: padded length by collection; by default that of the longest jet, within the table's limits. Of a jet that has
-                more, the highest-ranked are kept.
-
-        Returns:
-            By input name, float32 of shape ``(n_jets, n_variables, length)``.
-
-        Raises:
-            InputError: a length is less than the model can take.
+        The padded length of a collection is by default that of the longest jet, within the table's limits. Of a jet that has more, the
+        highest-ranked are kept.
         """
         chosen = {name: length for name, length in (lengths or {}).items() if length is not None}
         for name, (shortest, longest) in self.table.lengths.items():
             chosen.setdefault(name, min(max(shortest, int(self.counts[name][jets].max(initial=0))), longest))
-        least = {name: shortest for name, (shortest, _) in self.table.lengths.items()}
-        if sum(chosen.values()) < sum(least.values()):
-            raise InputError(
-                f"Padding to {_words(chosen)} gives {sum(chosen.values())} points a jet.",
-                f"This network looks for {sum(least.values()) - 1} neighbours of each point, padding included ({self.table.source}).",
-                f"Pad to {_words(least)} or more, or leave the lengths to the helper.",
-            )
         places = {name: self._places(name, jets, length) for name, length in chosen.items()}
         return {
             name: np.ascontiguousarray(values.take(places[_collection(name)], axis=1).transpose(1, 0, 2))
@@ -206,55 +147,34 @@ class FlatJets:
         return places
 
 
-def _words(lengths: Mapping[str, int]) -> str:
-    return " and ".join(f"{length} {_NAMES[name]}" for name, length in lengths.items())
-
-
 def flatten(jets: ak.Array, table: Table) -> FlatJets:
-    """Transform all inputs of all jets, one record each with a jagged field for each branch of the table, as the table says.
-
-    Raises:
-        InputError: there is no jet, a branch is missing or does not fit the others, a jet has no candidate, or a value is no number.
-
-    Warns:
-        UserWarning: a jet has more candidates than the model takes.
-    """
-    if not isinstance(jets, ak.Array) or jets.ndim != 1 or not jets.fields:
-        expected = "Expected what jets.read(...) returns, or a slice of it."
-        raise InputError(f"The jets were given as {type(jets).__name__}.", expected, "One jet: sample[:1]")
-    if len(jets) == 0:
-        raise InputError("There is no jet in this selection.", "Expected at least one.", "Look at the cut that you made before.")
+    """Transform all inputs of all jets as the table says; an InputError when the jets do not fit, a warning when some are too long."""
+    if not isinstance(jets, ak.Array) or jets.ndim != 1 or not jets.fields or len(jets) == 0:
+        given = type(jets).__name__ + (" without any" if isinstance(jets, ak.Array) and len(jets) == 0 else "")
+        raise InputError(f"The jets were given as {given}.", "Expected what jets.read(...) returns, or a slice of it: sample[:1]")
     counts, ranking = {}, {}
     columns: dict[str, np.ndarray] = {}
     for collection, branches in table.branches.items():
-        if missing := [name for name in branches if name not in jets.fields]:
-            todo = suggestion(missing[0], jets.fields)
-            raise InputError(f"The jets have no branch {quoted(missing)}.", f"{table.source} asks for it.", todo)
+        what, part, rank = _COLLECTIONS[collection]
         number = counts[collection] = ak.to_numpy(ak.num(jets[branches[0]])).astype(np.int64)
         for name in branches:
-            others = ak.to_numpy(ak.num(jets[name]))
-            if not np.array_equal(others, number):
-                jet = int(np.flatnonzero(others != number)[0])
+            if (apart := np.flatnonzero(ak.to_numpy(ak.num(jets[name])) != number)).size:
                 raise InputError(
-                    f"In jet {jet} the branches {branches[0]} and {name} have {number[jet]} and {others[jet]} values.",
-                    f"Expected the same number, one for each of the {_NAMES[collection]}.",
+                    f"In jet {apart[0]} the branches {branches[0]} and {name} have different numbers of values.",
+                    f"Expected one in each for each of the {what}.",
                 )
             columns[name] = ak.to_numpy(ak.flatten(jets[name])).astype(np.float32, copy=False)
-        part, words = _RANKING[collection]
         ranking[collection] = np.append(columns[next((name for name in branches if part in name), branches[0])], -np.inf)
         longest = table.lengths[collection][1]
         if too_long := int((number > longest).sum()):
             warnings.warn(
-                f"Of {len(jets)} jets, {too_long} with more than {longest} {_NAMES[collection]} are cut (the longest has {number.max()}); "
-                f"those with the highest {words} are kept.",
+                f"Of {len(jets)} jets, {too_long} with more than {longest} {what} are cut (the longest has {number.max()}); "
+                f"those with the highest {rank} are kept.",
                 stacklevel=3,
             )
     if empty := np.flatnonzero(counts["pf"] == 0).tolist():
-        raise InputError(
-            f"Of {len(jets)} jets, {len(empty)} without any candidate; the first is number {empty[0]}.",
-            "A tagger can say nothing about such a jet.",
-            "Leave them out: sample[sample.npfcand > 0]",
-        )
+        happened = f"Of {len(jets)} jets, {len(empty)} without any candidate; the first is number {empty[0]}."
+        raise InputError(happened, "A tagger can say nothing about such a jet.", "Leave them out: sample[sample.npfcand > 0]")
     values = {name: _rows(rows, columns, counts[_collection(name)]) for name, rows in table.inputs.items()}
     return FlatJets(table, counts, ranking, values)
 
@@ -263,7 +183,7 @@ def _rows(rows: Mapping[str, Mapping[str, float]], columns: Mapping[str, np.ndar
     """The transformed values of one tensor, with a column of padding at the end."""
     values = np.empty((len(rows), int(counts.sum()) + 1), np.float32)
     for row, (name, info) in zip(values, rows.items(), strict=True):
-        if _is_mask(name):
+        if name.endswith("mask"):
             row[:-1], row[-1] = 1.0, 0.0
             continue
         median, norm, infinite, lower, upper, pad = (np.float32(info[key]) for key in _TRANSFORM)
@@ -271,11 +191,8 @@ def _rows(rows: Mapping[str, Mapping[str, float]], columns: Mapping[str, np.ndar
         row[:-1], row[-1] = np.clip((finite - median) * norm, lower, upper), pad
         if np.isnan(row).any():
             jet = int(np.searchsorted(np.cumsum(counts), np.flatnonzero(np.isnan(row))[0], side="right"))
-            raise InputError(
-                f"{name} of jet {jet} is not a number (NaN).",
-                "Expected finite numbers. A network answers such a jet with NaN or with nonsense, and without an error.",
-                "Look at the file, or leave these jets out.",
-            )
+            wrong = "A network answers such a jet with nonsense, and without an error."
+            raise InputError(f"{name} of jet {jet} is not a number (NaN).", wrong, "Leave these jets out.")
     return values
 
 
@@ -288,13 +205,7 @@ def by_length(flat: FlatJets, batch: int) -> list[np.ndarray]:
 class Tagger:
     """A jet tagger on a server, with the client's half of its work: branches to tensors, probabilities to scores.
 
-    Args:
-        client: the connection to the server.
-        model: its name, such as ``particlenet_PT``; its ``preprocess.json`` lies beside it, in the server's repository or in ours.
-
-    Raises:
-        InputError: this model takes no jets, or has no table.
-        ModelError: it is not loaded.
+    The model's ``preprocess.json`` lies beside it, in the server's repository or in ours; without one there is an InputError.
     """
 
     def __init__(self, client: Client, model: str) -> None:
@@ -303,68 +214,34 @@ class Tagger:
         metadata = client.metadata(model)
         self._names = {plain_name(entry["name"]): entry["name"] for entry in metadata["inputs"]}
         self._output = metadata["outputs"][0]["name"]
-        takes = f"The model {model!r} takes {quoted(self._names.values())}"
-        places = [folder / model / TABLE_FILE for folder in (getattr(client.server, "repository", None), paths.models_dir()) if folder]
-        if (file := next((path for path in places if path.is_file()), None)) is None:
+        folders = [folder for folder in (getattr(client.server, "repository", None), paths.models_dir()) if folder]
+        file = next((folder / model / TABLE_FILE for folder in folders if (folder / model / TABLE_FILE).is_file()), None)
+        if file is None or not any(name.startswith("pf_") for name in self._names):
             raise InputError(
-                f"{takes}, and no table {TABLE_FILE} lies beside it, so it is no jet tagger.",
-                "Such a table says which branches the model takes, and how they are transformed.",
-                suggestion(model, ["particlenet", "particlenet_PT", "particlenet_AK4", "particlenet_AK4_PT"]),
+                f"The model {model!r} takes {quoted(self._names.values())}, so it is no jet tagger, or no {TABLE_FILE} lies beside it.",
+                f"Such a table says which branches the model takes. Taggers of the course: {quoted(TAGGERS)}.",
             )
         self.table = Table.read(file)
-        if set(self._names) != set(self.table.inputs):
-            raise InputError(f"{takes}.", f"Its table {self.table.source} describes {quoted(self.table.inputs)}.")
-
-    def __repr__(self) -> str:
-        return f"Tagger({self.model!r}: {len(self.labels)} classes, {', '.join(self._names.values())})"
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of the model's output."""
-        return self.table.labels
+        self.labels = self.table.labels
 
     def inputs(self, jets: ak.Array, *, candidates: int | None = None, vertices: int | None = None) -> dict[str, np.ndarray]:
-        """Return the tensors of one request.
+        """Return the tensors of one request, float32 ``(n_jets, n_variables, length)`` by the names that the model gives its inputs.
 
-        Args:
-            jets: what :func:`read` gives, or some of it.
-            candidates: pad to so many candidates; by default to the longest jet. Of a longer jet those with the highest transverse
-                momentum are kept.
-            vertices: the same for secondary vertices, by flight significance.
-
-        Returns:
-            float32 arrays ``(n_jets, n_variables, length)`` by the names that the model gives its inputs.
-
-        Raises:
-            InputError: the jets or the lengths do not fit the model; the message says which and why.
+        They are padded to so many ``candidates`` and secondary ``vertices``, by default to the longest jet. Of a longer jet those with
+        the highest transverse momentum or flight significance are kept.
         """
         flat = flatten(jets, self.table)
         return self._named(flat.pad(np.arange(len(flat)), {"pf": candidates, "sv": vertices}))
 
-    def tag(
-        self,
-        jets: ak.Array,
-        *,
-        batch: int = BATCH_JETS,
-        per_event: bool = False,
-        max_in_flight: int | None = None,
-        candidates: int | None = None,
-        vertices: int | None = None,
-    ) -> Scores:
-        """Send jets to the server and collect its answers.
+    def tag(self, jets: ak.Array, *, batch: int = BATCH_JETS, per_event: bool = False, max_in_flight: int | None = None) -> Scores:
+        """Send jets to the server and return the scores, in the order of the jets.
 
         Args:
             jets: what :func:`read` gives, or some of it.
-            batch: jets in one request. Jets of similar length go together, so that little is padded; answers come back in order.
+            batch: jets in one request. Jets of similar length go together, so that little is padded.
             per_event: send one request for each event, with all its jets, as CMSSW does; ``batch`` then does not count.
             max_in_flight: requests under way at once; by default one for each instance of the model and one that waits, and for a server
                 elsewhere one more that is on its way.
-            candidates: as for :meth:`inputs`; by default the longest jet of each request.
-            vertices: as for :meth:`inputs`; by default the longest jet of each request.
-
-        Raises:
-            InputError: the jets do not fit the model.
-            RequestError: the server refused or failed.
         """
         begin = time.perf_counter()
         flat = flatten(jets, self.table)
@@ -373,7 +250,7 @@ class Tagger:
             event = ak.to_numpy(jets["event"])
             order = np.argsort(event, kind="stable")
             groups = np.split(order, np.flatnonzero(np.diff(event[order])) + 1)
-        requests = (self._named(flat.pad(group, {"pf": candidates, "sv": vertices})) for group in groups)
+        requests = (self._named(flat.pad(group)) for group in groups)
         under_way = max_in_flight or self._in_flight()
         answers = self.client.infer_many(self.model, requests, outputs=self._output, max_in_flight=under_way)
         probabilities = np.empty((len(flat), len(self.labels)), np.float32)

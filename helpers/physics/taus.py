@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from helpers import paths
-from helpers.physics.samples import columns
 
 MODEL = "deeptau_nosplit"
 SAMPLE = "taus.npz"
@@ -31,18 +29,15 @@ _CANDIDATE = "pfCand_"
 
 @dataclass(frozen=True)
 class Taus:
-    """Reconstructed taus and the particles around them, one tau after the other.
+    """Reconstructed taus and the particles around them, one tau after the other."""
 
-    Attributes:
-        features: by name, (n_taus,) what was reconstructed of each tau, before any transform; GeV, cm, rad.
-        candidates: by name, (n_candidates,) the particles within 0.5 of the tau's axis, largest transverse momentum first.
-        n_candidates: (n_taus,) particles of each tau.
-        label: (n_taus,) truth, as an index into `LABELS`.
-    """
-
+    # By name, (n_taus,) what was reconstructed of each tau, before any transform; GeV, cm, rad.
     features: dict[str, NDArray[Any]]
+    # By name, (n_candidates,) the particles within 0.5 of the tau's axis, largest transverse momentum first.
     candidates: dict[str, NDArray[Any]]
+    # (n_taus,) particles of each tau.
     n_candidates: NDArray[np.int64]
+    # (n_taus,) truth, as an index into `LABELS`.
     label: NDArray[np.int64]
 
     def __len__(self) -> int:
@@ -63,14 +58,14 @@ class Taus:
 
 
 def read(path: str | Path | None = None) -> Taus:
-    """Read the taus that come with the course, or those of another file of the same form; raise SetupError if it is missing."""
-    features = columns(SAMPLE, path)
+    """Read the taus that come with the course, or those of another file of the same form."""
+    with np.load(path or paths.root() / "notebooks" / "data" / SAMPLE) as stored:
+        features = dict(stored)
     counts, label = (features.pop(name).astype(np.int64) for name in ("n_pfCand", "label"))
     candidates = {name: features.pop(name) for name in list(features) if name.startswith(_CANDIDATE)}
     return Taus(features, candidates, counts, label)
 
 
-@cache
 def table() -> dict[str, Any]:
     """Return the table beside the model: for each input the names of its features, and a transform for each that is filled."""
     return dict(json.loads(paths.read_text(paths.models_dir() / MODEL / "preprocess.json")))
@@ -136,10 +131,7 @@ def cells(taus: Taus, grid: str, inputs: dict[str, Any]) -> Cells:
 
 
 def tensors(taus: Taus, inputs: dict[str, Any] | None = None) -> dict[str, NDArray[np.float32]]:
-    """Return the seven inputs of the model by name, each with the taus along its first axis: 423 kB for each tau.
-
-    ``inputs`` is the table of the model, by default the one beside it.
-    """
+    """Return the seven inputs of the model by name, each with the taus along its first axis: 423 kB for each tau."""
     inputs = inputs or table()
     result = {"input_tau": high_level(taus, inputs["input_tau"])}
     for grid, (side, _) in GRIDS.items():

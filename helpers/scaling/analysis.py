@@ -360,7 +360,7 @@ def tag_files(
         output: folder for the scores.
         jets_per_chunk: jets in each task.
         silent: show no progress.
-        **options: of :meth:`helpers.physics.jets.Tagger.tag`: ``batch``, ``max_in_flight`` (of each thread), ``candidates``, ``vertices``.
+        **options: of :meth:`helpers.physics.jets.Tagger.tag`: ``batch``, ``max_in_flight`` (of each thread).
 
     Raises:
         InputError: the files are none, or the folder holds the scores of another analysis.

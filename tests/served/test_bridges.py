@@ -48,7 +48,8 @@ def space() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def direct(server: Server) -> np.ndarray:
     with Client(server) as client:
-        return jets.Tagger(client, MODEL).tag(jets.read("ak4", stop=120), candidates=50, vertices=4).probabilities
+        tagger = jets.Tagger(client, MODEL)
+        return tagger.scores(client.infer(MODEL, tagger.inputs(jets.read("ak4", stop=120), candidates=50, vertices=4))).probabilities
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ def sample() -> ak.Array:
 
 
 def test_probabilities_and_discriminants_by_hand(three: Scores) -> None:
-    assert three["b"].tolist() == three["probb"].tolist() == pytest.approx([0.5, 0, 0.1])
+    assert three["b"].tolist() == pytest.approx([0.5, 0, 0.1])
     assert three["b_vs_light"] == pytest.approx([0.6 / 0.8, 0, 0.2 / 0.6])
     assert three["b_vs_c"] == pytest.approx([0.6 / 0.8, 0, 0.2 / 0.6])
     assert three["c_vs_light"] == pytest.approx([0.2 / 0.4, 0, 0.4 / 0.8])
@@ -82,7 +82,7 @@ def test_truth_by_class_and_by_group(sample: ak.Array) -> None:
     assert jets.truth(sample, "c", "light").tolist() == [False, True, True]
     wide = ak.Array({"jet_class": ["Hbb", "QCDbb", "Tbqq", "QCDothers", "Tbel"]})
     assert jets.truth(wide, "QCD").tolist() == jets.truth(wide, "qcd").tolist() == [False, True, False, True, False]
-    assert jets.truth(wide, "probHbb").tolist() == jets.truth(wide, "Hbb").tolist() == [True, False, False, False, False]
+    assert jets.truth(wide, "Hbb").tolist() == [True, False, False, False, False]
     assert jets.truth(wide, "top").tolist() == [False, False, True, False, False]
     assert not jets.truth(wide, "Hcc").any(), "a class that there is, of which these jets have none"
 
@@ -131,7 +131,6 @@ def test_perfect_and_useless_discriminants() -> None:
     perfect = roc("x", np.array([3.0, 2.0]), np.array([1.0, 0.0]))
     assert (perfect.auc, perfect.auc_uncertainty) == (1.0, 0.0)
     assert roc("x", np.zeros(9), np.zeros(9)).auc == 0.5
-    assert "AUC 1.0000 ± 0.0000 (2 signal, 2 background jets)" in str(perfect)
 
 
 def test_working_points(overlapping: tuple[np.ndarray, np.ndarray]) -> None:
@@ -144,7 +143,6 @@ def test_working_points(overlapping: tuple[np.ndarray, np.ndarray]) -> None:
         looser = np.max(background[background < point.cut])
         assert (background >= looser).mean() > wanted, "the loosest such cut"
         assert point.mistag_uncertainty == pytest.approx(np.sqrt(point.mistag * (1 - point.mistag) / 500))
-        assert f"efficiency {100 * point.efficiency:.1f}" in str(point)
     nothing = roc("x", -signal - 99, background).at_mistag(0.1)
     assert nothing.efficiency == 0 and nothing.efficiency_uncertainty > 0, "a share of 0 is not certain"
 

@@ -12,7 +12,6 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from helpers import paths
-from helpers.errors import SetupError
 from helpers.measuring.inputs import write_taus
 from helpers.physics import taus
 from helpers.physics.taus import Taus
@@ -194,11 +193,6 @@ def test_the_grids_filled_at_once_are_those_of_a_loop():
 def test_a_tau_without_candidates_has_empty_grids():
     found = taus.tensors(tau())
     assert [name for name, values in found.items() if values.any()] == ["input_tau"]
-
-
-def test_a_missing_file_of_taus_is_named(tmp_path):
-    with pytest.raises(SetupError, match=r"missing\.npz"):
-        taus.read(tmp_path / "missing.npz")
 
 
 def test_a_file_of_taus_for_perf_analyzer(work):
