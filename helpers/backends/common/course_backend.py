@@ -10,7 +10,7 @@ import json
 import os
 import signal
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,8 @@ NUMPY_TYPES = {
 # the heap keeps half a gigabyte, and grows in large steps.
 _ALLOCATOR = {-3: 32 << 20, -1: 512 << 20, -2: 64 << 20}
 
-# Seconds that the process of a model which could not be loaded may take to end by itself; then the system ends it. Triton waits for its end
-# without a limit and starts to serve only then, and takes the shared memory away in which the process waits for Triton's last word.
+# Seconds that the process of a model which could not be loaded may take to end by itself; then the system ends it. Triton waits for that
+# without a limit, and takes the shared memory away in which the process waits for Triton's last word.
 _LAST_SECONDS = 10
 
 # Parameter of a model: the longest that an axis of open length may be. The course's own; the native backends pass it over.
@@ -48,28 +48,21 @@ class RequestFault(Exception):
 
 
 def one_line(error: BaseException, limit: int = 700) -> str:
-    """Return the text of an error on one line, or the exception's name where it has no text.
-
-    Of a text that is longer than the limit the middle is cut: frameworks begin with where it happened, and end with what is wrong.
-    """
+    """Return the text of an error on one line; of a long one, which begins with where it happened and ends with why, the middle is cut."""
     text = " ".join(str(error).split()) or type(error).__name__
     begin, end = limit // 3, limit - limit // 3 - 3
     return text if len(text) <= limit else f"{text[:begin]} … {text[-end:]}"
 
 
 def _keep_freed_memory() -> None:
-    """Make the allocator reuse large blocks instead of giving them back to the system and asking for them again, page by page.
-
-    Otherwise PyTorch pays some thousand page faults in each run of a batch, a tenth of its time and more, and so does every copy of a large
-    input, which Triton's Python backend makes for each request.
-    """
+    """Make the allocator reuse large blocks: to ask for them page by page costs PyTorch, and large inputs, a tenth of the time."""
     for option, value in _ALLOCATOR.items():
         ctypes.CDLL(None).mallopt(option, value)
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One input or output as config.pbtxt declares it: ``TYPE_FP32``, and the shape that the model sees, without the batch dimension."""
+    """An input or output: ``TYPE_FP32``, and the shape that the model sees; in the config without the batch dimension."""
 
     name: str
     dtype: str
@@ -78,41 +71,38 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a backend needs to know about the model instance that it serves.
-
-    ``max_batch_size`` is 0 when the model has no batch dimension, ``accelerators`` have the list in which each stands (``gpu`` or ``cpu``)
-    and its name, ``on_gpu`` is True if Triton placed this instance on a GPU, and ``instances`` is how many the model has in all.
-    """
+    """What a backend needs to know about the model instance that it serves."""
 
     name: str
     instance: str
     path: Path
+    # 0 when the model has no batch dimension.
     max_batch_size: int
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     parameters: dict[str, str]
     graph_level: int
+    # Of each the list in which it stands, gpu or cpu, and its name.
     accelerators: tuple[tuple[str, str], ...]
+    # Whether Triton placed this instance on a GPU, and on which.
     on_gpu: bool
     device_id: int
+    # How many the model has in all.
     instances: int
 
     def threads(self, key: str) -> int:
-        """Return a parameter that is a number of threads; where it is absent, this instance's share of the cores.
-
-        The native backends give every instance all cores, and two instances then get in each other's way.
-        """
+        """Return a parameter that is a number of threads; where it is absent, this instance's share of the cores, not all, as natively."""
         return self.count(key) or max(1, _usable_cores() // self.instances)
 
     def count(self, key: str) -> int:
         """Return a parameter that is a number of something; 0 where it is absent."""
         text = self.parameters.get(key, "0").strip()
         if not text.isdecimal():
-            raise ModelFault(f"parameter '{key}' must be a whole number that is not negative, and is '{text}'.")
+            raise ModelFault(f"parameter '{key}' must be a whole number, and is '{text}'.")
         return int(text)
 
     def warn_of_other_parameters(self, *known: str) -> None:
-        """Write a warning for each parameter that has no effect, since it is none of these."""
+        """Write a warning for each parameter that is none of these."""
         for key in self.parameters.keys() - {*known, MAX_LENGTH}:
             self.warn_of_no_effect(f"parameter '{key}'", f"of all parameters this backend reads {' and '.join(known)}")
 
@@ -126,11 +116,7 @@ class Settings:
 
 
 class ServedModel(ABC):
-    """Base of both backends: a subclass loads a network and runs it on arrays.
-
-    Requests that Triton hands over together run as one batch when the shapes of their inputs allow, else in groups of equal
-    shape. When a batch fails, its requests run one by one, so that only the wrong one fails.
-    """
+    """Base of both backends: a subclass loads a network and runs it on arrays. Requests that come together run as one batch."""
 
     # The names under which the model's file is looked for, the usual one first.
     DEFAULT_FILES: tuple[str, ...]
@@ -163,19 +149,16 @@ class ServedModel(ABC):
         """Called by Triton with the requests that it scheduled together; returns one response per request, in the same order."""
         if len(requests) == 1:
             return [self._alone(requests[0])]
-        responses: list[Any] = [None] * len(requests)
-        for places in self._groups(requests):
-            for place, response in zip(places, self._together([requests[place] for place in places]), strict=True):
-                responses[place] = response
-        return responses
-
-    def _groups(self, requests: list[Any]) -> Iterable[list[int]]:
-        """Return the places of the requests that can run as one batch: equal inputs, equal shapes behind the batch dimension."""
+        # Those with equal inputs and equal shapes behind the batch dimension run together.
         groups: dict[Any, list[int]] = {}
         for place, request in enumerate(requests):
             shapes = sorted((tensor.name(), tuple(tensor.shape()[1:])) for tensor in request.inputs())
             groups.setdefault(tuple(shapes) if self.settings.max_batch_size else place, []).append(place)
-        return groups.values()
+        responses: list[Any] = [None] * len(requests)
+        for places in groups.values():
+            for place, response in zip(places, self._together([requests[place] for place in places]), strict=True):
+                responses[place] = response
+        return responses
 
     def _alone(self, request: Any) -> Any:
         """Return the response to one request; an error becomes its response, and touches no other request."""
@@ -223,20 +206,17 @@ class ServedModel(ABC):
     def _check_batch(self, names: Sequence[str], outputs: Sequence[np.ndarray], batch: int) -> None:
         for name, output in zip(names, outputs, strict=True):
             if output.ndim == 0 or len(output) != batch:
-                raise ValueError(
-                    f"output '{name}' has shape {list(output.shape)} for a batch of {batch}: with max_batch_size > 0 its first dimension"
-                    " must be the batch"
-                )
+                shape = list(output.shape)
+                raise ValueError(f"output '{name}' has shape {shape} for a batch of {batch}: its first dimension must be the batch")
 
     def _refusal(self, text: str, code: int) -> Any:
         return pb_utils.InferenceResponse(error=pb_utils.TritonError(f"model '{self.settings.name}': {text}", code))
 
 
 def model_file(folder: Path, config: dict[str, Any], default_files: Sequence[str]) -> Path:
-    """Return the file that holds the model."""
-    # Triton fills the first of the usual names in where the config has none.
+    """Return the file that holds the model; Triton fills the first of the usual names in where the config has none."""
     named = config.get("default_model_filename") or default_files[0]
-    looked_for = [named, *(default_files[1:] if named == default_files[0] else ())]
+    looked_for = default_files if named == default_files[0] else (named,)
     path = folder / next((name for name in looked_for if (folder / name).exists()), named)
     if not path.is_file():
         found = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
@@ -244,18 +224,11 @@ def model_file(folder: Path, config: dict[str, Any], default_files: Sequence[str
     return path
 
 
-def refuse_unsupported(config: dict[str, Any]) -> None:
-    """Refuse what the native backends can do and this one cannot, so that nothing is silently left out."""
-    fields = [name for name in ("batch_input", "batch_output", "sequence_batching") if config.get(name)]
-    fields += ["model_transaction_policy.decoupled"] if config.get("model_transaction_policy", {}).get("decoupled") else []
-    fields += [f"input '{entry['name']}' allow_ragged_batch" for entry in config.get("input", []) if entry.get("allow_ragged_batch")]
-    if fields:
-        raise ModelFault(f"the embedded server's backend does not support {', '.join(fields)}; a Triton container does.")
-
-
 def _settings(args: dict[str, str], default_files: Sequence[str]) -> Settings:
     config = json.loads(args["model_config"])
-    refuse_unsupported(config)
+    # The native backends can do this, and here it would be left out without a word.
+    if fields := [name for name in ("batch_input", "batch_output", "sequence_batching") if config.get(name)]:
+        raise ModelFault(f"the embedded server's backend does not support {', '.join(fields)}; a Triton container does.")
     optimization = config.get("optimization", {})
     return Settings(
         name=args["model_name"],

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +17,22 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "common"))
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from course_backend import Arrays, ModelFault, ServedModel, Settings, TensorSpec, model_file, one_line, refuse_unsupported
+from course_backend import NUMPY_TYPES, Arrays, ModelFault, ServedModel, Settings, TensorSpec, model_file, one_line
 
 # The max_batch_size that Triton gives to an ONNX model that can batch and names none: its option default-max-batch-size.
 DEFAULT_MAX_BATCH_SIZE = 4
-ONNX_TO_TRITON = {"float16": "FP16", "float": "FP32", "double": "FP64"} | {
-    name: name.upper() for name in ("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64")
-}
+# ONNX names most types as NumPy does.
+ONNX_TO_TRITON = {f"tensor({numpy_type.name})": name for name, numpy_type in NUMPY_TYPES.items()}
+ONNX_TO_TRITON |= {"tensor(float)": "TYPE_FP32", "tensor(double)": "TYPE_FP64"}
 # optimization.graph.level in the config -> ONNX Runtime's level, as the native backend maps it; every other number means all.
 GRAPH_LEVELS = {-1: "ORT_ENABLE_BASIC", 1: "ORT_ENABLE_EXTENDED", 2: "ORT_DISABLE_ALL"}
 # Parameters of the config that this backend reads.
 INTRA_OP, INTER_OP = "intra_op_thread_count", "inter_op_thread_count"
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-# Accelerators that the native backend knows, by the list of the config in which they may stand -> why they have no effect here.
-ACCELERATORS = {
-    ("gpu", "tensorrt"): "it needs a GPU, and the ONNX Runtime of NVIDIA's container",
-    ("gpu", "cuda"): "it needs a GPU, and the ONNX Runtime of NVIDIA's container",
-    ("cpu", "openvino"): "this ONNX Runtime was built without OpenVINO",
+# Why accelerators have no effect here, by the list of the config in which they stand.
+NO_ACCELERATOR = {
+    "gpu": "it needs a GPU, and the ONNX Runtime of NVIDIA's container",
+    "cpu": "this ONNX Runtime was built without OpenVINO",
 }
 FIXED_BATCH = "Write max_batch_size: 0, or export it again with a first axis of any size: torch.onnx.export(…, dynamic_shapes=…)."
 # What ONNX Runtime says of a file that it cannot load -> what that means, and what to do.
@@ -48,33 +46,11 @@ HINTS = (
         "is under development|Unsupported model IR version",
         "It is newer than this ONNX Runtime. Export it again: torch.onnx.export(…, opset_version=18); or set model.ir_version = 10",
     ),
-    ("has an empty string", "A client needs its name. Export it again: torch.onnx.export(…, input_names=[…], output_names=[…])"),
     (
         "External data",
         "Its weights are in another file. Copy that beside it, or export one file: torch.onnx.export(…, external_data=False)",
     ),
-    (
-        "No Op registered|Fatal error",
-        "This ONNX Runtime lacks an operation. Export it with standard ones: torch.onnx.export(…, opset_version=18)",
-    ),
 )
-
-
-@dataclass(frozen=True)
-class ModelTensor:
-    """An input or output as the ONNX file has it; its shape has the batch dimension, -1 is any size."""
-
-    name: str
-    onnx_type: str
-    dims: tuple[int, ...]
-
-    @property
-    def dtype(self) -> str:
-        """The type's name in config.pbtxt."""
-        kind = ONNX_TO_TRITON.get(self.onnx_type.removeprefix("tensor(").removesuffix(")"))
-        if kind is None:
-            raise ModelFault(f"tensor '{self.name}' of the ONNX file is a {self.onnx_type}, which is not served here.")
-        return f"TYPE_{kind}"
 
 
 class TritonPythonModel(ServedModel):
@@ -89,7 +65,6 @@ class TritonPythonModel(ServedModel):
         if config["input"] and config["output"]:
             return auto_complete_model_config
         try:
-            refuse_unsupported(config)
             session, _ = _session(model_file(Path(pb_utils.get_model_dir()), config, TritonPythonModel.DEFAULT_FILES), None)
             _complete(config, _tensors(session.get_inputs()), _tensors(session.get_outputs()))
         except ModelFault as fault:
@@ -136,10 +111,7 @@ def _session(path: Path, settings: Settings | None) -> tuple[Any, str]:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
         for device, name in settings.accelerators:
-            if (device, name) not in ACCELERATORS:
-                known = ", ".join(name for where, name in ACCELERATORS if where == device)
-                raise ModelFault(f"'{name}' is no {device}_execution_accelerator of ONNX Runtime models; there is: {known}.")
-            settings.warn_of_no_effect(f"execution accelerator '{name}'", ACCELERATORS[device, name])
+            settings.warn_of_no_effect(f"execution accelerator '{name}'", NO_ACCELERATOR[device])
         if settings.on_gpu and CUDA in ort.get_available_providers():
             providers = [(CUDA, {"device_id": str(settings.device_id)}), CPU]
         elif settings.on_gpu:
@@ -154,32 +126,26 @@ def _session(path: Path, settings: Settings | None) -> tuple[Any, str]:
     return session, f"ONNX Runtime {ort.__version__} with {by}; {options.intra_op_num_threads} thread(s), {level}"
 
 
-def _tensors(nodes: Sequence[Any]) -> list[ModelTensor]:
-    return [ModelTensor(node.name, node.type, tuple(dim if isinstance(dim, int) else -1 for dim in node.shape or ())) for node in nodes]
+def _tensors(nodes: Sequence[Any]) -> list[TensorSpec]:
+    """Inputs or outputs as the ONNX file has them: shapes with the batch dimension, -1 for any size; other types by ONNX's own name."""
+    shapes = [tuple(dim if isinstance(dim, int) else -1 for dim in node.shape or ()) for node in nodes]
+    return [TensorSpec(node.name, ONNX_TO_TRITON.get(node.type, node.type), shape) for node, shape in zip(nodes, shapes, strict=True)]
 
 
-def _complete(config: dict[str, Any], inputs: Sequence[ModelTensor], outputs: Sequence[ModelTensor]) -> None:
-    """Fill in inputs, outputs, max_batch_size and dynamic batching, by the native backend's rules. Changes ``config``.
-
-    A model can batch when the first dimension of every input and output is variable.
-    """
-    fixed = [tensor for tensor in [*inputs, *outputs] if tensor.dims[:1] != (-1,)]
-    if not fixed:
+def _complete(config: dict[str, Any], inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
+    """Fill in inputs, outputs, max_batch_size and dynamic batching, by the native backend's rules. Changes ``config``."""
+    # A model can batch when the first dimension of every input and output is variable.
+    if all(tensor.dims[:1] == (-1,) for tensor in [*inputs, *outputs]):
         if config["max_batch_size"] == 0:
             config["max_batch_size"] = DEFAULT_MAX_BATCH_SIZE
             pb_utils.Logger.log_warn(f"model '{config['name']}' names no max_batch_size and can batch: set to {DEFAULT_MAX_BATCH_SIZE}")
         if config["max_batch_size"] > 1 and "dynamic_batching" not in config:
             config["dynamic_batching"] = {}
-    elif config["max_batch_size"]:
-        raise ModelFault(
-            f"max_batch_size is {config['max_batch_size']}, but the model has no batch dimension: tensor '{fixed[0].name}' has shape "
-            f"{list(fixed[0].dims)} in the ONNX file, and its first dimension would have to be variable. {FIXED_BATCH}"
-        )
     for field, tensors in (("input", inputs), ("output", outputs)):
         config[field] = config[field] or [_entry(tensor, config["max_batch_size"]) for tensor in tensors]
 
 
-def _entry(tensor: ModelTensor, max_batch_size: int) -> dict[str, Any]:
+def _entry(tensor: TensorSpec, max_batch_size: int) -> dict[str, Any]:
     dims = list(tensor.dims[1:] if max_batch_size else tensor.dims)
     entry: dict[str, Any] = {"name": tensor.name, "data_type": tensor.dtype, "dims": dims or [1]}
     if not dims and max_batch_size:
@@ -188,7 +154,7 @@ def _entry(tensor: ModelTensor, max_batch_size: int) -> dict[str, Any]:
     return entry
 
 
-def _check(role: str, specs: Sequence[TensorSpec], tensors: Sequence[ModelTensor], max_batch_size: int) -> None:
+def _check(role: str, specs: Sequence[TensorSpec], tensors: Sequence[TensorSpec], max_batch_size: int) -> None:
     """Compare the config with the model: names, types and shapes."""
     known = {tensor.name: tensor for tensor in tensors}
     for spec in specs:
@@ -196,23 +162,17 @@ def _check(role: str, specs: Sequence[TensorSpec], tensors: Sequence[ModelTensor
             raise ModelFault(f"the config names {role} '{spec.name}', which the model does not have; its {role}s are: {', '.join(known)}.")
         found = known[spec.name]
         if found.dtype != spec.dtype:
-            raise ModelFault(
-                f"{role} '{spec.name}' is {spec.dtype} in the config and {found.dtype} in the model. Write data_type: {found.dtype}."
-            )
-        if not found.dims:
-            raise ModelFault(f"{role} '{spec.name}' is a scalar in the model, which is not served here; give it a dimension.")
-        if max_batch_size and found.dims[0] != -1:
+            types = f"is {spec.dtype} in the config and {found.dtype} in the model"
+            raise ModelFault(f"{role} '{spec.name}' {types}. Write data_type: {found.dtype}.")
+        if max_batch_size and found.dims[:1] != (-1,):
             raise ModelFault(
                 f"max_batch_size is {max_batch_size}, but {role} '{spec.name}' has shape {list(found.dims)} in the model: "
-                f"its first dimension is fixed and cannot be the batch. {FIXED_BATCH}"
+                f"its first dimension cannot be the batch. {FIXED_BATCH}"
             )
         wanted = (-1, *spec.dims) if max_batch_size else spec.dims
         # An input that the model leaves open may be narrowed in the config; an output must say exactly what the model says.
         pairs = zip(wanted, found.dims, strict=False)
         if len(wanted) != len(found.dims) or any(ours != theirs and (role == "output" or theirs != -1) for ours, theirs in pairs):
-            batch = ", the batch dimension included" if max_batch_size else ""
-            right = list(found.dims[1:] if max_batch_size else found.dims)
-            raise ModelFault(
-                f"{role} '{spec.name}' has shape {list(wanted)} in the config{batch}, and {list(found.dims)} in the model. "
-                f"Write dims: {right}."
-            )
+            where = "the config, batch included," if max_batch_size else "the config"
+            shapes = f"has shape {list(wanted)} in {where} and {list(found.dims)} in the model"
+            raise ModelFault(f"{role} '{spec.name}' {shapes}. Write dims: {list(found.dims[1:] if max_batch_size else found.dims)}.")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 # This file is reached through a link in the server's backend directory; the other modules lie beside the real one.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -19,7 +18,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "common"))
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from course_backend import NUMPY_TYPES, Arrays, ModelFault, ServedModel, Settings
-from package import is_package
 
 # Types that the native backend serves. PyTorch itself also has 16-, 32- and 64-bit unsigned integers, but computes little with them.
 SERVED_TYPES = NUMPY_TYPES.keys() - {"TYPE_UINT16", "TYPE_UINT32", "TYPE_UINT64"}
@@ -30,26 +28,14 @@ class TritonPythonModel(ServedModel):
 
     DEFAULT_FILES = ("model.pt", "model.pt2")
 
-    @staticmethod
-    def auto_complete_config(auto_complete_model_config: Any) -> Any:
-        """Refuse a config without inputs and outputs: files of PyTorch do not name shapes and types."""
-        config = auto_complete_model_config.as_dict()
-        if not (config["input"] and config["output"]):
-            raise pb_utils.TritonModelException(
-                f"model '{config['name']}': a file of PyTorch does not say its shapes and types, "
-                "so config.pbtxt must list input and output."
-            )
-        return auto_complete_model_config
-
     def load(self, settings: Settings) -> None:
         """Load the network and compare its tensors with the config."""
         for spec in [*settings.inputs, *settings.outputs]:
             if spec.dtype not in SERVED_TYPES:
                 raise ModelFault(f"tensor '{spec.name}' is {spec.dtype}, which is not served here.")
-        compiled = is_package(settings.path)
-        from torch_module import Module, Package  # imports PyTorch, seconds that what is refused need not wait for
+        from torch_module import network  # imports PyTorch: seconds, which the completion of a config need not wait for
 
-        self.module = (Package if compiled else Module)(settings)
+        self.module = network(settings)
         pb_utils.Logger.log_info(f"{settings.instance}: {self.module.summary}")
 
     def run(self, inputs: Arrays, wanted: Sequence[str]) -> list[np.ndarray]:

@@ -127,7 +127,7 @@ def onnx_repository(root: Path) -> Path:
 
 
 def _bad_onnx_models(root: Path, platform: str, affine_io: str) -> None:
-    for name in ("shape", "type", "name", "missing_input", "batch", "accelerator", "parameter", "ragged", "sequence"):
+    for name in ("shape", "type", "name", "missing_input", "batch", "parameter", "sequence"):
         onnx_models.affine(root / f"bad_{name}/1/model.onnx", (1, 3) if name == "batch" else ("batch", 3))
     outputs = tensors("output", y="FP32 [3]")
     x = tensors("input", x="FP32 [3]")
@@ -138,13 +138,8 @@ def _bad_onnx_models(root: Path, platform: str, affine_io: str) -> None:
     configure(root / "bad_missing_input", platform, tensors("input", x="FP32 [3]"), tensors("output", y="FP32 [3]"))
     onnx_models.scale_optional(root / "bad_missing_input/1/model.onnx", optional=False)
     configure(root / "bad_batch", platform, batch)
-    accelerator = 'optimization { execution_accelerators { gpu_execution_accelerator { name: "warp" } } }'
-    configure(root / "bad_accelerator", platform, batch, affine_io, accelerator)
     configure(
         root / "bad_parameter", platform, batch, affine_io, 'parameters { key: "intra_op_thread_count" value { string_value: "two" } }'
-    )
-    configure(
-        root / "bad_ragged", platform, batch, outputs, 'input { name: "x" data_type: TYPE_FP32 dims: [ 3 ] allow_ragged_batch: true }'
     )
     configure(root / "bad_sequence", platform, batch, affine_io, "sequence_batching { max_sequence_idle_microseconds: 1000000 }")
     onnx_models.scalar(root / "bad_scalar/1/model.onnx")

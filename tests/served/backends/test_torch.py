@@ -109,7 +109,7 @@ def test_a_fault_found_while_running_is_named(asker: Asker, output: str, text: s
         ("bad_strings", ["tensor 'words__0' is TYPE_STRING"]),
         ("bad_dict", ["forward() takes 'tensors' of type Dict[str, Tensor]", "only tensors can be served"]),
         ("bad_statedict", ["bad_statedict/1/model.pt", "a class that needs its Python code", "torch.onnx.export("]),
-        ("bad_silent", ["config.pbtxt must list input and output"]),
+        ("bad_silent", ["the config has 0 inputs (), and forward() takes 1"]),
     ],
 )
 def test_the_reason_names_the_fault(torch_server: Server, model: str, parts: list[str]) -> None:
