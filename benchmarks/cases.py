@@ -115,7 +115,7 @@ def large(rounds: int, trial: bool) -> Results:
                     return float(alone.ask(batch=batch, seconds=seconds)["per_s"])
 
                 with _Memory(server) as memory:
-                    ways = [lambda run=run: _rate(run), lambda run=run: _rate(run, "--shared-memory", "system"), in_process]
+                    ways = [lambda run=run: _rate(run), lambda run=run: _rate(run, server), in_process]
                     grpc, shared, theirs = in_turn(rounds, *ways)
                 goals = ("≥ 0.9", "≥ 0.97") if batch >= 10 else ("", "")
                 yield ratio("large", f"gRPC, batch {batch}", grpc, theirs, goals[0], " taus/s")
@@ -293,9 +293,13 @@ def _as_files(place: Path, model: str, tensors: Mapping[str, np.ndarray]) -> tup
     return write_inputs(place / f"{model}.json", entries), place / f"{model}.npz"
 
 
-def _rate(run: Run, *more: str) -> float:
-    """Inferences per second of a run with further arguments."""
-    done = find_perf_analyzer().run(*run.arguments(), "-v", *more)
+def _rate(run: Run, shared: Server | None = None) -> float:
+    """Inferences per second of a run; with a server of one's own, with tensors in shared memory, for which it asks for its key."""
+    words, private = [*run.arguments(), "-v"], []
+    if shared is not None:
+        words += ["--shared-memory", "system"]
+        private = [word for name, value in shared.admin_headers(run.protocol).items() for word in ("-H", f"{name}:{value}")]
+    done = find_perf_analyzer().run(*words, private=private)
     rates = [window.throughput_infer_per_s for window in result_of(done.stdout).windows]
     if not rates:
         raise RuntimeError(f"{run}: {done.stdout[-300:]}{done.stderr[-300:]}")

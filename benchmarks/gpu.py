@@ -154,7 +154,7 @@ def throughput(trial: Trial, model: str, batches: Sequence[int], clients: Sequen
     if trial.quick:
         batches, clients = batches[:2], clients[:1]
     folder = paths.work_dir() / "gpu" / "sweep"
-    rows = rows_of(sweep(trial.server, model, batches, clients, output=folder, again=True, silent=True, **options))
+    rows = rows_of(sweep(trial.server, model, batches, clients, output=folder, again=True, **options))
     trial.rows += rows
     columns = ("batch", "concurrency", "throughput_infer_per_s", "throughput_spread_infer_per_s", "latency_p95_us")
     table = as_text([{name: row[name] for name in columns} for row in rows])

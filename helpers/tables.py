@@ -44,6 +44,13 @@ def as_html(rows: Sequence[Row], *, caption: str = "", bold: Callable[[Row], boo
     return f"<table>{above}<thead>{''.join(lines[:1])}</thead><tbody>{''.join(lines[1:])}</tbody></table>"
 
 
+def without_empty(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """Return the rows without the columns that are empty in all of them."""
+    rows = list(rows)
+    used = {name for row in rows for name, value in row.items() if value not in (None, "")}
+    return [{name: value for name, value in row.items() if name in used} for row in rows]
+
+
 class Table(list[dict[str, Any]]):
     """Rows that show themselves as a table under a sentence, or the sentence alone where there are none; a list otherwise.
 

@@ -72,8 +72,7 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         ("-b --batch", "batch sizes (default 1 4 8 16 32 64 128, as far as the model goes)", _NUMBERS),
         ("-c --concurrency", "requests under way at any time (default 1)", {**_NUMBERS, "default": [1]}),
         ("-o --output", "folder for the results (default work/sweeps)", {"default": "work/sweeps"}),
-        ("--instances", "numbers of model instances, on a server that is launched for it in place of -u", {**_NUMBERS, "default": []}),
-        *(_INPUT_DATA, _MODELS, _CA),
+        *(_INPUT_DATA, _CA),
     ),
     "tune": (
         _MODEL,

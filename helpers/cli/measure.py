@@ -9,7 +9,6 @@ from typing import Any
 
 from helpers.cli.serve import GRACE_S
 from helpers.cli.tools import access, save
-from helpers.errors import InputError
 from helpers.measuring.inputs import write_real
 from helpers.paths import shown
 from helpers.server import launch_server
@@ -18,27 +17,15 @@ from helpers.server.connection import at
 
 def sweep(args: argparse.Namespace) -> int:
     """Measure, write, draw, and print the table; every point that was measured is kept, also when it cannot go on."""
-    if not args.instances:
-        return _sweep(at(args.url or "localhost:9001", None, access(args)), args)
-    if args.url:
-        raise InputError(
-            "--instances and --url were given.",
-            "Models are loaded for each number of instances, which only the owner of a server may: one is launched for it.",
-            "Leave out --url.",
-        )
-    with launch_server(args.models, name="sweep", load=args.model, grace_s=GRACE_S) as server:
-        return _sweep(server, args)
-
-
-def _sweep(server: Any, args: argparse.Namespace) -> int:
     from helpers import plots
     from helpers.measuring.measure import sweep
     from helpers.measuring.program import find_perf_analyzer
 
     # Who types a command wants to measure: no recorded rows in its place.
     find_perf_analyzer()
+    server = at(args.url or "localhost:9001", None, access(args))
     data = _input_data(server, args.model, args)
-    result = sweep(server, args.model, args.batch, args.concurrency, instances=args.instances, output=args.output, input_data=data)
+    result = sweep(server, args.model, args.batch, args.concurrency, output=args.output, input_data=data)
     print(result)
     path = Path(result.attrs["path"]).with_name(f"{'_and_'.join(dict.fromkeys(args.model))}.png")
     print(f"Figure: {save(path, lambda: plots.sweep_figure(result))}")

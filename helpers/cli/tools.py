@@ -137,7 +137,7 @@ def perf_analyzer(args: argparse.Namespace) -> int:
     others += ["-i", protocol] if protocol else []
     program = find_perf_analyzer()
     # Not into its output, which may go on into a file.
-    print(f"perf_analyzer {program.version}, {program.origin}", file=sys.stderr, flush=True)
+    print(f"perf_analyzer {program.version}, {program.file}", file=sys.stderr, flush=True)
     process = program.start(*others, private=header_arguments(protocol or "http", given))
     while True:
         try:

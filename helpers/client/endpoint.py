@@ -139,11 +139,6 @@ def with_own_secret(access: Access, address: Address) -> Access:
     return access
 
 
-def own_key(address: Address) -> str:
-    """Return the administration key of a server of one's own at this address; empty where the server is somebody else's."""
-    return next((str(state["admin_key"]) for state in _own_servers(address) if state.get("admin_key")), "")
-
-
 def _own_servers(address: Address) -> Iterator[dict[str, Any]]:
     """Yield the states of this user's servers of which this is a port on this machine: one, or none."""
     if address.host in (*LOCAL_NAMES, LOOPBACK):

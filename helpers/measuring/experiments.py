@@ -3,53 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from helpers.errors import InputError, quoted
-from helpers.measuring.measure import (
-    TURN_WINDOW_S,
-    Measurement,
-    about,
-    can_measure,
-    config_kept,
-    recorded_row,
-    take_turns,
-    turns_now,
-)
+from helpers.measuring.measure import TURN_WINDOW_S, Measurement, about, config_kept, take_turns, turns_now
+from helpers.measuring.program import find_perf_analyzer
 from helpers.measuring.statistics import Verdict, verdict
-from helpers.measuring.table import THROUGHPUT, THROUGHPUT_SPREAD, Row, hardware, is_recorded, latency_words, plain, rows_of, with_spread
-from helpers.tables import as_html, as_text
+from helpers.measuring.table import THROUGHPUT, THROUGHPUT_SPREAD, Row, hardware, latency_words, rows_of, with_spread
+from helpers.tables import as_html, as_text, without_empty
 from helpers.terminal import Progress
 
 
-@dataclass(frozen=True)
-class Elsewhere:
-    """What the same kind of change did on other hardware: throughput after over before, which change, where, and who recorded it."""
+class Elsewhere(NamedTuple):
+    """What the same kind of change did on other hardware: throughput after over before, where, and all of it with its source in words."""
 
     gain: float
-    what: str
     where: str
-    source: str
-
-    def __str__(self) -> str:
-        return f"×{self.gain:.2f} on {self.where}: {self.what} ({self.source})"
+    words: str
 
 
 def _elsewhere(rows: Any) -> Elsewhere:
     """What a recorded change did, from a row without it and one with it."""
     before, after = rows_of(rows, (THROUGHPUT,), "a recorded gain")
-    if not is_recorded(before) or (before["source"], hardware(before)) != (after["source"], hardware(after)):
-        raise InputError(
-            "The two rows are no recorded change on one machine.", "Expected two rows of recorded(...) with one source and one device."
-        )
     changed = [
         f"{'' if name == 'variant' else name + ' '}{before[name]} → {after[name]}"
         for name in ("variant", "batch", "instances", "concurrency")
         if before.get(name) != after.get(name) and None not in (before.get(name), after.get(name))
     ]
-    words = f"{before['model']}, {'; '.join(changed) or 'the same load'}"
-    return Elsewhere(after[THROUGHPUT] / before[THROUGHPUT], words, hardware(before), str(before["source"]))
+    gain, where = after[THROUGHPUT] / before[THROUGHPUT], hardware(before)
+    return Elsewhere(gain, where, f"×{gain:.2f} on {where}: {before['model']}, {'; '.join(changed)} ({before['source']})")
 
 
 class Experiments:
@@ -91,21 +73,14 @@ class Experiments:
 
         Returns:
             This table, so that the cell shows it.
-
-        Raises:
-            InputError: there is no experiment ``over``, or it is this one.
-            CourseError: the measurement could not be made.
         """
+        find_perf_analyzer()
         if over is not None and self[over]["experiment"] == name:
             raise InputError(f"The experiment {name!r} cannot be compared with itself.", "Expected the one that you changed.")
         over = over or next((row["experiment"] for row in self.rows if row["experiment"] != name), None)
-        measured, given = model or self.model, self._load | load
-        if can_measure():
-            self._set(name, self._measured(name, measured, self._made.get(over or ""), given))
-            if over in self._made:
-                self._set(over, self._made[over][0].row())
-        else:
-            self._set(name, plain(recorded_row(self.server, measured, given["batch"], given["concurrency"], given)))
+        self._set(name, self._measured(name, model or self.model, self._made.get(over or ""), self._load | load))
+        if over in self._made:
+            self._set(over, self._made[over][0].row())
         # Measured again, it is still the same change.
         if over is not None and name != self.rows[0]["experiment"]:
             self._over[name] = over
@@ -116,25 +91,23 @@ class Experiments:
     def _measured(self, name: str, model: str, other: tuple[Measurement, dict[str, Any]] | None, load: dict[str, Any]) -> dict[str, Any]:
         """Measure in turn with another experiment; at the end the server has the configuration that it had."""
         made, config = Measurement(self.server, model, **load, window_s=TURN_WINDOW_S), about(self.server, model)[1]
-        pairs = [(made, config), *([other] if other else [])]
-        configs = {id(each): own for each, own in pairs}
+        configs = {made: config} | ({other[0]: other[1]} if other else {})
         counts = before = (0, 0)
 
         def load_own(each: Measurement) -> None:
             nonlocal before
-            wanted = configs[id(each)]
-            if self.server.config(each.model) != wanted:
-                self.server.load(each.model, config=wanted)
+            if self.server.config(each.model) != configs[each]:
+                self.server.load(each.model, config=configs[each])
                 each.warm_up()
             before = self._counts(model)
 
         turns = turns_now()
         with (
-            Progress(f"measuring {name!r}", turns * len(pairs), "runs") as progress,
-            config_kept(self.server, *{each.model for each, _ in pairs}),
+            Progress(f"measuring {name!r}", turns * len(configs), "runs") as progress,
+            config_kept(self.server, *{each.model for each in configs}),
         ):
             made.warm_up()
-            for each in take_turns([each for each, _ in pairs], turns, load_own):
+            for each in take_turns(list(configs), turns, load_own):
                 progress.add()
                 if each is made:
                     now = self._counts(model)
@@ -142,15 +115,15 @@ class Experiments:
         self._made[name] = made, config
         return {**made.row(), "executed_batch": counts[0] / counts[1] if counts[1] else None}
 
-    def _set(self, name: str, row: Mapping[str, Any]) -> None:
-        place = next((number for number, each in enumerate(self.rows) if each["experiment"] == name), len(self.rows))
-        before = self.rows[place] if place < len(self.rows) else {}
-        self.rows[place : place + 1] = [{"executed_batch": before.get("executed_batch"), **row, "experiment": name}]
-
     def _counts(self, model: str) -> tuple[int, int]:
         """Inferences and runs of a model; what comes from the response cache is in neither."""
         told = self.server.statistics(model)
         return int(told.get("inference_count", 0)), int(told.get("execution_count", 0))
+
+    def _set(self, name: str, row: Mapping[str, Any]) -> None:
+        place = next((number for number, each in enumerate(self.rows) if each["experiment"] == name), len(self.rows))
+        before = self.rows[place] if place < len(self.rows) else {}
+        self.rows[place : place + 1] = [{"executed_batch": before.get("executed_batch"), **row, "experiment": name}]
 
     def __getitem__(self, name: str) -> Row:
         """Return the row of an experiment; an InputError when there is none of this name."""
@@ -187,15 +160,8 @@ class Experiments:
         first = self.rows[0].get("latency_p95_us") if self.rows else None
         return None if first is None else round(multiple * first / 1000, 1)
 
-    def _table(self) -> list[dict[str, Any]]:
-        table = [self._line(row["experiment"], row) for row in self.rows]
-        if not any(line["recorded elsewhere"] for line in table):
-            for line in table:
-                del line["recorded elsewhere"]  # room for the others
-        return table
-
     def _line(self, name: str, row: Mapping[str, Any]) -> dict[str, Any]:
-        seen, reference = self.judged(name), self.reference(name)
+        seen, reference, other = self.judged(name), self.reference(name), self.elsewhere(name)
         return {
             "experiment": name,
             "instances": row.get("instances"),
@@ -206,8 +172,11 @@ class Experiments:
             "gain": "" if seen is None else f"×{seen.factor}",
             "over": "" if reference is None else reference["experiment"],
             "verdict": "the first" if seen is None else seen.answer,
-            "recorded elsewhere": f"×{other.gain:.2f} on {other.where}" if (other := self.elsewhere(name)) else self._beside.get(name, ""),
+            "recorded elsewhere": f"×{other.gain:.2f} on {other.where}" if other else self._beside.get(name, ""),
         }
+
+    def _table(self) -> list[dict[str, Any]]:
+        return without_empty([self._line(row["experiment"], row) for row in self.rows])
 
     @property
     def _words(self) -> str:

@@ -44,6 +44,11 @@ def _entry(array: np.ndarray) -> dict[str, Any]:
     return {"content": {"b64": base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()}, "shape": list(array.shape)}
 
 
+def _write(name: str, tensors: Mapping[str, np.ndarray], number: int) -> Path:
+    """Write the first entries of whole tensors into a file in ``work/inputs``."""
+    return write_inputs(work_dir() / "inputs" / name, ({key: tensor[place] for key, tensor in tensors.items()} for place in range(number)))
+
+
 def write_jets(server: Any, model: str, *, lengths: Mapping[str, int] | None = None) -> Path:
     """Write jets of the course's sample for a jet tagger, padded and with masks, as CMSSW sends them.
 
@@ -57,25 +62,14 @@ def write_jets(server: Any, model: str, *, lengths: Mapping[str, int] | None = N
         tagger = jets.Tagger(client, model)
         sample = jets.read(jets.sample_for(tagger))[:JETS]
         tensors = tagger.inputs(sample, candidates=chosen["pf"], vertices=chosen["sv"])
-    return write_inputs(jets_path(model, chosen), ({key: tensor[jet] for key, tensor in tensors.items()} for jet in range(len(sample))))
-
-
-def jets_path(model: str, lengths: Mapping[str, int]) -> Path:
-    """Return where :func:`write_jets` writes jets of these lengths."""
-    return work_dir() / "inputs" / f"{model}_{JETS}_jets_{lengths['pf']}_{lengths['sv']}.json"
+    return _write(f"{model}_{JETS}_jets_{chosen['pf']}_{chosen['sv']}.json", tensors, len(sample))
 
 
 def write_taus() -> Path:
     """Write taus of the course's sample for DeepTau, their grids filled as CMSSW fills them, and return the file in ``work/inputs``."""
     from helpers.physics import taus
 
-    tensors = taus.tensors(taus.read().take(range(TAUS)))
-    return write_inputs(taus_path(), ({name: tensor[tau] for name, tensor in tensors.items()} for tau in range(TAUS)))
-
-
-def taus_path() -> Path:
-    """Return where :func:`write_taus` writes them."""
-    return work_dir() / "inputs" / f"{TAUS}_taus.json"
+    return _write(f"{TAUS}_taus.json", taus.tensors(taus.read().take(range(TAUS))), TAUS)
 
 
 def write_real(server: Any, model: str, lengths: Mapping[str, int] | None = None) -> Path:

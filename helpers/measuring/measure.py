@@ -8,27 +8,28 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from typing import Any
+
+import pandas as pd
 
 from helpers import machine
 from helpers.client.client import Client
 from helpers.client.endpoint import QUERY_TIMEOUT_S
 from helpers.client.problems import TransportError
 from helpers.errors import CourseError, InputError, ModelError, RequestError, SetupError
-from helpers.measuring import recorded as records
-from helpers.measuring.perf_analyzer import Result, Run, check_batch, data_for, execute, run_for, show, words_of
+from helpers.measuring.perf_analyzer import FAILED, Result, Run, execute, run_for, show, words_of
 from helpers.measuring.program import find_perf_analyzer
+from helpers.measuring.recorded import recorded_sweep
 from helpers.measuring.statistics import LEAST_WINDOWS, interval, percentile_interval, windows_needed
 from helpers.measuring.table import (
     COLUMNS,
     LATENCY_ENDS,
+    MEASURED,
     PERCENTILES,
     THROUGHPUT,
     THROUGHPUT_SPREAD,
@@ -37,6 +38,7 @@ from helpers.measuring.table import (
     append_row,
     folder_of,
     latency_column,
+    plain,
     read_rows,
     rows_of,
 )
@@ -70,6 +72,11 @@ BATCHES = (1, 4, 8, 16, 32, 64, 128)
 TABLE = "sweep.jsonl"
 # The tool's own rule is switched off: by it, three windows within 10 % are good, and on a crowded machine they differ tenfold.
 _ANY = 1e6
+# What makes a measurement the same as an earlier one. The address is not part of it, because a server launched again is as good.
+_SAME = (
+    *("model", "protocol", "batch", "concurrency", "request_rate_per_s", "percentile", "inputs", "shapes", "inputs_digest"),
+    *("config", "device", "cpu", "server_version", "perf_analyzer_version"),
+)
 
 
 def quick() -> bool:
@@ -102,10 +109,10 @@ class Measurement:
         window_s: tuple[float, float] | None = None,
         **options: Any,
     ) -> None:
-        if not 0 < precision < 1 or concurrency < 1:
+        if not 0 < precision < 1 or not isinstance(concurrency, int) or concurrency < 1:
             raise InputError(
                 f"precision={precision}, concurrency={concurrency} was given.",
-                "Expected a fraction such as 0.05, and at least one request under way.",
+                "Expected a fraction such as 0.05, and a whole number of requests under way, 1 or more.",
             )
         self.server, self.model, self.precision, self.window_s = server, model, precision, window_s
         self.run = run_for(server, model, batch=batch, concurrency=concurrency, **options)
@@ -113,6 +120,9 @@ class Measurement:
         self.results: list[Result] = []
         self.turns: dict[str, float] = {}
         self.pilot: list[float] = []
+
+    def __str__(self) -> str:
+        return f"{self.model}, batch {self.run.batch}, concurrency {self.run.concurrency}"
 
     def warm_up(self) -> None:
         """Send requests that do not count until the model is fast, and choose the length of the windows."""
@@ -169,7 +179,10 @@ def row_of(run: Run, results: Sequence[Result], known: Mapping[str, Any], precis
     results = [result for result in results if result.figures]
     windows = [window for result in results for window in result.windows]
     requests = [result.requests for result in results]
-    row = dict.fromkeys(COLUMNS) | _together([result.figures for result in results]) | run.sent() | dict(known)
+    figures = pd.DataFrame([result.figures for result in results], dtype=float)
+    # Of a percentile the median, because the mean of percentiles is none.
+    percentiles = figures.filter(like="latency_p").median(skipna=False)
+    row = dict.fromkeys(COLUMNS) | plain({**figures.mean(skipna=False), **percentiles}) | run.sent() | dict(known)
     ends = _latency_ends(run.percentile, results, row[latency_column(run.percentile)])
     row |= {
         "model": run.model,
@@ -183,7 +196,7 @@ def row_of(run: Run, results: Sequence[Result], known: Mapping[str, Any], precis
         **dict(zip(LATENCY_ENDS, ends, strict=True)),
         "requests": sum(filter(None, requests)) if all(requests) else None,
         "windows": len(windows),
-        "source": "measured",
+        "source": MEASURED,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": str(run),
     }
@@ -208,16 +221,6 @@ def _unsettled(row: Mapping[str, Any], precision: float) -> str:
             reached = "not known" if spread is None else f"±{float(f'{100 * spread / value:.2g}'):g}%"
             notes.append(f"{name} not within {100 * wanted:g}%: {reached}")
     return "; ".join([*notes, f"after {row['windows']} windows"]) if notes else ""
-
-
-def _together(runs: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
-    """Means over runs, column by column; of a percentile the median, because the mean of percentiles is none."""
-    together: dict[str, float | None] = {}
-    for name in dict.fromkeys(name for run in runs for name in run):
-        values = [value for run in runs if (value := run.get(name)) is not None]
-        mean = statistics.median if name.startswith("latency_p") else statistics.fmean
-        together[name] = mean(values) if len(values) == len(runs) else None
-    return together
 
 
 def _latency_ends(percentile: int, results: Sequence[Result], value: float | None) -> tuple[float | None, float | None]:
@@ -255,12 +258,9 @@ def measure(server: Any, model: str, batch: int = 1, concurrency: int = 1, *, ma
         A row with the columns :data:`helpers.measuring.table.COLUMNS`; times in µs. Its 95 % intervals hold while it was measured, and do
         not know what the machine does a minute later, so what is to be compared is measured in turn. A row whose precision was not
         reached has ``stable=False`` and says so in ``note``; what is not known is None.
-
-    Raises:
-        CourseError: the measurement could not be made; the text says why.
     """
     if not can_measure():
-        return recorded_row(server, model, batch, concurrency, options)
+        return _recorded_row(server, {"model": model, "batch": batch, "concurrency": concurrency, **options})
     made = Measurement(server, model, batch, concurrency, **options)
     with Progress(lambda: f"measuring {model}, batch {batch}: {len(made.results)} runs"):
         made.warm_up()
@@ -276,7 +276,7 @@ def measure_in_turn(server: Any, model: str, *loads: Mapping[str, Any], turns: i
     """
     given = [{"model": model, "batch": 1, "concurrency": 1, **options, **load} for load in loads]
     if not can_measure():
-        return tuple(recorded_row(server, load["model"], load["batch"], load["concurrency"], load) for load in given)
+        return tuple(_recorded_row(server, load) for load in given)
     made = [Measurement(server, **load, window_s=TURN_WINDOW_S) for load in given]
     turns = turns_now(turns)
     with Progress(f"measuring {len(made)} loads in turn", turns * len(made), "runs") as progress:
@@ -302,26 +302,13 @@ def take_turns(
             yield made
 
 
-def perf_analyzer(*arguments: str) -> int:
-    """Run the tool with these very arguments, and print what it says; or what it said to the same ones on another machine.
-
-    Arguments are one word each, or a whole command in one text, with the word ``perf_analyzer`` and line ends. Returns its exit status: 0
-    done, 2 the windows did not agree, 99 it failed.
-    """
-    if can_measure():
-        return show(words_of(*arguments))
-    status, said = records.recorded_command(words_of(*arguments))
-    print(said)
-    return status
-
-
 # --- what stands beside a measurement --------------------------------------------------------------------------------------
 
 
 def about(server: Any, model: str, protocol: str | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the columns of a row that do not change while a model is measured, and its configuration as the server reports it.
 
-    ``device`` is ``CPU``, or the GPU's name; ``config`` a short name that changes with the configuration. What a server elsewhere does
+    ``device`` is ``CPU``, or the GPU's name; ``config`` a short name, the same for equal configurations. What a server elsewhere does
     not tell is None.
     """
     with Client(server, protocol, timeout_s=QUERY_TIMEOUT_S) as connection:
@@ -337,39 +324,14 @@ def about(server: Any, model: str, protocol: str | None = None) -> tuple[dict[st
             version = str(connection.transport.about()["version"])
         except (TransportError, KeyError):
             version = None
-        return {
-            "device": ((machine.device() if here else "GPU") if on_gpu else "CPU") if groups else None,
-            "cpu": machine.cpu() if here else None,
-            "server_version": version,
-            "perf_analyzer_version": find_perf_analyzer().version,
-            "instances": instances_of(config) if groups else None,
-            "config": config_name(config),
-        }, config
-
-
-def config_name(config: Mapping[str, Any]) -> str:
-    """Return a short name for a configuration, the same for equal ones."""
-    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:8]
-
-
-def measured_key(run: Run, known: Mapping[str, Any]) -> str:
-    """Return what makes a measurement the same as an earlier one: load, inputs, configuration, machine, and versions."""
-    host = urlsplit(f"//{run.url}").hostname or ""
-    # Not the port, because a server launched again is as good; but that of a tunnel's end, whose machine is not known.
-    where = known["cpu"] or (run.url if machine.is_loopback(host) else host)
-    load = (run.model, run.protocol, run.batch, run.concurrency, run.request_rate_per_s, run.percentile, run.sent())
-    versions = known["device"], known["server_version"], known["perf_analyzer_version"], known["config"]
-    return hashlib.sha256(json.dumps([load, where, versions], sort_keys=True).encode()).hexdigest()[:16]
-
-
-def measured_before(rows: Sequence[dict[str, Any]], key: str, server: Any, model: str) -> dict[str, Any] | None:
-    """Return the latest row with a key that is newer than the model's files, where these are at hand; None when there is none."""
-    repository = getattr(server, "repository", None)
-    files = (Path(repository) / model).glob("[0-9]*/*") if repository is not None else ()
-    # The time of a row has whole seconds.
-    changed = max((int(path.stat().st_mtime) for path in files if path.is_file()), default=0)
-    found = (row for row in reversed(rows) if row.get("key") == key)
-    return next((row for row in found if datetime.fromisoformat(row["time"]).timestamp() >= changed), None)
+    return {
+        "device": ((machine.device() if here else "GPU") if on_gpu else "CPU") if groups else None,
+        "cpu": machine.cpu() if here else None,
+        "server_version": version,
+        "perf_analyzer_version": find_perf_analyzer().version,
+        "instances": instances_of(config) if groups else None,
+        "config": hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:8],
+    }, config
 
 
 def must_own(server: Any, what: str) -> None:
@@ -380,12 +342,6 @@ def must_own(server: Any, what: str) -> None:
             "You are connected to it, but you did not launch it.",
             'Type: server = launch_server("models")',
         )
-
-
-def with_instances(config: Mapping[str, Any], count: int) -> dict[str, Any]:
-    """Return the configuration with so many instances, on the same kind of device as before."""
-    kinds = [group["kind"] for group in config.get("instance_group", []) if group.get("kind")]
-    return {**config, "instance_group": [{**({"kind": kinds[0]} if kinds else {}), "count": count}]}
 
 
 @contextmanager
@@ -399,9 +355,6 @@ def config_kept(server: Any, *models: str) -> Iterator[dict[str, dict[str, Any]]
             try:
                 if server.config(model) != config:
                     server.load(model, config=config)
-            except KeyboardInterrupt:
-                server.load(model, config=config)
-                raise
             except CourseError:
                 if server.is_alive():
                     raise
@@ -410,30 +363,15 @@ def config_kept(server: Any, *models: str) -> Iterator[dict[str, dict[str, Any]]
 # --- a sweep ---------------------------------------------------------------------------------------------------------------
 
 
-class _Point(NamedTuple):
-    """One measurement of a sweep; ``instances`` are loaded first, None for what is there."""
-
-    model: str
-    instances: int | None
-    concurrency: int
-    batch: int
-
-    def __str__(self) -> str:
-        instances = f" ({self.instances} instances)" if self.instances else ""
-        return f"{self.model}{instances}, batch {self.batch}, concurrency {self.concurrency}"
-
-
 def sweep(
     server: Any,
     models: str | Sequence[str],
     batches: Iterable[int] | None = None,
     concurrencies: Iterable[int] = (1,),
     *,
-    instances: Iterable[int] = (),
     output: str | Path | None = None,
     max_seconds: float = POINT_S,
     again: bool = False,
-    silent: bool = False,
     **options: Any,
 ) -> Rows:
     """Measure every combination. Killed or interrupted and typed again, it goes on where it was.
@@ -445,11 +383,9 @@ def sweep(
         models: one name or several.
         batches: batch sizes; by default 1 to 128 as in the course text, as far as the model goes.
         concurrencies: requests under way at any time.
-        instances: numbers of model instances to load, on a server of one's own; what was loaded before is loaded again afterwards.
         output: folder for ``sweep.jsonl`` with all rows, by default ``work/sweeps``.
         max_seconds: as for :func:`measure`.
         again: measure also what was measured before.
-        silent: show no progress.
         **options: as for :func:`measure`.
 
     Returns:
@@ -461,112 +397,96 @@ def sweep(
     """
     names = list(dict.fromkeys([models] if isinstance(models, str) else models))
     if not can_measure():
-        return records.recorded_sweep(names, batches, concurrencies, options.get("lengths"), options.get("input_data", "random"))
-    counts = list(dict.fromkeys(instances))
-    points = _plan(server, names, batches, concurrencies, counts, options)
-    # Several models under one load, as they are loaded; or one after the other, each loaded for it.
-    groups: dict[Any, list[_Point]] = {}
-    for point in points:
-        groups.setdefault(point if counts else point[2:], []).append(point)
+        return recorded_sweep(names, batches, concurrencies, options.get("lengths"), options.get("input_data", "random"))
+    options["window_s"] = TURN_WINDOW_S if len(names) > 1 else None
+    points = _plan(server, names, batches, concurrencies, options)
     table, at = folder_of(output or "work/sweeps") / TABLE, "its beginning"
     known = [] if again else read_rows(table)
-    rows: dict[_Point, dict[str, Any]] = {}
-    keys: dict[_Point, str] = {}
-    before = 0
-    options["window_s"] = TURN_WINDOW_S if len(names) > 1 and not counts else None
-    with Progress(lambda: at, len(points), "points", silent=silent) as progress:
+    rows = {point: row for point in points if (row := _measured_before(known, point))}
+    before = len(rows)
+    loads: dict[tuple[int, int], list[Measurement]] = {}
+    for point in points:
+        if point not in rows:
+            loads.setdefault((point.run.concurrency, point.run.batch), []).append(point)
+    with Progress(lambda: at, len(points), "points") as progress:
+        progress.add(before)
         try:
-            with config_kept(server, *(names if counts else ())) as configs:
-                loaded = None
-                for group in groups.values():
-                    made: dict[_Point, Measurement] = {}
-                    for point in group:
-                        at = str(point)
-                        if point.instances and point[:2] != loaded:
-                            server.load(point.model, config=with_instances(configs[point.model], point.instances))
-                            loaded = point[:2]
-                        each = Measurement(server, point.model, point.batch, point.concurrency, **options)
-                        keys[point] = measured_key(each.run, each.known)
-                        if row := measured_before(known, keys[point], server, point.model):
-                            rows[point] = row
-                            before += 1
-                            continue
-                        each.warm_up()
-                        made[point] = each
-                    if len(made) == 1:
-                        next(iter(made.values())).measure_enough(max_seconds)
-                    else:
-                        list(take_turns(list(made.values()), turns_now()))
-                    for point, each in made.items():
-                        rows[point] = each.row() | {"key": keys[point]}
-                        # First of all: whatever happens next, this point is not lost.
-                        append_row(table, rows[point])
-                    progress.add(len(group))
-        except (KeyboardInterrupt, CourseError) as error:
-            kept = f"{len(rows)} of {len(points)} points are in {shown(table)}; typed again, it goes on from there"
-            if isinstance(error, CourseError):
-                raise RequestError(f"The sweep stopped at {at}: {error.happened}", f"{kept}.", error.todo or error.expected) from error
-            print(f"interrupted; {kept}")
-            raise
-    said = f"{before} of {len(points)} points were measured before (again=True measures all)."
-    if before and not silent:
+            for group in loads.values():
+                for point in group:
+                    at = str(point)
+                    point.warm_up()
+                if len(group) == 1:
+                    group[0].measure_enough(max_seconds)
+                else:
+                    list(take_turns(group, turns_now()))
+                for point in group:
+                    rows[point] = point.row()
+                    # First of all: whatever happens next, this point is not lost.
+                    append_row(table, rows[point])
+                    progress.add()
+        except CourseError as error:
+            kept = f"{len(rows)} of {len(points)} points are in {shown(table)}; typed again, it goes on from there."
+            raise RequestError(f"The sweep stopped at {at}: {error.happened}", kept, error.todo or error.expected) from error
+    if before:
         # Before the table or the figure of them, which looks like new.
-        print(said)
-    caption = f"In {shown(table)}.{f' {said}' if before else ''}"
-    return Rows.of([rows[point] for point in points], caption, path=str(table), before=before)
+        print(f"{before} of {len(points)} points were measured before (again=True measures all).")
+    return Rows.of([rows[point] for point in points], f"In {shown(table)}.", path=str(table), before=before)
 
 
 def _plan(
-    server: Any,
-    names: Sequence[str],
-    batches: Iterable[int] | None,
-    concurrencies: Iterable[int],
-    counts: Sequence[int],
-    options: Mapping[str, Any],
-) -> list[_Point]:
+    server: Any, names: Sequence[str], batches: Iterable[int] | None, concurrencies: Iterable[int], options: Mapping[str, Any]
+) -> list[Measurement]:
     """All points in order, checked before anything runs."""
-    loads, asked = list(dict.fromkeys(concurrencies)), None if batches is None else list(dict.fromkeys(batches))
-    for what, numbers in (("concurrencies", loads), ("batches", asked), ("instances", counts)):
-        if wrong := [each for each in numbers or () if not isinstance(each, int) or each < 1]:
-            raise InputError(f"{what} has {wrong[0]!r}.", "Expected whole numbers, 1 or more.", f"Type for example: {what}=(1, 4)")
-    if not names or not loads or asked == []:
-        raise InputError("There is nothing to measure.", "Expected at least one model, one batch size and one concurrency.")
-    if counts:
-        must_own(server, "sweep over instances")
+    loads, sizes = list(dict.fromkeys(concurrencies)), None if batches is None else list(dict.fromkeys(batches))
     points = []
     for model in names:
         with Client(server, options.get("protocol"), timeout_s=QUERY_TIMEOUT_S) as connection:
-            signature = connection.signature(model)
-        sizes = asked or [batch for batch in BATCHES if batch <= max(1, signature.max_batch_size)]
-        check_batch(signature, *sizes)
-        # Asks for the shapes as well: better now than after half of the sweep.
-        run_for(server, model, **{name: options[name] for name in ("protocol", "lengths", "input_data") if name in options})
-        points += [_Point(model, count, load, batch) for count in counts or (None,) for load in loads for batch in sizes]
+            largest = max(1, connection.signature(model).max_batch_size)
+        fitting = [batch for batch in BATCHES if batch <= largest]
+        points += [Measurement(server, model, batch, load, **options) for load in loads for batch in (fitting if sizes is None else sizes)]
+    if not points:
+        raise InputError("There is nothing to measure.", "Expected at least one model, one batch size and one concurrency.")
     return points
 
 
-# --- where the tool does not run -------------------------------------------------------------------------------------------
+def _measured_before(rows: Sequence[dict[str, Any]], point: Measurement) -> dict[str, Any] | None:
+    """The latest row of the same, newer than the model's files where these are at hand; None when there is none."""
+    repository, wanted = getattr(point.server, "repository", None), point.row()
+    files = (Path(repository) / point.model).glob("[0-9]*/*") if repository is not None else ()
+    # The time of a row has whole seconds.
+    changed = max((int(path.stat().st_mtime) for path in files if path.is_file()), default=0)
+    # Of a machine elsewhere the processor is not known, so its address tells it apart.
+    same = _SAME if wanted["cpu"] else (*_SAME, "url")
+    found = (row for row in reversed(rows) if all(row.get(name) == wanted[name] for name in same))
+    return next((row for row in found if datetime.fromisoformat(row["time"]).timestamp() >= changed), None)
 
-_said_so = False
+
+# --- the tool itself, and where it does not run ----------------------------------------------------------------------------
 
 
 def can_measure() -> bool:
-    """True if the tool runs here; says once in one sentence when it does not."""
-    global _said_so
+    """True if the tool runs here; says in one sentence when it does not."""
     try:
         find_perf_analyzer()
         return True
     except SetupError as error:
-        if not _said_so:
-            print(f"{error.happened} What follows was recorded on another machine without a GPU, which each row names.")
-            _said_so = True
+        print(f"{error.happened} What follows was recorded on another machine without a GPU, which each row names.")
         return False
 
 
-def recorded_row(server: Any, model: str, batch: int, concurrency: int, options: Mapping[str, Any]) -> Row:
-    """Return the recorded row of a load; for a working copy, which people change, of the same configuration, too."""
-    inputs, repository = options.get("input_data", "random"), getattr(server, "repository", None)
-    if repository is None or Path(repository).resolve() == (root() / "models").resolve():
-        return Row.of(rows_of(records.recorded_sweep([model], (batch,), (concurrency,), options.get("lengths"), inputs))[0])
-    config = config_name(server.config(model))
-    return Row.of(records.recorded_experiment(model, batch, concurrency, Path(data_for(model, inputs)).name, config))
+def _recorded_row(server: Any, load: Mapping[str, Any]) -> Row:
+    """The recorded row of a load on the models as they came; a SetupError for a working copy, which people change."""
+    repository = getattr(server, "repository", None)
+    if repository is not None and Path(repository).resolve() != (root() / "models").resolve():
+        find_perf_analyzer()
+    inputs = load.get("input_data", "random")
+    return Row.of(rows_of(recorded_sweep([load["model"]], (load["batch"],), (load["concurrency"],), load.get("lengths"), inputs))[0])
+
+
+def perf_analyzer(*arguments: str) -> int:
+    """Run the tool with these very arguments, and print what it says.
+
+    Arguments are one word each, or a whole command in one text, with the word ``perf_analyzer`` and line ends. Returns its exit status: 0
+    done, 2 the windows did not agree, 99 it failed, or does not run here.
+    """
+    return show(words_of(*arguments)) if can_measure() else FAILED

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import csv
 import hashlib
 import io
 import json
-import os
 import re
 import shlex
 import signal
@@ -24,45 +24,31 @@ from helpers.client.endpoint import NO_ACCESS, QUERY_TIMEOUT_S, TOKEN_HEADER, Ac
 from helpers.client.problems import Unreachable, without_id
 from helpers.client.tensors import Signature
 from helpers.errors import CourseError, InputError, ModelError, RequestError
-from helpers.measuring.program import NAME, find_perf_analyzer, typed_place
-from helpers.measuring.table import INPUT_DATA, PARTS
-from helpers.paths import find, make_folder, shown, work_dir, writing
+from helpers.measuring.program import NAME, find_perf_analyzer
+from helpers.measuring.table import INPUT_DATA, PARTS, PERCENTILES, THROUGHPUT, latency_column
+from helpers.paths import find, shown
 from helpers.server.watch import manner
 
 # Column of the tool's CSV file -> column of ours.
+_SERVER = ("Server Queue", "Server Compute Input", "Server Compute Infer", "Server Compute Output")
 TOOL_COLUMNS = {
-    "Inferences/Second": "throughput_infer_per_s",
-    "Client Send": "client_send_us",
-    "Network+Server Send/Recv": "network_us",
-    "Server Queue": "queue_us",
-    "Server Compute Input": "compute_input_us",
-    "Server Compute Infer": "compute_infer_us",
-    "Server Compute Output": "compute_output_us",
-    "Client Recv": "client_recv_us",
-    "p50 latency": "latency_p50_us",
-    "p90 latency": "latency_p90_us",
-    "p95 latency": "latency_p95_us",
-    "p99 latency": "latency_p99_us",
+    "Inferences/Second": THROUGHPUT,
+    **dict(zip(("Client Send", "Network+Server Send/Recv", *_SERVER, "Client Recv"), PARTS, strict=True)),
+    **{f"p{percentile} latency": latency_column(percentile) for percentile in PERCENTILES},
 }
-Shapes = Mapping[str, Sequence[int]]
 # ``random``, ``zero`` or a file; or one of these for each model, and what it does not name gets random ones.
 InputData = str | Path | Mapping[str, str | Path]
 # Length of an axis that may have any, by the beginning of the input's name: candidates and vertices of a jet, as in the course text.
 LENGTHS = {"pf": 50, "sv": 4}
 # The latency that is looked at, in percent: one request in twenty waits longer.
 PERCENTILE = 95
-# Seconds until a run that does not end by itself is given up: a request that is never answered would hold it for ever.
-TIMEOUT_S = 300.0
 # Seconds that the tool gets to collect the answers under way after an interrupt.
 _STOP_S = 5.0
-# The tool ends with this when its windows did not agree, and with 99 after any other failure.
-UNSTABLE = 2
+# The tool ends with these when its windows did not agree, and after any other failure.
+UNSTABLE, FAILED = 2, 99
 # What it says when no request was completed in a window, as a slow model may have it, or none by that one of several servers behind an
 # address that it asks for the counters: a run without figures, no failure.
 _EMPTY = ("No valid requests recorded", "failed to find the requested model version")
-# What TorchScript needs behind the name of an input: its position.
-_POSITION = re.compile(r"__\d+$")
-_QUOTED_POSITION = re.compile(rb'__\d+(?="\s*:)')
 
 
 @dataclass(frozen=True)
@@ -80,7 +66,7 @@ class Run:
     batch: int = 1
     concurrency: int = 1
     request_rate_per_s: float | None = None
-    shapes: Shapes = field(default_factory=dict)
+    shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     percentile: int = PERCENTILE
     input_data: str | Path = "random"
     window_ms: int = 5000
@@ -113,22 +99,16 @@ class Run:
         """
         shapes, word, digest = self.shapes, str(self.input_data), None
         if word not in INPUT_DATA:
-            content = _QUOTED_POSITION.sub(b"", Path(word).read_bytes())
-            word, digest, shapes = Path(word).name, hashlib.sha256(content).hexdigest()[:12], {}
-            # What is no such file, the tool says.
-            with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError):
-                shapes = {name: tensor["shape"] for name, tensor in json.loads(content)["data"][0].items()}
-        listed = (f"{_POSITION.sub('', name)}:{','.join(map(str, shape))}" for name, shape in shapes.items())
+            content = re.sub(rb'__\d+(?="\s*:)', b"", Path(word).read_bytes())
+            word, digest = Path(word).name, hashlib.sha256(content).hexdigest()[:12]
+            shapes = {name: tensor["shape"] for name, tensor in json.loads(content)["data"][0].items()}
+        listed = (f"{re.sub(r'__[0-9]+$', '', name)}:{','.join(map(str, shape))}" for name, shape in shapes.items())
         return {"inputs": word, "shapes": " ".join(listed), "inputs_digest": digest}
 
     def __str__(self) -> str:
         # Headers are secret, and the command is written into tables and shown in notebooks: a variable stands in their place.
         names = [word.partition(":")[0] for word in header_arguments(self.protocol, self.access)[1::2]]
-        values = [
-            "Bearer $COURSE_TOKEN" if name.lower().endswith(TOKEN_HEADER) else f"${re.sub('[^A-Za-z0-9]', '_', name).upper()}"
-            for name in names
-        ]
-        headers = (f'-H "{name}:{value}"' for name, value in zip(names, values, strict=True))
+        headers = [f'-H "{name}:{"Bearer $COURSE_TOKEN" if name.lower().endswith(TOKEN_HEADER) else "$SECRET"}"' for name in names]
         return " ".join([shlex.join([NAME, *self.arguments()]), *headers])
 
 
@@ -160,49 +140,45 @@ def run_for(
     """Return a run for a model on a server, with the shapes that its metadata and the lengths give; arguments as for ``measure``."""
     with Client(server, protocol, timeout_s=QUERY_TIMEOUT_S) as connection:
         signature, address, access = connection.signature(model), connection.address, connection.access
-    check_batch(signature, batch)
-    data: str | Path = data_for(model, input_data)
-    if str(data) not in INPUT_DATA:
-        path = find(data)
-        if path is None or not path.is_file() or not os.access(path, os.R_OK):
+    largest = max(1, signature.max_batch_size)
+    if not isinstance(batch, int) or not 1 <= batch <= largest:
+        raise InputError(
+            f"batch={batch!r} was given for {model!r}.",
+            f"Expected a whole number from 1 to {largest}, its max_batch_size."
+            if signature.batched
+            else "Expected 1: it takes no batches (max_batch_size is 0).",
+        )
+    data = data_for(model, input_data)
+    if str(data) in INPUT_DATA:
+        shapes = _shapes(signature, {**LENGTHS, **(lengths or {})})
+    else:
+        path, shapes = find(data), {}  # the file says them itself
+        if path is None or not path.is_file():
             raise InputError(
-                f"There is no file of inputs {shown(Path(data))!r} that can be read.",
+                f"There is no file of inputs {shown(Path(data))!r}.",
                 "Expected 'random', 'zero', or a JSON file for perf_analyzer.",
                 'To write one from the course\'s jets, type: write_jets(server, "particlenet_AK4")',
             )
         data = path.resolve()
-    # A file says the shapes itself.
-    shapes = _shapes(signature, lengths) if str(data) in INPUT_DATA else {}
     run = Run(model, str(address.dialled), connection.protocol, batch, shapes=shapes, input_data=data, secure=address.secure, access=access)
     return replace(run, **others)
 
 
-def check_batch(signature: Signature, *batches: Any) -> None:
-    """Refuse batch sizes that the model would refuse, by an InputError."""
-    most = max(1, signature.max_batch_size)
-    for batch in batches:
-        if not isinstance(batch, int) or isinstance(batch, bool) or batch < 1:
-            raise InputError(f"batch={batch!r} was given.", "Expected a whole number, 1 or more.")
-        if batch > most:
-            limit = f"its max_batch_size is {most}" if signature.batched else "it takes no batches (max_batch_size is 0)"
-            raise InputError(f"A batch of {batch} is too large for {signature.model!r}: {limit}.", "", "Ask for smaller batches.")
-
-
-def _shapes(signature: Signature, lengths: Mapping[str, int] | None) -> dict[str, list[int]]:
+def _shapes(signature: Signature, lengths: Mapping[str, int]) -> dict[str, list[int]]:
     """Shapes of the inputs that have an axis of any length, without the batch axis."""
-    known, result = {**LENGTHS, **(lengths or {})}, {}
+    result = {}
     for name, spec in signature.inputs.items():
         wanted = spec.shape[1:] if signature.batched else spec.shape
         if min(wanted, default=1) >= 0:
             continue
-        fitting = [beginning for beginning in known if name.startswith(beginning)]
+        fitting = [beginning for beginning in lengths if name.startswith(beginning)]
         if not fitting:
             raise InputError(
                 f"The input {name!r} of {signature.model!r} has an axis of any length.",
                 "A measurement needs a length for it; a file of real inputs has one, too.",
                 f'Type for example: lengths={{"{name}": 100}}',
             )
-        result[name] = [known[max(fitting, key=len)] if axis < 0 else axis for axis in wanted]
+        result[name] = [lengths[max(fitting, key=len)] if axis < 0 else axis for axis in wanted]
     return result
 
 
@@ -214,7 +190,6 @@ def data_for(model: str, given: InputData) -> str | Path:
 # --- what it says ----------------------------------------------------------------------------------------------------------
 
 _WINDOW = re.compile(r"Pass \[\d+\] throughput: ([\d.e+]+) infer/sec\. (?:Avg|p\d+) latency: (\d+) usec")
-_REQUESTS = re.compile(r"^\s+Request count: (\d+)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -227,7 +202,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Result:
-    """What one run of the tool gave: figures by column, its windows, how many requests the figures are made of, and all that it wrote.
+    """What one run of the tool gave: figures by column, its windows, and how many requests the figures are made of.
 
     There are no figures when the windows did not agree, because the tool then writes no table. A window without a complete request is none.
     """
@@ -235,7 +210,6 @@ class Result:
     figures: dict[str, float | None]
     windows: tuple[Window, ...]
     requests: int | None
-    said: str
 
 
 def result_of(said: str, table: str = "") -> Result:
@@ -245,25 +219,34 @@ def result_of(said: str, table: str = "") -> Result:
     ``latency_avg_us`` is the sum of its parts.
     """
     windows = tuple(Window(float(rate), float(latency)) for rate, latency in _WINDOW.findall(said))
-    requests = _REQUESTS.search(said)
+    requests = re.search(r"^\s+Request count: (\d+)", said, re.MULTILINE)
     figures: dict[str, float | None] = {}
     for row in csv.DictReader(io.StringIO(table)):
         figures = {ours: float(row[theirs]) if row.get(theirs) else None for theirs, ours in TOOL_COLUMNS.items()}
         parts = [part for name in PARTS if (part := figures[name]) is not None]
         figures["latency_avg_us"] = sum(parts) if len(parts) == len(PARTS) else None
-    return Result(figures, windows, int(requests[1]) if requests else None, said)
+    return Result(figures, windows, int(requests[1]) if requests else None)
 
 
 # --- running it ------------------------------------------------------------------------------------------------------------
 
 
+def words_of(*arguments: str) -> list[str]:
+    """Return the arguments of a command as people type it, one word each, without the program's name."""
+    words = shlex.split(arguments[0].replace("\\\n", " ")) if len(arguments) == 1 else list(arguments)
+    return words[1:] if words[:1] == [NAME] else words
+
+
 def show(words: Sequence[str]) -> int:
     """Run the tool with arguments as people type them, print what it says, and return its exit status."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-i", default="http")
+    parser.add_argument("-u", default="localhost:8000")
+    typed, _ = parser.parse_known_args(words)
     private: list[str] = []
     # What it makes of an address that is none, the tool says itself.
     with contextlib.suppress(InputError):
-        protocol, url, _ = typed_place(words)
-        private = header_arguments(protocol, with_own_secret(NO_ACCESS, parse_address(url, 8000)))
+        private = header_arguments(typed.i.lower(), with_own_secret(NO_ACCESS, parse_address(typed.u, 8000)))
     with _started(words, private, subprocess.STDOUT) as process:
         for line in process.stdout or ():
             print(line, end="", flush=True)
@@ -287,41 +270,22 @@ def _started(words: Sequence[str], private: Sequence[str], errors: int) -> Itera
         raise
 
 
-def words_of(*arguments: str) -> list[str]:
-    """Return the arguments of a command as people type it, one word each, without the program's name."""
-    words = shlex.split(arguments[0].replace("\\\n", " ")) if len(arguments) == 1 else list(arguments)
-    return words[1:] if words[:1] == [NAME] else words
-
-
 def execute(run: Run, server: Any = None) -> Result:
     """Run the tool to its end; a CourseError says why it failed, better where there is a Server object. No agreement is no failure."""
-    work = work_dir()
-    with writing(work):
-        make_folder(work)
-    with tempfile.TemporaryDirectory(prefix=".perf-", dir=work) as folder:
+    with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "table.csv"
         words, private = [*run.arguments(), "-v", "-f", str(table)], header_arguments(run.protocol, run.access)
         with _started(words, private, subprocess.PIPE) as process:
-            try:
-                said, errors = process.communicate(timeout=TIMEOUT_S)
-            except subprocess.TimeoutExpired as error:
-                raise RequestError(
-                    f"The measurement of {run.model!r} did not end within {TIMEOUT_S:.0f} s.",
-                    "A request is answered too slowly, or never.",
-                    "Look at server.log(), or measure a smaller batch.",
-                ) from error
+            said, errors = process.communicate()
         if process.returncode not in (0, UNSTABLE) and not any(words in errors for words in _EMPTY):
             raise explain_failure(process.returncode, errors, run, server)
-        return replace(result_of(said, table.read_text() if table.exists() else ""), said=said + errors)
+        return result_of(said, table.read_text() if table.exists() else "")
 
 
 # The server did not answer, or stopped answering.
 _LOST = re.compile(
     r"failed to connect|connection refused|socket closed|couldn't connect|failure when receiving|connection reset|resolv|upstream", re.I
 )
-# Words in front of what matters, and lines that say nothing more.
-_FRONT = re.compile(r"^((cb::)?error: |Thread \[\d+\] had error: |failed to get model (metadata|config): |HTTP client failed: )+", re.I)
-_NOISE = ("Failed to maintain requested inference load", "Unable to unregister", "Failed to obtain stable", "WARNING", "Received exit")
 
 
 def explain_failure(code: int, said: str, run: Run, server: Any = None) -> CourseError:
@@ -329,19 +293,18 @@ def explain_failure(code: int, said: str, run: Run, server: Any = None) -> Cours
 
     What the server refuses before, :func:`run_for` has said; so here the tool's own sentence is quoted, with a hint.
     """
-    lines = [line.strip() for line in said.splitlines() if line.strip() and not line.strip().startswith(_NOISE)]
-    told = sorted(lines, key=lambda line: ("had error:" not in line, not _FRONT.match(line)))
-    why = without_id(_FRONT.sub("", told[0])) if told else "it gave no reason"
+    failed = re.search(r"had error: (.*)", said)
+    found = failed or re.search(r"error: (.*)", said, re.I)
+    why = without_id(found[1].split(" NOTE:")[0]).strip().rstrip(".")[:400] if found else "it gave no reason"
     if _LOST.search(why):
         address = replace(parse_address(run.url), secure=run.secure, scheme=run.protocol + "s" * run.secure)
         ended = server.how_it_ended() if getattr(server, "owned", False) else ("", "")
         return problems.explain(Unreachable(why), run.model, address, run.protocol, run.access, ended)
-    sentence = " ".join(why.split(" NOTE:")[0].split())[:400].rstrip(".")
-    if "--input-data" in why or "json" in why.lower():
-        return InputError(f"The inputs {run.input_data} cannot be used: {sentence}.", "Expected 'random', 'zero' or a JSON file.")
-    if "had error:" in said:
-        unreal = "Random and zero inputs are no physics, and some models refuse them." if str(run.input_data) in INPUT_DATA else ""
-        advice = "Try a file of real inputs (write_real of helpers.measuring.inputs), and look at server.log()."
-        return ModelError(f"The model {run.model!r} failed under this load: {sentence}.", unreal, advice)
+    if failed:
+        return ModelError(
+            f"The model {run.model!r} failed under this load: {why}.",
+            "Random and zero inputs are no physics, and some models refuse them." if str(run.input_data) in INPUT_DATA else "",
+            "Try a file of real inputs (write_real of helpers.measuring.inputs), and look at server.log().",
+        )
     ended = manner(128 - code if code > 128 else code)
-    return RequestError(f"perf_analyzer failed, it ended {ended}: {sentence}.", "", f"To see all that it says, type: {run}")
+    return RequestError(f"perf_analyzer failed, it ended {ended}: {why}.", "", f"To see all that it says, type: {run}")

@@ -14,15 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from helpers.errors import InputError
-from helpers.measuring.table import (
-    PERCENTILES,
-    THROUGHPUT,
-    THROUGHPUT_SPREAD,
-    hardware,
-    is_recorded,
-    rows_of,
-    with_spread,
-)
+from helpers.measuring.table import PERCENTILES, THROUGHPUT, THROUGHPUT_SPREAD, hardware, is_recorded, rows_of, with_spread
 from helpers.tables import box
 
 FASTER, SLOWER, SAME, CANNOT_TELL = "faster", "slower", "the same", "cannot tell"
@@ -40,10 +32,6 @@ LEAST = 0.05
 BETWEEN_RUNS = 0.04
 # Pairs from which on they are compared as pairs: two have one degree of freedom, and say nothing.
 _LEAST_PAIRS = 3
-# Degrees of freedom from which on Student's distribution is the normal one.
-_MANY = 1e6
-# A measurement that must be this many times longer is better given up: the difference is too small to matter.
-_LONGEST = 30
 _COLOURS = {FASTER: "#2e9e44", SLOWER: "#c96f14", SAME: "#7a8699", CANNOT_TELL: "#3b7dd8"}
 # What may differ between two measurements, and should be named: a change that one did not mean is the usual mistake.
 _NAMED = ("model", "variant", "batch", "concurrency", "request_rate_per_s", "protocol", "inputs", "instances", "config")
@@ -58,7 +46,8 @@ def student(degrees: float) -> float:
     """Return the factor of a 95 % interval by Student's distribution."""
     from scipy import special  # a quarter of a second that `from helpers import measure` need not wait for
 
-    return float(special.stdtrit(min(degrees, _MANY), (1 + LEVEL) / 2))
+    # From a million on it is the normal one.
+    return float(special.stdtrit(min(degrees, 1e6), (1 + LEVEL) / 2))
 
 
 def half_width(values: Sequence[float]) -> float | None:
@@ -185,31 +174,31 @@ def verdict(first: Any, second: Any, *, least: float = LEAST) -> Verdict:
     Raises:
         InputError: not one row on each side, or rows without a throughput.
     """
-    rows = [row for side in (first, second) for row in rows_of(side, what="a verdict")]
+    rows = [row for side in (first, second) for row in rows_of(side, (THROUGHPUT,), "a verdict")]
     if len(rows) != 2:
         raise InputError(
             f"A verdict compares two rows, and {len(rows)} were given.",
             "Expected one on each side.",
             'Pick them first, for example with rows.query("batch == 8").iloc[0]; repeats are best measured in turn.',
         )
-    if lacking := [row for row in rows if not row.get(THROUGHPUT)]:
-        raise InputError(f"A row of {lacking[0].get('model')!r} has no {THROUGHPUT}, so there is nothing to compare.")
     before, after = rows
     pairs = _pairs(before, after)
     log, deviation, degrees = _paired(pairs, rows) if pairs else _welch(before, after)
     half = None if deviation is None else student(degrees) * deviation
     answer, gain = _answer(log, half, math.log1p(least)), math.exp(log)
     # Half of the interval's length on the scale of the gain itself.
-    spread = None if half is None else gain * math.sinh(half)
-    # Of these turns alone: a row may have been measured beside others as well, at another time.
-    values = [with_spread(math.exp(float(np.mean(np.log(side)))), None) for side in zip(*pairs, strict=True)]
-    values = values or [with_spread(row[THROUGHPUT], (stated := _stated(row)) and stated * row[THROUGHPUT]) for row in rows]
-    sides = " → ".join(f"{value} inferences/s" for value in values)
-    found = Verdict(answer, gain, spread, "", len(pairs))
+    found = Verdict(answer, gain, None if half is None else gain * math.sinh(half), "", len(pairs))
+    if pairs:
+        # Of these turns alone: a row may have been measured beside others as well, at another time.
+        values = [with_spread(math.exp(float(np.mean(np.log(side)))), None) for side in zip(*pairs, strict=True)]
+    else:
+        values = [with_spread(row[THROUGHPUT], row.get(THROUGHPUT_SPREAD)) for row in rows]
     said = [
-        f"{found.factor} times as fast ({sides}).",
+        f"{found.factor} times as fast ({' → '.join(f'{value} inferences/s' for value in values)}).",
         f"By {len(pairs)} pairs, measured in turn." if pairs else "",
-        _why(answer, log, half, least, bool(pairs)),
+        f"Differences below {100 * least:g} % do not count." if answer == SAME else "",
+        "There is no spread, so it is not known how much of this is chance." if half is None else "",
+        _settling(bool(pairs)) if answer == CANNOT_TELL and half is not None else "",
         *_remarks(before, after),
     ]
     return replace(found, text=" ".join(filter(None, said)))
@@ -223,12 +212,6 @@ def ratio(after: Row, before: Row) -> tuple[float, float | None]:
     return gain, gain * math.hypot(*(spread / row[THROUGHPUT] for spread, row in zip(spreads, (after, before), strict=True)))
 
 
-def _stated(row: Row) -> float | None:
-    """The half width that a row states, as a fraction; not below one request: windows that held equally many seem to agree perfectly."""
-    spread = row.get(THROUGHPUT_SPREAD)
-    return None if spread is None else max(spread / row[THROUGHPUT], 1 / (row.get("requests") or math.inf))
-
-
 def _pairs(before: Row, after: Row) -> list[tuple[float, float]]:
     """What both gave in the same turns; empty where too few are common."""
     one, other = (row.get("turns") or {} for row in (before, after))
@@ -239,7 +222,7 @@ def _pairs(before: Row, after: Row) -> list[tuple[float, float]]:
 def _paired(pairs: Sequence[tuple[float, float]], rows: Sequence[Row]) -> tuple[float, float, float]:
     """The mean log-ratio of pairs, its standard deviation, and its degrees of freedom."""
     logs, degrees = [math.log(other / one) for one, other in pairs], len(pairs) - 1
-    # No count is better known than to one request.
+    # No better than the counts are known to one request.
     counted = math.sqrt(sum(1 / (row.get("requests") or math.inf) ** 2 for row in rows))
     return float(np.mean(logs)), max(float(np.std(logs, ddof=1)) / math.sqrt(len(logs)), counted / student(degrees)), degrees
 
@@ -248,10 +231,12 @@ def _welch(before: Row, after: Row) -> tuple[float, float | None, float]:
     """The same of rows that were not measured in turn: by what they state, and by what a machine changes between two runs."""
     log, variance, lost = math.log(after[THROUGHPUT] / before[THROUGHPUT]), 0.0, 0.0
     for row in (before, after):
-        if (half := _stated(row)) is None:
+        if row.get(THROUGHPUT_SPREAD) is None:
             return log, None, 1
         freedom = max((row.get("windows") or LEAST_WINDOWS) - 1, 1)
-        own = (half / student(freedom)) ** 2
+        # No count is better known than to one request: windows that held equally many seem to agree perfectly.
+        stated = max(row[THROUGHPUT_SPREAD] / row[THROUGHPUT], 1 / (row.get("requests") or math.inf))
+        own = (stated / student(freedom)) ** 2
         # Welch and Satterthwaite: what is between runs is known from elsewhere, and has no degrees to lose.
         variance, lost = variance + own + BETWEEN_RUNS**2, lost + own**2 / freedom
     return log, math.sqrt(variance), variance**2 / lost if lost else math.inf
@@ -268,21 +253,10 @@ def _answer(log: float, half: float | None, least: float) -> str:
     return SAME if low > -least and high < least else CANNOT_TELL
 
 
-def _why(answer: str, log: float, half: float | None, least: float, pairs: bool) -> str:
-    """What keeps the answer from being another one, and what would settle it."""
-    if answer == SAME:
-        return f"Differences below {100 * least:g} % do not count."
-    if answer != CANNOT_TELL:
-        return ""
-    if half is None:
-        return "There is no spread, so it is not known how much of this is chance."
-    # The interval shrinks with the root of the time, and has to fit between the gain and the nearest limit.
-    room = abs(abs(log) - math.log1p(least))
-    longer = (half / room) ** 2 if room else math.inf
-    if longer > _LONGEST:
-        return f"The difference is too close to {100 * least:g} %, below which none counts: more time would hardly settle it."
+def _settling(pairs: bool) -> str:
+    """What would settle it: the interval shrinks with the root of the number of pairs, and has to leave the limit out."""
     if pairs:
-        return f"The spread is too large: measure more pairs, about {max(2, math.ceil(longer))} times as many."
+        return "The spread is too large: measure more pairs, such as four times as many for half the spread."
     return (
         "The spread is too large: measure both in turn, with measure_in_turn(...), because one run does not know what the machine does "
         "while the other is measured."

@@ -18,7 +18,7 @@ import pandas as pd
 
 from helpers.errors import InputError, quoted
 from helpers.paths import make_folder, shown, work_dir, writing
-from helpers.tables import as_html, as_text
+from helpers.tables import as_html, as_text, without_empty
 
 PERCENTILES = (50, 90, 95, 99)
 THROUGHPUT, THROUGHPUT_SPREAD = "throughput_infer_per_s", "throughput_spread_infer_per_s"
@@ -89,30 +89,27 @@ class Rows(pd.DataFrame):  # type: ignore[misc]  # pandas tells no types
         return made
 
     def _short(self) -> list[dict[str, Any]]:
-        """What most people want to see, latencies in ms."""
+        """What most people want to see, latencies in ms; empty for a table that is none of measurements."""
+        if not len(self) or not {"model", "batch", THROUGHPUT} <= set(self.columns):
+            return []
         rows = rows_of(self)
         varied = [name for name in _VARIED if len({str(row.get(name)) for row in rows}) > 1]
-        lines = [{"model": row["model"]} | {name: row.get(name) for name in varied} | _figures(row) for row in rows]
-        return [{name: value for name, value in line.items() if any(each[name] not in (None, "") for each in lines)} for line in lines]
+        return without_empty([{"model": row["model"]} | {name: row.get(name) for name in varied} | _figures(row) for row in rows])
 
     def _caption(self) -> str:
         # A copy with other rows has the caption of the whole, so the number of rows is counted here.
         noisy = sum(row.get("stable") is False for row in rows_of(self))
         return " ".join(filter(None, [self.attrs.get("caption", ""), f"{noisy} of {len(self)} did not settle." if noisy else ""]))
 
-    def _is_measured(self) -> bool:
-        return len(self) > 0 and {"model", "batch", THROUGHPUT} <= set(self.columns)
-
     def __repr__(self) -> str:
-        return "\n".join(filter(None, [self._caption(), as_text(self._short())])) if self._is_measured() else super().__repr__()
+        return "\n".join(filter(None, [self._caption(), as_text(short)])) if (short := self._short()) else super().__repr__()
 
     def _repr_html_(self) -> str | None:
-        return as_html(self._short(), caption=self._caption()) if self._is_measured() else super()._repr_html_()
+        return as_html(short, caption=self._caption()) if (short := self._short()) else super()._repr_html_()
 
 
 def _figures(row: Mapping[str, Any]) -> dict[str, Any]:
-    asked = row.get("percentile") or 95
-    latencies = {f"p{each} (ms)": latency_words(row, each) for each in dict.fromkeys((50, asked if asked in PERCENTILES else 95))}
+    latencies = {f"p{each} (ms)": latency_words(row, each) for each in dict.fromkeys((50, row.get("percentile") or 95))}
     stable = "" if row.get("stable") is None else "yes" if row["stable"] else "no"
     throughput = with_spread(row[THROUGHPUT], row.get(THROUGHPUT_SPREAD))
     return {"batch": row["batch"], "inferences/s": throughput, **latencies, "stable": stable}
@@ -209,10 +206,7 @@ def plateau(rows: Iterable[Mapping[str, Any]], share: float = 0.9) -> tuple[floa
 
 
 def latency_column(percentile: int | None) -> str:
-    """Return the column of a latency percentile; that of the mean for None. An InputError where perf_analyzer does not report it."""
-    if percentile not in (*PERCENTILES, None):
-        known = ", ".join(map(str, PERCENTILES))
-        raise InputError(f"There is no column for the percentile {percentile!r}.", f"There are: {known}, and None for the mean.")
+    """Return the column of a latency percentile; that of the mean for None."""
     return "latency_avg_us" if percentile is None else f"latency_p{percentile}_us"
 
 
@@ -263,14 +257,11 @@ def append_row(path: Path, row: Mapping[str, Any] | pd.Series) -> None:
     rest = f"{json.dumps(plain(row))}\n".encode()
     with writing(path):
         make_folder(path.parent)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
-            size = os.fstat(descriptor).st_size
-            if size and os.pread(descriptor, 1, size - 1) != b"\n":
-                os.ftruncate(descriptor, path.read_bytes().rfind(b"\n") + 1)
+        with path.open("a+b", buffering=0) as file:
+            there = path.read_bytes()
+            if there and not there.endswith(b"\n"):
+                file.truncate(there.rfind(b"\n") + 1)
             # One call, so that others who read meanwhile see whole lines. A full disk takes a part, and says so when asked for the rest.
             while rest:
-                rest = rest[os.write(descriptor, rest) :]
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+                rest = rest[file.write(rest) :]
+            os.fsync(file.fileno())

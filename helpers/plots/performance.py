@@ -476,7 +476,7 @@ def experiments_figure(table: Experiments) -> Figure:
             right.axvline(table.budget_ms, **_BUDGET)
             right.annotate(f"budget {table.budget_ms:g} ms", (table.budget_ms, len(table) - 0.45), xytext=(5, 4), **_NOTE)
         legend = figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=1, fontsize=SMALL)
-        sources = [textwrap.fill(f"{table.rows[place]['experiment']}: {other}", 120) for place, other in elsewhere.items()]
+        sources = [textwrap.fill(f"{table.rows[place]['experiment']}: {other.words}", 120) for place, other in elsewhere.items()]
         legend.set_title("\n".join(sources), FontProperties(size=SMALL))
         _source(left, table.rows, right)
         return finished(figure)

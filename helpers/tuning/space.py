@@ -14,7 +14,6 @@ from typing import Any
 from google.protobuf import json_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from helpers.measuring.measure import with_instances
 from helpers.measuring.perf_analyzer import PERCENTILE
 from helpers.measuring.table import LATENCY_ENDS, THROUGHPUT, THROUGHPUT_SPREAD, latency_column, latency_words, with_spread
 from helpers.paths import read_text
@@ -172,7 +171,8 @@ class Found:
         config = dict(self.config if written is None else written)
         if candidate == self.place:
             return config
-        config = with_instances(config, candidate.instances)
+        kinds = [{"kind": group["kind"]} for group in config.get("instance_group", []) if group.get("kind")]
+        config["instance_group"] = [{**(kinds or [{}])[0], "count": candidate.instances}]
         if candidate.threads is not None:
             key = THREADS[str(self.config["backend"])]
             config["parameters"] = {**config.get("parameters", {}), key: {"string_value": str(candidate.threads)}}

@@ -35,7 +35,7 @@ from helpers.measuring.measure import sweep
 from helpers.plots import sweep_figure
 MODELS = ["particlenet_AK4", "particlenet_AK4_PT"]
 server = launch_server("models", load=["add_sub", *MODELS])
-by_batch = sweep(server, MODELS, batches=(1, 2, 4, 8, 16, 32), precision=0.05, max_seconds=5, silent=True)""",
+by_batch = sweep(server, MODELS, batches=(1, 2, 4, 8, 16, 32), precision=0.05, max_seconds=5)""",
     "server",
     "board = dashboard(server, load='particlenet_AK4')\nboard",
     "sweep_figure(by_batch)",

@@ -110,7 +110,7 @@ SAYS = {
 # A doctor's finding about this machine; measurements that did not settle; no configuration inside the budget.
 ENDS = {"doctor": (0, 1, 2), "perf_analyzer": (0, 2), "tune": (0, 3)}
 # Words of commands that take long.
-NIGHTLY = {"tune", "--instances"}
+NIGHTLY = {"tune"}
 
 
 def _instead(command: str) -> Instead | None:

@@ -109,15 +109,11 @@ VALUES = {
         assert real["inputs"].endswith("_50_4.json") and pair[1]["inputs"].endswith("_20_4.json")
         assert status in (0, 2) and rough["stable"] is ("not within 0.1%" not in rough["note"]), (status, rough["note"])
         assert "--shape pf_points:2,50" in ten["command"] and ten["server_version"] == "2.51.0"
-        from helpers.measuring.perf_analyzer import words_of
         from helpers.measuring.recorded import inputs_of, recorded_sweep
-        from helpers.measuring.recorded import recorded_command
         for row in [ten, *by_batch.values(), busy, bits, real, *pair]:
             lengths = inputs_of(row) if row["inputs"] == "random" else None
             load = [row["model"]], (row["batch"],), (row["concurrency"],)
             assert len(recorded_sweep(*load, lengths, row["inputs"])), "for those who cannot measure"
-        for typed in (command, command.replace("-b 10", "-b 1"), command.replace("-p 1000 --max-trials 6", impossible)):
-            assert "*** Measurement Settings ***" in recorded_command(words_of(typed))[1]
     """,
     "09": """
         names = ["baseline", "baseline, again", "2 instances", "dynamic batching", "fp16", "int8_static"]
@@ -131,10 +127,7 @@ VALUES = {
         assert {row["model"] for row in costs} == {MODEL, *variants} and all(abs(row["auc_change"]) < 0.01 for row in costs)
         assert any("no effect here: it needs a GPU" in row.remark for row in view.rows)
         assert any(hasattr(shown, "best") and shown.rows for shown in Out.values()) and server.state() == "stopped"
-        from helpers.measuring.recorded import recorded_experiment
         assert len({row["config"] for row in table.rows[:-1]}) == 5
-        for row in table.rows:
-            assert recorded_experiment(*(row[name] for name in ("model", "batch", "concurrency", "inputs", "config"))), row["experiment"]
     """,
     "10": """
         assert one["concurrency"].tolist() == two["concurrency"].tolist() == [1, 2, 4, 8]
@@ -170,7 +163,7 @@ VALUES = {
 WITHOUT_THE_TOOL = {
     "07": """
         assert all(row["source"].startswith("recorded: ") for row in [ten, *by_batch.values(), real, rough])
-        assert real["inputs"].endswith("_50_4.json") and status == 2 and status.batch == 10
+        assert real["inputs"].endswith("_50_4.json") and status == 99
     """,
     "08": """
         assert all(row["source"].startswith("recorded: ") for table in (by_batch, by_load, alike, taus) for row in table.to_dict("records"))

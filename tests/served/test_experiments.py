@@ -95,7 +95,7 @@ def test_the_table_compares_with_the_first_and_names_the_source() -> None:
     assert lines[1]["gain"].startswith("×2.00 (")
     assert lines[2]["recorded elsewhere"] == "none published"
     assert lines[1]["recorded elsewhere"] == "×2.28 on Tesla T4"
-    assert "batch 1 → 16" in str(table.elsewhere("batching")) and "budget p95 ≤ 28.5 ms" in table._repr_html_()
+    assert "batch 1 → 16" in table.elsewhere("batching").words and "budget p95 ≤ 28.5 ms" in table._repr_html_()
 
 
 def test_the_figure_has_a_bar_for_each_experiment_and_a_diamond_where_something_was_recorded() -> None:
@@ -111,13 +111,6 @@ def test_the_figure_has_a_bar_for_each_experiment_and_a_diamond_where_something_
     assert any(text.get_text() == "budget 28.5 ms" for text in right.texts)
     with pytest.raises(InputError, match="no experiment to draw"):
         experiments_figure(table_of())
-
-
-def test_a_recorded_gain_is_of_recorded_rows_on_one_machine() -> None:
-    t4, p100 = recorded("T4", MODEL, "ONNX").iloc[0], recorded("P100").iloc[0]
-    for pair in ([t4, p100], [row(), row()]):
-        with pytest.raises(InputError, match="no recorded change on one machine"):
-            _elsewhere(pair)
 
 
 # --- the scoreboard --------------------------------------------------------------------------------------------------------

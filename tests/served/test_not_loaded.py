@@ -117,7 +117,7 @@ def test_others_hear_that_it_is_not_loaded(server: Server, name: str, way: str) 
         "connect over grpc": lambda: _ask(connect(f"grpc://{server.grpc_url}"), name),
         "version": lambda: _ask(server.grpc_url, name, version="1"),
         "config": lambda: there.config(name),
-        "sweep": lambda: sweep(there, name, (1,), (1,), silent=True),
+        "sweep": lambda: sweep(there, name, (1,), (1,)),
     }
     with pytest.raises(ModelError) as refused:
         deeds[way]()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,16 +15,11 @@ import numpy as np
 import pytest
 
 from helpers import machine, paths
-from helpers.__main__ import main
-from helpers.client import http
-from helpers.client.endpoint import ADMIN_HEADER
 from helpers.errors import InputError, ModelError, RequestError
 from helpers.measuring import inputs as load_inputs
 from helpers.measuring import measure as measuring
-from helpers.measuring import perf_analyzer as tool
 from helpers.measuring.measure import measure, measure_in_turn, perf_analyzer
 from helpers.measuring.perf_analyzer import UNSTABLE, Run, execute, result_of, run_for
-from helpers.measuring.program import _key_arguments
 from helpers.measuring.statistics import verdict
 from helpers.measuring.table import COLUMNS, PARTS
 from helpers.metrics import scrape
@@ -95,7 +89,7 @@ def test_shapes_from_the_metadata_and_the_lengths(models_server: Server) -> None
     ("model", "options", "kind", "words"),
     [
         ("double", {}, InputError, "axis of any length.*lengths="),
-        ("double", {"lengths": {"X": 3}, "batch": 5}, InputError, "max_batch_size is 4"),
+        ("double", {"lengths": {"X": 3}, "batch": 5}, InputError, "from 1 to 4, its max_batch_size"),
         ("double", {"lengths": {"X": 3}, "batch": 0}, InputError, "batch=0"),
         ("add_sub", {"batch": 2}, InputError, "takes no batches"),
         ("add_sub", {"input_data": "nowhere.json"}, InputError, "no file of inputs"),
@@ -178,7 +172,7 @@ def test_windows_that_do_not_agree_leave_no_table_and_nothing_is_made_up(models_
     """The tool's own rule, as strict as can be: it ends with status 2 and writes no CSV."""
     run = Run("add_sub", models_server.grpc_url, window_ms=100, max_trials=3, stability_percent=1e-6)
     result = execute(run)
-    assert result.figures == {} and len(result.windows) == 3 and "Failed to obtain stable" in result.said
+    assert result.figures == {} and len(result.windows) == 3
     row = measuring.row_of(run, [result], {})
     assert row["stable"] is False and row["throughput_infer_per_s"] is None and row["latency_p95_us"] is None
 
@@ -249,13 +243,6 @@ def test_the_raw_tool_takes_a_whole_command(models_server: Server, capsys: pytes
     assert "Throughput:" in capsys.readouterr().out
     assert perf_analyzer("-m", "nosuch", "-u", models_server.grpc_url, "-i", "grpc") == 99
     assert "unknown model" in capsys.readouterr().out
-
-
-def test_an_answer_that_never_comes_ends_the_measurement(models_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = load_inputs.write_inputs(tmp_path / "long.json", [{"SECONDS": np.array([4], np.float32)}])
-    monkeypatch.setattr(tool, "TIMEOUT_S", 1.0)
-    with pytest.raises(RequestError, match="did not end within 1 s"):
-        measure(models_server, "slow", input_data=file)
 
 
 def test_how_many_windows_is_decided_before_they_are_measured(models_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,39 +329,3 @@ def test_real_hits_are_measured_and_random_ones_are_refused(server: Server) -> N
         measure(server, "ExaTrk", lengths={"FEATURES": 300}, **QUICK)
     row = measure(server, "ExaTrk", input_data=load_inputs.write_real(server, "ExaTrk"), **QUICK)
     assert row["throughput_infer_per_s"] > 1 and row["instances"] is None
-
-
-@pytest.mark.parametrize("protocol", ["http", "grpc"])
-@pytest.mark.parametrize("way", ["raw", "command line"])
-def test_tensors_in_shared_memory_on_a_server_of_ones_own(
-    models_server: Server, protocol: str, way: str, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """The regions need the owner's key; without it the tool was refused and left them behind."""
-    url = f"localhost:{(models_server.http if protocol == 'http' else models_server.grpc).port}"
-    short = ["--shared-memory", "system", "-p", "1000", "--max-trials", "3", "--stability-percentage", "1000000"]
-    words = ["-m", "add_sub", "-u", url, "-i", protocol, *short]
-    before = scrape(models_server)
-    if way == "raw":
-        assert perf_analyzer(*words) == 0
-    else:
-        assert main(["perf_analyzer", *words]) == 0
-    said = capfd.readouterr()
-    assert "restricted" not in said.out + said.err
-    assert (scrape(models_server) - before).value("nv_inference_count", model="add_sub") > 0
-    assert not [name for name in os.listdir("/dev/shm") if name.startswith(("INPUT", "OUTPUT"))]
-    assert http.ask(models_server.http, "/v2/systemsharedmemory/status", headers=models_server.admin_headers("http")) == []
-
-
-@pytest.mark.slow
-def test_the_key_for_shared_memory_is_sent_to_servers_of_ones_own_alone(models_server: Server) -> None:
-    own, key = models_server.http, models_server.admin_headers("http")[ADMIN_HEADER]
-    shared = ["--shared-memory=system", "-m", "add_sub"]
-    assert _key_arguments([*shared, "-u", f"localhost:{own.port}"]) == ["-H", f"{ADMIN_HEADER}:{key}"]
-    for words in (
-        [*shared, "-u", f"gpu-node:{own.port}"],
-        [*shared, "-u", "localhost:1"],
-        ["-m", "add_sub", "-u", f"localhost:{own.port}"],
-        ["--shared-memory", "none", "-u", f"localhost:{own.port}"],
-        [*shared, "-u", "no address"],
-    ):
-        assert _key_arguments(words) == []

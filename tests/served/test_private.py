@@ -118,7 +118,7 @@ def test_measurements_and_loads_send_it(secret: Server | Fleet, capfd: pytest.Ca
 def test_a_sweep_sends_it(private: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COURSE_QUICK", "1")
     for target in (private, private.grpc_url):
-        rows = sweep(target, "add_sub", (1,), (1, 2), output=tmp_path / str(target is private), silent=True)
+        rows = sweep(target, "add_sub", (1,), (1, 2), output=tmp_path / str(target is private))
         assert (rows["throughput_infer_per_s"] > 0).tolist() == [True, True]
 
 

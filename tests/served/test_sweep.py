@@ -10,19 +10,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 
-from helpers import cli, paths
-from helpers.cli import measure as measure_command
+from helpers import paths
 from helpers.errors import CourseError, InputError, ModelError, RequestError
 from helpers.measuring import measure as measuring
-from helpers.measuring.measure import measured_key, sweep
-from helpers.measuring.perf_analyzer import Run
+from helpers.measuring.measure import sweep
 from helpers.measuring.statistics import verdict
 from helpers.measuring.table import COLUMNS, Row, Rows, append_row, folder_of, read_rows, rows_of
 from helpers.server import Server, launch_server
@@ -55,11 +51,11 @@ def test_points_files_and_going_on(models_server: Server, tmp_path: Path) -> Non
     assert first.attrs["path"] == str(tmp_path / "sweep.jsonl") and first.attrs["before"] == 0
     assert first["shapes"].tolist() == ["X:8", "X:8"]
     # More of it: what is there is not measured again.
-    more = sweep(models_server.grpc_url, "double", (4,), (1, 2), lengths={"X": 8}, output=tmp_path, silent=True)
+    more = sweep(models_server.grpc_url, "double", (4,), (1, 2), lengths={"X": 8}, output=tmp_path)
     assert more.attrs["before"] == 1 and rows_of(more)[0]["time"] == rows_of(first)[1]["time"] and len(more) == 2
     assert lines(tmp_path / "sweep.jsonl") == 3
     # Other shapes are other points.
-    other = sweep(models_server, "double", (4,), lengths={"X": 9}, output=tmp_path, silent=True)
+    other = sweep(models_server, "double", (4,), lengths={"X": 9}, output=tmp_path)
     assert other.attrs["before"] == 0
     stored = Rows.of(read_rows(tmp_path / "sweep.jsonl"))
     assert stored["time"].tolist() == [*first["time"], more["time"][1], *other["time"]]
@@ -71,7 +67,7 @@ def test_points_files_and_going_on(models_server: Server, tmp_path: Path) -> Non
 
 def test_models_are_measured_in_turn_at_each_load(models_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COURSE_QUICK")
-    both = sweep(models_server, ["double", "classes"], (1,), lengths={"X": 8}, output=tmp_path, silent=True)
+    both = sweep(models_server, ["double", "classes"], (1,), lengths={"X": 8}, output=tmp_path)
     assert both["model"].tolist() == ["double", "classes"]
     seen = verdict(both.iloc[0], both.iloc[1])
     assert seen.pairs == measuring.TURNS, "pair by pair"
@@ -80,12 +76,12 @@ def test_models_are_measured_in_turn_at_each_load(models_server: Server, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "kind", "words"),
     [
-        ({"models": "double", "batches": (1, 8, 16)}, InputError, "A batch of 8 is too large for 'double': its max_batch_size is 4"),
-        ({"models": "double", "batches": (5,)}, InputError, "A batch of 5 is too large"),
-        ({"models": ["double", "add_sub"], "batches": (1, 2)}, InputError, "'add_sub': it takes no batches"),
-        ({"models": "double", "batches": (0,)}, InputError, "batches has 0"),
+        ({"models": "double", "batches": (1, 8, 16)}, InputError, r"batch=8 was given for 'double'.*from 1 to 4"),
+        ({"models": "double", "batches": (5,)}, InputError, "batch=5 was given"),
+        ({"models": ["double", "add_sub"], "batches": (1, 2)}, InputError, "batch=2 was given for 'add_sub'.*takes no batches"),
+        ({"models": "double", "batches": (0,)}, InputError, "batch=0 was given"),
         ({"models": "double", "batches": ()}, InputError, "nothing to measure"),
-        ({"models": "double", "batches": (1,), "concurrencies": (1.5,)}, InputError, "concurrencies has 1.5"),
+        ({"models": "double", "batches": (1,), "concurrencies": (1.5,)}, InputError, "concurrency=1.5 was given"),
         ({"models": [], "batches": (1,)}, InputError, "nothing to measure"),
         ({"models": ["double", "nosuch"], "batches": (1,)}, ModelError, "'nosuch' is not loaded"),
         ({"models": "double", "batches": (1,), "lengths": None}, InputError, "axis of any length"),
@@ -95,19 +91,6 @@ def test_refused_before_anything_runs(models_server: Server, tmp_path: Path, arg
     with pytest.raises(kind, match=words):
         sweep(models_server, output=tmp_path / "out", **{"lengths": {"X": 8}, **arguments})
     assert not (tmp_path / "out").exists()
-
-
-def test_only_the_owner_sweeps_over_instances(models_server: Server) -> None:
-    with pytest.raises(ModelError, match="Only the owner"):
-        sweep(models_server.grpc_url, "add_sub", instances=(1, 2))
-
-
-@pytest.mark.slow
-def test_instances_are_loaded_and_what_was_there_is_put_back(workbench: Server, tmp_path: Path) -> None:
-    original = workbench.config("add_sub")
-    result = sweep(workbench, "add_sub", instances=(2, 3), output=tmp_path / "out", silent=True)
-    assert result["instances"].tolist() == [2, 3]
-    assert workbench.config("add_sub") == original
 
 
 @pytest.mark.slow
@@ -125,13 +108,13 @@ def test_a_server_that_dies_loses_no_measured_point(small: Server, tmp_path: Pat
     with pytest.raises(
         RequestError, match=r"stopped at add_sub, batch 1, concurrency \d: .* of 6 points are in .*goes on from there"
     ) as caught:
-        sweep(small, "add_sub", (1,), (1, 2, 3, 4, 5, 6), output=tmp_path / "out", silent=True)
+        sweep(small, "add_sub", (1,), (1, 2, 3, 4, 5, 6), output=tmp_path / "out")
     killer.join()
     assert "\n" not in str(caught.value)
     kept = Rows.of(read_rows(table))
     assert 1 <= len(kept) < 6 and (kept["throughput_infer_per_s"] > 0).all()
     with small.restart() as again:
-        whole = sweep(again, "add_sub", (1,), (1, 2, 3, 4, 5, 6)[: len(kept) + 1], output=tmp_path / "out", silent=True)
+        whole = sweep(again, "add_sub", (1,), (1, 2, 3, 4, 5, 6)[: len(kept) + 1], output=tmp_path / "out")
     assert whole.attrs["before"] == len(kept) and whole["time"].tolist()[:-1] == kept["time"].tolist()
 
 
@@ -161,7 +144,6 @@ def test_killed_and_interrupted_and_typed_again(models_server: Server, tmp_path:
     interrupted.send_signal(signal.SIGINT)
     out, errors = interrupted.communicate(timeout=PATIENCE_S)
     assert interrupted.returncode == 130 and "Traceback" not in errors, errors
-    assert "of 4 points are in" in out and "goes on from there" in out
     after_interrupt = read_rows(table)
     assert after_interrupt[: len(after_kill)] == after_kill and len(after_kill) < len(after_interrupt) < 4
     last = start(models_server, tmp_path)
@@ -173,26 +155,6 @@ def test_killed_and_interrupted_and_typed_again(models_server: Server, tmp_path:
     assert "4 of 4 points were measured before" in out.partition("add_sub ")[0], errors
     assert len(read_rows(table)) == 4
     assert (tmp_path / "add_sub.png").stat().st_size > 10_000
-
-
-@pytest.mark.nightly
-def test_two_models_and_two_numbers_of_instances_by_one_command(tmp_path: Path) -> None:
-    for name in ("add_sub", "again"):
-        folder = shutil.copytree(paths.models_dir() / "add_sub", tmp_path / "models" / name, ignore=shutil.ignore_patterns("__pycache__"))
-        config = folder / "config.pbtxt"
-        config.write_text(config.read_text().replace('name: "add_sub"', f'name: "{name}"'))
-    words = ["-m", "add_sub", "again", "--instances", "1", "2", "--models", str(tmp_path / "models"), "-o", str(tmp_path / "out")]
-    command = [sys.executable, "-m", "helpers", "sweep", *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=paths.root(), env={**os.environ, "COURSE_QUICK": "1"})
-    assert done.returncode == 0, done.stderr
-    rows = read_rows(tmp_path / "out" / "sweep.jsonl")
-    assert [(row["model"], row["instances"]) for row in rows] == [("add_sub", 1), ("add_sub", 2), ("again", 1), ("again", 2)]
-    assert (tmp_path / "out" / "add_sub_and_again.png").stat().st_size > 10_000
-
-
-def test_the_command_loads_instances_on_a_server_of_its_own_only() -> None:
-    with pytest.raises(InputError, match="Leave out --url"):
-        measure_command.sweep(cli.parser("sweep").parse_args(["sweep", "-m", "add_sub", "--instances", "1", "-u", "localhost:1"]))
 
 
 # --- without a server ------------------------------------------------------------------------------------------------------
@@ -236,34 +198,39 @@ def test_folders(work: Path) -> None:
     assert folder_of("/a/b") == Path("/a/b")
 
 
-def test_a_row_of_another_machine_is_no_row_of_this_one(tmp_path: Path) -> None:
-    """Of a server elsewhere the processor is not known: its host tells it apart, its port does not."""
-    known = {"device": "CPU", "cpu": None, "server_version": "1", "perf_analyzer_version": "2", "config": "c"}
-    run = Run("m", "gpu-a:9001")
+def test_a_row_of_another_load_or_machine_is_no_row_of_this_one() -> None:
+    """Of a server elsewhere the processor is not known: its address tells it apart. Of one here it does not."""
+    same = {"device": "CPU", "cpu": "a processor", "config": "c", "shapes": "X:8", "concurrency": 1, "url": "localhost:9001"}
+    same |= {"time": "2026-01-01T00:00:00+00:00"}
 
-    def key(load: Run = run, url: str = "gpu-a:9001", **changes: Any) -> str:
-        return measured_key(replace(load, url=url), known | changes)
+    class Point:
+        server, model = None, "m"
 
-    assert key(url="gpu-a:9007") == key()
-    assert key(url="gpu-b:9001") != key() != key(device="NVIDIA T4")
-    assert key(url="127.0.0.1:7001") != key(url="127.0.0.1:7002"), "another tunnel, to who knows where"
-    assert key(cpu="a processor", url="localhost:9001") == key(cpu="a processor", url="127.0.0.1:9004")
-    assert key(cpu="a processor") != key(cpu="another one")
-    for changed in ({"batch": 2}, {"concurrency": 2}, {"percentile": 99}, {"protocol": "http"}, {"shapes": {"X": [3]}}):
-        assert key(replace(run, **changed)) != key(), changed
-    file = tmp_path / "jets.json"
-    file.write_text("{}")
-    of_file = key(replace(run, input_data=file))
-    file.write_text("{ }")
-    assert key(replace(run, input_data=file)) != of_file, "the same file with other jets"
+        def __init__(self, **changes: object) -> None:
+            self.changes = changes
+
+        def row(self) -> dict:
+            return row(**{**same, **self.changes})
+
+    def known(**changes: object) -> bool:
+        return measuring._measured_before([row(**same), row(**{**same, "cpu": None})], Point(**changes)) is not None  # type: ignore[arg-type]
+
+    assert known() and known(url="localhost:9004") and known(cpu=None)
+    assert not known(cpu="another one") and not known(cpu=None, url="localhost:9004")
+    for changes in ({"batch": 2}, {"concurrency": 2}, {"percentile": 99}, {"protocol": "http"}, {"shapes": "X:9"}, {"inputs_digest": "d"}):
+        assert not known(**changes), changes
+    for changes in ({"config": "d"}, {"device": "GPU"}, {"server_version": "3"}, {"perf_analyzer_version": "3"}):
+        assert not known(**changes), changes
 
 
 @pytest.mark.nightly
-def test_what_was_measured_before_a_file_changed_is_measured_again(workbench: Server, tmp_path: Path) -> None:
-    options = {"max_seconds": 0.1, "output": tmp_path / "sweeps", "silent": True}
+def test_what_was_measured_before_a_file_changed_is_measured_again(
+    workbench: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"max_seconds": 0.1, "output": tmp_path / "sweeps"}
     assert sweep(workbench, "add_sub", **options).attrs["before"] == 0
     again = sweep(workbench, "add_sub", **options)
-    assert again.attrs["before"] == 1 and "were measured before (again=True measures all)" in repr(again)
+    assert again.attrs["before"] == 1 and "1 of 1 points were measured before (again=True measures all)" in capsys.readouterr().out
     later = time.time() + 5
     os.utime(workbench.repository / "add_sub" / "1" / "model.py", (later, later))
     assert sweep(workbench, "add_sub", **options).attrs["before"] == 0

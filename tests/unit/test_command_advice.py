@@ -26,7 +26,6 @@ MISTAKES = (
     ("infer -m add_sub -u grpcs://localhost:1 --ca nowhere.pem", "type: --ca ca.pem"),
     ("metrics -u localhost:1", "Type: python -m helpers serve$"),
     ("sweep -m add_sub -u localhost:1", "To start a server, type: python -m helpers serve$"),
-    ("sweep -m add_sub -u localhost:1 --instances 2", "Leave out --url"),
     ("quantize nowhere", "Type: python -m helpers quantize --help"),
     ("reset 77", "Type for example: make reset NB=03"),
     ("scoreboard nowhere.json", "Expected a file that the challenge wrote"),

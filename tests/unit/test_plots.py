@@ -319,12 +319,6 @@ def test_throughput_against_latency() -> None:
         throughput_latency_figure(recorded("T4"))
 
 
-def test_a_percentile_that_the_tool_does_not_report() -> None:
-    for percentile in (97, "p95"):
-        with pytest.raises(InputError, match="percentile"):
-            sweep_figure(sweep_rows(), percentile=percentile)
-
-
 def test_where_pytorch_counts_the_time_of_a_gpu() -> None:
     gpu = row(model="particlenet_AK4_PT", device="NVIDIA H200", source="recorded: by others")
     figure = latency_split_figure([row(), gpu])

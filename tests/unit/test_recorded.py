@@ -61,7 +61,7 @@ def test_it_shows_itself_with_its_source() -> None:
 def test_what_there_is_not() -> None:
     with pytest.raises(InputError, match=r"'H100'.*Tesla P100.*Tesla T4"):
         recorded("H100")
-    with pytest.raises(InputError, match=r"'T4', 'resnet'.*deeptau_nosplit"):
+    with pytest.raises(InputError, match=r"'T4' and 'resnet'.*deeptau_nosplit"):
         recorded("T4", "resnet")
 
 

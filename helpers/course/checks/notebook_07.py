@@ -9,7 +9,6 @@ from typing import Any
 from helpers.course import judge
 from helpers.course.checks import measured
 from helpers.course.judge import CannotTell, NotYet, Outcome, checker, correct, must_be_right, not_yet
-from helpers.measuring.recorded import Status
 from helpers.measuring.statistics import CANNOT_TELL, FASTER, verdict
 from helpers.measuring.table import THROUGHPUT, is_recorded, plain, shapes_of
 from helpers.tables import Row
@@ -31,16 +30,12 @@ def _must_be_of_ten(name: str, row: Row) -> None:
 
 @checker("7.1")
 def one_jet_a_request(server: Any, before: Any, command: Any, one_jet: Any, status: Any) -> Outcome:
-    """Requests of one jet, by the server's own count; of a recorded run, by its command. Nothing else of the command was changed."""
+    """Requests of one jet, by the server's own count; nothing else of the command was changed."""
     judge.must_be("one_jet", one_jet, str, "the whole command, as text")
     old, new = (shlex.split(text) for text in (command, one_jet))
     changed = [(a, b) for a, b in itertools.zip_longest(old, new, fillvalue="nothing") if a != b]
     if others := [pair for pair in changed if pair != ("10", "1")]:
         return not_yet(f"`{others[0][0]}` became `{others[0][1]}`, too. Replace the whole of `-b 10`, so that nothing else changes.")
-    if isinstance(status, Status):
-        if status.batch == 1:
-            return correct("One jet in each request, on the machine that recorded it; your server has seen none of them.")
-        return not_yet(f"The recorded run had {status.batch} jets in each request. Change the number behind `-b`.")
     judge.must_be_server(server)
     if judge.number(status) not in (0, 2):
         return not_yet(f"perf_analyzer ended with {status!r}; 0 means done. Read what it said above, and look at your command.")
