@@ -183,7 +183,7 @@ def figures_under_load(trial: Trial) -> Finding:
         time.sleep(0.5 if trial.quick else 5)
         figures = gpu_figures(trial.server)
     if load.failed:
-        return False, f"{load.failed} of {load.sent} requests failed: {next(iter(load.errors))}"
+        return False, f"{load.failed} of {load.sent} requests failed: {load.error}"
     if trial.device == "cpu":
         return None, f"not looked at on a processor; {load.sent} requests were answered"
     return any((row["utilization"] or 0) > 0 for row in figures), f"{load.sent} requests\n{figures!r}"

@@ -2,15 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
+from helpers.metrics.metrics import Difference, Sample, Snapshot, parse, scrape
 
 __all__ = ["Difference", "Sample", "Snapshot", "parse", "scrape"]
-
-
-def __getattr__(name: str) -> Any:
-    # Imported when first used: the process of a load needs no parser.
-    if name not in __all__:
-        raise AttributeError(f"module 'helpers.metrics' has no attribute {name!r}")
-    from helpers.metrics import metrics
-
-    return getattr(metrics, name)

@@ -6,7 +6,6 @@ One dashboard for each server: running the cell again replaces the one before. I
 from __future__ import annotations
 
 import html
-import math
 import threading
 import time
 from collections import defaultdict, deque
@@ -18,17 +17,14 @@ from typing import Any
 import ipywidgets as widgets
 
 from helpers.errors import CourseError, InputError, quoted, suggestion
-from helpers.metrics.gpu import merged, read_smi
 from helpers.metrics.load import BackgroundLoad
-from helpers.metrics.metrics import Difference, Sample, Snapshot, scrape
+from helpers.metrics.metrics import Difference, Snapshot, scrape
 from helpers.server.log import how
 from helpers.server.server import Server
 
 # Seconds between two updates (twice a second looks live and costs little), that the curves show, and over which rates are means (with
 # less, slow models would jump between nothing and too much).
 INTERVAL_S, HISTORY_S, WINDOW_S = 0.5, 60.0, 2.0
-# Seconds between two looks at nvidia-smi, which has a thread of its own: it takes a second on some machines.
-_SMI_INTERVAL_S = 3.0
 # Seconds without an answer after which the dashboard of a server that has not ended gives up: longer than a model takes to load.
 PATIENCE_S = 10.0
 # Ends of the two sliders. A model may allow more; on a CPU one such request takes a second or so.
@@ -50,15 +46,11 @@ QUANTITIES = (
 
 @dataclass(frozen=True)
 class Reading:
-    """One update: when, since 1970 and by a monotonic clock, the quantities of each loaded model by name, and the samples of no model.
-
-    A quantity is None where there is nothing to average.
-    """
+    """One update: when, since 1970 and by a monotonic clock, and the quantities of each loaded model, None for nothing to average."""
 
     time: float
     steady_s: float
     models: dict[str, dict[str, float | None]]
-    machine: tuple[Sample, ...]
 
 
 def model_readings(change: Difference) -> dict[str, dict[str, float | None]]:
@@ -98,48 +90,22 @@ class Rates:
             self._snapshots.popleft()
         self._snapshots.append(now)
         change = now - self._snapshots[0]
-        if not change.seconds:
-            return None
-        rest = tuple(sample for sample in now.samples if "model" not in sample.labels)
-        return Reading(now.time, now.steady_s, model_readings(change), rest)
-
-
-def machine_notes(samples: Sequence[Sample], smi: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return sentences on the GPUs, as Triton and nvidia-smi see them, and on the response cache."""
-    notes = []
-    for gpu in merged(samples, smi):
-        parts = [f"{gpu['utilization']:.0%} busy"] if gpu["utilization"] is not None else []
-        if gpu["memory_used_gb"] is not None and gpu["memory_total_gb"] is not None:
-            parts.append(f"memory {gpu['memory_used_gb']:.1f} of {gpu['memory_total_gb']:.1f} GB")
-        parts += [f"{gpu['power_w']:.0f} W"] if gpu["power_w"] is not None else []
-        notes.append(f"GPU {gpu['name'] or gpu['gpu'][:12]}: {', '.join(parts) or 'no figures'} (from {gpu['source']}).")
-    values = {sample.metric: sample.value for sample in samples}
-    if lookups := values.get("nv_cache_num_lookups"):
-        hits = values["nv_cache_num_hits"]
-        notes.append(f"Response cache, since the server's start: {hits:.0f} hits in {lookups:.0f} lookups ({hits / lookups:.0%}).")
-    return notes or ["No GPU is seen: the models run on the CPU."]
+        return Reading(now.time, now.steady_s, model_readings(change)) if change.seconds else None
 
 
 # --- the table -------------------------------------------------------------------------------------------------------------
 
-# Size of one curve, in CSS pixels, and units of its drawing in one pixel: whole numbers make short text, made fast.
-_WIDTH, _HEIGHT, _UNITS = 76, 30, 10
-# Left, right, upper and lower end of the curve in it, in these units: the dot at its end must fit in.
-_LEFT, _RIGHT, _TOP, _BOTTOM = 10, 730, 30, 280
-# A blue that keeps a contrast of 4.5 : 1 on white and on JupyterLab's dark ground.
-_INK = "#3b7dd8"
+# Size of one curve in CSS pixels.
+_WIDTH, _HEIGHT = 76, 30
 _STYLE = """<style>
 .course-dashboard { overflow-x: auto; line-height: 1.25; }
 .course-dashboard table { border-collapse: collapse; }
 .course-dashboard caption { text-align: left; caption-side: top; }
-.course-dashboard th, .course-dashboard td { text-align: right; vertical-align: top; padding: 2px 4px; }
-.course-dashboard thead th { vertical-align: bottom; }
+.course-dashboard th, .course-dashboard td { text-align: right; vertical-align: bottom; padding: 2px 4px; }
 .course-dashboard th:first-child { text-align: left; overflow-wrap: anywhere; min-width: 6em; }
-.course-dashboard tbody th { padding-top: 5px; }
-.course-dashboard tbody tr { border-top: 1px solid color-mix(in srgb, currentColor 20%, transparent); }
 .course-dashboard small { font-weight: normal; font-size: 12px; white-space: nowrap; }
 .course-dashboard b { display: block; font-weight: normal; font-size: 135%; font-variant-numeric: tabular-nums; }
-.course-dashboard ul { margin: 4px 0; padding-left: 1.2em; }
+.course-dashboard path { fill: none; stroke: #3b7dd8; stroke-width: 1.5; stroke-linecap: round; }
 </style>"""
 
 
@@ -152,57 +118,40 @@ def number(value: float | None) -> str:
     return f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
 
 
-def scale_end(highest: float) -> float:
-    """Return the smallest of 1, 2, 5, 10, 20, … (or 0.1, 0.2, …) that is not below the highest value; at least 0.1."""
-    if highest <= 0.1:
-        return 0.1
-    step = 10.0 ** math.floor(math.log10(highest))
-    return next(factor * step for factor in (1, 2, 5, 10) if factor * step >= highest * 0.999999)
+def sparkline(places: Sequence[float], values: Sequence[float | None], end: float, title: str) -> str:
+    """Return one curve as SVG: values on a scale from 0 to ``end``, at places from 0 to 1; None leaves a gap.
 
-
-def sparkline(places: Sequence[int], values: Sequence[float | None], end: float, title: str) -> str:
-    """Return one curve over the last minute, as SVG: values, oldest first, on a scale from 0 to ``end``; None leaves a gap.
-
-    ``places`` are those on the time axis, in the drawing's units, and ``title`` is what a screen reader says.
+    ``title`` is what a screen reader says.
     """
-    pieces: list[list[str]] = [[]]
+    drawn, pen = "", "M"
     for place, value in zip(places, values, strict=True):
         if value is not None:
-            pieces[-1].append(f"{place},{_BOTTOM - int(min(value, end) / end * (_BOTTOM - _TOP))}")
-        elif pieces[-1]:
-            pieces.append([])
-    # A piece of one point would not be seen: with round ends, a line from it to itself is a dot.
-    lines = "".join(f'<polyline points="{" ".join(piece if len(piece) > 1 else piece * 2)}"/>' for piece in pieces if piece)
-    dot = '<circle cx="{}" cy="{}" r="22" fill="{}" stroke="none"/>'.format(*pieces[-1][-1].split(","), _INK) if pieces[-1] else ""
-    wide, high = _WIDTH * _UNITS, _HEIGHT * _UNITS
-    base = f'<path d="M0 {high - 5}H{wide}" stroke="currentColor" stroke-opacity="0.35" stroke-width="10"/>'
-    return (
-        f'<svg role="img" width="{_WIDTH}" height="{_HEIGHT}" viewBox="0 0 {wide} {high}" fill="none" stroke="{_INK}" stroke-width="15" '
-        f'stroke-linecap="round"><title>{html.escape(title)}</title>{base}{lines}{dot}</svg>'
-    )
+            # Of a line that begins, a piece without length is a dot: it would not be seen else where it is alone.
+            x, y = 2 + place * (_WIDTH - 4), _HEIGHT - 2 - value / end * (_HEIGHT - 4)
+            drawn += f"{pen}{x:.1f} {y:.1f}" + ("h0" if pen == "M" else "")
+        pen = "M" if value is None else "L"
+    return f'<svg role="img" width="{_WIDTH}" height="{_HEIGHT}"><title>{html.escape(title)}</title><path d="{drawn}"/></svg>'
 
 
-def page(history: Sequence[Reading], models: Sequence[str], notes: Sequence[str]) -> str:
-    """Return the table of the last minute's readings as HTML: a row for each model, a column for each quantity, notes below."""
+def page(history: Sequence[Reading], models: Sequence[str]) -> str:
+    """Return the table of the last minute's readings as HTML: a row for each model, a column for each quantity."""
     # The last reading is at the right end, one that is a minute older at the left end.
-    places = [_RIGHT - int((history[-1].steady_s - each.steady_s) / HISTORY_S * (_RIGHT - _LEFT)) for each in history]
+    places = [1 - (history[-1].steady_s - each.steady_s) / HISTORY_S for each in history]
     head, cells = '<th scope="col">Model</th>', dict.fromkeys(models, "")
     for field, title, unit, says in QUANTITIES:
         curves = {model: [reading.models.get(model, {}).get(field) for reading in history] for model in models}
-        end = scale_end(max((value for curve in curves.values() for value in curve if value is not None), default=0.0))
+        end = max((value for curve in curves.values() for value in curve if value is not None), default=0.0) or 1.0
         head += f'<th scope="col" title="{says}">{title}<br><small>{unit}<br>curve to {number(end)}</small></th>'
         for model, curve in curves.items():
             now = number(curve[-1])
-            words = f"{model}: {title.lower()}, {unit}: now {now}, on a scale from 0 to {number(end)}"
-            drawn = "" if all(value is None for value in curve) else sparkline(places, curve, end, words)
+            drawn = sparkline(places, curve, end, f"{model}: {title.lower()}, {unit}: now {now}, on a scale from 0 to {number(end)}")
             cells[model] += f'<td data-quantity="{field}"><b>{now}</b>{drawn}</td>'
     names = {model: html.escape(model) for model in models}
     rows = "".join(f'<tr data-model="{name}"><th scope="row">{name}</th>{cells[model]}</tr>' for model, name in names.items())
     clock = time.strftime("%H:%M:%S", time.localtime(history[-1].time))
     return (
         f'{_STYLE}<div class="course-dashboard"><table><caption>Last reading {clock}; numbers are means over {WINDOW_S:.0f} s, curves show '
-        f"the last minute.</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-        f"<ul>{''.join(f'<li>{html.escape(note)}</li>' for note in notes)}</ul></div>"
+        f"the last minute.</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
 
@@ -210,7 +159,6 @@ def page(history: Sequence[Reading], models: Sequence[str], notes: Sequence[str]
 
 # Running dashboards by the address of their servers: a cell that runs again must stop the one that it made before.
 _RUNNING: dict[str, Dashboard] = {}
-_RUNNING_LOCK = threading.Lock()
 
 
 def dashboard(server: Server, models: str | Sequence[str] | None = None, load: str | None = None) -> Dashboard:
@@ -260,9 +208,7 @@ class Dashboard:
         self._lock = threading.RLock()
         self._stopped: threading.Event | None = None
         self._reader: threading.Thread | None = None
-        self._smi: dict[str, dict[str, Any]] = {}
         self._how, self._sent = "", ""
-        self._sends = False
         self.controls.start.on_click(lambda _: self.start())
         # In a thread: a button must not wait for the requests that are under way.
         self.controls.stop.on_click(lambda _: _thread(self.stop).start())
@@ -276,27 +222,23 @@ class Dashboard:
 
     def start(self) -> None:
         """Begin to read and to send; another dashboard of this server stops. Nothing happens when it runs already."""
-        with _RUNNING_LOCK:
-            before = _RUNNING.get(self.server.url)
-            _RUNNING[self.server.url] = self
+        before = _RUNNING.get(self.server.url)
+        _RUNNING[self.server.url] = self
         if before is not None and before is not self:
-            before._retire()
+            before._stop("■ Replaced by a newer dashboard.")
         with self._lock:
             if self._stopped is not None:
                 return
             self.history.clear()
             # No old numbers while new ones are on their way.
             self.controls.table.value = "Waiting for the first two readings."
-            self._stopped = stopped = threading.Event()
+            self._stopped = threading.Event()
             self._say("● Running.", "Beginning to send." if self.load else "")
-            self._sends = False
-            self._reader = _thread(self._read, stopped)
+            self._reader = _thread(self._read, self._stopped)
             self._reader.start()
-            _thread(self._watch_gpus, stopped).start()
             if self.load is not None:
                 try:
                     self.load.start(wait=False)
-                    self._sends = True
                 except CourseError as error:
                     self._say(sent=f"✘ {error}")
 
@@ -309,9 +251,6 @@ class Dashboard:
             stopped, self._stopped = self._stopped, None
         if stopped is None:
             return
-        with _RUNNING_LOCK:
-            if _RUNNING.get(self.server.url) is self:
-                del _RUNNING[self.server.url]
         stopped.set()
         if self._reader is not None and self._reader is not threading.current_thread():
             self._reader.join()
@@ -320,12 +259,7 @@ class Dashboard:
             self._say_what_was_sent()
         self._say(f"{why} ({time.strftime('%H:%M:%S')})")
 
-    def _retire(self) -> None:
-        """Make room for a newer dashboard of the same server."""
-        self._stop("■ Replaced by a newer dashboard.")
-        _close(self.controls.whole)
-
-    # --- in threads ---------------------------------------------------------------------------------------------------
+    # --- in the reader's thread ---------------------------------------------------------------------------------------
 
     def _read(self, stopped: threading.Event) -> None:
         """Read, show and wait, until the dashboard is stopped or the server has ended."""
@@ -349,7 +283,7 @@ class Dashboard:
 
     def _update(self, reading: Reading) -> None:
         self.history.append(reading)
-        self.controls.table.value = page(self.history, self.models, machine_notes(reading.machine, self._smi))
+        self.controls.table.value = page(self.history, self.models)
         self._say_what_was_sent()
 
     def _ended(self, problem: str, silent_s: float) -> str:
@@ -359,16 +293,7 @@ class Dashboard:
             return f"{how(self.server.returncode)} server.log() may say why."
         if state == "stopped":
             return "The server was stopped."
-        if silent_s < PATIENCE_S:
-            return ""
-        return "The server does not answer any more." + (f" {problem}" if state != "unreachable" else "")
-
-    def _watch_gpus(self, stopped: threading.Event) -> None:
-        while not stopped.is_set():
-            self._smi = read_smi(self.server)
-            if not self._smi:
-                return
-            stopped.wait(_SMI_INTERVAL_S)
+        return f"The server does not answer any more. {problem}" if silent_s >= PATIENCE_S else ""
 
     # --- the load and what is said ------------------------------------------------------------------------------------
 
@@ -392,10 +317,10 @@ class Dashboard:
             self._say(sent=f"✘ {error}")
 
     def _say_what_was_sent(self) -> None:
-        # A load that did not start has said why, beside which the counts of the one before mean nothing.
-        if self.load is not None and self._sends:
-            # The first sentence of an error says what happened; what to type is for a cell, and load.errors has it all.
-            last = f" Last: {list(self.load.errors)[-1].split('. ')[0]}." if self.load.errors else ""
+        # A load that did not start has said why, and counts nothing.
+        if self.load is not None and (self.load.sent or self.load.error):
+            # The first sentence of an error says what happened; what to type is for a cell, and load.error has it all.
+            last = f" Last: {self.load.error.split('. ')[0]}." if self.load.error else ""
             self._say(sent=f"{self.load.sent} requests sent, {self.load.failed} failed.{last}")
 
     def _say(self, how: str | None = None, sent: str | None = None) -> None:
@@ -438,12 +363,3 @@ def _widgets(loaded: Sequence[str], load: str | None, largest_batch: int) -> Sim
     row = [made[name] for name in ("start", "stop", *(("load_model", "batch", "concurrency") if load else ()))]
     whole = widgets.VBox([widgets.HBox(row, layout={"flex_flow": "row wrap", "align_items": "center"}), made["state"], made["table"]])
     return SimpleNamespace(whole=whole, **made)
-
-
-def _close(widget: Any) -> None:
-    """Close a widget with all that is in it; layouts and styles, too, are objects in the browser."""
-    for child in getattr(widget, "children", ()):
-        _close(child)
-    for part in (getattr(widget, "layout", None), getattr(widget, "style", None), widget):
-        if isinstance(part, widgets.Widget):
-            part.close()

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 from helpers import machine
-from helpers.errors import CourseError, SetupError
-from helpers.metrics.metrics import Sample, Snapshot, scrape
+from helpers.errors import SetupError
+from helpers.metrics.metrics import Snapshot, scrape
 from helpers.server.server import Server
 from helpers.tables import Table
 
@@ -21,7 +19,6 @@ _FIGURES = {
     "power_w": ("nv_gpu_power_usage", 1.0, "power.draw", 1.0),
 }
 TRITON, SMI = "Triton (nv_gpu_…)", "nvidia-smi"
-_NONE = "No GPU: the server's metrics have no nv_gpu_… lines, {}. Its models run on the processor, and all of the course works there."
 # How the course's backends word it: "particlenet_PT_0_0: PyTorch 2.13.0 on cuda:0; …" and "…: ONNX Runtime 1.31.1 with
 # CPUExecutionProvider; …".
 _PLACED = re.compile(r"\b(?P<model>[\w.-]+?)(?:_\d+){1,2}: (?:PyTorch \S+ on (?P<torch>\w+)|ONNX Runtime \S+ with (?P<onnx>[\w, ]+))")
@@ -35,26 +32,10 @@ def gpu_figures(server: Server, snapshot: Snapshot | None = None) -> Table:
     Columns: gpu (its UUID), name, utilization (0 to 1), memory_used_gb, memory_total_gb, power_w, source. A figure that Triton does not
     give comes from nvidia-smi where the server is on this machine, and ``source`` says so; one that neither gives is None.
     """
-    by_smi = read_smi(server)
-    try:
-        samples = (snapshot or scrape(server)).samples
-    except CourseError:
-        if not by_smi:
-            raise
-        samples = ()
-    rows = merged(samples, by_smi)
-    where = (
-        "and nvidia-smi sees none on this machine" if server.is_here else "and it is on another machine, where nvidia-smi cannot be asked"
-    )
-    return Table(rows, f"{len(rows)} GPU{'s' * (len(rows) > 1)}." if rows else _NONE.format(where))
-
-
-def merged(samples: Iterable[Sample], by_smi: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows of :func:`gpu_figures` from Triton's samples and from what :func:`read_smi` gave."""
-    by_triton: dict[str, dict[str, float]] = defaultdict(dict)
-    for sample in samples:
+    by_smi, by_triton = read_smi(server), dict[str, dict[str, float]]()
+    for sample in (snapshot or scrape(server)).samples:
         if "gpu_uuid" in sample.labels:
-            by_triton[sample.labels["gpu_uuid"]][sample.metric] = sample.value
+            by_triton.setdefault(sample.labels["gpu_uuid"], {})[sample.metric] = sample.value
     rows = []
     for uuid in dict.fromkeys([*by_triton, *by_smi]):
         triton, smi = by_triton.get(uuid, {}), by_smi.get(uuid, {})
@@ -64,7 +45,10 @@ def merged(samples: Iterable[Sample], by_smi: Mapping[str, Mapping[str, Any]]) -
         }
         source = SMI if not triton else TRITON + (f"; {', '.join(added)}: {SMI}" if added else "")
         rows.append({"gpu": uuid, "name": smi.get("name"), **dict.fromkeys(_FIGURES), **ours, **added, "source": source})
-    return rows
+    asked = "sees none on this machine" if server.is_here else "cannot be asked on another machine"
+    none = f"No GPU: the server's metrics have no nv_gpu_… lines, and nvidia-smi {asked}."
+    none += " Its models run on the processor, and all of the course works there."
+    return Table(rows, f"{len(rows)} GPU{'s' * (len(rows) > 1)}." if rows else none)
 
 
 def read_smi(server: Server) -> dict[str, dict[str, Any]]:
@@ -82,9 +66,8 @@ def placed_on(log: str, model: str) -> str | None:
 
     A configuration can ask for a GPU that PyTorch or ONNX Runtime cannot use; then the model runs on the CPU, and the log says it.
     """
-    places = [found for found in _PLACED.finditer(log) if found["model"] == model]
-    if not places:
-        kinds = [found["kind"] for found in _NATIVE.finditer(log) if found["model"] == model]
-        return kinds[-1] if kinds else None
-    last = places[-1]
-    return "GPU" if last["torch"] == "cuda" or "CUDA" in (last["onnx"] or "") or "Tensorrt" in (last["onnx"] or "") else "CPU"
+    if places := [found for found in _PLACED.finditer(log) if found["model"] == model]:
+        place = places[-1]
+        return "GPU" if re.search("cuda|Tensorrt", f"{place['torch']} {place['onnx']}", re.I) else "CPU"
+    kinds = [found["kind"] for found in _NATIVE.finditer(log) if found["model"] == model]
+    return kinds[-1] if kinds else None

@@ -12,8 +12,6 @@ import signal
 import sys
 import threading
 import time
-import weakref
-from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -23,30 +21,30 @@ from typing import Any
 import numpy as np
 
 from helpers.client import Client
-from helpers.client.tensors import Signature
 from helpers.errors import CourseError, InputError, ServerError
 from helpers.server.watch import manner
 
 # Requests under way at once, at most: each has a thread, and a server with a full queue shows nothing new.
 _MAX_CONCURRENCY = 32
-# Seconds until the process has begun (it imports the client, 1 s on a quiet machine), that it may take to answer, for the requests that
-# are under way when the load ends, and until its process is killed then.
-_START_TIMEOUT_S, _ANSWER_S, _DRAIN_S, _STOP_TIMEOUT_S = 60.0, 0.1, 5.0, 8.0
-# Seconds between two looks of the process whether its owner lives.
-_LOOK_S = 0.25
+# Seconds until the process has begun (it imports the client, 1 s on a quiet machine), for the requests that are under way when the load
+# ends, and until its process is killed then.
+_START_TIMEOUT_S, _DRAIN_S, _STOP_TIMEOUT_S = 60.0, 5.0, 8.0
+# Seconds between two looks of one process at the other.
+_LOOK_S = 0.1
 # Seconds that a thread waits after a failure: a server that is gone must not be asked thousands of times a second.
 _PAUSE_S = 0.5
-# Different errors that are kept; further ones are counted together.
-_MAX_ERRORS = 8
-# What the owner says: how are you, and send no more. Anything else is what to send.
-_REPORT, _FINISH = "report", "finish"
+# Bytes of the last error that are kept.
+_ERROR_SIZE = 2000
+# What the processes count together: whether it has begun, requests that came back, and failed ones among them.
+_BEGUN, _SENT, _FAILED = range(3)
+_SPAWN = multiprocessing.get_context("spawn")
 
 
 class BackgroundLoad:
     """Requests to one model, ``concurrency`` of them under way at any time, until it is stopped.
 
     Each request is sent as soon as the one before it has come back. When the server goes away the load waits for it to return,
-    and keeps what went wrong in ``errors``.
+    and keeps what went wrong in ``error``.
 
     Args:
         server: a :class:`~helpers.server.Server`, or the address of its gRPC port.
@@ -64,40 +62,34 @@ class BackgroundLoad:
         self._lock = threading.RLock()
         self._process: Any = None
         self._pipe: Connection | None = None
-        self._asked = False
-        self._last: tuple[int, int, dict[str, int]] = 0, 0, {}
+        self._counts, self._error = _SPAWN.RawArray("q", 3), _SPAWN.RawArray("c", _ERROR_SIZE)
 
     def start(self, *, wait: bool = True) -> BackgroundLoad:
         """Begin to send, and to count from zero; returns when the process sends, or at once. A load that runs is left as it is."""
         with self._lock:
             if not self.running:
-                self._begin()
-            if wait and not self._report(_START_TIMEOUT_S):
                 self.stop()
-                raise ServerError(
-                    "The load did not start.",
-                    "In a script, what starts it must stand below the line: if __name__ == '__main__':",
-                    "Elsewhere, try again, or type: python -m helpers doctor",
-                )
+                self._process, self._counts[:], self._error.value = None, (0, 0, 0), b""
+                wanted = self._wanted()
+                with Client(self._server) as client:
+                    server = SimpleNamespace(**{client.protocol: client.address}, access=client.access)
+                # Where no name is left for this load, its end of the pipe closes, and so the process ends.
+                self._pipe, theirs = _SPAWN.Pipe()
+                arguments = (theirs, server, wanted, self._counts, self._error)
+                self._process = _SPAWN.Process(target=_serve, args=arguments, daemon=True, name="course-load")
+                with theirs:
+                    self._process.start()
+            deadline = time.monotonic() + _START_TIMEOUT_S
+            while wait and not self._counts[_BEGUN]:
+                if not self.running or time.monotonic() > deadline:
+                    self.stop()
+                    raise ServerError(
+                        "The load did not start.",
+                        "In a script, what starts it must stand below the line: if __name__ == '__main__':",
+                        "Elsewhere, try again, or type: python -m helpers doctor",
+                    )
+                time.sleep(_LOOK_S)
         return self
-
-    def _begin(self) -> None:
-        wanted = self._wanted()
-        with Client(self._server) as client:
-            server = SimpleNamespace(**{client.protocol: client.address}, access=client.access)
-        spawn = multiprocessing.get_context("spawn")
-        self._pipe, theirs = spawn.Pipe()
-        self._process = spawn.Process(target=_serve, args=(theirs, server, wanted), daemon=True, name="course-load")
-        # The interrupt of a notebook goes to the kernel's whole process group; the mask is inherited.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-        try:
-            self._process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            theirs.close()
-        self._asked, self._last = False, (0, 0, {})
-        # A load to which no name is left ends.
-        weakref.finalize(self, self._pipe.close)
 
     def change(self, *, model: str | None = None, batch: int | None = None, concurrency: int | None = None) -> None:
         """Send something else from now on; what is not given stays. Where it does not fit the model, the load goes on as it was."""
@@ -112,7 +104,7 @@ class BackgroundLoad:
             except Exception:
                 self.model, self.batch, self.concurrency, self._inputs = before
                 raise
-            # Where the process has just ended, the report says so.
+            # Where the process has just ended, its exit status says so.
             with suppress(OSError):
                 if self._pipe is not None:
                     self._pipe.send(wanted)
@@ -120,15 +112,11 @@ class BackgroundLoad:
     def stop(self) -> None:
         """Send nothing more, and return when the requests under way have come back."""
         with self._lock:
-            pipe, self._pipe = self._pipe, None
-            if pipe is None:
+            if self._pipe is None:
                 return
-            with pipe, suppress(EOFError, OSError):
-                pipe.send(_FINISH)
-                # The last report is followed by the end of the process.
-                while pipe.poll(_STOP_TIMEOUT_S):
-                    self._last = pipe.recv()
-            self._process.join(1.0)
+            self._pipe.close()
+            self._pipe = None
+            self._process.join(_STOP_TIMEOUT_S)
             if self._process.exitcode is None:
                 self._process.kill()
                 self._process.join()
@@ -141,32 +129,19 @@ class BackgroundLoad:
     @property
     def sent(self) -> int:
         """Requests that were sent and came back, failed ones included, since the start."""
-        self._report()
-        return self._last[0]
+        return int(self._counts[_SENT])
 
     @property
     def failed(self) -> int:
         """How many of them failed."""
-        self._report()
-        return self._last[1]
+        return int(self._counts[_FAILED])
 
     @property
-    def errors(self) -> dict[str, int]:
-        """What went wrong, and how often, since the start."""
-        self._report()
-        ended = self._process is not None and self._process.exitcode
-        return {**self._last[2], **({f"The process of the load ended {manner(ended)}.": 1} if ended else {})}
-
-    def _report(self, wait_s: float = _ANSWER_S) -> bool:
-        """Ask the process how far it is; False where it does not answer in time, and its answer is for the next to ask."""
-        with self._lock, suppress(EOFError, OSError):
-            if self._pipe is not None and not self._asked:
-                self._pipe.send(_REPORT)
-                self._asked = True
-            if self._pipe is not None and self._pipe.poll(wait_s):
-                self._last, self._asked = self._pipe.recv(), False
-                return True
-        return False
+    def error(self) -> str:
+        """What went wrong last since the start; empty where nothing did."""
+        if self._process is not None and self._process.exitcode:
+            return f"The process of the load ended {manner(self._process.exitcode)}."
+        return str(self._error.value.decode(errors="replace"))
 
     def __enter__(self) -> BackgroundLoad:
         return self.start()
@@ -175,21 +150,18 @@ class BackgroundLoad:
         self.stop()
 
     def __repr__(self) -> str:
-        state = "running" if self.running else "stopped"
         what = f"{self.model}, batch {self.batch}, concurrency {self.concurrency}"
-        lines = [f"Background load ({state}): {what}; {self.sent} requests sent, {self.failed} failed"]
-        return "\n".join(lines + [f"  {number} times: {text}" for text, number in self.errors.items()])
+        said = f"Background load ({'running' if self.running else 'stopped'}): {what}; {self.sent} requests sent, {self.failed} failed"
+        return f"{said}\n  Last: {self.error}" if self.error else said
 
     def _wanted(self) -> tuple[str, dict[str, Any], int]:
         """Model, inputs and concurrency for the process, once they are known to fit the model."""
         with Client(self._server) as client:
-            signature = Signature.from_server(client.metadata(self.model), client.config(self.model))
-        if isinstance(self.concurrency, bool) or self.concurrency not in range(_MAX_CONCURRENCY + 1):
-            raise InputError(f"concurrency={self.concurrency!r} was given.", f"Expected a whole number from 0 to {_MAX_CONCURRENCY}.")
-        largest = signature.max_batch_size
-        if isinstance(self.batch, bool) or self.batch not in range(1, (largest or 1) + 1):
-            reason = f"The largest batch of {self.model!r} is {largest}" if largest else f"{self.model!r} has no batch axis"
-            raise InputError(f"batch={self.batch!r} was given.", f"{reason}.", f"Type a whole number from 1 to {largest or 1}.")
+            signature = client.signature(self.model)
+        largest = max(1, signature.max_batch_size)
+        for name, value, least, most in (("concurrency", self.concurrency, 0, _MAX_CONCURRENCY), ("batch", self.batch, 1, largest)):
+            if not isinstance(value, int) or not least <= value <= most:
+                raise InputError(f"{name}={value!r} was given.", f"Expected a whole number from {least} to {most} for {self.model!r}.")
         if self._inputs is None:
             return self.model, signature.example(self.batch), self.concurrency
         inputs = signature.check(self._inputs)
@@ -201,27 +173,22 @@ class BackgroundLoad:
 # --- in the process that sends ---------------------------------------------------------------------------------------------
 
 
-def _serve(pipe: Connection, server: Any, wanted: tuple[str, dict[str, Any], int]) -> None:
+def _serve(pipe: Connection, server: Any, wanted: tuple[str, dict[str, Any], int], counts: Any, error: Any) -> None:
     """Send what the owner says until it says no more, or is no more: the main function of the process."""
-    # What libraries have to say would stand among the outputs of the owner's cell.
+    # The interrupt of a notebook goes to the kernel's whole process group; and what libraries have to say would stand among the outputs of
+    # the owner's cell.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stderr__.fileno() if sys.__stderr__ else 2)
     owner = os.getppid()
-    sender = _Sender(Client(server, "grpc" if hasattr(server, "grpc") else "http"), *wanted)
+    sender = _Sender(Client(server, "grpc" if hasattr(server, "grpc") else "http"), counts, error)
+    sender.change(*wanted)
+    counts[_BEGUN] = 1
     # The pipe's other end may be held open by a child that the owner forked; the owner's own death cannot be overlooked.
     with suppress(EOFError, OSError):
         while os.getppid() == owner:
-            if not pipe.poll(_LOOK_S):
-                continue
-            said = pipe.recv()
-            if said == _FINISH:
-                break
-            if said == _REPORT:
-                pipe.send(sender.report())
-            else:
-                sender.change(*said)
+            if pipe.poll(_LOOK_S):
+                sender.change(*pipe.recv())
     sender.finish()
-    with suppress(OSError):
-        pipe.send(sender.report())
     # Without the usual clean-up: a request that never came back would hold it up.
     os._exit(0)
 
@@ -229,12 +196,10 @@ def _serve(pipe: Connection, server: Any, wanted: tuple[str, dict[str, Any], int
 class _Sender:
     """Threads that share one connection and send one request after the other."""
 
-    def __init__(self, client: Client, *wanted: Any) -> None:
-        self._client = client
+    def __init__(self, client: Client, counts: Any, error: Any) -> None:
+        self._client, self._counts, self._error = client, counts, error
         self._changed = threading.Condition()
-        self._threads = self._under_way = self._sent = self._failed = 0
-        self._errors: Counter[str] = Counter()
-        self.change(*wanted)
+        self._threads = self._under_way = 0
 
     def change(self, model: str, inputs: dict[str, Any], concurrency: int) -> None:
         """Send something else from now on; requests under way are finished."""
@@ -251,11 +216,6 @@ class _Sender:
             self._concurrency = 0
             self._changed.wait_for(lambda: not self._under_way, _DRAIN_S)
 
-    def report(self) -> tuple[int, int, dict[str, int]]:
-        """Return how many requests came back, how many of them failed, and each error with its number."""
-        with self._changed:
-            return self._sent, self._failed, dict(self._errors)
-
     def _run(self, index: int) -> None:
         while True:
             with self._changed:
@@ -271,11 +231,10 @@ class _Sender:
                 problem = f"{type(error).__name__}: {error}"
             with self._changed:
                 self._under_way -= 1
-                self._sent += 1
+                self._counts[_SENT] += 1
                 if problem:
-                    self._failed += 1
-                    known = problem in self._errors or len(self._errors) < _MAX_ERRORS
-                    self._errors[problem if known else "further errors"] += 1
+                    self._counts[_FAILED] += 1
+                    self._error.value = problem.encode()[: _ERROR_SIZE - 1]
                 if not self._concurrency:
                     self._changed.notify_all()
             if problem:

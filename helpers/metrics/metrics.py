@@ -5,22 +5,20 @@ from __future__ import annotations
 import re
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from helpers.client.endpoint import NO_ACCESS, Access, Address, parse_address
+from helpers.client.endpoint import NO_ACCESS, Access, parse_address
 from helpers.client.http import ask
 from helpers.client.problems import Refused
 from helpers.errors import AccessError, InputError, RequestError, ServerError, quoted, suggestion
-from helpers.tables import as_html, as_text
+from helpers.tables import as_html, as_text, without_empty
 
-# Seconds that reading the metrics waits first: Triton answers a request a moment before it counts it (on a machine with eight busy
-# processes per core, one reading in 300 straight after an answer came too early).
+# Seconds that reading the metrics waits first: Triton answers a request a moment before it counts it.
 METRICS_SETTLE_S = 0.02
 # The parts of a request's time inside the server, in the order in which they pass.
 PARTS = ("queue", "compute_input", "compute_infer", "compute_output")
@@ -62,8 +60,7 @@ class Sample:
         """Return it as a row of a tidy table."""
         rest = {name: value for name, value in self.labels.items() if name not in ("model", "version")}
         named = {name: self.labels.get(name, "") for name in ("model", "version")}
-        labels = ", ".join(f"{name}={value}" for name, value in rest.items())
-        return {**named, "metric": self.metric, "value": self.value, "unit": self.unit, "labels": labels}
+        return {**named, "metric": self.metric, "value": self.value, "unit": self.unit, "labels": _words(rest)}
 
 
 class _Numbers:
@@ -74,40 +71,22 @@ class _Numbers:
     def value(self, metric: str, **labels: Any) -> float:
         """Return a number by its name, ``nv_`` may be left out; summed over the labels that are not given.
 
-        What is no counter is that of the later reading.
-
-        Raises:
-            InputError: the page has no such number, or several that have no meaningful sum.
+        What is no counter is that of the later reading. An InputError where the page has no such number, or several that have no
+        meaningful sum.
         """
-        found = self._found(metric, labels)
-        if len(found) > 1 and not all(sample.addable for sample in found):
-            names = dict.fromkeys(name for sample in found for name in sample.labels)
-            apart = next(name for name in names if len({sample.labels.get(name) for sample in found}) > 1)
-            known = _known(found, apart)
-            raise InputError(
-                f"The metric {metric!r} is there {len(found)} times; the sum of such numbers means nothing.",
-                f"They belong to {apart} {quoted(known)}.",
-                f'Add to the labels: {apart}="{known[0]}"',
-            )
-        return sum(sample.value for sample in found)
-
-    def _found(self, metric: str, labels: Mapping[str, Any]) -> list[Sample]:
-        """The samples with this name and these labels, at least one."""
-        found = [sample for sample in self.samples if sample.metric in (metric, f"nv_{metric}")]
-        if not found:
+        named = [sample for sample in self.samples if sample.metric in (metric, f"nv_{metric}")]
+        if not named:
             names = sorted({sample.metric for sample in self.samples})
             raise InputError(
                 f"There is no metric {metric!r} on the page.", suggestion(metric, names), "Look at all of them with: print(scrape(server))"
             )
-        for name, wanted in labels.items():
-            rest = [sample for sample in found if sample.labels.get(name) == str(wanted)]
-            if not rest:
-                known = _known(found, name)
-                names = list(dict.fromkeys(key for sample in found for key in sample.labels))
-                where = f"It is there for {quoted(known)}." if known else f"It has the labels {quoted(names)}."
-                raise InputError(f"The metric {metric!r} is not there for {name} {wanted!r}.", where, suggestion(str(wanted), known))
-            found = rest
-        return found
+        found = [sample for sample in named if all(sample.labels.get(name) == str(wanted) for name, wanted in labels.items())]
+        if not found or (len(found) > 1 and not all(sample.addable for sample in found)):
+            asked = f" with {_words(labels)}" if labels else ""
+            there = quoted(_words(sample.labels) for sample in found or named)
+            many = f"there {len(found)} times{asked}; the sum of such numbers means nothing" if found else f"not there{asked}"
+            raise InputError(f"The metric {metric!r} is {many}.", f"It is there with {there}.", "Give the labels of the one that you mean.")
+        return sum(sample.value for sample in found)
 
 
 @dataclass(frozen=True)
@@ -150,10 +129,10 @@ class Snapshot(_Numbers):
         return Difference(seconds, tuple(samples), tuple(notes))
 
     def __repr__(self) -> str:
-        return as_text(_without_empty(self.rows))
+        return as_text(without_empty(self.rows))
 
     def _repr_html_(self) -> str:
-        return as_html(_without_empty(self.rows))
+        return as_html(without_empty(self.rows))
 
 
 @dataclass(frozen=True)
@@ -227,7 +206,7 @@ class Difference(_Numbers):
         if len({row["model"] for row in self.requests}) == len(self.requests):
             del columns["version"]
         means = [{shown: row[name] for name, shown in columns.items()} for row in self.requests]
-        return [table for table in (_without_empty([row for row in self.rows if row["value"]]), means) if table]
+        return [table for table in (without_empty([row for row in self.rows if row["value"]]), means) if table]
 
     def __repr__(self) -> str:
         tables = "\n\n".join(map(as_text, self._tables()))
@@ -266,22 +245,16 @@ def scrape(server: Any, settle_s: float = METRICS_SETTLE_S, *, access: Access | 
     try:
         page = ask(address, path if path.strip("/") else "/metrics", access=given)
         return Snapshot(time.monotonic(), tuple(parse(page)), time.time())
-    except AccessError:
-        raise
-    except ServerError as error:
-        if not (isinstance(error.__cause__, Refused) and error.__cause__.reason == "protocol"):
+    except (ServerError, RequestError, ValueError, TypeError) as error:
+        # What speaks another protocol, such as the gRPC port, answers, but not in HTTP.
+        silent = isinstance(error, ServerError) and not (isinstance(error.__cause__, Refused) and error.__cause__.reason == "protocol")
+        if isinstance(error, AccessError) or silent:
             raise
-        raise _no_page(address, "it does not answer in HTTP") from error
-    except (RequestError, ValueError, TypeError) as error:
-        raise _no_page(address, str(error)) from error
-
-
-def _no_page(address: Address, reason: str) -> RequestError:
-    return RequestError(
-        f"What answers at {address} is no metrics page ({' '.join(reason.split())[:120]}).",
-        "By the course's convention HTTP has the base port (9000), gRPC the next (9001) and metrics the one after (9002).",
-        f'If you gave the HTTP port, type: scrape("{address.host}:{address.port + 2}")',
-    )
+        raise RequestError(
+            f"What answers at {address} is no metrics page.",
+            "By the course's convention HTTP has the base port (9000), gRPC the next (9001) and metrics the one after (9002).",
+            f'If you gave the HTTP port, type: scrape("{address.host}:{address.port + 2}")',
+        ) from error
 
 
 def parse(page: str) -> Iterable[Sample]:
@@ -297,14 +270,5 @@ def parse(page: str) -> Iterable[Sample]:
             yield Sample(name, counter, dict(sample.labels), float(sample.value))
 
 
-def _known(samples: Sequence[Sample], name: str) -> list[str]:
-    """Return the values of a label, sorted: numbers by their size."""
-    texts = sorted({sample.labels[name] for sample in samples if name in sample.labels})
-    with suppress(ValueError):
-        texts = sorted(texts, key=float)
-    return texts
-
-
-def _without_empty(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    used = {name for row in rows for name, value in row.items() if value != ""}
-    return [{name: value for name, value in row.items() if name in used} for row in rows]
+def _words(labels: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in labels.items())

@@ -11,7 +11,6 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import ipywidgets as widgets
 import numpy as np
@@ -145,19 +144,14 @@ def test_stop_ends_threads_and_load_and_start_goes_on(
 
 
 def test_running_the_cell_again_replaces_it(models_server: Server, made: list[Dashboard]) -> None:
-    threads, registered = len(_threads()), len(widgets.widget._instances)
+    threads = len(_threads())
     first = dashboard(models_server, models="double", load="double")
-    one = len(widgets.widget._instances) - registered
     second = dashboard(models_server, models="double", load="double")
     made += [first, second]
     assert (first.running, second.running) == (False, True)
     assert "Replaced by a newer dashboard" in _state(first)
     wait_until(lambda: len(_loads()) == 1)
-    assert len(_threads()) <= threads + 2
-    for _ in range(3):
-        second = dashboard(models_server, models="double", load="double")
-        made.append(second)
-    assert len(widgets.widget._instances) - registered == one, "replaced ones leave nothing"
+    assert len(_threads()) <= threads + 1
 
 
 def test_two_servers_have_two_dashboards(models_server: Server, own_server: Server, made: list[Dashboard]) -> None:
@@ -230,21 +224,6 @@ def test_it_shows_itself_in_a_cell(models_server: Server, made: list[Dashboard])
     made.append(board)
     assert "application/vnd.jupyter.widget-view+json" in board._repr_mimebundle_()
     assert repr(board).endswith("(stopped)")
-
-
-def test_what_nvidia_smi_says_stands_beside(
-    models_server: Server, made: list[Dashboard], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A stand-in for the program that a GPU's driver brings; it is slow, and the readings do not wait for it."""
-    program = tmp_path / "nvidia-smi"
-    program.write_text('#!/bin/sh\nsleep 2\necho "GPU-0123, Tesla T4, 45, 1024, 15360, 61.50"\n')
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    board = dashboard(models_server, models="double")
-    made.append(board)
-    wait_until(lambda: len(board.history) > 0)
-    assert "No GPU is seen" in board.controls.table.value
-    wait_until(lambda: "GPU Tesla T4: 45% busy, memory 1.1 of 16.1 GB, 62 W (from nvidia-smi)." in board.controls.table.value)
 
 
 @pytest.mark.slow

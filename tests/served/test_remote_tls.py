@@ -197,7 +197,6 @@ def test_perf_analyzer_through_the_front(site: Site, work: Path) -> None:
     for access, words in (
         (Access(ca=ca), "no valid token"),
         (access_for("another-token", ca=ca), r"no valid token.*Bearer \$COURSE_TOKEN"),
-        (access_for(TOKEN), "the authorities that this machine trusts"),
     ):
         with pytest.raises(RequestError, match=words) as caught:
             execute(replace(run, access=access))
@@ -215,7 +214,7 @@ def test_the_token_is_in_no_command_line(site: Site) -> None:
 
     with BackgroundLoad(server, "add_sub", concurrency=1) as load:
         wait_until(lambda: load.sent > 0)
-        assert load.errors == {}
+        assert load.error == ""
         assert TOKEN not in lines()
     command = [sys.executable, "-m", "helpers", "perf_analyzer", "-m", "add_sub", "-u", site.grpc, "--ca", str(site.certificates.ca)]
     command += ["-p", "500", "--max-trials", "3", "--stability-percentage", "999"]
