@@ -2,3 +2,5 @@
 # not for the models' processes.
 LD_PRELOAD=${LD_PRELOAD#*:}
 unset BASH_ENV
+# The server's stack is for the threads of its own that read requests.
+ulimit -S -s 8192

@@ -30,8 +30,8 @@ from helpers.server.model_states import ModelState
 from helpers.server.ports import PORTS_PER_SERVER, triples
 from helpers.server.server import Server
 from helpers.server.supervisor import Plan
-from helpers.tables import as_html, as_text
 
+_TITLE = "Fleet of Triton servers behind Envoy"
 _RESTART = "Type: fleet = fleet.restart()"
 _NO_COUNTERS = (
     "A fleet has no counters of its own, each of its servers has.",
@@ -172,14 +172,14 @@ class Fleet(Server):
         self.stop()
         return launch_fleet(**{**self.spec.options(), "servers": self._asked_for, **changes})
 
-    def _facts(self) -> tuple[str, list[tuple[str, str]], list[dict[str, Any]], list[str]]:
-        """Return state, facts, one row per server, remarks."""
+    def _card(self) -> card.Card:
+        """One row per server."""
         state = self.state()
-        facts = [("HTTP", self.http_url), ("gRPC", self.grpc_url), ("runtime", self.runtime), ("device", machine.device())]
-        facts += [("inference", self.listening.inference()), ("repository", shown(self.repository))]
-        facts += [("front's log", shown(self.log_path)), ("front's pid", str(self.pid))]
+        facts = {"HTTP": self.http_url, "gRPC": self.grpc_url, "runtime": self.runtime, "device": machine.device()}
+        facts |= {"inference": self.listening.inference(), "repository": shown(self.repository)}
+        facts |= {"front's log": shown(self.log_path), "front's pid": str(self.pid)}
         if state == "stopped":
-            return state, facts, [], []
+            return card.Card(_TITLE, state, facts)
         remarks = [self.note, " ".join(self.how_it_ended())]
         rows = []
         for number, (server, used, share) in enumerate(zip(self.servers, self.in_rotation(), self.shares(), strict=True)):
@@ -195,17 +195,7 @@ class Fleet(Server):
             if its_state == "died":
                 words = explain(server.returncode, server.log(lines=0))
                 remarks.append(f"{server.http_url} has died. {words}To bring it back, type: fleet.servers[{number}].restart()")
-        return state, facts, rows, [remark for remark in remarks if remark.strip()]
-
-    def __repr__(self) -> str:
-        state, facts, rows, remarks = self._facts()
-        lines = [f"Fleet of Triton servers behind Envoy {card.MARKS.get(state, '?')} {state}"]
-        lines += [*(f"{name:<13}{value}" for name, value in facts), *as_text(rows).splitlines(), *remarks]
-        return "\n  ".join(lines)
-
-    def _repr_html_(self) -> str:
-        state, facts, rows, remarks = self._facts()
-        return card.frame("Fleet of Triton servers behind Envoy", state, facts, as_html(rows) if rows else "", remarks)
+        return card.Card(_TITLE, state, facts, rows, remarks)
 
 
 def _counts(server: Server) -> _Counts | None:

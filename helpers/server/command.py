@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from helpers import paths
-from helpers.client.endpoint import ADMIN_HEADER, BASE_PORT, TOKEN_HEADER
-from helpers.errors import InputError, SetupError
+from helpers.client.endpoint import BASE_PORT
+from helpers.errors import SetupError
 from helpers.machine import LOOPBACK
 from helpers.server.listening import THIS_MACHINE, Listening, listening
 from helpers.server.ports import triples
@@ -29,9 +29,8 @@ PORTS = ("{http}", "{grpc}", "{metrics}")
 BACKENDS = "backends"
 # What the owner's launch fills in; all else is an argument of launch_server.
 _FILLED_IN = ("repository", "place", "server_id", "admin_key", "ports")
-# The secrets in an option, and the variables that stand for them in a command that is shown.
-_VARIABLES = {ADMIN_HEADER: "COURSE_ADMIN_KEY", TOKEN_HEADER: "COURSE_TOKEN"}
-_HIDDEN = re.compile(rf"(:({'|'.join(_VARIABLES)})=(?:Bearer )?).*")
+# What stands for the secrets in a command that is shown.
+_KEY, _TOKEN = "$COURSE_ADMIN_KEY", "$COURSE_TOKEN"
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class LaunchSpec:
     repository: Path = Path()
     place: Listening = THIS_MACHINE
     server_id: str = "course"
-    admin_key: str = field(default="$COURSE_ADMIN_KEY", repr=False)
+    admin_key: str = field(default=_KEY, repr=False)
     ports: tuple[str, str, str] = PORTS
 
     def __post_init__(self) -> None:
@@ -64,15 +63,14 @@ class LaunchSpec:
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
     def prepared(self) -> LaunchSpec:
-        """Return it with the repository and the interfaces that are meant; all that is wrong with the arguments is said here.
-
-        Raises:
-            InputError: there is no such port or interface, the token cannot be used, or this is no path.
-            SetupError: there is no such repository, or it is empty.
-        """
+        """Return it with the repository and the interfaces that are meant; all that is wrong with the arguments is said here."""
         triples(self.base_port)
         place = listening(self.listen, self.token, self.private)
         return replace(self, models=str(self.models), repository=_repository(self.models), place=place)
+
+    def without_secrets(self) -> LaunchSpec:
+        """Return it with variables in the place of the key and the token."""
+        return replace(self, admin_key=_KEY, place=replace(self.place, token=_TOKEN if self.place.token else ""))
 
     def options(self) -> dict[str, Any]:
         """Return the arguments of the launch by name, as JSON has them."""
@@ -133,7 +131,6 @@ class Command:
     private: list[str]  # further arguments with the key in them
     environment: dict[str, str] = field(repr=False, default_factory=dict)  # the whole environment of the program
     links: dict[str, Path] = field(repr=False, default_factory=dict)  # backends and models, by their place in the private folder
-    after: list[str] = field(default_factory=list)  # a command that ends what the program may leave behind
     lifeline: bool = False  # whether the program ends when its standard input closes
     remark: str = ""  # what the user should know of it
 
@@ -149,8 +146,7 @@ class Command:
                 path.symlink_to(source)
 
     def shown(self) -> str:
-        """Return the command as people type it, one option a line, the key and the token replaced by variables."""
-        private = [_HIDDEN.sub(lambda found: f"{found[1]}${_VARIABLES[found[2]]}", argument) for argument in self.private]
+        """Return the command as people type it, one option a line."""
         lines: list[str] = []
         for argument in self.public:
             # A word stays on one line with the option whose value it is, and with words before it ("docker run").
@@ -158,18 +154,16 @@ class Command:
                 lines[-1] += f" {shlex.quote(argument)}"
             else:
                 lines.append(shlex.quote(argument))
-        shown = " \\\n    ".join([*lines, *(f'"{argument}"' for argument in private)])
+        shown = " \\\n    ".join([*lines, *(f'"{argument}"' for argument in self.private)])
         return f"{shown}\n# {self.remark}" if self.remark else shown
 
 
 def _repository(models: str | Path) -> Path:
     """The model repository that is meant: a path as given, else a folder of the course."""
-    advice = 'Type: launch_server("models")'
-    if not isinstance(models, (str, Path)):
-        raise InputError(f"{models!r} is no model repository.", "Expected the path of a folder.", advice)
-    path = paths.find(models)
+    path = paths.find(models) if isinstance(models, (str, Path)) else None
+    wanted = "Expected a folder with one folder for each model.", 'Type: launch_server("models")'
     if path is None or not path.is_dir():
-        raise SetupError(f"There is no model repository {str(models)!r}.", "Expected a folder with one folder for each model.", advice)
+        raise SetupError(f"There is no model repository {str(models)!r}.", *wanted)
     if not any(entry.is_dir() for entry in path.iterdir()):
-        raise SetupError(f"The model repository {path} is empty.", "Expected one folder for each model.", advice)
+        raise SetupError(f"The model repository {path} is empty.", *wanted)
     return path.resolve()

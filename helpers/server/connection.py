@@ -31,8 +31,7 @@ def connect(
 
     Args:
         url: such as ``gpu-node:9000``, ``http://gpu-node:9000``, ``grpc://gpu-node:9001`` or, encrypted, ``https://…`` and ``grpcs://…``.
-        token: what the server's owner has given out, sent as ``Authorization: Bearer TOKEN`` with every request. For a server of your
-            own on this machine it is found.
+        token: what the server's owner has given out; for a server of your own on this machine it is found.
         headers: further headers, sent with every request.
         ca: file with the certificate of the authority that signed the server's, where this machine does not know it.
         metrics: address of the metrics page, where it is not on the third port.

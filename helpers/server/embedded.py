@@ -15,7 +15,6 @@ from pathlib import Path
 from helpers import paths
 from helpers.errors import SetupError
 from helpers.server.command import BACKENDS, Command, LaunchSpec
-from helpers.server.watch import manner
 from helpers.setup import bootstrap
 
 # Models that the embedded server loads at the same time; Triton's default is 4. Of each load it sleeps a second, so that twelve
@@ -66,18 +65,8 @@ print(json.dumps({
 
 
 def command(spec: LaunchSpec, run_dir: Path) -> Command:
-    """Return the command for a server whose private folder is ``run_dir``.
-
-    Raises:
-        SetupError: this machine or the server's environment cannot run it.
-    """
+    """Return the command for a server whose private folder is ``run_dir``."""
     facts = _facts()
-    if not _PLAIN.fullmatch(str(run_dir)):
-        raise SetupError(
-            f"The folder for servers' sockets, {run_dir.parent}, has a blank or another unusual character in its path.",
-            "Triton starts Python models by a shell, which takes such a path apart.",
-            "Type: export COURSE_RUN_DIR=/tmp/$USER-triton, before you start JupyterLab",
-        )
     wheel = Path(facts["purelib"])
     triton = wheel / "pytriton" / "tritonserver"
     # The link has a plain name, whatever that of the repository.
@@ -123,26 +112,23 @@ def _facts() -> dict[str, str]:
             "Everything else of the course works here against a server on another machine.",
             'Type: server = connect("gpu-node:9000")',
         )
-    python = paths.server_env() / "bin" / "python"
-    folder, install = python.parent.parent, "Type: python -m helpers install-server"
-    if not python.exists():
+    folder, install = paths.server_env(), "Type: python -m helpers install-server"
+    facts: dict[str, str] = {}
+    words = ""
+    try:
+        probe = subprocess.run(
+            [folder / "bin" / "python", "-I", "-c", _PROBE], capture_output=True, text=True, check=False, timeout=_PROBE_S
+        )
+        words = probe.stderr.strip()[-200:]
+        facts = json.loads(probe.stdout) if probe.returncode == 0 else {}
+    except (OSError, subprocess.TimeoutExpired) as error:
+        words = str(error)
+    if not facts.get("triton"):
         raise SetupError(
-            f"The environment of the embedded server is not there: {folder}.",
+            f"The environment of the embedded server is not there, or not complete: {folder}{words and f' ({words})'}.",
             "It holds tritonserver, PyTorch and ONNX Runtime, apart from the notebooks' own packages.",
             install,
         )
-    try:
-        probe = subprocess.run([python, "-I", "-c", _PROBE], capture_output=True, text=True, check=False, timeout=_PROBE_S)
-        words = (probe.stderr.strip()[-200:] or f"it ended {manner(probe.returncode)}") if probe.returncode else ""
-    except subprocess.TimeoutExpired:
-        words = f"no answer after {_PROBE_S:.0f} s, so this machine is overloaded or its disk does not answer"
-    except OSError as error:
-        words = f"{error.strerror}"
-    if words:
-        raise SetupError(f"The Python of {folder} does not start: {words}", "", install)
-    facts: dict[str, str] = json.loads(probe.stdout)
-    if not facts["triton"]:
-        raise SetupError(f"{folder} holds no tritonserver.", "Expected the wheel nvidia-pytriton 0.7.0.", install)
     if not facts["numpy"].startswith("1."):
         raise SetupError(
             f"The server's environment has numpy {facts['numpy'] or '(none)'}.",

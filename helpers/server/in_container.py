@@ -27,8 +27,8 @@ KEY_VARIABLE, TOKEN_VARIABLE = "COURSE_ADMIN_KEY", "COURSE_TOKEN"
 SINCE = {"--allow-client-shm": (2, 68)}
 # A place for a secret in the command, and the variable that has it.
 _PLACE = re.compile(r"\$(COURSE_[A-Z_]+)")
-# Seconds between two looks at the server, and at the processes of its models.
-_TICK_S, _STUBS_S = 0.1, 2.0
+# Seconds between two looks at the server.
+_TICK_S = 0.1
 # Seconds after which a server whose lifeline is closed gets its signal again (while it starts, it can miss the first one), and is killed.
 _AGAIN_S, _KILL_S = 2.0, 12.0
 
@@ -41,10 +41,8 @@ def start(command: list[str], has_lifeline: bool) -> int:
     environment = {name: value for name, value in os.environ.items() if name not in secrets}
     # For the server, with what it and its Python models write.
     os.umask(0o077)
-    own_memory = isolation.can_keep_private()
     # The same session: who kills all of it on the host gets the server and its Python models along.
-    process, hidden = isolation.start(public, private, environment, new_session=False, own_memory=own_memory, is_server=True)
-    seen = [isolation.KEY_SEEN] * (bool(private) and not hidden) + [isolation.MEMORY_SEEN] * (not own_memory)
+    process, seen = isolation.start(public, private, environment, new_session=False, own_memory=True, is_server=True)
     for sentence in seen:
         print(f"course: {sentence}", flush=True)
 
@@ -56,7 +54,7 @@ def start(command: list[str], has_lifeline: bool) -> int:
         signal.signal(number, hand_on)
     lifeline: list[int] = [0] if has_lifeline else []
     cut_at = told_at = looked_at = 0.0
-    stubs, stack_given_back = watch.Stubs(process.pid), False
+    stubs = watch.Stubs(process.pid)
     while process.poll() is None:
         readable, _, _ = select.select(lifeline, [], [], _TICK_S)
         now = time.monotonic()
@@ -66,8 +64,7 @@ def start(command: list[str], has_lifeline: bool) -> int:
             told_at = now
             process.send_signal(signal.SIGINT if now - cut_at < _KILL_S else signal.SIGKILL)
         isolation.collect_orphans(process)
-        stack_given_back = stack_given_back or isolation.give_stack_back(process.pid)
-        if now - looked_at > _STUBS_S:
+        if now - looked_at > watch.INTERVAL_S:
             looked_at = now
             for name, manner in stubs.look():
                 print(f"course: {watch.sentence(name, manner)}", flush=True)

@@ -38,9 +38,9 @@ except ImportError:  # on Windows, where no server runs, this module is only imp
 KEY_SEEN = "Other users of this machine can read the administration key, since tracing is not allowed here."
 MEMORY_SEEN = "Other users of this machine can read the tensors of Python models, since filters are not allowed here."
 # Bytes of stack: 64 million chunks, which need 60 GB of memory besides. Nothing of it is used before it is needed.
-STACK_B = 1 << 30
+_STACK_B = 1 << 30
 # Open files: thousands of idle connections do no harm then. No more, since some programs close every number up to the limit.
-FILES = 65536
+_FILES = 65536
 _PTRACE_TRACEME, _PTRACE_DETACH = 0, 17
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 # Number of the field in /proc/PID/stat that tells where the kernel put argc and argv, counted behind the program's name.
@@ -86,7 +86,7 @@ def _before_exec(own_memory: bool, is_server: bool, traced: bool) -> None:
     if is_server:
         _raise_limits()
     if own_memory:
-        keep_private()
+        _keep_private()
     # The new program stops before its first instruction.
     if traced and _libc.ptrace(_PTRACE_TRACEME, 0, None, None) != 0:
         raise OSError(ctypes.get_errno(), "ptrace is not allowed here")
@@ -101,18 +101,20 @@ def start(
     new_session: bool = True,
     own_memory: bool = False,
     is_server: bool = False,
-) -> tuple[subprocess.Popen[bytes], bool]:
-    """Start a program; return its process, and whether its private arguments are hidden: not where the kernel forbids tracing a child.
+) -> tuple[subprocess.Popen[bytes], list[str]]:
+    """Start a program; return its process, and what could not be hidden from other users, as sentences.
 
     The process dies with the thread that calls this (``PR_SET_PDEATHSIG``): call it from the main thread. ``own_memory`` keeps other users
-    out of its shared memory, too (:func:`keep_private`); ``is_server`` raises its limits.
+    out of its shared memory, too; ``is_server`` raises its limits.
     """
     options: dict[str, Any] = {"stdin": stdin, "stdout": output, "start_new_session": new_session}
     options["stderr"] = None if output is None else subprocess.STDOUT
+    can = own_memory and _can_keep_private()
+    seen = [MEMORY_SEEN] if own_memory and not can else []
     holders = [f"{_PLACE_HOLDER}{number}" for number in range(len(private))]
     hidden = {f"{_VARIABLE}{number}": text for number, text in enumerate(private)}
     with contextlib.suppress(OSError, subprocess.SubprocessError):  # the second is what _before_exec has raised: no tracing here
-        before = partial(_before_exec, own_memory, is_server, True)
+        before = partial(_before_exec, can, is_server, True)
         process = subprocess.Popen([*command, *holders], env={**environment, **hidden}, preexec_fn=before, **options)
         os.waitpid(process.pid, 0)  # returns when the new program is loaded and stopped
         try:
@@ -123,9 +125,10 @@ def start(
             process.wait()
             raise
         _libc.ptrace(_PTRACE_DETACH, process.pid, None, None)
-        return process, True
-    before = partial(_before_exec, own_memory, is_server, False)
-    return subprocess.Popen([*command, *private], env=dict(environment), preexec_fn=before, **options), False
+        return process, seen
+    before = partial(_before_exec, can, is_server, False)
+    process = subprocess.Popen([*command, *private], env=dict(environment), preexec_fn=before, **options)
+    return process, [*seen, KEY_SEEN] if private else seen
 
 
 def start_through(command: Sequence[str], private: Sequence[str], environment: Mapping[str, str], **options: Any) -> subprocess.Popen[str]:
@@ -174,7 +177,7 @@ def _redirect(pid: int, count: int) -> None:
             memory.write(struct.pack("P", texts[f"{_VARIABLE}{number}="]))
 
 
-def keep_private() -> bool:
+def _keep_private() -> bool:
     """Put this process, and all that it starts, under the filter; False where the kernel does not allow it.
 
     It cannot be undone, and programs that change their user, such as sudo, do not work any more: call it between fork and exec.
@@ -184,38 +187,27 @@ def keep_private() -> bool:
     return bool(_libc.syscall(_SYS_SECCOMP, _SET_MODE_FILTER, _SPEC_ALLOW, ctypes.byref(_FILTER)) == 0)
 
 
-def can_keep_private() -> bool:
-    """True if :func:`keep_private` works on this machine: a child tries it."""
+def _can_keep_private() -> bool:
+    """True if the filter works on this machine: a child tries it."""
     child = os.fork()
     if child == 0:
-        os._exit(0 if keep_private() else 1)
+        os._exit(0 if _keep_private() else 1)
     return os.waitpid(child, 0)[1] == 0
 
 
 def _raise_limits() -> None:
     """Raise the limits of this process, as far as it may, for the program that it becomes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-    # Addresses are reserved without memory, but under ``ulimit -v``, and where the system counts what is reserved.
-    free = resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY
+    wanted = [(resource.RLIMIT_NOFILE, _FILES)]
     with contextlib.suppress(OSError):
+        # Addresses are reserved without memory, but under ``ulimit -v``, and where the system counts what is reserved.
+        free = resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY
         if free and Path("/proc/sys/vm/overcommit_memory").read_text().strip() != "2":
-            _, hard = resource.getrlimit(resource.RLIMIT_STACK)
-            resource.setrlimit(resource.RLIMIT_STACK, (STACK_B if hard == resource.RLIM_INFINITY else min(STACK_B, hard), hard))
-
-
-def give_stack_back(pid: int) -> bool:
-    """Give a server the stack limit of this process again, for what it starts; True when done.
-
-    To be asked again and again: the program's own threads keep their size from its start, so it must have begun its second one.
-    """
-    with contextlib.suppress(OSError):  # it has ended
-        if len(os.listdir(f"/proc/{pid}/task")) < 2:
-            return False
-        resource.prlimit(pid, resource.RLIMIT_STACK, resource.getrlimit(resource.RLIMIT_STACK))
-    return True
+            wanted.append((resource.RLIMIT_STACK, _STACK_B))
+    for limit, most in wanted:
+        soft, hard = resource.getrlimit(limit)
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        if limit == resource.RLIMIT_STACK or (soft != resource.RLIM_INFINITY and soft < most):
+            resource.setrlimit(limit, (most, hard))
 
 
 def collect_orphans(server: subprocess.Popen[bytes] | None) -> None:

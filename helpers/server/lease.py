@@ -42,11 +42,7 @@ def owner() -> str:
 
 
 class Lease:
-    """A connection to the supervisor of a server's private folder. While it is open, the server lives.
-
-    Raises:
-        OSError: no supervisor answers there.
-    """
+    """A connection to the supervisor of a server's private folder. While it is open, the server lives."""
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
@@ -83,23 +79,18 @@ class Lease:
             return self._last
 
     def state(self) -> dict[str, Any]:
-        """What the supervisor says of the server; after its end, the last words it left in the state file."""
+        """What the supervisor says of the server; after its end, and in a forked child, what it has written down last."""
         try:
-            return _answers(self.run_dir, "status")[0] if self._forked else self._command("status")
-        except (OSError, ValueError, IndexError):  # ValueError: the lease was given back
+            return self._command("status")
+        except (OSError, ValueError):  # ValueError: the lease was given back
             self.close()
-            with contextlib.suppress(OSError, ValueError):
-                self._last = json.loads((self.run_dir / "state.json").read_text())
-            if self._last.get("status") == "running":  # the supervisor itself was killed, and the server with it
+            self._last = state_of(self.run_dir) or self._last
+            if self._last.get("status") == "running" and not self._forked:  # the supervisor itself was killed, and the server with it
                 self._last["status"] = "died"
             return self._last
 
     def stop(self) -> None:
-        """Stop the server and wait until it has ended. A forked child holds no lease and stops nothing.
-
-        Raises:
-            ServerError: it has not ended in time.
-        """
+        """Stop the server and wait until it has ended. A forked child holds no lease and stops nothing."""
         if self._forked:
             return
         try:
@@ -135,41 +126,23 @@ if hasattr(os, "register_at_fork"):  # on Windows nothing forks
     os.register_at_fork(after_in_child=_forget_in_child)
 
 
-def _answers(run_dir: Path, word: str) -> list[dict[str, Any]]:
-    """What a supervisor says to a command, by a connection that is no lease; after "stop" until it has ended."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(_SUPERVISOR_START_S)
-        connection.connect(str(run_dir / "socket"))
-        connection.sendall(f"{word}\n".encode())
-        with connection.makefile("r") as lines:
-            return [json.loads(line) for line in (lines if word == "stop" else [lines.readline()])]
-
-
 def start(plan: supervisor.Plan) -> Lease:
-    """Start a supervisor with this plan and take the first lease.
-
-    Raises:
-        ServerError: the supervisor did not start, or did not answer.
-    """
-    run_dir = Path(plan.run_dir)
+    """Start a supervisor with this plan and take the first lease."""
     # The supervisors of this person's servers that have died keep their ports, which the next server is to have.
-    for other in run_root().iterdir():
-        if (state := state_of(other)).get("status") == "died" and not is_dead(other, state):
-            with contextlib.suppress(OSError, ValueError):
-                _answers(other, "stop")
+    for held in _leases(lambda state: state.get("status") == "died"):
+        held.stop()
+    run_dir = Path(plan.run_dir)
     told = json.dumps({**asdict(plan), "about": {**plan.about, "node": machine.node()}})
-    command = [sys.executable, "-I", supervisor.__file__]
     reason = "no answer"
     try:
         with open(run_dir / "supervisor.log", "w+") as log:
             # Its own session: the interrupt of a notebook goes to the kernel's whole process group.
             options: dict[str, Any] = {"start_new_session": True, "text": True, "timeout": _SUPERVISOR_START_S, "check": False}
+            command = [sys.executable, "-I", supervisor.__file__]
             if subprocess.run(command, input=told, stdout=log, stderr=log, **options).returncode == 0:
                 return Lease(run_dir)
-    except subprocess.TimeoutExpired:
-        reason = f"it was not ready after {_SUPERVISOR_START_S:.0f} s, so this machine is overloaded or its disk does not answer"
-    except OSError as error:  # no more processes or files, a full disk, or it has ended before it could be asked
-        reason = f"{error.strerror or error}"
+    except (OSError, subprocess.TimeoutExpired) as error:  # no more processes or files, a full disk, an overloaded machine
+        reason = str(error)
     with contextlib.suppress(OSError):
         reason += "".join(f" ({words})" for words in (run_dir / "supervisor.log").read_text().strip().splitlines()[-1:])
     shutil.rmtree(run_dir, ignore_errors=True)  # a supervisor that lives all the same ends without a first lease
@@ -177,26 +150,31 @@ def start(plan: supervisor.Plan) -> Lease:
 
 
 def find(**facts: object) -> Lease | None:
-    """A lease on a running server whose state has these facts, or None; removes what dead servers left behind."""
+    """Return a lease on a running server whose state has these facts, or None; removes what dead servers left behind."""
     return next(running(lambda state: all(state.get(name) == value for name, value in facts.items())), None)
 
 
 def running(wanted: Callable[[dict[str, Any]], bool]) -> Iterator[Lease]:
-    """Leases on the running servers whose states are wanted; removes what dead servers left behind."""
+    """Yield leases on the running servers whose states are wanted; removes what dead servers left behind."""
+    yield from _leases(lambda state: state.get("status") == "running" and wanted(state))
+
+
+def _leases(wanted: Callable[[dict[str, Any]], bool]) -> Iterator[Lease]:
+    """Leases on the servers whose states are wanted, as they were written down and as they are now."""
     for run_dir in sorted(run_root().iterdir()):
         state = state_of(run_dir)
         if is_dead(run_dir, state):
             shutil.rmtree(run_dir, ignore_errors=True)
             supervisor.remove_shared_memory(run_dir.name)
-        elif state.get("status") == "running" and wanted(state):
+        elif wanted(state):
             with contextlib.suppress(OSError):
                 lease = Lease(run_dir)
-                if lease.state().get("status") == "running":
+                if wanted(lease.state()):
                     yield lease
                 else:
                     lease.close()
 
 
 def mine(port: int) -> list[Lease]:
-    """Leases on this person's servers whose HTTP port this is: one, or none; always none where no server can run."""
+    """Return leases on this person's servers whose HTTP port this is: one, or none; always none where no server can run."""
     return list(running(lambda state: port in state.get("ports", [])[:1])) if hasattr(os, "getuid") else []

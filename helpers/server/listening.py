@@ -3,6 +3,11 @@
 On the loopback interface every user of the machine can send requests. Where other people use it, inference therefore needs a secret that
 only the owner's own programs know; health, metadata and metrics answer everybody. Triton's own means are used: its HTTP and gRPC ports can
 demand a header for each group of calls. Its metrics port knows no token, and stays on the loopback interface.
+
+Another person is an account with a login shell and a person's user id (not in a container, whose accounts come with its image), or the
+owner of a running process (not one in a container, which has a network of its own). Everybody is, where one's own account comes from a
+directory service, or where ``/proc`` hides the processes of others. Root and the services' accounts are no people; where this process
+runs as one of them, one person counts as oneself: the owner of a laptop who became root, or the account that an image brings.
 """
 
 from __future__ import annotations
@@ -13,16 +18,15 @@ import re
 import secrets
 import socket
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from helpers import run_folder
 from helpers.client.endpoint import ADMIN_HEADER, TOKEN_HEADER, Access, Address
 from helpers.errors import InputError
 from helpers.machine import LOOPBACK
-from helpers.server import neighbours
 
-# The instructor's word on whether inference needs a secret, and how it may read.
+# The instructor's word on whether inference needs a secret: yes or no.
 PRIVATE_VARIABLE = "COURSE_PRIVATE"
-_YES_NO = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 # Characters of a class's token at least, and random bytes of one that is made up: too many to guess over a network.
 TOKEN_MIN_LENGTH, TOKEN_BYTES = 12, 18
 # The protocol group that needs the server's secret on a machine that other people use: all whose requests Triton parses. The other
@@ -33,10 +37,16 @@ CLASS_APIS = "health,metadata,inference,model-config,statistics"
 # The protocol groups that need the key: through these, everybody who reaches the port could run code or read memory as the owner.
 ADMIN_APIS = "model-repository,shared-memory,trace,logging"
 
+# Smaller ids are services', nobody's own is none, and those at the end systemd gives to services for as long as they run.
+_FIRST_PERSON, _NOBODY = 1000, 65534
+_TRANSIENT = range(61184, 65520)
+_NO_LOGIN = ("nologin", "false", "sync")
+_CONTAINER = ("/.dockerenv", "/run/.containerenv")
+_HIDDEN = re.compile(r" /proc \S+ .* - proc \S+ \S*hidepid=(?!0|off)")
+
 _ALL = "0.0.0.0"
 # What Triton's option takes without mistaking a part of it for something else.
 _TOKEN = re.compile(rf"[A-Za-z0-9._~+/=-]{{{TOKEN_MIN_LENGTH},}}")
-_HOW = 'Type for example: launch_server(listen="all"), or the address of one network interface'
 
 
 @dataclass(frozen=True)
@@ -99,11 +109,7 @@ THIS_MACHINE = Listening()
 
 
 def listening(listen: str = "", token: str = "", private: bool | None = None) -> Listening:
-    """Return where a server shall listen; the arguments are those of ``launch_server``.
-
-    Raises:
-        InputError: there is no such interface, the token is too short or cannot be sent, or what is asked for contradicts itself.
-    """
+    """Return where a server shall listen; the arguments are those of ``launch_server``. Beyond this machine a token is always needed."""
     address, name = _interface(listen)
     if token and not (isinstance(token, str) and _TOKEN.fullmatch(token)):
         raise InputError(
@@ -112,12 +118,6 @@ def listening(listen: str = "", token: str = "", private: bool | None = None) ->
             "Leave it out, and one is made up: server.token",
         )
     needed, why = (True, "") if address != LOOPBACK else _privacy(private, token)
-    if private is False and needed:
-        raise InputError(
-            "private=False was given together with a token, or for a server that other machines reach.",
-            "Such a server lets in only those who know the token.",
-            "Leave private out",
-        )
     return Listening(address, name, token or (secrets.token_urlsafe(TOKEN_BYTES) if needed else ""), why)
 
 
@@ -128,14 +128,8 @@ def _privacy(private: bool | None, token: str) -> tuple[bool, str]:
     if private is not None:
         return private, f"private={private}"
     if said := os.environ.get(PRIVATE_VARIABLE, ""):
-        if said.lower() not in _YES_NO:
-            raise InputError(
-                f"The environment variable {PRIVATE_VARIABLE} is {said!r}.",
-                "Expected yes or no: whether inference on this machine needs the server's own secret.",
-                f"Type: export {PRIVATE_VARIABLE}=yes",
-            )
-        return _YES_NO[said.lower()], f"{PRIVATE_VARIABLE}={said}"
-    others = neighbours.others_here()
+        return said.lower() not in ("no", "false", "0"), f"{PRIVATE_VARIABLE}={said}"
+    others = others_here()
     return bool(others), others or "nobody else uses it"
 
 
@@ -145,23 +139,71 @@ def _interface(listen: str) -> tuple[str, str]:
         return LOOPBACK, "localhost"
     if listen in ("all", _ALL):
         return _ALL, socket.gethostname()
+    how = "Expected 'all', or the address or name of a network interface, as `ip address` shows them.", 'Type: launch_server(listen="all")'
     try:
         address = socket.gethostbyname(listen)
-    except (OSError, UnicodeError, TypeError) as error:
-        raise InputError(
-            f"listen={listen!r} is no address of this machine.", "Expected 'all', or an IPv4 address or name.", _HOW
-        ) from error
-    if address != listen and ipaddress.IPv4Address(address).is_loopback:
-        # Debian's /etc/hosts gives the machine's own name this meaning.
-        raise InputError(
-            f"listen={listen!r} means {address} on this machine, which other machines cannot reach.",
-            "Expected 'all', or the address of a network interface, as `ip address` shows them.",
-            _HOW,
-        )
-    try:
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             probe.bind((address, 0))
-    except OSError as error:
-        missing = f"This machine has no network interface with the address {address}."
-        raise InputError(missing, "Expected one of those that `ip address` shows.", _HOW) from error
+    except (OSError, UnicodeError, TypeError) as error:
+        raise InputError(f"listen={listen!r} is no address of this machine.", *how) from error
+    if address != listen and ipaddress.IPv4Address(address).is_loopback:
+        # Debian's /etc/hosts gives the machine's own name this meaning.
+        raise InputError(f"listen={listen!r} means {address} on this machine, which other machines cannot reach.", *how)
     return address, listen
+
+
+def others_here() -> str:
+    """Return who else uses this machine, in a few words; empty on a machine of one's own."""
+    if not hasattr(os, "getuid"):  # Windows, where no server runs
+        return ""
+    me = os.getuid()
+    accounts = _accounts()
+    if _HIDDEN.search(_text("/proc/self/mountinfo")):
+        return "this machine hides its users' processes from each other"
+    if _is_person(me) and me not in accounts and _name(me):
+        return f"the account {_name(me)} comes from a directory service"
+    people = _owners_of_processes() | ({uid for uid, login in accounts.items() if login} if not _in_container() else set())
+    others = sorted(people - {me})
+    if not _is_person(me):
+        others = others[1:]
+    names = ", ".join(_name(uid) or f"user {uid}" for uid in others[:3])
+    return f"{names}{' and others' if len(others) > 3 else ''} can use this machine, too" if others else ""
+
+
+def _is_person(uid: int) -> bool:
+    return uid >= _FIRST_PERSON and uid != _NOBODY and uid not in _TRANSIENT
+
+
+def _accounts() -> dict[int, bool]:
+    """The people of ``/etc/passwd``, and whether they can log in."""
+    rows = [line.split(":") for line in _text("/etc/passwd").splitlines() if line.count(":") == 6]
+    return {int(row[2]): not row[6].endswith(_NO_LOGIN) for row in rows if row[2].isdigit() and _is_person(int(row[2]))}
+
+
+def _owners_of_processes() -> set[int]:
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*"):
+        facts = dict(line.split(":", 1) for line in _text(entry / "status").splitlines() if ":" in line)
+        if "Uid" in facts and len(facts.get("NSpid", "").split()) < 2:
+            found.add(int(facts["Uid"].split()[0]))
+    return set(filter(_is_person, found))
+
+
+def _in_container() -> bool:
+    return any(Path(path).exists() for path in _CONTAINER) or "KUBERNETES_SERVICE_HOST" in os.environ
+
+
+def _name(uid: int) -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return ""
+
+
+def _text(path: str | Path) -> str:
+    try:
+        return Path(path).read_text(errors="replace")
+    except OSError:  # a process that has ended meanwhile, or a system without this file
+        return ""

@@ -37,11 +37,6 @@ _PLAINLY = (
         "in version 0, because its step names no version. Write: model_version: -1, which means the latest",
     ),
     (
-        r"unexpected (platform type 'torch_aoti' for \S+|'platform' and 'backend' pair, got:\s*torch_aoti, pytorch)",
-        "this Triton does not know the platform 'torch_aoti', which came with release 26.03. Write in its place: backend: \"pytorch\"; "
-        "the file, model.pt2, says the rest",
-    ),
-    (
         r"unable to find backend library for backend '(tensorflow[^']*)', try specifying runtime on the model configuration",
         r"this server has no backend '\1'. NVIDIA has dropped it, and images since 25.03 have none. Convert the model to ONNX, and write: "
         'backend: "onnxruntime"',
@@ -94,6 +89,7 @@ def plain(reason: str) -> str:
 def processes_ended(log: str, models: Collection[str]) -> dict[str, str]:
     """Return how the processes of these models have ended that have none of their own since, by the model's name."""
     ended: dict[str, str] = {}
+    log = log.rpartition("is started again\n")[2]  # the whole server
     for line in log.splitlines() if "course: the model process" in log else ():
         if match := _ENDED.search(line):
             ended[watch.owner(match["process"], models)] = match["manner"]

@@ -14,11 +14,7 @@ _SECRET_PORTS = 2
 
 
 def triples(base_port: int) -> list[list[int]]:
-    """Return the triples of ports to try, in this order.
-
-    Raises:
-        InputError: a port that ordinary users may not have, or too high for a triple.
-    """
+    """Return the triples of ports to try, in this order."""
     if not 1024 <= base_port <= 65533:
         asked = f"The base port {base_port} cannot be used."
         raise InputError(asked, "Expected a number from 1024 to 65533.", "Type: launch_server(base_port=9000)")

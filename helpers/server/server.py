@@ -14,7 +14,6 @@ from types import ModuleType
 from typing import Any
 
 from helpers import run_folder
-from helpers.client import http as http_way
 from helpers.client.endpoint import ADMIN_HEADER, BASE_PORT, NO_ACCESS, QUERY_TIMEOUT_S, Access, Address
 from helpers.client.problems import TransportError, not_loaded, plainly
 from helpers.client.ways import way_to
@@ -81,12 +80,11 @@ def launch_server(
         gpu: whether a container gets the GPUs; None for yes where this machine has some.
         timeout_s: seconds until every model must be READY.
         grace_s: seconds that the server outlives the notebook kernel.
-        listen: ``all``, or the address or name of a network interface, for a server that others may use: then every call needs
-            ``server.token``. By default only this machine reaches it.
+        listen: ``all``, or the address or name of a network interface, for a server that others may use with ``server.token``.
         token: the token that every call needs, in place of one that is made up.
-        private: whether inference needs the server's own secret, ``server.headers``, which the course's helpers send by themselves; None
-            for yes where other people use this machine (``COURSE_PRIVATE=yes|no`` decides otherwise).
-        keep_alive: start the server again when it crashes or hangs, and load models again whose process has ended.
+        private: whether inference needs ``server.headers``, which the course's helpers send by themselves; None for yes where other
+            people use this machine (``COURSE_PRIVATE=yes|no`` decides otherwise).
+        keep_alive: start the server again when it crashes, hangs or loses the process of a model.
         dry_run: print the command and start nothing; returns None then.
 
     Raises:
@@ -99,7 +97,8 @@ def launch_server(
     spec = LaunchSpec(**asked).prepared()
     engine = _engine(spec)
     if dry_run:
-        print(engine.dry_command(replace(spec, ports=(f"{base_port}", f"{base_port + 1}", f"{base_port + 2}"))).shown())
+        spec = replace(spec, ports=(f"{base_port}", f"{base_port + 1}", f"{base_port + 2}"))
+        print(engine.dry_command(spec.without_secrets()).shown())
         return None  # type: ignore[return-value]
     held = lease.find(**facts(spec))
     if held and answers(held, timeout_s):
@@ -117,20 +116,15 @@ class Server:
 
     Attributes:
         http: address of the HTTP endpoint, as ``grpc`` and ``metrics``; None where it cannot be reached from here.
-        url: host and port by which it is called here: of HTTP where that can be reached, else of gRPC.
         access: token and trusted certificates for every request.
         owned: whether this process launched the server (or found it again after a kernel restart).
         runtime: ``embedded``, ``apptainer``, ``docker``, ``podman`` or ``remote``.
         repository: the model repository, where it is known.
         spec: what a server of one's own was launched with; None for another one.
-        listening: where a server of one's own listens.
         token: what calls to a server of one's own must carry; empty where nothing is needed.
-        headers: what a raw inference request must carry, over HTTP and gRPC alike; ``{}`` where nothing is needed. The token is in it
-            twice: HTTP wants it under the usual name, gRPC under one that Triton has chosen. Neither minds the other.
+        headers: what a raw inference request must carry, over HTTP and gRPC alike, which want the token under two names.
         headers_file: the same in a file that only you can read, for ``curl -H @FILE``.
         refusals: why the last load of a model was refused, by its name: what was loaded before goes on serving.
-        note: what the card says beside the state, such as a port that was taken.
-        kept: a lease on a server that another notebook of the same person has launched, so that it outlives that one.
     """
 
     def __init__(
@@ -151,12 +145,12 @@ class Server:
         self.log_path = Path(str(state["log"])) if state else None
         self.spec = LaunchSpec(**state["launch"]) if state else None
         self._key = str(state.get("admin_key", ""))
-        self.listening = _place(state)
+        self.listening = Listening(**state.get("listening", {}))
         self.token, self.headers = self.listening.token, access.grpc_headers()
         self.headers_file = held.run_dir / run_folder.HEADERS if held is not None and self.token else None
         self.refusals: dict[str, str] = {}
-        self.note = ""
-        self.kept: lease.Lease | None = None
+        self.note = ""  # what the card says beside the state, such as a port that was taken
+        self.kept: lease.Lease | None = None  # on a server of another notebook of the same person, so that it outlives that one
 
     # --- where it is and how it is -----------------------------------------------------------------------------------
 
@@ -185,7 +179,7 @@ class Server:
         if self.metrics is None:
             raise ServerError(
                 f"The metrics page of the server at {self.url} cannot be reached from here.",
-                "It has a port of its own, which knows no token, so who runs a server for others keeps it to the server's machine.",
+                "It knows no token, so who runs a server for others keeps it to the server's machine.",
                 'server.statistics(model) has a model\'s counters; if the page is elsewhere, type: connect("…", metrics="http://…")',
             )
         return self.metrics.http("/metrics")
@@ -193,11 +187,11 @@ class Server:
     @property
     def metrics_access(self) -> Access:
         """What a request for the metrics page carries: no token to our own, nor in plain text where it otherwise travels encrypted."""
-        if self.owned:
-            # It asks for none, and its port is the only one that another user could take.
-            return Access({}, self.access.ca)
+        # Our own asks for none, and its port is the only one that another user could take.
         encrypted = any(address is not None and address.secure for address in (self.http, self.grpc))
-        return NO_ACCESS if encrypted and self.metrics is not None and not self.metrics.secure else self.access
+        if self.owned or (encrypted and self.metrics is not None and not self.metrics.secure):
+            return Access({}, self.access.ca)
+        return self.access
 
     @property
     def is_here(self) -> bool:
@@ -222,9 +216,8 @@ class Server:
         """One word: ``running``, ``hung`` (it does not answer any more), ``stopped``, ``died`` (unexpectedly) or ``unreachable``."""
         if self._lease is None:
             return "running" if self.is_alive() else "unreachable"
-        state = self._lease.state()
-        status = str(state.get("status", "died"))
-        return "hung" if status == "running" and state.get("hung") else status
+        status = str(self._said("status") or "died")
+        return "hung" if status == "running" and self._said("hung") else status
 
     def _said(self, fact: str) -> Any:
         """What the supervisor of a server of ours says, if anything."""
@@ -252,11 +245,9 @@ class Server:
     def how_it_ended(self) -> tuple[str, str]:
         """Return how a server of ours ended, or that it hangs, and what to type; two empty texts while it runs."""
         state = self.state() if self.owned else "running"
-        if state == "running":
-            return "", ""
-        if state == "hung":
-            return HUNG, RESTART
-        return f"{LOST} {explain(self.returncode, self.log(lines=0))}" if state == "died" else LOST, RESTART
+        if state == "died":
+            return f"{LOST} {explain(self.returncode, self.log(lines=0))}", RESTART
+        return {"running": ("", ""), "hung": (HUNG, RESTART)}.get(state, (LOST, RESTART))
 
     @contextlib.contextmanager
     def _or_how_it_ended(self) -> Iterator[None]:
@@ -274,11 +265,7 @@ class Server:
     # --- what it says of its models ----------------------------------------------------------------------------------
 
     def models(self) -> list[ModelState]:
-        """The models in the repository and their states; those that are loaded, on a server that is not ours or whose repository is gone.
-
-        Raises:
-            ServerError: the server does not answer.
-        """
+        """The models in the repository and their states; on another's server, or without its repository, those that are loaded."""
         if self._key and (self.repository is None or self.repository.is_dir()):
             index = self._administer("index")
             known = [(m["name"], m.get("version", ""), m.get("state", ""), m.get("reason", "")) for m in index]
@@ -325,7 +312,7 @@ class Server:
         return {f"{prefix}{ADMIN_HEADER}": self._key} if self._key else {}
 
     def load(self, model: str, config: str | dict[str, Any] | None = None) -> None:
-        """Load a model, or load it again with what is now in its folder.
+        """Load a model, or load it again: its files, configuration and processes are new ones, even where nothing has changed.
 
         Args:
             model: name of its folder in the repository.
@@ -334,15 +321,6 @@ class Server:
         Raises:
             ConfigError: the configuration has a fault; nothing was sent, and what was loaded keeps serving.
             ModelError: the server refused it; what was loaded keeps serving.
-        """
-        self._must_own("load a model")
-        with Progress(f"loading {model}"):
-            self._load(model, self._config_to_send(model, config))
-
-    def reload(self, model: str, config: str | dict[str, Any] | None = None) -> None:
-        """Load a model again: its files, its configuration and its processes are new ones, even where nothing has changed.
-
-        Arguments and errors are those of :meth:`load`.
         """
         self._must_own("load a model")
         new = self._config_to_send(model, config)
@@ -357,6 +335,8 @@ class Server:
             other = new or current or {}
             self._load(model, {**other, "parameters": {**other.get("parameters", {}), "course_reload": {"string_value": "yes"}}})
             self._load(model, new)
+
+    reload = load
 
     def _taken_up(self, model: str) -> tuple[int, dict[str, Any] | None]:
         """How many instances of a model have begun so far, and its configuration; None where it is not loaded."""
@@ -386,25 +366,18 @@ class Server:
 
     def _load(self, model: str, config: dict[str, Any] | None) -> None:
         body = {} if config is None else {"parameters": {"config": json.dumps({"name": model, **config})}}
-        served = any(state.name == model and state.state == "READY" for state in self.models())
         try:
             self._administer(f"models/{model}/load", body, timeout_s=START_TIMEOUT_S)
         except RequestError as error:
             reason = server_log.with_stage(server_log.plain(str(error)), {state.name: state.reason for state in self.models()})
             self.refusals[model] = reason
-            advice = "Look at server.log() for the whole story."
-            if "config" in str(error):
-                advice = "Correct its config.pbtxt or its files and type: server.reload(...)"
-            keeps = "What was loaded before keeps serving." if served else ""
+            keeps = "What was loaded before keeps serving."
+            advice = "Correct its config.pbtxt or its files and type: server.reload(...); server.log() has the whole story."
             raise ModelError(f"The server refused to load {model!r}: {reason.rstrip('.')}.", keeps, advice) from error
         self.refusals.pop(model, None)
 
     def unload(self, model: str) -> None:
-        """Take a model out of service; returns when its instances have ended.
-
-        Raises:
-            ModelError: the server refused, or there is no such model.
-        """
+        """Take a model out of service; returns when its instances have ended."""
         self._must_own("unload a model")
         try:
             self._administer(f"models/{model}/unload")
@@ -432,10 +405,8 @@ class Server:
         """The last lines of the server's log; all of it with ``lines=0``."""
         if self.log_path is None:
             return "The log of a server that was launched elsewhere is not here."
-        # A log that was deleted lives on while the server writes to it.
-        for path in (self.log_path, Path(f"/proc/{self.pid}/fd/1")):
-            with contextlib.suppress(OSError):
-                return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+        with contextlib.suppress(OSError):
+            return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
         return f"The log {self.log_path} is not there any more: somebody has deleted it, or its folder."
 
     def stop(self) -> None:
@@ -480,7 +451,7 @@ class Server:
             "noticed": "".join(self.remarks[-1:]),
         }
         models: list[ModelState] = []
-        problem = ""
+        problem = "Nothing answers at this address." if state == "unreachable" else ""
         if state == "running":
             try:
                 models = self.models()
@@ -494,12 +465,13 @@ class Server:
             facts["not loaded"] = ", ".join(idle)
         elif state in ("hung", "died"):
             problem = "\n".join(words.rstrip() for words in self.how_it_ended())
-        elif state == "unreachable":
-            problem = "Nothing answers at this address."
+        rows = []
+        for m in models:
+            row = {"model": m.name, "version": m.version, "state": f"{'✔' if m.state == 'READY' else '✖'} {m.state}"}
+            rows.append(row | ({"why": m.reason} if m.reason else {}))
         # How it was launched, or found again, says nothing of one that has ended.
         note = "" if state in ("stopped", "died") else self.note
-        shown_facts = [(name, value) for name, value in facts.items() if value]
-        return Card(state, shown_facts, models, [remark for remark in (note, problem) if remark], self.listening.warning())
+        return Card("Triton server", state, facts, rows, [note, problem], self.listening.warning())
 
     def __repr__(self) -> str:
         return self._card().text()
@@ -511,10 +483,6 @@ class Server:
 def _shown(address: Address | None) -> str:
     """Where a port is, with the scheme of an encrypted one."""
     return _NOT_FROM_HERE if address is None else f"{address.scheme}://{address}" if address.secure else str(address)
-
-
-def _place(state: dict[str, Any]) -> Listening:
-    return Listening(**state.get("listening", {}))
 
 
 def _engine(spec: LaunchSpec) -> ModuleType:
@@ -529,12 +497,7 @@ def _engine(spec: LaunchSpec) -> ModuleType:
 
 
 def start(spec: LaunchSpec) -> lease.Lease:
-    """Start a server with a prepared specification and return at once; :func:`ready` waits for it.
-
-    Raises:
-        SetupError: this machine cannot run this runtime.
-        ServerError: the process that owns the server did not start.
-    """
+    """Start a server with a prepared specification and return at once; :func:`ready` waits for it."""
     spec = replace(spec, server_id=f"course-{secrets.token_hex(6)}", admin_key=secrets.token_urlsafe(24))
     place, run_dir = spec.place, run_folder.run_root() / spec.server_id
     command = _engine(spec).command(spec.loadable(), run_dir)
@@ -557,11 +520,9 @@ def start(spec: LaunchSpec) -> lease.Lease:
             stop_s=STOP_TIMEOUT_S,
             server_id=spec.server_id,
             about={**facts(spec), **about},
-            after=command.after,
             lifeline=command.lifeline,
             files=place.files(),
             watch=watch,
-            admin={ADMIN_HEADER: spec.admin_key},
             keep_alive=spec.keep_alive,
         )
     )
@@ -575,12 +536,8 @@ def facts(spec: LaunchSpec) -> dict[str, Any]:
 def answers(held: lease.Lease, timeout_s: float) -> bool:
     """True if a server that was found serves: it may still be loading, or may have died this very moment."""
     deadline = time.monotonic() + timeout_s
-    while (state := held.state()).get("status") == "running":
-        place = _place(state)
-        with contextlib.suppress(ServerError, RequestError):
-            http_way.ask(place.addresses(state["ports"])[0], "/v2/health/live", access=place.access())
-            return True
-        if time.monotonic() > deadline:
+    while held.state().get("status") == "running":
+        if server_of(held).is_alive() or time.monotonic() > deadline:
             return True
         time.sleep(POLL_S)
     held.close()
@@ -598,23 +555,19 @@ def server_of(held: lease.Lease) -> Server:
     state = held.state()
     server_id = str(state["server_id"])
     if server_id not in _OWNED:
-        place = _place(state)
+        place = Listening(**state.get("listening", {}))
         _OWNED[server_id] = Server(*place.addresses(state["ports"]), access=place.access(), held=held)
     return _OWNED[server_id]
 
 
 def ready(held: lease.Lease, spec: LaunchSpec) -> Server:
-    """Return the server of :func:`start` when it answers and no model is loading any more.
-
-    Raises:
-        ServerError: it did not start, or not in time; the message has the end of its log.
-    """
+    """Return the server of :func:`start` when it answers and no model is loading any more."""
     deadline = time.monotonic() + spec.timeout_s
     with Progress(lambda: server_log.starting(_log_of(held.state()))):
         while True:
             state = held.state()
             if state.get("status") in ("died", "stopped", "failed"):
-                held.close()
+                held.stop()
                 raise not_started(state)
             if state.get("ports"):
                 server = server_of(held)

@@ -21,11 +21,9 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.parse
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 if __name__ == "__main__":  # started as a script, with python -I
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -38,27 +36,17 @@ _PR_SET_CHILD_SUBREAPER = 36
 _TICK_S = 0.1
 # Seconds after which a server that shall end gets its signal again: while it starts, it can miss the first one.
 _AGAIN_S = 2.0
-# Seconds that a supervisor without a server waits for somebody to ask why.
-_TELL_S = 10.0
 # Seconds that the first lease may take at least, however short the grace: a crowded machine may hold its launcher up.
 _FIRST_LEASE_S = 30.0
-# Seconds that ending a container may take: podman gives it ten before it kills.
-_CONTAINER_S = 15.0
-# What docker and podman say when there is no container to end, as there is nearly always: containers end with their server.
-_NO_CONTAINER = ("no such container", "no container with name")
 # Bytes that a log may have; of a longer one its beginning stays, where the reasons of the launch are, and its end.
 _LOG_MOST, _LOG_BEGINNING, _LOG_END = 16 << 20, 4 << 20, 2 << 20
-# How often a server that is kept alive is started again within so many seconds; one that ends again and again stays down.
-_RESTARTS, _RESTARTS_S = 3, 60.0
-# Seconds until a server that was started again must answer: as long as a launch may take.
-_START_S = 180
+# How often a server that ends again and again is started again, and the seconds after which one that runs counts from zero.
+_RESTARTS, _SETTLED_S = 3, 60.0
 # Remarks that the state keeps.
 _REMARKS = 20
-# What tritonserver writes when another program was faster with a port, and when it begins to serve.
-_PORT_TAKEN, _LISTENS = "already in use", "Started HTTPService at"
-# What Triton's Python backend dies of now and then while many models start at once (once in a few dozen launches of 26 models), and how
-# often a server that died of it before it served is started again.
-_LOCK_LOST, _LOCK_TRIES = "boost::interprocess::lock_exception", 3
+# What tritonserver writes when another program was faster with a port, when it begins to serve, and what Triton's Python backend dies of
+# now and then while many models start at once (once in a few dozen launches of 26 models).
+_PORT_TAKEN, _LISTENS, _LOCK_LOST = "already in use", "Started HTTPService at", "boost::interprocess::lock_exception"
 
 
 @dataclass
@@ -76,11 +64,9 @@ class Plan:
     server_id: str  # name of the server and of its shared memory regions
     about: dict[str, object]  # facts for those who find the state file
     files: dict[str, str] = field(default_factory=dict)  # texts to write into `run_dir` before the program starts, by name
-    after: list[str] = field(default_factory=list)  # a command that ends what the program may leave behind, such as its container
     lifeline: bool = False  # whether the program ends when its standard input closes, so that it does when this process is killed
     watch: dict[str, str] | None = None  # headers of an inference, and under "host" where HTTP is answered; None for no watch
-    admin: dict[str, str] = field(default_factory=dict)  # headers of calls of the administration
-    keep_alive: bool = False  # start the program again when it has crashed or hangs, and load its models again
+    keep_alive: bool = False  # start the program again when it has crashed, hangs, or has lost a model's process
 
 
 def remove_shared_memory(server_id: str) -> None:
@@ -101,40 +87,35 @@ class Supervisor:
         self.free_since = time.monotonic()
         self.stopping_since: float | None = None
         self.waiting_for_stop: list[socket.socket] = []
-        self.told = False  # whether somebody knows that there is no server any more
         self.locks: list[socket.socket] = []
         self.triples = iter(plan.ports)
         self.process: subprocess.Popen[bytes] | None = None
         self.lifeline: int | None = None
-        self.log = self._open_log()
-        self.log_start, self.log_seen = 0, -1
+        self.log = open(plan.log, "a+b", buffering=0)  # noqa: SIM115  as long as this process lives
+        self.log_start = 0
         self.watch: watch.Watch | None = None
         self.stubs: watch.Stubs | None = None
-        self.stack_given_back = False
-        self.looked = self.signalled = self.ended = 0.0
-        self.restarts: list[float] = []
-        self.lock_tries = 0
+        self.began = self.looked = self.signalled = 0.0
+        self.restarts = 0
         self.state: dict[str, Any] = {**plan.about, "server_id": plan.server_id, "supervisor_pid": os.getpid(), "log": plan.log}
         self._write(status="starting")
 
     def run(self, listener: socket.socket) -> int:
-        """Serve until the server has ended, and nobody needs its ports kept; return its exit status."""
+        """Serve until the server is to end and has ended; return its exit status.
+
+        After an end of its own somebody still has to hear of it, and would send secrets to its ports if another user listened there.
+        """
         self.selector.register(listener, selectors.EVENT_READ, self._accept)
         signal.signal(signal.SIGTERM, lambda *_: self._stop())
         self._start()
-        while self.process is not None or self._must_stay():
+        while self.process is not None or self.stopping_since is None:
             for key, _ in self.selector.select(_TICK_S):
                 key.data(key.fileobj)
             isolation.collect_orphans(self.process)
-            self._watch()
+            self._check()
             self._look()
+        shutil.rmtree(self.run_dir, ignore_errors=True)
         return int(self.state.get("returncode") or 0)
-
-    def _must_stay(self) -> bool:
-        """True if somebody still has to hear that there is no server, or would send secrets to its ports if another user listened there."""
-        self.ended = self.ended or time.monotonic()
-        waits = not self.told and time.monotonic() - self.ended < _TELL_S
-        return self.stopping_since is None and (bool(self.leases) or waits)
 
     # --- start ---------------------------------------------------------------------------------------------------------
 
@@ -146,12 +127,8 @@ class Supervisor:
                 self._start_on(ports)
                 return
         self._write(status="failed", reason="no free ports")
-        self.process = None
 
     def _start_on(self, ports: list[int]) -> None:
-        # The programs that run containers change their user, which a filter forbids: inside, in_container puts the server under it.
-        direct = Path(self.plan.command[0]).name == "tritonserver"
-        own = direct and isolation.can_keep_private()
         places = dict(zip(("http", "grpc", "metrics"), ports, strict=True))
         command = [part.format(**places) if "{" in part and "port=" in part else part for part in self.plan.command]
         for name, text in self.plan.files.items():
@@ -162,28 +139,23 @@ class Supervisor:
         stdin = subprocess.DEVNULL
         if self.plan.lifeline:
             stdin, self.lifeline = os.pipe()
+        # The programs that run containers change their user, which a filter forbids: inside, in_container puts the server under it.
+        own = Path(command[0]).name == "tritonserver"
         try:
-            self.process, hidden = isolation.start(
+            self.process, seen = isolation.start(
                 command, self.plan.private, self.plan.environment, self.log, stdin, own_memory=own, is_server=True
             )
         finally:
             if self.plan.lifeline:
                 os.close(stdin)
-        if self.plan.private and not hidden:
-            self._say(isolation.KEY_SEEN)
-        if direct and not own:
-            self._say(isolation.MEMORY_SEEN)
-        self.stubs, self.stack_given_back = watch.Stubs(self.process.pid), False
+        self.began = time.monotonic()
+        for sentence in seen:
+            self._say(sentence)
+        self.stubs = watch.Stubs(self.process.pid)
         if self.plan.watch is not None:
             headers = dict(self.plan.watch)
-            self.watch = watch.Watch(self.selector, (headers.pop("host"), places["http"]), headers)
-        self._write(status="running", started=time.time(), pid=self.process.pid, ports=ports)
-
-    def _open_log(self) -> IO[bytes]:
-        try:
-            return open(self.plan.log, "a+b", buffering=0)
-        except OSError:  # its folder was deleted, or a quota is used up: a server without a log is better than none
-            return open(os.devnull, "a+b", buffering=0)
+            self.watch = watch.Watch(headers.pop("host"), places["http"], headers)
+        self._write(status="running", hung=False, pid=self.process.pid, ports=ports)
 
     # --- state and log -------------------------------------------------------------------------------------------------
 
@@ -201,19 +173,18 @@ class Supervisor:
         with contextlib.suppress(OSError):  # a full disk
             self.log.write(f"course: {line}\n".encode())
 
-    def _keep_log_small(self) -> int:
-        """Take the middle out of a log that has become too long; returns its size."""
+    def _keep_log_small(self) -> None:
+        """Take the middle out of a log that has become too long."""
         log = self.log
         size = os.fstat(log.fileno()).st_size
         if size <= _LOG_MOST:
-            return size
+            return
         with contextlib.suppress(OSError):  # a full disk: shorter it is in any case
             end = os.pread(log.fileno(), _LOG_END, size - _LOG_END)
             # Every writer appends, so that it goes on at the new end.
             os.ftruncate(log.fileno(), _LOG_BEGINNING)
             left_out = (size - _LOG_BEGINNING - len(end)) >> 20
             log.write(f"\ncourse: {left_out} MB are left out here, so that this log does not fill the disk\n".encode() + end)
-        return os.fstat(log.fileno()).st_size
 
     def _said_since_start(self, words: str) -> bool:
         """True if the server's log has these words, since its last start."""
@@ -236,7 +207,7 @@ class Supervisor:
             words = connection.recv(4096).decode().split()
             if not words:
                 raise ConnectionError
-            self._watch()  # the answer must not speak of a server that has just died
+            self._check()  # the answer must not speak of a server that has just died
             for word in words:
                 self._obey(word, connection)
         except OSError:  # the other side has gone
@@ -254,7 +225,6 @@ class Supervisor:
             self.waiting_for_stop.append(connection)
             self._stop()
         connection.sendall(json.dumps({**self.state, "leases": len(self.leases)}).encode() + b"\n")
-        self.told = self.process is None
 
     # --- watch ---------------------------------------------------------------------------------------------------------
 
@@ -269,134 +239,80 @@ class Supervisor:
             with contextlib.suppress(ProcessLookupError):
                 self.process.send_signal(number)
 
-    def _watch(self) -> None:
+    def _check(self) -> None:
+        """Whether the server has ended, and whether it is to end."""
         now = time.monotonic()
         if self.process is not None and self.process.poll() is not None:
             self._ended(self.process)
-        elif self.stopping_since is not None and now - self.stopping_since > self.plan.stop_s:
-            self._signal(signal.SIGKILL)
-        elif self.stopping_since is not None and now - self.signalled > _AGAIN_S:
-            self._signal(signal.SIGINT)
+        elif self.stopping_since is not None:
+            if now - self.signalled > _AGAIN_S:
+                self._signal(signal.SIGINT if now - self.stopping_since < self.plan.stop_s else signal.SIGKILL)
         elif not self.leases and now - self.free_since > self.grace_s:
             self._stop()
 
     def _look(self) -> None:
-        """Once in a while: the log's length, the server's answers, its models' processes."""
+        """Once in a while: the log's length, the processes of the server's models, its answers."""
         now = time.monotonic()
         if self.process is None or self.stubs is None or now - self.looked < watch.INTERVAL_S:
             return
         self.looked = now
-        size = self._keep_log_small()
-        new, self.log_seen = size != self.log_seen, size
-        self.stack_given_back = self.stack_given_back or isolation.give_stack_back(self.process.pid)
+        self._keep_log_small()
         if self.stopping_since is not None:
             return
-        news = self.stubs.look(new)
+        news = self.stubs.look()
         for process, manner in news:
             self._say(watch.sentence(process, manner))
         if self.watch is None:
             return
-        if self.plan.keep_alive and (ended := [process for process, manner in news if manner]):
-            self._load_again(ended)
-        self.watch.look()
-        if self.watch.hung != self.state.get("hung", False):
+        if self.watch.hung != self.state["hung"]:
             self._write(hung=self.watch.hung)
-            self._say(f"the server has not answered for {watch.HUNG_LOOKS} s" if self.watch.hung else "the server answers again")
-        late = self.restarts and not self.watch.has_listened and now - self.restarts[-1] > _START_S
-        if self.plan.keep_alive and (late or self.watch.missed >= watch.GIVEN_UP_LOOKS):
-            self._say(f"the server has not answered for {_START_S if late else watch.GIVEN_UP_LOOKS} s, and is ended")
+            self._say(f"the server has not answered for {watch.HUNG_S} s" if self.watch.hung else "the server answers again")
+        if self.plan.keep_alive and self.watch.given_up:
             self._signal(signal.SIGKILL)
-
-    def _load_again(self, processes: list[str]) -> None:
-        """Load the models of these processes, where Triton still calls them READY: one that could not be loaded stays as it is."""
-
-        def look_up(index: Any) -> None:
-            ready = [row["name"] for row in index if row.get("state") == "READY"]
-            for model in {watch.owner(process, ready) for process in processes} - {""}:
-                self._ask(f"/v2/models/{urllib.parse.quote(model, safe='')}/config", None, load)
-
-        def load(config: Any) -> None:
-            self._say(f"the model '{config['name']}' is loaded again")
-            # Triton keeps the instances of a model that is the same as before, even without processes: this parameter makes it another.
-            parameters = {**config.get("parameters", {}), "course_loaded_again": {"string_value": f"{time.time():.0f}"}}
-            body = {"parameters": {"config": json.dumps({**config, "parameters": parameters})}}
-            self._ask(f"/v2/repository/models/{urllib.parse.quote(config['name'], safe='')}/load", json.dumps(body), lambda _: None)
-
-        self._ask("/v2/repository/index", "{}", look_up)
-
-    def _ask(self, path: str, body: str | None, then: Callable[[Any], None]) -> None:
-        """Ask the server with the owner's key; ``then`` gets the answer, unless that is an error."""
-        headers = {**(self.plan.watch or {}), **self.plan.admin}
-        address = headers.pop("host"), self.state["ports"][0]
-
-        def hear(answer: bytes) -> None:
-            head, _, text = answer.partition(b"\r\n\r\n")
-            if head.split()[1] == b"200":
-                then(json.loads(text or "{}"))
-
-        with contextlib.suppress(OSError):  # no more sockets
-            watch.Call(self.selector, address, path, body, headers, hear)
+        elif self.plan.keep_alive and any(manner for _, manner in news):
+            # Triton would go on refusing the model's requests, and so fast that most of a fleet's would come here.
+            self._signal(signal.SIGINT)
 
     # --- end -----------------------------------------------------------------------------------------------------------
 
     def _ended(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = None
         # The server was the leader of its own session: what is left of it are stubs of Python models.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         if self.lifeline is not None:
             os.close(self.lifeline)
             self.lifeline = None
-        self._end_container()
         remove_shared_memory(self.plan.server_id)
         if self.watch is not None:
             self.watch.close()
-        if why := self._why_again(process.returncode):
-            self._say(f"{why}, is started again")
-            self._write(hung=False)
-            self._start_on(self.state["ports"])
-            return
-        if self.stopping_since is None and self._said_since_start(_PORT_TAKEN):
-            for lock in self.locks:
-                lock.close()
-            self._start()  # a program outside the course was faster
-            return
-        self._write(status="stopped" if self.stopping_since is not None else "died", returncode=process.returncode, ended=time.time())
-        self.process = None
-        if self.stopping_since is not None:
-            shutil.rmtree(self.run_dir, ignore_errors=True)
+        if self.stopping_since is None:
+            if why := self._why_again(process.returncode):
+                self._say(f"{why}, is started again")
+                self._start_on(self.state["ports"])
+                return
+            if self._said_since_start(_PORT_TAKEN):
+                for lock in self.locks:
+                    lock.close()
+                self._start()  # a program outside the course was faster
+                return
+        self._write(status="died" if self.stopping_since is None else "stopped", returncode=process.returncode)
         for connection in self.waiting_for_stop:
             with contextlib.suppress(OSError):
                 connection.sendall(json.dumps(self.state).encode() + b"\n")
 
-    def _end_container(self) -> None:
-        """End a container that is still there; what goes wrong is written to the server's log."""
-        if not self.plan.after:
-            return
-        try:
-            answer = subprocess.run(
-                self.plan.after, env=self.plan.environment, capture_output=True, text=True, check=False, timeout=_CONTAINER_S
-            )
-            trouble = answer.stderr.strip() if answer.returncode else ""
-        except (OSError, subprocess.TimeoutExpired) as error:
-            trouble = str(error)
-        if trouble and not any(words in trouble.lower() for words in _NO_CONTAINER):
-            self._say(f"{' '.join(self.plan.after)}: {trouble}")
-
     def _why_again(self, returncode: int) -> str:
         """Why the server is to be started again on its ports: it is kept alive, or Triton's own fault ended it before it ever served."""
-        if self.stopping_since is not None:
-            return ""
         # It may have ended before the watch's first look.
-        has_served = self.watch is not None and (self.watch.has_listened or self._said_since_start(_LISTENS))
+        has_served = (self.watch is not None and self.watch.has_listened) or self._said_since_start(_LISTENS)
         if self.plan.keep_alive and (has_served or self.restarts):
-            now = time.monotonic()
-            self.restarts = [*(then for then in self.restarts if now - then < _RESTARTS_S), now]
-            if len(self.restarts) <= _RESTARTS:
-                return f"the server, {'which hung' if self.state.get('hung') else f'which has ended {watch.manner(returncode)}'}"
-        if not has_served and self.lock_tries < _LOCK_TRIES and self._said_since_start(_LOCK_LOST):
-            self.lock_tries += 1
-            return "the server, whose Python backend lost a lock while the models started, a fault of Triton's own"
-        return ""
+            why = f"the server, {'which hung' if self.state['hung'] else f'which has ended {watch.manner(returncode)}'}"
+        elif not has_served and self._said_since_start(_LOCK_LOST):
+            why = "the server, whose Python backend lost a lock while the models started, a fault of Triton's own"
+        else:
+            return ""
+        self.restarts = 1 if time.monotonic() - self.began > _SETTLED_S else self.restarts + 1
+        return why if self.restarts <= _RESTARTS else ""
 
 
 def main() -> int:

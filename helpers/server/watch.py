@@ -10,115 +10,69 @@ import contextlib
 import json
 import os
 import re
-import selectors
 import signal
 import socket
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 # Seconds between two looks.
 INTERVAL_S = 1.0
-# Looks without an answer after which a server counts as hung (one that has all cores against it answers late, but within this time), and
-# after which a hung server of a fleet is ended and started again.
-HUNG_LOOKS, GIVEN_UP_LOOKS = 10, 30
-# Seconds after which a question is given up and asked again on a new connection.
-_ANSWER_S = 5.0
+# Seconds without an answer after which a server counts as hung, and after which one that is kept alive is ended and started again.
+HUNG_S, _GIVEN_UP_S = 10, 30
+# Seconds that one answer may take: one that has all cores against it answers late, but within this time.
+_ANSWER_S = 5
 _PATH = "/v2/models/course-watch/infer"
 _QUESTION = json.dumps({"inputs": [{"name": "X", "shape": [1], "datatype": "FP32", "data": [0]}]})
-# Looks between two searches for new processes of models, where nothing tells of them.
-_LOOKS_FOR_NEW = 10
 # The program that runs a Python model, as far as the kernel keeps its name, and where its arguments have the model's file and instance.
 _STUB = "triton_python_b"
 _FILE, _INSTANCE = 1, 8
 
 
-class Call:
-    """One HTTP request that never blocks: the selector's loop carries it on by ``key.data(key.fileobj)``.
+class Watch:
+    """Asks a server again and again, in a thread, whether it answers; ``headers`` are what an inference must carry.
 
-    ``body`` is the JSON text of a POST, None for a GET. ``heard`` is called with the whole answer, and not where none comes.
+    What counts are questions without an answer, not seconds: a machine that slept must not count as a server that did.
     """
 
-    def __init__(
-        self,
-        selector: selectors.BaseSelector,
-        address: tuple[str, int],
-        path: str,
-        body: str | None,
-        headers: Mapping[str, str],
-        heard: Callable[[bytes], None],
-    ) -> None:
-        self.began = time.monotonic()
-        self._selector, self._heard, self._answer = selector, heard, b""
-        content = (body or "").encode()
-        lines = [f"{'GET' if body is None else 'POST'} {path} HTTP/1.1", f"Host: {address[0]}:{address[1]}", "Connection: close"]
-        lines += [f"Content-Length: {len(content)}", *(f"{name}: {value}" for name, value in headers.items())]
-        self.unsent = "\r\n".join([*lines, "", ""]).encode() + content
-        self.connection: socket.socket | None = socket.socket()
-        self.connection.setblocking(False)
-        self.connection.connect_ex(address)
-        selector.register(self.connection, selectors.EVENT_WRITE, self._send)
-
-    def _send(self, connection: socket.socket) -> None:
-        try:
-            self.unsent = self.unsent[connection.send(self.unsent) :]
-        except OSError:  # refused, or closed
-            self.close()
-            return
-        if not self.unsent:
-            self._selector.modify(connection, selectors.EVENT_READ, self._hear)
-
-    def _hear(self, connection: socket.socket) -> None:
-        try:
-            part = connection.recv(1 << 16)
-        except OSError:
-            part = b""
-        self._answer += part
-        if not part:
-            self.close()
-            if self._answer.startswith(b"HTTP/"):
-                self._heard(self._answer)
-
-    def close(self) -> None:
-        """Give the request up."""
-        if self.connection is not None:
-            self._selector.unregister(self.connection)
-            self.connection.close()
-            self.connection = None
-
-
-class Watch:
-    """Asks a server at this address again and again whether it answers; ``headers`` are what an inference must carry."""
-
-    def __init__(self, selector: selectors.BaseSelector, address: tuple[str, int], headers: Mapping[str, str]) -> None:
-        self._selector, self._address, self._headers = selector, address, headers
-        self._question: Call | None = None
+    def __init__(self, host: str, port: int, headers: Mapping[str, str]) -> None:
+        self._address = (host, port)
+        lines = [f"POST {_PATH} HTTP/1.1", f"Host: {host}:{port}", "Connection: close", f"Content-Length: {len(_QUESTION)}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        self._question = "\r\n".join([*lines, "", _QUESTION]).encode()
         self.has_listened = False  # a server that hangs from its first second on has taken a question, though
-        self.missed = 0  # looks since its last answer: looks, since a machine that slept must not count as a server that did
+        self._missed = 0
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
 
-    def look(self) -> None:
-        """Ask, unless the last question is still young; to be called once in :data:`INTERVAL_S`."""
-        self.has_listened = self.has_listened or (self._question is not None and not self._question.unsent)
-        self.missed += self.has_listened
-        if self._question is not None and self._question.connection is not None:
-            if time.monotonic() - self._question.began < _ANSWER_S:
-                return
-            self._question.close()
-        with contextlib.suppress(OSError):  # no more sockets: a look without an answer
-            self._question = Call(self._selector, self._address, _PATH, _QUESTION, self._headers, self._heard)
-
-    def _heard(self, _: bytes) -> None:
-        self.has_listened, self.missed = True, 0
+    def _run(self) -> None:
+        wait_s = INTERVAL_S
+        while not self._closed.wait(wait_s):
+            began = time.monotonic()
+            answered = False
+            with contextlib.suppress(OSError), socket.create_connection(self._address, _ANSWER_S) as connection:
+                self.has_listened = True
+                connection.sendall(self._question)
+                answered = connection.recv(16).startswith(b"HTTP/")
+            self._missed = 0 if answered else self._missed + self.has_listened
+            wait_s = INTERVAL_S if answered or not self.has_listened else max(0.0, began + _ANSWER_S - time.monotonic())
 
     @property
     def hung(self) -> bool:
         """True if it listens and does not answer any more."""
-        return self.missed >= HUNG_LOOKS
+        return self._missed * _ANSWER_S >= HUNG_S
+
+    @property
+    def given_up(self) -> bool:
+        """True if it has not answered for so long that it will not."""
+        return self._missed * _ANSWER_S >= _GIVEN_UP_S
 
     def close(self) -> None:
-        """Ask no more."""
-        if self._question is not None:
-            self._question.close()
+        """Ask no more; returns when the thread has ended: a process that forks must have no other."""
+        self._closed.set()
+        self._thread.join()
 
 
 class Stubs:
@@ -129,27 +83,23 @@ class Stubs:
 
     def __init__(self, server: int) -> None:
         self._server = server
-        self._alive: dict[int, str] = {}
-        self._looks = 0
+        self._names: dict[int, str] = {}
         self._ended: set[str] = set()
         self._zombies: set[int] = set()
 
-    def look(self, new: bool = True) -> list[tuple[str, str]]:
+    def look(self) -> list[tuple[str, str]]:
         """The processes that have ended since the last look, and how, and those that run again, with nothing; see :func:`owner`.
 
-        Only ends by a signal or with a status count, of processes that have no successor. Stubs that were started meanwhile are looked
-        for with ``new``, which costs some milliseconds, and now and then.
+        Only ends by a signal or with a status count, of processes that have no successor.
         """
-        self._looks += 1
         news: list[tuple[str, str]] = []
-        if new or self._ended or self._looks % _LOOKS_FOR_NEW == 0:
-            for pid in self._children():
-                if pid not in self._alive and (known := _known(pid)):
-                    self._alive[pid] = known
-                    if known in self._ended:
-                        self._ended.discard(known)
-                        news.append((known, ""))
-        for pid in list(self._alive):
+        for pid in self._children():
+            if pid not in self._names and (name := _name(pid)):
+                self._names[pid] = name
+                if name in self._ended:
+                    self._ended.discard(name)
+                    news.append((name, ""))
+        for pid in list(self._names):
             state, code = _state(pid)
             if state not in ("", "Z"):
                 continue
@@ -158,11 +108,11 @@ class Stubs:
                 self._zombies.add(pid)
                 continue
             self._zombies.discard(pid)
-            process = self._alive.pop(pid)
+            name = self._names.pop(pid)
             # A load that failed has ended its own stub; that of the model that goes on serving has the same name.
-            if code and process not in self._alive.values():
-                self._ended.add(process)
-                news.append((process, manner(os.waitstatus_to_exitcode(code))))
+            if code and name not in self._names.values():
+                self._ended.add(name)
+                news.append((name, manner(os.waitstatus_to_exitcode(code))))
         return news
 
     def _children(self) -> list[int]:
@@ -174,7 +124,7 @@ class Stubs:
         return found
 
 
-def _known(pid: int) -> str:
+def _name(pid: int) -> str:
     """The name of a stub, which is that of its model with numbers behind it; empty for other processes."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "replace").split("\0")

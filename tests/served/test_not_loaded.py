@@ -162,8 +162,6 @@ def _ask(place: object, name: str, **options: str) -> None:
             "Convert the model",
         ),
         ("ensemble 'a' depends on 'b' which has no loaded version. Model 'b' loading failed with error: \x01;", "no loaded version"),
-        ("unexpected platform type 'torch_aoti' for tagger", 'Write in its place: backend: "pytorch"; the file'),
-        ("unexpected 'platform' and 'backend' pair, got:torch_aoti, pytorch", "which came with release 26.03"),
         ("Internal: a\\n\\nb;", "Internal: a b"),
     ],
 )

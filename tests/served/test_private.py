@@ -17,7 +17,7 @@ import tritonclient.http as httpclient
 from helpers import Client, connect, launch_fleet, launch_server
 from helpers.__main__ import main
 from helpers.client.endpoint import NO_ACCESS, parse_address, with_own_secret
-from helpers.errors import AccessError, InputError
+from helpers.errors import AccessError
 from helpers.fleet import Fleet
 from helpers.measuring.measure import measure, perf_analyzer, sweep
 from helpers.metrics.load import BackgroundLoad
@@ -202,11 +202,14 @@ def test_serve_tells_where_the_secret_is_and_not_what_it_is(free_base_port, tmp_
             process.communicate()
 
 
-@pytest.mark.slow
-def test_what_contradicts_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    for options in ({"token": "token-of-the-class"}, {"listen": "all"}):
-        with pytest.raises(InputError, match="private=False was given together with a token"):
-            launch_server("models", private=False, dry_run=True, **options)
-    monkeypatch.setenv(PRIVATE_VARIABLE, "perhaps")
-    with pytest.raises(InputError, match=r"COURSE_PRIVATE is 'perhaps'.*yes or no"):
+@pytest.mark.parametrize("options", [{"token": "token-of-the-class"}, {"listen": "all"}])
+def test_what_others_reach_is_never_open(options: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    launch_server("models", private=False, dry_run=True, **options)
+    assert "authorization=Bearer $COURSE_TOKEN" in capsys.readouterr().out
+
+
+def test_an_instructors_word_that_is_no_no_means_yes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for said, private in (("perhaps", True), ("yes", True), ("no", False), ("0", False)):
+        monkeypatch.setenv(PRIVATE_VARIABLE, said)
         launch_server("models", dry_run=True)
+        assert ("COURSE_TOKEN" in capsys.readouterr().out) is private

@@ -200,7 +200,7 @@ def test_found_again_and_launched_again_with_the_same_token(class_server: Server
 
 def test_what_cannot_be_asked_for() -> None:
     for options, words in (
-        ({"listen": "203.0.113.7"}, r"no network interface with the address 203\.0\.113\.7"),
+        ({"listen": "203.0.113.7"}, r"'203\.0\.113\.7' is no address of this machine"),
         ({"listen": "no-such-host.invalid"}, "is no address of this machine"),
         ({"listen": "all", "token": "short"}, "at least 12"),
         ({"token": "with blanks in its middle"}, "at least 12"),

@@ -241,7 +241,7 @@ def _raise(error):
 @pytest.mark.parametrize(
     ("broken", "error", "words"),
     [
-        ("subprocess.run", subprocess.TimeoutExpired("supervisor", 20), "overloaded"),
+        ("subprocess.run", subprocess.TimeoutExpired("supervisor", 20), "timed out"),
         ("subprocess.run", BlockingIOError(11, "Resource temporarily unavailable"), "Resource temporarily unavailable"),
         ("Lease", FileNotFoundError(2, "No such file or directory"), "No such file"),
         ("Lease", ConnectionRefusedError(111, "Connection refused"), "Connection refused"),
@@ -331,17 +331,13 @@ def test_questions_from_other_threads_do_not_take_the_answer_of_stop(tmp_path, f
     assert held.state()["status"] == "stopped"
 
 
-def test_limits_are_raised_for_the_program_and_given_back_to_what_it_starts(tmp_path, free_base_port):
+def test_limits_are_raised_for_the_program(tmp_path, free_base_port):
     code = (
-        "import resource, subprocess, sys, threading, time\n"
+        "import resource, time\n"
         "print('OWN', resource.getrlimit(resource.RLIMIT_STACK)[0], resource.getrlimit(resource.RLIMIT_NOFILE)[0], flush=True)\n"
-        "threading.Thread(target=time.sleep, args=(90,), daemon=True).start()\n"
-        "time.sleep(3)\n"
-        "child = 'import resource; print(\"CHILD\", resource.getrlimit(resource.RLIMIT_STACK)[0], flush=True)'\n"
-        "subprocess.run([sys.executable, '-c', child])\n"
         "time.sleep(90)"
     )
-    soft, hard = resource.getrlimit(resource.RLIMIT_STACK)
+    _, hard = resource.getrlimit(resource.RLIMIT_STACK)
     files = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(1024, files[1]), files[1]))  # the usual one
@@ -349,9 +345,7 @@ def test_limits_are_raised_for_the_program_and_given_back_to_what_it_starts(tmp_
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, files)
     log = tmp_path / "log"
-    wait_until(lambda: "CHILD" in log.read_text())
+    wait_until(lambda: log.read_text().endswith("\n"))
     held.stop()
-    words = log.read_text().split()
     stack = 1 << 30 if hard == resource.RLIM_INFINITY else min(1 << 30, hard)
-    assert words[:3] == ["OWN", str(stack), str(min(65536, files[1]))]
-    assert words[3:5] == ["CHILD", str(soft)]
+    assert log.read_text().split()[:3] == ["OWN", str(stack), str(min(65536, files[1]))]

@@ -11,7 +11,7 @@ import pytest
 
 from helpers import paths
 from helpers.client import Client
-from helpers.errors import ConfigError, RequestError, SetupError
+from helpers.errors import ConfigError, RequestError
 from helpers.server import ModelWarning, launch_server
 from tests.support import MODELS_FOR_TESTS
 from tests.support.logs import logged
@@ -72,13 +72,6 @@ def test_a_model_with_such_a_name_is_named_and_the_others_serve(tmp_path: Path, 
         for config in (None, {"backend": "python"}):
             with pytest.raises(ConfigError, match="the folder's name"):
                 server.load("double (copy)", config=config)
-
-
-def test_a_run_folder_with_a_blank_is_refused(tmp_path: Path, free_base_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COURSE_RUN_DIR", str(tmp_path / "my runs"))
-    copy(MODELS_FOR_TESTS / "double", tmp_path / "models")
-    with pytest.raises(SetupError, match=r"my runs.*export COURSE_RUN_DIR="):
-        launch_server(tmp_path / "models", base_port=free_base_port())
 
 
 def test_the_servers_environment_may_lie_in_such_a_path(

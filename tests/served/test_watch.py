@@ -96,6 +96,16 @@ def test_a_model_whose_process_has_ended_is_no_longer_called_ready(own: Server, 
     assert _state(own, model) == ("READY", "")
 
 
+def test_the_large_stack_is_for_the_server_alone(own: Server) -> None:
+    def stack(pid: int | None) -> int:
+        lines = Path(f"/proc/{pid}/limits").read_text().splitlines()
+        return int(next(line.split()[3] for line in lines if line.startswith("Max stack size")))
+
+    wait_until(lambda: _stubs(own, "add_sub_0_0") != [])
+    (stub,) = _stubs(own, "add_sub_0_0")
+    assert stack(own.pid) > stack(stub) == 8 << 20
+
+
 def test_an_unload_and_a_refused_load_are_no_ends(own: Server) -> None:
     wait_until(lambda: _state(own, "add_sub")[0] == "READY")
     time.sleep(2.5)
@@ -156,14 +166,16 @@ def test_a_server_kept_alive_comes_back_with_the_same_key_and_ports(free_base_po
         server.reload("add_sub")  # by the same key
         assert "SIGSEGV" in server.remarks[-1]
         assert server.remarks[-1] in " ".join(repr(server).split())
-        # One of its models.
+        # One of its models: the server would go on refusing that one's requests.
+        second = server.pid
         wait_until(lambda: len(_stubs(server, "add_sub_0_0")) == 1)
         (stub,) = _stubs(server, "add_sub_0_0")
         time.sleep(2.5)
         os.kill(stub, signal.SIGKILL)
-        wait_until(lambda: any("add_sub" in remark and "runs again" in remark for remark in server.remarks))
+        wait_until(lambda: server.pid not in (None, second) and server.is_alive())
+        assert any("'add_sub_0_0' has ended by signal 9" in remark for remark in server.remarks)
+        wait_until(lambda: _answers(server))
         assert _state(server, "add_sub") == ("READY", "")
-        wait_until(lambda: _answers(server))  # Triton turns to the new process when it has begun
         last = server.pid
     assert not alive(last)
 

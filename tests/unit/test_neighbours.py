@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.server import neighbours
+from helpers.server import listening
 from tests.support.other_users import needs_root
 
 
@@ -28,11 +28,11 @@ def machine(monkeypatch: pytest.MonkeyPatch):
         for pid, (uid, depth) in enumerate(processes, 100):
             files[f"/proc/{pid}/status"] = f"Uid:\t{uid}\t{uid}\t{uid}\t{uid}\nNSpid:\t{chr(9).join(['7'] * depth)}\n"
         monkeypatch.setattr(os, "getuid", lambda: me)
-        monkeypatch.setattr(neighbours, "_text", lambda path: files.get(str(path), ""))
-        monkeypatch.setattr(neighbours, "_in_container", lambda: container)
-        monkeypatch.setattr(neighbours, "_name", lambda uid: "" if uid == 7777 else f"u{uid}")
+        monkeypatch.setattr(listening, "_text", lambda path: files.get(str(path), ""))
+        monkeypatch.setattr(listening, "_in_container", lambda: container)
+        monkeypatch.setattr(listening, "_name", lambda uid: "" if uid == 7777 else f"u{uid}")
         monkeypatch.setattr(Path, "glob", lambda self, pattern: [Path(f"/proc/{pid}") for pid in range(100, 100 + len(processes))])
-        return neighbours.others_here()
+        return listening.others_here()
 
     return make
 
@@ -88,6 +88,6 @@ def test_a_process_of_another_person_is_seen_here() -> None:
             deadline = time.monotonic() + 30
             while "61001" not in Path(f"/proc/{process.pid}/status").read_text() and time.monotonic() < deadline:
                 time.sleep(0.05)
-            assert 61001 in neighbours._owners_of_processes()
+            assert 61001 in listening._owners_of_processes()
         finally:
             process.kill()
