@@ -271,8 +271,8 @@ def _running(spec: LaunchSpec) -> dict[int, Server]:
     begin = _server_name(spec.name)
     found = {}
     for held in lease.running(lambda state: str(state.get("name")).startswith(begin) and all(state.get(n) == v for n, v in wanted.items())):
-        if launching.answers(held, spec.timeout_s):
-            found[int(held.state()["name"].removeprefix(begin))] = _at_its_port(launching.server_of(held))
+        number = int(held.state()["name"].removeprefix(begin))
+        found[number] = _at_its_port(launching.ready(held, _spec_of(spec, number)))
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -13,8 +12,6 @@ from helpers.client.endpoint import BASE_PORT, NO_ACCESS, Access, Address, acces
 from helpers.client.problems import plainly
 from helpers.client.ways import way_to
 from helpers.errors import AccessError, CourseError, NotAServerError, RequestError, ServerError
-from helpers.machine import is_loopback
-from helpers.server import lease
 from helpers.server.server import Server
 
 # Port of encrypted addresses that name none.
@@ -27,7 +24,6 @@ def connect(
     """Return a server that somebody else runs, by the address of its HTTP or its gRPC port; nothing is owned.
 
     HTTP, gRPC and metrics have three ports in a row; where only one of them can be reached, as behind a proxy, everything goes through it.
-    A server of another notebook of yours on this machine outlives that notebook while this one is connected to it.
 
     Args:
         url: such as ``gpu-node:9000``, ``http://gpu-node:9000``, ``grpc://gpu-node:9001`` or, encrypted, ``https://…`` and ``grpcs://…``.
@@ -56,7 +52,7 @@ def connect(
             failed.append(error)
             continue
         if alive:
-            return _kept(_server(address, access, page))
+            return _server(address, access, page)
     # That something is there, and does not let us in or is no server, says more than that there is none.
     for problem in failed:
         if isinstance(problem, AccessError | NotAServerError):
@@ -104,14 +100,3 @@ def _server(address: Address, access: Access, page: Address | None) -> Server:
         return Server(None, address, metrics, access)
     grpc = reachable(replace(address, port=address.port + 1, scheme="grpcs" if address.secure else "grpc"))
     return Server(address, grpc, page or reachable(replace(address, port=address.port + 2)), access)
-
-
-def _kept(server: Server) -> Server:
-    """The server, with a lease on it where it is one of this very person on this very machine."""
-    if server.http is not None and is_loopback(server.http.host):
-        for held in lease.mine(server.http.port):
-            # The port may lead elsewhere, through a tunnel.
-            with contextlib.suppress(ServerError, RequestError):
-                if server.metadata().get("name") == held.state()["server_id"]:
-                    server.kept = held
-    return server

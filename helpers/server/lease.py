@@ -173,8 +173,3 @@ def _leases(wanted: Callable[[dict[str, Any]], bool]) -> Iterator[Lease]:
                     yield lease
                 else:
                     lease.close()
-
-
-def mine(port: int) -> list[Lease]:
-    """Return leases on this person's servers whose HTTP port this is: one, or none; always none where no server can run."""
-    return list(running(lambda state: port in state.get("ports", [])[:1])) if hasattr(os, "getuid") else []

@@ -101,8 +101,8 @@ def launch_server(
         print(engine.dry_command(spec.without_secrets()).shown())
         return None  # type: ignore[return-value]
     held = lease.find(**facts(spec))
-    if held and answers(held, timeout_s):
-        return _found(held, spec)
+    if held:
+        return _found(ready(held, spec), spec)
     server = ready(start(spec), spec)
     if server.note:
         print(server.note)
@@ -150,7 +150,6 @@ class Server:
         self.headers_file = held.run_dir / run_folder.HEADERS if held is not None and self.token else None
         self.refusals: dict[str, str] = {}
         self.note = ""  # what the card says beside the state, such as a port that was taken
-        self.kept: lease.Lease | None = None  # on a server of another notebook of the same person, so that it outlives that one
 
     # --- where it is and how it is -----------------------------------------------------------------------------------
 
@@ -415,8 +414,6 @@ class Server:
             self._way.close()  # Triton waits for every connection to its HTTP port before it unloads its models
             with Progress("stopping the server"):
                 self._lease.stop()
-        if self.kept is not None:
-            self.kept.close()
 
     def restart(self, **changes: Any) -> Server:
         """Stop the server and launch it again, with other options for :func:`launch_server` if some are given."""
@@ -533,17 +530,6 @@ def facts(spec: LaunchSpec) -> dict[str, Any]:
     return {"owner": lease.owner(), "repository": str(spec.repository), "runtime": spec.runtime, "name": spec.name}
 
 
-def answers(held: lease.Lease, timeout_s: float) -> bool:
-    """True if a server that was found serves: it may still be loading, or may have died this very moment."""
-    deadline = time.monotonic() + timeout_s
-    while held.state().get("status") == "running":
-        if server_of(held).is_alive() or time.monotonic() > deadline:
-            return True
-        time.sleep(POLL_S)
-    held.close()
-    return False
-
-
 def find(spec: LaunchSpec) -> Server | None:
     """Return the server that was launched with these arguments, if it runs; it may still be loading its models."""
     held = lease.find(**facts(spec.prepared()))
@@ -561,7 +547,7 @@ def server_of(held: lease.Lease) -> Server:
 
 
 def ready(held: lease.Lease, spec: LaunchSpec) -> Server:
-    """Return the server of :func:`start` when it answers and no model is loading any more."""
+    """Return a server that was started or found when it answers, which it does not before all its models are loaded, or hangs."""
     deadline = time.monotonic() + spec.timeout_s
     with Progress(lambda: server_log.starting(_log_of(held.state()))):
         while True:
@@ -571,16 +557,15 @@ def ready(held: lease.Lease, spec: LaunchSpec) -> Server:
                 raise not_started(state)
             if state.get("ports"):
                 server = server_of(held)
-                if server.is_alive() and server.metadata().get("name") == state["server_id"]:
+                if server.state() == "hung" or (server.is_alive() and server.metadata().get("name") == state["server_id"]):
                     break
             if time.monotonic() > deadline:
                 held.stop()
                 raise not_started({**state, "reason": f"not ready after {spec.timeout_s:.0f} s"})
             time.sleep(POLL_S)
     first, _, last = state["ports"]
-    if first != spec.base_port:
-        server.note = f"Port {spec.base_port} or one of the two after it is taken, so this server got {first} to {last}."
-    server.note = f"{state.get('remark', '')} {server.note}".strip()
+    taken = f"Port {spec.base_port} or one of the two after it is taken, so this server got {first} to {last}."
+    server.note = f"{state.get('remark', '')} {taken if first != spec.base_port else ''}".strip()
     return server
 
 
@@ -591,8 +576,7 @@ def _log_of(state: dict[str, Any]) -> str:
     return ""
 
 
-def _found(held: lease.Lease, spec: LaunchSpec) -> Server:
-    server = server_of(held)
+def _found(server: Server, spec: LaunchSpec) -> Server:
     assert server.spec is not None
     before = server.spec
     server.note = "Already running: this is the same server as before."
