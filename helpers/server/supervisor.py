@@ -114,7 +114,8 @@ class Supervisor:
             isolation.collect_orphans(self.process)
             self._check()
             self._look()
-        shutil.rmtree(self.run_dir, ignore_errors=True)
+        if self.state["status"] != "died":  # how it ended is still to be read there
+            shutil.rmtree(self.run_dir, ignore_errors=True)
         return int(self.state.get("returncode") or 0)
 
     # --- start ---------------------------------------------------------------------------------------------------------
