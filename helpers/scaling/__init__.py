@@ -10,7 +10,7 @@ from typing import Any
 
 _MODULES = {
     "analysis": ("Analysis", "local_workers", "replicate", "tag_files"),
-    "capacity": ("Plan", "Speed", "Traffic", "by_concurrency", "expected", "plan", "under_load"),
+    "capacity": ("Plan", "Traffic", "by_concurrency", "expected", "plan", "under_load"),
 }
 
 __all__ = sorted(name for names in _MODULES.values() for name in names)

@@ -5,13 +5,12 @@ Interrupt it, kill a worker, or kill all of it, and call it again: it goes on wi
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,12 +26,12 @@ from numpy.typing import NDArray
 from helpers import paths
 from helpers.client import Client
 from helpers.client.endpoint import where
-from helpers.errors import CourseError, InputError, RequestError, ServerError, SetupError
+from helpers.errors import CourseError, InputError, RequestError, ServerError
 from helpers.measuring.table import folder_of
-from helpers.paths import find, shown, writing
+from helpers.paths import writing
 from helpers.physics import jets
 from helpers.physics.flavour import Scores
-from helpers.tables import as_html, as_text
+from helpers.tables import Table
 from helpers.terminal import Progress
 
 # Jets that one task reads, tags and writes: a second or two of a server's time. What a killed worker had begun costs no more than that.
@@ -48,7 +47,7 @@ RETRIES, RETRY_WAIT_S = 10, 3.0
 _CONNECT_S = 20.0
 # The number that tells a jet from every other one of the same analysis, in the files of jets and in those of scores; the tree of scores.
 ID, SCORES = "jet_id", "Scores"
-_MANIFEST, _PART = "analysis.json", ".part"
+_PART = ".part"
 _COLLECTIONS = ("pfcand", "sv")
 
 
@@ -66,8 +65,9 @@ class Chunk:
 
     @property
     def done(self) -> bool:
-        """True if its scores are there. They are there only as a whole."""
-        return Path(self.target).is_file()
+        """True if its scores are there, and newer than its jets. They are there only as a whole."""
+        target = Path(self.target)
+        return target.is_file() and target.stat().st_mtime >= Path(self.source).stat().st_mtime
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -78,14 +78,8 @@ def replicate(
 ) -> list[Path]:
     """Make files with as many jets as an analysis has: the course's sample over and over, each copy with ids and events of its own.
 
-    Args:
-        sample: ``ak4`` or ``ak8``.
-        n_jets: jets in all files together.
-        jets_per_file: jets in each file; the last one may have fewer.
-        folder: where to write; by default in ``work/jets``. Files that are there already are kept as they are.
-
-    Returns:
-        The files. Their branches are those of the sample, and ``jet_id``: 0, 1, 2, … through all files.
+    They are in ``folder``, by default in ``work/jets``; those that are there already are kept as they are. Their branches are those of the
+    sample, ``ak4`` or ``ak8``, and ``jet_id``: 0, 1, 2, … through all files.
     """
     # The number of jets is in the folder's name: a folder of another size would be taken for this one otherwise.
     target = Path(folder) if folder is not None else paths.work_dir() / "jets" / f"{sample}_{n_jets}_by_{jets_per_file}"
@@ -119,22 +113,18 @@ def _copies(source: ak.Array, start: int, stop: int) -> Iterator[dict[str, Any]]
 def chunks(files: Sequence[str | Path], output: str | Path, jets_per_chunk: int = CHUNK_JETS) -> list[Chunk]:
     """Return the chunks of files of jets, with scores below ``output``; none reaches over the end of its file.
 
-    Raises:
-        InputError: a file that is none, two of one name, or jets without ids.
+    An InputError for two files of one name, or jets without ids.
     """
     sizes: dict[Path, int] = {}
     for file in files:
-        path = find(file)
-        if path is None:
-            raise InputError(f"There is no file of jets {str(file)!r}.", "Expected ROOT files, as replicate(...) makes them.")
-        with uproot.open(path) as opened:
+        with uproot.open(file) as opened:
             if jets.TREE not in opened or ID not in (tree := opened[jets.TREE]):
                 raise InputError(
-                    f"{shown(path)} has no tree {jets.TREE} with a branch {ID}.",
+                    f"{file} has no tree {jets.TREE} with a branch {ID}.",
                     "Expected a number for each jet that no other jet has: without it a lost jet cannot be noticed.",
                     'The course\'s jets get one from replicate("ak4").',
                 )
-            sizes[path.resolve()] = int(tree.num_entries)
+            sizes[Path(file).resolve()] = int(tree.num_entries)
     if len({path.stem for path in sizes}) < len(sizes):
         raise InputError("Two files of jets have the same name.", "Expected other names: those of the scores are made from them.")
     return [
@@ -173,21 +163,6 @@ def _write(path: Path, tree: str, pieces: Iterator[dict[str, Any]]) -> None:
             raise
 
 
-def keep_manifest(folder: Path, about: dict[str, Any]) -> None:
-    """Write down what the scores in a folder are; raise InputError if it holds those of something else."""
-    path = folder / _MANIFEST
-    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else about
-    if other := [name for name, value in about.items() if before.get(name) != value]:
-        raise InputError(
-            f"{shown(folder)} holds the scores of another analysis: its {' and its '.join(other)} differ.",
-            "Expected an empty folder, or the same analysis, which then goes on where it was.",
-            f'Type: output="{shown(folder)}_2", or delete the folder',
-        )
-    with writing(path):
-        folder.mkdir(parents=True, exist_ok=True)
-        paths.replace(path, json.dumps(about, indent=1) + "\n")
-
-
 # --- what a worker does ----------------------------------------------------------------------------------------------------
 
 # One tagger, and so one connection, for each analysis in this process: made when its first chunk comes, shared by all threads.
@@ -195,21 +170,11 @@ _taggers: dict[str, jets.Tagger] = {}
 _lock = threading.Lock()
 
 
-@dataclass(frozen=True)
-class Task:
-    """What all chunks of an analysis have in common; tasks appear in Dask's logs, and the server's token is in no text that this makes."""
-
-    analysis: str
-    server: Any = field(repr=False)
-    model: str
-    options: dict[str, Any]
-
-    def tagger(self) -> jets.Tagger:
-        """Return the tagger of this process."""
-        with _lock:
-            if self.analysis not in _taggers:
-                _taggers[self.analysis] = jets.Tagger(Client(self.server), self.model)
-            return _taggers[self.analysis]
+def _tagger(analysis: str, server: Any, model: str) -> jets.Tagger:
+    with _lock:
+        if analysis not in _taggers:
+            _taggers[analysis] = jets.Tagger(Client(server), model)
+        return _taggers[analysis]
 
 
 def _close(analysis: str) -> None:
@@ -227,8 +192,8 @@ def destination(server: Any) -> Any:
     return SimpleNamespace(**{protocol: address}, **access)
 
 
-def _tag(chunk: Chunk, task: Task) -> dict[str, Any]:
-    """Read, tag and write one chunk; returns a row of the analysis's table."""
+def _tag(chunk: Chunk, analysis: str, server: Any, model: str) -> dict[str, Any]:
+    """Read, tag and write one chunk; returns a row of the analysis's table. Dask logs what it is given, and no token is in its text."""
     row: dict[str, Any] = {"chunk": Path(chunk.target).stem, "jets": len(chunk), "requests": 0, "seconds": 0.0}
     row["worker"] = str(distributed.get_worker().name)
     if chunk.done:
@@ -237,7 +202,7 @@ def _tag(chunk: Chunk, task: Task) -> dict[str, Any]:
     begin = time.perf_counter()
     try:
         sample = jets.read(chunk.source, chunk.start, chunk.stop)
-        scores = task.tagger().tag(sample, **task.options)
+        scores = _tagger(analysis, server, model).tag(sample, max_in_flight=IN_FLIGHT)
         write_scores(chunk, sample, scores)
         return row | {"requests": scores.requests, "seconds": round(time.perf_counter() - begin, 3)}
     except CourseError as error:
@@ -253,14 +218,7 @@ def _tag(chunk: Chunk, task: Task) -> dict[str, Any]:
 
 @dataclass(frozen=True, repr=False)
 class Analysis:
-    """An analysis that is done.
-
-    Attributes:
-        model: which tagger.
-        chunks: all its pieces.
-        rows: one for each chunk that this call tagged: jets, requests, seconds, worker.
-        seconds: how long this call took.
-    """
+    """An analysis that is done: all its chunks, how long this call took, and a row for each chunk that it tagged."""
 
     model: str
     chunks: tuple[Chunk, ...]
@@ -292,11 +250,7 @@ class Analysis:
         return table[ID].to_numpy(), Scores(self.model, tuple(labels), table[labels].to_numpy(), requests)
 
     def check(self) -> dict[str, int]:
-        """Compare the ids in the files of scores with those in the files of jets.
-
-        Returns:
-            How many jets there are, how many have no scores (``lost``), and how many have them more than once (``doubled``).
-        """
+        """Return how many ids the files of jets have, how many have no scores (``lost``), and how many have them twice (``doubled``)."""
         wanted = np.concatenate([_columns(each.source, jets.TREE, [ID], each.start, each.stop)[ID] for each in self.chunks])
         found = np.concatenate([_columns(each.target, SCORES, [ID])[ID] for each in self.chunks])
         once, times = np.unique(found, return_counts=True)
@@ -309,11 +263,14 @@ class Analysis:
         there = f" {before} were tagged before." if before else ""
         return f"{self.model}: {self.tagged} jets in {self.seconds:.1f} s, {self.jets_per_s:.0f} jets/s.{there}"
 
+    def _table(self) -> Table:
+        return Table(self.workers.to_dict("records") if self.rows else [], str(self))
+
     def __repr__(self) -> str:
-        return "\n".join([str(self), *([as_text(self.workers.to_dict("records"))] if self.rows else [])])
+        return repr(self._table())
 
     def _repr_html_(self) -> str:
-        return as_html(self.workers.to_dict("records"), caption=str(self)) if self.rows else f"<p>{self}</p>"
+        return self._table()._repr_html_()
 
 
 def local_workers(workers: int = 2) -> distributed.LocalCluster:
@@ -346,8 +303,6 @@ def tag_files(
     *,
     output: str | Path,
     jets_per_chunk: int = CHUNK_JETS,
-    silent: bool = False,
-    **options: int,
 ) -> Analysis:
     """Tag all jets of some files. Each chunk becomes one file of scores; what is there already is not done again.
 
@@ -357,51 +312,38 @@ def tag_files(
             must see the same files and have this course's client environment.
         server: a fleet, a server or an address, which the workers must be able to reach.
         model: the tagger.
-        output: folder for the scores.
+        output: folder for the scores, which has one of its own for each model and length of chunks.
         jets_per_chunk: jets in each task.
-        silent: show no progress.
-        **options: of :meth:`helpers.physics.jets.Tagger.tag`: ``batch``, ``max_in_flight`` (of each thread).
 
     Raises:
-        InputError: the files are none, or the folder holds the scores of another analysis.
-        SetupError: workers died again and again.
+        InputError: the files are none.
         CourseError: a chunk could not be tagged; those that are done stay done.
     """
-    folder = folder_of(output)
-    task = Task(uuid.uuid4().hex, destination(server), model, {"max_in_flight": IN_FLIGHT, **options})
-    parts = chunks(files, folder, jets_per_chunk)
-    sources = {Path(part.source).name: part.stop for part in parts}
-    lengths = {name: length for name, length in options.items() if name in ("candidates", "vertices")}
-    keep_manifest(folder, {"model": model, "files": sources, "jets_per_chunk": jets_per_chunk, "lengths": lengths})
+    folder = folder_of(output) / f"{model}_by_{jets_per_chunk}"
+    parts, analysis = chunks(files, folder, jets_per_chunk), uuid.uuid4().hex
     begin = time.perf_counter()
     with distributed.Client(cluster, set_as_default=False, timeout=_CONNECT_S) as client:  # type: ignore[no-untyped-call]
         try:
-            rows = _run(client, [part for part in parts if not part.done], task, silent)
+            rows = _run(client, [part for part in parts if not part.done], analysis, server=destination(server), model=model)
         finally:
-            client.run(_close, task.analysis, on_error="ignore")
+            client.run(_close, analysis, on_error="ignore")
     # What workers left behind that were killed while they wrote.
     for part in folder.glob(f".*{_PART}"):
         part.unlink(missing_ok=True)
     return Analysis(model, tuple(parts), rows, time.perf_counter() - begin)
 
 
-def _run(client: distributed.Client, parts: list[Chunk], task: Task, silent: bool) -> list[dict[str, Any]]:
+def _run(client: distributed.Client, parts: list[Chunk], analysis: str, **task: Any) -> list[dict[str, Any]]:
     """Have the chunks done, and tell how far it is."""
     # Not pure: a chunk is known by its file, and the same chunk may have to be done again in another run.
-    keys = [f"{task.analysis}-{Path(part.target).stem}" for part in parts]
-    futures = client.map(_tag, parts, key=keys, pure=False, retries=RETRIES, task=task) if parts else []
+    keys = [f"{analysis}-{Path(part.target).stem}" for part in parts]
+    futures = client.map(_tag, parts, key=keys, pure=False, retries=RETRIES, analysis=analysis, **task) if parts else []
     rows: list[dict[str, Any]] = []
     try:
-        with Progress("tagging files", len(parts), "chunks", silent=silent) as progress:
+        with Progress("tagging files", len(parts), "chunks") as progress:
             for future in distributed.as_completed(futures, loop=client.loop):  # type: ignore[no-untyped-call]
                 rows.append(future.result())
                 progress.add()
-    except distributed.KilledWorker as error:
-        raise SetupError(
-            f"{error.allowed_failures + 1} workers died while they worked on {error.task}.",
-            "Workers die when the machine has no memory left for them, or when a batch system ends their job.",
-            "Give them more memory or longer jobs, and run the cell again: the chunks that are done stay done.",
-        ) from error
     except BaseException as error:
         words = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         print(f"{words}; what is done stays done, and the same call goes on from there")

@@ -1,11 +1,4 @@
-"""How many servers does a traffic need? Measure a fleet under more and more load, and go from a throughput to a number.
-
-Typical use::
-
-    one = by_concurrency(fleet, "particlenet_AK4", (1, 2, 4, 8), batch=8)
-    found = plan(Traffic(jobs=40, events_per_s=5, jets_per_event=8), one, budget_ms=50)
-    found, found.servers             # a table: how each number of servers would do; the smallest that keeps the budget
-"""
+"""How many servers does a traffic need? Measure a fleet under more and more load, and go from a throughput to a number."""
 
 from __future__ import annotations
 
@@ -16,7 +9,7 @@ from typing import Any
 
 from helpers.errors import InputError
 from helpers.measuring.measure import measure
-from helpers.measuring.table import THROUGHPUT, THROUGHPUT_SPREAD, Row, Rows, is_recorded, plain, plateau, rows_of
+from helpers.measuring.table import THROUGHPUT, Row, Rows, is_recorded, plain, plateau, rows_of
 from helpers.scaling import queueing
 from helpers.tables import as_html, as_text
 
@@ -49,64 +42,46 @@ class Traffic:
         return self.requests_per_s * self.jets_per_event
 
 
-@dataclass(frozen=True)
-class Speed:
-    """What one server can do: its highest throughput with the half width of its 95 % interval, and who measured it, on what.
-
-    ``parallel`` requests are worked on at the same time: by the instances of the model.
-    """
-
-    jets_per_s: float
-    half_width_per_s: float | None = None
-    parallel: int = 1
-    source: str = "measured"
-
-    @classmethod
-    def of(cls, rows: Any) -> Speed:
-        """Return it from a measured or a recorded row, or from several of one fleet under more and more load."""
-        known = rows_of(rows, (THROUGHPUT,), "the plan")
-        counts = {(row.get("servers") or 1, row.get("instances") or 1) for row in known}
-        if len(counts) > 1:
-            raise InputError("These rows are of fleets with different numbers of servers or instances.", "Expected rows of one fleet.")
-        servers, parallel = counts.pop()
-        rate, spread = plateau(known)
-        where = f"{known[0].get('source')}, {known[0].get('device') or 'device unknown'}"
-        return cls(rate / servers, None if spread is None else spread / servers, int(parallel), where)
-
-
 @dataclass(frozen=True, repr=False)
 class Plan:
     """How each number of servers would do, and which is enough to answer 95 of 100 requests within the budget.
 
     The waits are those of M/M/c (:mod:`helpers.scaling.queueing`). The limit beyond which requests wait without end needs no such
     assumption: what comes in a second against what can be done in a second.
+
+    Attributes:
+        jets_per_s: what one server can do, and ``half_width_per_s`` that of its 95 % interval, None where it is not known.
+        parallel: requests that one server works on at the same time: by the instances of the model.
+        source: who measured it, on what.
     """
 
     traffic: Traffic
-    speed: Speed
     budget_ms: float
+    jets_per_s: float
+    half_width_per_s: float | None
+    parallel: int = 1
+    source: str = "measured"
 
     @property
     def service_s(self) -> float:
         """Seconds that one request keeps one instance busy."""
-        return self.traffic.jets_per_event * self.speed.parallel / self.speed.jets_per_s
+        return self.traffic.jets_per_event * self.parallel / self.jets_per_s
 
     def latency_p95_ms(self, servers: int, jobs: float | None = None) -> float:
         """Return the 95th percentile of wait and request together, with the traffic's jobs or with another number of them."""
         rate = (self.traffic.jobs if jobs is None else jobs) * self.traffic.events_per_s
-        return 1e3 * queueing.latency_p95_s(rate, self.service_s, servers * self.speed.parallel)
+        return 1e3 * queueing.latency_p95_s(rate, self.service_s, servers * self.parallel)
 
     @property
     def servers(self) -> int:
         """The smallest number of servers that keeps the budget."""
-        alone_ms = self._alone_ms
-        if alone_ms >= self.budget_ms:
+        if self._alone_ms >= self.budget_ms:
             raise InputError(
-                f"Of requests that wait for nothing, 95 of 100 take up to {alone_ms:.3g} ms, and the budget is {self.budget_ms:g} ms.",
+                f"Without any wait, 95 of 100 requests take up to {self._alone_ms:.3g} ms, and the budget is {self.budget_ms:g} ms.",
                 "More servers let requests wait less; they do not work faster.",
                 "Take a faster server, smaller requests or a larger budget.",
             )
-        servers = max(1, math.ceil(self.traffic.jets_per_s / self.speed.jets_per_s))
+        servers = max(1, math.ceil(self.traffic.jets_per_s / self.jets_per_s))
         while self.latency_p95_ms(servers) > self.budget_ms * (1 + _EXACT):
             servers += 1
         return servers
@@ -114,28 +89,26 @@ class Plan:
     @property
     def servers_interval(self) -> tuple[int, float]:
         """The same at both ends of the throughput's 95 % interval; infinite where one request alone takes longer than the budget."""
-        half = self.speed.half_width_per_s or 0.0
-        fast, slow = (replace(self, speed=replace(self.speed, jets_per_s=self.speed.jets_per_s + sign * half)) for sign in (1, -1))
-        enough = slow.speed.jets_per_s > 0 and slow._alone_ms < self.budget_ms
+        half = self.half_width_per_s or 0.0
+        fast, slow = (replace(self, jets_per_s=self.jets_per_s + sign * half) for sign in (1, -1))
+        enough = slow.jets_per_s > 0 and slow._alone_ms < self.budget_ms
         return fast.servers, slow.servers if enough else math.inf
 
     def limit_jobs(self, servers: int) -> float:
         """Return the jobs whose traffic is all that so many servers can do: with more, the queue grows without end."""
-        return servers * self.speed.jets_per_s / (self.traffic.events_per_s * self.traffic.jets_per_event)
+        return servers * self.jets_per_s / (self.traffic.events_per_s * self.traffic.jets_per_event)
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """One row for each number of servers, up to two more than needed: load, wait and latency, and the jobs that they can bear."""
+        """One row for each number of servers, up to two more than needed: load and latency, and the jobs that they can bear."""
         return [self._row(servers) for servers in range(max(1, self.servers - 2), self.servers + 3)]
 
     def _row(self, servers: int) -> dict[str, Any]:
         p95_ms = self.latency_p95_ms(servers)
-        wait_s = queueing.wait_mean_s(self.traffic.requests_per_s, self.service_s, servers * self.speed.parallel)
         return {
             "servers": servers,
-            "utilisation": round(self.traffic.jets_per_s / (servers * self.speed.jets_per_s), 2),
-            "wait_mean_ms": _ms(1e3 * wait_s),
-            "latency_p95_ms": _ms(p95_ms),
+            "utilisation": round(self.traffic.jets_per_s / (servers * self.jets_per_s), 2),
+            "latency_p95_ms": round(p95_ms, 1) if math.isfinite(p95_ms) else "without end",
             "inside_budget": "yes" if p95_ms <= self.budget_ms else "no",
             "limit_jobs": int(self.limit_jobs(servers)),
         }
@@ -148,10 +121,10 @@ class Plan:
     def __str__(self) -> str:
         fewest, most = self.servers_interval
         spread = f"{fewest} {f'to {most}' if math.isfinite(most) else 'or more'} within the measurement's spread"
-        half = "" if self.speed.half_width_per_s is None else f" ± {self.speed.half_width_per_s:.0f}"
+        half = "" if self.half_width_per_s is None else f" ± {self.half_width_per_s:.0f}"
         return (
-            f"{self.traffic.jets_per_s:.0f} jets/s from {self.traffic.jobs:g} jobs; one server does {self.speed.jets_per_s:.0f}{half} "
-            f"({self.speed.source}): {self.servers} server{'s' * (self.servers > 1)} for a 95th percentile of {self.budget_ms:g} ms, "
+            f"{self.traffic.jets_per_s:.0f} jets/s from {self.traffic.jobs:g} jobs; one server does {self.jets_per_s:.0f}{half} "
+            f"({self.source}): {self.servers} server{'s' * (self.servers > 1)} for a 95th percentile of {self.budget_ms:g} ms, "
             f"{spread if half else 'no spread is known'}."
         )
 
@@ -163,26 +136,21 @@ class Plan:
 
 
 def plan(traffic: Traffic, speed: Any, budget_ms: float) -> Plan:
-    """Work out how many servers a traffic needs.
+    """Work out how many servers a traffic needs to answer 95 of 100 requests within the budget.
 
-    Args:
-        traffic: what comes.
-        speed: what one server can do, or rows that say it, as :meth:`Speed.of` takes them.
-        budget_ms: within which 95 of 100 requests shall be answered.
-
-    Raises:
-        InputError: a number is not positive, or the budget is shorter than one request alone takes.
+    ``speed`` has the rows that say what a server can do: one, measured or recorded, or several of one fleet under more and more load. An
+    InputError where no number of servers is enough.
     """
-    numbers = {**vars(traffic), "budget_ms": budget_ms}
-    if wrong := {name: value for name, value in numbers.items() if not value > 0}:
-        raise InputError(f"{', '.join(f'{name}={value!r}' for name, value in wrong.items())} was given.", "Expected numbers above 0.")
-    made = Plan(traffic, speed if isinstance(speed, Speed) else Speed.of(speed), budget_ms)
+    known = rows_of(speed, (THROUGHPUT,), "the plan")
+    counts = {(row.get("servers") or 1, row.get("instances") or 1) for row in known}
+    if len(counts) > 1:
+        raise InputError("These rows are of fleets with different numbers of servers or instances.", "Expected rows of one fleet.")
+    servers, parallel = counts.pop()
+    rate, spread = plateau(known)
+    where = f"{known[0].get('source')}, {known[0].get('device') or 'device unknown'}"
+    made = Plan(traffic, budget_ms, rate / servers, None if spread is None else spread / servers, int(parallel), where)
     assert made.servers, "says at once when no number of servers is enough"
     return made
-
-
-def _ms(value: float) -> float | str:
-    return round(value, 1) if math.isfinite(value) else "without end"
 
 
 # --- a fleet under load ----------------------------------------------------------------------------------------------------
@@ -196,8 +164,7 @@ def by_concurrency(fleet: Any, model: str, concurrencies: Iterable[int] = (1, 2,
 def under_load(fleet: Any, model: str, batch: int = 1, concurrency: int = 1, **options: Any) -> Row:
     """Measure a fleet under one load, with the arguments of :func:`helpers.measuring.measure.measure`.
 
-    Returns:
-        A measured row with ``servers`` (how many answered) and ``queue_us`` (mean time of a request in the queue, by the counters of all).
+    The row has ``servers`` (how many answered) and ``queue_us`` (mean time of a request in the queue, by the counters of all).
     """
     before = fleet.snapshot()
     row = measure(fleet, model, batch, concurrency, **options)
@@ -220,8 +187,7 @@ def expected(rows: Any) -> Rows:
     request takes comes from the throughput at which the smallest fleet is saturated, the time that passes between answer and request
     from its slowest load. More servers are taken to be as fast as the first; where they share its cores they are not.
 
-    Args:
-        rows: measured rows of one model and batch size, from :func:`by_concurrency`.
+    The rows are measured ones of one model and batch size, from :func:`by_concurrency`.
     """
     found = rows_of(rows, (THROUGHPUT, "servers", "concurrency"), "what a simulation expects")
     fewest = min(row["servers"] for row in found)
@@ -237,7 +203,6 @@ def expected(rows: Any) -> Rows:
         seen = queueing.simulate_clients(row["concurrency"], service_s, parallel, away_s, requests)
         made.append(
             {name: row.get(name) for name in ("model", "batch", "concurrency", "servers", "device", "cpu")}
-            | {THROUGHPUT: batch * seen.served_per_s, THROUGHPUT_SPREAD: batch * seen.served_half_width_per_s}
-            | {"queue_us": 1e6 * seen.mean_s, "source": "simulated"}
+            | {THROUGHPUT: batch * seen.served_per_s, "queue_us": 1e6 * seen.mean_s, "source": "simulated"}
         )
     return Rows.of(made)

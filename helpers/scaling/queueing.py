@@ -11,31 +11,23 @@ import heapq
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy import optimize
 
-from helpers.errors import InputError
-from helpers.measuring.statistics import half_width
-
 # Requests that a simulation of waiting plays through: known to a few per cent then, in a fraction of a second.
 SIMULATED_REQUESTS = 20_000
-# Parts into which a simulation is cut: waits next to each other are alike, means of long parts hardly are, so their spread can be trusted.
-_PARTS = 20
 # Part of a simulation that does not count: it begins with an empty queue, which is better than usual.
 _BEGINNING = 0.1
 
 
-@dataclass(frozen=True)
-class Simulated:
-    """What a simulation saw: the mean and the 95th percentile of the wait, answers in a second, and the half widths of the last two."""
+class Simulated(NamedTuple):
+    """What a simulation saw: the mean and the 95th percentile of the wait, and answers in a second."""
 
     mean_s: float
     p95_s: float
     served_per_s: float
-    p95_half_width_s: float
-    served_half_width_per_s: float
 
 
 def erlang_c(servers: int, busy: float) -> float:
@@ -47,12 +39,6 @@ def erlang_c(servers: int, busy: float) -> float:
     for number in range(1, servers + 1):
         loss = busy * loss / (number + busy * loss)
     return loss / (1 - busy / servers * (1 - loss))
-
-
-def wait_mean_s(arrivals_per_s: float, service_s: float, servers: int) -> float:
-    """Return the mean wait in M/M/c, those that do not wait included; infinite when more comes than can be done."""
-    spare_per_s = servers / service_s - arrivals_per_s
-    return erlang_c(servers, arrivals_per_s * service_s) / spare_per_s if spare_per_s > 0 else math.inf
 
 
 def latency_p95_s(arrivals_per_s: float, service_s: float, servers: int) -> float:
@@ -75,16 +61,7 @@ def latency_p95_s(arrivals_per_s: float, service_s: float, servers: int) -> floa
 
 
 def simulate(arrivals_per_s: float, service_s: float, servers: int, requests: int = SIMULATED_REQUESTS, seed: int = 1) -> Simulated:
-    """Play through requests that come at random, whatever became of those before them; each keeps a server busy for ``service_s``.
-
-    Raises:
-        InputError: more comes than can be done: then the wait only grows.
-    """
-    if arrivals_per_s * service_s >= servers:
-        raise InputError(
-            f"{arrivals_per_s:g} requests/s come and {servers / service_s:g} can be answered.",
-            "Expected fewer than that: otherwise the wait grows for as long as one looks.",
-        )
+    """Play through requests that come at random, fewer than can be done; each keeps a server busy for ``service_s``."""
     chance = random.Random(seed)
     return _play([0.0], servers, service_s, requests, lambda came, _: came + chance.expovariate(arrivals_per_s))
 
@@ -117,15 +94,6 @@ def _play(coming: list[float], servers: int, service_s: float, requests: int, fo
         waits.append(begin - came)
         ends.append(end)
     skip = int(_BEGINNING * requests)
-    size = max((requests - skip) // _PARTS, 2)
-    parts = np.reshape(waits[skip : skip + (requests - skip) // size * size], (-1, size))
-    # The first moment is that of the answer before the first wait that counts.
-    took = np.diff(sorted(ends)[max(skip - 1, 0) :: size])
-    rates = size / took[took > 0]
-    return Simulated(
-        mean_s=float(np.mean(waits[skip:])),
-        p95_s=float(np.quantile(waits[skip:], 0.95)),
-        served_per_s=float(rates.mean()),
-        p95_half_width_s=half_width(list(np.quantile(parts, 0.95, axis=1))) or 0.0,
-        served_half_width_per_s=half_width(list(rates)) or 0.0,
-    )
+    # From the answer before the first wait that counts to the last one.
+    ends = sorted(ends)[max(skip - 1, 0) :]
+    return Simulated(float(np.mean(waits[skip:])), float(np.quantile(waits[skip:], 0.95)), (len(ends) - 1) / (ends[-1] - ends[0]))

@@ -125,7 +125,7 @@ def test_a_sweep_sends_it(private: Server, tmp_path: Path, monkeypatch: pytest.M
 def test_an_analysis_on_dask_workers_sends_it(private_fleet: Fleet, tmp_path: Path) -> None:
     files = replicate("ak4", 200, jets_per_file=100, folder=tmp_path)
     with local_workers(1) as cluster:
-        done = tag_files(files, cluster, private_fleet, "particlenet_AK4", output=tmp_path / "scores", jets_per_chunk=50, silent=True)
+        done = tag_files(files, cluster, private_fleet, "particlenet_AK4", output=tmp_path / "scores", jets_per_chunk=50)
     assert done.check() == {"jets": 200, "lost": 0, "doubled": 0}
 
 

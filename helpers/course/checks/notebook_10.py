@@ -74,7 +74,7 @@ def servers_chosen(fleet: Any, one: Any, traffic: Any, budget_ms: Any, servers: 
     given, (fewest, most) = judge.must_be_number("servers", servers, "a whole number of servers"), found.servers_interval
     if given != int(given) or given < 1:
         return not_yet(f"`servers` is {judge.plain(given)}. It should be a whole number of servers.")
-    can, come, taken_ms = given * found.speed.jets_per_s, found.traffic.jets_per_s, found.latency_p95_ms(int(given))
+    can, come, taken_ms = given * found.jets_per_s, found.traffic.jets_per_s, found.latency_p95_ms(int(given))
     if given < fewest and can <= come:
         return not_yet(f"`servers` is {given:.0f}. That is {can:.0f} jets/s at most, and {come:.0f} come: the queue grows without end.")
     if given < fewest:
