@@ -10,7 +10,6 @@ import matplotlib.pyplot as plt
 import mplhep
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -19,8 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from helpers.errors import InputError
 from helpers.physics.flavour import Roc, Scores
-from helpers.physics.tracks import Event, Matching, Quality, edges_within, is_true, match, true_edges
-from helpers.plots.style import BARS, COLOURS, GREY, MARKERS, STYLE, finished, heading, series_style
+from helpers.physics.tracks import Event, Quality, edges_within, is_true, match, true_edges
+from helpers.plots.style import BARS, BELOW, COLOURS, GREY, MARKERS, NOTE, STYLE, finished, heading, series_style, stacked
 
 # Kinds of candidates: the branch that flags them, marker, colour.
 _KINDS = {
@@ -40,20 +39,11 @@ _JETS = ("Simulation", "idealised detector", "13 TeV")
 _TRACKS = ("Simulation", "generic detector", r"$t\bar{t}$, 13 TeV")
 # Tell tracks apart on white, also for most colour-blind readers.
 _COLOURS = ("#3b6fb6", "#c8502d", "#2e8540", "#7b4fa3", "#b3761b", "#17808a", "#a8376f", "#5a6b7b")
-_MISSED, _HITS, _RED, _BLUE = "#000000", "#b8bec6", "#b5361c", "#2b5c9e"
-_LINES: dict[str, dict[str, Any]] = {
-    "track": {"color": _COLOURS[0], "linewidth": 0.9, "linestyle": "-"},
-    "second": {"color": _COLOURS[0], "linewidth": 1.6, "linestyle": (0, (5, 1.5, 1, 1.5))},
-    "fake": {"color": _RED, "linewidth": 1.8, "linestyle": (0, (1, 1))},
-}
+_HITS, _RED, _BLUE = "#b8bec6", "#b5361c", "#2b5c9e"
+# How tracks, second tracks, fakes and missed ones are drawn: width and kind of line.
+_LINES: tuple[tuple[float, Any], ...] = ((0.9, "-"), (1.6, (0, (5, 1.5, 1, 1.5))), (1.8, (0, (1, 1))), (2.2, (0, (4, 2))))
 _LABELS = {"pt": r"Transverse momentum $p_\mathrm{T}$ (GeV)", "eta": r"Pseudorapidity $\eta$"}
-_TICKS_MM = (-1000, -500, 0, 500, 1000)
-# Parts of a stage's time: column, name, hatch, colour.
-_STAGE = (
-    ("queue_ms", "waits in the queue", "..", "#dfe3e8"),
-    ("infer_ms", "computes", "", "#3b6fb6"),
-    ("other_ms", "takes tensors in and out", "//", "#f0c27b"),
-)
+_PLANE: dict[str, Any] = {"ylabel": "$y$ (mm)", "aspect": "equal", "xticks": range(-1000, 1001, 500), "yticks": range(-1000, 1001, 500)}
 
 
 # --- muons -----------------------------------------------------------------------------------------------------------------
@@ -66,8 +56,7 @@ def mass_histogram(masses: Iterable[float]) -> Figure:
         figure, axis = plt.subplots(layout="constrained")
         counts = np.histogram(values, np.arange(0, 121))
         mplhep.histplot(counts, ax=axis, histtype="fill", color=COLOURS[0], yerr=False, flow="none")
-        axis.set(xlabel="Invariant mass of the pair (GeV)", ylabel="Pairs per GeV", xlim=(0, 120))
-        axis.set_xticks(range(0, 121, 10))
+        axis.set(xlabel="Invariant mass of the pair (GeV)", ylabel="Pairs per GeV", xlim=(0, 120), xticks=range(0, 121, 10))
         heading(axis, "Simulation", "made-up muon pairs", f"{len(values)} pairs")
         return finished(figure)
 
@@ -95,12 +84,12 @@ def show_jets(jets: ak.Array) -> Figure:
             true = f"{jet['jet_class']}, " if "jet_class" in jet.fields else ""
             axis.set_title(rf"{true}$p_\mathrm{{T}}$ = {jet['jet_pt']:.0f} GeV, {len(jet['sv_etarel'])} vertices", fontsize=15)
         axes[0, 0].set_ylabel(r"$\Delta\varphi$ from the jet axis (rad)")
-        style: dict[str, Any] = {"linestyle": "", "markeredgecolor": "black"}
+        looks = [*((name, marker, colour, 9) for name, (_, marker, colour) in _KINDS.items()), ("secondary vertex", "*", "white", 18)]
         marks = [
-            Line2D([], [], marker=marker, color=colour, markersize=9, label=name, **style) for name, (_, marker, colour) in _KINDS.items()
+            Line2D([], [], linestyle="", marker=marker, color=colour, markersize=size, markeredgecolor="black", label=name)
+            for name, marker, colour, size in looks
         ]
-        marks.append(Line2D([], [], marker="*", color="white", markersize=18, label="secondary vertex", **style))
-        figure.legend(handles=marks, loc="outside lower center", ncols=3, frameon=False)
+        figure.legend(handles=marks, ncols=3, **BELOW)
         return finished(figure)
 
 
@@ -113,7 +102,7 @@ def roc_curves(rocs: Mapping[str, Roc] | Sequence[Roc], mistag: float | None = N
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(layout="constrained")
         for number, (name, roc) in enumerate(named.items()):
-            efficiency, rate = _straight(*roc.curve)
+            efficiency, rate = roc.curve
             seen, style = rate > 0, series_style(number)
             # Of scores that are all equal the area is one half, however few jets there are: that is no measurement.
             equal = (roc.auc, roc.auc_uncertainty) == (0.5, 0.0)
@@ -124,20 +113,13 @@ def roc_curves(rocs: Mapping[str, Roc] | Sequence[Roc], mistag: float | None = N
                 axis.plot(point.efficiency, point.mistag, **{**style, "linestyle": "", "markersize": 11, "markeredgecolor": "black"})
         if mistag is not None:
             axis.axhline(mistag, color=GREY, linewidth=1)
-            axis.annotate(f"mistag {100 * mistag:g} %", (0.02, mistag), xytext=(0, 4), textcoords="offset points", fontsize=13, color="0.3")
+            axis.annotate(f"mistag {100 * mistag:g} %", (0.02, mistag), xytext=(0, 4), color="0.3", **NOTE)
         axis.set(yscale="log", xlim=(0, 1), ylim=(10**-_DECADES, 1.0))
         axis.set(xlabel="Signal efficiency", ylabel="Mistag rate (background efficiency)")
         axis.grid(alpha=0.3)
         axis.legend(loc="best", handlelength=2.6, frameon=True, framealpha=0.85, edgecolor="none")
         heading(axis, *_JETS)
         return finished(figure)
-
-
-def _straight(efficiency: NDArray[Any], rate: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The curve with points between those where many equal values pass at once: straight lines bend on a logarithmic axis."""
-    steps = np.arange(len(efficiency))
-    dense = np.unique(np.concatenate([steps, np.linspace(0, steps[-1], 400)])) if len(steps) < 400 else steps
-    return np.interp(dense, steps, efficiency), np.interp(dense, steps, rate)
 
 
 def differences(first: Scores, second: Scores) -> Figure:
@@ -150,8 +132,8 @@ def differences(first: Scores, second: Scores) -> Figure:
         counts = np.histogram(np.maximum(apart, edges[0]), bins=edges)
         mplhep.histplot(counts, ax=axis, histtype="fill", color=COLOURS[0], edgecolor="black", linewidth=0.6, yerr=False, flow="none")
         axis.axvline(1e-5, color="black", linestyle="--")
-        style: dict[str, Any] = {"rotation": 90, "ha": "right", "va": "top", "fontsize": 13, "textcoords": "offset points"}
-        axis.annotate(r"tolerance $10^{-5}$", (1e-5, 0.95), xycoords=("data", "axes fraction"), xytext=(-6, 0), **style)
+        place: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "xytext": (-6, 0), "rotation": 90, "ha": "right", "va": "top"}
+        axis.annotate(r"tolerance $10^{-5}$", (1e-5, 0.95), **place, **NOTE)
         axis.set(xscale="log", xlabel=f"Largest |{first.model} − {second.model}| over the classes", ylabel="Jets")
         heading(axis, *_JETS)
         return finished(figure)
@@ -167,54 +149,42 @@ def event_display(event: Event, labels: ArrayLike | None = None) -> Figure:
     dotted. Particles that should have been found and were not are dashed black lines with crosses, hits without a track grey dots.
     Without track labels ``(n_hits,)`` only the hits are drawn.
     """
+    found, missed = ([], np.zeros(event.n_hits, bool)) if labels is None else _found(event, np.asarray(labels))
     with plt.rc_context(STYLE):
         figure, (across, along) = plt.subplots(1, 2, figsize=(12, 6.4), width_ratios=(1, 1.25), layout="constrained")
-        matching = match(event, labels) if labels is not None else None
         for axes, first, second in ((across, event.x, event.y), (along, event.z, event.r)):
-            axes.plot(first, second, ".", color=_HITS, markersize=3, zorder=1)
-            if matching is not None:
-                _draw_tracks(axes, event, np.asarray(labels), matching, first, second)
-                _draw_missed(axes, event, event.target & ~matching.found, first, second)
-        across.set(xlabel="$x$ (mm)", ylabel="$y$ (mm)", aspect="equal", xticks=_TICKS_MM, yticks=_TICKS_MM)
+            (hits,) = axes.plot(first, second, ".", color=_HITS, markersize=3, zorder=1, label="_hits")
+            for (name, edges, colours), (width, line) in zip(found, _LINES, strict=False):
+                lines = LineCollection(_segments(first, second, edges), colors=colours, linewidths=width, linestyles=[line], label=name)
+                axes.add_collection(lines)
+            axes.plot(first[missed], second[missed], "x", color="black", markersize=6, zorder=5)
+        across.set(xlabel="$x$ (mm)", **_PLANE)
         along.set(xlabel="$z$ (mm), along the beam", ylabel="$r$ (mm)", ylim=(0, None))
-        if matching is not None:
-            seconds, fakes, missed = (int(each.sum()) for each in (matching.duplicate, matching.fake, event.target & ~matching.found))
-            names = [f"tracks ({matching.fake.size - seconds - fakes})", f"second tracks ({seconds})", f"fakes ({fakes})"]
-            handles = [Line2D([], [], **style) for style in _LINES.values()]
-            handles.append(Line2D([], [], color=_MISSED, linestyle="--", marker="x", linewidth=2))
-            handles.append(Line2D([], [], color=_HITS, marker=".", linestyle=""))
-            names += [f"missed ({missed})", "hits without a track"]
-            figure.legend(handles, names, loc="outside lower center", ncols=5, frameon=False)
+        if found:
+            names = [name for name, _, _ in found]
+            figure.legend([*across.collections, hits], [*names, "hits without a track"], ncols=5, **BELOW)
         heading(across, *_TRACKS, right_axes=along)
         return finished(figure)
+
+
+def _found(event: Event, labels: NDArray[Any]) -> tuple[list[tuple[str, Any, Sequence[str]]], NDArray[np.bool_]]:
+    """Tracks, second tracks, fakes and missed particles: a name, edges (2, n) and their colours; and (n_hits,) which hits were missed."""
+    matching, edges = match(event, labels), edges_within(event, labels)
+    track = np.searchsorted(np.unique(labels[labels >= 0]), labels[edges[0]])
+    good = ~matching.duplicate & ~matching.fake
+    made: list[tuple[str, Any, Sequence[str]]] = []
+    for name, chosen in (("tracks", good), ("second tracks", matching.duplicate), ("fakes", matching.fake)):
+        own = chosen[track]
+        colours = [_RED if name == "fakes" else _COLOURS[index % len(_COLOURS)] for index in track[own]]
+        made.append((f"{name} ({chosen.sum()})", edges[:, own], colours or [_RED]))
+    missed, true = event.target & ~matching.found, true_edges(event)
+    made.append((f"missed ({missed.sum()})", true[:, missed[event.particle[true[0]]]], ["black"]))
+    return made, missed[event.particle]
 
 
 def _segments(first: NDArray[Any], second: NDArray[Any], edges: NDArray[np.int64]) -> Any:
     """(n_edges, 2, 2) the ends of each edge, in the plane of two coordinates."""
     return np.stack([np.stack([first[end], second[end]], axis=1) for end in edges], axis=1)
-
-
-def _draw_tracks(axes: Axes, event: Event, labels: NDArray[Any], matching: Matching, first: NDArray[Any], second: NDArray[Any]) -> None:
-    edges = edges_within(event, labels)
-    of_hit = np.full(labels.shape, -1)
-    of_hit[labels >= 0] = np.unique(labels[labels >= 0], return_inverse=True)[1].reshape(-1)
-    track = of_hit[edges[0]]
-    kinds = {"second": matching.duplicate[track], "fake": matching.fake[track]}
-    kinds["track"] = ~kinds["second"] & ~kinds["fake"]
-    for name, style in _LINES.items():
-        chosen = kinds[name]
-        colours = [_COLOURS[index % len(_COLOURS)] for index in track[chosen]] if name != "fake" else style["color"]
-        lines = LineCollection(_segments(first, second, edges[:, chosen]), colors=colours, zorder=2)
-        lines.set(linewidth=style["linewidth"], linestyle=style["linestyle"])
-        axes.add_collection(lines)
-
-
-def _draw_missed(axes: Axes, event: Event, missed: NDArray[np.bool_], first: NDArray[Any], second: NDArray[Any]) -> None:
-    edges = true_edges(event)
-    edges = edges[:, missed[event.particle[edges[0]]]]
-    axes.add_collection(LineCollection(_segments(first, second, edges), colors=_MISSED, linewidths=2.2, linestyles=(0, (4, 2)), zorder=4))
-    hits = missed[event.particle]
-    axes.plot(first[hits], second[hits], "x", color=_MISSED, markersize=6, zorder=5)
 
 
 def embedding_display(event: Event, embedding: ArrayLike) -> Figure:
@@ -223,6 +193,10 @@ def embedding_display(event: Event, embedding: ArrayLike) -> Figure:
     The particles are the hardest of each sector around the beam, so that they do not cover each other. Of the embedding ``(n_hits, d)`` the
     two directions are shown in which the points differ most.
     """
+    x, y = (np.bincount(event.particle, values, event.pt.size) for values in (event.x, event.y))
+    sector = (np.arctan2(y, x) / (2 * np.pi) % 1 * len(_COLOURS)).astype(int)
+    order = np.flatnonzero(event.target)[np.argsort(-event.pt[event.target])]
+    hardest = order[np.unique(sector[order], return_index=True)[1]]
     points = np.asarray(embedding, dtype=np.float64)
     points = points - points.mean(axis=0)
     plane = points @ np.linalg.svd(points, full_matrices=False)[2][:2].T
@@ -230,29 +204,18 @@ def embedding_display(event: Event, embedding: ArrayLike) -> Figure:
         figure, panels = plt.subplots(1, 2, figsize=(12, 6), layout="constrained")
         for axes, first, second in ((panels[0], event.x, event.y), (panels[1], *plane.T)):
             axes.plot(first, second, ".", color=_HITS, markersize=2)
-            for index, particle in enumerate(_hardest_around(event, len(_COLOURS))):
+            for index, particle in enumerate(hardest):
                 hits = event.particle == particle
                 style: dict[str, Any] = {"color": _COLOURS[index], "marker": MARKERS[index]}
                 axes.plot(first[hits], second[hits], linestyle="", markersize=8, markeredgecolor="white", markeredgewidth=0.5, **style)
-        panels[0].set(xlabel="$x$ (mm), where the hits are", ylabel="$y$ (mm)", aspect="equal", xticks=_TICKS_MM, yticks=_TICKS_MM)
+        panels[0].set(xlabel="$x$ (mm), where the hits are", **_PLANE)
         panels[1].set(xlabel="First direction of the embedding (no unit)", ylabel="Second direction (no unit)")
         heading(panels[0], *_TRACKS, right_axes=panels[1])
         return finished(figure)
 
 
-def _hardest_around(event: Event, sectors: int) -> NDArray[np.intp]:
-    """(sectors,) the hardest particle to be found in each sector around the beam; fewer where a sector has none."""
-    x, y = (np.bincount(event.particle, values, event.pt.size) for values in (event.x, event.y))
-    sector = (np.arctan2(y, x) / (2 * np.pi) % 1 * sectors).astype(int)
-    order = np.flatnonzero(event.target)[np.argsort(-event.pt[event.target])]
-    return order[np.unique(sector[order], return_index=True)[1]]
-
-
 def graph_display(event: Event, graphs: Mapping[str, ArrayLike]) -> Figure:
-    """Draw graphs side by side in the inner detector: true edges as solid lines, false ones as thin dotted lines.
-
-    Each is ``(2, n_edges)`` hit indices, by its title.
-    """
+    """Draw graphs ``(2, n_edges)`` of hits side by side in the inner detector: true edges solid, false ones thin and dotted."""
     with plt.rc_context(STYLE):
         size = (4.6 * len(graphs), 5.4)
         figure, panels = plt.subplots(1, len(graphs), figsize=size, sharey=True, squeeze=False, layout="constrained")
@@ -266,8 +229,7 @@ def graph_display(event: Event, graphs: Mapping[str, ArrayLike]) -> Figure:
             axes.set(xlim=(-400, 400), ylim=(0, 380), xticks=range(-300, 301, 200), xlabel="$z$ (mm)")
             axes.set_title(f"{title}\n{good.size} edges, {purity} true", fontsize=15)
         panels[0][0].set_ylabel("$r$ (mm)")
-        handles = [Line2D([], [], color=_BLUE, linewidth=1.5), Line2D([], [], color=_RED, linestyle=":", linewidth=1.2)]
-        figure.legend(handles, ["true", "false"], loc="outside lower center", ncols=2, frameon=False)
+        figure.legend(panels[0][0].collections[::-1], ["true", "false"], ncols=2, **BELOW)
         return finished(figure)
 
 
@@ -303,18 +265,14 @@ def efficiency_plot(qualities: Mapping[str, Quality], variable: str) -> Figure:
 
 def stage_bars(times: pd.DataFrame) -> Figure:
     """Draw the time of a request in each stage, from :func:`helpers.physics.tracks.stage_times`, as bars one below the other."""
+    queue, compute = ("waits in the queue", times["queue_ms"], "#dfe3e8", ".."), ("computes", times["infer_ms"], "#3b6fb6", "")
+    other = ("takes tensors in and out", times["other_ms"], "#f0c27b", "//")
     with plt.rc_context(BARS):
         figure, axes = plt.subplots(figsize=(11, 0.8 * len(times) + 2), layout="constrained")
-        left = np.zeros(len(times))
-        for column, name, hatch, colour in _STAGE:
-            style: dict[str, Any] = {"label": name, "hatch": hatch, "color": colour, "edgecolor": "#1b2a3d", "linewidth": 0.8}
-            axes.barh(times["stage"], times[column], left=left, **style)
-            left += times[column].to_numpy()
-        for position, total in enumerate(times["total_ms"]):
-            axes.annotate(f" {total:.1f} ms", (left[position], position), va="center")
-        axes.invert_yaxis()
+        for position, end in enumerate(stacked(axes, list(times["stage"]), [queue, compute, other])[0]):
+            axes.annotate(f" {end:.1f} ms", (end, position), va="center")
         axes.margins(x=0.12)
         axes.set_xlabel("Mean time per event (ms)")
-        figure.legend(loc="outside lower center", ncols=3, frameon=False)
+        figure.legend(ncols=3, **BELOW)
         heading(axes, "Measured", "by the server's counters")
         return finished(figure)

@@ -6,16 +6,15 @@ import base64
 import html
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
 import mplhep
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.container import BarContainer
+from matplotlib.container import BarContainer, ErrorbarContainer
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 # Figures by others, and whatever is there for comparison only; the style's own grey is left out of the cycle for them.
 GREY = "#767676"
@@ -31,10 +30,12 @@ STYLE |= {"figure.dpi": 80, "savefig.dpi": 150, "lines.linewidth": 2.2, "figure.
 STYLE |= {"xtick.major.size": 7, "xtick.minor.size": 4, "ytick.major.size": 7, "ytick.minor.size": 4, "axes.linewidth": 1.4}
 # Of bars one below the other: names instead of ticks.
 BARS = {**STYLE, "ytick.minor.visible": False, "ytick.right": False, "ytick.major.size": 0, "hatch.linewidth": 0.8}
+EDGE: dict[str, Any] = {"edgecolor": "black", "linewidth": 0.9}
+# The legend below a figure, and words beside a point.
+BELOW: dict[str, Any] = {"loc": "outside lower center", "columnspacing": 1.2, "handlelength": 1.6, "title_fontsize": SMALL}
+NOTE: dict[str, Any] = {"textcoords": "offset points", "fontsize": SMALL}
 # Characters at the right end of a heading for which there is room beside the words at the left.
 _ROOM = 36
-# Series that are named in the alternative text at most; more would not help anybody who listens.
-_MOST_SERIES = 8
 # A rise or fall by less than this fraction is none.
 _LEVEL = 0.1
 
@@ -64,6 +65,22 @@ def series_style(number: int) -> dict[str, Any]:
     return {"color": colour, "linestyle": line, "marker": marker, "markersize": 9}
 
 
+def stacked(axes: Axes, names: Sequence[str], parts: Sequence[tuple[str, Any, str, str]]) -> tuple[Any, list[BarContainer]]:
+    """Draw bars one below the other, of parts (name in the legend, widths, colour, hatch); return (n,) their ends, and what was drawn."""
+    left, drawn = np.zeros(len(names)), []
+    for name, widths, colour, hatch in parts:
+        drawn.append(axes.barh(range(len(names)), widths, 0.62, left, label=name, color=colour, hatch=hatch, **EDGE))
+        left = left + np.asarray(widths)
+    named_bars(axes, names)
+    return left, drawn
+
+
+def named_bars(axes: Axes, names: Sequence[str]) -> None:
+    """Name bars one below the other, the first at the top."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+
+
 def heading(axes: Axes, bold: str, italic: str = "", right: str = "", right_axes: Axes | None = None) -> None:
     """Say above the axes, where a CMS figure says CMS, the one word that matters most, what qualifies it, and at the right end the device.
 
@@ -89,41 +106,35 @@ def finished(figure: Figure) -> Figure:
 def words(figure: Figure) -> str:
     """Return a sentence for each panel: what is drawn against what, which series there are, and how each of them goes."""
     shown = [panel for panel in map(_panel, figure.axes) if panel]
-    legends = _names(text.get_text() for legend in figure.legends for text in legend.get_texts())
+    names = ", ".join(_plain(text.get_text()) for legend in figure.legends for text in legend.get_texts())
     count = f"Figure with {len(shown)} panels" if len(shown) > 1 else "Figure"
-    return ". ".join([f"{count}: {'; '.join(shown)}", *([f"Series: {legends}"] if legends else [])]) + "."
+    return f"{count}: {'; '.join(shown)}." + (f" Series: {names}." if names else "")
 
 
 def _panel(axes: Axes) -> str:
     # The label of the axis below, where panels share it.
     across = next((label for each in (axes, *axes.get_shared_x_axes().get_siblings(axes)) if (label := each.get_xlabel())), "")
-    title = next((title for where in ("left", "center", "right") if (title := _plain(axes.get_title(loc=where)))), "")
-    against = " against ".join(label for label in (_plain(axes.get_ylabel()), _plain(across)) if label)
-    trends = [trend for line in axes.get_lines() if (trend := _trend(line))]
-    for bars in axes.containers:
-        if isinstance(bars, BarContainer) and not str(bars.get_label()).startswith("_"):
-            widths = [bar.get_width() for bar in bars]
-            trends.append(f"{_plain(str(bars.get_label()))} {min(widths):.3g}" + (f" to {max(widths):.3g}" if len(widths) > 1 else ""))
-    legend = axes.get_legend()
-    names = "for " + _names(text.get_text() for text in legend.get_texts()) if legend and not trends else ""
-    return ", ".join(part for part in (title, against, names, *trends[:_MOST_SERIES]) if part)
+    against = " against ".join(filter(None, map(_plain, (axes.get_ylabel(), across))))
+    drawn: list[Any] = [*axes.containers, *axes.get_lines()]
+    trends = [_trend(each) for each in drawn if not str(each.get_label()).startswith("_")]
+    return ", ".join(filter(None, [_plain(axes.get_title()), against, *trends]))
 
 
-def _trend(line: Line2D) -> str:
-    """How a series goes, from its first to its last point; nothing for a line without a name."""
+def _trend(drawn: Any) -> str:
+    """How a series goes, from its first to its last point, or from where to where bars go; nothing for what is no series."""
+    name = _plain(str(drawn.get_label()))
+    if isinstance(drawn, BarContainer):
+        widths = [bar.get_width() for bar in drawn]
+        return f"{name} {min(widths):.3g} to {max(widths):.3g}"
+    line = drawn.lines[0] if isinstance(drawn, ErrorbarContainer) else drawn
     values = np.asarray(line.get_ydata(), dtype=float)
-    values, name = values[np.isfinite(values)], _plain(str(line.get_label()))
-    if values.size < 2 or not name or name.startswith("_") or line.get_gid():
+    values = values[np.isfinite(values)]
+    if values.size < 2 or line.get_gid():
         return ""
     first, last, least = values[0], values[-1], _LEVEL * np.abs(values).max()
     how = "rises" if last - first > least else "falls" if first - last > least else "stays level"
     peak = f" with a peak of {values.max():.3g}" if values.max() - max(first, last) > least else ""
     return f"{name} {how} from {first:.3g} to {last:.3g}{peak}"
-
-
-def _names(names: Iterable[str]) -> str:
-    known = [name for name in map(_plain, names) if name]
-    return ", ".join(known[:_MOST_SERIES]) + (f" and {len(known) - _MOST_SERIES} more" if len(known) > _MOST_SERIES else "")
 
 
 def _plain(text: str) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from helpers.client import Client
-from helpers.errors import InputError, ModelError, SetupError, quoted, suggestion
+from helpers.errors import InputError, ModelError, SetupError, quoted
 from helpers.paths import models_dir, replace, server_env, shown, writing
 from helpers.physics import jets as course_jets
 from helpers.physics.flavour import DISCRIMINANTS, GROUPS, Scores, auc_change, truth
@@ -45,25 +45,15 @@ _TWO_SIDED_95 = 1.96
 def make(model: str, methods: Sequence[str] = tuple(METHODS)) -> list[Path]:
     """Make variants of a model in ``work/models``, beside a working copy of the model itself, and return their folders.
 
-    A variant that was made from the same file before stays as it is.
-
-    Args:
-        model: its name: a working copy, or a model of the course.
-        methods: names in :data:`METHODS`.
-
-    Raises:
-        ModelError: there is no such model, or it is not ONNX.
-        InputError: there is no such method, or it is calibrated on jets and the model takes none.
-        SetupError: the server's environment lacks the tools, or they failed.
+    ``methods`` are names in :data:`METHODS`. A variant that was made from the same file before stays as it is.
     """
     folder = locate(model)
     if models_dir().resolve() in folder.resolve().parents:
         folder = checkout(folder.name) / folder.name
     if not (folder / "1" / _FILE).is_file():
         raise ModelError(f"{shown(folder)} has no {_FILE} in its version 1.", "Only ONNX models can be made in another precision.")
-    for name in methods:
-        if name not in METHODS:
-            raise InputError(f"There is no method {name!r}.", f"There is {quoted(METHODS)}.", suggestion(name, METHODS))
+    if wrong := [name for name in methods if name not in METHODS]:
+        raise InputError(f"There is no method {wrong[0]!r}.", f"There is {quoted(METHODS)}.")
     made: list[Path] = []
     with Progress(f"making {folder.name} compute with fewer bits", len(methods), "variants") as progress:
         for name in methods:
@@ -109,12 +99,7 @@ def _convert(method: str, arguments: Sequence[str]) -> None:
 
 
 def _calibration(folder: Path, target: Path) -> Path:
-    """Write real jets in batches, as the file that the converter reads; raise InputError if the model takes no jets."""
-    if not (folder / course_jets.TABLE_FILE).is_file():
-        raise InputError(
-            f"{folder.name} is no jet tagger: it has no {course_jets.TABLE_FILE}.",
-            "Static calibration needs real inputs, which here are jets.",
-        )
+    """Write real jets in batches, as the file that the converter reads; only a jet tagger has a table of what it takes."""
     table = course_jets.Table.read(folder / course_jets.TABLE_FILE)
     flat = course_jets.flatten(course_jets.read(course_jets.sample_for(table))[:CALIBRATION_JETS], table)
     names = {course_jets.plain_name(entry.name): entry.name for entry in read_config(folder).input}
@@ -138,9 +123,6 @@ def cost(server: Any, models: Sequence[str], reference: str, jets: Any) -> Table
         A row for each model and discriminant: ``auc`` and ``auc_uncertainty`` (one standard deviation, of the finite number of jets),
         ``auc_change`` from the reference and ``auc_change_half_width`` (of its 95 % interval; small, because the jets are the same),
         ``largest_change`` and ``mean_change`` of a probability, and ``n_jets``.
-
-    Raises:
-        InputError: a model is no tagger of these jets.
     """
     with Client(server) as client:
         scores = {name: course_jets.Tagger(client, name).tag(jets) for name in dict.fromkeys([reference, *models])}

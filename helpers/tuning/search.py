@@ -1,7 +1,7 @@
 """Find the configuration that serves a given traffic best within a latency budget.
 
 First short measurements, one axis at a time, from the configuration that serves now. What the server says decides what is worth a look:
-the time that requests wait, the batches that it runs, the cores that it uses. Then the finals: the best few and the configuration as
+the time that requests wait, and the cores that it uses. Then the finals: the best few and the configuration as
 found are measured in turn, round by round, and compared pair by pair.
 """
 
@@ -53,7 +53,7 @@ class Search:
     ``measure`` gives a short measurement; ``rows`` has what was measured, in order, and ``steps`` what was left out and why, in sentences.
     """
 
-    found: Mapping[str, Found]
+    found: Found
     goal: Goal
     cores: int
     measure: Callable[[Candidate], Row]
@@ -64,7 +64,7 @@ class Search:
         """Go from ``start`` to the best that can be found, and return it; a ModelError when not even the start can be measured."""
         if (row := self._try(start))["outcome"] not in MEASURED:
             raise ModelError(f"The configuration as it was found cannot be measured: {row['reason']}")
-        before = self._instances(self._models(start))
+        before = self._instances(start)
         best = self._batching(before)
         return best if best.batching == before.batching else self._instances(best)
 
@@ -91,19 +91,11 @@ class Search:
                 best = other
         return best
 
-    def _models(self, start: Candidate) -> Candidate:
-        """Every model under the same configuration, as far as it has the same parameters."""
-        others = []
-        for model, found in self.found.items():
-            batching = ON if start.batching != OFF and found.batches else OFF
-            others.append(Candidate(model, start.instances, found.threads_for(start.instances, self.cores), batching))
-        return self._best_of(start, [each for each in others if each.model != start.model])
-
     def _instances(self, best: Candidate) -> Candidate:
         """More instances while requests wait, fewer with more threads each while they do not; one way, and the other if that is no gain."""
         begin = best
         for step in (1, -1) if self._waits(best) else (-1, 1):
-            while (following := self.found[best.model].beside(best, self.cores, step)) and self._worth(best, following, step):
+            while (following := self.found.beside(best, self.cores, step)) and self._worth(best, following, step):
                 if self._best_of(best, [following]) == best:
                     break
                 best = following
@@ -113,11 +105,11 @@ class Search:
 
     def _threads(self, best: Candidate) -> Candidate:
         """As many threads as the cores allow, and a step fewer, with which they get in each other's way less."""
-        found, now = self.found[best.model], best.threads
+        now = best.threads
         if now is None:
             return best
-        fitting = found.threads_for(best.instances, self.cores)
-        fewer = max((number for number in found.threads if number and number < now), default=now)
+        fitting = self.found.threads_for(best.instances, self.cores)
+        fewer = max((number for number in self.found.threads if number and number < now), default=now)
         return self._best_of(best, [replace(best, threads=number) for number in ([fitting, fewer] if self._waits(best) else [fitting])])
 
     def _worth(self, now: Candidate, following: Candidate, step: int) -> bool:
@@ -134,14 +126,13 @@ class Search:
 
     def _batching(self, best: Candidate) -> Candidate:
         """Off and on; and half batches, where two requests fit into one, since an instance need not wait for the clients then."""
-        found = self.found[best.model]
-        if not found.batches:
+        if not self.found.batches:
             return best
         if not self._waits(best) and best.batching in (OFF, ON):
             self._skip("Dynamic batching: hardly any request waits, so none can be put together.")
             return best
         best = self._best_of(best, [replace(best, batching=batching) for batching in (OFF, ON)])
-        if best.batching == OFF or found.reachable(best, self.goal) < 4 * self.goal.batch:
+        if best.batching == OFF or self.found.reachable(best, self.goal) < 4 * self.goal.batch:
             return best
         return self._best_of(best, [replace(best, batching=HALVES)])
 
@@ -210,28 +201,28 @@ class Bench:
 
     server: Server
     goal: Goal
-    found: Mapping[str, Found]
+    found: Found
     options: Mapping[str, Any]
     progress: Progress
 
     def __post_init__(self) -> None:
-        self._serves = {name: found.place for name, found in self.found.items()}
+        self._model, self._serves = str(self.found.config["name"]), self.found.place
         self._finals: dict[Candidate, Measurement] = {}
 
     def measure(self, candidate: Candidate, turn: str = "") -> Row:
         """Return a row of three windows, enough to choose where to go next; with the name of a turn, of all rounds of the finals."""
-        found, stage = self.found[candidate.model], FINAL if turn else SEARCH
+        stage = FINAL if turn else SEARCH
         self.progress.what = f"{candidate} (the {stage})"
         self.progress.add()
         row = dict.fromkeys((*COLUMNS, "executed_batch", "cpu_cores", "queue_share")) | {
-            **{"model": candidate.model, "stage": stage, "candidate": str(candidate), "as_found": candidate == found.place},
+            **{"model": self._model, "stage": stage, "candidate": str(candidate), "as_found": candidate == self.found.place},
             **{"rounds": 0, "outcome": REFUSED, "reason": ""},
         }
         try:
             # What the server refuses leaves the other one serving.
-            if new := self._serves[candidate.model] != candidate:
-                self.server.load(candidate.model, config=found.config_for(candidate, self.goal))
-                self._serves[candidate.model] = candidate
+            if new := self._serves != candidate:
+                self.server.load(self._model, config=self.found.config_for(candidate, self.goal))
+                self._serves = candidate
             row["outcome"] = FAILED
             row |= self._measured(candidate, turn, new)
         except (ModelError, ConfigError, RequestError) as error:
@@ -243,14 +234,14 @@ class Bench:
     def _measured(self, candidate: Candidate, turn: str, new: bool) -> Row:
         made, load = self._finals.get(candidate), {"batch": self.goal.batch, "concurrency": self.goal.concurrency}
         if made is None:
-            made, new = Measurement(self.server, candidate.model, **load, **self.options, window_s=TURN_WINDOW_S), True
+            made, new = Measurement(self.server, self._model, **load, **self.options, window_s=TURN_WINDOW_S), True
         if turn:
             self._finals[candidate] = made
         if new:
             made.warm_up()
-        before, used = self.server.statistics(candidate.model), self._cpu_s()
+        before, used = self.server.statistics(self._model), self._cpu_s()
         made.measure(turn)
-        after = self.server.statistics(candidate.model)
+        after = self.server.statistics(self._model)
         inferences, executions = (int(after.get(each, 0)) - int(before.get(each, 0)) for each in ("inference_count", "execution_count"))
         cpu_s = sum(now - used[pid] for pid, now in self._cpu_s().items() if pid in used)
         row = made.row()
@@ -350,7 +341,6 @@ def tune(
     concurrency: int,
     budget_ms: float | None = None,
     max_instances: int | None = None,
-    variants: Sequence[str] = (),
     output: str | Path = "work/tune",
     **options: Any,
 ) -> Tuned | None:
@@ -365,7 +355,6 @@ def tune(
         concurrency: requests under way at any time.
         budget_ms: what the latency's 95th percentile may be at most, in ms.
         max_instances: instances at most; by default as many as there are cores, up to :data:`helpers.tuning.space.MAX_INSTANCES`.
-        variants: other models with the same inputs and outputs, which are loaded as well: another format, another precision.
         output: folder for the winner's configuration.
         **options: ``input_data`` and ``lengths`` of :func:`helpers.measuring.measure.measure`.
 
@@ -378,45 +367,31 @@ def tune(
     must_own(server, "search for a configuration")
     goal, cores, begin = Goal(batch, concurrency, budget_ms or math.inf), len(os.sched_getaffinity(0)), time.monotonic()
     progress = Progress(f"searching for {model}", unit="measurements")
-    with progress, config_kept(server, *dict.fromkeys([model, *variants])) as configs:
-        _must_be_alike(configs)
-        embedded = server.runtime == "embedded"
-        found = {name: Found.of(name, config, goal, cores, max_instances, embedded=embedded) for name, config in configs.items()}
-        bench, start = Bench(server, goal, found, options, progress), found[model].place
+    with progress, config_kept(server, model) as configs:
+        if steps := configs[model].get("ensemble_scheduling", {}).get("step"):
+            parts = ", ".join(step["model_name"] for step in steps)
+            raise InputError(f"{model!r} is an ensemble: it has no instances of its own.", "", f"Search for each of its parts: {parts}.")
+        found = Found.of(configs[model], goal, cores, max_instances, embedded=server.runtime == "embedded")
+        bench, start = Bench(server, goal, found, options, progress), found.place
         search = Search(found, goal, cores, bench.measure)
-        finalists, reserve = search.finalists(search.run(start), start)
-        finals = confirm(finalists, reserve, goal, bench.measure)
+        finals = confirm(*search.finalists(search.run(start), start), goal, bench.measure)
     winner, first = winner_of(finals, start, goal)
     best, path, rows = finals[winner], None, [*search.rows.values(), *finals.values()]
     if goal.kept(best) is not False and goal.within(best):
         measured = finals[start] if finals[start]["outcome"] in MEASURED else None
-        path = folder_of(output) / winner.model / "config.pbtxt"
+        path = folder_of(output) / model / "config.pbtxt"
         remark = f"Found by a search for {goal}:\n{winner}: {words(best)}, on {best['cpu']}."
         with writing(path):
             make_folder(path.parent)
-            replace_file(path, found[winner.model].written(winner, goal, server.repository, remark))
+            replace_file(path, found.written(winner, goal, server.repository, remark))
         text = [*praise(best, goal, measured, finals[first]), f"Its configuration is in {shown(path)}, to copy into its folder."]
     else:
         text = regret(best, goal)
-    tried = f"Tried: {len(search.rows)} combinations of {sum(each.combinations for each in found.values())}"
     bad = dict.fromkeys(f"{row['candidate']} ({row['outcome']}: {row['reason']})" for row in rows if row["outcome"] != OK)
     text += [
-        f"{tried}, in {time.monotonic() - begin:.0f} s: no step from the best one was left that promised anything.",
+        f"Tried: {len(search.rows)} combinations of {found.combinations}, in {time.monotonic() - begin:.0f} s: "
+        "no step from the best one was left that promised anything.",
         *([f"Left out: {' '.join(search.steps)}"] if search.steps else []),
         *([f"Out of the race: {'; '.join(bad)}."] if bad else []),
     ]
     return Tuned(rows, best if path else None, path, tuple(text))
-
-
-def _must_be_alike(configs: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse ensembles, and variants that are none: only models for the same requests can be compared."""
-    kinds = {}
-    for name, config in configs.items():
-        if steps := config.get("ensemble_scheduling", {}).get("step"):
-            parts = ", ".join(step["model_name"] for step in steps)
-            raise InputError(f"{name!r} is an ensemble: it has no instances of its own.", "", f"Search for each of its parts: {parts}.")
-        kinds[name] = ", ".join(f"{each['data_type']} {list(map(int, each['dims']))}" for each in [*config["input"], *config["output"]])
-    first = next(iter(kinds))
-    for name, tensors in kinds.items():
-        if tensors != kinds[first]:
-            raise InputError(f"{name!r} is no variant of {first!r}.", f"Expected {kinds[first]}, and it has {tensors}.")

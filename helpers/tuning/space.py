@@ -1,4 +1,4 @@
-"""What a search varies: the clients' traffic is given; models, instances, threads and batching make a combination.
+"""What a search varies: the clients' traffic is given; instances, threads and batching make a combination.
 
 Each combination is a configuration of the model, and the one that the server has is one of them.
 """
@@ -44,14 +44,13 @@ class Candidate:
     ``batching`` is :data:`OFF`, :data:`ON`, :data:`HALVES`, or in words what a model had before the search.
     """
 
-    model: str
     instances: int
     threads: int | None
     batching: str = OFF
 
     def __str__(self) -> str:
         threads = "" if self.threads is None else f" × {self.threads} thread{'s' * (self.threads != 1)}"
-        return f"{self.model}, {self.instances} instance{'s' * (self.instances != 1)}{threads}, batching {self.batching}"
+        return f"{self.instances} instance{'s' * (self.instances != 1)}{threads}, batching {self.batching}"
 
     def simplicity(self, start: Candidate) -> tuple[Any, ...]:
         """Return what orders combinations from the simplest: what there is already, then less batching, fewer instances and threads."""
@@ -120,7 +119,7 @@ class Found:
     batches: bool
 
     @classmethod
-    def of(cls, model: str, config: Mapping[str, Any], goal: Goal, cores: int, limit: int | None = None, *, embedded: bool = True) -> Found:
+    def of(cls, config: Mapping[str, Any], goal: Goal, cores: int, limit: int | None = None, *, embedded: bool = True) -> Found:
         """Return it, with ``limit`` instances at most.
 
         The embedded server's backends share the cores out among instances when a configuration names no threads; those of a container give
@@ -138,7 +137,7 @@ class Found:
         powers = [2**power for power in range(10)]
         return cls(
             config,
-            Candidate(model, instances, threads, batching),
+            Candidate(instances, threads, batching),
             tuple(sorted({number for number in (*powers, cores, most) if number <= most})),
             (None,) if threads is None else tuple(sorted({number for number in (*powers, cores) if number <= cores})),
             # Room for two requests in a batch, and more than one under way.
@@ -194,8 +193,8 @@ class Found:
 
     def written(self, candidate: Candidate, goal: Goal, repository: Path | None, remark: str) -> str:
         """Return a combination as text to copy: the model's own file, where it is known, with what varies changed, below a remark."""
-        path = repository / candidate.model / "config.pbtxt" if repository else None
+        path = repository / self.config["name"] / "config.pbtxt" if repository else None
         own = as_dict(parse(read_text(path), str(path))) if path is not None and path.exists() else None
         config = json_format.ParseDict(self.config_for(candidate, goal, own), ModelConfig(), ignore_unknown_fields=True)
-        config.name = candidate.model
+        config.name = self.config["name"]
         return "".join(f"# {line}\n" for line in remark.splitlines()) + render(config)

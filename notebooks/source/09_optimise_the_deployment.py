@@ -333,7 +333,7 @@ tune(server, MODEL, batch=1, concurrency=8, budget_ms=table.budget_ms, input_dat
 # **What stands out?** Compare one instance of two **threads** with two of one. On a CPU, instances × threads should not
 # exceed the cores. The search also says how sure it is, takes the simpler one of two that it cannot tell apart, and
 # writes the winner as a `config.pbtxt` to copy. *Half batches* hold half of the requests that an instance has under way:
-# while it works on one half, the other one waits, complete. With `variants=[…]` it tries other precisions as well.
+# while it works on one half, the other one waits, complete. It keeps to one model: you compared the precisions yourself.
 
 # %% [markdown] exercise="9.6"
 # ### Exercise 9.6 (10 minutes) — Win the challenge

@@ -105,7 +105,7 @@ def test_all_are_served_side_by_side_and_cost_next_to_nothing_in_physics(serving
 
 
 def test_wrong_wishes_are_refused_in_words(work: Path) -> None:
-    with pytest.raises(InputError, match=r"no method .fp61.*Did you mean .fp16."):
+    with pytest.raises(InputError, match=r"no method .fp61.*There is .fp16. and .int8_static."):
         precision.make(MODEL, ["fp61"])
     for name in (f"{MODEL}_PT", "add_sub"):
         with pytest.raises(ModelError, match=r"no model\.onnx"):

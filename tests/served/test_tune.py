@@ -83,11 +83,11 @@ def test_a_refused_configuration_is_named_and_the_search_goes_on(result: Tuned) 
     assert [row["instances"] for row in refused] == [4]
     assert refused[0]["throughput_infer_per_s"] is None
     assert "beds for two" in refused[0]["reason"]
-    assert "nap, 4 instances, batching off (refused by the server" in str(result)
+    assert "4 instances, batching off (refused by the server" in str(result)
 
 
 def test_what_it_says(result: Tuned) -> None:
-    assert "Best: nap, 2 instances, batching off" in str(result)
+    assert "Best: 2 instances, batching off" in str(result)
     assert "It meets the budget of 10000 ms for certain." in str(result)
     assert "Found by" not in str(result) and "Tried: 3 combinations of 3, in " in str(result)
     assert "<table>" in result._repr_html_()
@@ -103,7 +103,7 @@ def test_the_server_is_left_as_found(result: Tuned, server: Server, before: dict
 def test_the_winners_file_loads(result: Tuned, server: Server, before: dict[str, Any]) -> None:
     assert result.config_path is not None
     text = result.config_path.read_text()
-    assert text.startswith("# Found by a search for requests of batch 1, 4 under way, p95 ≤ 10000 ms:\n# nap, 2 instances")
+    assert text.startswith("# Found by a search for requests of batch 1, 4 under way, p95 ≤ 10000 ms:\n# 2 instances")
     try:
         server.load("nap", config=text)
         assert [group["count"] for group in server.config("nap")["instance_group"]] == [2]
@@ -112,30 +112,12 @@ def test_the_winners_file_loads(result: Tuned, server: Server, before: dict[str,
 
 
 @pytest.mark.nightly
-def test_a_variant_that_wins(server: Server, before: dict[str, Any], tmp_path: Path) -> None:
-    server.load("doze")
-    try:
-        # A busy machine can hide who wins, which is then said; a later search sees it.
-        for attempt in range(5):
-            output = tmp_path / str(attempt)
-            found = tune(server, "nap", variants=["doze"], concurrency=2, max_instances=1, output=output)
-            assert found.best is not None
-            if found.best["model"] == "doze":
-                break
-    finally:
-        server.unload("doze")
-    assert found.best["model"] == "doze", found
-    assert server.config("nap") == before
-    assert found.config_path == output / "doze" / "config.pbtxt"
-
-
-@pytest.mark.nightly
 def test_a_budget_that_nothing_meets(result: Tuned, server: Server, before: dict[str, Any]) -> None:
     # Nothing is faster than its own sleep.
     hopeless = tune(server, "nap", budget_ms=1000 * tune_models.NAP_S / 2, **TRAFFIC)
     assert hopeless.best is None and hopeless.config_path is None
     assert "Nothing that was tried meets the goal: requests of batch 1, 4 under way, p95 ≤ 10 ms." in str(hopeless)
-    assert re.search(r"The closest is nap, [12] instances?", str(hopeless))
+    assert re.search(r"The closest is [12] instances?", str(hopeless))
     # Whether four instances are tried, which the model refuses, depends on what the two before them showed.
     assert {row["outcome"] for row in hopeless.rows} - {"refused by the server"} == {"over the budget"}
     assert server.config("nap") == before
@@ -156,28 +138,16 @@ def test_ctrl_c_puts_the_server_back(server: Server, before: dict[str, Any], tmp
     assert server.config("nap") == before
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"concurrency": 4, "variants": ["affine"]}, "is no variant of 'nap'"),
-        ({"concurrency": 0}, "at least one request under way"),
-        ({"concurrency": 4, "batch": 2}, "takes no batches"),
-    ],
-)
+@pytest.mark.parametrize(("options", "words"), [({"concurrency": 0}, "at least one request under way"), ({"batch": 2}, "takes no batches")])
 def test_what_makes_no_sense_is_refused(server: Server, before: dict[str, Any], options: dict[str, Any], words: str) -> None:
-    server.load("affine")
-    try:
-        with pytest.raises(InputError, match=words):
-            tune(server, "nap", **options)
-    finally:
-        server.unload("affine")
+    with pytest.raises(InputError, match=words):
+        tune(server, "nap", **{"concurrency": 4, **options})
     assert server.config("nap") == before
 
 
-def test_a_variant_that_is_not_loaded(server: Server, before: dict[str, Any]) -> None:
+def test_a_model_that_is_not_loaded(server: Server) -> None:
     with pytest.raises(ModelError, match="nap_int8"):
-        tune(server, "nap", concurrency=4, variants=["nap_int8"])
-    assert server.config("nap") == before
+        tune(server, "nap_int8", concurrency=4)
 
 
 def test_only_the_owner_may(server: Server) -> None:
@@ -186,14 +156,11 @@ def test_only_the_owner_may(server: Server) -> None:
 
 
 @pytest.mark.nightly
-def test_variants_threads_and_batches(server: Server, tmp_path: Path, one_round: None) -> None:
+def test_threads_and_batches(server: Server, tmp_path: Path, one_round: None) -> None:
     server.load("affine")
-    server.load("affine_b")
     try:
         before = server.config("affine")
-        found = tune(server, "affine", 2, concurrency=4, variants=["affine_b"], max_instances=1, output=tmp_path)
-        assert {row["model"] for row in found.rows} == {"affine", "affine_b"}
-        # Whichever of the two equal models was ahead when batching was tried.
+        found = tune(server, "affine", 2, concurrency=4, max_instances=1, output=tmp_path)
         batches = {row["candidate"].rpartition("batching ")[2]: row["executed_batch"] for row in found.rows}
         # By the server's counters: without batching it ran what the clients sent, with it more at once.
         assert batches["off"] == 2
@@ -201,7 +168,6 @@ def test_variants_threads_and_batches(server: Server, tmp_path: Path, one_round:
         assert server.config("affine") == before
     finally:
         server.unload("affine")
-        server.unload("affine_b")
 
 
 @pytest.mark.slow

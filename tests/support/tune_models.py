@@ -29,15 +29,12 @@ AFFINE = tensors("input", x="FP32 [3]"), tensors("output", y="FP32 [3]", z="FP32
 
 
 def repository(root: Path) -> Path:
-    """Models: ``nap`` with its variant ``doze``, which sleeps half as long, and ``affine`` with its variant ``affine_b``."""
-    for name, seconds in (("nap", NAP_S), ("doze", NAP_S / 2)):
-        (root / name / "1").mkdir(parents=True)
-        (root / name / "1" / "model.py").write_text(_NAP.replace("SECONDS", str(seconds)))
+    """Models: ``nap`` and ``affine``."""
+    (root / "nap" / "1").mkdir(parents=True)
+    (root / "nap" / "1" / "model.py").write_text(_NAP.replace("SECONDS", str(NAP_S)))
     one = "instance_group [ { count: 1 kind: KIND_CPU } ]  # a comment within"
     io = tensors("input", X="FP32 [1]"), tensors("output", Y="FP32 [1]")
-    for name in ("nap", "doze"):
-        configure(root / name, "# Sleeps before it answers.", 'backend: "python"', *io, one)
-    for name in ("affine", "affine_b"):
-        onnx_models.affine(root / name / "1" / "model.onnx")
-        configure(root / name, 'platform: "onnxruntime_onnx"', "max_batch_size: 8", *AFFINE, one)
+    configure(root / "nap", "# Sleeps before it answers.", 'backend: "python"', *io, one)
+    onnx_models.affine(root / "affine" / "1" / "model.onnx")
+    configure(root / "affine", 'platform: "onnxruntime_onnx"', "max_batch_size: 8", *AFFINE, one)
     return root

@@ -29,14 +29,12 @@ ONNX: dict[str, Any] = {
 
 
 def found(config: dict[str, Any] | None = None, goal: Goal = GOAL, limit: int | None = None, *, embedded: bool = True) -> Found:
-    return Found.of("net", ONNX if config is None else config, goal, 4, limit, embedded=embedded)
+    return Found.of(ONNX if config is None else config, goal, 4, limit, embedded=embedded)
 
 
-def model(
-    instances: tuple[int, ...] = (1, 2, 4), threads: tuple[int | None, ...] = (1, 2, 4), *, batches: bool = False, most: int = 64
-) -> Found:
+def model(instances: tuple[int, ...] = (1, 2, 4), threads: tuple[int | None, ...] = (1, 2, 4), *, batches: bool = False) -> Found:
     """One whose values to choose from are given."""
-    return Found({"backend": "onnxruntime", "max_batch_size": most}, Candidate("net", 1, threads[0]), instances, threads, batches)
+    return Found({"backend": "onnxruntime", "max_batch_size": 64}, Candidate(1, threads[0]), instances, threads, batches)
 
 
 def row(rate: float, p95_ms: float = 10.0, *, outcome: str = OK, waits: float = 0.5, spread: float = 0.02, **others: Any) -> Row:
@@ -53,19 +51,19 @@ def row(rate: float, p95_ms: float = 10.0, *, outcome: str = OK, waits: float = 
 
 
 def test_a_configuration_is_a_place_among_the_combinations() -> None:
-    assert found().place == Candidate("net", 2, 2, ON)
+    assert found().place == Candidate(2, 2, ON)
     # A container's ONNX Runtime gives every instance all cores.
     assert found(embedded=False).place.threads == 4
     two = {"intra_op_thread_count": {"string_value": "2"}}
     assert found({**ONNX, "parameters": two}, embedded=False).place.threads == 2
-    assert found({"backend": "python", "instance_group": [{"count": 3}]}).place == Candidate("net", 3, None, OFF)
+    assert found({"backend": "python", "instance_group": [{"count": 3}]}).place == Candidate(3, None, OFF)
     gpu = {**ONNX, "instance_group": [{"kind": "KIND_GPU", "count": 1, "gpus": [0, 1]}]}
-    assert found(gpu, embedded=False).place == Candidate("net", 2, None, ON)
+    assert found(gpu, embedded=False).place == Candidate(2, None, ON)
     waits = {**ONNX, "dynamic_batching": {"max_queue_delay_microseconds": 1500}}
-    assert found(waits).place == Candidate("net", 2, 2, "on, waits 1.5 ms")
+    assert found(waits).place == Candidate(2, 2, "on, waits 1.5 ms")
 
 
-@pytest.mark.parametrize("candidate", [Candidate("net", 1, 4, OFF), Candidate("net", 4, 1, ON), Candidate("net", 2, 1, ON)])
+@pytest.mark.parametrize("candidate", [Candidate(1, 4, OFF), Candidate(4, 1, ON), Candidate(2, 1, ON)])
 def test_the_configuration_of_a_combination_is_that_place(candidate: Candidate) -> None:
     config = found().config_for(candidate, GOAL)
     assert found(config).place == candidate
@@ -91,20 +89,20 @@ def test_what_was_found_is_loaded_as_it_was() -> None:
 
 
 def test_the_largest_batch_that_the_traffic_allows() -> None:
-    assert found().reachable(Candidate("net", 1, 4, ON), GOAL) == 32
-    assert found().reachable(Candidate("net", 2, 4, ON), GOAL) == 16
-    assert found().reachable(Candidate("net", 1, 4, ON), Goal(20, 9)) == 60
-    assert found().reachable(Candidate("net", 1, 4, OFF), GOAL) == 8
+    assert found().reachable(Candidate(1, 4, ON), GOAL) == 32
+    assert found().reachable(Candidate(2, 4, ON), GOAL) == 16
+    assert found().reachable(Candidate(1, 4, ON), Goal(20, 9)) == 60
+    assert found().reachable(Candidate(1, 4, OFF), GOAL) == 8
 
 
 def test_half_batches_are_half_of_what_an_instance_has() -> None:
     crowd = Goal(1, 16)
     for instances, most, half in ((1, 16, 8), (2, 8, 4), (4, 4, 2), (16, 1, 1)):
-        each = Candidate("net", instances, 1, HALVES)
+        each = Candidate(instances, 1, HALVES)
         assert found().config_for(each, crowd)["dynamic_batching"] == {"preferred_batch_size": [half], "preserve_ordering": True}
         assert (found().reachable(replace(each, batching=ON), crowd), found().reachable(each, crowd)) == (most, half)
-    assert found().reachable(Candidate("net", 1, 1, HALVES), Goal(5, 7)) == 15, "whole requests"
-    assert str(Candidate("net", 1, 1, HALVES)) == "net, 1 instance × 1 thread, batching on, half batches"
+    assert found().reachable(Candidate(1, 1, HALVES), Goal(5, 7)) == 15, "whole requests"
+    assert str(Candidate(1, 1, HALVES)) == "1 instance × 1 thread, batching on, half batches"
 
 
 def test_only_values_that_have_an_effect() -> None:
@@ -124,79 +122,73 @@ def test_only_values_that_have_an_effect() -> None:
 def test_the_cores_are_shared_out() -> None:
     one = model((1, 2, 4, 8))
     assert [one.threads_for(number, 4) for number in one.instances] == [4, 2, 1, 1]
-    assert one.beside(Candidate("net", 2, 2), 4, 1) == Candidate("net", 4, 1)
-    assert one.beside(Candidate("net", 3, 1), 4, -1) == Candidate("net", 2, 2)
-    assert one.beside(Candidate("net", 8, 1), 4, 1) is None
+    assert one.beside(Candidate(2, 2), 4, 1) == Candidate(4, 1)
+    assert one.beside(Candidate(3, 1), 4, -1) == Candidate(2, 2)
+    assert one.beside(Candidate(8, 1), 4, 1) is None
 
 
 # --- the strategy -------------------------------------------------------------------------------------------------------
 
 
-def search(answer: Callable[[Candidate], Row], models: dict[str, Found] | None = None, goal: Goal = GOAL, cores: int = 4) -> Search:
-    return Search(models or {"net": model(batches=True)}, goal, cores, answer)
+def search(answer: Callable[[Candidate], Row], one: Found | None = None, goal: Goal = GOAL, cores: int = 4) -> Search:
+    return Search(one or model(batches=True), goal, cores, answer)
 
 
 def test_instances_are_added_while_requests_wait() -> None:
-    start = Candidate("net", 1, 4)
+    start = Candidate(1, 4)
     run = search(lambda each: row(100 * each.instances, executed_batch=16))
     assert run.run(start).instances == 4
-    assert Candidate("net", 2, 2) in run.rows
+    assert Candidate(2, 2) in run.rows
 
 
 def test_nobody_adds_instances_when_nobody_waits() -> None:
-    start = Candidate("net", 2, 2)
+    start = Candidate(2, 2)
     run = search(lambda each: row(100 / each.instances, waits=0.01))
-    assert run.run(start) == Candidate("net", 1, 4)
+    assert run.run(start) == Candidate(1, 4)
     assert all(each.instances <= 2 and each.batching == OFF for each in run.rows)
     assert any("hardly any request waits" in step for step in run.steps)
 
 
 def test_no_more_instances_than_cores_when_those_are_busy() -> None:
-    start = Candidate("net", 2, 1)
-    models = {"net": model(threads=(1, 2))}
-    busy = search(lambda each: row(100 * each.instances, cpu_cores=1.9), models, cores=2)
+    start = Candidate(2, 1)
+    one = model(threads=(1, 2))
+    busy = search(lambda each: row(100 * each.instances, cpu_cores=1.9), one, cores=2)
     assert busy.run(start).instances == 2
     assert any("uses 1.9 of 2 cores" in step for step in busy.steps)
-    idle = search(lambda each: row(100 * each.instances, cpu_cores=0.1), models, cores=2)
+    idle = search(lambda each: row(100 * each.instances, cpu_cores=0.1), one, cores=2)
     assert idle.run(start).instances == 4
 
 
 def test_threads_where_instances_may_not_be_added() -> None:
-    start = Candidate("net", 1, 1)
-    run = search(lambda each: row(100 * (each.threads or 0)), {"net": model((1,))})
-    assert run.run(start) == Candidate("net", 1, 4)
-    crowded = search(lambda each: row(100 / (each.threads or 1)), {"net": model((4,))})
-    assert crowded.run(Candidate("net", 4, 4)) == Candidate("net", 4, 1)
+    start = Candidate(1, 1)
+    run = search(lambda each: row(100 * (each.threads or 0)), model((1,)))
+    assert run.run(start) == Candidate(1, 4)
+    crowded = search(lambda each: row(100 / (each.threads or 1)), model((4,)))
+    assert crowded.run(Candidate(4, 4)) == Candidate(4, 1)
 
 
 @pytest.mark.parametrize(("concurrency", "measured"), [(8, True), (6, False)])
 def test_half_batches_where_two_requests_fit_into_one(concurrency: int, measured: bool) -> None:
-    models, goal = {"net": model((1, 2), (1,), batches=True)}, Goal(8, concurrency)
-    run = search(lambda each: row({OFF: 80, ON: 100, HALVES: 130}[each.batching] * each.instances), models, goal)
-    assert run.run(Candidate("net", 2, 1, ON)) == Candidate("net", 2, 1, HALVES if measured else ON)
+    one, goal = model((1, 2), (1,), batches=True), Goal(8, concurrency)
+    run = search(lambda each: row({OFF: 80, ON: 100, HALVES: 130}[each.batching] * each.instances), one, goal)
+    assert run.run(Candidate(2, 1, ON)) == Candidate(2, 1, HALVES if measured else ON)
     assert any(each.batching == HALVES for each in run.rows) == measured
-    none = search(lambda each: row(100 if each.batching == OFF else 50), models, goal)
-    assert none.run(Candidate("net", 1, 1, OFF)).batching == OFF
+    none = search(lambda each: row(100 if each.batching == OFF else 50), one, goal)
+    assert none.run(Candidate(1, 1, OFF)).batching == OFF
     assert not any(each.batching == HALVES for each in none.rows), "where batching is no gain"
-
-
-def test_another_model_with_the_same_tensors() -> None:
-    models = {"net": model((1, 2), (1, 2)), "net_int8": model((1, 2), (None,))}
-    run = search(lambda each: row((300 if each.model == "net_int8" else 100) * each.instances), models)
-    assert run.run(Candidate("net", 1, 2)) == Candidate("net_int8", 2, None)
 
 
 def test_within_the_budget_comes_first() -> None:
     """More instances are faster, but only one at a time answers in time."""
     goal = Goal(8, 4, budget_ms=15)
     run = search(lambda each: row(100 * each.instances, 10.0 * each.instances, outcome=OK), goal=goal)
-    assert run.run(Candidate("net", 4, 1)).instances == 1
+    assert run.run(Candidate(4, 1)).instances == 1
     assert goal.rank(row(10, 14)) > goal.rank(row(100, 16)) > goal.rank(row(1000, 17)) > goal.rank(row(9, 1, outcome=REFUSED))
 
 
 def test_a_model_that_cannot_be_measured_at_all() -> None:
     with pytest.raises(ModelError, match="cannot be measured: why"):
-        search(lambda each: row(0, outcome=FAILED)).run(Candidate("net", 1, 1))
+        search(lambda each: row(0, outcome=FAILED)).run(Candidate(1, 1))
 
 
 def test_few_of_many_combinations_are_measured() -> None:
@@ -208,9 +200,9 @@ def test_few_of_many_combinations_are_measured() -> None:
         rate = 100 * each.instances * (each.threads or 1) ** 0.7 * share
         return row(rate * {OFF: 1.0, ON: 1.2}[each.batching], cpu_cores=7.9)
 
-    run = search(answer, {"net": one}, cores=8)
-    best = run.run(Candidate("net", 1, 8))
-    every = itertools.product(["net"], one.instances, one.threads, (OFF, ON))
+    run = search(answer, one, cores=8)
+    best = run.run(Candidate(1, 8))
+    every = itertools.product(one.instances, one.threads, (OFF, ON))
     grid = {each: answer(each)["throughput_infer_per_s"] for each in (Candidate(*values) for values in every)}
     assert grid[best] == max(grid.values())
     assert len(grid) == one.combinations and len(run.rows) <= len(grid) / 4
@@ -218,10 +210,10 @@ def test_few_of_many_combinations_are_measured() -> None:
 
 def test_finalists_are_those_that_the_spread_does_not_rule_out() -> None:
     rates = {1: 100.0, 2: 150.0, 4: 149.0}
-    run = search(lambda each: row(rates[each.instances]), {"net": model(threads=(None,))})
-    start = Candidate("net", 1, None)
+    run = search(lambda each: row(rates[each.instances]), model(threads=(None,)))
+    start = Candidate(1, None)
     best = run.run(start)
-    assert run.finalists(best, start) == ([best, Candidate("net", 4, None), start], [])
+    assert run.finalists(best, start) == ([best, Candidate(4, None), start], [])
 
 
 # --- the finals ---------------------------------------------------------------------------------------------------------
@@ -243,7 +235,7 @@ class Rounds:
 
 
 def nets(*numbers: int) -> list[Candidate]:
-    return [Candidate("net", number, None) for number in numbers]
+    return [Candidate(number, None) for number in numbers]
 
 
 def test_the_finals_are_measured_in_turn() -> None:
@@ -282,7 +274,7 @@ def test_the_reserve_is_what_the_search_found_inside_the_budget() -> None:
     def answer(each: Candidate) -> Row:
         return row(rates[each.instances], late[each.instances], outcome=OVER_BUDGET if each.instances == 8 else OK)
 
-    run = search(answer, {"net": model((1, 2, 4, 8), (None,))}, goal, 8)
+    run = search(answer, model((1, 2, 4, 8), (None,)), goal, 8)
     (start,) = nets(1)
     best = run.run(start)
     assert best.instances == 4
@@ -302,8 +294,8 @@ def test_how_sure_the_budget_is_met() -> None:
 
 
 def test_of_those_that_cannot_be_told_apart_the_simplest_wins_and_it_is_said() -> None:
-    start = Candidate("net", 2, 1)
-    plain, fancy = Candidate("net", 4, 1, ON), Candidate("net", 4, 1, HALVES)
+    start = Candidate(2, 1)
+    plain, fancy = Candidate(4, 1, ON), Candidate(4, 1, HALVES)
 
     def in_rounds(each: Candidate, rates: list[float], p95_ms: float = 10.0) -> Row:
         turns = {f"round {number}": rate for number, rate in enumerate(rates)}
@@ -345,7 +337,7 @@ def test_the_winners_file_keeps_what_was_written(tmp_path: Path) -> None:
     text = '# mine\nname: "net"\nbackend: "onnxruntime"\nmax_batch_size: 64  # enough\ndynamic_batching { }\n'
     (tmp_path / "net").mkdir()
     (tmp_path / "net" / "config.pbtxt").write_text(text)
-    best = Candidate("net", 4, 1, HALVES)
+    best = Candidate(4, 1, HALVES)
     written = found().written(best, GOAL, tmp_path, "found by a test")
     assert written.startswith('# found by a test\nname: "net"\n')
     assert "pinned" not in written
@@ -354,7 +346,7 @@ def test_the_winners_file_keeps_what_was_written(tmp_path: Path) -> None:
     assert [(group.count, group.name) for group in new.instance_group] == [(4, "")]
     assert new.parameters["intra_op_thread_count"].string_value == "1"
     assert list(new.dynamic_batching.preferred_batch_size) == [8]
-    off = parse(found().written(Candidate("net", 1, 1, OFF), GOAL, tmp_path, ""))
+    off = parse(found().written(Candidate(1, 1, OFF), GOAL, tmp_path, ""))
     assert not off.HasField("dynamic_batching")
     alone = parse(found().written(best, GOAL, None, ""))
     assert alone.max_batch_size == 64
