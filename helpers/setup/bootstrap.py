@@ -7,16 +7,17 @@ library only. It hands over to :mod:`helpers.setup.environments` in the Python t
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence
 
 Facts = Dict[str, Any]
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 # Python versions of the course, the newest first: the server's side needs numpy 1.26, which has no wheel for 3.13.
 VERSIONS = ((3, 12), (3, 11))
 # The wheel of the embedded server is built for this C library and newer ones.
-GLIBC = (2, 35)
+GLIBC = [2, 35]
 
 # Runs in an interpreter: where its own shared library lies, which must be that of the very same Python. Also for the launcher.
 LIBPYTHON = """
@@ -68,29 +69,23 @@ def probe(program: str) -> Optional[Facts]:
         return None
 
 
-def c_library() -> Tuple[str, ...]:
-    """Return name and version of the C library, such as ``("glibc", "2.36")``."""
-    try:
-        # Not platform.libc_ver(): on old Pythons it tells what the interpreter was linked against.
-        return tuple((os.confstr("CS_GNU_LIBC_VERSION") or "").split()) or ("", "")
-    except (AttributeError, ValueError, OSError):
-        return ("", "")
-
-
-def embedded_obstacle(system: str = "", machine: str = "", libc: Optional[Tuple[str, ...]] = None) -> str:
+def embedded_obstacle(system: str = "", machine: str = "", libc: str = "") -> str:
     """Return why the embedded server cannot run on this machine, in one sentence; '' when it can."""
     system, machine = system or platform.system(), machine or platform.machine()
-    libc = libc if libc is not None else c_library()
     other = ""
     if (system, machine) != ("Linux", "x86_64"):
         why = "This is {} on {}: the embedded server needs Linux on x86-64".format(system, machine)
-    elif libc[0] != "glibc":
-        why = "This Linux has no glibc: the embedded server cannot run"
-    elif tuple(int(part) for part in libc[1].split(".")[:2]) < GLIBC:
-        why = "This Linux has glibc {}, older than {}.{}: the embedded server cannot run".format(libc[1], *GLIBC)
-        other = 'launch_server(runtime="apptainer") or '
     else:
-        return ""
+        try:
+            # Not platform.libc_ver(): on old Pythons it tells what the interpreter was linked against.
+            libc = libc or os.confstr("CS_GNU_LIBC_VERSION") or "no glibc"
+        except (ValueError, OSError):
+            libc = "no glibc"
+        version = [int(part) for part in re.findall(r"\d+", libc)[:2]]
+        if version >= GLIBC:
+            return ""
+        why = "This Linux has {}, and the embedded server needs glibc {}.{}".format(libc, *GLIBC)
+        other = 'launch_server(runtime="apptainer") or '
     return '{}, so only the notebooks\' side is made here; use {}connect("HOST:9000").'.format(why, other)
 
 
@@ -112,19 +107,13 @@ def missing(facts: Facts, server: bool = True, venv: bool = True) -> str:
     todo = advice()
     if facts["prefix"] == "/usr" and os.path.exists("/usr/bin/apt-get"):
         todo = "Type: sudo apt-get install {}   (without administrator's rights, with conda: see environment.yml)".format(" ".join(lacks))
-    elif not facts["libpython"] and ".pyenv" in facts["prefix"]:
-        todo = "Type: PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install --force {}.{}.{}".format(*facts["version"])
     if server and not facts["libpython"]:
         todo += "   (or, without a server here: make lab SERVER=no)"
     return "The Python {} at {} has {}. {}".format(name, facts["executable"], " and ".join(lacks.values()), todo)
 
 
 def choose(programs: Sequence[str], server: bool = True, venv: bool = True) -> Facts:
-    """Return the facts of the first of these interpreters that can carry the course.
-
-    Raises:
-        Problem: there is none; its text says what to type.
-    """
+    """Return the facts of the first of these interpreters that can carry the course; raise Problem when there is none."""
     versions, first_lack = [], ""
     for facts in filter(None, map(probe, programs)):
         versions.append(".".join(str(part) for part in facts["version"]))
@@ -151,6 +140,11 @@ def main(arguments: List[str]) -> int:
     # PYTHONPATH and PYTHONHOME of other software (an experiment's release, a user's own) would put its packages before ours.
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
     command = [chosen["executable"], "-m", "helpers.setup.environments"] + list(arguments)
+    return become(command, environment)
+
+
+def become(command: List[str], environment: Dict[str, str]) -> int:
+    """Go on as another program; on Windows, which cannot do that, run it and return its status."""
     sys.stdout.flush()
     if os.name == "posix":
         os.execve(command[0], command, environment)

@@ -7,7 +7,6 @@ library only: ``make`` runs this in the Python that :mod:`helpers.setup.bootstra
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
 import json
 import os
@@ -19,12 +18,12 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from helpers.errors import CourseError, SetupError
-from helpers.paths import replace, root, server_env, shown, writing
+from helpers.paths import replace, root, server_env, shown
 from helpers.setup import bootstrap
 from helpers.terminal import write_whatever_the_terminal
 
@@ -35,10 +34,7 @@ EMBEDDED_TRITON = "2.51.0"
 BASE = str(getattr(sys, "_base_executable", sys.executable))
 # In each environment: what it was made from, nothing while it is being made, so that an incomplete one is recognised.
 STAMP = "course-environment.json"
-_WORDS = {
-    "client": "the notebooks' environment: about a hundred packages, about a minute",
-    "server": "the embedded server's environment: a minute, and several where PyTorch comes with CUDA",
-}
+_WORDS = {"client": "the notebooks' environment, about a minute", "server": "the embedded server's environment, a minute or several"}
 SERVER_PACKAGES, SERVER_WHEELS = "containers/server-requirements.txt", "containers/server-wheel.txt"
 _LOCKS = {"client": "requirements.lock", "server": "containers/server-requirements.lock"}
 # Free disk space, in GB, that making the environments needs at least, with what is unpacked on the way: the notebooks', the server's, and
@@ -59,9 +55,6 @@ _FAILED = (
     "No connection: check the network (and the proxy, if there is one). No space or quota: make room (see: df -h .). Permission: check "
     "that this folder is yours (see: ls -ld .). No fitting version: git pull. Then type the same again.",
 )
-
-
-# --- what they must hold ---------------------------------------------------------------------------------------------------
 
 
 def client_folder() -> Path:
@@ -107,9 +100,6 @@ def fingerprint(kind: str) -> str:
     return hashlib.sha256("\n".join(lines(_LOCKS[kind]) + more).encode()).hexdigest()[:16]
 
 
-# --- what is there ---------------------------------------------------------------------------------------------------------
-
-
 def read_stamp(folder: Path) -> dict[str, Any]:
     """Return the stamp of an environment; empty when there is none or it is no stamp."""
     try:
@@ -136,17 +126,6 @@ def installed_versions(folder: Path) -> dict[str, str]:
     return {_plain(name): version for name, _, version in (each.rpartition("-") for each in found)}
 
 
-def numpy_fault(folder: Path) -> str:
-    """Return why the numpy of a server environment must not be used; empty when it may."""
-    version = installed_versions(folder).get("numpy", "")
-    if version.startswith("1."):
-        return ""
-    return (
-        f"The server's environment {folder} has {'numpy ' + version if version else 'no numpy'}; it needs numpy 1.26, "
-        "because with numpy 2 models load, are READY and answer with empty tensors, without an error."
-    )
-
-
 def holds_course(folder: Path) -> bool:
     """True if the course and its packages were installed into an environment by its owner: by pip, or from ``environment.yml``."""
     return "triton-course" in installed_versions(folder)
@@ -169,9 +148,7 @@ def server_state() -> str:
 
 def server_ready(torch: bool | None = None) -> bool:
     """True if the embedded server's environment can be used; ``torch=True`` asks for one with PyTorch."""
-    folder = server_env()
-    with_torch = not torch or "torch" in installed_versions(folder)
-    return server_state() == "ready" and with_torch and not numpy_fault(folder)
+    return server_state() == "ready" and (not torch or "torch" in installed_versions(server_env()))
 
 
 def to_complete() -> str:
@@ -181,15 +158,8 @@ def to_complete() -> str:
     return f"Ask the owner of {root()} to type there: make setup   (or make a copy of your own: git clone {root()} ~/triton-course)"
 
 
-# --- how they are made -----------------------------------------------------------------------------------------------------
-
-
 def run(command: Sequence[object], what: str, **extra: str) -> None:
-    """Run an installing program, which shows its own progress and errors, with further variables.
-
-    Raises:
-        SetupError: it failed, and ``what`` could not be made.
-    """
+    """Run an installing program, which shows its own progress and errors; raise SetupError if ``what`` could not be made."""
     kept = {name: value for name, value in os.environ.items() if name not in _UNWANTED}
     kept |= {"PIP_USER": "0", "PIP_NO_INPUT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", **extra}
     sys.stdout.flush()
@@ -198,9 +168,7 @@ def run(command: Sequence[object], what: str, **extra: str) -> None:
     try:
         status = process.wait()
     except BaseException:
-        if hasattr(os, "killpg"):  # not on Windows
-            os.killpg(process.pid, signal.SIGKILL)
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL) if os.name == "posix" else process.kill()
         process.wait()
         raise
     if status:
@@ -221,28 +189,9 @@ def _has(python: object, module: str) -> bool:
     return not subprocess.run([str(python), "-I", "-c", f"import {module}"], capture_output=True, check=False).returncode
 
 
-@contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """Only one set-up of a course folder at a time; a second one waits."""
-    if not os.access(root(), os.W_OK):
-        states = f"{shown(client_folder())} is {state(client_folder(), 'client')}, {shown(server_env())} is {server_state()}"
-        happened = f"The folder of the course, {root()}, is not yours to write, and what it needs is not complete: {states}."
-        raise SetupError(happened, "", to_complete())
-    with writing(root(), "Check that this folder is yours: ls -ld ."), (root() / ".setup.lock").open("w") as file:
-        with contextlib.suppress(ImportError, OSError):  # Windows, and some network file systems, have no such locks
-            import fcntl
-
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                print("another set-up of this folder is under way; waiting for it", flush=True)
-                fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-@contextlib.contextmanager
-def _making(folder: Path, kind: str, **facts: object) -> Iterator[tuple[Callable[..., None], Callable[..., None]]]:
-    """An environment while it is filled, new or the one that is there: gives what installs packages into it, by uv and by pip."""
+def _fill(kind: str, **facts: object) -> None:
+    """Fill an environment, new or the one that is there."""
+    folder = client_folder() if kind == "client" else server_env()
     python, began, before = python_of(folder), time.monotonic(), state(folder, kind)
     if before == "foreign":
         todo = f"Move it away and type the same again: mv {folder} {folder}-mine"
@@ -261,49 +210,53 @@ def _making(folder: Path, kind: str, **facts: object) -> Iterator[tuple[Callable
     # On the environment's own disk, since /tmp is small on many machines; no cache that would double what lies there.
     with tempfile.TemporaryDirectory(dir=folder) as tmp:
         variables = {**places_for_uv(pip), "TMPDIR": tmp, "UV_CACHE_DIR": f"{tmp}/cache"}
-
-        def by_pip(*words: object) -> None:
-            run([*pip, "install", *words], folder.name, **variables)
-
-        def by_uv(*words: object) -> None:
-            tool = [f"{tmp}/uv/bin/uv", "pip", "install", "--compile-bytecode", "--python", python]
-            run([*tool, *words], folder.name, **variables)
-
-        by_pip("--quiet", "--no-deps", "--target", f"{tmp}/uv", f"uv=={locked(_LOCKS['client'])['uv']}")
-        yield by_uv, by_pip
+        uv = f"uv=={locked(_LOCKS['client'])['uv']}"
+        run([*pip, "install", "--quiet", "--no-deps", "--target", f"{tmp}/uv", uv], folder.name, **variables)
+        by_uv = [f"{tmp}/uv/bin/uv", "pip", "install", "--compile-bytecode", "--python", python]
+        for tool, words in _packages(kind, facts):
+            run([*(by_uv if tool == "uv" else [*pip, "install"]), *words], folder.name, **variables)
+    if kind == "client":
+        # The course itself: a line with its folder is all that an editable install would leave, and needs no download.
+        for packages in _packages_of(folder):
+            (packages / "triton_course.pth").write_text(f"{root()}\n", encoding="utf-8")
+    else:
+        _link_libraries(folder)
     replace(folder / STAMP, json.dumps({**facts, "fingerprint": fingerprint(kind)}))
     print(f"{folder.name} is ready ({time.monotonic() - began:.0f} s)", flush=True)
 
 
-def _make_client(dev: bool) -> None:
-    folder = client_folder()
-    dev = dev or bool(read_stamp(folder).get("dev"))
-    with _making(folder, "client", dev=dev) as (uv, _):
-        uv("-c", root() / _LOCKS["client"], *client_requirements(dev))
-        # The course itself: a line with its folder is all that an editable install would leave, and needs no download.
-        for packages in _packages_of(folder):
-            (packages / "triton_course.pth").write_text(f"{root()}\n", encoding="utf-8")
+def _packages(kind: str, facts: Mapping[str, object]) -> Iterator[tuple[str, list[object]]]:
+    """What is installed into an environment, one step after the other, and by which tool."""
+    exactly: list[object] = ["-c", root() / _LOCKS[kind]]
+    if kind == "client":
+        yield "uv", [*exactly, *client_requirements(bool(facts["dev"]))]
+        return
+    packages = lines(SERVER_PACKAGES)
+    yield "uv", [*exactly, *(line for line in packages if not line.startswith("torch"))]
+    yield "uv", ["--no-deps", *lines(SERVER_WHEELS)]
+    if facts["torch"]:
+        # By pip: it may be set up to find a CPU build of the same version, which uv would not take.
+        yield "pip", [*exactly, *(line for line in packages if line.startswith("torch"))]
 
 
-def _make_server(torch: bool) -> None:
-    folder, lock, packages = server_env(), root() / _LOCKS["server"], lines(SERVER_PACKAGES)
-    with _making(folder, "server", torch=torch) as (uv, pip):
-        uv("-c", lock, *(line for line in packages if not line.startswith("torch")))
-        uv("--no-deps", *lines(SERVER_WHEELS))
-        if torch:
-            # By pip: it may be set up to find a CPU build of the same version, which uv would not take.
-            pip("-c", lock, *(line for line in packages if line.startswith("torch")))
-        for plain, pattern in _LIBRARIES.items():
-            link = folder / TOOL_LIBRARIES / plain
-            link.parent.mkdir(exist_ok=True)
-            link.unlink(missing_ok=True)
-            for library in folder.glob(f"lib/python3*/site-packages/nvidia_pytriton.libs/{pattern}"):
-                link.symlink_to(os.path.relpath(library, link.parent))
+def _link_libraries(folder: Path) -> None:
+    for plain, pattern in _LIBRARIES.items():
+        link = folder / TOOL_LIBRARIES / plain
+        link.parent.mkdir(exist_ok=True)
+        link.unlink(missing_ok=True)
+        for library in folder.glob(f"lib/python3*/site-packages/nvidia_pytriton.libs/{pattern}"):
+            link.symlink_to(os.path.relpath(library, link.parent))
 
 
-def _make_missing(client: bool, server: bool, dev: bool, torch: bool | None) -> None:
-    """Make what is missing of what is asked for; on a disk that is too small, nothing."""
+def make(client: bool = True, server: bool = True, dev: bool = False, torch: bool | None = None) -> None:
+    """Make what is missing, ``dev`` with what the tests need; ``torch=None`` keeps what an earlier set-up chose, else takes it."""
     client, server = client and not client_python(dev), server and not server_ready(torch)
+    if not client and not server:
+        return
+    if not os.access(root(), os.W_OK):
+        states = f"{shown(client_folder())} is {state(client_folder(), 'client')}, {shown(server_env())} is {server_state()}"
+        happened = f"The folder of the course, {root()}, is not yours to write, and what it needs is not complete: {states}."
+        raise SetupError(happened, "", to_complete())
     torch = bool(read_stamp(server_env()).get("torch", True)) if torch is None else torch
     need_gb, free_gb = CLIENT_GB * client + (SERVER_GB + TORCH_GB * torch) * server, shutil.disk_usage(root()).free / 1e9
     if free_gb < need_gb:
@@ -313,40 +266,17 @@ def _make_missing(client: bool, server: bool, dev: bool, torch: bool | None) -> 
             "Make room and type the same again, or type: make lab TORCH=no",
         )
     if client:
-        _make_client(dev)
+        _fill("client", dev=dev or bool(read_stamp(client_folder()).get("dev")))
     if server:
-        _make_server(torch)
-
-
-def ready(dev: bool = False, server: bool = True, torch: bool | None = None) -> Path:
-    """Make what is missing and return the notebooks' interpreter; at once when nothing is.
-
-    Args:
-        dev: with what the tests need.
-        server: with the embedded server's environment.
-        torch: that with PyTorch or without; ``None`` keeps what an earlier set-up chose, else takes it.
-
-    Raises:
-        SetupError: something is in the way; its text says what to type.
-    """
-    if server and (obstacle := bootstrap.embedded_obstacle()):
-        print(obstacle, flush=True)
-        server = False
-    if not (client_python(dev) and (not server or server_ready(torch))):
-        with _alone():
-            _make_missing(True, server, dev, torch)
-    return client_python(dev) or python_of(client_folder())
+        _fill("server", torch=torch)
 
 
 def install_server(torch: bool | None = None) -> None:
-    """Make ``.server`` of the Python that runs this, unless it is ready; arguments and errors as for :func:`ready`."""
-    if server_ready(torch):
-        print(f"{shown(server_env())} is ready.")
-        return
+    """Make ``.server`` of the Python that runs this, unless it is ready."""
     if problem := bootstrap.embedded_obstacle() or bootstrap.missing(bootstrap.probe(BASE) or {}):
         raise SetupError(problem)
-    with _alone():
-        _make_missing(False, True, False, torch)
+    make(client=False, torch=torch)
+    print(f"{shown(server_env())} is ready.")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -360,10 +290,12 @@ def main(arguments: list[str] | None = None) -> int:
     write_whatever_the_terminal()
     options = parser.parse_args(arguments)
     try:
-        if options.as_is:
-            python = client_python() or Path(sys.executable)
-        else:
-            python = ready(options.dev, options.server != "no", {"yes": True, "no": False, "": None}[options.torch])
+        if not options.as_is:
+            server = options.server != "no"
+            if server and (obstacle := bootstrap.embedded_obstacle()):
+                print(obstacle, flush=True)
+                server = False
+            make(server=server, dev=options.dev, torch={"yes": True, "no": False, "": None}[options.torch])
     except CourseError as error:
         print(error, file=sys.stderr)
         return 1
@@ -372,11 +304,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     if not options.run:
         return 0
+    python = client_python(options.dev) or Path(sys.executable)
     environment = {**os.environ, "PATH": f"{python.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
-    sys.stdout.flush()
-    if os.name == "posix":
-        os.execve(python, [str(python), *options.run], environment)
-    return subprocess.call([str(python), *options.run], env=environment)
+    return bootstrap.become([str(python), *options.run], environment)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import logging
 import os
 import re
 import socket
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from pathlib import Path
 from helpers.errors import SetupError
 from helpers.machine import is_loopback, without_proxy
 from helpers.paths import shown, work_dir, writing
-from helpers.setup import notebook_copies
+from helpers.setup import bootstrap, notebook_copies
 
 _WORKSPACES = "JUPYTERLAB_WORKSPACES_DIR"
 # The notebook gets the whole width: on a projector half of it would go to the list of files, which is one click away.
@@ -31,20 +30,13 @@ _REMOTE = "SSH_CONNECTION" in os.environ and "DISPLAY" not in os.environ
 
 
 def start(options: Sequence[str]) -> int:
-    """Hand out the notebooks, then become JupyterLab: on the loopback interface, with its own token, on the next free port.
+    """Hand out the notebooks, then become JupyterLab, with further options such as ``--port=8899``.
 
-    Args:
-        options: further options of JupyterLab, such as ``--port=8899``.
-
-    Raises:
-        SetupError: ``work/`` cannot be written, or a token stands where everybody can read it.
+    It listens on the loopback interface, with its own token, on the next free port.
     """
     if any(re.match(r"--\w+\.token(=.|$)", option) for option in options):
-        raise SetupError(
-            "A token on the command line can be read by everybody on this machine (ps shows it).",
-            "Without one JupyterLab makes its own; one of yours goes into an environment variable.",
-            "Type: export JUPYTER_TOKEN=…   and then the same without the token",
-        )
+        todo = "Type: export JUPYTER_TOKEN=…   and then the same without the token"
+        raise SetupError("A token on the command line can be read by everybody on this machine (ps shows it).", "", todo)
     for sentence in notebook_copies.hand_out():
         print(sentence)
     print(f"Your notebooks are in {shown(notebook_copies.folder())}. Stop JupyterLab with Ctrl-C.")
@@ -53,17 +45,13 @@ def start(options: Sequence[str]) -> int:
     # Only what is wrong; and in a container people are root, where JupyterLab would refuse.
     command += [f"--Application.log_level={logging.WARNING}", *(["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else [])]
     command += [*options, *(["--no-browser"] if _REMOTE else [])]
-    sys.stdout.flush()
-    if os.name == "posix":
-        os.execve(command[0], command, environment())
-    return subprocess.call(command, env=environment())
+    return bootstrap.become(command, environment())
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of JupyterLab and its kernels: without the pop-up that asks about news, before the user's own settings.
+    """Return the environment of JupyterLab and its kernels, whose raw requests to this machine no proxy of the site can answer.
 
-    Kernels send raw requests to servers on this machine, which no proxy of the site can find. Where windows and bars are is kept in
-    ``work/``, apart from that of the user's other projects.
+    Our settings, without the pop-up that asks about news, come before the user's own; the layout is kept apart from other projects'.
     """
     ours = str(Path(__file__).resolve().parent.parent / "jupyter")
     config = os.pathsep.join(filter(None, (ours, os.environ.get("JUPYTER_CONFIG_PATH"))))
@@ -89,16 +77,11 @@ def _become() -> None:
             if not self.identity_provider.auth_enabled:
                 raise SetupError(
                     "JupyterLab would start without its token: everybody on this machine could then run programs in your name.",
-                    "An option, or a line such as c.ServerApp.token = '' in a file of these folders, turns it off: "
-                    f"{', '.join(self.config_file_paths)}.",
-                    "Take it out and type the same again.",
+                    f"An option turns it off, or a line such as c.ServerApp.token = '' in {', '.join(self.config_file_paths)}.",
                 )
             if not self.sock and not is_loopback(self.ip):
-                raise SetupError(
-                    f"JupyterLab would listen on {self.ip or 'every address'}, for the whole network.",
-                    "The course's listens on this machine alone.",
-                    "From another machine type: ssh -N -L 8888:127.0.0.1:8888 user@this-machine",
-                )
+                todo = "From another machine type: ssh -N -L 8888:127.0.0.1:8888 user@this-machine"
+                raise SetupError(f"JupyterLab would listen on {self.ip or 'every address'}, for the whole network.", "", todo)
             super().init_httpserver()
 
         def start_app(self) -> None:

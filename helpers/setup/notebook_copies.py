@@ -32,14 +32,7 @@ def folder() -> Path:
 
 
 def hand_out() -> list[str]:
-    """Copy the notebooks to ``work/notebooks``, never over one that a student changed.
-
-    Returns:
-        One sentence for each notebook about which there is something to say.
-
-    Raises:
-        SetupError: the folder cannot be written.
-    """
+    """Copy the notebooks to ``work/notebooks``, never over one that a student changed, and return what there is to say about them."""
     said = []
     with _keeping() as record:
         for source in notebooks():
@@ -58,15 +51,7 @@ def hand_out() -> list[str]:
 
 
 def reset(which: str) -> str:
-    """Bring back a pristine notebook, and return a sentence on what was done; the student's stays beside it, with the time in its name.
-
-    Args:
-        which: number or name of the notebook, such as ``03``.
-
-    Raises:
-        InputError: there is no such notebook.
-        SetupError: the folder cannot be written.
-    """
+    """Bring back a pristine notebook, by its number or name, and return what was done; the student's stays beside it, with the time."""
     wanted = Path(which.strip()).name.removesuffix(".ipynb")
     begin = f"{int(wanted):02d}_" if re.fullmatch(r"\d{1,2}", wanted) else f"{wanted}."
     source = next((each for each in notebooks() if each.name.startswith(begin)), None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import itertools
 import json
 import subprocess
 import sys
@@ -21,11 +20,10 @@ needs_embedded = pytest.mark.skipif(bool(bootstrap.embedded_obstacle()), reason=
 
 
 def finding(report: str, subject: str) -> str:
-    """What a report says about one subject, on one line: in a terminal it goes on in lines without a subject."""
+    """What a report says about one subject, with what to type."""
     lines = report.splitlines()
-    first = next(number for number, line in enumerate(lines) if line[8:].startswith(subject))
-    more = itertools.takewhile(lambda line: line.startswith(" " * 9), lines[first + 1 :])
-    return " ".join([lines[first], *(line.strip() for line in more)])
+    first = next(number for number, line in enumerate(lines) if line[8:].startswith(f"{subject}: "))
+    return " ".join(line for line in lines[first : first + 2] if line == lines[first] or "-> " in line)
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +58,7 @@ def test_numpy_2_in_the_servers_environment(course: Path, tmp_path: Path) -> Non
     done = run([sys.executable, *DOCTOR], ROOT, COURSE_SERVER_ENV=str(server))
     assert done.returncode == 1
     found = finding(done.stdout, "Server's packages")
-    assert "numpy 2.4.6" in found
-    assert "empty tensors" in found
+    assert "numpy 2.4.6 (lock: 1.26.4)" in found
     assert "install-server" in found
 
 
@@ -79,16 +76,6 @@ def test_a_package_that_differs_from_the_lock(monkeypatch: pytest.MonkeyPatch, t
     assert "torch" not in first.found
 
 
-def test_a_disk_from_which_no_program_may_run_is_for_the_student_to_leave(tmp_path: Path) -> None:
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "noexec", "tmpfs", str(tmp_path)], capture_output=True, check=False).returncode:
-        pytest.skip("needs the right to mount")
-    try:
-        (found,) = doctor.course_folder(tmp_path)
-    finally:
-        subprocess.run(["umount", str(tmp_path)], check=True)
-    assert found.state == FIX and "noexec" in found.found and "git clone" in found.todo
-
-
 def with_shared_memory(size: str) -> subprocess.CompletedProcess[str]:
     inside = f"mount -t tmpfs -o size={size} tmpfs /dev/shm && exec {sys.executable} -m helpers doctor"
     if subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True, check=False).returncode:
@@ -96,9 +83,8 @@ def with_shared_memory(size: str) -> subprocess.CompletedProcess[str]:
     return run(["unshare", "-m", "sh", "-c", inside], ROOT)
 
 
-def test_a_containers_shared_memory_is_enough_but_for_large_requests() -> None:
-    said = finding(with_shared_memory("64m").stdout, "Shared memory")
-    assert "large batches of DeepTau need up to 256 MB" in said and said.startswith(NOTE)
+def test_a_containers_shared_memory_is_enough() -> None:
+    assert finding(with_shared_memory("64m").stdout, "Shared memory").startswith(GOOD)
 
 
 def test_too_little_shared_memory_is_to_be_fixed() -> None:
@@ -120,35 +106,14 @@ def test_a_work_folder_that_cannot_be_written(tmp_path: Path) -> None:
     assert "export COURSE_WORK=" in finding(done.stdout, "Folder work")
 
 
-def test_disk(tmp_path: Path) -> None:
-    assert doctor.disk(ROOT).state == GOOD
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(tmp_path)], capture_output=True, check=False).returncode:
-        pytest.skip("needs the right to mount a small disk")
-    try:
-        found = doctor.disk(tmp_path)
-    finally:
-        subprocess.run(["umount", str(tmp_path)], check=True)
-    assert found.state == FIX and "0.0 GB free" in found.found
-
-
 def test_a_proxy_without_an_exception_for_this_machine() -> None:
     proxy = {"HTTPS_PROXY": "http://me:hunter2@proxy:3128"}
-    (found,) = doctor.variables(proxy)
+    (found,) = doctor.proxy(proxy)
     assert found.state == FIX
     assert "HTTPS_PROXY" in found.found
     assert "hunter2" not in found.found + found.todo
-    assert list(doctor.variables({**proxy, "no_proxy": "localhost,127.0.0.1"})) == []
-    assert list(doctor.variables({"http_proxy": ""})) == []
-
-
-def test_other_softwares_variables_are_named() -> None:
-    (found,) = doctor.variables({"PYTHONPATH": "/cvmfs/software"})
-    assert (found.state, "PYTHONPATH" in found.found, "cvmfs" in found.found) == (NOTE, True, False)
-
-
-def test_another_python_is_told() -> None:
-    assert doctor.python((3, 13, 0)).state == FIX
-    assert doctor.python((3, 12, 1)).state == GOOD
+    assert list(doctor.proxy({**proxy, "no_proxy": "localhost,127.0.0.1"})) == []
+    assert list(doctor.proxy({"http_proxy": ""})) == []
 
 
 def test_the_status_is_that_of_the_worst_finding() -> None:
@@ -184,16 +149,16 @@ def test_the_report_of_a_machine_full_of_secrets() -> None:
 def test_in_a_notebook_it_is_a_table_and_in_a_terminal_text() -> None:
     report = doctor.Report((Finding("Disk", FIX, "1 < 2 & full", "rm -r <something>"), Finding("GPU", NOTE, "none")))
     html = report._repr_html_()
-    assert html.count("<tr>") == 2
+    assert html.count("<tr") == 3, "a head and two findings"
     assert "1 &lt; 2 &amp; full" in html
     assert "rm -r &lt;something&gt;" in html
     assert "fix" in html
-    assert "-> rm -r <something>" in str(report)
+    assert "\n✖ fix   Disk: 1 < 2 & full\n        -> rm -r <something>\n" in str(report)
 
 
 def test_a_report_can_be_had_from_python() -> None:
     report = doctor.report()
-    assert {"Python", "System", "Disk", "GPU", "Containers"} <= {one.subject for one in report.findings}
+    assert {"System", "Notebooks' packages", "Shared memory", "Folder work"} <= {one.subject for one in report.findings}
     assert report.status == 0, str(report)
 
 

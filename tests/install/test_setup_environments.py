@@ -161,13 +161,10 @@ def test_too_little_disk_for_real(tmp_path: Path) -> None:
 
 def test_no_permission_to_write(course: Path) -> None:
     if os.geteuid() == 0:
-        # Root may write anywhere, but not where a file is in the way.
-        (course / ".setup.lock").mkdir()
-        assert "Check that this folder is yours" in refused(setup(course))
-        return
+        pytest.skip("root may write anywhere; the tests of a folder of somebody else have another user")
     course.chmod(0o500)
     try:
-        assert "Check that this folder is yours" in refused(setup(course))
+        assert "is not yours to write" in refused(setup(course))
     finally:
         course.chmod(0o700)
 
@@ -183,29 +180,8 @@ def test_a_conda_environment_that_has_the_course_is_used(course: Path, tmp_path:
     assert environments.client_python(dev=True) is None, "environment.yml has nothing for developers"
 
 
-def server_folder(folder: Path, numpy: str) -> Path:
-    """A server environment whose folders say that it holds this NumPy."""
-    stamp(folder, "server", torch=True)
-    (folder / "lib" / "python3.11" / "site-packages" / f"numpy-{numpy}.dist-info").mkdir(parents=True)
-    return folder
-
-
-def test_numpy_2_is_refused_and_the_reason_named(course: Path) -> None:
-    folder = server_folder(course / ".server", "2.4.6")
-    assert "numpy 2.4.6" in environments.numpy_fault(folder)
-    assert "empty tensors" in environments.numpy_fault(folder)
-    assert not environments.server_ready()
-
-
-def test_numpy_1_is_taken(course: Path) -> None:
-    folder = server_folder(course / ".server", "1.26.4")
-    assert environments.numpy_fault(folder) == ""
-    assert environments.server_ready()
-
-
 def test_without_pytorch_stays_without_until_asked(course: Path) -> None:
-    folder = server_folder(course / ".server", "1.26.4")
-    stamp(folder, "server", torch=False)
+    stamp(course / ".server", "server", torch=False)
     assert environments.server_ready()
     assert environments.server_ready(torch=False)
     assert not environments.server_ready(torch=True)
@@ -272,4 +248,3 @@ def test_a_complete_course_folder_of_somebody_else_is_used_as_it_is(shared: Path
     done = as_student(shared, command)
     assert "added right over gRPC and HTTP" in done.stdout, done.stdout + done.stderr
     assert not (shared / "work").exists()
-    assert not (shared / ".setup.lock").exists()

@@ -23,7 +23,7 @@ _MARK = "RUN_OF_TESTS"
 _SHARED_MEMORY = Path("/dev/shm")
 # What pytest, ruff, mypy and make keep in the course's folder for the next time, and in the home npm, which JupyterLab asks for it,
 # and programs with caches and settings: a fresh clone in an empty home has none of them.
-_CACHES = {".cache", ".config", ".pytest_cache", ".ruff_cache", ".mypy_cache", ".setup.lock", "__pycache__", ".npm"}
+_CACHES = {".cache", ".config", ".pytest_cache", ".ruff_cache", ".mypy_cache", "__pycache__", ".npm"}
 # Seconds until what is still there counts as left: a server outlives its owner by its grace period, and then it stops in its own time.
 # What no process of the run can remove any more is waited for a moment, since another run's segments come and go.
 _PATIENCE_S, _MOMENT_S = 60.0, 3.0

@@ -12,7 +12,6 @@ import nbformat
 import pytest
 
 from helpers.measuring.table import Rows, read_rows
-from helpers.setup import doctor
 from helpers.terminal import MARK
 from tests.course.running import run
 
@@ -78,17 +77,6 @@ def test_a_sweep_fits_into_80_columns(narrow: None) -> None:
     assert len(one_model) >= 6 and _widest(text) <= 80 and "1067 ± 19" in text
     with_concurrency = repr(Rows.of(rows[:6] + [row for row in rows[:20] if row["concurrency"] > 1]))
     assert "concurrency" in with_concurrency and _widest(with_concurrency) <= 100
-
-
-def test_the_doctor_fits_into_80_columns(narrow: None) -> None:
-    found = [
-        doctor.Finding(
-            "Docker", doctor.NOTE, "says: Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is it running? " * 2
-        ),
-        doctor.Finding("Python", doctor.GOOD, "3.11.7"),
-    ]
-    text = repr(doctor.Report(found))
-    assert _widest(text) <= 80 and text.count("docker.sock") == 2 and "Python  3.11.7" in text
 
 
 CELLS = """
