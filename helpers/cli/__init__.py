@@ -94,38 +94,25 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
 PASS_ON = {"lab": " Other options go to JupyterLab.", "perf_analyzer": " They are passed on."}
 
 
-class _Help(argparse.RawDescriptionHelpFormatter):
-    """Help of at most 80 columns, with the example on a line of its own."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=26, width=79)
-
-
 def parser(command: str | None) -> argparse.ArgumentParser:
     """Return the parser, with the arguments of one command."""
     main_parser = argparse.ArgumentParser(
         prog="python -m helpers",
         description="Serve machine-learning models with Triton: the course's tools.",
         epilog="More on one of them, with an example: python -m helpers COMMAND --help",
-        formatter_class=_Help,
     )
     commands = main_parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (_, line, example) in COMMANDS.items():
         text = f"{line[0].upper()}{line[1:]}.{PASS_ON.get(name, '')}"
         epilog = f"Example:\n  python -m helpers {example}"
-        one = commands.add_parser(name, help=line, description=text, epilog=epilog, formatter_class=_Help)
+        one = commands.add_parser(name, help=line, description=text, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter)
         for names, words, more in OPTIONS.get(name, ()) if name == command else ():
             one.add_argument(*names.split(), help=words, **more)
     return main_parser
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command.
-
-    Returns:
-        The exit status: 0 done, 1 a :class:`~helpers.errors.CourseError` (its paragraph was printed), 2 wrong arguments (or
-        what the command itself says), 130 interrupted.
-    """
+    """Run one command and return the exit status: 0 done, 1 a CourseError, 2 wrong arguments, 130 interrupted, or the command's own."""
     if not (3, 11) <= sys.version_info < (3, 13):
         from helpers.setup import bootstrap
 
@@ -144,15 +131,14 @@ def main(arguments: list[str] | None = None) -> int:
         module = importlib.import_module(f"helpers.cli.{COMMANDS[given.command][0]}")
         return int(getattr(module, given.command.replace("-", "_"))(given))
     except CourseError as error:
-        from helpers.cli.advice import in_a_terminal
-
-        print(in_a_terminal(error, command or ""), file=sys.stderr)
+        # Its advice is for notebooks, where a server is launched by a call.
+        serve = "   (in a terminal: python -m helpers serve)" if "launch_" in str(error) else ""
+        print(f"{error}{serve}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("helpers"):
             raise
-        todo = "Type: make setup   (then .venv/bin/python -m helpers)"
-        print(f"The package {error.name} is not installed in {sys.executable}. {todo}", file=sys.stderr)
+        print(f"{error.name} is not installed in {sys.executable}. Type: make setup, then .venv/bin/python -m helpers", file=sys.stderr)
         return 1
     except BrokenPipeError:
         # The reader of a pipe, such as head, has seen enough.

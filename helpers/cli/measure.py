@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from helpers.cli.serve import GRACE_S
 from helpers.cli.tools import access, save
@@ -24,17 +22,12 @@ def sweep(args: argparse.Namespace) -> int:
     # Who types a command wants to measure: no recorded rows in its place.
     find_perf_analyzer()
     server = at(args.url or "localhost:9001", None, access(args))
-    data = _input_data(server, args.model, args)
+    data = {model: write_real(server, model) for model in args.model} if args.input_data == "real" else args.input_data
     result = sweep(server, args.model, args.batch, args.concurrency, output=args.output, input_data=data)
     print(result)
     path = Path(result.attrs["path"]).with_name(f"{'_and_'.join(dict.fromkeys(args.model))}.png")
     print(f"Figure: {save(path, lambda: plots.sweep_figure(result))}")
     return 0
-
-
-def _input_data(server: Any, models: Sequence[str], args: argparse.Namespace) -> Any:
-    """The word or the file that was given; for ``real``, a file of the course's own for each model."""
-    return {model: write_real(server, model) for model in models} if args.input_data == "real" else args.input_data
 
 
 def tune(args: argparse.Namespace) -> int:
@@ -50,7 +43,7 @@ def tune(args: argparse.Namespace) -> int:
             budget_ms=args.budget,
             max_instances=args.max_instances,
             output=args.output,
-            input_data=_input_data(server, [args.model], args),
+            input_data=write_real(server, args.model) if args.input_data == "real" else args.input_data,
         )
     print(result)
     return 0 if result is not None and result.best else 3
@@ -60,7 +53,5 @@ def quantize(args: argparse.Namespace) -> int:
     """Make the variants."""
     from helpers import precision
 
-    for folder in precision.make(args.model):
-        kilobytes = sum(path.stat().st_size for path in (folder / "1").iterdir()) / 1000
-        print(f"{shown(folder)}: {kilobytes:.0f} kB")
+    print(*map(shown, precision.make(args.model)), sep="\n")
     return 0

@@ -22,11 +22,7 @@ _LOOK_S = 0.5
 
 
 def serve(args: argparse.Namespace) -> int:
-    """Launch what is asked for, print its card and what to try, wait for Ctrl-C or SIGTERM, stop it.
-
-    Raises:
-        CourseError: it did not start, or ended by itself.
-    """
+    """Launch what is asked for, print its card and what to try, wait for Ctrl-C or SIGTERM, stop it."""
     if args.dry_run:
         _launch(args, dry_run=True)
         return 0
@@ -88,12 +84,12 @@ def _to_try(server: Server | Fleet) -> str:
     # Behind one address each server has counters of its own.
     one = server.servers[0] if isinstance(server, Fleet) else server
     assert server.http is not None and one.metrics is not None
-    token, header, lines = one.token, "", []
+    header, lines = "", []
     if one.listening.is_beyond:
         header = '-H "Authorization: Bearer $COURSE_TOKEN" '
         # A token from the variable is known to whoever set it, and must not be on the screen.
-        if os.environ.get("COURSE_TOKEN", "") != token:
-            lines = [f"The token for those who may use it: {token}", f"  export COURSE_TOKEN={token}"]
+        if os.environ.get("COURSE_TOKEN", "") != one.token:
+            lines = [f"For those who may use it: export COURSE_TOKEN={one.token}"]
     elif server.token:
         # In a file that only its owner can read: what is typed is in the list of processes, for all to see.
         lines = ["Inference needs the server's secret. python -m helpers finds it by itself; for other programs it is in a file of yours:"]

@@ -92,7 +92,7 @@ NOT_AS_IT_STANDS = (
 SAYS = {
     "python -m helpers doctor": r"Python",
     "curl localhost:9002/metrics": r"nv_inference_request_success\{",
-    "python -m helpers infer -m add_sub": r"equal to what NumPy says",
+    "python -m helpers infer -m add_sub": r"output +OUTPUT0",
     "python -m helpers infer -m deeptau_nosplit": r"main_output/Softmax .*\(10, 4\)",
     "python -m helpers metrics": r"add_sub",
     "python -m helpers perf_analyzer": r"Request concurrency: 1",

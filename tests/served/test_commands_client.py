@@ -27,28 +27,8 @@ def test_infer_add_sub(models_server: Server, capsys: pytest.CaptureFixture[str]
     assert main(["infer", "-m", "add_sub", "-u", url, "-p", protocol]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"Model add_sub, version 1, at {url} over ")
-    rows = [[float(number) for number in line.split()] for line in lines[3:19]]
-    assert [row[2] for row in rows] == [row[0] + row[1] for row in rows]
-    assert [row[3] for row in rows] == [row[0] - row[1] for row in rows]
-    assert lines[19] == "Sum and difference are equal to what NumPy says."
-
-
-def test_infer_says_so_when_the_server_is_wrong(
-    models_server: Server, capsys: pytest.CaptureFixture[str], tmp_path: Path, free_base_port: Callable[[], int]
-) -> None:
-    """A server whose add_sub adds wrongly: the model's own file, changed and loaded under its own name."""
-    assert models_server.repository is not None
-    code = models_server.repository / "add_sub" / "1" / "model.py"
-    right = code.read_text()
-    try:
-        code.write_text(right.replace("left - right", "left - right - right"))
-        models_server.load("add_sub")
-        assert main(["infer", "-m", "add_sub", "-u", models_server.grpc_url]) == 1
-        assert "NOT equal to what NumPy says: difference." in capsys.readouterr().out
-    finally:
-        code.write_text(right)
-        models_server.load("add_sub")
-    assert main(["infer", "-m", "add_sub", "-u", models_server.grpc_url]) == 0
+    x, y, total, difference = ([float(number) for number in re.findall(r"(-?\d+)(?:, )", line.split(")")[1])] for line in lines[3:])
+    assert (total, difference) == ([a + b for a, b in zip(x, y, strict=True)], [a - b for a, b in zip(x, y, strict=True)]) and len(x) == 6
 
 
 def test_infer_any_model_with_made_up_inputs(
@@ -73,7 +53,6 @@ def test_infer_any_model_with_made_up_inputs(
         (["infer", "-m", "add_sub", "-u", "localhost:9"], "cannot be reached"),
         (["infer", "-m", "add_sub", "-u", "HTTP", "-p", "grpc"], "that speaks GRPC"),
         (["infer", "-m", "add_sub", "-u", "ftp://x:1"], "ftp"),
-        (["infer", "-m", "double", "-u", "GRPC", "-b", "0"], "--batch 0"),
         (["metrics", "-u", "HTTP"], "no metrics page"),
         (["serve", "--models", "nowhere"], "no model repository 'nowhere'"),
         (["serve", "--runtime", "magic", "--dry-run"], "magic"),
