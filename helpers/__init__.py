@@ -1,12 +1,5 @@
 """Helpers of the course: launch a Triton server, send it requests, read its metrics, check exercises.
 
-Typical use::
-
-    from helpers import launch_server, connect
-    server = launch_server("models")
-    server
-    server.stop()
-
 Names are imported when they are first used, so that ``python -m helpers doctor`` works before anything is installed.
 """
 

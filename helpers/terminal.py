@@ -27,15 +27,9 @@ def write_whatever_the_terminal() -> None:
 
 
 class Progress:
-    """A line that says what a long step does, how far it is and how long it takes: in a notebook's cell, or on a terminal.
+    """A line that says what a long step does, how many of its parts are done and how long it takes: in a notebook's cell, or on a terminal.
 
     It appears when the step takes longer than ``SHOWN_AFTER_S``. Of steps within one another, or side by side, the first one is shown.
-
-    Args:
-        what: what is done, in a few words, or a function that says it.
-        total: of how many parts, where that is known.
-        unit: what the parts are.
-        silent: show nothing.
     """
 
     def __init__(self, what: str | Callable[[], str], total: int | None = None, unit: str = "", *, silent: bool = False) -> None:

@@ -55,9 +55,6 @@ class Client:
         server: a :class:`~helpers.server.Server`, or the address of the port for the protocol, such as ``localhost:9001``.
         protocol: ``grpc`` or ``http``; without it gRPC, or HTTP when the address begins with ``http://`` or ``https://``.
         timeout_s: seconds that one inference request may take.
-
-    Raises:
-        InputError: the address or the protocol is none.
     """
 
     def __init__(self, server: Any, protocol: str | None = None, *, timeout_s: float = REQUEST_TIMEOUT_S) -> None:
@@ -111,17 +108,12 @@ class Client:
             ModelError: the model is not loaded; the message names those that are.
             RequestError: the server refused or failed, could not be reached, or took too long.
         """
-        given, number = _together(inputs, arrays), str(version)
+        signature, tensors = self._fitting(model, str(version), _together(inputs, arrays))
         try:
-            return self._send(*self._fitting(model, number, given), outputs, number, shared_memory)
-        except RequestError as error:
-            # A model that was reloaded may take other inputs since.
-            if not isinstance(error.__cause__, Refused) or error.__cause__.reason != "inputs":
-                raise
-            before = self.signature(model, number)
-            if self.signature(model, number, fresh=True) == before:
-                raise
-        return self._send(*self._fitting(model, number, given), outputs, number, shared_memory)
+            return self._send(signature, tensors, outputs, str(version), shared_memory)
+        except RequestError:
+            self._signatures.pop((model, str(version)), None)  # a model that was reloaded may take other inputs since
+            raise
 
     def infer_async(self, model: str, inputs: Mapping[str, Any] | None = None, **arrays: Any) -> Future[Result]:
         """Like :meth:`infer`, but return a future at once; inputs are checked and copied first, and 8 requests are under way at most."""
@@ -174,11 +166,11 @@ class Client:
         """Return a model's config with everything that the server filled in, as it is now; fields that nobody set are left out."""
         return without_unset(self._ask(lambda: self.transport.config(model), model))
 
-    def signature(self, model: str, version: str = "", fresh: bool = False) -> Signature:
-        """Return a model's signature, remembered from the last time unless it is to be fresh."""
+    def signature(self, model: str, version: str = "") -> Signature:
+        """Return a model's signature, remembered from the last time."""
         if not isinstance(model, str) or not model:
             raise InputError(f"{model!r} is no name of a model.", "Expected text.", 'Type for example: client.infer("add_sub", …)')
-        if fresh or (model, version) not in self._signatures:
+        if (model, version) not in self._signatures:
 
             def about() -> tuple[dict[str, Any], dict[str, Any] | None]:
                 metadata = self.transport.metadata(model, version)
@@ -234,7 +226,8 @@ class Client:
         except InputError:
             if not known:
                 raise
-        signature = self.signature(model, version, fresh=True)
+        self._signatures.pop((model, version), None)
+        signature = self.signature(model, version)
         return signature, signature.check(inputs)
 
     def _copies(self, model: str, inputs: Any) -> dict[str, Array]:

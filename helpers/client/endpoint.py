@@ -56,11 +56,7 @@ class Address:
 
 
 def parse_address(url: str, default_port: int | None = None) -> Address:
-    """Read ``localhost:9001``, ``http://localhost:9000/``, ``grpc://gpu-node:9001``, ``https://host`` or ``[::1]:9000``.
-
-    Raises:
-        InputError: the text is no address, or names no port and there is no default.
-    """
+    """Read ``localhost:9001``, ``http://localhost:9000/``, ``grpc://gpu-node:9001``, ``https://host`` or ``[::1]:9000``."""
     text = url.strip() if isinstance(url, str) else ""
     scheme = text.split("://", 1)[0].lower() if "://" in text else ""
     try:
@@ -103,11 +99,7 @@ NO_ACCESS = Access()
 
 
 def access_for(token: str = "", headers: Mapping[str, str] | None = None, ca: str | Path | None = None) -> Access:
-    """Return the access that a token, sent as ``Authorization: Bearer TOKEN``, further headers and a PEM file of an authority make.
-
-    Raises:
-        InputError: one of them cannot be sent or read. The message does not repeat a secret.
-    """
+    """Return the access by a token (``Authorization: Bearer TOKEN``), further headers and a PEM file; no message repeats a secret."""
     sent: dict[str, str] = dict(headers or {})
     if token:
         sent = {name: value for name, value in sent.items() if name.lower() != TOKEN_HEADER}
@@ -146,11 +138,7 @@ def _own_servers(address: Address) -> Iterator[dict[str, Any]]:
 
 
 def where(server: Any, protocol: str | None) -> tuple[str, Address]:
-    """Return which protocol to speak, and to which address, for a Server or an address and the protocol that was asked for, if any.
-
-    Raises:
-        InputError: it is no server and no address, or no such protocol.
-    """
+    """Return which protocol to speak, and to which address, for a Server or an address and the protocol that was asked for, if any."""
     if protocol not in (None, "grpc", "http"):
         raise InputError(f"protocol={protocol!r} was given.", "Expected 'grpc' or 'http'.")
     if isinstance(server, str):

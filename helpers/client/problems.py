@@ -59,27 +59,18 @@ class TimedOut(TransportError):
 
 
 class Refused(TransportError):
-    """The server answered with an error.
-
-    Attributes:
-        reason: ``inputs`` (they do not fit), ``unknown`` (no such model), ``restricted`` (needs the key), ``protocol`` (another of its
-            ports answers), ``page`` (what answers is no Triton server) or ``failed``.
-    """
+    """The server answered with an error."""
 
     def __init__(self, message: str, reason: str) -> None:
         super().__init__(message)
+        # "inputs" (they do not fit), "unknown" (no such model), "restricted" (needs the key), "protocol" (another of its ports answers),
+        # "page" (what answers is no Triton server) or "failed".
         self.reason = reason
 
 
 @contextmanager
 def plainly(way: Any) -> Iterator[None]:
-    """Turn the failures of questions to a server, such as whether it lives, into errors that a person reads.
-
-    Raises:
-        ServerError: nothing answers at this address, not in time, or something that is no Triton server.
-        AccessError: token, certificate or encryption do not fit.
-        RequestError: the server refused; the message is the server's own.
-    """
+    """Turn failures of questions to a server into a ServerError, or where it answers, an AccessError or a RequestError in its words."""
     try:
         yield
     except TransportError as error:
@@ -128,11 +119,7 @@ def explain(
 
 
 def not_loaded(model: str, said: str, loaded: Collection[str] | None, why: str = "", owned: bool = False) -> ModelError:
-    """Return the error for a model that does not answer because it is not loaded, or not in the version that was asked for.
-
-    ``said`` are the server's words, which tell a model that it knows from one that it does not; ``loaded`` the models that are loaded,
-    None where the server does not say; ``why`` is why this one is not, where that is known.
-    """
+    """Return the error for a model that is not loaded, or not in this version: by the server's words, the models that are, and why."""
     if loaded is not None and model in loaded:
         happened = f"The model {model!r} is loaded, but not in the version that was asked for: {said.rstrip('.')}."
         return ModelError(happened, "Leave the version out.")

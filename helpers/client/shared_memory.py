@@ -41,12 +41,7 @@ class Region:
         self._size = 0
 
     def infer(self, request: Request) -> Any:
-        """Send one request and return tritonclient's result; strings, which have no bytes of a known size, travel with the request.
-
-        Raises:
-            InputError: there is no room in shared memory, or the server does not let us register.
-            TransportError: the server did not answer.
-        """
+        """Send one request and return tritonclient's result; strings, which have no bytes of a known size, travel with the request."""
         with self._lock:
             offsets, end = {}, 0
             for name, (array, datatype) in request.inputs.items():

@@ -66,11 +66,7 @@ class Signature:
         return self.max_batch_size > 0
 
     def check(self, inputs: Any) -> dict[str, Array]:
-        """Check values by input name against the model, and return them as tensors in the model's order.
-
-        Raises:
-            InputError: a name, dtype, rank or shape does not fit, the batch is empty, or the server might not survive the size.
-        """
+        """Return values by input name as tensors; an InputError says which does not fit, or that the server might not survive the size."""
         if not isinstance(inputs, Mapping):
             raise InputError(f"The inputs were given as {type(inputs).__name__}.", "Expected a dictionary from input names to arrays.")
         self._check_names(inputs)
@@ -81,10 +77,6 @@ class Signature:
             happened = f"The inputs of {self.model!r} are too large. Nothing was sent."
             expected = f"Expected at most {MAX_SIZE:,} bytes together, and as many entries along each axis; more could end the server."
             raise InputError(happened, expected, "Send them in several requests: client.infer_many(…)")
-        sizes = {name: array.shape[0] for name, array in arrays.items()} if self.batched else {}
-        if len(set(sizes.values())) > 1:
-            happened = f"The inputs of {self.model!r} have batches of different length ({sizes})."
-            raise InputError(happened, "Expected the same number of entries in all of them.")
         return arrays
 
     def example(self, batch: int = 1, any_length: int = _ANY_LENGTH) -> dict[str, Array]:
@@ -167,11 +159,7 @@ def split(arrays: Mapping[str, Array], max_batch_size: int) -> list[dict[str, Ar
 
 
 def to_tensor(name: str, value: Any, datatype: str) -> Array:
-    """Return a value as the contiguous array that goes on the wire: of the wanted dtype, or with ``bytes`` inside for ``BYTES``.
-
-    Raises:
-        InputError: the value has another dtype, does not fit into the dtype, or is no tensor at all.
-    """
+    """Return a value as the contiguous array that goes on the wire: of the wanted dtype, or with ``bytes`` inside for ``BYTES``."""
     array = _as_array(name, value, datatype)
     if datatype == "BYTES":
         return _to_bytes(name, array)

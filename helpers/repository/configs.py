@@ -64,12 +64,7 @@ class Comparison:
 
 
 def read_config(model: str | Path) -> ModelConfig:
-    """Read the ``config.pbtxt`` of a model, as for :func:`~helpers.repository.locate`.
-
-    Raises:
-        ModelError: there is no such folder.
-        ConfigError: it has no config, or the config has a syntax error; the message names the line.
-    """
+    """Read the ``config.pbtxt`` of a model, by its name or folder."""
     path = locate(model) / CONFIG
     try:
         return parse(read_text(path), shown(path))

@@ -50,15 +50,7 @@ def versions(folder: Path) -> list[Path]:
 
 
 def locate(model: str | Path) -> Path:
-    """Find a model's folder.
-
-    Args:
-        model: the folder, absolute, or relative to the current folder or to the course's; or a model's bare name, looked up in the
-            working copies first and then in the course's own models.
-
-    Raises:
-        ModelError: there is no such folder.
-    """
+    """Find a model's folder by its path, or by its name among the working copies and then among the course's own models."""
     given = Path(model)
     places = (paths.work_dir() / "models", paths.models_dir())
     for candidate in [*(place / given for place in places if len(given.parts) == 1), find(given)]:
@@ -105,11 +97,7 @@ def checkout(*models: str, fresh: bool = False) -> Path:
 
 
 def tree(repository: str | Path = "models") -> str:
-    """Return a model repository as text: folders, versions, sizes, and a mark at each model that a server would refuse.
-
-    Raises:
-        ModelError: there is no such folder.
-    """
+    """Return a model repository as text: folders, versions, sizes, and a mark at each model that a server would refuse."""
     folder = find(repository)
     if folder is None or not folder.is_dir():
         expected = "Expected a model repository: a folder with one folder for each model."
@@ -177,12 +165,7 @@ def raise_first(found: list[Problem], folder: Path) -> None:
 
 
 def faults(repository: str | Path, *, hanging: bool = False) -> dict[str, str]:
-    """Return the models that a server would refuse, as far as their folders show it, each with the reason in a sentence.
-
-    Args:
-        repository: the folder.
-        hanging: only those for which Triton waits for ever, so that the whole server never gets ready.
-    """
+    """Return the models that a server would refuse, as far as their folders show it, with the reason; or those for which it would hang."""
     found = {}
     for folder in visible(find(repository) or Path(repository)):
         if folder.is_dir() and (reasons := [problem.text for problem in problems(folder) if problem.hangs or not hanging]):

@@ -13,11 +13,7 @@ from helpers.errors import ConfigError, suggestion
 
 
 def parse(text: str, source: str = "config.pbtxt") -> ModelConfig:
-    """Read a config from protobuf text, which a message calls ``source``.
-
-    Raises:
-        ConfigError: the text has a mistake; the message holds its line, its column and the line itself.
-    """
+    """Read a config from protobuf text, which a message calls ``source``; a ConfigError points at the mistake."""
     try:
         return text_format.Parse(text, ModelConfig())
     except text_format.ParseError as error:

@@ -39,8 +39,11 @@ def test_a_reloaded_model_is_noticed(own_server: Server) -> None:
     with Client(own_server, "grpc") as grpc, Client(own_server, "http") as http:
         clients = (grpc, http)
         assert [client.infer("double", X=four).requests for client in clients] == [1, 1]
-        # The server has a smaller limit than the clients remember: it refuses, they look again and send in parts.
+        # The server has a smaller limit than the clients remember: it refuses, they look again and the next time send in parts.
         own_server.load("double", original.replace("max_batch_size: 4", "max_batch_size: 2"))
+        for client in clients:
+            with pytest.raises(RequestError, match="batch-size must be <= 2"):
+                client.infer("double", X=four)
         assert [client.infer("double", X=four).requests for client in clients] == [2, 2]
         # What the clients remember would refuse these inputs now: they look again before they say so.
         own_server.load("double", original.replace("max_batch_size: 4", "max_batch_size: 0").replace("TYPE_FP32", "TYPE_FP64"))
