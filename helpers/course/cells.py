@@ -21,17 +21,16 @@ class _Made(NamedTuple):
 _made: dict[str, _Made] = {}
 
 
-def watch(shell: Any, explain: Callable[[str, str], bool]) -> None:
-    """Take notes of each cell of IPython from now on, and explain a check whose names are not there.
-
-    ``explain`` gets the exercise's number and the name, and says whether it has shown an outcome; else the error looks as always.
-    """
+def watch(shell: Any, explain: Callable[[str, str], None]) -> None:
+    """Take notes of each cell of IPython from now on, and explain, by exercise and name, a check whose names are not there."""
     shell.events.register("post_run_cell", note)
 
     def handle(shell: Any, kind: type[BaseException], error: NameError, trace: Any, tb_offset: int | None = None) -> None:
         source = shell.history_manager.input_hist_raw[-1] if shell.history_manager else ""
         number = re.search(r"^exercise\([\"']([\d.]+)[\"']\)\.check\(", source, re.MULTILINE)
-        if number is None or error.name not in names_asked(source, number[1]) or not explain(number[1], error.name):
+        if number is not None and error.name in names_asked(source, number[1]):
+            explain(number[1], error.name)
+        else:
             shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
 
     shell.set_custom_exc((NameError,), handle)

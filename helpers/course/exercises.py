@@ -7,8 +7,6 @@ a traceback. With ``COURSE_STRICT=1`` in the environment anything but "correct" 
 from __future__ import annotations
 
 import dataclasses
-import functools
-import inspect
 import json
 import os
 import re
@@ -19,21 +17,17 @@ from typing import Any
 import numpy as np
 
 from helpers import paths
-from helpers.course import cells
+from helpers.course import cells, judge
 from helpers.course.cells import BLANK
-from helpers.course.judge import CannotTell, Kind, NotSolved, NotYet, Outcome, cannot_tell, find, not_attempted, not_yet
+from helpers.course.judge import CannotTell, Kind, NotAttempted, NotYet, Outcome
 from helpers.course.progress import record
 from helpers.errors import CourseError, InputError, SetupError, quoted
 from helpers.terminal import Progress
-
-__all__ = ["Exercise", "____", "catch_up", "exercise"]
 
 # Answers are looked through this deep for blanks: a list of dicts of arrays, and a little more.
 _DEPTH = 5
 # Cells with one of these tags are left out by catch_up.
 _LEFT_OUT = {"check", "raises-exception"}
-# After this many answers that were not right, the check mentions the hints.
-_ATTEMPTS_BEFORE_HINT = 2
 
 
 class Placeholder:
@@ -101,39 +95,22 @@ def count_blanks(value: Any, depth: int = _DEPTH) -> int:
 ____ = Placeholder()
 
 
-@functools.cache
-def exercise(number: str) -> Exercise:
-    """Return the exercise with the number of its heading, such as ``"1.2"``.
-
-    Raises:
-        InputError: there is none; the message lists those of the same notebook.
-    """
-    return Exercise(str(number))
+class NotSolved(CourseError):
+    """Raised only in strict mode (``COURSE_STRICT=1``), so that a wrong solution makes the tests fail."""
 
 
 class Exercise:
-    """One exercise: ``check(...)``, ``hint(n)``, ``solution()``."""
+    """One exercise, by the number of its heading such as ``"1.2"``: ``check(...)``, ``hint(n)``, ``solution()``."""
 
     def __init__(self, number: str) -> None:
         self.number = number
-        self._checker = find(number)
-
-    def __repr__(self) -> str:
-        return f'exercise("{self.number}"): .check(...), .hint(1), .solution()'
+        self._checker = judge.find(number)
 
     def check(self, *answers: Any) -> None:
-        """Look at the answers and at the server, and show what was found.
-
-        Raises:
-            NotSolved: only in strict mode, when the outcome is not "correct".
-        """
+        """Look at the answers and at the server, and show what was found."""
         outcome = self._of_the_cell() or self.judge(*answers)
         if outcome.kind in (Kind.CORRECT, Kind.NOT_YET):
-            attempts, said = record(self.number, solved=outcome.kind is Kind.CORRECT)
-            notes = [f"Attempt {attempts}."]
-            if outcome.kind is Kind.NOT_YET and attempts >= _ATTEMPTS_BEFORE_HINT and _hints(self.number):
-                notes.append(f'Stuck? `exercise("{self.number}").hint(1)`')
-            outcome = dataclasses.replace(outcome, note=" ".join([*notes, said]).strip())
+            outcome = dataclasses.replace(outcome, note=record(self.number, solved=outcome.kind is Kind.CORRECT))
         _show(outcome)
         if strict() and outcome.kind is not Kind.CORRECT:
             raise NotSolved(f"Exercise {self.number}: {outcome}")
@@ -143,37 +120,27 @@ class Exercise:
         shell = _kernel()
         names = cells.names_asked(shell.get_parent()["content"]["code"], self.number) if hasattr(shell, "get_parent") else []
         if failed := cells.failure(names):
-            return cannot_tell(failed)
+            return Outcome(Kind.CANNOT_TELL, failed)
         left = cells.blanks(names)
-        return not_attempted(left) if left else None
+        return _not_attempted(left) if left else None
 
     def judge(self, *answers: Any) -> Outcome:
         """The outcome alone: shows nothing, counts nothing."""
-        try:
-            inspect.signature(self._checker).bind(*answers)
-        except TypeError as error:
-            names = ", ".join(inspect.signature(self._checker).parameters)
-            return cannot_tell(f'The check needs `exercise("{self.number}").check({names})`; this call does not fit: {error}.')
         if blanks := sum(map(count_blanks, answers)):
-            return not_attempted(blanks)
+            return _not_attempted(blanks)
         try:
-            return self._checker(*answers)
+            return Outcome(Kind.CORRECT, judge.ask(self._checker, answers))
         except NotYet as wrong:
-            return not_yet(str(wrong))
+            return Outcome(Kind.NOT_YET, str(wrong))
+        except NotAttempted:
+            return _not_attempted(1)
         except (CannotTell, CourseError) as reason:
-            return cannot_tell(str(reason))
-        except (ConnectionError, TimeoutError) as error:
-            return cannot_tell(f"The server does not answer ({type(error).__name__}). Run the cell that launches it, then this one again.")
-        except OSError as error:
-            what = f"`{error.filename}` cannot be read" if error.filename else "A file cannot be read"
-            return cannot_tell(f"{what} ({error.strerror or error}). Run the cells above that write it, then this one again.")
+            return Outcome(Kind.CANNOT_TELL, str(reason))
         except Exception as error:
             if strict():
                 raise
-            return cannot_tell(
-                f"The check stumbled over this answer ({type(error).__name__}: {error}). Run the notebook again from its first "
-                "cell; if this stays, show the line to your instructor."
-            )
+            todo = "Run the notebook again from its first cell; if this stays, show the line to your instructor."
+            return Outcome(Kind.CANNOT_TELL, f"The check stumbled over this answer ({type(error).__name__}: {error}). {todo}")
 
     def hint(self, n: int = 1) -> None:
         """Show one hint, from 1; the first says least."""
@@ -189,9 +156,17 @@ class Exercise:
         _show(f"**Solution of exercise {self.number}.** {_solution(self.number)}")
 
 
+exercise = Exercise
+
+
 def strict() -> bool:
     """True if anything but "correct" raises."""
     return bool(os.environ.get("COURSE_STRICT"))
+
+
+def _not_attempted(blanks: int) -> Outcome:
+    what = "Replace the blank `____`" if blanks < 2 else f"Replace the {blanks} blanks `____`"
+    return Outcome(Kind.NOT_ATTEMPTED, f"{what} above, run that cell, then run this one again.")
 
 
 def _cells(number: str) -> list[dict[str, Any]]:
@@ -202,21 +177,19 @@ def _cells(number: str) -> list[dict[str, Any]]:
     return [cell | {"source": "".join(cell["source"]), "tags": set(cell["metadata"].get("tags", []))} for cell in found]
 
 
-def _tagged(number: str, tag: str, kind: str) -> list[str]:
-    own = (cell for cell in _cells(number) if cell["metadata"].get("exercise") == number)
-    return [cell["source"] for cell in own if tag in cell["tags"] and cell["cell_type"] == kind]
+def _tagged(number: str, tag: str) -> list[str]:
+    return [cell["source"] for cell in _cells(number) if cell["metadata"].get("exercise") == number and tag in cell["tags"]]
 
 
 def _hints(number: str) -> list[str]:
     """The hints: the items of the numbered list in the cell tagged ``hints``."""
-    text = "\n".join(_tagged(number, "hints", "markdown"))
-    return [item.strip() for item in re.split(r"^\d+\. ", text, flags=re.MULTILINE)[1:]]
+    return [item.strip() for item in re.split(r"^\d+\. ", "\n".join(_tagged(number, "hints")), flags=re.MULTILINE)[1:]]
 
 
 def _solution(number: str) -> str:
     """Words, then code, in Markdown."""
-    words = [text.removeprefix("**Answer.** ") for text in _tagged(number, "answer", "markdown")]
-    return "\n\n".join([*words, *(f"```python\n{text}\n```" for text in _tagged(number, "starter", "code"))])
+    words = [text.removeprefix("**Answer.** ") for text in _tagged(number, "answer")]
+    return "\n\n".join([*words, *(f"```python\n{text}\n```" for text in _tagged(number, "starter"))])
 
 
 def _show(shown: Outcome | str) -> None:
@@ -231,64 +204,39 @@ def _show(shown: Outcome | str) -> None:
 
 def _kernel() -> Any:
     """The IPython that runs this notebook, None elsewhere."""
-    if "IPython" not in sys.modules:
-        return None
-    from IPython import get_ipython
-
-    return get_ipython()
+    return sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
 
 
-def _explain_missing(number: str, name: str) -> bool:
-    """Show that a check cannot look, because a variable that it needs is not there; not in strict mode, where that is an error."""
-    if strict():
-        return False
-    _show(cannot_tell(cells.missing(name, number)))
-    return True
-
-
-if _kernel() is not None:
-    cells.watch(_kernel(), _explain_missing)
-
-
-# --- catching up -----------------------------------------------------------------------------------------------------------
+# In strict mode a variable that is not there is an error, as everywhere.
+if _kernel() is not None and not strict():
+    cells.watch(_kernel(), lambda number, name: _show(Outcome(Kind.CANNOT_TELL, cells.missing(name, number))))
 
 
 def way_to(exercise: str) -> tuple[str, list[str]]:
     """Return the heading of an exercise, and the code of each cell in front of it; raise InputError when there is no such exercise."""
-    wanted = str(exercise).strip()
-    found = _cells(wanted)
+    found = _cells(exercise)
     code: list[str] = []
     for cell in found:
-        if cell["metadata"].get("exercise") == wanted:
+        if cell["metadata"].get("exercise") == exercise:
             return cell["source"].partition("\n")[0].lstrip("# "), code
         if cell["cell_type"] == "code" and not _LEFT_OUT & cell["tags"]:
             code.append(cell["source"])
     known = list(dict.fromkeys(cell["metadata"]["exercise"] for cell in found if "exercise" in cell["metadata"]))
-    raise InputError(
-        f"There is no exercise {wanted!r}.",
-        f"This notebook has {quoted(known)}." if known else "A number looks like 4.3: notebook, then exercise.",
-        f'Type for example: catch_up("{known[-1] if known else "4.3"}")',
-    )
+    expected = f"This notebook has {quoted(known)}." if known else "A number looks like 4.3: notebook, then exercise."
+    raise InputError(f"There is no exercise {exercise!r}.", expected)
 
 
 def catch_up(exercise: str) -> None:
-    """Run everything in front of an exercise in this kernel, as the solution has it; what the cells print and show is left out.
+    """Run everything in front of an exercise, such as ``"4.3"``, in this kernel, as the solution has it, and show nothing of it.
 
-    Checks are left out, so nothing is counted as solved, and so are errors that are shown on purpose.
-
-    Args:
-        exercise: its number, such as ``"4.3"``.
-
-    Raises:
-        InputError: there is no such exercise.
-        SetupError: this is no notebook, or a cell failed; the error of that cell stands above.
+    Checks are left out, so nothing is counted as solved, and so are errors that are shown on purpose. A SetupError where a cell failed.
     """
     shell = _kernel()
     if shell is None:
         raise SetupError("catch_up works in a notebook only.", "It runs cells in the notebook's kernel.", "Type: make lab")
     from IPython.utils.capture import capture_output
 
-    title, code = way_to(exercise)
+    title, code = way_to(str(exercise))
     with Progress(f"running what comes before exercise {exercise}", len(code), "cells") as progress:
         for number, source in enumerate(code, 1):
             with capture_output() as shown:

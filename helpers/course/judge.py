@@ -1,28 +1,28 @@
 """What checkers share: the four outcomes, numbers with their usual slips, and the counters of a live server.
 
-A checker looks at the answer and at the live server, and returns an outcome. The functions ``must_…`` raise :class:`NotYet` or
-:class:`CannotTell` in its place; a :class:`~helpers.errors.CourseError` of a helper that a checker lets pass becomes "cannot tell".
+A checker looks at the answers and at the live server, and returns what to say when they are right. ``must`` and all that begins so raise
+:class:`NotYet`, and ``needs`` raises :class:`CannotTell`, as a :class:`~helpers.errors.CourseError` that a checker lets pass does.
+A parameter with a type is something that an earlier cell makes: the check needs it. Answers have the type ``Any``.
 """
 
 from __future__ import annotations
 
 import html
 import importlib
-import importlib.util
 import math
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, get_type_hints
 
-from helpers.errors import CourseError, InputError
+from helpers.errors import InputError
 from helpers.metrics import Snapshot, scrape
 from helpers.server import Server
 from helpers.tables import box, cell
 
-SUCCESS = "nv_inference_request_success"
+SUCCESS, INFERENCES, EXECUTIONS = "nv_inference_request_success", "nv_inference_count", "nv_inference_exec_count"
 # Part of its value within which a number is right, since people round.
 ROUNDING = 0.02
 # The server counts a request a moment after it has answered it; a moment on a busy machine is less than this, in seconds.
@@ -65,41 +65,34 @@ def _with_code(text: str) -> str:
     return re.sub(r"`([^`]+)`", r'<code style="white-space:pre-wrap">\1</code>', html.escape(text, quote=False))
 
 
-class CannotTell(Exception):
-    """Raised by a checker that could not look, or whose measurement is too noisy: neither right nor wrong."""
-
-
 class NotYet(Exception):
-    """Raised by a checker when a fact is wrong; the text says which, and the value seen."""
+    """A fact is wrong; the text says which, and the value seen."""
 
 
-class NotSolved(CourseError):
-    """Raised only in strict mode (``COURSE_STRICT=1``), so that a wrong solution makes the tests fail."""
+class NotAttempted(Exception):
+    """The answer is still a blank."""
 
 
-def correct(text: str) -> Outcome:
-    """The answer is right; ``text`` names the numbers seen."""
-    return Outcome(Kind.CORRECT, text)
+class CannotTell(Exception):
+    """The check cannot look, or the measurement is too noisy: neither right nor wrong. The text says why, and what to do."""
 
 
-def not_yet(text: str) -> Outcome:
-    """Something is wrong; ``text`` says which fact, and the value seen."""
-    return Outcome(Kind.NOT_YET, text)
+def must(fact: object, otherwise: str) -> None:
+    """Raise NotYet unless a fact is true."""
+    if not fact:
+        raise NotYet(otherwise)
 
 
-def not_attempted(blanks: int = 1) -> Outcome:
-    """Blanks are still there."""
-    what = "Replace the blank `____`" if blanks < 2 else f"Replace the {blanks} blanks `____`"
-    return Outcome(Kind.NOT_ATTEMPTED, f"{what} above, run that cell, then run this one again.")
+def needs(fact: object, otherwise: str) -> None:
+    """Raise CannotTell unless a fact is true."""
+    if not fact:
+        raise CannotTell(otherwise)
 
 
-def cannot_tell(text: str) -> Outcome:
-    """Neither right nor wrong: ``text`` says why, and what to do."""
-    return Outcome(Kind.CANNOT_TELL, text)
-
-
-Checker = Callable[..., Outcome]
+Checker = Callable[..., str]
 _CHECKERS: dict[str, Checker] = {}
+# Where the checkers of each notebook are; imported when they are needed, since those of fleets and jets take a second.
+_MODULES = {"basics": ("0", "1", "2", "3"), "physics": ("4", "5"), "measuring": ("6", "7", "8"), "deployment": ("9", "10", "11")}
 
 
 def checker(exercise: str) -> Callable[[Checker], Checker]:
@@ -113,22 +106,25 @@ def checker(exercise: str) -> Callable[[Checker], Checker]:
 
 
 def find(exercise: str) -> Checker:
-    """Return the checker of an exercise; raise InputError, with those of the same notebook, when no exercise has this number."""
-    notebook = exercise.partition(".")[0]
-    name = f"helpers.course.checks.notebook_{notebook.zfill(2)}"
-    if notebook.isdecimal() and importlib.util.find_spec(name):
-        importlib.import_module(name)
+    """Return the checker of an exercise, or raise InputError when no exercise has this number."""
+    for module, notebooks in _MODULES.items():
+        if exercise.partition(".")[0] in notebooks:
+            importlib.import_module(f"helpers.course.checks.{module}")
     if exercise not in _CHECKERS:
-        known = ", ".join(number for number in sorted(_CHECKERS) if number.startswith(f"{notebook}."))
-        raise InputError(
-            f"There is no exercise {exercise!r}.",
-            f"Notebook {notebook} has: {known}." if known else "A number looks like 1.2: notebook, then exercise.",
-            'Write the number from the heading in quotes, for example exercise("1.1").',
-        )
+        raise InputError(f"There is no exercise {exercise!r}.", 'Expected the number of a heading, for example exercise("1.1").')
     return _CHECKERS[exercise]
 
 
-# --- answers ----------------------------------------------------------------------------------------------------------------
+def ask(checker: Checker, answers: Sequence[Any]) -> str:
+    """Return what a checker says of right answers, once what it needs is there, and the server or the fleet answers."""
+    for (name, made), given in zip(get_type_hints(checker).items(), answers, strict=False):
+        if made is Any:
+            continue
+        needs(isinstance(given, made), f"The check needs `{name}`, and got {kind(given)}. Run the cell that makes it again.")
+        if hasattr(given, "is_alive") and not given.is_alive():
+            todo = f"Type `{name} = {name}.restart()`, then run this notebook's cells from there."
+            raise CannotTell(f"Your {name} at {given.http_url} does not answer. {todo}")
+    return checker(*answers)
 
 
 def number(value: Any) -> float | None:
@@ -142,11 +138,6 @@ def number(value: Any) -> float | None:
     return meant if math.isfinite(meant) else None
 
 
-def plain(value: float) -> str:
-    """A number as people write it: ``3`` and not ``3.0``."""
-    return f"{value:.6g}"
-
-
 def kind(value: Any) -> str:
     """What something is, in a student's words."""
     known = {"NoneType": "nothing (`None`)", "builtin_function_or_method": "a function", "ndarray": "an array"}
@@ -154,26 +145,13 @@ def kind(value: Any) -> str:
     return known.get(type(value).__name__, f"something of type `{type(value).__name__}`")
 
 
-def must_be(name: str, given: Any, types: type | tuple[type, ...], expected: str) -> None:
-    """An answer of this type, or "not yet"."""
-    if not isinstance(given, types):
-        raise NotYet(f"`{name}` is {kind(given)}. Expected {expected}.")
-
-
-def must_be_function(name: str, given: Any) -> None:
-    """Something to call, or "not yet"."""
-    if not callable(given):
-        raise NotYet(f"`{name}` is {kind(given)}. Expected the function, without brackets.")
-
-
-def must_be_made(name: str, given: Any, types: type | tuple[type, ...], cell: str) -> None:
-    """Something that an earlier cell makes, or "cannot tell"."""
-    if not isinstance(given, types):
-        raise CannotTell(f"The check needs `{name}`, and got {kind(given)}. Run {cell} again.")
+def must_be(name: str, given: Any, types: Any, expected: str) -> None:
+    """An answer of this type."""
+    must(isinstance(given, types), f"`{name}` is {kind(given)}. Expected {expected}.")
 
 
 def must_be_number(name: str, given: Any, what: str = "one number") -> float:
-    """The number itself, or "not yet"."""
+    """The number itself."""
     value = number(given)
     if value is None:
         seen = f"`{given!r}`" if isinstance(given, (str, bool)) else kind(given)
@@ -181,19 +159,30 @@ def must_be_number(name: str, given: Any, what: str = "one number") -> float:
     return value
 
 
-def must_be_verdict(name: str, given: Any, known: Sequence[str]) -> str:
-    """One of the known answers, from a word or from what ``verdict(...)`` returns, or "not yet"."""
+def must_be_one_of(name: str, given: Any, known: Collection[str]) -> str:
+    """One of the known words, or what ``verdict(...)`` returns."""
     word = str(getattr(given, "answer", given)).strip().lower().removeprefix("the ")
-    if word not in known:
-        raise NotYet(f"`{name}` is `{given!r}`. Expected one of {', '.join(f'`{one}`' for one in known)}.")
+    must(word in known, f"`{name}` is `{given!r}`. Expected one of {_list(known)}.")
     return word
 
 
-def must_have(value: Any, names: Sequence[str]) -> dict[str, Any]:
-    """A dictionary with these keys, or "not yet"."""
-    if not isinstance(value, dict) or not set(names) <= set(value):
-        raise NotYet(f"Expected a dictionary with the keys {', '.join(f'`{name}`' for name in names)}.")
-    return value
+def must_have(value: Any, names: Collection[str]) -> None:
+    """A dictionary with these keys."""
+    must(isinstance(value, dict) and set(names) <= set(value), f"Expected a dictionary with the keys {_list(names)}.")
+
+
+def must_choose(name: str, given: Any, right: Mapping[str, bool], why: Mapping[str, str]) -> None:
+    """A list of just those names that are right; ``why`` says for each what decides."""
+    names = [given] if isinstance(given, str) else given
+    must_be(name, names, (list, tuple, set), "a list of names; an empty one is an answer, too")
+    for one in names:
+        must(one in right, f"`{name}` has `{one}` in it. Expected names among {_list(right)}.")
+    for one, chosen in right.items():
+        must((one in names) == chosen, f"{why[one]}. So `{one}` {'belongs' if chosen else 'does not belong'} into `{name}`.")
+
+
+def _list(names: Collection[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 # Slips of people who have the right number in another unit: unit asked for -> factor -> what it is.
@@ -209,7 +198,7 @@ def must_be_right(
     name: str,
     given: Any,
     right: float | tuple[float, float],
-    slips: Mapping[str, float | None] | None = None,
+    slips: Mapping[str, float] | None = None,
     otherwise: str = "That is another number",
     *,
     unit: str = "",
@@ -217,83 +206,48 @@ def must_be_right(
     absolute: float = 0.0,
     first: str = "",
 ) -> float:
-    """Return the right number, or "not yet" with the name of the slip: other units, or quotients turned round or not divided.
+    """Return the right number, or raise NotYet with the name of the slip: other units, or quotients turned round or not divided.
 
-    A pair for ``right`` is a quotient. ``slips`` are what a usual wrong number is, and that number, or None where there is none;
-    ``otherwise`` is for all others. ``first`` says what is right already. A number is right within ``relative`` or ``absolute``.
+    A pair for ``right`` is a quotient. ``slips`` are what a usual wrong number is, and that number; ``otherwise`` is for all others.
+    ``first`` says what is right already. A number is right within ``relative`` or ``absolute``.
     """
     try:
         seen = must_be_number(name, given)
     except NotYet as wrong:
         raise NotYet(first + str(wrong)) from None
-    value = right[0] / right[1] if isinstance(right, tuple) else right
-
-    def near(other: float | None) -> bool:
-        return other is not None and abs(seen - other) <= max(relative * abs(other), absolute)
-
-    if near(value):
-        return value
-    usual: list[tuple[str, float | None]] = [(words, factor * value) for factor, words in _UNITS[unit].items()]
-    usual += (slips or {}).items()
+    new, old = right if isinstance(right, tuple) else (right, 1.0)
+    usual = [(words, factor * new / old) for factor, words in _UNITS[unit].items()] + list((slips or {}).items())
     if isinstance(right, tuple):
-        new, old = right
-        usual += [("That is the inverse; turn it round", old / new if new else None)]
+        usual += [("That is the inverse; turn it round", old / new if new else math.nan)]
         usual += [("That is the difference; we asked for the quotient", new - old), ("Divide it by the other number", new)]
-    raise NotYet(f"{first}`{name}` is {cell(seen)}. {next((words for words, wrong in usual if near(wrong)), otherwise)}.")
+
+    def near(other: float) -> bool:
+        return abs(seen - other) <= max(relative * abs(other), absolute)
+
+    if not near(new / old):
+        raise NotYet(f"{first}`{name}` is {cell(seen)}. {next((words for words, wrong in usual if near(wrong)), otherwise)}.")
+    return new / old
 
 
-def must_all_be_right(
-    name: str,
-    given: Any,
-    right: Sequence[float],
-    slips: Mapping[str, Sequence[float]],
-    otherwise: str,
-    relative: float = ROUNDING,
-    absolute: float = 0.0,
-) -> None:
-    """A list with these numbers, or "not yet" with the name of the slip."""
-    if isinstance(given, (str, bytes, Mapping)) or not hasattr(given, "__len__") or len(given) != len(right):
-        what = f"a list of {len(given)}" if isinstance(given, list) else kind(given)
-        raise NotYet(f"`{name}` is {what}. Expected a list of {len(right)} numbers.")
-    seen = [must_be_number(name, one, "a list of numbers") for one in given]
-
-    def near(others: Sequence[float]) -> bool:
-        return all(math.isclose(one, other, rel_tol=relative, abs_tol=absolute) for one, other in zip(seen, others, strict=True))
-
-    if not near(right):
-        why = next((words for words, wrong in slips.items() if near(wrong)), otherwise)
-        raise NotYet(f"`{name}` begins with {seen[0]:.4g}. {why}.")
+def must_all_be_right(name: str, given: Any, right: Mapping[Any, float], slips: Mapping[str, Any], otherwise: str, **how: Any) -> None:
+    """The same of several numbers, in a list or by their names; each slip has the wrong ones in the same way."""
+    for key, true in right.items():
+        try:
+            seen = given[key]
+        except (TypeError, KeyError, IndexError):
+            raise NotYet(f"`{name}` has no `{key}`. Expected {len(right)} numbers.") from None
+        must_be_right(f"{name}[{key!r}]", seen, true, {words: wrong[key] for words, wrong in slips.items()}, otherwise, **how)
 
 
-# --- the live server --------------------------------------------------------------------------------------------------------
+def counted(server: Server, before: Snapshot, model: str, least: int = 0) -> list[int]:
+    """Return how many requests, inferences and executions a server counted since the student's reading.
 
-
-def must_be_server(server: Any) -> Server:
-    """The server itself, or "cannot tell" when it is something else or does not answer."""
-    must_be_made("server", server, Server, "the cell that launches it, `server = launch_server(...)`,")
-    if not server.is_alive():
-        todo = "Type `server = server.restart()`, then run this notebook's cells from there."
-        raise CannotTell(f"Your server at {server.url} does not answer. {todo}")
-    return server  # type: ignore[no-any-return]
-
-
-def rise(server: Any, before: Any, model: str, counter: str = SUCCESS) -> float:
-    """How much a counter of a model rose since the student's snapshot, or "cannot tell" when it is none of this server."""
-    must_be_server(server)
-    must_be_made("before", before, Snapshot, "`before = scrape(server)`, then your answer,")
+    Raise CannotTell when it was restarted since, or answered fewer requests than at least were sent.
+    """
     time.sleep(SETTLE_S)
-    try:
-        risen = scrape(server).value(counter, model=model) - before.value(counter, model=model)
-    except CourseError as error:
-        raise CannotTell(f"The counter `{counter}` of `{model}` cannot be read: {error}") from error
-    if risen < 0:
-        raise CannotTell("The server was restarted since `before`. Run the cell with `before = scrape(server)` again.")
-    return float(risen)
-
-
-def must_have_risen(server: Any, before: Any, model: str) -> float:
-    """How many requests of a model were answered since the snapshot, or "cannot tell" when there was none."""
-    sent = rise(server, before, model)
-    if not sent:
-        raise CannotTell("The server has seen no request since `before`. Run your cell again from its first line, then this one.")
-    return sent
+    now = scrape(server)
+    rose = [int(now.value(name, model=model) - before.value(name, model=model)) for name in (SUCCESS, INFERENCES, EXECUTIONS)]
+    needs(min(rose) >= 0, "The server was restarted since `before`. Run the cell with `before = scrape(server)` again.")
+    seen = f"The server has seen {rose[0]} requests since the reading, and {least} were expected"
+    needs(rose[0] >= least, f"{seen}. Run your cell again from its first line, then this one.")
+    return rose

@@ -19,12 +19,8 @@ from helpers.repository.configs import instances_of
 def write_card(server: Any, model: str, table: Experiments, physics: Sequence[Mapping[str, Any]] = (), **words: object) -> Markdown:
     """Write the card as ``MODEL_CARD.md`` into the model's folder, and return it for the notebook to show.
 
-    Args:
-        server: a server of one's own.
-        model: the model's name.
-        table: what was measured.
-        physics: rows of ``precision.cost``, where the network tags jets.
-        **words: what only its author knows, such as ``purpose="…"`` and ``limits="…"``.
+    ``physics`` are rows of ``precision.cost``, where the network tags jets; further words are what only its author knows, such as
+    ``purpose="…"`` and ``limits="…"``.
     """
     parts = [f"# Model card: {model}", *(f"**{name.capitalize()}.** {text}" for name, text in words.items())]
     parts.append(_table("what | is", facts(server, model)))

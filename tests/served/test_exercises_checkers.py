@@ -24,7 +24,7 @@ from helpers import paths
 from helpers.client import Client, http
 from helpers.client.endpoint import Address
 from helpers.course import ____, exercise
-from helpers.course.checks import notebook_02
+from helpers.course.checks import basics
 from helpers.course.judge import Kind, NotYet
 from helpers.errors import CourseError, ModelError
 from helpers.metrics import Snapshot, scrape
@@ -170,7 +170,7 @@ def test_1_1_the_right_question(unloaded: Server) -> None:
     _is("1.1", Kind.NOT_YET, "`add_sub` is out of service", unloaded, lambda model: _says(unloaded, "health/live"))
     _is("1.1", Kind.NOT_YET, "`add_sub` serves, and your function says False", unloaded, lambda model: status(model) == 400 and False)
     _is("1.1", Kind.NOT_YET, "no model `muons`", unloaded, lambda model: status("add_sub") == 200)
-    _is("1.1", Kind.NOT_YET, "400, a number; compare it with 200", unloaded, status)
+    _is("1.1", Kind.NOT_YET, "compare the status code with 200", unloaded, status)
     _is("1.1", Kind.NOT_YET, "type `Response`", unloaded, lambda model: requests.get(f"http://{unloaded.http_url}/v2", timeout=10))
     _is("1.1", Kind.NOT_YET, "nothing (`None`)", unloaded, lambda model: None)
     _is("1.1", Kind.NOT_YET, "Expected the function", unloaded, status("add_sub"))
@@ -197,7 +197,7 @@ def test_1_2_log(small: Server) -> None:
     _is("1.2", Kind.NOT_YET, "Count only the lines", small, {**right, "instances": 2})
     _is("1.2", Kind.NOT_YET, "HTTP requests", small, {**right, "metrics_port": small.http.port})
     _is("1.2", Kind.NOT_YET, "gRPC requests", small, {**right, "metrics_port": small.grpc.port})
-    _is("1.2", Kind.NOT_YET, "not a port of this server", small, {**right, "metrics_port": 80})
+    _is("1.2", Kind.NOT_YET, "Look for `Started Metrics Service`", small, {**right, "metrics_port": 80})
     _is("1.2", Kind.NOT_YET, "should be one number", small, {**right, "loading_s": "long"})
     _is("1.2", Kind.NOT_YET, "keys", small, {})
     _is("1.2", Kind.NOT_ATTEMPTED, "blank", small, {**right, "instances": ____})
@@ -214,7 +214,7 @@ def test_1_2_log(small: Server) -> None:
         ({"runtime": "docker", "base_port": 9306}, Kind.NOT_YET, "HTTP gets 9306, and a colleague"),
         ({"runtime": "docker", "base_port": 9308}, Kind.NOT_YET, "metrics gets 9310, and this node does not"),
         ({"runtime": "docker", "base_port": 9000}, Kind.NOT_YET, "HTTP gets 9000, and this node does not"),
-        ({"runtime": "apptainer", "base_port": 9307}, Kind.NOT_YET, "not Apptainer"),
+        ({"runtime": "apptainer", "base_port": 9307}, Kind.NOT_YET, "this node has Docker"),
         ({"runtime": "podman", "base_port": 9307}, Kind.NOT_YET, "Podman"),
         ({"runtime": "Docker", "base_port": 9307}, Kind.NOT_YET, "small letters"),
         ({"runtime": "docker", "base_port": "many"}, Kind.NOT_YET, "whole number"),
@@ -275,10 +275,8 @@ def test_2_2_both_versions(small: Server) -> None:
     _is("2.2", Kind.NOT_YET, "only version 2", small, "version_policy { latest { num_versions: 1 } }")
     _is("2.2", Kind.NOT_YET, "only version 1", small, "version_policy { specific { versions: [ 1 ] } }")
     _is("2.2", Kind.CORRECT, "version 1 answers 3, and version 2 answers -3", small, "version_policy { all { } }")
-    _is("2.1", Kind.CANNOT_TELL, "another version policy", small, {"instances": 1, "file": "model.py", "versions": 1})
     _is("2.2", Kind.CORRECT, "side by side", small, "version_policy: { specific: { versions: [1, 2] } }")
     _is("2.2", Kind.CORRECT, "side by side", small, "version_policy { latest { num_versions: 2 } }")
-    _is("2.2", Kind.CANNOT_TELL, "launched elsewhere", connect(small.http_url), "version_policy { all { } }")
     shutil.rmtree(small.repository / "add_sub" / "2")
     small.load("add_sub")
 
@@ -296,7 +294,7 @@ def test_2_3_mass(small: Server) -> None:
     right = "np.sqrt(2 * pt[:, 0] * pt[:, 1] * (np.cosh(d_eta) - np.cos(d_phi)))"
     code = _solution_file("1/model.py")
     assert right in code
-    found = notebook_02._formulas(tracks.muon_pairs())["right"], 9.5
+    found = basics._formulas(tracks.muon_pairs())["right"], 9.5
     _is("2.3", Kind.NOT_ATTEMPTED, "blank", small, *found)
     (folder / "1").mkdir(parents=True)
     (folder / "config.pbtxt").write_text(_solution_file("config.pbtxt"))
@@ -328,17 +326,21 @@ def test_2_3_mass(small: Server) -> None:
 
 
 def test_2_3_the_second_peak_is_judged_from_the_masses_alone() -> None:
-    masses = notebook_02._formulas(tracks.muon_pairs())["right"].astype(np.float32)
+    masses = basics._formulas(tracks.muon_pairs())["right"].astype(np.float32)
     counts = np.histogram(masses, np.arange(121))[0]
     assert counts.argmax() == 9 and 88 <= 40 + counts[40:].argmax() <= 94, "the two peaks are there to be seen"
     for right in (9.46, 9.5, "9", 10):
-        assert notebook_02.judge_peak(masses, right).kind is Kind.CORRECT
+        assert "2000 masses, as NumPy has them" in basics.judge_peak(masses, right)
     for wrong, words in {91.2: "That is the Z boson", 9460: "in MeV", 30: "high above their neighbours", None: "`None`"}.items():
         with pytest.raises(NotYet, match=words):
-            notebook_02.judge_peak(masses, wrong)
-    assert "an array of 2000 masses, and it is something of type `dict`" in notebook_02.judge_peak({"MASS": masses}, 9.5).text
-    assert "array of 2000 masses" in notebook_02.judge_peak(masses[:64], 9.5).text
-    assert "not those of `tracks.muon_pairs()`" in notebook_02.judge_peak(1000 * masses, 9.5).text
+            basics.judge_peak(masses, wrong)
+    for given, words in (
+        ({"MASS": masses}, "an array of 2000 masses, and it is something of type `dict`"),
+        (masses[:64], "array of 2000 masses"),
+        (1000 * masses, r"not those of `tracks.muon_pairs\(\)`"),
+    ):
+        with pytest.raises(NotYet, match=words):
+            basics.judge_peak(given, 9.5)
 
 
 @pytest.mark.parametrize(
@@ -351,16 +353,16 @@ def test_2_3_the_second_peak_is_judged_from_the_masses_alone() -> None:
         ("np.sqrt(2 * product * (np.cosh(d_eta) + np.cos(d_phi)))", "should be a minus"),
         ("np.sqrt(2 * product * (np.cos(d_eta) - np.cos(d_phi)))", "both functions"),
         ("1000 * np.sqrt(2 * product * (np.cosh(d_eta) - np.cos(d_phi)))", "MeV"),
-        ("np.ones(50)", "NumPy says"),
+        ("np.ones(2000)", "NumPy says"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:invalid value encountered in sqrt")
 def test_2_3_usual_wrong_formulas_are_recognised(formula: str, words: str) -> None:
-    events = {name: values[:50] for name, values in tracks.muon_pairs().items()}
+    events = tracks.muon_pairs()
     pt, eta, phi = events["PT"], events["ETA"], events["PHI"]
     names = {"np": np, "product": pt[:, 0] * pt[:, 1], "d_eta": eta[:, 0] - eta[:, 1], "d_phi": phi[:, 0] - phi[:, 1]}
     with pytest.raises(NotYet, match=words):
-        notebook_02.must_be_masses(eval(formula, names).astype(np.float32).reshape(-1, 1))
+        basics.must_be_masses(eval(formula, names).astype(np.float32).reshape(-1, 1))
 
 
 # --- notebook 03 -----------------------------------------------------------------------------------------------------------
@@ -380,13 +382,13 @@ def test_3_1_another_machine() -> None:
     _is("3.1", Kind.NOT_YET, "add what the request takes here", seen, order, 8 * seen["MB"], "compressed")
     _is("3.1", Kind.NOT_YET, "add what its bytes take", seen, order, seen["median"], "compressed")
     _is("3.1", Kind.NOT_YET, "in seconds", seen, order, there / 1000, "compressed")
-    _is("3.1", Kind.NOT_YET, "Here it takes 50 ms, and 4.2 MB travel", seen, order, there + 100, "compressed")
+    _is("3.1", Kind.NOT_YET, "Add `MB / 125` seconds", seen, order, there + 100, "compressed")
     _is("3.1", Kind.NOT_YET, "has no `HTTP`", seen, order, there.drop("HTTP"), "compressed")
     for nothing in (7.0, None, [1, 2, 3]):
         _is("3.1", Kind.NOT_YET, "`there_ms` has no `gRPC`", seen, order, nothing, "compressed")
     _is("3.1", Kind.NOT_YET, "ends where the machine ends", seen, order, there, "shared memory")
     _is("3.1", Kind.NOT_YET, "By `gRPC` it takes 83.6 ms there", seen, order, there, "gRPC")
-    _is("3.1", Kind.NOT_YET, "Expected one of the names", seen, order, there, 71.6)
+    _is("3.1", Kind.NOT_YET, "Expected one of `gRPC`", seen, order, there, 71.6)
     _is("3.1", Kind.CANNOT_TELL, "needs `seen`", None, order, there, "compressed")
     _is("3.1", Kind.CANNOT_TELL, "stumbled", seen.drop(columns="MB"), order, there, "compressed")
 
@@ -415,7 +417,6 @@ def test_3_2_hot_tower(small: Server) -> None:
         _is("3.2", Kind.NOT_YET, words, small, before, stream, answers, wrong)
     _is("3.2", Kind.NOT_YET, "not the sums", small, before, stream, answers[::-1], 42)
     _is("3.2", Kind.NOT_YET, "99 answers", small, before, stream, answers[:99], 42)
-    _is("3.2", Kind.NOT_YET, "dictionary with `OUTPUT0`", small, before, stream, [1.0] * 100, 42)
     _is("3.2", Kind.NOT_ATTEMPTED, "2 blanks", small, before, stream, ____, ____)
     _send(small, 1)
     _is("3.2", Kind.NOT_YET, "counted 101 requests", small, before, stream, answers, 42)

@@ -15,7 +15,7 @@ from helpers.client import Client
 from helpers.course import ____
 from helpers.course.judge import Kind
 from helpers.metrics import Snapshot, scrape
-from helpers.physics.flavour import Scores, roc
+from helpers.physics.flavour import Scores
 from helpers.server import Server
 from tests.support.judging import is_judged as _is
 
@@ -70,7 +70,7 @@ def test_weighing() -> None:
     for words, wrong in {"part that is filled": 0.625, "for the vertices": 0.75, "in percent": 37.5, "Take the mean": 0.1}.items():
         _is("4.1", Kind.NOT_YET, words, fifty, megabytes, wrong)
     _is("4.1", Kind.NOT_YET, "`padding` should be one number", fifty, megabytes, fifty["pf_mask__2"])
-    _is("4.1", Kind.CANNOT_TELL, "stumbled", None, megabytes, 0.375)
+    _is("4.1", Kind.CANNOT_TELL, "needs `fifty`", None, megabytes, 0.375)
 
 
 def test_uncertainty_of_a_few_jets() -> None:
@@ -80,7 +80,7 @@ def test_uncertainty_of_a_few_jets() -> None:
     _is("4.4", Kind.CORRECT, "about 10000 QCD jets", of_qcd, cut, np.sqrt(0.99 / 8), 9_000)
     _is("4.4", Kind.NOT_ATTEMPTED, "2 blanks", of_qcd, cut, ____, ____)
     uncertainties = {"of the number of jets": 8**0.5, "of the rate itself": 8**0.5 / 800, "only those that passed": 800**-0.5}
-    for words, wrong in (uncertainties | {"without the square root": 1 / 8, "in percent": 35.4, "What is √8 / 8": 0.1}).items():
+    for words, wrong in (uncertainties | {"in percent": 35.4, "What is √8 / 8": 0.1}).items():
         _is("4.4", Kind.NOT_YET, words, of_qcd, cut, wrong, 10_000)
     for words, wrong in {"must be above the cut": 100, "square root of the number": 8 / 8**0.5 * 1000, "100 jets": 50_000}.items():
         _is("4.4", Kind.NOT_YET, words, of_qcd, cut, 0.354, wrong)
@@ -104,14 +104,14 @@ def test_one_request(server: Server, before: Snapshot, client: Client, tagger: j
 @pytest.mark.parametrize(
     ("way", "words"),
     [
-        (lambda tagger, sample: tagger.tag(sample[:100]), "in 2 requests of 50 jets"),
-        (lambda tagger, sample: tagger.tag(sample[:10]), "is for 10 jets"),
+        (lambda tagger, sample: tagger.tag(sample[:100]), "2 requests and 100 inferences"),
+        (lambda tagger, sample: tagger.tag(sample[:10]), "answers for [10] jets"),
         (
             lambda tagger, sample: (tagger.tag(sample[:100], batch=100), tagger.tag(sample[:100], batch=100))[1],
             "2 requests and 200 inferences",
         ),
         (lambda tagger, sample: None, "nothing (`None`)"),
-        (lambda tagger, sample: tagger.inputs(sample[:100]), "something of type `dict`"),
+        (lambda tagger, sample: tagger.inputs(sample[:100]), "answers for [100, 100, 100, 100, 100, 100] jets"),
     ],
 )
 def test_not_one_request(server: Server, before: Snapshot, tagger: jets.Tagger, sample: ak.Array, way: Any, words: str) -> None:
@@ -143,7 +143,6 @@ def test_working_point(scores: Scores, sample: ak.Array) -> None:
     wrong_cuts = {
         "turn it round": np.quantile(of_qcd, 0.01),
         "quantile of the signal": np.quantile(of_higgs, 0.99),
-        "keeps 99 % of the signal": np.quantile(of_higgs, 0.01),
         "quantile of all jets": np.quantile(values, 0.99),
         "That is 10 %": np.quantile(of_qcd, 0.9),
         "Cut higher": 0.0,
@@ -180,9 +179,6 @@ def test_swapping(server: Server, client: Client, tagger: jets.Tagger, sample: a
     _is("4.5", Kind.NOT_YET, "`ak4_scores` is an array", server, narrow, scores.probabilities, curve)
     part = scores[:2000].roc("b_vs_light", narrow[:2000])
     _is("4.5", Kind.NOT_YET, "Make the curve from these two", server, narrow, scores, part)
-    noise = replace(scores, probabilities=np.full_like(scores.probabilities, 1 / 8))
-    useless = roc("b_vs_light", np.zeros(5), np.zeros(5))
-    _is("4.5", Kind.CANNOT_TELL, "less than this model reaches", server, narrow, noise, useless)
 
 
 # --- 4.6 -------------------------------------------------------------------------------------------------------------------
@@ -199,5 +195,3 @@ def test_fast_but_wrong(server: Server, client: Client, sample: ak.Array) -> Non
     _is("4.6", Kind.NOT_ATTEMPTED, "blank", server, few, tried, dict.fromkeys(tried, ____), ____)
     _is("4.6", Kind.CANNOT_TELL, "stumbled", server, few[:9], tried, same, ["by length"])
     _is("4.6", Kind.CANNOT_TELL, "needs `server`", "localhost", few, tried, same, ["by length"])
-    swapped = {"careful": tried["by length"], "by length": right}
-    _is("4.6", Kind.CANNOT_TELL, "of the careful client's scores are right", server, few, swapped, same, ["by length"])

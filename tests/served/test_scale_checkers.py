@@ -77,7 +77,7 @@ def test_rows_that_say_nothing_about_this_fleet(fleet: Fleet) -> None:
     _is("10.1", Kind.CANNOT_TELL, "it is another fleet", fleet, _rows(requests=10**7), 2, 7.0)
     _is("10.1", Kind.CANNOT_TELL, "was not measured here", fleet, _rows(source="recorded: elsewhere"), 2, 7.0)
     _is("10.1", Kind.CANNOT_TELL, "No row has a value for 'queue_us'", fleet, _rows(queue_us=None), 2, 7.0)
-    _is("10.1", Kind.CANNOT_TELL, "Run the cell with `by_concurrency` again", fleet, "rows", 2, 7.0)
+    _is("10.1", Kind.CANNOT_TELL, "Run the cell that makes `one` again", fleet, "rows", 2, 7.0)
     _is("10.1", Kind.CANNOT_TELL, "needs `fleet`", fleet.servers[0], _rows(), 2, 7.0)
 
 
@@ -132,15 +132,13 @@ def test_shares(fleet: Fleet) -> None:
         "in percent": [60, 40],
         "the numbers of requests": [6, 4],
         "the other order": [0.4, 0.6],
-        "parts of a whole add up to 1": [0.6, 0.6],
         "rose by 6 and 4": [0.5, 0.5],
-        "`shares` should be a list of numbers, and it is nothing": [0.6, None],
-        "a list of 1. Expected a list of 2 numbers": [1.0],
+        "`shares[1]` should be one number, and it is nothing": [0.6, None],
+        "`shares` has no `1`. Expected 2 numbers": [0.6],
     }
     for words, given in wrong.items():
         _is("10.3", Kind.NOT_YET, words, fleet, before, given)
-    _is("10.3", Kind.NOT_YET, "Expected a list", fleet, before, "0.6, 0.4")
-    _is("10.3", Kind.CANNOT_TELL, "needs `before`", fleet, before[:1], [0.6, 0.4])
+    _is("10.3", Kind.CANNOT_TELL, "a reading `before` of each", fleet, before[:1], [0.6, 0.4])
     _is("10.3", Kind.CANNOT_TELL, "needs `before`", fleet, None, [0.6, 0.4])
     _is("10.3", Kind.CANNOT_TELL, "seen a request since", fleet, [scrape(server) for server in fleet.servers], [0.6, 0.4])
     _is("10.3", Kind.CORRECT, "9 : 1 requests. Shared, but not evenly", fleet, _send(fleet, 9, 1), [0.9, 0.1])

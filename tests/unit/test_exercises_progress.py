@@ -14,15 +14,13 @@ from helpers import paths
 from helpers.course import progress
 from tests.support.processes import PATIENCE_S
 
-RECORD = "from helpers.course import progress\nfor n in range(25): print(progress.record('{who}.%d' % n, solved=n % 2 == 0)[1])"
+RECORD = "from helpers.course import progress\nfor n in range(25): print(progress.record('{who}.%d' % n, solved=n % 2 == 0))"
 
 
 @pytest.fixture(autouse=True)
 def own_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A work folder for each test, and nothing said yet."""
+    """A work folder for each test."""
     monkeypatch.setenv("COURSE_WORK", str(tmp_path / "work"))
-    monkeypatch.setattr(progress, "_said", set())
-    monkeypatch.setattr(progress, "_unsaved", [])
     return tmp_path / "work"
 
 
@@ -30,8 +28,7 @@ def test_progress_outlives_the_process() -> None:
     code = "from helpers.course import progress; progress.record('1.2', solved=True)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=paths.root())
     subprocess.run([sys.executable, "-c", code], check=True, cwd=paths.root())
-    record = progress.read()["1.2"]
-    assert record["attempts"] == 2 and record["correct"] and record["first_correct"]
+    assert progress.read()["1.2"] == [True, True]
 
 
 def test_two_notebooks_at_once_lose_nothing() -> None:
@@ -39,7 +36,7 @@ def test_two_notebooks_at_once_lose_nothing() -> None:
     assert [writer.wait(PATIENCE_S) for writer in writers] == [0, 0, 0]
     records = progress.read()
     assert len(records) == 75
-    assert all(entry["attempts"] == 1 for entry in records.values())
+    assert all(len(attempts) == 1 for attempts in records.values())
     left = {file.name for file in progress.path().parent.iterdir()}
     assert left == {"progress.jsonl"}
 
@@ -51,26 +48,23 @@ def test_damaged_lines_are_passed_over(own_work: Path, damage: str) -> None:
     progress.record("1.1", solved=True)
     with progress.path().open("ab") as file:
         file.write(damage.encode("latin-1"))
-    assert progress.record("1.2", solved=True) == (1, "") and progress.record("1.1", solved=False) == (2, "")
-    assert {number: record["correct"] for number, record in progress.read().items()} == {"1.1": True, "1.2": True}
+    assert progress.record("1.2", solved=True) == "Attempt 1." and progress.record("1.1", solved=False) == "Attempt 2."
+    assert progress.read() == {"1.1": [True, False], "1.2": [True]}
 
 
-def test_no_folder_to_write_in_is_said_once_and_the_count_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_folder_to_write_in_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("COURSE_WORK", str(tmp_path / "file" / "work"))
-    attempts, said = progress.record("1.1", solved=False)
-    assert "cannot be saved" in said and attempts == 1
-    assert progress.record("1.1", solved=True) == (2, "")
-    assert progress.read()["1.1"]["correct"], "kept in memory"
+    assert "cannot be saved" in progress.record("1.1", solved=False) and progress.read() == {}
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_no_permission_is_said_once(own_work: Path) -> None:
+def test_no_permission_is_said(own_work: Path) -> None:
     own_work.mkdir(mode=0o500)
-    assert "Permission denied" in progress.record("1.1", solved=True)[1]
+    assert "Permission denied" in progress.record("1.1", solved=True)
 
 
-def test_a_full_disk_is_said_once_and_keeps_the_old_file(own_work: Path) -> None:
+def test_a_full_disk_is_said_and_keeps_the_old_file(own_work: Path) -> None:
     """A real refusal by the kernel: no file of this process may grow (RLIMIT_FSIZE), so the write itself fails."""
     progress.record("1.1", solved=True)
     before = progress.path().read_text()
@@ -80,17 +74,5 @@ def test_a_full_disk_is_said_once_and_keeps_the_old_file(own_work: Path) -> None
         "import json; print(json.dumps([progress.record('1.2', solved=True), progress.record('1.1', solved=True)]))"
     )
     answer = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=paths.root())
-    (first, said), (second, said_again) = json.loads(answer.stdout)
-    assert first == 1 and "cannot be saved" in said
-    assert second == 2 and said_again == ""
+    assert all("cannot be saved" in said for said in json.loads(answer.stdout))
     assert progress.path().read_text() == before
-
-
-def test_what_was_not_saved_is_saved_with_the_next_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").write_text("")
-    work = os.environ["COURSE_WORK"]
-    monkeypatch.setenv("COURSE_WORK", str(tmp_path / "file"))
-    progress.record("1.1", solved=True)
-    monkeypatch.setenv("COURSE_WORK", work)
-    progress.record("1.2", solved=True)
-    assert [json.loads(line)["exercise"] for line in progress.path().read_text().splitlines()] == ["1.1", "1.2"]
