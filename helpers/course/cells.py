@@ -26,10 +26,9 @@ def watch(shell: Any, explain: Callable[[str, str], None]) -> None:
     shell.events.register("post_run_cell", note)
 
     def handle(shell: Any, kind: type[BaseException], error: NameError, trace: Any, tb_offset: int | None = None) -> None:
-        source = shell.history_manager.input_hist_raw[-1] if shell.history_manager else ""
-        number = re.search(r"^exercise\([\"']([\d.]+)[\"']\)\.check\(", source, re.MULTILINE)
-        if number is not None and error.name in names_asked(source, number[1]):
-            explain(number[1], error.name)
+        number, names = asked(shell.history_manager.input_hist_raw[-1] if shell.history_manager else "")
+        if error.name in names:
+            explain(number, error.name)
         else:
             shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
 
@@ -64,14 +63,16 @@ def read(source: str) -> tuple[set[str], int]:
     return names, sum(isinstance(node, ast.Name) and node.id == BLANK for node in nodes)
 
 
-def names_asked(source: str, number: str) -> list[str]:
-    """Return the variables that a check cell hands over: those in the brackets of ``exercise("1.2").check(...)``."""
+def asked(source: str) -> tuple[str, list[str]]:
+    """Return the exercise that a cell checks, and the variables that it hands over: those in the brackets of ``.check(...)``."""
     try:
         calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
     except SyntaxError:
-        return []
-    checks = [call for call in calls if ast.unparse(call.func) == f"exercise({number!r}).check"]
-    return [node.id for call in checks for node in ast.walk(call) if isinstance(node, ast.Name) and node.id != "exercise"]
+        calls = []
+    for call in calls:
+        if number := re.fullmatch(r"exercise\('([\d.]+)'\)\.check", ast.unparse(call.func)):
+            return number[1], [node.id for node in ast.walk(call) if isinstance(node, ast.Name) and node.id != "exercise"]
+    return "", []
 
 
 def failure(names: list[str]) -> str:

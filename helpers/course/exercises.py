@@ -118,7 +118,7 @@ class Exercise:
     def _of_the_cell(self) -> Outcome | None:
         """What the cells above say already: one of them failed, or still has its blank."""
         shell = _kernel()
-        names = cells.names_asked(shell.get_parent()["content"]["code"], self.number) if hasattr(shell, "get_parent") else []
+        names = cells.asked(shell.get_parent()["content"]["code"])[1] if hasattr(shell, "get_parent") else []
         if failed := cells.failure(names):
             return Outcome(Kind.CANNOT_TELL, failed)
         left = cells.blanks(names)

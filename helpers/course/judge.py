@@ -162,13 +162,9 @@ def must_be_number(name: str, given: Any, what: str = "one number") -> float:
 def must_be_one_of(name: str, given: Any, known: Collection[str]) -> str:
     """One of the known words, or what ``verdict(...)`` returns."""
     word = str(getattr(given, "answer", given)).strip().lower().removeprefix("the ")
-    must(word in known, f"`{name}` is `{given!r}`. Expected one of {_list(known)}.")
-    return word
-
-
-def must_have(value: Any, names: Collection[str]) -> None:
-    """A dictionary with these keys."""
-    must(isinstance(value, dict) and set(names) <= set(value), f"Expected a dictionary with the keys {_list(names)}.")
+    meant = [one for one in known if one.lower() == word]
+    must(meant, f"`{name}` is `{given!r}`. Expected one of {_list(known)}.")
+    return meant[0]
 
 
 def must_choose(name: str, given: Any, right: Mapping[str, bool], why: Mapping[str, str]) -> None:

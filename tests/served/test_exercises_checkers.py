@@ -199,7 +199,6 @@ def test_1_2_log(small: Server) -> None:
     _is("1.2", Kind.NOT_YET, "gRPC requests", small, {**right, "metrics_port": small.grpc.port})
     _is("1.2", Kind.NOT_YET, "Look for `Started Metrics Service`", small, {**right, "metrics_port": 80})
     _is("1.2", Kind.NOT_YET, "should be one number", small, {**right, "loading_s": "long"})
-    _is("1.2", Kind.NOT_YET, "keys", small, {})
     _is("1.2", Kind.NOT_ATTEMPTED, "blank", small, {**right, "instances": ____})
     _is("1.2", Kind.CANNOT_TELL, "does not show", connect(small.http_url), right)
 
@@ -218,8 +217,6 @@ def test_1_2_log(small: Server) -> None:
         ({"runtime": "podman", "base_port": 9307}, Kind.NOT_YET, "Podman"),
         ({"runtime": "Docker", "base_port": 9307}, Kind.NOT_YET, "small letters"),
         ({"runtime": "docker", "base_port": "many"}, Kind.NOT_YET, "whole number"),
-        ({"runtime": "docker"}, Kind.NOT_YET, "keys"),
-        ("docker", Kind.NOT_YET, "keys"),
         ({"runtime": ____, "base_port": ____}, Kind.NOT_ATTEMPTED, "2 blanks"),
     ],
 )
@@ -232,7 +229,6 @@ def test_1_4_brought_back(free_base_port: Callable[[], int], small: Server) -> N
     victim = launch_server(small.repository, base_port=free_base_port(), name="victim")
     dead_pid = victim.pid
     assert dead_pid is not None
-    _is("1.4", Kind.NOT_YET, "still runs", small, dead_pid)
     os.kill(dead_pid, signal.SIGKILL)
     while victim.state() == "running":
         time.sleep(0.05)
@@ -256,7 +252,6 @@ def test_2_1_filled_in(small: Server) -> None:
     _is("2.1", Kind.NOT_YET, "`instances`", small, {**right, "instances": 2})
     _is("2.1", Kind.NOT_YET, "`versions` should be one number", small, {**right, "versions": "latest"})
     _is("2.1", Kind.NOT_YET, "default_model_filename", small, {**right, "file": "config.pbtxt"})
-    _is("2.1", Kind.NOT_YET, "keys", small, {})
     _is("2.1", Kind.NOT_ATTEMPTED, "3 blanks", small, dict.fromkeys(right, ____))
     _is("2.1", Kind.CANNOT_TELL, "does not answer", _dead_server(), right)
 
@@ -353,12 +348,12 @@ def test_2_3_the_second_peak_is_judged_from_the_masses_alone() -> None:
         ("np.sqrt(2 * product * (np.cosh(d_eta) + np.cos(d_phi)))", "should be a minus"),
         ("np.sqrt(2 * product * (np.cos(d_eta) - np.cos(d_phi)))", "both functions"),
         ("1000 * np.sqrt(2 * product * (np.cosh(d_eta) - np.cos(d_phi)))", "MeV"),
-        ("np.ones(2000)", "NumPy says"),
+        ("np.ones(50)", "NumPy says"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:invalid value encountered in sqrt")
 def test_2_3_usual_wrong_formulas_are_recognised(formula: str, words: str) -> None:
-    events = tracks.muon_pairs()
+    events = {name: values[:50] for name, values in tracks.muon_pairs().items()}
     pt, eta, phi = events["PT"], events["ETA"], events["PHI"]
     names = {"np": np, "product": pt[:, 0] * pt[:, 1], "d_eta": eta[:, 0] - eta[:, 1], "d_phi": phi[:, 0] - phi[:, 1]}
     with pytest.raises(NotYet, match=words):
@@ -436,7 +431,6 @@ def test_3_3_mended(small: Server) -> None:
     _is("3.3", Kind.NOT_YET, "FP64", *answer(datatype="FP64"))
     _is("3.3", Kind.NOT_YET, "other sums", *answer(data=hcal.tolist()))
     _is("3.3", Kind.NOT_YET, "cannot be written as JSON", *answer(data=ecal))
-    _is("3.3", Kind.NOT_YET, "key `inputs`", small, good, ecal, hcal)
     _is("3.3", Kind.NOT_ATTEMPTED, "blank", small, {"inputs": [____, second]}, ecal, hcal)
     _is("3.3", Kind.CANNOT_TELL, "does not answer", _dead_server(), {"inputs": [good, second]}, ecal, hcal)
 

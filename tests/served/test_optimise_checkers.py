@@ -59,7 +59,6 @@ def server(work: Any, free_base_port: Callable[[], int]) -> Iterator[Server]:
 def test_instances(server: Server, table: Experiments) -> None:
     text = "instance_group [ { count: 2 kind: KIND_CPU } ]"
     _is("9.1", Kind.NOT_ATTEMPTED, "blank", server, table, ____)
-    _is("9.1", Kind.NOT_YET, "Expected a text", server, table, 2)
     _is("9.1", Kind.NOT_YET, "the server runs 1. Write `count: 2`", server, table, text)
     repository.change_config(MODEL, text)
     _is("9.1", Kind.NOT_YET, "says 2 instance(s), and the server runs 1. Reload", server, table, text)

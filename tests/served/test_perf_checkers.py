@@ -91,7 +91,7 @@ def test_7_2_gain_and_price() -> None:
     _is("7.2", Kind.NOT_YET, "something else", rows, 3.0, 60.0)
     _is("7.2", Kind.NOT_YET, "should be one number", rows, None, 60.0)
     _is("7.2", Kind.NOT_ATTEMPTED, "2 blanks", rows, ____, ____)
-    _is("7.2", Kind.CANNOT_TELL, "stumbled over this answer (KeyError: 100)", {1: rows[1]}, 1.5, 60.0)
+    _is("7.2", Kind.CANNOT_TELL, "stumbled over this answer (KeyError: 10)", {1: rows[1]}, 1.5, 60.0)
     _is("7.2", Kind.CANNOT_TELL, "stumbled", None, 1.5, 60.0)
 
 

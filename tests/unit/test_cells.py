@@ -89,7 +89,7 @@ def test_what_a_cell_makes(source: str, names: set[str], blanks: int) -> None:
 
 def test_the_names_of_a_check_are_those_in_its_brackets(tmp_path: Path) -> None:
     source = 'exercise("5.1").check(server, scan[0], cut=cut)\n# exercise("5.1").hint(1)\nother'
-    assert cells.names_asked(source, "5.1") == ["server", "scan", "cut"] and cells.names_asked(source, "5.2") == []
+    assert cells.asked(source) == ("5.1", ["server", "scan", "cut"]) and cells.asked("scan") == ("", [])
 
 
 def test_a_forgotten_bracket_in_1_4_leaves_the_server_alone() -> None:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import psutil
 
 from helpers import paths
 from helpers.client import Client, http
@@ -35,6 +34,8 @@ _READING_S = 0.06
 _OPEN, _TAKEN = range(9300, 9310), (*range(9300, 9303), *range(9304, 9307))
 # Relative difference from NumPy that 32-bit floats may have; the mass of two nearly parallel muons loses digits.
 _SAME: dict[str, Any] = {"rtol": 2e-3, "atol": 1e-2}
+# Pairs in the check's own request: as many as the model takes.
+_EVENTS = 50
 # The Υ in GeV, and how far from it one may read a histogram with bins of 1 GeV.
 _UPSILON, _BINS = 9.46, 0.6
 # What a network of 1 Gbit/s needs for a megabyte, and the way that ends with the machine.
@@ -80,7 +81,6 @@ def _right_question(server: Server, may_send: Any) -> str:
 
 @checker("1.2")
 def _log_read(server: Server, report: Any) -> str:
-    judge.must_have(report, ("loading_s", "instances", "metrics_port"))
     return judge_log(server.log(0), report, {"HTTP": server.http.port, "gRPC": server.grpc.port, "metrics": server.metrics.port})
 
 
@@ -105,7 +105,6 @@ def judge_log(log: str, report: dict[str, Any], ports: dict[str, int]) -> str:
 
 @checker("1.3")
 def _docker_command(options: Any) -> str:
-    judge.must_have(options, ("runtime", "base_port"))
     like = "Podman is much like Docker, but this node has Docker"
     must(options["runtime"] == "docker", f"The runtime is `{options['runtime']!r}`. {like}; its name is in small letters.")
     base = int(must_be_number("base_port", options["base_port"], "a whole number"))
@@ -125,7 +124,6 @@ def _brought_back(revived: Any, dead_pid: Any) -> str:
     must_be("revived", revived, Server, "the new server, which `restart()` returns")
     dead = f"`revived` is the server with pid {revived.pid}, and it is dead. Its card says what to type."
     must(revived.pid != dead_pid and revived.is_alive(), dead)
-    must(not psutil.pid_exists(int(dead_pid)), f"The old process {dead_pid} still runs: run the cell with `os.kill` first.")
     counter = scrape(revived).value(judge.SUCCESS, model="add_sub")
     return f"Process {dead_pid} is gone, process {revived.pid} serves, and its counter stands at {cell(counter)}."
 
@@ -133,7 +131,6 @@ def _brought_back(revived: Any, dead_pid: Any) -> str:
 @checker("2.1")
 def _filled_in(server: Server, found: Any) -> str:
     config = server.config("add_sub")
-    judge.must_have(found, ("instances", "file", "versions"))
     instances, versions = sum(group["count"] for group in config["instance_group"]), config["version_policy"]["latest"]["num_versions"]
     for name, right, place in (("instances", instances, "count"), ("versions", versions, "num_versions")):
         must_be_right(name, found[name], right, otherwise=f"The server reports another number. Look for `{place}`", relative=0)
@@ -172,7 +169,7 @@ def _dimuon_mass(server: Server, masses: Any, other_peak: Any) -> str:
         raise NotYet(f"The server refused your last load, and still runs the model from before it. It said: {reason.rstrip('.')}.")
     try:
         with Client(server) as client:
-            seen = client.infer("dimuon_mass", _pairs())["MASS"]
+            seen = client.infer("dimuon_mass", {name: values[:_EVENTS] for name, values in _pairs().items()})["MASS"]
     except CourseError as error:
         raise NotYet(f"The model was loaded, and failed at its first request. After a change, load it again. {error}") from error
     must_be_masses(seen)
@@ -186,8 +183,8 @@ def _pairs() -> dict[str, np.ndarray]:
 
 
 def must_be_masses(seen: np.ndarray) -> None:
-    """Compare what the model says of the notebook's pairs with the right formula, and with the usual wrong ones."""
-    formulas = _formulas(_pairs())
+    """Compare what the model says of the notebook's first pairs with the right formula, and with the usual wrong ones."""
+    formulas = {what: values[:_EVENTS] for what, values in _formulas(_pairs()).items()}
     right = formulas.pop("right")
     must(seen.shape == (len(right), 1), f"`MASS` has the shape {seen.shape} for {len(right)} events; expected ({len(right)}, 1).")
     if np.allclose(seen[:, 0], right, **_SAME):
@@ -227,6 +224,7 @@ def _formulas(events: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             "there should be a minus between `cosh` and `cos`": np.sqrt(product * (np.cosh(d_eta) + np.cos(d_phi))),
             "both functions are `cos`; the first one is `cosh`": np.sqrt(product * (np.cos(d_eta) - np.cos(d_phi))),
             "the order of `cosh` and `cos` is the other way round": np.sqrt(-squared),
+            "the result is in MeV": 1000 * np.sqrt(squared),
         }
 
 
@@ -278,8 +276,6 @@ def _hot_tower(server: Server, before: Snapshot, stream: Any, answers: Any, hott
 
 @checker("3.3")
 def _corrected_request(server: Server, corrected: Any, ecal: Any, hcal: Any) -> str:
-    inputs = isinstance(corrected, dict) and corrected.get("inputs")
-    must(isinstance(inputs, list), "Expected a dictionary with the key `inputs` and a list of two inputs, like `body` above.")
     try:
         outputs = http.ask(server.http, "/v2/models/add_sub/infer", corrected, access=server.access)["outputs"]
     except RequestError as error:

@@ -23,7 +23,7 @@ from helpers.errors import ConfigError, CourseError, InputError, quoted
 from helpers.fleet import Fleet
 from helpers.measuring.experiments import Experiments
 from helpers.measuring.statistics import FASTER, verdict
-from helpers.measuring.table import LATENCY_ENDS, THROUGHPUT, is_recorded
+from helpers.measuring.table import LATENCY_ENDS, THROUGHPUT, is_recorded, rows_of
 from helpers.metrics import Snapshot, scrape
 from helpers.repository import Comparison, read_config
 from helpers.repository.configs import instances_of
@@ -50,7 +50,6 @@ _WORDS = 5
 @checker("9.1")
 def _two_instances(server: Server, table: Experiments, text: Any) -> str:
     # The text only tells whether there was an attempt.
-    must_be("TWO", text, str, "a text such as the one in `PLAIN`")
     served, written = instances_of(server.config(MODEL)), sum(group.count for group in read_config(MODEL).instance_group)
     todo = "Reload: `server.reload(MODEL)`." if written == 2 else "Write `count: 2` into the text, and reload."
     must(served == 2, f"Your config says {written} instance(s), and the server runs {served}. {todo}")
@@ -148,7 +147,7 @@ def _challenge(server: Server, counted: Snapshot, table: Experiments, best: Any,
 
 def _rows(one: Any) -> list[Row]:
     """Rows of the first fleet in the order of their concurrency, or no answer."""
-    rows = measuring.rows_with("one", one, ["servers", "concurrency", "queue_us"])
+    rows = rows_of(one, [THROUGHPUT, "servers", "concurrency", "queue_us"], "the check")
     needs(not any(map(is_recorded, rows)), "A row was not measured here. Run the cell with `by_concurrency` again.")
     return sorted(rows, key=lambda row: row["concurrency"])
 

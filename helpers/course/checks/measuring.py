@@ -13,7 +13,6 @@ import pandas as pd
 
 from helpers.course import judge
 from helpers.course.judge import EXECUTIONS, INFERENCES, SUCCESS, CannotTell, checker, counted, must, must_be, must_be_right, needs
-from helpers.errors import InputError
 from helpers.measuring import statistics, table
 from helpers.measuring.recorded import Status, recorded
 from helpers.measuring.table import INPUT_DATA, LATENCY_ENDS, THROUGHPUT, THROUGHPUT_SPREAD, is_recorded, plain, rows_of, shapes_of
@@ -37,17 +36,6 @@ _CANDIDATES = 20
 # Little's law holds for whole requests; those cut in two by the ends of a window make it as inexact as this.
 _LITTLE = 0.15
 _BATCH_OF_VERDICT, _BATCH_OF_GPU = 16, 4
-
-
-def rows_with(name: str, given: Any, needed: Sequence[str]) -> list[Row]:
-    """Rows that have what a check needs, or "cannot tell"."""
-    again = f"Run the cell that makes `{name}` again"
-    try:
-        found: list[Row] = [*rows_of(given, ("batch", THROUGHPUT, *needed), "the check")]
-    except InputError as error:
-        raise CannotTell(f"{error.happened} {again}.") from error
-    needs(all(row.get(column) is not None for row in found for column in (THROUGHPUT, *needed)), f"{again}: a figure is missing.")
-    return found
 
 
 def must_be_row(name: str, given: Any, expected: str, models: Collection[str], **settings: int) -> Row:
@@ -224,7 +212,7 @@ def _one_jet_a_request(server: Server, before: Snapshot, command: Any, one_jet: 
 @checker("7.2")
 def _gain_and_price(by_batch: Any, gain: Any, price: Any) -> str:
     rows = {batch: plain(row) for batch, row in by_batch.items()}
-    one, ten, hundred = rows[1], rows.get(10, rows[100]), rows[100]
+    one, ten, hundred = rows[1], rows[10], rows[100]
     columns = {"gain": THROUGHPUT, "price": "latency_p95_us"}
     factors = {name: hundred[column] / one[column] for name, column in columns.items()}
     for name, given, other in (("gain", gain, "price"), ("price", price, "gain")):
@@ -270,8 +258,7 @@ def _less_padding(server: Any, pair: Any) -> str:
 
 @checker("8.1")
 def _knee_read(onnx: Any, knee: Any, knee_ms: Any) -> str:
-    rows = sorted(rows_with("onnx", onnx, ["latency_p95_us"]), key=lambda row: row["batch"])
-    needs({row["model"] for row in rows} == {MODEL}, f"The check needs `onnx`, the rows of `{MODEL}`. Run the cell that makes it again.")
+    rows = sorted(rows_of(onnx, [THROUGHPUT, "latency_p95_us"], "the check"), key=lambda row: row["batch"])
     chosen = must_be_knee("knee", knee, rows, "batch")
     slips = {
         f"That is the {words}; we asked for the 95th percentile": (chosen.get(f"latency_{name}_us") or math.nan) / 1e3
@@ -289,7 +276,7 @@ def _knee_read(onnx: Any, knee: Any, knee_ms: Any) -> str:
 
 @checker("8.2")
 def _judged(by_batch: Any, gain: Any, answer: Any) -> str:
-    at = {(row["model"], row["batch"]): row for row in rows_with("by_batch", by_batch, [])}
+    at = {(row["model"], row["batch"]): row for row in rows_of(by_batch, [THROUGHPUT], "the check")}
     before, after = at.get((MODEL, _BATCH_OF_VERDICT)), at.get((_TORCH, _BATCH_OF_VERDICT))
     if before is None or after is None:
         raise CannotTell(f"Your sweep has no point at batch size {_BATCH_OF_VERDICT} for both models. Run its cell again.")
@@ -306,7 +293,7 @@ def _judged(by_batch: Any, gain: Any, answer: Any) -> str:
 
 @checker("8.3")
 def _littles_law(by_load: Any, under_way: Any) -> str:
-    rows = pd.DataFrame(rows_with("by_load", by_load, ["latency_avg_us", "concurrency"]))
+    rows = pd.DataFrame(rows_of(by_load, [THROUGHPUT, "latency_avg_us", "concurrency"], "the check"))
     per_us = rows[THROUGHPUT] / rows["batch"] / 1e6
     right = per_us * rows["latency_avg_us"]
     slips = {
@@ -336,9 +323,7 @@ def _baseline_beaten(server: Server, counted: Snapshot, pair: Any, budget_ms: An
 
 @checker("8.5")
 def _machines_counted(alike: Any, machines: Any) -> str:
-    own = next((row for row in rows_with("alike", alike, []) if row["batch"] == _BATCH_OF_GPU), {})
-    load = (own.get("model"), own.get("concurrency")) == (MODEL, 4)
-    needs(load, f"The check needs `alike`, with `{MODEL}` at batch size {_BATCH_OF_GPU} and concurrency 4. Run its cell again.")
+    own = next(row for row in rows_of(alike, [THROUGHPUT], "the check") if row["batch"] == _BATCH_OF_GPU)
     gpu, tensorrt = (
         next(row[THROUGHPUT] for row in rows_of(recorded("T4", MODEL, variant)) if row["batch"] == _BATCH_OF_GPU)
         for variant in ("ONNX", "ONNX with TensorRT")
