@@ -207,10 +207,7 @@ def must_be_right(
     A pair for ``right`` is a quotient. ``slips`` are what a usual wrong number is, and that number; ``otherwise`` is for all others.
     ``first`` says what is right already. A number is right within ``relative`` or ``absolute``.
     """
-    try:
-        seen = must_be_number(name, given)
-    except NotYet as wrong:
-        raise NotYet(first + str(wrong)) from None
+    seen = must_be_number(name, given)
     new, old = right if isinstance(right, tuple) else (right, 1.0)
     usual = [(words, factor * new / old) for factor, words in _UNITS[unit].items()] + list((slips or {}).items())
     if isinstance(right, tuple):

@@ -106,7 +106,6 @@ def _batcher(server: Server, own: Callable[[Any, int], Any]) -> Iterator[Callabl
     [
         (lambda scores, n: scores[n : n + 1], Kind.CORRECT, "Each client got its own scores, and 64 jets came in"),
         (lambda scores, n: scores[n], Kind.CORRECT, "Each client got its own scores"),
-        (lambda scores, n: ____, Kind.NOT_ATTEMPTED, "blank"),
         (lambda scores, n: scores[:1], Kind.NOT_YET, "got the scores of jet"),
         (lambda scores, n: np.concatenate([scores, scores]), Kind.NOT_YET, "Take its row alone"),
         (lambda scores, n: None, Kind.NOT_YET, "Client 0 got nothing (`None`) of shape []"),
@@ -158,7 +157,6 @@ def test_batching(server: Server) -> None:
         if outcome.kind is Kind.CORRECT:
             assert "jets in each run when all have one shape" in outcome.text
             break
-    _is("9.3", Kind.NOT_ATTEMPTED, "blank", server, sent(lambda *_: ____), alike, ragged)
     _is(
         "9.3",
         Kind.NOT_YET,

@@ -18,7 +18,6 @@ from helpers import paths
 from helpers.client import Client, http
 from helpers.course import judge
 from helpers.course.cells import BLANK
-from helpers.course.exercises import count_blanks
 from helpers.course.judge import NotAttempted, NotYet, checker, counted, must, must_be, must_be_number, must_be_one_of, must_be_right
 from helpers.errors import ConfigError, CourseError, ModelError, RequestError
 from helpers.measuring.statistics import CANNOT_TELL, FASTER, SLOWER
@@ -66,8 +65,6 @@ def _right_question(server: Server, may_send: Any) -> str:
     serves = any(model.name == "add_sub" and model.state == "READY" for model in server.models())
     judge.needs(not serves, "`add_sub` is in service at the moment. Run the cell with `server.unload` again, then this one.")
     answers = [("`add_sub` is out of service", may_send("add_sub"), False)]
-    if count_blanks(answers[0][1]):
-        raise NotAttempted
     server.load("add_sub")
     try:
         answers += [("`add_sub` serves", may_send("add_sub"), True), ("There is no model `muons`", may_send("muons"), False)]
@@ -241,7 +238,7 @@ def _moved_away(seen: pd.DataFrame, predicted: Any, there_ms: Any, fastest: Any)
     }
     judge.must_all_be_right("there_ms", there_ms, there, slips, "Add `MB / 125` seconds, in ms, to the time", unit="ms", relative=0.002)
     must(fastest != _HERE_ALONE, "Shared memory ends where the machine ends: no other machine can use it.")
-    must_be_one_of("fastest", fastest, list(there.index))
+    fastest = must_be_one_of("fastest", fastest, list(there.index))
     seen_there = f"By `{fastest}` it takes {there[fastest]:.4g} ms there"
     must(there[fastest] <= (1 + judge.ROUNDING) * there.min(), f"{seen_there}, and another way takes less.")
     came_true = "`predicted` does not name each of the five ways once."
@@ -263,7 +260,6 @@ def _hot_tower(server: Server, before: Snapshot, stream: Any, answers: Any, hott
     must(sent == len(sums), f"The server counted {sent} requests since `before`; expected {len(sums)}. Run the whole cell again.")
     index, tower = np.unravel_index(np.argmax(sums), sums.shape)
     slips = {
-        "You seem to count from 1, and Python counts from 0": index + 1,
         "That is the number of the tower; we asked for the request": tower,
         "That is an index over all towers of all requests; divide it by 16": np.argmax(sums),
         "That request has the largest total; we asked for the largest single tower": np.argmax(sums.sum(axis=1)),

@@ -15,8 +15,7 @@ from helpers.client import Client
 from helpers.course import judge
 from helpers.course.checks import measuring
 from helpers.course.checks.measuring import MODEL
-from helpers.course.exercises import count_blanks
-from helpers.course.judge import NotAttempted, NotYet, checker, counted, must, must_be, must_be_number, must_be_right, must_choose, needs
+from helpers.course.judge import NotYet, checker, counted, must, must_be, must_be_number, must_be_right, must_choose, needs
 from helpers.course.model_card import facts
 from helpers.course.scoreboard import BUDGET
 from helpers.errors import ConfigError, CourseError, InputError, quoted
@@ -69,8 +68,6 @@ def _batcher_written(server: Server, my_batcher: Any, requests: Any) -> str:
             lost = "A client waited 10 s for its answer. Has the last cell a line that hands it out, and did the thread end?"
             raise NotYet(lost) from error
     sent, *_ = counted(server, before, MODEL)
-    if count_blanks(given):
-        raise NotAttempted
     for number, (own, seen) in enumerate(zip(right, given, strict=True)):
         shape, what = np.shape(seen), judge.kind(seen)
         wanted = f"it sent one jet, and expects {list(own.shape)}. Take its row alone"
@@ -92,8 +89,6 @@ def _batching_proved(server: Server, jets_per_run: Any, equal_shapes: Any, own_s
         before = scrape(server)
         returned = jets_per_run(requests)
         _, jets, runs = counted(server, before, MODEL)
-        if count_blanks(returned):
-            raise NotAttempted
         needs(jets == len(requests), f"The server counted {jets} jets for {len(requests)} requests. Does somebody else send any?")
         first = f"The server counted {jets} jets in {runs} runs. "
         ratios.append(must_be_right("jets_per_run(...)", returned, (jets, runs), None, "Divide the jets by the runs", first=first))
@@ -163,7 +158,6 @@ def _saturation_found(fleet: Fleet, one: Any, saturated: Any, in_queue: Any) -> 
     slips = {
         f"That counts jets: a request has {last['batch']} of them": waiting * last["batch"],
         "`queue_us` is in microseconds: divide by a million": waiting * 1e6,
-        "`queue_us` is in microseconds: divide by a million, not by a thousand": waiting * 1e3,
         "That is the concurrency: all that were under way. We asked for those in the queue": last["concurrency"],
         "That takes the whole latency; take the time in the queue, `queue_us`": per_us * (last.get("latency_p50_us") or math.nan),
     }

@@ -300,7 +300,6 @@ def _littles_law(by_load: Any, under_way: Any) -> str:
         "That is the concurrency itself. Work it out from throughput and latency": rows["concurrency"],
         "That counts jets: a request has 8 of them": right * rows["batch"],
         "The latency is in microseconds: divide by a million": 1e6 * right,
-        "The latency is in microseconds, not in milliseconds: divide by a million": 1e3 * right,
         "That takes the 95th percentile; the law is about the mean, `latency_avg_us`": per_us * rows["latency_p95_us"],
     }
     judge.must_all_be_right("under_way", under_way, right, slips, "Multiply requests per second by the mean latency in seconds")
