@@ -24,11 +24,6 @@ from helpers.course.progress import record
 from helpers.errors import CourseError, InputError, SetupError, quoted
 from helpers.terminal import Progress
 
-# Answers are looked through this deep for blanks: a list of dicts of arrays, and a little more.
-_DEPTH = 5
-# Cells with one of these tags are left out by catch_up.
-_LEFT_OUT = {"check", "raises-exception"}
-
 
 class Placeholder:
     """Stands where an answer is still missing: whatever is done with it gives the blank again, so that a notebook runs to its end."""
@@ -77,8 +72,8 @@ class Placeholder:
         return BLANK
 
 
-def count_blanks(value: Any, depth: int = _DEPTH) -> int:
-    """Return how many blanks an answer holds, some containers deep; text that still holds ``____`` counts as one."""
+def count_blanks(value: Any, depth: int = 5) -> int:
+    """Return how many blanks an answer holds, so many containers deep; text that still holds ``____`` counts as one."""
     if isinstance(value, Placeholder):
         return 1
     if isinstance(value, str):
@@ -219,7 +214,7 @@ def way_to(exercise: str) -> tuple[str, list[str]]:
     for cell in found:
         if cell["metadata"].get("exercise") == exercise:
             return cell["source"].partition("\n")[0].lstrip("# "), code
-        if cell["cell_type"] == "code" and not _LEFT_OUT & cell["tags"]:
+        if cell["cell_type"] == "code" and not {"check", "raises-exception"} & cell["tags"]:
             code.append(cell["source"])
     known = list(dict.fromkeys(cell["metadata"]["exercise"] for cell in found if "exercise" in cell["metadata"]))
     expected = f"This notebook has {quoted(known)}." if known else "A number looks like 4.3: notebook, then exercise."

@@ -95,7 +95,7 @@ def test_one_request(server: Server, before: Snapshot, client: Client, tagger: j
     _is("4.2", Kind.NOT_ATTEMPTED, "blank", server, before, ____)
     answer = client.infer(MODEL, tagger.inputs(sample[:100]))
     _is("4.2", Kind.CORRECT, "1 request and 100 inferences", server, before, answer)
-    _is("4.2", Kind.CANNOT_TELL, "no request since", server, scrape(server), answer)
+    _is("4.2", Kind.CANNOT_TELL, "has seen 0 requests", server, scrape(server), answer)
     again = scrape(server)
     _is("4.2", Kind.CORRECT, "one message", server, again, tagger.tag(sample[:100], batch=100))
     _is("4.2", Kind.NOT_YET, "2 requests and 200 inferences", server, before, answer)

@@ -49,7 +49,7 @@ def test_7_1_one_jet_in_a_request(server: Server) -> None:
     before = scrape(server)
     command = f"perf_analyzer -m {MODEL} -p 1000 --concurrency-range 1:1 -b 10"
     said = (command, command.replace("-b 10", "-b 1"))
-    _is("7.1", Kind.CANNOT_TELL, "no request", server, before, *said, 0)
+    _is("7.1", Kind.CANNOT_TELL, "has seen 0 requests", server, before, *said, 0)
     _is("7.1", Kind.NOT_ATTEMPTED, "blank", server, before, *said, ____)
     send(1, 3)
     _is("7.1", Kind.CORRECT, "3 requests, 3 inferences: one jet in each.", server, before, *said, 0)

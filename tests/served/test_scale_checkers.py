@@ -186,7 +186,7 @@ def test_a_jet_lost_and_one_doubled(fleet: Fleet, parts: list[Chunk], tmp_path: 
     _is("10.4", Kind.CORRECT, "1 of 300 jets are lost, 1 doubled: run `tag_files` again", fleet, done, 1, 1)
     _is("10.4", Kind.NOT_YET, "`lost` is 0. In the files it is 1", fleet, done, 0, 0)
     Path(spoilt.target).unlink()
-    _is("10.4", Kind.CANNOT_TELL, "cannot be read", fleet, done, 1, 1)
+    _is("10.4", Kind.CANNOT_TELL, "stumbled over this answer (FileNotFoundError", fleet, done, 1, 1)
 
 
 def test_a_fleet_that_is_gone_is_no_wrong_answer(fleet: Fleet) -> None:

@@ -39,11 +39,8 @@ _LOSS = 0.001
 _FAIR = 0.5
 # What exercise 11.2 asks for, and what a 16-bit number rounds by: a tolerance as wide as that notices nothing.
 _JETS, _HALF = 64, 2.0**-11
-_OURS = "jet_transformer/exported.onnx"
 # Batches and lengths that are tried where the model takes any.
 _TRIED = ((1, 3), (2, 7))
-# Words of a sentence that says something.
-_WORDS = 5
 
 
 @checker("9.1")
@@ -238,7 +235,8 @@ def _try(server: Server, model: str, batch: int, length: int) -> None:
 def _exported(server: Server, model: str, done: Any, script: Any) -> str:
     about = server.metadata(model)
     # Another file, also another format, is the student's own: then it does not matter what became of the script.
-    file, ours = (server.repository / model / about["versions"][-1] / "model.onnx"), paths.root() / "notebooks" / "data" / _OURS
+    file = server.repository / model / about["versions"][-1] / "model.onnx"
+    ours = paths.root() / "notebooks" / "data" / "jet_transformer" / "exported.onnx"
     if done.returncode and file.is_file() and file.read_bytes() == ours.read_bytes():
         last = done.stderr.strip().splitlines()[-1]
         needs("No module named 'torch'" not in last, "The server's environment has no PyTorch. Type: make setup TORCH=yes")
@@ -316,7 +314,7 @@ def _instances_kept(server: Server, model: str, table: Experiments, count: Any) 
 @checker("11.6")
 def _card_handed_in(server: Server, model: str, card: Any, purpose: Any, limits: Any) -> str:
     for name, text in (("purpose", purpose), ("limits", limits)):
-        must(len(str(text).split()) >= _WORDS, f"`{name}` is `{text}`. Say it in a sentence, of {_WORDS} words at least.")
+        must(len(str(text).split()) >= 5, f"`{name}` is `{text}`. Say it in a sentence, of five words at least.")
     must(purpose.strip() != limits.strip(), "`purpose` and `limits` are the same sentence. Where does the purpose end?")
     written = (server.repository / model / "MODEL_CARD.md").read_text(encoding="utf-8")
     for what, value in (("purpose", purpose), ("limits", limits), *facts(server, model)):
