@@ -194,7 +194,7 @@ def test_precision() -> None:
     _is("9.5", Kind.CORRECT, "1 of 2 stay above -0.001", costs, [fp16])
     _is("9.5", Kind.CORRECT, "1 of 2", costs, fp16)
     _is("9.5", Kind.NOT_ATTEMPTED, "blank", costs, ____)
-    _is("9.5", Kind.NOT_YET, "For certain means all of it", costs, [fp16, int8])
+    _is("9.5", Kind.NOT_YET, "for certain means all of it", costs, [fp16, int8])
     _is("9.5", Kind.NOT_YET, f"So `{fp16}` belongs into `safe`", costs, [])
     _is("9.5", Kind.NOT_YET, "`safe` has `fp16` in it", costs, ["fp16"])
     _is("9.5", Kind.NOT_YET, "Expected a list", costs, 3)
