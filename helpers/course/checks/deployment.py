@@ -170,7 +170,7 @@ def _servers_chosen(fleet: Fleet, one: Any, traffic: Any, budget_ms: Any, server
     found, given = plan(traffic, _rows(one), budget_ms), must_be_number("servers", servers, "a whole number of servers")
     must(given == int(given) >= 1, f"`servers` is {cell(given)}. It should be a whole number of servers.")
     fewest, most = found.servers_interval
-    can, come, taken_ms = given * found.speed.jets_per_s, found.traffic.jets_per_s, found.latency_p95_ms(int(given))
+    can, come, taken_ms = given * found.jets_per_s, found.traffic.jets_per_s, found.latency_p95_ms(int(given))
     grows = f"That is {can:.0f} jets/s at most, and {come:.0f} come: the queue grows without end"
     must(given >= fewest or can > come, f"`servers` is {given:.0f}. {grows}.")
     late = f"They can do it, but 95 of 100 requests take up to {taken_ms:.0f} ms, and the budget is {found.budget_ms:.0f}"
