@@ -322,7 +322,8 @@ rough["stable"], rough["note"]
 # - A result that is not stable is no result.
 #
 # **In practice…** client and server share this machine's cores, so they disturb each other. At an
-# experiment they are on different machines, and *network* means what it says. Measure there again.
+# experiment they are on different machines, and *network* means what it says. Measure there again. For a PyTorch model on
+# a GPU, Triton's own backend stops the clock of *compute* before the GPU is done, so part of its time counts as *output*.
 #
 # **Next:** [Sweep batch size and concurrency](08_sweep_batch_and_concurrency.ipynb), where you measure 14 points
 # instead of three.
