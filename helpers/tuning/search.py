@@ -389,7 +389,7 @@ def tune(
         text = regret(best, goal)
     bad = dict.fromkeys(f"{row['candidate']} ({row['outcome']}: {row['reason']})" for row in rows if row["outcome"] != OK)
     text += [
-        f"Tried: {len(search.rows)} combinations of {found.combinations}, in {time.monotonic() - begin:.0f} s: "
+        f"Tried {len(search.rows)} of {found.combinations} combinations of {model}, in {time.monotonic() - begin:.0f} s: "
         "no step from the best one was left that promised anything.",
         *([f"Left out: {' '.join(search.steps)}"] if search.steps else []),
         *([f"Out of the race: {'; '.join(bad)}."] if bad else []),

@@ -94,7 +94,7 @@ def test_a_refused_configuration_is_named_and_the_search_goes_on(result: Tuned) 
 def test_what_it_says(result: Tuned) -> None:
     assert "Best: 2 instances, batching off" in str(result)
     assert "It meets the budget of 10000 ms for certain." in str(result)
-    assert "Tried: 3 combinations of 3, in " in str(result)
+    assert "Tried 3 of 3 combinations of nap, in " in str(result)
     assert "<table>" in result._repr_html_()
     assert {row["stage"] for row in result.rows} == {"search", "final"}
 
