@@ -1,8 +1,8 @@
 """Find the configuration that serves a given traffic best within a latency budget.
 
 First short measurements, one axis at a time, from the configuration that serves now. What the server says decides what is worth a look:
-the time that requests wait, and the cores that it uses. Then the finals: the best few and the configuration as
-found are measured in turn, round by round, and compared pair by pair.
+the time that requests wait, and the cores that it uses. Then the finals: the best few and the configuration as found are measured in turn,
+round by round, and compared pair by pair.
 """
 
 from __future__ import annotations
