@@ -22,7 +22,7 @@ COMMANDS = {
     "hand-out": ("tools", "your copies of the notebooks, as lab makes them", "hand-out"),
     "reset": ("tools", "bring back a pristine notebook, yours stays beside it", "reset 03"),
     "serve": ("serve", "launch a server and keep it until Ctrl-C", "serve --base-port 9300"),
-    "infer": ("infer", "send one request to a model and print the answer", "infer -m add_sub -u localhost:9001"),
+    "infer": ("tools", "send one request to a model and print the answer", "infer -m add_sub -u localhost:9001"),
     "metrics": ("tools", "print a server's counters", "metrics -u localhost:9002"),
     "perf_analyzer": ("tools", "NVIDIA's load generator, with its own arguments", "perf_analyzer -m add_sub -u localhost:9001 -i grpc"),
     "sweep": ("measure", "measure models over batch sizes and concurrencies", "sweep -m particlenet_PT --batch 1 8 --concurrency 1 4"),

@@ -7,7 +7,6 @@ import os
 import signal
 import time
 import warnings
-from types import FrameType
 from typing import Any
 
 from helpers.errors import ServerError
@@ -31,7 +30,7 @@ def serve(args: argparse.Namespace) -> int:
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         ends.add(signal.SIGHUP)
     for number in ends:
-        signal.signal(number, _interrupt)
+        signal.signal(number, signal.default_int_handler)
     try:
         with warnings.catch_warnings():
             # The card names the models that are not READY, with the reasons.
@@ -50,10 +49,6 @@ def serve(args: argparse.Namespace) -> int:
         # While models were loading: the server goes as soon as this process has ended.
         print("Stopped.", flush=True)
     return 0
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _launch(args: argparse.Namespace, **options: Any) -> Server | Fleet:
