@@ -22,6 +22,7 @@ def as_text(rows: Sequence[Row]) -> str:
     """Return a table for a terminal, numbers to the right."""
     padded = []
     for numbers, texts in _columns(rows):
+        texts = [" ".join(text.split()) for text in texts]  # of several lines, one
         width = max(map(len, texts))
         texts.insert(1, "-" * width)
         padded.append([text.rjust(width) if numbers else text.ljust(width) for text in texts])

@@ -35,13 +35,7 @@ T = TypeVar("T")
 
 
 class Result(dict[str, Array]):
-    """The outputs of one request by name.
-
-    Attributes:
-        model: name of the model that answered.
-        version: its version.
-        requests: how many requests it took; more than one when the batch was split.
-    """
+    """The outputs of one request by name, with the model that answered and its version; ``requests`` above 1 if the batch was split."""
 
     def __init__(self, outputs: Mapping[str, Array], model: str, version: str, requests: int) -> None:
         super().__init__(outputs)

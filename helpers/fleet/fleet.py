@@ -120,8 +120,8 @@ class Fleet(Server):
             model: only requests to this model. A model made of others counts once more for each of them otherwise.
 
         Returns:
-            Rows with the columns server, requests, inferences, share (of the requests, 0 to 1), queue_us (mean per request, in µs). A
-            server that does not answer has None in all of them.
+            Rows with server, requests, inferences, share (of the requests, 0 to 1) and queue_us (mean per request, in µs); None in a row
+            means that the server does not answer.
         """
         rows: list[dict[str, Any]] = []
         for server in self.servers:
@@ -138,11 +138,7 @@ class Fleet(Server):
         return [row | {"share": row["requests"] / total} if total and row["requests"] is not None else row for row in rows]
 
     def grow(self) -> Server:
-        """Add a server; returns it when its models are READY and Envoy sends it requests.
-
-        Raises:
-            ServerError: it did not start; the fleet is as it was.
-        """
+        """Add a server and return it when its models are READY and Envoy sends it requests; if it does not start, nothing changes."""
         with self._lock:
             if self.state() != "running":
                 raise ServerError("The front of this fleet does not run any more.", "", _RESTART)
@@ -225,11 +221,6 @@ def launch_fleet(models: str | Path = "models", *, servers: int = 2, **options: 
         servers: how many servers.
         options: as for :func:`~helpers.launch_server`: ``runtime``, ``base_port`` (of the front; the servers get the next
             triples), ``name``, ``load`` and so on.
-
-    Raises:
-        SetupError: the repository is missing or empty, or this machine cannot run this runtime or Envoy.
-        ServerError: a server or the front did not start; the message has the end of its log.
-        InputError: this is no number of servers, or others shall reach them.
     """
     if not isinstance(servers, int) or isinstance(servers, bool) or servers < 1:
         happened = f"servers={servers!r} was given."
@@ -277,11 +268,7 @@ def _running(spec: LaunchSpec) -> dict[int, Server]:
 
 
 def _servers(spec: LaunchSpec, servers: int, there: Mapping[int, Server]) -> list[Server]:
-    """All servers, those that are missing launched side by side.
-
-    Raises:
-        ServerError: one did not start; those launched with it were stopped again.
-    """
+    """All servers, those that are missing launched side by side; if one does not start, those launched with it are stopped again."""
     numbers = range(1, max(servers, *there, 1) + 1)
     missing = {number: _spec_of(spec, number) for number in numbers if number not in there}
     begun: list[lease.Lease] = []

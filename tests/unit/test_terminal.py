@@ -12,6 +12,7 @@ import nbformat
 import pytest
 
 from helpers.measuring.table import Rows, read_rows
+from helpers.tables import as_text
 from helpers.terminal import MARK
 from tests.course.running import run
 
@@ -77,6 +78,11 @@ def test_a_sweep_fits_into_80_columns(narrow: None) -> None:
     assert len(one_model) >= 6 and _widest(text) <= 80 and "1067 ± 19" in text
     with_concurrency = repr(Rows.of(rows[:6] + [row for row in rows[:20] if row["concurrency"] > 1]))
     assert "concurrency" in with_concurrency and _widest(with_concurrency) <= 100
+
+
+def test_a_reason_of_several_lines_stays_in_its_row() -> None:
+    lines = as_text([{"model": "a", "n": 1, "why": "first\n  second"}, {"model": "longer", "n": None, "why": ""}]).splitlines()
+    assert lines == ["model   n  why", "------  -  ------------", "a       1  first second", "longer"]
 
 
 CELLS = """
