@@ -14,7 +14,6 @@ import numpy as np
 
 from helpers.client import problems
 from helpers.client.endpoint import NO_ACCESS, Access, where, with_own_secret
-from helpers.client.grpc import without_unset
 from helpers.client.problems import Refused, TransportError, Unreachable
 from helpers.client.shared_memory import Region
 from helpers.client.tensors import Array, Request, Signature, split
@@ -157,8 +156,8 @@ class Client:
         return self._ask(lambda: self.transport.metadata(model), model)
 
     def config(self, model: str) -> dict[str, Any]:
-        """Return a model's config with everything that the server filled in, as it is now; fields that nobody set are left out."""
-        return without_unset(self._ask(lambda: self.transport.config(model), model))
+        """Return a model's config with everything that the server filled in, as it is now."""
+        return self._ask(lambda: self.transport.config(model), model)
 
     def signature(self, model: str, version: str = "") -> Signature:
         """Return a model's signature, remembered from the last time."""

@@ -11,9 +11,7 @@ from typing import Any
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 import tritonclient.grpc as triton_grpc
-from google.protobuf import json_format
 from google.protobuf.message import Message
-from tritonclient.grpc.model_config_pb2 import ModelConfig
 from tritonclient.utils import InferenceServerException
 
 from helpers.client.endpoint import NO_ACCESS, QUERY_TIMEOUT_S, Access, Address
@@ -138,8 +136,3 @@ def _plain(value: Any, field: Any, zeros: bool) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return [_plain(item, field, zeros) for item in value]
     return field.enum_type.values_by_number[value].name if field.enum_type else value
-
-
-def without_unset(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a model's config as either protocol gives it, without the fields that nobody set: the same for both."""
-    return as_dict(json_format.ParseDict(dict(config), ModelConfig(), ignore_unknown_fields=True))

@@ -95,7 +95,7 @@ def test_metadata_and_config_read_the_same_over_both_protocols(models_server: Se
             assert left.config(model) == right.config(model)
         config = left.config("double")
     assert config["max_batch_size"] == 4
-    assert config["input"] == [{"name": "X", "data_type": "TYPE_FP32", "dims": [-1]}]
+    assert [(entry["name"], entry["data_type"], entry["dims"]) for entry in config["input"]] == [("X", "TYPE_FP32", [-1])]
 
 
 # Which inputs do not fit, and what is said of each: tests/unit/test_client_signature.py and test_client_tensors.py.
