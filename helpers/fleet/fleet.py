@@ -14,11 +14,11 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+import helpers.fleet.envoy as envoy
 from helpers import machine, run_folder
 from helpers.client import http
 from helpers.client.endpoint import QUERY_TIMEOUT_S, Address
 from helpers.errors import CourseError, InputError, ModelError, ServerError
-from helpers.fleet import envoy
 from helpers.paths import shown
 from helpers.server import card, lease
 from helpers.server import server as launching
