@@ -43,7 +43,7 @@ _REFUSALS = {
     ),
 }
 # How OpenSSL (in Python) and BoringSSL (in gRPC) word an encryption that failed, or a certificate that does not fit.
-_NO_TLS = re.compile(r"ssl|handshake|certif|hostname", re.IGNORECASE)
+_NO_TLS = re.compile(r"ssl|handshake|certif|hostname (mismatch|verification)", re.IGNORECASE)
 
 
 class TransportError(Exception):
