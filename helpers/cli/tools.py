@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from helpers.client import Client
     from helpers.client.endpoint import Access
 
-# The port that perf_analyzer takes for an address without one.
-_TOOLS_PORT = 8000
 # Numbers of a tensor that are printed before it is cut short.
 _SHOWN = 6
 
@@ -163,33 +160,14 @@ def metrics(args: argparse.Namespace) -> int:
 
 def perf_analyzer(args: argparse.Namespace) -> int:
     """Run it; the exit status is the program's: 0 done, 2 its windows did not agree, 99 it failed."""
-    from helpers.client.endpoint import parse_address, with_own_secret
-    from helpers.measuring.perf_analyzer import header_arguments, tls_arguments
+    from helpers.measuring.perf_analyzer import show
     from helpers.measuring.program import find_perf_analyzer
 
-    given = access(args)
-    others, protocol = list(args.others), args.protocol or ""
-    if args.url is not None:
-        secure = args.url.startswith(("grpcs://", "https://"))
-        protocol = protocol or ("grpc" if args.url.startswith("grpc") else "http")
-        # The tool takes no scheme but https://.
-        url = args.url if args.url.startswith("https://") else args.url.split("://", 1)[-1]
-        given = with_own_secret(given, parse_address(args.url, _TOOLS_PORT))
-        others += ["-u", url, *tls_arguments(protocol, secure, given)]
-    others += ["-i", protocol] if protocol else []
     program = find_perf_analyzer()
     # Not into its output, which may go on into a file.
     print(f"perf_analyzer {program.version}, {program.file}", file=sys.stderr, flush=True)
-    process = program.start(*others, private=header_arguments(protocol or "http", given))
-    try:
-        return process.wait()
-    except KeyboardInterrupt:
-        # A terminal has sent it the same interrupt: it collects the answers under way, and ends.
-        try:
-            return process.wait(timeout=10)
-        except (KeyboardInterrupt, subprocess.TimeoutExpired):
-            process.kill()
-            return process.wait()
+    words = [*args.others, *(["-u", args.url] if args.url else []), *(["-i", args.protocol] if args.protocol else [])]
+    return show(words, access(args))
 
 
 def scoreboard(args: argparse.Namespace) -> int:

@@ -61,18 +61,14 @@ class Experiments:
         self._beside: dict[str, Elsewhere | str] = {}
 
     def measure(self, name: str, model: str | None = None, *, over: str | None = None, beside: Any = None, **load: Any) -> Experiments:
-        """Measure what the server now serves, and add it to the table; a second experiment of one name takes the place of the first.
+        """Measure what the server now serves, and add it to the table, which is returned; an experiment of the same name is replaced.
 
         Args:
             name: what was changed, in a few words.
             model: another model in place of the one that is changed, such as its variant in lower precision.
             over: name of the experiment that was changed, which the gain refers to; the first by default.
-            beside: what the same kind of change did elsewhere: two recorded rows, without it and with it; or in a few words why there is
-                no such figure.
+            beside: what the same kind of change did elsewhere: two recorded rows, without it and with it; or why there is no such figure.
             **load: what differs from the table's load, such as ``batch=4``.
-
-        Returns:
-            This table, so that the cell shows it.
         """
         find_perf_analyzer()
         if over is not None and self[over]["experiment"] == name:

@@ -185,13 +185,8 @@ def row_of(run: Run, results: Sequence[Result], known: Mapping[str, Any], precis
     row = dict.fromkeys(COLUMNS) | plain({**figures.mean(skipna=False), **percentiles}) | run.sent() | dict(known)
     ends = _latency_ends(run.percentile, results, row[latency_column(run.percentile)])
     row |= {
-        "model": run.model,
-        "url": run.url,
-        "protocol": run.protocol,
-        "batch": run.batch,
+        **{name: getattr(run, name) for name in ("model", "url", "protocol", "batch", "request_rate_per_s", "percentile")},
         "concurrency": run.concurrency if run.request_rate_per_s is None else None,
-        "request_rate_per_s": run.request_rate_per_s,
-        "percentile": run.percentile,
         THROUGHPUT_SPREAD: interval([window.throughput_infer_per_s for window in windows])[1],
         **dict(zip(LATENCY_ENDS, ends, strict=True)),
         "requests": sum(filter(None, requests)) if all(requests) else None,
@@ -250,14 +245,12 @@ def measure(server: Any, model: str, batch: int = 1, concurrency: int = 1, *, ma
         concurrency: requests under way at any time.
         max_seconds: seconds that the windows may take beyond six of them.
         **options: ``precision`` (0.05, the half width to reach, as a fraction), ``request_rate_per_s`` (in place of a concurrency),
-            ``protocol`` (``grpc``), ``percentile`` (95), ``input_data`` (``random``, ``zero``, or a file of
-            :mod:`helpers.measuring.inputs`; for several models, by model), ``lengths`` (of the axes that may have any, by the beginning of
-            the input's name).
+            ``protocol`` (``grpc``), ``percentile`` (95), ``input_data`` (``random``, ``zero``, or a file; for several models, by model),
+            ``lengths`` (of the axes that may have any, by the beginning of the input's name).
 
     Returns:
-        A row with the columns :data:`helpers.measuring.table.COLUMNS`; times in µs. Its 95 % intervals hold while it was measured, and do
-        not know what the machine does a minute later, so what is to be compared is measured in turn. A row whose precision was not
-        reached has ``stable=False`` and says so in ``note``; what is not known is None.
+        A row; times in µs, None for what is not known. Its 95 % intervals hold while it was measured, and do not know what the machine does
+        a minute later. A row whose precision was not reached has ``stable=False`` and says so in ``note``.
     """
     if not can_measure():
         return _recorded_row(server, {"model": model, "batch": batch, "concurrency": concurrency, **options})
@@ -390,10 +383,6 @@ def sweep(
 
     Returns:
         The rows, in the order of the combinations; ``attrs`` has ``path`` of the file, and how many were measured ``before``.
-
-    Raises:
-        InputError: a batch size is above a model's limit, or something else does not fit; nothing was measured.
-        CourseError: the sweep cannot go on; every point so far is kept, and the text says how to go on.
     """
     names = list(dict.fromkeys([models] if isinstance(models, str) else models))
     if not can_measure():

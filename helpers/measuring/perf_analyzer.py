@@ -150,7 +150,7 @@ def run_for(
         )
     data = data_for(model, input_data)
     if str(data) in INPUT_DATA:
-        shapes = _shapes(signature, {**LENGTHS, **(lengths or {})})
+        shapes = _shapes(signature, lengths or {})
     else:
         path, shapes = find(data), {}  # the file says them itself
         if path is None or not path.is_file():
@@ -171,14 +171,15 @@ def _shapes(signature: Signature, lengths: Mapping[str, int]) -> dict[str, list[
         wanted = spec.shape[1:] if signature.batched else spec.shape
         if min(wanted, default=1) >= 0:
             continue
-        fitting = [beginning for beginning in lengths if name.startswith(beginning)]
-        if not fitting:
+        known = [*lengths.items(), *LENGTHS.items()]
+        length = next((length for beginning, length in known if name.startswith(beginning)), None)
+        if length is None:
             raise InputError(
                 f"The input {name!r} of {signature.model!r} has an axis of any length.",
                 "A measurement needs a length for it; a file of real inputs has one, too.",
                 f'Type for example: lengths={{"{name}": 100}}',
             )
-        result[name] = [lengths[max(fitting, key=len)] if axis < 0 else axis for axis in wanted]
+        result[name] = [length if axis < 0 else axis for axis in wanted]
     return result
 
 
@@ -237,17 +238,19 @@ def words_of(*arguments: str) -> list[str]:
     return words[1:] if words[:1] == [NAME] else words
 
 
-def show(words: Sequence[str]) -> int:
-    """Run the tool with arguments as people type them, print what it says, and return its exit status."""
+def show(words: Sequence[str], access: Access = NO_ACCESS) -> int:
+    """Run the tool with arguments as people type them, an address of any scheme among them; print what it says, return its exit status."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("-i", default="http")
+    parser.add_argument("-i", default="")
     parser.add_argument("-u", default="localhost:8000")
-    typed, _ = parser.parse_known_args(words)
-    private: list[str] = []
-    # What it makes of an address that is none, the tool says itself.
-    with contextlib.suppress(InputError):
-        private = header_arguments(typed.i.lower(), with_own_secret(NO_ACCESS, parse_address(typed.u, 8000)))
-    with _started(words, private, subprocess.STDOUT) as process:
+    typed, others = parser.parse_known_args(words)
+    address = parse_address(typed.u, 8000)
+    protocol = typed.i.lower() or ("grpc" if address.scheme.startswith("grpc") else "http")
+    access = with_own_secret(access, address)
+    # The tool takes no scheme but https://.
+    url = f"https://{address}" if address.secure and protocol == "http" else str(address.dialled)
+    words = [*others, "-u", url, *tls_arguments(protocol, address.secure, access), "-i", protocol]
+    with _started(words, header_arguments(protocol, access), subprocess.STDOUT) as process:
         for line in process.stdout or ():
             print(line, end="", flush=True)
         process.communicate()

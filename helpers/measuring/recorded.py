@@ -34,18 +34,12 @@ def gpu_file(device: str) -> Path:
 
 
 def recorded(device: str = "", model: str = "", variant: str = "") -> Rows:
-    """Return figures by others, and by this course on GPUs, as rows like measured ones.
+    """Return figures by others, and by this course on GPUs, as rows that say in ``source`` who measured them and in ``device`` on what.
 
     Args:
         device: a part of the device's name, such as ``"P100"``, ``"T4"``, ``"A100"`` or ``"CPU"``; all by default.
         model: the model's name; all by default.
         variant: the exact variant, such as ``"ONNX"``, which tells apart what the model's name does not; all by default.
-
-    Returns:
-        Rows that say in ``source`` who measured them and in ``device`` on what.
-
-    Raises:
-        InputError: there is no such figure; the message lists what there is.
     """
     data = root() / "notebooks" / "data"
     empty = dict.fromkeys((*COLUMNS, "variant"))

@@ -32,6 +32,11 @@ LEAST = 0.05
 BETWEEN_RUNS = 0.04
 # Pairs from which on they are compared as pairs: two have one degree of freedom, and say nothing.
 _LEAST_PAIRS = 3
+# What makes it smaller, with its root.
+_MORE_PAIRS = "measure more pairs, such as four times as many for half the spread"
+_IN_TURN = (
+    "measure both in turn, with measure_in_turn(...), because one run does not know what the machine does while the other is measured"
+)
 _COLOURS = {FASTER: "#2e9e44", SLOWER: "#c96f14", SAME: "#7a8699", CANNOT_TELL: "#3b7dd8"}
 # What may differ between two measurements, and should be named: a change that one did not mean is the usual mistake.
 _NAMED = ("model", "variant", "batch", "concurrency", "request_rate_per_s", "protocol", "inputs", "instances", "config")
@@ -159,20 +164,12 @@ class Verdict:
 
 
 def verdict(first: Any, second: Any, *, least: float = LEAST) -> Verdict:
-    """Compare the throughput of two measurements: is the second faster than the first?
+    """Compare the throughput of two rows: is the second faster than the first, the baseline?
 
     The logarithm of the gain has a 95 % interval: from the pairs where both were measured in turn, else by Welch's test from both
     spreads and from what a machine changes between two runs. When all of it lies above ``1 + least`` the second is faster; below
     ``1 / (1 + least)`` slower; between: the same, for all practical purposes. When it reaches over such a limit, the answer is
     "cannot tell". Seen from the other side, the answer is the opposite one.
-
-    Args:
-        first: the baseline, a row.
-        second: the row that is compared with it.
-        least: differences below this fraction do not count.
-
-    Raises:
-        InputError: not one row on each side, or rows without a throughput.
     """
     rows = [row for side in (first, second) for row in rows_of(side, (THROUGHPUT,), "a verdict")]
     if len(rows) != 2:
@@ -198,7 +195,7 @@ def verdict(first: Any, second: Any, *, least: float = LEAST) -> Verdict:
         f"By {len(pairs)} pairs, measured in turn." if pairs else "",
         f"Differences below {100 * least:g} % do not count." if answer == SAME else "",
         "There is no spread, so it is not known how much of this is chance." if half is None else "",
-        _settling(bool(pairs)) if answer == CANNOT_TELL and half is not None else "",
+        f"The spread is too large: {_MORE_PAIRS if pairs else _IN_TURN}." if answer == CANNOT_TELL and half is not None else "",
         *_remarks(before, after),
     ]
     return replace(found, text=" ".join(filter(None, said)))
@@ -251,16 +248,6 @@ def _answer(log: float, half: float | None, least: float) -> str:
     if high < -least:
         return SLOWER
     return SAME if low > -least and high < least else CANNOT_TELL
-
-
-def _settling(pairs: bool) -> str:
-    """What would settle it: the interval shrinks with the root of the number of pairs, and has to leave the limit out."""
-    if pairs:
-        return "The spread is too large: measure more pairs, such as four times as many for half the spread."
-    return (
-        "The spread is too large: measure both in turn, with measure_in_turn(...), because one run does not know what the machine does "
-        "while the other is measured."
-    )
 
 
 def _remarks(before: Row, after: Row) -> list[str]:

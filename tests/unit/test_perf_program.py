@@ -75,4 +75,4 @@ def test_the_command_hands_every_argument_on(bare: Path, capfd: pytest.CaptureFi
     arguments = ["-m", "add_sub", "--percentile=95", "--async", "-p", "9000", "--shape", "x:2,50", "-H", "a: b", "-b", "10"]
     assert "perf_analyzer" in cli.PASS_ON
     assert cli.main(["perf_analyzer", *protocol, *arguments]) == 7
-    assert capfd.readouterr().out == "".join(f"[{word}]" for word in arguments + protocol)
+    assert capfd.readouterr().out == "".join(f"[{word}]" for word in [*arguments, "-u", "127.0.0.1:8000", *protocol])
