@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 import threading
 import time
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -55,11 +55,7 @@ class Reading:
 
 def model_readings(change: Difference) -> dict[str, dict[str, float | None]]:
     """Return what each model did between two readings of the metrics page, by its name."""
-    totals: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-    for (model, _), version in change.totals().items():
-        for metric, value in version.items():
-            totals[model][metric] += value
-    return {model: _quantities(total, change.seconds) for model, total in totals.items()}
+    return {model: _quantities(total, change.seconds) for model, total in change.totals().items()}
 
 
 def _quantities(total: Mapping[str, float], seconds: float) -> dict[str, float | None]:
@@ -161,18 +157,12 @@ def page(history: Sequence[Reading], models: Sequence[str]) -> str:
 _RUNNING: dict[str, Dashboard] = {}
 
 
-def dashboard(server: Server, models: str | Sequence[str] | None = None, load: str | None = None) -> Dashboard:
-    """Show a server's work live, and send it a load if asked.
+def dashboard(server: Server, load: str | None = None) -> Dashboard:
+    """Show the work of a server live, and send it a load if asked: requests to this model, at first of batch 1, one at a time.
 
-    Args:
-        server: from ``launch_server`` or ``connect``.
-        models: the models to show; all that are loaded by default.
-        load: a model to send requests to: at first of batch 1, one at a time.
-
-    Returns:
-        The dashboard, running. As the last line of a cell it shows itself; ``.stop()`` ends it.
+    Returns the dashboard, running. As the last line of a cell it shows itself; ``.stop()`` ends it.
     """
-    shown = Dashboard(server, models, load)
+    shown = Dashboard(server, load)
     shown.start()
     return shown
 
@@ -187,28 +177,25 @@ class Dashboard:
     Attributes:
         load: the background load, or None.
         history: the readings of the last minute, oldest first.
-        controls: the widgets: ``start``, ``stop``, ``load_model``, ``batch``, ``concurrency``, ``state`` and ``table``, each with a CSS
-            class ``course-…``.
+        controls: the widgets: ``start``, ``stop``, ``load_model``, ``batch``, ``concurrency``, ``state``, ``load_state`` and
+            ``table``, each with a CSS class ``course-…``.
     """
 
-    def __init__(self, server: Server, models: str | Sequence[str] | None = None, load: str | None = None) -> None:
+    def __init__(self, server: Server, load: str | None = None) -> None:
         if not isinstance(server, Server):
             raise InputError(
                 f"{server!r} is no Server.", "Expected what launch_server or connect returns.", 'Type: dashboard(connect("host:9000"))'
             )
-        loaded = sorted({model.name for model in server.models() if model.state == "READY"})
-        self.models = [models] if isinstance(models, str) else loaded if models is None else list(models)
-        for name in [*self.models, *([load] if load else [])]:
-            if name not in loaded:
-                raise InputError(f"The model {name!r} is not loaded.", f"Loaded are {quoted(loaded)}.", suggestion(name, loaded))
+        self.models = sorted({model.name for model in server.models() if model.state == "READY"})
+        if load and load not in self.models:
+            raise InputError(f"The model {load!r} is not loaded.", f"Loaded are {quoted(self.models)}.", suggestion(load, self.models))
         self.server = server
         self.load = BackgroundLoad(server, load) if load else None
         self.history: deque[Reading] = deque(maxlen=round(HISTORY_S / INTERVAL_S))
-        self.controls = _widgets(loaded, load, self._largest_batch(load) if load else 1)
+        self.controls = _widgets(self.models, load, self._largest_batch(load) if load else 1)
         self._lock = threading.RLock()
         self._stopped: threading.Event | None = None
         self._reader: threading.Thread | None = None
-        self._how, self._sent = "", ""
         self.controls.start.on_click(lambda _: self.start())
         # In a thread: a button must not wait for the requests that are under way.
         self.controls.stop.on_click(lambda _: _thread(self.stop).start())
@@ -233,14 +220,15 @@ class Dashboard:
             # No old numbers while new ones are on their way.
             self.controls.table.value = "Waiting for the first two readings."
             self._stopped = threading.Event()
-            self._say("● Running.", "Beginning to send." if self.load else "")
+            self._say("● Running.")
+            self.controls.load_state.value = "Beginning to send." if self.load else ""
             self._reader = _thread(self._read, self._stopped)
             self._reader.start()
             if self.load is not None:
                 try:
                     self.load.start(wait=False)
                 except CourseError as error:
-                    self._say(sent=f"✘ {error}")
+                    self.controls.load_state.value = html.escape(f"✘ {error}")
 
     def stop(self) -> None:
         """Stop reading and sending; return when both have ended."""
@@ -314,25 +302,19 @@ class Dashboard:
                 self.load.change(model=value, batch=min(self.controls.batch.value, largest))
                 self.controls.batch.max = largest
         except CourseError as error:
-            self._say(sent=f"✘ {error}")
+            self.controls.load_state.value = html.escape(f"✘ {error}")
 
     def _say_what_was_sent(self) -> None:
         # A load that did not start has said why, and counts nothing.
         if self.load is not None and (self.load.sent or self.load.error):
             # The first sentence of an error says what happened; what to type is for a cell, and load.error has it all.
             last = f" Last: {self.load.error.split('. ')[0]}." if self.load.error else ""
-            self._say(sent=f"{self.load.sent} requests sent, {self.load.failed} failed.{last}")
+            self.controls.load_state.value = html.escape(f"{self.load.sent} requests sent, {self.load.failed} failed.{last}")
 
-    def _say(self, how: str | None = None, sent: str | None = None) -> None:
-        """Show the line below the controls: how the dashboard is, which screen readers announce, and what became of the load."""
-        self._how = self._how if how is None else how
-        self._sent = self._sent if sent is None else sent
+    def _say(self, how: str) -> None:
+        """Show how the dashboard is: a mark, and words that screen readers announce."""
         self.controls.start.disabled, self.controls.stop.disabled = self.running, not self.running
-        mark, state = self._how[:1], html.escape(self._how[2:])
-        self.controls.state.value = (
-            f'<div style="line-height:1.3"><span role="status"><span aria-hidden="true">{mark}</span> {state}</span> '
-            f'<span class="course-load-state">{html.escape(self._sent)}</span></div>'
-        )
+        self.controls.state.value = f'<span aria-hidden="true">{how[0]}</span> <span role="status">{html.escape(how[2:])}</span>'
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         return self.controls.whole._repr_mimebundle_(**options)
@@ -356,10 +338,16 @@ def _widgets(loaded: Sequence[str], load: str | None, largest_batch: int) -> Sim
         "batch": widgets.IntSlider(1, 1, largest_batch, description="Batch", **slider),
         "concurrency": widgets.IntSlider(1, 0, _MAX_CONCURRENCY, description="Concurrency", **slider),
         "state": widgets.HTML(),
+        "load_state": widgets.HTML(),
         "table": widgets.HTML(),
     }
     for name, widget in made.items():
         widget.add_class(f"course-{name.replace('_', '-')}")
     row = [made[name] for name in ("start", "stop", *(("load_model", "batch", "concurrency") if load else ()))]
-    whole = widgets.VBox([widgets.HBox(row, layout={"flex_flow": "row wrap", "align_items": "center"}), made["state"], made["table"]])
+    whole = widgets.VBox(
+        [
+            widgets.HBox(row, layout={"flex_flow": "row wrap", "align_items": "center"}),
+            *(made[name] for name in ("state", "load_state", "table")),
+        ]
+    )
     return SimpleNamespace(whole=whole, **made)

@@ -18,10 +18,10 @@ _WRITTEN_S = 20.0
 
 
 def trace(server: Any, send: Callable[[], object], requests: int = 1) -> pd.DataFrame:
-    """Return when the next requests came, waited, were computed and were answered.
+    """Return when the next requests came, waited, were computed and were answered, on one's own server that has a file for its trace.
 
     Args:
-        server: one's own, launched with ``--trace-config=triton,file=…``.
+        server: launched with ``--trace-config=triton,file=…``.
         send: sends so many requests.
         requests: how many.
 
@@ -29,9 +29,6 @@ def trace(server: Any, send: Callable[[], object], requests: int = 1) -> pd.Data
         A row for each request in the order of their coming, and for each stage that an ensemble asked: ``model``, ``parent`` (the ``id``
         of the ensemble's row, -1 where there is none), and Triton's timestamps in ms since the first came: ``REQUEST_START``,
         ``QUEUE_START``, ``COMPUTE_START``, ``COMPUTE_INPUT_END``, ``COMPUTE_OUTPUT_START``, ``COMPUTE_END``, ``REQUEST_END``.
-
-    Raises:
-        ServerError: the server has no file for its trace, or has not written it.
     """
 
     def setting(**values: Any) -> dict[str, Any]:

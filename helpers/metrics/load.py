@@ -70,7 +70,7 @@ class BackgroundLoad:
             if not self.running:
                 self.stop()
                 self._process, self._counts[:], self._error.value = None, (0, 0, 0), b""
-                wanted = self._wanted()
+                wanted = self._wanted(self.model, self.batch, self.concurrency, self._inputs)
                 with Client(self._server) as client:
                     server = SimpleNamespace(**{client.protocol: client.address}, access=client.access)
                 # Where no name is left for this load, its end of the pipe closes, and so the process ends.
@@ -94,16 +94,12 @@ class BackgroundLoad:
     def change(self, *, model: str | None = None, batch: int | None = None, concurrency: int | None = None) -> None:
         """Send something else from now on; what is not given stays. Where it does not fit the model, the load goes on as it was."""
         with self._lock:
-            before = self.model, self.batch, self.concurrency, self._inputs
-            if model is not None and model != self.model:
-                self.model, self._inputs = model, None
-            self.batch = self.batch if batch is None else batch
-            self.concurrency = self.concurrency if concurrency is None else concurrency
-            try:
-                wanted = self._wanted()
-            except Exception:
-                self.model, self.batch, self.concurrency, self._inputs = before
-                raise
+            model = self.model if model is None else model
+            batch = self.batch if batch is None else batch
+            concurrency = self.concurrency if concurrency is None else concurrency
+            inputs = self._inputs if model == self.model else None
+            wanted = self._wanted(model, batch, concurrency, inputs)
+            self.model, self.batch, self.concurrency, self._inputs = model, batch, concurrency, inputs
             # Where the process has just ended, its exit status says so.
             with suppress(OSError):
                 if self._pipe is not None:
@@ -154,20 +150,22 @@ class BackgroundLoad:
         said = f"Background load ({'running' if self.running else 'stopped'}): {what}; {self.sent} requests sent, {self.failed} failed"
         return f"{said}\n  Last: {self.error}" if self.error else said
 
-    def _wanted(self) -> tuple[str, dict[str, Any], int]:
+    def _wanted(
+        self, model: str, batch: int, concurrency: int, inputs: Mapping[str, np.ndarray] | None
+    ) -> tuple[str, dict[str, np.ndarray], int]:
         """Model, inputs and concurrency for the process, once they are known to fit the model."""
         with Client(self._server) as client:
-            signature = client.signature(self.model)
+            signature = client.signature(model)
         largest = max(1, signature.max_batch_size)
-        for name, value, least, most in (("concurrency", self.concurrency, 0, _MAX_CONCURRENCY), ("batch", self.batch, 1, largest)):
+        for name, value, least, most in (("concurrency", concurrency, 0, _MAX_CONCURRENCY), ("batch", batch, 1, largest)):
             if not isinstance(value, int) or not least <= value <= most:
-                raise InputError(f"{name}={value!r} was given.", f"Expected a whole number from {least} to {most} for {self.model!r}.")
-        if self._inputs is None:
-            return self.model, signature.example(self.batch), self.concurrency
-        inputs = signature.check(self._inputs)
+                raise InputError(f"{name}={value!r} was given.", f"Expected a whole number from {least} to {most} for {model!r}.")
+        if inputs is None:
+            return model, signature.example(batch), concurrency
+        arrays = signature.check(inputs)
         if signature.batched:
-            inputs = {name: np.resize(array, (self.batch, *array.shape[1:])) for name, array in inputs.items()}
-        return self.model, inputs, self.concurrency
+            arrays = {name: np.resize(array, (batch, *array.shape[1:])) for name, array in arrays.items()}
+        return model, arrays, concurrency
 
 
 # --- in the process that sends ---------------------------------------------------------------------------------------------

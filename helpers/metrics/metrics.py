@@ -47,11 +47,6 @@ class Sample:
         return next((unit for ending, unit in _UNITS.items() if self.metric.endswith(ending)), "")
 
     @property
-    def key(self) -> tuple[str, tuple[tuple[str, str], ...]]:
-        """What makes it the same number in another reading."""
-        return self.metric, tuple(sorted(self.labels.items()))
-
-    @property
     def addable(self) -> bool:
         """True if a sum with others means something: not of buckets, each of which holds the one before, and not of ratios or times."""
         return "le" not in self.labels and (self.counter or ("quantile" not in self.labels and self.unit in _ADDABLE))
@@ -112,10 +107,10 @@ class Snapshot(_Numbers):
         seconds = self.steady_s - before.steady_s
         if seconds < 0:
             raise InputError("The second reading is older than the first.", "Expected: after - before.")
-        old = {sample.key: sample.value for sample in before.samples if sample.counter}
+        old = {(sample.metric, *sorted(sample.labels.items())): sample.value for sample in before.samples if sample.counter}
         samples, restarted = [], set()
         for sample in self.samples:
-            start = old.get(sample.key, 0.0) if sample.counter else 0.0
+            start = old.get((sample.metric, *sorted(sample.labels.items())), 0.0) if sample.counter else 0.0
             if sample.counter and sample.value < start:
                 # The server was restarted, or the model loaded again.
                 restarted.add(sample.labels.get("model", "the server"))
@@ -155,21 +150,20 @@ class Difference(_Numbers):
     def requests(self) -> list[dict[str, Any]]:
         """One row for each model that was asked: how much, how fast, and where the time of a request went.
 
-        Columns: model, version, requests, failures, inferences, executions, inferences_per_execution,
-        throughput_infer_per_s, and mean times per successful request inside the server in µs: request_us = queue_us +
-        compute_input_us + compute_infer_us + compute_output_us + overhead_us. Triton counts ``compute`` for requests that
-        were not answered from the response cache, and its PyTorch backend for GPUs reports kernels under output.
+        Columns: model, requests, failures, inferences, executions, inferences_per_execution, throughput_infer_per_s, and mean times per
+        successful request inside the server in µs: request_us = queue_us + compute_input_us + compute_infer_us + compute_output_us +
+        overhead_us. Triton counts ``compute`` for requests that were not answered from the response cache, and its PyTorch backend for
+        GPUs reports kernels under output.
         """
-        rows = [self._row(model, version, total) for (model, version), total in self.totals().items()]
+        rows = [self._row(model, total) for model, total in self.totals().items()]
         return [row for row in rows if row["requests"] or row["failures"]]
 
-    def totals(self) -> dict[tuple[str, str], dict[str, float]]:
-        """Return the numbers of each model and version by metric, summed over all other labels; 0 for a metric that is not there."""
-        found: dict[tuple[str, str], dict[str, float]] = {}
+    def totals(self) -> dict[str, dict[str, float]]:
+        """Return the numbers of each model by metric, summed over all other labels; 0 for a metric that is not there."""
+        found: dict[str, dict[str, float]] = {}
         for sample in self.samples:
             if "model" in sample.labels:
-                own = found.setdefault((sample.labels["model"], sample.labels.get("version", "")), defaultdict(float))
-                own[sample.metric] += sample.value
+                found.setdefault(sample.labels["model"], defaultdict(float))[sample.metric] += sample.value
         return found
 
     def inferences_per_execution(self, model: str) -> float:
@@ -181,14 +175,13 @@ class Difference(_Numbers):
             )
         return self.value("nv_inference_count", model=model) / executions
 
-    def _row(self, model: str, version: str, total: Mapping[str, float]) -> dict[str, Any]:
+    def _row(self, model: str, total: Mapping[str, float]) -> dict[str, Any]:
         requests, inferences, executions = (total[f"nv_inference_{name}"] for name in ("request_success", "count", "exec_count"))
         parts = {f"{part}_us": total[f"nv_inference_{part}_duration_us"] for part in PARTS}
         request_us = total["nv_inference_request_duration_us"]
         times = {"request_us": request_us, **parts, "overhead_us": request_us - sum(parts.values())}
         return {
             "model": model,
-            "version": version,
             "requests": requests,
             "failures": total["nv_inference_request_failure"],
             "inferences": inferences,
@@ -200,11 +193,7 @@ class Difference(_Numbers):
 
     def _tables(self) -> list[list[dict[str, Any]]]:
         parts = ("request", "queue", "compute_input", "compute_infer", "compute_output", "overhead")
-        columns = {"model": "model", "version": "version", "inferences_per_execution": "inferences per execution"}
-        columns |= {f"{part}_us": part for part in parts}
-        # Nearly always there is one version of a model, and the table is wide.
-        if len({row["model"] for row in self.requests}) == len(self.requests):
-            del columns["version"]
+        columns = {"model": "model", "inferences_per_execution": "inferences per execution", **{f"{part}_us": part for part in parts}}
         means = [{shown: row[name] for name, shown in columns.items()} for row in self.requests]
         return [table for table in (without_empty([row for row in self.rows if row["value"]]), means) if table]
 
@@ -225,11 +214,6 @@ def scrape(server: Any, settle_s: float = METRICS_SETTLE_S, *, access: Access | 
             ``http://localhost:9002/metrics``.
         settle_s: seconds to wait first, because Triton answers a request a moment before it counts it.
         access: token and trusted certificates, where only an address is given and the page is behind a proxy that wants them.
-
-    Raises:
-        InputError: the address is none.
-        ServerError: nothing answers there.
-        RequestError: what answers is no metrics page.
     """
     url = server if isinstance(server, str) else getattr(server, "metrics_url", None)
     if not url:
