@@ -11,7 +11,7 @@ import pytest
 from helpers.client import Client
 from helpers.course import ____
 from helpers.course.judge import Kind
-from helpers.measuring.recorded import recorded
+from helpers.measuring.recorded import recorded, recorded_sweep
 from helpers.measuring.statistics import verdict
 from helpers.measuring.table import Row, Rows, rows_of
 from helpers.metrics import scrape
@@ -145,6 +145,8 @@ def test_beating_the_baseline(server: Server) -> None:
 
     _is("8.4", Kind.CORRECT, "Batch size 4 at concurrency 2 is 5.64 (4.82–6.59) times as fast", server, counted, pair(baseline, best), 150)
     _is("8.4", Kind.CORRECT, "times as fast", server, counted, pair(Row.of(baseline), Row.of(best)), 150)
+    there = (recorded_sweep([MODEL], *load).iloc[0] for load in (((1,), (1,)), ((4,), (2,))))
+    _is("8.4", Kind.CORRECT, "times as fast", server, scrape(server), tuple(there), 150)
     _is("8.4", Kind.NOT_ATTEMPTED, "blank", server, counted, ____, 150)
     _is("8.4", Kind.NOT_YET, "nothing (`None`)", server, counted, None, 150)
     _is("8.4", Kind.NOT_YET, "Expected the two rows", server, counted, best, 150)

@@ -70,12 +70,10 @@ def test_notebook_08_can_be_solved_with_it() -> None:
     law = by_load["throughput_infer_per_s"] / 8 * by_load["latency_avg_us"] / 1e6
     alike = recorded_sweep([MODELS[0]], (1, 4), (4,), T4_LENGTHS)
     machines = recorded("T4", MODELS[0], "ONNX").iloc[1]["throughput_infer_per_s"] / alike.iloc[1]["throughput_infer_per_s"]
-    pair = onnx.iloc[0], recorded_sweep([MODELS[0]], (4,), (2,)).iloc[0]
     answers = {
         "8.1": (onnx, knee["batch"], knee["latency_p95_us"] / 1e3),
         "8.2": (by_batch, judged.gain, judged.answer),
         "8.3": (by_load, law),
-        "8.4": (None, None, pair, 150),
         "8.5": (alike, machines),
     }
     for number, given in answers.items():

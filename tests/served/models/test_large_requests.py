@@ -112,7 +112,7 @@ def test_real_taus_are_measured_beside_jets(server: Server, tmp_path: Path, monk
     monkeypatch.setenv("COURSE_QUICK", "1")
     models = ["particlenet_AK4", taus.MODEL]
     files = {model: write_real(server, model) for model in models}
-    rows = sweep(server, models, (1, 4), (4,), output=tmp_path, input_data=files, silent=True)
+    rows = sweep(server, models, (1, 4), (4,), output=tmp_path, input_data=files)
     assert rows[["model", "batch", "concurrency"]].values.tolist() == [[model, batch, 4] for model in models for batch in (1, 4)]
     assert (rows["throughput_infer_per_s"] > 0).all()
     assert [Path(name).name for name in rows["inputs"]] == [files[model].name for model in models for _ in (1, 4)]
