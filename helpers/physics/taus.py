@@ -109,7 +109,6 @@ def cells(taus: Taus, grid: str, inputs: dict[str, Any]) -> Cells:
     # The first of a kind in a cell has the largest transverse momentum.
     _, first = np.unique(cell * len(KINDS) + kind, return_index=True)
     candidate, cell, kind = candidate[first], cell[first], kind[first]
-
     place = np.stack(np.unravel_index(occupied, (max(len(taus), 1), side, side)), axis=1)
     values = {}
     for name, features in inputs.items():

@@ -128,9 +128,8 @@ def test_the_reason_names_the_fault(served: Server, model: str) -> None:
         assert part in text, text
 
 
-def test_the_platform_of_newer_releases_is_explained(served: Server) -> None:
-    text = reason(served, "nvidias")
-    assert "does not know the platform 'torch_aoti'" in text and 'backend: "pytorch"' in text
+def test_the_platform_of_newer_releases_is_refused(served: Server) -> None:
+    assert "unexpected platform type 'torch_aoti'" in reason(served, "nvidias")
 
 
 def test_torchscript_goes_on_beside_it(served: Server) -> None:
