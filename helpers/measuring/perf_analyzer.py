@@ -26,7 +26,7 @@ from helpers.client.tensors import Signature
 from helpers.errors import CourseError, InputError, ModelError, RequestError
 from helpers.measuring.program import NAME, find_perf_analyzer
 from helpers.measuring.table import INPUT_DATA, PARTS, PERCENTILES, THROUGHPUT, latency_column
-from helpers.paths import find, shown
+from helpers.paths import find, make_folder, shown, work_dir
 from helpers.server.watch import manner
 
 # Column of the tool's CSV file -> column of ours.
@@ -275,7 +275,7 @@ def _started(words: Sequence[str], private: Sequence[str], errors: int) -> Itera
 
 def execute(run: Run, server: Any = None) -> Result:
     """Run the tool to its end; a CourseError says why it failed, better where there is a Server object. No agreement is no failure."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix=".perf-", dir=make_folder(work_dir())) as folder:
         table = Path(folder) / "table.csv"
         words, private = [*run.arguments(), "-v", "-f", str(table)], header_arguments(run.protocol, run.access)
         with _started(words, private, subprocess.PIPE) as process:
