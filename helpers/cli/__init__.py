@@ -33,6 +33,7 @@ COMMANDS = {
 # Names, help, and what else argparse wants to know.
 Option = tuple[str, str, dict[str, Any]]
 _FLAG: dict[str, Any] = {"action": "store_true"}
+_FLAG_OR_NEITHER: dict[str, Any] = {"action": "store_true", "default": None}
 _YES_OR_NO: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
 _FILE: dict[str, Any] = {"metavar": "FILE"}
 _NUMBER: dict[str, Any] = {"type": int}
@@ -52,7 +53,8 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         ("--base-port", "HTTP port; gRPC and metrics get the next two (default 9000)", {"type": int, "default": 9000}),
         ("--servers", "so many servers behind one address, with Envoy before them", {"type": int, "default": 1, "metavar": "N"}),
         ("--listen", "all, or a network interface: others may use the server, with a token", {"default": "", "metavar": "WHERE"}),
-        ("--private", "inference needs the server's own secret here, too (default: where other people use this machine)", _YES_OR_NO),
+        ("--private", "inference needs the server's own secret here, too (default: where other people use this machine)", _FLAG_OR_NEITHER),
+        ("--open", "inference needs no secret on this machine", {"action": "store_false", "dest": "private"}),
         ("--gpu", "whether a container gets the NVIDIA GPUs (default: where this machine has some)", _YES_OR_NO),
         ("--dry-run", "print the command and start nothing", _FLAG),
     ),

@@ -163,7 +163,7 @@ def test_a_single_server_gets_a_new_secret_and_a_fleets_server_keeps_it(free_bas
     assert one.token == private_fleet.token == private_fleet.grow().token
 
 
-@pytest.mark.parametrize(("arguments", "words"), [(["--private"], "course"), (["--no-private"], ""), ([], "course")])
+@pytest.mark.parametrize(("arguments", "words"), [(["--private"], "course"), (["--open"], ""), ([], "course")])
 def test_serve_says_which(arguments: list[str], words: str, free_base_port, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(PRIVATE_VARIABLE, "yes")
     command = [sys.executable, "-m", "helpers", "serve", "--base-port", str(free_base_port()), "--dry-run", *arguments]

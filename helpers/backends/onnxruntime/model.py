@@ -50,6 +50,8 @@ HINTS = (
         "External data",
         "Its weights are in another file. Copy that beside it, or export one file: torch.onnx.export(…, external_data=False)",
     ),
+    ("has an empty string", "A client needs its name. Export it again: torch.onnx.export(…, input_names=[…], output_names=[…])"),
+    ("No Op registered", "This ONNX Runtime lacks an operation. Export it with standard ones: torch.onnx.export(…, opset_version=18)"),
 )
 
 
