@@ -35,6 +35,7 @@ _EXPORTS = {
     "perf_analyzer": "helpers.measuring.measure",
     "verdict": "helpers.measuring.statistics",
     "recorded": "helpers.measuring.recorded",
+    "write_inputs": "helpers.measuring.inputs",
     "write_jets": "helpers.measuring.inputs",
     "write_taus": "helpers.measuring.inputs",
     "Experiments": "helpers.measuring.experiments",

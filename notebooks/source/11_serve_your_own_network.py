@@ -31,9 +31,8 @@ import subprocess
 
 import numpy as np
 
-from helpers import Client, Experiments, jets, launch_server, paths, precision, repository
+from helpers import Client, Experiments, jets, launch_server, paths, precision, repository, write_inputs
 from helpers.course import exercise, write_card  #: from helpers.course import ____, exercise, write_card
-from helpers.measuring.inputs import write_inputs
 
 # %%
 OWN, MODEL = "", "jet_transformer"
