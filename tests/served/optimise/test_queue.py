@@ -125,9 +125,6 @@ BAD = {
     "instances on a GPU that is not there": {"instance_group": [{"count": 1, "kind": "KIND_GPU", "gpus": [7]}]},
     "a number of threads that is none": {"parameters": {"intra_op_thread_count": {"string_value": "many"}}},
     "a preferred batch above the limit": {"dynamic_batching": {"preferred_batch_size": [501]}},
-    "an accelerator that does not exist": {
-        "optimization": {"execution_accelerators": {"cpu_execution_accelerator": [{"name": "warp_drive"}]}}
-    },
     "a warm-up file that is not there": {
         "model_warmup": [
             {
