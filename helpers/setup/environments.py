@@ -7,6 +7,7 @@ library only: ``make`` runs this in the Python that :mod:`helpers.setup.bootstra
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -248,6 +249,27 @@ def _link_libraries(folder: Path) -> None:
             link.symlink_to(os.path.relpath(library, link.parent))
 
 
+@contextlib.contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """A second set-up waits for the first: it would take away what that one has half installed."""
+    if os.name == "nt":
+        yield
+        return
+    import fcntl  # Windows has none
+
+    folder = os.open(root(), os.O_RDONLY)  # no file of its own
+    try:
+        with contextlib.suppress(OSError):  # some network file systems have no locks
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print("another set-up is at work in this folder; waiting for it", flush=True)
+                fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
 def make(client: bool = True, server: bool = True, dev: bool = False, torch: bool | None = None) -> None:
     """Make what is missing, ``dev`` with what the tests need; ``torch=None`` keeps what an earlier set-up chose, else takes it."""
     client, server = client and not client_python(dev), server and not server_ready(torch)
@@ -257,18 +279,20 @@ def make(client: bool = True, server: bool = True, dev: bool = False, torch: boo
         states = f"{shown(client_folder())} is {state(client_folder(), 'client')}, {shown(server_env())} is {server_state()}"
         happened = f"The folder of the course, {root()}, is not yours to write, and what it needs is not complete: {states}."
         raise SetupError(happened, "", to_complete())
-    torch = bool(read_stamp(server_env()).get("torch", True)) if torch is None else torch
-    need_gb, free_gb = CLIENT_GB * client + (SERVER_GB + TORCH_GB * torch) * server, shutil.disk_usage(root()).free / 1e9
-    if free_gb < need_gb:
-        raise SetupError(
-            f"There is no room: {free_gb:.1f} GB are free at {root()}, and {need_gb:.1f} GB are needed.",
-            f"Without PyTorch (its models then stay UNAVAILABLE) {CLIENT_GB + SERVER_GB:g} GB are enough.",
-            "Make room and type the same again, or type: make lab TORCH=no",
-        )
-    if client:
-        _fill("client", dev=dev or bool(read_stamp(client_folder()).get("dev")))
-    if server:
-        _fill("server", torch=torch)
+    with _one_at_a_time():
+        client, server = client and not client_python(dev), server and not server_ready(torch)
+        torch = bool(read_stamp(server_env()).get("torch", True)) if torch is None else torch
+        need_gb, free_gb = CLIENT_GB * client + (SERVER_GB + TORCH_GB * torch) * server, shutil.disk_usage(root()).free / 1e9
+        if free_gb < need_gb:
+            raise SetupError(
+                f"There is no room: {free_gb:.1f} GB are free at {root()}, and {need_gb:.1f} GB are needed.",
+                f"Without PyTorch (its models then stay UNAVAILABLE) {CLIENT_GB + SERVER_GB:g} GB are enough.",
+                "Make room and type the same again, or type: make lab TORCH=no",
+            )
+        if client:
+            _fill("client", dev=dev or bool(read_stamp(client_folder()).get("dev")))
+        if server:
+            _fill("server", torch=torch)
 
 
 def install_server(torch: bool | None = None) -> None:

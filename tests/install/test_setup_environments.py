@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -88,6 +89,19 @@ def test_what_the_course_did_not_make_is_left_alone(course: Path) -> None:
     assert "did not make" in said
     assert f"mv {course}/.venv {course}/.venv-mine" in said
     assert mine.read_text() == "mine"
+
+
+def test_a_second_set_up_waits_for_the_first(course: Path) -> None:
+    (course / ".venv").mkdir()
+    (course / ".venv" / "mine").touch()  # so that it ends before it installs something
+    first = os.open(course, os.O_RDONLY)
+    fcntl.flock(first, fcntl.LOCK_EX)
+    command = [str(base_python()), "helpers/setup/bootstrap.py", "--server=no"]
+    with subprocess.Popen(command, cwd=course, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as second:
+        assert second.stdout is not None and second.stderr is not None
+        assert "another set-up is at work" in second.stdout.readline()
+        os.close(first)
+        assert "did not make" in second.stderr.read()
 
 
 @pytest.mark.slow
