@@ -10,6 +10,7 @@ import argparse
 import base64
 import io
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -107,6 +108,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.solutions", description="Run the solutions and keep what they show.")
     parser.add_argument("notebooks", nargs="*", metavar="NN", help="numbers of notebooks, such as 00 04 (default all)")
     wanted = parser.parse_args(arguments).notebooks
+    # What an earlier run measured or entered must not be shown as today's.
+    shutil.rmtree(paths.work_dir() / _FOLDER, ignore_errors=True)
     work = paths.make_folder(paths.work_dir() / _FOLDER)
     failed: list[str] = []
     for source in notebooks.sources():
