@@ -107,7 +107,7 @@ VALUES = {
         assert price > 0 and gain > 0 and busy["concurrency"] == 8 and 0 <= share < 1, (gain, price, share)
         assert len(first_us) == 20 and min(first_us) > 0
         assert real["inputs"].endswith("_50_4.json") and pair[1]["inputs"].endswith("_20_4.json")
-        assert status in (0, 2) and rough["stable"] is ("not within 0.1%" not in rough["note"]), (status, rough["note"])
+        assert status in (0, 2, 3) and rough["stable"] is ("not within 0.1%" not in rough["note"]), (status, rough["note"])
         assert "--shape pf_points:2,50" in ten["command"] and ten["server_version"] == "2.51.0"
         from helpers.measuring.recorded import inputs_of, recorded_sweep
         for row in [ten, *by_batch.values(), busy, bits, real, *pair]:
