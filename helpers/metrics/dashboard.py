@@ -97,7 +97,10 @@ _STYLE = """<style>
 .course-dashboard { overflow-x: auto; line-height: 1.25; }
 .course-dashboard table { border-collapse: collapse; }
 .course-dashboard caption { text-align: left; caption-side: top; }
-.course-dashboard th, .course-dashboard td { text-align: right; vertical-align: bottom; padding: 2px 4px; }
+.course-dashboard th, .course-dashboard td { text-align: right; vertical-align: top; padding: 2px 4px; }
+.course-dashboard thead th { vertical-align: bottom; }
+.course-dashboard tbody th { padding-top: 5px; }
+.course-dashboard tbody tr { border-top: 1px solid color-mix(in srgb, currentColor 20%, transparent); }
 .course-dashboard th:first-child { text-align: left; overflow-wrap: anywhere; min-width: 6em; }
 .course-dashboard small { font-weight: normal; font-size: 12px; white-space: nowrap; }
 .course-dashboard b { display: block; font-weight: normal; font-size: 135%; font-variant-numeric: tabular-nums; }
