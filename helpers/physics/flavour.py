@@ -28,14 +28,14 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "qcd": ("QCDbb", "QCDcc", "QCDb", "QCDc", "QCDothers"),
     "top": ("Tbcq", "Tbqq"),
 }
-# Name -> signal and background: P(signal) / (P(signal) + P(background)), as CMS defines its own.
-DISCRIMINANTS: dict[str, tuple[str, str]] = {
-    "b_vs_light": ("b", "light"),
-    "b_vs_c": ("b", "c"),
-    "c_vs_light": ("c", "light"),
-    "hbb_vs_qcd": ("hbb", "qcd"),
-    "top_vs_qcd": ("top", "qcd"),
-}
+# Of signal and background: P(signal) / (P(signal) + P(background)), as CMS defines its own.
+DISCRIMINANTS = ("b_vs_light", "b_vs_c", "c_vs_light", "hbb_vs_qcd", "top_vs_qcd")
+
+
+def sides(discriminant: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the classes of a discriminant's signal and of its background."""
+    signal, _, background = discriminant.partition("_vs_")
+    return GROUPS[signal], GROUPS[background]
 
 
 @dataclass(frozen=True, repr=False)
@@ -66,15 +66,14 @@ class Scores:
         if not isinstance(name, str):
             return Scores(self.model, self.labels, self.probabilities[name], self.requests)
         if name in DISCRIMINANTS:
-            signal, background = (self.probabilities[:, [*map(self._column, GROUPS[group])]].sum(axis=1) for group in DISCRIMINANTS[name])
+            signal, background = (self.probabilities[:, [*map(self._column, group)]].sum(axis=1) for group in sides(name))
             return np.asarray(signal / np.maximum(signal + background, np.float32(1e-12)))
         return self.probabilities[:, self._column(name)]
 
     @property
     def discriminants(self) -> list[str]:
         """The discriminants that this tagger's classes allow."""
-        known = set(self._classes)
-        return [name for name, pair in DISCRIMINANTS.items() if all(set(GROUPS[group]) <= known for group in pair)]
+        return [name for name in DISCRIMINANTS if {label for group in sides(name) for label in group} <= set(self._classes)]
 
     @property
     def best(self) -> np.ndarray:
@@ -88,8 +87,8 @@ class Scores:
             raise InputError(f"{name!r} is no discriminant.", f"This tagger has {quoted(self.discriminants)}.")
         if len(jets) != len(self):
             raise InputError(f"{len(self)} jets were tagged, and {len(jets)} given now.", "Expected the same jets.")
-        signal, background = (truth(jets, *GROUPS[group]) for group in DISCRIMINANTS[name])
-        return roc(name, values[signal], values[background])
+        signal, background = (values[truth(jets, *group)] for group in sides(name))
+        return roc(name, signal, background)
 
     def table(self, jets: ak.Array) -> pd.DataFrame:
         """Return the first five of these jets as a table: pT in GeV, true class, then the two most probable classes."""
@@ -122,26 +121,12 @@ def truth(jets: ak.Array, *names: str) -> np.ndarray:
         raise InputError("These jets carry no true class.", "Expected the field jet_class, as in the course's samples.")
     true = np.asarray(ak.to_numpy(jets["jet_class"]))
     here = sorted(set(true.tolist()))
-    classes: set[str] = set()
-    known = {*LABELS["ak4"], *LABELS["ak8"], *here}
-    for name in names:
-        members = GROUPS.get(name if name in GROUPS else name.lower(), (name,))
-        if not known.intersection(members):
+    classes = {name: GROUPS.get(name.lower(), (name,)) for name in names}
+    for name, members in classes.items():
+        if not {*LABELS["ak4"], *LABELS["ak8"], *here}.intersection(members):
             expected = f"These jets are of the classes {quoted(here)}; together are named {quoted(GROUPS)}."
             raise InputError(f"There is no class {name!r}.", expected, suggestion(name, [*here, *GROUPS]))
-        classes.update(members)
-    return np.isin(true, sorted(classes))
-
-
-@dataclass(frozen=True)
-class WorkingPoint:
-    """A cut, and the fractions of signal (efficiency) and background (mistag) at or above it, with binomial standard deviations."""
-
-    cut: float
-    efficiency: float
-    efficiency_uncertainty: float
-    mistag: float
-    mistag_uncertainty: float
+    return np.isin(true, [member for members in classes.values() for member in members])
 
 
 @dataclass(frozen=True)
@@ -159,51 +144,35 @@ class Roc:
     @property
     def curve(self) -> tuple[np.ndarray, np.ndarray]:
         """Efficiency and mistag rate for each possible cut, both rising from 0 to 1."""
-        cuts = np.unique(np.concatenate([self.signal, self.background]))[::-1]
-        efficiency, mistag = (np.concatenate([[0.0], _passing(values, cuts)]) for values in (self.signal, self.background))
+        cuts = np.unique(np.concatenate([self.signal, self.background]))
+        # How many of the values, in falling order, are at or above each cut.
+        passing = [len(values) - np.searchsorted(values[::-1], cuts[::-1], side="left") for values in (self.signal, self.background)]
+        efficiency, mistag = (np.append(0.0, number / number[-1]) for number in passing)
         return efficiency, mistag
-
-    def at_mistag(self, mistag: float) -> WorkingPoint:
-        """Return the loosest cut that at most this fraction of the background passes."""
-        n_background = len(self.background)
-        allowed = int(mistag * n_background + 1e-9)
-        if not 1 <= allowed < n_background:
-            possible = f"With {n_background} background jets it can be from {1 / n_background:.2g} to 1."
-            raise InputError(f"A mistag rate of {mistag!r} was asked for.", possible)
-        # Just above the first background jet that must not pass; equal values pass together or not at all.
-        cut = float(np.nextafter(self.background[allowed], np.inf, dtype=np.float64))
-        pairs = []
-        for values in (self.signal, self.background):
-            share = float(_passing(values, np.array([cut]))[0])
-            # At least that of one jet, so that a share of 0 or 1 is not called certain.
-            pairs += [share, float(np.sqrt(max(share * (1 - share), 1 / len(values)) / len(values)))]
-        return WorkingPoint(cut, *pairs)
 
 
 def roc(name: str, signal: np.ndarray, background: np.ndarray) -> Roc:
-    """Compare a discriminant's values for signal jets, ``(n_signal,)``, and for background jets, ``(n_background,)``.
-
-    The uncertainty of the area is that of DeLong, DeLong and Clarke-Pearson (Biometrics 44 (1988) 837): the variance of each
-    jet's chance to be on the right side.
-    """
+    """Compare a discriminant's values for signal jets, ``(n_signal,)``, and for background jets, ``(n_background,)``."""
     if min(len(signal), len(background)) < 2:
-        given = f"{len(signal)} signal and {len(background)} background jets"
-        raise InputError(f"{name} was asked of {given}.", "Expected two of each or more.")
+        raise InputError(f"{name} was asked of {len(signal)} signal and {len(background)} background jets.", "Expected two of each.")
     signal, background = (np.sort(np.asarray(values, np.float64))[::-1] for values in (signal, background))
     return Roc(name, signal, background, *_delong(_below(signal, background), 1 - _below(background, signal)))
 
 
 def auc_change(first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray]) -> tuple[float, float]:
-    """Return by how much the area changes between two taggers, and its standard deviation, by DeLong's method.
+    """Return by how much the area changes between two taggers, and its standard deviation, which is far smaller than that of either area.
 
-    Each gives its values for signal and for background jets, the same in the same order: the change is known far better than either area.
+    Each gives its values for signal and for background jets, the same jets in the same order.
     """
     before, after = ((_below(signal, background), 1 - _below(background, signal)) for signal, background in (first, second))
     return _delong(after[0] - before[0], after[1] - before[1])
 
 
 def _delong(signal: np.ndarray, background: np.ndarray) -> tuple[float, float]:
-    """An area, or a difference of areas, and its standard deviation, from each jet's own part."""
+    """An area, or a difference of areas, and its standard deviation: the variance of each jet's chance to be on the right side.
+
+    The method is that of DeLong, DeLong and Clarke-Pearson, Biometrics 44 (1988) 837.
+    """
     variance = signal.var(ddof=1) / len(signal) + background.var(ddof=1) / len(background)
     return float(signal.mean()), float(np.sqrt(variance))
 
@@ -213,8 +182,3 @@ def _below(values: np.ndarray, others: np.ndarray) -> np.ndarray:
     ordered = np.sort(others)
     both = np.searchsorted(ordered, values, side="left") + np.searchsorted(ordered, values, side="right")
     return both / (2 * len(others))
-
-
-def _passing(falling: np.ndarray, cuts: np.ndarray) -> np.ndarray:
-    """The fraction of the values, given in falling order, that is at or above each cut."""
-    return (len(falling) - np.searchsorted(falling[::-1], cuts, side="left")) / len(falling)

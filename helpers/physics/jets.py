@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 import time
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,8 @@ from helpers.errors import InputError, quoted
 from helpers.machine import is_loopback
 from helpers.paths import find
 from helpers.physics.flavour import LABELS, Scores, truth
+from helpers.physics.taus import transform
+from helpers.repository.configs import instances_of
 
 __all__ = ["LABELS", "Table", "Tagger", "flatten", "read", "sample_for", "truth"]
 
@@ -32,24 +33,15 @@ TABLE_FILE = "preprocess.json"
 TAGGERS = ("particlenet", "particlenet_PT", "particlenet_AK4", "particlenet_AK4_PT")
 # Jets in one request when many are tagged: on a CPU more gains nothing, and the answer is waited for no longer than needed.
 BATCH_JETS = 50
-# Of each collection: its name, and what decides who stays when a jet has too many, as part of the branch's name and in words.
-_COLLECTIONS = {
-    "pf": ("candidates", "pt_log", "transverse momentum"),
-    "sv": ("secondary vertices", "d3dsig", "flight significance"),
-}
-# What a table says of each row of an input, as CMS names it: clip((x - median) * norm_factor, lower_bound, upper_bound).
-_TRANSFORM = ("median", "norm_factor", "replace_inf_value", "lower_bound", "upper_bound", "pad")
+# Of each collection what decides who stays when a jet has too many, as part of the branch's name: momentum, flight significance.
+_RANKS = {"pf": "pt_log", "sv": "d3dsig"}
 
 
 def read(sample: str | Path = "ak8", start: int | None = None, stop: int | None = None) -> ak.Array:
     """Read jets ``start`` to ``stop`` of ``ak8`` or ``ak4``, the course's samples, or of a ROOT file with such a tree ``Jets``.
 
-    Returns:
-        One record for each jet: ``jet_pt`` (GeV), ``jet_eta``, ``jet_phi``, ``jet_mass`` (GeV), ``event``, and jagged fields
-        ``pfcand_…`` and ``sv_…``; in the course's samples the true class, too, as ``jet_class``.
-
-    Raises:
-        InputError: there is no such file.
+    Each jet is a record: ``jet_pt`` (GeV), ``jet_eta``, ``jet_phi``, ``jet_mass`` (GeV), ``event``, and jagged fields ``pfcand_…`` and
+    ``sv_…``; in the course's samples the true class, too, as ``jet_class``.
     """
     key = str(sample).lower()
     path = paths.root() / "notebooks" / "data" / f"jets_{key}.root" if key in LABELS else find(sample)
@@ -69,30 +61,28 @@ class Table:
 
     # The classes, in the order of the output.
     labels: tuple[str, ...]
-    # By input tensor, in the model's order: the transform of each of its rows, by the name of the branch.
+    # By input tensor, in the model's order: the transform and the padding of each of its rows, by the name of the branch.
     inputs: dict[str, dict[str, dict[str, float]]]
-    # By collection, ``pf`` (candidates) and ``sv`` (secondary vertices): the branches that are read, each once; least and largest length.
-    branches: dict[str, list[str]]
+    # By collection, ``pf`` (candidates) and ``sv`` (secondary vertices): the branches that are read; least and largest length.
+    branches: dict[str, dict[str, None]]
     lengths: dict[str, tuple[int, int]]
 
     @classmethod
     def read(cls, path: Path) -> Table:
         """Read a ``preprocess.json``."""
         content = json.loads(path.read_text(encoding="utf-8"))
-        inputs: dict[str, dict[str, dict[str, float]]] = {}
-        branches: dict[str, dict[str, None]] = {}
-        lengths: dict[str, tuple[int, int]] = {}
+        table = cls(tuple(content["output_names"]), {}, {}, {})
         for name in content["input_names"]:
             entry, collection = content[name], _collection(name)
-            infos = {branch: {"pad": 0.0} | entry["var_infos"][branch] for branch in entry["var_names"]}
-            inputs[name] = {branch: {key: float(info[key]) for key in _TRANSFORM} for branch, info in infos.items()}
+            table.inputs[name] = {branch: {"pad": 0.0} | entry["var_infos"][branch] for branch in entry["var_names"]}
             # A mask is 1 for a candidate and 0 for padding: no branch of a file holds it.
-            branches.setdefault(collection, {}).update(dict.fromkeys(branch for branch in infos if not branch.endswith("mask")))
+            branches = [branch for branch in entry["var_names"] if not branch.endswith("mask")]
+            table.branches.setdefault(collection, {}).update(dict.fromkeys(branches))
             # Older tables have one length, to which everything is padded.
-            own = (int(entry.get(key, entry.get("var_length"))) for key in ("min_length", "max_length"))
-            (shortest, longest), (least, most) = own, lengths.get(collection, (0, np.inf))
-            lengths[collection] = max(shortest, least), int(min(longest, most))
-        return cls(tuple(content["output_names"]), inputs, {name: list(each) for name, each in branches.items()}, lengths)
+            shortest, longest = (int(entry.get(key, entry.get("var_length"))) for key in ("min_length", "max_length"))
+            least, most = table.lengths.get(collection, (shortest, longest))
+            table.lengths[collection] = max(shortest, least), min(longest, most)
+        return table
 
 
 def _collection(tensor: str) -> str:
@@ -124,14 +114,12 @@ class FlatJets:
         The padded length of a collection is by default that of the longest jet, within the table's limits. Of a jet that has more, the
         highest-ranked are kept.
         """
-        chosen = {name: length for name, length in (lengths or {}).items() if length is not None}
+        places = {}
         for name, (shortest, longest) in self.table.lengths.items():
-            chosen.setdefault(name, min(max(shortest, int(self.counts[name][jets].max(initial=0))), longest))
-        places = {name: self._places(name, jets, length) for name, length in chosen.items()}
-        return {
-            name: np.ascontiguousarray(values.take(places[_collection(name)], axis=1).transpose(1, 0, 2))
-            for name, values in self.values.items()
-        }
+            usual = min(max(shortest, int(self.counts[name][jets].max(initial=0))), longest)
+            places[name] = self._places(name, jets, (lengths or {}).get(name) or usual)
+        padded = {name: values.take(places[_collection(name)], axis=1) for name, values in self.values.items()}
+        return {name: np.ascontiguousarray(values.transpose(1, 0, 2)) for name, values in padded.items()}
 
     def _places(self, collection: str, jets: np.ndarray, length: int) -> np.ndarray:
         """Where in the long array each place of the padded one is, ``(n_jets, length)``; the last column for padding."""
@@ -148,52 +136,33 @@ class FlatJets:
 
 
 def flatten(jets: ak.Array, table: Table) -> FlatJets:
-    """Transform all inputs of all jets as the table says; an InputError when the jets do not fit, a warning when some are too long."""
+    """Transform all inputs of all jets as the table says; an InputError when the jets do not fit."""
     if not isinstance(jets, ak.Array) or jets.ndim != 1 or not jets.fields or len(jets) == 0:
-        given = type(jets).__name__ + (" without any" if isinstance(jets, ak.Array) and len(jets) == 0 else "")
-        raise InputError(f"The jets were given as {given}.", "Expected what jets.read(...) returns, or a slice of it: sample[:1]")
+        given = f"The jets were given as {type(jets).__name__}, or there is none."
+        raise InputError(given, "Expected what jets.read(...) returns, or a slice of it: sample[:1]")
     counts, ranking = {}, {}
     columns: dict[str, np.ndarray] = {}
     for collection, branches in table.branches.items():
-        what, part, rank = _COLLECTIONS[collection]
-        number = counts[collection] = ak.to_numpy(ak.num(jets[branches[0]])).astype(np.int64)
+        first = next(iter(branches))
+        number = counts[collection] = ak.to_numpy(ak.num(jets[first])).astype(np.int64)
         for name in branches:
             if (apart := np.flatnonzero(ak.to_numpy(ak.num(jets[name])) != number)).size:
-                raise InputError(
-                    f"In jet {apart[0]} the branches {branches[0]} and {name} have different numbers of values.",
-                    f"Expected one in each for each of the {what}.",
-                )
+                differ = f"In jet {apart[0]} the branches {first} and {name} have different numbers of values."
+                raise InputError(differ, "Expected one in each for each candidate or vertex.")
             columns[name] = ak.to_numpy(ak.flatten(jets[name])).astype(np.float32, copy=False)
-        ranking[collection] = np.append(columns[next((name for name in branches if part in name), branches[0])], -np.inf)
-        longest = table.lengths[collection][1]
-        if too_long := int((number > longest).sum()):
-            warnings.warn(
-                f"Of {len(jets)} jets, {too_long} with more than {longest} {what} are cut (the longest has {number.max()}); "
-                f"those with the highest {rank} are kept.",
-                stacklevel=3,
-            )
-    if empty := np.flatnonzero(counts["pf"] == 0).tolist():
-        happened = f"Of {len(jets)} jets, {len(empty)} without any candidate; the first is number {empty[0]}."
+            if np.isnan(columns[name]).any():
+                wrong = "A network answers such a jet with nonsense, and without an error."
+                raise InputError(f"Values of {name} are not numbers (NaN).", wrong, "Leave these jets out.")
+        ranking[collection] = np.append(columns[next((name for name in branches if _RANKS[collection] in name), first)], -np.inf)
+    if empty := int((counts["pf"] == 0).sum()):
+        happened = f"{empty} of {len(jets)} jets have no candidate."
         raise InputError(happened, "A tagger can say nothing about such a jet.", "Leave them out: sample[sample.npfcand > 0]")
-    values = {name: _rows(rows, columns, counts[_collection(name)]) for name, rows in table.inputs.items()}
+    values = {name: np.empty((len(rows), counts[_collection(name)].sum() + 1), np.float32) for name, rows in table.inputs.items()}
+    for tensor, rows in table.inputs.items():
+        for row, (name, info) in zip(values[tensor], rows.items(), strict=True):
+            mask = name.endswith("mask")
+            row[:-1], row[-1] = (1.0, 0.0) if mask else (transform(columns[name], info), info["pad"])
     return FlatJets(table, counts, ranking, values)
-
-
-def _rows(rows: Mapping[str, Mapping[str, float]], columns: Mapping[str, np.ndarray], counts: np.ndarray) -> np.ndarray:
-    """The transformed values of one tensor, with a column of padding at the end."""
-    values = np.empty((len(rows), int(counts.sum()) + 1), np.float32)
-    for row, (name, info) in zip(values, rows.items(), strict=True):
-        if name.endswith("mask"):
-            row[:-1], row[-1] = 1.0, 0.0
-            continue
-        median, norm, infinite, lower, upper, pad = (np.float32(info[key]) for key in _TRANSFORM)
-        finite = np.where(np.isinf(columns[name]), infinite, columns[name])
-        row[:-1], row[-1] = np.clip((finite - median) * norm, lower, upper), pad
-        if np.isnan(row).any():
-            jet = int(np.searchsorted(np.cumsum(counts), np.flatnonzero(np.isnan(row))[0], side="right"))
-            wrong = "A network answers such a jet with nonsense, and without an error."
-            raise InputError(f"{name} of jet {jet} is not a number (NaN).", wrong, "Leave these jets out.")
-    return values
 
 
 def by_length(flat: FlatJets, batch: int) -> list[np.ndarray]:
@@ -214,14 +183,12 @@ class Tagger:
         metadata = client.metadata(model)
         self._names = {plain_name(entry["name"]): entry["name"] for entry in metadata["inputs"]}
         self._output = metadata["outputs"][0]["name"]
-        folders = [folder for folder in (getattr(client.server, "repository", None), paths.models_dir()) if folder]
-        file = next((folder / model / TABLE_FILE for folder in folders if (folder / model / TABLE_FILE).is_file()), None)
-        if file is None or not any(name.startswith("pf_") for name in self._names):
-            raise InputError(
-                f"The model {model!r} takes {quoted(self._names.values())}, so it is no jet tagger, or no {TABLE_FILE} lies beside it.",
-                f"Such a table says which branches the model takes. Taggers of the course: {quoted(TAGGERS)}.",
-            )
-        self.table = Table.read(file)
+        folders = [folder / model for folder in (getattr(client.server, "repository", None), paths.models_dir()) if folder]
+        folder = next((folder for folder in folders if (folder / TABLE_FILE).is_file()), None)
+        if folder is None or not any(name.startswith("pf_") for name in self._names):
+            takes = f"The model {model!r} takes {quoted(self._names.values())}, so it is no jet tagger, or no {TABLE_FILE} lies beside it."
+            raise InputError(takes, f"Such a table says which branches it takes. Taggers of the course: {quoted(TAGGERS)}.")
+        self.table = Table.read(folder / TABLE_FILE)
         self.labels = self.table.labels
 
     def inputs(self, jets: ak.Array, *, candidates: int | None = None, vertices: int | None = None) -> dict[str, np.ndarray]:
@@ -240,8 +207,7 @@ class Tagger:
             jets: what :func:`read` gives, or some of it.
             batch: jets in one request. Jets of similar length go together, so that little is padded.
             per_event: send one request for each event, with all its jets, as CMSSW does; ``batch`` then does not count.
-            max_in_flight: requests under way at once; by default one for each instance of the model and one that waits, and for a server
-                elsewhere one more that is on its way.
+            max_in_flight: requests under way at once; by default as many as keep the model's instances busy.
         """
         begin = time.perf_counter()
         flat = flatten(jets, self.table)
@@ -251,8 +217,7 @@ class Tagger:
             order = np.argsort(event, kind="stable")
             groups = np.split(order, np.flatnonzero(np.diff(event[order])) + 1)
         requests = (self._named(flat.pad(group)) for group in groups)
-        under_way = max_in_flight or self._in_flight()
-        answers = self.client.infer_many(self.model, requests, outputs=self._output, max_in_flight=under_way)
+        answers = self.client.infer_many(self.model, requests, outputs=self._output, max_in_flight=max_in_flight or self._in_flight())
         probabilities = np.empty((len(flat), len(self.labels)), np.float32)
         for group, answer in zip(groups, answers, strict=True):
             probabilities[group] = answer[self._output]
@@ -264,11 +229,9 @@ class Tagger:
         return Scores(self.model, self.labels, np.asarray(answer[self._output]), getattr(answer, "requests", 1))
 
     def _in_flight(self) -> int:
-        """More than needed cost: on a machine's own cores each further request made ready takes time from the network."""
+        """One for each instance, one that waits, and for a server elsewhere one on its way; more cost time on a machine's own cores."""
         servers = len(getattr(self.client.server, "servers", ())) or 1
-        groups = self.client.config(self.model).get("instance_group", [])
-        instances = sum(int(group.get("count", 1)) * max(1, len(group.get("gpus", []))) for group in groups) or 1
-        return servers * instances + (1 if is_loopback(self.client.address.host) else 2)
+        return servers * instances_of(self.client.config(self.model)) + (1 if is_loopback(self.client.address.host) else 2)
 
     def _named(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {self._names[name]: tensor for name, tensor in tensors.items()}

@@ -7,10 +7,10 @@ the largest transverse momentum. Most cells are empty, so a file keeps the parti
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,9 +43,9 @@ class Taus:
     def __len__(self) -> int:
         return int(self.label.size)
 
-    def take(self, index: Iterable[int] | NDArray[Any]) -> Taus:
+    def take(self, index: Sequence[int] | NDArray[Any]) -> Taus:
         """Return the taus at ``index``, in that order."""
-        chosen = np.asarray(list(index) if not isinstance(index, np.ndarray) else index, dtype=np.int64)
+        chosen = np.asarray(index, dtype=np.int64)
         counts = self.n_candidates[chosen]
         starts = (np.cumsum(self.n_candidates) - self.n_candidates)[chosen]
         rows = np.arange(counts.sum()) + np.repeat(starts - (np.cumsum(counts) - counts), counts)
@@ -81,21 +81,16 @@ def transform(values: NDArray[Any], info: dict[str, float]) -> NDArray[np.float3
 def high_level(taus: Taus, names: dict[str, Any]) -> NDArray[np.float32]:
     """Return ``input_tau``, (n_taus, 47): what was reconstructed of each tau, transformed; 0 where our detector measures nothing."""
     values = np.zeros((len(taus), len(names["var_names"])), np.float32)
-    for column, name in enumerate(names["var_names"]):
-        if name in names["var_infos"]:
-            values[:, column] = transform(taus.features[name], names["var_infos"][name])
+    for name, info in names["var_infos"].items():
+        values[:, names["var_names"].index(name)] = transform(taus.features[name], info)
     return values
 
 
-class Cells(NamedTuple):
-    """The occupied cells of a grid: (n_cells, 3) tau, row (pseudorapidity) and column (azimuth), and by input (n_cells, n_features)."""
+def cells(taus: Taus, grid: str, inputs: dict[str, Any]) -> tuple[NDArray[np.int64], dict[str, NDArray[np.float32]]]:
+    """Fill the occupied cells of a grid: ``inner``, for particles in the signal cone, or ``outer``, for those within 0.5.
 
-    place: NDArray[np.int64]
-    values: dict[str, NDArray[np.float32]]
-
-
-def cells(taus: Taus, grid: str, inputs: dict[str, Any]) -> Cells:
-    """Fill the occupied cells of a grid: ``inner``, for particles in the signal cone, or ``outer``, for those within 0.5."""
+    Return (n_cells, 3) tau, row (pseudorapidity) and column (azimuth) of each, and by input (n_cells, n_features).
+    """
     side, size = GRIDS[grid]
     tau = np.repeat(np.arange(len(taus)), taus.n_candidates)
     # From the middle of the grid, to the nearest cell.
@@ -111,22 +106,18 @@ def cells(taus: Taus, grid: str, inputs: dict[str, Any]) -> Cells:
     candidate, cell, kind = candidate[first], cell[first], kind[first]
     place = np.stack(np.unravel_index(occupied, (max(len(taus), 1), side, side)), axis=1)
     values = {}
-    for name, features in inputs.items():
-        if not name.startswith(f"input_{grid}_"):
-            continue
-        filled = values[name] = np.zeros((occupied.size, len(features["var_names"])), np.float32)
-        for position, feature in enumerate(features["var_names"]):
-            info = features["var_infos"].get(feature)
-            if info is None:
-                continue
-            if not feature.startswith(_CANDIDATE):
-                filled[:, position] = transform(taus.features[feature], info)[place[:, 0]]
-                continue
-            particle, _, quantity = feature.removeprefix(_CANDIDATE).partition("_")
-            mine = kind == KINDS.index(particle)
-            stored = 1.0 if quantity == "valid" else taus.candidates[_CANDIDATE + quantity][candidate[mine]]
-            filled[cell[mine], position] = transform(np.asarray(stored), info)
-    return Cells(place, values)
+    for tensor in (name for name in inputs if name.startswith(f"input_{grid}_")):
+        names, infos = inputs[tensor]["var_names"], inputs[tensor]["var_infos"]
+        filled = values[tensor] = np.zeros((occupied.size, len(names)), np.float32)
+        for position, name in enumerate(names):
+            particle, _, quantity = name.removeprefix(_CANDIDATE).partition("_")
+            if name in infos and not name.startswith(_CANDIDATE):
+                filled[:, position] = transform(taus.features[name], infos[name])[place[:, 0]]
+            elif name in infos:
+                mine = kind == KINDS.index(particle)
+                stored = 1.0 if quantity == "valid" else taus.candidates[_CANDIDATE + quantity][candidate[mine]]
+                filled[cell[mine], position] = transform(np.asarray(stored), infos[name])
+    return place, values
 
 
 def tensors(taus: Taus, inputs: dict[str, Any] | None = None) -> dict[str, NDArray[np.float32]]:
@@ -134,8 +125,8 @@ def tensors(taus: Taus, inputs: dict[str, Any] | None = None) -> dict[str, NDArr
     inputs = inputs or table()
     result = {"input_tau": high_level(taus, inputs["input_tau"])}
     for grid, (side, _) in GRIDS.items():
-        found = cells(taus, grid, inputs)
-        for name, values in found.values.items():
+        place, filled = cells(taus, grid, inputs)
+        for name, values in filled.items():
             result[name] = np.zeros((len(taus), side, side, values.shape[1]), np.float32)
-            result[name][tuple(found.place.T)] = values
+            result[name][tuple(place.T)] = values
     return {name: result[name] for name in inputs["input_names"]}

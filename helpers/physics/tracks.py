@@ -7,12 +7,11 @@ particle's hits are in the track (double majority). So a particle belongs to one
 from __future__ import annotations
 
 import math
-import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,9 +22,6 @@ from helpers import paths
 from helpers.client import Client
 from helpers.errors import InputError
 
-# The particles that the efficiency is about: enough momentum to cross the detector, enough hits to be found.
-_TARGET_MIN_PT_GEV = 0.5
-_TARGET_MIN_HITS = 5
 # Beyond this |z| particles cross disks instead of cylinders, so they move outwards along z rather than along r.
 _BARREL_HALF_LENGTH_M = 0.55
 # Edges of bins that show what there is to see, in GeV and without unit.
@@ -37,10 +33,6 @@ _ROUNDS = 5
 
 # The samples of the course, without pile-up and with.
 SAMPLES = {False: "tracks_ttbar.npz", True: "tracks_ttbar_pileup.npz"}
-# Mass and width of the detector's line in GeV, and how many pairs of each.
-_Z, _UPSILON = (91.19, 2.0, 700), (9.46, 0.15, 200)
-_BACKGROUND = 1100
-
 # Columns of a sample, and what says how many entries of each are of an event.
 _COUNTED_BY = {
     "n_hits": ("r", "phi", "z", "volume", "layer", "particle"),
@@ -109,7 +101,7 @@ class Event(_Tabular):
     @property
     def target(self) -> NDArray[np.bool_]:
         """(n_particles,) whether a particle should be found: pT above 0.5 GeV and at least 5 hits."""
-        return (self.pt > _TARGET_MIN_PT_GEV) & (self.hits_of_particle >= _TARGET_MIN_HITS)
+        return (self.pt > 0.5) & (self.hits_of_particle >= 5)
 
     @property
     def table(self) -> pd.DataFrame:
@@ -203,33 +195,22 @@ def match(event: Event, labels: ArrayLike) -> Matching:
     return Matching(n_hits, majority, found, fake, duplicate)
 
 
-@dataclass(frozen=True)
-class Rate:
-    """So many out of so many, with Wilson's interval for one standard deviation (68 %): right for few events, too."""
+class Rate(NamedTuple):
+    """So many out of so many, with the ends of Wilson's interval for one standard deviation (68 %): right for few events, too."""
 
+    value: float
+    low: float
+    high: float
     passed: int
     total: int
 
-    @property
-    def value(self) -> float:
-        """The fraction."""
-        return self.passed / self.total if self.total else float("nan")
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Lower and upper end of the interval."""
-        n = self.total
-        if not n:
-            return float("nan"), float("nan")
-        centre = (self.passed + 0.5) / (n + 1)
-        half = np.sqrt(self.value * (1 - self.value) * n + 0.25) / (n + 1)
-        return float(centre - half), float(centre + half)
-
-    @property
-    def row(self) -> dict[str, float]:
-        """Value, ends of the interval, passed and total, for a table."""
-        low, high = self.interval
-        return {"value": self.value, "low": low, "high": high, "passed": self.passed, "total": self.total}
+    @classmethod
+    def of(cls, passed: int, total: int) -> Rate:
+        """Return the fraction and its interval; nothing is known of none."""
+        value = passed / total if total else math.nan
+        centre = (passed + 0.5) / (total + 1) if total else math.nan
+        half = np.sqrt(value * (1 - value) * total + 0.25) / (total + 1)
+        return cls(value, float(centre - half), float(centre + half), passed, total)
 
 
 @dataclass(frozen=True, repr=False)
@@ -249,15 +230,16 @@ class Quality(_Tabular):
     @property
     def table(self) -> pd.DataFrame:
         """One row for each quantity: its value, the ends of its 68 % interval, passed and total."""
-        rates = {"efficiency": self.efficiency, "fake rate": self.fake_rate, "duplicate rate": self.duplicate_rate}
-        return pd.DataFrame([{"quantity": name, **rate.row} for name, rate in {**rates, "hit purity": self.purity}.items()])
+        rates = pd.DataFrame([self.efficiency, self.fake_rate, self.duplicate_rate, self.purity])
+        rates.insert(0, "quantity", ["efficiency", "fake rate", "duplicate rate", "hit purity"])
+        return rates
 
     def against(self, variable: str) -> pd.DataFrame:
         """Return the efficiency in bins of ``pt`` (GeV) or ``eta``: edges, value, ends of the 68 % interval, passed and total."""
         bins, values = _BINS[variable], self.particles[variable]
         total, _ = np.histogram(values, bins)
         good, _ = np.histogram(values[self.particles["found"]], bins)
-        rates = [Rate(int(passed), int(of)).row for passed, of in zip(good, total, strict=True)]
+        rates = [Rate.of(int(passed), int(of)) for passed, of in zip(good, total, strict=True)]
         return pd.DataFrame({f"{variable}_low": bins[:-1], f"{variable}_high": bins[1:]}).join(pd.DataFrame(rates))
 
 
@@ -272,8 +254,8 @@ def quality(events: Event | Sequence[Event], labels: Any) -> Quality:
     names = ("fake", "duplicate", "majority", "n_hits")
     fakes, duplicates, majority, hits = (sum(int(getattr(each, name).sum()) for each in matchings) for name in names)
     n_tracks = sum(each.fake.size for each in matchings)
-    found = Rate(int(particles["found"].sum()), len(particles))
-    return Quality(found, Rate(fakes, n_tracks), Rate(duplicates, n_tracks), Rate(majority, hits), particles)
+    found = Rate.of(int(particles["found"].sum()), len(particles))
+    return Quality(found, Rate.of(fakes, n_tracks), Rate.of(duplicates, n_tracks), Rate.of(majority, hits), particles)
 
 
 def same_tracks(first: ArrayLike, second: ArrayLike) -> bool:
@@ -290,9 +272,8 @@ def stage_times(difference: Any) -> pd.DataFrame:
 
     In ms, ``total_ms = queue_ms + infer_ms + other_ms``: in the model, waiting for it, and to move tensors in and out.
     """
-    seen = {row["model"]: row for row in difference.requests if row["requests"]}
-    rows = []
-    for stage in (stage for stage in STAGES if stage in seen):
+    seen, rows = {row["model"]: row for row in difference.requests if row["requests"]}, []
+    for stage in filter(seen.get, STAGES):
         row = seen[stage]
         total, queue, infer = (row[name] / 1000 for name in ("request_us", "queue_us", "compute_infer_us"))
         times = {"total_ms": total, "queue_ms": queue, "infer_ms": infer, "other_ms": max(total - queue - infer, 0.0)}
@@ -337,16 +318,15 @@ def events_per_second(client: Client, events: Sequence[Event], at_once: int) -> 
         start = time.perf_counter()
         client.infer_many("ExaTrk", requests, max_in_flight=at_once)
         rates.append(len(requests) / (time.perf_counter() - start))
-    counted = rates[1:]
-    half = stats.t.ppf(0.975, _ROUNDS - 1) * statistics.stdev(counted) / math.sqrt(_ROUNDS)
-    return EventRate(statistics.fmean(counted), float(half))
+    return EventRate(float(np.mean(rates[1:])), float(stats.t.ppf(0.975, _ROUNDS - 1) * stats.sem(rates[1:])))
 
 
 def muon_pairs() -> dict[str, NDArray[np.float32]]:
     """Return 2,000 muon pairs, resonances over a background, the same in every call: PT (GeV), ETA and PHI (rad), each (2000, 2)."""
     generator = np.random.default_rng(seed=2012)
-    masses = [generator.normal(mass, width, number) for mass, width, number in (_Z, _UPSILON)]
-    mass = generator.permutation(np.concatenate([*masses, 4 + generator.exponential(30, _BACKGROUND)]))
+    # Mass and width of a line in GeV, and how many pairs of it: Z and Upsilon.
+    masses = [generator.normal(mass, width, number) for mass, width, number in ((91.19, 2.0, 700), (9.46, 0.15, 200))]
+    mass = generator.permutation(np.concatenate([*masses, 4 + generator.exponential(30, 1100)]))
     eta = generator.normal(0, 1, (len(mass), 2)).clip(-2.4, 2.4)
     phi = generator.uniform(-np.pi, np.pi, len(mass))
     # Mostly back to back; the transverse momenta are what the mass makes of the angles.

@@ -109,8 +109,9 @@ def roc_curves(rocs: Mapping[str, Roc] | Sequence[Roc], mistag: float | None = N
             words = f"{name}: all scores are equal" if equal else f"{name}: AUC {roc.auc:.3f} ± {roc.auc_uncertainty:.3f}"
             axis.plot(efficiency[seen], rate[seen], label=words, color=style["color"], linestyle=style["linestyle"])
             if mistag is not None:
-                point = roc.at_mistag(mistag)
-                axis.plot(point.efficiency, point.mistag, **{**style, "linestyle": "", "markersize": 11, "markeredgecolor": "black"})
+                # The loosest cut that at most this fraction of the background passes.
+                at = np.searchsorted(rate, mistag, side="right") - 1
+                axis.plot(efficiency[at], rate[at], **{**style, "linestyle": "", "markersize": 11, "markeredgecolor": "black"})
         if mistag is not None:
             axis.axhline(mistag, color=GREY, linewidth=1)
             axis.annotate(f"mistag {100 * mistag:g} %", (0.02, mistag), xytext=(0, 4), color="0.3", **NOTE)
@@ -238,8 +239,7 @@ def efficiency_plot(qualities: Mapping[str, Quality], variable: str) -> Figure:
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(layout="constrained")
         for index, (name, one) in enumerate(qualities.items()):
-            low, high = one.efficiency.interval
-            words = f"{name}: {one.efficiency.value:.3f} ± {(high - low) / 2:.3f}"
+            words = f"{name}: {one.efficiency.value:.3f} ± {(one.efficiency.high - one.efficiency.low) / 2:.3f}"
             bins = one.against(variable)
             bins = bins[bins["total"] > 0]
             begin, end, value = (bins[name].to_numpy() for name in (f"{variable}_low", f"{variable}_high", "value"))

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from helpers.client import Client
-from helpers.errors import InputError, ModelError, SetupError, quoted
+from helpers.errors import InputError, ModelError, SetupError
 from helpers.paths import models_dir, replace, server_env, shown, writing
 from helpers.physics import jets as course_jets
-from helpers.physics.flavour import DISCRIMINANTS, GROUPS, Scores, auc_change, truth
+from helpers.physics.flavour import Scores, auc_change, sides, truth
 from helpers.repository import checkout, locate, read_config
 from helpers.repository.syntax import render
 from helpers.tables import Table
@@ -29,20 +29,15 @@ from helpers.terminal import Progress
 # Jets on which static quantisation finds the ranges of a network's activations, in batches of so many: the first of the sample. What it
 # costs is measured on the others.
 CALIBRATION_JETS, CALIBRATION_BATCH = 256, 16
-# Method -> what it is, in words.
-METHODS = {
-    "fp16": "16-bit floating point; the choice of neighbours stays in 32 bits",
-    "int8_static": "8-bit weights and activations, ranges calibrated on real jets",
-}
+# 16-bit floating point, and 8-bit weights and activations with ranges that are calibrated on real jets.
+METHODS = ("fp16", "int8_static")
 _FILE = "model.onnx"
 # In each variant's folder: what it was made from, so that it is made again when that changes.
 _STAMP = "precision.json"
 _CONVERTER = Path(__file__).with_name("convert.py")
-# Standard deviations of a 95 % interval.
-_TWO_SIDED_95 = 1.96
 
 
-def make(model: str, methods: Sequence[str] = tuple(METHODS)) -> list[Path]:
+def make(model: str, methods: Sequence[str] = METHODS) -> list[Path]:
     """Make variants of a model in ``work/models``, beside a working copy of the model itself, and return their folders.
 
     ``methods`` are names in :data:`METHODS`. A variant that was made from the same file before stays as it is.
@@ -52,8 +47,6 @@ def make(model: str, methods: Sequence[str] = tuple(METHODS)) -> list[Path]:
         folder = checkout(folder.name) / folder.name
     if not (folder / "1" / _FILE).is_file():
         raise ModelError(f"{shown(folder)} has no {_FILE} in its version 1.", "Only ONNX models can be made in another precision.")
-    if wrong := [name for name in methods if name not in METHODS]:
-        raise InputError(f"There is no method {wrong[0]!r}.", f"There is {quoted(METHODS)}.")
     made: list[Path] = []
     with Progress(f"making {folder.name} compute with fewer bits", len(methods), "variants") as progress:
         for name in methods:
@@ -65,37 +58,33 @@ def make(model: str, methods: Sequence[str] = tuple(METHODS)) -> list[Path]:
 def _make_one(folder: Path, method: str) -> Path:
     source, target = folder / "1" / _FILE, folder.parent / f"{folder.name}_{method}"
     content = b"".join(path.read_bytes() for path in (source, _CONVERTER, folder / "config.pbtxt"))
-    stamp = {"model": folder.name, "method": method, "sha256": hashlib.sha256(content).hexdigest()}
+    stamp = json.dumps({"model": folder.name, "method": method, "sha256": hashlib.sha256(content).hexdigest()}, indent=1) + "\n"
     if target.exists():
         if not (target / _STAMP).is_file():
             raise SetupError(f"There is a model {shown(target)} already, and it was not made from {folder.name}.", "", "Move it away.")
-        if json.loads((target / _STAMP).read_text(encoding="utf-8")) == stamp:
+        if (target / _STAMP).read_text(encoding="utf-8") == stamp:
             return target
     # Under another name, outside the repository, until it is complete.
     with writing(target), tempfile.TemporaryDirectory(prefix=".precision-", dir=folder.parent.parent) as temporary:
         made = Path(temporary) / target.name
-        shutil.copytree(folder, made, ignore=shutil.ignore_patterns("__pycache__", _FILE, _STAMP))
-        calibration = [str(_calibration(folder, Path(temporary)))] if method == "int8_static" else []
-        _convert(method, [str(source), str(made / "1" / _FILE), *calibration])
+        shutil.copytree(folder, made, ignore=shutil.ignore_patterns("__pycache__", _FILE))
+        calibration = [_calibration(folder, Path(temporary))] if method == "int8_static" else []
+        python, todo = server_env() / "bin" / "python", "Type: python -m helpers install-server"
+        command: list[str | Path] = [python, "-I", _CONVERTER, method, source, made / "1" / _FILE, *calibration]
+        if not python.exists():
+            raise SetupError(f"There is no {python}.", "The tools are in the server's environment.", todo)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            why = (done.stderr.strip() or "nothing at all").splitlines()[-1].strip()
+            raise SetupError(f"The variant {method} could not be made: {why}", "", todo if "ModuleNotFoundError" in why else "")
         config = read_config(made)
         config.name = target.name
-        replace(made / "config.pbtxt", f"# {folder.name} in another precision: {METHODS[method]}.\n{render(config)}")
-        (made / _STAMP).write_text(json.dumps(stamp, indent=1) + "\n", encoding="utf-8")
+        replace(made / "config.pbtxt", f"# {folder.name} in another precision: {method}.\n{render(config)}")
+        replace(made / _STAMP, stamp)
         if target.exists():
             shutil.rmtree(target)
         made.rename(target)
     return target
-
-
-def _convert(method: str, arguments: Sequence[str]) -> None:
-    """Run the converter in the server's environment; of a failure, its last line tells why."""
-    python, todo = server_env() / "bin" / "python", "Type: python -m helpers install-server"
-    if not python.exists():
-        raise SetupError(f"There is no {python}.", "The tools are in the server's environment.", todo)
-    done = subprocess.run([python, "-I", str(_CONVERTER), method, *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        why = (done.stderr.strip() or "nothing at all").splitlines()[-1].strip()
-        raise SetupError(f"The variant {method} could not be made: {why}", "", todo if "ModuleNotFoundError" in why else "")
 
 
 def _calibration(folder: Path, target: Path) -> Path:
@@ -103,8 +92,7 @@ def _calibration(folder: Path, target: Path) -> Path:
     table = course_jets.Table.read(folder / course_jets.TABLE_FILE)
     flat = course_jets.flatten(course_jets.read(course_jets.sample_for(table))[:CALIBRATION_JETS], table)
     names = {course_jets.plain_name(entry.name): entry.name for entry in read_config(folder).input}
-    tensors = flat.pad(np.arange(len(flat)), {})
-    path = target / "calibration.npz"
+    path, tensors = target / "calibration.npz", flat.pad(np.arange(len(flat)))
     batches: dict[str, Any] = {names[group]: each.reshape(-1, CALIBRATION_BATCH, *each.shape[1:]) for group, each in tensors.items()}
     np.savez(path, **batches)
     return path
@@ -134,7 +122,7 @@ def cost(server: Any, models: Sequence[str], reference: str, jets: Any) -> Table
 
 
 def _cost(scores: Scores, reference: Scores, name: str, jets: Any) -> dict[str, Any]:
-    signal, background = (truth(jets, *GROUPS[group]) for group in DISCRIMINANTS[name])
+    signal, background = (truth(jets, *group) for group in sides(name))
     change, deviation = auc_change(*((each[name][signal], each[name][background]) for each in (reference, scores)))
     area, apart = scores.roc(name, jets), np.abs(scores.probabilities - reference.probabilities)
     return {
@@ -143,7 +131,7 @@ def _cost(scores: Scores, reference: Scores, name: str, jets: Any) -> dict[str, 
         "auc": area.auc,
         "auc_uncertainty": area.auc_uncertainty,
         "auc_change": change,
-        "auc_change_half_width": _TWO_SIDED_95 * deviation,
+        "auc_change_half_width": 1.96 * deviation,
         "largest_change": float(apart.max()),
         "mean_change": float(apart.mean()),
         "n_jets": len(scores),

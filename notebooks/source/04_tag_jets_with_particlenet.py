@@ -215,8 +215,8 @@ exercise("4.3").check(scores, sample, cut, efficiency)
 # 3. `np.mean(of_higgs >= cut)` is a fraction.
 
 # %% [markdown] exercise="4.3" tags=["answer"]
-# The background sets the cut, the signal then says what it costs. `scores.roc("hbb_vs_qcd",
-# sample).at_mistag(0.01)` gives both, with uncertainties.
+# The background sets the cut, the signal then says what it costs. Both come from samples of a limited size: the next exercise
+# asks how sure they are.
 
 # %% [markdown] exercise="4.4"
 # ### Exercise 4.4 (4 minutes) — Say how sure that is

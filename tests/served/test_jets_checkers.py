@@ -137,8 +137,8 @@ def test_working_point(scores: Scores, sample: ak.Array) -> None:
     cut = np.quantile(of_qcd, 0.99)
     efficiency = np.mean(of_higgs >= cut)
     _is("4.3", Kind.CORRECT, f"({100 * efficiency:.0f} ± ", scores, sample, cut, efficiency)
-    point = scores.roc("hbb_vs_qcd", sample).at_mistag(0.01)
-    _is("4.3", Kind.CORRECT, "QCD jets", scores, sample, point.cut, point.efficiency)
+    nearby = np.sort(of_qcd)[int(0.99 * len(of_qcd))]
+    _is("4.3", Kind.CORRECT, "QCD jets", scores, sample, nearby, np.mean(of_higgs >= nearby))
     _is("4.3", Kind.NOT_ATTEMPTED, "2 blanks", scores, sample, ____, ____)
     wrong_cuts = {
         "turn it round": np.quantile(of_qcd, 0.01),

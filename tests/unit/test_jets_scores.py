@@ -133,24 +133,12 @@ def test_perfect_and_useless_discriminants() -> None:
     assert roc("x", np.zeros(9), np.zeros(9)).auc == 0.5
 
 
-def test_working_points(overlapping: tuple[np.ndarray, np.ndarray]) -> None:
+def test_points_of_the_curve_are_cuts(overlapping: tuple[np.ndarray, np.ndarray]) -> None:
     signal, background = overlapping
-    made = roc("x", signal, background)
-    for wanted in (0.01, 0.1, 0.5):
-        point = made.at_mistag(wanted)
-        assert point.mistag == pytest.approx((background >= point.cut).mean()) and point.mistag <= wanted
-        assert point.efficiency == pytest.approx((signal >= point.cut).mean())
-        looser = np.max(background[background < point.cut])
-        assert (background >= looser).mean() > wanted, "the loosest such cut"
-        assert point.mistag_uncertainty == pytest.approx(np.sqrt(point.mistag * (1 - point.mistag) / 500))
-    nothing = roc("x", -signal - 99, background).at_mistag(0.1)
-    assert nothing.efficiency == 0 and nothing.efficiency_uncertainty > 0, "a share of 0 is not certain"
-
-
-@pytest.mark.parametrize("mistag", [0, 1, 1e-4, -0.5])
-def test_a_mistag_rate_below_one_jet_is_refused(overlapping: tuple[np.ndarray, np.ndarray], mistag: float) -> None:
-    with pytest.raises(InputError, match=r"from 0\.002 to 1"):
-        roc("x", *overlapping).at_mistag(mistag)
+    cuts = np.unique(np.concatenate(overlapping))[::-1]
+    efficiency, mistag = roc("x", signal, background).curve
+    assert efficiency[1:] == pytest.approx([(signal >= cut).mean() for cut in cuts])
+    assert mistag[1:] == pytest.approx([(background >= cut).mean() for cut in cuts])
 
 
 def test_a_curve_is_made_from_true_classes() -> None:

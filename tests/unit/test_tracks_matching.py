@@ -57,11 +57,11 @@ def test_negative_labels_are_no_common_track():
 
 
 def test_rates_have_wilson_intervals():
-    assert Rate(0, 10).interval == pytest.approx((0, 1 / 11))
-    assert Rate(10, 10).interval == pytest.approx((10 / 11, 1))
-    low, high = Rate(50, 100).interval
-    assert high - low == pytest.approx(2 * 0.05, rel=0.01), "about one binomial standard deviation each side"
-    assert np.isnan(Rate(0, 0).interval).all()
+    assert Rate.of(0, 10)[:3] == pytest.approx((0, 0, 1 / 11))
+    assert Rate.of(10, 10)[:3] == pytest.approx((1, 10 / 11, 1))
+    half = Rate.of(50, 100)
+    assert half.high - half.low == pytest.approx(2 * 0.05, rel=0.01), "about one binomial standard deviation each side"
+    assert np.isnan(Rate.of(0, 0)[:3]).all()
 
 
 def test_bins_add_up_and_know_their_edges():

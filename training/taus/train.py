@@ -103,9 +103,9 @@ def pack(taus: Taus, table: dict) -> Batch:
     """The arguments of `DeepTau.logits_of_cells`."""
     places, values = {}, {}
     for grid, (side, _) in GRIDS.items():
-        found = cells(taus, grid, table)
-        places[grid] = torch.from_numpy(np.ravel_multi_index(tuple(found.place.T), (len(taus), side, side)))
-        values[grid] = {kind: torch.from_numpy(found.values[f"input_{grid}_{kind}"]) for kind in KINDS}
+        place, filled = cells(taus, grid, table)
+        places[grid] = torch.from_numpy(np.ravel_multi_index(tuple(place.T), (len(taus), side, side)))
+        values[grid] = {kind: torch.from_numpy(filled[f"input_{grid}_{kind}"]) for kind in KINDS}
     return torch.from_numpy(high_level(taus, table["input_tau"])), places, values
 
 
