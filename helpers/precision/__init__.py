@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from helpers.precision.variants import METHODS, cost, make
+from helpers.precision.variants import cost, make
 
-__all__ = ["METHODS", "cost", "make"]
+__all__ = ["cost", "make"]

@@ -12,16 +12,12 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 # Before ONNX Runtime is imported: it reports its use to Microsoft by default.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-
-# What must stay in 32 bits when the rest of an ONNX model goes to 16: who is whose neighbour. Distances of padding are 1e9 there, and
-# 16 bits end at 65504; and a choice among nearly equal distances has no small error.
-_CHOICE = "TopK"
 
 
 def simplified(source: Path) -> Any:
@@ -41,19 +37,22 @@ def simplified(source: Path) -> Any:
     return model
 
 
-def nodes_before(model: Any, kind: str) -> list[str]:
-    """Names of the nodes of one kind, and of all that only they need: their inputs back to matrix products, weights and shapes."""
+def choosing(model: Any) -> list[str]:
+    """Names of the nodes that choose neighbours, and of all that only they need: back to matrix products, weights and shapes.
+
+    They must stay in 32 bits: distances of padding are 1e9 there, and 16 bits end at 65504; and a choice among nearly equal distances has
+    no small error.
+    """
     made_by = {name: node for node in model.graph.node for name in node.output}
-    heads = [node for node in model.graph.node if node.op_type == kind]
+    heads = [node for node in model.graph.node if node.op_type == "TopK"]
     found = {node.name for node in heads}
     todo = [name for node in heads for name in node.input]
     while todo:
         node = made_by.get(todo.pop())
         # Rows of features come out of these; what is before them is the network itself.
-        if node is None or node.name in found or node.op_type in ("Gemm", "Relu", "BatchNormalization"):
-            continue
-        found.add(node.name)
-        todo += node.input
+        if node is not None and node.name not in found and node.op_type not in ("Gemm", "Relu", "BatchNormalization"):
+            found.add(node.name)
+            todo += node.input
     return sorted(found)
 
 
@@ -63,16 +62,15 @@ def to_fp16(source: Path, target: Path) -> None:
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     model = simplified(source)
-    converted = convert_float_to_float16(model, keep_io_types=True, node_block_list=nodes_before(model, _CHOICE))
+    converted = convert_float_to_float16(model, keep_io_types=True, node_block_list=choosing(model))
     # The tool casts a tensor twice, under one name, where a kept node takes it twice; ONNX Runtime refuses that.
-    seen: set[str] = set()
-    repeated = []
-    for place, node in enumerate(converted.graph.node):
-        if node.op_type == "Cast" and node.output[0] in seen:
-            repeated.append(place)
+    nodes, seen = [], set()
+    for node in converted.graph.node:
+        if node.op_type != "Cast" or node.output[0] not in seen:
+            nodes.append(node)
         seen.update(node.output)
-    for place in reversed(repeated):
-        del converted.graph.node[place]
+    del converted.graph.node[:]
+    converted.graph.node.extend(nodes)
     onnx.save(converted, target)
 
 
@@ -80,31 +78,21 @@ def to_int8_static(source: Path, target: Path, calibration: Path) -> None:
     """Weights and activations in 8 bits; ranges come from real inputs: a ``.npz`` with an array for each, batches along axis 0."""
     import numpy as np
     import onnx
-    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+
+    arrays = dict(np.load(calibration))
+    batches = iter([dict(zip(arrays, batch)) for batch in zip(*arrays.values())])
 
     class Batches(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            arrays = dict(np.load(calibration))
-            self._batches: Iterator[dict[str, Any]] = iter([dict(zip(arrays, batch)) for batch in zip(*arrays.values())])
-
         def get_next(self) -> dict[str, Any] | None:
-            return next(self._batches, None)
+            return next(batches, None)
 
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder) / "plain.onnx"
         onnx.save(simplified(source), plain)
-        quantize_static(
-            plain,
-            target,
-            Batches(),
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=["MatMul", "Gemm"],
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            per_channel=True,
-            calibrate_method=CalibrationMethod.MinMax,
-            extra_options={"MatMulConstBOnly": True},
-        )
+        # Each channel of the weights has a range of its own; what is multiplied with no weights stays in 32 bits.
+        how = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8, "extra_options": {"MatMulConstBOnly": True}}
+        quantize_static(plain, target, Batches(), op_types_to_quantize=["MatMul", "Gemm"], per_channel=True, **how)
 
 
 METHODS: dict[str, Callable[..., None]] = {"fp16": to_fp16, "int8_static": to_int8_static}
