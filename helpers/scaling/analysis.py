@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 
 from helpers import paths
 from helpers.client import Client
-from helpers.client.endpoint import where
 from helpers.errors import CourseError, InputError, RequestError, ServerError
 from helpers.measuring.table import folder_of
 from helpers.paths import writing
@@ -36,8 +35,6 @@ from helpers.terminal import Progress
 
 # Jets that one task reads, tags and writes: a second or two of a server's time. What a killed worker had begun costs no more than that.
 CHUNK_JETS = 2_000
-# Jets of an analysis and of each of its files: what a physics group's own ntuples look like, in small.
-ANALYSIS_JETS, FILE_JETS = 200_000, 20_000
 # Requests under way at once from each worker: one in work, one waiting, one on its way.
 IN_FLIGHT = 3
 # How often Dask gives a chunk to a worker again after its request failed, beyond the client's own repetitions, and the seconds before
@@ -47,8 +44,6 @@ RETRIES, RETRY_WAIT_S = 10, 3.0
 _CONNECT_S = 20.0
 # The number that tells a jet from every other one of the same analysis, in the files of jets and in those of scores; the tree of scores.
 ID, SCORES = "jet_id", "Scores"
-_PART = ".part"
-_COLLECTIONS = ("pfcand", "sv")
 
 
 # --- files: whole or not at all --------------------------------------------------------------------------------------------
@@ -73,9 +68,7 @@ class Chunk:
         return self.stop - self.start
 
 
-def replicate(
-    sample: str = "ak4", n_jets: int = ANALYSIS_JETS, *, jets_per_file: int = FILE_JETS, folder: str | Path | None = None
-) -> list[Path]:
+def replicate(sample: str, n_jets: int, *, jets_per_file: int = CHUNK_JETS, folder: str | Path | None = None) -> list[Path]:
     """Make files with as many jets as an analysis has: the course's sample over and over, each copy with ids and events of its own.
 
     They are in ``folder``, by default in ``work/jets``; those that are there already are kept as they are. Their branches are those of the
@@ -87,85 +80,64 @@ def replicate(
     missing = {path: start for path, start in files.items() if not path.is_file()}
     source = jets.read(sample) if missing else None
     for path, start in missing.items():
-        _write(path, jets.TREE, _copies(source, start, min(start + jets_per_file, n_jets)))
+        _write(path, jets.TREE, _copies(source, np.arange(start, min(start + jets_per_file, n_jets))))
     return list(files)
 
 
-def _copies(source: ak.Array, start: int, stop: int) -> Iterator[dict[str, Any]]:
-    """The branches of jets ``start`` to ``stop`` of the endless sample, in pieces of one basket each.
-
-    A basket is what a reader unpacks at once, so that a chunk costs the reading of about a chunk.
-    """
-    counters = {f"n{collection}" for collection in _COLLECTIONS}
-    plain = [name for name in source.fields if source[name].ndim == 1 and name not in {"event", "jet_class", *counters}]
-    for first in range(start, stop, CHUNK_JETS):
-        ids = np.arange(first, min(first + CHUNK_JETS, stop))
-        some = source[ids % len(source)]
-        # Events of another copy are other events.
-        event = ak.to_numpy(some["event"]).astype(np.int64) + (ids // len(source)) * (int(ak.max(source["event"])) + 1)
-        branches: dict[str, Any] = {ID: ids.astype(np.int64), "event": event, **{name: ak.to_numpy(some[name]) for name in plain}}
-        for collection in _COLLECTIONS:
-            own = [name for name in some.fields if name.startswith(f"{collection}_")]
-            branches[collection] = ak.zip({name.removeprefix(f"{collection}_"): some[name] for name in own})
-        yield branches
+def _copies(source: ak.Array, ids: NDArray[np.int64]) -> dict[str, Any]:
+    """The branches of these jets of the endless sample."""
+    some = source[ids % len(source)]
+    # Events of another copy are other events.
+    event = ak.to_numpy(some["event"]).astype(np.int64) + (ids // len(source)) * (int(ak.max(source["event"])) + 1)
+    plain = [name for name in some.fields if name.startswith("jet_") and name != "jet_class"]
+    branches: dict[str, Any] = {ID: ids, "event": event, **{name: ak.to_numpy(some[name]) for name in plain}}
+    for collection in ("pfcand", "sv"):
+        own = [name for name in some.fields if name.startswith(f"{collection}_")]
+        branches[collection] = ak.zip({name.removeprefix(f"{collection}_"): some[name] for name in own})
+    return branches
 
 
 def chunks(files: Sequence[str | Path], output: str | Path, jets_per_chunk: int = CHUNK_JETS) -> list[Chunk]:
-    """Return the chunks of files of jets, with scores below ``output``; none reaches over the end of its file.
-
-    An InputError for two files of one name, or jets without ids.
-    """
-    sizes: dict[Path, int] = {}
-    for file in files:
+    """Return the chunks of files of jets, with scores below ``output``; none reaches over the end of its file."""
+    made = []
+    for number, file in enumerate(files):
         with uproot.open(file) as opened:
             if jets.TREE not in opened or ID not in (tree := opened[jets.TREE]):
                 raise InputError(
                     f"{file} has no tree {jets.TREE} with a branch {ID}.",
                     "Expected a number for each jet that no other jet has: without it a lost jet cannot be noticed.",
-                    'The course\'s jets get one from replicate("ak4").',
+                    'The course\'s jets get one from replicate("ak4", 4000).',
                 )
-            sizes[Path(file).resolve()] = int(tree.num_entries)
-    if len({path.stem for path in sizes}) < len(sizes):
-        raise InputError("Two files of jets have the same name.", "Expected other names: those of the scores are made from them.")
-    return [
-        Chunk(str(path), start, min(start + jets_per_chunk, total), str(Path(output).resolve() / f"{path.stem}_{start:07d}.root"))
-        for path, total in sizes.items()
-        for start in range(0, total, jets_per_chunk)
-    ]
-
-
-def _columns(path: str, tree: str, names: Sequence[str] | None = None, start: int | None = None, stop: int | None = None) -> Any:
-    """Flat branches of a file by name, all by default."""
-    with uproot.open(path) as file:
-        return file[tree].arrays(names, entry_start=start, entry_stop=stop, library="np")
+            total = int(tree.num_entries)
+        for start in range(0, total, jets_per_chunk):
+            target = Path(output) / f"{number:04d}_{Path(file).stem}_{start:07d}.root"
+            made.append(Chunk(str(Path(file).resolve()), start, min(start + jets_per_chunk, total), str(target.resolve())))
+    return made
 
 
 def write_scores(chunk: Chunk, sample: ak.Array, scores: Scores) -> None:
     """Write the scores of a chunk: ids, events and one branch for each class."""
     branches = {name: ak.to_numpy(sample[name]).astype(np.int64) for name in (ID, "event")}
     branches |= {label: np.ascontiguousarray(column) for label, column in zip(scores.labels, scores.probabilities.T, strict=True)}
-    _write(Path(chunk.target), SCORES, iter([branches]))
+    _write(Path(chunk.target), SCORES, branches)
 
 
-def _write(path: Path, tree: str, pieces: Iterator[dict[str, Any]]) -> None:
+def _write(path: Path, tree: str, branches: dict[str, Any]) -> None:
     """Write a ROOT file under another name first, so that it has its own only when it is whole."""
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_PART}")
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with uproot.recreate(part, compression=uproot.ZSTD(1)) as file:
-                written = file.mktree(tree, next(pieces))
-                for piece in pieces:
-                    written.extend(piece)
+                file.mktree(tree, branches)
             part.replace(path)
-        except BaseException:
+        finally:
             part.unlink(missing_ok=True)
-            raise
 
 
 # --- what a worker does ----------------------------------------------------------------------------------------------------
 
-# One tagger, and so one connection, for each analysis in this process: made when its first chunk comes, shared by all threads.
+# The tagger, and so the one connection, of this process, by the analysis that it is for: made when its first chunk comes.
 _taggers: dict[str, jets.Tagger] = {}
 _lock = threading.Lock()
 
@@ -173,29 +145,14 @@ _lock = threading.Lock()
 def _tagger(analysis: str, server: Any, model: str) -> jets.Tagger:
     with _lock:
         if analysis not in _taggers:
+            _taggers.clear()
             _taggers[analysis] = jets.Tagger(Client(server), model)
         return _taggers[analysis]
 
 
-def _close(analysis: str) -> None:
-    with _lock:
-        if analysis in _taggers:
-            _taggers.pop(analysis).client.close()
-
-
-def destination(server: Any) -> Any:
-    """Return a server as it travels to a worker: where it is and, if it wants one, the token; nothing else of it."""
-    if isinstance(server, str):
-        return server
-    protocol, address = where(server, None)
-    access = {"access": server.access} if hasattr(server, "access") else {}
-    return SimpleNamespace(**{protocol: address}, **access)
-
-
 def _tag(chunk: Chunk, analysis: str, server: Any, model: str) -> dict[str, Any]:
     """Read, tag and write one chunk; returns a row of the analysis's table. Dask logs what it is given, and no token is in its text."""
-    row: dict[str, Any] = {"chunk": Path(chunk.target).stem, "jets": len(chunk), "requests": 0, "seconds": 0.0}
-    row["worker"] = str(distributed.get_worker().name)
+    row: dict[str, Any] = {"worker": str(distributed.get_worker().name), "jets": len(chunk), "requests": 0, "seconds": 0.0}
     if chunk.done:
         # A worker that died after writing took only the news with it.
         return row
@@ -231,40 +188,33 @@ class Analysis:
         return sum(row["jets"] for row in self.rows)
 
     @property
-    def jets_per_s(self) -> float:
-        """Jets that this call tagged in a second, reading and writing included."""
-        return self.tagged / self.seconds
-
-    @property
     def workers(self) -> pd.DataFrame:
         """One row for each worker: its chunks, jets and requests, and the part of the time that it was busy."""
-        sums = {"chunks": ("chunk", "count"), "jets": ("jets", "sum"), "requests": ("requests", "sum"), "busy": ("seconds", "sum")}
+        sums = {"chunks": ("jets", "count"), "jets": ("jets", "sum"), "requests": ("requests", "sum"), "busy": ("seconds", "sum")}
         table = pd.DataFrame(self.rows).groupby("worker", as_index=False).agg(**sums)
         return table.assign(busy=(table["busy"] / self.seconds).round(2))
 
     def scores(self) -> tuple[NDArray[np.int64], Scores]:
         """Return all scores in the order of the ids: ids ``(n_jets,)``, and the scores as :meth:`jets.Tagger.tag` returns them."""
-        table = pd.concat([pd.DataFrame(_columns(chunk.target, SCORES)) for chunk in self.chunks]).sort_values(ID, kind="stable")
-        labels = [name for name in table.columns if name not in (ID, "event")]
-        requests = sum(row["requests"] for row in self.rows)
-        return table[ID].to_numpy(), Scores(self.model, tuple(labels), table[labels].to_numpy(), requests)
+        found = uproot.concatenate({each.target: SCORES for each in self.chunks}, library="np")
+        order, labels = np.argsort(found[ID], kind="stable"), [name for name in found if name not in (ID, "event")]
+        probabilities = np.stack([found[label] for label in labels], axis=1)[order]
+        return found[ID][order], Scores(self.model, tuple(labels), probabilities, sum(row["requests"] for row in self.rows))
 
     def check(self) -> dict[str, int]:
         """Return how many ids the files of jets have, how many have no scores (``lost``), and how many have them twice (``doubled``)."""
-        wanted = np.concatenate([_columns(each.source, jets.TREE, [ID], each.start, each.stop)[ID] for each in self.chunks])
-        found = np.concatenate([_columns(each.target, SCORES, [ID])[ID] for each in self.chunks])
+        trees = {each.source: jets.TREE for each in self.chunks}, {each.target: SCORES for each in self.chunks}
+        wanted, found = (uproot.concatenate(files, [ID], library="np")[ID] for files in trees)
         once, times = np.unique(found, return_counts=True)
         return {"jets": len(wanted), "lost": len(np.setdiff1d(wanted, once)), "doubled": int((times > 1).sum())}
 
-    def __str__(self) -> str:
-        before = sum(map(len, self.chunks)) - self.tagged
-        if not self.tagged:
-            return f"{self.model}: all {before} jets were tagged before."
-        there = f" {before} were tagged before." if before else ""
-        return f"{self.model}: {self.tagged} jets in {self.seconds:.1f} s, {self.jets_per_s:.0f} jets/s.{there}"
-
     def _table(self) -> Table:
-        return Table(self.workers.to_dict("records") if self.rows else [], str(self))
+        before = sum(map(len, self.chunks)) - self.tagged
+        if not self.rows:
+            return Table([], f"{self.model}: all {before} jets were tagged before.")
+        there = f" {before} were tagged before." if before else ""
+        said = f"{self.model}: {self.tagged} jets in {self.seconds:.1f} s, {self.tagged / self.seconds:.0f} jets/s.{there}"
+        return Table(self.workers.to_dict("records"), said)
 
     def __repr__(self) -> str:
         return repr(self._table())
@@ -319,35 +269,20 @@ def tag_files(
         InputError: the files are none.
         CourseError: a chunk could not be tagged; those that are done stay done.
     """
-    folder = folder_of(output) / f"{model}_by_{jets_per_chunk}"
-    parts, analysis = chunks(files, folder, jets_per_chunk), uuid.uuid4().hex
-    begin = time.perf_counter()
-    with distributed.Client(cluster, set_as_default=False, timeout=_CONNECT_S) as client:  # type: ignore[no-untyped-call]
-        try:
-            rows = _run(client, [part for part in parts if not part.done], analysis, server=destination(server), model=model)
-        finally:
-            client.run(_close, analysis, on_error="ignore")
-    # What workers left behind that were killed while they wrote.
-    for part in folder.glob(f".*{_PART}"):
-        part.unlink(missing_ok=True)
+    parts = chunks(files, folder_of(output) / f"{model}_by_{jets_per_chunk}", jets_per_chunk)
+    todo = [part for part in parts if not part.done]
+    with Client(server) as own:
+        # To a worker travels where the server is and, if it wants one, the token; nothing else of it.
+        known = SimpleNamespace(**{own.protocol: own.address}, access=own.access)
+    rows, begin = [], time.perf_counter()
+    with (
+        distributed.Client(cluster, set_as_default=False, timeout=_CONNECT_S) as client,  # type: ignore[no-untyped-call]
+        Progress("tagging files", len(todo), "chunks") as progress,
+    ):
+        # Not pure: the same chunk may have to be done again in another run.
+        task = {"analysis": uuid.uuid4().hex, "server": known, "model": model}
+        futures = client.map(_tag, todo, pure=False, retries=RETRIES, **task) if todo else []
+        for future in distributed.as_completed(futures, loop=client.loop):  # type: ignore[no-untyped-call]
+            rows.append(future.result())
+            progress.add()
     return Analysis(model, tuple(parts), rows, time.perf_counter() - begin)
-
-
-def _run(client: distributed.Client, parts: list[Chunk], analysis: str, **task: Any) -> list[dict[str, Any]]:
-    """Have the chunks done, and tell how far it is."""
-    # Not pure: a chunk is known by its file, and the same chunk may have to be done again in another run.
-    keys = [f"{analysis}-{Path(part.target).stem}" for part in parts]
-    futures = client.map(_tag, parts, key=keys, pure=False, retries=RETRIES, analysis=analysis, **task) if parts else []
-    rows: list[dict[str, Any]] = []
-    try:
-        with Progress("tagging files", len(parts), "chunks") as progress:
-            for future in distributed.as_completed(futures, loop=client.loop):  # type: ignore[no-untyped-call]
-                rows.append(future.result())
-                progress.add()
-    except BaseException as error:
-        words = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        print(f"{words}; what is done stays done, and the same call goes on from there")
-        raise
-    finally:
-        client.cancel([future for future in futures if future.status == "pending"], force=True)  # type: ignore[no-untyped-call]
-    return sorted(rows, key=lambda row: str(row["chunk"]))

@@ -11,13 +11,11 @@ from helpers.errors import InputError
 from helpers.measuring.measure import measure
 from helpers.measuring.table import THROUGHPUT, Row, Rows, is_recorded, plain, plateau, rows_of
 from helpers.scaling import queueing
-from helpers.tables import as_html, as_text
+from helpers.tables import Table
 
-# A latency is worked out to this fraction.
-_EXACT = 1e-6
 # What perf_analyzer asks "the server", which behind one address is any of them, and how its note about that begins.
-_OF_ONE_SERVER = ("latency_avg_us", "network_us", "compute_input_us", "compute_infer_us", "compute_output_us")
 _NOTE_OF_ONE = "queue and compute times are those of one"
+_OF_ONE_SERVER = ("latency_avg_us", "network_us", "compute_input_us", "compute_infer_us", "compute_output_us")
 
 
 @dataclass(frozen=True)
@@ -67,6 +65,11 @@ class Plan:
         """Seconds that one request keeps one instance busy."""
         return self.traffic.jets_per_event * self.parallel / self.jets_per_s
 
+    @property
+    def _alone_ms(self) -> float:
+        """The 95th percentile of what one request takes without any wait, in ms."""
+        return 1e3 * math.log(20) * self.service_s
+
     def latency_p95_ms(self, servers: int, jobs: float | None = None) -> float:
         """Return the 95th percentile of wait and request together, with the traffic's jobs or with another number of them."""
         rate = (self.traffic.jobs if jobs is None else jobs) * self.traffic.events_per_s
@@ -82,7 +85,7 @@ class Plan:
                 "Take a faster server, smaller requests or a larger budget.",
             )
         servers = max(1, math.ceil(self.traffic.jets_per_s / self.jets_per_s))
-        while self.latency_p95_ms(servers) > self.budget_ms * (1 + _EXACT):
+        while self.latency_p95_ms(servers) > self.budget_ms:
             servers += 1
         return servers
 
@@ -99,40 +102,30 @@ class Plan:
         return servers * self.jets_per_s / (self.traffic.events_per_s * self.traffic.jets_per_event)
 
     @property
-    def rows(self) -> list[dict[str, Any]]:
+    def table(self) -> Table:
         """One row for each number of servers, up to two more than needed: load and latency, and the jobs that they can bear."""
-        return [self._row(servers) for servers in range(max(1, self.servers - 2), self.servers + 3)]
-
-    def _row(self, servers: int) -> dict[str, Any]:
-        p95_ms = self.latency_p95_ms(servers)
-        return {
-            "servers": servers,
-            "utilisation": round(self.traffic.jets_per_s / (servers * self.jets_per_s), 2),
-            "latency_p95_ms": round(p95_ms, 1) if math.isfinite(p95_ms) else "without end",
-            "inside_budget": "yes" if p95_ms <= self.budget_ms else "no",
-            "limit_jobs": int(self.limit_jobs(servers)),
-        }
-
-    @property
-    def _alone_ms(self) -> float:
-        """The 95th percentile of what one request takes without any wait, in ms."""
-        return 1e3 * math.log(20) * self.service_s
-
-    def __str__(self) -> str:
-        fewest, most = self.servers_interval
+        come, half, (fewest, most) = self.traffic.jets_per_s, self.half_width_per_s, self.servers_interval
+        rows = []
+        for servers in range(max(1, self.servers - 2), self.servers + 3):
+            p95_ms = self.latency_p95_ms(servers)
+            row: dict[str, Any] = {"servers": servers, "utilisation": round(come / (servers * self.jets_per_s), 2)}
+            row["latency_p95_ms"] = round(p95_ms, 1) if math.isfinite(p95_ms) else "without end"
+            rows.append(row | {"inside_budget": "yes" if p95_ms <= self.budget_ms else "no", "limit_jobs": int(self.limit_jobs(servers))})
         spread = f"{fewest} {f'to {most}' if math.isfinite(most) else 'or more'} within the measurement's spread"
-        half = "" if self.half_width_per_s is None else f" ± {self.half_width_per_s:.0f}"
-        return (
-            f"{self.traffic.jets_per_s:.0f} jets/s from {self.traffic.jobs:g} jobs; one server does {self.jets_per_s:.0f}{half} "
-            f"({self.source}): {self.servers} server{'s' * (self.servers > 1)} for a 95th percentile of {self.budget_ms:g} ms, "
-            f"{spread if half else 'no spread is known'}."
+        does, known = f"{self.jets_per_s:.0f}", "no spread is known"
+        if half is not None:
+            does, known = f"{does} ± {half:.0f}", spread
+        return Table(
+            rows,
+            f"{come:.0f} jets/s from {self.traffic.jobs:g} jobs; one server does {does} ({self.source}): "
+            f"{self.servers} server{'s' * (self.servers > 1)} for a 95th percentile of {self.budget_ms:g} ms, {known}.",
         )
 
     def __repr__(self) -> str:
-        return f"{self}\n{as_text(self.rows)}"
+        return repr(self.table)
 
     def _repr_html_(self) -> str:
-        return as_html(self.rows, caption=str(self), bold=lambda row: row["servers"] == self.servers)
+        return self.table._repr_html_()
 
 
 def plan(traffic: Traffic, speed: Any, budget_ms: float) -> Plan:
@@ -175,7 +168,7 @@ def under_load(fleet: Any, model: str, batch: int = 1, concurrency: int = 1, **o
     counted = {
         "servers": len(asked),
         "queue_us": sum(each["queue_us"] * each["requests"] for each in asked) / total if total else None,
-        "note": "; ".join(part for part in row["note"].split("; ") if not part.startswith(_NOTE_OF_ONE)),
+        "note": row["note"].partition(_NOTE_OF_ONE)[0].removesuffix("; "),
     }
     return Row.of(plain(row) | dict.fromkeys(_OF_ONE_SERVER) | counted)
 

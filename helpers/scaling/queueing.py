@@ -18,8 +18,6 @@ from scipy import optimize
 
 # Requests that a simulation of waiting plays through: known to a few per cent then, in a fraction of a second.
 SIMULATED_REQUESTS = 20_000
-# Part of a simulation that does not count: it begins with an empty queue, which is better than usual.
-_BEGINNING = 0.1
 
 
 class Simulated(NamedTuple):
@@ -93,7 +91,8 @@ def _play(coming: list[float], servers: int, service_s: float, requests: int, fo
         heapq.heappush(coming, following(came, end))
         waits.append(begin - came)
         ends.append(end)
-    skip = int(_BEGINNING * requests)
+    # The beginning does not count: with an empty queue it is better than usual.
+    skip = requests // 10
     # From the answer before the first wait that counts to the last one.
     ends = sorted(ends)[max(skip - 1, 0) :]
     return Simulated(float(np.mean(waits[skip:])), float(np.quantile(waits[skip:], 0.95)), (len(ends) - 1) / (ends[-1] - ends[0]))

@@ -69,19 +69,19 @@ def test_instances_of_one_server_work_side_by_side() -> None:
 
 def test_the_table_says_its_units_and_who_is_over_the_limit() -> None:
     found = plan(Traffic(60, 5, 4), SPEED, budget_ms=15)
-    first, second = found.rows[:2]
+    first, second = found.table[:2]
     assert (first["servers"], first["utilisation"], first["latency_p95_ms"], first["inside_budget"]) == (1, 1.2, "without end", "no")
     assert second["latency_p95_ms"] == round(1000 * queueing.latency_p95_s(300, 0.004, 2), 1) and second["limit_jobs"] == 100
-    assert next(one["servers"] for one in found.rows if one["inside_budget"] == "yes") == found.servers
+    assert next(one["servers"] for one in found.table if one["inside_budget"] == "yes") == found.servers
     axes = capacity_figure(found).axes[0]
     assert "ms" in axes.get_ylabel() and "jobs" in axes.get_xlabel().lower()
 
 
 def test_a_spread_becomes_an_interval_of_servers() -> None:
     spread = plan(TRAFFIC, row((820, 50, 1e4, 0)), budget_ms=1e4)
-    assert spread.servers_interval == (1, 2) and "1 to 2 within the measurement's spread" in str(spread)
+    assert spread.servers_interval == (1, 2) and "1 to 2 within the measurement's spread" in repr(spread)
     exact = plan(TRAFFIC, row((820, 0, 1e4, 0), throughput_spread_infer_per_s=None), budget_ms=1e4)
-    assert exact.servers_interval == (1, 1) and "no spread is known" in str(exact)
+    assert exact.servers_interval == (1, 1) and "no spread is known" in repr(exact)
 
 
 @pytest.mark.parametrize("half_width", [300, 1000, 1500])
@@ -99,7 +99,7 @@ def test_speed_from_rows() -> None:
     assert plan(TRAFFIC, row((1200, 60, 1e4, 0)), 1e4).jets_per_s == 1200
     published = recorded("T4", "particlenet_AK4").query("batch == 4").iloc[0]
     found = plan(Traffic(1000, 2, 4), published, budget_ms=20)
-    assert found.servers >= 8000 / published["throughput_infer_per_s"] and "no spread is known" in str(found)
+    assert found.servers >= 8000 / published["throughput_infer_per_s"] and "no spread is known" in repr(found)
 
 
 def test_a_row_of_two_servers_plans_as_many_as_one_of_one() -> None:
