@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from helpers.errors import ConfigError, InputError, ModelError, RequestError
+from helpers.errors import ConfigError, ModelError, RequestError
 from helpers.measuring.measure import TURN_WINDOW_S, TURNS, Measurement, can_measure, config_kept, must_own, turns_now
 from helpers.measuring.perf_analyzer import PERCENTILE
 from helpers.measuring.statistics import CANNOT_TELL, SLOWER, Verdict, verdict
@@ -58,27 +58,22 @@ class Search:
     cores: int
     measure: Callable[[Candidate], Row]
     rows: dict[Candidate, Row] = field(default_factory=dict)
-    steps: list[str] = field(default_factory=list)
+    steps: dict[str, None] = field(default_factory=dict)
 
-    def run(self, start: Candidate) -> Candidate:
-        """Go from ``start`` to the best that can be found, and return it; a ModelError when not even the start can be measured."""
+    def run(self, start: Candidate) -> list[Candidate]:
+        """Go from ``start`` to the best that can be found; return it, those that its spread does not rule out, and the start.
+
+        A ModelError when not even the start can be measured.
+        """
         if (row := self._try(start))["outcome"] not in MEASURED:
             raise ModelError(f"The configuration as it was found cannot be measured: {row['reason']}")
         before = self._instances(start)
         best = self._batching(before)
-        return best if best.batching == before.batching else self._instances(best)
-
-    def finalists(self, best: Candidate, start: Candidate) -> tuple[list[Candidate], list[Candidate]]:
-        """Return the best and those that its spread does not rule out, with the start; and who is next if all are rejected.
-
-        Of both there are at most :data:`FINALISTS`. The next were inside the budget, and better than the start.
-        """
+        best = best if best.batching == before.batching else self._instances(best)
         ranked = sorted(self.rows, key=lambda each: self.goal.rank(self.rows[each]), reverse=True)
-        near = [each for each in ranked if self.rows[each]["outcome"] in (OK, UNSURE) and self.goal.within(self.rows[best])]
-        near = [each for each in near if each != best and verdict(self.rows[best], self.rows[each]).answer != SLOWER]
-        finalists = list(dict.fromkeys([*[best, *near][:FINALISTS], start]))
-        least = max(self.goal.rank(self.rows[start]), (1.0,))
-        return finalists, [each for each in ranked if each not in finalists and self.goal.rank(self.rows[each]) > least][:FINALISTS]
+        near = [each for each in ranked if each != best and self.rows[each]["outcome"] in (OK, UNSURE)]
+        near = [each for each in near if verdict(self.rows[best], self.rows[each]).answer != SLOWER]
+        return list(dict.fromkeys([*[best, *near][:FINALISTS], start]))
 
     def _try(self, candidate: Candidate) -> Row:
         if candidate not in self.rows:
@@ -95,41 +90,34 @@ class Search:
         """More instances while requests wait, fewer with more threads each while they do not; one way, and the other if that is no gain."""
         begin = best
         for step in (1, -1) if self._waits(best) else (-1, 1):
-            while (following := self.found.beside(best, self.cores, step)) and self._worth(best, following, step):
+            while (following := self.found.beside(best, step)) and self._worth(best, following, step):
                 if self._best_of(best, [following]) == best:
                     break
                 best = following
             if best != begin:
                 break
-        return self._threads(best)
-
-    def _threads(self, best: Candidate) -> Candidate:
-        """As many threads as the cores allow, and a step fewer, with which they get in each other's way less."""
-        now = best.threads
-        if now is None:
-            return best
-        fitting = self.found.threads_for(best.instances, self.cores)
-        fewer = max((number for number in self.found.threads if number and number < now), default=now)
-        return self._best_of(best, [replace(best, threads=number) for number in ([fitting, fewer] if self._waits(best) else [fitting])])
+        return self._best_of(best, [self.found.shared_out(best)])
 
     def _worth(self, now: Candidate, following: Candidate, step: int) -> bool:
         waits, used = self._waits(now), self.rows[now]["cpu_cores"] or 0.0
-        if following in self.rows:
-            return True
+        why = ""
         if step > 0 and not waits:
-            return self._skip(f"More than {now.instances} instances: hardly any request waits for one.")
-        if step > 0 and following.instances * (following.threads or 1) > self.cores and used > CPU_BUSY * self.cores:
-            return self._skip(f"{following.instances} instances: {now} uses {used:.1f} of {self.cores} cores already.")
-        if step < 0 and following.threads == now.threads and waits:
-            return self._skip(f"Fewer than {now.instances} instances: requests wait for one as it is.")
-        return True
+            why = f"More than {now.instances} instances: hardly any request waits for one."
+        elif step > 0 and following.instances * (following.threads or 1) > self.cores and used > CPU_BUSY * self.cores:
+            why = f"{following.instances} instances: {now} uses {used:.1f} of {self.cores} cores already."
+        elif step < 0 and following.threads == now.threads and waits:
+            why = f"Fewer than {now.instances} instances: requests wait for one as it is."
+        if not why or following in self.rows:
+            return True
+        self.steps[why] = None
+        return False
 
     def _batching(self, best: Candidate) -> Candidate:
         """Off and on; and half batches, where two requests fit into one, since an instance need not wait for the clients then."""
         if not self.found.batches:
             return best
         if not self._waits(best) and best.batching in (OFF, ON):
-            self._skip("Dynamic batching: hardly any request waits, so none can be put together.")
+            self.steps["Dynamic batching: hardly any request waits, so none can be put together."] = None
             return best
         best = self._best_of(best, [replace(best, batching=batching) for batching in (OFF, ON)])
         if best.batching == OFF or self.found.reachable(best, self.goal) < 4 * self.goal.batch:
@@ -140,31 +128,12 @@ class Search:
         share = self.rows[candidate]["queue_share"]
         return share is None or share > WAITING
 
-    def _skip(self, sentence: str) -> bool:
-        if sentence not in self.steps:
-            self.steps.append(sentence)
-        return False
-
 
 # --- the finals ------------------------------------------------------------------------------------------------------------
 
 
-def confirm(
-    finalists: Sequence[Candidate], reserve: Sequence[Candidate], goal: Goal, measure: Callable[[Candidate, str], Row]
-) -> dict[Candidate, Row]:
-    """Measure the finalists in turn, round by round, so that the machine's moods hit all alike; return a row of all rounds for each.
-
-    When none but the configuration as found may keep the budget, the next of the reserve takes its place.
-    """
-    rows = _rounds(finalists, measure)
-    for each in reserve:
-        if any(not row["as_found"] and goal.kept(row) is not False for row in rows.values() if row["outcome"] in MEASURED):
-            break
-        rows |= _rounds([each], measure)
-    return rows
-
-
-def _rounds(finalists: Sequence[Candidate], measure: Callable[[Candidate, str], Row]) -> dict[Candidate, Row]:
+def confirm(finalists: Sequence[Candidate], measure: Callable[[Candidate, str], Row]) -> dict[Candidate, Row]:
+    """Measure the finalists in turn, round by round, so that the machine's moods hit all alike; return a row of all rounds for each."""
     rows: dict[Candidate, Row] = {}
     begun, alive = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}", list(finalists)
     for number in range(turns_now(ROUNDS)):
@@ -232,9 +201,10 @@ class Bench:
         return row | {"instances": candidate.instances}
 
     def _measured(self, candidate: Candidate, turn: str, new: bool) -> Row:
-        made, load = self._finals.get(candidate), {"batch": self.goal.batch, "concurrency": self.goal.concurrency}
+        made = self._finals.get(candidate)
         if made is None:
-            made, new = Measurement(self.server, self._model, **load, **self.options, window_s=TURN_WINDOW_S), True
+            load = {"batch": self.goal.batch, "concurrency": self.goal.concurrency, **self.options}
+            made, new = Measurement(self.server, self._model, **load, window_s=TURN_WINDOW_S), True
         if turn:
             self._finals[candidate] = made
         if new:
@@ -261,8 +231,7 @@ class Bench:
         if self.server.runtime == "embedded":
             for process in psutil.Process(self.server.pid).children(recursive=True):
                 with suppress(psutil.NoSuchProcess):
-                    times = process.cpu_times()
-                    used[process.pid] = times.user + times.system
+                    used[process.pid] = sum(process.cpu_times()[:2])
         return used
 
 
@@ -276,19 +245,16 @@ class Tuned:
     There is no winner when nothing meets the budget. A finalist has one row of all its rounds.
     """
 
-    rows: list[Row]
+    rows: Table
     best: Row | None
     config_path: Path | None
     text: tuple[str, ...]
 
     def __repr__(self) -> str:
-        return "\n".join([*self.text, "", repr(self._table())])
+        return "\n".join([*self.text, "", repr(self.rows)])
 
     def _repr_html_(self) -> str:
-        return box("<br>".join(map(html.escape, self.text)), "#2e9e44" if self.best else "#c96f14") + self._table()._repr_html_()
-
-    def _table(self) -> Table:
-        return Table(self.rows, f"{len(self.rows)} measurements.", _line)
+        return box("<br>".join(map(html.escape, self.text)), "#2e9e44" if self.best else "#c96f14") + self.rows._repr_html_()
 
 
 def _line(row: Row) -> dict[str, Any]:
@@ -304,30 +270,27 @@ def _line(row: Row) -> dict[str, Any]:
     }
 
 
-def praise(best: Row, goal: Goal, found: Row | None, first: Row) -> list[str]:
+def judged(best: Row, goal: Goal, found: Row, first: Row) -> list[str]:
     """Say how good the winner is and how sure that is, beside the configuration as found and the first in numbers."""
+    kept, reaches = goal.kept(best), "its spread reaches over the budget: cannot tell"
+    if kept is False or not goal.within(best):
+        return [
+            f"No finalist meets the goal: {goal}.",
+            f"The closest is {best['candidate']}: {words(best)}{f'; {reaches}' if kept is None else ''}.",
+            "Send less at a time (a smaller batch, fewer requests under way), allow more time, or find a faster network or machine.",
+        ]
     said = [f"Best: {best['candidate']}: {words(best)}."]
     if first["candidate"] != best["candidate"]:
         said.append(f"It cannot be told from {first['candidate']}, so the simpler one was taken. Seen from it: {compared(best, first)}")
     if goal.budget_ms < math.inf:
-        sure = "for certain" if goal.kept(best) else "on average, but its spread reaches over the budget: cannot tell"
-        said.append(f"It meets the budget of {goal.budget_ms:g} ms {sure}.")
+        said.append(f"It meets the budget of {goal.budget_ms:g} ms {'for certain' if kept else f'on average, but {reaches}'}.")
     if best["as_found"]:
         said.append("That is the configuration as it was found: nothing that was tried is better beyond doubt.")
-    elif found is not None:
+    elif found["outcome"] in MEASURED:
         seen = compared(found, best)
         unsure = " There is no proof yet that a change is worth it." if seen.answer == CANNOT_TELL else ""
         said.append(f"Seen from the configuration as found: {seen}{unsure}")
     return said
-
-
-def regret(closest: Row, goal: Goal) -> list[str]:
-    """Say what there is to say when no combination meets the budget."""
-    said = [f"Nothing that was tried meets the goal: {goal}."]
-    said.append(f"The closest is {closest['candidate']}: {words(closest)}.")
-    if goal.kept(closest) is None:
-        said.append("Its spread reaches over the budget, so more time may show that it meets it: cannot tell.")
-    return [*said, "Send less at a time (a smaller batch, fewer requests under way), allow more time, or find a faster network or machine."]
 
 
 # --- the whole -------------------------------------------------------------------------------------------------------------
@@ -344,22 +307,13 @@ def tune(
     output: str | Path = "work/tune",
     **options: Any,
 ) -> Tuned | None:
-    """Search for the configuration with the highest throughput.
+    """Search for the configuration with the highest throughput, on a server of one's own; None where perf_analyzer does not run.
 
     While it runs the server serves one configuration after the other; at the end, or when something stops it, the one before.
 
-    Args:
-        server: one's own, since models are loaded again.
-        model: name of the model.
-        batch: entries in each request.
-        concurrency: requests under way at any time.
-        budget_ms: what the latency's 95th percentile may be at most, in ms.
-        max_instances: instances at most; by default as many as there are cores, up to :data:`helpers.tuning.space.MAX_INSTANCES`.
-        output: folder for the winner's configuration.
-        **options: ``input_data`` and ``lengths`` of :func:`helpers.measuring.measure.measure`.
-
-    Returns:
-        The result; ``best`` is None when nothing meets the budget. Where perf_analyzer does not run, None.
+    ``concurrency`` requests of ``batch`` entries are under way at any time, with ``input_data`` and ``lengths`` of
+    :func:`helpers.measuring.measure.measure`; the latency's 95th percentile may be ``budget_ms`` at most. Up to ``max_instances`` are tried,
+    by default as many as there are cores, up to :data:`helpers.tuning.space.MAX_INSTANCES`. The winner's configuration goes to ``output``.
     """
     if not can_measure():
         print("Nothing was searched, because a search measures. What searches found on another machine is in benchmarks/README.md.")
@@ -368,30 +322,25 @@ def tune(
     goal, cores, begin = Goal(batch, concurrency, budget_ms or math.inf), len(os.sched_getaffinity(0)), time.monotonic()
     progress = Progress(f"searching for {model}", unit="measurements")
     with progress, config_kept(server, model) as configs:
-        if steps := configs[model].get("ensemble_scheduling", {}).get("step"):
-            parts = ", ".join(step["model_name"] for step in steps)
-            raise InputError(f"{model!r} is an ensemble: it has no instances of its own.", "", f"Search for each of its parts: {parts}.")
         found = Found.of(configs[model], goal, cores, max_instances, embedded=server.runtime == "embedded")
         bench, start = Bench(server, goal, found, options, progress), found.place
         search = Search(found, goal, cores, bench.measure)
-        finals = confirm(*search.finalists(search.run(start), start), goal, bench.measure)
+        finals = confirm(search.run(start), bench.measure)
     winner, first = winner_of(finals, start, goal)
     best, path, rows = finals[winner], None, [*search.rows.values(), *finals.values()]
+    text = judged(best, goal, finals[start], finals[first])
     if goal.kept(best) is not False and goal.within(best):
-        measured = finals[start] if finals[start]["outcome"] in MEASURED else None
         path = folder_of(output) / model / "config.pbtxt"
-        remark = f"Found by a search for {goal}:\n{winner}: {words(best)}, on {best['cpu']}."
         with writing(path):
             make_folder(path.parent)
-            replace_file(path, found.written(winner, goal, server.repository, remark))
-        text = [*praise(best, goal, measured, finals[first]), f"Its configuration is in {shown(path)}, to copy into its folder."]
-    else:
-        text = regret(best, goal)
+            remark = f"# Found by a search for {goal}:\n# {winner}: {words(best)}, on {best['cpu']}.\n"
+            replace_file(path, remark + found.written(winner, goal))
+        text.append(f"Its configuration is in {shown(path)}, to copy into its folder.")
     bad = dict.fromkeys(f"{row['candidate']} ({row['outcome']}: {row['reason']})" for row in rows if row["outcome"] != OK)
     text += [
-        f"Tried {len(search.rows)} of {found.combinations} combinations of {model}, in {time.monotonic() - begin:.0f} s: "
+        f"Tried {len(search.rows)} combinations of {model}, in {time.monotonic() - begin:.0f} s: "
         "no step from the best one was left that promised anything.",
         *([f"Left out: {' '.join(search.steps)}"] if search.steps else []),
         *([f"Out of the race: {'; '.join(bad)}."] if bad else []),
     ]
-    return Tuned(rows, best if path else None, path, tuple(text))
+    return Tuned(Table(rows, f"{len(rows)} measurements.", _line), best if path else None, path, tuple(text))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from google.protobuf import json_format
@@ -16,9 +15,8 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from helpers.measuring.perf_analyzer import PERCENTILE
 from helpers.measuring.table import LATENCY_ENDS, THROUGHPUT, THROUGHPUT_SPREAD, latency_column, latency_words, with_spread
-from helpers.paths import read_text
 from helpers.repository.configs import instances_of
-from helpers.repository.syntax import as_dict, parse, render
+from helpers.repository.syntax import render
 
 Row = dict[str, Any]
 # What may become of a combination; the latency of one that is perhaps over the budget has an interval that reaches across.
@@ -28,8 +26,6 @@ MEASURED = (OK, UNSURE, OVER_BUDGET)
 # Dynamic batching. Without a wait it takes the requests that wait anyway. Half batches hold at most half of the requests that an instance
 # has: while one half is worked on, the other waits, complete.
 OFF, ON, HALVES = "off", "on", "on, half batches"
-# How well a short look knows a latency percentile, as a fraction: it only has to show where to go.
-LOOK_SPREAD = 0.2
 # Instances that a search tries at most by default: each costs memory, and beyond the cores they only help models that wait.
 MAX_INSTANCES = 8
 # Parameter that sets the threads of an instance, by backend. Other backends have none.
@@ -71,14 +67,12 @@ class Goal:
 
     def within(self, row: Mapping[str, Any]) -> bool:
         """True if a row's value is inside the budget."""
-        return self.budget_ms == math.inf or (row.get(LATENCY) or math.inf) <= 1000 * self.budget_ms
+        return (row.get(LATENCY) or math.inf) <= 1000 * self.budget_ms
 
     def kept(self, row: Mapping[str, Any]) -> bool | None:
         """True if the whole interval of the latency is inside the budget, False if all of it is outside; None where neither is known."""
-        low, high = (row.get(end) for end in LATENCY_ENDS)
-        if self.budget_ms == math.inf or (high is not None and high <= 1000 * self.budget_ms):
-            return True
-        return False if low is not None and low > 1000 * self.budget_ms else None
+        low, high = row.get(LATENCY_ENDS[0]) or 0.0, row.get(LATENCY_ENDS[1]) or math.inf
+        return True if high <= 1000 * self.budget_ms else False if low > 1000 * self.budget_ms else None
 
     def outcome(self, row: Mapping[str, Any]) -> tuple[str, str]:
         """Return what becomes of a row, and why. Over the budget is what is so beyond its spread; a short look may know none."""
@@ -86,9 +80,7 @@ class Goal:
             return FAILED, "no request was answered within a window"
         if self.within(row):
             return OK, ""
-        unknown = row.get(LATENCY_ENDS[0]) is None
-        over = self.kept(row) is False or (unknown and row[LATENCY] * (1 - LOOK_SPREAD) > 1000 * self.budget_ms)
-        return OVER_BUDGET if over else UNSURE, f"{row[LATENCY] / 1000:.3g} ms"
+        return UNSURE if self.kept(row) is None else OVER_BUDGET, f"{row[LATENCY] / 1000:.3g} ms"
 
     def rank(self, row: Mapping[str, Any]) -> tuple[float, float]:
         """Return a rank, larger is better: first whatever is inside the budget, and outside of it whatever is closer to it."""
@@ -99,23 +91,22 @@ class Goal:
 
 def words(row: Mapping[str, Any]) -> str:
     """Return throughput and latency of a row with their intervals."""
-    unknown = " (interval not known)" if all(row.get(end) is None for end in LATENCY_ENDS) else ""
-    return (
-        f"{with_spread(row[THROUGHPUT], row[THROUGHPUT_SPREAD])} inferences/s, p{PERCENTILE} {latency_words(row, PERCENTILE)} ms{unknown}"
-    )
+    rate = with_spread(row[THROUGHPUT], row[THROUGHPUT_SPREAD])
+    return f"{rate} inferences/s, p{PERCENTILE} {latency_words(row, PERCENTILE)} ms"
 
 
 @dataclass(frozen=True)
 class Found:
     """A model as a search begins with it: its configuration as the server reports it, and which combination that is.
 
-    Beside them the values that are worth a look, ascending: of instances, of threads, and whether the server may put requests together.
+    Beside them what limits the search: instances that are worth a look, ascending; cores to share out among them as threads, None where
+    the backend has no such number; and whether the server may put requests together.
     """
 
     config: Mapping[str, Any]
     place: Candidate
     instances: tuple[int, ...]
-    threads: tuple[int | None, ...]
+    cores: int | None
     batches: bool
 
     @classmethod
@@ -129,52 +120,39 @@ class Found:
         on_gpu = any("GPU" in str(group.get("kind", "")) for group in config.get("instance_group", []))
         key = None if on_gpu else THREADS.get(str(config.get("backend")))
         given = int(config.get("parameters", {}).get(key, {}).get("string_value", "0"))
-        threads = (given or (max(1, cores // instances) if embedded else cores)) if key else None
+        threads = given or (max(1, cores // instances) if embedded else cores)
         delay_ms = int(config.get("dynamic_batching", {}).get("max_queue_delay_microseconds", 0)) / 1000
         batching = OFF if "dynamic_batching" not in config else f"{ON}, waits {delay_ms:g} ms" if delay_ms else ON
         # An instance more than there are requests under way never has anything to do.
         most = min(limit or min(MAX_INSTANCES, max(2, cores)), goal.concurrency)
-        powers = [2**power for power in range(10)]
         return cls(
             config,
-            Candidate(instances, threads, batching),
-            tuple(sorted({number for number in (*powers, cores, most) if number <= most})),
-            (None,) if threads is None else tuple(sorted({number for number in (*powers, cores) if number <= cores})),
+            Candidate(instances, threads if key else None, batching),
+            tuple(sorted({number for number in (*(2**power for power in range(10)), cores, most) if number <= most})),
+            cores if key else None,
             # Room for two requests in a batch, and more than one under way.
             int(config.get("max_batch_size", 0)) >= 2 * goal.batch and goal.concurrency > 1 and "sequence_batching" not in config,
         )
 
-    @property
-    def combinations(self) -> int:
-        """How many a full grid would measure; it leaves half batches out."""
-        return len(self.instances) * len(self.threads) * (2 if self.batches else 1)
-
-    def threads_for(self, instances: int, cores: int) -> int | None:
-        """Return the most threads for each of so many instances with which all have a core of their own; else the fewest."""
-        numbers = [number for number in self.threads if number is not None]
-        return max((number for number in numbers if number * instances <= cores), default=min(numbers)) if numbers else None
-
-    def beside(self, candidate: Candidate, cores: int, step: int) -> Candidate | None:
+    def beside(self, candidate: Candidate, step: int) -> Candidate | None:
         """Return the next larger (``step`` 1) or smaller (-1) number of instances, the cores shared out among them; None at the end."""
         numbers = [number for number in self.instances if (number - candidate.instances) * step > 0]
-        if not numbers:
-            return None
-        instances = min(numbers) if step > 0 else max(numbers)
-        return replace(candidate, instances=instances, threads=self.threads_for(instances, cores))
+        return self.shared_out(replace(candidate, instances=numbers[0 if step > 0 else -1])) if numbers else None
 
-    def config_for(self, candidate: Candidate, goal: Goal, written: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Return the configuration of a combination: what was found, and the parts of it that the search varies.
+    def shared_out(self, candidate: Candidate) -> Candidate:
+        """Return the combination in which the instances have as many threads as there are cores, and each has one at least."""
+        return replace(candidate, threads=max(1, self.cores // candidate.instances)) if self.cores else candidate
 
-        ``written`` is what stands in the model's own file, to be changed in place of what the server has made of it.
-        """
-        config = dict(self.config if written is None else written)
+    def config_for(self, candidate: Candidate, goal: Goal) -> dict[str, Any]:
+        """Return the configuration of a combination: what was found, and the parts of it that the search varies."""
+        config = dict(self.config)
         if candidate == self.place:
             return config
         kinds = [{"kind": group["kind"]} for group in config.get("instance_group", []) if group.get("kind")]
         config["instance_group"] = [{**(kinds or [{}])[0], "count": candidate.instances}]
         if candidate.threads is not None:
-            key = THREADS[str(self.config["backend"])]
-            config["parameters"] = {**config.get("parameters", {}), key: {"string_value": str(candidate.threads)}}
+            threads = {THREADS[str(config["backend"])]: {"string_value": str(candidate.threads)}}
+            config["parameters"] = config.get("parameters", {}) | threads
         if candidate.batching != self.place.batching:
             kept = config.pop("dynamic_batching", {})
             batching = {name: each for name, each in kept.items() if name not in ("preferred_batch_size", "max_queue_delay_microseconds")}
@@ -191,10 +169,6 @@ class Found:
         most = min(int(self.config.get("max_batch_size", 0)) // goal.batch, -(-goal.concurrency // candidate.instances))
         return max(1, most // 2 if candidate.batching == HALVES else most) * goal.batch
 
-    def written(self, candidate: Candidate, goal: Goal, repository: Path | None, remark: str) -> str:
-        """Return a combination as text to copy: the model's own file, where it is known, with what varies changed, below a remark."""
-        path = repository / self.config["name"] / "config.pbtxt" if repository else None
-        own = as_dict(parse(read_text(path), str(path))) if path is not None and path.exists() else None
-        config = json_format.ParseDict(self.config_for(candidate, goal, own), ModelConfig(), ignore_unknown_fields=True)
-        config.name = self.config["name"]
-        return "".join(f"# {line}\n" for line in remark.splitlines()) + render(config)
+    def written(self, candidate: Candidate, goal: Goal) -> str:
+        """Return the configuration of a combination as the text of a ``config.pbtxt``."""
+        return render(json_format.ParseDict(self.config_for(candidate, goal), ModelConfig(), ignore_unknown_fields=True))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ import pytest
 from helpers.errors import ModelError, RequestError
 from helpers.measuring.table import COLUMNS
 from helpers.repository.syntax import parse
-from helpers.tuning.search import Search, confirm, praise, regret, winner_of
+from helpers.tuning.search import Search, confirm, judged, winner_of
 from helpers.tuning.space import FAILED, HALVES, OFF, OK, ON, OVER_BUDGET, REFUSED, UNSURE, Candidate, Found, Goal, Row
 
 GOAL = Goal(8, 4)
@@ -32,9 +31,9 @@ def found(config: dict[str, Any] | None = None, goal: Goal = GOAL, limit: int | 
     return Found.of(ONNX if config is None else config, goal, 4, limit, embedded=embedded)
 
 
-def model(instances: tuple[int, ...] = (1, 2, 4), threads: tuple[int | None, ...] = (1, 2, 4), *, batches: bool = False) -> Found:
+def model(instances: tuple[int, ...] = (1, 2, 4), cores: int | None = 4, *, batches: bool = False) -> Found:
     """One whose values to choose from are given."""
-    return Found({"backend": "onnxruntime", "max_batch_size": 64}, Candidate(1, threads[0]), instances, threads, batches)
+    return Found({"backend": "onnxruntime", "max_batch_size": 64}, Candidate(1, cores and 1), instances, cores, batches)
 
 
 def row(rate: float, p95_ms: float = 10.0, *, outcome: str = OK, waits: float = 0.5, spread: float = 0.02, **others: Any) -> Row:
@@ -107,24 +106,24 @@ def test_half_batches_are_half_of_what_an_instance_has() -> None:
 
 def test_only_values_that_have_an_effect() -> None:
     def values(one: Found) -> tuple[Any, ...]:
-        return one.instances, one.threads, one.batches
+        return one.instances, one.cores, one.batches
 
-    assert values(found()) == ((1, 2, 4), (1, 2, 4), True)
+    assert values(found()) == ((1, 2, 4), 4, True)
     # One request at a time: a second instance and a batch of several have nothing to do.
-    assert values(found(goal=Goal(8, 1))) == ((1,), (1, 2, 4), False)
+    assert values(found(goal=Goal(8, 1))) == ((1,), 4, False)
     assert not found(goal=Goal(40, 4)).batches
-    assert values(found(limit=3)) == ((1, 2, 3), (1, 2, 4), True)
+    assert values(found(limit=3)) == ((1, 2, 3), 4, True)
     python = found({"backend": "python", "max_batch_size": 0, "instance_group": [{"count": 1}]})
-    assert values(python) == ((1, 2, 4), (None,), False)
-    assert python.combinations == 3 and found().combinations == 18
+    assert values(python) == ((1, 2, 4), None, False)
 
 
 def test_the_cores_are_shared_out() -> None:
     one = model((1, 2, 4, 8))
-    assert [one.threads_for(number, 4) for number in one.instances] == [4, 2, 1, 1]
-    assert one.beside(Candidate(2, 2), 4, 1) == Candidate(4, 1)
-    assert one.beside(Candidate(3, 1), 4, -1) == Candidate(2, 2)
-    assert one.beside(Candidate(8, 1), 4, 1) is None
+    assert [one.shared_out(Candidate(number, 3)).threads for number in one.instances] == [4, 2, 1, 1]
+    assert one.beside(Candidate(2, 2), 1) == Candidate(4, 1)
+    assert one.beside(Candidate(3, 1), -1) == Candidate(2, 2)
+    assert one.beside(Candidate(8, 1), 1) is None
+    assert model(cores=None).beside(Candidate(2, None), 1) == Candidate(4, None)
 
 
 # --- the strategy -------------------------------------------------------------------------------------------------------
@@ -137,44 +136,44 @@ def search(answer: Callable[[Candidate], Row], one: Found | None = None, goal: G
 def test_instances_are_added_while_requests_wait() -> None:
     start = Candidate(1, 4)
     run = search(lambda each: row(100 * each.instances, executed_batch=16))
-    assert run.run(start).instances == 4
+    assert run.run(start)[0].instances == 4
     assert Candidate(2, 2) in run.rows
 
 
 def test_nobody_adds_instances_when_nobody_waits() -> None:
     start = Candidate(2, 2)
     run = search(lambda each: row(100 / each.instances, waits=0.01))
-    assert run.run(start) == Candidate(1, 4)
+    assert run.run(start)[0] == Candidate(1, 4)
     assert all(each.instances <= 2 and each.batching == OFF for each in run.rows)
     assert any("hardly any request waits" in step for step in run.steps)
 
 
 def test_no_more_instances_than_cores_when_those_are_busy() -> None:
     start = Candidate(2, 1)
-    one = model(threads=(1, 2))
+    one = model(cores=2)
     busy = search(lambda each: row(100 * each.instances, cpu_cores=1.9), one, cores=2)
-    assert busy.run(start).instances == 2
+    assert busy.run(start)[0].instances == 2
     assert any("uses 1.9 of 2 cores" in step for step in busy.steps)
     idle = search(lambda each: row(100 * each.instances, cpu_cores=0.1), one, cores=2)
-    assert idle.run(start).instances == 4
+    assert idle.run(start)[0].instances == 4
 
 
 def test_threads_where_instances_may_not_be_added() -> None:
     start = Candidate(1, 1)
     run = search(lambda each: row(100 * (each.threads or 0)), model((1,)))
-    assert run.run(start) == Candidate(1, 4)
+    assert run.run(start)[0] == Candidate(1, 4)
     crowded = search(lambda each: row(100 / (each.threads or 1)), model((4,)))
-    assert crowded.run(Candidate(4, 4)) == Candidate(4, 1)
+    assert crowded.run(Candidate(4, 4))[0] == Candidate(4, 1)
 
 
 @pytest.mark.parametrize(("concurrency", "measured"), [(8, True), (6, False)])
 def test_half_batches_where_two_requests_fit_into_one(concurrency: int, measured: bool) -> None:
-    one, goal = model((1, 2), (1,), batches=True), Goal(8, concurrency)
+    one, goal = model((1, 2), 1, batches=True), Goal(8, concurrency)
     run = search(lambda each: row({OFF: 80, ON: 100, HALVES: 130}[each.batching] * each.instances), one, goal)
-    assert run.run(Candidate(2, 1, ON)) == Candidate(2, 1, HALVES if measured else ON)
+    assert run.run(Candidate(2, 1, ON))[0] == Candidate(2, 1, HALVES if measured else ON)
     assert any(each.batching == HALVES for each in run.rows) == measured
     none = search(lambda each: row(100 if each.batching == OFF else 50), one, goal)
-    assert none.run(Candidate(1, 1, OFF)).batching == OFF
+    assert none.run(Candidate(1, 1, OFF))[0].batching == OFF
     assert not any(each.batching == HALVES for each in none.rows), "where batching is no gain"
 
 
@@ -182,7 +181,7 @@ def test_within_the_budget_comes_first() -> None:
     """More instances are faster, but only one at a time answers in time."""
     goal = Goal(8, 4, budget_ms=15)
     run = search(lambda each: row(100 * each.instances, 10.0 * each.instances, outcome=OK), goal=goal)
-    assert run.run(Candidate(4, 1)).instances == 1
+    assert run.run(Candidate(4, 1))[0].instances == 1
     assert goal.rank(row(10, 14)) > goal.rank(row(100, 16)) > goal.rank(row(1000, 17)) > goal.rank(row(9, 1, outcome=REFUSED))
 
 
@@ -193,7 +192,7 @@ def test_a_model_that_cannot_be_measured_at_all() -> None:
 
 def test_few_of_many_combinations_are_measured() -> None:
     """Against a full grid whose answers are known: the best of it, in a quarter of its measurements and less."""
-    one = model((1, 2, 4, 8), (1, 2, 4, 8), batches=True)
+    one = model((1, 2, 4, 8), 8, batches=True)
 
     def answer(each: Candidate) -> Row:
         share = min(1.0, 8 / (each.instances * (each.threads or 1)))
@@ -201,19 +200,30 @@ def test_few_of_many_combinations_are_measured() -> None:
         return row(rate * {OFF: 1.0, ON: 1.2}[each.batching], cpu_cores=7.9)
 
     run = search(answer, one, cores=8)
-    best = run.run(Candidate(1, 8))
-    every = itertools.product(one.instances, one.threads, (OFF, ON))
+    best = run.run(Candidate(1, 8))[0]
+    every = itertools.product(one.instances, (1, 2, 4, 8), (OFF, ON))
     grid = {each: answer(each)["throughput_infer_per_s"] for each in (Candidate(*values) for values in every)}
     assert grid[best] == max(grid.values())
-    assert len(grid) == one.combinations and len(run.rows) <= len(grid) / 4
+    assert len(run.rows) <= len(grid) / 4
 
 
 def test_finalists_are_those_that_the_spread_does_not_rule_out() -> None:
     rates = {1: 100.0, 2: 150.0, 4: 149.0}
-    run = search(lambda each: row(rates[each.instances]), model(threads=(None,)))
+    run = search(lambda each: row(rates[each.instances]), model(cores=None))
+    assert run.run(Candidate(1, None)) == [Candidate(2, None), Candidate(4, None), Candidate(1, None)]
+
+
+def test_finalists_over_the_budget_do_not_crowd_out_those_inside() -> None:
+    late = {1: 10.0, 2: 12.0, 4: 14.0, 8: 40.0}
+    goal = Goal(8, 4, budget_ms=15)
+
+    def answer(each: Candidate) -> Row:
+        return row(50.0 + 50 * each.instances, late[each.instances], outcome=OVER_BUDGET if each.instances == 8 else OK)
+
+    run = search(answer, model((1, 2, 4, 8), None), goal, 8)
     start = Candidate(1, None)
-    best = run.run(start)
-    assert run.finalists(best, start) == ([best, Candidate(4, None), start], [])
+    assert run.run(start) == [Candidate(4, None), start]
+    assert Candidate(8, None) in run.rows
 
 
 # --- the finals ---------------------------------------------------------------------------------------------------------
@@ -240,7 +250,7 @@ def nets(*numbers: int) -> list[Candidate]:
 
 def test_the_finals_are_measured_in_turn() -> None:
     rounds = Rounds({1: 100.0, 2: 200.0, 4: 199.0})
-    rows = confirm(nets(2, 4, 1), [], GOAL, rounds)
+    rows = confirm(nets(2, 4, 1), rounds)
     assert rounds.order == [2, 4, 1, 1, 4, 2] * 2
     assert [len(rows[each]["turns"]) for each in nets(2, 4, 1)] == [4, 4, 4]
 
@@ -251,35 +261,18 @@ def test_a_finalist_that_fails_is_not_measured_again() -> None:
     def measure(each: Candidate, turn: str) -> Row:
         return rounds(each, turn) | ({"outcome": FAILED} if each.instances == 2 else {})
 
-    rows = confirm(nets(2, 1), [], GOAL, measure)
+    rows = confirm(nets(2, 1), measure)
     assert rounds.order == [2, 1, 1, 1, 1] and rows[nets(2)[0]]["outcome"] == FAILED
 
 
 def test_a_finalist_that_is_over_the_budget_for_certain_cannot_win() -> None:
-    """In the search 4 and 8 instances looked fast enough; measured well they break the budget, and the next in line is asked."""
-    goal, (eight, four, two, one) = Goal(8, 4, budget_ms=15), nets(8, 4, 2, 1)
-    rounds = Rounds({number: 100.0 * number for number in (8, 4, 2, 1)}, {8: 25.0, 4: 20.0, 2: 10.0, 1: 5.0})
-    rows = confirm([eight, four, one], [two, *nets(3)], goal, rounds)
-    assert set(rounds.order) == {8, 4, 2, 1}, "one of the reserve is enough"
+    """In the search 8 instances looked fast enough; measured well they break the budget."""
+    goal, (eight, two, one) = Goal(8, 4, budget_ms=15), nets(8, 2, 1)
+    rounds = Rounds({number: 100.0 * number for number in (8, 2, 1)}, {8: 25.0, 2: 10.0, 1: 5.0})
+    rows = confirm([eight, two, one], rounds)
     assert winner_of(rows, one, goal) == (two, two) and goal.kept(rows[two]) is True
     with pytest.raises(RequestError, match="No finalist could be measured"):
         winner_of({two: row(0, outcome=FAILED)}, one, goal)
-
-
-def test_the_reserve_is_what_the_search_found_inside_the_budget() -> None:
-    rates = {1: 100.0, 2: 150.0, 4: 200.0, 8: 300.0}
-    late = {1: 10.0, 2: 12.0, 4: 14.0, 8: 40.0}
-    goal = Goal(8, 4, budget_ms=15)
-
-    def answer(each: Candidate) -> Row:
-        return row(rates[each.instances], late[each.instances], outcome=OVER_BUDGET if each.instances == 8 else OK)
-
-    run = search(answer, model((1, 2, 4, 8), (None,)), goal, 8)
-    (start,) = nets(1)
-    best = run.run(start)
-    assert best.instances == 4
-    assert run.finalists(best, start) == ([best, start], nets(2))
-    assert run.finalists(best, best)[1] == []
 
 
 def test_how_sure_the_budget_is_met() -> None:
@@ -288,9 +281,12 @@ def test_how_sure_the_budget_is_met() -> None:
     unsure = row(100, 14.5, spread=0.2)
     assert goal.kept(unsure) is None and goal.kept(row(100) | {"latency_high_us": None}) is None, "an end that is not known"
     assert goal.kept(row(100, 30) | {"latency_high_us": None}) is False, "the other end says enough"
-    assert "cannot tell" in " ".join(praise(unsure, goal, None, unsure))
-    said = " ".join(regret(row(100, 16, spread=0.2), goal))
-    assert "p95 ≤ 15 ms" in said and "cannot tell" in said
+    assert "It meets the budget of 15 ms on average, but its spread reaches over the budget: cannot tell." in judged(
+        unsure, goal, row(0, outcome=FAILED), unsure
+    )
+    late = row(100, 16, spread=0.2)
+    said = " ".join(judged(late, goal, late, late))
+    assert "No finalist meets the goal" in said and "p95 ≤ 15 ms" in said and "cannot tell" in said
 
 
 def test_of_those_that_cannot_be_told_apart_the_simplest_wins_and_it_is_said() -> None:
@@ -304,7 +300,7 @@ def test_of_those_that_cannot_be_told_apart_the_simplest_wins_and_it_is_said() -
     chance = {fancy: in_rounds(fancy, [203, 197, 204, 200]), plain: in_rounds(plain, [200, 199, 201, 198])}
     chance[start] = in_rounds(start, [100, 101, 99, 100])
     assert winner_of(chance, start, GOAL) == (plain, fancy)
-    said = " ".join(praise(chance[plain], GOAL, chance[start], chance[fancy]))
+    said = " ".join(judged(chance[plain], GOAL, chance[start], chance[fancy]))
     assert f"It cannot be told from {fancy}, so the simpler one was taken." in said
     assert "Seen from the configuration as found: Faster" in said
     assert winner_of(chance | {fancy: in_rounds(fancy, [260, 255, 262, 258])}, start, GOAL) == (fancy, fancy)
@@ -326,27 +322,18 @@ def test_ok_never_stands_beside_a_latency_over_the_budget() -> None:
     assert outcome(row(100, 23.3, spread=0.01)) == OVER_BUDGET
     assert outcome(row(100, 19.9, spread=0.3)) == OK
     # A short look of few requests knows no interval.
-    unknown = {"latency_low_us": None, "latency_high_us": None}
-    assert outcome(perhaps | unknown) == UNSURE and outcome(row(100, 40.0) | unknown) == OVER_BUDGET
+    assert outcome(row(100, 40.0) | {"latency_low_us": None, "latency_high_us": None}) == UNSURE
 
 
 # --- the files ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_winners_file_keeps_what_was_written(tmp_path: Path) -> None:
-    text = '# mine\nname: "net"\nbackend: "onnxruntime"\nmax_batch_size: 64  # enough\ndynamic_batching { }\n'
-    (tmp_path / "net").mkdir()
-    (tmp_path / "net" / "config.pbtxt").write_text(text)
-    best = Candidate(4, 1, HALVES)
-    written = found().written(best, GOAL, tmp_path, "found by a test")
-    assert written.startswith('# found by a test\nname: "net"\n')
-    assert "pinned" not in written
-    new = parse(written)
-    assert (new.backend, new.max_batch_size) == ("onnxruntime", 64)
+def test_the_winners_file_is_what_was_found_with_what_varies_changed() -> None:
+    new = parse(found().written(Candidate(4, 1, HALVES), GOAL))
+    assert (new.name, new.backend, new.max_batch_size) == ("net", "onnxruntime", 64)
     assert [(group.count, group.name) for group in new.instance_group] == [(4, "")]
-    assert new.parameters["intra_op_thread_count"].string_value == "1"
-    assert list(new.dynamic_batching.preferred_batch_size) == [8]
-    off = parse(found().written(Candidate(1, 1, OFF), GOAL, tmp_path, ""))
-    assert not off.HasField("dynamic_batching")
-    alone = parse(found().written(best, GOAL, None, ""))
-    assert alone.max_batch_size == 64
+    assert {name: each.string_value for name, each in new.parameters.items()} == {
+        "inter_op_thread_count": "1", "intra_op_thread_count": "1"
+    }  # fmt: skip
+    assert list(new.dynamic_batching.preferred_batch_size) == [8] and new.dynamic_batching.preserve_ordering
+    assert not parse(found().written(Candidate(1, 1, OFF), GOAL)).HasField("dynamic_batching")
