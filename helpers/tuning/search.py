@@ -312,8 +312,8 @@ def tune(
     While it runs the server serves one configuration after the other; at the end, or when something stops it, the one before.
 
     ``concurrency`` requests of ``batch`` entries are under way at any time, with ``input_data`` and ``lengths`` of
-    :func:`helpers.measuring.measure.measure`; the latency's 95th percentile may be ``budget_ms`` at most. Up to ``max_instances`` are tried,
-    by default as many as there are cores, up to :data:`helpers.tuning.space.MAX_INSTANCES`. The winner's configuration goes to ``output``.
+    :func:`helpers.measuring.measure.measure`; the latency's 95th percentile may be ``budget_ms`` at most. By default as many instances are
+    tried as there are cores, up to :data:`helpers.tuning.space.MAX_INSTANCES`. The winner's configuration goes to the folder ``output``.
     """
     if not can_measure():
         print("Nothing was searched, because a search measures. What searches found on another machine is in benchmarks/README.md.")

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from helpers.client import Client
-from helpers.errors import CourseError, RequestError
+from helpers.errors import CourseError, InputError, RequestError
 from helpers.metrics import scrape
 from helpers.physics.tracks import STAGES, Event, edge_quality, is_true, load_events, quality, same_tracks, stage_times
 from helpers.server import Server
@@ -232,6 +232,8 @@ def test_bad_parameters_are_refused_and_the_old_ones_stay(server: Server, client
 
 def test_every_stage_is_counted_once_for_each_event(server: Server, client: Client, events: list[Event]):
     before = scrape(server)
+    with pytest.raises(InputError, match="No event passed a stage"):
+        stage_times(scrape(server) - before)
     client.infer_many("ExaTrk", [{"FEATURES": event.features} for event in events[:5]], max_in_flight=2)
     times = stage_times(scrape(server) - before)
     assert list(times["stage"]) == list(STAGES)
