@@ -150,6 +150,12 @@ def _tagger(analysis: str, server: Any, model: str) -> jets.Tagger:
         return _taggers[analysis]
 
 
+def destination(server: Any) -> SimpleNamespace:
+    """Return a server as it travels to a worker: where it is and, if it wants one, the token; nothing else of it."""
+    with Client(server) as client:
+        return SimpleNamespace(**{client.protocol: client.address}, access=client.access)
+
+
 def _tag(chunk: Chunk, analysis: str, server: Any, model: str) -> dict[str, Any]:
     """Read, tag and write one chunk; returns a row of the analysis's table. Dask logs what it is given, and no token is in its text."""
     row: dict[str, Any] = {"worker": str(distributed.get_worker().name), "jets": len(chunk), "requests": 0, "seconds": 0.0}
@@ -271,16 +277,13 @@ def tag_files(
     """
     parts = chunks(files, folder_of(output) / f"{model}_by_{jets_per_chunk}", jets_per_chunk)
     todo = [part for part in parts if not part.done]
-    with Client(server) as own:
-        # To a worker travels where the server is and, if it wants one, the token; nothing else of it.
-        known = SimpleNamespace(**{own.protocol: own.address}, access=own.access)
     rows, begin = [], time.perf_counter()
     with (
         distributed.Client(cluster, set_as_default=False, timeout=_CONNECT_S) as client,  # type: ignore[no-untyped-call]
         Progress("tagging files", len(todo), "chunks") as progress,
     ):
         # Not pure: the same chunk may have to be done again in another run.
-        task = {"analysis": uuid.uuid4().hex, "server": known, "model": model}
+        task = {"analysis": uuid.uuid4().hex, "server": destination(server), "model": model}
         futures = client.map(_tag, todo, pure=False, retries=RETRIES, **task) if todo else []
         for future in distributed.as_completed(futures, loop=client.loop):  # type: ignore[no-untyped-call]
             rows.append(future.result())
