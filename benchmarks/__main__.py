@@ -12,7 +12,7 @@ from benchmarks.cases import CASES
 def main(arguments: list[str] | None = None) -> None:
     """Run cases one after the other, all by default."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"{', '.join(CASES)} (default all, ten minutes)")
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"{', '.join(CASES)} (default all, five minutes)")
     parser.add_argument("--rounds", type=int, default=5, help="how often everything is measured (default 5)")
     parser.add_argument("--trial", action="store_true", help="does it run? tiny sizes, figures without a meaning")
     parser.add_argument("--keep", action="store_true", help="write what was measured to benchmarks/results.csv and the report")

@@ -13,18 +13,18 @@ import math
 import os
 import statistics
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from helpers import paths
 from helpers.machine import description
-from helpers.measuring.program import find_perf_analyzer
+from helpers.measuring.perf_analyzer import find_perf_analyzer
 from helpers.measuring.statistics import half_width
 from helpers.setup.environments import EMBEDDED_TRITON
 
+T = TypeVar("T")
 TABLE = Path(__file__).with_name("results.csv")
 _VERSIONS = "import sys, onnxruntime, torch; print(sys.version.split()[0], onnxruntime.__version__, torch.__version__)"
 # The yardsticks' memory is managed as the PyTorch backend manages its own.
@@ -33,19 +33,10 @@ _ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_":
 
 @dataclass(frozen=True)
 class Result:
-    """One figure.
+    """One figure: its case, what it is, and its unit (empty for a ratio).
 
-    Attributes:
-        case: the case that gave it.
-        what: of what it is a figure, in words.
-        value: the figure.
-        spread: half width of its 95 % interval; None where it is not known.
-        unit: empty for a ratio.
-        goal: such as ``≥ 0.97``; empty where there is none.
-        note: the figures behind a ratio, or whatever else is worth to know.
-        date: when it was measured.
-        commit: of the course that can measure it again.
-        machine: on what.
+    ``spread`` is the half width of its 95 % interval, where that is known; a goal is such as ``≥ 0.97``; the note has the figures behind a
+    ratio, or whatever else is worth to know. Then when it was measured, the commit that can measure it again, and on what machine.
     """
 
     case: str
@@ -75,9 +66,9 @@ def short(number: float) -> str:
     return f"{number:.3g}" if abs(number) < 1000 else f"{number:.0f}"
 
 
-def in_turn(rounds: int, *ways: Callable[[], float]) -> list[list[float]]:
+def in_turn(rounds: int, *ways: Callable[[], T]) -> list[list[T]]:
     """Return the figures of each way: all in every round, every second round in the opposite order."""
-    found: list[list[float]] = [[] for _ in ways]
+    found: list[list[T]] = [[] for _ in ways]
     for number in range(rounds):
         order = range(len(ways)) if number % 2 == 0 else reversed(range(len(ways)))
         for place in order:
@@ -127,21 +118,12 @@ def append(results: Sequence[Result], table: Path = TABLE) -> None:
 
 
 class Yardstick:
-    """A process that does the work of a case without a server.
+    """A process that does the work of a case without a server: ``network`` or ``tracks``, as :mod:`benchmarks.yardsticks` has it."""
 
-    Args:
-        kind: what it does: ``network``, ``jets`` or ``tracks``, as :mod:`benchmarks.yardsticks` has it.
-        *arguments: of that kind.
-        python: interpreter; by default the server's.
-    """
-
-    def __init__(self, kind: str, *arguments: object, python: str | Path = "") -> None:
-        interpreter = python or paths.server_env() / "bin" / "python"
-        command = [str(interpreter), str(Path(__file__).with_name("yardsticks.py")), kind, *map(str, arguments)]
+    def __init__(self, kind: str, *arguments: object) -> None:
+        program = [paths.server_env() / "bin" / "python", Path(__file__).with_name("yardsticks.py"), kind, *arguments]
         environment = {**os.environ, **_ALLOCATOR, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        if python == sys.executable:
-            environment["PYTHONPATH"] = str(paths.root())
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        self._process = subprocess.Popen(list(map(str, program)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
 
     def __enter__(self) -> Yardstick:
         return self

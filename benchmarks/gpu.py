@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +25,13 @@ import numpy as np
 from helpers import Client, jets, launch_server, machine, paths, sweep
 from helpers.errors import CourseError
 from helpers.measuring import recorded
-from helpers.measuring.measure import about, row_of
-from helpers.measuring.perf_analyzer import execute, run_for
-from helpers.measuring.table import append_row, rows_of
+from helpers.measuring.table import THROUGHPUT, append_row, rows_of
 from helpers.metrics.gpu import gpu_figures, placed_on
 from helpers.metrics.load import BackgroundLoad
 from helpers.server import Server
 from helpers.server.containers import image_version
 from helpers.server.server import RUNTIMES
 from helpers.setup.environments import EMBEDDED_TRITON
-from helpers.tables import as_text
 
 # Away from the ports of a course that runs on the same machine.
 BASE_PORT = 13200
@@ -52,20 +49,13 @@ CLIENTS = (4, 16, 64)
 POINT_S = 12.0
 # Probabilities on GPU and CPU may differ by this much: other kernels add in another order, and TF32 rounds.
 TOLERANCE = 1e-3
-# The command of the course text: ten jets in a request, windows of nine seconds.
-TEXT_BATCH, TEXT_WINDOW_MS = 10, 9000
 _PROBE = """
-import json
-found = {"torch": None, "gpu": None, "onnx": []}
+import json, onnxruntime
+found = {"torch": None, "gpu": None, "onnx": onnxruntime.get_available_providers()}
 try:
     import torch
     found["torch"] = torch.__version__
     found["gpu"] = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
-except ImportError:
-    pass
-try:
-    import onnxruntime
-    found["onnx"] = onnxruntime.get_available_providers()
 except ImportError:
     pass
 print(json.dumps(found))
@@ -74,14 +64,9 @@ print(json.dumps(found))
 
 @dataclass
 class Trial:
-    """The list under way.
+    """The list under way: a server of the taggers on ``gpu`` or ``cpu``, and what was measured.
 
-    Attributes:
-        server: serves the taggers.
-        device: ``gpu`` or ``cpu``.
-        quick: tiny sizes, for a rehearsal.
-        providers: what the server's ONNX Runtime can use.
-        rows: what was measured.
+    ``quick`` are tiny sizes, for a rehearsal; ``providers`` are what the server's ONNX Runtime can use.
     """
 
     server: Server
@@ -93,20 +78,17 @@ class Trial:
 
 # Whether it is as it should be (None: not looked at), and the figures or the reason.
 Finding = tuple[bool | None, str]
+_NOT_HERE: Finding = None, "not part of this rehearsal"
 
 
 def release(trial: Trial) -> Finding:
     """The server says the version that belongs to its runtime: the embedded one's, or a newer one of an image."""
-    with Client(trial.server) as client:
-        version = str(client.transport.about()["version"])
-    embedded = trial.server.spec.runtime == "embedded"
+    version, embedded = trial.server.metadata()["version"], trial.server.spec.runtime == "embedded"
     return (version == EMBEDDED_TRITON) == embedded, f"tritonserver {version}" + ("" if embedded else f", image of {image_version()}")
 
 
 def python_and_memory(trial: Trial) -> Finding:
     """A Python model answers with numbers, which the NumPy of the image decides, and so it does by shared memory."""
-    if PYTHON_MODEL not in trial.server.spec.load:
-        return None, "not part of this rehearsal"
     given = np.arange(16, dtype=np.float32)
     with Client(trial.server) as client:
         for shared_memory in (False, True):
@@ -121,15 +103,14 @@ def placement(trial: Trial) -> Finding:
     log, cuda = trial.server.log(lines=0), "CUDAExecutionProvider" in trial.providers
     places = {state.name: placed_on(log, state.name) for state in trial.server.models() if state.state == "READY"}
     expected = {name: "GPU" if trial.device == "gpu" and (cuda or name.endswith("_PT")) else "CPU" for name in places}
-    words = ", ".join(f"{name} {place}" for name, place in places.items())
     without = " (this ONNX Runtime was built without CUDA)" if trial.device == "gpu" and not cuda else ""
-    return bool(places) and places == expected, words + without
+    return bool(places) and places == expected, ", ".join(f"{name} {place}" for name, place in places.items()) + without
 
 
 def equal_answers(trial: Trial, model: str) -> Finding:
     """The same jets on the device and on the processor: the model is loaded again with instances there, and put back."""
     if model not in trial.server.spec.load:
-        return None, "not part of this rehearsal"
+        return _NOT_HERE
     config = trial.server.config(model)
     with Client(trial.server) as client:
         tagger = jets.Tagger(client, model)
@@ -149,31 +130,13 @@ def equal_answers(trial: Trial, model: str) -> Finding:
 def throughput(trial: Trial, model: str, batches: Sequence[int], clients: Sequence[int] = (1,)) -> Finding:
     """A tagger over batch sizes, or over requests under way: the course text's model is configured to put single jets together."""
     if model not in trial.server.spec.load:
-        return None, "not part of this rehearsal"
-    options: dict[str, Any] = {"max_seconds": 0.1, "precision": 0.9} if trial.quick else {"max_seconds": POINT_S}
+        return _NOT_HERE
+    options: dict[str, Any] = {"max_seconds": POINT_S}
     if trial.quick:
-        batches, clients = batches[:2], clients[:1]
-    folder = paths.work_dir() / "gpu" / "sweep"
-    rows = rows_of(sweep(trial.server, model, batches, clients, output=folder, again=True, **options))
-    trial.rows += rows
-    columns = ("batch", "concurrency", "throughput_infer_per_s", "throughput_spread_infer_per_s", "latency_p95_us")
-    table = as_text([{name: row[name] for name in columns} for row in rows])
-    return all(row["throughput_infer_per_s"] for row in rows), f"{len(rows)} points of {model}\n{table}"
-
-
-def text_command(trial: Trial) -> Finding:
-    """The very command of the course text, with its own rule of when a measurement is stable."""
-    run = run_for(trial.server, MODEL, batch=TEXT_BATCH, window_ms=TEXT_WINDOW_MS)
-    if trial.quick:
-        # Three short windows, whatever they say.
-        run = replace(run, window_ms=400, max_trials=3, stability_percent=1e6)
-    result = execute(run, trial.server)
-    if not result.figures:
-        return None if trial.quick else False, f"its windows did not agree, so it gave no table: {run}"
-    # The tool's figures are of its last three windows.
-    row = row_of(run, [replace(result, windows=result.windows[-3:])], about(trial.server, MODEL)[0])
-    trial.rows.append(row | {"stable": True, "note": ""})
-    return True, f"{row['throughput_infer_per_s']:.1f} infer/s, p95 {row['latency_p95_us'] / 1000:.2f} ms: {run}"
+        batches, clients, options = batches[:2], clients[:1], {"max_seconds": 0.1, "precision": 0.9}
+    table = sweep(trial.server, model, batches, clients, output=paths.work_dir() / "gpu" / "sweep", again=True, **options)
+    trial.rows += rows_of(table)
+    return bool((table[THROUGHPUT] > 0).all()), f"{len(table)} points of {model}\n{table!r}"
 
 
 def figures_under_load(trial: Trial) -> Finding:
@@ -196,14 +159,8 @@ STEPS: dict[str, Callable[[Trial], Finding]] = {
     **{f"{model} equals itself on the CPU": lambda trial, model=model: equal_answers(trial, model) for model in TAGGERS},  # type: ignore[misc]
     **{f"throughput of {model}": lambda trial, model=model: throughput(trial, model, BATCHES[model]) for model in BATCHES},  # type: ignore[misc]
     "single jets from many clients": lambda trial: throughput(trial, MODEL, (1,), CLIENTS),
-    "the course text's command": text_command,
     "GPU figures under load": figures_under_load,
 }
-
-
-def line(name: str, good: bool | None, words: str) -> str:
-    """One line of the list."""
-    return f"{ {True: '✔', False: '✖', None: '–'}[good] } {name}: {words}"
 
 
 def go_through(trial: Trial) -> Iterator[bool | None]:
@@ -213,44 +170,31 @@ def go_through(trial: Trial) -> Iterator[bool | None]:
             good, words = step(trial)
         except CourseError as error:
             good, words = False, str(error)
-        print(line(name, good, words), flush=True)
+        print(f"{ {True: '✔', False: '✖', None: '–'}[good] } {name}: {words}", flush=True)
         yield good
 
 
-def seen_by_server() -> dict[str, Any]:
-    """What PyTorch and ONNX Runtime of the server's environment see: ``torch``, ``gpu`` (its name, or None), ``onnx`` (providers)."""
-    answer = subprocess.run([paths.server_env() / "bin" / "python", "-I", "-c", _PROBE], capture_output=True, text=True, check=False)
-    if answer.returncode:
-        raise CourseError(f"The server's environment does not start: {answer.stderr.strip()[-200:]}.", "", "Type: make setup")
-    return dict(json.loads(answer.stdout))
-
-
-def seen_by_image() -> dict[str, Any]:
-    """The same of a container: the machine's GPU, and what NVIDIA's ONNX Runtime is built with."""
-    gpu = next(iter(machine.gpus()), None)
-    return {"torch": "of the image", "gpu": gpu, "onnx": ["CUDAExecutionProvider", "CPUExecutionProvider"]}
+def seen_by(runtime: str) -> dict[str, Any]:
+    """What PyTorch and ONNX Runtime of the server see: ``torch``, ``gpu`` (its name, or None), ``onnx`` (providers)."""
+    if runtime != "embedded":
+        gpu = next(iter(machine.gpus()), None)
+        return {"torch": "of the image", "gpu": gpu, "onnx": ["CUDAExecutionProvider", "CPUExecutionProvider"]}
+    return dict(json.loads(subprocess.check_output([paths.server_env() / "bin" / "python", "-I", "-c", _PROBE], text=True)))
 
 
 def skip(seen: dict[str, Any]) -> int:
     """Say why nothing can be checked here; 1 where that is a fault that can be fixed."""
     device, torch = machine.device(), seen["torch"] or "(none)"
-    has_one = not device.startswith("CPU")
-    if has_one:
-        words = f"This machine has a GPU ({device}), but PyTorch {torch} of the server's environment cannot use it."
-        print(f"{words} Type: rm -r .server && make setup TORCH=yes")
-    else:
+    if device.startswith("CPU"):
         print(f"There is no GPU here that PyTorch {torch} or nvidia-smi sees, so nothing was measured.")
-    for name in STEPS:
-        print(line(name, None, "skipped"))
-    return int(has_one)
+        return 0
+    words = f"This machine has a GPU ({device}), but PyTorch {torch} of the server's environment cannot use it."
+    print(f"{words} Type: rm -r .server && make setup TORCH=yes")
+    return 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Go through the list.
-
-    Returns:
-        0 when nothing is wrong, also when there is no GPU; 1 else.
-    """
+    """Go through the list; return 0 when nothing is wrong, also when there is no GPU; 1 else."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -263,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if args.device == "cpu" and not args.output:
         parser.error("--device cpu needs --output: what a processor gives is no record of a GPU")
-    seen = seen_by_server() if args.runtime == "embedded" else seen_by_image()
+    seen = seen_by(args.runtime)
     if args.device == "gpu" and not seen["gpu"]:
         return skip(seen)
     name = seen["gpu"] if args.device == "gpu" else machine.device()

@@ -1,10 +1,8 @@
 """The work of a benchmark in one process, on one thread, without a server: ``yardsticks.py KIND ARGUMENTS``.
 
-Each line of standard input is a question in JSON; the answer is a line of JSON. ``network`` and ``tracks`` run with the server's Python,
-``jets`` with the client's, because reading and padding are then the very code that the client of a server runs.
+It runs with the server's Python. Each line of standard input is a question in JSON; the answer is a line of JSON.
 
 - ``network FILE INPUTS.npz``: ``{"batch": 8, "seconds": 0.7}`` → ``{"per_s": …}``, entries of the inputs through the network.
-- ``jets SERVER_PACKAGES MODEL_FOLDER SAMPLE N_JETS``: ``{"batch": 8}`` → seconds from a ROOT file to scores, and the sum of their squares.
 - ``tracks MODELS GRAPH_PARAMETERS TRACKS_PARAMETERS``: ``{"file": "features.npy"}`` → milliseconds, and a checksum of the labels.
 """
 
@@ -69,24 +67,6 @@ def network(file: str, inputs: str) -> Callable[[Question], Question]:
     return answer
 
 
-def jets(packages: str, folder: str, sample: str, n_jets: str) -> Callable[[Question], Question]:
-    """Seconds from a ROOT file to scores."""
-    sys.path.append(packages)
-    from helpers.physics import jets as physics
-
-    onnx, table = session(Path(folder) / "1" / "model.onnx"), physics.Table.read(Path(folder) / "preprocess.json")
-
-    def answer(question: Question) -> Question:
-        begin = time.perf_counter()
-        flat = physics.flatten(physics.read(sample)[: int(n_jets)], table)
-        scores = np.empty((len(flat), len(table.labels)), np.float32)
-        for group in physics.by_length(flat, question["batch"]):
-            scores[group] = onnx.run(None, flat.pad(group))[0]
-        return {"seconds": time.perf_counter() - begin, "squares": float(np.square(scores, dtype=np.float64).sum())}
-
-    return answer
-
-
 def tracks(models: str, graph: str, walk: str) -> Callable[[Question], Question]:
     """Milliseconds of all stages of ExaTrk for one event."""
     folder, limits, cuts = Path(models), json.loads(graph), json.loads(walk)
@@ -119,6 +99,6 @@ def _module(path: Path) -> ModuleType:
 
 
 if __name__ == "__main__":
-    reply = {"network": network, "jets": jets, "tracks": tracks}[sys.argv[1]](*sys.argv[2:])
+    reply = {"network": network, "tracks": tracks}[sys.argv[1]](*sys.argv[2:])
     for line in sys.stdin:
         print(json.dumps(reply(json.loads(line))), flush=True)

@@ -12,7 +12,7 @@ from IPython.display import Markdown, display
 
 from helpers import Client, CourseError, jets, launch_server, machine, plots, scrape, tracks
 from helpers.measuring.measure import sweep
-from helpers.measuring.program import find_perf_analyzer
+from helpers.measuring.perf_analyzer import find_perf_analyzer
 
 found = display(Markdown("…"), display_id="found")
 began = time.monotonic()

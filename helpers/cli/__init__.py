@@ -71,7 +71,7 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
     "sweep": (
         ("-m --model", "one model or several, such as particlenet_PT", {"nargs": "+", "required": True}),
         ("-u --url", "address of the server (default localhost:9001)", {}),
-        ("-b --batch", "batch sizes (default 1 4 8 16 32 64 128, as far as the model goes)", _NUMBERS),
+        ("-b --batch", "batch sizes (default 1)", {**_NUMBERS, "default": [1]}),
         ("-c --concurrency", "requests under way at any time (default 1)", {**_NUMBERS, "default": [1]}),
         ("-o --output", "folder for the results (default work/sweeps)", {"default": "work/sweeps"}),
         *(_INPUT_DATA, _CA),

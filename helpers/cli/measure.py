@@ -17,7 +17,7 @@ def sweep(args: argparse.Namespace) -> int:
     """Measure, write, draw, and print the table; every point that was measured is kept, also when it cannot go on."""
     from helpers import plots
     from helpers.measuring.measure import sweep
-    from helpers.measuring.program import find_perf_analyzer
+    from helpers.measuring.perf_analyzer import find_perf_analyzer
 
     # Who types a command wants to measure: no recorded rows in its place.
     find_perf_analyzer()

@@ -160,8 +160,7 @@ def metrics(args: argparse.Namespace) -> int:
 
 def perf_analyzer(args: argparse.Namespace) -> int:
     """Run it; the exit status is the program's: 0 done, 2 its windows did not agree, 99 it failed."""
-    from helpers.measuring.perf_analyzer import show
-    from helpers.measuring.program import find_perf_analyzer
+    from helpers.measuring.perf_analyzer import find_perf_analyzer, show
 
     program = find_perf_analyzer()
     # Not into its output, which may go on into a file.

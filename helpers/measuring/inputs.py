@@ -1,8 +1,4 @@
-"""Files of real inputs for perf_analyzer: jets for the taggers, hits for the track finder, taus for DeepTau, or any tensors.
-
-What perf_analyzer calls random are random bits. Read as 32-bit numbers, one in 256 of them is infinite or no number at all, and
-most others are absurdly large or small. A network's time may depend on its numbers, and its answers always do.
-"""
+"""Files of real inputs for perf_analyzer, because what it calls random are random bits, most of them absurd numbers or none."""
 
 from __future__ import annotations
 
@@ -24,63 +20,59 @@ JETS, TAUS = 100, 20
 
 
 def write_inputs(path: str | Path, entries: Iterable[Mapping[str, np.ndarray]]) -> Path:
-    """Write tensors as perf_analyzer reads them, and return the file; an InputError when there is none.
+    """Write tensors as perf_analyzer reads them, and return the file.
 
     Each entry has arrays by input name, without the batch axis. The tool takes one after the other and begins again; for batches above
     1 all must have the same shapes.
     """
-    data = [{name: _entry(array) for name, array in entry.items()} for entry in entries]
+    data = [{name: _tensor(array) for name, array in entry.items()} for entry in entries]
     if not data:
         raise InputError("There is nothing to write: no entry was given.", "Expected at least one.")
-    target = Path(path).expanduser()
+    target = Path(path).expanduser().resolve()
     with writing(target):
         make_folder(target.parent)
         replace(target, json.dumps({"data": data}))
-    return target.resolve()
+    return target
 
 
-def _entry(array: np.ndarray) -> dict[str, Any]:
+def _tensor(array: np.ndarray) -> dict[str, Any]:
     # The bytes themselves: no digit is lost, and the file is a third shorter than with numbers in text.
-    return {"content": {"b64": base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()}, "shape": list(array.shape)}
+    return {"content": {"b64": base64.b64encode(array.tobytes()).decode()}, "shape": list(array.shape)}
 
 
-def _write(name: str, tensors: Mapping[str, np.ndarray], number: int) -> Path:
-    """Write the first entries of whole tensors into a file in ``work/inputs``."""
-    return write_inputs(work_dir() / "inputs" / name, ({key: tensor[place] for key, tensor in tensors.items()} for place in range(number)))
+def entries_of(tensors: Mapping[str, np.ndarray]) -> Iterable[dict[str, np.ndarray]]:
+    """Return the entries of whole tensors, one after the other."""
+    return (dict(zip(tensors, entry, strict=True)) for entry in zip(*tensors.values(), strict=True))
 
 
 def write_jets(server: Any, model: str, *, lengths: Mapping[str, int] | None = None) -> Path:
-    """Write jets of the course's sample for a jet tagger, padded and with masks, as CMSSW sends them.
+    """Write jets of the course's sample for a jet tagger, padded and with masks, as CMSSW sends them, into ``work/inputs``.
 
     Lengths are those of the collections, ``pf`` and ``sv``; 50 and 4 by default. A file has one shape, so that its jets can be put into
-    batches; a longer jet loses what is behind that length. Returns the file, in ``work/inputs``.
+    batches; a longer jet loses what is behind that length.
     """
     from helpers.physics import jets  # awkward and uproot take a second to import
 
     chosen = {**LENGTHS, **(lengths or {})}
     with Client(server) as client:
         tagger = jets.Tagger(client, model)
-        sample = jets.read(jets.sample_for(tagger))[:JETS]
-        tensors = tagger.inputs(sample, candidates=chosen["pf"], vertices=chosen["sv"])
-    return _write(f"{model}_{JETS}_jets_{chosen['pf']}_{chosen['sv']}.json", tensors, len(sample))
+        tensors = tagger.inputs(jets.read(jets.sample_for(tagger))[:JETS], candidates=chosen["pf"], vertices=chosen["sv"])
+    return write_inputs(work_dir() / "inputs" / f"{model}_{JETS}_jets_{chosen['pf']}_{chosen['sv']}.json", entries_of(tensors))
 
 
 def write_taus() -> Path:
-    """Write taus of the course's sample for DeepTau, their grids filled as CMSSW fills them, and return the file in ``work/inputs``."""
+    """Write taus of the course's sample for DeepTau, their grids filled as CMSSW fills them, into ``work/inputs``."""
     from helpers.physics import taus
 
-    return _write(f"{TAUS}_taus.json", taus.tensors(taus.read().take(range(TAUS))), TAUS)
+    return write_inputs(work_dir() / "inputs" / f"{TAUS}_taus.json", entries_of(taus.tensors(taus.read().take(range(TAUS)))))
 
 
-def write_real(server: Any, model: str, lengths: Mapping[str, int] | None = None) -> Path:
-    """Write what the course has for a model, jets, hits or taus, and return the file; an InputError where it has nothing for it.
-
-    Hits are those of all events without pile-up; each event keeps its own number of them.
-    """
+def write_real(server: Any, model: str) -> Path:
+    """Write what the course has for a model: jets, taus, or the hits of all events without pile-up."""
     with Client(server) as client:
         names = set(client.signature(model).inputs)
     if names != {"FEATURES"}:
-        return write_taus() if "input_tau" in names else write_jets(server, model, lengths=lengths)
+        return write_taus() if "input_tau" in names else write_jets(server, model)
     from helpers.physics.tracks import load_events
 
     events = load_events()

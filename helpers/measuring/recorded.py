@@ -1,8 +1,6 @@
 """Figures that others measured, and this course's own for those that cannot measure: as rows, never without their source.
 
-All of it is in ``notebooks/data``. ``recorded.json`` has the figures by others as they published them; a figure that they did not publish
-is missing. ``recorded_sweep.jsonl`` is a sweep of this course, made by ``python -m benchmarks.record``. ``make test-gpu`` on a machine with
-a GPU adds a file to ``work/gpu``; a copy of it in ``notebooks/data`` is for everybody.
+They are in ``notebooks/data``, which says where from; ``make test-gpu`` on a machine with a GPU adds a file to ``work/gpu``.
 """
 
 from __future__ import annotations
@@ -19,9 +17,6 @@ from helpers.measuring.perf_analyzer import LENGTHS, InputData, data_for
 from helpers.measuring.table import COLUMNS, Rows, hardware, read_rows, shapes_of
 from helpers.paths import root, work_dir
 
-# How the names of tables begin that the check list of a machine with a GPU has written.
-_GPU_FILES = "recorded_gpu_"
-
 
 def sweep_file() -> Path:
     """Return the file of the course's own sweep."""
@@ -30,22 +25,20 @@ def sweep_file() -> Path:
 
 def gpu_file(device: str) -> Path:
     """Return where the check list on a machine with this GPU writes its table."""
-    return work_dir() / "gpu" / f"{_GPU_FILES}{re.sub(r'[^A-Za-z0-9]+', '_', device).strip('_')}.jsonl"
+    return work_dir() / "gpu" / f"recorded_gpu_{re.sub(r'[^A-Za-z0-9]+', '_', device).strip('_')}.jsonl"
 
 
 def recorded(device: str = "", model: str = "", variant: str = "") -> Rows:
     """Return figures by others, and by this course on GPUs, as rows that say in ``source`` who measured them and in ``device`` on what.
 
-    Args:
-        device: a part of the device's name, such as ``"P100"``, ``"T4"``, ``"A100"`` or ``"CPU"``; all by default.
-        model: the model's name; all by default.
-        variant: the exact variant, such as ``"ONNX"``, which tells apart what the model's name does not; all by default.
+    ``device`` is a part of its name, such as ``"P100"``, ``"T4"``, ``"A100"`` or ``"CPU"``. The ``variant``, such as ``"ONNX"``, tells
+    apart what the model's name does not. All by default.
     """
     data = root() / "notebooks" / "data"
     empty = dict.fromkeys((*COLUMNS, "variant"))
     groups = json.loads((data / "recorded.json").read_text(encoding="utf-8"))
     everything = [empty | group["common"] | point for group in groups for point in group["points"]]
-    files = {path.name: path for folder in (data, work_dir() / "gpu") for path in sorted(folder.glob(f"{_GPU_FILES}*.jsonl"))}
+    files = {path.name: path for folder in (data, work_dir() / "gpu") for path in sorted(folder.glob("recorded_gpu_*.jsonl"))}
     everything += [empty | row | {"variant": ""} for path in files.values() for row in read_rows(path)]
     of_device = [row for row in everything if device.casefold() in row["device"].casefold()]
     rows = [row for row in of_device if model in ("", row["model"]) and variant in ("", row["variant"])]
@@ -62,8 +55,8 @@ def _caption(rows: Iterable[Mapping[str, Any]]) -> str:
 
 def recorded_sweep(
     models: Sequence[str],
-    batches: Iterable[int] | None = None,
-    concurrencies: Iterable[int] | None = None,
+    batches: Iterable[int] = (1,),
+    concurrencies: Iterable[int] = (1,),
     lengths: Mapping[str, int] | None = None,
     input_data: InputData = "random",
 ) -> Rows:
@@ -71,16 +64,15 @@ def recorded_sweep(
 
     Arguments are as for ``sweep``. What was asked for and is not there is printed; an InputError where there is no such row at all.
     """
-    given = {name: list(values) for name, values in (("model", models), ("batch", batches), ("concurrency", concurrencies)) if values}
-    there: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    there = {}
     for row in read_rows(sweep_file()):
         asked = Path(data_for(row["model"], input_data)).name
         if inputs_of(row) == (LENGTHS | dict(lengths or {}) if asked == "random" else asked):
-            there.setdefault(tuple(row[name] for name in given), []).append(row)
-    wanted = list(itertools.product(*given.values()))
-    missing = [", ".join(f"{name} {value}" for name, value in zip(given, point)) for point in wanted if point not in there]
+            there[row["model"], row["concurrency"], row["batch"]] = row
+    wanted = list(itertools.product(models, concurrencies, batches))
+    rows = [there[point] for point in wanted if point in there]
+    missing = ["{}, concurrency {}, batch {}".format(*point) for point in wanted if point not in there]
     said = f"Not recorded: {'; '.join(missing)}." if missing else ""
-    rows = [row for point in wanted for row in there.get(point, [])]
     if not rows:
         raise InputError("There is no recorded row of this load.", said, f"To see all that there are, open {sweep_file()}")
     if said:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,19 +32,14 @@ LEAST = 0.05
 BETWEEN_RUNS = 0.04
 # Pairs from which on they are compared as pairs: two have one degree of freedom, and say nothing.
 _LEAST_PAIRS = 3
-# What makes it smaller, with its root.
+# What makes a spread smaller: with pairs its root.
 _MORE_PAIRS = "measure more pairs, such as four times as many for half the spread"
-_IN_TURN = (
-    "measure both in turn, with measure_in_turn(...), because one run does not know what the machine does while the other is measured"
-)
+_IN_TURN = "measure both in turn, with measure_in_turn(...), because one run does not know what the machine does during the other"
 _COLOURS = {FASTER: "#2e9e44", SLOWER: "#c96f14", SAME: "#7a8699", CANNOT_TELL: "#3b7dd8"}
 # What may differ between two measurements, and should be named: a change that one did not mean is the usual mistake.
 _NAMED = ("model", "variant", "batch", "concurrency", "request_rate_per_s", "protocol", "inputs", "instances", "config")
 
 Row = Mapping[str, Any]
-
-
-# --- one measurement -------------------------------------------------------------------------------------------------------
 
 
 def student(degrees: float) -> float:
@@ -61,30 +56,25 @@ def half_width(values: Sequence[float]) -> float | None:
 
 
 def inflation(values: Sequence[float] | NDArray[np.float64]) -> float:
-    """Return by how much correlation of neighbours widens an interval: the root of (1 + r) / (1 − r).
-
-    The correlation that few values show is too small on average by (1 + 4r)/n, which is added.
-    """
+    """Return by how much correlation of neighbours widens an interval: the root of (1 + r) / (1 − r)."""
     apart = np.asarray(values, dtype=float) - np.mean(values)
     scatter, size = float(apart @ apart), len(apart)
     shown = float(apart[1:] @ apart[:-1]) / scatter if scatter and size > 2 else 0.0
+    # What few values show is too small on average by (1 + 4r)/n.
     correlation = float(np.clip(shown + (1 + 4 * shown) / size, *CORRELATION))
     return math.sqrt((1 + correlation) / (1 - correlation))
 
 
 def interval(windows: Sequence[float]) -> tuple[float | None, float | None]:
-    """Return the mean of windows that follow one another, and the half width of its 95 % interval; None where it is not known.
-
-    The number of windows must not depend on their values: decide it before, with :func:`windows_needed`.
-    """
+    """Return the mean of windows that follow one another, and the half width of its 95 % interval; None where it is not known."""
     half = half_width(windows)
     return float(np.mean(windows)) if len(windows) else None, None if half is None else half * inflation(windows)
 
 
 def windows_needed(pilot: Sequence[float], precision: float, most: int) -> int:
-    """Return how many windows will likely reach a precision (a half width, as a fraction), at least :data:`LEAST_WINDOWS`.
+    """Return how many windows will likely reach a precision (a half width, as a fraction), from those of a warm-up.
 
-    The ``pilot`` has windows that do not count themselves, of a warm-up; fewer than three say nothing, and ``most`` is returned.
+    An interval holds only where the number of windows does not depend on their values, so it is decided before.
     """
     if len(pilot) < 3 or not np.mean(pilot):
         return max(most, LEAST_WINDOWS)
@@ -99,15 +89,13 @@ def percentile_interval(
     """Return a 95 % interval of a latency percentile that assumes no shape of the distribution; None for an end that is not known.
 
     A reported percentile of n requests is one of them in order. So one knows how probable it is that it lies below the true one, and
-    with several windows how many of them do. Where these cannot give an end, the other percentiles of whole runs may: the 99th of a run
-    of fewer than 51 requests is the slowest of all. For the upper end of a 95th percentile that takes 72 requests.
-
-    ``windows`` has its value and the number of requests of each, ``runs`` the reported percentiles and the number of requests.
+    with several ``windows`` (value, requests) how many of them do. Where these cannot give an end, the other percentiles of whole ``runs``
+    may: the 99th of fewer than 51 requests is the slowest of all. For the upper end of a 95th percentile that takes 72 requests.
     """
     ends = []
     for upper in (False, True):
         further = [each for each in sorted(PERCENTILES, reverse=not upper) if (each > percentile if upper else each < percentile)]
-        seen = [(percentile, windows), *((each, [(values[each], size) for values, size in runs if each in values]) for each in further)]
+        seen = [(percentile, windows), *((each, [(values[each], size) for values, size in runs]) for each in further)]
         known = (_end(values, each, percentile, upper) for each, values in seen)
         ends.append(next((end for end in known if end is not None), None))
     return ends[0], ends[1]
@@ -131,30 +119,20 @@ def _end(seen: Sequence[tuple[float, int]], reported: int, percentile: int, uppe
     return next((values[place - 1] for place in range(len(values), 0, -1) if below[:place].sum() <= miss), None)
 
 
-# --- two measurements ------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, repr=False)
 class Verdict:
     """What two measurements say about each other: ``faster``, ``slower``, ``the same`` or ``cannot tell``, with its reason as ``text``.
 
-    ``gain`` says how many times as fast the second is, ``half_width`` is half the length of its 95 % interval (None when a measurement came
-    without its spread), and ``pairs`` how many pairs that were measured in turn it is made of.
+    ``gain`` says how many times as fast the second is, ``factor`` with the ends of its 95 % interval, and ``half_width`` half of its
+    length, None where a spread is not known. ``pairs`` is how many that were measured in turn it is made of.
     """
 
     answer: str
     gain: float
     half_width: float | None
+    factor: str
     text: str
-    pairs: int = 0
-
-    @property
-    def factor(self) -> str:
-        """The gain and the ends of its interval, which are not equally far away: ``1.79 (1.30–2.46)``."""
-        if self.half_width is None:
-            return f"{self.gain:.2f}"
-        apart = math.exp(math.asinh(self.half_width / self.gain))
-        return f"{self.gain:.2f} ({self.gain / apart:.2f}–{self.gain * apart:.2f})"
+    pairs: int
 
     def __repr__(self) -> str:
         return f"{self.answer.capitalize()}: {self.text}"
@@ -173,32 +151,31 @@ def verdict(first: Any, second: Any, *, least: float = LEAST) -> Verdict:
     """
     rows = [row for side in (first, second) for row in rows_of(side, (THROUGHPUT,), "a verdict")]
     if len(rows) != 2:
-        raise InputError(
-            f"A verdict compares two rows, and {len(rows)} were given.",
-            "Expected one on each side.",
-            'Pick them first, for example with rows.query("batch == 8").iloc[0]; repeats are best measured in turn.',
-        )
-    before, after = rows
-    pairs = _pairs(before, after)
-    log, deviation, degrees = _paired(pairs, rows) if pairs else _welch(before, after)
-    half = None if deviation is None else student(degrees) * deviation
-    answer, gain = _answer(log, half, math.log1p(least)), math.exp(log)
-    # Half of the interval's length on the scale of the gain itself.
-    found = Verdict(answer, gain, None if half is None else gain * math.sinh(half), "", len(pairs))
+        happened, todo = f"A verdict compares two rows, and {len(rows)} were given.", 'Pick them first: rows.query("batch == 8").iloc[0]'
+        raise InputError(happened, "Expected one on each side.", todo)
+    pairs = _pairs(*rows)
+    log, deviation, degrees = _paired(pairs, rows) if pairs else _welch(rows)
+    gain, factor, half = math.exp(log), f"{math.exp(log):.2f}", None
+    if deviation is not None:
+        half = student(degrees) * deviation
+        factor += f" ({math.exp(log - half):.2f}–{math.exp(log + half):.2f})"
+    answer = _answer(log, half, math.log1p(least))
     if pairs:
         # Of these turns alone: a row may have been measured beside others as well, at another time.
         values = [with_spread(math.exp(float(np.mean(np.log(side)))), None) for side in zip(*pairs, strict=True)]
     else:
         values = [with_spread(row[THROUGHPUT], row.get(THROUGHPUT_SPREAD)) for row in rows]
     said = [
-        f"{found.factor} times as fast ({' → '.join(f'{value} inferences/s' for value in values)}).",
+        f"{factor} times as fast ({' → '.join(f'{value} inferences/s' for value in values)}).",
         f"By {len(pairs)} pairs, measured in turn." if pairs else "",
         f"Differences below {100 * least:g} % do not count." if answer == SAME else "",
         "There is no spread, so it is not known how much of this is chance." if half is None else "",
         f"The spread is too large: {_MORE_PAIRS if pairs else _IN_TURN}." if answer == CANNOT_TELL and half is not None else "",
-        *_remarks(before, after),
+        _differing(rows),
     ]
-    return replace(found, text=" ".join(filter(None, said)))
+    # Half of the interval's length on the scale of the gain itself.
+    half_width = None if half is None else gain * math.sinh(half)
+    return Verdict(answer, gain, half_width, factor, " ".join(filter(None, said)), len(pairs))
 
 
 def ratio(after: Row, before: Row) -> tuple[float, float | None]:
@@ -220,14 +197,14 @@ def _paired(pairs: Sequence[tuple[float, float]], rows: Sequence[Row]) -> tuple[
     """The mean log-ratio of pairs, its standard deviation, and its degrees of freedom."""
     logs, degrees = [math.log(other / one) for one, other in pairs], len(pairs) - 1
     # No better than the counts are known to one request.
-    counted = math.sqrt(sum(1 / (row.get("requests") or math.inf) ** 2 for row in rows))
+    counted = math.hypot(*(1 / (row.get("requests") or math.inf) for row in rows))
     return float(np.mean(logs)), max(float(np.std(logs, ddof=1)) / math.sqrt(len(logs)), counted / student(degrees)), degrees
 
 
-def _welch(before: Row, after: Row) -> tuple[float, float | None, float]:
+def _welch(rows: Sequence[Row]) -> tuple[float, float | None, float]:
     """The same of rows that were not measured in turn: by what they state, and by what a machine changes between two runs."""
-    log, variance, lost = math.log(after[THROUGHPUT] / before[THROUGHPUT]), 0.0, 0.0
-    for row in (before, after):
+    log, variance, lost = math.log(rows[1][THROUGHPUT] / rows[0][THROUGHPUT]), 0.0, 0.0
+    for row in rows:
         if row.get(THROUGHPUT_SPREAD) is None:
             return log, None, 1
         freedom = max((row.get("windows") or LEAST_WINDOWS) - 1, 1)
@@ -242,24 +219,17 @@ def _welch(before: Row, after: Row) -> tuple[float, float | None, float]:
 def _answer(log: float, half: float | None, least: float) -> str:
     if half is None:
         return CANNOT_TELL
-    low, high = log - half, log + half
-    if low > least:
+    if log - half > least:
         return FASTER
-    if high < -least:
+    if log + half < -least:
         return SLOWER
-    return SAME if low > -least and high < least else CANNOT_TELL
+    return SAME if abs(log) + half < least else CANNOT_TELL
 
 
-def _remarks(before: Row, after: Row) -> list[str]:
-    """What else differs, and what did not settle."""
-    differing = [name for name in _NAMED if before.get(name) != after.get(name)]
-    if "model" in differing and "config" in differing:
-        differing.remove("config")  # of course: it holds the name
-    said = [f"{name.replace('_', ' ')} {' → '.join(str(row.get(name) or 'not known') for row in (before, after))}" for name in differing]
-    where = [hardware(row) + (" (recorded)" if is_recorded(row) else "") for row in (before, after)]
-    said += [f"device {where[0]} → {where[1]}"] if where[0] != where[1] else []
-    unsettled = [name for name, row in (("first", before), ("second", after)) if row.get("stable") is False]
-    return [
-        f"What differs: {'; '.join(said)}." if said else "",
-        f"The {' and the '.join(unsettled)} did not settle; the spread says how much." if unsettled else "",
-    ]
+def _differing(rows: Sequence[Row]) -> str:
+    """What else differs."""
+    names = [name for name in _NAMED if rows[0].get(name) != rows[1].get(name)]
+    changes = {name.replace("_", " "): [str(row.get(name) or "not known") for row in rows] for name in names}
+    changes["device"] = [hardware(row) + " (recorded)" * is_recorded(row) for row in rows]
+    said = [f"{name} {' → '.join(both)}" for name, both in changes.items() if both[0] != both[1]]
+    return f"What differs: {'; '.join(said)}." if said else ""

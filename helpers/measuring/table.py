@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from helpers.errors import InputError, quoted
-from helpers.paths import make_folder, shown, work_dir, writing
+from helpers.paths import make_folder, read_text, replace, work_dir, writing
 from helpers.tables import as_html, as_text, without_empty
 
 PERCENTILES = (50, 90, 95, 99)
@@ -42,18 +41,12 @@ INPUT_DATA = ("random", "zero")
 _WHOLE = frozenset(("batch", "concurrency", "percentile", "requests", "windows", "instances", "servers", "threads", "rounds"))
 # Columns that a short table shows where rows differ in them.
 _VARIED = ("experiment", "model", "variant", "device", "inputs", "servers", "instances", "concurrency", "request_rate_per_s")
+# What makers write around the name of a processor, and what makes a heading too long.
+_AROUND = re.compile(r"\((?:R|TM)\)|\s*@ [\d.]+ ?GHz|\s+(?:CPU|(?:\d+-Core )?Processor)\b")
 
 
 class Row(pd.Series):  # type: ignore[misc]  # pandas tells no types
-    """One measured row; also a column of :class:`Rows`, which shows itself as pandas does."""
-
-    @property
-    def _constructor(self) -> type[Row]:
-        return Row
-
-    @property
-    def _constructor_expanddim(self) -> type[Rows]:
-        return Rows
+    """One measured row; shows itself as a table of one."""
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Row:
@@ -61,22 +54,14 @@ class Row(pd.Series):  # type: ignore[misc]  # pandas tells no types
         return cls(dict(values), dtype=object)
 
     def __repr__(self) -> str:
-        return repr(Rows.of([plain(self)])) if THROUGHPUT in self.index else super().__repr__()
+        return repr(Rows.of([self]))
 
-    def _repr_html_(self) -> str | None:
-        return Rows.of([plain(self)])._repr_html_() if THROUGHPUT in self.index else None
+    def _repr_html_(self) -> str:
+        return Rows.of([self])._repr_html_()
 
 
 class Rows(pd.DataFrame):  # type: ignore[misc]  # pandas tells no types
-    """Measured rows, one a line; they show batch size, throughput, latency and whether it settled, and what sets them apart."""
-
-    @property
-    def _constructor(self) -> type[Rows]:
-        return Rows
-
-    @property
-    def _constructor_sliced(self) -> type[Row]:
-        return Row
+    """Measured rows, which show what most people want to see. What pandas makes of them, as ``query``, shows all columns."""
 
     @classmethod
     def of(cls, rows: Iterable[Mapping[str, Any]], caption: str = "", **attributes: Any) -> Rows:
@@ -85,56 +70,49 @@ class Rows(pd.DataFrame):  # type: ignore[misc]  # pandas tells no types
         made = cls(listed, columns=list(dict.fromkeys([*COLUMNS, *(name for row in listed for name in row)])))
         numbers = [name for name in made.columns if name.endswith(("_us", "_per_s"))]
         made[numbers] = made[numbers].astype(float)
-        made.attrs.update(attributes, caption=caption)
+        noisy = sum(row.get("stable") is False for row in listed)
+        doubt = f"{noisy} of {len(listed)} did not settle." if noisy else ""
+        made.attrs.update(attributes, caption=" ".join(filter(None, [caption, doubt])))
         return made
 
     def _short(self) -> list[dict[str, Any]]:
-        """What most people want to see, latencies in ms; empty for a table that is none of measurements."""
-        if not len(self) or not {"model", "batch", THROUGHPUT} <= set(self.columns):
-            return []
-        rows = rows_of(self)
+        rows = [plain(row) for _, row in self.astype(object).iterrows()]
         varied = [name for name in _VARIED if len({str(row.get(name)) for row in rows}) > 1]
         return without_empty([{"model": row["model"]} | {name: row.get(name) for name in varied} | _figures(row) for row in rows])
 
-    def _caption(self) -> str:
-        # A copy with other rows has the caption of the whole, so the number of rows is counted here.
-        noisy = sum(row.get("stable") is False for row in rows_of(self))
-        return " ".join(filter(None, [self.attrs.get("caption", ""), f"{noisy} of {len(self)} did not settle." if noisy else ""]))
-
     def __repr__(self) -> str:
-        return "\n".join(filter(None, [self._caption(), as_text(short)])) if (short := self._short()) else super().__repr__()
+        return "\n".join(filter(None, [self.attrs["caption"], as_text(self._short())]))
 
-    def _repr_html_(self) -> str | None:
-        return as_html(short, caption=self._caption()) if (short := self._short()) else super()._repr_html_()
+    def _repr_html_(self) -> str:
+        return as_html(self._short(), caption=self.attrs["caption"])
 
 
 def _figures(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What most people want to see, latencies in ms."""
     latencies = {f"p{each} (ms)": latency_words(row, each) for each in dict.fromkeys((50, row.get("percentile") or 95))}
-    stable = "" if row.get("stable") is None else "yes" if row["stable"] else "no"
-    throughput = with_spread(row[THROUGHPUT], row.get(THROUGHPUT_SPREAD))
-    return {"batch": row["batch"], "inferences/s": throughput, **latencies, "stable": stable}
+    stable = {None: "", True: "yes", False: "no"}[row.get("stable")]
+    return {"batch": row["batch"], "inferences/s": with_spread(row[THROUGHPUT], row.get(THROUGHPUT_SPREAD)), **latencies, "stable": stable}
 
 
-def with_spread(value: float | None, half: float | None, unit: float = 1.0) -> str:
+def with_spread(value: float | None, half: float | None) -> str:
     """Return a number and its half width as text, with the digits that the half width allows."""
     if value is None:
         return ""
     if not half:
-        return f"{unit * value:.4g}" if unit * value < 1e4 else f"{unit * value:.0f}"
-    digits = _digits(unit * half)
-    return f"{unit * value:.{digits}f} ± {unit * half:.{digits}f}"
+        return f"{value:.4g}" if value < 1e4 else f"{value:.0f}"
+    digits = _digits(half)
+    return f"{value:.{digits}f} ± {half:.{digits}f}"
 
 
 def latency_words(row: Any, percentile: int | None) -> str:
-    """Return a latency percentile of a row in ms, with the ends of its interval where the row was measured for this one.
-
-    Such as ``18.2 (16.9–101.0)``; an end that is not known is said to be so.
-    """
+    """Return a latency percentile in ms, with its interval where the row was measured for this one: ``18.2 (16.9–not known)``."""
     value, known = row.get(latency_column(percentile)), row.get("percentile") == percentile
+    if value is None:
+        return ""
     ends = [row.get(end) / 1000 if known and row.get(end) is not None else None for end in LATENCY_ENDS]
-    halves = [abs(end - value / 1000) for end in ends if end is not None] if value is not None else []
+    halves = [abs(end - value / 1000) for end in ends if end is not None]
     if not halves:
-        return with_spread(value, None, 1e-3)
+        return with_spread(value / 1000, None)
     digits = _digits(max(halves) or 1.0)
     words = ["not known" if end is None else f"{end:.{digits}f}" for end in ends]
     return f"{value / 1000:.{digits}f} ({'–'.join(words)})"
@@ -143,9 +121,6 @@ def latency_words(row: Any, percentile: int | None) -> str:
 def _digits(half: float) -> int:
     """How many digits behind the point a half width allows."""
     return max(0, 1 - math.floor(math.log10(half)))
-
-
-# --- rows of any kind ------------------------------------------------------------------------------------------------------
 
 
 def is_row(value: Any) -> bool:
@@ -168,8 +143,7 @@ def _plain(name: str, value: Any) -> Any:
 def rows_of(rows: Any, needs: Sequence[str] = (), what: str = "this figure") -> list[dict[str, Any]]:
     """Return the rows of a table, of one measurement, of a list of both, or of something with ``.rows``, as dictionaries.
 
-    An InputError, which says what they are for, where there is no row, something that is none, or none has a value in a column that is
-    needed.
+    An InputError says ``what`` they are for, where there is no row, something else, or no value in a column that it needs.
     """
     listed = [plain(row) for row in _flat(rows, what)]
     if not listed:
@@ -186,18 +160,14 @@ def _flat(rows: Any, what: str) -> list[Any]:
     if is_row(rows):
         return [rows]
     if isinstance(rows, str) or not isinstance(rows, Iterable):
-        raise InputError(
-            f"A row is something of type {type(rows).__name__}.",
-            f"Expected measured rows for {what}: what measure(...) or sweep(...) returned, or recorded(...).",
-        )
+        expected = f"Expected measured rows for {what}: what measure(...) or sweep(...) returned, or recorded(...)."
+        raise InputError(f"A row is something of type {type(rows).__name__}.", expected)
     return [row for each in rows for row in _flat(each, what)]
 
 
 def plateau(rows: Iterable[Mapping[str, Any]], share: float = 0.9) -> tuple[float, float | None]:
-    """Return the throughput at which something is saturated, and its half width: the mean of the rows that reach a share of the highest.
-
-    The highest alone is the one that chance made highest, so a plan made with it promises too much.
-    """
+    """Return the throughput at which something is saturated, and its half width: the mean of the rows that reach a share of the highest."""
+    # The highest alone is the one that chance made highest, so a plan made with it promises too much.
     known = [row for row in rows if row.get(THROUGHPUT)]
     near = [row for row in known if row[THROUGHPUT] >= share * max(row[THROUGHPUT] for row in known)]
     spreads = [row.get(THROUGHPUT_SPREAD) for row in near]
@@ -221,19 +191,10 @@ def shapes_of(row: Any) -> dict[str, tuple[int, ...]]:
     return {name: tuple(map(int, lengths.split(","))) for name, lengths in named}
 
 
-# What makers write around the name of a processor, and what makes a heading too long.
-_AROUND = re.compile(r"\((?:R|TM)\)|\s*@ [\d.]+ ?GHz|\s+(?:CPU|(?:\d+-Core )?Processor)\b")
-
-
 def hardware(row: Any) -> str:
-    """Return the device of a row, with the processor's name where it is a CPU and the name is not in it already."""
-    device, cpu = str(row.get("device") or "").strip(), _AROUND.sub("", str(row.get("cpu") or "")).strip()
-    if device.upper().startswith("CPU") and cpu and cpu.casefold() not in device.casefold():
-        return f"CPU: {cpu}"
-    return device or (f"CPU: {cpu}" if cpu else "device not known")
-
-
-# --- the file --------------------------------------------------------------------------------------------------------------
+    """Return the device of a row, with the processor's name where it is a CPU."""
+    device, cpu = row.get("device") or "", _AROUND.sub("", row.get("cpu") or "").strip()
+    return f"CPU: {cpu}" if cpu and device in ("", "CPU") else device or "device not known"
 
 
 def folder_of(output: str | Path) -> Path:
@@ -243,25 +204,12 @@ def folder_of(output: str | Path) -> Path:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a file, none where there is no file; a last line that was not written to its end is left out."""
-    if not path.exists():
-        return []
-    try:
-        return [dict(json.loads(line)) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{shown(path)} cannot be read as rows: {error}.", "Expected one measured row in each line, as JSON.") from error
+    """Return the rows of a file, none where there is no file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
 def append_row(path: Path, row: Mapping[str, Any] | pd.Series) -> None:
-    """Add a row to a file, on the disk when this returns; half a line, left by a full disk, is cut off first."""
-    rest = f"{json.dumps(plain(row))}\n".encode()
+    """Add a row to a file, in one step: whatever happens meanwhile, the file has whole lines."""
     with writing(path):
         make_folder(path.parent)
-        with path.open("a+b", buffering=0) as file:
-            there = path.read_bytes()
-            if there and not there.endswith(b"\n"):
-                file.truncate(there.rfind(b"\n") + 1)
-            # One call, so that others who read meanwhile see whole lines. A full disk takes a part, and says so when asked for the rest.
-            while rest:
-                rest = rest[file.write(rest) :]
-            os.fsync(file.fileno())
+        replace(path, f"{read_text(path) if path.exists() else ''}{json.dumps(plain(row))}\n")

@@ -22,7 +22,7 @@ from helpers import jets, launch_server, paths
 from helpers.client import Client
 from helpers.client.endpoint import ADMIN_HEADER
 from helpers.errors import SetupError
-from helpers.measuring.program import find_perf_analyzer
+from helpers.measuring.perf_analyzer import find_perf_analyzer
 from helpers.server.containers import image_version
 from helpers.setup import environments
 from tests.support.container_image import Made, NoContainersError, make, said

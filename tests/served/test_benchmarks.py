@@ -10,7 +10,7 @@ from benchmarks.cases import CASES
 from helpers import paths, repository
 
 # The others take a quarter of a minute and more each, of two cores' full work.
-_SHORT = ("client",)
+_SHORT = ("whole_machine",)
 
 
 @pytest.mark.slow
@@ -26,18 +26,18 @@ def test_a_case_runs(case: str, capsys: pytest.CaptureFixture[str], monkeypatch:
 
 def test_the_measured_models_are_the_courses_own_with_one_thread(tmp_path) -> None:
     names = (cases.AK4, cases.AK4_PT)
-    cases._repository(tmp_path, *names)
+    cases.one_thread(tmp_path, *names)
     for name in names:
         config = repository.read_config(tmp_path / name)
         (group,) = config.instance_group
         assert (group.count, group.kind) == (1, group.KIND_CPU) and not config.HasField("dynamic_batching")
         threads = [parameter.string_value for key, parameter in config.parameters.items() if key.lower().endswith("thread_count")]
         assert threads and set(threads) == {"1"}
-        assert next((tmp_path / name / "1").glob("model.*")).read_bytes() == cases._file(name).read_bytes()
+        assert next((tmp_path / name / "1").glob("model.*")).read_bytes() == cases.file_of(name).read_bytes()
     assert paths.models_dir() / cases.AK4 != tmp_path / cases.AK4
 
 
 def test_a_trials_figures_are_not_kept_and_unknown_cases_are_named() -> None:
-    for words in (["start", "--trial", "--keep"], ["nonsense"]):
+    for words in (["fleet", "--trial", "--keep"], ["nonsense"]):
         with pytest.raises(SystemExit):
             program.main(words)

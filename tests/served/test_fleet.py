@@ -24,7 +24,8 @@ from helpers.__main__ import main
 from helpers.client import http
 from helpers.errors import InputError, RequestError
 from helpers.fleet import Fleet, envoy
-from helpers.measuring.perf_analyzer import execute, run_for
+from helpers.measuring.measure import Measurement
+from helpers.measuring.perf_analyzer import execute
 from tests.support import MODELS_FOR_TESTS
 from tests.support.fleet_load import Load as Requests
 from tests.support.processes import PATIENCE_S, alive, listening, session, wait_until
@@ -128,9 +129,8 @@ def test_perf_analyzer_measures_through_the_front(fleet: Fleet) -> None:
     row = measure(fleet, "double", batch=2, concurrency=2, lengths={"X": 3}, max_seconds=1)
     assert row["url"] == f"127.0.0.1:{fleet.grpc.port}"
     assert row["throughput_infer_per_s"] > 0
-    # Times of one server, never a difference between two of them.
-    assert 0 < row["compute_infer_us"] < row["latency_avg_us"]
-    assert "one of the 2 servers" in row["note"]
+    # Times of one server, or a difference between two of them, are no times of the fleet.
+    assert row["compute_infer_us"] is None and row["queue_us"] is None and row["latency_avg_us"] is None
     rows = fleet.shares(before)
     assert all(row["share"] > 0.2 for row in rows)
     assert sum(one["requests"] for one in rows) >= row["requests"]
@@ -141,7 +141,7 @@ def test_a_window_in_which_the_server_with_the_counters_had_nothing_to_do(fleet:
     """The tool then says that it cannot find the version of the model, which is there on both servers."""
     inputs = tmp_path / "two_a_window.json"
     inputs.write_text(json.dumps({"data": [{"SECONDS": {"content": [0.1], "shape": [1]}}]}))
-    run = run_for(fleet, "slow", input_data=inputs, window_ms=250, max_trials=3, stability_percent=1e6)
+    run = Measurement(fleet, "slow", input_data=inputs, window_ms=250, max_trials=3, stability_percent=1e6).run
     for _ in range(8):
         execute(run, server=fleet)  # was an error in every other run
     assert measure(fleet, "slow", input_data=inputs, max_seconds=1)["throughput_infer_per_s"] > 0

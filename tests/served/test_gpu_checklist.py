@@ -87,12 +87,10 @@ def test_without_a_gpu_there_is_a_sentence(models_server: Server, smi: Callable[
 
 @pytest.mark.slow
 def test_without_a_gpu_nothing_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
-    if checklist.seen_by_server()["gpu"]:
+    if checklist.seen_by("embedded")["gpu"]:
         pytest.skip("this machine has a GPU: make test-gpu is the test")
     assert checklist.main([]) == 0
-    said = capsys.readouterr().out
-    assert "so nothing was measured" in said
-    assert said.count("skipped") == len(checklist.STEPS)
+    assert "so nothing was measured" in capsys.readouterr().out
 
 
 def test_a_rehearsal_is_no_record() -> None:

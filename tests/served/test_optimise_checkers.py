@@ -44,7 +44,8 @@ COSTS = [_cost("", 0.0, 0.0), _cost("_fp16", 0.0, 0.0001), _cost("_int8_static",
 @pytest.fixture
 def table() -> Experiments:
     made = Experiments(None, MODEL, batch=1, concurrency=8, budget=1.5)
-    made.rows = [{**row(figures, batch=1, concurrency=8), "experiment": name, "executed_batch": 1.0} for name, figures in NAMES.items()]
+    for name, figures in NAMES.items():
+        made._add(name, row(figures, batch=1, concurrency=8), executed_batch=1.0)
     return made
 
 
@@ -65,7 +66,7 @@ def test_instances(server: Server, table: Experiments) -> None:
     server.reload(MODEL)
     _is("9.1", Kind.CORRECT, "reports 2 instances. Seen from the baseline: Faster", server, table, text)
     _is("9.1", Kind.CANNOT_TELL, "needs `table`", server, [1, 2], text)
-    del table.rows[1]
+    del table._rows["2 instances"]
     _is("9.1", Kind.CANNOT_TELL, "no experiment '2 instances'", server, table, text)
 
 

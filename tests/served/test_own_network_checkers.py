@@ -49,8 +49,9 @@ def server(work: Path, free_base_port: Callable[[], int]) -> Iterator[Server]:
 @pytest.fixture
 def table() -> Experiments:
     made = Experiments(None, OTHER, batch=1, concurrency=4, budget=2)
-    made.rows = [{**row(figures, model=OTHER), "experiment": name, "executed_batch": 1.0} for name, figures in NAMES.items()]
-    made._over["2 instances"] = "batch 4"
+    for name, figures in NAMES.items():
+        made._add(name, row(figures, model=OTHER), executed_batch=1.0)
+    made._rows["2 instances"]["over"] = "batch 4"
     return made
 
 

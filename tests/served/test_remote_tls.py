@@ -18,8 +18,8 @@ from helpers.__main__ import main
 from helpers.client import Client
 from helpers.client.endpoint import Access, access_for
 from helpers.errors import AccessError, InputError, ModelError, RequestError, ServerError
-from helpers.measuring.measure import measure
-from helpers.measuring.perf_analyzer import execute, run_for
+from helpers.measuring.measure import Measurement, measure
+from helpers.measuring.perf_analyzer import execute
 from helpers.metrics.load import BackgroundLoad
 from helpers.server import Server, connect
 from helpers.setup.environments import EMBEDDED_TRITON
@@ -193,7 +193,7 @@ def test_perf_analyzer_through_the_front(site: Site, work: Path) -> None:
         assert site.behind.statistics("add_sub")["inference_count"] >= before + row["requests"]
         assert TOKEN not in str(row)
         assert "$COURSE_TOKEN" in row["command"]
-    run, ca = run_for(server, "add_sub", max_trials=1, window_ms=400), str(site.certificates.ca)
+    run, ca = Measurement(server, "add_sub", max_trials=1, window_ms=400).run, str(site.certificates.ca)
     for access, words in (
         (Access(ca=ca), "no valid token"),
         (access_for("another-token", ca=ca), r"no valid token.*Bearer \$COURSE_TOKEN"),

@@ -18,7 +18,7 @@ from helpers.measuring import measure as measuring
 from helpers.measuring.experiments import Experiments
 from helpers.measuring.recorded import recorded, recorded_sweep, sweep_file
 from helpers.measuring.statistics import verdict
-from helpers.measuring.table import COLUMNS, PARTS, Rows, hardware, is_recorded, latency_words, rows_of
+from helpers.measuring.table import COLUMNS, PARTS, Rows, hardware, is_recorded, latency_words, read_rows, rows_of
 from helpers.plots import sweep_figure
 from helpers.setup.environments import EMBEDDED_TRITON
 from tests.support.measured_rows import row as measured_row
@@ -47,7 +47,7 @@ def test_it_says_so_and_goes_on(without_the_tool: None, capsys: pytest.CaptureFi
 
 
 def test_what_was_recorded_is_complete() -> None:
-    rows = rows_of(recorded_sweep(()))
+    rows = read_rows(sweep_file())
     assert len({(row["model"], row["batch"], row["concurrency"], row["inputs"], row["shapes"]) for row in rows}) == len(rows)
     for row in rows:
         assert set(COLUMNS) <= set(row) and row["source"].startswith("recorded: ")
@@ -101,8 +101,8 @@ def test_each_model_has_its_own_inputs(without_the_tool: None) -> None:
 
 
 def test_lengths_and_what_there_is_not() -> None:
-    assert set(recorded_sweep([MODELS[0]], (4,), None, T4_LENGTHS)["concurrency"]) == {4}
-    with pytest.raises(InputError, match=r"no recorded row.*Not recorded: model particlenet_AK4, batch 7.*recorded_sweep\.jsonl"):
+    assert set(recorded_sweep([MODELS[0]], (4,), (4,), T4_LENGTHS)["concurrency"]) == {4}
+    with pytest.raises(InputError, match=r"no recorded row.*Not recorded: particlenet_AK4, concurrency 1, batch 7.*recorded_sweep\.jsonl"):
         recorded_sweep([MODELS[0]], (7,))
     with pytest.raises(InputError, match="no recorded row"):
         recorded_sweep(["add_sub"])
@@ -112,7 +112,7 @@ def test_lengths_and_what_there_is_not() -> None:
 
 def test_what_was_asked_for_and_is_not_there_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     rows = recorded_sweep([MODELS[0]], (1, 2, 3, 4), (1,))
-    said = f"Not recorded: model {MODELS[0]}, batch 2, concurrency 1; model {MODELS[0]}, batch 3, concurrency 1.\n"
+    said = f"Not recorded: {MODELS[0]}, concurrency 1, batch 2; {MODELS[0]}, concurrency 1, batch 3.\n"
     assert rows["batch"].tolist() == [1, 4] and capsys.readouterr().out == said
     recorded_sweep([MODELS[0]], (1, 4), (1,))
     assert capsys.readouterr().out == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from helpers import cli, paths
 from helpers.errors import SetupError
 from helpers.measuring import measure
-from helpers.measuring import program as perf_program
+from helpers.measuring import perf_analyzer as perf_program
 from helpers.setup import bootstrap
 
 pytestmark = pytest.mark.skipif(bool(bootstrap.embedded_obstacle()), reason="perf_analyzer cannot run here")
@@ -35,7 +36,8 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_the_one_in_the_servers_environment_runs() -> None:
     program = perf_program.find_perf_analyzer()
     assert program.version == "2.51.0"
-    assert "2.51.0" in program.run("--version").stderr
+    with program.start("--version", stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        assert "2.51.0" in process.communicate()[0]
 
 
 def test_path_comes_first_and_what_does_not_run_is_passed_over(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,7 +57,7 @@ def test_where_none_runs_it_is_said_why_and_that_there_are_recorded_results(bare
 
 def test_what_was_not_there_is_found_once_it_is(bare: Path) -> None:
     """The set-up may bring it while a notebook is open: a failure is not kept, neither here nor where measurements begin."""
-    assert not measure.can_measure() and measure.perf_analyzer("-m", "add_sub") == 99
+    assert not measure.can_measure() and measure.perf_analyzer("-m add_sub") == 99
     a_program(paths.server_env() / "bin", "echo 'Perf Analyzer Version 2.51.0 (commit unknown)'")
     assert measure.can_measure() and perf_program.find_perf_analyzer().version == "2.51.0"
 
