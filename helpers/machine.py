@@ -1,7 +1,4 @@
-"""This machine: its processor, its NVIDIA GPUs, and whether a server listens on a port of it.
-
-The only place that runs ``nvidia-smi``. Standard library only, but for what listens on a port, which ``psutil`` knows.
-"""
+"""This machine: its processor, its NVIDIA GPUs (the only place that runs ``nvidia-smi``), and whether a server listens on a port of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The private folder of this user in which each running server has its own: its socket, its state, its secrets."""
+"""The private folder of this user in which each running server has its own: its lease, its state, its secrets."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from typing import Any
 from helpers import machine, paths
 from helpers.errors import SetupError
 
-# Name of the file with the headers that inference needs, as ``curl -H @FILE`` reads them.
-HEADERS = "headers"
+# Files in a server's folder: what owners lock, what the supervisor has written down, what ends the server, and the headers that inference
+# needs, as ``curl -H @FILE`` reads them.
+LEASE, STATE, STOP, HEADERS = "lease", "state.json", "stop", "headers"
 # Names of servers' folders, and the seconds after which one without a state is given up.
 _OURS = re.compile(r"course-[0-9a-f]{12}")
 _STATELESS_S = 3600.0
 
 
 def run_root() -> Path:
-    """Return the private folder of this user for sockets and states: paths of Unix sockets must be shorter than 108 characters."""
+    """Return the private folder of this user, in which servers have theirs."""
     if not hasattr(os, "getuid"):
         happened = f"This machine cannot run a server of its own: it has {platform.system()} on {platform.machine()}."
         expected = "It takes Linux and an x86-64 processor; everything else of the course works here against a server on another machine."
@@ -45,11 +46,17 @@ def run_root() -> Path:
 
 def state_of(folder: Path) -> dict[str, Any]:
     """Return what a server's supervisor has written down; nothing where there is no state, or no whole one."""
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return dict(json.loads((folder / STATE).read_text()))
+    return {}
+
+
+def runs(pid: int) -> bool:
+    """True if a process of this machine runs; one that has ended and was not collected yet does not."""
     try:
-        state = json.loads((folder / "state.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return state if isinstance(state, dict) else {}
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def is_dead(folder: Path, state: dict[str, Any]) -> bool:
@@ -57,12 +64,11 @@ def is_dead(folder: Path, state: dict[str, Any]) -> bool:
     here, there = machine.node(), state.get("node")
     if not isinstance(there, dict):
         # A supervisor writes its state at once: the launch was killed before it had one. What has another name is not ours to remove.
-        try:
+        with contextlib.suppress(OSError):  # it has just gone
             return bool(_OURS.fullmatch(folder.name)) and time.time() - folder.stat().st_mtime > _STATELESS_S
-        except OSError:  # it has just gone
-            return False
+        return False
     if there == here:
-        return not Path(f"/proc/{state.get('supervisor_pid')}").exists()
+        return not runs(state["supervisor_pid"])
     # Before this machine's last start.
     return there.get("host") == here["host"] and here["host"] not in machine.LOCAL_NAMES and there.get("boot") != here.get("boot")
 

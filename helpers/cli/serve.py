@@ -62,13 +62,12 @@ def _launch(args: argparse.Namespace, **options: Any) -> Server | Fleet:
 def _wait(server: Server | Fleet) -> None:
     """Print what there is to know, and what is noticed of each server, until it is gone."""
     print(server, _to_try(server), sep="\n\n", flush=True)
-    said: set[str] = set()
-    while server.state() in ("running", "hung"):
+    said: dict[str, str] = {}
+    while server.state() == "running":
         for one in server.servers if isinstance(server, Fleet) else [server]:
-            for remark in (f"{one.http_url} {remark}" for remark in one.remarks):
-                if remark not in said:
-                    print(remark, flush=True)
-                    said.add(remark)
+            if one.noticed != said.get(one.url, ""):
+                said[one.url] = one.noticed
+                print(one.http_url, one.noticed, flush=True)
         time.sleep(_LOOK_S)
     why = explain(server.returncode, server.log(lines=0))
     raise ServerError(f"The server at {server.http_url} is gone.", why, "Type: python -m helpers doctor")

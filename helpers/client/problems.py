@@ -92,7 +92,7 @@ def explain(
 ) -> CourseError:
     """Return the error to raise for a request to a model that failed, for any reason but that the model is not loaded.
 
-    ``ended`` is how the server ended or that it hangs, and what to type then; empty while it runs, or where that is not known.
+    ``ended`` is how the server ended, and what to type then; empty while it runs, or where that is not known.
     """
     said = " ".join(str(error).split()).rstrip(".")
     if not ended[0] and (problem := _not_let_in(error, address, access)):

@@ -26,9 +26,8 @@ from helpers.server.command import LaunchSpec
 from helpers.server.lease import POLL_S, STOP_TIMEOUT_S
 from helpers.server.listening import Listening
 from helpers.server.log import explain
-from helpers.server.model_states import ModelState
 from helpers.server.ports import PORTS_PER_SERVER, triples
-from helpers.server.server import Server
+from helpers.server.server import ModelState, Server
 from helpers.server.supervisor import Plan
 
 _TITLE = "Fleet of Triton servers behind Envoy"
@@ -185,9 +184,7 @@ class Fleet(Server):
             row |= {"share": None if share["share"] is None else f"{share['share']:.0%}"}
             row |= {"queue (ms)": None if share["queue_us"] is None else share["queue_us"] / 1000}
             rows.append(row | {"gRPC": server.grpc_url, "metrics": server.metrics_url})
-            remarks += [f"{server.http_url} {remark}" for remark in server.remarks[-1:]]
-            if its_state == "hung":
-                remarks.append(f"{server.http_url} does not answer any more: it gets no requests, and is started again soon.")
+            remarks += [f"{server.http_url} {server.noticed}"] if server.noticed else []
             if its_state == "died":
                 words = explain(server.returncode, server.log(lines=0))
                 remarks.append(f"{server.http_url} has died. {words}To bring it back, type: fleet.servers[{number}].restart()")

@@ -22,7 +22,7 @@ import numpy as np
 
 from helpers.client import Client
 from helpers.errors import CourseError, InputError, ServerError
-from helpers.server.watch import manner
+from helpers.server.isolation import manner
 
 # Requests under way at once, at most: each has a thread, and a server with a full queue shows nothing new.
 _MAX_CONCURRENCY = 32

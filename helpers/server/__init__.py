@@ -10,7 +10,7 @@ from typing import Any
 
 # name -> module that defines it
 _EXPORTS = {
-    "ModelState": "helpers.server.model_states",
+    "ModelState": "helpers.server.server",
     "ModelWarning": "helpers.server.server",
     "Server": "helpers.server.server",
     "connect": "helpers.server.connection",

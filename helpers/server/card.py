@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from html import escape
 from helpers.tables import Row, as_html, as_text
 
 # Symbols beside the words, so that the state can be read without colour.
-MARKS = {"running": "●", "hung": "✖", "stopped": "■", "died": "✖", "unreachable": "?"}
+MARKS = {"running": "●", "stopped": "■", "died": "✖", "unreachable": "?"}
 # Of the mark and the edge alone: no colour has a contrast of 4.5 : 1 both on white and on JupyterLab's dark ground, so words keep the
 # page's. White words on the last red can be read in both themes.
 _GREEN, _GREY, _RED, _WARNING = "#2e8540", "#767676", "#d4351c", "#b3261e"
@@ -32,11 +31,7 @@ class Card:
     def text(self) -> str:
         """Return the card for a terminal."""
         lines = [f"{self.title} {MARKS.get(self.state, '?')} {self.state}"]
-        wrapped = textwrap.TextWrapper(shutil.get_terminal_size().columns, break_long_words=False, break_on_hyphens=False)
-        wrapped.subsequent_indent = " " * 15
-        for name, value in self.facts.items():
-            wrapped.initial_indent = f"  {name:<13}"
-            lines += wrapped.wrap(value)
+        lines += [f"  {name:<13}{value}" for name, value in self.facts.items() if value]
         lines += textwrap.indent(as_text(self.rows), "  ").splitlines() if self.rows else []
         remarks = [f"✖ {self.warning}", *self.remarks] if self.warning else self.remarks
         return "\n".join(lines + [f"  {remark}" for remark in remarks if remark.strip()])

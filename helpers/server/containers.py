@@ -31,8 +31,6 @@ _HINTS = {
     r"docker daemon": "Type: sudo systemctl start docker   (or use podman, which needs no service)",
     r"newuidmap|newgidmap|subuid|subgid|insufficient UIDs": "Ask the administrator for the package uidmap (or shadow-utils), "
     "and for: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}",
-    r"lchown|network file ?system|operation not supported": "Images cannot be unpacked on a network disk: name a folder of this machine as "
-    "graphroot in ~/.config/containers/storage.conf",
     r"unsatisfied condition: cuda|update your driver|compatibility mode is UNAVAILABLE": "The driver is too old for the image: ask the "
     f"administrator for a newer one. {_WITHOUT_GPU}",
     r"CDI device|nvidia\.com/gpu|device driver|nvidia-container": "Ask the administrator for the NVIDIA Container Toolkit "
@@ -64,7 +62,7 @@ def command(spec: LaunchSpec, run_dir: Path) -> Command:
             f"The runtime {engine!r} starts the server with it.",
             'Type: server = launch_server("models", runtime="embedded")',
         )
-    there, words = _has(engine, image)
+    there, words = (Path(image).exists(), "") if engine == "apptainer" else _said(engine, "image", "inspect", image)
     # Apptainer pulls what somebody asks for by name, into its cache.
     if not there and not ("://" in image and image in (spec.image, os.environ.get("COURSE_IMAGE"))):
         raise SetupError(
@@ -72,22 +70,17 @@ def command(spec: LaunchSpec, run_dir: Path) -> Command:
             "Pulling it takes a while and some 30 GB of disk; containers/README.md has ways without a network.",
             hint(f"{engine} {words}") or _how_to_get(engine, image),
         )
-    seen = bool(machine.gpus())
-    if spec.gpu and not seen:
-        raise SetupError(
-            "No NVIDIA GPU is seen on this machine.", "You asked for one with gpu=True.", "Leave gpu out: then the processor serves."
-        )
     rootless = engine == "docker" and "rootless" in _said(engine, "info", "--format", "{{.SecurityOptions}}")[1]
-    return _command(spec, image, seen, rootless, lifeline=True)
+    return _command(spec, image, rootless, lifeline=True)
 
 
 def dry_command(spec: LaunchSpec) -> Command:
     """Return the same command as people type it, whatever this machine lacks: the server lives until it is interrupted."""
-    return _command(spec, chosen(spec.runtime, spec.image), bool(machine.gpus()), rootless=False, lifeline=False)
+    return _command(spec, chosen(spec.runtime, spec.image), rootless=False, lifeline=False)
 
 
-def _command(spec: LaunchSpec, image: str, seen: bool, rootless: bool, lifeline: bool) -> Command:
-    engine, gpu = spec.runtime, seen if spec.gpu is None else spec.gpu
+def _command(spec: LaunchSpec, image: str, rootless: bool, lifeline: bool) -> Command:
+    engine, gpu = spec.runtime, bool(machine.gpus()) if spec.gpu is None else spec.gpu
     secrets = {in_container.KEY_VARIABLE: spec.admin_key} | ({in_container.TOKEN_VARIABLE: spec.place.token} if spec.place.token else {})
     hidden = spec.without_secrets()
     # Packages in the home folder of the host, which Apptainer shows to the container, are not the image's.
@@ -154,12 +147,7 @@ def chosen(engine: str, given: str = "") -> str:
         return named
     if engine == "apptainer":
         return next((str(file) for file in sif_files() if file.exists()), f"docker://{nvidia()}")
-    return own() if _has(engine, own())[0] else nvidia()
-
-
-def _has(engine: str, image: str) -> tuple[bool, str]:
-    """Whether the engine has this image, and what it says where it has not, or does not answer."""
-    return (Path(image).exists(), "") if engine == "apptainer" else _said(engine, "image", "inspect", image)
+    return own() if _said(engine, "image", "inspect", own())[0] else nvidia()
 
 
 def _how_to_get(engine: str, image: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import platform
 import re
@@ -33,6 +33,7 @@ _STUB_SETTINGS = "stub_settings.sh"
 # ONNX Runtime reports each use to Microsoft by default, also on Linux, and keeps an identifier and a database for that in the home folder.
 NO_REPORTS = {"ORT_DISABLE_TELEMETRY": "1"}
 
+_TRITON = Path("pytriton", "tritonserver")
 _OURS = (Path(__file__).parents[1] / "backends").resolve()
 # What a shell's command line takes as it is, without quotation marks.
 _PLAIN = re.compile(r"[A-Za-z0-9_.+=@%,:/-]+")
@@ -40,35 +41,14 @@ _NOT_ALONE = (
     "To be read, not to be pasted: launch_server also makes the folder of backends, and sets LD_LIBRARY_PATH, PATH and the key.\n"
     "# In a terminal type: python -m helpers serve"
 )
-# Seconds that the server's Python may take to say what it has: on a network's disk it is slow at first.
+# Seconds that the server's Python may take to say where its library is: on a network's disk it is slow at first.
 _PROBE_S = 60.0
-# Runs in the server's environment: prints what the launcher must know about it.
-_PROBE = (
-    bootstrap.LIBPYTHON
-    + """
-import importlib.metadata, json, pathlib
-def installed(name):
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
-purelib = sysconfig.get_paths()["purelib"]
-print(json.dumps({
-    "version": f"{sys.version_info[0]}.{sys.version_info[1]}",
-    "purelib": purelib,
-    "libpython": libpython(),
-    "numpy": installed("numpy"),
-    "triton": pathlib.Path(purelib, "pytriton", "tritonserver", "bin", "tritonserver").exists(),
-}))
-"""
-)
 
 
 def command(spec: LaunchSpec, run_dir: Path) -> Command:
     """Return the command for a server whose private folder is ``run_dir``."""
-    facts = _facts()
-    wheel = Path(facts["purelib"])
-    triton = wheel / "pytriton" / "tritonserver"
+    packages, libraries = _wheel()
+    triton = packages / _TRITON
     # The link has a plain name, whatever that of the repository.
     repository = spec.repository if _PLAIN.fullmatch(str(spec.repository)) else run_dir / "models"
     public = [
@@ -86,11 +66,11 @@ def command(spec: LaunchSpec, run_dir: Path) -> Command:
     environment = {**THREADS, **MEMORY, **NO_REPORTS, **inherited}
     # Triton starts each model's process by way of bash, and waits for ever where it does not find it.
     environment["PATH"] = os.pathsep.join(filter(None, (str(paths.server_env() / "bin"), environment.get("PATH"), os.defpath)))
-    environment["LD_LIBRARY_PATH"] = f"{wheel / 'nvidia_pytriton.libs'}{os.pathsep}{Path(facts['libpython']).parent}"
+    environment["LD_LIBRARY_PATH"] = f"{packages / 'nvidia_pytriton.libs'}{os.pathsep}{libraries}"
     # Python models' prints appear in the log at once.
     environment["PYTHONUNBUFFERED"] = "1"
-    links = _backends(triton, facts["version"]) | {"models": spec.repository}
-    allocator = wheel / "cmeel.prefix" / "lib" / _ALLOCATOR
+    links = _backends(packages) | {"models": spec.repository}
+    allocator = packages / "cmeel.prefix" / "lib" / _ALLOCATOR
     if allocator.exists():  # `helpers doctor` names a package that is missing
         links |= {_ALLOCATOR: allocator, _STUB_SETTINGS: _OURS / _STUB_SETTINGS}
         # Before what a site preloads into every program. The links have plain names, whatever those of their folders.
@@ -104,8 +84,8 @@ def dry_command(spec: LaunchSpec) -> Command:
     return replace(command(spec, Path("/tmp/course")), remark=_NOT_ALONE)
 
 
-def _facts() -> dict[str, str]:
-    """Version, packages folder, libpython and numpy of the server's environment; an error where it cannot run tritonserver."""
+def _wheel() -> tuple[Path, Path]:
+    """The packages of the server's environment and the folder of its Python's own library; an error where it cannot run tritonserver."""
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         raise SetupError(
             f"The embedded server runs on Linux with an x86-64 processor; this is {platform.system()} on {platform.machine()}.",
@@ -113,43 +93,34 @@ def _facts() -> dict[str, str]:
             'Type: server = connect("gpu-node:9000")',
         )
     folder, install = paths.server_env(), "Type: python -m helpers install-server"
-    facts: dict[str, str] = {}
-    words = ""
-    try:
-        probe = subprocess.run(
-            [folder / "bin" / "python", "-I", "-c", _PROBE], capture_output=True, text=True, check=False, timeout=_PROBE_S
-        )
-        words = probe.stderr.strip()[-200:]
-        facts = json.loads(probe.stdout) if probe.returncode == 0 else {}
-    except (OSError, subprocess.TimeoutExpired) as error:
-        words = str(error)
-    if not facts.get("triton"):
+    packages = next(folder.glob("lib/python3*/site-packages"), folder)
+    question = [str(folder / "bin" / "python"), "-I", "-c", f"{bootstrap.LIBPYTHON}\nprint(libpython(), end='')"]
+    library = ""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):  # no such Python, or one that does not run
+        library = subprocess.run(question, capture_output=True, text=True, check=True, timeout=_PROBE_S).stdout
+    if not library or not (packages / _TRITON).exists():
         raise SetupError(
-            f"The environment of the embedded server is not there, or not complete: {folder}{words and f' ({words})'}.",
+            f"The environment of the embedded server is not there, or not complete: {folder}.",
             "It holds tritonserver, PyTorch and ONNX Runtime, apart from the notebooks' own packages.",
             install,
         )
-    if not facts["numpy"].startswith("1."):
+    numpy = next((found.name.split("-")[1].removesuffix(".dist") for found in packages.glob("numpy-*.dist-info")), "(none)")
+    if not numpy.startswith("1."):
         raise SetupError(
-            f"The server's environment has numpy {facts['numpy'] or '(none)'}.",
+            f"The server's environment has numpy {numpy}.",
             "tritonserver needs numpy 1.26: with numpy 2 its Python models answer with empty tensors and no error.",
             install,
         )
-    if not facts["libpython"]:
-        raise SetupError(
-            f"The Python {facts['version']} of {folder} has no shared library libpython{facts['version']}.so.",
-            "tritonserver runs Python models with it.",
-            f"Type: sudo apt-get install libpython{facts['version']}   (or use a Python from conda, which brings it)",
-        )
-    return facts
+    return packages, Path(library).parent
 
 
-def _backends(triton: Path, version: str) -> dict[str, Path]:
+def _backends(packages: Path) -> dict[str, Path]:
     """Triton's own python backend and the course's Python-based backends, by their places in the private folder."""
+    triton, stub = packages / _TRITON, "triton_python_backend_stub"
     library = triton / "backends" / "python"
     return {
         f"{BACKENDS}/python/libtriton_python.so": library / "libtriton_python.so",
-        f"{BACKENDS}/python/triton_python_backend_stub": triton / "python_backend_stubs" / version / "triton_python_backend_stub",
+        f"{BACKENDS}/python/{stub}": triton / "python_backend_stubs" / packages.parent.name.removeprefix("python") / stub,
         f"{BACKENDS}/python/triton_python_backend_utils.py": _OURS / "python" / "triton_python_backend_utils.py",
         f"{BACKENDS}/python/triton_python_backend_utils_original.py": library / "triton_python_backend_utils.py",
         **{f"{BACKENDS}/{folder.name}": folder for folder in _OURS.iterdir() if (folder / "model.py").exists()},
@@ -161,14 +132,13 @@ def lay_out(folder: Path) -> None:
 
     Besides ``bin``, ``backends`` and ``caches`` there are, for ``LD_LIBRARY_PATH`` and ``PATH``, ``lib``, ``python`` and ``environment``.
     """
-    facts = _facts()
-    wheel = Path(facts["purelib"])
-    triton = wheel / "pytriton" / "tritonserver"
+    packages, libraries = _wheel()
+    triton = packages / _TRITON
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    links = {"bin": triton / "bin", "caches": triton / "caches", "lib": wheel / "nvidia_pytriton.libs"}
-    links |= {"python": Path(facts["libpython"]).parent, "environment": paths.server_env()}
-    Command([], [], links=links | _backends(triton, facts["version"])).make_links(folder)
+    links = {"bin": triton / "bin", "caches": triton / "caches", "lib": packages / "nvidia_pytriton.libs"}
+    links |= {"python": libraries, "environment": paths.server_env()}
+    Command([], [], links=links | _backends(packages)).make_links(folder)
 
 
 if __name__ == "__main__":  # while the image is built

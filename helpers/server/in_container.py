@@ -19,7 +19,7 @@ from pathlib import Path
 if __name__ == "__main__":  # started as a script: its own folder is no place for modules, the course's is
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from helpers.server import isolation, watch
+from helpers.server import isolation
 
 LIFELINE = "--lifeline"
 KEY_VARIABLE, TOKEN_VARIABLE = "COURSE_ADMIN_KEY", "COURSE_TOKEN"
@@ -53,8 +53,7 @@ def start(command: list[str], has_lifeline: bool) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, hand_on)
     lifeline: list[int] = [0] if has_lifeline else []
-    cut_at = told_at = looked_at = 0.0
-    stubs = watch.Stubs(process.pid)
+    cut_at = told_at = 0.0
     while process.poll() is None:
         readable, _, _ = select.select(lifeline, [], [], _TICK_S)
         now = time.monotonic()
@@ -64,10 +63,6 @@ def start(command: list[str], has_lifeline: bool) -> int:
             told_at = now
             process.send_signal(signal.SIGINT if now - cut_at < _KILL_S else signal.SIGKILL)
         isolation.collect_orphans(process)
-        if now - looked_at > watch.INTERVAL_S:
-            looked_at = now
-            for name, manner in stubs.look():
-                print(f"course: {watch.sentence(name, manner)}", flush=True)
     return process.returncode if process.returncode >= 0 else 128 - process.returncode
 
 

@@ -7,10 +7,6 @@ are turned to the text there. The program sees the real arguments; ``ps`` shows 
 tritonserver and its Python models hand each other tensors by files in ``/dev/shm``, which a library makes readable for everybody by
 ``fchmod``, which no umask reaches. So the program runs under a filter of system calls in which just this call, with just this mode, does
 nothing; then the umask decides, which the supervisor has set (x86-64 alone).
-
-A server also gets limits that most shells do not give. tritonserver puts 16 bytes for each chunk of a request's body on the stack of the
-thread that reads it (CVE-2025-23310), and under the usual 8 MB half a million chunks end it. A limit of memory is not set: a server that
-is refused memory ends (``std::bad_alloc``), so one large request could end it then.
 """
 
 from __future__ import annotations
@@ -37,7 +33,8 @@ except ImportError:  # on Windows, where no server runs, this module is only imp
 # What a server's log has where the key, or the tensors of Python models, could not be hidden.
 KEY_SEEN = "Other users of this machine can read the administration key, since tracing is not allowed here."
 MEMORY_SEEN = "Other users of this machine can read the tensors of Python models, since filters are not allowed here."
-# Bytes of stack: 64 million chunks, which need 60 GB of memory besides. Nothing of it is used before it is needed.
+# Bytes of stack. tritonserver puts 16 bytes for each chunk of a request's body on the stack of the thread that reads it (CVE-2025-23310):
+# under the usual 8 MB half a million chunks end it. No limit of memory: a server that is refused memory ends, so one request could end it.
 _STACK_B = 1 << 30
 # Open files: thousands of idle connections do no harm then. No more, since some programs close every number up to the limit.
 _FILES = 65536
@@ -217,6 +214,19 @@ def collect_orphans(server: subprocess.Popen[bytes] | None) -> None:
             if server is not None and found.si_pid == server.pid:
                 return
             os.waitpid(found.si_pid, 0)
+
+
+def manner(returncode: int) -> str:
+    """How a process ended, to stand behind "it ended"; ``returncode`` is :class:`subprocess.Popen`'s, negative for a signal."""
+    if returncode >= 0:
+        return f"with status {returncode}"
+    if -returncode == signal.SIGKILL:
+        return "by signal 9 (SIGKILL): somebody killed it, or the system did because memory ran out"
+    try:
+        name = signal.Signals(-returncode).name
+    except ValueError:
+        name = "unknown"
+    return f"by signal {-returncode} ({name}): it crashed, or was ended"
 
 
 if __name__ == "__main__":

@@ -6,27 +6,26 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from helpers import machine
 from helpers.errors import ServerError
-from helpers.run_folder import is_dead, run_root, state_of
+from helpers.run_folder import LEASE, STOP, is_dead, run_root, runs, state_of
 from helpers.server import supervisor
 
 # Seconds between two looks at a starting server.
 POLL_S = 0.05
 # Seconds that a server gets to finish its requests and unload its models before it is killed (seen: 1.5 to 6 s).
 STOP_TIMEOUT_S = 12.0
-# Seconds that a supervisor may take from its start to its first answer: it only imports a few standard modules.
-_SUPERVISOR_START_S = 20.0
+# Seconds that a supervisor may take to start its server's process, and to write down that it has ended.
+_SUPERVISOR_S = 30.0
 # All leases of this process, for a child that it forks.
 _OPEN: weakref.WeakSet[Lease] = weakref.WeakSet()
 
@@ -37,74 +36,52 @@ def owner() -> str:
         # A kernel has imported ipykernel already; elsewhere there is none, and importing it would take half a second.
         return Path(sys.modules["ipykernel.connect"].get_connection_file()).name
     except (KeyError, RuntimeError):
-        started = Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19] if Path("/proc/self/stat").exists() else ""
-        return f"pid-{os.getpid()}-{started}"
+        stat = Path("/proc/self/stat")
+        return f"pid-{os.getpid()}-{stat.read_text().rsplit(')', 1)[1].split()[19] if stat.exists() else ''}"
 
 
 class Lease:
-    """A connection to the supervisor of a server's private folder. While it is open, the server lives."""
+    """A shared lock on a file of a server's private folder. While a process holds one, the server lives."""
 
     def __init__(self, run_dir: Path) -> None:
+        import fcntl  # not on Windows, where no server runs
+
         self.run_dir = run_dir
-        self._forked = False
+        self._process = os.getpid()
         self._last: dict[str, Any] = {}
-        # A dashboard's thread asks too: question and answer must not mix with another thread's.
-        self._lock = threading.Lock()
-        self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._lines = self._connection.makefile("r")
+        self._stopped = False
+        file = open(run_dir / LEASE, "r+b")  # noqa: SIM115  as long as the lease is held
+        fcntl.flock(file, fcntl.LOCK_SH)
         # Also when nobody remembers the lease any more, and at the end of the process.
-        self._give_back = weakref.finalize(self, _close, self._lines, self._connection)
+        self._give_back = weakref.finalize(self, file.close)
         _OPEN.add(self)
-        try:
-            self._connection.settimeout(_SUPERVISOR_START_S)
-            self._connection.connect(str(run_dir / "socket"))
-            self._command("hold")
-        except OSError:
-            self.close()
-            raise
-
-    def let_go(self) -> None:
-        """Close the connection that a forked child has inherited: a child must not keep a server alive whose owner has ended."""
-        self._forked = True
-        self._lock = threading.Lock()  # another thread of the parent may have held it
-        self.close()
-
-    def _command(self, word: str) -> dict[str, Any]:
-        with self._lock:
-            self._connection.sendall(f"{word}\n".encode())
-            line = self._lines.readline()
-            if not line:
-                raise ConnectionError("the supervisor has ended")
-            self._last = json.loads(line)
-            return self._last
 
     def state(self) -> dict[str, Any]:
-        """What the supervisor says of the server; after its end, and in a forked child, what it has written down last."""
-        try:
-            return self._command("status")
-        except (OSError, ValueError):  # ValueError: the lease was given back
-            self.close()
-            self._last = state_of(self.run_dir) or self._last
-            if self._last.get("status") == "running" and not self._forked:  # the supervisor itself was killed, and the server with it
-                self._last["status"] = "died"
-            return self._last
+        """What the supervisor says of the server; of one that has just ended, when that is known."""
+        deadline = time.monotonic() + _SUPERVISOR_S
+        while True:
+            last = self._last = state_of(self.run_dir) or self._last  # it is gone after the server
+            if self._stopped:
+                return {**last, "status": "stopped"}
+            if last.get("status") != "running" or runs(last["pid"]):
+                return last
+            if not runs(last["supervisor_pid"]) or time.monotonic() > deadline:
+                return {**last, "status": "died"}  # the supervisor itself was killed, and the server with it
+            time.sleep(POLL_S)
 
     def stop(self) -> None:
-        """Stop the server and wait until it has ended. A forked child holds no lease and stops nothing."""
-        if self._forked:
+        """Stop the server and wait until its supervisor has ended, too. A forked child holds no lease and stops nothing."""
+        if os.getpid() != self._process:
             return
-        try:
-            # All replies inside the lock: another thread's question would take the last one.
-            with self._lock:
-                self._connection.settimeout(STOP_TIMEOUT_S + 10)
-                self._connection.sendall(b"stop\n")
-                for line in self._lines:
-                    self._last = json.loads(line)
-        except TimeoutError as error:
-            raise ServerError("The server has not ended in time.", "", f"Type: kill {self._last.get('supervisor_pid', '')}") from error
-        except (OSError, ValueError):
-            pass  # it has ended already
-        self._last["status"] = "stopped"
+        pid = self.state().get("supervisor_pid", 0)
+        with contextlib.suppress(OSError):  # it has ended already
+            (self.run_dir / STOP).touch()
+        deadline = time.monotonic() + STOP_TIMEOUT_S + 10
+        while runs(pid):
+            if time.monotonic() > deadline:
+                raise ServerError("The server has not ended in time.", "", f"Type: kill {pid}")
+            time.sleep(POLL_S)
+        self._stopped = True
         self.close()
 
     def close(self) -> None:
@@ -112,14 +89,10 @@ class Lease:
         self._give_back()
 
 
-def _close(lines: TextIO, connection: socket.socket) -> None:
-    lines.close()
-    connection.close()
-
-
 def _forget_in_child() -> None:
+    """A forked child must not keep a server alive whose owner has ended."""
     for lease in list(_OPEN):
-        lease.let_go()
+        lease.close()
 
 
 if hasattr(os, "register_at_fork"):  # on Windows nothing forks
@@ -127,25 +100,28 @@ if hasattr(os, "register_at_fork"):  # on Windows nothing forks
 
 
 def start(plan: supervisor.Plan) -> Lease:
-    """Start a supervisor with this plan and take the first lease."""
+    """Start a supervisor with this plan, the first lease taken already."""
     # The supervisors of this person's servers that have died keep their ports, which the next server is to have.
-    for held in _leases(lambda state: state.get("status") == "died"):
+    for held in running(lambda _: True, "died"):
         held.stop()
     run_dir = Path(plan.run_dir)
     told = json.dumps({**asdict(plan), "about": {**plan.about, "node": machine.node()}})
     reason = "no answer"
     try:
+        (run_dir / LEASE).touch(mode=0o600)
+        lease = Lease(run_dir)
         with open(run_dir / "supervisor.log", "w+") as log:
             # Its own session: the interrupt of a notebook goes to the kernel's whole process group.
-            options: dict[str, Any] = {"start_new_session": True, "text": True, "timeout": _SUPERVISOR_START_S, "check": False}
+            options: dict[str, Any] = {"start_new_session": True, "text": True, "timeout": _SUPERVISOR_S, "check": False}
             command = [sys.executable, "-I", supervisor.__file__]
             if subprocess.run(command, input=told, stdout=log, stderr=log, **options).returncode == 0:
-                return Lease(run_dir)
+                return lease
+        lease.close()
     except (OSError, subprocess.TimeoutExpired) as error:  # no more processes or files, a full disk, an overloaded machine
         reason = str(error)
     with contextlib.suppress(OSError):
         reason += "".join(f" ({words})" for words in (run_dir / "supervisor.log").read_text().strip().splitlines()[-1:])
-    shutil.rmtree(run_dir, ignore_errors=True)  # a supervisor that lives all the same ends without a first lease
+    shutil.rmtree(run_dir, ignore_errors=True)  # a supervisor that lives all the same ends without a lease
     raise ServerError(f"The process that owns the server did not start: {reason}.", "", "Try again, or type: python -m helpers doctor")
 
 
@@ -154,22 +130,18 @@ def find(**facts: object) -> Lease | None:
     return next(running(lambda state: all(state.get(name) == value for name, value in facts.items())), None)
 
 
-def running(wanted: Callable[[dict[str, Any]], bool]) -> Iterator[Lease]:
-    """Yield leases on the running servers whose states are wanted; removes what dead servers left behind."""
-    yield from _leases(lambda state: state.get("status") == "running" and wanted(state))
-
-
-def _leases(wanted: Callable[[dict[str, Any]], bool]) -> Iterator[Lease]:
-    """Leases on the servers whose states are wanted, as they were written down and as they are now."""
+def running(wanted: Callable[[dict[str, Any]], bool], status: str = "running") -> Iterator[Lease]:
+    """Yield leases on the servers of this machine with this status whose states are wanted; removes what dead servers left behind."""
     for run_dir in sorted(run_root().iterdir()):
         state = state_of(run_dir)
         if is_dead(run_dir, state):
             shutil.rmtree(run_dir, ignore_errors=True)
             supervisor.remove_shared_memory(run_dir.name)
-        elif wanted(state):
+        elif state.get("status") == status and state.get("node") == machine.node() and wanted(state):
             with contextlib.suppress(OSError):
                 lease = Lease(run_dir)
-                if wanted(lease.state()):
+                # As it was written down, and as it is now.
+                if lease.state()["status"] == status:
                     yield lease
                 else:
                     lease.close()

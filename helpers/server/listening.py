@@ -1,8 +1,8 @@
 """Where a server listens, and who is let in: on the loopback interface for its owner's machine, or beyond it for those with a token.
 
 On the loopback interface every user of the machine can send requests. Where other people use it, inference therefore needs a secret that
-only the owner's own programs know; health, metadata and metrics answer everybody. Triton's own means are used: its HTTP and gRPC ports can
-demand a header for each group of calls. Its metrics port knows no token, and stays on the loopback interface.
+only the owner's own programs know; health, metadata and metrics answer everybody. Triton's ports for HTTP and gRPC can demand a header for
+each group of calls; its metrics port knows no token, and stays on the loopback interface.
 
 Another person is an account with a login shell and a person's user id (not in a container, whose accounts come with its image), or the
 owner of a running process (not one in a container, which has a network of its own). Everybody is, where one's own account comes from a
@@ -139,17 +139,13 @@ def _interface(listen: str) -> tuple[str, str]:
         return LOOPBACK, "localhost"
     if listen in ("all", _ALL):
         return _ALL, socket.gethostname()
-    how = "Expected 'all', or the address or name of a network interface, as `ip address` shows them.", 'Type: launch_server(listen="all")'
     try:
-        address = socket.gethostbyname(listen)
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.bind((address, 0))
-    except (OSError, UnicodeError, TypeError) as error:
+            probe.bind((str(ipaddress.IPv4Address(listen)), 0))
+    except (OSError, ValueError) as error:
+        how = "Expected 'all', or the address of a network interface, as `ip address` shows them.", 'Type: launch_server(listen="all")'
         raise InputError(f"listen={listen!r} is no address of this machine.", *how) from error
-    if address != listen and ipaddress.IPv4Address(address).is_loopback:
-        # Debian's /etc/hosts gives the machine's own name this meaning.
-        raise InputError(f"listen={listen!r} means {address} on this machine, which other machines cannot reach.", *how)
-    return address, listen
+    return listen, listen
 
 
 def others_here() -> str:

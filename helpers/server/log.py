@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
-from helpers.server import watch
+from helpers.server.isolation import manner
 
 # Lines of the server's log that an error message quotes, and those that stand beside the news that the server has ended.
 LOG_TAIL_LINES, LAST_WORDS_LINES = 15, 5
 RESTART = "Type: server = server.restart()"
 LOST = "It is no longer running; requests that were under way are lost."
-HUNG = "Its process is still there, but has not answered for a while: it hangs, or gets no time on this machine."
 
 # The sentences in which tritonserver 2.51 says that a model stays out.
 _SENTENCES = re.compile(
@@ -22,9 +21,6 @@ _ENSEMBLE = re.compile(r"ensemble '(?P<name>[^']+)' (?P<reason>(?:depends on|con
 # The parser's own line comes just before and has what the sentence lacks: line, column and fault.
 _PARSER = re.compile(r"Error parsing text-format inference\.ModelConfig: (?P<line>\d+):(?P<column>\d+): (?P<fault>.*)$")
 _STAGE = re.compile(r"depends on '(?P<stage>[^']+)' which has no loaded version$")
-# By these it knows whose processes have ended (the sentence is that of helpers.server.watch), and whose began since.
-_ENDED = re.compile(r"^course: the model process '(?P<process>.+?)' has ended (?P<manner>.*)$")
-_BEGUN = re.compile(r"^course: the model process '(?P<again>.+?)' runs again$|ModelInstanceInitialize: (?P<instance>.+?) \(")
 # What helps no reader, and other words for it.
 _PLAINLY = (
     # What Triton and Python put around a backend's own words: which load failed, the kind of the error, the line that raised it.
@@ -38,16 +34,14 @@ _PLAINLY = (
     ),
     (
         r"unable to find backend library for backend '(tensorflow[^']*)', try specifying runtime on the model configuration",
-        r"this server has no backend '\1'. NVIDIA has dropped it, and images since 25.03 have none. Convert the model to ONNX, and write: "
-        'backend: "onnxruntime"',
+        r"this server has no backend '\1'; images since 25.03 have none either. Convert the model to ONNX",
     ),
     (
         r"unable to find backend library for backend '([^']+)', try specifying runtime on the model configuration",
-        r"this server has no backend '\1'. The embedded runtime has 'python', 'onnxruntime' and 'pytorch', NVIDIA's image has more",
+        r"this server has no backend '\1'. The embedded runtime has 'python', 'onnxruntime' and 'pytorch'",
     ),
 )
-# Lines that say what went wrong: tritonserver's own errors, Python's, and what the program says of its arguments.
-# Also the last words of a program that aborts: those of C++, of the C library, and Triton's own signal handler's.
+# Lines that say what went wrong: tritonserver's own errors, Python's, of its arguments, and the last words of a program that aborts.
 _TROUBLE = re.compile(
     r"^E\d{4} |\b(error|unrecognized|failed|invalid|no space|denied|cannot|terminate called|aborted|core dumped|segmentation fault"
     r"|corrupt\w*|double free|stack smashing|signal \(?\d+)\b|^\s*what\(\):|Error:|Exception:|(malloc|free|realloc)\(\):",
@@ -86,18 +80,6 @@ def plain(reason: str) -> str:
     return text
 
 
-def processes_ended(log: str, models: Collection[str]) -> dict[str, str]:
-    """Return how the processes of these models have ended that have none of their own since, by the model's name."""
-    ended: dict[str, str] = {}
-    log = log.rpartition("is started again\n")[2]  # the whole server
-    for line in log.splitlines() if "course: the model process" in log else ():
-        if match := _ENDED.search(line):
-            ended[watch.owner(match["process"], models)] = match["manner"]
-        elif match := _BEGUN.search(line):
-            ended.pop(watch.owner(match["again"] or match["instance"], models), None)
-    return ended
-
-
 def instances_begun(log: str, model: str) -> int:
     """Return how often an instance of a model has begun so far; those of an instance group with a name of its own are not recognised."""
     return len(re.findall(rf"TRITONBACKEND_ModelInstanceInitialize: {re.escape(model)}_\d+_\d+ ", log))
@@ -122,9 +104,7 @@ def meaningful(log: str, lines: int = LOG_TAIL_LINES) -> str:
 
 def how(returncode: int | None) -> str:
     """Return one sentence on the end of a process: negative for a signal, None where its end was not seen."""
-    if returncode is None:
-        return "It ended unexpectedly, together with the process that owned it."
-    return f"It ended unexpectedly, {watch.manner(returncode)}."
+    return f"It ended unexpectedly, {'together with the process that owned it' if returncode is None else manner(returncode)}."
 
 
 def explain(returncode: int | None, log: str) -> str:

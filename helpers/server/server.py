@@ -8,17 +8,17 @@ import secrets
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from helpers import run_folder
-from helpers.client.endpoint import ADMIN_HEADER, BASE_PORT, NO_ACCESS, QUERY_TIMEOUT_S, Access, Address
+from helpers.client.endpoint import ADMIN_HEADER, BASE_PORT, GRPC_HEADER_PREFIX, NO_ACCESS, QUERY_TIMEOUT_S, Access, Address
 from helpers.client.problems import TransportError, not_loaded, plainly
 from helpers.client.ways import way_to
 from helpers.errors import AccessError, CourseError, ModelError, RequestError, ServerError, SetupError
-from helpers.machine import LOOPBACK, device, serves_here
+from helpers.machine import device, serves_here
 from helpers.paths import shown
 from helpers.server import containers, embedded, isolation, lease
 from helpers.server import log as server_log
@@ -26,22 +26,30 @@ from helpers.server.card import Card
 from helpers.server.command import GRACE_S, START_TIMEOUT_S, LaunchSpec
 from helpers.server.lease import POLL_S, STOP_TIMEOUT_S
 from helpers.server.listening import Listening
-from helpers.server.log import HUNG, LOG_TAIL_LINES, LOST, RESTART, explain
-from helpers.server.model_states import ModelState, completed
+from helpers.server.log import LOG_TAIL_LINES, LOST, RESTART, explain
 from helpers.server.ports import triples
 from helpers.server.supervisor import Plan
-from helpers.server.watch import manner
 from helpers.terminal import Progress
 
 # What runs the server. A new runtime is a module with `command` and `dry_command`, and a line here.
 RUNTIMES: dict[str, ModuleType] = {"embedded": embedded, **dict.fromkeys(containers.ENGINES, containers)}
 _NOT_FROM_HERE = "cannot be reached from here"
-# Servers launched or found by this process, by their id: keeps their leases while the process lives, whatever happens to variables.
+# Servers launched or found by this process, by id and ports: keeps their leases while it lives, whatever happens to variables.
 _OWNED: dict[str, Server] = {}
 
 
 class ModelWarning(UserWarning):
     """Some models of a launched server could not be loaded; the others serve."""
+
+
+@dataclass(frozen=True)
+class ModelState:
+    """One version of a model as the server reports it; ``state`` is READY, UNAVAILABLE, LOADING or UNLOADING."""
+
+    name: str
+    version: str
+    state: str
+    reason: str = ""
 
 
 def launch_server(
@@ -80,11 +88,11 @@ def launch_server(
         gpu: whether a container gets the GPUs; None for yes where this machine has some.
         timeout_s: seconds until every model must be READY.
         grace_s: seconds that the server outlives the notebook kernel.
-        listen: ``all``, or the address or name of a network interface, for a server that others may use with ``server.token``.
+        listen: ``all``, or the address of a network interface, for a server that others may use with ``server.token``.
         token: the token that every call needs, in place of one that is made up.
         private: whether inference needs ``server.headers``, which the course's helpers send by themselves; None for yes where other
             people use this machine (``COURSE_PRIVATE=yes|no`` decides otherwise).
-        keep_alive: start the server again when it crashes, hangs or loses the process of a model.
+        keep_alive: start the server again when it crashes.
         dry_run: print the command and start nothing; returns None then.
 
     Raises:
@@ -92,9 +100,7 @@ def launch_server(
         InputError: there is no such port or interface, or the token cannot be used.
         ServerError: the server did not start; the message has the end of its log.
     """
-    asked = dict(locals())
-    dry_run = asked.pop("dry_run")
-    spec = LaunchSpec(**asked).prepared()
+    spec = LaunchSpec(**{name: value for name, value in locals().items() if name != "dry_run"}).prepared()
     engine = _engine(spec)
     if dry_run:
         spec = replace(spec, ports=(f"{base_port}", f"{base_port + 1}", f"{base_port + 2}"))
@@ -156,37 +162,28 @@ class Server:
     @property
     def http_url(self) -> str:
         """Host and port for HTTP requests, such as ``localhost:9000``."""
-        return str(self._must_reach(self.http, "HTTP", "gRPC"))
+        return str(self._must_reach(self.http, "HTTP port", "Type: Client(server), which takes its gRPC port"))
 
     @property
     def grpc_url(self) -> str:
         """Host and port for gRPC requests, such as ``localhost:9001``."""
-        return str(self._must_reach(self.grpc, "gRPC", "HTTP"))
-
-    def _must_reach(self, address: Address | None, what: str, other: str) -> Address:
-        if address is None:
-            raise ServerError(
-                f"The {what} port of the server at {self.url} cannot be reached from here.",
-                f"Only its {other} port can.",
-                "Type: Client(server), which takes that one",
-            )
-        return address
+        return str(self._must_reach(self.grpc, "gRPC port", "Type: Client(server), which takes its HTTP port"))
 
     @property
     def metrics_url(self) -> str:
         """URL of the metrics page, such as ``http://localhost:9002/metrics``."""
-        if self.metrics is None:
-            raise ServerError(
-                f"The metrics page of the server at {self.url} cannot be reached from here.",
-                "It knows no token, so who runs a server for others keeps it to the server's machine.",
-                'server.statistics(model) has a model\'s counters; if the page is elsewhere, type: connect("…", metrics="http://…")',
-            )
-        return self.metrics.http("/metrics")
+        todo = 'Type: server.statistics(model); or, if the page is elsewhere: connect("…", metrics="http://…")'
+        return self._must_reach(self.metrics, "metrics page", todo).http("/metrics")
+
+    def _must_reach(self, address: Address | None, what: str, todo: str) -> Address:
+        if address is None:
+            raise ServerError(f"The {what} of the server at {self.url} {_NOT_FROM_HERE}.", "", todo)
+        return address
 
     @property
     def metrics_access(self) -> Access:
         """What a request for the metrics page carries: no token to our own, nor in plain text where it otherwise travels encrypted."""
-        # Our own asks for none, and its port is the only one that another user could take.
+        # Our own page asks for none, and its port is the only one that another user could take.
         encrypted = any(address is not None and address.secure for address in (self.http, self.grpc))
         if self.owned or (encrypted and self.metrics is not None and not self.metrics.secure):
             return Access({}, self.access.ca)
@@ -212,11 +209,10 @@ class Server:
         return False
 
     def state(self) -> str:
-        """One word: ``running``, ``hung`` (it does not answer any more), ``stopped``, ``died`` (unexpectedly) or ``unreachable``."""
+        """One word: ``running``, ``stopped``, ``died`` (unexpectedly) or ``unreachable``."""
         if self._lease is None:
             return "running" if self.is_alive() else "unreachable"
-        status = str(self._said("status") or "died")
-        return "hung" if status == "running" and self._said("hung") else status
+        return str(self._said("status"))
 
     def _said(self, fact: str) -> Any:
         """What the supervisor of a server of ours says, if anything."""
@@ -228,13 +224,13 @@ class Server:
         return self._said("pid")  # type: ignore[no-any-return]
 
     @property
-    def remarks(self) -> list[str]:
-        """What was noticed of a server of ours since its launch: a crash, a model's process that has ended, silence."""
-        return list(self._said("remarks") or ())
+    def noticed(self) -> str:
+        """What was noticed last of a server of ours since its launch, such as a crash after which it was started again."""
+        return self._said("noticed") or ""
 
     @property
     def returncode(self) -> int | None:
-        """With which status a server of ours has ended, negative for a signal; None while it runs, or where its end was not seen."""
+        """With which status a server of ours has died, negative for a signal; None while it runs, or where its end was not seen."""
         return self._said("returncode")  # type: ignore[no-any-return]
 
     def _has_ended(self) -> bool:
@@ -242,22 +238,21 @@ class Server:
         return self._lease is not None and self.state() != "running"
 
     def how_it_ended(self) -> tuple[str, str]:
-        """Return how a server of ours ended, or that it hangs, and what to type; two empty texts while it runs."""
-        state = self.state() if self.owned else "running"
-        if state == "died":
-            return f"{LOST} {explain(self.returncode, self.log(lines=0))}", RESTART
-        return {"running": ("", ""), "hung": (HUNG, RESTART)}.get(state, (LOST, RESTART))
+        """Return how a server of ours ended, and what to type; two empty texts while it runs."""
+        if not self._has_ended():
+            return "", ""
+        return f"{LOST} {explain(self.returncode, self.log(lines=0))}" if self.state() == "died" else LOST, RESTART
 
     @contextlib.contextmanager
     def _or_how_it_ended(self) -> Iterator[None]:
         """Where a server of ours does not answer any more, the error says how it ended; then nothing is sent to its port."""
         try:
             if self._has_ended():
-                raise ServerError(f"No server answers at {self.url} any more: it is not running.", "", RESTART)
+                raise ServerError("It is not running.")
             with plainly(self._way):
                 yield
         except ServerError as error:
-            if self.state() != "died":
+            if not self._has_ended():
                 raise
             raise ServerError(f"No server answers at {self.url} any more.", *self.how_it_ended()) from error
 
@@ -265,12 +260,24 @@ class Server:
 
     def models(self) -> list[ModelState]:
         """The models in the repository and their states; on another's server, or without its repository, those that are loaded."""
-        if self._key and (self.repository is None or self.repository.is_dir()):
-            index = self._administer("index")
-            known = [(m["name"], m.get("version", ""), m.get("state", ""), m.get("reason", "")) for m in index]
-            return completed(known, self.spec.load if self.spec else (), self.repository, self.log(lines=0))
-        with self._or_how_it_ended():
-            return [ModelState(counters["name"], counters["version"], "READY") for counters in self._way.statistics()]
+        if not self._key or (self.repository is not None and not self.repository.is_dir()):
+            with self._or_how_it_ended():
+                return [ModelState(counters["name"], counters["version"], "READY") for counters in self._way.statistics()]
+        states = [
+            ModelState(m["name"], m.get("version", ""), m.get("state") or "UNAVAILABLE", server_log.plain(m.get("reason", "")))
+            for m in self._administer("index")
+        ]
+        load = self.spec.load if self.spec else ()
+        if self.repository is not None and "*" in load:  # the index leaves out folders without a model
+            known = {state.name for state in states}
+            folders = sorted(path.name for path in self.repository.iterdir() if path.is_dir() and not path.name.startswith("."))
+            states += [ModelState(name, "", "UNAVAILABLE") for name in folders if name not in known]
+        why: dict[str, str] = {}
+        if any(one.state != "READY" and not one.reason and {"*", one.name} & {*load} for one in states):
+            from helpers import repository  # loads gRPC, half a second that a launch need not wait for
+
+            why = {**(repository.faults(self.repository) if self.repository else {}), **server_log.reasons(self.log(lines=0))}
+        return [replace(one, reason="" if one.state == "READY" else one.reason or why.get(one.name, "")) for one in states]
 
     def metadata(self, model: str = "") -> dict[str, Any]:
         """Names, types and shapes of a model's inputs and outputs; without a model, the server's own name and version."""
@@ -307,7 +314,7 @@ class Server:
 
     def admin_headers(self, protocol: str) -> dict[str, str]:
         """The header that administration calls need (``protocol`` is ``http`` or ``grpc``); empty on a server that is not ours."""
-        prefix = "triton-grpc-protocol-" if protocol == "grpc" else ""
+        prefix = GRPC_HEADER_PREFIX if protocol == "grpc" else ""
         return {f"{prefix}{ADMIN_HEADER}": self._key} if self._key else {}
 
     def load(self, model: str, config: str | dict[str, Any] | None = None) -> None:
@@ -392,11 +399,8 @@ class Server:
 
     def _must_own(self, what: str) -> None:
         if not self._key:
-            raise ModelError(
-                f"Only the owner of the server at {self.url} can {what}.",
-                "You are connected to it, but you did not launch it.",
-                'Type: server = launch_server("models")',
-            )
+            said = f"Only the owner of the server at {self.url} can {what}."
+            raise ModelError(said, "You are connected to it, but you did not launch it.", 'Type: server = launch_server("models")')
 
     # --- log and end ---------------------------------------------------------------------------------------------------
 
@@ -445,30 +449,30 @@ class Server:
             "repository": shown(self.repository) if self.repository else "",
             "log": shown(self.log_path) if self.log_path else "",
             "pid": str(self.pid or ""),
-            "noticed": "".join(self.remarks[-1:]),
+            "noticed": self.noticed,
         }
         models: list[ModelState] = []
-        problem = "Nothing answers at this address." if state == "unreachable" else ""
+        remarks = [self.note]
         if state == "running":
             try:
                 models = self.models()
             except CourseError as error:
-                problem = str(error)
+                remarks.append(str(error))
             if self.repository and not self.repository.is_dir():
-                problem += f" The model repository {self.repository} is not there any more; what was loaded from it goes on serving."
-            # Models of the repository that were not asked for are no problem, and many: one line for all of them.
-            idle = [model.name for model in models if not model.version and not model.reason and model.state == "UNAVAILABLE"]
-            models = [model for model in models if model.name not in idle]
-            facts["not loaded"] = ", ".join(idle)
-        elif state in ("hung", "died"):
-            problem = "\n".join(words.rstrip() for words in self.how_it_ended())
+                remarks.append(f"The model repository {self.repository} is not there any more; what was loaded from it goes on serving.")
+        elif state == "unreachable":
+            remarks = ["Nothing answers at this address."]
+        else:  # how it was launched says nothing of one that has ended
+            remarks = list(self.how_it_ended()) if state == "died" else []
+        # Models of the repository that were not asked for are no problem, and many: one line for all of them.
+        idle = [m.name for m in models if not m.version and not m.reason and m.state == "UNAVAILABLE"]
+        facts["not loaded"] = ", ".join(idle)
         rows = []
         for m in models:
-            row = {"model": m.name, "version": m.version, "state": f"{'✔' if m.state == 'READY' else '✖'} {m.state}"}
-            rows.append(row | ({"why": m.reason} if m.reason else {}))
-        # How it was launched, or found again, says nothing of one that has ended.
-        note = "" if state in ("stopped", "died") else self.note
-        return Card("Triton server", state, facts, rows, [note, problem], self.listening.warning())
+            if m.name not in idle:
+                row = {"model": m.name, "version": m.version, "state": f"{'✔' if m.state == 'READY' else '✖'} {m.state}"}
+                rows.append(row | ({"why": m.reason} if m.reason else {}))
+        return Card("Triton server", state, facts, rows, remarks, self.listening.warning())
 
     def __repr__(self) -> str:
         return self._card().text()
@@ -504,7 +508,6 @@ def start(spec: LaunchSpec) -> lease.Lease:
     # have seen the old one.
     launch = spec.options() | {"token": place.token if place.is_beyond else spec.token}
     about = {"admin_key": spec.admin_key, "launch": launch, "listening": asdict(place), "remark": command.remark}
-    watch = {"host": LOOPBACK if place.host == "localhost" else place.host, **place.access().headers}
     return lease.start(
         Plan(
             run_dir=str(run_dir),
@@ -519,7 +522,6 @@ def start(spec: LaunchSpec) -> lease.Lease:
             about={**facts(spec), **about},
             lifeline=command.lifeline,
             files=place.files(),
-            watch=watch,
             keep_alive=spec.keep_alive,
         )
     )
@@ -539,33 +541,32 @@ def find(spec: LaunchSpec) -> Server | None:
 def server_of(held: lease.Lease) -> Server:
     """Return the Server object of a lease: the one that this process has already, else (after a restart of the kernel) a new one."""
     state = held.state()
-    server_id = str(state["server_id"])
-    if server_id not in _OWNED:
-        place = Listening(**state.get("listening", {}))
-        _OWNED[server_id] = Server(*place.addresses(state["ports"]), access=place.access(), held=held)
-    return _OWNED[server_id]
+    # A server that was started again because a program was faster with its ports has others.
+    name = f"{state['server_id']} {state['ports']}"
+    if name not in _OWNED:
+        place = Listening(**state["listening"])
+        _OWNED[name] = Server(*place.addresses(state["ports"]), access=place.access(), held=held)
+    return _OWNED[name]
 
 
 def ready(held: lease.Lease, spec: LaunchSpec) -> Server:
-    """Return a server that was started or found when it answers, which it does not before all its models are loaded, or hangs."""
+    """Return a server that was started or found when it answers, which it does not before all its models are loaded."""
     deadline = time.monotonic() + spec.timeout_s
     with Progress(lambda: server_log.starting(_log_of(held.state()))):
-        while True:
-            state = held.state()
-            if state.get("status") in ("died", "stopped", "failed"):
-                held.stop()
-                raise not_started(state)
-            if state.get("ports"):
-                server = server_of(held)
-                if server.state() == "hung" or (server.is_alive() and server.metadata().get("name") == state["server_id"]):
-                    break
+        while (state := held.state())["status"] == "running":
+            # Not what answers at its port before its supervisor has seen that another program was faster.
+            if (server := server_of(held)).is_alive() and server.metadata().get("name") == state["server_id"]:
+                break
             if time.monotonic() > deadline:
-                held.stop()
-                raise not_started({**state, "reason": f"not ready after {spec.timeout_s:.0f} s"})
+                state = {**state, "status": "late", "reason": f"not ready after {spec.timeout_s:.0f} s"}
+                break
             time.sleep(POLL_S)
+    if state["status"] != "running":
+        held.stop()
+        raise not_started(state)
     first, _, last = state["ports"]
     taken = f"Port {spec.base_port} or one of the two after it is taken, so this server got {first} to {last}."
-    server.note = f"{state.get('remark', '')} {taken if first != spec.base_port else ''}".strip()
+    server.note = f"{state['remark']} {taken if first != spec.base_port else ''}".strip()
     return server
 
 
@@ -616,6 +617,6 @@ def not_started(state: dict[str, Any]) -> ServerError:
         return ServerError("No three free ports in a row were found.", "", "Type: launch_server(base_port=20000)")
     tail = server_log.meaningful(_log_of(state))
     code = state.get("returncode")
-    reason = state.get("reason") or f"it ended {'with the process that owned it' if code is None else manner(int(code))}"
+    reason = state.get("reason") or f"it ended {'with the process that owned it' if code is None else isolation.manner(int(code))}"
     advice = (containers.hint(tail) if state.get("runtime") != "embedded" else "") or "Type: python -m helpers doctor"
     return ServerError(f"The server did not start: {reason}.", f"What its log {state.get('log')} says:\n{tail}\n", advice)

@@ -1,11 +1,11 @@
 """The process that owns a server, and what ends it. Standard library only; runs as a script of its own, in a session of its own.
 
 A notebook kernel is interrupted, restarted and killed; a server must survive the first two and end with the last. So the kernel starts this
-supervisor and keeps a connection to its Unix socket open: the lease. The kernel's death, of any kind, closes the lease; without any lease
-for the grace period the supervisor stops the server. A restarted kernel connects again and finds the same server.
+supervisor and holds a lock on a file in the server's private folder: the lease. The system gives the lock back when the kernel dies, in
+whatever way; without any lease for the grace period the supervisor stops the server. A restarted kernel takes a new lease.
 
-The launcher writes the :class:`Plan` as JSON to standard input. Commands on the socket, one a line: ``status`` (answered with the state as
-JSON), ``hold`` (makes the connection a lease), ``stop`` (answered when the server has ended).
+The launcher writes the :class:`Plan` as JSON to standard input, and reads ``state.json`` from then on. A file ``stop`` in the private
+folder, or SIGTERM, ends the server; then the supervisor ends, too.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import contextlib
 import ctypes
 import json
 import os
-import selectors
 import shutil
 import signal
 import socket
@@ -28,22 +27,19 @@ from typing import Any
 if __name__ == "__main__":  # started as a script, with python -I
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from helpers.server import isolation, watch
+from helpers.run_folder import LEASE, STATE, STOP
+from helpers.server import isolation
 from helpers.server.ports import lock_ports
 
 _PR_SET_CHILD_SUBREAPER = 36
 # Seconds between two looks at the server process.
-_TICK_S = 0.1
+_TICK_S = 0.05
 # Seconds after which a server that shall end gets its signal again: while it starts, it can miss the first one.
 _AGAIN_S = 2.0
-# Seconds that the first lease may take at least, however short the grace: a crowded machine may hold its launcher up.
-_FIRST_LEASE_S = 30.0
 # Bytes that a log may have; of a longer one its beginning stays, where the reasons of the launch are, and its end.
 _LOG_MOST, _LOG_BEGINNING, _LOG_END = 16 << 20, 4 << 20, 2 << 20
 # How often a server that ends again and again is started again, and the seconds after which one that runs counts from zero.
 _RESTARTS, _SETTLED_S = 3, 60.0
-# Remarks that the state keeps.
-_REMARKS = 20
 # What tritonserver writes when another program was faster with a port, when it begins to serve, and what Triton's Python backend dies of
 # now and then while many models start at once (once in a few dozen launches of 26 models).
 _PORT_TAKEN, _LISTENS, _LOCK_LOST = "already in use", "Started HTTPService at", "boost::interprocess::lock_exception"
@@ -53,7 +49,7 @@ _PORT_TAKEN, _LISTENS, _LOCK_LOST = "already in use", "Started HTTPService at", 
 class Plan:
     """What a supervisor starts, and how; times in seconds. ``{http}``, ``{grpc}`` and ``{metrics}`` stand for the ports."""
 
-    run_dir: str  # private folder of this server: socket, state, links to the backends
+    run_dir: str  # private folder of this server: lease, state, links to the backends
     command: list[str]  # program and arguments
     private: list[str]  # further arguments, which no other user may read
     environment: dict[str, str]
@@ -65,8 +61,7 @@ class Plan:
     about: dict[str, object]  # facts for those who find the state file
     files: dict[str, str] = field(default_factory=dict)  # texts to write into `run_dir` before the program starts, by name
     lifeline: bool = False  # whether the program ends when its standard input closes, so that it does when this process is killed
-    watch: dict[str, str] | None = None  # headers of an inference, and under "host" where HTTP is answered; None for no watch
-    keep_alive: bool = False  # start the program again when it has crashed, hangs, or has lost a model's process
+    keep_alive: bool = False  # start the program again when it has ended after it served
 
 
 def remove_shared_memory(server_id: str) -> None:
@@ -76,43 +71,35 @@ def remove_shared_memory(server_id: str) -> None:
 
 
 class Supervisor:
-    """Starts one server, watches it, and ends it when nobody holds a lease any more."""
+    """Starts one server, looks after it, and ends it when no process holds a lease any more."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.run_dir = Path(plan.run_dir)
-        self.selector = selectors.DefaultSelector()
-        self.leases: set[socket.socket] = set()
-        self.grace_s = max(plan.grace_s, _FIRST_LEASE_S)
-        self.free_since = time.monotonic()
+        # Both are open as long as this process lives.
+        self.lease = open(self.run_dir / LEASE, "r+b")  # noqa: SIM115
+        self.log = open(plan.log, "a+b", buffering=0)  # noqa: SIM115
+        self.log_start = 0
+        self.leased = time.monotonic()
         self.stopping_since: float | None = None
-        self.waiting_for_stop: list[socket.socket] = []
         self.locks: list[socket.socket] = []
         self.triples = iter(plan.ports)
         self.process: subprocess.Popen[bytes] | None = None
         self.lifeline: int | None = None
-        self.log = open(plan.log, "a+b", buffering=0)  # noqa: SIM115  as long as this process lives
-        self.log_start = 0
-        self.watch: watch.Watch | None = None
-        self.stubs: watch.Stubs | None = None
-        self.began = self.looked = self.signalled = 0.0
+        self.began = self.signalled = 0.0
         self.restarts = 0
         self.state: dict[str, Any] = {**plan.about, "server_id": plan.server_id, "supervisor_pid": os.getpid(), "log": plan.log}
-        self._write(status="starting")
+        self.start()
 
-    def run(self, listener: socket.socket) -> int:
-        """Serve until the server is to end and has ended; return its exit status.
+    def run(self) -> int:
+        """Look after the server until it is to end and has ended; return its exit status.
 
         After an end of its own somebody still has to hear of it, and would send secrets to its ports if another user listened there.
         """
-        self.selector.register(listener, selectors.EVENT_READ, self._accept)
         signal.signal(signal.SIGTERM, lambda *_: self._stop())
-        self._start()
         while self.process is not None or self.stopping_since is None:
-            for key, _ in self.selector.select(_TICK_S):
-                key.data(key.fileobj)
+            time.sleep(_TICK_S)
             isolation.collect_orphans(self.process)
-            self._check()
             self._look()
         if self.state["status"] != "died":  # how it ended is still to be read there
             shutil.rmtree(self.run_dir, ignore_errors=True)
@@ -120,7 +107,7 @@ class Supervisor:
 
     # --- start ---------------------------------------------------------------------------------------------------------
 
-    def _start(self) -> None:
+    def start(self) -> None:
         """Start the server on the next free triple of ports."""
         for ports in self.triples:
             if (locks := lock_ports(ports)) is not None:
@@ -152,25 +139,20 @@ class Supervisor:
         self.began = time.monotonic()
         for sentence in seen:
             self._say(sentence)
-        self.stubs = watch.Stubs(self.process.pid)
-        if self.plan.watch is not None:
-            headers = dict(self.plan.watch)
-            self.watch = watch.Watch(headers.pop("host"), places["http"], headers)
-        self._write(status="running", hung=False, pid=self.process.pid, ports=ports)
+        self._write(status="running", pid=self.process.pid, ports=ports)
 
     # --- state and log -------------------------------------------------------------------------------------------------
 
     def _write(self, **news: object) -> None:
         self.state.update(news)
-        draft = self.run_dir / "state.json.new"
-        # A disk that is full must not end a server that runs; those who hold a lease hear the state all the same.
-        with contextlib.suppress(OSError):
+        draft = self.run_dir / f"{STATE}.new"
+        with contextlib.suppress(OSError):  # a disk that is full must not end a server that runs
             draft.write_text(json.dumps(self.state))
-            draft.replace(self.run_dir / "state.json")
+            draft.replace(self.run_dir / STATE)
 
     def _say(self, line: str) -> None:
-        """A line of the supervisor's own in the server's log, and in the state, for its card and for ``serve``."""
-        self._write(remarks=[*self.state.get("remarks", ()), f"{time.strftime('%H:%M:%S')} {line}"][-_REMARKS:])
+        """A line of the supervisor's own: in the server's log, and, the last one, in the state."""
+        self._write(noticed=f"{time.strftime('%H:%M:%S')} {line}")
         with contextlib.suppress(OSError):  # a full disk
             self.log.write(f"course: {line}\n".encode())
 
@@ -189,45 +171,33 @@ class Supervisor:
 
     def _said_since_start(self, words: str) -> bool:
         """True if the server's log has these words, since its last start."""
+        return words.encode() in os.pread(self.log.fileno(), _LOG_BEGINNING, self.log_start)
+
+    # --- watch and end -------------------------------------------------------------------------------------------------
+
+    def _is_leased(self) -> bool:
+        """True if a process holds a lease."""
+        import fcntl  # not on Windows, where no server runs
+
         try:
-            with open(self.plan.log, "rb") as log:
-                log.seek(self.log_start)
-                return words in log.read(_LOG_BEGINNING).decode("utf-8", "replace")
-        except OSError:  # deleted meanwhile
-            return False
+            fcntl.flock(self.lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        fcntl.flock(self.lease, fcntl.LOCK_UN)
+        return False
 
-    # --- leases --------------------------------------------------------------------------------------------------------
-
-    def _accept(self, listener: socket.socket) -> None:
-        connection, _ = listener.accept()
-        connection.settimeout(1.0)
-        self.selector.register(connection, selectors.EVENT_READ, self._hear)
-
-    def _hear(self, connection: socket.socket) -> None:
-        try:
-            words = connection.recv(4096).decode().split()
-            if not words:
-                raise ConnectionError
-            self._check()  # the answer must not speak of a server that has just died
-            for word in words:
-                self._obey(word, connection)
-        except OSError:  # the other side has gone
-            self.selector.unregister(connection)
-            self.leases.discard(connection)
-            connection.close()
-            if not self.leases:
-                self.free_since = time.monotonic()
-
-    def _obey(self, word: str, connection: socket.socket) -> None:
-        if word == "hold":
-            self.leases.add(connection)
-            self.grace_s = self.plan.grace_s
-        elif word == "stop":
-            self.waiting_for_stop.append(connection)
+    def _look(self) -> None:
+        """Whether the server has ended, and whether it is to end."""
+        now = time.monotonic()
+        self._keep_log_small()
+        if self._is_leased():
+            self.leased = now
+        if (self.run_dir / STOP).exists() or now - self.leased > self.plan.grace_s:
             self._stop()
-        connection.sendall(json.dumps({**self.state, "leases": len(self.leases)}).encode() + b"\n")
-
-    # --- watch ---------------------------------------------------------------------------------------------------------
+        if self.process is not None and self.process.poll() is not None:
+            self._ended(self.process)
+        elif self.stopping_since is not None and now - self.signalled > _AGAIN_S:
+            self._signal(signal.SIGINT if now - self.stopping_since < self.plan.stop_s else signal.SIGKILL)
 
     def _stop(self) -> None:
         if self.stopping_since is None:
@@ -240,42 +210,6 @@ class Supervisor:
             with contextlib.suppress(ProcessLookupError):
                 self.process.send_signal(number)
 
-    def _check(self) -> None:
-        """Whether the server has ended, and whether it is to end."""
-        now = time.monotonic()
-        if self.process is not None and self.process.poll() is not None:
-            self._ended(self.process)
-        elif self.stopping_since is not None:
-            if now - self.signalled > _AGAIN_S:
-                self._signal(signal.SIGINT if now - self.stopping_since < self.plan.stop_s else signal.SIGKILL)
-        elif not self.leases and now - self.free_since > self.grace_s:
-            self._stop()
-
-    def _look(self) -> None:
-        """Once in a while: the log's length, the processes of the server's models, its answers."""
-        now = time.monotonic()
-        if self.process is None or self.stubs is None or now - self.looked < watch.INTERVAL_S:
-            return
-        self.looked = now
-        self._keep_log_small()
-        if self.stopping_since is not None:
-            return
-        news = self.stubs.look()
-        for process, manner in news:
-            self._say(watch.sentence(process, manner))
-        if self.watch is None:
-            return
-        if self.watch.hung != self.state["hung"]:
-            self._write(hung=self.watch.hung)
-            self._say(f"the server has not answered for {watch.HUNG_S} s" if self.watch.hung else "the server answers again")
-        if self.plan.keep_alive and self.watch.given_up:
-            self._signal(signal.SIGKILL)
-        elif self.plan.keep_alive and any(manner for _, manner in news):
-            # Triton would go on refusing the model's requests, and so fast that most of a fleet's would come here.
-            self._signal(signal.SIGINT)
-
-    # --- end -----------------------------------------------------------------------------------------------------------
-
     def _ended(self, process: subprocess.Popen[bytes]) -> None:
         self.process = None
         # The server was the leader of its own session: what is left of it are stubs of Python models.
@@ -285,31 +219,25 @@ class Supervisor:
             os.close(self.lifeline)
             self.lifeline = None
         remove_shared_memory(self.plan.server_id)
-        if self.watch is not None:
-            self.watch.close()
-        if self.stopping_since is None:
-            if why := self._why_again(process.returncode):
-                self._say(f"{why}, is started again")
-                self._start_on(self.state["ports"])
-                return
-            if self._said_since_start(_PORT_TAKEN):
-                for lock in self.locks:
-                    lock.close()
-                self._start()  # a program outside the course was faster
-                return
-        self._write(status="died" if self.stopping_since is None else "stopped", returncode=process.returncode)
-        for connection in self.waiting_for_stop:
-            with contextlib.suppress(OSError):
-                connection.sendall(json.dumps(self.state).encode() + b"\n")
+        if self.stopping_since is not None:
+            self._write(status="stopped", returncode=process.returncode)
+        elif why := self._why_again(process.returncode):
+            self._say(f"the server, which {why}, is started again")
+            self._start_on(self.state["ports"])
+        elif self._said_since_start(_PORT_TAKEN):
+            for lock in self.locks:
+                lock.close()
+            self.start()  # a program outside the course was faster
+        else:
+            self._write(status="died", returncode=process.returncode)
 
     def _why_again(self, returncode: int) -> str:
         """Why the server is to be started again on its ports: it is kept alive, or Triton's own fault ended it before it ever served."""
-        # It may have ended before the watch's first look.
-        has_served = (self.watch is not None and self.watch.has_listened) or self._said_since_start(_LISTENS)
+        has_served = self._said_since_start(_LISTENS)
         if self.plan.keep_alive and (has_served or self.restarts):
-            why = f"the server, {'which hung' if self.state['hung'] else f'which has ended {watch.manner(returncode)}'}"
+            why = f"has ended {isolation.manner(returncode)}"
         elif not has_served and self._said_since_start(_LOCK_LOST):
-            why = "the server, whose Python backend lost a lock while the models started, a fault of Triton's own"
+            why = "lost a lock of its Python backend while the models started, a fault of Triton's own"
         else:
             return ""
         self.restarts = 1 if time.monotonic() - self.began > _SETTLED_S else self.restarts + 1
@@ -323,16 +251,18 @@ def main() -> int:
     # For the server too, with what it and its Python models write.
     os.umask(0o077)
     plan = Plan(**json.load(sys.stdin))
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(str(Path(plan.run_dir) / "socket"))
-    listener.listen(16)
-    listener.setblocking(False)
-    # The launcher gets its process back as soon as the socket can be connected to; the supervisor is nobody's child.
+    reader, writer = os.pipe()
+    # The launcher gets its process back as soon as the server has begun; the supervisor is nobody's child.
     if os.fork():
-        os._exit(0)
+        os.close(writer)
+        return 0 if os.read(reader, 1) else 1
     os.setsid()
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    return Supervisor(plan).run(listener)
+    supervisor = Supervisor(plan)
+    os.write(writer, b"1")
+    os.close(writer)
+    os.close(reader)
+    return supervisor.run()
 
 
 if __name__ == "__main__":

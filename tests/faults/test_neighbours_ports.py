@@ -95,7 +95,7 @@ def test_a_stranger_never_listens_where_secrets_go(tmp_path: Path, free_base_por
         f"listeners = [socket.create_server(('127.0.0.1', {base} + n), reuse_port=True) for n in (0, 1)]\n"
         "print('Started HTTPService at', flush=True); go.unlink(); time.sleep(600)"
     )
-    plan = dataclasses.replace(plan_of(tmp_path, code, [[base, base + 1, base + 2]]), keep_alive=True, watch={"host": "127.0.0.1"})
+    plan = dataclasses.replace(plan_of(tmp_path, code, [[base, base + 1, base + 2]]), keep_alive=True)
     held = lease.start(plan)
     for _ in range(4):  # it is started again three times
         assert held.state()["status"] == "running"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 from pathlib import Path
 
@@ -102,21 +101,22 @@ def test_another_user_can_neither_read_nor_stop_nor_take_over(server):
 
 
 @needs_root
-def test_another_user_cannot_connect_to_the_supervisor(server):
-    path = str(lease.run_root() / str(server._lease.state()["server_id"]) / "socket")
+def test_another_user_can_neither_take_a_lease_nor_ask_for_the_end(server):
+    run_dir = lease.run_root() / str(server._lease.state()["server_id"])
     pid = os.fork()
     if pid == 0:  # the child becomes the other user
-        status = 1
+        refused = 0
         try:
             os.setgroups([])
             os.setgid(_OTHER_USER)
             os.setuid(_OTHER_USER)
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-                connection.connect(path)
-        except PermissionError:
-            status = 0
+            for name, flags in (("lease", os.O_RDONLY), ("stop", os.O_WRONLY | os.O_CREAT)):
+                try:
+                    os.open(run_dir / name, flags)
+                except PermissionError:
+                    refused += 1
         finally:
-            os._exit(status)
+            os._exit(0 if refused == 2 else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert server.is_ready()
 

@@ -65,7 +65,6 @@ def test_dockers_service_does_not_answer(words: str, advice: str, engines: Engin
         ('exec: "newuidmap": executable file not found in $PATH', "the package uidmap"),
         ("no subuid ranges found for user in /etc/subuid", "--add-subuids"),
         ("potentially insufficient UIDs or GIDs available in user namespace", "--add-subuids"),
-        ("lchown /etc/gshadow: operation not permitted on network filesystem", "graphroot"),
         ("Error: setting up CDI devices: unresolvable CDI devices nvidia.com/gpu=all", "nvidia-ctk cdi generate.*gpu=False"),
         ('could not select device driver "" with capabilities: [[gpu]]', "NVIDIA Container Toolkit.*gpu=False"),
         (

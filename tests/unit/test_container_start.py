@@ -161,7 +161,5 @@ def test_a_python_of_the_image_reads_it() -> None:
     """NVIDIA's images up to 24.10 have Python 3.10, that of the release 3.12: this file and what it imports must be understood in both."""
     import ast
 
-    from helpers.server import watch
-
-    for module in (in_container, isolation, watch):
+    for module in (in_container, isolation):
         ast.parse(Path(str(module.__file__)).read_text(), feature_version=(3, 10))

@@ -8,7 +8,6 @@ import signal
 import pytest
 
 from helpers.server import log as server_log
-from helpers.server import watch
 from helpers.server.server import not_started
 
 _WORDS = {
@@ -61,18 +60,3 @@ def test_the_last_words_are_no_half_table():
     assert server_log.meaningful("\n".join(["I1128 1 a.cc:1] loaded", *table, "I1128 1 b.cc:2] Started"])) == (
         "I1128 1 a.cc:1] loaded\nI1128 1 b.cc:2] Started"
     )
-
-
-@pytest.mark.parametrize("model", ["add_sub", "it's", "jets_1_0", "with space", "ä", "jets_1"])
-@pytest.mark.parametrize("numbers", ["_0", "_0_0", "_11_2"])
-def test_a_model_whose_process_ended_is_known_from_the_log_until_it_runs_again(model, numbers):
-    models = ["add", "jets", "other", model]
-    process = model + numbers
-    ended = f"course: {watch.sentence(process, watch.manner(-11))}\n"
-    assert server_log.processes_ended("I1128 begun\n" + ended, models) == {model: watch.manner(-11)}
-    assert server_log.processes_ended(ended + f"course: {watch.sentence(process, '')}\n", models) == {}
-    begun = f'I1128 python_be.cc:2249] "TRITONBACKEND_ModelInstanceInitialize: {model}_0 (CPU device 0)"\n'
-    assert server_log.processes_ended(ended + begun, models) == {}
-    assert server_log.processes_ended(begun + ended, models) == {model: watch.manner(-11)}
-    # Triton says so of a load that changes nothing, too.
-    assert server_log.processes_ended(ended + f"I1128 model_lifecycle.cc:839] \"successfully loaded '{model}'\"\n", models) != {}
