@@ -13,10 +13,6 @@ from helpers.measuring.table import THROUGHPUT, Row, Rows, is_recorded, plain, p
 from helpers.scaling import queueing
 from helpers.tables import Table
 
-# What perf_analyzer asks "the server", which behind one address is any of them, and how its note about that begins.
-_NOTE_OF_ONE = "queue and compute times are those of one"
-_OF_ONE_SERVER = ("latency_avg_us", "network_us", "compute_input_us", "compute_infer_us", "compute_output_us")
-
 
 @dataclass(frozen=True)
 class Traffic:
@@ -165,12 +161,8 @@ def under_load(fleet: Any, model: str, batch: int = 1, concurrency: int = 1, **o
         return row
     asked = [each for each in fleet.shares(before, model) if each["requests"]]
     total = sum(each["requests"] for each in asked)
-    counted = {
-        "servers": len(asked),
-        "queue_us": sum(each["queue_us"] * each["requests"] for each in asked) / total if total else None,
-        "note": row["note"].partition(_NOTE_OF_ONE)[0].removesuffix("; "),
-    }
-    return Row.of(plain(row) | dict.fromkeys(_OF_ONE_SERVER) | counted)
+    queue_us = sum(each["queue_us"] * each["requests"] for each in asked) / total if total else None
+    return Row.of(plain(row) | {"servers": len(asked), "queue_us": queue_us})
 
 
 def expected(rows: Any) -> Rows:

@@ -107,7 +107,7 @@ def test_every_step_is_rehearsed_on_a_processor(
     said = capsys.readouterr().out
     assert "✖" not in said
     assert "✔ the server is the one that is meant: tritonserver 2.51.0\n" in said
-    assert "✔ a Python model answers: add_sub adds, over the network and by shared memory" in said
+    assert "✔ a Python model answers: add_sub adds" in said
     assert "particlenet_PT equals itself on the CPU: 4 jets, largest difference of a probability 0.0e+00" in said
     rows = read_rows(table)
     assert [row["batch"] for row in rows[:2]] == [1, 2]

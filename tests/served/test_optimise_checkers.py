@@ -220,10 +220,6 @@ def _unfair_gains(server: Server, counted: Any, table: Experiments, best: Any) -
     }
     for words, other in others.items():
         _is("9.6", Kind.NOT_YET, words, server, counted, table, best(**other), COSTS)
-    # The same jets for the variant in TorchScript, whose tensors have other names, are in another file.
-    torch = jets_file.with_name("torch.json")
-    torch.write_text(jets_file.read_text().replace('"pf_points"', '"pf_points__0"').replace('"sv_mask"', '"sv_mask__5"'))
-    _is("9.6", Kind.CORRECT, "is 2.50 (", server, counted, table, best(**sent(torch)), COSTS)
     _is("9.6", Kind.NOT_YET, "with `gone.json` inputs", server, counted, table, best(inputs="gone.json"), COSTS)
     table.rows[0] |= {"inputs": "random", "shapes": "", "inputs_digest": None}
 
