@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,6 @@ __all__ = ["LABELS", "Table", "Tagger", "flatten", "read", "sample_for", "truth"
 TREE = "Jets"
 # The table beside each tagger, in the layout that CMS uses for its own, so that a table of theirs is read just so.
 TABLE_FILE = "preprocess.json"
-TAGGERS = ("particlenet", "particlenet_PT", "particlenet_AK4", "particlenet_AK4_PT")
 # Jets in one request when many are tagged: on a CPU more gains nothing, and the answer is waited for no longer than needed.
 BATCH_JETS = 50
 # Of each collection what decides who stays when a jet has too many, as part of the branch's name: momentum, flight significance.
@@ -68,13 +67,14 @@ class Table:
     lengths: dict[str, tuple[int, int]]
 
     @classmethod
-    def read(cls, path: Path) -> Table:
-        """Read a ``preprocess.json``."""
+    def read(cls, path: Path, tensors: Iterable[str] = ()) -> Table:
+        """Read a ``preprocess.json``; the model's ``tensors`` may have their position behind their names, as ``pf_mask__2`` does."""
         content = json.loads(path.read_text(encoding="utf-8"))
+        named = {re.sub(r"__\d+$", "", name): name for name in tensors}
         table = cls(tuple(content["output_names"]), {}, {}, {})
         for name in content["input_names"]:
             entry, collection = content[name], _collection(name)
-            table.inputs[name] = {branch: {"pad": 0.0} | entry["var_infos"][branch] for branch in entry["var_names"]}
+            table.inputs[named.get(name, name)] = {branch: {"pad": 0.0} | entry["var_infos"][branch] for branch in entry["var_names"]}
             # A mask is 1 for a candidate and 0 for padding: no branch of a file holds it.
             branches = [branch for branch in entry["var_names"] if not branch.endswith("mask")]
             table.branches.setdefault(collection, {}).update(dict.fromkeys(branches))
@@ -87,11 +87,6 @@ class Table:
 
 def _collection(tensor: str) -> str:
     return tensor.partition("_")[0]
-
-
-def plain_name(tensor: str) -> str:
-    """Return a tensor's name without the position by which TorchScript knows it: ``pf_mask`` for ``pf_mask__2``."""
-    return re.sub(r"__\d+$", "", tensor)
 
 
 @dataclass(frozen=True)
@@ -181,14 +176,14 @@ class Tagger:
         self.client = client
         self.model = model
         metadata = client.metadata(model)
-        self._names = {plain_name(entry["name"]): entry["name"] for entry in metadata["inputs"]}
+        tensors = [entry["name"] for entry in metadata["inputs"]]
         self._output = metadata["outputs"][0]["name"]
         folders = [folder / model for folder in (getattr(client.server, "repository", None), paths.models_dir()) if folder]
         folder = next((folder for folder in folders if (folder / TABLE_FILE).is_file()), None)
-        if folder is None or not any(name.startswith("pf_") for name in self._names):
-            takes = f"The model {model!r} takes {quoted(self._names.values())}, so it is no jet tagger, or no {TABLE_FILE} lies beside it."
-            raise InputError(takes, f"Such a table says which branches it takes. Taggers of the course: {quoted(TAGGERS)}.")
-        self.table = Table.read(folder / TABLE_FILE)
+        if folder is None or not any(name.startswith("pf_") for name in tensors):
+            takes = f"The model {model!r} takes {quoted(tensors)}, so it is no jet tagger, or no {TABLE_FILE} lies beside it."
+            raise InputError(takes, "Such a table says which branches it takes. All taggers of the course begin with particlenet.")
+        self.table = Table.read(folder / TABLE_FILE, tensors)
         self.labels = self.table.labels
 
     def inputs(self, jets: ak.Array, *, candidates: int | None = None, vertices: int | None = None) -> dict[str, np.ndarray]:
@@ -198,7 +193,7 @@ class Tagger:
         the highest transverse momentum or flight significance are kept.
         """
         flat = flatten(jets, self.table)
-        return self._named(flat.pad(np.arange(len(flat)), {"pf": candidates, "sv": vertices}))
+        return flat.pad(np.arange(len(flat)), {"pf": candidates, "sv": vertices})
 
     def tag(self, jets: ak.Array, *, batch: int = BATCH_JETS, per_event: bool = False, max_in_flight: int | None = None) -> Scores:
         """Send jets to the server and return the scores, in the order of the jets.
@@ -216,7 +211,7 @@ class Tagger:
             event = ak.to_numpy(jets["event"])
             order = np.argsort(event, kind="stable")
             groups = np.split(order, np.flatnonzero(np.diff(event[order])) + 1)
-        requests = (self._named(flat.pad(group)) for group in groups)
+        requests = (flat.pad(group) for group in groups)
         answers = self.client.infer_many(self.model, requests, outputs=self._output, max_in_flight=max_in_flight or self._in_flight())
         probabilities = np.empty((len(flat), len(self.labels)), np.float32)
         for group, answer in zip(groups, answers, strict=True):
@@ -232,9 +227,6 @@ class Tagger:
         """One for each instance, one that waits, and for a server elsewhere one on its way; more cost time on a machine's own cores."""
         servers = len(getattr(self.client.server, "servers", ())) or 1
         return servers * instances_of(self.client.config(self.model)) + (1 if is_loopback(self.client.address.host) else 2)
-
-    def _named(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return {self._names[name]: tensor for name, tensor in tensors.items()}
 
 
 def sample_for(tagger: Tagger | Table) -> str:

@@ -89,12 +89,11 @@ def _make_one(folder: Path, method: str) -> Path:
 
 def _calibration(folder: Path, target: Path) -> Path:
     """Write real jets in batches, as the file that the converter reads; only a jet tagger has a table of what it takes."""
-    table = course_jets.Table.read(folder / course_jets.TABLE_FILE)
+    table = course_jets.Table.read(folder / course_jets.TABLE_FILE, [entry.name for entry in read_config(folder).input])
     flat = course_jets.flatten(course_jets.read(course_jets.sample_for(table))[:CALIBRATION_JETS], table)
-    names = {course_jets.plain_name(entry.name): entry.name for entry in read_config(folder).input}
-    path, tensors = target / "calibration.npz", flat.pad(np.arange(len(flat)))
-    batches: dict[str, Any] = {names[group]: each.reshape(-1, CALIBRATION_BATCH, *each.shape[1:]) for group, each in tensors.items()}
-    np.savez(path, **batches)
+    tensors: dict[str, Any] = flat.pad(np.arange(len(flat)))
+    path = target / "calibration.npz"
+    np.savez(path, **{name: each.reshape(-1, CALIBRATION_BATCH, *each.shape[1:]) for name, each in tensors.items()})
     return path
 
 

@@ -45,11 +45,7 @@ def evaluate(networks: tuple[Embedding, Filter, InteractionNetwork], cuts: Cuts,
         "to be found": float(np.mean([event.target.sum() for event in events])),
         "graphs": {name: {key: float(np.nanmean([row[key] for row in rows])) for key in rows[0]} for name, rows in graphs.items()},
         "tracks": tracks.table.to_dict("records"),
-        **{
-            f"{quantity} against {variable}": tracks.against(variable, quantity=quantity).to_dict("records")
-            for variable in ("pt", "eta")
-            for quantity in ("efficiency", "fake rate", "duplicate rate")
-        },
+        **{f"efficiency against {variable}": tracks.against(variable).to_dict("records") for variable in ("pt", "eta")},
         "seconds": dict(zip(STAGES, (seconds / len(events)).tolist(), strict=True)),
     }
 
