@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -57,6 +57,8 @@ _SAME = (
     *("model", "protocol", "batch", "concurrency", "request_rate_per_s", "percentile", "inputs", "shapes", "inputs_digest"),
     *("config", "device", "cpu", "server_version", "perf_analyzer_version"),
 )
+
+T = TypeVar("T")
 
 
 def quick() -> bool:
@@ -258,7 +260,7 @@ def measure_in_turn(server: Any, model: str, *loads: Mapping[str, Any], turns: i
     return tuple(Row.of(each.row()) for each in made)
 
 
-def in_turn(measurements: Sequence[Measurement], turns: int) -> Iterator[tuple[Measurement, str]]:
+def in_turn(measurements: Sequence[T], turns: int) -> Iterator[tuple[T, str]]:
     """Yield each in turn, every other turn backwards, and the name of the turn."""
     name = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"
     for number in range(turns):

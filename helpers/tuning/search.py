@@ -14,14 +14,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from helpers.errors import ConfigError, ModelError, RequestError
-from helpers.measuring.measure import TURN_WINDOW_S, TURNS, Measurement, can_measure, config_kept, must_own, turns_now
+from helpers.measuring.measure import TURN_WINDOW_S, TURNS, Measurement, can_measure, config_kept, in_turn, must_own, turns_now
 from helpers.measuring.perf_analyzer import PERCENTILE
 from helpers.measuring.statistics import CANNOT_TELL, SLOWER, Verdict, verdict
 from helpers.measuring.table import COLUMNS, THROUGHPUT, THROUGHPUT_SPREAD, folder_of, latency_words, with_spread
@@ -133,14 +132,12 @@ class Search:
 
 
 def confirm(finalists: Sequence[Candidate], measure: Callable[[Candidate, str], Row]) -> dict[Candidate, Row]:
-    """Measure the finalists in turn, round by round, so that the machine's moods hit all alike; return a row of all rounds for each."""
+    """Measure the finalists in turn, so that the machine's moods hit all alike; return a row of all turns for each."""
     rows: dict[Candidate, Row] = {}
-    begun, alive = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}", list(finalists)
-    for number in range(turns_now(ROUNDS)):
-        # Every other round backwards: the last in one is the first in the next, and needs no loading.
-        for each in alive[::-1] if number % 2 else alive:
-            rows[each] = measure(each, f"{begun}-{number}")
-        alive = [each for each in alive if rows[each]["outcome"] in MEASURED]
+    # Every other turn is backwards: the last in one is the first in the next, and needs no loading.
+    for each, turn in in_turn(finalists, turns_now(ROUNDS)):
+        if each not in rows or rows[each]["outcome"] in MEASURED:
+            rows[each] = measure(each, turn)
     return rows
 
 
