@@ -38,7 +38,7 @@ def write_card(server: Any, model: str, table: Experiments, physics: Sequence[Ma
 def facts(server: Any, model: str) -> list[tuple[str, str]]:
     """Return what is true of a served model now: its file, tensors and settings, as the live server reports them."""
     config, about = server.config(model), server.metadata(model)
-    file = min((server.repository / model / max(about["versions"], key=int)).glob(config["default_model_filename"] + "*"))  # or .pt2
+    file = server.repository / model / max(about["versions"], key=int) / config["default_model_filename"]
     digest = hashlib.sha256(content := file.read_bytes()).hexdigest()[:16]
     tensors = [(role, f"`{t['name']}` {t['datatype']} {t['shape']}") for role in ("input", "output") for t in about[f"{role}s"]]
     own = ", batches by the server" * ("dynamic_batching" in config)

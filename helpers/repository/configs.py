@@ -76,16 +76,9 @@ def read_config(model: str | Path) -> ModelConfig:
 def change_config(model: str | Path, edit: str = "", **fields: Any) -> Comparison:
     """Change a model's config, check it, write it, and return old and new side by side.
 
-    The file is written as protobuf prints it: comments and layout of the old one are not kept.
-
-    Args:
-        model: as for :func:`~helpers.repository.locate`; the course's own models are not written to.
-        edit: protobuf text such as ``dynamic_batching { }``, whose fields replace those of the same name.
-        fields: top-level fields with their new values, as numbers, text, lists and dictionaries; None removes a field.
-
-    Raises:
-        ConfigError: the change has a mistake, or does not fit the model's folder; nothing was written.
-        SetupError: the file cannot be written.
+    The file is written as protobuf prints it: comments and layout of the old one are not kept. ``edit`` is protobuf text such as
+    ``dynamic_batching { }``; its fields, and those given by name, replace those of the same name, and None removes one. A ConfigError says
+    that the change has a mistake, or does not fit the model's folder; nothing was written then.
     """
     folder = locate(model).resolve()
     if paths.models_dir().resolve() in folder.parents:
@@ -118,14 +111,10 @@ def compare(
     *,
     log: str = "",
 ) -> Comparison:
-    """Put configs side by side: old, new, and what the server reports.
+    """Put configs side by side: old, new, and what the server reports, such as ``server.config(model)``.
 
-    Args:
-        old: a config, a dictionary of one, or a model as for :func:`~helpers.repository.locate`.
-        new: the same.
-        reported: what the server says, such as ``server.config(model)``. Fields that only the server knows are marked as filled in
-            by it, and fields that have no effect there with the reason.
-        log: the server's log, such as ``server.log(lines=0)``, in which the course's backends write what has no effect.
+    Old and new are models, configs or dictionaries of such. Fields that only the server knows are marked as filled in by it, and with its
+    log, ``server.log(lines=0)``, those that have no effect there with the reason that the course's backends write.
     """
     left, right = (_flatten(read_config(side) if isinstance(side, (str, Path)) else side) for side in (old, new))
     server = {} if reported is None else _flatten(reported)
@@ -171,13 +160,10 @@ def _walk(path: str, value: Any) -> Iterator[tuple[str, str]]:
 def _without_effect(fields: Mapping[str, str], log: str) -> dict[str, str]:
     """Return the reported fields that have no effect, with the reason: from the log, and what is true of every server."""
     accelerators = [path for path in fields if path.startswith("optimization.execution_accelerators.") and path.endswith(".name")]
-    kinds = {value for path, value in fields.items() if re.fullmatch(r"instance_group\[\d+\]\.kind", path)}
     found = {}
-    for path in accelerators:
-        if "pytorch" in (fields.get("backend"), fields.get("platform", "").partition("_")[0]):
-            found[path] = "accelerators act on ONNX models, and this is a PyTorch model"
-        elif "gpu_execution_accelerator" in path and kinds == {"KIND_CPU"}:
-            found[path] = "it needs a GPU, and the instances run on the CPU"
+    if {value for path, value in fields.items() if re.fullmatch(r"instance_group\[\d+\]\.kind", path)} == {"KIND_CPU"}:
+        on_gpu = (path for path in accelerators if "gpu_execution_accelerator" in path)
+        found = dict.fromkeys(on_gpu, "it needs a GPU, and the instances run on the CPU")
     for line in re.finditer(_NO_EFFECT_LINE.format(model=re.escape(fields.get("name", ""))), log):
         kind, _, name = line["what"].partition(" '")
         name = name.rstrip("'")

@@ -20,8 +20,8 @@ from helpers.repository.syntax import parse
 CONFIG = "config.pbtxt"
 
 # Backends of the embedded runtime, and the files that they look for in a version folder.
-_FILES = {"python": ("model.py",), "onnxruntime": ("model.onnx",), "pytorch": ("model.pt", "model.pt2")}
-_PLATFORMS = {"onnxruntime_onnx": "onnxruntime", "pytorch_libtorch": "pytorch", "torch_aoti": "pytorch"}
+_FILES = {"python": "model.py", "onnxruntime": "model.onnx", "pytorch": "model.pt"}
+_PLATFORMS = {"onnxruntime_onnx": "onnxruntime", "pytorch_libtorch": "pytorch"}
 # Triton 2.51 puts the names of models into a shell's command line, without quotation marks.
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.+=@%,:-]")
 
@@ -65,15 +65,9 @@ def locate(model: str | Path) -> Path:
 
 
 def checkout(*models: str, fresh: bool = False) -> Path:
-    """Copy models to ``work/models``, where they may be edited, and return that folder. A copy that exists stays as it is.
+    """Copy models, or all of the course, to ``work/models``, where they may be edited, and return that folder.
 
-    Args:
-        models: names of models of the course; all of them when none is named.
-        fresh: put the course's version in place of a copy; the old one goes to ``work/models.old``, with the time in its name.
-
-    Raises:
-        ModelError: the course has no such model.
-        SetupError: the working copy cannot be written.
+    A copy that exists stays as it is; with ``fresh`` it goes to ``work/models.old``, with the time in its name.
     """
     source, target = paths.models_dir(), paths.work_dir() / "models"
     known = [folder.name for folder in visible(source) if folder.is_dir()]
@@ -117,8 +111,7 @@ def problems(folder: Path) -> list[Problem]:
         return found + check(folder, parse(read_text(folder / CONFIG), CONFIG))
     except FileNotFoundError:
         # Triton can tell the backend from these files.
-        names = {name for files in _FILES.values() for name in files}
-        if not any(path.name in names for version in versions(folder) for path in visible(version)):
+        if not any(path.name in _FILES.values() for version in versions(folder) for path in visible(version)):
             found.append(Problem(f"no {CONFIG}. Expected one in the model's folder."))
         return found
     except ConfigError as error:
@@ -142,7 +135,7 @@ def check(folder: Path, config: ModelConfig) -> list[Problem]:
     if not there:
         found.append(Problem("no version folder. Expected a folder with a number as its name, such as 1, that holds the model."))
     backend = config.backend or _PLATFORMS.get(config.platform, "")
-    wanted = (config.default_model_filename,) if config.default_model_filename else _FILES.get(backend, ())
+    wanted = config.default_model_filename or _FILES.get(backend, "")
     policy = config.version_policy
     if policy.HasField("specific"):
         there = [path for path in there if int(path.name) in policy.specific.versions]
@@ -150,10 +143,10 @@ def check(folder: Path, config: ModelConfig) -> list[Problem]:
         there = there[-max(policy.latest.num_versions, 1) :]
     for version in there if wanted and not config.HasField("ensemble_scheduling") else ():
         files = [path.name for path in visible(version)]
-        if not set(wanted) & set(files):
+        if wanted not in files:
             holds = f"It holds {quoted(files)}." if files else "It is empty."
             # The process of a Python model ends when it finds no file, and Triton 2.51 goes on waiting for it.
-            found.append(Problem(f"version {version.name} has no {wanted[0]}. {holds}", hangs=backend == "python"))
+            found.append(Problem(f"version {version.name} has no {wanted}. {holds}", hangs=backend == "python"))
     return found
 
 

@@ -264,7 +264,7 @@ plots.sweep_figure(both.replace({"model": names}), reference=theirs.replace({"mo
 #
 # `recorded("T4")` has more rows. **TensorRT** is NVIDIA's own optimiser of networks. The
 # format in which PyTorch saves a network is called **TorchScript**. PyTorch does not develop it any more, and
-# newer Tritons also take its successor, a compiled `model.pt2`; the format that travels best today is ONNX.
+# the format that travels best today is ONNX.
 
 # %% [markdown] exercise="8.5"
 # ### Exercise 8.5 (3 minutes) — Count the machines

@@ -70,8 +70,8 @@ server.reload(MODEL, config='backend: "onnxruntime"')
 # - **TorchScript**, as `particlenet_PT` in notebook 04, reads your Python code. It never understood all of Python, and
 #   PyTorch has declared it outdated.
 # - `torch.export` takes its place: it runs the network once and notes each operation. Sizes that vary become symbols.
-# - What it noted is written as **ONNX**, which many programs run, on any processor; that is the portable way. Or
-#   AOTInductor compiles it to a `.pt2`: machine code for one kind of processor and one PyTorch.
+# - What it noted is written as **ONNX**, which many programs run, on any processor; that is the portable way. (PyTorch can
+#   also compile it, to machine code for one kind of processor and one PyTorch. Tritons from 26.03 on serve that, ours does not.)
 #
 # The export runs on real inputs, here 64 jets. ParticleNet takes six tensors, and ours the four that are no points. (For
 # your own network, put 64 of its inputs into `inputs`, by their names.)
@@ -354,9 +354,6 @@ exercise("11.6").check(server, MODEL, card, purpose, limits)
 # that is fixed, an input without a name, a config that does not fit. No file at hand? ONNX Runtime brings one,
 # `.server/lib/python3.*/site-packages/onnxruntime/datasets/sigmoid.onnx`, whose first axis is fixed. The server's
 # message says so, and `onnx.tools.update_model_dims` opens it.
-#
-# A network that AOTInductor compiled is served as well: put it there as `1/model.pt2`, and load it with a complete config
-# that says `backend: "pytorch"` and calls the tensors `INPUT__0` and `OUTPUT__0`. Its local answers come from your PyTorch.
 #
 # ## Remember
 #

@@ -25,7 +25,7 @@ sys.path.insert(0, {str(paths.root() / "helpers/backends/common")!r})
 from course_backend import ModelFault, ServedModel
 
 class TritonPythonModel(ServedModel):
-    DEFAULT_FILES = ("model.py",)
+    DEFAULT_FILE = "model.py"
 
     def load(self, settings):
         threading.Thread(target=threading.Event().wait).start()

@@ -15,7 +15,6 @@ from helpers import checkout, jets, paths
 from helpers.client import Client
 from helpers.course import ____, write_card
 from helpers.course.judge import Kind
-from helpers.course.model_card import facts
 from helpers.errors import ModelError
 from helpers.measuring.experiments import Experiments
 from helpers.server import Server, launch_server
@@ -118,16 +117,6 @@ def test_agreement(server: Server) -> None:
     _is("11.3", Kind.NOT_YET, "That is no rounding", server, MODEL, inputs, {"softmax": served["softmax"][::-1]}, 1e-4)
     _is("11.3", Kind.NOT_YET, "That is no rounding", server, MODEL, inputs, {"softmax": served["softmax"] * np.nan}, 1e-4)
     _is("11.3", Kind.CANNOT_TELL, "stumbled", server, MODEL, inputs, {}, 1e-4)
-
-
-def test_the_card_finds_a_compiled_network(tmp_path: Path) -> None:
-    """The server names the file model.pt where there is a model.pt2."""
-    config = {"default_model_filename": "model.pt", "max_batch_size": 8, "backend": "pytorch"}
-    about = {"versions": ["1"], "inputs": [], "outputs": [], "version": "2.51.0"}
-    (tmp_path / "mine" / "1").mkdir(parents=True)
-    (tmp_path / "mine" / "1" / "model.pt2").write_bytes(b"compiled")
-    told = SimpleNamespace(repository=tmp_path, config=lambda model: config, metadata=lambda *model: about)
-    assert facts(told, "mine")[0][1].startswith("`model.pt2`, 8 bytes")
 
 
 def test_batch(table: Experiments) -> None:

@@ -15,8 +15,7 @@ import pytest
 from helpers import paths, repository
 
 MODELS = sorted(path.parent.name for path in paths.models_dir().glob("*/config.pbtxt"))
-# How a config names its backend, and the file that this backend looks for in a version's folder: core, src/constants.h. Newer releases also
-# take "torch_aoti" with model.pt2, older ones do not.
+# How a config names its backend, and the file that this backend looks for in a version's folder: core, src/constants.h.
 BACKENDS = {
     ("onnxruntime_onnx", ""): ("onnxruntime", "model.onnx"),
     ("", "onnxruntime"): ("onnxruntime", "model.onnx"),

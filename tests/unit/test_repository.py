@@ -208,7 +208,6 @@ W: "model 'net': execution accelerator 'tensorrt' has no effect here: no GPU"
     assert remarks(instance_group=[{"kind": "KIND_CPU"}]) == {
         "[0].name": "no effect here: it needs a GPU, and the instances run on the CPU"
     }
-    assert "PyTorch" in remarks(platform="pytorch_libtorch")["[0].name"]
     assert remarks(instance_group=[{"kind": "KIND_GPU"}]) == {}
 
 
@@ -248,13 +247,13 @@ def own_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("lines", "file", "fault"),
     [
-        ('backend: "pytorch"', "model.pt2", None),
         ('backend: "pytorch"', "model.pt", None),
         ('backend: "pytorch"', "model.pth", "has no model.pt"),
-        ('platform: "torch_aoti"', "model.pt2", None),
+        ('platform: "pytorch_libtorch"', "model.pt", None),
+        ('backend: "pytorch" default_model_filename: "model.pth"', "model.pth", None),
     ],
 )
-def test_a_compiled_network_has_a_file_of_its_own(tmp_path: Path, lines: str, file: str, fault: str | None) -> None:
+def test_the_file_of_a_pytorch_model(tmp_path: Path, lines: str, file: str, fault: str | None) -> None:
     (tmp_path / "net" / "1").mkdir(parents=True)
     (tmp_path / "net" / "1" / file).touch()
     (tmp_path / "net" / "config.pbtxt").write_text(lines + "\n")

@@ -118,8 +118,8 @@ class Settings:
 class ServedModel(ABC):
     """Base of both backends: a subclass loads a network and runs it on arrays. Requests that come together run as one batch."""
 
-    # The names under which the model's file is looked for, the usual one first.
-    DEFAULT_FILES: tuple[str, ...]
+    # Name of the model's file, where the config names no other.
+    DEFAULT_FILE: str
 
     @abstractmethod
     def load(self, settings: Settings) -> None:
@@ -133,7 +133,7 @@ class ServedModel(ABC):
         """Called by Triton once per instance, before READY."""
         _keep_freed_memory()
         try:
-            self.settings = _settings(args, self.DEFAULT_FILES)
+            self.settings = _settings(args, self.DEFAULT_FILE)
             self.output_names = [spec.name for spec in self.settings.outputs]
             self.max_length = self.settings.count(MAX_LENGTH)
             batch = self.settings.max_batch_size > 0
@@ -213,18 +213,16 @@ class ServedModel(ABC):
         return pb_utils.InferenceResponse(error=pb_utils.TritonError(f"model '{self.settings.name}': {text}", code))
 
 
-def model_file(folder: Path, config: dict[str, Any], default_files: Sequence[str]) -> Path:
-    """Return the file that holds the model; Triton fills the first of the usual names in where the config has none."""
-    named = config.get("default_model_filename") or default_files[0]
-    looked_for = default_files if named == default_files[0] else (named,)
-    path = folder / next((name for name in looked_for if (folder / name).exists()), named)
+def model_file(folder: Path, config: dict[str, Any], default_file: str) -> Path:
+    """Return the file that holds the model."""
+    path = folder / (config.get("default_model_filename") or default_file)
     if not path.is_file():
         found = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
         raise ModelFault(f"model file {path} is missing; the version folder holds: {', '.join(found) or 'nothing'}.")
     return path
 
 
-def _settings(args: dict[str, str], default_files: Sequence[str]) -> Settings:
+def _settings(args: dict[str, str], default_file: str) -> Settings:
     config = json.loads(args["model_config"])
     # The native backends can do this, and here it would be left out without a word.
     if fields := [name for name in ("batch_input", "batch_output", "sequence_batching") if config.get(name)]:
@@ -233,7 +231,7 @@ def _settings(args: dict[str, str], default_files: Sequence[str]) -> Settings:
     return Settings(
         name=args["model_name"],
         instance=args["model_instance_name"],
-        path=model_file(Path(args["model_repository"]) / args["model_version"], config, default_files),
+        path=model_file(Path(args["model_repository"]) / args["model_version"], config, default_file),
         max_batch_size=int(config["max_batch_size"]),
         inputs=tuple(map(_tensor, config["input"])),
         outputs=tuple(map(_tensor, config["output"])),

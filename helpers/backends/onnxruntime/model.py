@@ -58,7 +58,7 @@ HINTS = (
 class TritonPythonModel(ServedModel):
     """One instance of an ONNX model."""
 
-    DEFAULT_FILES = ("model.onnx",)
+    DEFAULT_FILE = "model.onnx"
 
     @staticmethod
     def auto_complete_config(auto_complete_model_config: Any) -> Any:
@@ -67,7 +67,7 @@ class TritonPythonModel(ServedModel):
         if config["input"] and config["output"]:
             return auto_complete_model_config
         try:
-            session, _ = _session(model_file(Path(pb_utils.get_model_dir()), config, TritonPythonModel.DEFAULT_FILES), None)
+            session, _ = _session(model_file(Path(pb_utils.get_model_dir()), config, TritonPythonModel.DEFAULT_FILE), None)
             _complete(config, _tensors(session.get_inputs()), _tensors(session.get_outputs()))
         except ModelFault as fault:
             raise pb_utils.TritonModelException(f"model '{config['name']}': {fault}") from None

@@ -1,8 +1,7 @@
-"""Backend ``pytorch`` of the embedded server: serves TorchScript files, ``model.pt``, and compiled packages, ``model.pt2``.
+"""Backend ``pytorch`` of the embedded server: serves TorchScript files, ``model.pt``.
 
 A Triton "Python-based backend": every model whose config says ``backend: "pytorch"`` or ``platform: "pytorch_libtorch"``
-is an instance of this class, in a process of its own. In a Triton container the native backend serves the same models; compiled ones only
-where the config says ``platform: "torch_aoti"``, which the core of this Triton does not know. Here the file itself tells.
+is an instance of this class, in a process of its own. In a Triton container the native backend serves the same models.
 """
 
 from __future__ import annotations
@@ -24,18 +23,18 @@ SERVED_TYPES = NUMPY_TYPES.keys() - {"TYPE_UINT16", "TYPE_UINT32", "TYPE_UINT64"
 
 
 class TritonPythonModel(ServedModel):
-    """One instance of a TorchScript model or a compiled package."""
+    """One instance of a TorchScript model."""
 
-    DEFAULT_FILES = ("model.pt", "model.pt2")
+    DEFAULT_FILE = "model.pt"
 
     def load(self, settings: Settings) -> None:
         """Load the network and compare its tensors with the config."""
         for spec in [*settings.inputs, *settings.outputs]:
             if spec.dtype not in SERVED_TYPES:
                 raise ModelFault(f"tensor '{spec.name}' is {spec.dtype}, which is not served here.")
-        from torch_module import network  # imports PyTorch: seconds, which the completion of a config need not wait for
+        from torch_module import Network  # imports PyTorch: seconds, which the completion of a config need not wait for
 
-        self.module = network(settings)
+        self.module = Network(settings)
         pb_utils.Logger.log_info(f"{settings.instance}: {self.module.summary}")
 
     def run(self, inputs: Arrays, wanted: Sequence[str]) -> list[np.ndarray]:
