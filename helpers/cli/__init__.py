@@ -25,9 +25,9 @@ COMMANDS = {
     "infer": ("tools", "send one request to a model and print the answer", "infer -m add_sub -u localhost:9001"),
     "metrics": ("tools", "print a server's counters", "metrics -u localhost:9002"),
     "perf_analyzer": ("tools", "NVIDIA's load generator, with its own arguments", "perf_analyzer -m add_sub -u localhost:9001 -i grpc"),
-    "sweep": ("measure", "measure models over batch sizes and concurrencies", "sweep -m particlenet_PT --batch 1 8 --concurrency 1 4"),
-    "tune": ("measure", "find the best configuration within a latency budget", "tune -m particlenet_AK4 --budget 20"),
-    "quantize": ("measure", "make variants of a model in lower precision", "quantize particlenet_AK4"),
+    "sweep": ("tools", "measure models over batch sizes and concurrencies", "sweep -m particlenet_PT --batch 1 8 --concurrency 1 4"),
+    "tune": ("tools", "find the best configuration within a latency budget", "tune -m particlenet_AK4 --budget 20"),
+    "quantize": ("tools", "make variants of a model in lower precision", "quantize particlenet_AK4"),
     "scoreboard": ("tools", "the challenge's scoreboard, your own or a class's", "scoreboard work/scoreboard.json"),
 }
 # Names, help, and what else argparse wants to know.
@@ -66,8 +66,7 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         _CA,
     ),
     "metrics": (("-u --url", "address of the metrics port (default localhost:9002)", {"default": "localhost:9002"}), _CA),
-    # These two are the tool's own; they are looked at, because what else it needs depends on them, and passed on.
-    "perf_analyzer": (("-u", argparse.SUPPRESS, {"dest": "url"}), ("-i", argparse.SUPPRESS, {"dest": "protocol"}), _CA),
+    "perf_analyzer": (_CA,),
     "sweep": (
         ("-m --model", "one model or several, such as particlenet_PT", {"nargs": "+", "required": True}),
         ("-u --url", "address of the server (default localhost:9001)", {}),

@@ -1,23 +1,17 @@
-"""The small commands: ``doctor install-server lab hand-out reset infer metrics perf_analyzer scoreboard``; and what all share.
-
-What they need is imported where it is used: the first ones work before anything is installed.
-"""
+"""All commands but ``serve``. What they need is imported where it is used: the first ones work before anything is installed."""
 
 from __future__ import annotations
 
 import argparse
 import os
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from helpers.paths import make_folder, shown, writing
+from helpers.paths import shown, writing
 from helpers.setup import environments, notebook_copies
 
 if TYPE_CHECKING:
     import numpy as np
-    from matplotlib.figure import Figure
 
     from helpers.client import Client
     from helpers.client.endpoint import Access
@@ -31,18 +25,6 @@ def access(args: argparse.Namespace) -> Access:
     from helpers.client.endpoint import access_for
 
     return access_for(os.environ.get("COURSE_TOKEN", ""), ca=args.ca)
-
-
-def save(path: Path, draw: Callable[[], Figure]) -> str:
-    """Draw a figure into a file, and return the path as people type it."""
-    import matplotlib as mpl
-
-    # A terminal on another machine has no screen to draw on.
-    mpl.use("agg")
-    with writing(path):
-        make_folder(path.parent)
-        draw().savefig(path)
-    return shown(path)
 
 
 def doctor(args: argparse.Namespace) -> int:
@@ -136,14 +118,9 @@ def _example(client: Client, model: str, batch: int) -> dict[str, np.ndarray]:
 
 
 def _row(kind: str, name: str, array: np.ndarray) -> dict[str, Any]:
-    items = array.reshape(-1)[:_SHOWN].tolist()
-    if array.dtype == object:
-        words = [each.decode("utf-8", "replace") for each in items]
-    else:
-        words = [f"{each:.4g}" if isinstance(each, float) else str(each) for each in items]
+    words = [f"{each:.4g}" if isinstance(each, float) else str(each) for each in array.reshape(-1)[:_SHOWN].tolist()]
     values = ", ".join(words) + (", …" if array.size > _SHOWN else "")
-    dtype = "bytes" if array.dtype == object else array.dtype.name
-    return {"": kind, "name": name, "dtype": dtype, "shape": str(array.shape), "values": values}
+    return {"": kind, "name": name, "dtype": array.dtype.name, "shape": str(array.shape), "values": values}
 
 
 def metrics(args: argparse.Namespace) -> int:
@@ -160,13 +137,59 @@ def metrics(args: argparse.Namespace) -> int:
 
 def perf_analyzer(args: argparse.Namespace) -> int:
     """Run it; the exit status is the program's: 0 done, 2 its windows did not agree, 99 it failed."""
-    from helpers.measuring.perf_analyzer import find_perf_analyzer, show
+    from helpers.measuring.perf_analyzer import show
 
-    program = find_perf_analyzer()
-    # Not into its output, which may go on into a file.
-    print(f"perf_analyzer {program.version}, {program.file}", file=sys.stderr, flush=True)
-    words = [*args.others, *(["-u", args.url] if args.url else []), *(["-i", args.protocol] if args.protocol else [])]
-    return show(words, access(args))
+    return show(args.others, access(args))
+
+
+def sweep(args: argparse.Namespace) -> int:
+    """Measure, write, draw, and print the table; every point that was measured is kept, also when it cannot go on."""
+    from helpers import plots
+    from helpers.measuring.inputs import write_real
+    from helpers.measuring.measure import sweep
+    from helpers.measuring.perf_analyzer import find_perf_analyzer
+    from helpers.server.connection import at
+
+    # Who types a command wants to measure: no recorded rows in its place.
+    find_perf_analyzer()
+    server = at(args.url or "localhost:9001", None, access(args))
+    data = {model: write_real(server, model) for model in args.model} if args.input_data == "real" else args.input_data
+    result = sweep(server, args.model, args.batch, args.concurrency, output=args.output, input_data=data)
+    print(result)
+    path = Path(result.attrs["path"]).with_name(f"{'_and_'.join(dict.fromkeys(args.model))}.png")
+    plots.sweep_figure(result).savefig(path)
+    print(f"Figure: {shown(path)}")
+    return 0
+
+
+def tune(args: argparse.Namespace) -> int:
+    """Launch, search, print, stop; 0 when a configuration meets the budget, else 3."""
+    from helpers.cli.serve import GRACE_S
+    from helpers.measuring.inputs import write_real
+    from helpers.server import launch_server
+    from helpers.tuning.search import tune
+
+    with launch_server(args.models, name="tune", load=[args.model], grace_s=GRACE_S) as server:
+        result = tune(
+            server,
+            args.model,
+            args.batch,
+            concurrency=args.concurrency,
+            budget_ms=args.budget,
+            max_instances=args.max_instances,
+            output=args.output,
+            input_data=write_real(server, args.model) if args.input_data == "real" else args.input_data,
+        )
+    print(result)
+    return 0 if result is not None and result.best else 3
+
+
+def quantize(args: argparse.Namespace) -> int:
+    """Make the variants."""
+    from helpers import precision
+
+    print(*map(shown, precision.make(args.model)), sep="\n")
+    return 0
 
 
 def scoreboard(args: argparse.Namespace) -> int:
@@ -176,5 +199,7 @@ def scoreboard(args: argparse.Namespace) -> int:
     board = scoreboard.read(*(args.files or [scoreboard.path()]))
     print(board)
     if args.figure:
-        print(f"Figure: {save(Path(args.figure).expanduser(), lambda: scoreboard.scoreboard_figure(board))}")
+        with writing(Path(args.figure)):
+            scoreboard.scoreboard_figure(board).savefig(args.figure)
+        print(f"Figure: {args.figure}")
     return 0
