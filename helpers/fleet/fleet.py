@@ -112,15 +112,10 @@ class Fleet(Server):
         return {server.http_url: counts for server in self.servers if (counts := _counts(server)) is not None}
 
     def shares(self, since: Mapping[str, _Counts] | None = None, model: str | None = None) -> list[dict[str, Any]]:
-        """What each server did, by its own counters.
+        """What each server did, by its own counters, since a :meth:`snapshot` or since its start, for one model or for all.
 
-        Args:
-            since: a :meth:`snapshot`; without one, since each server's start.
-            model: only requests to this model. A model made of others counts once more for each of them otherwise.
-
-        Returns:
-            Rows with server, requests, inferences, share (of the requests, 0 to 1) and queue_us (mean per request, in µs); None in a row
-            means that the server does not answer.
+        Rows have server, requests, inferences, share (of the requests, 0 to 1) and queue_us (mean per request, in µs); None in a row
+        means that the server does not answer.
         """
         rows: list[dict[str, Any]] = []
         for server in self.servers:
@@ -143,9 +138,8 @@ class Fleet(Server):
                 raise ServerError("The front of this fleet does not run any more.", "", _RESTART)
             number = len(self.servers) + 1
             spec = _spec_of(replace(self.spec, token=self.token).prepared(), number)
-            server = _at_its_port(launching.ready(launching.start(spec), spec))
-            self._adopt([*self._servers, server])
-            return server
+            self._adopt([*self._servers, _at_its_port(launching.ready(launching.start(spec), spec))])
+            return self._servers[-1]
 
     def _adopt(self, servers: Sequence[Server]) -> None:
         """Put these servers, which run already, behind the front."""
@@ -211,13 +205,8 @@ def launch_fleet(models: str | Path = "models", *, servers: int = 2, **options: 
     """Launch servers of one model repository behind one Envoy; returns when all models are READY.
 
     A second call with the same repository, runtime and name returns the running fleet, also after a restart of the notebook's
-    kernel; servers that it has too few of, because some have died or more are asked for, are launched.
-
-    Args:
-        models: the model repository, as for :func:`~helpers.launch_server`.
-        servers: how many servers.
-        options: as for :func:`~helpers.launch_server`: ``runtime``, ``base_port`` (of the front; the servers get the next
-            triples), ``name``, ``load`` and so on.
+    kernel; servers that it has too few of, because some have died or more are asked for, are launched. Options are those of
+    :func:`~helpers.launch_server`; ``base_port`` is the front's, and the servers get the next triples.
     """
     if not isinstance(servers, int) or isinstance(servers, bool) or servers < 1:
         happened = f"servers={servers!r} was given."
