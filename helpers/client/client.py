@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Mapping, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 
-from helpers.client import problems
+from helpers.client import problems, way_to
 from helpers.client.endpoint import NO_ACCESS, Access, where, with_own_secret
 from helpers.client.problems import Refused, TransportError, Unreachable
-from helpers.client.shared_memory import Region
-from helpers.client.tensors import Array, Request, Signature, split
-from helpers.client.ways import way_to
+from helpers.client.tensors import Array, Signature, split
 from helpers.errors import CourseError, InputError, RequestError
 from helpers.terminal import Progress
 
@@ -53,12 +51,11 @@ class Client:
     def __init__(self, server: Any, protocol: str | None = None, *, timeout_s: float = REQUEST_TIMEOUT_S) -> None:
         self.server: Any = None if isinstance(server, str) else server
         self.protocol, self.address = where(server, protocol)
-        self.access: Access = with_own_secret(NO_ACCESS, self.address) if isinstance(server, str) else getattr(server, "access", NO_ACCESS)
+        self.access: Access = self.server.access if self.server is not None else with_own_secret(NO_ACCESS, self.address)
         self.transport = way_to(self.protocol, self.address, self.access, timeout_s)
         self._signatures: dict[tuple[str, str], Signature] = {}
         self._closed = False
         self._pool = ThreadPoolExecutor(MAX_IN_FLIGHT, thread_name_prefix="course-client")
-        self._region = Region(self.server, self.transport)
 
     def __enter__(self) -> Client:
         return self
@@ -66,83 +63,59 @@ class Client:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def __repr__(self) -> str:
-        return f"Client({str(self.address)!r}, protocol={self.protocol!r})"
-
     def close(self) -> None:
-        """Wait for requests under way, give shared memory back and close the connection."""
+        """Wait for requests under way and close the connection."""
         self._pool.shutdown()
-        self._region.close()
         self._closed = True
+        self._signatures.clear()  # so that the next request asks, and hears that the client is closed
         self.transport.close()
 
     def infer(
-        self,
-        model: str,
-        inputs: Mapping[str, Any] | None = None,
-        *,
-        outputs: Iterable[str] | str | None = None,
-        version: str | int = "",
-        shared_memory: bool = False,
-        **arrays: Any,
+        self, model: str, inputs: Any = None, *, outputs: Iterable[str] | str | None = None, version: str | int = "", **arrays: Any
     ) -> Result:
         """Send one request, or several when the batch is larger than the model allows, and return the outputs by name.
 
-        Args:
-            model: name of the model.
-            inputs: arrays by input name.
-            outputs: the outputs to return; all of them by default.
-            version: version of the model; without it the server chooses, as a rule the highest.
-            shared_memory: pass the inputs by system shared memory, on the machine of a server that you have launched.
-            arrays: inputs as keywords.
+        Inputs are arrays, lists or numbers by name, in a dictionary or as keywords. Without ``outputs`` all are returned, and without
+        ``version`` the server chooses, as a rule the highest.
 
         Raises:
-            InputError: the inputs do not fit the model, or shared memory cannot be had; nothing was computed.
+            InputError: the inputs do not fit the model; nothing was computed.
             ModelError: the model is not loaded; the message names those that are.
             RequestError: the server refused or failed, could not be reached, or took too long.
         """
         signature, tensors = self._fitting(model, str(version), _together(inputs, arrays))
         try:
-            return self._send(signature, tensors, outputs, str(version), shared_memory)
+            wanted = [outputs] if isinstance(outputs, str) else list(signature.outputs if outputs is None else outputs)
+            return self._send(signature, tensors, wanted, str(version))
         except RequestError:
             self._signatures.pop((model, str(version)), None)  # a model that was reloaded may take other inputs since
             raise
 
-    def infer_async(self, model: str, inputs: Mapping[str, Any] | None = None, **arrays: Any) -> Future[Result]:
+    def infer_async(self, model: str, inputs: Any = None, **arrays: Any) -> Future[Result]:
         """Like :meth:`infer`, but return a future at once; inputs are checked and copied first, and 8 requests are under way at most."""
-        self._must_be_open()
         return self._pool.submit(self.infer, model, self._copies(model, _together(inputs, arrays)))
 
     def infer_many(
-        self, model: str, many: Iterable[Mapping[str, Any]], *, max_in_flight: int = MAX_IN_FLIGHT, **options: Any
+        self, model: str, many: Iterable[Any], *, max_in_flight: int = MAX_IN_FLIGHT, outputs: Iterable[str] | str | None = None
     ) -> list[Result]:
         """Send many requests, a bounded number at once; return their results in order, or stop at the first error.
 
-        Args:
-            model: name of the model.
-            many: the inputs of each request; taken one by one as there is room and copied, so it may be a generator that fills one
-                array again and again.
-            max_in_flight: how many requests may be under way at once.
-            options: ``outputs`` and ``shared_memory``, as for :meth:`infer`.
+        The inputs of each request are taken one by one as there is room and copied, so ``many`` may be a generator that fills one array
+        again and again.
         """
-        if not isinstance(max_in_flight, int) or max_in_flight < 1:
-            raise InputError(f"max_in_flight={max_in_flight!r} was given.", "Expected a number of requests, 1 or more.")
         results: list[Result] = []
         under_way: deque[Future[Result]] = deque()
         pool = ThreadPoolExecutor(max_in_flight, thread_name_prefix="course-many")
         with Progress(f"{model} answers", len(many) if isinstance(many, Sized) else None, "requests") as progress:
 
             def collect() -> None:
-                with _numbered(len(results)):
-                    results.append(under_way.popleft().result())
+                results.append(under_way.popleft().result())
                 progress.add()
 
             try:
-                for number, inputs in enumerate(many):
-                    with _numbered(number):
-                        copies = self._copies(model, inputs)
-                    under_way.append(pool.submit(self.infer, model, copies, **options))
-                    while len(under_way) >= max_in_flight or (under_way and under_way[0].done()):
+                for inputs in many:
+                    under_way.append(pool.submit(self.infer, model, self._copies(model, inputs), outputs=outputs))
+                    if len(under_way) >= max_in_flight:
                         collect()
                 while under_way:
                     collect()
@@ -161,8 +134,6 @@ class Client:
 
     def signature(self, model: str, version: str = "") -> Signature:
         """Return a model's signature, remembered from the last time."""
-        if not isinstance(model, str) or not model:
-            raise InputError(f"{model!r} is no name of a model.", "Expected text.", 'Type for example: client.infer("add_sub", …)')
         if (model, version) not in self._signatures:
 
             def about() -> tuple[dict[str, Any], dict[str, Any] | None]:
@@ -179,13 +150,10 @@ class Client:
         """Return made-up inputs that fit a model: normal numbers, ones for masks, the same each time."""
         return self.signature(model).example(batch)
 
-    def _must_be_open(self) -> None:
-        if self._closed:
-            raise InputError("This client is closed.", "Expected one that is open.", "Type: client = Client(server)")
-
     def _ask(self, question: Callable[[], T], model: str) -> T:
         """Call a function that asks the server, again when the connection was lost, and explain a failure."""
-        self._must_be_open()
+        if self._closed:
+            raise InputError("This client is closed.", "Expected one that is open.", "Type: client = Client(server)")
         attempt = 0
         while True:
             try:
@@ -206,37 +174,32 @@ class Client:
         # Not from the metrics: their page also has the models that failed while they were loaded.
         with suppress(TransportError):
             loaded = sorted({counters["name"] for counters in self.transport.statistics()})
-        with suppress(CourseError, AttributeError):  # an address has no models
+        if owned:
             why = "".join(state.reason for state in self.server.models() if state.name == model and state.state != "READY")
         return problems.not_loaded(model, str(error), loaded, why, owned)
 
     def _fitting(self, model: str, version: str, inputs: Any) -> tuple[Signature, dict[str, Array]]:
-        """Return a model's signature and the inputs as its tensors; that they do not fit is believed of a fresh signature alone."""
-        known = (model, version) in self._signatures
-        signature = self.signature(model, version)
+        """Return a model's signature and the inputs as its tensors."""
         try:
+            signature = self.signature(model, version)
             return signature, signature.check(inputs)
         except InputError:
-            if not known:
-                raise
-        self._signatures.pop((model, version), None)
-        signature = self.signature(model, version)
-        return signature, signature.check(inputs)
+            # A model that was reloaded may take other inputs since.
+            self._signatures.pop((model, version), None)
+            signature = self.signature(model, version)
+            return signature, signature.check(inputs)
 
     def _copies(self, model: str, inputs: Any) -> dict[str, Array]:
         """Return inputs as tensors that share no memory with what was given, which may be changed while they wait."""
         return {name: array.copy() for name, array in self._fitting(model, "", inputs)[1].items()}
 
-    def _send(
-        self, signature: Signature, arrays: dict[str, Array], outputs: Iterable[str] | str | None, version: str, shared_memory: bool
-    ) -> Result:
-        wanted = [outputs] if isinstance(outputs, str) else list(signature.outputs if outputs is None else outputs)
-        send = self._region.infer if shared_memory else self.transport.infer
+    def _send(self, signature: Signature, arrays: dict[str, Array], wanted: list[str], version: str) -> Result:
         parts = []
         for piece in split(arrays, signature.max_batch_size):
             typed = {name: (array, signature.inputs[name].datatype) for name, array in piece.items()}
-            parts.append(self._ask(partial(send, Request(signature.model, version, typed, wanted)), signature.model))
-        joined = {name: _joined([part.as_numpy(name) for part in parts], name) for name in wanted}
+            parts.append(self._ask(partial(self.transport.infer, signature.model, version, typed, wanted), signature.model))
+        # Also where there is one part: decoded arrays are views of the answer and read-only.
+        joined = {name: np.concatenate([part.as_numpy(name) for part in parts]) for name in wanted}
         answer = parts[-1].get_response()
         number = answer.get("model_version", "") if isinstance(answer, dict) else answer.model_version
         return Result(joined, signature.model, number, len(parts))
@@ -244,20 +207,3 @@ class Client:
 
 def _together(inputs: Any, keywords: dict[str, Any]) -> Any:
     return inputs if inputs is not None and not keywords else {**(inputs or {}), **keywords}
-
-
-def _joined(parts: list[Array | None], name: str) -> Array:
-    found = [part for part in parts if part is not None]
-    if len(found) < len(parts):
-        raise RequestError(f"The answer of the server holds no output {name!r}.")
-    # Decoded arrays are views of the answer and read-only.
-    return np.concatenate(found) if len(found) > 1 else np.array(found[0])
-
-
-@contextmanager
-def _numbered(number: int) -> Iterator[None]:
-    try:
-        yield
-    except CourseError as error:
-        happened = f"Request number {number} (counted from 0) failed. {error.happened}"
-        raise type(error)(happened, error.expected, error.todo) from error.__cause__

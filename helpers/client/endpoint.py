@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,7 @@ QUERY_TIMEOUT_S = 10.0
 # on shared nodes JupyterHub sits there.
 BASE_PORT = 9000
 
-_SECURE = {"http": False, "grpc": False, "https": True, "grpcs": True}
-_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_SECURE = {"": False, "http": False, "grpc": False, "https": True, "grpcs": True}
 
 
 @dataclass(frozen=True)
@@ -62,12 +61,12 @@ def parse_address(url: str, default_port: int | None = None) -> Address:
     try:
         parts = urlsplit(text if scheme else f"//{text}")
         host, port = parts.hostname, parts.port or default_port
-        if not host or not port or scheme not in ("", *_SECURE) or any(character.isspace() for character in host):
+        if not host or not port or scheme not in _SECURE or any(character.isspace() for character in host):
             raise ValueError("it names no host, no port, or another protocol")
     except ValueError as error:
         expected = 'Expected a host and a port up to 65535, such as "localhost:9001", after http, https, grpc, grpcs or nothing.'
         raise InputError(f"The address {url!r} cannot be used: {error}.", expected) from error
-    return Address(host, port, _SECURE.get(scheme, False), scheme)
+    return Address(host, port, _SECURE[scheme], scheme)
 
 
 @dataclass(frozen=True)
@@ -88,6 +87,14 @@ class Access:
         """True if an ``Authorization`` header is among the headers."""
         return any(name.lower() == TOKEN_HEADER for name in self.headers)
 
+    def with_token(self, token: str) -> Access:
+        """Return this access with a token in place of another."""
+        others = {name: value for name, value in self.headers.items() if name.lower() != TOKEN_HEADER}
+        return replace(self, headers={**others, TOKEN_HEADER.capitalize(): f"Bearer {token}"})
+
+
+NO_ACCESS = Access()
+
 
 @functools.cache
 def trusting(ca: str) -> ssl.SSLContext:
@@ -95,29 +102,21 @@ def trusting(ca: str) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=ca or None)
 
 
-NO_ACCESS = Access()
-
-
 def access_for(token: str = "", headers: Mapping[str, str] | None = None, ca: str | Path | None = None) -> Access:
     """Return the access by a token (``Authorization: Bearer TOKEN``), further headers and a PEM file; no message repeats a secret."""
-    sent: dict[str, str] = dict(headers or {})
+    access = Access(dict(headers or {}), str(Path(ca).expanduser().resolve()) if ca else "")
     if token:
-        sent = {name: value for name, value in sent.items() if name.lower() != TOKEN_HEADER}
-        sent[TOKEN_HEADER.capitalize()] = f"Bearer {token}"
-    for name, value in sent.items():
-        if not (_NAME.fullmatch(name) and value and value.isascii() and value.isprintable()):
-            raise InputError(
-                f"The header {name!r} cannot be sent.",
-                "Expected a name without blanks, and visible characters of ASCII; a line end at its end often comes from a file.",
-                "Type for example: connect(…, token=text.strip())",
-            )
-    path = str(Path(ca).expanduser().resolve()) if ca else ""
+        access = access.with_token(token)
+    for name, value in access.headers.items():
+        if not (re.fullmatch(r"[!-~]+", name) and re.fullmatch(r"[ -~]+", value)):
+            expected = "Expected a name without blanks, and visible characters of ASCII; a line end at its end often comes from a file."
+            raise InputError(f"The header {name!r} cannot be sent.", expected, "Type for example: connect(…, token=text.strip())")
     try:
-        trusting(path)
+        trusting(access.ca)
     except (OSError, ssl.SSLError) as error:
         happened = f"The file {ca} cannot be used as certificates: {error.strerror or error}."
         raise InputError(happened, "Expected a PEM file that begins with -----BEGIN CERTIFICATE-----.") from error
-    return Access(sent, path)
+    return access
 
 
 def with_own_secret(access: Access, address: Address) -> Access:
@@ -125,16 +124,12 @@ def with_own_secret(access: Access, address: Address) -> Access:
 
     The secret is looked up in a folder that only its owner can enter: where the server is somebody else's, nothing is found or sent.
     """
-    for state in () if access.sends_token else _own_servers(address):
-        if token := state.get("listening", {}).get("token", ""):
-            return replace(access, headers={**access.headers, TOKEN_HEADER.capitalize(): f"Bearer {token}"})
+    if not access.sends_token and address.host in (*LOCAL_NAMES, LOOPBACK):
+        for state in run_folder.states():
+            token = state.get("listening", {}).get("token", "")
+            if token and address.port in state.get("ports", ()):
+                return access.with_token(token)
     return access
-
-
-def _own_servers(address: Address) -> Iterator[dict[str, Any]]:
-    """Yield the states of this user's servers of which this is a port on this machine: one, or none."""
-    if address.host in (*LOCAL_NAMES, LOOPBACK):
-        yield from (state for state in run_folder.states() if address.port in state.get("ports", ()))
 
 
 def where(server: Any, protocol: str | None) -> tuple[str, Address]:
@@ -143,9 +138,7 @@ def where(server: Any, protocol: str | None) -> tuple[str, Address]:
         raise InputError(f"protocol={protocol!r} was given.", "Expected 'grpc' or 'http'.")
     if isinstance(server, str):
         address = parse_address(server)
-        return protocol or ("http" if address.scheme in ("http", "https") else "grpc"), address
-    # A server of which only one port can be reached is spoken to there.
-    protocol = protocol or ("http" if getattr(server, "http", None) and not getattr(server, "grpc", None) else "grpc")
-    known = getattr(server, protocol, None)
-    # A Server says at its URL why it has none.
-    return protocol, known if isinstance(known, Address) else parse_address(getattr(server, f"{protocol}_url", server))
+        return protocol or ("http" if address.scheme.startswith("http") else "grpc"), address
+    # A server of which only one port can be reached is spoken to there; what has no such port says at its URL why.
+    protocol = protocol or ("http" if getattr(server, "grpc", None) is None and getattr(server, "http", None) else "grpc")
+    return protocol, getattr(server, protocol, None) or parse_address(getattr(server, f"{protocol}_url", server))

@@ -15,15 +15,11 @@ from google.protobuf.message import Message
 from tritonclient.utils import InferenceServerException
 
 from helpers.client.endpoint import NO_ACCESS, QUERY_TIMEOUT_S, Access, Address
-from helpers.client.problems import LOST_BEHIND, NOT_READY, Refused, TimedOut, TransportError, Unreachable, without_id
-from helpers.client.tensors import Request
+from helpers.client.problems import NOT_READY, Refused, TimedOut, TransportError, Unreachable, without_id
+from helpers.client.tensors import Inputs, encode
 
-# How gRPC words a connection that failed; Triton's own UNAVAILABLE, such as a full queue, reads otherwise and is an answer.
-_LOST = re.compile(
-    r"failed to connect|connections to all backends|socket closed|connection (reset|refused)|broken pipe|goaway|stream removed|recvmsg"
-    r"|endpoint clos|resolv|name resolution|handshak|transport|end of file|rst_stream|channel closed|keepalive",
-    re.IGNORECASE,
-)
+# Triton's own UNAVAILABLE, such as a full queue, is an answer; every other one says that the connection was lost, or the server behind it.
+_TRITONS = re.compile(rf"\[request id: |unknown model|{NOT_READY}")
 # Under UNKNOWN and INTERNAL a model's own error arrives as well, so only what a model would hardly say counts.
 _CUT = re.compile(r"stream removed|rst_stream", re.IGNORECASE)
 _REASONS = {"INVALID_ARGUMENT": "inputs", "NOT_FOUND": "unknown", "PERMISSION_DENIED": "restricted", "UNAUTHENTICATED": "restricted"}
@@ -66,17 +62,17 @@ class Grpc:
         return as_dict(self._call("get_model_metadata", model, version))
 
     def config(self, model: str, version: str = "") -> dict[str, Any]:
-        """Return a model's config with everything that the server filled in, and the fields that nobody set, as over HTTP."""
-        return as_dict(self._call("get_model_config", model, version).config, zeros=True)
+        """Return a model's config with everything that the server filled in."""
+        return as_dict(self._call("get_model_config", model, version).config)
 
     def statistics(self, model: str = "") -> list[dict[str, Any]]:
-        """Return the counters of a model's versions, or of all models that are loaded; those that are zero too, as over HTTP."""
-        return list(as_dict(self._call("get_inference_statistics", model), zeros=True)["model_stats"])
+        """Return the counters of a model's versions, or of all models that are loaded."""
+        return list(as_dict(self._call("get_inference_statistics", model))["model_stats"])
 
-    def infer(self, request: Request) -> Any:
+    def infer(self, model: str, version: str, inputs: Inputs, outputs: Sequence[str]) -> Any:
         """Send one request and return tritonclient's result."""
-        inputs, outputs = request.encode(triton_grpc)
-        return self._call("infer", request.model, inputs, request.version, outputs, timeout_s=self._timeout_s)
+        tensors, wanted = encode(triton_grpc, inputs, outputs)
+        return self._call("infer", model, tensors, version, wanted, timeout_s=self._timeout_s)
 
     def close(self) -> None:
         """Close the channel."""
@@ -101,38 +97,32 @@ class Grpc:
 
 def _failure(error: InferenceServerException) -> TransportError:
     status = (error.status() or "").removeprefix("StatusCode.")
-    message = without_id(error.message() or status)
-    # The reason at the end of a chain of reasons is the one that says something.
-    last = re.sub(r"^(UNKNOWN|UNAVAILABLE): ", "", message.rsplit("last error: ", 1)[-1])
+    message = error.message() or status
     if status == "DEADLINE_EXCEEDED":
         return TimedOut("no answer in time")
     if "Trying to connect an http1.x server" in message:
         return Refused("it speaks HTTP, not gRPC", "protocol")
-    if status == "UNAVAILABLE" and LOST_BEHIND.search(message):
-        return Unreachable(message)
-    if (status in ("UNAVAILABLE", "CANCELLED") and _LOST.search(message)) or (status in ("UNKNOWN", "INTERNAL") and _CUT.search(message)):
-        return Unreachable(last)
+    lost = status in ("UNAVAILABLE", "CANCELLED") and not _TRITONS.search(message)
+    if lost or (status in ("UNKNOWN", "INTERNAL") and _CUT.search(message)):
+        # The reason at the end of a chain of reasons is the one that says something.
+        return Unreachable(re.sub(r"^(UNKNOWN|UNAVAILABLE): ", "", message.rsplit("last error: ", 1)[-1]))
     if NOT_READY in message:
-        return Refused(message, "unknown")
-    return Refused(message, "restricted" if "protocol is restricted" in message else _REASONS.get(status, "failed"))
+        return Refused(without_id(message), "unknown")
+    return Refused(without_id(message), "restricted" if "protocol is restricted" in message else _REASONS.get(status, "failed"))
 
 
-def as_dict(message: Message, zeros: bool = False) -> dict[str, Any]:
-    """Return a protobuf message as a dictionary of the fields that are set, or with ``zeros`` of all; enumerations by name."""
-    found = {}
-    for field in message.DESCRIPTOR.fields:
-        value = getattr(message, field.name)
-        if message.HasField(field.name) if field.has_presence else value or zeros:
-            found[field.name] = _plain(value, field, zeros)
-    return found
+def as_dict(message: Message) -> dict[str, Any]:
+    """Return a protobuf message as a dictionary, with the zeros of fields that nobody set, as over HTTP; enumerations by name."""
+    fields = [field for field in message.DESCRIPTOR.fields if not field.has_presence or message.HasField(field.name)]
+    return {field.name: _plain(getattr(message, field.name), field) for field in fields}
 
 
-def _plain(value: Any, field: Any, zeros: bool) -> Any:
+def _plain(value: Any, field: Any) -> Any:
     # Not by protobuf's own JSON, which writes 64-bit integers as strings.
     if isinstance(value, Message):
-        return as_dict(value, zeros)
+        return as_dict(value)
     if isinstance(value, Mapping):
-        return {str(key): _plain(value[key], field.message_type.fields_by_name["value"], zeros) for key in value}
+        return {str(key): _plain(value[key], field.message_type.fields_by_name["value"]) for key in value}
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return [_plain(item, field, zeros) for item in value]
+        return [_plain(item, field) for item in value]
     return field.enum_type.values_by_number[value].name if field.enum_type else value

@@ -9,7 +9,7 @@ import http.client
 import json
 import socket
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -21,7 +21,7 @@ from helpers.client.endpoint import NO_ACCESS, QUERY_TIMEOUT_S, Access, Address,
 from helpers.client.problems import Refused, TimedOut, TransportError, Unreachable
 
 if TYPE_CHECKING:
-    from helpers.client.tensors import Request  # NumPy and tritonclient, which a question can do without
+    from helpers.client.tensors import Inputs  # NumPy and tritonclient, which a question can do without
 
 # Seconds for a look whether anything listens on a port.
 _LOOK_TIMEOUT_S = 2.0
@@ -43,11 +43,11 @@ class Http:
 
     def is_live(self) -> bool:
         """True if the server answers and says that it lives."""
-        return self._healthy("live")
+        return self.ask("/v2/health/live") is not None
 
     def is_ready(self) -> bool:
         """True if the server says that all its models are READY."""
-        return self._healthy("ready")
+        return self.ask("/v2/health/ready") is not None
 
     def about(self) -> dict[str, Any]:
         """Return the server's own name, version and extensions."""
@@ -58,24 +58,26 @@ class Http:
         return self._facts(_path(model, version), "name")
 
     def config(self, model: str, version: str = "") -> dict[str, Any]:
-        """Return a model's config with everything that the server filled in, and the fields that nobody set."""
+        """Return a model's config with everything that the server filled in."""
         return self._facts(f"{_path(model, version)}/config", "name")
 
     def statistics(self, model: str = "") -> list[dict[str, Any]]:
         """Return the counters of a model's versions, or of all models that are loaded."""
         return list(self._facts(f"{_path(model)}/stats" if model else "/v2/models/stats", "model_stats")["model_stats"])
 
-    def infer(self, request: Request) -> Any:
+    def infer(self, model: str, version: str, inputs: Inputs, outputs: Sequence[str]) -> Any:
         """Send one request and return tritonclient's result."""
         import tritonclient.http as triton_http
         from tritonclient.utils import InferenceServerException
 
-        inputs, outputs = request.encode(triton_http)
-        body, json_size = triton_http.InferenceServerClient.generate_request_body(inputs, outputs=outputs)
+        from helpers.client.tensors import encode
+
+        tensors, wanted = encode(triton_http, inputs, outputs)
+        body, json_size = triton_http.InferenceServerClient.generate_request_body(tensors, outputs=wanted)
         headers = {"Content-Type": "application/octet-stream"}
         if json_size is not None:
             headers["Inference-Header-Content-Length"] = str(json_size)
-        data, answered = self._exchange("POST", f"{_path(request.model, request.version)}/infer", body, headers, self._timeout_s)
+        data, answered = self._exchange("POST", f"{_path(model, version)}/infer", body, headers, self._timeout_s)
         length = answered.get("Inference-Header-Content-Length")
         try:
             result = triton_http.InferenceServerClient.parse_response_body(data, header_length=int(length) if length else None)
@@ -113,13 +115,6 @@ class Http:
             raise Refused(*_NO_SERVER)
         return answer
 
-    def _healthy(self, what: str) -> bool:
-        answer = self.ask(f"/v2/health/{what}")
-        # Triton's is empty; other servers of the protocol say it in JSON.
-        if isinstance(answer, str) and answer.strip():
-            raise Refused(*_NO_SERVER)
-        return True
-
     def _exchange(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], timeout_s: float
     ) -> tuple[bytes, http.client.HTTPMessage]:
@@ -134,8 +129,6 @@ class Http:
             data = response.read()
         except BaseException as error:
             connection.close()
-            # The other idle connections lead to the same dead server.
-            self.close()
             if not isinstance(error, OSError | http.client.HTTPException):
                 raise
             raise _failure(error, timeout_s) from error
@@ -160,18 +153,16 @@ class Http:
 
 def _refusal(response: http.client.HTTPResponse, text: str, path: str) -> TransportError:
     """Return the error for an answer that is not OK."""
-    status = response.status
     # A key or a token is for the server that was named, not for where an answer sends us.
-    if 300 <= status < 400:
-        return Refused(f"it sends us on to {response.headers.get('Location')} (status {status})", "page")
+    if 300 <= response.status < 400:
+        return Refused(f"it sends us on to {response.headers.get('Location')} (status {response.status})", "page")
     try:
-        message = str(json.loads(text)["error"])
+        message = problems.without_id(str(json.loads(text)["error"]))
     except (ValueError, KeyError, TypeError, RecursionError):
-        message = text.strip()
-    message = problems.without_id(message or f"The server answered {status} {response.reason} to {path}.")
-    if status == http.client.SERVICE_UNAVAILABLE and problems.LOST_BEHIND.search(message):
-        return Unreachable(message)
-    return Refused(message, "unknown" if problems.NOT_READY in message else _REASONS.get(status, "failed"))
+        message = text.strip() or f"The server answered {response.status} {response.reason} to {path}."
+        if response.status == http.client.SERVICE_UNAVAILABLE:
+            return Unreachable(message)  # not Triton's words, but those of a front that lost the server behind it
+    return Refused(message, "unknown" if problems.NOT_READY in message else _REASONS.get(response.status, "failed"))
 
 
 def _failure(error: Exception, timeout_s: float) -> TransportError:

@@ -6,9 +6,8 @@ differ. Lists and numbers take that dtype, floats rounded to its nearest value; 
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,10 +17,9 @@ from tritonclient.utils import triton_to_np_dtype
 from helpers.errors import InputError, quoted, suggestion
 
 Array = NDArray[Any]
+# Arrays with Triton's datatype, by the name of the input.
+Inputs = Mapping[str, tuple[Array, str]]
 
-# The most bytes of the inputs, and the longest that an axis may be: what a gRPC message can hold. Triton 2.51 multiplies lengths without
-# a look at what 64 bits hold, so an empty tensor with one length of 2^62 ends a model's process, and it has no limit of its own.
-MAX_SIZE = 2**31 - 1
 # Length of the axes of a made-up input that may have any.
 _ANY_LENGTH = 20
 
@@ -33,7 +31,6 @@ class TensorSpec:
     name: str
     datatype: str
     shape: tuple[int, ...]
-    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,17 +45,12 @@ class Signature:
     @classmethod
     def from_server(cls, metadata: Mapping[str, Any], config: Mapping[str, Any] | None) -> Signature:
         """Read a signature from the server's metadata and, where the server gives one, its config."""
-        config = config or {}
-        optional = {entry["name"] for entry in config.get("input", ()) if entry.get("optional")}
 
         def specs(role: str) -> dict[str, TensorSpec]:
-            found = {}
-            for tensor in metadata.get(role, ()):
-                name, shape = tensor["name"], tuple(map(int, tensor.get("shape", ())))
-                found[name] = TensorSpec(name, tensor["datatype"], shape, name in optional)
-            return found
+            found = (TensorSpec(each["name"], each["datatype"], tuple(map(int, each["shape"]))) for each in metadata[role])
+            return {spec.name: spec for spec in found}
 
-        return cls(metadata["name"], int(config.get("max_batch_size", 0)), specs("inputs"), specs("outputs"))
+        return cls(metadata["name"], int((config or {}).get("max_batch_size", 0)), specs("inputs"), specs("outputs"))
 
     @property
     def batched(self) -> bool:
@@ -66,17 +58,13 @@ class Signature:
         return self.max_batch_size > 0
 
     def check(self, inputs: Any) -> dict[str, Array]:
-        """Return values by input name as tensors; an InputError says which does not fit, or that the server might not survive the size."""
+        """Return values by input name as tensors; an InputError says which does not fit."""
         if not isinstance(inputs, Mapping):
             raise InputError(f"The inputs were given as {type(inputs).__name__}.", "Expected a dictionary from input names to arrays.")
         self._check_names(inputs)
         arrays = {name: to_tensor(name, inputs[name], spec.datatype) for name, spec in self.inputs.items() if name in inputs}
         for name, array in arrays.items():
             self._check_shape(self.inputs[name], array)
-        if max((sum(array.nbytes for array in arrays.values()), *(max(array.shape, default=0) for array in arrays.values()))) > MAX_SIZE:
-            happened = f"The inputs of {self.model!r} are too large. Nothing was sent."
-            expected = f"Expected at most {MAX_SIZE:,} bytes together, and as many entries along each axis; more could end the server."
-            raise InputError(happened, expected, "Send them in several requests: client.infer_many(…)")
         return arrays
 
     def example(self, batch: int = 1, any_length: int = _ANY_LENGTH) -> dict[str, Array]:
@@ -105,11 +93,11 @@ class Signature:
 
     def _check_names(self, inputs: Mapping[str, Any]) -> None:
         unknown = [name for name in inputs if name not in self.inputs]
-        missing = [name for name, spec in self.inputs.items() if name not in inputs and not spec.optional]
+        missing = [name for name in self.inputs if name not in inputs]
         if unknown or missing:
             faults = [f"has no input {quoted(unknown)}"] if unknown else []
             faults += [f"got nothing for {quoted(missing)}"] if missing else []
-            known = (f"{name!r}: {self._describe(spec)}{' (optional)' * spec.optional}" for name, spec in self.inputs.items())
+            known = (f"{name!r}: {self._describe(spec)}" for name, spec in self.inputs.items())
             hint = suggestion(unknown[0], missing or self.inputs) if unknown else ""
             raise InputError(f"The model {self.model!r} {' and '.join(faults)}.", f"Its inputs are {'; '.join(known)}.", hint)
 
@@ -128,26 +116,12 @@ class Signature:
             raise InputError(happened, "The batch is empty: expected at least one entry.", "Leave such a request out.")
 
 
-@dataclass
-class Request:
-    """One inference request: arrays with Triton's datatype; ``places`` has region, bytes and offset of those in shared memory."""
-
-    model: str
-    version: str
-    inputs: Mapping[str, tuple[Array, str]]
-    outputs: Sequence[str]
-    places: Mapping[str, tuple[str, int, int]] = field(default_factory=dict)
-
-    def encode(self, protocol: Any) -> tuple[list[Any], list[Any]]:
-        """Return the inputs and wanted outputs as objects of ``tritonclient.http`` or ``tritonclient.grpc``."""
-        inputs = []
-        for name, (array, datatype) in self.inputs.items():
-            inputs.append(protocol.InferInput(name, list(array.shape), datatype))
-            if name in self.places:
-                inputs[-1].set_shared_memory(*self.places[name])
-            else:
-                inputs[-1].set_data_from_numpy(array)
-        return inputs, [protocol.InferRequestedOutput(name) for name in self.outputs]
+def encode(library: Any, inputs: Inputs, outputs: Sequence[str]) -> tuple[list[Any], list[Any]]:
+    """Return the inputs and the wanted outputs as objects of ``tritonclient.http`` or ``tritonclient.grpc``."""
+    tensors = [library.InferInput(name, list(array.shape), datatype) for name, (array, datatype) in inputs.items()]
+    for tensor, (array, _) in zip(tensors, inputs.values(), strict=True):
+        tensor.set_data_from_numpy(array)
+    return tensors, [library.InferRequestedOutput(name) for name in outputs]
 
 
 def split(arrays: Mapping[str, Array], max_batch_size: int) -> list[dict[str, Array]]:
@@ -159,15 +133,32 @@ def split(arrays: Mapping[str, Array], max_batch_size: int) -> list[dict[str, Ar
 
 
 def to_tensor(name: str, value: Any, datatype: str) -> Array:
-    """Return a value as the contiguous array that goes on the wire: of the wanted dtype, or with ``bytes`` inside for ``BYTES``."""
-    array = _as_array(name, value, datatype)
+    """Return a value as the contiguous array that goes on the wire: of the wanted dtype, or with strings inside for ``BYTES``."""
+    if np.ma.is_masked(value):
+        happened = f"The input {name!r} is a masked array with masked values."
+        raise InputError(happened, "A tensor has no place for a mask.", "Type: x.filled(0), or the value that the model was trained with")
+    try:
+        # Strings stay Python's: NumPy's own string dtypes cut off trailing zero bytes.
+        array = np.asarray(value, dtype=object if datatype == "BYTES" else None)
+    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
+        raise InputError(
+            f"The input {name!r} cannot be made into an array: {str(error).splitlines()[0]}.",
+            f"The model expects a tensor of {datatype}, with rows of equal length.",
+            "Pad the rows to one length; bring a tensor from a GPU to the CPU first, with x.cpu().",
+        ) from error
     if datatype == "BYTES":
-        return _to_bytes(name, array)
+        for item in array.flat:
+            if not isinstance(item, str | bytes):
+                todo = 'Type for example: np.array(["jet", "muon"], dtype=object)'
+                raise InputError(f"The input {name!r} holds {item!r:.40}.", "The model expects strings (BYTES).", todo)
+        return array
     wanted: np.dtype[Any] = np.dtype(triton_to_np_dtype(datatype))
-    if array.dtype == object or not _is_array(value):
-        return _from_python(name, array, datatype, wanted)
+    # Numbers without a dtype of their own: a model of whole numbers gets no floats.
+    is_array = hasattr(value, "dtype") or hasattr(value, "__array__")
+    if not is_array and (not array.size or array.dtype.kind in "biu" or array.dtype.kind == wanted.kind == "f"):
+        return _from_numbers(name, array, wanted, datatype)
     if array.dtype.newbyteorder("=") != wanted:
-        todo = f"Type: x.astype({_typed(datatype)})" if array.dtype.kind in "biuf" else ""
+        todo = f"Type: x.astype(np.{wanted.name})" if array.dtype.kind in "biuf" else ""
         expected = f"The model expects {wanted} ({datatype})."
         raise InputError(f"The input {name!r} is an array of {array.dtype}.", expected, todo)
     return np.ascontiguousarray(array, dtype=wanted).reshape(array.shape)
@@ -177,67 +168,14 @@ def _fits(given: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
     return len(given) == len(wanted) and all(want < 0 or want == got for want, got in zip(wanted, given, strict=True))
 
 
-def _is_array(value: Any) -> bool:
-    """True for an array of any library, and for a list of such: it is an array of another dtype in disguise."""
-    while isinstance(value, (list, tuple)) and value:
-        value = value[0]
-    return hasattr(value, "dtype") or hasattr(value, "__array__")
-
-
-def _as_array(name: str, value: Any, datatype: str) -> Array:
-    if np.ma.is_masked(value):
-        happened = f"The input {name!r} is a masked array with masked values."
-        raise InputError(happened, "A tensor has no place for a mask.", "Type: x.filled(0), or the value that the model was trained with")
-    try:
-        # Strings keep their Python objects: NumPy's own string dtypes cut off trailing zero bytes.
-        array = np.asarray(value, dtype=object) if datatype == "BYTES" and not hasattr(value, "dtype") else np.asarray(value)
-    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
-        raise InputError(
-            f"The input {name!r} cannot be made into an array: {str(error).splitlines()[0]}.",
-            f"The model expects a tensor of {datatype}, with rows of equal length.",
-            "Pad the rows to one length; bring a tensor from a GPU to the CPU first, with x.cpu().",
-        ) from error
-    if array.dtype.names:
-        fields = list(array.dtype.names)
-        happened = f"The input {name!r} is an array of records with the fields {quoted(fields)}."
-        todo = f"Type: np.stack([np.asarray(x[name]) for name in {fields}], axis=-1).astype({_typed(datatype)})"
-        raise InputError(happened, f"The model expects {datatype}: numbers of one kind, the fields along an axis.", todo)
-    return array
-
-
-def _to_bytes(name: str, array: Array) -> Array:
-    out = np.empty(array.size, dtype=object)
-    for index, item in enumerate(array.reshape(-1).tolist()):
-        if not isinstance(item, str | bytes):
-            todo = 'Type for example: np.array(["jet", "muon"], dtype=object)'
-            raise InputError(f"The input {name!r} holds {item!r:.40}.", "The model expects strings (BYTES).", todo)
-        out[index] = item.encode() if isinstance(item, str) else item
-    return out.reshape(array.shape)
-
-
-def _from_python(name: str, array: Array, datatype: str, wanted: np.dtype[Any]) -> Array:
-    """Return numbers that came without a dtype of their own, where they stay the same."""
-    kind = array.dtype.kind
-    if array.size == 0:
-        return np.empty(array.shape, dtype=wanted)
-    # A model of whole numbers gets no floats; an object is what is no number, or an integer that no dtype can hold.
-    if kind in "biu" or (kind == "f" and wanted.kind == "f"):
-        with np.errstate(over="ignore"):
-            tensor = array.astype(wanted)
-        # A float takes the nearest value of the dtype, which is what everybody means by 0.1, but not infinity.
-        changed = np.isinf(tensor) & ~np.isinf(array) if kind == "f" else tensor != array
-        if not np.any(changed):
-            return tensor
-        odd = f"{array[changed].flat[0]}, which would become another number"
-    else:
-        items = array.reshape(-1).tolist()
-        strange = [item for item in items if not isinstance(item, numbers.Real)]
-        odd = repr(strange[0] if strange else max(items, key=abs))[:40]
-    expected = f"The model expects {datatype}, and rows of equal length."
-    todo = f"Type: np.array(…, dtype={_typed(datatype)}) after you have made sure what should become of it"
-    raise InputError(f"The input {name!r} holds {odd}.", expected, todo)
-
-
-def _typed(datatype: str) -> str:
-    """Return what to type for the dtype of a Triton datatype."""
-    return {"BOOL": "bool", "BYTES": "object"}.get(datatype) or f"np.{np.dtype(triton_to_np_dtype(datatype)).name}"
+def _from_numbers(name: str, array: Array, wanted: np.dtype[Any], datatype: str) -> Array:
+    """Return numbers in the model's dtype, where they stay the same."""
+    with np.errstate(over="ignore"):
+        tensor = array.astype(wanted)
+    # A float takes the nearest value of the dtype, which is what everybody means by 0.1, but not infinity.
+    same = np.isinf(tensor) == np.isinf(array) if array.dtype.kind == "f" else tensor == array
+    if not np.all(same):
+        todo = f"Type: np.array(…, dtype=np.{wanted.name}) after you have made sure what should become of it"
+        happened = f"The input {name!r} holds {array[~same].flat[0]}, which would become another number."
+        raise InputError(happened, f"The model expects {datatype}.", todo)
+    return tensor

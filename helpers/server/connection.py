@@ -7,10 +7,9 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from helpers.client import http
+from helpers.client import http, way_to
 from helpers.client.endpoint import BASE_PORT, NO_ACCESS, Access, Address, access_for, parse_address, with_own_secret
 from helpers.client.problems import plainly
-from helpers.client.ways import way_to
 from helpers.errors import AccessError, CourseError, NotAServerError, RequestError, ServerError
 from helpers.server.server import Server
 

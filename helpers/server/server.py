@@ -14,9 +14,9 @@ from types import ModuleType
 from typing import Any
 
 from helpers import run_folder
+from helpers.client import way_to
 from helpers.client.endpoint import ADMIN_HEADER, BASE_PORT, GRPC_HEADER_PREFIX, NO_ACCESS, QUERY_TIMEOUT_S, Access, Address
 from helpers.client.problems import TransportError, not_loaded, plainly
-from helpers.client.ways import way_to
 from helpers.errors import AccessError, CourseError, ModelError, RequestError, ServerError, SetupError
 from helpers.machine import device, serves_here
 from helpers.paths import shown

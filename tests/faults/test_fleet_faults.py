@@ -66,7 +66,7 @@ def test_when_all_servers_are_down_a_sentence_comes_at_once_and_launching_again_
         assert "signal 9" in repr(fleet)
     wait_until(lambda: not any(_healthy(fleet).values()))
     for protocol in ("grpc", "http"):
-        said = r"All servers behind localhost:\d+ failed to answer.*fleet\.servers\[0\]\.restart\(\)"
+        said = r"server at localhost:\d+ cannot be reached.*upstream.*fleet\.servers\[0\]\.restart\(\)"
         with Client(fleet, protocol) as client, pytest.raises(RequestError, match=said):
             client.infer("double", X=np.ones((1, 3), np.float32))
     front = fleet.pid

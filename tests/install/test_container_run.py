@@ -18,6 +18,7 @@ from helpers.client.endpoint import ADMIN_HEADER
 from helpers.physics.tracks import load_events, quality
 from helpers.server import Server, isolation
 from tests.support.container_image import Made, NoContainersError, make
+from tests.support.memory import shared
 from tests.support.processes import alive, wait_until, with_word
 
 pytestmark = [pytest.mark.slow, pytest.mark.container]
@@ -72,11 +73,11 @@ def test_the_courses_four_models_answer(server: Server) -> None:
         assert np.allclose(onnx.sum(axis=1), 1, atol=1e-5)
         assert np.median(np.abs(onnx - torch).max(axis=1)) < 1e-5
         labels = [client.infer("ExaTrk", FEATURES=event.features)["LABELS"] for event in events]
-        hundred = taus.read().take(range(100))
-        probabilities, shared = (
-            client.infer(taus.MODEL, taus.tensors(hundred), shared_memory=memory)["main_output/Softmax"] for memory in (False, True)
-        )
-    assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-5) and np.allclose(probabilities, shared, atol=1e-5)
+        hundred = taus.tensors(taus.read().take(range(100)))
+        probabilities = client.infer(taus.MODEL, hundred)["main_output/Softmax"]
+    with shared(server, taus.MODEL, hundred) as answer:
+        same = answer.as_numpy("main_output/Softmax")
+    assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-5) and np.allclose(probabilities, same, atol=1e-5)
     found = quality(events, labels)
     assert found.efficiency.value > 0.9
     assert found.fake_rate.value < 0.1
@@ -84,9 +85,8 @@ def test_the_courses_four_models_answer(server: Server) -> None:
 
 def test_tensors_through_the_hosts_shared_memory(server: Server) -> None:
     ones = np.ones(16, np.float32)
-    with Client(server) as client:
-        answer = client.infer("add_sub", {"INPUT0": ones, "INPUT1": ones}, shared_memory=True)
-        assert np.array_equal(answer["OUTPUT0"], 2 * ones)
+    with shared(server, "add_sub", {"INPUT0": ones, "INPUT1": ones}) as answer:
+        assert np.array_equal(answer.as_numpy("OUTPUT0"), 2 * ones)
         regions = http.ask(server.http, "/v2/systemsharedmemory/status", headers=server.admin_headers("http"))
         assert len(regions) == 1, "it went through shared memory for real"
 

@@ -54,8 +54,7 @@ def test_the_region_of_a_model_loaded_again_is_closed_too(home: Path, own: Serve
     own.reload("add_sub")  # another process, which makes its region anew
     ones = np.ones(16, np.float32)
     with Client(own) as client:
-        answer = client.infer("add_sub", INPUT0=ones, INPUT1=ones, shared_memory=True)
-        assert answer["OUTPUT0"].tolist() == [2] * 16
+        assert client.infer("add_sub", INPUT0=ones, INPUT1=ones)["OUTPUT0"].tolist() == [2] * 16
         assert _regions(own)
         assert all(path.stat().st_mode & 0o077 == 0 for path in _regions(own))
 

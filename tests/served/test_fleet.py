@@ -110,8 +110,6 @@ def test_administration_stops_at_the_front_even_with_the_key(fleet: Fleet) -> No
             assert refused.value.status() == "StatusCode.PERMISSION_DENIED"
         assert client.is_server_ready()
         assert client.get_inference_statistics("double").model_stats
-    with Client(fleet) as shared, pytest.raises(InputError, match="does not let us register shared memory"):
-        shared.infer("double", X=np.ones((1, 3), np.float32), shared_memory=True)
 
 
 def test_errors_keep_their_sense_behind_the_front(fleet: Fleet) -> None:

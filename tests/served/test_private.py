@@ -24,6 +24,7 @@ from helpers.metrics.load import BackgroundLoad
 from helpers.scaling.analysis import destination, local_workers, replicate, tag_files
 from helpers.server import Server
 from helpers.server.listening import PRIVATE_VARIABLE
+from tests.support.memory import shared
 from tests.support.processes import wait_until
 
 X = np.arange(16, dtype=np.float32)
@@ -129,10 +130,9 @@ def test_an_analysis_on_dask_workers_sends_it(private_fleet: Fleet, tmp_path: Pa
     assert done.check() == {"jets": 200, "lost": 0, "doubled": 0}
 
 
-def test_shared_memory_sends_it(private: Server) -> None:
-    for protocol in ("grpc", "http"):
-        with Client(private, protocol) as client:
-            assert np.array_equal(client.infer("add_sub", INPUT0=X, INPUT1=X, shared_memory=True)["OUTPUT0"], X + X)
+def test_tensors_in_shared_memory(private: Server) -> None:
+    with shared(private, "add_sub", {"INPUT0": X, "INPUT1": X}) as answer:
+        assert np.array_equal(answer.as_numpy("OUTPUT0"), X + X)
 
 
 def test_commands_find_it(secret: Server | Fleet, capfd: pytest.CaptureFixture[str]) -> None:

@@ -146,7 +146,7 @@ def test_who_is_not_let_in_reads_why(site: Site, scheme: str, tmp_path: Path) ->
     with pytest.raises(AccessError, match=r"certificate that fits this name and the authorities that this machine trusts.*ca="):
         connect(url, token=TOKEN)
     other = make_certificates(tmp_path / "other").ca
-    with pytest.raises(AccessError, match=r"fits this name and the authorities in .*other/ca\.pem"):
+    with pytest.raises(AccessError, match=r"fits this name and .*other/ca\.pem"):
         connect(url, token=TOKEN, ca=other)
     with pytest.raises(AccessError, match=r"no encrypted connection to 127\.0\.0\.1:\d+ that could be trusted.*fits this name"):
         connect(url.replace("localhost", "127.0.0.1"), **site.access)
@@ -164,7 +164,7 @@ def test_plain_text_to_a_tls_port_and_tls_to_a_plain_one(site: Site) -> None:
         client.infer("add_sub", INPUT0=[1], INPUT1=[1])
     assert site.behind.grpc is not None and site.behind.http is not None
     for url in (f"grpcs://localhost:{site.behind.grpc.port}", f"https://localhost:{site.behind.http.port}"):
-        with pytest.raises(AccessError, match=r"no encrypted connection to.*if it has no encryption: connect\(\"(grpc|http)://"):
+        with pytest.raises(AccessError, match=r"no encrypted connection to.*no encryption, http:// or grpc:// in front"):
             connect(url, **site.access)
 
 

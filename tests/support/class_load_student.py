@@ -17,7 +17,6 @@ import numpy as np
 
 from helpers.client import Client
 from helpers.client.problems import Refused
-from helpers.client.tensors import Request
 from helpers.errors import AccessError, CourseError, InputError, ModelError, RequestError
 from helpers.server import connect
 
@@ -111,8 +110,7 @@ class Student:
     def _wrong_shape(self) -> None:
         # Past the client's own check, so that the server sees it.
         inputs = {name: (np.zeros(5, np.float32), "FP32") for name in ("INPUT0", "INPUT1")}
-        request = Request("add_sub", "", inputs, ["OUTPUT0"])
-        self._refused(Refused, "unexpected shape for input", lambda: self._client.transport.infer(request))
+        self._refused(Refused, "unexpected shape for input", lambda: self._client.transport.infer("add_sub", "", inputs, ["OUTPUT0"]))
 
     def _unknown_model(self) -> None:
         self._refused(ModelError, "'ad_sub' is not loaded", lambda: self._client.infer("ad_sub", INPUT0=[1], INPUT1=[1]))

@@ -43,9 +43,9 @@ class Load:
         transport = self._client.transport
         send = transport.infer
 
-        def infer(request: Any) -> Any:
+        def infer(*request: Any) -> Any:
             try:
-                return send(request)
+                return send(*request)
             except Unreachable:
                 with self._lock:
                     self.retried += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from helpers.client.tensors import MAX_SIZE, Signature, split
+from helpers.client.tensors import Signature, split
 from helpers.errors import InputError
 
 BATCHED = Signature.from_server(
@@ -14,11 +14,10 @@ BATCHED = Signature.from_server(
         "inputs": [
             {"name": "points", "datatype": "FP32", "shape": [-1, 2, -1]},
             {"name": "mask", "datatype": "FP32", "shape": [-1, 1, -1]},
-            {"name": "weight", "datatype": "FP32", "shape": [-1, 1]},
         ],
         "outputs": [{"name": "scores", "datatype": "FP32", "shape": [-1, 5]}, {"name": "any", "datatype": "FP16", "shape": [-1, -1]}],
     },
-    {"max_batch_size": 8, "input": [{"name": "weight", "optional": True}]},
+    {"max_batch_size": 8},
 )
 PLAIN = Signature.from_server(
     {
@@ -58,7 +57,7 @@ def test_without_a_batch_axis_nothing_is_cut() -> None:
         ([1, 2], ["list", "dictionary"]),
         ({"point": 0, "mask": 0}, ["no input 'point'", "nothing for 'points'", "Did you mean 'points'?"]),
         ({"Points": 0, "mask": 0}, ["Did you mean 'points'?"]),
-        ({"mask": 0}, ["nothing for 'points'", "'points': FP32 with shape (batch up to 8, 2, any)", "(optional)"]),
+        ({"mask": 0}, ["nothing for 'points'", "'points': FP32 with shape (batch up to 8, 2, any)"]),
         (inputs() | {"xyz": 0}, ["no input 'xyz'"]),
         (inputs() | {"mask": np.ones((2, 7), np.float32)}, ["(2, 7)", "(batch up to 8, 1, any)"]),
         ({name: array[0] for name, array in inputs().items()}, ["batch axis is missing", "x[np.newaxis]"]),
@@ -89,18 +88,3 @@ def test_made_up_inputs_fit_and_are_the_same_each_time() -> None:
     assert checked["points"].shape == (3, 2, 20)
     assert (checked["mask"] == 1).all()
     np.testing.assert_array_equal(checked["points"], BATCHED.example(batch=3)["points"])
-
-
-def test_sizes_that_no_server_survives_are_refused() -> None:
-    """An empty array may claim any length: Triton would multiply it with the others and overflow."""
-    words = (
-        r"'tagger' are too large\. Nothing was sent\. Expected at most 2,147,483,647 bytes together, and as many entries along each axis"
-    )
-    for length in (2**31, 2**56):
-        with pytest.raises(InputError, match=words):
-            BATCHED.check({"points": np.empty((length, 2, 0), np.float32), "mask": np.empty((length, 1, 0), np.float32)})
-    # Pages that nobody touches take no memory.
-    large = np.zeros((1, 2, 2**28), np.float32)
-    assert large.nbytes == MAX_SIZE + 1
-    with pytest.raises(InputError, match=f"{words}.*infer_many"):
-        BATCHED.check({"points": large, "mask": np.ones((1, 1, 1), np.float32)})

@@ -17,6 +17,7 @@ from helpers.client import Client
 from helpers.measuring.inputs import write_real
 from helpers.measuring.perf_analyzer import UNSTABLE
 from helpers.server import Server
+from tests.support.memory import shared
 
 pytestmark = pytest.mark.slow
 
@@ -51,13 +52,10 @@ def expected(client: Client, few: dict[str, np.ndarray]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
-@pytest.mark.parametrize("shared_memory", [False, True])
-def test_every_way_gives_the_same(
-    server: Server, few: dict[str, np.ndarray], expected: np.ndarray, protocol: str, shared_memory: bool
-) -> None:
+def test_both_protocols_give_the_same(server: Server, few: dict[str, np.ndarray], expected: np.ndarray, protocol: str) -> None:
     assert np.abs(expected.sum(axis=1) - 1).max() < SAME and np.ptp(expected, axis=0).min() > 0.1, "eight taus that differ"
     with Client(server, protocol) as one:
-        answer = one.infer(taus.MODEL, few, shared_memory=shared_memory)
+        answer = one.infer(taus.MODEL, few)
     assert answer.requests == 1 and np.abs(answer[OUTPUT] - expected).max() < SAME
 
 
@@ -74,16 +72,18 @@ def test_as_json_and_compressed(server: Server, few: dict[str, np.ndarray], expe
             assert np.abs(zipped.as_numpy(OUTPUT) - expected[:2]).max() < SAME
 
 
-@pytest.mark.parametrize(("protocol", "shared_memory"), [("grpc", False), ("http", False), ("grpc", True)])
-def test_a_hundred_taus_are_one_request_of_42_megabytes(
-    server: Server, sample: taus.Taus, expected: np.ndarray, protocol: str, shared_memory: bool
-) -> None:
+@pytest.mark.parametrize("way", ["grpc", "http", "shared memory"])
+def test_a_hundred_taus_are_one_request_of_42_megabytes(server: Server, sample: taus.Taus, expected: np.ndarray, way: str) -> None:
     many = taus.tensors(sample.take(np.arange(100) % 8))
     assert sum(tensor.nbytes for tensor in many.values()) == 100 * TAU_BYTES
     before = scrape(server)
-    with Client(server, protocol) as one:
-        answer = one.infer(taus.MODEL, many, shared_memory=shared_memory)
-    assert answer.requests == 1 and np.abs(answer[OUTPUT] - expected[np.arange(100) % 8]).max() < SAME
+    if way == "shared memory":
+        with shared(server, taus.MODEL, many) as answer:
+            probabilities = answer.as_numpy(OUTPUT)
+    else:
+        with Client(server, way) as one:
+            probabilities = one.infer(taus.MODEL, many)[OUTPUT]
+    assert np.abs(probabilities - expected[np.arange(100) % 8]).max() < SAME
     assert (scrape(server) - before).value("nv_inference_exec_count", model=taus.MODEL) == 1
 
 
