@@ -29,6 +29,8 @@ MAX_IN_FLIGHT = 8
 REQUEST_TIMEOUT_S = 60.0
 
 T = TypeVar("T")
+# Arrays, lists or numbers by the name of the input.
+Values = Mapping[str, Any]
 
 
 class Result(dict[str, Array]):
@@ -71,7 +73,7 @@ class Client:
         self.transport.close()
 
     def infer(
-        self, model: str, inputs: Any = None, *, outputs: Iterable[str] | str | None = None, version: str | int = "", **arrays: Any
+        self, model: str, inputs: Values | None = None, *, outputs: Iterable[str] | None = None, version: str | int = "", **arrays: Any
     ) -> Result:
         """Send one request, or several when the batch is larger than the model allows, and return the outputs by name.
 
@@ -83,20 +85,26 @@ class Client:
             ModelError: the model is not loaded; the message names those that are.
             RequestError: the server refused or failed, could not be reached, or took too long.
         """
-        signature, tensors = self._fitting(model, str(version), _together(inputs, arrays))
+        signature, tensors = self._fitting(model, str(version), {**(inputs or {}), **arrays})
+        wanted = list(signature.outputs if outputs is None else outputs)
+        pieces = split(tensors, signature.max_batch_size)
         try:
-            wanted = [outputs] if isinstance(outputs, str) else list(signature.outputs if outputs is None else outputs)
-            return self._send(signature, tensors, wanted, str(version))
+            parts = [self._ask(partial(self.transport.infer, model, str(version), piece, wanted), model) for piece in pieces]
         except RequestError:
             self._signatures.pop((model, str(version)), None)  # a model that was reloaded may take other inputs since
             raise
+        # Also where there is one part: decoded arrays are views of the answer and read-only.
+        joined = {name: np.concatenate([part.as_numpy(name) for part in parts]) for name in wanted}
+        answer = parts[-1].get_response()
+        number = answer.get("model_version", "") if isinstance(answer, dict) else answer.model_version
+        return Result(joined, model, number, len(parts))
 
-    def infer_async(self, model: str, inputs: Any = None, **arrays: Any) -> Future[Result]:
+    def infer_async(self, model: str, inputs: Values | None = None, **arrays: Any) -> Future[Result]:
         """Like :meth:`infer`, but return a future at once; inputs are checked and copied first, and 8 requests are under way at most."""
-        return self._pool.submit(self.infer, model, self._copies(model, _together(inputs, arrays)))
+        return self._pool.submit(self.infer, model, self._copies(model, {**(inputs or {}), **arrays}))
 
     def infer_many(
-        self, model: str, many: Iterable[Any], *, max_in_flight: int = MAX_IN_FLIGHT, outputs: Iterable[str] | str | None = None
+        self, model: str, many: Iterable[Values], *, max_in_flight: int = MAX_IN_FLIGHT, outputs: Iterable[str] | None = None
     ) -> list[Result]:
         """Send many requests, a bounded number at once; return their results in order, or stop at the first error.
 
@@ -178,7 +186,7 @@ class Client:
             why = "".join(state.reason for state in self.server.models() if state.name == model and state.state != "READY")
         return problems.not_loaded(model, str(error), loaded, why, owned)
 
-    def _fitting(self, model: str, version: str, inputs: Any) -> tuple[Signature, dict[str, Array]]:
+    def _fitting(self, model: str, version: str, inputs: Values) -> tuple[Signature, dict[str, Array]]:
         """Return a model's signature and the inputs as its tensors."""
         try:
             signature = self.signature(model, version)
@@ -189,21 +197,6 @@ class Client:
             signature = self.signature(model, version)
             return signature, signature.check(inputs)
 
-    def _copies(self, model: str, inputs: Any) -> dict[str, Array]:
+    def _copies(self, model: str, inputs: Values) -> dict[str, Array]:
         """Return inputs as tensors that share no memory with what was given, which may be changed while they wait."""
         return {name: array.copy() for name, array in self._fitting(model, "", inputs)[1].items()}
-
-    def _send(self, signature: Signature, arrays: dict[str, Array], wanted: list[str], version: str) -> Result:
-        parts = []
-        for piece in split(arrays, signature.max_batch_size):
-            typed = {name: (array, signature.inputs[name].datatype) for name, array in piece.items()}
-            parts.append(self._ask(partial(self.transport.infer, signature.model, version, typed, wanted), signature.model))
-        # Also where there is one part: decoded arrays are views of the answer and read-only.
-        joined = {name: np.concatenate([part.as_numpy(name) for part in parts]) for name in wanted}
-        answer = parts[-1].get_response()
-        number = answer.get("model_version", "") if isinstance(answer, dict) else answer.model_version
-        return Result(joined, signature.model, number, len(parts))
-
-
-def _together(inputs: Any, keywords: dict[str, Any]) -> Any:
-    return inputs if inputs is not None and not keywords else {**(inputs or {}), **keywords}

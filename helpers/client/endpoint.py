@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 import ssl
 from collections.abc import Mapping
@@ -87,6 +86,10 @@ class Access:
         """True if an ``Authorization`` header is among the headers."""
         return any(name.lower() == TOKEN_HEADER for name in self.headers)
 
+    def trusted(self) -> ssl.SSLContext:
+        """Return the rules by which certificates are checked."""
+        return ssl.create_default_context(cafile=self.ca or None)
+
     def with_token(self, token: str) -> Access:
         """Return this access with a token in place of another."""
         others = {name: value for name, value in self.headers.items() if name.lower() != TOKEN_HEADER}
@@ -94,12 +97,6 @@ class Access:
 
 
 NO_ACCESS = Access()
-
-
-@functools.cache
-def trusting(ca: str) -> ssl.SSLContext:
-    """Return the rules by which certificates are checked."""
-    return ssl.create_default_context(cafile=ca or None)
 
 
 def access_for(token: str = "", headers: Mapping[str, str] | None = None, ca: str | Path | None = None) -> Access:
@@ -112,7 +109,7 @@ def access_for(token: str = "", headers: Mapping[str, str] | None = None, ca: st
             expected = "Expected a name without blanks, and visible characters of ASCII; a line end at its end often comes from a file."
             raise InputError(f"The header {name!r} cannot be sent.", expected, "Type for example: connect(…, token=text.strip())")
     try:
-        trusting(access.ca)
+        access.trusted()
     except (OSError, ssl.SSLError) as error:
         happened = f"The file {ca} cannot be used as certificates: {error.strerror or error}."
         raise InputError(happened, "Expected a PEM file that begins with -----BEGIN CERTIFICATE-----.") from error

@@ -16,7 +16,7 @@ from tritonclient.utils import InferenceServerException
 
 from helpers.client.endpoint import NO_ACCESS, QUERY_TIMEOUT_S, Access, Address
 from helpers.client.problems import NOT_READY, Refused, TimedOut, TransportError, Unreachable, without_id
-from helpers.client.tensors import Inputs, encode
+from helpers.client.tensors import Array, encode
 
 # Triton's own UNAVAILABLE, such as a full queue, is an answer; every other one says that the connection was lost, or the server behind it.
 _TRITONS = re.compile(rf"\[request id: |unknown model|{NOT_READY}")
@@ -37,8 +37,6 @@ _OPTIONS = [
 
 class Grpc:
     """A channel to a server; ``timeout_s`` is for one inference request."""
-
-    protocol = "grpc"
 
     def __init__(self, address: Address, timeout_s: float = QUERY_TIMEOUT_S, access: Access = NO_ACCESS) -> None:
         self.address, self.access, self._timeout_s = address, access, timeout_s
@@ -69,7 +67,7 @@ class Grpc:
         """Return the counters of a model's versions, or of all models that are loaded."""
         return list(as_dict(self._call("get_inference_statistics", model))["model_stats"])
 
-    def infer(self, model: str, version: str, inputs: Inputs, outputs: Sequence[str]) -> Any:
+    def infer(self, model: str, version: str, inputs: Mapping[str, Array], outputs: Sequence[str]) -> Any:
         """Send one request and return tritonclient's result."""
         tensors, wanted = encode(triton_grpc, inputs, outputs)
         return self._call("infer", model, tensors, version, wanted, timeout_s=self._timeout_s)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
@@ -17,11 +16,11 @@ from urllib.parse import quote
 from urllib3.util import wait_for_read
 
 from helpers.client import problems
-from helpers.client.endpoint import NO_ACCESS, QUERY_TIMEOUT_S, Access, Address, trusting
+from helpers.client.endpoint import NO_ACCESS, QUERY_TIMEOUT_S, Access, Address
 from helpers.client.problems import Refused, TimedOut, TransportError, Unreachable
 
 if TYPE_CHECKING:
-    from helpers.client.tensors import Inputs  # NumPy and tritonclient, which a question can do without
+    from helpers.client.tensors import Array  # NumPy and tritonclient, which a question can do without
 
 # Seconds for a look whether anything listens on a port.
 _LOOK_TIMEOUT_S = 2.0
@@ -33,13 +32,9 @@ _REASONS = {400: "inputs", 401: "restricted", 403: "restricted", 404: "unknown"}
 class Http:
     """Connections to a server, which are kept and used again by whichever thread comes next; ``timeout_s`` is for one inference request."""
 
-    protocol = "http"
-
     def __init__(self, address: Address, timeout_s: float = QUERY_TIMEOUT_S, access: Access = NO_ACCESS) -> None:
         self.address, self.access, self._timeout_s = address, access, timeout_s
         self._idle: list[http.client.HTTPConnection] = []
-        # A server is seldom closed by those who ask it: what is idle ends with this object.
-        weakref.finalize(self, _close_all, self._idle)
 
     def is_live(self) -> bool:
         """True if the server answers and says that it lives."""
@@ -65,7 +60,7 @@ class Http:
         """Return the counters of a model's versions, or of all models that are loaded."""
         return list(self._facts(f"{_path(model)}/stats" if model else "/v2/models/stats", "model_stats")["model_stats"])
 
-    def infer(self, model: str, version: str, inputs: Inputs, outputs: Sequence[str]) -> Any:
+    def infer(self, model: str, version: str, inputs: Mapping[str, Array], outputs: Sequence[str]) -> Any:
         """Send one request and return tritonclient's result."""
         import tritonclient.http as triton_http
         from tritonclient.utils import InferenceServerException
@@ -106,7 +101,12 @@ class Http:
 
     def close(self) -> None:
         """Close the idle connections."""
-        _close_all(self._idle)
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    # A server is seldom closed by those who ask it. No global name is used: at Python's end there are none.
+    __del__ = close
 
     def _facts(self, path: str, field: str) -> dict[str, Any]:
         """Return an answer that must have this field: many a web page answers to everything, also in JSON."""
@@ -147,7 +147,7 @@ class Http:
                 connection.close()
         place = self.address.dialled
         if self.address.secure:
-            return http.client.HTTPSConnection(place.host, place.port, context=trusting(self.access.ca))
+            return http.client.HTTPSConnection(place.host, place.port, context=self.access.trusted())
         return http.client.HTTPConnection(place.host, place.port)
 
 
@@ -188,12 +188,6 @@ def listens(address: Address) -> bool:
         socket.create_connection((address.dialled.host, address.port), timeout=_LOOK_TIMEOUT_S).close()
         return True
     return False
-
-
-def _close_all(connections: list[http.client.HTTPConnection]) -> None:
-    with suppress(IndexError):  # empty, or another thread was faster
-        while True:
-            connections.pop().close()
 
 
 def _path(model: str, version: str = "") -> str:

@@ -12,13 +12,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tritonclient.utils import triton_to_np_dtype
+from tritonclient.utils import np_to_triton_dtype, triton_to_np_dtype
 
 from helpers.errors import InputError, quoted, suggestion
 
 Array = NDArray[Any]
-# Arrays with Triton's datatype, by the name of the input.
-Inputs = Mapping[str, tuple[Array, str]]
 
 # Length of the axes of a made-up input that may have any.
 _ANY_LENGTH = 20
@@ -57,10 +55,8 @@ class Signature:
         """True if the first axis of every tensor is the batch."""
         return self.max_batch_size > 0
 
-    def check(self, inputs: Any) -> dict[str, Array]:
+    def check(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
         """Return values by input name as tensors; an InputError says which does not fit."""
-        if not isinstance(inputs, Mapping):
-            raise InputError(f"The inputs were given as {type(inputs).__name__}.", "Expected a dictionary from input names to arrays.")
         self._check_names(inputs)
         arrays = {name: to_tensor(name, inputs[name], spec.datatype) for name, spec in self.inputs.items() if name in inputs}
         for name, array in arrays.items():
@@ -116,10 +112,10 @@ class Signature:
             raise InputError(happened, "The batch is empty: expected at least one entry.", "Leave such a request out.")
 
 
-def encode(library: Any, inputs: Inputs, outputs: Sequence[str]) -> tuple[list[Any], list[Any]]:
-    """Return the inputs and the wanted outputs as objects of ``tritonclient.http`` or ``tritonclient.grpc``."""
-    tensors = [library.InferInput(name, list(array.shape), datatype) for name, (array, datatype) in inputs.items()]
-    for tensor, (array, _) in zip(tensors, inputs.values(), strict=True):
+def encode(library: Any, inputs: Mapping[str, Array], outputs: Sequence[str]) -> tuple[list[Any], list[Any]]:
+    """Return tensors and the wanted outputs as objects of ``tritonclient.http`` or ``tritonclient.grpc``."""
+    tensors = [library.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype)) for name, array in inputs.items()]
+    for tensor, array in zip(tensors, inputs.values(), strict=True):
         tensor.set_data_from_numpy(array)
     return tensors, [library.InferRequestedOutput(name) for name in outputs]
 

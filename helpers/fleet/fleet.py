@@ -208,9 +208,8 @@ def launch_fleet(models: str | Path = "models", *, servers: int = 2, **options: 
     kernel; servers that it has too few of, because some have died or more are asked for, are launched. Options are those of
     :func:`~helpers.launch_server`; ``base_port`` is the front's, and the servers get the next triples.
     """
-    if not isinstance(servers, int) or isinstance(servers, bool) or servers < 1:
-        happened = f"servers={servers!r} was given."
-        raise InputError(happened, "Expected how many servers, 1 or more.", 'Type: launch_fleet("models", servers=2)')
+    if servers < 1:
+        raise InputError(f"servers={servers} was given.", "Expected 1 or more.", 'Type: launch_fleet("models", servers=2)')
     for name in ("listen", "dry_run"):
         if options.get(name):
             happened = f"A fleet was given {name}={options[name]!r}."

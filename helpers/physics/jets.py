@@ -212,7 +212,7 @@ class Tagger:
             order = np.argsort(event, kind="stable")
             groups = np.split(order, np.flatnonzero(np.diff(event[order])) + 1)
         requests = (flat.pad(group) for group in groups)
-        answers = self.client.infer_many(self.model, requests, outputs=self._output, max_in_flight=max_in_flight or self._in_flight())
+        answers = self.client.infer_many(self.model, requests, outputs=[self._output], max_in_flight=max_in_flight or self._in_flight())
         probabilities = np.empty((len(flat), len(self.labels)), np.float32)
         for group, answer in zip(groups, answers, strict=True):
             probabilities[group] = answer[self._output]

@@ -40,7 +40,7 @@ def test_sum_and_difference(client: Client) -> None:
 
 
 def test_inputs_as_a_dictionary_and_one_output(client: Client) -> None:
-    result = client.infer("add_sub", {"INPUT0": X, "INPUT1": list(range(16))}, outputs="OUTPUT1", version=1)
+    result = client.infer("add_sub", {"INPUT0": X, "INPUT1": list(range(16))}, outputs=["OUTPUT1"], version=1)
     assert list(result) == ["OUTPUT1"]
     np.testing.assert_array_equal(result["OUTPUT1"], X - np.arange(16, dtype=np.float32))
 

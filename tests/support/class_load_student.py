@@ -109,7 +109,7 @@ class Student:
 
     def _wrong_shape(self) -> None:
         # Past the client's own check, so that the server sees it.
-        inputs = {name: (np.zeros(5, np.float32), "FP32") for name in ("INPUT0", "INPUT1")}
+        inputs = {name: np.zeros(5, np.float32) for name in ("INPUT0", "INPUT1")}
         self._refused(Refused, "unexpected shape for input", lambda: self._client.transport.infer("add_sub", "", inputs, ["OUTPUT0"]))
 
     def _unknown_model(self) -> None:

@@ -54,7 +54,6 @@ def test_without_a_batch_axis_nothing_is_cut() -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ([1, 2], ["list", "dictionary"]),
         ({"point": 0, "mask": 0}, ["no input 'point'", "nothing for 'points'", "Did you mean 'points'?"]),
         ({"Points": 0, "mask": 0}, ["Did you mean 'points'?"]),
         ({"mask": 0}, ["nothing for 'points'", "'points': FP32 with shape (batch up to 8, 2, any)"]),
