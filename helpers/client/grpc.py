@@ -19,7 +19,7 @@ from helpers.client.problems import NOT_READY, Refused, TimedOut, TransportError
 from helpers.client.tensors import Array, encode
 
 # Triton's own UNAVAILABLE, such as a full queue, is an answer; every other one says that the connection was lost, or the server behind it.
-_TRITONS = re.compile(rf"\[request id: |unknown model|{NOT_READY}")
+_TRITONS = re.compile(rf"\[request id: |unknown model|protocol is restricted|{NOT_READY}")
 # Under UNKNOWN and INTERNAL a model's own error arrives as well, so only what a model would hardly say counts.
 _CUT = re.compile(r"stream removed|rst_stream", re.IGNORECASE)
 _REASONS = {"INVALID_ARGUMENT": "inputs", "NOT_FOUND": "unknown", "PERMISSION_DENIED": "restricted", "UNAUTHENTICATED": "restricted"}
