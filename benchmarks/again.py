@@ -57,9 +57,7 @@ def main() -> int:
     print(f"A against A: {len(wrong)} of {RUNS * VERDICTS} verdicts are faster or slower (at most {MOST_WRONG})")
     for seen in wrong:
         print(f"  {seen}")
-    print(
-        f"The same rows in {RUNS} fresh runs: {sum(agree)} of {len(agree)} pairs agree ({np.mean(agree):.0%}, at least {LEAST_AGREE:.0%})"
-    )
+    print(f"Rows of {RUNS} fresh runs: {sum(agree)} of {len(agree)} pairs agree ({np.mean(agree):.0%}, at least {LEAST_AGREE:.0%})")
     print(f"Between runs: {beyond:.1%} beyond their own windows; BETWEEN_RUNS, which verdicts add, is {BETWEEN_RUNS:.0%}")
     return int(len(wrong) > MOST_WRONG or np.mean(agree) < LEAST_AGREE)
 

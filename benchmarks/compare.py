@@ -84,9 +84,9 @@ def ratio(case: str, what: str, ours: Sequence[float], theirs: Sequence[float], 
     return Result(case, what, value, None if half is None else value * math.sinh(half), goal=goal, note=note)
 
 
-def figure(case: str, what: str, values: Sequence[float], unit: str, goal: str = "", note: str = "") -> Result:
+def figure(case: str, what: str, values: Sequence[float], unit: str, goal: str = "") -> Result:
     """Return the mean of repeats."""
-    return Result(case, what, statistics.mean(values), half_width(values), unit, goal, note)
+    return Result(case, what, statistics.mean(values), half_width(values), unit, goal)
 
 
 def with_machine(result: Result, load_average: float) -> Result:

@@ -64,10 +64,7 @@ print(json.dumps(found))
 
 @dataclass
 class Trial:
-    """The list under way: a server of the taggers on ``gpu`` or ``cpu``, and what was measured.
-
-    ``quick`` are tiny sizes, for a rehearsal; ``providers`` are what the server's ONNX Runtime can use.
-    """
+    """The list under way; ``quick`` are tiny sizes, for a rehearsal, ``providers`` what the server's ONNX Runtime can use."""
 
     server: Server
     device: str
@@ -179,17 +176,6 @@ def seen_by(runtime: str) -> dict[str, Any]:
     return dict(json.loads(subprocess.check_output([paths.server_env() / "bin" / "python", "-I", "-c", _PROBE], text=True)))
 
 
-def skip(seen: dict[str, Any]) -> int:
-    """Say why nothing can be checked here; 1 where that is a fault that can be fixed."""
-    device, torch = machine.device(), seen["torch"] or "(none)"
-    if device.startswith("CPU"):
-        print(f"There is no GPU here that PyTorch {torch} or nvidia-smi sees, so nothing was measured.")
-        return 0
-    words = f"This machine has a GPU ({device}), but PyTorch {torch} of the server's environment cannot use it."
-    print(f"{words} Type: rm -r .server && make setup TORCH=yes")
-    return 1
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Go through the list; return 0 when nothing is wrong, also when there is no GPU; 1 else."""
     parser = argparse.ArgumentParser(
@@ -205,7 +191,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--device cpu needs --output: what a processor gives is no record of a GPU")
     seen = seen_by(args.runtime)
     if args.device == "gpu" and not seen["gpu"]:
-        return skip(seen)
+        broken = not machine.device().startswith("CPU")
+        todo = f"PyTorch {seen['torch']} of the server cannot use this machine's GPU. Type: rm -r .server && make setup TORCH=yes"
+        print(todo if broken else "There is no GPU here that PyTorch or nvidia-smi sees, so nothing was measured.")
+        return int(broken)
     name = seen["gpu"] if args.device == "gpu" else machine.device()
     output = args.output or recorded.gpu_file(name)
     print(f"Device: {name}; PyTorch {seen['torch']}; ONNX Runtime with {', '.join(seen['onnx'])}", flush=True)

@@ -15,6 +15,7 @@ import time
 import warnings
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -39,8 +40,7 @@ def network(file: str, inputs: str) -> Callable[[Question], Question]:
     """Entries per second of a network."""
     entries = dict(np.load(inputs))
     if file.endswith(".onnx"):
-        onnx = session(Path(file))
-        run: Callable[[dict[str, np.ndarray]], object] = lambda arrays: onnx.run(None, arrays)  # noqa: E731
+        run: Callable[..., object] = partial(session(Path(file)).run, None)
     else:
         import torch
 

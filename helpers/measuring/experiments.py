@@ -38,14 +38,8 @@ class Experiments:
     """One load, and what each configuration makes of it. At the end of a cell it shows its table.
 
     A change is measured in turn with what was changed: the server loads one configuration after the other, and keeps the last one.
-
-    Args:
-        server: a :class:`~helpers.server.Server`.
-        model: the model that is changed.
-        batch: entries in each request.
-        concurrency: requests under way at any time.
-        budget: what the 95th percentile should stay under, as a multiple of that of the first experiment: machines differ.
-        **options: as for :func:`helpers.measuring.measure.measure`, such as ``input_data``.
+    The ``budget`` is what the 95th percentile should stay under, as a multiple of that of the first experiment: machines differ. Options
+    are those of :func:`helpers.measuring.measure.measure`, such as ``input_data``.
     """
 
     def __init__(
@@ -62,7 +56,7 @@ class Experiments:
 
         Args:
             name: what was changed, in a few words.
-            model: another model in place of the one that is changed, such as its variant in lower precision.
+            model: another model in place of the table's, such as its variant in lower precision.
             over: name of the experiment that was changed, which the gain refers to; the first by default.
             beside: what the same kind of change did elsewhere: two recorded rows, without it and with it; or why there is no such figure.
             **load: what differs from the table's load, such as ``batch=4``.

@@ -33,8 +33,7 @@ from helpers.paths import root, shown
 from helpers.repository.configs import instances_of
 from helpers.terminal import Progress
 
-# Half width of the throughput's 95 % interval, as a fraction, at which a row counts as settled; that of the latency, known less well than
-# a mean, may be twice as large.
+# Half width of the throughput's 95 % interval, as a fraction, at which a row counts as settled; that of a percentile may be twice as large.
 PRECISION, LATENCY_PRECISION = 0.05, 2
 # Requests in one window, at least: six windows then hold the 72 that a 95th percentile's interval needs.
 WINDOW_REQUESTS = 15
@@ -91,9 +90,6 @@ class Measurement:
         window_s: tuple[float, float] | None = None,
         **others: Any,
     ) -> None:
-        if not 0 < precision < 1 or not isinstance(concurrency, int) or concurrency < 1:
-            happened = f"precision={precision}, concurrency={concurrency} was given."
-            raise InputError(happened, "Expected a fraction such as 0.05, and a whole number of requests under way, 1 or more.")
         self.server, self.model, self.precision, self.window_s = server, model, precision, window_s
         with Client(server, protocol, timeout_s=QUERY_TIMEOUT_S) as connection:
             signature, self.config = connection.signature(model), connection.config(model)

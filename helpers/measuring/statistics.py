@@ -22,8 +22,7 @@ FASTER, SLOWER, SAME, CANNOT_TELL = "faster", "slower", "the same", "cannot tell
 LEVEL = 0.95
 # Windows of a measurement at least: with fewer, Student's factor makes every interval useless.
 LEAST_WINDOWS = 6
-# Correlation of neighbouring windows, at least and at most: on a shared machine a slow moment is longer than a window, and six windows
-# cannot show that they are independent.
+# Correlation of neighbouring windows, at least and at most: a slow moment is longer than a window, and six cannot show independence.
 CORRELATION = (0.2, 0.8)
 # Differences of throughput below this fraction do not count.
 LEAST = 0.05

@@ -41,7 +41,7 @@ INPUT_DATA = ("random", "zero")
 _WHOLE = frozenset(("batch", "concurrency", "percentile", "requests", "windows", "instances", "servers", "threads", "rounds"))
 # Columns that a short table shows where rows differ in them.
 _VARIED = ("experiment", "model", "variant", "device", "inputs", "servers", "instances", "concurrency", "request_rate_per_s")
-# What makers write around the name of a processor, and what makes a heading too long.
+# What makers write around the name of a processor makes a heading too long.
 _AROUND = re.compile(r"\((?:R|TM)\)|\s*@ [\d.]+ ?GHz|\s+(?:CPU|(?:\d+-Core )?Processor)\b")
 
 

@@ -81,7 +81,6 @@ def test_models_are_measured_in_turn_at_each_load(models_server: Server, tmp_pat
         ({"models": ["double", "add_sub"], "batches": (1, 2)}, InputError, "batch=2 was given for 'add_sub'"),
         ({"models": "double", "batches": (0,)}, InputError, "batch=0 was given"),
         ({"models": "double", "batches": ()}, InputError, "nothing to measure"),
-        ({"models": "double", "batches": (1,), "concurrencies": (1.5,)}, InputError, "concurrency=1.5 was given"),
         ({"models": [], "batches": (1,)}, InputError, "nothing to measure"),
         ({"models": ["double", "nosuch"], "batches": (1,)}, ModelError, "'nosuch' is not loaded"),
         ({"models": "double", "batches": (1,), "lengths": None}, InputError, "axis of any length"),
