@@ -33,7 +33,7 @@ def doctor(args: argparse.Namespace) -> int:
 
     report = doctor.report(_trial if args.full else None)
     print(report)
-    return report.status
+    return int(bool(report.wrong()))
 
 
 def _trial() -> str:
@@ -193,13 +193,8 @@ def quantize(args: argparse.Namespace) -> int:
 
 
 def scoreboard(args: argparse.Namespace) -> int:
-    """Print the table and draw the figure."""
+    """Print the table."""
     from helpers.course import scoreboard
 
-    board = scoreboard.read(*(args.files or [scoreboard.path()]))
-    print(board)
-    if args.figure:
-        with writing(Path(args.figure)):
-            scoreboard.scoreboard_figure(board).savefig(args.figure)
-        print(f"Figure: {args.figure}")
+    print(scoreboard.read(*(args.files or [scoreboard.path()])))
     return 0

@@ -42,13 +42,12 @@ def has(name):
         return True
     except ImportError:
         return False
-pip = sys.modules["pip"].__version__ if has("pip") else "0.0"
 print(json.dumps({
     "version": list(sys.version_info[:3]),
     "executable": getattr(sys, "_base_executable", sys.executable),
     "prefix": getattr(sys, "base_prefix", sys.prefix),
-    # pip 22.3 can fill an environment from outside: then ensurepip, which Debian and Colab leave out, is not needed.
-    "venv": has("venv") and (has("ensurepip") or [int(part) for part in pip.split(".")[:2]] >= [22, 3]),
+    # Debian leaves ensurepip out.
+    "venv": has("venv") and has("ensurepip"),
     "libpython": libpython(),
 }))
 """

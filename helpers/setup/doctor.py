@@ -6,6 +6,7 @@ student can paste the report into a chat.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import getpass
 import os
@@ -14,9 +15,9 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import helpers
 from helpers import machine
@@ -32,8 +33,7 @@ _SHM_MB = 32
 _INSTALL_SERVER = "python -m helpers install-server"
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """One thing that the doctor looked at: subject, state, what was seen, what to type."""
 
     subject: str
@@ -42,32 +42,25 @@ class Finding:
     todo: str = ""
 
 
-@dataclass(frozen=True)
-class Report:
+class Report(list[Finding]):
     """What the doctor found, thing by thing: a table in a notebook, text in a terminal."""
 
-    findings: tuple[Finding, ...]
+    def wrong(self) -> str:
+        """Return what is not ready yet, empty when all is."""
+        return ", ".join(each.subject for each in self if each.state == FIX)
 
-    @property
-    def status(self) -> int:
-        """0 ready, 1 not yet."""
-        return int(any(finding.state == FIX for finding in self.findings))
-
-    @property
-    def verdict(self) -> str:
-        """The report in one sentence."""
-        wrong = ", ".join(finding.subject for finding in self.findings if finding.state == FIX)
-        return f"Not ready yet: {wrong}. Type what stands there, then ask the doctor again." if wrong else "Ready."
+    def _verdict(self) -> str:
+        return f"Not ready yet: {self.wrong()}. Type what stands there, then ask the doctor again." if self.wrong() else "Ready."
 
     def __repr__(self) -> str:
         lines = [f"Triton course {helpers.__version__}, doctor's report of {datetime.date.today()}"]
-        for each in self.findings:
+        for each in self:
             lines += [f"{each.state:<6}  {each.subject}: {each.found}", *([f"        -> {each.todo}"] if each.todo else [])]
-        return hide("\n".join([*lines, self.verdict]))
+        return hide("\n".join([*lines, self._verdict()]))
 
     def _repr_html_(self) -> str:
-        rows = [{"": each.state, "looked at": each.subject, "found": hide(each.found), "type": hide(each.todo)} for each in self.findings]
-        return f"{as_html(rows, bold=lambda row: row[''] == FIX)}<p><b>{self.verdict}</b></p>"
+        rows = [{"": each.state, "looked at": each.subject, "found": hide(each.found), "type": hide(each.todo)} for each in self]
+        return f"{as_html(rows, bold=lambda row: row[''] == FIX)}<p><b>{self._verdict()}</b></p>"
 
 
 def report(trial: Callable[[], str] | None = None) -> Report:
@@ -75,22 +68,20 @@ def report(trial: Callable[[], str] | None = None) -> Report:
 
     ``trial`` launches a server and sends it a request, and returns a sentence about it; left out by default, for it takes ten seconds.
     """
-    findings = [system(), notebooks_side(), *server_side(), shared_memory(Path("/dev/shm")), work(work_dir()), *proxy(os.environ)]
-    return Report((*findings, tried(trial)) if trial else tuple(findings))
+    found = [system(), notebooks_side(), server_side(), shared_memory(Path("/dev/shm")), work(work_dir())]
+    return Report([*found, tried(trial)] if trial else found)
 
 
 def hide(text: str) -> str:
     """Return the text without what others must not read: home folder and user name, keys, passwords in addresses."""
     text = re.sub(r"(?i)\b([\w-]*(?:token|key|secret|passw\w*|credential\w*)[\w-]*)(\s*[=:]\s*)\S+", r"\1\2(hidden)", text)
     text = re.sub(r"(\w+://)[^\s/@]+@", r"\1(hidden)@", text)
-    home = str(Path.home())
+    home, end = str(Path.home()), r"(?=$|[/\s:'\",;)])"
     if home != "/":
-        text = re.sub(rf"(?<![\w.~-]){re.escape(home)}(?=$|[/\s:'\",;)])", "~", text)
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container may run under a number without a name
-        return text
-    return re.sub(rf"(?<=/){re.escape(user)}(?=$|[/\s:'\",;)])", "(user)", text)
+        text = re.sub(rf"(?<![\w.~-]){re.escape(home)}{end}", "~", text)
+    with contextlib.suppress(KeyError, OSError):  # a container may run under a number without a name
+        text = re.sub(rf"(?<=/){re.escape(getpass.getuser())}{end}", "(user)", text)
+    return text
 
 
 def system() -> Finding:
@@ -113,18 +104,15 @@ def notebooks_side() -> Finding:
     return Finding(subject, FIX, f"{shown(folder)} is {environments.state(folder, 'client')}", environments.to_complete())
 
 
-def server_side() -> Iterator[Finding]:
+def server_side() -> Finding:
     """The embedded server's environment."""
     subject, folder = "Server's packages", server_env()
     if bootstrap.embedded_obstacle():
-        yield Finding(subject, NOTE, "not needed: the embedded server cannot run here")
-    elif environments.server_state() != "ready":
+        return Finding(subject, NOTE, "not needed: the embedded server cannot run here")
+    if environments.server_state() != "ready":
         todo = _INSTALL_SERVER if os.access(folder.parent, os.W_OK) else environments.to_complete()
-        yield Finding(subject, FIX, f"{shown(folder)} is {environments.server_state()}", todo)
-    else:
-        yield _versions(subject, folder, "containers/server-requirements.lock", f"rm -r {folder} && {_INSTALL_SERVER}")
-        if "torch" not in environments.installed_versions(folder):
-            yield Finding("PyTorch", NOTE, f"{shown(folder)} is without: its models stay UNAVAILABLE", "make setup TORCH=yes")
+        return Finding(subject, FIX, f"{shown(folder)} is {environments.server_state()}", todo)
+    return _versions(subject, folder, "containers/server-requirements.lock", f"rm -r {folder} && {_INSTALL_SERVER}")
 
 
 def _versions(subject: str, folder: Path, lock: str, todo: str) -> Finding:
@@ -134,7 +122,8 @@ def _versions(subject: str, folder: Path, lock: str, todo: str) -> Finding:
     if wrong:
         few = ", ".join(f"{name} {there[name]} (lock: {locked[name]})" for name in wrong[:5])
         return Finding(subject, FIX, f"{shown(folder)} differs from its lock: {few}{' …' * (len(wrong) > 5)}", todo)
-    return Finding(subject, GOOD, f"{shown(folder)}, {len(there)} packages as locked")
+    missing = "; without PyTorch: its models stay UNAVAILABLE" * ("torch" in locked and "torch" not in there)
+    return Finding(subject, GOOD, f"{shown(folder)}, {len(there)} packages as locked{missing}")
 
 
 def shared_memory(folder: Path) -> Finding:
@@ -143,8 +132,8 @@ def shared_memory(folder: Path) -> Finding:
     if platform.system() != "Linux":
         return Finding(subject, NOTE, "only Linux has /dev/shm")
     free_mb = shutil.disk_usage(folder).free / 1e6 if folder.is_dir() else 0
-    found = f"{free_mb:.0f} MB free in {folder}"
-    return Finding(subject, GOOD, found) if free_mb >= _SHM_MB else Finding(subject, FIX, f"{found}; {_SHM_MB} MB are needed", todo)
+    found = f"{free_mb:.0f} MB free in {folder}; {_SHM_MB} MB are needed"
+    return Finding(subject, GOOD, found) if free_mb >= _SHM_MB else Finding(subject, FIX, found, todo)
 
 
 def work(folder: Path) -> Finding:
@@ -156,15 +145,6 @@ def work(folder: Path) -> Finding:
             return Finding("Folder work", GOOD, f"{others}{shown(folder)}, which can be written")
     except OSError as error:
         return Finding("Folder work", FIX, f"{others}{shown(folder)}: {error.strerror}", "export COURSE_WORK=$HOME/triton-work")
-
-
-def proxy(environment: Mapping[str, str]) -> Iterator[Finding]:
-    """A proxy that would be asked for this machine; its address, which may hold a password, is not shown."""
-    proxies = sorted(name for name, value in environment.items() if value and re.fullmatch("(?i)(https?|all|grpc)_proxy", name))
-    direct = ",".join(environment.get(name, "") for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"))
-    if proxies and not re.search(r"(^|,)\s*(\*|localhost)\s*(,|$)", direct):
-        found = f"{', '.join(proxies)} set without an exception for this machine: requests to localhost would go to the proxy"
-        yield Finding("Proxy", FIX, found, "export no_proxy=localhost,127.0.0.1,$no_proxy NO_PROXY=localhost,127.0.0.1,$no_proxy")
 
 
 def tried(trial: Callable[[], str]) -> Finding:

@@ -17,9 +17,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +37,6 @@ STAMP = "course-environment.json"
 _WORDS = {"client": "the notebooks' environment, about a minute", "server": "the embedded server's environment, a minute or several"}
 SERVER_PACKAGES, SERVER_WHEELS = "containers/server-requirements.txt", "containers/server-wheel.txt"
 _LOCKS = {"client": "requirements.lock", "server": "containers/server-requirements.lock"}
-# Free disk space, in GB, that making the environments needs at least, with what is unpacked on the way: the notebooks', the server's, and
-# PyTorch's build for CPUs; that with CUDA takes 6 GB more.
-CLIENT_GB, SERVER_GB, TORCH_GB = 1.2, 0.8, 1.0
 # perf_analyzer of the server's release of tritonclient needs these libraries, which the server's own wheel has under names with a hash.
 # Links of the plain names lie in this folder of the server's environment.
 TOOL_LIBRARIES = "lib/perf_analyzer"
@@ -50,11 +46,11 @@ _PIP_TO_UV = {"index-url": "UV_DEFAULT_INDEX", "no-index": "UV_NO_INDEX", "find-
 _PIP_TO_UV |= {"cert": "SSL_CERT_FILE", "proxy": "ALL_PROXY"}
 # Variables that would lead pip, uv or Python to other packages than ours.
 _UNWANTED = ("PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_REQUIRE_HASHES", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
-# What is in the way of pip and uv is said by them, just above.
 _FAILED = (
     "What pip or uv said is above.",
-    "No connection: check the network (and the proxy, if there is one). No space or quota: make room (see: df -h .). Permission: check "
-    "that this folder is yours (see: ls -ld .). No fitting version: git pull. Then type the same again.",
+    "No connection: check the network (and the proxy, if there is one). No space or quota: make room (see: df -h .), or leave PyTorch "
+    "out with: make lab TORCH=no. Permission: check that this folder is yours (see: ls -ld .). No fitting version: git pull. Then type "
+    "the same again.",
 )
 
 
@@ -95,6 +91,17 @@ def locked(name: str) -> dict[str, str]:
     return {_plain(pin[1]): pin[2] for pin in pins if pin}
 
 
+def installed_versions(folder: Path) -> dict[str, str]:
+    """Return name (lower case, with ``-``) and version of each package in an environment, read from its folders without starting it."""
+    found = (each.name.removesuffix(".dist-info") for packages in _packages_of(folder) for each in packages.glob("*.dist-info"))
+    return {_plain(name): version for name, _, version in (each.rpartition("-") for each in found)}
+
+
+def holds_course(folder: Path) -> bool:
+    """True if the course and its packages were installed into an environment by its owner: by pip, or from ``environment.yml``."""
+    return "triton-course" in installed_versions(folder)
+
+
 def fingerprint(kind: str) -> str:
     """Return what an environment must have been made from: changes when its lock or its list of packages does."""
     more = client_requirements(dev=True) if kind == "client" else lines(SERVER_WHEELS) + lines(SERVER_PACKAGES)
@@ -113,23 +120,11 @@ def state(folder: Path, kind: str) -> str:
     """Return ``absent``, ``incomplete`` (or moved), ``outdated`` (another lock), ``ready``, or ``foreign`` (not made by the course)."""
     if not folder.exists() or not any(folder.iterdir()):
         return "absent"
-    stamp = read_stamp(folder)
-    if not stamp:
+    if not (stamp := read_stamp(folder)):
         return "foreign"
     if not stamp["fingerprint"] or stamp["folder"] != str(folder.resolve()) or not python_of(folder).exists():
         return "incomplete"
     return "ready" if stamp["fingerprint"] == fingerprint(kind) else "outdated"
-
-
-def installed_versions(folder: Path) -> dict[str, str]:
-    """Return name (lower case, with ``-``) and version of each package in an environment, read from its folders without starting it."""
-    found = (each.name.removesuffix(".dist-info") for packages in _packages_of(folder) for each in packages.glob("*.dist-info"))
-    return {_plain(name): version for name, _, version in (each.rpartition("-") for each in found)}
-
-
-def holds_course(folder: Path) -> bool:
-    """True if the course and its packages were installed into an environment by its owner: by pip, or from ``environment.yml``."""
-    return "triton-course" in installed_versions(folder)
 
 
 def client_python(dev: bool = False) -> Path | None:
@@ -193,7 +188,7 @@ def _has(python: object, module: str) -> bool:
 def _fill(kind: str, **facts: object) -> None:
     """Fill an environment, new or the one that is there."""
     folder = client_folder() if kind == "client" else server_env()
-    python, began, before = python_of(folder), time.monotonic(), state(folder, kind)
+    python, before = python_of(folder), state(folder, kind)
     if before == "foreign":
         todo = f"Move it away and type the same again: mv {folder} {folder}-mine"
         raise SetupError(f"There is a folder {folder} that the course did not make.", "The course's environment goes there.", todo)
@@ -205,48 +200,41 @@ def _fill(kind: str, **facts: object) -> None:
     replace(folder / STAMP, json.dumps({**facts, "fingerprint": ""}))
     print(f"{'updating' if python.exists() else 'making'} {folder.name}, {_WORDS[kind]}", flush=True)
     if not python.exists():
-        # ensurepip is missing on Colab and on Debian without its venv package: pip then works from outside.
+        # ensurepip is missing on Colab: pip then works from outside.
         run([BASE, "-m", "venv", *([] if _has(BASE, "ensurepip") else ["--without-pip"]), folder], folder.name)
     pip = [python, "-m", "pip"] if _has(python, "pip") else [BASE, "-m", "pip", "--python", python]
+    exactly: list[object] = ["-c", root() / _LOCKS[kind]]
     # On the environment's own disk, since /tmp is small on many machines; no cache that would double what lies there.
     with tempfile.TemporaryDirectory(dir=folder) as tmp:
         variables = {**places_for_uv(pip), "TMPDIR": tmp, "UV_CACHE_DIR": f"{tmp}/cache"}
         uv = f"uv=={locked(_LOCKS['client'])['uv']}"
         run([*pip, "install", "--quiet", "--no-deps", "--target", f"{tmp}/uv", uv], folder.name, **variables)
         by_uv = [f"{tmp}/uv/bin/uv", "pip", "install", "--compile-bytecode", "--python", python]
-        for tool, words in _packages(kind, facts):
-            run([*(by_uv if tool == "uv" else [*pip, "install"]), *words], folder.name, **variables)
-    if kind == "client":
-        # The course itself: a line with its folder is all that an editable install would leave, and needs no download.
-        for packages in _packages_of(folder):
+        if kind == "client":
+            run([*by_uv, *exactly, *client_requirements(bool(facts["dev"]))], folder.name, **variables)
+        else:
+            torch, others = ([line for line in lines(SERVER_PACKAGES) if line.startswith("torch") is wanted] for wanted in (True, False))
+            run([*by_uv, *exactly, *others], folder.name, **variables)
+            run([*by_uv, "--no-deps", *lines(SERVER_WHEELS)], folder.name, **variables)
+            if facts["torch"]:
+                # By pip: it may be set up to find a CPU build of the same version, which uv would not take.
+                run([*pip, "install", *exactly, *torch], folder.name, **variables)
+    for packages in _packages_of(folder):
+        if kind == "client":
+            # The course itself: a line with its folder is all that an editable install would leave, and needs no download.
             (packages / "triton_course.pth").write_text(f"{root()}\n", encoding="utf-8")
-    else:
-        _link_libraries(folder)
+        else:
+            _link_libraries(folder / TOOL_LIBRARIES, packages / "nvidia_pytriton.libs")
     replace(folder / STAMP, json.dumps({**facts, "fingerprint": fingerprint(kind)}))
-    print(f"{folder.name} is ready ({time.monotonic() - began:.0f} s)", flush=True)
+    print(f"{folder.name} is ready", flush=True)
 
 
-def _packages(kind: str, facts: Mapping[str, object]) -> Iterator[tuple[str, list[object]]]:
-    """What is installed into an environment, one step after the other, and by which tool."""
-    exactly: list[object] = ["-c", root() / _LOCKS[kind]]
-    if kind == "client":
-        yield "uv", [*exactly, *client_requirements(bool(facts["dev"]))]
-        return
-    packages = lines(SERVER_PACKAGES)
-    yield "uv", [*exactly, *(line for line in packages if not line.startswith("torch"))]
-    yield "uv", ["--no-deps", *lines(SERVER_WHEELS)]
-    if facts["torch"]:
-        # By pip: it may be set up to find a CPU build of the same version, which uv would not take.
-        yield "pip", [*exactly, *(line for line in packages if line.startswith("torch"))]
-
-
-def _link_libraries(folder: Path) -> None:
+def _link_libraries(links: Path, libraries: Path) -> None:
+    links.mkdir(exist_ok=True)
     for plain, pattern in _LIBRARIES.items():
-        link = folder / TOOL_LIBRARIES / plain
-        link.parent.mkdir(exist_ok=True)
-        link.unlink(missing_ok=True)
-        for library in folder.glob(f"lib/python3*/site-packages/nvidia_pytriton.libs/{pattern}"):
-            link.symlink_to(os.path.relpath(library, link.parent))
+        (links / plain).unlink(missing_ok=True)
+        for library in libraries.glob(pattern):
+            (links / plain).symlink_to(os.path.relpath(library, links))
 
 
 @contextlib.contextmanager
@@ -280,24 +268,15 @@ def make(client: bool = True, server: bool = True, dev: bool = False, torch: boo
         happened = f"The folder of the course, {root()}, is not yours to write, and what it needs is not complete: {states}."
         raise SetupError(happened, "", to_complete())
     with _one_at_a_time():
-        client, server = client and not client_python(dev), server and not server_ready(torch)
-        torch = bool(read_stamp(server_env()).get("torch", True)) if torch is None else torch
-        need_gb, free_gb = CLIENT_GB * client + (SERVER_GB + TORCH_GB * torch) * server, shutil.disk_usage(root()).free / 1e9
-        if free_gb < need_gb:
-            raise SetupError(
-                f"There is no room: {free_gb:.1f} GB are free at {root()}, and {need_gb:.1f} GB are needed.",
-                f"Without PyTorch (its models then stay UNAVAILABLE) {CLIENT_GB + SERVER_GB:g} GB are enough.",
-                "Make room and type the same again, or type: make lab TORCH=no",
-            )
-        if client:
+        if client and not client_python(dev):
             _fill("client", dev=dev or bool(read_stamp(client_folder()).get("dev")))
-        if server:
-            _fill("server", torch=torch)
+        if server and not server_ready(torch):
+            _fill("server", torch=bool(read_stamp(server_env()).get("torch", True)) if torch is None else torch)
 
 
 def install_server(torch: bool | None = None) -> None:
     """Make ``.server`` of the Python that runs this, unless it is ready."""
-    if problem := bootstrap.embedded_obstacle() or bootstrap.missing(bootstrap.probe(BASE) or {}):
+    if problem := bootstrap.embedded_obstacle() or bootstrap.missing(bootstrap.probe(BASE) or {}, venv=False):
         raise SetupError(problem)
     make(client=False, torch=torch)
     print(f"{shown(server_env())} is ready.")
@@ -313,13 +292,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("run", nargs="*", help="arguments for the notebooks' Python")
     write_whatever_the_terminal()
     options = parser.parse_args(arguments)
+    server = options.server != "no" and not options.as_is
     try:
-        if not options.as_is:
-            server = options.server != "no"
-            if server and (obstacle := bootstrap.embedded_obstacle()):
-                print(obstacle, flush=True)
-                server = False
-            make(server=server, dev=options.dev, torch={"yes": True, "no": False, "": None}[options.torch])
+        if server and (obstacle := bootstrap.embedded_obstacle()):
+            print(obstacle, flush=True)
+            server = False
+        make(not options.as_is, server, options.dev, {"yes": True, "no": False, "": None}[options.torch])
     except CourseError as error:
         print(error, file=sys.stderr)
         return 1

@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 
 from helpers.errors import InputError, quoted
@@ -52,8 +52,8 @@ def hand_out() -> list[str]:
 
 def reset(which: str) -> str:
     """Bring back a pristine notebook, by its number or name, and return what was done; the student's stays beside it, with the time."""
-    wanted = Path(which.strip()).name.removesuffix(".ipynb")
-    begin = f"{int(wanted):02d}_" if re.fullmatch(r"\d{1,2}", wanted) else f"{wanted}."
+    wanted = Path(which.strip()).stem
+    begin = f"{wanted.zfill(2)}_" if wanted.isdecimal() else f"{wanted}."
     source = next((each for each in notebooks() if each.name.startswith(begin)), None)
     if source is None:
         names = quoted(each.stem for each in notebooks())
@@ -71,7 +71,7 @@ def reset(which: str) -> str:
 
 @contextmanager
 def _keeping() -> Iterator[dict[str, dict[str, str]]]:
-    """The folder, with the link to the data, and its record, which is written at the end."""
+    """Make the folder, with a link to the data, and yield its record, which is written at the end."""
     with writing(folder()):
         path = make_folder(folder()) / RECORD
         data, link = root() / "notebooks" / "data", folder() / "data"
@@ -96,5 +96,5 @@ def _digest(path: Path) -> str:
 
 
 def _beside(target: Path, mark: str) -> Path:
-    names = (target.with_name(f"{target.stem}.{mark}{extra}{target.suffix}") for extra in ("", *(f"-{n}" for n in range(2, 1000))))
-    return next(name for name in names if not name.exists())
+    """A name beside a notebook that is free."""
+    return next(name for n in count() if not (name := target.with_name(f"{target.stem}.{mark}{f'-{n + 1}' * (n > 0)}.ipynb")).exists())

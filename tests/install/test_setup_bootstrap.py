@@ -109,17 +109,6 @@ def test_on_debian_the_packages_that_are_lacking_are_named() -> None:
     assert f"apt-get install python3.{THIS[1]}-venv libpython3.{THIS[1]} " in bare and "conda" in bare
 
 
-def test_pip_from_outside_replaces_ensurepip(tmp_path: Path) -> None:
-    """As on Colab, whose pip is new enough; the interpreter without it is among those that lack something."""
-    python = crippled_python(tmp_path / "python", ("ensurepip",))
-    pip = tmp_path / "python" / "lib" / f"python3.{THIS[1]}" / "site-packages" / "pip"
-    pip.mkdir(parents=True)
-    for version, enough in (("22.0.2", False), ("23.0.1", True)):
-        (pip / "__init__.py").write_text(f'__version__ = "{version}"  # {enough}')  # of another length, or the compiled one counts
-        facts = bootstrap.probe(str(python))
-        assert facts is not None and facts["venv"] is enough
-
-
 def test_a_library_of_another_python_does_not_count(tmp_path: Path) -> None:
     python = crippled_python(tmp_path / "python", ("libpython",))
     (tmp_path / "python" / "lib" / "libpython3.99.so.1.0").touch()
