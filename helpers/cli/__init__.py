@@ -86,10 +86,7 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         *(_INPUT_DATA, _MODELS),
     ),
     "quantize": (("model", "a model of the course or of work/models, such as particlenet_AK4", {}),),
-    "scoreboard": (
-        ("files", "scoreboards, such as /class/scoreboard/*.json (default your own)", {"nargs": "*"}),
-        ("--figure", "draw all entries into this file, such as class.png", _FILE),
-    ),
+    "scoreboard": (("files", "scoreboards, such as /class/scoreboard/*.json (default your own)", {"nargs": "*"}),),
 }
 # They get the arguments that they do not know in ``args.others``, for the program that they start; what their help says of that.
 PASS_ON = {"lab": " Other options go to JupyterLab.", "perf_analyzer": " They are passed on."}

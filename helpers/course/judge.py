@@ -1,7 +1,7 @@
 """What checkers share: the four outcomes, numbers with their usual slips, and the counters of a live server.
 
 A checker looks at the answers and at the live server, and returns what to say when they are right. ``must`` and all that begins so raise
-:class:`NotYet`, and ``needs`` raises :class:`CannotTell`, as a :class:`~helpers.errors.CourseError` that a checker lets pass does.
+:class:`NotYet`; ``needs`` raises :class:`CannotTell`, and a :class:`~helpers.errors.CourseError` that a checker lets pass means the same.
 A parameter with a type is something that an earlier cell makes: the check needs it. Answers have the type ``Any``.
 """
 
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, get_type_hints
 
-from helpers.errors import InputError
+from helpers.errors import InputError, quoted
 from helpers.metrics import Snapshot, scrape
 from helpers.server import Server
 from helpers.tables import box, cell
@@ -25,7 +25,7 @@ from helpers.tables import box, cell
 SUCCESS, INFERENCES, EXECUTIONS = "nv_inference_request_success", "nv_inference_count", "nv_inference_exec_count"
 # Part of its value within which a number is right, since people round.
 ROUNDING = 0.02
-# The server counts a request a moment after it has answered it; a moment on a busy machine is less than this, in seconds.
+# The server counts a request a moment after it has answered it; on a busy machine that is less than this, in seconds.
 SETTLE_S = 0.3
 
 
@@ -43,26 +43,19 @@ class Kind(Enum):
 
 @dataclass(frozen=True, repr=False)
 class Outcome:
-    """One answer of a check: words in `backquotes` of the text are shown as code, the note in smaller letters."""
+    """One answer of a check: words in `backquotes` of the text are shown as code."""
 
     kind: Kind
     text: str
-    note: str = ""
 
     def __repr__(self) -> str:
-        note = f" ({self.note})" if self.note else ""
-        return f"{self.kind.symbol} {self.kind.words}: {self.text}{note}"
+        return f"{self.kind.symbol} {self.kind.words}: {self.text}"
 
     def _repr_html_(self) -> str:
         symbol = f'<span aria-hidden="true" style="color:{self.kind.colour}">{self.kind.symbol}</span>'
-        note = f' <span style="opacity:0.7">{_with_code(self.note)}</span>' if self.note else ""
+        said = re.sub(r"`([^`]+)`", r'<code style="white-space:pre-wrap">\1</code>', html.escape(self.text, quote=False))
         # The words keep the page's own colour: on any theme they have its contrast.
-        return box(f"<strong>{symbol} {self.kind.words}.</strong> {_with_code(self.text)}{note}", self.kind.colour)
-
-
-def _with_code(text: str) -> str:
-    """Escape text for HTML; what stands in backquotes becomes code."""
-    return re.sub(r"`([^`]+)`", r'<code style="white-space:pre-wrap">\1</code>', html.escape(text, quote=False))
+        return box(f"<strong>{symbol} {self.kind.words}.</strong> {said}", self.kind.colour)
 
 
 class NotYet(Exception):
@@ -74,7 +67,7 @@ class NotAttempted(Exception):
 
 
 class CannotTell(Exception):
-    """The check cannot look, or the measurement is too noisy: neither right nor wrong. The text says why, and what to do."""
+    """Neither right nor wrong: the check cannot look, or the measurement is too noisy. The text says why, and what to do."""
 
 
 def must(fact: object, otherwise: str) -> None:
@@ -89,33 +82,20 @@ def needs(fact: object, otherwise: str) -> None:
         raise CannotTell(otherwise)
 
 
-Checker = Callable[..., str]
-_CHECKERS: dict[str, Checker] = {}
-# Where the checkers of each notebook are; imported when they are needed, since those of fleets and jets take a second.
-_MODULES = {"basics": ("0", "1", "2", "3"), "physics": ("4", "5"), "measuring": ("6", "7", "8"), "deployment": ("9", "10", "11")}
+# Notebook -> the module of its checkers; imported when they are needed, since those of fleets and jets take a second.
+_MODULES = dict.fromkeys("0123", "basics") | dict.fromkeys("45", "physics") | dict.fromkeys(("6", "7", "8", "9", "10", "11"), "measuring")
 
 
-def checker(exercise: str) -> Callable[[Checker], Checker]:
-    """Make a function the checker of one exercise, such as ``1.2``: notebook, then exercise."""
-
-    def register(function: Checker) -> Checker:
-        _CHECKERS[exercise] = function
-        return function
-
-    return register
-
-
-def find(exercise: str) -> Checker:
-    """Return the checker of an exercise, or raise InputError when no exercise has this number."""
-    for module, notebooks in _MODULES.items():
-        if exercise.partition(".")[0] in notebooks:
-            importlib.import_module(f"helpers.course.checks.{module}")
-    if exercise not in _CHECKERS:
+def find(exercise: str) -> Callable[..., str]:
+    """Return the checker of an exercise, such as ``_check_1_2`` for 1.2; raise InputError when no exercise has this number."""
+    notebook, _, number = exercise.partition(".")
+    module = importlib.import_module(f"helpers.course.checks.{_MODULES[notebook]}") if notebook in _MODULES else None
+    if (checker := getattr(module, f"_check_{notebook}_{number}", None)) is None:
         raise InputError(f"There is no exercise {exercise!r}.", 'Expected the number of a heading, for example exercise("1.1").')
-    return _CHECKERS[exercise]
+    return checker  # type: ignore[no-any-return]
 
 
-def ask(checker: Checker, answers: Sequence[Any]) -> str:
+def ask(checker: Callable[..., str], answers: Sequence[Any]) -> str:
     """Return what a checker says of right answers, once what it needs is there, and the server or the fleet answers."""
     for (name, made), given in zip(get_type_hints(checker).items(), answers, strict=False):
         if made is Any:
@@ -140,8 +120,7 @@ def number(value: Any) -> float | None:
 
 def kind(value: Any) -> str:
     """What something is, in a student's words."""
-    known = {"NoneType": "nothing (`None`)", "builtin_function_or_method": "a function", "ndarray": "an array"}
-    known["method"] = "a function without its brackets `()`"
+    known = {"NoneType": "nothing (`None`)", "method": "a function without its brackets `()`"}
     return known.get(type(value).__name__, f"something of type `{type(value).__name__}`")
 
 
@@ -163,7 +142,7 @@ def must_be_one_of(name: str, given: Any, known: Collection[str]) -> str:
     """One of the known words, or what ``verdict(...)`` returns."""
     word = str(getattr(given, "answer", given)).strip().lower().removeprefix("the ")
     meant = [one for one in known if one.lower() == word]
-    must(meant, f"`{name}` is `{given!r}`. Expected one of {_list(known)}.")
+    must(meant, f"`{name}` is `{given!r}`. Expected one of {quoted(known)}.")
     return meant[0]
 
 
@@ -172,16 +151,12 @@ def must_choose(name: str, given: Any, right: Mapping[str, bool], why: Mapping[s
     names = [given] if isinstance(given, str) else given
     must_be(name, names, (list, tuple, set), "a list of names; an empty one is an answer, too")
     for one in names:
-        must(one in right, f"`{name}` has `{one}` in it. Expected names among {_list(right)}.")
+        must(one in right, f"`{name}` has `{one}` in it. Expected names among {quoted(right)}.")
     for one, chosen in right.items():
         must((one in names) == chosen, f"{why[one]}. So `{one}` {'belongs' if chosen else 'does not belong'} into `{name}`.")
 
 
-def _list(names: Collection[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names)
-
-
-# Slips of people who have the right number in another unit: unit asked for -> factor -> what it is.
+# The right number in another unit: unit asked for -> factor -> what to say.
 _UNITS: dict[str, dict[float, str]] = {
     "s": {1e3: "That is in milliseconds; we asked for seconds"},
     "ms": {1e3: "That is in microseconds; divide by 1000", 1e-3: "That is in seconds; we asked for milliseconds"},
@@ -200,25 +175,23 @@ def must_be_right(
     unit: str = "",
     relative: float = ROUNDING,
     absolute: float = 0.0,
-    first: str = "",
 ) -> float:
-    """Return the right number, or raise NotYet with the name of the slip: other units, or quotients turned round or not divided.
+    """Return the right number, or raise NotYet with the name of the slip.
 
-    A pair for ``right`` is a quotient. ``slips`` are what a usual wrong number is, and that number; ``otherwise`` is for all others.
-    ``first`` says what is right already. A number is right within ``relative`` or ``absolute``.
+    A pair for ``right`` is a quotient, which people turn round or do not divide. ``slips`` are other usual wrong numbers, by what they are;
+    ``otherwise`` is for all others. A number is right within ``relative`` or ``absolute``.
     """
     seen = must_be_number(name, given)
     new, old = right if isinstance(right, tuple) else (right, 1.0)
     usual = [(words, factor * new / old) for factor, words in _UNITS[unit].items()] + list((slips or {}).items())
     if isinstance(right, tuple):
-        usual += [("That is the inverse; turn it round", old / new if new else math.nan)]
-        usual += [("That is the difference; we asked for the quotient", new - old), ("Divide it by the other number", new)]
+        usual += [("That is the inverse; turn it round", old / new if new else math.nan), ("Divide it by the other number", new)]
 
     def near(other: float) -> bool:
         return abs(seen - other) <= max(relative * abs(other), absolute)
 
     if not near(new / old):
-        raise NotYet(f"{first}`{name}` is {cell(seen)}. {next((words for words, wrong in usual if near(wrong)), otherwise)}.")
+        raise NotYet(f"`{name}` is {cell(seen)}. {next((words for words, wrong in usual if near(wrong)), otherwise)}.")
     return new / old
 
 

@@ -19,16 +19,16 @@ from helpers.repository.configs import instances_of
 def write_card(server: Any, model: str, table: Experiments, physics: Sequence[Mapping[str, Any]] = (), **words: object) -> Markdown:
     """Write the card as ``MODEL_CARD.md`` into the model's folder, and return it for the notebook to show.
 
-    ``physics`` are rows of ``precision.cost``, where the network tags jets; further words are what only its author knows, such as
-    ``purpose="…"`` and ``limits="…"``.
+    ``physics`` are rows of ``precision.cost``; ``words`` are what only the author knows, such as ``purpose="…"`` and ``limits="…"``.
     """
     parts = [f"# Model card: {model}", *(f"**{name.capitalize()}.** {text}" for name, text in words.items())]
     parts.append(_table("what | is", facts(server, model)))
     parts.append(f"## Speed: {table.rows[0]['concurrency']} under way, 95 of 100 within {table.budget_ms} ms")
     speed = ((r["experiment"], r["model"], with_spread(r[THROUGHPUT], r[THROUGHPUT_SPREAD]), latency_words(r, 95)) for r in table.rows)
     parts.append(_table("requests | model | inferences/s | 95th percentile (ms)", speed))
-    areas = _table("model | discriminant | AUC | change of AUC", ((r["model"], r["discriminant"], *_areas(r)) for r in physics))
-    parts += ["## Physics", areas] if physics else []
+    changes = ((with_spread(r["auc"], r["auc_uncertainty"]), with_spread(r["auc_change"], r["auc_change_half_width"])) for r in physics)
+    areas = ((r["model"], r["discriminant"], *change) for r, change in zip(physics, changes, strict=True))
+    parts += ["## Physics", _table("model | discriminant | AUC | change of AUC", areas)] if physics else []
     text = "\n\n".join([*parts, f"Measured on {machine.description()}, {date.today()}.\n"])
     with writing(path := server.repository / model / "MODEL_CARD.md"):
         replace(path, text)
@@ -45,10 +45,6 @@ def facts(server: Any, model: str) -> list[tuple[str, str]]:
     settings = f"up to {config['max_batch_size']} in a request, {instances_of(config)} instance(s){own}"
     served = f"`{config['backend']}` of Triton {server.metadata()['version']}"
     return [("file", f"`{file.name}`, {len(content):,} bytes, SHA-256 `{digest}…`"), *tensors, ("settings", settings), ("server", served)]
-
-
-def _areas(row: Mapping[str, Any]) -> tuple[str, str]:
-    return f"{row['auc']:.4f} ± {row['auc_uncertainty']:.4f}", f"{row['auc_change']:+.4f} ± {row['auc_change_half_width']:.4f}"
 
 
 def _table(head: str, rows: Iterable[Sequence[object]]) -> str:

@@ -1,11 +1,12 @@
 """The student's progress, and the map of the course.
 
-Each attempt is one line of ``work/progress.jsonl``, which outlives kernels. Nothing here ever stops an exercise: a line that is no attempt
-is passed over, and a disk that is full is mentioned.
+Each attempt is one line of ``work/progress.jsonl``. Nothing here stops an exercise: a line that is no attempt is passed over, and a full
+disk is mentioned.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from dataclasses import dataclass
@@ -24,17 +25,11 @@ def path() -> Path:
 
 def read() -> dict[str, list[bool]]:
     """Return for each exercise whether its attempts were right, the first one first."""
-    try:
-        lines = path().read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
     attempts: dict[str, list[bool]] = {}
-    for line in lines:
-        try:
+    for line in path().read_text(encoding="utf-8", errors="replace").splitlines() if path().is_file() else []:
+        with contextlib.suppress(ValueError, KeyError, TypeError):
             attempt = json.loads(line)
             attempts.setdefault(str(attempt["exercise"]), []).append(bool(attempt["correct"]))
-        except (ValueError, KeyError, TypeError):
-            continue
     return attempts
 
 

@@ -373,7 +373,7 @@ plots.throughput_latency_figure(table, budget_ms=table.budget_ms)
 #
 # Your best goes into `work/scoreboard.json`, which only you can read. An instructor who makes a folder for the whole class
 # and names it in the environment variable `COURSE_SCOREBOARD` before JupyterLab starts finds everybody's there:
-# `python -m helpers scoreboard /class/scoreboard/*.json --figure class.png`.
+# `python -m helpers scoreboard /class/scoreboard/*.json`.
 
 # %%
 enter(table["baseline"], best)  # a team says its name: name="my team"

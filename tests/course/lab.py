@@ -81,7 +81,7 @@ class Lab:
 
     def _environment(self) -> dict[str, str]:
         """The user's environment, without anything that would let this JupyterLab meet another one."""
-        kept = {name: value for name, value in os.environ.items() if name not in ("COURSE_STRICT", "SSH_CONNECTION")}
+        kept = {name: value for name, value in os.environ.items() if name != "SSH_CONNECTION"}
         own = {
             "JUPYTER_CONFIG_DIR": "config",
             "JUPYTER_DATA_DIR": "data",

@@ -34,9 +34,9 @@ def test_each_exercise_has_its_way(path: Path) -> None:
         before = code
 
 
-@pytest.mark.parametrize(("number", "words"), [("2.9", "'2.1', '2.2'"), ("77.1", "4.3"), ("", "4.3"), ("x.1", "4.3")])
-def test_a_wrong_number_lists_the_right_ones(number: str, words: str) -> None:
-    with pytest.raises(InputError, match=words):
+@pytest.mark.parametrize("number", ["2.9", "77.1", "", "x.1"])
+def test_a_wrong_number_is_said(number: str) -> None:
+    with pytest.raises(InputError, match=f"no exercise '{number}'"):
         way_to(number)
 
 

@@ -135,7 +135,9 @@ def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for entry in ROOT.iterdir():
         if entry.name not in ("work", ".git"):
             (folder / entry.name).symlink_to(entry)
-    scoreboard.enter(row((200, 5, 9000, 300)), row((300, 5, 9000, 300)), "Ada", folder / "work" / "scoreboard.json")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COURSE_WORK", str(folder / "work"))
+        scoreboard.enter(row((200, 5, 9000, 300)), row((300, 5, 9000, 300)), "Ada")
     done = _type("python -m helpers hand-out", folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder

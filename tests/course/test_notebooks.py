@@ -82,8 +82,6 @@ def test_blanks_where_the_tool_is_missing(path: Path, tmp_path: Path, monkeypatc
     hidden = {} if number in ("09", "10", "11") else _without_the_tool(tmp_path)
     for name, value in {"COURSE_WORK": str(tmp_path / "work"), "COURSE_QUICK": "1", **hidden}.items():
         monkeypatch.setenv(name, value)
-    for name in ("COURSE_STRICT",):
-        monkeypatch.delenv(name, raising=False)
     blank = tmp_path / path.name
     text = path.read_text(encoding="utf-8")
     for many, fewer in _FEWER.items():
@@ -122,7 +120,6 @@ def test_a_network_that_is_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     onnx.save(update_inputs_outputs_dims(onnx.load(carried), {"x": shape}, {"y": shape}), file)
     for name, value in {"COURSE_WORK": str(tmp_path / "work"), "COURSE_QUICK": "1"}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.delenv("COURSE_STRICT", raising=False)
     text = (SOLUTIONS / "11_serve_your_own_network.ipynb").read_text(encoding="utf-8")
     for ours, theirs in _THEIRS.items():
         assert text.count(json.dumps(ours)[1:-1]) == 1, ours
@@ -147,7 +144,6 @@ def _under_nbclient(path: Path, fixture: Callable[[str], Any]) -> Run:
     place, patch = fixture("tmp_path"), fixture("monkeypatch")
     for name, value in {"COURSE_WORK": str(place / "work"), "COURSE_QUICK": "1", "COURSE_PRIVATE": "yes"}.items():
         patch.setenv(name, value)
-    patch.delenv("COURSE_STRICT", raising=False)
     done = run(SOLUTIONS / path.name, place, then=python(VALUES[path.name[:2]], ended(path.name[:2])))
     assert processes_of(place / "work") == [], "a server was left behind"
     return done

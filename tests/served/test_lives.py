@@ -25,6 +25,8 @@ PARTS = {
     "compute_output": ("COMPUTE_OUTPUT_START", "COMPUTE_END"),
 }
 
+MOMENTS = (PARTS["queue"], ("REQUEST_START", "REQUEST_END"))
+
 
 @pytest.fixture(scope="module")
 def traced(work: Any, free_base_port: Callable[[], int], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
@@ -73,15 +75,20 @@ def test_6_4_on_a_live_server(traced: Server) -> None:
         ten = client.example(MODEL, 10)
         before = scrape(traced)
         lives = trace(traced, lambda: client.infer_many(MODEL, [ten] * 8, max_in_flight=8), 8)
-    share = (lives["COMPUTE_START"] - lives["QUEUE_START"]).sum() / (lives["REQUEST_END"] - lives["REQUEST_START"]).sum()
+    waited, lived, network = (float((lives[end] - lives[begin]).sum()) for begin, end in (*MOMENTS, PARTS["compute_infer"]))
     for answer, kind, said in (
-        (share, Kind.CORRECT, "ms in 8 requests"),
-        (100 * share + 200, Kind.NOT_YET, "Take the queue of all requests"),
+        (waited / lived, Kind.CORRECT, "ms in 8 requests"),
+        (round(waited / lived, 2), Kind.CORRECT, "were waiting"),
+        (100 * waited / lived, Kind.NOT_YET, "in percent"),
+        (network / lived, Kind.NOT_YET, "the network itself"),
+        (2.0, Kind.NOT_YET, "Take the queue of all requests"),
+        (None, Kind.NOT_YET, "should be one number"),
         (____, Kind.NOT_ATTEMPTED, "blank"),
     ):
         outcome = exercise("6.4").judge(traced, before, answer)
         assert outcome.kind is kind and said in outcome.text, outcome
-    assert exercise("6.4").judge(traced, scrape(traced), share).kind is Kind.CANNOT_TELL
+    outcome = exercise("6.4").judge(traced, scrape(traced), waited / lived)
+    assert outcome.kind is Kind.CANNOT_TELL and "counted 0 requests since" in outcome.text
 
 
 def test_what_is_no_trace_is_said(traced: Server, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,7 @@ def test_6_1(server: Server, page: str) -> None:
     _is("6.1", Kind.CORRECT, f"{true} requests, and none was yours", server, page, true)
     _is("6.1", Kind.CORRECT, "warm-up", server, page, str(true))
     if float(inferences) != true:
-        _is("6.1", Kind.NOT_YET, "the jets in these requests", server, page, float(inferences))
+        _is("6.1", Kind.NOT_YET, "That is `nv_inference_count`", server, page, float(inferences))
     _is("6.1", Kind.NOT_YET, "the line of `add_sub`", server, page, 0)
     _is("6.1", Kind.NOT_YET, "Look for `nv_inference_request_success`", server, page, true + 0.5)
     _is("6.1", Kind.NOT_YET, "should be one number", server, page, "many")
@@ -81,19 +81,12 @@ def test_6_3(server: Server, client: Client, ten_jets: dict[str, np.ndarray]) ->
         client.infer(MODEL, ten_jets)
     change = scrape(server) - before
     total_us = change.value("nv_inference_request_duration_us", model=MODEL)
-    infer_us = change.value("nv_inference_compute_infer_duration_us", model=MODEL)
     mean_ms = total_us / 20 / 1000
-    now = scrape(server)
-    since_loading_ms = (
-        now.value("nv_inference_request_duration_us", model=MODEL) / now.value("nv_inference_request_success", model=MODEL) / 1000
-    )
     _is("6.3", Kind.CORRECT, "in 20 requests", server, change, mean_ms)
     _is("6.3", Kind.CORRECT, f"{mean_ms:.2f} ms", server, change, round(mean_ms, 2))
     _is("6.3", Kind.NOT_YET, "microseconds", server, change, mean_ms * 1000)
     _is("6.3", Kind.NOT_YET, "all requests together", server, change, total_us / 1000)
     _is("6.3", Kind.NOT_YET, "time per jet", server, change, mean_ms / 10)
-    _is("6.3", Kind.NOT_YET, "`compute_infer`", server, change, infer_us / 20 / 1000)
-    _is("6.3", Kind.NOT_YET, "with its warm-up", server, change, since_loading_ms)
     _is("6.3", Kind.NOT_YET, "Take duration and requests from `change`", server, change, 12345.678)
     _is("6.3", Kind.NOT_YET, "should be one number", server, change, "fast")
     _is("6.3", Kind.CANNOT_TELL, "`change`", server, before, mean_ms)

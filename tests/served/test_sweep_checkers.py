@@ -41,16 +41,14 @@ def test_knee() -> None:
     _is("8.1", Kind.NOT_YET, "and it is `None`", rows, None, 40.0)
     _is("8.1", Kind.NOT_YET, "microseconds", rows, 16, 40000.0)
     _is("8.1", Kind.NOT_YET, "in seconds", rows, 16, 0.04)
-    _is("8.1", Kind.NOT_YET, "the median", rows, 16, 36.0)
-    _is("8.1", Kind.NOT_YET, "the 99th percentile; we asked", rows, 16, 52.0)
-    _is("8.1", Kind.NOT_YET, "Take `latency_p95_us`", rows, 16, 3.0)
+    _is("8.1", Kind.NOT_YET, "Take `latency_p95_us`", rows, 16, 36.0)
     _is("8.1", Kind.NOT_YET, "`knee_ms` should be one number", rows, 16, [40.0])
     _is("8.1", Kind.CANNOT_TELL, "Expected measured rows for the check", "rows", 16, 40.0)
 
 
 def test_a_knee_that_the_spread_allows() -> None:
     rows = _onnx(b1=(200, 9), b4=(550, 60), b16=(592, 5), b64=(629, 40))
-    _is("8.1", Kind.CORRECT, "Your spreads would allow 4 as well", rows, 16, 40.0)
+    _is("8.1", Kind.CORRECT, "At batch size 16", rows, 16, 40.0)
     _is("8.1", Kind.CORRECT, "At batch size 4", rows, 4, 20.0)
 
 
@@ -77,7 +75,6 @@ def test_verdict() -> None:
     _is("8.2", Kind.CORRECT, "Slower", rows, 276 / 591, right)
     _is("8.2", Kind.NOT_ATTEMPTED, "2 blanks", rows, ____, ____)
     _is("8.2", Kind.NOT_YET, "the inverse; turn it round", rows, 591 / 276, "slower")
-    _is("8.2", Kind.NOT_YET, "the difference", rows, 276 - 591, "slower")
     _is("8.2", Kind.NOT_YET, "both at 16", rows, 362 / 629, "slower")
     _is("8.2", Kind.NOT_YET, "`gain` should be one number", rows, None, "slower")
     _is("8.2", Kind.NOT_YET, "the answer is not `faster`", rows, right.gain, "Faster")
@@ -121,7 +118,7 @@ def test_littles_law() -> None:
 
 def test_the_concurrency_itself_is_no_check_of_the_law() -> None:
     rows = [each | {"latency_avg_us": 0.9 * each["latency_avg_us"]} for each in concurrency_rows()]
-    _is("8.3", Kind.NOT_YET, "the concurrency itself", rows, [1, 2, 4, 8])
+    _is("8.3", Kind.NOT_YET, "Multiply requests per second", rows, [1, 2, 4, 8])
     _is("8.3", Kind.CORRECT, "within 10 %", rows, [0.9, 1.8, 3.6, 7.2])
     unsteady = [each | {"latency_avg_us": 0.5 * each["latency_avg_us"]} for each in concurrency_rows()]
     _is("8.3", Kind.CORRECT, "was not steady", unsteady, [0.5, 1, 2, 4])
@@ -156,24 +153,8 @@ def test_beating_the_baseline(server: Server) -> None:
     _is("8.4", Kind.NOT_YET, "batch size 1 at concurrency 1", server, counted, pair(best, best), 150)
     usual, short = ({"shapes": f"pf_points:2,{length}"} for length in (50, 5))
     _is("8.4", Kind.CORRECT, "times as fast", server, counted, pair(baseline | usual, best | usual), 150)
-    _is(
-        "8.4",
-        Kind.NOT_YET,
-        "{'pf_points': (2, 5)}",
-        server,
-        counted,
-        pair(baseline | usual, best | short),
-        150,
-    )
-    _is(
-        "8.4",
-        Kind.NOT_YET,
-        "with `zero` inputs, and the baseline with `random` ones",
-        server,
-        counted,
-        pair(baseline, best | {"inputs": "zero"}),
-        150,
-    )
+    for other in (short, {"inputs": "zero"}, {"inputs_digest": "of other jets"}):
+        _is("8.4", Kind.NOT_YET, "with other inputs", server, counted, pair(baseline | usual, best | usual | other), 150)
     _is("8.4", Kind.NOT_YET, "`particlenet_AK4_PT`", server, counted, pair(baseline, best | {"model": TORCH}), 150)
     noisy = row((230, 60, 11000, 900), batch=2, requests=40)
     _is("8.4", Kind.CANNOT_TELL, "`turns=12`", server, counted, pair(baseline, noisy), 150)

@@ -1,1 +1,1 @@
-"""The checkers, one module for each notebook."""
+"""The checkers: `_check_N_M` judges exercise N.M."""
