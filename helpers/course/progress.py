@@ -15,7 +15,6 @@ from pathlib import Path
 
 from helpers import paths
 from helpers.errors import SetupError
-from helpers.measuring.table import append_row
 
 
 def path() -> Path:
@@ -35,8 +34,14 @@ def read() -> dict[str, list[bool]]:
 
 def record(number: str, *, solved: bool) -> str:
     """Count one attempt; return a sentence for the student, which says how many there were, or that this one could not be kept."""
+    attempt = {"exercise": number, "correct": solved, "time": datetime.now(UTC).isoformat(timespec="seconds")}
     try:
-        append_row(path(), {"exercise": number, "correct": solved, "time": datetime.now(UTC).isoformat(timespec="seconds")})
+        with paths.writing(path()):
+            paths.make_folder(path().parent)
+            # Half a line, left by a full disk, must not take the next one along.
+            torn = path().is_file() and not path().read_bytes().endswith(b"\n")
+            with path().open("a", encoding="utf-8") as file:  # others may write meanwhile
+                file.write("\n" * torn + f"{json.dumps(attempt)}\n")
     except SetupError as error:
         return f"Your progress cannot be saved, and the checks work all the same. {error}"
     return f"Attempt {len(read()[number])}."
