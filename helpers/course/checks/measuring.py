@@ -108,7 +108,7 @@ def must_be_inside(name: str, row: Row, budget_ms: float) -> str:
 
 def must_be_faster(baseline: Row, best: Row, budget_ms: float, name: str, again: str) -> str:
     """An entry that is faster than the baseline beyond doubt, with the same inputs and inside the budget, said in words."""
-    # Shorter jets are answered sooner. The same jets for a network whose tensors have other names have another file.
+    # Shorter jets are answered sooner.
     sent = [(row.get("inputs_digest") or row["inputs"], sorted(shapes_of(row).values())) for row in (baseline, best)]
     other = f"`best` was measured with other inputs, {sent[1]}, than the baseline, {sent[0]}. A gain counts with the same inputs."
     must(sent[0] == sent[1], other)
