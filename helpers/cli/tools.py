@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from helpers.paths import shown, writing
+from helpers.paths import shown
 from helpers.setup import environments, notebook_copies
 
 if TYPE_CHECKING:
