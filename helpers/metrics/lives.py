@@ -35,37 +35,24 @@ def trace(server: Any, send: Callable[[], object], requests: int = 1) -> pd.Data
         headers = server.admin_headers("http")
         return dict(http.ask(server.http, "/v2/trace/setting", values or None, headers=headers, access=server.access))
 
-    if not (file := Path(setting()["trace_file"])).name:
+    file = Path(setting()["trace_file"])
+    if not file.name:
         advice = 'Type: launch_server(..., extra_arguments=["--trace-config=triton,file=/path/of/a/file"])'
         raise ServerError("This server was launched without a file for its trace.", "", advice)
-    before = _written(file)
+    # Triton puts a number behind the file's name.
+    for old in file.parent.glob(f"{file.name}.*"):
+        old.unlink()
     setting(trace_level=["TIMESTAMPS"], trace_rate="1", trace_count=str(requests))
     send()
     deadline = time.monotonic() + _WRITTEN_S
-    while not (new := _written(file) - before):
+    while not (written := "".join(path.read_text("utf-8") for path in file.parent.glob(f"{file.name}.*"))).rstrip().endswith("]"):
         if time.monotonic() > deadline:
             setting(trace_level=["OFF"])
-            raise ServerError(
-                f"The server wrote no trace of {requests} requests to {file}.",
-                "Were fewer sent? A container writes to a file of its own.",
-            )
+            raise ServerError(f"The server wrote no trace of {requests} requests to {file}.", "Were fewer sent?")
         time.sleep(0.05)
-    written = Path(new.pop()[0])
-    lives = _merged(json.loads(written.read_text(encoding="utf-8")))
-    written.unlink()
-    return lives
-
-
-def _written(file: Path) -> set[tuple[str, int]]:
-    """The whole files of a trace, which get a number behind the name, and when each was written."""
-    found = [(path, path.stat()) for path in file.parent.glob(f"{file.name}.*")]
-    return {(str(path), stat.st_mtime_ns) for path, stat in found if stat.st_size and path.read_bytes().rstrip().endswith(b"]")}
-
-
-def _merged(entries: list[dict[str, Any]]) -> pd.DataFrame:
-    """One row for each request: an entry has the model, and each of the others one timestamp, in ns."""
     rows: dict[int, dict[str, Any]] = {}
-    for entry in entries:
+    # An entry has the model of a request, and each of the others one timestamp, in ns.
+    for entry in json.loads(written):
         row = rows.setdefault(entry["id"], {})
         if "model_name" in entry:
             row |= {"model": entry["model_name"], "parent": entry.get("parent_id", -1)}

@@ -14,22 +14,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from helpers.client.endpoint import NO_ACCESS, Access, parse_address
 from helpers.client.http import ask
-from helpers.client.problems import Refused
-from helpers.errors import AccessError, InputError, RequestError, ServerError, quoted, suggestion
+from helpers.errors import AccessError, InputError, RequestError, quoted, suggestion
 from helpers.tables import as_html, as_text, without_empty
 
 # Seconds that reading the metrics waits first: Triton answers a request a moment before it counts it.
-METRICS_SETTLE_S = 0.02
+_SETTLE_S = 0.02
 # The parts of a request's time inside the server, in the order in which they pass.
 PARTS = ("queue", "compute_input", "compute_infer", "compute_output")
-# Units by the end of a metric's name; the first that fits counts.
-_UNITS = {
-    **dict.fromkeys(("_request_success", "_request_failure", "pending_request_count", "_us_count", "_ms_count", "_ms_bucket"), "requests"),
-    **{"nv_inference_count": "inferences", "_exec_count": "executions", "_us": "µs", "_us_sum": "µs", "_ms_sum": "ms", "_bytes": "bytes"},
-    **{"_utilization": "ratio", "_power_usage": "W", "_power_limit": "W", "nv_energy_consumption": "J", "_per_model": "requests"},
-}
-# Units of numbers that say how things are now and can be added over models or GPUs; a ratio or a time cannot.
-_ADDABLE = ("requests", "inferences", "executions", "bytes", "W")
 
 
 @dataclass(frozen=True)
@@ -41,21 +32,11 @@ class Sample:
     labels: dict[str, str]
     value: float
 
-    @property
-    def unit(self) -> str:
-        """Its unit, from its name; empty for a plain number."""
-        return next((unit for ending, unit in _UNITS.items() if self.metric.endswith(ending)), "")
-
-    @property
-    def addable(self) -> bool:
-        """True if a sum with others means something: not of buckets, each of which holds the one before, and not of ratios or times."""
-        return "le" not in self.labels and (self.counter or ("quantile" not in self.labels and self.unit in _ADDABLE))
-
     def row(self) -> dict[str, Any]:
-        """Return it as a row of a tidy table."""
+        """Return it as a row of a tidy table: model, version, metric, value, and the other labels."""
         rest = {name: value for name, value in self.labels.items() if name not in ("model", "version")}
         named = {name: self.labels.get(name, "") for name in ("model", "version")}
-        return {**named, "metric": self.metric, "value": self.value, "unit": self.unit, "labels": _words(rest)}
+        return {**named, "metric": self.metric, "value": self.value, "labels": _words(rest)}
 
 
 class _Numbers:
@@ -64,10 +45,9 @@ class _Numbers:
     samples: tuple[Sample, ...]
 
     def value(self, metric: str, **labels: Any) -> float:
-        """Return a number by its name, ``nv_`` may be left out; summed over the labels that are not given.
+        """Return a number by its name, ``nv_`` may be left out; a counter is summed over the labels that are not given.
 
-        What is no counter is that of the later reading. An InputError where the page has no such number, or several that have no
-        meaningful sum.
+        What is no counter is that of the later reading. An InputError where the page has no such number, or several that are no counters.
         """
         named = [sample for sample in self.samples if sample.metric in (metric, f"nv_{metric}")]
         if not named:
@@ -76,7 +56,8 @@ class _Numbers:
                 f"There is no metric {metric!r} on the page.", suggestion(metric, names), "Look at all of them with: print(scrape(server))"
             )
         found = [sample for sample in named if all(sample.labels.get(name) == str(wanted) for name, wanted in labels.items())]
-        if not found or (len(found) > 1 and not all(sample.addable for sample in found)):
+        # Buckets hold each the one before; a ratio, a time or a temperature has no sum.
+        if not found or (len(found) > 1 and not all(sample.counter and "le" not in sample.labels for sample in found)):
             asked = f" with {_words(labels)}" if labels else ""
             there = quoted(_words(sample.labels) for sample in found or named)
             many = f"there {len(found)} times{asked}; the sum of such numbers means nothing" if found else f"not there{asked}"
@@ -86,21 +67,15 @@ class _Numbers:
 
 @dataclass(frozen=True)
 class Snapshot(_Numbers):
-    """One reading of the metrics page: when, by a clock that nobody sets; its samples; and when in seconds since 1970."""
+    """One reading of the metrics page: when, by a clock that nobody sets, and its samples."""
 
     steady_s: float
     samples: tuple[Sample, ...]
-    time: float = 0.0
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """All numbers as a tidy table: model, version, metric, value, unit, labels."""
+        """All numbers as a tidy table."""
         return [sample.row() for sample in self.samples]
-
-    @property
-    def models(self) -> list[str]:
-        """Names of the models that the page tells about: those that are loaded."""
-        return sorted({sample.labels["model"] for sample in self.samples if "model" in sample.labels})
 
     def __sub__(self, before: Snapshot) -> Difference:
         """Return what happened between two readings."""
@@ -116,12 +91,8 @@ class Snapshot(_Numbers):
                 restarted.add(sample.labels.get("model", "the server"))
                 start = 0.0
             samples.append(replace(sample, value=sample.value - start))
-        notes = []
-        if restarted:
-            notes.append(f"the counters of {quoted(sorted(restarted))} started again from zero, so what came before that is missing")
-        if gone := sorted(set(before.models) - set(self.models)):
-            notes.append(f"{quoted(gone)} is not loaded any more")
-        return Difference(seconds, tuple(samples), tuple(notes))
+        note = f" Note: the counters of {quoted(sorted(restarted))} started again from zero, so what came before that is missing."
+        return Difference(seconds, tuple(samples), note if restarted else "")
 
     def __repr__(self) -> str:
         return as_text(without_empty(self.rows))
@@ -134,106 +105,96 @@ class Snapshot(_Numbers):
 class Difference(_Numbers):
     """What happened between two readings, so many seconds apart: counters as differences, other numbers as they are now.
 
-    ``notes`` say what makes them less than certain, such as counters that started again from zero.
+    ``note`` says whose counters started again from zero in between.
     """
 
     seconds: float
     samples: tuple[Sample, ...]
-    notes: tuple[str, ...] = ()
+    note: str = ""
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """All numbers as a tidy table: model, version, metric, value, unit, labels, kind (``difference`` or ``now``)."""
+        """All numbers as a tidy table, whose ``kind`` is ``difference`` or ``now``."""
         return [{**sample.row(), "kind": "difference" if sample.counter else "now"} for sample in self.samples]
 
     @property
     def requests(self) -> list[dict[str, Any]]:
         """One row for each model that was asked: how much, how fast, and where the time of a request went.
 
-        Columns: model, requests, failures, inferences, executions, inferences_per_execution, throughput_infer_per_s, and mean times per
-        successful request inside the server in µs: request_us = queue_us + compute_input_us + compute_infer_us + compute_output_us +
-        overhead_us. Triton counts ``compute`` for requests that were not answered from the response cache, and its PyTorch backend for
-        GPUs reports kernels under output.
+        Columns: model, requests, failures, inferences, executions, inferences_per_execution, pending (requests that wait now),
+        requests_per_s, throughput_infer_per_s, and mean times per successful request inside the server in µs: request_us = queue_us +
+        compute_us + overhead_us, where compute_us = compute_input_us + compute_infer_us + compute_output_us. Triton counts ``compute`` for
+        requests that were not answered from the response cache, and its PyTorch backend for GPUs reports kernels under output.
         """
-        rows = [self._row(model, total) for model, total in self.totals().items()]
-        return [row for row in rows if row["requests"] or row["failures"]]
+        return [row for row in self.per_model if row["requests"] or row["failures"]]
 
-    def totals(self) -> dict[str, dict[str, float]]:
-        """Return the numbers of each model by metric, summed over all other labels; 0 for a metric that is not there."""
-        found: dict[str, dict[str, float]] = {}
+    @property
+    def per_model(self) -> list[dict[str, Any]]:
+        """The same rows for all models that are loaded; None for a mean of nothing."""
+        totals: dict[str, dict[str, float]] = {}
         for sample in self.samples:
             if "model" in sample.labels:
-                found.setdefault(sample.labels["model"], defaultdict(float))[sample.metric] += sample.value
-        return found
+                total = totals.setdefault(sample.labels["model"], defaultdict(float))
+                total[sample.metric.removeprefix("nv_inference_")] += sample.value
+        return [{"model": model, **self._means(total)} for model, total in totals.items()]
+
+    def _means(self, total: Mapping[str, float]) -> dict[str, Any]:
+        requests, inferences, executions = (total[name] for name in ("request_success", "count", "exec_count"))
+        times = {f"{part}_us": total[f"{part}_duration_us"] for part in ("request", *PARTS)}
+        times["compute_us"] = sum(times[f"{part}_us"] for part in PARTS[1:])
+        times["overhead_us"] = times["request_us"] - times["queue_us"] - times["compute_us"]
+        return {
+            "requests": requests,
+            "failures": total["request_failure"],
+            "inferences": inferences,
+            "executions": executions,
+            "inferences_per_execution": inferences / executions if executions else None,
+            "pending": total["pending_request_count"],
+            "requests_per_s": requests / self.seconds if self.seconds else None,
+            "throughput_infer_per_s": inferences / self.seconds if self.seconds else None,
+            **{name: value / requests if requests else None for name, value in times.items()},
+        }
 
     def inferences_per_execution(self, model: str) -> float:
         """Return the mean batch that the model ran: above the clients' own batch when the server put requests together."""
         executions = self.value("nv_inference_exec_count", model=model)
         if not executions:
-            raise InputError(
-                f"The model {model!r} did not run between the two readings.", "Expected at least one request that it answered."
-            )
+            raise InputError(f"The model {model!r} did not run between the two readings.", "Expected a request that it answered.")
         return self.value("nv_inference_count", model=model) / executions
 
-    def _row(self, model: str, total: Mapping[str, float]) -> dict[str, Any]:
-        requests, inferences, executions = (total[f"nv_inference_{name}"] for name in ("request_success", "count", "exec_count"))
-        parts = {f"{part}_us": total[f"nv_inference_{part}_duration_us"] for part in PARTS}
-        request_us = total["nv_inference_request_duration_us"]
-        times = {"request_us": request_us, **parts, "overhead_us": request_us - sum(parts.values())}
-        return {
-            "model": model,
-            "requests": requests,
-            "failures": total["nv_inference_request_failure"],
-            "inferences": inferences,
-            "executions": executions,
-            "inferences_per_execution": inferences / executions if executions else None,
-            "throughput_infer_per_s": inferences / self.seconds if self.seconds > 0 else None,
-            **{name: value / requests if requests else None for name, value in times.items()},
-        }
-
     def _tables(self) -> list[list[dict[str, Any]]]:
-        parts = ("request", "queue", "compute_input", "compute_infer", "compute_output", "overhead")
+        parts = ("request", *PARTS, "overhead")
         columns = {"model": "model", "inferences_per_execution": "inferences per execution", **{f"{part}_us": part for part in parts}}
         means = [{shown: row[name] for name, shown in columns.items()} for row in self.requests]
         return [table for table in (without_empty([row for row in self.rows if row["value"]]), means) if table]
 
     def __repr__(self) -> str:
-        tables = "\n\n".join(map(as_text, self._tables()))
-        return "\n".join([f"In {self.seconds:.3g} s:", tables, *(f"Note: {note}." for note in self.notes)])
+        return "\n".join([f"In {self.seconds:.3g} s:{self.note}", "\n\n".join(map(as_text, self._tables()))])
 
     def _repr_html_(self) -> str:
-        captions = (f"In {self.seconds:.3g} s." + "".join(f" Note: {note}." for note in self.notes), "Means per request, in µs.")
+        captions = (f"In {self.seconds:.3g} s.{self.note}", "Means per request, in µs.")
         return "".join(as_html(table, caption=caption) for table, caption in zip(self._tables() or [[]], captions))
 
 
-def scrape(server: Any, settle_s: float = METRICS_SETTLE_S, *, access: Access | None = None) -> Snapshot:
+def scrape(server: Any, *, access: Access | None = None) -> Snapshot:
     """Read a server's metrics page.
 
     Args:
         server: a :class:`~helpers.server.Server`, or the address of the metrics port, such as ``localhost:9002`` or
             ``http://localhost:9002/metrics``.
-        settle_s: seconds to wait first, because Triton answers a request a moment before it counts it.
         access: token and trusted certificates, where only an address is given and the page is behind a proxy that wants them.
     """
-    url = server if isinstance(server, str) else getattr(server, "metrics_url", None)
-    if not url:
-        raise InputError(
-            f"An object of type {type(server).__name__} without a metrics address was given.",
-            "Expected a Server or the address of its metrics port.",
-            'Type for example: scrape("localhost:9002")',
-        )
+    url = getattr(server, "metrics_url", server)
     address = parse_address(url)
     path = urlsplit(url if "://" in url else f"//{url}").path
-    given = getattr(server, "metrics_access", NO_ACCESS) if access is None else access
-    time.sleep(settle_s)
+    given: Access = access or getattr(server, "metrics_access", NO_ACCESS)
+    time.sleep(_SETTLE_S)
     try:
         page = ask(address, path if path.strip("/") else "/metrics", access=given)
-        return Snapshot(time.monotonic(), tuple(parse(page)), time.time())
-    except (ServerError, RequestError, ValueError, TypeError) as error:
-        # What speaks another protocol, such as the gRPC port, answers, but not in HTTP.
-        silent = isinstance(error, ServerError) and not (isinstance(error.__cause__, Refused) and error.__cause__.reason == "protocol")
-        if isinstance(error, AccessError) or silent:
-            raise
+        return Snapshot(time.monotonic(), tuple(parse(page)))
+    except AccessError:
+        raise
+    except (RequestError, ValueError, TypeError) as error:
         raise RequestError(
             f"What answers at {address} is no metrics page.",
             "By the course's convention HTTP has the base port (9000), gRPC the next (9001) and metrics the one after (9002).",

@@ -293,7 +293,7 @@ gpu_figures(server)
 
 # %% [markdown]
 # With a GPU the server's page has lines whose names begin with `nv_gpu_`: utilization, memory, power and energy, with
-# the GPU's identifier as label. What they leave out, `gpu_figures` asks `nvidia-smi`. On a machine with an NVIDIA H200,
+# the GPU's identifier as label. `gpu_figures` asks `nvidia-smi` for the same. On a machine with an NVIDIA H200,
 # `particlenet_PT` under a load of 16 jets per request, two requests at a time, made it print:
 #
 # | name | utilization | memory_used_gb | memory_total_gb | power_w |

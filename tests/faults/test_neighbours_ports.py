@@ -142,7 +142,7 @@ def test_nothing_of_ours_goes_to_the_ipv6_port(own: Server) -> None:
             lambda: Http(place, 2, secret).metadata("add_sub"),
             lambda: Grpc(place, 2, secret).is_live(),
             lambda: connect(str(place), token="a-token-of-a-class"),
-            lambda: scrape(str(place), settle_s=0),
+            lambda: scrape(str(place)),
             lambda: Client(f"http://{place}").metadata("add_sub"),
         ):
             with pytest.raises(Exception, match=r".+"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from helpers.client import Client
-from helpers.errors import InputError, RequestError, ServerError
+from helpers.errors import CourseError, InputError, RequestError, ServerError
 from helpers.metrics import Snapshot, parse, scrape
 from helpers.server import Server
 
@@ -79,7 +79,6 @@ def test_names_are_tritons_own() -> None:
     assert AFTER.value("inference_count", model="tagger", version=1) == 200
     assert AFTER.value("nv_inference_request_success") == 35
     assert AFTER.value("nv_gpu_utilization", gpu_uuid="GPU-1") == 0.9
-    assert AFTER.models == ["tagger"]
 
 
 def test_a_difference_has_counters_as_differences_and_the_rest_as_it_is_now() -> None:
@@ -93,25 +92,18 @@ def test_a_difference_has_counters_as_differences_and_the_rest_as_it_is_now() ->
     assert change.value("nv_gpu_utilization") == 0.9
     assert change.value("nv_inference_pending_request_count") == 2
     assert change.value("nv_cache_num_hits_per_model") == 3
-    assert change.notes == ()
+    assert change.note == ""
     rows = {(row["metric"], row["labels"]): row for row in change.rows if row["version"] != "2"}
     assert rows["nv_inference_queue_duration_us", ""] == {
         "model": "tagger",
         "version": "1",
         "metric": "nv_inference_queue_duration_us",
         "value": 2000.0,
-        "unit": "µs",
         "labels": "",
         "kind": "difference",
     }
     kinds = {name: row["kind"] for (name, _), row in rows.items()}
     assert kinds["nv_gpu_power_usage"] == kinds["nv_inference_pending_request_count"] == "now"
-    units = {name: row["unit"] for (name, _), row in rows.items()}
-    assert units["nv_gpu_power_usage"] == "W"
-    assert units["nv_energy_consumption"] == "J"
-    assert units["nv_gpu_utilization"] == "ratio"
-    assert units["nv_inference_exec_count"] == "executions"
-    assert units["nv_inference_request_summary_us_count"] == "requests"
 
 
 def test_where_the_time_of_a_request_went() -> None:
@@ -123,7 +115,8 @@ def test_where_the_time_of_a_request_went() -> None:
     assert row["queue_us"] == 100
     assert row["compute_infer_us"] == 300
     assert row["overhead_us"] == 100
-    assert row["throughput_infer_per_s"] == 80
+    assert row["compute_us"] == 300
+    assert (row["throughput_infer_per_s"], row["requests_per_s"], row["pending"]) == (80, 10, 2)
 
 
 def test_a_counter_that_shrank_began_anew() -> None:
@@ -131,15 +124,12 @@ def test_a_counter_that_shrank_began_anew() -> None:
     change = restarted - AFTER
     assert change.value("nv_inference_count", model="tagger") == 4
     assert change.value("nv_energy_consumption") == 1
-    assert len(change.notes) == 1
-    assert "'tagger' started again" in change.notes[0]
-    assert "Note: the counters of 'tagger'" in str(change)
+    assert "Note: the counters of 'tagger' started again" in str(change)
+    assert "Note: the counters of " in change._repr_html_()
 
 
-def test_a_model_that_went_and_one_that_came() -> None:
-    empty = Snapshot(101.0, ())
-    assert (empty - BEFORE).notes == ("'tagger' is not loaded any more",)
-    assert (AFTER - empty).value("nv_inference_count") == 200
+def test_a_model_that_came() -> None:
+    assert (AFTER - Snapshot(101.0, ())).value("nv_inference_count") == 200
 
 
 def test_readings_in_the_wrong_order() -> None:
@@ -211,13 +201,13 @@ def test_each_form_of_address(models_server: Server) -> None:
         f"http://localhost:{port}/metrics",
         f"127.0.0.1:{port}/metrics",
     ):
-        assert "double" in scrape(url).models
+        assert scrape(url).value("nv_inference_count", model="double") >= 0
 
 
 def test_no_metrics_there(models_server: Server) -> None:
     with pytest.raises(RequestError, match=rf"no metrics page.*scrape\(\"localhost:{models_server.metrics.port}\"\)"):
         scrape(models_server.http_url)
-    with pytest.raises(RequestError, match=r"no metrics page.*9002"):
+    with pytest.raises(CourseError, match="does not speak HTTP"):
         scrape(models_server.grpc_url)
     with pytest.raises(ServerError, match="No server answers"):
         scrape("localhost:9")

@@ -7,15 +7,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from helpers.metrics import Sample, Snapshot, parse
-from helpers.metrics.dashboard import (
-    QUANTITIES,
-    Reading,
-    model_readings,
-    number,
-    page,
-    sparkline,
-)
+from helpers.metrics import Difference, Sample, Snapshot, parse
+from helpers.metrics.dashboard import QUANTITIES, Reading, number, page, sparkline
 
 PAGE = """
 # TYPE nv_inference_request_success counter
@@ -49,26 +42,33 @@ BEFORE = _snapshot(100, requests=10, inferences=80, executions=10, queue=1000, i
 AFTER = _snapshot(102, requests=50, inferences=400, executions=20, queue=41000, input=4100, infer=209000, output=12100, pending=3)
 
 
-def quantities(*values: float | None) -> dict[str, float | None]:
-    return dict(zip((name for name, *_ in QUANTITIES), values, strict=True))
+def reading(steady_s: float, change: Difference) -> Reading:
+    return steady_s, {row["model"]: row for row in change.per_model}
+
+
+def _shown(history: list[Reading]) -> ElementTree.Element:
+    shown = page(history).replace("<br>", "<br/>").replace("<style>", "<style><![CDATA[").replace("</style>", "]]></style>")
+    return ElementTree.fromstring(f"<x>{shown}</x>")
+
+
+def _numbers(tree: ElementTree.Element) -> dict[str | None, list[str | None]]:
+    return {row.get("data-model"): [cell.findtext("b") for cell in row.iter("td")] for row in tree.iter("tr") if row.get("data-model")}
 
 
 def test_rates_are_differences_over_time_and_times_are_means_per_request() -> None:
-    assert model_readings(AFTER - BEFORE) == {
-        "jets": quantities(20, 160, 32, 1.0, 5.4, 3),
-        "idle": quantities(0, 0, None, None, None, 0),
-    }
+    numbers = _numbers(_shown([reading(102, AFTER - BEFORE)]))
+    assert numbers == {"idle": ["0", "0", "–", "–", "–", "0"], "jets": ["20", "160", "32", "1", "5.4", "3"]}
 
 
 def test_versions_of_a_model_are_added() -> None:
     second = [Sample(one.metric, one.counter, {**one.labels, "version": "2"}, one.value) for one in AFTER.samples]
     both = Snapshot(102, (*AFTER.samples, *second))
-    assert model_readings(both - Snapshot(100, ()))["jets"]["requests_per_s"] == 50
+    assert _numbers(_shown([reading(102, both - Snapshot(100, ()))]))["jets"][0] == "50"
 
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(None, "–"), (0.0, "0"), (0.004, "0.00"), (1.0, "1"), (1.234, "1.23"), (9.996, "10.0"), (99.96, "100"), (1234.5, "1234")],
+    [(None, "–"), (0.0, "0"), (0.004, "0.004"), (1.0, "1"), (1.234, "1.23"), (9.996, "10"), (99.96, "100"), (1234.5, "1234")],
 )
 def test_numbers_are_short(value: float | None, text: str) -> None:
     assert number(value) == text
@@ -89,29 +89,21 @@ def test_a_curve_goes_up_with_its_values_and_has_gaps_and_a_title() -> None:
 
 def _history() -> list[Reading]:
     def one(rate: float, batch: float | None) -> dict[str, float | None]:
-        return quantities(rate, 8 * rate, batch, 1.5, 5.4, 3)
+        return dict(zip((column for column, *_ in QUANTITIES), (rate, 8 * rate, batch, 1500, 5400, 3), strict=True))
 
-    return [Reading(1000.0, step / 2, {"jets": one(10 * step, 8), "a<b": one(1, None)}) for step in range(12)]
+    earlier: list[Reading] = [(step / 2, {"jets": one(10 * step, 8), "gone": one(1, 1)}) for step in range(11)]
+    return [*earlier, (5.5, {"jets": one(110, 8), "a<b": one(1, None)})]
 
 
 def test_the_page_has_every_number_as_text_and_a_title_for_every_curve() -> None:
-    shown = page(_history(), ["jets", "a<b", "gone"])
-    tree = ElementTree.fromstring(
-        f"<x>{shown.replace('<br>', '<br/>').replace('<style>', '<style><![CDATA[').replace('</style>', ']]></style>')}</x>"
-    )
-    rows = {row.get("data-model"): [cell.findtext("b") for cell in row.iter("td")] for row in tree.iter("tr") if row.get("data-model")}
-    assert rows == {
-        "jets": ["110", "880", "8", "1.50", "5.40", "3"],
-        "a<b": ["1", "8", "–", "1.50", "5.40", "3"],
-        "gone": ["–"] * 6,
-    }
+    tree = _shown(_history())
+    assert _numbers(tree) == {"a<b": ["1", "8", "–", "1.5", "5.4", "3"], "jets": ["110", "880", "8", "1.5", "5.4", "3"]}
     titles = [title.text or "" for title in tree.iter("title")]
-    assert len(titles) == 18, "a curve for each cell"
+    assert len(titles) == 12, "a curve for each cell"
     assert "jets: requests, per s: now 110, on a scale from 0 to 110" in titles
     heads = ["".join(head.itertext()) for head in tree.iter("th") if head.get("scope") == "col"]
     assert heads[1] == "Requestsper scurve to 110", "the scale is written down, and both models share it"
 
 
 def test_colour_is_never_needed() -> None:
-    shown = page(_history(), ["jets"])
-    assert len(set(re.findall(r"#[0-9a-f]{6}", shown))) == 1
+    assert len(set(re.findall(r"#[0-9a-f]{6}", page(_history())))) == 1

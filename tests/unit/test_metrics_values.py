@@ -1,4 +1,4 @@
-"""Which numbers of a metrics page may be added: counters may; quantiles, cumulative buckets and ratios may not. No server needed."""
+"""Which numbers of a metrics page may be added: counters may; quantiles, cumulative buckets and gauges may not. No server needed."""
 
 from __future__ import annotations
 
@@ -72,8 +72,7 @@ FIRST_MS = "nv_inference_first_response_histogram_ms"
         ("nv_inference_queue_summary_us", {"model": "tracks"}, 90),
         (f"{FIRST_MS}_count", {}, 16),
         (f"{FIRST_MS}_bucket", {"model": "jets", "le": "100"}, 3),
-        ("nv_inference_pending_request_count", {}, 5),
-        ("nv_gpu_power_usage", {}, 100),
+        ("nv_inference_pending_request_count", {"model": "jets"}, 2),
         ("nv_gpu_utilization", {"gpu_uuid": "GPU-2"}, 0.3),
         ("own_temperature", {"place": "b"}, 310),
     ],
@@ -96,6 +95,7 @@ def test_a_number_and_sums_that_mean_something(metric: str, labels: dict[str, An
         ("inference_first_response_histogram_ms_bucket", {"model": "jets"}, r"3 times.*le=100', .*le=500' and .*le=\+Inf'"),
         ("nv_gpu_utilization", {}, "2 times.*'gpu_uuid=GPU-1' and 'gpu_uuid=GPU-2'"),
         ("own_temperature", {"model": "jets"}, "2 times.*place=a' and .*place=b'"),
+        ("nv_inference_pending_request_count", {}, "2 times.*'model=jets, version=1' and 'model=tracks, version=1'"),
         ("own_temperature", {}, "3 times.*'model=jets"),
         ("nv_inference_count", {"quantile": "0.5"}, "not there with quantile=0.5.*there with 'model=jets, version=1'"),
     ],
