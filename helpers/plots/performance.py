@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -16,45 +15,24 @@ import mplhep
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from helpers.errors import InputError
 from helpers.measuring.experiments import Experiments
-from helpers.measuring.table import (
-    LATENCY_ENDS,
-    MEASURED,
-    PARTS,
-    THROUGHPUT,
-    THROUGHPUT_SPREAD,
-    hardware,
-    is_recorded,
-    latency_column,
-    rows_of,
-)
-from helpers.plots.style import BARS, BELOW, COLOURS, DATA, EDGE, GREY, NOTE, STYLE, finished, heading, named_bars, series_style, stacked
+from helpers.measuring.table import COLUMNS, LATENCY_ENDS, PARTS, THROUGHPUT, THROUGHPUT_SPREAD, hardware, is_recorded, rows_of
+from helpers.plots.style import BARS, BELOW, COLOURS, EDGE, GREY, NOTE, STYLE, decades, finished, heading, named_bars, series_style, stacked
 from helpers.scaling import queueing
 from helpers.scaling.capacity import Plan
 from helpers.tables import Row
 
 Floats = NDArray[np.float64]
 
-THROUGHPUT_LABEL = "Throughput (inferences/s)"
-# What can set two series of a figure apart beside the model, and how the legend says it.
-_APART = {
-    "variant": "{}",
-    "servers": "servers: {}",
-    "batch": "batch {}",
-    "concurrency": "concurrency {}",
-    "request_rate_per_s": "{:g} requests/s",
-    "instances": "instances: {}",
-    "protocol": "{}",
-    "inputs": "inputs: {}",
-    "device": "{}",
-}
+THROUGHPUT_LABEL, LATENCY_LABEL = "Throughput (inferences/s)", "Latency, 95th percentile (ms)"
+# What can set two series of a figure apart beside the model.
+_APART = ("variant", "servers", "batch", "concurrency", "request_rate_per_s", "instances", "protocol", "inputs", "device")
 # Parts of a request's time, in the order in which they pass: name, columns, colour, hatch. The client's own two parts are small; they
 # are one here.
 _PARTS = (
@@ -73,8 +51,6 @@ _LIFE = (
     ("compute", "COMPUTE_INPUT_END", "COMPUTE_OUTPUT_START", *_PARTS[4][2:]),
     ("output", "COMPUTE_OUTPUT_START", "COMPUTE_END", *_PARTS[5][2:]),
 )
-# From this share of the longest bar on, a part has room for its own number.
-_ROOM = 0.07
 _GRID = {**STYLE, "axes.grid": True, "grid.alpha": 0.3}
 _BUDGET: dict[str, Any] = {"color": "black", "linewidth": 1.4, "linestyle": (0, (6, 3)), "gid": "budget"}
 _OPEN: dict[str, Any] = {"linestyle": "", "markerfacecolor": "white", "markeredgewidth": 2}
@@ -84,121 +60,120 @@ _PAPER: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "pad": 1, "
 _SIMULATED, _TOP = (0.3, 0.55, 0.75, 0.9), 2.5
 
 
-# --- rows and series -------------------------------------------------------------------------------------------------------
+# --- series ----------------------------------------------------------------------------------------------------------------
 
-
-@dataclass(frozen=True)
-class Series:
-    """Rows that one line joins, in the order of ``x``, and their name in the legend."""
-
-    name: str
-    rows: Sequence[Row]
-    x: Floats
-
-    def column(self, name: str) -> Floats:
-        """Return (n,) the numbers of a column, NaN where a figure is missing."""
-        return np.array([np.nan if row.get(name) is None else float(row[name]) for row in self.rows])
-
-    def values(self, column: str) -> tuple[Floats, Floats]:
-        """Return (n,) throughput in inferences/s or times in ms, and (2, n) how far their intervals reach below and above, 0 if unknown."""
-        values = self.column(column)
-        if column == THROUGHPUT:
-            return values, np.nan_to_num(np.stack([self.column(THROUGHPUT_SPREAD)] * 2))
-        # The interval is that of the percentile that was measured for.
-        known = np.array([latency_column(row.get("percentile")) == column for row in self.rows])
-        apart = np.abs([self.column(end) - values for end in LATENCY_ENDS])
-        return 1e-3 * values, 1e-3 * np.nan_to_num(np.where(known, apart, np.nan))
-
-    @property
-    def open(self) -> NDArray[np.bool_]:
-        """(n,) whether the measurement did not settle."""
-        return np.array([row.get("stable") is False for row in self.rows])
+# What one line joins: its name in the legend, and its rows, with every column of a measurement, in the order of what it runs along.
+Series = tuple[str, pd.DataFrame]
 
 
 def series_of(rows: Sequence[Row], along: str, always: Sequence[str] = ()) -> list[Series]:
     """Return rows that belong together in lines along a column; ``always`` is in the legend even where all rows agree."""
-    table = pd.DataFrame(list(rows), dtype=object).reindex(columns=["model", "source", along, *(set(_APART) - {along})])
-    table = table.assign(source=table["source"].fillna(MEASURED), row=list(rows))
+    table = _table(rows)
     if table[along].isna().any():
         raise InputError(f"A row has no {along}.", f"This figure runs along {along}, so every row needs one.")
     varying = [name for name in _APART if name != along and (name in always or table[name].nunique(dropna=False) > 1)]
     every = []
     for _, group in table.groupby(["model", "source", *varying], sort=False, dropna=False):
-        group = group.sort_values(along, kind="stable")
-        name = ", ".join([str(group["model"].iloc[0]), *_words(group["row"].iloc[0], varying)])
-        every.append(Series(name, list(group["row"]), group[along].to_numpy(float)))
+        name = ", ".join([str(group["model"].iloc[0]), *_words(group.iloc[0], varying)])
+        every.append((name, group.sort_values(along, kind="stable")))
     return every
 
 
-def _words(row: Row, names: Iterable[str]) -> list[str]:
-    return [_APART[name].format(row[name]) for name in names if row.get(name) not in (None, "")]
+def _table(rows: Sequence[Row]) -> pd.DataFrame:
+    table = pd.DataFrame(list(rows), dtype=object)
+    return table.reindex(columns=list(dict.fromkeys([*table, *COLUMNS, *_APART])))
+
+
+def _words(row: Any, names: Iterable[str]) -> list[str]:
+    return [f"{name.replace('_', ' ')} {row[name]}" for name in names if pd.notna(row[name]) and row[name] != ""]
+
+
+def _values(table: pd.DataFrame, column: str) -> tuple[Floats, Floats]:
+    """Return (n,) throughput in inferences/s or times in ms, and (2, n) how far their intervals reach below and above, 0 if unknown."""
+    values = table[column].to_numpy(float)
+    if column == THROUGHPUT:
+        return values, np.nan_to_num(np.stack([table[THROUGHPUT_SPREAD].to_numpy(float)] * 2))
+    # The interval is that of the percentile that was measured for.
+    known = (column == "latency_p95_us") & (table["percentile"] == 95).to_numpy(bool)
+    apart = np.abs(table[list(LATENCY_ENDS)].to_numpy(float).T - values)
+    return 1e-3 * values, 1e-3 * np.nan_to_num(np.where(known, apart, np.nan))
 
 
 def _styled(every: Sequence[Series]) -> list[tuple[Series, dict[str, Any]]]:
     """Measured series with their styles: black where one is alone."""
-    alone = {"color": DATA} if len(every) == 1 else {}
-    return [(series, {**series_style(number), **alone, "label": series.name}) for number, series in enumerate(every)]
+    alone = {"color": "black"} if len(every) == 1 else {}
+    return [(series, {**series_style(number), **alone, "label": series[0]}) for number, series in enumerate(every)]
 
 
 def _grey(every: Sequence[Series]) -> list[tuple[Series, dict[str, Any]]]:
     """Series by others with their styles, and their hardware in the legend."""
     made = []
-    for number, series in enumerate(every):
-        where = hardware(series.rows[0])
-        label = f"recorded: {series.name}" + ("" if where in series.name else f", {where}")
+    for number, (name, table) in enumerate(every):
+        where = hardware(table.iloc[0].dropna())
+        label = f"recorded: {name}" + ("" if where in name else f", {where}")
         shade = (GREY, "#a0a0a0", "#505050")[number % 3]
-        made.append((series, {**series_style(number), "color": shade, "linestyle": "--", "markersize": 7, "label": label}))
+        made.append(((name, table), {**series_style(number), "color": shade, "linestyle": "--", "markersize": 7, "label": label}))
     return made
+
+
+def _draw(axes: Axes, x: Any, y: Floats, up: Floats, stable: Any, across: Floats | None = None, **style: Any) -> None:
+    """Points that a line joins, with (2, n) error bars; points that did not settle are open. What all figures of series share."""
+    seen = np.isfinite(y)
+    x, y, up, unsettled = np.asarray(x, float)[seen], y[seen], up[:, seen], np.equal(stable, False)[seen].astype(bool)
+    label = style.pop("label")
+    axes.plot(x, y, label=label if seen.any() else None, markevery=np.flatnonzero(~unsettled).tolist(), **style)
+    # A bar that reaches below zero has no end on a logarithmic axis.
+    up = np.stack([np.minimum(up[0], 0.99 * y), up[1]])
+    bars: dict[str, Any] = {"fmt": "none", "ecolor": style["color"], "elinewidth": 1.6, "capsize": 4}
+    if up.any() or across is not None:
+        axes.errorbar(x, y, up, None if across is None else across[:, seen], **bars)
+    if unsettled.any():
+        axes.plot(x[unsettled], y[unsettled], **{**style, **_OPEN}, gid="unstable")
 
 
 # --- throughput and latency ------------------------------------------------------------------------------------------------
 
 
-def sweep_figure(rows: Any, percentile: int | None = 95, budget_ms: float | None = None, reference: Any = ()) -> Figure:
-    """Draw throughput and latency against batch size, and below them the ratio to the first series.
+def sweep_figure(rows: Any, budget_ms: float | None = None, reference: Any = ()) -> Figure:
+    """Draw throughput and the latency's 95th percentile against batch size, and below them the ratio to the first series.
 
     There is a line for each model, and for each concurrency, protocol … where several are there. Open points did not settle. Rows by others
     are dashed and grey, with their hardware in the legend. In the ratios, the error of the first series stands on its own points alone.
 
     Args:
         rows: measured rows, or a sweep.
-        percentile: of the latency: 50, 90, 95 or 99, or None for the mean. Its interval is drawn where it was measured for this one.
         budget_ms: draw a line at this latency.
         reference: rows from ``recorded(...)``, for comparison.
     """
-    latency = latency_column(percentile)
     found = rows_of(rows, ("batch", THROUGHPUT), "the figure of a sweep")
-    others = rows_of(reference, ("batch", THROUGHPUT), "the reference") if len(reference) else []
-    measured = [row for row in found if not is_recorded(row)]
-    if measured:
-        others = [row for row in found if is_recorded(row)] + others
-    styled = _styled(series_of(measured or found, "batch"))
-    first, alone = styled[0][0], all(row[latency] is None for row in measured or found)
-    styled += _grey(series_of(others, "batch", always=("variant", "inputs", "concurrency"))) if others else []
+    found += rows_of(reference, ("batch", THROUGHPUT), "the reference") if len(reference) else []
+    measured, others = ([row for row in found if is_recorded(row) is whose] for whose in (False, True))
+    styled = _styled(series_of(measured, "batch")) + _grey(series_of(others, "batch", always=("variant", "inputs", "concurrency")))
+    first = styled[0][0][1]
     with plt.rc_context(_GRID):
         # Ratios have panels of their own, close below.
-        shape: dict[str, Any] = {"figsize": (12, 5.4), "layout": "constrained"}
-        if ratios := len(styled) > 1:
-            shape = {"figsize": (12, 7.4), "height_ratios": (3, 1.15), "layout": ConstrainedLayoutEngine(hspace=0.0, h_pad=0.02)}
+        ratios, layout = len(styled) > 1, ConstrainedLayoutEngine(hspace=0.0, h_pad=0.02)
+        shape: dict[str, Any] = {"figsize": (12, 7.4 if ratios else 5.4), "height_ratios": (3, 1.15)[: 1 + ratios], "layout": layout}
         figure, panels = plt.subplots(1 + ratios, 2, sharex=True, squeeze=False, **shape)
-        for column, quantity in enumerate((THROUGHPUT, latency)):
-            for series, style in styled:
-                _draw(panels[0, column], series.x, *series.values(quantity), series.open, **style)
-                if ratios:
-                    _draw_ratio(panels[1, column], series, first, quantity, **style)
-            for axes in panels[:, column]:
-                _logarithmic(axes)
-            if ratios:
+        for column, quantity in enumerate((THROUGHPUT, "latency_p95_us")):
+            for (_, table), style in styled:
+                _draw(panels[0, column], table["batch"], *_values(table, quantity), table["stable"], **style)
+            for (_, table), style in styled * ratios:
+                # At the sizes that both have, each with its own error: that of the first stands on the first alone.
+                _, here, there = np.intersect1d(table["batch"], first["batch"], return_indices=True)
+                both, under = table.iloc[here], _values(first.iloc[there], quantity)[0]
+                over, up = _values(both, quantity)
+                _draw(panels[1, column], both["batch"], over / under, up / under, both["stable"], **{**style, "markersize": 6})
                 panels[1, column].axhline(1, color="black", linewidth=1, zorder=0)
                 panels[1, column].set_ylabel("Ratio to\nthe first", fontsize=14)
-            _axis_of_sizes(panels[-1, column], np.concatenate([series.x for series, _ in styled]), "Batch size")
-        if alone:
-            panels[0, 1].annotate("these rows have none", (0.5, 0.5), xycoords="axes fraction", ha="center")
+            for axes in panels[:, column]:
+                _logarithmic(axes)
+            _axis_of_sizes(panels[-1, column], [row["batch"] for row in found], "Batch size")
         panels[0, 0].set_ylabel(THROUGHPUT_LABEL)
-        panels[0, 1].set_ylabel("Mean latency (ms)" if percentile is None else f"Latency, {percentile}th percentile (ms)")
+        panels[0, 1].set_ylabel(LATENCY_LABEL)
         budget_line(panels[0, 1], budget_ms)
         _legend_below(figure, panels[0, 0])
-        _source(panels[0, 0], measured or found, panels[0, 1])
+        _source(panels[0, 0], measured or others, panels[0, 1])
         return finished(figure)
 
 
@@ -206,22 +181,21 @@ def throughput_latency_figure(rows: Any, budget_ms: float | None = None) -> Figu
     """Draw the 95th percentile of the latency against throughput, one point for each concurrency, or for each experiment with its name."""
     found = rows_of(rows, (THROUGHPUT, "latency_p95_us"), "throughput against latency")
     tries = all(row.get("experiment") for row in found)
-    every = [Series(row["experiment"], [row], np.zeros(1)) for row in found] if tries else series_of(found, "concurrency")
+    every = [(row["experiment"], _table([row])) for row in found] if tries else series_of(found, "concurrency")
     with plt.rc_context(_GRID):
         figure, axes = plt.subplots(figsize=(9, 6.6), layout="constrained")
-        for series, style in _styled(every):
-            (x, across), (y, up) = series.values(THROUGHPUT), series.values("latency_p95_us")
-            _draw(axes, x, y, up, series.open, across, **style)
-            for value, place in zip(series.x, zip(x, y, strict=True), strict=True):
-                if np.isfinite(place).all() and not tries:
-                    axes.annotate(f"{value:g}", place, xytext=(8, 8), fontweight="bold", bbox=_PAPER, **NOTE)
+        for (_, table), style in _styled(every):
+            (x, across), (y, up) = _values(table, THROUGHPUT), _values(table, "latency_p95_us")
+            _draw(axes, x, y, up, table["stable"], across, **style)
+            for concurrency, place in zip(table["concurrency"], zip(x, y, strict=True), strict=True):
+                if not tries and np.isfinite(place).all():
+                    axes.annotate(f"{concurrency:g}", place, xytext=(8, 8), fontweight="bold", bbox=_PAPER, **NOTE)
         axes.set_xlim(left=0)
         axes.set_ylim(bottom=0)
         budget_line(axes, budget_ms)
-        axes.set(xlabel=THROUGHPUT_LABEL, ylabel="Latency, 95th percentile (ms)")
+        axes.set(xlabel=THROUGHPUT_LABEL, ylabel=LATENCY_LABEL)
         _explain_open(axes)
-        numbers = "" if tries else "number: concurrency"
-        axes.legend(loc="best", frameon=True, framealpha=0.85, edgecolor="none", title=numbers, title_fontsize=13, alignment="left")
+        axes.legend(loc="best", frameon=True, framealpha=0.85, edgecolor="none", title="" if tries else "number: concurrency")
         _source(axes, found)
         return finished(figure)
 
@@ -232,16 +206,14 @@ def scale_figure(rows: Any, expected: Any = ()) -> Figure:
     The rows are from :func:`helpers.scaling.by_concurrency`; those of a simulation, from :func:`helpers.scaling.expected`, are grey.
     """
     found = rows_of(rows, ("servers", "concurrency", THROUGHPUT, "queue_us"), "the figure of a fleet")
-    measured = series_of(found, "concurrency", always=("servers",))
     simulated = series_of(rows_of(expected), "concurrency", always=("servers",)) if len(expected) else []
     with plt.rc_context(_GRID):
         figure, panels = plt.subplots(1, 2, figsize=(12, 5.6), layout="constrained")
         for axes, column in zip(panels, (THROUGHPUT, "queue_us"), strict=True):
-            for number, series in enumerate(simulated):
-                line = ("--", ":", "-.")[number % 3]
-                axes.plot(series.x, series.values(column)[0], color=GREY, linestyle=line, label=f"expected: {series.name}")
-            for series, style in _styled(measured):
-                _draw(axes, series.x, *series.values(column), series.open, **style)
+            for (name, table), line in zip(simulated, ("--", ":", "-.") * len(simulated), strict=False):
+                axes.plot(table["concurrency"], _values(table, column)[0], color=GREY, linestyle=line, label=f"expected: {name}")
+            for (_, table), style in _styled(series_of(found, "concurrency", always=("servers",))):
+                _draw(axes, table["concurrency"], *_values(table, column), table["stable"], **style)
             axes.set_ylim(bottom=0)
             _axis_of_sizes(axes, [row["concurrency"] for row in found], "Requests under way")
         panels[0].set_ylabel(THROUGHPUT_LABEL)
@@ -255,7 +227,7 @@ def capacity_figure(plan: Plan, measured: Any = ()) -> Figure:
     """Draw latency against the number of jobs, for the number of servers that is needed, one fewer and one more.
 
     Lines are the formula (M/M/c). Open points are the simulation with requests that all take the same time; they lie below, because a
-    network takes about as long for each batch. Black points are rows measured at a request rate on a fleet.
+    network takes about as long for each batch. Black stars are rows measured at a request rate on a fleet.
     """
     wanted = [servers for servers in (plan.servers - 1, plan.servers, plan.servers + 1) if servers > 0]
     # Rows without such a latency say nothing here.
@@ -268,19 +240,19 @@ def capacity_figure(plan: Plan, measured: Any = ()) -> Figure:
             axes.plot(jobs, [plan.latency_p95_ms(servers, each) for each in jobs], **{**style, "marker": ""}, label=f"servers: {servers}")
             seen = [queueing.simulate(each * plan.traffic.events_per_s, plan.service_s, servers * plan.parallel) for each in some]
             axes.plot(some, [1e3 * (each.p95_s + plan.service_s) for each in seen], **{**style, **_OPEN})
-        for row in points:
-            number = wanted.index(row["servers"]) if row["servers"] in wanted else len(wanted)
-            style = {**series_style(number), "color": DATA, "linestyle": "", "markersize": 12}
-            style["label"] = f"measured, servers: {row['servers']}"
-            jobs = np.array([row["request_rate_per_s"] / plan.traffic.events_per_s])
-            axes.errorbar(jobs, *Series("", [row], jobs).values("latency_p95_us"), capsize=4, zorder=5, **style)
+        if points:
+            table = _table(points)
+            sent = table["request_rate_per_s"].to_numpy(float) / plan.traffic.events_per_s
+            style = {"color": "black", "linestyle": "", "marker": "*", "markersize": 14, "capsize": 4, "zorder": 5}
+            style["label"] = f"measured, servers: {', '.join(map(str, table['servers']))}"
+            axes.errorbar(sent, *_values(table, "latency_p95_us"), **style)
         axes.axvline(plan.traffic.jobs, color=GREY, linewidth=1.4)
         axes.annotate(f"{plan.traffic.jobs:g} jobs", (plan.traffic.jobs, 0.93), xycoords=("data", "axes fraction"), xytext=(6, 0), **NOTE)
         top = max([_TOP * plan.budget_ms, *(1.15 * row["latency_p95_us"] / 1e3 for row in points)])
         axes.set(xlim=(0, 1.08 * max(plan.limit_jobs(wanted[-1]), plan.traffic.jobs)), ylim=(0, top))
         budget_line(axes, plan.budget_ms)
         axes.set_xlabel(f"Jobs, each with {plan.traffic.events_per_s:.3g} events/s of {plan.traffic.jets_per_event:g} jets")
-        axes.set_ylabel("Latency, 95th percentile (ms)")
+        axes.set_ylabel(LATENCY_LABEL)
         figure.legend(ncols=3, **BELOW)
         heading(axes, "Expected", "lines: M/M/c, open: simulated", plan.source)
         return finished(figure)
@@ -297,15 +269,13 @@ def latency_histogram_figure(latencies_us: ArrayLike) -> Figure:
     p50, p95 = np.percentile(values_ms, (50, 95))
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(9, 6), layout="constrained")
-        words = f"median {p50:.3g} ms, p95 {p95:.3g} ms"
-        mplhep.histplot(np.histogram(values_ms, bins), yerr=True, ax=axes, label=words, flow="none", linewidth=2.2, color=DATA)
-        for value, name, line in ((p50, "median", "-"), (p95, "p95", (0, (2, 2)))):
-            axes.axvline(value, color=DATA, linewidth=1.6, linestyle=line, alpha=0.7)
-            axes.annotate(name, (value, 1), bbox=_PAPER, xycoords=("data", "axes fraction"), xytext=(4, -6), va="top", **NOTE)
+        mplhep.histplot(np.histogram(values_ms, bins), yerr=True, ax=axes, flow="none", linewidth=2.2, color="black")
+        axes.axvline(p50, color="black", linewidth=1.6, label=f"median {p50:.3g} ms", gid="median")
+        axes.axvline(p95, color="black", linewidth=1.6, linestyle=":", label=f"p95 {p95:.3g} ms", gid="p95")
         axes.set(xscale="log", xlim=(bins[0], bins[-1]), ylim=(0, 1.18 * axes.get_ylim()[1]))
         axes.set(xlabel="Latency seen by the client (ms)", ylabel="Requests per bin")
-        _plain_ticks(axes.xaxis)
-        figure.legend(**BELOW)
+        decades(axes.xaxis)
+        figure.legend(ncols=2, **BELOW)
         heading(axes, "Measured", f"{values_ms.size} requests")
         return finished(figure)
 
@@ -315,12 +285,12 @@ def warm_up_figure(latencies_us: ArrayLike) -> Figure:
     values_ms = np.asarray(latencies_us, dtype=float) / 1e3
     with plt.rc_context(_GRID):
         figure, axes = plt.subplots(layout="constrained")
-        style = {**series_style(0), "color": DATA, "label": "request after request", "markevery": max(1, len(values_ms) // 40)}
+        style = {**series_style(0), "color": "black", "label": "request after request", "markevery": max(1, len(values_ms) // 40)}
         axes.plot(np.arange(1, len(values_ms) + 1), values_ms, **style)
-        axes.axhline(np.median(values_ms[len(values_ms) // 2 :]), color=DATA, linewidth=1, alpha=0.6, zorder=0)
+        axes.axhline(np.median(values_ms[len(values_ms) // 2 :]), color="black", linewidth=1, alpha=0.6, zorder=0)
         axes.set(yscale="log", xlabel="Request number", ylabel="Latency (ms)")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        _plain_ticks(axes.yaxis)
+        decades(axes.yaxis)
         heading(axes, "Measured", "one request after the other")
         return finished(figure)
 
@@ -337,27 +307,22 @@ def latency_split_figure(rows: Any, *, share: bool = False) -> Figure:
     split = [row for row in rows_of(rows, what="the split of the latency") if all(row.get(part) is not None for part in PARTS)]
     if not split:
         raise InputError("No row says where its time went.", f"Expected a value in each of: {', '.join(PARTS)}.")
-    parts = [np.array([sum(row[each] for each in columns) for row in split]) / 1e3 for _, columns, _, _ in _PARTS]
-    totals = np.sum(parts, axis=0)
-    widths = [100 * part / totals for part in parts] if share else parts
+    table = _table(split)
+    totals = table[list(PARTS)].to_numpy(float).sum(axis=1) / 1e3
+    unit = totals / 100 if share else np.ones(len(split))
+    looks = [
+        (name, table[list(columns)].to_numpy(float).sum(axis=1) / 1e3 / unit, colour, hatch) for name, columns, colour, hatch in _PARTS
+    ]
+    names = [f"{row['model']}\n{', '.join(_words(row, ('batch', 'variant', 'concurrency')))}" for _, row in table.iterrows()]
     with plt.rc_context(BARS):
         figure, axes = plt.subplots(figsize=(11, 0.75 * len(split) + 2.9), layout="constrained")
-        names = [f"{row['model']}\n{', '.join(_words(row, ('batch', 'variant', 'concurrency')))}" for row in split]
-        looks = [(name, width, colour, hatch) for (name, _, colour, hatch), width in zip(_PARTS, widths, strict=True)]
-        ends, drawn = stacked(axes, names, looks)
-        for bars, width in zip(drawn, widths, strict=True):
-            roomy = [_short(value) if value > _ROOM * ends.max() else "" for value in width]
-            axes.bar_label(bars, roomy, label_type="center", fontsize=13, bbox=_PAPER)
+        ends = stacked(axes, names, looks)
         for position, (end, total) in enumerate(zip(ends, totals, strict=True)):
-            axes.annotate(f"{_short(total)} ms", (end, position), xytext=(8, 0), va="center", fontweight="bold", **NOTE)
+            axes.annotate(f"{total:.3g} ms", (end, position), xytext=(8, 0), va="center", fontweight="bold", **NOTE)
         axes.set(xlabel="Share of the mean time of a request (%)" if share else "Mean time of a request (ms)", xlim=(0, 1.14 * ends.max()))
         figure.legend(ncols=len(_PARTS), **BELOW)
         _source(axes, split)
         return finished(figure)
-
-
-def _short(value: float) -> str:
-    return f"{value:.2g}" if value < 10 else f"{value:.0f}"
 
 
 def lives_figure(lives: pd.DataFrame) -> Figure:
@@ -422,32 +387,27 @@ def experiments_figure(table: Experiments) -> Figure:
     """Draw a table of experiments: gains beside what others recorded, and latencies beside the budget."""
     if not len(table):
         raise InputError("There is no experiment to draw.", 'Type: table.measure("baseline")')
-    seen = [table.judged(row["experiment"]) for row in table.rows]
+    tried = [row["experiment"] for row in table.rows]
+    seen = [table.judged(name) for name in tried]
     gains = np.array([1.0 if each is None else each.gain for each in seen])
     halves = np.array([0.0 if each is None else each.half_width or 0.0 for each in seen])
-    elsewhere = {place: other for place, row in enumerate(table.rows) if (other := table.elsewhere(row["experiment"])) is not None}
-    others = [other.gain for other in elsewhere.values()]
-    latencies, ends = Series("", table.rows, np.zeros(len(table))).values("latency_p95_us")
-    names = []
-    for row in table.rows:
-        # Only bars over the same one can be compared.
-        reference = table.reference(row["experiment"])
-        over = "" if reference is None else "\n" + textwrap.fill(f"over {reference['experiment']}", 28)
-        names.append(textwrap.fill(row["experiment"], 22) + over)
+    others = np.array([np.nan if (other := table.elsewhere(name)) is None else other.gain for name in tried])
+    latencies, ends = _values(_table(table.rows), "latency_p95_us")
+    # Only bars over the same one can be compared.
+    over = ["" if (reference := table.reference(name)) is None else f"\nover {reference['experiment']}" for name in tried]
     with plt.rc_context(BARS):
         figure, (left, right) = plt.subplots(1, 2, figsize=(12, 0.85 * len(table) + 2.6), sharey=True, layout="constrained")
         _bars(left, gains, halves, [f"×{gain:.2f}" for gain in gains], [GREY if each is None else COLOURS[0] for each in seen])
-        if elsewhere:
+        if np.isfinite(others).any():
             style: dict[str, Any] = {**series_style(3), "color": COLOURS[2], "linestyle": "", "markersize": 11, "markeredgecolor": "white"}
-            style["label"] = "recorded elsewhere, over what it was there before the change"
-            left.plot(others, list(elsewhere), **style)
-            sources = [textwrap.fill(f"{table.rows[place]['experiment']}: {other.words}", 120) for place, other in elsewhere.items()]
-            figure.legend(*left.get_legend_handles_labels(), title="\n".join(sources), **BELOW)
+            label = "recorded elsewhere, over what it was there before the change; the table says where"
+            left.plot(others, range(len(table)), label=label, **style)
+            figure.legend(*left.get_legend_handles_labels(), **BELOW)
         left.axvline(1, color="black", linewidth=1)
-        left.set(xlim=(0, 1.2 * max([*(gains + halves), *others])), xlabel="Throughput over that of what was changed")
+        left.set(xlim=(0, 1.2 * np.nanmax([gains + halves, others])), xlabel="Throughput over that of what was changed")
         right.barh(range(len(table)), latencies, 0.6, xerr=ends, color="white", hatch="//", capsize=4, **EDGE)
-        right.set(xlim=(0, 1.15 * np.nanmax([*(latencies + ends[1]), table.budget_ms or 0])), xlabel="Latency, 95th percentile (ms)")
-        named_bars(left, names)
+        right.set(xlim=(0, 1.15 * np.nanmax([*(latencies + ends[1]), table.budget_ms or 0])), xlabel=LATENCY_LABEL)
+        named_bars(left, [textwrap.fill(name, 28) + words for name, words in zip(tried, over, strict=True)])
         if table.budget_ms:
             right.axvline(table.budget_ms, **_BUDGET)
             right.annotate(f"budget {table.budget_ms:g} ms", (table.budget_ms, len(table) - 0.45), xytext=(5, 4), **NOTE)
@@ -462,22 +422,7 @@ def _bars(axes: Axes, values: Floats, halves: Floats, words: Sequence[str], colo
         axes.annotate(text, (end, place), xytext=(9, -11), va="center", **NOTE)
 
 
-# --- points, axes and words ------------------------------------------------------------------------------------------------
-
-
-def _draw(axes: Axes, x: Floats, y: Floats, up: Floats, unsettled: NDArray[np.bool_], across: Floats | None = None, **style: Any) -> None:
-    """Points that a line joins, with (2, n) error bars; points that did not settle are open."""
-    seen = np.isfinite(x + y)
-    x, y, up, unsettled = x[seen], y[seen], up[:, seen], unsettled[seen]
-    label = style.pop("label")
-    axes.plot(x, y, label=label if seen.any() else None, markevery=np.flatnonzero(~unsettled).tolist(), **style)
-    if up.any() or (across is not None and across.any()):
-        # A bar that reaches below zero has no end on a logarithmic axis.
-        up = np.stack([np.minimum(up[0], 0.99 * y), up[1]])
-        bars: dict[str, Any] = {"fmt": "none", "ecolor": style["color"], "elinewidth": 1.6, "capsize": 4}
-        axes.errorbar(x, y, up, None if across is None else across[:, seen], **bars)
-    if unsettled.any():
-        axes.plot(x[unsettled], y[unsettled], **{**style, **_OPEN}, gid="unstable")
+# --- axes and words -------------------------------------------------------------------------------------------------------
 
 
 def _explain_open(axes: Axes) -> None:
@@ -486,29 +431,13 @@ def _explain_open(axes: Axes) -> None:
         axes.plot([], [], label="open: not stable", **{**series_style(0), "color": GREY, **_OPEN})
 
 
-def _draw_ratio(axes: Axes, series: Series, first: Series, quantity: str, **style: Any) -> None:
-    """A series over the first one at the sizes that both have, each with its own error: that of the first stands on the first alone."""
-    over, up = series.values(quantity)
-    _, here, there = np.intersect1d(series.x, first.x, return_indices=True)
-    if here.size:
-        under = first.values(quantity)[0][there]
-        _draw(axes, series.x[here], over[here] / under, up[:, here] / under, series.open[here], **{**style, "markersize": 6})
-
-
 def _logarithmic(axes: Axes) -> None:
     """A logarithmic axis that shows all points of series; very long error bars must not press these together."""
     lines = [np.asarray(line.get_ydata(), dtype=float) for line in axes.get_lines() if not str(line.get_label()).startswith("_")]
     axes.set_yscale("log")
     if values := [value for line in lines for value in line if value > 0]:
         axes.set_ylim(min(values) / 2, max(values) * 2)
-    _plain_ticks(axes.yaxis)
-
-
-def _plain_ticks(axis: Axis) -> None:
-    """Plain numbers at 1, 2 and 5 of each decade of a logarithmic axis: less than a decade has no power of ten to read."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
+    decades(axes.yaxis)
 
 
 def _axis_of_sizes(axes: Axes, sizes: Iterable[float], label: str) -> None:
@@ -539,9 +468,8 @@ def _legend_below(figure: Figure, axes: Axes) -> None:
 
 
 def _source(axes: Axes, rows: Sequence[Row], right_axes: Axes | None = None) -> None:
-    """The heading: measured or recorded, with which tool, on what; recorded rows beside measured ones are for the legend to name."""
-    own = [row for row in rows if not is_recorded(row)] or list(rows)
-    tools = {f"perf_analyzer {row['perf_analyzer_version']}" for row in own if row.get("perf_analyzer_version")}
-    devices = list(dict.fromkeys(hardware(row) for row in own))
-    where = devices[0] if len(devices) == 1 else f"{len(devices)} devices"
-    heading(axes, "Recorded" if is_recorded(own[0]) else "Measured", tools.pop() if len(tools) == 1 else "", where, right_axes)
+    """The heading: measured or recorded, with which tool, on what."""
+    tools = {f"perf_analyzer {row['perf_analyzer_version']}" for row in rows if row.get("perf_analyzer_version")}
+    devices = {hardware(row) for row in rows}
+    where = devices.pop() if len(devices) == 1 else f"{len(devices)} devices"
+    heading(axes, "Recorded" if is_recorded(rows[0]) else "Measured", tools.pop() if len(tools) == 1 else "", where, right_axes)

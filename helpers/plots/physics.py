@@ -12,14 +12,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 from numpy.typing import ArrayLike, NDArray
 
 from helpers.errors import InputError
 from helpers.physics.flavour import Roc, Scores
 from helpers.physics.tracks import Event, Quality, edges_within, is_true, match, true_edges
-from helpers.plots.style import BARS, BELOW, COLOURS, GREY, MARKERS, NOTE, STYLE, finished, heading, series_style, stacked
+from helpers.plots.style import BARS, BELOW, COLOURS, GREY, MARKERS, NOTE, STYLE, decades, finished, heading, series_style, stacked
 
 # Kinds of candidates: the branch that flags them, marker, colour.
 _KINDS = {
@@ -84,12 +83,9 @@ def show_jets(jets: ak.Array) -> Figure:
             true = f"{jet['jet_class']}, " if "jet_class" in jet.fields else ""
             axis.set_title(rf"{true}$p_\mathrm{{T}}$ = {jet['jet_pt']:.0f} GeV, {len(jet['sv_etarel'])} vertices", fontsize=15)
         axes[0, 0].set_ylabel(r"$\Delta\varphi$ from the jet axis (rad)")
-        looks = [*((name, marker, colour, 9) for name, (_, marker, colour) in _KINDS.items()), ("secondary vertex", "*", "white", 18)]
-        marks = [
-            Line2D([], [], linestyle="", marker=marker, color=colour, markersize=size, markeredgecolor="black", label=name)
-            for name, marker, colour, size in looks
-        ]
-        figure.legend(handles=marks, ncols=3, **BELOW)
+        for name, (_, marker, colour) in {**_KINDS, "secondary vertex": ("", "*", "white")}.items():
+            axes[0, 0].plot([], [], marker, color=colour, markersize=12, markeredgecolor="black", label=name)
+        figure.legend(ncols=3, **BELOW)
         return finished(figure)
 
 
@@ -253,9 +249,7 @@ def efficiency_plot(qualities: Mapping[str, Quality], variable: str) -> Figure:
         axes.set(xlabel=_LABELS[variable], ylabel="Efficiency")
         if variable == "pt":
             axes.set_xscale("log")
-            ticks = (0.5, 1, 2, 5, 10, 20)
-            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-            axes.set_xticks([], minor=True)
+            decades(axes.xaxis)
         axes.axhline(1, color=GREY, linewidth=1, zorder=0)
         axes.set_ylim(min(0.8, axes.get_ylim()[0]), 1.02)
         axes.legend(loc="lower center")
@@ -269,7 +263,7 @@ def stage_bars(times: pd.DataFrame) -> Figure:
     other = ("takes tensors in and out", times["other_ms"], "#f0c27b", "//")
     with plt.rc_context(BARS):
         figure, axes = plt.subplots(figsize=(11, 0.8 * len(times) + 2), layout="constrained")
-        for position, end in enumerate(stacked(axes, list(times["stage"]), [queue, compute, other])[0]):
+        for position, end in enumerate(stacked(axes, list(times["stage"]), [queue, compute, other])):
             axes.annotate(f" {end:.1f} ms", (end, position), va="center")
         axes.margins(x=0.12)
         axes.set_xlabel("Mean time per event (ms)")

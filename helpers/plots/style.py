@@ -13,16 +13,17 @@ import matplotlib.pyplot as plt
 import mplhep
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.container import BarContainer, ErrorbarContainer
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 # Figures by others, and whatever is there for comparison only; the style's own grey is left out of the cycle for them.
 GREY = "#767676"
 COLOURS = tuple(colour for colour in mplhep.style.CMS["axes.prop_cycle"].by_key()["color"] if colour != "#9c9ca1")
-# Lines and markers stay apart without colour. Data alone is black.
+# Lines and markers stay apart without colour.
 LINES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-DATA = "black"
 # Size of text in points, and no text is smaller: 12 pixels on a projector of 1280 × 720 at 125 %, which makes the widest figures smaller.
 SMALL = 13
 STYLE = {**mplhep.style.CMS, "font.size": 15, "axes.labelsize": 16, "legend.fontsize": 13, "xtick.labelsize": 14, "ytick.labelsize": 14}
@@ -34,8 +35,6 @@ EDGE: dict[str, Any] = {"edgecolor": "black", "linewidth": 0.9}
 # The legend below a figure, and words beside a point.
 BELOW: dict[str, Any] = {"loc": "outside lower center", "columnspacing": 1.2, "handlelength": 1.6, "title_fontsize": SMALL}
 NOTE: dict[str, Any] = {"textcoords": "offset points", "fontsize": SMALL}
-# Characters at the right end of a heading for which there is room beside the words at the left.
-_ROOM = 36
 # A rise or fall by less than this fraction is none.
 _LEVEL = 0.1
 
@@ -65,14 +64,14 @@ def series_style(number: int) -> dict[str, Any]:
     return {"color": colour, "linestyle": line, "marker": marker, "markersize": 9}
 
 
-def stacked(axes: Axes, names: Sequence[str], parts: Sequence[tuple[str, Any, str, str]]) -> tuple[Any, list[BarContainer]]:
-    """Draw bars one below the other, of parts (name in the legend, widths, colour, hatch); return (n,) their ends, and what was drawn."""
-    left, drawn = np.zeros(len(names)), []
+def stacked(axes: Axes, names: Sequence[str], parts: Sequence[tuple[str, Any, str, str]]) -> Any:
+    """Draw bars one below the other, of parts (name in the legend, widths, colour, hatch); return (n,) their ends."""
+    left = np.zeros(len(names))
     for name, widths, colour, hatch in parts:
-        drawn.append(axes.barh(range(len(names)), widths, 0.62, left, label=name, color=colour, hatch=hatch, **EDGE))
+        axes.barh(range(len(names)), widths, 0.62, left, label=name, color=colour, hatch=hatch, **EDGE)
         left = left + np.asarray(widths)
     named_bars(axes, names)
-    return left, drawn
+    return left
 
 
 def named_bars(axes: Axes, names: Sequence[str]) -> None:
@@ -87,10 +86,15 @@ def heading(axes: Axes, bold: str, italic: str = "", right: str = "", right_axes
     With several axes side by side, that end is on ``right_axes``.
     """
     # Without data=True it would say Simulation.
-    mplhep.label.exp_label(exp=bold, text=italic, rlabel="", loc=0, data=True, ax=axes, fontsize=(17, 13.5, 13.5, 13.5))
-    # A long name gets smaller letters.
-    size = max(13.5 * min(1.0, _ROOM / max(len(right), 1)), SMALL)
-    mplhep.label.add_text(right, loc="over right", ax=right_axes or axes, fontsize=size)
+    mplhep.label.exp_label(exp=bold, text=italic, rlabel="", loc=0, data=True, ax=axes, fontsize=(17, SMALL, SMALL, SMALL))
+    mplhep.label.add_text(right, loc="over right", ax=right_axes or axes, fontsize=SMALL)
+
+
+def decades(axis: Axis) -> None:
+    """Plain numbers at 1, 2 and 5 of each decade of a logarithmic axis: less than a decade has no power of ten to read."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def finished(figure: Figure) -> Figure:
@@ -131,10 +135,9 @@ def _trend(drawn: Any) -> str:
     values = values[np.isfinite(values)]
     if values.size < 2 or line.get_gid():
         return ""
-    first, last, least = values[0], values[-1], _LEVEL * np.abs(values).max()
-    how = "rises" if last - first > least else "falls" if first - last > least else "stays level"
-    peak = f" with a peak of {values.max():.3g}" if values.max() - max(first, last) > least else ""
-    return f"{name} {how} from {first:.3g} to {last:.3g}{peak}"
+    first, last = values[0], values[-1]
+    level = abs(last - first) <= _LEVEL * np.abs(values).max()
+    return f"{name} {'stays level' if level else 'rises' if last > first else 'falls'} from {first:.3g} to {last:.3g}"
 
 
 def _plain(text: str) -> str:

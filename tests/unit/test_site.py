@@ -16,7 +16,7 @@ from PIL import Image
 
 from helpers import paths
 from helpers.plots import style
-from tools import notebooks, site, solutions
+from tools import site, solutions
 
 FIRST, SECOND = "00_start_here", "01_launch_a_server"
 
@@ -44,7 +44,7 @@ def test_pages_hold_all_that_was_shown_and_fetch_nothing(tmp_path: Path) -> None
     assert "<title>Start here</title>" in page and page.count("<h1") == 1
     assert "<td>READY</td>" in page and "16 sums" in page and 'alt="Figure: a line"' in page
     assert re.search(r'<img[^>]+alt="a very small red dot"', page), "pictures of the text travel along"
-    assert f'href="{SECOND}.html"' in page
+    assert f'href="{SECOND}.html"' in page and 'href="index.html"' in page
     assert "77_gone" not in other and "<p><strong>Next:</strong> Launch a server</p>" in other, "a link to no page is plain words"
     for text in (page, other, first.read_text()):
         assert not re.search(r"<script|<link\b[^>]+https?:|\bsrc=[\"'](?!data:)|@import|url\([\"']?https?:", text)
@@ -52,18 +52,9 @@ def test_pages_hold_all_that_was_shown_and_fetch_nothing(tmp_path: Path) -> None
 
 def test_formulas_are_mathematics_without_a_script(tmp_path: Path) -> None:
     words = r"A $p_T$ above 0.5 GeV, `$HOME`, and $m = \sqrt{2\,p_{T1}\,p_{T2}\,\bigl(\cosh(\eta_1 - \eta_2)\bigr)}$."
-    page = site.render(_ran("Start here", SECOND, words), [FIRST], FIRST)
+    page = site.render(_ran("Start here", SECOND, words), [FIRST])
     assert page.count("<math ") == 2 and "<msub><mi>p</mi><mi>T</mi></msub>" in page and "<msqrt>" in page
     assert "$p_T$" not in page and "<code>$HOME</code>" in page, "code stays as it is"
-
-
-def test_pages_lead_to_the_ones_before_and_after(tmp_path: Path) -> None:
-    names = [FIRST, SECOND, "02_inspect"]
-    site.build({name: _ran(name, SECOND) for name in names}, tmp_path / "site")
-    pages = [(tmp_path / "site" / f"{name}.html").read_text() for name in names]
-    assert [f">← {n}<" in page for n, page in zip(("99", "00", "01"), pages, strict=True)] == [False, True, True]
-    assert [f">{n} →<" in page for n, page in zip(("01", "02", "03"), pages, strict=True)] == [True, True, False]
-    assert all('href="index.html"' in page for page in pages)
 
 
 def test_a_second_site_keeps_nothing_of_the_first(tmp_path: Path) -> None:
@@ -74,12 +65,12 @@ def test_a_second_site_keeps_nothing_of_the_first(tmp_path: Path) -> None:
 
 def test_the_first_page_has_every_notebook_of_the_course() -> None:
     solutions = site.solutions()
-    text = site.index(solutions)
-    assert len(solutions) >= 11
+    text = site.render(site.index(solutions), list(solutions))
+    assert len(solutions) >= 11 and "<title>Serve machine-learning models with Triton</title>" in text
     for name, notebook in solutions.items():
         title = re.search(r"# (.+?)(?: \(with answers\))?$", notebook.cells[0].source, re.MULTILINE)
         minutes = re.search(r"(\d+) minutes", notebook.cells[0].source)
-        assert title and minutes and f"<td>{name[:2]}</td>" in text and f">{title[1]}<" in text and f"<td>{minutes[1]}</td>" in text
+        assert title and minutes and f'href="{name}.html">{name[:2]} {title[1]}</a>' in text and f">{minutes[1]}</td>" in text
 
 
 def test_a_cell_that_fails_is_named(tmp_path: Path) -> None:
@@ -123,23 +114,3 @@ def test_words_for_a_figure() -> None:
         "Figure with 2 panels: Sweep, Throughput (jets/s) against Batch size, "
         "ONNX rises from 1 to 2, TorchScript rises from 2 to 3; p_T (GeV) against Batch size."
     )
-
-
-@pytest.mark.parametrize(
-    ("text", "line"),
-    [
-        ("A fraction, from 0 to\n1) at or above it.", "1) at or above it."),
-        ("The first of them is number\n7. Others follow.", "7. Others follow."),
-        ("The sign\n# begins a comment.", "# begins a comment."),
-        ("The first\n+ the second.", "+ the second."),
-        ("From 3\n- 4 GeV.", "- 4 GeV."),
-        ("More than\n> 5 GeV.", "> 5 GeV."),
-        ("A list:\n\n- one\n- two\n  and more", None),
-        ("# Title\n\nText with 1) in it", None),
-        ("```\nmake lab\n# a comment\n```", None),
-        ("1. one\n2. two", None),
-        ("a 3.5 GeV\n3.5 GeV more", None),
-    ],
-)
-def test_lines_that_markdown_would_break(text: str, line: str | None) -> None:
-    assert notebooks.broken_line(text) == line
