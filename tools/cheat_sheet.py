@@ -1,14 +1,12 @@
-"""The cheat sheet as a page to print: ``python -m tools.cheat_sheet``, or ``--check`` to see whether the page is that of the text."""
+"""The cheat sheet as a page to print: ``python -m tools.cheat_sheet`` after a change of its text."""
 
 from __future__ import annotations
-
-import sys
 
 import mistune
 
 from helpers import paths
-from helpers.errors import SetupError
 
+PAGE = paths.root() / "docs" / "cheat_sheet.html"
 # One side of A4 in two columns; what a heading begins stays together.
 _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Triton on one page</title><style>
 @page {{ size: A4; margin: 9mm }}
@@ -26,22 +24,9 @@ h2 code {{ font-size: 10pt }} pre {{ white-space: pre-wrap; background: #f3f3f3;
 
 def page() -> str:
     """Return the text of ``docs/cheat_sheet.md`` as a page of HTML."""
-    text = paths.read_text(paths.root() / "docs" / "cheat_sheet.md")
+    text = paths.read_text(PAGE.with_suffix(".md"))
     return _PAGE.format(text=mistune.create_markdown(plugins=["table"])(text))
 
 
-def main(*arguments: str) -> None:
-    """Write the page.
-
-    Raises:
-        SetupError: with ``--check``, the page is not that of the text.
-    """
-    target = paths.root() / "docs" / "cheat_sheet.html"
-    if "--check" not in arguments:
-        paths.replace(target, page())
-    elif paths.read_text(target) != page():
-        raise SetupError(f"{paths.shown(target)} is older than its text.", "", "Type: python -m tools.cheat_sheet")
-
-
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    paths.replace(PAGE, page())

@@ -5,7 +5,6 @@
 # %%
 import time
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
@@ -26,19 +25,11 @@ print(facts[-1])
 # %%
 def inputs_of(client, model):
     """Jets or hits of the course's samples where a model takes such, made-up numbers for others."""
-    features = tracks.load_events()[0].features
-    if model in tracks.STAGES:
-        # What the stages before it make of the hits.
-        values = {"sp_features": features}
-        for stage in tracks.STAGES[: tracks.STAGES.index(model)]:
-            answer = client.infer(stage, {name: values[name] for name in client.signature(stage).inputs})
-            values |= {{"embedding_output": "embedding", "kept_edges": "edge_index"}.get(name, name): answer[name] for name in answer}
-        return {name: values[name] for name in client.signature(model).inputs}
     example = client.example(model)
     if any(name.startswith("pf_points") for name in example):
         tagger = jets.Tagger(client, model)
         return tagger.inputs(jets.read(jets.sample_for(tagger))[:8])
-    return {"FEATURES": features} if "FEATURES" in example else example
+    return {"FEATURES": tracks.load_events()[0].features} if "FEATURES" in example else example
 
 
 def is_right(inputs, answer):
@@ -48,8 +39,9 @@ def is_right(inputs, answer):
     return all(array.size and np.isfinite(array).all() for array in answer.values() if array.dtype.kind == "f")
 
 
-seen, sent, before = [], dict.fromkeys(ready, 0), scrape(server)
-for model in ready:
+# The stages of ExaTrk are asked by ExaTrk itself.
+seen, sent, before = [], dict.fromkeys((model for model in ready if model not in tracks.STAGES), 0), scrape(server)
+for model in sent:
     for protocol in ("grpc", "http"):
         with Client(server, protocol) as client:
             inputs, latencies_ms = inputs_of(client, model), []
@@ -72,28 +64,10 @@ print(facts[-1])
 
 # %% [markdown]
 # ## How long a request takes, and where its time inside the server goes
-# Left: what one client waits for (median, 5 to 95 %). Right: the server's own counters, as parts of a request's time.
+# First what one client waits for (median, and between which two 90 % are), then the server's own counters.
 # %%
-parts = pd.DataFrame(counted.requests).set_index("model").loc[ready]
-parts = parts[["overhead_us", "queue_us", "compute_input_us", "compute_infer_us", "compute_output_us"]].clip(lower=0)
-with plt.style.context({"font.size": 14}):
-    figure, (left, right) = plt.subplots(1, 2, figsize=(13, 1.5 + 0.5 * len(ready)), sharey=True, layout="constrained")
-    for (protocol, rows), marker, shift in zip(seen.groupby("protocol"), "os", (-0.15, 0.15), strict=True):
-        spread = [rows.p50_ms - rows.p5_ms, rows.p95_ms - rows.p50_ms]
-        left.errorbar(rows.p50_ms, np.arange(len(rows)) + shift, xerr=spread, fmt=marker, capsize=3, label=protocol)
-    left.set(xscale="log", xlabel="Latency seen by the client (ms)", yticks=range(len(ready)), yticklabels=ready)
-    begin = np.zeros(len(ready))
-    for (name, share), hatch in zip((100 * parts.div(parts.sum(axis=1), axis=0)).items(), ("", "xx", "\\\\", "", "//"), strict=True):
-        right.barh(
-            range(len(ready)), share, left=begin, label=name.removesuffix("_us").replace("compute_", ""), hatch=hatch, edgecolor="black"
-        )
-        begin += share.to_numpy()
-    right.set(xlabel="Part of the time inside the server (%)", xlim=(0, 100))
-    left.invert_yaxis()
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=2, frameon=False)
-    figure.legend(*right.get_legend_handles_labels(), loc="outside lower right", ncols=5, frameon=False)
-    plt.close(figure)
-display(figure)
+display(seen.round(2))
+display(counted)
 
 # %% [markdown]
 # ## Measured with perf_analyzer

@@ -23,23 +23,20 @@ from __future__ import annotations
 import argparse
 import base64
 import hashlib
-import json
 import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import jupytext
+import nbformat
+from nbformat import NotebookNode
 
 from helpers import paths
-from helpers.errors import CourseError, SetupError
-
-if TYPE_CHECKING:
-    from nbformat import NotebookNode
+from helpers.errors import CourseError
 
 # What an exercise line looks like in place of the answer on the same line.
 _MARK = re.compile(r"^(?P<indent>\s*)(?P<answer>.*?)\s*#:(?: (?P<starter>.*))?$")
-# What Markdown reads as the beginning of a heading, a list or a quotation.
-_STARTS = re.compile(r"(\d+[.)]|#{1,6}|[-+*]|>)(\s|$)")
 _IMAGE = re.compile(r"!\[(?P<alt>[^\]]*)\]\(images/(?P<name>[\w.-]+)\)")
 _MEDIA = {".png": "image/png", ".jpg": "image/jpeg"}
 METADATA = {
@@ -74,20 +71,8 @@ def sources() -> list[Path]:
 
 
 def generate(source: Path) -> dict[Path, str]:
-    """Turn one source into its notebooks.
-
-    Args:
-        source: ``notebooks/source/NN_name.py``.
-
-    Returns:
-        path -> the text of the ``.ipynb`` to be there.
-
-    Raises:
-        SetupError: jupytext is not installed.
-        SourceError: an exercise lacks a part, or a picture is not there.
-    """
-    folder = source.parent.parent
-    name = f"{source.stem}.ipynb"
+    """Return the text of each notebook of one source, by its path; a SourceError where a part of an exercise or a picture is missing."""
+    folder, name = source.parent.parent, f"{source.stem}.ipynb"
     return {
         folder / name: text_of(_notebook(source, solution=False)),
         folder / "colab" / name: text_of(_notebook(source, solution=False, colab=True)),
@@ -96,19 +81,10 @@ def generate(source: Path) -> dict[Path, str]:
 
 
 def out_of_step() -> list[Path]:
-    """Notebooks that differ from what their sources give, or that have no source.
-
-    Raises:
-        SetupError: jupytext is not installed.
-        SourceError: a source breaks a rule.
-    """
+    """Notebooks that differ from what their sources give, or that have no source."""
     wanted = {path: text for source in sources() for path, text in generate(source).items()}
-    return sorted({path for path, text in wanted.items() if _differs(path, text)} | (_present() - set(wanted)))
-
-
-def _present() -> set[Path]:
-    folder = paths.root() / "notebooks"
-    return {*folder.glob("*.ipynb"), *(folder / "solutions").glob("*.ipynb"), *(folder / "colab").glob("*.ipynb")}
+    present = {path for path in (paths.root() / "notebooks").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts}
+    return sorted({path for path, text in wanted.items() if _differs(path, text)} | (present - set(wanted)))
 
 
 def _differs(path: Path, text: str) -> bool:
@@ -119,38 +95,38 @@ def _differs(path: Path, text: str) -> bool:
 
 
 def without_outputs(text: str) -> str:
-    """Return a notebook's text without what its cells showed; any other text as it is."""
-    try:
-        notebook = json.loads(text)
-        for cell in notebook["cells"]:
-            if cell["cell_type"] == "code":
-                cell["outputs"], cell["execution_count"] = [], None
-    except (ValueError, KeyError, TypeError):
-        return text
-    return json.dumps(notebook, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+    """Return a notebook's text without what its cells showed."""
+    notebook = nbformat.reads(text, as_version=4)
+    for cell in _code(notebook):
+        cell.outputs, cell.execution_count = [], None
+    return text_of(notebook)
 
 
 def _with_outputs(text: str, path: Path) -> str:
     """Return a solution's text with the outputs of the one that is there, unless a cell of code differs."""
     if path.parent.name != "solutions" or not path.is_file():
         return text
-    new, old = json.loads(text), json.loads(path.read_text(encoding="utf-8"))
-    code, ran = ([cell for cell in notebook["cells"] if cell["cell_type"] == "code"] for notebook in (new, old))
-    if [cell["source"] for cell in code] != [cell["source"] for cell in ran]:
-        return text
-    for cell, before in zip(code, ran, strict=True):
-        cell["outputs"], cell["execution_count"] = before["outputs"], before["execution_count"]
-    return json.dumps(new, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+    notebook = nbformat.reads(text, as_version=4)
+    new, old = _code(notebook), _code(nbformat.read(path, as_version=4))
+    if [cell.source for cell in new] == [cell.source for cell in old]:
+        for cell, before in zip(new, old, strict=True):
+            cell.outputs, cell.execution_count = before.outputs, before.execution_count
+    return text_of(notebook)
+
+
+def _code(notebook: NotebookNode) -> list[NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
 def _notebook(source: Path, *, solution: bool, colab: bool = False) -> NotebookNode:
-    cells = []
-    for cell in _read(source).cells:
+    read, cells = jupytext.read(source, fmt="py:percent"), []
+    _check_exercises(read)
+    for cell in read.cells:
         tags = set(cell.metadata.get("tags", []))
         if not solution and tags & _ONLY_IN_SOLUTION:
             continue
         if cell.cell_type == "code":
-            cell.source = _choose(cell.source, solution=solution)
+            cell.source = "\n".join(_lines(cell.source, solution=solution)).strip("\n")
         else:
             _dress(cell, tags, solution=solution)
             _attach(cell, source.parent / "images")
@@ -158,19 +134,7 @@ def _notebook(source: Path, *, solution: bool, colab: bool = False) -> NotebookN
     return _assemble(_with_colab(cells) if colab else cells)
 
 
-def _read(source: Path) -> NotebookNode:
-    try:
-        import jupytext
-    except ImportError as error:
-        raise SetupError(
-            "jupytext is not installed in this environment.", "It reads the notebook sources.", 'Type: pip install -e ".[dev]"'
-        ) from error
-    notebook = jupytext.read(source, fmt="py:percent")
-    _check_exercises(notebook, source)
-    return notebook
-
-
-def _check_exercises(notebook: NotebookNode, source: Path) -> None:
+def _check_exercises(notebook: NotebookNode) -> None:
     """Every exercise has its five parts, and only code carries marks."""
     parts: dict[str, list[str]] = {}
     for cell in notebook.cells:
@@ -179,33 +143,9 @@ def _check_exercises(notebook: NotebookNode, source: Path) -> None:
             parts.setdefault(number, []).append(next((tag for tag in ("starter", "check", "hints", "answer") if tag in tags), "task"))
         if cell.cell_type != "code" and re.search(r"#:( |$)", cell.source, re.MULTILINE):
             raise SourceError(f"A text cell has a mark #:: {cell.source.splitlines()[0]!r}.")
-        if cell.cell_type != "code" and (line := broken_line(cell.source)):
-            raise SourceError(
-                f"The line {line!r} begins as a heading or a list, in the middle of a paragraph.",
-                "Markdown would break the text there.",
-                "Wrap the text elsewhere, or leave an empty line before a real list.",
-            )
     for number, found in parts.items():
-        for part in ("task", "starter", "check", "hints", "answer"):
-            if part not in found:
-                raise SourceError(f"Exercise {number} has no cell for {part!r}.", f"It has {found}.")
-
-
-def broken_line(text: str) -> str | None:
-    """Return the first line of a text cell that Markdown takes for a heading or a list only because the text was wrapped before it."""
-    fence, before = False, ""
-    for line in text.splitlines():
-        if line.lstrip().startswith("```"):
-            fence = not fence
-        elif not fence and _STARTS.match(line) and before and not _STARTS.match(before) and not before.startswith(("  ", "|")):
-            return line
-        before = line if not fence else ""
-    return None
-
-
-def _choose(text: str, *, solution: bool) -> str:
-    """Keep the answer or the starter of each marked line."""
-    return "\n".join(_lines(text, solution=solution)).strip("\n")
+        if missing := [part for part in ("task", "starter", "check", "hints", "answer") if part not in found]:
+            raise SourceError(f"Exercise {number} has no cell for {missing[0]!r}.", f"It has {found}.")
 
 
 def _lines(text: str, *, solution: bool) -> Iterator[str]:
@@ -248,8 +188,6 @@ def _attach(cell: NotebookNode, images: Path) -> None:
 
 
 def _assemble(cells: list[NotebookNode]) -> NotebookNode:
-    import nbformat.v4
-
     made: list[NotebookNode] = []
     seen: dict[str, int] = {}
     for cell in cells:
@@ -267,8 +205,6 @@ def _assemble(cells: list[NotebookNode]) -> NotebookNode:
 
 def text_of(notebook: NotebookNode) -> str:
     """Return a notebook as its file has it."""
-    import nbformat
-
     nbformat.validate(notebook)
     text: str = nbformat.writes(notebook)
     return text.rstrip("\n") + "\n"
@@ -284,43 +220,37 @@ def repository() -> str:
 
 def _with_colab(cells: list[NotebookNode]) -> list[NotebookNode]:
     """The cells with Colab's set-up behind the title; in notebooks of their own, so that nobody else runs past a cell that does nothing."""
-    import nbformat
-
     code = _COLAB_CODE.format(address=f'"{repository()}"' if repository() else _COLAB_ASK)
     return [cells[0], nbformat.v4.new_markdown_cell(_COLAB_TEXT), nbformat.v4.new_code_cell(code), *cells[1:]]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write the notebooks that changed (or, with ``--check``, name them and exit with 1)."""
+    """Write the notebooks that changed (or, with ``--check``, name them); 1 when one is out of step, or a source has a fault."""
     parser = argparse.ArgumentParser(prog="python -m tools.notebooks", description="Generate the notebooks from notebooks/source.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 when a notebook is out of step")
-    options = parser.parse_args(arguments)
-    try:
-        if options.check:
+    if parser.parse_args(arguments).check:
+        try:
             stale = out_of_step()
-            for path in stale:
-                print(f"out of step: {path.relative_to(paths.root())} (type: make notebooks)")
-            return 1 if stale else 0
-    except CourseError as error:
-        print(error, file=sys.stderr)
-        return 1
-    faulty = [source for source in sources() if not _write(source)]
-    return 1 if faulty else 0
-
-
-def _write(source: Path) -> bool:
-    """Write one source's notebooks if they changed; False, with a sentence, when the source has a fault."""
-    try:
-        made = generate(source)
-    except CourseError as error:
-        print(f"{source.name}: {error}", file=sys.stderr)
-        return False
-    for path, text in made.items():
-        if _differs(path, text):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(_with_outputs(text, path), encoding="utf-8")
-            print(f"wrote {path.relative_to(paths.root())}")
-    return True
+        except CourseError as error:
+            print(error, file=sys.stderr)
+            return 1
+        for path in stale:
+            print(f"out of step: {path.relative_to(paths.root())} (type: make notebooks)")
+        return int(bool(stale))
+    failed = 0
+    for source in sources():
+        try:
+            made = generate(source)
+        except CourseError as error:
+            print(f"{source.name}: {error}", file=sys.stderr)
+            failed = 1
+            continue
+        for path, text in made.items():
+            if _differs(path, text):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(_with_outputs(text, path), encoding="utf-8")
+                print(f"wrote {path.relative_to(paths.root())}")
+    return failed
 
 
 if __name__ == "__main__":

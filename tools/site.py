@@ -13,13 +13,15 @@ import re
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbconvert import HTMLExporter
+from nbformat import NotebookNode
 
 from helpers import paths
 from helpers.errors import CourseError, SetupError
-
-if TYPE_CHECKING:
-    from nbformat import NotebookNode
 
 # Seconds that one cell may take: only against hanging.
 _CELL_TIMEOUT_S = 1800
@@ -28,40 +30,30 @@ _NOTEBOOK_LINK = re.compile(r"\[([^\]]+)\]\((\w+)\.ipynb\)")
 _FORMULA = re.compile(r"(```.*?```|`[^`\n]*`)|\$([^$\n]+)\$", re.DOTALL)
 # The exporter's own page is as wide as the window, too wide to read.
 _STYLE = """<style>
-body.jp-Notebook main { max-width: 60rem; margin: 0 auto }
+body.jp-Notebook main, nav.course { max-width: 60rem; margin: 0 auto } nav.course { padding: 1em }
 .jp-RenderedHTMLCommon { font-size: 16px } .jp-InputPrompt, .jp-OutputPrompt, .jp-OutputArea-prompt { display: none !important }
-nav.course { max-width: 60rem; margin: 1em auto; padding: 0 1em; display: flex; gap: 2em; justify-content: space-between }
 nav.course a { color: #0b5cad; text-decoration: underline } img { max-width: 100%; height: auto }
 </style>"""
-_INDEX = """<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>Serve machine-learning models with Triton</title><style>
-body {{ font: 17px/1.55 system-ui, sans-serif; max-width: 50em; margin: 2em auto; padding: 0 1em; color: #1b1b1b; background: #fff }}
-table {{ border-collapse: collapse }} td, th {{ text-align: left; padding: .35em 1.2em .35em 0; border-bottom: 1px solid #ddd }}
-a {{ color: #0b5cad }} </style></head><body>
-<h1>Serve machine-learning models with Triton</h1>
-<p>A hands-on course for physicists. These pages are for those who read first: each notebook with its answers, as it ran on a real Triton
-server. In the course itself the answers are yours to find: <code>make lab</code>.</p>
-<table><thead><tr><th scope="col"></th><th scope="col">Notebook</th><th scope="col">Minutes</th></tr></thead><tbody>
-{rows}
-</tbody></table></body></html>
+_NAVIGATION = '<nav class="course"><a href="index.html">All notebooks</a></nav>'
+_INDEX = """# Serve machine-learning models with Triton
+
+A hands-on course for physicists. These pages are for those who read first: each notebook with its answers, as it ran on a real Triton
+server. In the course itself the answers are yours to find: `make lab`.
+
+| Notebook | Minutes |
+|---|--:|
 """
 
 
 def execute(notebook: NotebookNode, name: str, folder: Path, *, say: bool = False) -> NotebookNode:
-    """Run a notebook from top to bottom, as a student would, and return it with its outputs.
+    """Run a notebook from top to bottom, as a student would, and return it with its outputs; a SetupError where a cell fails.
 
     Args:
         notebook: as read.
         name: for the error.
         folder: the current folder of its kernel, and what the helpers there take for ``work/``.
         say: print what each cell printed, as soon as it is done.
-
-    Raises:
-        SetupError: a cell failed that is not meant to.
     """
-    from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
-
     client = NotebookClient(notebook, timeout=_CELL_TIMEOUT_S, resources={"metadata": {"path": str(folder)}})
     if say:
         client.on_cell_executed = _say
@@ -79,17 +71,14 @@ def _say(cell: NotebookNode, **_: object) -> None:
     print(*printed, sep="", end="", flush=True)
 
 
-def render(notebook: NotebookNode, others: list[str], name: str = "", *, code: bool = True) -> str:
+def render(notebook: NotebookNode, pages: list[str], *, code: bool = True) -> str:
     """Return a notebook as one page of HTML that needs nothing from elsewhere.
 
     Args:
         notebook: with outputs.
-        others: names without ending of all pages, in order; links to notebooks that have no page become plain words.
-        name: its own among them, from which the links to the page before and after follow.
+        pages: names without ending of all pages; links to notebooks that have no page become plain words.
         code: show the code, too.
     """
-    from nbconvert import HTMLExporter
-
     exporter = HTMLExporter(template_name="lab", embed_images=True, require_js_url="", jquery_url="", mathjax_url="", mermaid_js_url="")
     exporter.exclude_input, exporter.exclude_output_prompt, exporter.exclude_anchor_links = not code, True, True
     exporter.jupyter_widgets_base_url = ""
@@ -108,7 +97,7 @@ def render(notebook: NotebookNode, others: list[str], name: str = "", *, code: b
 
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            linked = _NOTEBOOK_LINK.sub(lambda link: f"[{link[1]}]({link[2]}.html)" if link[2] in others else link[1], cell.source)
+            linked = _NOTEBOOK_LINK.sub(lambda link: f"[{link[1]}]({link[2]}.html)" if link[2] in pages else link[1], cell.source)
             cell.source = _FORMULA.sub(keep, linked)
         for output in cell.get("outputs", []):
             # The exporter's own pictures have no words.
@@ -121,73 +110,41 @@ def render(notebook: NotebookNode, others: list[str], name: str = "", *, code: b
     page = re.sub(r"<script\b.*?</script>", "", page, flags=re.DOTALL)
     head = f"<title>{html.escape(_title(notebook))}</title>{_STYLE}"
     page = re.sub(r"<title>.*?</title>", lambda _: head, page, count=1, flags=re.DOTALL)
-    return re.sub(r"<body\b[^>]*>", lambda body: body[0] + _navigation(others, name), page, count=1) if others else page
+    return re.sub(r"<body\b[^>]*>", lambda body: body[0] + _NAVIGATION, page, count=1) if pages else page
 
 
 def _title(notebook: NotebookNode) -> str:
-    found = re.search(r"^# (.+)$", notebook.cells[0].source, re.MULTILINE) if notebook.cells else None
+    found = re.search(r"^# (.+)$", notebook.cells[0].source, re.MULTILINE)
     return found[1].removesuffix(" (with answers)") if found else "Notebook"
 
 
-def _minutes(notebook: NotebookNode) -> str:
-    """What the notebook itself says about its time."""
-    found = re.search(r"\*\*Time:\*\* (\d+) minutes", notebook.cells[0].source) if notebook.cells else None
-    return found[1] if found else ""
-
-
-def _navigation(others: list[str], name: str) -> str:
-    place = others.index(name) if name in others else -1
-    before = f'<a href="{others[place - 1]}.html">← {others[place - 1][:2]}</a>' if place > 0 else "<span></span>"
-    after = f'<a href="{others[place + 1]}.html">{others[place + 1][:2]} →</a>' if 0 <= place < len(others) - 1 else "<span></span>"
-    return f'<nav class="course">{before}<a href="index.html">All notebooks</a>{after}</nav>'
-
-
-def index(pages: dict[str, NotebookNode]) -> str:
-    """Return the first page, with a table of all notebooks."""
-    rows = [
-        f'<tr><td>{name[:2]}</td><td><a href="{name}.html">{html.escape(_title(notebook))}</a></td><td>{_minutes(notebook)}</td></tr>'
-        for name, notebook in pages.items()
-    ]
-    return _INDEX.format(rows="\n".join(rows))
+def index(executed: dict[str, NotebookNode]) -> NotebookNode:
+    """Return the first page as a notebook, with a table of all notebooks and what they say about their time."""
+    rows = []
+    for name, notebook in executed.items():
+        minutes = re.search(r"\*\*Time:\*\* (\d+) minutes", notebook.cells[0].source)
+        rows.append(f"| [{name[:2]} {_title(notebook)}]({name}.ipynb) | {minutes[1] if minutes else ''} |\n")
+    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(_INDEX + "".join(rows))])
 
 
 def build(executed: dict[str, NotebookNode], folder: Path) -> Path:
-    """Write all pages, in place of those of an earlier run, and return the first.
-
-    Args:
-        executed: name without ending -> the notebook with outputs.
-        folder: where to.
-
-    Raises:
-        SetupError: the folder cannot be written.
-    """
-    names = sorted(executed)
+    """Write all pages, in place of those of an earlier run, and return the first; ``executed`` has them by name without ending."""
     with paths.writing(folder):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        page = folder / "index.html"
-        page.write_text(index(executed), encoding="utf-8")
-        for name in names:
-            (folder / f"{name}.html").write_text(render(executed[name], names, name), encoding="utf-8")
-    return page
+        for name, notebook in {"index": index(executed), **executed}.items():
+            (folder / f"{name}.html").write_text(render(notebook, list(executed)), encoding="utf-8")
+    return folder / "index.html"
 
 
 def solutions() -> dict[str, NotebookNode]:
     """Return the solution notebooks, with what they show, by their names without ending."""
-    import nbformat
-
     files = sorted((paths.root() / "notebooks" / "solutions").glob("[0-9][0-9]_*.ipynb"))
     return {file.stem: nbformat.read(file, as_version=4) for file in files}
 
 
 def demo(work: Path) -> Path:
-    """Run the demonstration (``tools/demo.py``) and write it as one page, which is returned.
-
-    Raises:
-        SetupError: it failed, or the page cannot be written.
-    """
-    import nbformat
-
+    """Run the demonstration (``tools/demo.py``) and write it as one page, which is returned; a SetupError where it fails."""
     cells = []
     for part in re.split(r"^# %%", (Path(__file__).parent / "demo.py").read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]:
         kind, _, text = part.partition("\n")
@@ -199,11 +156,8 @@ def demo(work: Path) -> Path:
     for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
         # What was printed for the terminal stands on the page in other places.
         cell.outputs = [output for output in cell.outputs if output.output_type != "stream"]
-    folder = work / "demo"
-    with paths.writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        page = folder / "index.html"
-        page.write_text(render(notebook, [], code=False), encoding="utf-8")
+    page = paths.make_folder(work / "demo") / "index.html"
+    page.write_text(render(notebook, [], code=False), encoding="utf-8")
     return page
 
 

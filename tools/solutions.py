@@ -14,14 +14,14 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import nbformat
+from nbformat import NotebookNode
+from PIL import Image
 
 from helpers import machine, paths
 from helpers.errors import CourseError
 from tools import notebooks, site
-
-if TYPE_CHECKING:
-    from nbformat import NotebookNode
 
 # What a picture and all notebooks together may have, in bytes.
 PICTURE, ALL = 100_000, 8_000_000
@@ -33,14 +33,7 @@ _WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def keep(ran: NotebookNode, line: str) -> NotebookNode:
-    """Return a notebook that ran as it is stored: small pictures, no dead widgets, no place of this machine, and the line about the run.
-
-    Args:
-        ran: with outputs.
-        line: when and where it ran.
-    """
-    import nbformat
-
+    """Return a notebook that ran as it is stored: small pictures, no dead widgets, no place of this machine, and when and where it ran."""
     for cell in ran.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type != "code":
@@ -77,8 +70,6 @@ def _without_places(text: str) -> str:
 
 def smaller(picture: bytes) -> bytes:
     """Return a PNG of at most ``PICTURE`` bytes: with fewer colours, then with fewer points."""
-    from PIL import Image
-
     colours, image = 256, Image.open(io.BytesIO(picture)).convert("RGB")
     while len(picture) > PICTURE:
         buffer = io.BytesIO()
@@ -103,8 +94,6 @@ def pictures(number: str, ran: NotebookNode, folder: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run and store; 1 when a notebook failed, or all together have become too large."""
-    import nbformat
-
     parser = argparse.ArgumentParser(prog="python -m tools.solutions", description="Run the solutions and keep what they show.")
     parser.add_argument("notebooks", nargs="*", metavar="NN", help="numbers of notebooks, such as 00 04 (default all)")
     wanted = parser.parse_args(arguments).notebooks
