@@ -187,7 +187,7 @@ def scrape(server: Any, *, access: Access | None = None) -> Snapshot:
     url = getattr(server, "metrics_url", server)
     address = parse_address(url)
     path = urlsplit(url if "://" in url else f"//{url}").path
-    given: Access = access or getattr(server, "metrics_access", NO_ACCESS)
+    given = getattr(server, "metrics_access", NO_ACCESS) if access is None else access
     time.sleep(_SETTLE_S)
     try:
         page = ask(address, path if path.strip("/") else "/metrics", access=given)
