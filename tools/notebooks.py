@@ -71,7 +71,7 @@ def sources() -> list[Path]:
 
 
 def generate(source: Path) -> dict[Path, str]:
-    """Return the text of each notebook of one source, by its path; a SourceError where a part of an exercise or a picture is missing."""
+    """Return the text of each notebook of one source, by its path; a SourceError where a picture is missing."""
     folder, name = source.parent.parent, f"{source.stem}.ipynb"
     return {
         folder / name: text_of(_notebook(source, solution=False)),
@@ -119,9 +119,8 @@ def _code(notebook: NotebookNode) -> list[NotebookNode]:
 
 
 def _notebook(source: Path, *, solution: bool, colab: bool = False) -> NotebookNode:
-    read, cells = jupytext.read(source, fmt="py:percent"), []
-    _check_exercises(read)
-    for cell in read.cells:
+    cells = []
+    for cell in jupytext.read(source, fmt="py:percent").cells:
         tags = set(cell.metadata.get("tags", []))
         if not solution and tags & _ONLY_IN_SOLUTION:
             continue
@@ -132,20 +131,6 @@ def _notebook(source: Path, *, solution: bool, colab: bool = False) -> NotebookN
             _attach(cell, source.parent / "images")
         cells.append(cell)
     return _assemble(_with_colab(cells) if colab else cells)
-
-
-def _check_exercises(notebook: NotebookNode) -> None:
-    """Every exercise has its five parts, and only code carries marks."""
-    parts: dict[str, list[str]] = {}
-    for cell in notebook.cells:
-        number, tags = cell.metadata.get("exercise"), cell.metadata.get("tags", [])
-        if number:
-            parts.setdefault(number, []).append(next((tag for tag in ("starter", "check", "hints", "answer") if tag in tags), "task"))
-        if cell.cell_type != "code" and re.search(r"#:( |$)", cell.source, re.MULTILINE):
-            raise SourceError(f"A text cell has a mark #:: {cell.source.splitlines()[0]!r}.")
-    for number, found in parts.items():
-        if missing := [part for part in ("task", "starter", "check", "hints", "answer") if part not in found]:
-            raise SourceError(f"Exercise {number} has no cell for {missing[0]!r}.", f"It has {found}.")
 
 
 def _lines(text: str, *, solution: bool) -> Iterator[str]:

@@ -140,7 +140,7 @@ class Dashboard(widgets.VBox):  # type: ignore[misc]  # ipywidgets tells no type
     def __init__(self, server: Server, load: str | None = None) -> None:
         self.server = server
         self._snapshots: deque[Snapshot] = deque([scrape(server)], maxlen=round(WINDOW_S / INTERVAL_S) + 1)
-        self.load = BackgroundLoad(server, load).start() if load else None
+        self.load = BackgroundLoad(server, load) if load else None
         self.history: deque[Reading] = deque(maxlen=round(HISTORY_S / INTERVAL_S))
         self.controls = _widgets(min(self.load.largest_batch, _MAX_BATCH) if self.load else 1)
         sliders = [self.controls.batch, self.controls.concurrency] if self.load else []

@@ -37,7 +37,7 @@ _SPAWN = multiprocessing.get_context("spawn")
 
 
 class BackgroundLoad:
-    """Made-up requests to one model, ``concurrency`` of them under way at any time, until it is stopped.
+    """Made-up requests to one model, ``concurrency`` of them under way at any time, from now on until it is stopped.
 
     Each request is sent as soon as the one before it has come back. When the server goes away the load waits for it to return,
     and keeps what went wrong in ``error``.
@@ -50,56 +50,45 @@ class BackgroundLoad:
     """
 
     def __init__(self, server: Any, model: str, batch: int = 1, concurrency: int = 1) -> None:
-        self.model, self.batch, self.concurrency = model, batch, concurrency
+        self.model = model
         with Client(server) as client:
             self._signature = client.signature(model)
-            self._server = SimpleNamespace(**{client.protocol: client.address}, access=client.access)
-        self._pipe: Connection | None = None
-        self._process: Any = None
-        self._counts, self._error = _SPAWN.RawArray("q", 3), _SPAWN.RawArray("c", _ERROR_SIZE)
+            target = SimpleNamespace(**{client.protocol: client.address}, access=client.access)
         self._check(batch, concurrency)
-
-    def start(self) -> BackgroundLoad:
-        """Begin to send, and to count from zero; returns when the process sends. A load that runs is left as it is."""
-        if self.running:
-            return self
-        self.stop()
-        self._counts[:], self._error.value = (0, 0, 0), b""
+        self._counts, self._error = _SPAWN.RawArray("q", 3), _SPAWN.RawArray("c", _ERROR_SIZE)
         # Where no name is left for this load, its end of the pipe closes, and so the process ends.
         self._pipe, theirs = _SPAWN.Pipe()
-        arguments = (theirs, self._server, self.model, self._counts, self._error)
-        self._process = _SPAWN.Process(target=_serve, args=arguments, daemon=True, name="course-load")
+        arguments = (theirs, target, model, self._counts, self._error)
+        self._process: Any = _SPAWN.Process(target=_serve, args=arguments, daemon=True, name="course-load")
         with theirs:
             self._process.start()
-        self.change(self.batch, self.concurrency)
+        self.change(batch, concurrency)
         deadline = time.monotonic() + _START_TIMEOUT_S
         while not self._counts[_BEGUN]:
             if not self.running or time.monotonic() > deadline:
                 self.stop()
                 raise ServerError("The load did not start.", "", "Try again, or type: python -m helpers doctor")
             time.sleep(_LOOK_S)
-        return self
 
     def change(self, batch: int, concurrency: int) -> None:
         """Send something else from now on. Where it does not fit the model, the load goes on as it was."""
         self._check(batch, concurrency)
         self.batch, self.concurrency = batch, concurrency
-        # Where the process has just ended, it is no longer running.
+        # Where the process has ended, it is no longer running.
         with suppress(OSError):
-            if self._pipe is not None:
-                self._pipe.send((self._signature.example(batch), concurrency))
+            self._pipe.send((self._signature.example(batch), concurrency))
 
     def stop(self) -> None:
         """Send nothing more, and return when the requests under way have come back."""
-        if self._pipe is None:
+        if self._process is None:
             return
         self._pipe.close()
-        self._pipe = None
         self._process.join(_STOP_TIMEOUT_S)
         if self._process.exitcode is None:
             self._process.kill()
             self._process.join()
         self._process.close()
+        self._process = None
 
     @property
     def largest_batch(self) -> int:
@@ -109,11 +98,11 @@ class BackgroundLoad:
     @property
     def running(self) -> bool:
         """True while the process of the load runs."""
-        return self._pipe is not None and bool(self._process.is_alive())
+        return self._process is not None and bool(self._process.is_alive())
 
     @property
     def sent(self) -> int:
-        """Requests that were sent and came back, failed ones included, since the start."""
+        """Requests that were sent and came back, failed ones included."""
         return int(self._counts[_SENT])
 
     @property
@@ -123,11 +112,11 @@ class BackgroundLoad:
 
     @property
     def error(self) -> str:
-        """What went wrong last since the start; empty where nothing did."""
+        """What went wrong last; empty where nothing did."""
         return str(self._error.value.decode(errors="replace"))
 
     def __enter__(self) -> BackgroundLoad:
-        return self.start()
+        return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()

@@ -10,7 +10,6 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import mplhep
 import numpy as np
 import pandas as pd
@@ -23,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from helpers.errors import InputError
 from helpers.measuring.experiments import Experiments
 from helpers.measuring.table import COLUMNS, LATENCY_ENDS, PARTS, THROUGHPUT, THROUGHPUT_SPREAD, hardware, is_recorded, rows_of
-from helpers.plots.style import BARS, BELOW, COLOURS, EDGE, GREY, NOTE, STYLE, decades, finished, heading, named_bars, series_style, stacked
+from helpers.plots.style import BARS, BELOW, COLOURS, EDGE, GREY, NOTE, STYLE, decades, drawing, heading, named_bars, series_style, stacked
 from helpers.scaling import queueing
 from helpers.scaling.capacity import Plan
 from helpers.tables import Row
@@ -150,11 +149,10 @@ def sweep_figure(rows: Any, budget_ms: float | None = None, reference: Any = ())
     measured, others = ([row for row in found if is_recorded(row) is whose] for whose in (False, True))
     styled = _styled(series_of(measured, "batch")) + _grey(series_of(others, "batch", always=("variant", "inputs", "concurrency")))
     first = styled[0][0][1]
-    with plt.rc_context(_GRID):
-        # Ratios have panels of their own, close below.
-        ratios, layout = len(styled) > 1, ConstrainedLayoutEngine(hspace=0.0, h_pad=0.02)
-        shape: dict[str, Any] = {"figsize": (12, 7.4 if ratios else 5.4), "height_ratios": (3, 1.15)[: 1 + ratios], "layout": layout}
-        figure, panels = plt.subplots(1 + ratios, 2, sharex=True, squeeze=False, **shape)
+    # Ratios have panels of their own, close below.
+    ratios, layout = len(styled) > 1, ConstrainedLayoutEngine(hspace=0.0, h_pad=0.02)
+    shape: dict[str, Any] = {"figsize": (12, 7.4 if ratios else 5.4), "height_ratios": (3, 1.15)[: 1 + ratios], "layout": layout}
+    with drawing(_GRID, 1 + ratios, 2, sharex=True, squeeze=False, **shape) as (figure, panels):
         for column, quantity in enumerate((THROUGHPUT, "latency_p95_us")):
             for (_, table), style in styled:
                 _draw(panels[0, column], table["batch"], *_values(table, quantity), table["stable"], **style)
@@ -174,7 +172,7 @@ def sweep_figure(rows: Any, budget_ms: float | None = None, reference: Any = ())
         budget_line(panels[0, 1], budget_ms)
         _legend_below(figure, panels[0, 0])
         _source(panels[0, 0], measured or others, panels[0, 1])
-        return finished(figure)
+        return figure
 
 
 def throughput_latency_figure(rows: Any, budget_ms: float | None = None) -> Figure:
@@ -182,8 +180,7 @@ def throughput_latency_figure(rows: Any, budget_ms: float | None = None) -> Figu
     found = rows_of(rows, (THROUGHPUT, "latency_p95_us"), "throughput against latency")
     tries = all(row.get("experiment") for row in found)
     every = [(row["experiment"], _table([row])) for row in found] if tries else series_of(found, "concurrency")
-    with plt.rc_context(_GRID):
-        figure, axes = plt.subplots(figsize=(9, 6.6), layout="constrained")
+    with drawing(_GRID, figsize=(9, 6.6)) as (figure, axes):
         for (_, table), style in _styled(every):
             (x, across), (y, up) = _values(table, THROUGHPUT), _values(table, "latency_p95_us")
             _draw(axes, x, y, up, table["stable"], across, **style)
@@ -197,7 +194,7 @@ def throughput_latency_figure(rows: Any, budget_ms: float | None = None) -> Figu
         _explain_open(axes)
         axes.legend(loc="best", frameon=True, framealpha=0.85, edgecolor="none", title="" if tries else "number: concurrency")
         _source(axes, found)
-        return finished(figure)
+        return figure
 
 
 def scale_figure(rows: Any, expected: Any = ()) -> Figure:
@@ -207,8 +204,7 @@ def scale_figure(rows: Any, expected: Any = ()) -> Figure:
     """
     found = rows_of(rows, ("servers", "concurrency", THROUGHPUT, "queue_us"), "the figure of a fleet")
     simulated = series_of(rows_of(expected), "concurrency", always=("servers",)) if len(expected) else []
-    with plt.rc_context(_GRID):
-        figure, panels = plt.subplots(1, 2, figsize=(12, 5.6), layout="constrained")
+    with drawing(_GRID, 1, 2, figsize=(12, 5.6)) as (figure, panels):
         for axes, column in zip(panels, (THROUGHPUT, "queue_us"), strict=True):
             for (name, table), line in zip(simulated, ("--", ":", "-.") * len(simulated), strict=False):
                 axes.plot(table["concurrency"], _values(table, column)[0], color=GREY, linestyle=line, label=f"expected: {name}")
@@ -220,7 +216,7 @@ def scale_figure(rows: Any, expected: Any = ()) -> Figure:
         panels[1].set_ylabel("Mean time in the queue (ms)")
         _legend_below(figure, panels[0])
         _source(panels[0], found, panels[1])
-        return finished(figure)
+        return figure
 
 
 def capacity_figure(plan: Plan, measured: Any = ()) -> Figure:
@@ -232,8 +228,7 @@ def capacity_figure(plan: Plan, measured: Any = ()) -> Figure:
     wanted = [servers for servers in (plan.servers - 1, plan.servers, plan.servers + 1) if servers > 0]
     # Rows without such a latency say nothing here.
     points = [row for row in (rows_of(measured) if len(measured) else []) if row.get("latency_p95_us") is not None]
-    with plt.rc_context(_GRID):
-        figure, axes = plt.subplots(figsize=(9, 6.4), layout="constrained")
+    with drawing(_GRID, figsize=(9, 6.4)) as (figure, axes):
         for number, servers in enumerate(wanted):
             style, limit = series_style(number), plan.limit_jobs(servers)
             jobs, some = np.linspace(0, limit, 201)[1:-1], np.multiply(_SIMULATED, limit)
@@ -255,7 +250,7 @@ def capacity_figure(plan: Plan, measured: Any = ()) -> Figure:
         axes.set_ylabel(LATENCY_LABEL)
         figure.legend(ncols=3, **BELOW)
         heading(axes, "Expected", "lines: M/M/c, open: simulated", plan.source)
-        return finished(figure)
+        return figure
 
 
 # --- single requests -------------------------------------------------------------------------------------------------------
@@ -267,8 +262,7 @@ def latency_histogram_figure(latencies_us: ArrayLike) -> Figure:
     edges = int(np.clip(3 * values_ms.size ** (1 / 3), 8, 40)) + 1
     bins = np.geomspace(values_ms.min() / 1.05, values_ms.max() * 1.05, edges)
     p50, p95 = np.percentile(values_ms, (50, 95))
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(9, 6), layout="constrained")
+    with drawing(STYLE, figsize=(9, 6)) as (figure, axes):
         mplhep.histplot(np.histogram(values_ms, bins), yerr=True, ax=axes, flow="none", linewidth=2.2, color="black")
         axes.axvline(p50, color="black", linewidth=1.6, label=f"median {p50:.3g} ms", gid="median")
         axes.axvline(p95, color="black", linewidth=1.6, linestyle=":", label=f"p95 {p95:.3g} ms", gid="p95")
@@ -277,14 +271,13 @@ def latency_histogram_figure(latencies_us: ArrayLike) -> Figure:
         decades(axes.xaxis)
         figure.legend(ncols=2, **BELOW)
         heading(axes, "Measured", f"{values_ms.size} requests")
-        return finished(figure)
+        return figure
 
 
 def warm_up_figure(latencies_us: ArrayLike) -> Figure:
     """Draw the latency (n,) of request after request, in µs, and a thin line where it settles: the median of the second half."""
     values_ms = np.asarray(latencies_us, dtype=float) / 1e3
-    with plt.rc_context(_GRID):
-        figure, axes = plt.subplots(layout="constrained")
+    with drawing(_GRID) as (figure, axes):
         style = {**series_style(0), "color": "black", "label": "request after request", "markevery": max(1, len(values_ms) // 40)}
         axes.plot(np.arange(1, len(values_ms) + 1), values_ms, **style)
         axes.axhline(np.median(values_ms[len(values_ms) // 2 :]), color="black", linewidth=1, alpha=0.6, zorder=0)
@@ -292,7 +285,7 @@ def warm_up_figure(latencies_us: ArrayLike) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         decades(axes.yaxis)
         heading(axes, "Measured", "one request after the other")
-        return finished(figure)
+        return figure
 
 
 # --- bars ------------------------------------------------------------------------------------------------------------------
@@ -314,15 +307,14 @@ def latency_split_figure(rows: Any, *, share: bool = False) -> Figure:
         (name, table[list(columns)].to_numpy(float).sum(axis=1) / 1e3 / unit, colour, hatch) for name, columns, colour, hatch in _PARTS
     ]
     names = [f"{row['model']}\n{', '.join(_words(row, ('batch', 'variant', 'concurrency')))}" for _, row in table.iterrows()]
-    with plt.rc_context(BARS):
-        figure, axes = plt.subplots(figsize=(11, 0.75 * len(split) + 2.9), layout="constrained")
+    with drawing(BARS, figsize=(11, 0.75 * len(split) + 2.9)) as (figure, axes):
         ends = stacked(axes, names, looks)
         for position, (end, total) in enumerate(zip(ends, totals, strict=True)):
             axes.annotate(f"{total:.3g} ms", (end, position), xytext=(8, 0), va="center", fontweight="bold", **NOTE)
         axes.set(xlabel="Share of the mean time of a request (%)" if share else "Mean time of a request (ms)", xlim=(0, 1.14 * ends.max()))
         figure.legend(ncols=len(_PARTS), **BELOW)
         _source(axes, split)
-        return finished(figure)
+        return figure
 
 
 def lives_figure(lives: pd.DataFrame) -> Figure:
@@ -334,8 +326,7 @@ def lives_figure(lives: pd.DataFrame) -> Figure:
     order = [row for asked in first.index for row in (asked, *lives.index[lives["parent"] == asked])]
     number = {asked: f"{place}: " if len(first) > 1 else "" for place, asked in enumerate(first.index, 1)}
     lives = lives.loc[order].reindex(columns=["model", "parent", *dict.fromkeys(stamp for _, *ends, _, _ in _LIFE for stamp in ends)])
-    with plt.rc_context(BARS):
-        figure, axes = plt.subplots(figsize=(11, min(0.42 * len(lives), 5) + 2.3), layout="constrained")
+    with drawing(BARS, figsize=(11, min(0.42 * len(lives), 5) + 2.3)) as (figure, axes):
         for name, begin, end, colour, hatch in _LIFE:
             width = lives[end] - lives[begin]
             places = np.flatnonzero(width.notna())
@@ -347,7 +338,7 @@ def lives_figure(lives: pd.DataFrame) -> Figure:
         axes.set(xlabel="Time since the first request came (ms)", xlim=(0, 1.02 * lives["REQUEST_END"].max()))
         figure.legend(ncols=len(_LIFE), **BELOW)
         heading(axes, "Measured", "by the server's trace")
-        return finished(figure)
+        return figure
 
 
 def precision_figure(speeds: Any, costs: Sequence[Row]) -> Figure:
@@ -359,8 +350,7 @@ def precision_figure(speeds: Any, costs: Sequence[Row]) -> Figure:
     models = [str(row["model"]) for row in rows]
     if len({(row.get("batch"), row.get("concurrency")) for row in rows}) > 1:
         raise InputError("The rows are of different loads.", "Expected one row for each model, all under the same load.")
-    with plt.rc_context(BARS):
-        figure, (left, right) = plt.subplots(1, 2, figsize=(12, 0.8 * len(rows) + 2.6), sharey=True, layout="constrained")
+    with drawing(BARS, 1, 2, figsize=(12, 0.8 * len(rows) + 2.6), sharey=True) as (figure, (left, right)):
         values, spreads = (np.array([row.get(name) or 0.0 for row in rows]) for name in (THROUGHPUT, THROUGHPUT_SPREAD))
         words = [f"{value:.0f}" + (f"  (×{value / values[0]:.2f})" if place else "") for place, value in enumerate(values)]
         _bars(left, values, spreads, words, [GREY, *[COLOURS[0]] * (len(rows) - 1)])
@@ -380,7 +370,7 @@ def precision_figure(speeds: Any, costs: Sequence[Row]) -> Figure:
         named_bars(left, [name.removeprefix(f"{models[0]}_") if place else f"{name}\n(32 bits)" for place, name in enumerate(models)])
         figure.legend(*right.get_legend_handles_labels(), ncols=len(discriminants), **BELOW)
         _source(left, rows, right)
-        return finished(figure)
+        return figure
 
 
 def experiments_figure(table: Experiments) -> Figure:
@@ -395,8 +385,7 @@ def experiments_figure(table: Experiments) -> Figure:
     latencies, ends = _values(_table(table.rows), "latency_p95_us")
     # Only bars over the same one can be compared.
     over = ["" if (reference := table.reference(name)) is None else f"\nover {reference['experiment']}" for name in tried]
-    with plt.rc_context(BARS):
-        figure, (left, right) = plt.subplots(1, 2, figsize=(12, 0.85 * len(table) + 2.6), sharey=True, layout="constrained")
+    with drawing(BARS, 1, 2, figsize=(12, 0.85 * len(table) + 2.6), sharey=True) as (figure, (left, right)):
         _bars(left, gains, halves, [f"×{gain:.2f}" for gain in gains], [GREY if each is None else COLOURS[0] for each in seen])
         if np.isfinite(others).any():
             style: dict[str, Any] = {**series_style(3), "color": COLOURS[2], "linestyle": "", "markersize": 11, "markeredgecolor": "white"}
@@ -412,7 +401,7 @@ def experiments_figure(table: Experiments) -> Figure:
             right.axvline(table.budget_ms, **_BUDGET)
             right.annotate(f"budget {table.budget_ms:g} ms", (table.budget_ms, len(table) - 0.45), xytext=(5, 4), **NOTE)
         _source(left, table.rows, right)
-        return finished(figure)
+        return figure
 
 
 def _bars(axes: Axes, values: Floats, halves: Floats, words: Sequence[str], colours: Sequence[str]) -> None:

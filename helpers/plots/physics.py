@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import awkward as ak
-import matplotlib.pyplot as plt
 import mplhep
 import numpy as np
 import pandas as pd
@@ -18,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from helpers.errors import InputError
 from helpers.physics.flavour import Roc, Scores
 from helpers.physics.tracks import Event, Quality, edges_within, is_true, match, true_edges
-from helpers.plots.style import BARS, BELOW, COLOURS, GREY, MARKERS, NOTE, STYLE, decades, finished, heading, series_style, stacked
+from helpers.plots.style import BARS, BELOW, COLOURS, GREY, MARKERS, NOTE, STYLE, decades, drawing, heading, series_style, stacked
 
 # Kinds of candidates: the branch that flags them, marker, colour.
 _KINDS = {
@@ -51,13 +50,12 @@ _PLANE: dict[str, Any] = {"ylabel": "$y$ (mm)", "aspect": "equal", "xticks": ran
 def mass_histogram(masses: Iterable[float]) -> Figure:
     """Draw invariant masses in GeV, one bin for each GeV up to 120; nothing where there is none yet."""
     values = np.array(list(masses), dtype=float)
-    with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(layout="constrained")
+    with drawing(STYLE) as (figure, axis):
         counts = np.histogram(values, np.arange(0, 121))
         mplhep.histplot(counts, ax=axis, histtype="fill", color=COLOURS[0], yerr=False, flow="none")
         axis.set(xlabel="Invariant mass of the pair (GeV)", ylabel="Pairs per GeV", xlim=(0, 120), xticks=range(0, 121, 10))
         heading(axis, "Simulation", "made-up muon pairs", f"{len(values)} pairs")
-        return finished(figure)
+        return figure
 
 
 # --- jets ------------------------------------------------------------------------------------------------------------------
@@ -67,8 +65,7 @@ def show_jets(jets: ak.Array) -> Figure:
     """Draw candidates and secondary vertices of one to four jets side by side, as one looks along the jet axis."""
     if not 1 <= len(jets) <= 4:
         raise InputError(f"{len(jets)} jets were given.", "One picture shows 1 to 4.", "Type for example: show_jets(sample[:2])")
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, len(jets), figsize=(5.2 * len(jets) + 0.6, 6.8), sharey=True, squeeze=False, layout="constrained")
+    with drawing(STYLE, 1, len(jets), figsize=(5.2 * len(jets) + 0.6, 6.8), sharey=True, squeeze=False) as (figure, axes):
         for axis, jet in zip(axes[0], jets, strict=True):
             eta, phi = ak.to_numpy(jet["pfcand_etarel"]), ak.to_numpy(jet["pfcand_phirel"])
             area = np.maximum(np.exp(ak.to_numpy(jet["pfcand_pt_log_nopuppi"])) * _AREA_PER_GEV, _LEAST_AREA)
@@ -86,7 +83,7 @@ def show_jets(jets: ak.Array) -> Figure:
         for name, (_, marker, colour) in {**_KINDS, "secondary vertex": ("", "*", "white")}.items():
             axes[0, 0].plot([], [], marker, color=colour, markersize=12, markeredgecolor="black", label=name)
         figure.legend(ncols=3, **BELOW)
-        return finished(figure)
+        return figure
 
 
 def roc_curves(rocs: Mapping[str, Roc] | Sequence[Roc], mistag: float | None = None) -> Figure:
@@ -95,8 +92,7 @@ def roc_curves(rocs: Mapping[str, Roc] | Sequence[Roc], mistag: float | None = N
     With ``mistag`` there is a line at this mistag rate, and a marker where each curve crosses it.
     """
     named = dict(rocs) if isinstance(rocs, Mapping) else {roc.name.replace("_", " "): roc for roc in rocs}
-    with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(layout="constrained")
+    with drawing(STYLE) as (figure, axis):
         for number, (name, roc) in enumerate(named.items()):
             efficiency, rate = roc.curve
             seen, style = rate > 0, series_style(number)
@@ -116,14 +112,13 @@ def roc_curves(rocs: Mapping[str, Roc] | Sequence[Roc], mistag: float | None = N
         axis.grid(alpha=0.3)
         axis.legend(loc="best", handlelength=2.6, frameon=True, framealpha=0.85, edgecolor="none")
         heading(axis, *_JETS)
-        return finished(figure)
+        return figure
 
 
 def differences(first: Scores, second: Scores) -> Figure:
     """Draw how far two models' probabilities of the same jets are apart: the largest difference in each jet."""
     apart = np.abs(first.probabilities - second.probabilities).max(axis=1)
-    with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(layout="constrained")
+    with drawing(STYLE) as (figure, axis):
         edges = np.logspace(-9, max(-4, np.ceil(np.log10(apart.max() + 1e-9))), 51)
         # Equal to the last bit is drawn in the first bin: a logarithm has no place for zero.
         counts = np.histogram(np.maximum(apart, edges[0]), bins=edges)
@@ -133,7 +128,7 @@ def differences(first: Scores, second: Scores) -> Figure:
         axis.annotate(r"tolerance $10^{-5}$", (1e-5, 0.95), **place, **NOTE)
         axis.set(xscale="log", xlabel=f"Largest |{first.model} − {second.model}| over the classes", ylabel="Jets")
         heading(axis, *_JETS)
-        return finished(figure)
+        return figure
 
 
 # --- tracks ----------------------------------------------------------------------------------------------------------------
@@ -147,8 +142,7 @@ def event_display(event: Event, labels: ArrayLike | None = None) -> Figure:
     Without track labels ``(n_hits,)`` only the hits are drawn.
     """
     found, missed = ([], np.zeros(event.n_hits, bool)) if labels is None else _found(event, np.asarray(labels))
-    with plt.rc_context(STYLE):
-        figure, (across, along) = plt.subplots(1, 2, figsize=(12, 6.4), width_ratios=(1, 1.25), layout="constrained")
+    with drawing(STYLE, 1, 2, figsize=(12, 6.4), width_ratios=(1, 1.25)) as (figure, (across, along)):
         for axes, first, second in ((across, event.x, event.y), (along, event.z, event.r)):
             (hits,) = axes.plot(first, second, ".", color=_HITS, markersize=3, zorder=1, label="_hits")
             for (name, edges, colours), (width, line) in zip(found, _LINES, strict=False):
@@ -161,7 +155,7 @@ def event_display(event: Event, labels: ArrayLike | None = None) -> Figure:
             names = [name for name, _, _ in found]
             figure.legend([*across.collections, hits], [*names, "hits without a track"], ncols=5, **BELOW)
         heading(across, *_TRACKS, right_axes=along)
-        return finished(figure)
+        return figure
 
 
 def _found(event: Event, labels: NDArray[Any]) -> tuple[list[tuple[str, Any, Sequence[str]]], NDArray[np.bool_]]:
@@ -197,8 +191,7 @@ def embedding_display(event: Event, embedding: ArrayLike) -> Figure:
     points = np.asarray(embedding, dtype=np.float64)
     points = points - points.mean(axis=0)
     plane = points @ np.linalg.svd(points, full_matrices=False)[2][:2].T
-    with plt.rc_context(STYLE):
-        figure, panels = plt.subplots(1, 2, figsize=(12, 6), layout="constrained")
+    with drawing(STYLE, 1, 2, figsize=(12, 6)) as (figure, panels):
         for axes, first, second in ((panels[0], event.x, event.y), (panels[1], *plane.T)):
             axes.plot(first, second, ".", color=_HITS, markersize=2)
             for index, particle in enumerate(hardest):
@@ -208,14 +201,12 @@ def embedding_display(event: Event, embedding: ArrayLike) -> Figure:
         panels[0].set(xlabel="$x$ (mm), where the hits are", **_PLANE)
         panels[1].set(xlabel="First direction of the embedding (no unit)", ylabel="Second direction (no unit)")
         heading(panels[0], *_TRACKS, right_axes=panels[1])
-        return finished(figure)
+        return figure
 
 
 def graph_display(event: Event, graphs: Mapping[str, ArrayLike]) -> Figure:
     """Draw graphs ``(2, n_edges)`` of hits side by side in the inner detector: true edges solid, false ones thin and dotted."""
-    with plt.rc_context(STYLE):
-        size = (4.6 * len(graphs), 5.4)
-        figure, panels = plt.subplots(1, len(graphs), figsize=size, sharey=True, squeeze=False, layout="constrained")
+    with drawing(STYLE, 1, len(graphs), figsize=(4.6 * len(graphs), 5.4), sharey=True, squeeze=False) as (figure, panels):
         for axes, (title, given) in zip(panels[0], graphs.items(), strict=True):
             edges = np.asarray(given)
             segments, good = _segments(event.z, event.r, edges), is_true(event, edges)
@@ -227,13 +218,12 @@ def graph_display(event: Event, graphs: Mapping[str, ArrayLike]) -> Figure:
             axes.set_title(f"{title}\n{good.size} edges, {purity} true", fontsize=15)
         panels[0][0].set_ylabel("$r$ (mm)")
         figure.legend(panels[0][0].collections[::-1], ["true", "false"], ncols=2, **BELOW)
-        return finished(figure)
+        return figure
 
 
 def efficiency_plot(qualities: Mapping[str, Quality], variable: str) -> Figure:
     """Draw the efficiency in bins of ``pt`` or ``eta``, with its uncertainty, for what ``quality`` returned by its name in the legend."""
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(layout="constrained")
+    with drawing(STYLE) as (figure, axes):
         for index, (name, one) in enumerate(qualities.items()):
             words = f"{name}: {one.efficiency.value:.3f} ± {(one.efficiency.high - one.efficiency.low) / 2:.3f}"
             bins = one.against(variable)
@@ -254,19 +244,18 @@ def efficiency_plot(qualities: Mapping[str, Quality], variable: str) -> Figure:
         axes.set_ylim(min(0.8, axes.get_ylim()[0]), 1.02)
         axes.legend(loc="lower center")
         heading(axes, *_TRACKS)
-        return finished(figure)
+        return figure
 
 
 def stage_bars(times: pd.DataFrame) -> Figure:
     """Draw the time of a request in each stage, from :func:`helpers.physics.tracks.stage_times`, as bars one below the other."""
     queue, compute = ("waits in the queue", times["queue_ms"], "#dfe3e8", ".."), ("computes", times["infer_ms"], "#3b6fb6", "")
     other = ("takes tensors in and out", times["other_ms"], "#f0c27b", "//")
-    with plt.rc_context(BARS):
-        figure, axes = plt.subplots(figsize=(11, 0.8 * len(times) + 2), layout="constrained")
+    with drawing(BARS, figsize=(11, 0.8 * len(times) + 2)) as (figure, axes):
         for position, end in enumerate(stacked(axes, list(times["stage"]), [queue, compute, other])):
             axes.annotate(f" {end:.1f} ms", (end, position), va="center")
         axes.margins(x=0.12)
         axes.set_xlabel("Mean time per event (ms)")
         figure.legend(ncols=3, **BELOW)
         heading(axes, "Measured", "by the server's counters")
-        return finished(figure)
+        return figure

@@ -6,7 +6,8 @@ import base64
 import html
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -95,6 +96,15 @@ def decades(axis: Axis) -> None:
     axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
+
+
+@contextmanager
+def drawing(style: dict[str, Any], rows: int = 1, columns: int = 1, **options: Any) -> Iterator[tuple[Figure, Any]]:
+    """Make a figure in a style, and its axes or an array of them, with the options of pyplot's ``subplots``; it is finished at the end."""
+    with plt.rc_context(style):
+        figure, axes = plt.subplots(rows, columns, **{"layout": "constrained", **options})
+        yield figure, axes
+    finished(figure)
 
 
 def finished(figure: Figure) -> Figure:

@@ -180,6 +180,7 @@ def test_exercises_have_a_clock_a_task_a_blank_and_a_check(path: Path) -> None:
     part = str(int(path.name[:2]))
     numbers = list(dict.fromkeys(cell.metadata.exercise for cell in notebook.cells if "exercise" in cell.metadata))
     assert numbers == [f"{part}.{n}" for n in range(1, len(numbers) + 1)] and numbers
+    assert not any(re.search(r"#:( |$)", cell.source, re.MULTILINE) for cell in notebook.cells), "a mark outside of code"
     for number in numbers:
         cells = [cell for cell in notebook.cells if cell.metadata.get("exercise") == number]
         assert re.match(rf"### Exercise {re.escape(number)} \(\d+ minutes?\) — \S", cells[0].source), cells[0].source

@@ -23,7 +23,7 @@ from tests.support.processes import alive, wait_until
 OWNER = """
 import multiprocessing, sys, time
 from helpers.metrics.load import BackgroundLoad
-load = BackgroundLoad(sys.argv[1], "double", 2, 2).start()
+load = BackgroundLoad(sys.argv[1], "double", 2, 2)
 print(multiprocessing.active_children()[0].pid, flush=True)
 time.sleep(600)
 """
@@ -105,10 +105,13 @@ def test_as_many_requests_at_once_as_it_says(models_server: Server) -> None:
 def test_what_does_not_fit_is_refused_and_the_load_goes_on(models_server: Server, batch: int, concurrency: int, words: str) -> None:
     with pytest.raises(InputError, match=words):
         BackgroundLoad(models_server, "double", batch, concurrency)
-    load = BackgroundLoad(models_server, "double", concurrency=0)
-    with pytest.raises(InputError, match=words):
-        load.change(batch, concurrency)
-    assert (load.batch, load.concurrency, _mine()) == (1, 0, [])
+    assert _mine() == []
+    with BackgroundLoad(models_server, "double") as load:
+        with pytest.raises(InputError, match=words):
+            load.change(batch, concurrency)
+        assert (load.batch, load.concurrency) == (1, 1)
+        sent = load.sent
+        wait_until(lambda: load.sent > sent)
 
 
 def test_a_model_that_is_not_there_or_takes_no_batch(models_server: Server) -> None:
@@ -120,7 +123,7 @@ def test_a_model_that_is_not_there_or_takes_no_batch(models_server: Server) -> N
 
 def test_nothing_answers_there() -> None:
     with pytest.raises(RequestError, match="cannot be reached"):
-        BackgroundLoad("localhost:9", "double").start()
+        BackgroundLoad("localhost:9", "double")
 
 
 @pytest.mark.slow
@@ -153,7 +156,7 @@ def test_it_ends_with_its_owner(models_server: Server, death: signal.Signals) ->
 
 
 def test_it_ends_when_nobody_remembers_it(models_server: Server) -> None:
-    load = BackgroundLoad(models_server, "double").start()
+    load = BackgroundLoad(models_server, "double")
     (pid,) = _mine()
     del load
     gc.collect()
@@ -169,19 +172,11 @@ def test_an_interrupt_of_the_notebook_leaves_it_alone(models_server: Server) -> 
 
 
 def test_its_process_was_killed(models_server: Server) -> None:
-    load = BackgroundLoad(models_server, "double").start()
+    load = BackgroundLoad(models_server, "double")
     (pid,) = _mine()
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not load.running)
     load.change(2, 1)
     load.stop()
-    with load.start():
-        wait_until(lambda: load.sent > 3)
-
-
-def test_starting_twice_is_once(models_server: Server) -> None:
-    with BackgroundLoad(models_server, "double") as load:
-        (pid,) = _mine()
-        assert load.start() is load
-        assert _mine() == [pid]
     load.stop()
+    assert "stopped" in repr(load)
