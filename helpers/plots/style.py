@@ -99,7 +99,7 @@ def decades(axis: Axis) -> None:
 
 
 @contextmanager
-def drawing(style: dict[str, Any], rows: int = 1, columns: int = 1, **options: Any) -> Iterator[tuple[Figure, Any]]:
+def drawing(style: Any, rows: int = 1, columns: int = 1, **options: Any) -> Iterator[tuple[Figure, Any]]:
     """Make a figure in a style, and its axes or an array of them, with the options of pyplot's ``subplots``; it is finished at the end."""
     with plt.rc_context(style):
         figure, axes = plt.subplots(rows, columns, **{"layout": "constrained", **options})
