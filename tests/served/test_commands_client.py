@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -116,13 +115,8 @@ def one_model(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_serve_says_by_which_signals_a_model_s_process_and_its_server_ended(free_base_port: Callable[[], int], one_model: Path) -> None:
+def test_serve_says_by_which_signal_its_server_ended(free_base_port: Callable[[], int], one_model: Path) -> None:
     with Serving(free_base_port(), one_model) as serving:
-        time.sleep(2.5)
-        (stub,) = (pid for pid in processes.session(serving.pid) if pid != serving.pid)
-        os.kill(stub, signal.SIGSEGV)
-        assert serving.process.stdout is not None
-        assert re.search(r"'double_0_0' has ended by signal 11 \(SIGSEGV\)", serving.process.stdout.readline())
         os.kill(serving.pid, signal.SIGFPE)
         rest, _ = serving.process.communicate(timeout=PATIENCE_S)
         assert serving.process.returncode == 1
