@@ -381,17 +381,18 @@ def experiments_figure(table: Experiments) -> Figure:
     seen = [table.judged(name) for name in tried]
     gains = np.array([1.0 if each is None else each.gain for each in seen])
     halves = np.array([0.0 if each is None else each.half_width or 0.0 for each in seen])
-    others = np.array([np.nan if (other := table.elsewhere(name)) is None else other.gain for name in tried])
+    elsewhere = {name: other for name in tried if (other := table.elsewhere(name)) is not None}
+    others = np.array([elsewhere[name].gain if name in elsewhere else np.nan for name in tried])
     latencies, ends = _values(_table(table.rows), "latency_p95_us")
     # Only bars over the same one can be compared.
     over = ["" if (reference := table.reference(name)) is None else f"\nover {reference['experiment']}" for name in tried]
     with drawing(BARS, 1, 2, figsize=(12, 0.85 * len(table) + 2.6), sharey=True) as (figure, (left, right)):
         _bars(left, gains, halves, [f"×{gain:.2f}" for gain in gains], [GREY if each is None else COLOURS[0] for each in seen])
-        if np.isfinite(others).any():
+        if elsewhere:
             style: dict[str, Any] = {**series_style(3), "color": COLOURS[2], "linestyle": "", "markersize": 11, "markeredgecolor": "white"}
-            label = "recorded elsewhere, over what it was there before the change; the table says where"
-            left.plot(others, range(len(table)), label=label, **style)
-            figure.legend(*left.get_legend_handles_labels(), **BELOW)
+            left.plot(others, range(len(table)), label="recorded elsewhere, over what it was there before the change", **style)
+            sources = [textwrap.fill(f"{name}: {other.words}", 120) for name, other in elsewhere.items()]
+            figure.legend(*left.get_legend_handles_labels(), title="\n".join(sources), **BELOW)
         left.axvline(1, color="black", linewidth=1)
         left.set(xlim=(0, 1.2 * np.nanmax([gains + halves, others])), xlabel="Throughput over that of what was changed")
         right.barh(range(len(table)), latencies, 0.6, xerr=ends, color="white", hatch="//", capsize=4, **EDGE)
