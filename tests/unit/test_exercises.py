@@ -1,4 +1,4 @@
-"""The exercise engine without a server: outcomes, blanks, strict mode, hints and solutions, terminal and notebook."""
+"""The exercise engine without a server: outcomes, blanks, hints and solutions, terminal and notebook."""
 
 from __future__ import annotations
 
