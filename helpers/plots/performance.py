@@ -440,14 +440,14 @@ def _axis_of_sizes(axes: Axes, sizes: Iterable[float], label: str) -> None:
     axes.set_xlabel(label)
 
 
-def budget_line(axes: Axes, budget_ms: float | None, unit: str = "ms") -> None:
-    """Draw the latency budget, in ms or another unit, as a line across axes with the latency upwards; None for no line."""
+def budget_line(axes: Axes, budget_ms: float | None) -> None:
+    """Draw the latency budget as a line across axes with the latency, in ms, upwards; None for no line."""
     if budget_ms is None:
         return
     axes.axhline(budget_ms, **_BUDGET)
     if budget_ms > axes.get_ylim()[1]:
         axes.set_ylim(top=1.15 * budget_ms)
-    axes.annotate(f"budget {budget_ms:g} {unit}", (0, budget_ms), xytext=(20, 5), xycoords=("axes fraction", "data"), **NOTE)
+    axes.annotate(f"budget {budget_ms:g} ms", (0, budget_ms), xytext=(20, 5), xycoords=("axes fraction", "data"), **NOTE)
 
 
 def _legend_below(figure: Figure, axes: Axes) -> None:
