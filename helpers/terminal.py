@@ -32,10 +32,10 @@ class Progress:
     It appears when the step takes longer than ``SHOWN_AFTER_S``. Of steps within one another, or side by side, the first one is shown.
     """
 
-    def __init__(self, what: str | Callable[[], str], total: int | None = None, unit: str = "", *, silent: bool = False) -> None:
+    def __init__(self, what: str | Callable[[], str], total: int | None = None, unit: str = "") -> None:
         self.what, self.total, self.unit = what, total, unit
         self.done = 0
-        self._silent, self._failed = silent, False
+        self._failed = False
         self._thread: threading.Thread | None = None
 
     def add(self, number: int = 1) -> None:
@@ -43,7 +43,7 @@ class Progress:
         self.done += number
 
     def __enter__(self) -> Progress:
-        if not self._silent and _one_at_a_time.acquire(blocking=False):
+        if _one_at_a_time.acquire(blocking=False):
             self._ended = threading.Event()
             # A copy of the context: what a thread shows belongs to the cell that started it.
             run = contextvars.copy_context().run

@@ -25,13 +25,12 @@ def triples(base_port: int) -> list[list[int]]:
 def lock_ports(ports: list[int]) -> list[socket.socket] | None:
     """Return locks on these ports, or None where another supervisor has one or any program listens on one.
 
-    One lock is an abstract Unix socket, by which two servers never start on the same port: it belongs to the machine and not to a user, and
-    the kernel frees it when its process ends.
+    One lock is an abstract Unix socket, by which two servers never start on the same port: it belongs to the machine and not to a user.
 
     What people send to the HTTP and gRPC port holds keys, tokens and tensors. So these are kept from before the server's start until after
     its last end, crashes between them included, by sockets that are bound and never listen: on every interface of IPv4, and on ``::1``,
     which ``localhost`` can mean first. With ``SO_REUSEPORT`` the kernel lets programs of the same user listen there nevertheless, if they
-    set it too (``--reuse-http-port``), and nobody else.
+    set it too (``--reuse-http-port``), and no others.
     """
     held: list[socket.socket] = []
     try:

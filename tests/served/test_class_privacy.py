@@ -46,7 +46,7 @@ def test_what_is_made_is_closed_to_others(home: Path, own: Server) -> None:
     assert isolation.MEMORY_SEEN not in own.log(lines=0)
     regions = _regions(own)
     assert regions, "a Python model has a region of shared memory"
-    closed = [*regions, own.log_path, home / "work", home / "run", *own._lease.run_dir.rglob("*.json")]
+    closed = [*regions, own.log_path, home / "work", home / "run", *own._lease.run_dir.rglob("*.json"), own._lease.run_dir / "lease"]
     assert {path: oct(path.stat().st_mode & 0o077) for path in closed} == dict.fromkeys(closed, "0o0")
 
 
