@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 OUTCOMES = """
 from helpers.course.judge import Kind, Outcome
 for kind in Kind:
-    display(Outcome(kind, "why `so`", "Attempt 2."))
+    display(Outcome(kind, "why `so` (Attempt 2.)"))
 """
 FIRST = "notebooks/00_start_here.ipynb"
 
