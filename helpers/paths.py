@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from helpers.errors import SetupError
 
@@ -91,7 +93,7 @@ def make_folder(path: Path) -> Path:
     return path
 
 
-@contextmanager
+@contextlib.contextmanager
 def writing(path: Path, elsewhere: str = _ELSEWHERE) -> Iterator[None]:
     """Turn the errors of writing below a path into a SetupError that says why, and how to write ``elsewhere``."""
     try:
@@ -119,3 +121,22 @@ def replace(path: Path, text: str) -> None:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def append_line(path: Path, entry: Mapping[str, Any]) -> None:
+    """Add an entry to a file of JSON lines, to which others may add meanwhile."""
+    with writing(path):
+        make_folder(path.parent)
+        # Half a line, left by a full disk, must not take the next one along.
+        torn = path.is_file() and path.read_bytes()[-1:] not in (b"", b"\n")
+        with path.open("a", encoding="utf-8") as file:
+            file.write("\n" * torn + f"{json.dumps(entry)}\n")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the entries of a file of JSON lines, none where there is no file; half lines are passed over."""
+    entries = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
+        with contextlib.suppress(ValueError):
+            entries.append(json.loads(line))
+    return entries

@@ -25,9 +25,8 @@ def path() -> Path:
 def read() -> dict[str, list[bool]]:
     """Return for each exercise whether its attempts were right, the first one first."""
     attempts: dict[str, list[bool]] = {}
-    for line in path().read_text(encoding="utf-8", errors="replace").splitlines() if path().is_file() else []:
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            attempt = json.loads(line)
+    for attempt in paths.read_lines(path()):
+        with contextlib.suppress(KeyError, TypeError):
             attempts.setdefault(str(attempt["exercise"]), []).append(bool(attempt["correct"]))
     return attempts
 
@@ -36,12 +35,7 @@ def record(number: str, *, solved: bool) -> str:
     """Count one attempt; return a sentence for the student, which says how many there were, or that this one could not be kept."""
     attempt = {"exercise": number, "correct": solved, "time": datetime.now(UTC).isoformat(timespec="seconds")}
     try:
-        with paths.writing(path()):
-            paths.make_folder(path().parent)
-            # Half a line, left by a full disk, must not take the next one along.
-            torn = path().is_file() and not path().read_bytes().endswith(b"\n")
-            with path().open("a", encoding="utf-8") as file:  # others may write meanwhile
-                file.write("\n" * torn + f"{json.dumps(attempt)}\n")
+        paths.append_line(path(), attempt)
     except SetupError as error:
         return f"Your progress cannot be saved, and the checks work all the same. {error}"
     return f"Attempt {len(read()[number])}."

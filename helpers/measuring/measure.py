@@ -29,7 +29,7 @@ from helpers.measuring.recorded import recorded_sweep
 from helpers.measuring.statistics import LEAST_WINDOWS, interval, percentile_interval, windows_needed
 from helpers.measuring.table import COLUMNS, LATENCY_ENDS, MEASURED, PARTS, PERCENTILES, THROUGHPUT, THROUGHPUT_SPREAD, Row, latency_column
 from helpers.metrics.gpu import placed_on
-from helpers.paths import root, shown
+from helpers.paths import read_lines, root, shown
 from helpers.repository.configs import instances_of
 from helpers.terminal import Progress
 
@@ -324,7 +324,7 @@ def sweep(
     if not points:
         raise InputError("There is nothing to measure.", "Expected at least one model, one batch size and one concurrency.")
     file = table.folder_of(output) / "sweep.jsonl"
-    known = [] if again else table.read_rows(file)
+    known = [] if again else read_lines(file)
     rows = {key: row for key, point in points.items() if (row := _measured_before(known, point))}
     before = len(rows)
     with Progress("sweep", len(points), "points") as progress:

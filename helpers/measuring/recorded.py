@@ -14,8 +14,8 @@ from typing import Any
 
 from helpers.errors import InputError, quoted
 from helpers.measuring.perf_analyzer import LENGTHS, InputData, data_for
-from helpers.measuring.table import COLUMNS, Rows, hardware, read_rows, shapes_of
-from helpers.paths import root, work_dir
+from helpers.measuring.table import COLUMNS, Rows, hardware, shapes_of
+from helpers.paths import read_lines, root, work_dir
 
 
 def sweep_file() -> Path:
@@ -39,7 +39,7 @@ def recorded(device: str = "", model: str = "", variant: str = "") -> Rows:
     groups = json.loads((data / "recorded.json").read_text(encoding="utf-8"))
     everything = [empty | group["common"] | point for group in groups for point in group["points"]]
     files = {path.name: path for folder in (data, work_dir() / "gpu") for path in sorted(folder.glob("recorded_gpu_*.jsonl"))}
-    everything += [empty | row | {"variant": ""} for path in files.values() for row in read_rows(path)]
+    everything += [empty | row | {"variant": ""} for path in files.values() for row in read_lines(path)]
     of_device = [row for row in everything if device.casefold() in row["device"].casefold()]
     rows = [row for row in of_device if model in ("", row["model"]) and variant in ("", row["variant"])]
     if not rows:
@@ -65,7 +65,7 @@ def recorded_sweep(
     Arguments are as for ``sweep``. What was asked for and is not there is printed; an InputError where there is no such row at all.
     """
     there = {}
-    for row in read_rows(sweep_file()):
+    for row in read_lines(sweep_file()):
         asked = Path(data_for(row["model"], input_data)).name
         if inputs_of(row) == (LENGTHS | dict(lengths or {}) if asked == "random" else asked):
             there[row["model"], row["concurrency"], row["batch"]] = row

@@ -5,7 +5,6 @@ A Row is a pandas Series, Rows are a DataFrame, and the file has JSON lines, whi
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from helpers.errors import InputError, quoted
-from helpers.paths import make_folder, read_text, replace, work_dir, writing
+from helpers.paths import append_line, work_dir
 from helpers.tables import as_html, as_text, without_empty
 
 PERCENTILES = (50, 90, 95, 99)
@@ -203,13 +202,6 @@ def folder_of(output: str | Path) -> Path:
     return work_dir().joinpath(*given.parts[1:]) if given.parts[:1] == ("work",) else given.absolute()
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a file, none where there is no file."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-
-
 def append_row(path: Path, row: Mapping[str, Any] | pd.Series) -> None:
-    """Add a row to a file, in one step: whatever happens meanwhile, the file has whole lines."""
-    with writing(path):
-        make_folder(path.parent)
-        replace(path, f"{read_text(path) if path.exists() else ''}{json.dumps(plain(row))}\n")
+    """Add a row to a file: two notebooks may do it at once."""
+    append_line(path, plain(row))

@@ -17,7 +17,8 @@ from helpers.client import Client
 from helpers.course import progress
 from helpers.errors import ModelError, SetupError
 from helpers.measuring.measure import measure
-from helpers.measuring.table import append_row, read_rows
+from helpers.measuring.table import append_row
+from helpers.paths import read_lines
 from helpers.server import Server, connect, launch_server
 from helpers.setup import notebook_copies
 
@@ -109,7 +110,7 @@ def test_the_disk_fills_up_under_a_server(disk: Path, own: Server) -> None:
     append_row(table, row)
     append_row(rows, {"model": "double"})
     assert all(path.read_bytes().startswith(old) for path, old in zip((table, rows), before))
-    assert read_rows(rows)[-1] == {"model": "double"}
+    assert read_lines(rows)[-1] == {"model": "double"}
     repository.change_config("add_sub", instance_group=[{"count": 2, "kind": "KIND_CPU"}])
     own.reload("add_sub")
     assert own.config("add_sub")["instance_group"][0]["count"] == 2

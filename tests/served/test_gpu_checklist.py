@@ -11,8 +11,9 @@ import pytest
 
 from benchmarks import gpu as checklist
 from helpers.measuring import recorded
-from helpers.measuring.table import append_row, read_rows
+from helpers.measuring.table import append_row
 from helpers.metrics.gpu import gpu_figures, placed_on
+from helpers.paths import read_lines
 from helpers.server import Server
 
 UUID = "GPU-1b2c"
@@ -93,7 +94,7 @@ def test_every_step_is_rehearsed_on_a_processor(
     assert "✔ the server is the one that is meant: tritonserver 2.51.0\n" in said
     assert "✔ a Python model answers: add_sub adds" in said
     assert "particlenet_PT equals itself on the CPU: 4 jets, largest difference of a probability 0.0e+00" in said
-    rows = read_rows(table)
+    rows = read_lines(table)
     assert [row["batch"] for row in rows[:2]] == [1, 2]
     assert {row["source"] for row in rows} == {checklist.DRY_SOURCE}
     assert {row["device"] for row in rows} == {"CPU"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import signal
@@ -11,17 +10,19 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from helpers import paths
-from helpers.errors import CourseError, InputError, ModelError, RequestError, SetupError
+from helpers.errors import CourseError, InputError, ModelError, RequestError
 from helpers.measuring import measure as measuring
 from helpers.measuring.measure import sweep
 from helpers.measuring.statistics import verdict
-from helpers.measuring.table import COLUMNS, Row, Rows, append_row, folder_of, read_rows, rows_of
+from helpers.measuring.table import COLUMNS, Row, Rows, append_row, folder_of, rows_of
+from helpers.paths import read_lines
 from helpers.server import Server, launch_server
 from tests.support.processes import PATIENCE_S, wait_until
 
@@ -57,7 +58,7 @@ def test_points_files_and_going_on(models_server: Server, tmp_path: Path) -> Non
     # Other shapes are other points.
     other = sweep(models_server, "double", (4,), lengths={"X": 9}, output=tmp_path)
     assert other.attrs["before"] == 0
-    stored = Rows.of(read_rows(tmp_path / "sweep.jsonl"))
+    stored = Rows.of(read_lines(tmp_path / "sweep.jsonl"))
     assert stored["time"].tolist() == [*first["time"], more["time"][1], *other["time"]]
     assert "double" in repr(stored) and "<table>" in stored._repr_html_()
     assert pd.read_json(tmp_path / "sweep.jsonl", lines=True)["throughput_infer_per_s"].tolist() == pytest.approx(
@@ -107,7 +108,7 @@ def test_a_server_that_dies_loses_no_measured_point(small: Server, tmp_path: Pat
     with pytest.raises(RequestError):
         sweep(small, "add_sub", (1,), (1, 2, 3, 4, 5, 6), output=tmp_path / "out")
     killer.join()
-    kept = Rows.of(read_rows(table))
+    kept = Rows.of(read_lines(table))
     assert 1 <= len(kept) < 6 and (kept["throughput_infer_per_s"] > 0).all()
     with small.restart() as again:
         whole = sweep(again, "add_sub", (1,), (1, 2, 3, 4, 5, 6)[: len(kept) + 1], output=tmp_path / "out")
@@ -134,22 +135,22 @@ def test_killed_and_interrupted_and_typed_again(models_server: Server, tmp_path:
     wait_until(lambda: lines(table) >= 1)
     killed.kill()
     killed.communicate()
-    after_kill = read_rows(table)
+    after_kill = read_lines(table)
     interrupted = start(models_server, tmp_path)
     wait_until(lambda: lines(table) >= len(after_kill) + 1)
     interrupted.send_signal(signal.SIGINT)
     out, errors = interrupted.communicate(timeout=PATIENCE_S)
     assert interrupted.returncode == 130 and "Traceback" not in errors, errors
-    after_interrupt = read_rows(table)
+    after_interrupt = read_lines(table)
     assert after_interrupt[: len(after_kill)] == after_kill and len(after_kill) < len(after_interrupt) < 4
     last = start(models_server, tmp_path)
     out, errors = last.communicate(timeout=PATIENCE_S)
     assert last.returncode == 0, errors
-    assert read_rows(table)[: len(after_interrupt)] == after_interrupt and len(read_rows(table)) == 4
+    assert read_lines(table)[: len(after_interrupt)] == after_interrupt and len(read_lines(table)) == 4
     assert f"{len(after_interrupt)} of 4 points were measured before" in out
     out, errors = start(models_server, tmp_path).communicate(timeout=PATIENCE_S)
     assert "4 of 4 points were measured before" in out.partition("add_sub ")[0], errors
-    assert len(read_rows(table)) == 4
+    assert len(read_lines(table)) == 4
     assert (tmp_path / "add_sub.png").stat().st_size > 10_000
 
 
@@ -164,30 +165,32 @@ def test_rows_survive_the_file(tmp_path: Path) -> None:
     rows = [row(concurrency=4, queue_us=0.0, note="±3 %, so so"), row(stable=False, latency_p95_us=1e6, cpu='A "B", 2 cores')]
     for each in (rows[0], Row.of(rows[1])):
         append_row(tmp_path / "a" / "sweep.jsonl", each)
-    back = read_rows(tmp_path / "a" / "sweep.jsonl")
+    back = read_lines(tmp_path / "a" / "sweep.jsonl")
     assert back == rows
     assert back[0]["queue_us"] == 0.0 and back[1]["queue_us"] is None and isinstance(back[0]["batch"], int)
     # And through pandas, where a number that is missing is not a number.
     assert rows_of(Rows.of(rows)) == rows
-    assert read_rows(tmp_path / "none.jsonl") == []
+    assert read_lines(tmp_path / "none.jsonl") == []
 
 
-def test_a_row_is_added_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that is full, or a process that is killed, leaves the file as it was."""
+def test_half_a_row_takes_no_other_along(tmp_path: Path) -> None:
+    """A disk that is full, or a process that is killed, may leave half a line."""
     table = tmp_path / "sweep.jsonl"
     append_row(table, row())
-    before = table.read_bytes()
-
-    def full(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(SetupError, match="the disk is full"):
-        append_row(table, row(batch=2))
-    monkeypatch.undo()
-    assert table.read_bytes() == before and list(tmp_path.iterdir()) == [table]
+    with table.open("a") as file:
+        file.write('{"model": "m", "ba')
     append_row(table, row(batch=3))
-    assert [each["batch"] for each in read_rows(table)] == [1, 3]
+    assert [each["batch"] for each in read_lines(table)] == [1, 3]
+
+
+def test_two_notebooks_add_rows_at_once(tmp_path: Path) -> None:
+    def add(batch: int) -> None:
+        for _ in range(50):
+            append_row(tmp_path / "sweep.jsonl", row(batch=batch))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(add, range(4)))
+    assert sorted(each["batch"] for each in read_lines(tmp_path / "sweep.jsonl")) == [batch for batch in range(4) for _ in range(50)]
 
 
 def test_folders(work: Path) -> None:

@@ -18,7 +18,8 @@ from helpers.measuring import measure as measuring
 from helpers.measuring.experiments import Experiments
 from helpers.measuring.recorded import recorded, recorded_sweep, sweep_file
 from helpers.measuring.statistics import verdict
-from helpers.measuring.table import COLUMNS, PARTS, Rows, hardware, is_recorded, latency_words, read_rows, rows_of
+from helpers.measuring.table import COLUMNS, PARTS, Rows, hardware, is_recorded, latency_words, rows_of
+from helpers.paths import read_lines
 from helpers.plots import sweep_figure
 from helpers.setup.environments import EMBEDDED_TRITON
 from tests.support.measured_rows import row as measured_row
@@ -47,7 +48,7 @@ def test_it_says_so_and_goes_on(without_the_tool: None, capsys: pytest.CaptureFi
 
 
 def test_what_was_recorded_is_complete() -> None:
-    rows = read_rows(sweep_file())
+    rows = read_lines(sweep_file())
     assert len({(row["model"], row["batch"], row["concurrency"], row["inputs"], row["shapes"]) for row in rows}) == len(rows)
     for row in rows:
         assert set(COLUMNS) <= set(row) and row["source"].startswith("recorded: ")

@@ -11,7 +11,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from helpers.measuring.table import Rows, read_rows
+from helpers.measuring.table import Rows
+from helpers.paths import read_lines
 from helpers.tables import as_text
 from helpers.terminal import MARK
 from tests.course.running import run
@@ -72,7 +73,7 @@ def _widest(text: str) -> int:
 
 
 def test_a_sweep_fits_into_80_columns(narrow: None) -> None:
-    rows = read_rows(_ROOT / "notebooks" / "data" / "recorded_sweep.jsonl")
+    rows = read_lines(_ROOT / "notebooks" / "data" / "recorded_sweep.jsonl")
     one_model = [row for row in rows if row["model"] == "particlenet_AK4" and row["inputs"] == "random" and row["concurrency"] == 1]
     text = repr(Rows.of(one_model))
     assert len(one_model) >= 6 and _widest(text) <= 80 and "1067 ± 19" in text
