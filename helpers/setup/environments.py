@@ -37,6 +37,8 @@ STAMP = "course-environment.json"
 _WORDS = {"client": "the notebooks' environment, about a minute", "server": "the embedded server's environment, a minute or several"}
 SERVER_PACKAGES, SERVER_WHEELS = "containers/server-requirements.txt", "containers/server-wheel.txt"
 _LOCKS = {"client": "requirements.lock", "server": "containers/server-requirements.lock"}
+# Free disk space in GB that making an environment needs at least, with what is unpacked on the way, and what PyTorch adds.
+_NEEDED_GB, _TORCH_GB = {"client": 1.2, "server": 0.8}, 1.0
 # perf_analyzer of the server's release of tritonclient needs these libraries, which the server's own wheel has under names with a hash.
 # Links of the plain names lie in this folder of the server's environment.
 TOOL_LIBRARIES = "lib/perf_analyzer"
@@ -48,8 +50,8 @@ _PIP_TO_UV |= {"cert": "SSL_CERT_FILE", "proxy": "ALL_PROXY"}
 _UNWANTED = ("PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_REQUIRE_HASHES", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
 _FAILED = (
     "What pip or uv said is above.",
-    "No connection: check the network (and the proxy, if there is one). No space or quota: make room (see: df -h .), or leave PyTorch "
-    "out with: make lab TORCH=no. Permission: check that this folder is yours (see: ls -ld .). No fitting version: git pull. Then type "
+    "No connection: check the network (and the proxy, if there is one). No space or quota: make room (see: df -h .). "
+    "Permission: check that this folder is yours (see: ls -ld .). No fitting version: git pull. Then type "
     "the same again.",
 )
 
@@ -192,6 +194,10 @@ def _fill(kind: str, **facts: object) -> None:
     if before == "foreign":
         todo = f"Move it away and type the same again: mv {folder} {folder}-mine"
         raise SetupError(f"There is a folder {folder} that the course did not make.", "The course's environment goes there.", todo)
+    needed, free = _NEEDED_GB[kind] + _TORCH_GB * bool(facts.get("torch")), shutil.disk_usage(root()).free / 1e9
+    if free < needed:
+        happened = f"There is no room for {folder.name}: {free:.1f} GB are free at {root()}, and {needed:.1f} GB are needed."
+        raise SetupError(happened, "", "Make room (see: df -h .) and type the same again, or leave PyTorch out: make lab TORCH=no")
     if before == "incomplete":
         print(f"{folder.name} is incomplete; creating it again", flush=True)
         shutil.rmtree(folder)

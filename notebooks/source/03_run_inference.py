@@ -28,7 +28,6 @@
 # %%
 import gzip
 import io
-import os
 import subprocess
 import time
 import timeit
@@ -117,14 +116,14 @@ scrape(server) - before
 ten, tau = taus.tensors(taus.read().take(range(10))), "deeptau_nosplit"
 over_http = Client(server, "http")
 sent = [grpcclient.InferInput(name, x.shape, "FP32").set_data_from_numpy(x) for name, x in ten.items()]
-size, begin, told = sum(x.nbytes for x in ten.values()), 0, []
-region, key = f"taus-{os.getpid()}-{time.time_ns()}", server.admin_headers("grpc")
+*starts, size = np.cumsum([0, *(x.nbytes for x in ten.values())]).tolist()
+region, key = f"taus-{time.time_ns()}", server.admin_headers("grpc")
 memory = shm.create_shared_memory_region(region, region, size)
 shm.set_shared_memory_region(memory, list(ten.values()))
 by_grpc.register_system_shared_memory(region, f"/{region}", size, headers=key)
-for name, x in ten.items():
-    told.append(grpcclient.InferInput(name, x.shape, "FP32").set_shared_memory(region, x.nbytes, begin))
-    begin += x.nbytes
+told = [grpcclient.InferInput(name, x.shape, "FP32") for name, x in ten.items()]
+for tensor, x, start in zip(told, ten.values(), starts):
+    tensor.set_shared_memory(region, x.nbytes, start)
 
 # %%
 def as_json():
@@ -371,7 +370,6 @@ exercise("3.4").check(server, before, turns, judged)
 # The next cell stops your server. Run it when you are done.
 
 # %%
-by_grpc.unregister_system_shared_memory(region, headers=key)
 shm.destroy_shared_memory_region(memory)
 for connection in (by_grpc, over_http, client):
     connection.close()

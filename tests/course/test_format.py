@@ -25,7 +25,8 @@ ALL = EXERCISES + SOLUTIONS
 
 CELLS = (22, 50)
 WORDS = (500, 1500)
-CODE_LINES = 110
+# Notebook 03 sends a request in nine ways, each by the raw tool.
+CODE_LINES = 120
 MEDIAN_CELL_LINES = 3
 LONGEST_CELL_LINES = 25
 # Characters that fit into a code cell on a projector without scrolling sideways.

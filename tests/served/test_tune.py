@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,10 @@ def result(server: Server, before: dict[str, Any]) -> Tuned:
     return found
 
 
+def _words(row: Mapping[str, Any]) -> str:
+    return f"{row['instances']:.0f} instance{'s' * (row['instances'] > 1)}"
+
+
 @pytest.mark.nightly
 def test_a_model_that_sleeps_gets_two_instances(result: Tuned) -> None:
     assert result.best is not None
@@ -92,7 +96,9 @@ def test_a_refused_configuration_is_named_and_the_search_goes_on(result: Tuned) 
 
 
 def test_what_it_says(result: Tuned) -> None:
-    assert "Best: 2 instances, batching off" in str(result)
+    # Two instances sleep at once; a busy machine may not show it, and then the simpler one is the best.
+    assert result.best is not None
+    assert f"Best: {_words(result.best)}, batching off" in str(result)
     assert "It meets the budget of 10000 ms for certain." in str(result)
     assert "Tried 3 combinations of nap, in " in str(result)
     assert "<table>" in result._repr_html_()
@@ -106,12 +112,12 @@ def test_the_server_is_left_as_found(result: Tuned, server: Server, before: dict
 
 
 def test_the_winners_file_loads(result: Tuned, server: Server, before: dict[str, Any]) -> None:
-    assert result.config_path is not None
+    assert result.best is not None and result.config_path is not None
     text = result.config_path.read_text()
-    assert text.startswith("# Found by a search for requests of batch 1, 4 under way, p95 ≤ 10000 ms:\n# 2 instances")
+    assert text.startswith(f"# Found by a search for requests of batch 1, 4 under way, p95 ≤ 10000 ms:\n# {_words(result.best)}")
     try:
         server.load("nap", config=text)
-        assert [group["count"] for group in server.config("nap")["instance_group"]] == [2]
+        assert [group["count"] for group in server.config("nap")["instance_group"]] == [result.best["instances"]]
     finally:
         server.load("nap", config=before)
 
