@@ -41,7 +41,7 @@ def test_a_wrong_number_is_said(number: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", ["2.3", "3.3"])
+@pytest.mark.parametrize("number", ["2.3", pytest.param("3.3", marks=pytest.mark.nightly)])
 def test_a_late_student_is_where_the_class_is(number: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a kernel of its own: the cell, then the exercise as the solution has it, and its check."""
     monkeypatch.setenv("COURSE_WORK", str(tmp_path / "work"))

@@ -109,8 +109,8 @@ SAYS = {
 }
 # A doctor's finding about this machine; measurements that did not settle; no configuration inside the budget.
 ENDS = {"doctor": (0, 1, 2), "perf_analyzer": (0, 2), "tune": (0, 3)}
-# Words of commands that take long.
-NIGHTLY = {"tune"}
+# Words of commands that take long; of the two sweeps one runs each day.
+NIGHTLY = {"tune", "particlenet_PT"}
 
 
 def _instead(command: str) -> Instead | None:
@@ -228,6 +228,7 @@ def test_it_does_what_it_says(command: str, course: Path, request: pytest.Fixtur
     assert re.search(words, said, re.DOTALL), said
 
 
+@pytest.mark.nightly  # with all models; each day tests/served/test_fleet.py launches small fleets
 def test_two_servers_behind_one_address(course: Path, served: Serving) -> None:
     serving = Serving(SERVE[1], course)
     try:

@@ -147,7 +147,12 @@ def test_interrupted_then_created_again_then_at_once(course: Path) -> None:
     [
         # A port of this machine where nobody listens stands for a network that is not there.
         ({"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "1", "PIP_NO_CACHE_DIR": "1"}, "onnection", "check the network"),
-        ({"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "EMPTY"}, "No matching distribution found for uv==", "No fitting version: git pull"),
+        pytest.param(
+            {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "EMPTY"},
+            "No matching distribution found for uv==",
+            "No fitting version: git pull",
+            marks=pytest.mark.nightly,
+        ),
     ],
 )
 def test_an_installer_that_fails_speaks_for_itself_and_what_to_do_follows(

@@ -128,7 +128,7 @@ def test_faults_are_named_before_anything_is_sent(tmp_path: Path) -> None:
 # --- the analysis ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_killed_worker_costs_nothing(
     server: Server, files: list[Path], cluster: LocalCluster, direct: np.ndarray, tmp_path: Path
 ) -> None:

@@ -60,7 +60,7 @@ def _loads() -> list[int]:
     return [int(child.pid or 0) for child in multiprocessing.active_children() if child.name == "course-load"]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly  # each day notebook 06's sliders are moved in a browser
 def test_it_shows_the_load_and_the_sliders_change_it(models_server: Server, made: list[Dashboard]) -> None:
     board = dashboard(models_server, load="double")
     made.append(board)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import requests
 import tritonclient.grpc as grpcclient
 import tritonclient.http as httpclient
 
-from helpers import Client, connect, launch_fleet, launch_server
+from helpers import Client, connect, launch_fleet, launch_server, paths
 from helpers.__main__ import main
 from helpers.client.endpoint import NO_ACCESS, parse_address, with_own_secret
 from helpers.errors import AccessError
@@ -182,7 +183,9 @@ def test_the_command_of_each_runtime_restricts_inference_and_shows_no_secret(run
 
 @pytest.mark.slow
 def test_serve_tells_where_the_secret_is_and_not_what_it_is(free_base_port, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "helpers", "serve", "--models", "models", "--private", "--base-port", str(free_base_port())]
+    shutil.copytree(paths.models_dir() / "add_sub", tmp_path / "models" / "add_sub")
+    models, port = str(tmp_path / "models"), str(free_base_port())
+    command = [sys.executable, "-m", "helpers", "serve", "--models", models, "--private", "--base-port", port]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
