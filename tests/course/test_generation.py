@@ -73,6 +73,7 @@ def test_notebooks_in_git_are_in_step_with_their_sources() -> None:
     assert stale == [], "type: make notebooks"
 
 
+@pytest.mark.slow
 def test_the_strip_hook_leaves_the_notebooks_as_they_are() -> None:
     # Solutions hold the outputs of a run.
     books = [str(path) for path in sorted((paths.root() / "notebooks").rglob("*.ipynb")) if path.parent.name != "solutions"]

@@ -15,7 +15,10 @@ from helpers.scaling import local_workers
 from tests.support.other_users import STRANGER, as_user, can_run_as_users, python_path, stranger
 from tests.support.processes import PATIENCE_S
 
-pytestmark = pytest.mark.skipif(not can_run_as_users(), reason="other users cannot run the course's Python here")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not can_run_as_users(), reason="other users cannot run the course's Python here"),
+]
 
 # As strangers try it: with no certificate, and with one of their own.
 _SUBMIT = """

@@ -170,6 +170,7 @@ def test_no_option_opens_jupyterlab(option: str, words: str) -> None:
     assert "is running at" not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_no_file_of_settings_opens_jupyterlab(tmp_path: Path) -> None:
     settings_file = tmp_path / "jupyter_server_config.py"
     settings_file.write_text("c.ServerApp.token = ''\nc.IdentityProvider.token = ''\nc.ServerApp.ip = '0.0.0.0'\n")

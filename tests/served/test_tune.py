@@ -87,6 +87,7 @@ def test_a_model_that_sleeps_gets_two_instances(result: Tuned) -> None:
     assert "Seen from the configuration as found:" in str(result)
 
 
+@pytest.mark.slow
 def test_a_refused_configuration_is_named_and_the_search_goes_on(result: Tuned) -> None:
     refused = [row for row in result.rows if row["outcome"] == "refused by the server"]
     assert [row["instances"] for row in refused] == [4]

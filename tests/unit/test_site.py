@@ -80,6 +80,7 @@ def test_a_cell_that_fails_is_named(tmp_path: Path) -> None:
         site.execute(notebook, "broken.ipynb", tmp_path)
 
 
+@pytest.mark.slow
 def test_what_a_solution_keeps_is_small_and_without_dead_parts() -> None:
     points = np.random.default_rng(1).integers(0, 255, (600, 800, 3), dtype=np.uint8)
     buffer = io.BytesIO()

@@ -8,6 +8,9 @@ import pytest
 from helpers.server import Server
 from tests.served.backends.asking import Asker
 
+# Their servers, with thirty models each, take half a minute to start.
+pytestmark = pytest.mark.slow
+
 BACKENDS = ["onnx", "torch"]
 
 

@@ -14,6 +14,9 @@ from helpers.server import Server, launch_server
 from tests.served.backends.asking import Asker
 from tests.support.logs import log_lines, logged
 
+# Their servers, with thirty models each, take half a minute to start.
+pytestmark = pytest.mark.slow
+
 
 def reason(server: Server, model: str) -> str:
     """Why a model is not READY."""

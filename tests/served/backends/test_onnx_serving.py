@@ -12,6 +12,9 @@ from helpers.server import Server
 from tests.served.backends.asking import Asker
 from tests.served.backends.repositories import ONNX_TYPES
 
+# Their servers, with thirty models each, take half a minute to start.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def asker(onnx_server: Server) -> Asker:

@@ -16,6 +16,9 @@ from tests.served.backends.test_onnx_loading import reason
 from tests.served.backends.test_onnx_serving import sample
 from tests.support.logs import logged
 
+# Their servers, with thirty models each, take half a minute to start.
+pytestmark = pytest.mark.slow
+
 A, B = np.array([[7, 5]], np.float32), np.array([[2, 3]], np.float32)
 
 
