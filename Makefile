@@ -18,7 +18,7 @@ SETUP = @$(FIND); exec "$$p" helpers/setup/bootstrap.py --server=$(SERVER) --tor
 AS_IS = @$(FIND); exec "$$p" helpers/setup/bootstrap.py --as-is
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab demo doctor reset test test-gpu test-all bench notebooks solutions site lint lock
+.PHONY: help setup lab demo doctor reset test test-gpu test-all bench notebooks solutions lint
 
 help:
 	@echo "make lab           set up what is missing, open the course in JupyterLab"
@@ -32,9 +32,7 @@ help:
 	@echo "make bench         how fast it is, beside the same work without a server (ARGS='fleet --keep')"
 	@echo "make notebooks     generate notebooks/*.ipynb from notebooks/source/"
 	@echo "make solutions     run the solutions and keep what they show (NB=\"03 07\": some of them); on a quiet machine"
-	@echo "make site          the course as pages to read, with what the solutions show, into work/site/"
 	@echo "make lint          all checks of .pre-commit-config.yaml; what it changes by itself is clean when you type it again"
-	@echo "make lock          new locks from pyproject.toml and containers/server-requirements.txt (NEW=yes: the newest of all)"
 	@echo "options: TORCH=no (server without PyTorch, little disk), SERVER=no (no embedded server), PYTHON=/path/to/python3.12"
 	@echo "more: make -C training (networks and samples again), CONTRIBUTING.md (authors' tools)"
 
@@ -71,10 +69,6 @@ notebooks:
 solutions:
 	$(SETUP) --dev -- -m tools.solutions $(NB)
 
-# With the outputs that the solutions hold.
-site:
-	$(SETUP) --dev -- -m tools.site
-
 # One case: make bench ARGS="fleet --rounds 10 --keep"
 bench:
 	$(SETUP) --dev -- -m benchmarks $(ARGS)
@@ -89,7 +83,3 @@ test-all:
 	$(SETUP)
 	@$(MAKE) --no-print-directory -C training test
 	$(SETUP) --dev -- -m $(PYTEST) -m "" $(ARGS)
-
-NEW ?=
-lock:
-	@$(FIND); PYTHON="$$p" sh tools/lock.sh $(if $(NEW),new)

@@ -1,5 +1,5 @@
 #!/bin/sh
-# New locks, by uv: `make lock`. Each holds for Python 3.11 and 3.12; the server's for Linux on x86-64 alone, the only place where its wheel
+# New locks, by uv: `sh tools/lock.sh`. Each holds for Python 3.11 and 3.12; the server's for Linux on x86-64 alone, the only place where its wheel
 # runs. The CUDA bindings and the placeholder of perf_analyzer have no wheels outside Linux. Versions stay as they are where they can;
 # `tools/lock.sh new` takes the newest of all. PYTHON names the interpreter to use.
 set -eu
@@ -15,11 +15,11 @@ fi
 lock --universal pyproject.toml --extra dev -o "$made/client"
 lock --python-platform x86_64-manylinux_2_35 containers/server-requirements.txt -o "$made/server"
 {
-  echo "# Made by 'make lock' from pyproject.toml (with its dev extra), for Python 3.11 and 3.12."
+  echo "# Made by tools/lock.sh from pyproject.toml (with its dev extra), for Python 3.11 and 3.12."
   sed -E "/^(cuda-|perf-analyzer)/s/( ; .*)?$/ ; sys_platform == 'linux'/" "$made/client"
 } > requirements.lock
 {
-  echo "# Made by 'make lock' from containers/server-requirements.txt, for Python 3.11 and 3.12 on Linux."
+  echo "# Made by tools/lock.sh from containers/server-requirements.txt, for Python 3.11 and 3.12 on Linux."
   cat "$made/server"
 } > containers/server-requirements.lock
 wc -l requirements.lock containers/server-requirements.lock

@@ -68,7 +68,7 @@ NOT_AS_IT_STANDS = (
     Instead(r"(COURSE_QUICK=1 )?make (lab|setup).*", "may make the environments, which tests/install does in a copy", "{} --dry-run"),
     Instead(r"make demo", "tests/install/test_setup_lab.py runs the demo, once", "{} --dry-run"),
     Instead(
-        r"make (test|test-all|test-gpu|lint|bench|lock|notebooks)( .*)?|make -C training", "takes long, or is these tests", "{} --dry-run"
+        r"make (test|test-all|test-gpu|lint|bench|notebooks)( .*)?|make -C training", "takes long, or is these tests", "{} --dry-run"
     ),
     Instead(r"python -m tests\.course\.picture", "would write the picture of the README again"),
     Instead(r"python -m helpers (lab|install-server)|pip install -e \.", "tests/install does it in a copy, with an environment to be made"),
@@ -104,7 +104,7 @@ SAYS = {
     "python -m helpers serve --runtime docker": r"docker run .*tritonserver",
     "make reset": r"03_run_inference",
     "make doctor": r"Python",
-    "make site": r"Open work/site/index\.html",
+    "python -m tools.site": r"Open work/site/index\.html",
     "make": r"make lab ",
 }
 # A doctor's finding about this machine; measurements that did not settle; no configuration inside the budget.

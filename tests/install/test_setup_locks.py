@@ -38,7 +38,7 @@ def extra(name: str) -> dict[str, Requirement]:
 def test_the_lock_holds_every_package_within_its_range(requirements: list[str], lock: str) -> None:
     locked = environments.locked(lock)
     for name, requirement in named(requirements).items():
-        assert requirement.specifier.contains(locked[name]), f"{name} {locked[name]} is not {requirement.specifier}: make lock"
+        assert requirement.specifier.contains(locked[name]), f"{name} {locked[name]} is not {requirement.specifier}: sh tools/lock.sh"
 
 
 @pytest.mark.parametrize("requirements", [CLIENT, SERVER], ids=["client", "server"])
