@@ -31,7 +31,9 @@ def main(end: str, *arguments: str) -> int:
     ):
         subprocess.run([sys.executable, "-m", "uv", *words], check=True, env=variables)
     tests = list(arguments) or ["-m", "not slow", "tests/unit"]
-    return subprocess.run([python, "-m", "pytest", "-q", *tests], cwd=root(), check=False).returncode
+    # The course is not installed there: notebooks' kernels, which start in other folders, find it by its path.
+    variables = {**os.environ, "PYTHONPATH": str(root())}
+    return subprocess.run([python, "-m", "pytest", "-q", *tests], cwd=root(), env=variables, check=False).returncode
 
 
 if __name__ == "__main__":
