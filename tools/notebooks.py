@@ -57,7 +57,12 @@ course = os.environ.setdefault("COURSE_ROOT", "/content/course")
 if not os.path.isdir(course):
     address = {address}
     subprocess.run(["git", "clone", "--quiet", "--depth=1", address, course], check=True)
-%run $course/helpers/setup/colab.py"""
+%cd -q $course
+# What a running notebook uses stays as it is, and Colab's own page stands for JupyterLab.
+!python -m pip freeze | grep -E '^(ipykernel|ipywidgets|matplotlib|numpy|psutil|requests)==' > /tmp/theirs
+!echo "jupyterlab; python_version < '3'" >> /tmp/theirs
+!uv pip install --quiet --python `which python` --override /tmp/theirs -r pyproject.toml
+!python -m helpers install-server && python -m helpers hand-out"""
 _COLAB_ASK = 'input("Address of the repository in which you found this notebook: ")'
 
 

@@ -40,10 +40,9 @@ def sides(discriminant: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 @dataclass(frozen=True, repr=False)
 class Scores:
-    """The answer of a tagger: ``scores["Hbb"]`` is a probability, ``scores["hbb_vs_qcd"]`` a discriminant, ``scores[:9]`` fewer jets.
+    """The answer of a tagger: ``scores["Hbb"]`` is a probability, ``scores["hbb_vs_qcd"]`` a discriminant, ``scores[:9]`` fewer jets."""
 
-    ``probabilities`` are float32, ``(n_jets, n_labels)``; ``seconds`` is the time from jagged jets to probabilities, where it was measured.
-    """
+    # `probabilities` are float32, (n_jets, n_labels); `seconds` is the time from jagged jets to probabilities, where it was measured.
 
     model: str
     labels: tuple[str, ...]
@@ -92,27 +91,24 @@ class Scores:
 
     def table(self, jets: ak.Array) -> pd.DataFrame:
         """Return the first five of these jets as a table: pT in GeV, true class, then the two most probable classes."""
-        n = min(5, len(self))
-        table = pd.DataFrame(index=pd.RangeIndex(n, name="jet"))
-        table["pt_GeV"] = ak.to_numpy(jets["jet_pt"][:n]).astype(float).round(1)
+        few, some = self.probabilities[:5], jets[: min(5, len(self))]
+        columns = {"pt_GeV": ak.to_numpy(some["jet_pt"]).astype(float).round(1)}
         if "jet_class" in jets.fields:
-            table["true_class"] = ak.to_list(jets["jet_class"][:n])
-        order = np.argsort(-self.probabilities[:n], axis=1, kind="stable")
-        for rank in range(2):
-            table[f"guess_{rank + 1}"] = np.take(self._classes, order[:, rank])
-            table[f"probability_{rank + 1}"] = self.probabilities[np.arange(n), order[:, rank]].astype(float).round(3)
-        return table
+            columns["true_class"] = ak.to_list(some["jet_class"])
+        for rank, guess in enumerate(np.argsort(-few, axis=1, kind="stable").T[:2], 1):
+            columns[f"guess_{rank}"] = np.take(self._classes, guess)
+            columns[f"probability_{rank}"] = few[np.arange(len(few)), guess].astype(float).round(3)
+        return pd.DataFrame(columns, index=pd.RangeIndex(len(few), name="jet"))
 
     @property
     def _classes(self) -> list[str]:
         return [label.removeprefix("prob") for label in self.labels]
 
     def _column(self, name: str) -> int:
-        known = self._classes
-        if name not in known:
-            names = known + self.discriminants
+        if name not in self._classes:
+            names = self._classes + self.discriminants
             raise InputError(f"{self.model} has no class {name!r}.", f"It has {quoted(names)}.", suggestion(name, names))
-        return known.index(name)
+        return self._classes.index(name)
 
 
 def truth(jets: ak.Array, *names: str) -> np.ndarray:
@@ -120,13 +116,12 @@ def truth(jets: ak.Array, *names: str) -> np.ndarray:
     if "jet_class" not in jets.fields:
         raise InputError("These jets carry no true class.", "Expected the field jet_class, as in the course's samples.")
     true = np.asarray(ak.to_numpy(jets["jet_class"]))
-    here = sorted(set(true.tolist()))
-    classes = {name: GROUPS.get(name.lower(), (name,)) for name in names}
-    for name, members in classes.items():
-        if not {*LABELS["ak4"], *LABELS["ak8"], *here}.intersection(members):
+    here = np.unique(true).tolist()
+    for name in names:
+        if name.lower() not in GROUPS and name not in {*LABELS["ak4"], *LABELS["ak8"], *here}:
             expected = f"These jets are of the classes {quoted(here)}; together are named {quoted(GROUPS)}."
             raise InputError(f"There is no class {name!r}.", expected, suggestion(name, [*here, *GROUPS]))
-    return np.isin(true, [member for members in classes.values() for member in members])
+    return np.isin(true, [member for name in names for member in GROUPS.get(name.lower(), (name,))])
 
 
 @dataclass(frozen=True)
@@ -160,7 +155,7 @@ def roc(name: str, signal: np.ndarray, background: np.ndarray) -> Roc:
 
 
 def auc_change(first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray]) -> tuple[float, float]:
-    """Return by how much the area changes between two taggers, and its standard deviation, which is far smaller than that of either area.
+    """Return by how much the area changes between two taggers, and its standard deviation, far smaller than that of either area.
 
     Each gives its values for signal and for background jets, the same jets in the same order.
     """
@@ -169,10 +164,7 @@ def auc_change(first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, n
 
 
 def _delong(signal: np.ndarray, background: np.ndarray) -> tuple[float, float]:
-    """An area, or a difference of areas, and its standard deviation: the variance of each jet's chance to be on the right side.
-
-    The method is that of DeLong, DeLong and Clarke-Pearson, Biometrics 44 (1988) 837.
-    """
+    """An area or a difference of areas, and its standard deviation, as DeLong, DeLong and Clarke-Pearson, Biometrics 44 (1988) 837."""
     variance = signal.var(ddof=1) / len(signal) + background.var(ddof=1) / len(background)
     return float(signal.mean()), float(np.sqrt(variance))
 

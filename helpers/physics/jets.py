@@ -39,8 +39,8 @@ _RANKS = {"pf": "pt_log", "sv": "d3dsig"}
 def read(sample: str | Path = "ak8", start: int | None = None, stop: int | None = None) -> ak.Array:
     """Read jets ``start`` to ``stop`` of ``ak8`` or ``ak4``, the course's samples, or of a ROOT file with such a tree ``Jets``.
 
-    Each jet is a record: ``jet_pt`` (GeV), ``jet_eta``, ``jet_phi``, ``jet_mass`` (GeV), ``event``, and jagged fields ``pfcand_…`` and
-    ``sv_…``; in the course's samples the true class, too, as ``jet_class``.
+    Each has ``jet_pt`` (GeV), ``jet_eta``, ``jet_phi``, ``jet_mass`` (GeV), ``event``, jagged fields ``pfcand_…`` and ``sv_…``, and in the
+    course's samples the true class, ``jet_class``.
     """
     key = str(sample).lower()
     path = paths.root() / "notebooks" / "data" / f"jets_{key}.root" if key in LABELS else find(sample)
@@ -106,8 +106,7 @@ class FlatJets:
     def pad(self, jets: np.ndarray, lengths: Mapping[str, int | None] | None = None) -> dict[str, np.ndarray]:
         """Return the tensors of the jets of these numbers, by input name: float32, ``(n_jets, n_variables, length)``.
 
-        The padded length of a collection is by default that of the longest jet, within the table's limits. Of a jet that has more, the
-        highest-ranked are kept.
+        A collection's length is by default that of the longest jet, within the table's limits. Of more, the highest-ranked are kept.
         """
         places = {}
         for name, (shortest, longest) in self.table.lengths.items():
@@ -142,28 +141,19 @@ def flatten(jets: ak.Array, table: Table) -> FlatJets:
         number = counts[collection] = ak.to_numpy(ak.num(jets[first])).astype(np.int64)
         for name in branches:
             if (apart := np.flatnonzero(ak.to_numpy(ak.num(jets[name])) != number)).size:
-                differ = f"In jet {apart[0]} the branches {first} and {name} have different numbers of values."
-                raise InputError(differ, "Expected one in each for each candidate or vertex.")
+                raise InputError(f"In jet {apart[0]} the branches {first} and {name} have different numbers of values.")
             columns[name] = ak.to_numpy(ak.flatten(jets[name])).astype(np.float32, copy=False)
             if np.isnan(columns[name]).any():
-                wrong = "A network answers such a jet with nonsense, and without an error."
-                raise InputError(f"Values of {name} are not numbers (NaN).", wrong, "Leave these jets out.")
+                raise InputError(f"Values of {name} are not numbers (NaN).", "A network would answer with nonsense.", "Leave them out.")
         ranking[collection] = np.append(columns[next((name for name in branches if _RANKS[collection] in name), first)], -np.inf)
     if empty := int((counts["pf"] == 0).sum()):
-        happened = f"{empty} of {len(jets)} jets have no candidate."
-        raise InputError(happened, "A tagger can say nothing about such a jet.", "Leave them out: sample[sample.npfcand > 0]")
+        raise InputError(f"{empty} of {len(jets)} jets have no candidate.", "", "Leave them out: sample[sample.npfcand > 0]")
     values = {name: np.empty((len(rows), counts[_collection(name)].sum() + 1), np.float32) for name, rows in table.inputs.items()}
     for tensor, rows in table.inputs.items():
         for row, (name, info) in zip(values[tensor], rows.items(), strict=True):
             mask = name.endswith("mask")
             row[:-1], row[-1] = (1.0, 0.0) if mask else (transform(columns[name], info), info["pad"])
     return FlatJets(table, counts, ranking, values)
-
-
-def by_length(flat: FlatJets, batch: int) -> list[np.ndarray]:
-    """Return the jets' numbers in batches, jets with about as many candidates together: that way little is padded."""
-    order = np.argsort(flat.counts["pf"], kind="stable")
-    return [order[first : first + batch] for first in range(0, len(order), batch)]
 
 
 class Tagger:
@@ -173,8 +163,7 @@ class Tagger:
     """
 
     def __init__(self, client: Client, model: str) -> None:
-        self.client = client
-        self.model = model
+        self.client, self.model = client, model
         metadata = client.metadata(model)
         tensors = [entry["name"] for entry in metadata["inputs"]]
         self._output = metadata["outputs"][0]["name"]
@@ -182,12 +171,12 @@ class Tagger:
         folder = next((folder for folder in folders if (folder / TABLE_FILE).is_file()), None)
         if folder is None or not any(name.startswith("pf_") for name in tensors):
             takes = f"The model {model!r} takes {quoted(tensors)}, so it is no jet tagger, or no {TABLE_FILE} lies beside it."
-            raise InputError(takes, "Such a table says which branches it takes. All taggers of the course begin with particlenet.")
+            raise InputError(takes, "All taggers of the course begin with particlenet.")
         self.table = Table.read(folder / TABLE_FILE, tensors)
         self.labels = self.table.labels
 
     def inputs(self, jets: ak.Array, *, candidates: int | None = None, vertices: int | None = None) -> dict[str, np.ndarray]:
-        """Return the tensors of one request, float32 ``(n_jets, n_variables, length)`` by the names that the model gives its inputs.
+        """Return the tensors of one request, float32 ``(n_jets, n_variables, length)`` by the model's names of its inputs.
 
         They are padded to so many ``candidates`` and secondary ``vertices``, by default to the longest jet. Of a longer jet those with
         the highest transverse momentum or flight significance are kept.
@@ -195,29 +184,23 @@ class Tagger:
         flat = flatten(jets, self.table)
         return flat.pad(np.arange(len(flat)), {"pf": candidates, "sv": vertices})
 
-    def tag(self, jets: ak.Array, *, batch: int = BATCH_JETS, per_event: bool = False, max_in_flight: int | None = None) -> Scores:
+    def tag(self, jets: ak.Array, *, batch: int = BATCH_JETS, per_event: bool = False) -> Scores:
         """Send jets to the server and return the scores, in the order of the jets.
 
-        Args:
-            jets: what :func:`read` gives, or some of it.
-            batch: jets in one request. Jets of similar length go together, so that little is padded.
-            per_event: send one request for each event, with all its jets, as CMSSW does; ``batch`` then does not count.
-            max_in_flight: requests under way at once; by default as many as keep the model's instances busy.
+        A request has ``batch`` jets of similar length, so that little is padded; ``per_event`` all jets of an event, as with CMSSW.
         """
         begin = time.perf_counter()
         flat = flatten(jets, self.table)
-        groups = by_length(flat, batch)
-        if per_event:
-            event = ak.to_numpy(jets["event"])
-            order = np.argsort(event, kind="stable")
-            groups = np.split(order, np.flatnonzero(np.diff(event[order])) + 1)
+        together = ak.to_numpy(jets["event"]) if per_event else flat.counts["pf"]
+        order = np.argsort(together, kind="stable")
+        borders = np.flatnonzero(np.diff(together[order])) + 1 if per_event else np.arange(batch, len(order), batch)
+        groups = np.split(order, borders)
         requests = (flat.pad(group) for group in groups)
-        answers = self.client.infer_many(self.model, requests, outputs=[self._output], max_in_flight=max_in_flight or self._in_flight())
+        answers = self.client.infer_many(self.model, requests, outputs=[self._output], max_in_flight=self._in_flight())
         probabilities = np.empty((len(flat), len(self.labels)), np.float32)
         for group, answer in zip(groups, answers, strict=True):
             probabilities[group] = answer[self._output]
-        sent = sum(answer.requests for answer in answers)
-        return Scores(self.model, self.labels, probabilities, sent, time.perf_counter() - begin)
+        return Scores(self.model, self.labels, probabilities, sum(answer.requests for answer in answers), time.perf_counter() - begin)
 
     def scores(self, answer: dict[str, np.ndarray]) -> Scores:
         """Put names to what ``client.infer`` returned for tensors of :meth:`inputs`."""
@@ -231,5 +214,4 @@ class Tagger:
 
 def sample_for(tagger: Tagger | Table) -> str:
     """Return which of the course's samples holds the jets that a tagger is for: ``ak8`` or ``ak4``."""
-    known = {label.removeprefix("prob") for label in tagger.labels}
-    return max(LABELS, key=lambda name: len(known & set(LABELS[name])))
+    return max(LABELS, key=lambda name: len({f"prob{label}" for label in LABELS[name]}.intersection(tagger.labels)))

@@ -49,12 +49,9 @@ class Taus:
         counts = self.n_candidates[chosen]
         starts = (np.cumsum(self.n_candidates) - self.n_candidates)[chosen]
         rows = np.arange(counts.sum()) + np.repeat(starts - (np.cumsum(counts) - counts), counts)
-        return Taus(
-            {name: values[chosen] for name, values in self.features.items()},
-            {name: values[rows] for name, values in self.candidates.items()},
-            counts,
-            self.label[chosen],
-        )
+        features = {name: values[chosen] for name, values in self.features.items()}
+        candidates = {name: values[rows] for name, values in self.candidates.items()}
+        return Taus(features, candidates, counts, self.label[chosen])
 
 
 def read(path: str | Path | None = None) -> Taus:
@@ -107,16 +104,17 @@ def cells(taus: Taus, grid: str, inputs: dict[str, Any]) -> tuple[NDArray[np.int
     place = np.stack(np.unravel_index(occupied, (max(len(taus), 1), side, side)), axis=1)
     values = {}
     for tensor in (name for name in inputs if name.startswith(f"input_{grid}_")):
-        names, infos = inputs[tensor]["var_names"], inputs[tensor]["var_infos"]
+        names = inputs[tensor]["var_names"]
         filled = values[tensor] = np.zeros((occupied.size, len(names)), np.float32)
-        for position, name in enumerate(names):
-            particle, _, quantity = name.removeprefix(_CANDIDATE).partition("_")
-            if name in infos and not name.startswith(_CANDIDATE):
-                filled[:, position] = transform(taus.features[name], infos[name])[place[:, 0]]
-            elif name in infos:
+        for name, info in inputs[tensor]["var_infos"].items():
+            column = filled[:, names.index(name)]
+            if name in taus.features:
+                column[:] = transform(taus.features[name], info)[place[:, 0]]
+            else:
+                particle, _, quantity = name.removeprefix(_CANDIDATE).partition("_")
                 mine = kind == KINDS.index(particle)
                 stored = 1.0 if quantity == "valid" else taus.candidates[_CANDIDATE + quantity][candidate[mine]]
-                filled[cell[mine], position] = transform(np.asarray(stored), infos[name])
+                column[cell[mine]] = transform(np.asarray(stored), info)
     return place, values
 
 

@@ -7,19 +7,16 @@ particle's hits are in the track (double majority). So a particle belongs to one
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from helpers import paths
-from helpers.client import Client
 from helpers.errors import InputError
 
 # Beyond this |z| particles cross disks instead of cylinders, so they move outwards along z rather than along r.
@@ -28,9 +25,6 @@ _BARREL_HALF_LENGTH_M = 0.55
 _BINS = {"pt": np.array([0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0]), "eta": np.linspace(-3, 3, 13).round(3)}
 # The stages of the ensemble, in the order in which an event passes them.
 STAGES = ("ExaTrk_embedding", "ExaTrk_graph", "ExaTrk_filter", "ExaTrk_gnn", "ExaTrk_tracks")
-# Rounds in which a rate is measured, after one that does not count.
-_ROUNDS = 5
-
 # The samples of the course, without pile-up and with.
 SAMPLES = {False: "tracks_ttbar.npz", True: "tracks_ttbar_pileup.npz"}
 # Columns of a sample, and what says how many entries of each are of an event.
@@ -40,20 +34,8 @@ _COUNTED_BY = {
 }
 
 
-class _Tabular:
-    """What shows itself as its table."""
-
-    table: pd.DataFrame
-
-    def __repr__(self) -> str:
-        return str(self.table.to_string(index=False, float_format="%.4f"))
-
-    def _repr_html_(self) -> str:
-        return str(self.table.to_html(index=False, float_format="%.4f"))
-
-
 @dataclass(frozen=True, repr=False)
-class Event(_Tabular):
+class Event:
     """One collision: the space points that the detector measured (hits), and the particles that they come from."""
 
     # (n_hits,) where the detector measured something, in mm, rad from -pi to pi, mm; in which part of it, and layer of that part.
@@ -103,11 +85,9 @@ class Event(_Tabular):
         """(n_particles,) whether a particle should be found: pT above 0.5 GeV and at least 5 hits."""
         return (self.pt > 0.5) & (self.hits_of_particle >= 5)
 
-    @property
-    def table(self) -> pd.DataFrame:
-        """What there is in it, in numbers."""
-        numbers = {"hits": self.n_hits, "particles": self.pt.size, "to be found": int(self.target.sum())}
-        return pd.DataFrame([numbers | {"collisions": np.unique(self.collision).size}])
+    def __repr__(self) -> str:
+        collisions = np.unique(self.collision).size
+        return f"{self.n_hits} hits of {self.pt.size} particles, {self.target.sum()} of them to be found; collisions: {collisions}"
 
 
 def load_events(*, pile_up: bool = False, path: str | Path | None = None) -> list[Event]:
@@ -149,11 +129,8 @@ def edge_quality(event: Event, edges: ArrayLike) -> dict[str, float]:
     good, inner = is_true(event, edges), np.asarray(edges, np.int64)[0]
     wanted = event.target[event.particle[true_edges(event)[0]]].sum()
     found = (good & event.target[event.particle[inner]]).sum()
-    return {
-        "edges": good.size,
-        "efficiency": float(found / wanted) if wanted else np.nan,
-        "purity": float(good.mean()) if good.size else np.nan,
-    }
+    efficiency, purity = float(found / wanted) if wanted else np.nan, float(good.mean()) if good.size else np.nan
+    return {"edges": good.size, "efficiency": efficiency, "purity": purity}
 
 
 @dataclass(frozen=True)
@@ -172,10 +149,8 @@ def match(event: Event, labels: ArrayLike) -> Matching:
     """Compare the tracks of one event with its particles; labels are (n_hits,), negative for hits without a track."""
     of_hit, n_particles = np.asarray(labels), event.pt.size
     if of_hit.shape != (event.n_hits,) or of_hit.dtype.kind not in "iu":
-        raise InputError(
-            f"Labels of shape {of_hit.shape} and type {of_hit.dtype} were given for an event of {event.n_hits} hits.",
-            "Expected one whole number for each hit, as ExaTrk returns them in LABELS.",
-        )
+        given = f"Labels of shape {of_hit.shape} and type {of_hit.dtype} were given for an event of {event.n_hits} hits."
+        raise InputError(given, "Expected one whole number for each hit, as ExaTrk returns them in LABELS.")
     on_track = of_hit >= 0
     # Tracks are counted from 0.
     track = np.unique(of_hit[on_track], return_inverse=True)[1].reshape(-1)
@@ -213,19 +188,17 @@ class Rate(NamedTuple):
         return cls(value, float(centre - half), float(centre + half), passed, total)
 
 
-@dataclass(frozen=True, repr=False)
-class Quality(_Tabular):
+@dataclass(frozen=True)
+class Quality:
     """How good track finding was."""
 
-    # Found among the particles that should be found.
+    # Found among the particles that should be found; fakes and duplicates among all tracks; hits of a track's own particle among all hits.
     efficiency: Rate
-    # Among all tracks.
     fake_rate: Rate
     duplicate_rate: Rate
-    # Hits of a track's own particle among all hits on tracks.
     purity: Rate
     # pt (GeV), eta and found, of each particle that should be found.
-    particles: pd.DataFrame
+    particles: pd.DataFrame = field(repr=False)
 
     @property
     def table(self) -> pd.DataFrame:
@@ -243,10 +216,8 @@ class Quality(_Tabular):
         return pd.DataFrame({f"{variable}_low": bins[:-1], f"{variable}_high": bins[1:]}).join(pd.DataFrame(rates))
 
 
-def quality(events: Event | Sequence[Event], labels: Any) -> Quality:
-    """Return efficiency, fakes and duplicates of an event and its labels, (n_hits,) and negative without a track, or of many together."""
-    if isinstance(events, Event):
-        events, labels = [events], [labels]
+def quality(events: Sequence[Event], labels: Sequence[ArrayLike]) -> Quality:
+    """Return efficiency, fakes and duplicates of events together, by the labels of each, (n_hits,) and negative without a track."""
     matchings = [match(event, of_hit) for event, of_hit in zip(events, labels, strict=True)]
     both = zip(events, matchings, strict=True)
     targets = [pd.DataFrame({"pt": event.pt, "eta": event.eta, "found": each.found})[event.target] for event, each in both]
@@ -272,53 +243,15 @@ def stage_times(difference: Any) -> pd.DataFrame:
 
     In ms, ``total_ms = queue_ms + infer_ms + other_ms``: in the model, waiting for it, and to move tensors in and out.
     """
-    seen, rows = {row["model"]: row for row in difference.requests if row["requests"]}, []
-    for stage in filter(seen.get, STAGES):
-        row = seen[stage]
-        total, queue, infer = (row[name] / 1000 for name in ("request_us", "queue_us", "compute_infer_us"))
-        times = {"total_ms": total, "queue_ms": queue, "infer_ms": infer, "other_ms": max(total - queue - infer, 0.0)}
-        rows.append({"stage": stage, "events": row["requests"], **times})
+    rows = []
+    for row in difference.requests:
+        if row["model"] in STAGES and row["requests"]:
+            total, queue, infer = (row[name] / 1000 for name in ("request_us", "queue_us", "compute_infer_us"))
+            times = {"total_ms": total, "queue_ms": queue, "infer_ms": infer, "other_ms": max(total - queue - infer, 0.0)}
+            rows.append({"stage": row["model"], "events": row["requests"], **times})
     if not rows:
         raise InputError("No event passed a stage of ExaTrk between the two readings.", 'Send one: client.infer("ExaTrk", ...)')
-    return pd.DataFrame(rows)
-
-
-@dataclass(frozen=True, repr=False)
-class EventRate:
-    """How fast a server answered, with the half width of the 95 % interval; one rate divided by another is a gain, without a unit."""
-
-    mean: float
-    half_width: float
-    unit: str = " events/s"
-
-    @property
-    def low(self) -> float:
-        """The lower end of the interval."""
-        return self.mean - self.half_width
-
-    @property
-    def high(self) -> float:
-        """The upper end of the interval."""
-        return self.mean + self.half_width
-
-    def __truediv__(self, other: EventRate) -> EventRate:
-        gain = self.mean / other.mean
-        return EventRate(gain, gain * math.hypot(self.half_width / self.mean, other.half_width / other.mean), "")
-
-    def __repr__(self) -> str:
-        digits = 1 if self.unit else 2
-        return f"{self.mean:.{digits}f} ± {self.half_width:.{digits}f}{self.unit}"
-
-
-def events_per_second(client: Client, events: Sequence[Event], at_once: int) -> EventRate:
-    """Send events to ``ExaTrk`` again and again, with so many requests under way at once, and take the time."""
-    requests = [{"FEATURES": event.features} for event in events]
-    rates = []
-    for _ in range(_ROUNDS + 1):
-        start = time.perf_counter()
-        client.infer_many("ExaTrk", requests, max_in_flight=at_once)
-        rates.append(len(requests) / (time.perf_counter() - start))
-    return EventRate(float(np.mean(rates[1:])), float(stats.t.ppf(0.975, _ROUNDS - 1) * stats.sem(rates[1:])))
+    return pd.DataFrame(sorted(rows, key=lambda row: STAGES.index(row["stage"])))
 
 
 def muon_pairs() -> dict[str, NDArray[np.float32]]:
@@ -334,5 +267,5 @@ def muon_pairs() -> dict[str, NDArray[np.float32]]:
     product = mass**2 / (2 * (np.cosh(eta[:, 0] - eta[:, 1]) - np.cos(phi[:, 0] - phi[:, 1])))
     share = generator.lognormal(0, 0.2, len(mass))
     pt = np.sqrt(np.stack([product * share, product / share], axis=1))
-    wrapped = (phi + np.pi) % (2 * np.pi) - np.pi
-    return {name: values.astype(np.float32) for name, values in (("PT", pt), ("ETA", eta), ("PHI", wrapped))}
+    inputs = {"PT": pt, "ETA": eta, "PHI": (phi + np.pi) % (2 * np.pi) - np.pi}
+    return {name: values.astype(np.float32) for name, values in inputs.items()}

@@ -200,7 +200,7 @@ def throughput_latency_figure(rows: Any, budget_ms: float | None = None) -> Figu
 def scale_figure(rows: Any, expected: Any = ()) -> Figure:
     """Draw throughput and mean time in the queue against the requests under way, one line for each number of servers.
 
-    The rows are from :func:`helpers.scaling.by_concurrency`; those of a simulation, from :func:`helpers.scaling.expected`, are grey.
+    The rows are from :func:`helpers.scaling.by_concurrency`; those of a simulation, from ``expected``, are grey.
     """
     found = rows_of(rows, ("servers", "concurrency", THROUGHPUT, "queue_us"), "the figure of a fleet")
     simulated = series_of(rows_of(expected), "concurrency", always=("servers",)) if len(expected) else []

@@ -13,7 +13,9 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 # Before ONNX Runtime is imported: it reports its use to Microsoft by default.
@@ -61,11 +63,8 @@ def to_fp16(source: Path, target: Path) -> None:
     model = simplified(source)
     converted = convert_float_to_float16(model, keep_io_types=True, node_block_list=choosing(model))
     # The tool casts a tensor twice, under one name, where a kept node takes it twice; ONNX Runtime refuses that.
-    nodes, seen = [], set()
-    for node in converted.graph.node:
-        if node.op_type != "Cast" or node.output[0] not in seen:
-            nodes.append(node)
-        seen.update(node.output)
+    once = {node.output[0]: node for node in converted.graph.node}
+    nodes = list(once.values())
     del converted.graph.node[:]
     converted.graph.node.extend(nodes)
     onnx.save(converted, target)
@@ -75,27 +74,22 @@ def to_int8_static(source: Path, target: Path, calibration: Path) -> None:
     """Weights and activations in 8 bits; ranges come from real inputs: a ``.npz`` with an array for each, batches along axis 0."""
     import numpy as np
     import onnx
-    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+    from onnxruntime.quantization import QuantType, quantize_static
 
     arrays = dict(np.load(calibration))
     batches = iter([dict(zip(arrays, batch)) for batch in zip(*arrays.values())])
-
-    class Batches(CalibrationDataReader):  # type: ignore[misc]
-        def get_next(self) -> dict[str, Any] | None:
-            return next(batches, None)
-
+    reader = SimpleNamespace(get_next=partial(next, batches, None))
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder) / "plain.onnx"
         onnx.save(simplified(source), plain)
         # Each channel of the weights has a range of its own; what is multiplied with no weights stays in 32 bits.
         how = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8, "extra_options": {"MatMulConstBOnly": True}}
-        quantize_static(plain, target, Batches(), op_types_to_quantize=["MatMul", "Gemm"], per_channel=True, **how)
+        quantize_static(plain, target, reader, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True, **how)
 
-
-METHODS: dict[str, Callable[..., None]] = {"fp16": to_fp16, "int8_static": to_int8_static}
 
 if __name__ == "__main__":
     # The tools advise to prepare the model, which is done here already, in another way.
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
-    METHODS[sys.argv[1]](*map(Path, sys.argv[2:]))
+    methods: dict[str, Callable[..., None]] = {"fp16": to_fp16, "int8_static": to_int8_static}
+    methods[sys.argv[1]](*map(Path, sys.argv[2:]))

@@ -6,7 +6,6 @@ All keep the inputs and outputs of the model, in 32 bits, so clients change noth
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import subprocess
 import tempfile
@@ -20,7 +19,7 @@ from helpers.client import Client
 from helpers.errors import InputError, ModelError, SetupError
 from helpers.paths import models_dir, replace, server_env, shown, writing
 from helpers.physics import jets as course_jets
-from helpers.physics.flavour import Scores, auc_change, sides, truth
+from helpers.physics.flavour import auc_change, sides, truth
 from helpers.repository import checkout, locate, read_config
 from helpers.repository.syntax import render
 from helpers.tables import Table
@@ -47,40 +46,35 @@ def make(model: str, methods: Sequence[str] = METHODS) -> list[Path]:
         folder = checkout(folder.name) / folder.name
     if not (folder / "1" / _FILE).is_file():
         raise ModelError(f"{shown(folder)} has no {_FILE} in its version 1.", "Only ONNX models can be made in another precision.")
-    made: list[Path] = []
-    with Progress(f"making {folder.name} compute with fewer bits", len(methods), "variants") as progress:
-        for name in methods:
-            made.append(_make_one(folder, name))
-            progress.add()
-    return made
+    with Progress(f"making {folder.name} compute with fewer bits"):
+        return [_make_one(folder, method) for method in methods]
 
 
 def _make_one(folder: Path, method: str) -> Path:
     source, target = folder / "1" / _FILE, folder.parent / f"{folder.name}_{method}"
     content = b"".join(path.read_bytes() for path in (source, _CONVERTER, folder / "config.pbtxt"))
-    stamp = json.dumps({"model": folder.name, "method": method, "sha256": hashlib.sha256(content).hexdigest()}, indent=1) + "\n"
+    digest, stamp = hashlib.sha256(content).hexdigest(), target / _STAMP
     if target.exists():
-        if not (target / _STAMP).is_file():
+        if not stamp.is_file():
             raise SetupError(f"There is a model {shown(target)} already, and it was not made from {folder.name}.", "", "Move it away.")
-        if (target / _STAMP).read_text(encoding="utf-8") == stamp:
+        if stamp.read_text(encoding="utf-8") == digest:
             return target
     # Under another name, outside the repository, until it is complete.
     with writing(target), tempfile.TemporaryDirectory(prefix=".precision-", dir=folder.parent.parent) as temporary:
         made = Path(temporary) / target.name
         shutil.copytree(folder, made, ignore=shutil.ignore_patterns("__pycache__", _FILE))
         calibration = [_calibration(folder, Path(temporary))] if method == "int8_static" else []
-        python, todo = server_env() / "bin" / "python", "Type: python -m helpers install-server"
-        command: list[str | Path] = [python, "-I", _CONVERTER, method, source, made / "1" / _FILE, *calibration]
-        if not python.exists():
-            raise SetupError(f"There is no {python}.", "The tools are in the server's environment.", todo)
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            why = (done.stderr.strip() or "nothing at all").splitlines()[-1].strip()
-            raise SetupError(f"The variant {method} could not be made: {why}", "", todo if "ModuleNotFoundError" in why else "")
+        command: list[str | Path] = [server_env() / "bin" / "python", "-I", _CONVERTER, method, source, made / "1" / _FILE, *calibration]
+        try:
+            subprocess.run(command, capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            why = (getattr(error, "stderr", "").strip() or str(error)).splitlines()[-1].strip()
+            todo = "The tools are in the server's environment; type: python -m helpers install-server"
+            raise SetupError(f"The variant {method} could not be made: {why}", "", todo) from error
         config = read_config(made)
         config.name = target.name
         replace(made / "config.pbtxt", f"# {folder.name} in another precision: {method}.\n{render(config)}")
-        replace(made / _STAMP, stamp)
+        replace(made / _STAMP, digest)
         if target.exists():
             shutil.rmtree(target)
         made.rename(target)
@@ -100,48 +94,22 @@ def _calibration(folder: Path, target: Path) -> Path:
 def cost(server: Any, models: Sequence[str], reference: str, jets: Any) -> Table:
     """Tag the same jets with each model and compare with the reference: the change of the area under the curve is what it costs.
 
-    Args:
-        server: a :class:`~helpers.server.Server`, or its address.
-        models: the variants; the reference may be among them.
-        reference: the model in full precision.
-        jets: with truth; static calibration has seen the first 256 of the sample.
-
-    Returns:
-        A row for each model and discriminant: ``auc`` and ``auc_uncertainty`` (one standard deviation, of the finite number of jets),
-        ``auc_change`` from the reference and ``auc_change_half_width`` (of its 95 % interval; small, because the jets are the same),
-        ``largest_change`` and ``mean_change`` of a probability, and ``n_jets``.
+    ``jets`` carry the truth; static calibration has seen the first 256 of the sample. A row for each model and discriminant has ``auc`` and
+    ``auc_uncertainty`` (one standard deviation, of the finite number of jets), ``auc_change`` from the reference and
+    ``auc_change_half_width`` (of its 95 % interval; small, because the jets are the same), ``largest_change`` and ``mean_change`` of a
+    probability.
     """
     with Client(server) as client:
         scores = {name: course_jets.Tagger(client, name).tag(jets) for name in dict.fromkeys([reference, *models])}
-    first = scores[reference]
-    if wrong := [name for name, each in scores.items() if each.labels != first.labels]:
-        raise InputError(f"{wrong[0]!r} has other classes than {reference!r}.", "Expected variants of one network.")
-    rows = [_cost(each, first, discriminant, jets) for each in scores.values() for discriminant in first.discriminants]
-    return Table(rows, f"{len(jets)} jets, the same for all; the change of AUC is with its 95 % interval.", _shown)
-
-
-def _cost(scores: Scores, reference: Scores, name: str, jets: Any) -> dict[str, Any]:
-    signal, background = (truth(jets, *group) for group in sides(name))
-    change, deviation = auc_change(*((each[name][signal], each[name][background]) for each in (reference, scores)))
-    area, apart = scores.roc(name, jets), np.abs(scores.probabilities - reference.probabilities)
-    return {
-        "model": scores.model,
-        "discriminant": name,
-        "auc": area.auc,
-        "auc_uncertainty": area.auc_uncertainty,
-        "auc_change": change,
-        "auc_change_half_width": 1.96 * deviation,
-        "largest_change": float(apart.max()),
-        "mean_change": float(apart.mean()),
-        "n_jets": len(scores),
-    }
-
-
-def _shown(row: dict[str, Any]) -> dict[str, str]:
-    return {
-        "model": row["model"],
-        "discriminant": row["discriminant"],
-        "AUC": f"{row['auc']:.4f} ± {row['auc_uncertainty']:.4f}",
-        "change of AUC": f"{row['auc_change']:+.4f} ± {row['auc_change_half_width']:.4f}",
-        "largest change of a probability": f"{row['largest_change']:.2g}",
-    }
+    first, rows = scores[reference], []
+    for model, each in scores.items():
+        if each.labels != first.labels:
+            raise InputError(f"{model!r} has other classes than {reference!r}.", "Expected variants of one network.")
+        apart = np.abs(each.probabilities - first.probabilities)
+        for name in first.discriminants:
+            area, (signal, background) = each.roc(name, jets), (truth(jets, *group) for group in sides(name))
+            change, deviation = auc_change(*((values[signal], values[background]) for values in (first[name], each[name])))
+            row = {"model": model, "discriminant": name, "auc": area.auc, "auc_uncertainty": area.auc_uncertainty}
+            row |= {"auc_change": change, "auc_change_half_width": 1.96 * deviation}
+            rows.append(row | {"largest_change": float(apart.max()), "mean_change": float(apart.mean())})
+    return Table(rows, f"{len(jets)} jets, the same for all; the change of AUC is with its 95 % interval.")

@@ -6,7 +6,6 @@ Interrupt it, kill a worker, or kill all of it, and call it again: it goes on wi
 from __future__ import annotations
 
 import logging
-import threading
 import time
 import uuid
 from collections.abc import Sequence
@@ -30,23 +29,15 @@ from helpers.measuring.table import folder_of
 from helpers.paths import writing
 from helpers.physics import jets
 from helpers.physics.flavour import Scores
-from helpers.tables import Table
 from helpers.terminal import Progress
 
 # Jets that one task reads, tags and writes: a second or two of a server's time. What a killed worker had begun costs no more than that.
 CHUNK_JETS = 2_000
-# Requests under way at once from each worker: one in work, one waiting, one on its way.
-IN_FLIGHT = 3
 # How often Dask gives a chunk to a worker again after its request failed, beyond the client's own repetitions, and the seconds before
 # that: a server that is started again is back within half a minute.
 RETRIES, RETRY_WAIT_S = 10, 3.0
-# Seconds until a Dask scheduler answers.
-_CONNECT_S = 20.0
-# The number that tells a jet from every other one of the same analysis, in the files of jets and in those of scores; the tree of scores.
+# The number of a jet that no other one of the same analysis has, in the files of jets and of scores; the tree of scores.
 ID, SCORES = "jet_id", "Scores"
-
-
-# --- files: whole or not at all --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -69,12 +60,10 @@ class Chunk:
 
 
 def replicate(sample: str, n_jets: int, *, jets_per_file: int = CHUNK_JETS, folder: str | Path | None = None) -> list[Path]:
-    """Make files with as many jets as an analysis has: the course's sample over and over, each copy with ids and events of its own.
+    """Make files of jets, by default in ``work/jets``: the sample ``ak4`` or ``ak8`` over and over, each copy with events of its own.
 
-    They are in ``folder``, by default in ``work/jets``; those that are there already are kept as they are. Their branches are those of the
-    sample, ``ak4`` or ``ak8``, and ``jet_id``: 0, 1, 2, … through all files.
+    Their branches are those of the sample, and ``jet_id``: 0, 1, 2, … through all files. What is there already stays as it is.
     """
-    # The number of jets is in the folder's name: a folder of another size would be taken for this one otherwise.
     target = Path(folder) if folder is not None else paths.work_dir() / "jets" / f"{sample}_{n_jets}_by_{jets_per_file}"
     files = {target / f"jets_{sample}_{start // jets_per_file:04d}.root": start for start in range(0, n_jets, jets_per_file)}
     missing = {path: start for path, start in files.items() if not path.is_file()}
@@ -103,11 +92,8 @@ def chunks(files: Sequence[str | Path], output: str | Path, jets_per_chunk: int 
     for number, file in enumerate(files):
         with uproot.open(file) as opened:
             if jets.TREE not in opened or ID not in (tree := opened[jets.TREE]):
-                raise InputError(
-                    f"{file} has no tree {jets.TREE} with a branch {ID}.",
-                    "Expected a number for each jet that no other jet has: without it a lost jet cannot be noticed.",
-                    'The course\'s jets get one from replicate("ak4", 4000).',
-                )
+                happened = f"{file} has no tree {jets.TREE} with a branch {ID}, a number for each jet that no other jet has."
+                raise InputError(happened, "Without it a lost jet cannot be noticed.", 'replicate("ak4", 4000) makes such files.')
             total = int(tree.num_entries)
         for start in range(0, total, jets_per_chunk):
             target = Path(output) / f"{number:04d}_{Path(file).stem}_{start:07d}.root"
@@ -135,19 +121,14 @@ def _write(path: Path, tree: str, branches: dict[str, Any]) -> None:
             part.unlink(missing_ok=True)
 
 
-# --- what a worker does ----------------------------------------------------------------------------------------------------
-
 # The tagger, and so the one connection, of this process, by the analysis that it is for: made when its first chunk comes.
 _taggers: dict[str, jets.Tagger] = {}
-_lock = threading.Lock()
 
 
 def _tagger(analysis: str, server: Any, model: str) -> jets.Tagger:
-    with _lock:
-        if analysis not in _taggers:
-            _taggers.clear()
-            _taggers[analysis] = jets.Tagger(Client(server), model)
-        return _taggers[analysis]
+    if analysis not in _taggers:
+        _taggers[analysis] = jets.Tagger(Client(server), model)
+    return _taggers[analysis]
 
 
 def destination(server: Any) -> SimpleNamespace:
@@ -157,7 +138,7 @@ def destination(server: Any) -> SimpleNamespace:
 
 
 def _tag(chunk: Chunk, analysis: str, server: Any, model: str) -> dict[str, Any]:
-    """Read, tag and write one chunk; returns a row of the analysis's table. Dask logs what it is given, and no token is in its text."""
+    """Read, tag and write one chunk; returns its row. Dask logs what it is given, and no token is in its text."""
     row: dict[str, Any] = {"worker": str(distributed.get_worker().name), "jets": len(chunk), "requests": 0, "seconds": 0.0}
     if chunk.done:
         # A worker that died after writing took only the news with it.
@@ -165,7 +146,7 @@ def _tag(chunk: Chunk, analysis: str, server: Any, model: str) -> dict[str, Any]
     begin = time.perf_counter()
     try:
         sample = jets.read(chunk.source, chunk.start, chunk.stop)
-        scores = _tagger(analysis, server, model).tag(sample, max_in_flight=IN_FLIGHT)
+        scores = _tagger(analysis, server, model).tag(sample)
         write_scores(chunk, sample, scores)
         return row | {"requests": scores.requests, "seconds": round(time.perf_counter() - begin, 3)}
     except CourseError as error:
@@ -176,12 +157,9 @@ def _tag(chunk: Chunk, analysis: str, server: Any, model: str) -> dict[str, Any]
     raise failure
 
 
-# --- the analysis ----------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, repr=False)
 class Analysis:
-    """An analysis that is done: all its chunks, how long this call took, and a row for each chunk that it tagged."""
+    """An analysis that is done: all its chunks, the seconds that this call took, and a row for each chunk that it tagged."""
 
     model: str
     chunks: tuple[Chunk, ...]
@@ -197,7 +175,7 @@ class Analysis:
     def workers(self) -> pd.DataFrame:
         """One row for each worker: its chunks, jets and requests, and the part of the time that it was busy."""
         sums = {"chunks": ("jets", "count"), "jets": ("jets", "sum"), "requests": ("requests", "sum"), "busy": ("seconds", "sum")}
-        table = pd.DataFrame(self.rows).groupby("worker", as_index=False).agg(**sums)
+        table = pd.DataFrame(self.rows, columns=["worker", "jets", "requests", "seconds"]).groupby("worker", as_index=False).agg(**sums)
         return table.assign(busy=(table["busy"] / self.seconds).round(2))
 
     def scores(self) -> tuple[NDArray[np.int64], Scores]:
@@ -214,19 +192,10 @@ class Analysis:
         once, times = np.unique(found, return_counts=True)
         return {"jets": len(wanted), "lost": len(np.setdiff1d(wanted, once)), "doubled": int((times > 1).sum())}
 
-    def _table(self) -> Table:
-        before = sum(map(len, self.chunks)) - self.tagged
-        if not self.rows:
-            return Table([], f"{self.model}: all {before} jets were tagged before.")
-        there = f" {before} were tagged before." if before else ""
-        said = f"{self.model}: {self.tagged} jets in {self.seconds:.1f} s, {self.tagged / self.seconds:.0f} jets/s.{there}"
-        return Table(self.workers.to_dict("records"), said)
-
     def __repr__(self) -> str:
-        return repr(self._table())
-
-    def _repr_html_(self) -> str:
-        return self._table()._repr_html_()
+        before = sum(map(len, self.chunks)) - self.tagged
+        speed = f"{self.tagged} jets in {self.seconds:.1f} s, {self.tagged / self.seconds:.0f} jets/s"
+        return f"{self.model}: {speed}; {before} were tagged before."
 
 
 def local_workers(workers: int = 2) -> distributed.LocalCluster:
@@ -244,42 +213,30 @@ def local_workers(workers: int = 2) -> distributed.LocalCluster:
             # For the port that is left of the pages: by default it is 8787, with a warning where that is taken.
             dashboard_address="127.0.0.1:0",
             scheduler_kwargs={"dashboard": False},
-            # Also for workers that come later.
             config={"distributed.worker.http.routes": []},
-            # On a busy machine a worker takes longer to end than Dask waits; it is ended then, which is no news for a page.
+            # On a busy machine a worker takes longer to end than Dask waits, and is ended then.
             silence_logs=logging.ERROR,
         )
 
 
 def tag_files(
-    files: Sequence[str | Path],
-    cluster: Any,
-    server: Any,
-    model: str,
-    *,
-    output: str | Path,
-    jets_per_chunk: int = CHUNK_JETS,
+    files: Sequence[str | Path], cluster: Any, server: Any, model: str, *, output: str | Path, jets_per_chunk: int = CHUNK_JETS
 ) -> Analysis:
     """Tag all jets of some files. Each chunk becomes one file of scores; what is there already is not done again.
 
     Args:
-        files: ROOT files of jets with the branch ``jet_id``, such as :func:`replicate` makes.
-        cluster: a Dask cluster (:func:`local_workers`, ``SLURMCluster``, ``HTCondorCluster`` …), or the address of a scheduler. Its workers
-            must see the same files and have this course's client environment.
+        files: ROOT files of jets with the branch ``jet_id``, such as :func:`replicate` makes; an InputError where they are none.
+        cluster: a Dask cluster (:func:`local_workers`, ``SLURMCluster`` …) or the address of a scheduler; its workers see the same files.
         server: a fleet, a server or an address, which the workers must be able to reach.
         model: the tagger.
         output: folder for the scores, which has one of its own for each model and length of chunks.
         jets_per_chunk: jets in each task.
-
-    Raises:
-        InputError: the files are none.
-        CourseError: a chunk could not be tagged; those that are done stay done.
     """
     parts = chunks(files, folder_of(output) / f"{model}_by_{jets_per_chunk}", jets_per_chunk)
     todo = [part for part in parts if not part.done]
     rows, begin = [], time.perf_counter()
     with (
-        distributed.Client(cluster, set_as_default=False, timeout=_CONNECT_S) as client,  # type: ignore[no-untyped-call]
+        distributed.Client(cluster, set_as_default=False) as client,  # type: ignore[no-untyped-call]
         Progress("tagging files", len(todo), "chunks") as progress,
     ):
         # Not pure: the same chunk may have to be done again in another run.

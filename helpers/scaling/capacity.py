@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -16,10 +17,7 @@ from helpers.tables import Table
 
 @dataclass(frozen=True)
 class Traffic:
-    """What comes: reconstruction jobs that ask at the same time, the events of each in a second, and the jets in each event.
-
-    Each event is one request with all its jets, as CMSSW sends it.
-    """
+    """What comes: jobs that ask at the same time, the events of each in a second, each a request, and the jets in each event."""
 
     jobs: float
     events_per_s: float
@@ -36,12 +34,11 @@ class Traffic:
         return self.requests_per_s * self.jets_per_event
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class Plan:
     """How each number of servers would do, and which is enough to answer 95 of 100 requests within the budget.
 
-    The waits are those of M/M/c (:mod:`helpers.scaling.queueing`). The limit beyond which requests wait without end needs no such
-    assumption: what comes in a second against what can be done in a second.
+    The waits are those of M/M/c (:mod:`helpers.scaling.queueing`); that a queue grows without end needs no such assumption.
 
     Attributes:
         jets_per_s: what one server can do, and ``half_width_per_s`` that of its 95 % interval, None where it is not known.
@@ -61,25 +58,23 @@ class Plan:
         """Seconds that one request keeps one instance busy."""
         return self.traffic.jets_per_event * self.parallel / self.jets_per_s
 
-    @property
-    def _alone_ms(self) -> float:
-        """The 95th percentile of what one request takes without any wait, in ms."""
-        return 1e3 * math.log(20) * self.service_s
-
     def latency_p95_ms(self, servers: int, jobs: float | None = None) -> float:
         """Return the 95th percentile of wait and request together, with the traffic's jobs or with another number of them."""
         rate = (self.traffic.jobs if jobs is None else jobs) * self.traffic.events_per_s
         return 1e3 * queueing.latency_p95_s(rate, self.service_s, servers * self.parallel)
 
+    def limit_jobs(self, servers: int) -> float:
+        """Return the jobs whose traffic is all that so many servers can do: with more, the queue grows without end."""
+        return servers * self.jets_per_s / (self.traffic.events_per_s * self.traffic.jets_per_event)
+
     @property
     def servers(self) -> int:
         """The smallest number of servers that keeps the budget."""
-        if self._alone_ms >= self.budget_ms:
-            raise InputError(
-                f"Without any wait, 95 of 100 requests take up to {self._alone_ms:.3g} ms, and the budget is {self.budget_ms:g} ms.",
-                "More servers let requests wait less; they do not work faster.",
-                "Take a faster server, smaller requests or a larger budget.",
-            )
+        alone_ms = 1e3 * math.log(20) * self.service_s
+        if alone_ms >= self.budget_ms:
+            happened = f"Without any wait, 95 of 100 requests take up to {alone_ms:.3g} ms, and the budget is {self.budget_ms:g} ms."
+            todo = "Take a faster server, smaller requests or a larger budget."
+            raise InputError(happened, "More servers let requests wait less; they do not work faster.", todo)
         servers = max(1, math.ceil(self.traffic.jets_per_s / self.jets_per_s))
         while self.latency_p95_ms(servers) > self.budget_ms:
             servers += 1
@@ -89,13 +84,11 @@ class Plan:
     def servers_interval(self) -> tuple[int, float]:
         """The same at both ends of the throughput's 95 % interval; infinite where one request alone takes longer than the budget."""
         half = self.half_width_per_s or 0.0
-        fast, slow = (replace(self, jets_per_s=self.jets_per_s + sign * half) for sign in (1, -1))
-        enough = slow.jets_per_s > 0 and slow._alone_ms < self.budget_ms
-        return fast.servers, slow.servers if enough else math.inf
-
-    def limit_jobs(self, servers: int) -> float:
-        """Return the jobs whose traffic is all that so many servers can do: with more, the queue grows without end."""
-        return servers * self.jets_per_s / (self.traffic.events_per_s * self.traffic.jets_per_event)
+        most: float = math.inf
+        if half < self.jets_per_s:
+            with contextlib.suppress(InputError):
+                most = replace(self, jets_per_s=self.jets_per_s - half).servers
+        return replace(self, jets_per_s=self.jets_per_s + half).servers, most
 
     @property
     def table(self) -> Table:
@@ -107,28 +100,18 @@ class Plan:
             row: dict[str, Any] = {"servers": servers, "utilisation": round(come / (servers * self.jets_per_s), 2)}
             row["latency_p95_ms"] = round(p95_ms, 1) if math.isfinite(p95_ms) else "without end"
             rows.append(row | {"inside_budget": "yes" if p95_ms <= self.budget_ms else "no", "limit_jobs": int(self.limit_jobs(servers))})
-        spread = f"{fewest} {f'to {most}' if math.isfinite(most) else 'or more'} within the measurement's spread"
         does, known = f"{self.jets_per_s:.0f}", "no spread is known"
         if half is not None:
-            does, known = f"{does} ± {half:.0f}", spread
-        return Table(
-            rows,
-            f"{come:.0f} jets/s from {self.traffic.jobs:g} jobs; one server does {does} ({self.source}): "
-            f"{self.servers} server{'s' * (self.servers > 1)} for a 95th percentile of {self.budget_ms:g} ms, {known}.",
-        )
-
-    def __repr__(self) -> str:
-        return repr(self.table)
-
-    def _repr_html_(self) -> str:
-        return self.table._repr_html_()
+            does = f"{does} ± {half:.0f}"
+            known = f"{fewest} {f'to {most}' if most < math.inf else 'or more'} within the measurement's spread"
+        needed = f"{self.servers} server{'s' * (self.servers > 1)} for a 95th percentile of {self.budget_ms:g} ms, {known}"
+        return Table(rows, f"{come:.0f} jets/s from {self.traffic.jobs:g} jobs; one server does {does} ({self.source}): {needed}.")
 
 
 def plan(traffic: Traffic, speed: Any, budget_ms: float) -> Plan:
-    """Work out how many servers a traffic needs to answer 95 of 100 requests within the budget.
+    """Work out how many servers a traffic needs to answer 95 of 100 requests within the budget; an InputError where none is enough.
 
-    ``speed`` has the rows that say what a server can do: one, measured or recorded, or several of one fleet under more and more load. An
-    InputError where no number of servers is enough.
+    ``speed`` has the rows that say what a server can do: one, or several of one fleet under more and more load.
     """
     known = rows_of(speed, (THROUGHPUT,), "the plan")
     counts = {(row.get("servers") or 1, row.get("instances") or 1) for row in known}
@@ -140,9 +123,6 @@ def plan(traffic: Traffic, speed: Any, budget_ms: float) -> Plan:
     made = Plan(traffic, budget_ms, rate / servers, None if spread is None else spread / servers, int(parallel), where)
     assert made.servers, "says at once when no number of servers is enough"
     return made
-
-
-# --- a fleet under load ----------------------------------------------------------------------------------------------------
 
 
 def by_concurrency(fleet: Any, model: str, concurrencies: Iterable[int] = (1, 2, 4, 8), batch: int = 1, **options: Any) -> Rows:
@@ -166,13 +146,11 @@ def under_load(fleet: Any, model: str, batch: int = 1, concurrency: int = 1, **o
 
 
 def expected(rows: Any) -> Rows:
-    """Return what a simulation expects of the same fleets under the same loads, from the measurement of the smallest fleet alone.
+    """Return what a simulation expects of the same fleets under the same loads, from the rows of the smallest fleet alone.
 
-    The clients of the simulation do as perf_analyzer's: each sends a request, waits for its answer and sends the next. The time that a
-    request takes comes from the throughput at which the smallest fleet is saturated, the time that passes between answer and request
-    from its slowest load. More servers are taken to be as fast as the first; where they share its cores they are not.
-
-    The rows are measured ones of one model and batch size, from :func:`by_concurrency`.
+    The time of a request comes from the throughput at which that fleet is saturated, the time between answer and next request from its
+    slowest load. More servers are taken to be as fast as the first; where they share its cores they are not. All rows are of one model
+    and batch size, from :func:`by_concurrency`.
     """
     found = rows_of(rows, (THROUGHPUT, "servers", "concurrency"), "what a simulation expects")
     fewest = min(row["servers"] for row in found)
@@ -184,10 +162,8 @@ def expected(rows: Any) -> Rows:
     away_s = max(least["concurrency"] * batch / least[THROUGHPUT] - service_s, 0.0)
     made = []
     for row in found:
-        parallel, requests = row["servers"] * instances, queueing.SIMULATED_REQUESTS // 10
-        seen = queueing.simulate_clients(row["concurrency"], service_s, parallel, away_s, requests)
-        made.append(
-            {name: row.get(name) for name in ("model", "batch", "concurrency", "servers", "device", "cpu")}
-            | {THROUGHPUT: batch * seen.served_per_s, "queue_us": 1e6 * seen.mean_s, "source": "simulated"}
-        )
+        requests = queueing.SIMULATED_REQUESTS // 10
+        seen = queueing.simulate_clients(row["concurrency"], service_s, row["servers"] * instances, away_s, requests)
+        same = {name: row.get(name) for name in ("model", "batch", "concurrency", "servers", "device", "cpu")}
+        made.append(same | {THROUGHPUT: batch * seen.served_per_s, "queue_us": 1e6 * seen.mean_s, "source": "simulated"})
     return Rows.of(made)

@@ -67,10 +67,7 @@ def simulate(arrivals_per_s: float, service_s: float, servers: int, requests: in
 def simulate_clients(
     clients: int, service_s: float, servers: int, think_s: float = 0.0, requests: int = SIMULATED_REQUESTS, seed: int = 1
 ) -> Simulated:
-    """Play through clients that each send a request, wait for its answer, think for ``think_s`` on average, and send the next.
-
-    perf_analyzer calls the number of clients concurrency.
-    """
+    """Play through clients that each send a request, wait for its answer, think for ``think_s`` on average, and send the next."""
     chance = random.Random(seed)
 
     def thought(end: float) -> float:

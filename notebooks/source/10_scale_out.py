@@ -109,8 +109,8 @@ print(f"{traffic.requests_per_s:.0f} requests/s come, budget {budget_ms} ms")
 # %% [markdown] exercise="10.2"
 # ### Exercise 10.2 (8 minutes) — Choose before you measure
 #
-# How many servers do you need at least? Call `plan(traffic, one, budget_ms)`: it takes the mean of your rows that reach the
-# limit. Read its table. Could you have said it without the formula?
+# How many servers do you need at least? Call `scaling.plan(traffic, one, budget_ms)`: it takes the mean of your rows that
+# reach the limit. Read its `table`. Could you have said it without the formula?
 
 # %% exercise="10.2" tags=["starter"]
 servers = scaling.plan(traffic, one, budget_ms).servers  #: servers = ____
@@ -121,7 +121,7 @@ exercise("10.2").check(fleet, one, traffic, budget_ms, servers)
 # exercise("10.2").solution()
 
 # %% [markdown] exercise="10.2" tags=["hints"]
-# 1. Type `plan(traffic, one, budget_ms)` in a cell of its own. Which rows are inside the budget?
+# 1. Type `scaling.plan(traffic, one, budget_ms).table` in a cell of its own. Which rows are inside the budget?
 # 2. With a utilisation above 1, more comes than can be done, and the queue grows without end.
 
 # %% [markdown] exercise="10.2" tags=["answer"]
@@ -246,7 +246,8 @@ files = scaling.replicate("ak4", 4000, jets_per_file=2000)
 with scaling.local_workers(2) as cluster:
     options = {"output": "work/analysis/first", "jets_per_chunk": 250}
     tagged = scaling.tag_files(files, cluster, fleet, MODEL, **options)
-tagged
+print(tagged)
+tagged.workers
 
 # %% [markdown]
 # A file appears under its name when it is whole. So you may interrupt this, kill a worker, or kill all of it: run the

@@ -17,8 +17,8 @@ from helpers.fleet import Fleet, launch_fleet
 from helpers.measuring.table import Rows
 from helpers.metrics import scrape
 from helpers.physics.flavour import Scores
-from helpers.scaling import Traffic, plan
 from helpers.scaling.analysis import Analysis, Chunk, chunks, replicate, write_scores
+from helpers.scaling.capacity import Traffic, plan
 from tests.support.judging import is_judged as _is
 from tests.support.measured_rows import row
 

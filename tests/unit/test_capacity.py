@@ -79,9 +79,9 @@ def test_the_table_says_its_units_and_who_is_over_the_limit() -> None:
 
 def test_a_spread_becomes_an_interval_of_servers() -> None:
     spread = plan(TRAFFIC, row((820, 50, 1e4, 0)), budget_ms=1e4)
-    assert spread.servers_interval == (1, 2) and "1 to 2 within the measurement's spread" in repr(spread)
+    assert spread.servers_interval == (1, 2) and "1 to 2 within the measurement's spread" in repr(spread.table)
     exact = plan(TRAFFIC, row((820, 0, 1e4, 0), throughput_spread_infer_per_s=None), budget_ms=1e4)
-    assert exact.servers_interval == (1, 1) and "no spread is known" in repr(exact)
+    assert exact.servers_interval == (1, 1) and "no spread is known" in repr(exact.table)
 
 
 @pytest.mark.parametrize("half_width", [300, 1000, 1500])
@@ -89,7 +89,7 @@ def test_a_spread_that_reaches_below_the_budget_has_no_upper_end(half_width: flo
     """On a busy machine the spread may be as large as the throughput."""
     found = plan(TRAFFIC, row((1000, half_width, 1e4, 0)), budget_ms=13)
     assert found.servers_interval[1] == math.inf and found.servers_interval[0] <= found.servers
-    assert "or more within the measurement's spread" in repr(found)
+    assert "or more within the measurement's spread" in repr(found.table)
 
 
 def test_speed_from_rows() -> None:
@@ -99,7 +99,7 @@ def test_speed_from_rows() -> None:
     assert plan(TRAFFIC, row((1200, 60, 1e4, 0)), 1e4).jets_per_s == 1200
     published = recorded("T4", "particlenet_AK4").query("batch == 4").iloc[0]
     found = plan(Traffic(1000, 2, 4), published, budget_ms=20)
-    assert found.servers >= 8000 / published["throughput_infer_per_s"] and "no spread is known" in repr(found)
+    assert found.servers >= 8000 / published["throughput_infer_per_s"] and "no spread is known" in repr(found.table)
 
 
 def test_a_row_of_two_servers_plans_as_many_as_one_of_one() -> None:

@@ -15,14 +15,14 @@ def long_event() -> Event:
 
 
 def test_perfect_labels_find_everything():
-    found = quality(long_event(), [7] * 6 + [3] * 6)
+    found = quality([long_event()], [[7] * 6 + [3] * 6])
     assert (found.efficiency.passed, found.efficiency.total) == (2, 2)
     assert found.fake_rate.passed == found.duplicate_rate.passed == 0 and found.fake_rate.total == 2
     assert found.purity.value == 1
 
 
 def test_no_label_finds_nothing():
-    found = quality(long_event(), [-1] * 12)
+    found = quality([long_event()], [[-1] * 12])
     assert found.efficiency.value == 0 and found.fake_rate.total == 0 and np.isnan(found.fake_rate.value)
 
 
@@ -40,13 +40,13 @@ def test_no_label_finds_nothing():
     ],
 )
 def test_double_majority(labels: list[int], found: int, fakes: int, duplicates: int):
-    got = quality(long_event(), labels)
+    got = quality([long_event()], [labels])
     assert (got.efficiency.passed, got.fake_rate.passed, got.duplicate_rate.passed) == (found, fakes, duplicates)
 
 
 def test_soft_and_short_particles_do_not_count():
     event = made_event([0] * 6 + [1] * 4 + [2] * 6, list(range(30, 62, 2)), pt=[0.4, 5.0, 0.6])
-    found = quality(event, event.particle)
+    found = quality([event], [event.particle])
     assert found.efficiency.total == 1 and found.fake_rate.total == 3
 
 
@@ -82,5 +82,6 @@ def test_same_tracks_does_not_care_for_names():
 
 
 def test_a_quality_shows_itself():
-    found = quality(long_event(), [0] * 12)
-    assert "fake rate" in str(found) and "<table" in found._repr_html_()
+    found = quality([long_event()], [[0] * 12])
+    assert found.table["quantity"].tolist() == ["efficiency", "fake rate", "duplicate rate", "hit purity"]
+    assert found.table["value"].tolist() == [0, 1, 0, 0.5] and "particles" not in str(found)

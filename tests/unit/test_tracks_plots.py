@@ -78,7 +78,7 @@ def test_embedding_tells_particles_apart_by_marker(event: Event):
 
 @pytest.mark.parametrize("variable", ["pt", "eta"])
 def test_efficiencies_have_axes_with_units_and_a_legend_with_the_value(event: Event, variable: str):
-    found = quality(event, event.particle)
+    found = quality([event], [event.particle])
     figure = efficiency_plot({"first": found, "second": found}, variable)
     axes = figure.axes[0]
     assert ("GeV" in axes.get_xlabel()) == (variable == "pt")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from helpers.client.client import Client
 from helpers.course import judge
@@ -12,7 +13,7 @@ from helpers.course.judge import counted, must, must_be, must_be_number, must_be
 from helpers.metrics import Snapshot
 from helpers.physics.flavour import Roc, Scores, truth
 from helpers.physics.jets import Tagger
-from helpers.physics.tracks import STAGES, EventRate, Quality
+from helpers.physics.tracks import STAGES, Quality
 from helpers.repository.configs import instances_of
 from helpers.server import Server
 
@@ -125,18 +126,20 @@ def _check_5_2(server: Any, times: Any, slowest: Any, part: Any) -> str:
     return f"`{right}` takes {total[right]:.1f} ms of {whole:.1f} ms, {share:.0%} of the time in all stages."
 
 
-def _check_5_3(server: Server, slowest: Any, one: EventRate, two: EventRate, verdict: Any) -> str:
+def _check_5_3(server: Server, slowest: Any, one: list, two: list, verdict: Any) -> str:  # type: ignore[type-arg]
     must(slowest in STAGES, f"`slowest` is {slowest!r}, no stage of the chain. Solve exercise 5.2 first.")
     count = instances_of(server.config(slowest))
     must(count == 2, f"The server reports {count} instance(s) of `{slowest}`; expected 2. Set `count`, then reload it.")
-    gain = two / one
-    right = "faster" if gain.low > 1 else "slower" if gain.high < 1 else "cannot tell"
+    needs(min(len(one), len(two)) > 1, "The check needs several rates in `one` and in `two`. Run your cell again from its first line.")
+    low, high = np.exp(stats.ttest_ind(np.log(two), np.log(one), equal_var=False).confidence_interval())
+    right = "faster" if low > 1 else "slower" if high < 1 else "cannot tell"
     why = {
         "faster": "A core was free for it",
         "slower": "The cores were busy already, and copies that take turns cost time",
         "cannot tell": "The cores were busy already, or with something else",
     }
     word = must_be_one_of("verdict", verdict, why)
-    must(word == right, f"The gain is {gain}. Its interval goes from {gain.low:.2f} to {gain.high:.2f}, so that is not `{word}`.")
-    seen = f"{one} with one instance and {two} with two: a gain of {gain}"
-    return f"{seen}. {why[right]}. With other cores the answer may differ: measure again there."
+    gain = f"The interval of the gain goes from {low:.2f} to {high:.2f}"
+    must(word == right, f"{gain}, so that is not `{word}`.")
+    seen = f"{np.mean(one):.1f} events/s with one instance and {np.mean(two):.1f} with two"
+    return f"{seen}. {gain}. {why[right]}. With other cores the answer may differ: measure again there."
