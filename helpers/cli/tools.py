@@ -31,8 +31,10 @@ def doctor(args: argparse.Namespace) -> int:
     """Print the report, fit to be pasted into a chat; 0 ready, 1 not yet."""
     from helpers.setup import doctor
 
-    report = doctor.report(_trial if args.full else None)
+    report = doctor.report()
     print(report)
+    if args.full and not report.wrong():
+        print(_trial())
     return int(bool(report.wrong()))
 
 
@@ -50,7 +52,7 @@ def _trial() -> str:
                 total = client.infer("add_sub", INPUT0=x, INPUT1=x)["OUTPUT0"]
             if not np.array_equal(total, x + x):
                 raise ServerError(f"Over {protocol} the server adds wrongly.", "", "Type: rm -r .server && make setup")
-    return "a server with add_sub was launched, and added right over gRPC and HTTP"
+    return "A server with add_sub was launched, and added right over gRPC and HTTP."
 
 
 def install_server(args: argparse.Namespace) -> int:

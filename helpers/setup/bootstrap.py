@@ -4,6 +4,7 @@ This file is a script for whatever Python is on the machine, however old: it mus
 library only. It hands over to :mod:`helpers.setup.environments` in the Python that it has chosen.
 """
 
+import contextlib
 import json
 import os
 import platform
@@ -31,31 +32,24 @@ def libpython():
     paths = [os.path.join(folder, library) for folder in folders if folder]
     return ([path for path in paths if os.path.exists(path)] or [""])[0]
 """
-# Runs in a candidate: what the set-up needs to know about that interpreter.
+# Runs in a candidate: what the set-up needs to know about that interpreter. Debian leaves ensurepip out.
 PROBE = (
     LIBPYTHON
     + """
-import json
-def has(name):
-    try:
-        __import__(name)
-        return True
-    except ImportError:
-        return False
+import importlib.util, json
 print(json.dumps({
     "version": list(sys.version_info[:3]),
     "executable": getattr(sys, "_base_executable", sys.executable),
     "prefix": getattr(sys, "base_prefix", sys.prefix),
-    # Debian leaves ensurepip out.
-    "venv": has("venv") and has("ensurepip"),
+    "venv": all(map(importlib.util.find_spec, ("venv", "ensurepip"))),
     "libpython": libpython(),
 }))
 """
 )
 
 
-class Problem(Exception):
-    """What is missing, and what to type."""
+class Problem(SystemExit):
+    """What is missing, and what to type: the sentence with which this program ends."""
 
 
 def probe(program: str) -> Optional[Facts]:
@@ -70,29 +64,23 @@ def probe(program: str) -> Optional[Facts]:
 
 def embedded_obstacle(system: str = "", machine: str = "", libc: str = "") -> str:
     """Return why the embedded server cannot run on this machine, in one sentence; '' when it can."""
+    only = '{}, so only the notebooks\' side is made here; use {}connect("HOST:9000").'
     system, machine = system or platform.system(), machine or platform.machine()
-    other = ""
     if (system, machine) != ("Linux", "x86_64"):
-        why = "This is {} on {}: the embedded server needs Linux on x86-64".format(system, machine)
-    else:
-        try:
-            # Not platform.libc_ver(): on old Pythons it tells what the interpreter was linked against.
-            libc = libc or os.confstr("CS_GNU_LIBC_VERSION") or "no glibc"
-        except (ValueError, OSError):
-            libc = "no glibc"
-        version = [int(part) for part in re.findall(r"\d+", libc)[:2]]
-        if version >= GLIBC:
-            return ""
-        why = "This Linux has {}, and the embedded server needs glibc {}.{}".format(libc, *GLIBC)
-        other = 'launch_server(runtime="apptainer") or '
-    return '{}, so only the notebooks\' side is made here; use {}connect("HOST:9000").'.format(why, other)
+        return only.format("This is {} on {}: the embedded server needs Linux on x86-64".format(system, machine), "")
+    with contextlib.suppress(ValueError, OSError):
+        # Not platform.libc_ver(): on old Pythons it tells what the interpreter was linked against.
+        libc = libc or os.confstr("CS_GNU_LIBC_VERSION") or ""
+    if [int(part) for part in re.findall(r"\d+", libc)[:2]] >= GLIBC:
+        return ""
+    why = "This Linux has {}, and the embedded server needs glibc {}.{}".format(libc or "no glibc", *GLIBC)
+    return only.format(why, 'launch_server(runtime="apptainer") or ')
 
 
 def advice() -> str:
     """Return what to type to get a Python of the course."""
-    conda = "conda env create -f environment.yml && conda activate triton-course"
     other = "install Python 3.11 or 3.12, with its venv module and its shared library, from your system's packages"
-    return "Type: {}   (without conda: {})".format(conda, other)
+    return "Type: conda env create -f environment.yml && conda activate triton-course   (without conda: {})".format(other)
 
 
 def missing(facts: Facts, server: bool = True, venv: bool = True) -> str:
@@ -113,42 +101,28 @@ def missing(facts: Facts, server: bool = True, venv: bool = True) -> str:
 
 def choose(programs: Sequence[str], server: bool = True, venv: bool = True) -> Facts:
     """Return the facts of the first of these interpreters that can carry the course; raise Problem when there is none."""
-    versions, first_lack = [], ""
+    versions, lacks = set(), []
     for facts in filter(None, map(probe, programs)):
-        versions.append(".".join(str(part) for part in facts["version"]))
+        versions.add("{}.{}.{}".format(*facts["version"]))
         if tuple(facts["version"][:2]) in VERSIONS:
-            lack = missing(facts, server, venv)
-            if not lack:
+            lacks.append(missing(facts, server, venv))
+            if not lacks[-1]:
                 return facts
-            first_lack = first_lack or lack
-    found = ", ".join(sorted(set(versions))) or "none"
-    raise Problem(first_lack or "The course needs Python 3.11 or 3.12; found on PATH: {}. {}".format(found, advice()))
+    found = ", ".join(sorted(versions)) or "none"
+    raise Problem(lacks[0] if lacks else "The course needs Python 3.11 or 3.12; found on PATH: {}. {}".format(found, advice()))
 
 
-def main(arguments: List[str]) -> int:
+def main(arguments: List[str]) -> None:
     """Choose a Python and go on in it with :mod:`helpers.setup.environments`."""
     as_is = "--as-is" in arguments
     server = not as_is and "--server=no" not in arguments and not embedded_obstacle()
     programs = [sys.executable] + ["python{}.{}".format(*version) for version in VERSIONS] + ["python3", "python"]
-    try:
-        chosen = choose(programs, server, venv=not as_is)
-    except Problem as problem:
-        sys.stderr.write("{}\n".format(problem))
-        return 1
+    python = choose(programs, server, venv=not as_is)["executable"]
     os.chdir(ROOT)
     # PYTHONPATH and PYTHONHOME of other software (an experiment's release, a user's own) would put its packages before ours.
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
-    command = [chosen["executable"], "-m", "helpers.setup.environments"] + list(arguments)
-    return become(command, environment)
-
-
-def become(command: List[str], environment: Dict[str, str]) -> int:
-    """Go on as another program; on Windows, which cannot do that, run it and return its status."""
-    sys.stdout.flush()
-    if os.name == "posix":
-        os.execve(command[0], command, environment)
-    return subprocess.call(command, env=environment)
+    os.execve(python, [python, "-m", "helpers.setup.environments"] + arguments, environment)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])

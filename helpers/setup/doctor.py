@@ -12,25 +12,19 @@ import getpass
 import os
 import platform
 import re
-import shutil
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import helpers
 from helpers import machine
-from helpers.errors import CourseError
-from helpers.paths import root, server_env, shown, work_dir
+from helpers.paths import root, shown, work_dir
 from helpers.setup import bootstrap, environments
 from helpers.tables import as_html
 
 # Good and note do not stand in the way; fix does. Words beside the symbols, so that the state can be read without colour.
 GOOD, NOTE, FIX = "✔ good", "· note", "✖ fix"
-# Free space in /dev/shm, in MB: each Python model instance takes 1 MB and grows with the tensors; a container's default is 64 MB.
-_SHM_MB = 32
-_INSTALL_SERVER = "python -m helpers install-server"
 
 
 class Finding(NamedTuple):
@@ -60,16 +54,12 @@ class Report(list[Finding]):
 
     def _repr_html_(self) -> str:
         rows = [{"": each.state, "looked at": each.subject, "found": hide(each.found), "type": hide(each.todo)} for each in self]
-        return f"{as_html(rows, bold=lambda row: row[''] == FIX)}<p><b>{self._verdict()}</b></p>"
+        return as_html(rows, caption=self._verdict(), bold=lambda row: row[""] == FIX)
 
 
-def report(trial: Callable[[], str] | None = None) -> Report:
-    """Return what the doctor finds on this machine.
-
-    ``trial`` launches a server and sends it a request, and returns a sentence about it; left out by default, for it takes ten seconds.
-    """
-    found = [system(), notebooks_side(), server_side(), shared_memory(Path("/dev/shm")), work(work_dir())]
-    return Report([*found, tried(trial)] if trial else found)
+def report() -> Report:
+    """Return what the doctor finds on this machine."""
+    return Report([system(), environment("client"), environment("server"), work(work_dir())])
 
 
 def hide(text: str) -> str:
@@ -92,48 +82,23 @@ def system() -> Finding:
     return Finding("System", NOTE if obstacle else GOOD, found)
 
 
-def notebooks_side() -> Finding:
-    """The notebooks' environment: there, and as its lock says."""
-    subject, folder = "Notebooks' packages", environments.client_folder()
-    if python := environments.client_python():
-        if python.is_relative_to(folder):
-            return _versions(subject, folder, "requirements.lock", "rm -r .venv && make setup")
-        return Finding(subject, GOOD, f"in the conda environment {Path(os.environ['CONDA_PREFIX']).name}")
-    if environments.holds_course(Path(sys.prefix)):
-        return Finding(subject, GOOD, f"in the environment {sys.prefix}")
-    return Finding(subject, FIX, f"{shown(folder)} is {environments.state(folder, 'client')}", environments.to_complete())
-
-
-def server_side() -> Finding:
-    """The embedded server's environment."""
-    subject, folder = "Server's packages", server_env()
-    if bootstrap.embedded_obstacle():
+def environment(kind: str) -> Finding:
+    """The notebooks' packages, or the server's: there, and as their lock says."""
+    subject = {"client": "Notebooks' packages", "server": "Server's packages"}[kind]
+    folder, state = environments.folder_of(kind), environments.state(kind)
+    if kind == "server" and bootstrap.embedded_obstacle():
         return Finding(subject, NOTE, "not needed: the embedded server cannot run here")
-    if environments.server_state() != "ready":
-        todo = _INSTALL_SERVER if os.access(folder.parent, os.W_OK) else environments.to_complete()
-        return Finding(subject, FIX, f"{shown(folder)} is {environments.server_state()}", todo)
-    return _versions(subject, folder, "containers/server-requirements.lock", f"rm -r {folder} && {_INSTALL_SERVER}")
-
-
-def _versions(subject: str, folder: Path, lock: str, todo: str) -> Finding:
-    locked, there = environments.locked(lock), environments.installed_versions(folder)
+    if kind == "client" and environments.client_python() == Path(sys.executable) != folder / "bin" / "python":
+        return Finding(subject, GOOD, f"in the environment {sys.prefix}")
+    if state != "ready":
+        return Finding(subject, FIX, f"{shown(folder)} is {state}", environments.to_complete())
+    locked, there = environments.locked(environments.LOCKS[kind]), environments.installed_versions(folder)
     # A build's own label, as in 2.13.0+cpu, is not the lock's business.
-    wrong = [name for name in sorted(locked) if name in there and there[name].split("+")[0] != locked[name]]
-    if wrong:
-        few = ", ".join(f"{name} {there[name]} (lock: {locked[name]})" for name in wrong[:5])
-        return Finding(subject, FIX, f"{shown(folder)} differs from its lock: {few}{' …' * (len(wrong) > 5)}", todo)
+    if wrong := [name for name in sorted(locked) if name in there and there[name].split("+")[0] != locked[name]]:
+        differ = ", ".join(f"{name} {there[name]} (lock: {locked[name]})" for name in wrong)
+        return Finding(subject, FIX, f"{shown(folder)} differs from its lock: {differ}", f"rm -r {folder} && {environments.to_complete()}")
     missing = "; without PyTorch: its models stay UNAVAILABLE" * ("torch" in locked and "torch" not in there)
     return Finding(subject, GOOD, f"{shown(folder)}, {len(there)} packages as locked{missing}")
-
-
-def shared_memory(folder: Path) -> Finding:
-    """``/dev/shm``, by which server and Python models hand each other tensors."""
-    subject, todo = "Shared memory", "Ask for more of it; in a container with the option --shm-size=1g"
-    if platform.system() != "Linux":
-        return Finding(subject, NOTE, "only Linux has /dev/shm")
-    free_mb = shutil.disk_usage(folder).free / 1e6 if folder.is_dir() else 0
-    found = f"{free_mb:.0f} MB free in {folder}; {_SHM_MB} MB are needed"
-    return Finding(subject, GOOD, found) if free_mb >= _SHM_MB else Finding(subject, FIX, found, todo)
 
 
 def work(folder: Path) -> Finding:
@@ -145,13 +110,3 @@ def work(folder: Path) -> Finding:
             return Finding("Folder work", GOOD, f"{others}{shown(folder)}, which can be written")
     except OSError as error:
         return Finding("Folder work", FIX, f"{others}{shown(folder)}: {error.strerror}", "export COURSE_WORK=$HOME/triton-work")
-
-
-def tried(trial: Callable[[], str]) -> Finding:
-    """A real server, launched and asked."""
-    try:
-        return Finding("Trial", GOOD, trial())
-    except CourseError as error:
-        return Finding("Trial", FIX, str(error))
-    except ModuleNotFoundError as error:
-        return Finding("Trial", FIX, f"not tried: {error.name} is not installed for this Python", environments.to_complete())

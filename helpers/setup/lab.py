@@ -1,8 +1,8 @@
 """JupyterLab on the first notebook, in the students' own copies, for this machine alone.
 
 A JupyterLab without a token runs code as its owner for everybody who reaches its port, and on a shared machine every user does. A line in
-an old ``~/.jupyter`` or an option can turn the token off. So the settings are looked at when all of them are known, right before
-JupyterLab begins to listen. ``python -m helpers lab`` calls :func:`start`, which becomes this module's own program.
+an old ``~/.jupyter`` or an option can turn the token off. So the settings are looked at when all are known, right before JupyterLab
+begins to listen. ``python -m helpers lab`` calls :func:`start`, which becomes this module's own program.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from helpers.errors import SetupError
 from helpers.machine import is_loopback, without_proxy
 from helpers.paths import shown, work_dir, writing
-from helpers.setup import bootstrap, notebook_copies
+from helpers.setup import notebook_copies
 
 _WORKSPACES = "JUPYTERLAB_WORKSPACES_DIR"
 # The notebook gets the whole width: on a projector half of it would go to the list of files, which is one click away.
@@ -29,7 +30,7 @@ _LAYOUT = {"data": {"layout-restorer:data": {"left": {"collapsed": True, "widget
 _REMOTE = "SSH_CONNECTION" in os.environ and "DISPLAY" not in os.environ
 
 
-def start(options: Sequence[str]) -> int:
+def start(options: Sequence[str]) -> NoReturn:
     """Hand out the notebooks, then become JupyterLab, with further options such as ``--port=8899``.
 
     It listens on the loopback interface, with its own token, on the next free port.
@@ -43,20 +44,14 @@ def start(options: Sequence[str]) -> int:
     command = [sys.executable, "-m", "helpers.setup.lab", "--ServerApp.ip=127.0.0.1", "--ServerApp.port_retries=50"]
     command += [f"--ServerApp.root_dir={work_dir()}", "--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb"]
     # Only what is wrong; and in a container people are root, where JupyterLab would refuse.
-    command += [f"--Application.log_level={logging.WARNING}", *(["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else [])]
+    command += [f"--Application.log_level={logging.WARNING}", *(["--allow-root"] if os.geteuid() == 0 else [])]
     command += [*options, *(["--no-browser"] if _REMOTE else [])]
-    return bootstrap.become(command, environment())
-
-
-def environment() -> dict[str, str]:
-    """Return the environment of JupyterLab and its kernels, whose raw requests to this machine no proxy of the site can answer.
-
-    Our settings, without the pop-up that asks about news, come before the user's own; the layout is kept apart from other projects'.
-    """
+    sys.stdout.flush()
+    # For JupyterLab and its kernels: no proxy for this machine, our settings before the user's, a layout apart from other projects'.
     ours = str(Path(__file__).resolve().parent.parent / "jupyter")
-    config = os.pathsep.join(filter(None, (ours, os.environ.get("JUPYTER_CONFIG_PATH"))))
-    workspaces = os.environ.get(_WORKSPACES) or str(work_dir() / ".jupyterlab")
-    return {**os.environ, **without_proxy(os.environ), "JUPYTER_CONFIG_PATH": config, _WORKSPACES: workspaces}
+    environment = {_WORKSPACES: str(work_dir() / ".jupyterlab"), **os.environ, **without_proxy(os.environ)}
+    environment["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, (ours, os.environ.get("JUPYTER_CONFIG_PATH"))))
+    os.execve(sys.executable, command, environment)
 
 
 def _become() -> None:
@@ -100,8 +95,7 @@ def _become() -> None:
 
         @classmethod
         def get_extension_package(cls) -> str:
-            # What the server loads is JupyterLab's, not that of this class.
-            return str(LabApp.get_extension_package())
+            return "jupyterlab"
 
     try:
         CourseLab.launch_instance()

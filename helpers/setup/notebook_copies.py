@@ -1,7 +1,7 @@
 """The students' own copies of the notebooks in ``work/notebooks``: handed out, renewed, reset, never lost. Standard library only.
 
-A record beside them says what was handed out: a notebook whose cells are still like that may be replaced by a newer one, any other
-belongs to the student. One that was only opened or run has other bytes, and the same cells.
+A record beside them has a digest of each version that was handed out or offered: a notebook whose cells are still like one may be
+replaced by a newer one, any other belongs to the student. One that was only opened or run has other bytes, and the same cells.
 """
 
 from __future__ import annotations
@@ -36,17 +36,15 @@ def hand_out() -> list[str]:
     said = []
     with _keeping() as record:
         for source in notebooks():
-            target, new, known = folder() / source.name, _digest(source), record.get(source.name, {})
+            target, new, known = folder() / source.name, _digest(source), record.get(source.name, [])
             theirs = _digest(target) if target.exists() else ""
-            if theirs in ("", known.get("handed_out"), new):
-                if theirs != new:
-                    replace(target, read_text(source))
-                record[source.name] = {"handed_out": new}
-            elif new not in known.values():
+            if theirs != new and theirs in ("", *known):
+                replace(target, read_text(source))
+            elif new not in (theirs, *known):
                 beside = _beside(target, f"new-{datetime.now():%Y-%m-%d}")
                 replace(beside, read_text(source))
-                record[source.name] = {**known, "offered": new}
                 said.append(f"There is a new version of {target.name}: it is beside yours, which you have changed, as {beside.name}.")
+            record[source.name] = list(dict.fromkeys([*known, new]))
     return said
 
 
@@ -60,17 +58,17 @@ def reset(which: str) -> str:
         raise InputError(f"There is no notebook {which!r}.", f"The course has {names}.", "Type for example: make reset NB=03")
     target = folder() / source.name
     with _keeping() as record:
-        record[source.name] = {"handed_out": _digest(source)}
-        words = "again"
+        record[source.name] = [*record.get(source.name, []), _digest(source)]
+        beside = ""
         if target.exists():
             old = target.rename(_beside(target, f"{datetime.now():%Y-%m-%dT%H-%M-%S}"))
-            words = f"again; yours is beside it: {old.name}. If it is open: File > Reload Notebook from Disk"
+            beside = f"; yours is beside it: {old.name}. If it is open: File > Reload Notebook from Disk"
         replace(target, read_text(source))
-    return f"{shown(target)} is pristine {words}."
+    return f"{shown(target)} is pristine again{beside}."
 
 
 @contextmanager
-def _keeping() -> Iterator[dict[str, dict[str, str]]]:
+def _keeping() -> Iterator[dict[str, list[str]]]:
     """Make the folder, with a link to the data, and yield its record, which is written at the end."""
     with writing(folder()):
         path = make_folder(folder()) / RECORD

@@ -56,29 +56,29 @@ def stamp(folder: Path, kind: str, **facts: object) -> None:
     (folder / environments.STAMP).write_text(json.dumps(text))
 
 
-def test_states(course: Path) -> None:
+def test_states(course: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = course / ".venv"
-    assert environments.state(folder, "client") == "absent"
+    assert environments.state("client") == "absent"
     folder.mkdir()
-    assert environments.state(folder, "client") == "absent"
+    assert environments.state("client") == "absent"
     (folder / "pyvenv.cfg").touch()
-    assert environments.state(folder, "client") == "foreign"
+    assert environments.state("client") == "foreign"
     stamp(folder, "client")
-    assert environments.state(folder, "client") == "ready"
+    assert environments.state("client") == "ready"
     stamp(folder, "client", fingerprint="")
-    assert environments.state(folder, "client") == "incomplete"
+    assert environments.state("client") == "incomplete"
     stamp(folder, "client")
     (folder / "bin" / "python").unlink()
-    assert environments.state(folder, "client") == "incomplete"
+    assert environments.state("client") == "incomplete"
     stamp(folder, "client")
     with (course / "requirements.lock").open("a") as lock:
         lock.write("another==1.0\n")
-    assert environments.state(folder, "client") == "outdated"
+    assert environments.state("client") == "outdated"
     stamp(folder, "client")
-    folder.rename(course / "elsewhere")
-    assert environments.state(course / "elsewhere", "client") == "incomplete"
-    (course / "elsewhere" / environments.STAMP).write_text("{ this is no stamp")
-    assert environments.state(course / "elsewhere", "client") == "foreign"
+    monkeypatch.setenv("COURSE_ROOT", str(course.rename(course.with_name("moved"))))
+    assert environments.state("client") == "incomplete"
+    (environments.folder_of("client") / environments.STAMP).write_text("{ this is no stamp")
+    assert environments.state("client") == "foreign"
 
 
 def test_what_the_course_did_not_make_is_left_alone(course: Path) -> None:
@@ -120,7 +120,7 @@ def test_interrupted_then_created_again_then_at_once(course: Path) -> None:
     assert process.returncode == 130
     assert "Traceback" not in said
     assert "Type the same again" in said
-    assert environments.state(course / ".venv", "client") == "incomplete"
+    assert environments.state("client") == "incomplete"
 
     done = setup(course)
     assert done.returncode == 0, done.stderr
@@ -161,7 +161,7 @@ def test_an_installer_that_fails_speaks_for_itself_and_what_to_do_follows(
     said = refused(setup(course, **{name: value.replace("EMPTY", str(tmp_path)) for name, value in variables.items()}))
     own, _, ours = said.partition(".venv could not be made. What pip or uv said is above.")
     assert words in own and todo in ours
-    assert environments.state(course / ".venv", "client") == "incomplete"
+    assert environments.state("client") == "incomplete"
 
 
 def test_too_little_disk_for_real(tmp_path: Path) -> None:
@@ -189,13 +189,11 @@ def test_no_permission_to_write(course: Path) -> None:
 
 
 def test_a_conda_environment_that_has_the_course_is_used(course: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    prefix = tmp_path / "conda"
-    (prefix / "bin").mkdir(parents=True)
-    (prefix / "bin" / "python").symlink_to(sys.executable)
-    monkeypatch.setenv("CONDA_PREFIX", str(prefix))
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    (tmp_path / "lib" / "python3.11" / "site-packages").mkdir(parents=True)
     assert environments.client_python() is None, "an environment for something else"
-    (prefix / "lib" / "python3.11" / "site-packages" / "triton_course-0.1.0.dist-info").mkdir(parents=True)
-    assert environments.client_python() == prefix / "bin" / "python"
+    (tmp_path / "lib" / "python3.11" / "site-packages" / "triton_course-0.1.0.dist-info").mkdir()
+    assert environments.client_python() == Path(sys.executable)
     assert environments.client_python(dev=True) is None, "environment.yml has nothing for developers"
 
 

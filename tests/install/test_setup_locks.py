@@ -113,10 +113,10 @@ def test_the_wheel_of_the_server_is_pinned_and_has_the_release_that_is_told() ->
 
 
 @pytest.mark.parametrize(
-    ("folder", "lock"), [(environments.client_folder(), LOCKS[0]), (paths.server_env(), LOCKS[1])], ids=["client", "server"]
+    ("folder", "lock"), [(environments.folder_of("client"), LOCKS[0]), (paths.server_env(), LOCKS[1])], ids=["client", "server"]
 )
 def test_what_is_installed_is_what_is_locked(folder: object, lock: str) -> None:
-    if environments.state(folder, "client" if lock == LOCKS[0] else "server") != "ready":
+    if environments.state("client" if lock == LOCKS[0] else "server") != "ready":
         pytest.skip(f"{folder} was not made by make")
     locked = environments.locked(lock)
     there = {name: version.split("+")[0] for name, version in environments.installed_versions(folder).items()}
