@@ -54,12 +54,38 @@ def private_fleet(repository: Path, free_base_port) -> Iterator[Fleet]:
         yield fleet
 
 
-def _attack(name: str, port: int) -> list[str]:
-    """What came back to the neighbour."""
-    command = [*as_user(STRANGER), sys.executable, str(Path(attacks.__file__)), name, str(port)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/", env=python_path(), timeout=300)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+class Neighbour:
+    """Another user's program, which attacks when this test says so."""
+
+    def __init__(self) -> None:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        command = [*as_user(STRANGER), sys.executable, str(Path(attacks.__file__))]
+        self.process = subprocess.Popen(command, cwd="/", env=python_path(), bufsize=1, **pipes)
+
+    def begin(self, name: str, port: int) -> None:
+        """Start an attack."""
+        print(name, port, file=self.process.stdin)
+
+    def came(self, until: str = "done") -> list[str]:
+        """What came back, up to a line that says so; each attack ends by itself."""
+        lines: list[str] = []
+        for line in self.process.stdout:
+            if line.rstrip("\n") == until:
+                return lines
+            lines.append(line.rstrip("\n"))
+        raise AssertionError(f"the neighbour's program ended: {lines}")
+
+    def attack(self, name: str, port: int) -> list[str]:
+        """What came back of a whole attack."""
+        self.begin(name, port)
+        return self.came()
+
+
+@pytest.fixture(scope="module")
+def neighbour() -> Iterator[Neighbour]:
+    one = Neighbour()
+    yield one
+    one.process.communicate()
 
 
 def _answers_its_owner(server: Server | Fleet) -> None:
@@ -76,10 +102,10 @@ def _memory_is_back(server: Server, before: float) -> None:
     assert now < before + _KEPT_MB, f"{before:.0f} MB became {now:.0f}"
 
 
-def _try_all(server: Server, owners: Server | Fleet, http: int, grpc: int) -> None:
+def _try_all(neighbour: Neighbour, server: Server, owners: Server | Fleet, http: int, grpc: int) -> None:
     before, pid = memory_mb(server), server.pid
     for attack in (*attacks.OVER_GRPC, *attacks.OVER_HTTP):
-        said = _attack(attack.__name__, grpc if attack in attacks.OVER_GRPC else http)
+        said = neighbour.attack(attack.__name__, grpc if attack in attacks.OVER_GRPC else http)
         assert said[-1].startswith(_REFUSED), (attack.__name__, said)
         _answers_its_owner(owners)
         _memory_is_back(server, before)
@@ -87,28 +113,28 @@ def _try_all(server: Server, owners: Server | Fleet, http: int, grpc: int) -> No
     assert {model.state for model in server.models()} == {"READY"}
 
 
-def test_a_private_server(private: Server) -> None:
+def test_a_private_server(neighbour: Neighbour, private: Server) -> None:
     assert private.http is not None and private.grpc is not None
-    _try_all(private, private, private.http.port, private.grpc.port)
+    _try_all(neighbour, private, private, private.http.port, private.grpc.port)
 
 
-def test_a_private_fleet_at_its_front(private_fleet: Fleet) -> None:
-    _try_all(private_fleet.servers[0], private_fleet, private_fleet.http.port, private_fleet.grpc.port)
+def test_a_private_fleet_at_its_front(neighbour: Neighbour, private_fleet: Fleet) -> None:
+    _try_all(neighbour, private_fleet.servers[0], private_fleet, private_fleet.http.port, private_fleet.grpc.port)
 
 
-@pytest.mark.slow
-def test_a_server_of_a_private_fleet_at_its_own_ports(private_fleet: Fleet) -> None:
+@pytest.mark.nightly  # each day names, detours and guesses go to it
+def test_a_server_of_a_private_fleet_at_its_own_ports(neighbour: Neighbour, private_fleet: Fleet) -> None:
     server = private_fleet.servers[1]
     assert server.http is not None and server.grpc is not None
-    _try_all(server, private_fleet, server.http.port, server.grpc.port)
+    _try_all(neighbour, server, private_fleet, server.http.port, server.grpc.port)
     assert private_fleet.in_rotation() == [True, True]
 
 
-def test_chunks_to_paths_that_need_no_secret(private: Server) -> None:
+def test_chunks_to_paths_that_need_no_secret(neighbour: Neighbour, private: Server) -> None:
     assert private.http is not None and private.metrics is not None
     before, pid = memory_mb(private), private.pid
-    for port in (private.http.port, private.metrics.port):
-        said = _attack("chunks_where_no_secret_is_needed", port)
+    for name, port in (("chunks_where_no_secret_is_needed", private.http.port), ("chunks_where_metrics_are", private.metrics.port)):
+        said = neighbour.attack(name, port)
         assert not [line for line in said if " HTTP/1.1 200" in line and "/metrics" not in line], said
         _answers_its_owner(private)
     assert (private.state(), private.pid) == ("running", pid)
@@ -123,11 +149,13 @@ def test_the_server_alone_has_the_allocator_that_gives_memory_back(private: Serv
 
 
 @pytest.mark.parametrize("name", ["climbing", "detours", "guesses"])
-def test_names_that_lead_elsewhere_and_secrets_that_are_guessed(private: Server, private_fleet: Fleet, name: str) -> None:
+def test_names_that_lead_elsewhere_and_secrets_that_are_guessed(
+    neighbour: Neighbour, private: Server, private_fleet: Fleet, name: str
+) -> None:
     targets: tuple[Server | Fleet, ...] = (private, private_fleet, private_fleet.servers[0])
     for target in targets:
         assert target.http is not None
-        said = _attack(name, target.http.port)
+        said = neighbour.attack(name, target.http.port)
         assert len(said) > 10
         assert not [line for line in said if "HTTP/1.1 200" in line or "HTTP/1.1 5" in line], said
         _answers_its_owner(target)
@@ -135,7 +163,7 @@ def test_names_that_lead_elsewhere_and_secrets_that_are_guessed(private: Server,
 
 @pytest.mark.parametrize("name", ["idle", "slow"])
 @pytest.mark.slow
-def test_a_thousand_connections_that_say_nothing(repository: Path, free_base_port, name: str) -> None:
+def test_a_thousand_connections_that_say_nothing(neighbour: Neighbour, repository: Path, free_base_port, name: str) -> None:
     """Under the limit of 1,024 open files that a log-in shell usually has."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
@@ -146,11 +174,10 @@ def test_a_thousand_connections_that_say_nothing(repository: Path, free_base_por
     with server:
         assert server.http is not None and server.log_path is not None
         before = server.log_path.stat().st_size
-        command = [*as_user(STRANGER), sys.executable, str(Path(attacks.__file__)), name, str(server.http.port)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd="/", env=python_path()) as neighbour:
-            assert neighbour.stdout is not None and neighbour.stdout.readline() == "held\n"
-            _answers_its_owner(server)
-            assert neighbour.communicate()[0] == f"{attacks.CONNECTIONS} connections\n"
+        neighbour.begin(name, server.http.port)
+        assert neighbour.came("held") == []
+        _answers_its_owner(server)
+        assert neighbour.came() == [f"{attacks.CONNECTIONS} connections"]
         _answers_its_owner(server)
         assert server.log_path.stat().st_size < before + 1_000_000
 

