@@ -1,4 +1,4 @@
-"""One Chromium and one JupyterLab for all browser tests of a worker; skipped, with the reason, where there is no browser."""
+"""One Chromium, one page and one JupyterLab for all browser tests of a worker; skipped, with the reason, where there is no browser."""
 
 from __future__ import annotations
 
@@ -32,23 +32,34 @@ def browser() -> Iterator[Any]:
         pytest.skip("no Chromium on this machine: apt-get install chromium")
     with playwright.sync_playwright() as driver:
         # A root user (containers, CI) has no sandbox; /dev/shm is small there, too.
-        running = driver.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        # And it has no GPU, so that one need not be imitated.
+        arguments = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
+        running = driver.chromium.launch(executable_path=program, args=arguments)
         yield running
         running.close()
 
 
 @pytest.fixture(scope="session")
-def lab(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """JupyterLab as ``make lab`` starts it, with private inference on; at its end no server is left of any notebook."""
-    running = Lab(tmp_path_factory.mktemp("lab"))
-    yield running
-    running.stop()
-    wait_until(lambda: processes_of(running.work) == [], GONE_S)
-
-
-@pytest.fixture
 def page(browser: Any) -> Iterator[Any]:
-    """A fresh page, as wide as a projector."""
+    """One page for all tests, as wide as a projector: a new one would have to fetch and compile JupyterLab again."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     yield context.new_page()
     context.close()
+
+
+@pytest.fixture(scope="session")
+def _labs() -> Iterator[list[Lab]]:
+    """Those that ran; at the end no server is left of any notebook."""
+    labs: list[Lab] = []
+    yield labs
+    for each in labs:
+        each.stop()
+        wait_until(lambda each=each: processes_of(each.work) == [], GONE_S)
+
+
+@pytest.fixture
+def lab(browser: Any, _labs: list[Lab], tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    """JupyterLab as ``make lab`` starts it, with private inference on: the one that runs, until a test kills it."""
+    if not _labs or _labs[-1].process.poll() is not None:
+        _labs.append(Lab(tmp_path_factory.mktemp("lab")))
+    return _labs[-1]

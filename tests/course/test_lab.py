@@ -29,6 +29,7 @@ def test_make_lab_is_what_is_started_here() -> None:
 
 
 def test_make_lab_opens_the_first_notebook(lab: Lab, page: Any) -> None:
+    lab.forget_windows()
     page.goto(f"{lab.url}?token={lab.token}")
     page.wait_for_function("() => window.jupyterapp?.shell?.currentWidget?.context?.path", timeout=1000 * START_S)
     assert page.evaluate("() => window.jupyterapp.shell.currentWidget.context.path") == FIRST

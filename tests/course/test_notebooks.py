@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -45,14 +45,6 @@ def test_each_notebook_has_its_values_and_a_mistake() -> None:
         mistake = MISTAKES[path.name[:2]]
         (answer,) = _answers(SOLUTIONS / path.name, mistake.exercise)
         assert answer.count(mistake.right) == 1, f"the solution of {mistake.exercise} has {mistake.right!r} no more"
-
-
-@pytest.fixture(scope="module")
-def desk(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """One page for all notebooks, as wide as a projector: they are opened one after the other in the same JupyterLab."""
-    context = request.getfixturevalue("browser").new_context(viewport={"width": 1280, "height": 900})
-    yield context.new_page()
-    context.close()
 
 
 @pytest.mark.browser
@@ -154,7 +146,7 @@ def _in_jupyterlab(path: Path, fixture: Callable[[str], Any]) -> Run:
     lab: Lab = fixture("lab")
     artefacts: Path = fixture("artefacts")
     number, picture = path.name[:2], artefacts / f"{path.stem}.png"
-    notebook = Notebook(fixture("desk"), lab, f"notebooks/{path.name}")
+    notebook = Notebook(fixture("page"), lab, f"notebooks/{path.name}")
     try:
         _fill_in(notebook, SOLUTIONS / path.name)
         _mistake(notebook, MISTAKES[number], picture)

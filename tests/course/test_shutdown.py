@@ -1,4 +1,4 @@
-"""Losing JupyterLab altogether: one of its own, which is killed."""
+"""Losing JupyterLab altogether: it is killed, and the next test that needs one starts another."""
 
 from __future__ import annotations
 
@@ -17,15 +17,11 @@ pytestmark = [
 ]
 
 
-def test_killing_jupyterlab_takes_the_server_along(page: Any, tmp_path: Path) -> None:
-    lab = Lab(tmp_path)
-    try:
-        notebook = Notebook(page, lab, "notebooks/00_start_here.ipynb")
-        pid = launch(notebook)
-        assert any(process.startswith(f"{pid}: ") for process in processes_of(lab.work))
-        lab.kill()
-        wait_until(lambda: processes_of(lab.work) == [], GONE_S)
-        assert not alive(pid)
-        assert (lab.work / "notebooks").is_dir()
-    finally:
-        lab.stop()
+def test_killing_jupyterlab_takes_the_server_along(lab: Lab, page: Any) -> None:
+    notebook = Notebook(page, lab, "notebooks/00_start_here.ipynb")
+    pid = launch(notebook)
+    assert any(process.startswith(f"{pid}: ") for process in processes_of(lab.work))
+    lab.kill()
+    wait_until(lambda: not alive(pid), GONE_S)
+    wait_until(lambda: processes_of(lab.work) == [], GONE_S)
+    assert (lab.work / "notebooks").is_dir()
