@@ -21,7 +21,7 @@ RESOLUTIONS = {"oldest": "lowest-direct", "newest": "highest"}
 def main(end: str, *arguments: str) -> int:
     """Make the environment, run the tests in it, and return pytest's exit status."""
     folder = make_folder(work_dir() / "versions") / end
-    python = environments.python_of(folder)
+    python = folder / "bin" / "python"
     shutil.rmtree(folder, ignore_errors=True)
     wanted = [*environments.client_requirements(dev=True), "perf-analyzer==0.1.0; sys_platform == 'linux'"]
     variables = {**os.environ, **environments.places_for_uv([sys.executable, "-m", "pip"])}

@@ -31,10 +31,7 @@ _REMOTE = "SSH_CONNECTION" in os.environ and "DISPLAY" not in os.environ
 
 
 def start(options: Sequence[str]) -> NoReturn:
-    """Hand out the notebooks, then become JupyterLab, with further options such as ``--port=8899``.
-
-    It listens on the loopback interface, with its own token, on the next free port.
-    """
+    """Hand out the notebooks, then become JupyterLab on a free loopback port, with further options such as ``--port=8899``."""
     if any(re.match(r"--\w+\.token(=.|$)", option) for option in options):
         todo = "Type: export JUPYTER_TOKEN=…   and then the same without the token"
         raise SetupError("A token on the command line can be read by everybody on this machine (ps shows it).", "", todo)
@@ -47,11 +44,14 @@ def start(options: Sequence[str]) -> NoReturn:
     command += [f"--Application.log_level={logging.WARNING}", *(["--allow-root"] if os.geteuid() == 0 else [])]
     command += [*options, *(["--no-browser"] if _REMOTE else [])]
     sys.stdout.flush()
-    # For JupyterLab and its kernels: no proxy for this machine, our settings before the user's, a layout apart from other projects'.
+    os.execve(sys.executable, command, environment())
+
+
+def environment() -> dict[str, str]:
+    """The environment of JupyterLab and its kernels: no proxy for this machine, our settings before the user's, a layout of our own."""
     ours = str(Path(__file__).resolve().parent.parent / "jupyter")
-    environment = {_WORKSPACES: str(work_dir() / ".jupyterlab"), **os.environ, **without_proxy(os.environ)}
-    environment["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, (ours, os.environ.get("JUPYTER_CONFIG_PATH"))))
-    os.execve(sys.executable, command, environment)
+    config = os.pathsep.join(filter(None, (ours, os.environ.get("JUPYTER_CONFIG_PATH"))))
+    return {_WORKSPACES: str(work_dir() / ".jupyterlab"), **os.environ, **without_proxy(os.environ), "JUPYTER_CONFIG_PATH": config}
 
 
 def _become() -> None:

@@ -17,7 +17,6 @@ from pathlib import Path
 
 from helpers import paths
 from helpers.server.embedded import lay_out
-from helpers.setup.environments import python_of
 
 PROGRAMS = ("sh", "bash", "env", "mkdir", "rm", "touch", "true")
 # Sandboxes allow less than the limits that engines set by themselves.
@@ -80,7 +79,7 @@ def make(engine: str, folder: Path) -> Made:
         said(engine, "info")
     except RuntimeError as error:
         raise NoContainersError(str(error)) from error
-    python = python_of(paths.server_env()).resolve()
+    python = (paths.server_env() / "bin" / "python").resolve()
     archive = folder / "root.tar"
     pack(archive, python, folder / "tritonserver")
     changes = [f"--change=ENV {name}={value}" for name, value in environment(f"{python.parent}:/usr/bin:/bin").items()]
@@ -127,7 +126,7 @@ def environment(path: str) -> dict[str, str]:
 def pack(archive: Path, python: Path, layout: Path) -> None:
     """A root file system with the few programs, the server's layout, and the libraries of the system that all of it loads."""
     programs = {name: shutil.which(name, path="/usr/bin:/bin") or "" for name in PROGRAMS}
-    packages = Path(json.loads(said(str(python_of(paths.server_env())), "-c", _WHERE)))
+    packages = Path(json.loads(said(str(paths.server_env() / "bin" / "python"), "-c", _WHERE)))
     loaded = [python, *python.parent.parent.glob("lib/python3*/lib-dynload/*.so"), packages / "pytriton/tritonserver/bin/tritonserver"]
     loaded += [*packages.glob("nvidia_pytriton.libs/*.so*"), *packages.glob("torch/lib/*.so"), *packages.glob("onnxruntime/capi/*.so*")]
     listed = subprocess.run(["ldd", *programs.values(), *map(str, loaded)], capture_output=True, text=True, check=False).stdout
