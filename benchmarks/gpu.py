@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import time
@@ -24,8 +25,7 @@ import numpy as np
 
 from helpers import Client, jets, launch_server, machine, paths, sweep
 from helpers.errors import CourseError
-from helpers.measuring import recorded
-from helpers.measuring.table import THROUGHPUT, append_row, rows_of
+from helpers.measuring.table import THROUGHPUT, rows_of
 from helpers.metrics.gpu import gpu_figures, placed_on
 from helpers.metrics.load import BackgroundLoad
 from helpers.server import Server
@@ -128,7 +128,7 @@ def throughput(trial: Trial, model: str, batches: Sequence[int], clients: Sequen
     options: dict[str, Any] = {"max_seconds": POINT_S}
     if trial.quick:
         batches, clients, options = batches[:2], clients[:1], {"max_seconds": 0.1, "precision": 0.9}
-    table = sweep(trial.server, model, batches, clients, output=paths.work_dir() / "gpu" / "sweep", again=True, **options)
+    table = sweep(trial.server, model, batches, clients, output=paths.work_dir() / "gpu" / "sweep", **options)
     trial.rows += rows_of(table)
     return bool((table[THROUGHPUT] > 0).all()), f"{len(table)} points of {model}\n{table!r}"
 
@@ -176,6 +176,11 @@ def seen_by(runtime: str) -> dict[str, Any]:
     return dict(json.loads(subprocess.check_output([paths.server_env() / "bin" / "python", "-I", "-c", _PROBE], text=True)))
 
 
+def written_to(device: str) -> Path:
+    """Where the table of a machine with this GPU goes."""
+    return paths.work_dir() / "gpu" / f"recorded_gpu_{re.sub(r'[^A-Za-z0-9]+', '_', device).strip('_')}.jsonl"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Go through the list; return 0 when nothing is wrong, also when there is no GPU; 1 else."""
     parser = argparse.ArgumentParser(
@@ -196,7 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(todo if broken else "There is no GPU here that PyTorch or nvidia-smi sees, so nothing was measured.")
         return int(broken)
     name = seen["gpu"] if args.device == "gpu" else machine.device()
-    output = args.output or recorded.gpu_file(name)
+    output = args.output or written_to(name)
     print(f"Device: {name}; PyTorch {seen['torch']}; ONNX Runtime with {', '.join(seen['onnx'])}", flush=True)
     # A container is given the GPUs unless it is told otherwise; the embedded server looks for itself.
     options = {} if args.runtime == "embedded" else {"runtime": args.runtime, "gpu": args.device == "gpu"}
@@ -207,7 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     output.unlink(missing_ok=True)
     for row in trial.rows:
         # Each row with its device, and whether it is a record at all.
-        append_row(output, row | ({"source": GPU_SOURCE, "device": name} if args.device == "gpu" else {"source": DRY_SOURCE}))
+        paths.append_line(output, row | ({"source": GPU_SOURCE, "device": name} if args.device == "gpu" else {"source": DRY_SOURCE}))
     wrong = found.count(False)
     print(f"{len(trial.rows)} rows in {output}. {wrong or 'None'} of {len(found)} checks failed.")
     return int(bool(wrong))

@@ -1,7 +1,7 @@
-"""``python -m benchmarks.record``: what students see who cannot measure themselves, into notebooks/data.
+"""``python -m benchmarks.record``: what a machine without a GPU does, into notebooks/data, for those who cannot measure themselves.
 
 ``recorded_sweep.jsonl`` has every load of notebooks 07 and 08, on a server of the course with its models as they are. Run it on a quiet
-machine; interrupted and run again, it goes on where it was.
+machine.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ import shutil
 from functools import partial
 
 from helpers import launch_server, paths, sweep
-from helpers.measuring import recorded
 from helpers.measuring.inputs import write_jets, write_taus
-from helpers.measuring.table import append_row, rows_of
+from helpers.measuring.table import rows_of
 
 ONNX, TORCH, AK8, TAUS = "particlenet_AK4", "particlenet_AK4_PT", "particlenet_PT", "deeptau_nosplit"
 BASE_PORT = 12700
@@ -38,11 +37,11 @@ def main() -> None:
             measured(AK8, (1, 10, 100)),
             measured(TAUS, (1, 4, 16), (4,), input_data=write_taus()),
         ]
-    path = recorded.sweep_file()
+    path = paths.root() / "notebooks" / "data" / "recorded_sweep.jsonl"
     path.unlink()
     for row in rows_of(tables):
         # A file of inputs has a place on this machine only.
-        append_row(path, row | {"source": SOURCE, "command": row["command"].replace(f"{paths.work_dir()}/", "work/")})
+        paths.append_line(path, row | {"source": SOURCE, "command": row["command"].replace(f"{paths.work_dir()}/", "work/")})
     print(f"{path} is new")
     shutil.rmtree(folder)
 

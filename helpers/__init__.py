@@ -34,7 +34,7 @@ _EXPORTS = {
     "sweep": "helpers.measuring.measure",
     "perf_analyzer": "helpers.measuring.measure",
     "verdict": "helpers.measuring.statistics",
-    "recorded": "helpers.measuring.recorded",
+    "recorded": "helpers.measuring.table",
     "write_inputs": "helpers.measuring.inputs",
     "write_jets": "helpers.measuring.inputs",
     "write_taus": "helpers.measuring.inputs",

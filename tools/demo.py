@@ -76,7 +76,7 @@ display(counted)
 try:
     find_perf_analyzer()
     taggers = [model for model in ("particlenet_AK4", "particlenet_AK4_PT") if model in ready]
-    rows = sweep(server, taggers, (1, 16), output="demo", again=True)
+    rows = sweep(server, taggers, (1, 16), output="demo")
     display(plots.sweep_figure(rows))
     for row in rows.query("batch == 16").to_dict("records"):
         rate = f"{row['throughput_infer_per_s']:.0f} ± {row['throughput_spread_infer_per_s']:.0f} jets/s"

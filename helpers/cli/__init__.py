@@ -41,7 +41,7 @@ _NUMBERS: dict[str, Any] = {"type": int, "nargs": "+"}
 _MODEL: Option = ("-m --model", "name of the model, such as particlenet_AK4", {"required": True})
 _MODELS: Option = ("--models", "the model repository, such as work/models (default models)", {"default": "models"})
 _CA: Option = ("--ca", "certificate of the authority that signed the server's", _FILE)
-_DATA = "random (bits), zero, real (what the course has for the model: jets, hits, taus), or a JSON file (default random)"
+_DATA = "random (bits), real (what the course has for the model: jets, hits, taus), or a JSON file (default random)"
 _INPUT_DATA: Option = ("--input-data", _DATA, {"default": "random"})
 OPTIONS: dict[str, tuple[Option, ...]] = {
     "doctor": (("--full", "launch a server and send it a request, too (ten seconds)", _FLAG),),

@@ -3,35 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from helpers.errors import InputError, quoted
-from helpers.measuring.measure import TURN_WINDOW_S, Measurement, config_kept, in_turn, turns_now
-from helpers.measuring.perf_analyzer import find_perf_analyzer
+from helpers.measuring.measure import TURN_WINDOW_S, Measurement, config_kept, in_turn
 from helpers.measuring.statistics import Verdict, verdict
-from helpers.measuring.table import THROUGHPUT, THROUGHPUT_SPREAD, Row, hardware, latency_words, rows_of, with_spread
+from helpers.measuring.table import LATENCY, THROUGHPUT, THROUGHPUT_SPREAD, Row, latency_words, with_spread
 from helpers.tables import Table, without_empty
 from helpers.terminal import Progress
-
-
-class Elsewhere(NamedTuple):
-    """What the same kind of change did on other hardware: throughput after over before, where, and all of it with its source in words."""
-
-    gain: float
-    where: str
-    words: str
-
-
-def _elsewhere(rows: Any) -> Elsewhere:
-    """What a recorded change did, from a row without it and one with it."""
-    before, after = rows_of(rows, (THROUGHPUT,), "a recorded gain")
-    names = [name for name in ("variant", "batch", "instances", "concurrency") if before.get(name) != after.get(name)]
-    changed = "; ".join(f"{name} {before[name]} → {after[name]}" for name in names)
-    gain, where = after[THROUGHPUT] / before[THROUGHPUT], hardware(before)
-    return Elsewhere(gain, where, f"×{gain:.2f} on {where}: {before['model']}, {changed} ({before['source']})")
 
 
 class Experiments:
@@ -51,40 +33,31 @@ class Experiments:
         self._rows: dict[str, dict[str, Any]] = {}
         self._made: dict[str, Measurement] = {}
 
-    def measure(self, name: str, model: str | None = None, *, over: str | None = None, beside: Any = None, **load: Any) -> Experiments:
+    def measure(self, name: str, model: str | None = None, *, over: str | None = None, **load: Any) -> Experiments:
         """Measure what the server now serves, and add it to the table, which is returned; an experiment of the same name is replaced.
 
-        Args:
-            name: what was changed, in a few words.
-            model: another model in place of the table's, such as its variant in lower precision.
-            over: name of the experiment that was changed, which the gain refers to; the first by default.
-            beside: what the same kind of change did elsewhere: two recorded rows, without it and with it; or why there is no such figure.
-            **load: what differs from the table's load, such as ``batch=4``.
+        The name says in a few words what was changed, ``over`` in which experiment: the first by default, to which the gain refers. Another
+        ``model`` takes the place of the table's, such as a variant in lower precision, and ``load`` what differs, such as ``batch=4``.
         """
-        find_perf_analyzer()
         over = over or next(iter(self._rows), name)
         others = [] if over == name else [self[over]["experiment"]]
-        elsewhere = beside if beside is None or isinstance(beside, str) else _elsewhere(beside)
         made = Measurement(self.server, model or self.model, **self._load | load, window_s=TURN_WINDOW_S)
-        jets_per_run = self._measured(name, made, [self._made[each] for each in others])
+        executed_batch = self._measured(name, made, [self._made[each] for each in others])
         self._made[name] = made
-        self._add(name, made.row(), over=next(iter(others), None), beside=elsewhere, executed_batch=jets_per_run)
+        self._add(name, made.row(), over=next(iter(others), None), executed_batch=executed_batch)
         for each in others:
             self._rows[each] |= self._made[each].row()  # with these turns
         return self
 
     def _add(self, name: str, row: Mapping[str, Any], **added: Any) -> None:
-        self._rows[name] = {"over": None, "beside": None, "executed_batch": None, **row, **added, "experiment": name}
+        self._rows[name] = {"over": None, "executed_batch": None, **row, **added, "experiment": name}
 
     def _measured(self, name: str, made: Measurement, others: list[Measurement]) -> float | None:
         """Measure in turn with others, and return the mean batch that the model ran; the configurations are kept."""
-        group, turns, counts = [made, *others], turns_now(), np.zeros(2)
-        with (
-            Progress(f"measuring {name!r}", turns * len(group), "runs") as progress,
-            config_kept(self.server, *{each.model for each in group}),
-        ):
+        runs, counts = list(in_turn([made, *others])), np.zeros(2)
+        with Progress(f"measuring {name!r}", len(runs), "runs") as progress, config_kept(self.server, *{each.model for each, _ in runs}):
             made.warm_up()
-            for each, turn in in_turn(group, turns):
+            for each, turn in runs:
                 if self.server.config(each.model) != each.config:
                     self.server.load(each.model, config=each.config)
                     each.warm_up()
@@ -110,9 +83,6 @@ class Experiments:
             raise InputError(f"There is no experiment {name!r}.", f"There are: {quoted(self._rows)}.")
         return Row.of(self._rows[name])
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
     def reference(self, name: str) -> Row | None:
         """Return the row that an experiment changed, so that its gain is that of one change; None for the first."""
         first = next(iter(self._rows))
@@ -123,35 +93,25 @@ class Experiments:
         reference = self.reference(name)
         return None if reference is None else verdict(reference, self[name])
 
-    def elsewhere(self, name: str) -> Elsewhere | None:
-        """Return what the same kind of change did elsewhere, where somebody recorded it."""
-        known = self[name]["beside"]
-        return known if isinstance(known, Elsewhere) else None
-
     @property
     def budget_ms(self) -> float | None:
         """What the 95th percentile should stay under, in ms; None without a budget, and before the first experiment."""
-        return self.budget_for(self.budget) if self.budget else None
-
-    def budget_for(self, multiple: float) -> float | None:
-        """Return so many times the 95th percentile of the first experiment, in ms; None before it."""
-        first = self.rows[0]["latency_p95_us"] if self.rows else None
-        return None if first is None else round(multiple * first / 1000, 1)
+        first = self.rows[0][LATENCY] if self.rows else None
+        return round(self.budget * first / 1000, 1) if self.budget and first else None
 
     def _line(self, row: Mapping[str, Any]) -> dict[str, Any]:
         name = row["experiment"]
-        seen, reference, other = self.judged(name), self.reference(name), self.elsewhere(name)
+        seen, reference = self.judged(name), self.reference(name)
         return {
             "experiment": name,
             "instances": row.get("instances"),
             "inferences/s": with_spread(row[THROUGHPUT], row.get(THROUGHPUT_SPREAD)),
-            "p95 (ms)": latency_words(row, 95),
+            "p95 (ms)": latency_words(row),
             "queue (ms)": row["queue_us"] / 1000 if row.get("queue_us") is not None else None,
             "jets per run": row["executed_batch"],
             "gain": f"×{seen.factor}" if seen else "",
             "over": "" if reference is None else reference["experiment"],
             "verdict": seen.answer if seen else "the first",
-            "recorded elsewhere": f"×{other.gain:.2f} on {other.where}" if other else row["beside"],
         }
 
     def _table(self) -> Table:

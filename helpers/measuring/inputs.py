@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from helpers.client import Client
-from helpers.errors import InputError
 from helpers.measuring.perf_analyzer import LENGTHS
 from helpers.paths import make_folder, replace, work_dir, writing
 
@@ -26,8 +25,6 @@ def write_inputs(path: str | Path, entries: Iterable[Mapping[str, np.ndarray]]) 
     1 all must have the same shapes.
     """
     data = [{name: _tensor(array) for name, array in entry.items()} for entry in entries]
-    if not data:
-        raise InputError("There is nothing to write: no entry was given.", "Expected at least one.")
     target = Path(path).expanduser().resolve()
     with writing(target):
         make_folder(target.parent)
@@ -69,11 +66,10 @@ def write_taus() -> Path:
 
 def write_real(server: Any, model: str) -> Path:
     """Write what the course has for a model: jets, taus, or the hits of all events without pile-up."""
-    with Client(server) as client:
-        names = set(client.signature(model).inputs)
-    if names != {"FEATURES"}:
-        return write_taus() if "input_tau" in names else write_jets(server, model)
     from helpers.physics.tracks import load_events
 
-    events = load_events()
-    return write_inputs(work_dir() / "inputs" / f"{len(events)}_events.json", ({"FEATURES": event.features} for event in events))
+    with Client(server) as client:
+        names = set(client.signature(model).inputs)
+    if names == {"FEATURES"}:
+        return write_inputs(work_dir() / "inputs" / "events.json", ({"FEATURES": event.features} for event in load_events()))
+    return write_taus() if "input_tau" in names else write_jets(server, model)

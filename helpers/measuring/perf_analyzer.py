@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import functools
 import hashlib
 import io
 import json
@@ -17,7 +16,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +26,7 @@ from helpers.client.endpoint import NO_ACCESS, TOKEN_HEADER, Access, parse_addre
 from helpers.client.problems import without_id
 from helpers.client.tensors import Signature
 from helpers.errors import InputError, RequestError, SetupError
-from helpers.measuring.table import INPUT_DATA, PARTS, PERCENTILES, THROUGHPUT, latency_column
+from helpers.measuring.table import PARTS, PERCENTILES, THROUGHPUT
 from helpers.paths import find, make_folder, server_env, work_dir
 from helpers.server import isolation
 from helpers.setup.environments import TOOL_LIBRARIES
@@ -38,78 +37,58 @@ _SERVER = ("Server Queue", "Server Compute Input", "Server Compute Infer", "Serv
 TOOL_COLUMNS = {
     "Inferences/Second": THROUGHPUT,
     **dict(zip(("Client Send", "Network+Server Send/Recv", *_SERVER, "Client Recv"), PARTS, strict=True)),
-    **{f"p{percentile} latency": latency_column(percentile) for percentile in PERCENTILES},
+    **{f"p{percentile} latency": f"latency_p{percentile}_us" for percentile in PERCENTILES},
 }
-# ``random``, ``zero`` or a file; or one of these for each model, and what it does not name gets random ones.
+# ``random`` or a file; or one of these for each model, and what it does not name gets random ones.
 InputData = str | Path | Mapping[str, str | Path]
 # Length of an axis that may have any, by the beginning of the input's name: candidates and vertices of a jet, as in the course text.
 LENGTHS = {"pf": 50, "sv": 4}
-# The latency that is looked at, in percent: one request in twenty waits longer.
-PERCENTILE = 95
+# Windows of one run of the tool: it gives figures of its last three, and of no fewer. Its rule that these agree within some per cent is
+# switched off: three within 10 % may be chance, and on a crowded machine they differ tenfold.
+RUN_WINDOWS, _ANY_PERCENT = 3, "1000000"
 # Seconds that the tool gets to collect the answers under way after an interrupt.
 _STOP_S = 5.0
-# The tool ends with these when its windows did not agree, and after any other failure.
-UNSTABLE, FAILED = 2, 99
+# The tool ends with this status when its windows did not agree.
+UNSTABLE = 2
 # What it says when no request was completed in a window, as a slow model may have it, or none by that one of several servers behind an
 # address that it asks for the counters: a run without figures, no failure.
 _EMPTY = ("No valid requests recorded", "failed to find the requested model version")
 _WINDOW = re.compile(r"Pass \[\d+\] throughput: ([\d.e+]+) infer/sec\. (?:Avg|p\d+) latency: (\d+) usec")
 
 
-@dataclass(frozen=True)
-class Program:
-    """A perf_analyzer that runs here: the file, the folder of its libraries if it needs one, and its version."""
+class Program(NamedTuple):
+    """A perf_analyzer that runs here: the file, the variables that it needs, and its version."""
 
     file: str
-    libraries: str
+    variables: dict[str, str]
     version: str
-
-    def start(self, *arguments: str, private: Sequence[str] = (), **options: Any) -> subprocess.Popen[str]:
-        """Start it; private arguments, with a token in them, are not seen by other users of this machine in ``ps``."""
-        variables = _variables(self.libraries)
-        variables |= machine.without_proxy(variables)
-        if private:
-            return isolation.start_through([self.file, *arguments], private, variables, **options)
-        return subprocess.Popen([self.file, *arguments], env=variables, text=True, **options)
-
-
-def _variables(libraries: str) -> dict[str, str]:
-    return {**os.environ, **({"LD_LIBRARY_PATH": libraries} if libraries else {})}
 
 
 def find_perf_analyzer() -> Program:
     """The first perf_analyzer that runs: on PATH, as in NVIDIA's client image, or in the server's environment; else a SetupError."""
     folder, failures = server_env(), []
-    for file, libraries in ((NAME, ""), (str(folder / "bin" / NAME), str(folder / TOOL_LIBRARIES))):
+    for file, libraries in ((NAME, {}), (str(folder / "bin" / NAME), {"LD_LIBRARY_PATH": str(folder / TOOL_LIBRARIES)})):
         if found := shutil.which(file):
-            try:
-                return Program(found, libraries, _version(found, libraries, os.stat(found).st_mtime_ns))
-            except (OSError, RuntimeError) as error:
-                failures.append(f"{found}: {error}")
+            variables = {**os.environ, **libraries}
+            done = subprocess.run([found, "--version"], capture_output=True, text=True, check=False, env=variables)
+            said = done.stdout + done.stderr
+            if version := re.search(r"Version (\d[\w.]*)", said):
+                return Program(found, variables | machine.without_proxy(variables), version[1])
+            failures.append(f"{found}: {' '.join(said.split())[-200:]}")
     here = platform.system(), platform.machine()
     raise SetupError(
         f"No perf_analyzer runs on this machine ({', '.join([*here, *failures])}).",
-        "NVIDIA makes it for Linux on x86-64. Without it, results that others measured are still there: helpers.measuring.recorded.",
+        "NVIDIA makes it for Linux on x86-64. What it measured elsewhere is in notebooks/solutions, and in helpers.recorded().",
         "Type: python -m helpers install-server" if here == ("Linux", "x86_64") else "",
     )
 
 
-@functools.cache
-def _version(file: str, libraries: str, changed_ns: int) -> str:
-    """Its version; a RuntimeError with its last words where it does not tell."""
-    done = subprocess.run([file, "--version"], capture_output=True, text=True, check=False, env=_variables(libraries))
-    said = done.stdout + done.stderr
-    if done.returncode or not (found := re.search(r"Version (\d[\w.]*)", said)):
-        raise RuntimeError(said.strip().rpartition("\n")[2][:200] or f"it ended with {done.returncode}")
-    return found[1]
-
-
 @dataclass(frozen=True)
 class Run:
-    """One run of perf_analyzer: its arguments by name, None for the tool's own choice.
+    """One run of perf_analyzer.
 
     ``url`` is host and port; a ``request_rate_per_s`` counts in place of the ``concurrency``; ``shapes`` have no batch axis and are for
-    inputs with axes of any length; ``percentile`` is the latency that is looked at; the tool itself takes windows of 5 s.
+    inputs with axes of any length; ``percentile`` is the latency that is looked at in each of the windows.
     """
 
     model: str
@@ -119,11 +98,10 @@ class Run:
     concurrency: int = 1
     request_rate_per_s: float | None = None
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    percentile: int = PERCENTILE
+    percentile: int = 95
     input_data: str | Path = "random"
-    window_ms: int = 5000
-    max_trials: int | None = None
-    stability_percent: float | None = None
+    window_ms: int = 500
+    windows: int = RUN_WINDOWS
     secure: bool = False
     access: Access = field(default=NO_ACCESS, hash=False)
 
@@ -134,9 +112,7 @@ class Run:
             words += ["--concurrency-range", str(self.concurrency)]
         else:
             words += ["--request-rate-range", f"{self.request_rate_per_s:g}"]
-        words += ["--async", "-p", str(self.window_ms)]
-        words += ["--max-trials", str(self.max_trials)] if self.max_trials is not None else []
-        words += ["--stability-percentage", f"{self.stability_percent:.10g}"] if self.stability_percent is not None else []
+        words += ["--async", "-p", str(self.window_ms), "--max-trials", str(self.windows), "--stability-percentage", _ANY_PERCENT]
         words += ["--input-data", str(self.input_data)] if str(self.input_data) != "random" else []
         for name, shape in self.shapes.items():
             words += ["--shape", f"{name}:{','.join(map(str, shape))}"]
@@ -158,7 +134,7 @@ class Run:
     def sent(self) -> dict[str, str | None]:
         """Return what the requests hold, as columns of a row: ``inputs``, ``shapes`` (of the first entry) and ``inputs_digest``."""
         shapes, word, digest = self.shapes, str(self.input_data), None
-        if word not in INPUT_DATA:
+        if word != "random":
             content = Path(word).read_bytes()
             word, digest = Path(word).name, hashlib.sha256(content).hexdigest()[:12]
             shapes = {name: tensor["shape"] for name, tensor in json.loads(content)["data"][0].items()}
@@ -178,44 +154,38 @@ def checked(signature: Signature, batch: int, lengths: Mapping[str, int], input_
     if not isinstance(batch, int) or not 1 <= batch <= largest:
         expected = f"Expected a whole number from 1 to {largest}: its max_batch_size is {signature.max_batch_size}."
         raise InputError(f"batch={batch!r} was given for {model!r}.", expected)
-    shapes: dict[str, list[int]] = {}
-    data = data_for(model, input_data)
-    if str(data) not in INPUT_DATA:
+    data = input_data.get(model, "random") if isinstance(input_data, Mapping) else input_data
+    if str(data) != "random":
         # A file says the shapes itself.
         if path := find(data):
             return {}, path.resolve()
-        raise InputError(f"There is no file of inputs {str(data)!r}.", "Expected 'random', 'zero', or what write_jets(...) returns.")
+        raise InputError(f"There is no file of inputs {str(data)!r}.", "Expected 'random', or what write_jets(...) returns.")
+    shapes: dict[str, list[int]] = {}
     for name, spec in signature.inputs.items():
         wanted = spec.shape[1:] if signature.batched else spec.shape
-        if min(wanted, default=1) >= 0:
-            continue
         length = next((length for beginning, length in [*lengths.items(), *LENGTHS.items()] if name.startswith(beginning)), None)
-        if length is None:
-            happened = f"The input {name!r} of {model!r} has an axis of any length."
-            raise InputError(happened, "A measurement needs one; a file of real inputs has it.", f'Type: lengths={{"{name}": 100}}')
-        shapes[name] = [length if axis < 0 else axis for axis in wanted]
+        if min(wanted, default=1) < 0:
+            if length is None:
+                happened = f"The input {name!r} of {model!r} has an axis of any length."
+                raise InputError(happened, "A measurement needs one; a file of real inputs has it.", f'Type: lengths={{"{name}": 100}}')
+            shapes[name] = [length if axis < 0 else axis for axis in wanted]
     return shapes, data
 
 
-def data_for(model: str, given: InputData) -> str | Path:
-    """Return the inputs of one model."""
-    return given.get(model, "random") if isinstance(given, Mapping) else given
-
-
 class Window(NamedTuple):
-    """One window of a measurement: inferences per second, a batch of 8 counting 8, and the latency that was asked for in µs."""
+    """One window of a measurement: inferences per second, a batch of 8 counting 8, the latency in µs, and of how many requests."""
 
     throughput_infer_per_s: float
     latency_us: float
+    requests: int
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """What one run of the tool gave: figures by column, none when its windows did not agree; its windows, and how many requests it had."""
 
     figures: dict[str, float | None]
     windows: tuple[Window, ...]
-    requests: int | None
+    requests: int
 
 
 def result_of(said: str, table: str = "") -> Result:
@@ -223,14 +193,17 @@ def result_of(said: str, table: str = "") -> Result:
 
     A column that the file does not have, or has empty, is None: a model made of others has no input, inference and output of its own.
     """
-    windows = tuple(Window(float(rate), float(latency)) for rate, latency in _WINDOW.findall(said))
-    requests = re.search(r"^\s+Request count: (\d+)", said, re.MULTILINE)
+    seen = [(float(rate), float(latency)) for rate, latency in _WINDOW.findall(said)]
+    count = re.search(r"^\s+Request count: (\d+)", said, re.MULTILINE)
+    # The tool says how many requests a run had; its windows share them by their rates.
+    requests, total = int(count[1]) if count else 0, sum(rate for rate, _ in seen) or 1.0
+    windows = tuple(Window(rate, latency, round(requests * rate / total)) for rate, latency in seen)
     figures: dict[str, float | None] = {}
     for row in csv.DictReader(io.StringIO(table)):
         figures = {ours: float(row[theirs]) if row.get(theirs) else None for theirs, ours in TOOL_COLUMNS.items()}
         parts = [part for name in PARTS if (part := figures[name]) is not None]
         figures["latency_avg_us"] = sum(parts) if len(parts) == len(PARTS) else None
-    return Result(figures, windows, int(requests[1]) if requests else None)
+    return Result(figures, windows, requests)
 
 
 def show(words: Sequence[str], access: Access = NO_ACCESS) -> int:
@@ -252,17 +225,22 @@ def show(words: Sequence[str], access: Access = NO_ACCESS) -> int:
 @contextmanager
 def _started(words: Sequence[str], private: Sequence[str], errors: int) -> Iterator[subprocess.Popen[str]]:
     """The tool under way. What keeps us from its end stops it: it is asked first, since it then leaves no half-sent request behind."""
-    process = find_perf_analyzer().start(*words, private=private, stdout=subprocess.PIPE, stderr=errors, start_new_session=True)
-    try:
-        yield process
-    except BaseException:
-        process.send_signal(signal.SIGINT)
+    file, variables, _ = find_perf_analyzer()
+    options: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": errors, "start_new_session": True}
+    if private:
+        # Other users of this machine must not see a token in ``ps``.
+        process = isolation.start_through([file, *words], private, variables, **options)
+    else:
+        process = subprocess.Popen([file, *words], env=variables, text=True, **options)
+    with process:
         try:
-            process.communicate(timeout=_STOP_S)
-        except subprocess.TimeoutExpired:
+            yield process
+        except BaseException:
+            process.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                process.communicate(timeout=_STOP_S)
             process.kill()
-            process.communicate()
-        raise
+            raise
 
 
 def execute(run: Run, server: Any = None) -> Result:
@@ -280,7 +258,8 @@ def explain_failure(code: int, said: str, run: Run, server: Any = None) -> Reque
     """Return the error to raise for a run that ended badly: the tool's own sentence, as what is usual :func:`checked` has said before."""
     found = re.search(r"error: (.*)", said, re.I)
     why = without_id(found[1].split(" NOTE:")[0]).strip().rstrip(".")[:400] if found else "it gave no reason"
-    hint = "Random inputs are no physics, and some models refuse them: take real inputs, such as those of write_jets(...)."
-    advice = (hint if str(run.input_data) in INPUT_DATA else "", f"To see all that it says, type: {run}")
-    ended = server.how_it_ended() if getattr(server, "owned", False) else ("", "")
-    return RequestError(f"perf_analyzer failed with {run.model!r} (status {code}): {why}.", *(ended if ended[0] else advice))
+    expected, todo = server.how_it_ended() if getattr(server, "owned", False) else ("", "")
+    if not expected and run.input_data == "random":
+        expected = "Random inputs are no physics, and some models refuse them: take real inputs, such as those of write_jets(...)."
+    todo = todo or f"To see all that it says, type: {run}"
+    return RequestError(f"perf_analyzer failed with {run.model!r} (status {code}): {why}.", expected, todo)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from helpers.errors import InputError
-from helpers.measuring.table import PERCENTILES, THROUGHPUT, THROUGHPUT_SPREAD, hardware, is_recorded, rows_of, with_spread
+from helpers.measuring.table import THROUGHPUT, THROUGHPUT_SPREAD, hardware, is_recorded, rows_of, with_spread
 from helpers.tables import box
 
 FASTER, SLOWER, SAME, CANNOT_TELL = "faster", "slower", "the same", "cannot tell"
@@ -31,9 +31,6 @@ LEAST = 0.05
 BETWEEN_RUNS = 0.04
 # Pairs from which on they are compared as pairs: two have one degree of freedom, and say nothing.
 _LEAST_PAIRS = 3
-# What makes a spread smaller: with pairs its root.
-_MORE_PAIRS = "measure more pairs, such as four times as many for half the spread"
-_IN_TURN = "measure both in turn, with measure_in_turn(...), because one run does not know what the machine does during the other"
 _COLOURS = {FASTER: "#2e9e44", SLOWER: "#c96f14", SAME: "#7a8699", CANNOT_TELL: "#3b7dd8"}
 # What may differ between two measurements, and should be named: a change that one did not mean is the usual mistake.
 _NAMED = ("model", "variant", "batch", "concurrency", "request_rate_per_s", "protocol", "inputs", "instances", "config")
@@ -83,25 +80,24 @@ def windows_needed(pilot: Sequence[float], precision: float, most: int) -> int:
 
 
 def percentile_interval(
-    percentile: int, windows: Sequence[tuple[float, int]], runs: Sequence[tuple[Mapping[int, float], int]] = ()
+    windows: Sequence[tuple[float, int]], runs: Sequence[tuple[Mapping[str, Any], int]]
 ) -> tuple[float | None, float | None]:
-    """Return a 95 % interval of a latency percentile that assumes no shape of the distribution; None for an end that is not known.
+    """Return a 95 % interval of the 95th percentile that assumes no shape of the distribution; None for an end that is not known.
 
     A reported percentile of n requests is one of them in order. So one knows how probable it is that it lies below the true one, and
-    with several ``windows`` (value, requests) how many of them do. Where these cannot give an end, the other percentiles of whole ``runs``
-    may: the 99th of fewer than 51 requests is the slowest of all. For the upper end of a 95th percentile that takes 72 requests.
+    with several ``windows`` (value, requests) how many of them do. Where these cannot give an end, other percentiles of whole ``runs``
+    (figures, requests) may: the 99th of fewer than 51 requests is the slowest of all. For the upper end that takes 72 requests.
     """
     ends = []
-    for upper in (False, True):
-        further = [each for each in sorted(PERCENTILES, reverse=not upper) if (each > percentile if upper else each < percentile)]
-        seen = [(percentile, windows), *((each, [(values[each], size) for values, size in runs]) for each in further)]
-        known = (_end(values, each, percentile, upper) for each, values in seen)
+    for upper, others in ((False, (90, 50)), (True, (99,))):
+        seen = [(95, windows), *((each, [(figures[f"latency_p{each}_us"], size) for figures, size in runs]) for each in others)]
+        known = (_end(values, reported, upper) for reported, values in seen)
         ends.append(next((end for end in known if end is not None), None))
     return ends[0], ends[1]
 
 
-def _end(seen: Sequence[tuple[float, int]], reported: int, percentile: int, upper: bool) -> float | None:
-    """One end: the innermost of the values, in order, that is beyond the true percentile with 97.5 %."""
+def _end(seen: Sequence[tuple[float, int]], reported: int, upper: bool) -> float | None:
+    """One end: the innermost of the values, in order, that is beyond the true 95th percentile with 97.5 %."""
     from scipy import special
 
     # How many of the values lie below the true one: a sum of unequal coins.
@@ -109,7 +105,7 @@ def _end(seen: Sequence[tuple[float, int]], reported: int, percentile: int, uppe
     for _, size in seen:
         # perf_analyzer reports the request at this place, from the fastest.
         place = int(reported / 100 * (size - 1) + 0.5)
-        chance = float(special.bdtrc(place, size, percentile / 100)) if size else 0.5
+        chance = float(special.bdtrc(place, size, 0.95)) if size else 0.5
         below = np.convolve(below, [1 - chance, chance])
     values, miss = sorted(value for value, _ in seen), (1 - LEVEL) / 2
     if upper:
@@ -145,8 +141,7 @@ def verdict(first: Any, second: Any, *, least: float = LEAST) -> Verdict:
 
     The logarithm of the gain has a 95 % interval: from the pairs where both were measured in turn, else by Welch's test from both
     spreads and from what a machine changes between two runs. When all of it lies above ``1 + least`` the second is faster; below
-    ``1 / (1 + least)`` slower; between: the same, for all practical purposes. When it reaches over such a limit, the answer is
-    "cannot tell". Seen from the other side, the answer is the opposite one.
+    ``1 / (1 + least)`` slower; between: the same. When it reaches over such a limit, the answer is "cannot tell".
     """
     rows = [row for side in (first, second) for row in rows_of(side, (THROUGHPUT,), "a verdict")]
     if len(rows) != 2:
@@ -154,35 +149,26 @@ def verdict(first: Any, second: Any, *, least: float = LEAST) -> Verdict:
         raise InputError(happened, "Expected one on each side.", todo)
     pairs = _pairs(*rows)
     log, deviation, degrees = _paired(pairs, rows) if pairs else _welch(rows)
-    gain, factor, half = math.exp(log), f"{math.exp(log):.2f}", None
-    if deviation is not None:
-        half = student(degrees) * deviation
-        factor += f" ({math.exp(log - half):.2f}–{math.exp(log + half):.2f})"
-    answer = _answer(log, half, math.log1p(least))
+    gain, half = math.exp(log), None if deviation is None else student(degrees) * deviation
+    factor = f"{gain:.2f}" + ("" if half is None else f" ({math.exp(log - half):.2f}–{math.exp(log + half):.2f})")
+    answer, remark = _answer(log, half, math.log1p(least)), ""
+    if half is None:
+        remark = "There is no spread, so it is not known how much of this is chance."
+    elif answer == CANNOT_TELL and pairs:
+        remark = "The spread is too large: measure more pairs, such as four times as many for half the spread."
+    elif answer == CANNOT_TELL:
+        remark = "The spread is too large: measure both in turn, with measure_in_turn(...), since one run does not know how the other went."
+    elif answer == SAME:
+        remark = f"Differences below {100 * least:g} % do not count."
+    values = [with_spread(row[THROUGHPUT], row.get(THROUGHPUT_SPREAD)) for row in rows]
     if pairs:
         # Of these turns alone: a row may have been measured beside others as well, at another time.
         values = [with_spread(math.exp(float(np.mean(np.log(side)))), None) for side in zip(*pairs, strict=True)]
-    else:
-        values = [with_spread(row[THROUGHPUT], row.get(THROUGHPUT_SPREAD)) for row in rows]
-    said = [
-        f"{factor} times as fast ({' → '.join(f'{value} inferences/s' for value in values)}).",
-        f"By {len(pairs)} pairs, measured in turn." if pairs else "",
-        f"Differences below {100 * least:g} % do not count." if answer == SAME else "",
-        "There is no spread, so it is not known how much of this is chance." if half is None else "",
-        f"The spread is too large: {_MORE_PAIRS if pairs else _IN_TURN}." if answer == CANNOT_TELL and half is not None else "",
-        _differing(rows),
-    ]
+    paired = f"By {len(pairs)} pairs, measured in turn." if pairs else ""
+    said = f"{factor} times as fast ({' → '.join(f'{value} inferences/s' for value in values)}).", paired, remark, _differing(rows)
     # Half of the interval's length on the scale of the gain itself.
     half_width = None if half is None else gain * math.sinh(half)
     return Verdict(answer, gain, half_width, factor, " ".join(filter(None, said)), len(pairs))
-
-
-def ratio(after: Row, before: Row) -> tuple[float, float | None]:
-    """Return the throughput of one row over that of another, and its half width by both intervals; None where one is not known."""
-    gain, spreads = after[THROUGHPUT] / before[THROUGHPUT], [row.get(THROUGHPUT_SPREAD) for row in (after, before)]
-    if None in spreads:
-        return gain, None
-    return gain, gain * math.hypot(*(spread / row[THROUGHPUT] for spread, row in zip(spreads, (after, before), strict=True)))
 
 
 def _pairs(before: Row, after: Row) -> list[tuple[float, float]]:

@@ -1,10 +1,12 @@
-"""Rows of measurements: the columns and their units, pandas tables that show what most people want to see, and the file that keeps them.
+"""Rows of measurements: the columns and their units, pandas tables that show what most people want to see, and what others measured.
 
-A Row is a pandas Series, Rows are a DataFrame, and the file has JSON lines, which ``pandas.read_json(path, lines=True)`` takes, too.
+A Row is a pandas Series, Rows are a DataFrame, and a file of them has JSON lines, which ``pandas.read_json(path, lines=True)`` takes, too.
+What others measured is in ``notebooks/data``, never without its source; ``make test-gpu`` on a machine with a GPU adds to ``work/gpu``.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,29 +17,26 @@ import numpy as np
 import pandas as pd
 
 from helpers.errors import InputError, quoted
-from helpers.paths import append_line, work_dir
+from helpers.paths import read_lines, root, work_dir
 from helpers.tables import as_html, as_text, without_empty
 
 PERCENTILES = (50, 90, 95, 99)
 THROUGHPUT, THROUGHPUT_SPREAD = "throughput_infer_per_s", "throughput_spread_infer_per_s"
-# The ends of the latency's 95 % interval, for the percentile that was asked for; None for an end that is not known.
-LATENCY_ENDS = ("latency_low_us", "latency_high_us")
+# The latency that is looked at, and the ends of its 95 % interval; None for one that is not known.
+LATENCY, LATENCY_ENDS = "latency_p95_us", ("latency_low_us", "latency_high_us")
 # The parts of a request's latency, in the order in which they pass. Their sum is its mean.
 PARTS = ("client_send_us", "network_us", "queue_us", "compute_input_us", "compute_infer_us", "compute_output_us", "client_recv_us")
 # Every column of a measured row, in order. The throughput's spread is the half width of a 95 % interval. Intervals hold while the row was
 # measured, and do not know what the machine does a minute later. `shapes` and `inputs_digest` say what was sent; see `Run.sent`.
 COLUMNS = (
-    *("model", "url", "protocol", "batch", "concurrency", "request_rate_per_s", "percentile"),
-    *(THROUGHPUT, THROUGHPUT_SPREAD),
-    *("latency_avg_us", "latency_p50_us", "latency_p90_us", "latency_p95_us", "latency_p99_us", *LATENCY_ENDS),
+    *("model", "url", "protocol", "batch", "concurrency", "request_rate_per_s", THROUGHPUT, THROUGHPUT_SPREAD),
+    *("latency_avg_us", "latency_p50_us", "latency_p90_us", LATENCY, "latency_p99_us", *LATENCY_ENDS),
     *PARTS,
     *("requests", "windows", "stable", "note", "inputs", "shapes", "inputs_digest", "source", "device", "cpu"),
     *("server_version", "perf_analyzer_version", "time", "command", "instances", "config"),
 )
 MEASURED = "measured"
-# Inputs that perf_analyzer makes itself.
-INPUT_DATA = ("random", "zero")
-_WHOLE = frozenset(("batch", "concurrency", "percentile", "requests", "windows", "instances", "servers", "threads", "rounds"))
+_WHOLE = frozenset(("batch", "concurrency", "requests", "windows", "instances", "servers", "threads", "rounds"))
 # Columns that a short table shows where rows differ in them.
 _VARIED = ("experiment", "model", "variant", "device", "inputs", "servers", "instances", "concurrency", "request_rate_per_s")
 # What makers write around the name of a processor makes a heading too long.
@@ -75,22 +74,21 @@ class Rows(pd.DataFrame):  # type: ignore[misc]  # pandas tells no types
         return made
 
     def _short(self) -> list[dict[str, Any]]:
-        rows = [plain(row) for _, row in self.astype(object).iterrows()]
+        rows = rows_of(self) if len(self) else []
         varied = [name for name in _VARIED if len({str(row.get(name)) for row in rows}) > 1]
-        return without_empty([{"model": row["model"]} | {name: row.get(name) for name in varied} | _figures(row) for row in rows])
+        short = []
+        for row in rows:
+            rate = with_spread(row[THROUGHPUT], row.get(THROUGHPUT_SPREAD))
+            seen = {"inferences/s": rate, "p50 (ms)": latency_words(row, 50), "p95 (ms)": latency_words(row)}
+            stable = "" if row.get("stable") is None else "yes" if row["stable"] else "no"
+            short.append({**{name: row.get(name) for name in ("model", *varied, "batch")}, **seen, "stable": stable})
+        return without_empty(short)
 
     def __repr__(self) -> str:
         return "\n".join(filter(None, [self.attrs["caption"], as_text(self._short())]))
 
     def _repr_html_(self) -> str:
         return as_html(self._short(), caption=self.attrs["caption"])
-
-
-def _figures(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What most people want to see, latencies in ms."""
-    latencies = {f"p{each} (ms)": latency_words(row, each) for each in dict.fromkeys((50, row.get("percentile") or 95))}
-    stable = {None: "", True: "yes", False: "no"}[row.get("stable")]
-    return {"batch": row["batch"], "inferences/s": with_spread(row[THROUGHPUT], row.get(THROUGHPUT_SPREAD)), **latencies, "stable": stable}
 
 
 def with_spread(value: float | None, half: float | None) -> str:
@@ -103,28 +101,21 @@ def with_spread(value: float | None, half: float | None) -> str:
     return f"{value:.{digits}f} ± {half:.{digits}f}"
 
 
-def latency_words(row: Any, percentile: int | None) -> str:
-    """Return a latency percentile in ms, with its interval where the row was measured for this one: ``18.2 (16.9–not known)``."""
-    value, known = row.get(latency_column(percentile)), row.get("percentile") == percentile
-    if value is None:
-        return ""
-    ends = [row.get(end) / 1000 if known and row.get(end) is not None else None for end in LATENCY_ENDS]
-    halves = [abs(end - value / 1000) for end in ends if end is not None]
-    if not halves:
-        return with_spread(value / 1000, None)
-    digits = _digits(max(halves) or 1.0)
-    words = ["not known" if end is None else f"{end:.{digits}f}" for end in ends]
-    return f"{value / 1000:.{digits}f} ({'–'.join(words)})"
+def latency_words(row: Any, percentile: int = 95) -> str:
+    """Return a latency percentile in ms, the 95th with its interval: ``18.2 (16.9–not known)``."""
+    value = row.get(f"latency_p{percentile}_us")
+    ends = [row.get(end) for end in LATENCY_ENDS] if percentile == 95 else []
+    known = [end for end in ends if end is not None]
+    if value is None or not known:
+        return with_spread(value and value / 1000, None)
+    digits = _digits(max(abs(end - value) for end in known) / 1000 or 1.0)
+    low, high = ("not known" if end is None else f"{end / 1000:.{digits}f}" for end in ends)
+    return f"{value / 1000:.{digits}f} ({low}–{high})"
 
 
 def _digits(half: float) -> int:
     """How many digits behind the point a half width allows."""
     return max(0, 1 - math.floor(math.log10(half)))
-
-
-def is_row(value: Any) -> bool:
-    """True if something may be a row: a mapping or a Series with columns."""
-    return isinstance(value, (Mapping, pd.Series))
 
 
 def plain(row: Mapping[str, Any] | pd.Series) -> dict[str, Any]:
@@ -156,7 +147,7 @@ def _flat(rows: Any, what: str) -> list[Any]:
     rows = getattr(rows, "rows", rows)
     if isinstance(rows, pd.DataFrame):
         return [row for _, row in rows.astype(object).iterrows()]
-    if is_row(rows):
+    if isinstance(rows, (Mapping, pd.Series)):
         return [rows]
     if isinstance(rows, str) or not isinstance(rows, Iterable):
         expected = f"Expected measured rows for {what}: what measure(...) or sweep(...) returned, or recorded(...)."
@@ -174,20 +165,9 @@ def plateau(rows: Iterable[Mapping[str, Any]], share: float = 0.9) -> tuple[floa
     return sum(row[THROUGHPUT] for row in near) / len(near), half
 
 
-def latency_column(percentile: int | None) -> str:
-    """Return the column of a latency percentile; that of the mean for None."""
-    return "latency_avg_us" if percentile is None else f"latency_p{percentile}_us"
-
-
 def is_recorded(row: Any) -> bool:
     """True if a row was measured by others, or on another machine."""
     return str(row.get("source") or MEASURED) != MEASURED
-
-
-def shapes_of(row: Any) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a row's inputs by name, without the batch axis; empty where the model fixes every length."""
-    named = (text.split(":") for text in (row.get("shapes") or "").split())
-    return {name: tuple(map(int, lengths.split(","))) for name, lengths in named}
 
 
 def hardware(row: Any) -> str:
@@ -202,6 +182,23 @@ def folder_of(output: str | Path) -> Path:
     return work_dir().joinpath(*given.parts[1:]) if given.parts[:1] == ("work",) else given.absolute()
 
 
-def append_row(path: Path, row: Mapping[str, Any] | pd.Series) -> None:
-    """Add a row to a file: two notebooks may do it at once."""
-    append_line(path, plain(row))
+def recorded(device: str = "", model: str = "", variant: str = "") -> Rows:
+    """Return figures by others, and by this course, as rows that say in ``source`` who measured them and in ``device`` on what.
+
+    ``device`` is a part of its name, such as ``"P100"``, ``"T4"``, ``"A100"`` or ``"CPU"``. The ``variant``, such as ``"ONNX"``, tells
+    apart what the model's name does not. All by default.
+    """
+    data = root() / "notebooks" / "data"
+    empty = dict.fromkeys((*COLUMNS, "variant"))
+    groups = json.loads((data / "recorded.json").read_text(encoding="utf-8"))
+    everything = [empty | group["common"] | point for group in groups for point in group["points"]]
+    files = {path.name: path for folder in (data, work_dir() / "gpu") for path in sorted(folder.glob("recorded_*.jsonl"))}
+    everything += [empty | row | {"variant": ""} for path in files.values() for row in read_lines(path)]
+    of_device = [row for row in everything if device.casefold() in row["device"].casefold()]
+    rows = [row for row in of_device if model in ("", row["model"]) and variant in ("", row["variant"])]
+    if not rows:
+        there = quoted(sorted({f"{row['model']} on {row['device']}" for row in everything}))
+        raise InputError(f"There is no recorded figure for {quoted(filter(None, (device, model, variant)))}.", f"There are: {there}.")
+    # Who measured, and on what.
+    words = dict.fromkeys(f"{row['source'][0].upper()}{row['source'][1:]}; {hardware(row)}." for row in rows)
+    return Rows.of(rows, " ".join(words))

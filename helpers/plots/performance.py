@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from helpers.errors import InputError
 from helpers.measuring.experiments import Experiments
-from helpers.measuring.table import COLUMNS, LATENCY_ENDS, PARTS, THROUGHPUT, THROUGHPUT_SPREAD, hardware, is_recorded, rows_of
+from helpers.measuring.table import COLUMNS, LATENCY, LATENCY_ENDS, PARTS, THROUGHPUT, THROUGHPUT_SPREAD, hardware, is_recorded, rows_of
 from helpers.plots.style import BARS, BELOW, COLOURS, EDGE, GREY, NOTE, STYLE, decades, drawing, heading, named_bars, series_style, stacked
 from helpers.scaling import queueing
 from helpers.scaling.capacity import Plan
@@ -92,10 +92,9 @@ def _values(table: pd.DataFrame, column: str) -> tuple[Floats, Floats]:
     values = table[column].to_numpy(float)
     if column == THROUGHPUT:
         return values, np.nan_to_num(np.stack([table[THROUGHPUT_SPREAD].to_numpy(float)] * 2))
-    # The interval is that of the percentile that was measured for.
-    known = (column == "latency_p95_us") & (table["percentile"] == 95).to_numpy(bool)
+    # The interval is that of the 95th percentile.
     apart = np.abs(table[list(LATENCY_ENDS)].to_numpy(float).T - values)
-    return 1e-3 * values, 1e-3 * np.nan_to_num(np.where(known, apart, np.nan))
+    return 1e-3 * values, 1e-3 * np.nan_to_num(apart) * (column == LATENCY)
 
 
 def _styled(every: Sequence[Series]) -> list[tuple[Series, dict[str, Any]]]:
@@ -374,33 +373,26 @@ def precision_figure(speeds: Any, costs: Sequence[Row]) -> Figure:
 
 
 def experiments_figure(table: Experiments) -> Figure:
-    """Draw a table of experiments: gains beside what others recorded, and latencies beside the budget."""
-    if not len(table):
-        raise InputError("There is no experiment to draw.", 'Type: table.measure("baseline")')
+    """Draw a table of experiments: gains over what was changed, and latencies beside the budget."""
     tried = [row["experiment"] for row in table.rows]
+    if not tried:
+        raise InputError("There is no experiment to draw.", 'Type: table.measure("baseline")')
     seen = [table.judged(name) for name in tried]
     gains = np.array([1.0 if each is None else each.gain for each in seen])
     halves = np.array([0.0 if each is None else each.half_width or 0.0 for each in seen])
-    elsewhere = {name: other for name in tried if (other := table.elsewhere(name)) is not None}
-    others = np.array([elsewhere[name].gain if name in elsewhere else np.nan for name in tried])
     latencies, ends = _values(_table(table.rows), "latency_p95_us")
     # Only bars over the same one can be compared.
     over = ["" if (reference := table.reference(name)) is None else f"\nover {reference['experiment']}" for name in tried]
-    with drawing(BARS, 1, 2, figsize=(12, 0.85 * len(table) + 2.6), sharey=True) as (figure, (left, right)):
+    with drawing(BARS, 1, 2, figsize=(12, 0.85 * len(tried) + 2.6), sharey=True) as (figure, (left, right)):
         _bars(left, gains, halves, [f"×{gain:.2f}" for gain in gains], [GREY if each is None else COLOURS[0] for each in seen])
-        if elsewhere:
-            style: dict[str, Any] = {**series_style(3), "color": COLOURS[2], "linestyle": "", "markersize": 11, "markeredgecolor": "white"}
-            left.plot(others, range(len(table)), label="recorded elsewhere, over what it was there before the change", **style)
-            sources = [textwrap.fill(f"{name}: {other.words}", 120) for name, other in elsewhere.items()]
-            figure.legend(*left.get_legend_handles_labels(), title="\n".join(sources), **BELOW)
         left.axvline(1, color="black", linewidth=1)
-        left.set(xlim=(0, 1.2 * np.nanmax([gains + halves, others])), xlabel="Throughput over that of what was changed")
-        right.barh(range(len(table)), latencies, 0.6, xerr=ends, color="white", hatch="//", capsize=4, **EDGE)
+        left.set(xlim=(0, 1.2 * max(gains + halves)), xlabel="Throughput over that of what was changed")
+        right.barh(range(len(tried)), latencies, 0.6, xerr=ends, color="white", hatch="//", capsize=4, **EDGE)
         right.set(xlim=(0, 1.15 * np.nanmax([*(latencies + ends[1]), table.budget_ms or 0])), xlabel=LATENCY_LABEL)
         named_bars(left, [textwrap.fill(name, 28) + words for name, words in zip(tried, over, strict=True)])
         if table.budget_ms:
             right.axvline(table.budget_ms, **_BUDGET)
-            right.annotate(f"budget {table.budget_ms:g} ms", (table.budget_ms, len(table) - 0.45), xytext=(5, 4), **NOTE)
+            right.annotate(f"budget {table.budget_ms:g} ms", (table.budget_ms, len(tried) - 0.45), xytext=(5, 4), **NOTE)
         _source(left, table.rows, right)
         return figure
 

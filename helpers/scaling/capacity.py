@@ -10,7 +10,7 @@ from typing import Any
 
 from helpers.errors import InputError
 from helpers.measuring.measure import measure
-from helpers.measuring.table import THROUGHPUT, Row, Rows, is_recorded, plain, plateau, rows_of
+from helpers.measuring.table import THROUGHPUT, Row, Rows, plain, plateau, rows_of
 from helpers.scaling import queueing
 from helpers.tables import Table
 
@@ -137,8 +137,6 @@ def under_load(fleet: Any, model: str, batch: int = 1, concurrency: int = 1, **o
     """
     before = fleet.snapshot()
     row = measure(fleet, model, batch, concurrency, **options)
-    if is_recorded(row):
-        return row
     asked = [each for each in fleet.shares(before, model) if each["requests"]]
     total = sum(each["requests"] for each in asked)
     queue_us = sum(each["queue_us"] * each["requests"] for each in asked) / total if total else None

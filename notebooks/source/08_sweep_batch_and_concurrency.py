@@ -60,15 +60,13 @@ plots.sweep_figure(by_batch, budget_ms=budget_ms)
 # on its own points alone. The dashed line is our **latency budget**: 95 of 100 requests shall be answered within 20
 # times what the first model takes for a single jet.
 #
-# Each point was written to a file as soon as it was measured. Interrupt a sweep, run the cell again, and it
-# goes on where it was.
+# Each row was written to `work/sweeps` as soon as it was measured, so that an interrupt loses none.
 
 # %%
 by_batch
 
 # %% [markdown]
-# A terminal does the same: `python -m helpers sweep -m particlenet_AK4 -u HOST:PORT --batch 1 4 16 32`. To
-# measure everything again, add `again=True`.
+# A terminal does the same: `python -m helpers sweep -m particlenet_AK4 -u HOST:PORT --batch 1 4 16 32`.
 #
 # ## See why batches help
 

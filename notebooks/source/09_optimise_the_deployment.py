@@ -83,14 +83,13 @@ table.measure("baseline, again")
 #
 # Change the count to 2 in the working copy, reload the model, and measure. The server keeps running all the time.
 #
-# The last line is ready. Others have added instances on a GPU, for a pipeline that finds tracks; what they won
-# stands in the table beside yours. The column *instances* says what your server reports.
+# The last line is ready. The column *instances* says what your server reports.
 
 # %% exercise="9.1" tags=["starter"]
 TWO = "instance_group [ { count: 2 kind: KIND_CPU } ]"  #: TWO = ____
 print(repository.change_config(MODEL, TWO).differences)
 server.reload(MODEL)
-table.measure("2 instances", beside=recorded("A100", "ExaTrk")[:2])
+table.measure("2 instances")
 
 # %% exercise="9.1" tags=["check"]
 exercise("9.1").check(server, table, TWO)
@@ -104,6 +103,12 @@ exercise("9.1").check(server, table, TWO)
 # Two instances can use two cores, if these are free: the client that measures needs some of them, too. So *slower* and
 # *cannot tell* are answers that a small or busy machine gives. On a GPU the gain comes from elsewhere: while one instance
 # copies data, another one computes.
+
+# %% [markdown]
+# Others have added instances on a GPU, for a pipeline that finds tracks. What did they win, beside you?
+
+# %%
+recorded("A100", "ExaTrk")[:2]
 
 # %% [markdown]
 # ## Write a batcher yourself
@@ -195,14 +200,16 @@ rise(my_batcher, equal_shapes)
 BATCHING = "dynamic_batching { preferred_batch_size: [ 4, 8 ] max_queue_delay_microseconds: 1000 }"
 repository.change_config(MODEL, BATCHING)
 server.reload(MODEL)
-t4 = recorded("T4", MODEL, "ONNX").set_index("batch", drop=False)
-table.measure("dynamic batching", over="2 instances", beside=t4.loc[[1, 4]])
+table.measure("dynamic batching", over="2 instances")
 
 # %% [markdown]
 # **What stands out?** Your batcher made fewer requests; Triton takes all of them, and makes fewer runs: look at *jets per
 # run*. Then look at *queue*. A request may wait a millisecond for company; but with each run more of those that wait are
 # served, so the queue may even be shorter. What did it do to the throughput, and to p95? For a CPU a batch is nearly as
-# much work as its jets one by one. A GPU is hardly busy with one jet, so there batches gain much.
+# much work as its jets one by one. A GPU is hardly busy with one jet, so there batches gain much:
+
+# %%
+recorded("T4", MODEL, "ONNX")
 
 # %% [markdown] exercise="9.3"
 # ### Exercise 9.3 (6 minutes) — Prove that batching happened
@@ -280,7 +287,7 @@ exercise("9.4").check(view, needs)
 repository.change_config(MODEL, PLAIN, optimization=None, dynamic_batching=None)
 server.reload(MODEL)
 for name in variants:
-    table.measure(name.removeprefix(f"{MODEL}_"), model=name, beside="none published")
+    table.measure(name.removeprefix(f"{MODEL}_"), model=name)
 costs = precision.cost(server, variants, reference=MODEL, jets=jets.read("ak4")[256:1256])
 plots.precision_figure([table["baseline"], table["fp16"], table["int8_static"]], costs)
 
@@ -319,8 +326,6 @@ exercise("9.5").check(costs, safe)
 plots.experiments_figure(table)
 
 # %% [markdown]
-# Diamonds are **recorded**: what the same kind of change did on the hardware of others, over what they had before it.
-#
 # ## Let a search do it
 #
 # By hand you changed one setting at a time. `tune` does the same, and reads the same counters: queue, batches, cores. It

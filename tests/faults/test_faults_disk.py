@@ -17,8 +17,8 @@ from helpers.client import Client
 from helpers.course import progress
 from helpers.errors import ModelError, SetupError
 from helpers.measuring.measure import measure
-from helpers.measuring.table import append_row
-from helpers.paths import read_lines
+from helpers.measuring.table import plain
+from helpers.paths import append_line, read_lines
 from helpers.server import Server, connect, launch_server
 from helpers.setup import notebook_copies
 
@@ -74,9 +74,9 @@ def test_the_disk_fills_up_under_a_server(disk: Path, own: Server) -> None:
     if not disk.is_mount():
         pytest.skip("a small disk to fill is mounted by root alone, and not in every container")
     table, rows = disk / "work" / "sweeps" / "sweep.jsonl", disk / "work" / "tune" / "rows.jsonl"
-    row = measure(own, "add_sub")
-    append_row(table, row)
-    append_row(rows, {"model": "add_sub"})
+    row = plain(measure(own, "add_sub"))
+    append_line(table, row)
+    append_line(rows, {"model": "add_sub"})
     progress.record("1.1", solved=True)
     before = [path.read_bytes() for path in (table, rows)]
     writers: dict[str, Callable[[], object]] = {
@@ -84,8 +84,8 @@ def test_the_disk_fills_up_under_a_server(disk: Path, own: Server) -> None:
         "config": lambda: repository.change_config("add_sub", instance_group=[{"count": 2, "kind": "KIND_CPU"}]),
         "notebooks": notebook_copies.hand_out,
         "reset": lambda: notebook_copies.reset("01"),
-        "sweep": lambda: [append_row(table, row) for _ in range(100)],
-        "tune": lambda: [append_row(rows, {"model": "add_sub" * 100}) for _ in range(100)],
+        "sweep": lambda: [append_line(table, row) for _ in range(100)],
+        "tune": lambda: [append_line(rows, {"model": "add_sub" * 100}) for _ in range(100)],
     }
     with _full(disk):
         for name, write in writers.items():
@@ -107,8 +107,8 @@ def test_the_disk_fills_up_under_a_server(disk: Path, own: Server) -> None:
     progress.record("1.2", solved=True)
     assert progress.read() == {"1.1": [True], "1.2": [True] * (kept + 1)}, "half a line does not take the next one along"
     # Half lines are gone, and what was there is still.
-    append_row(table, row)
-    append_row(rows, {"model": "double"})
+    append_line(table, row)
+    append_line(rows, {"model": "double"})
     assert all(path.read_bytes().startswith(old) for path, old in zip((table, rows), before))
     assert read_lines(rows)[-1] == {"model": "double"}
     repository.change_config("add_sub", instance_group=[{"count": 2, "kind": "KIND_CPU"}])
@@ -135,7 +135,7 @@ def test_work_is_deleted_under_a_server(disk: Path, own: Server, monkeypatch: py
         own.restart()
     _serves(own)
     # What is written next makes the folder again.
-    append_row(work / "tune" / "rows.jsonl", {"model": "add_sub"})
+    append_line(work / "tune" / "rows.jsonl", {"model": "add_sub"})
     progress.record("1.1", solved=True)
     notebook_copies.hand_out()
     repository.checkout("add_sub")

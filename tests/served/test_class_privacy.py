@@ -17,7 +17,6 @@ from helpers import paths
 from helpers.client import Client
 from helpers.client.endpoint import ADMIN_HEADER
 from helpers.course import progress
-from helpers.measuring.table import append_row
 from helpers.server import Server, isolation, launch_server, lease
 from tests.support.other_users import needs_root, open_folder, stranger, stranger_can
 
@@ -63,7 +62,7 @@ def test_the_region_of_a_model_loaded_again_is_closed_too(home: Path, own: Serve
 @pytest.mark.parametrize("what", ["log", "state", "environment", "memory", "shared memory", "progress", "sweep", "notebook", "folder"])
 def test_a_stranger_reads_nothing(home: Path, own: Server, what: str) -> None:
     progress.record("1.1", solved=True)
-    append_row(home / "work" / "sweeps" / "sweep.jsonl", {"model": "add_sub", "batch": 1})
+    paths.append_line(home / "work" / "sweeps" / "sweep.jsonl", {"model": "add_sub", "batch": 1})
     notebook = paths.make_folder(home / "work" / "notebooks") / "mine.ipynb"
     notebook.write_text("{}")
     path = {

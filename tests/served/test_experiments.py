@@ -1,4 +1,4 @@
-"""A table of experiments and its figure, recorded gains beside it, and the scoreboard of a class."""
+"""A table of experiments and its figure, and the scoreboard of a class."""
 
 from __future__ import annotations
 
@@ -7,17 +7,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from helpers import repository
 from helpers.__main__ import main
 from helpers.course import ____, scoreboard
 from helpers.errors import InputError
-from helpers.measuring.experiments import Experiments, _elsewhere
+from helpers.measuring.experiments import Experiments
 from helpers.measuring.measure import TURNS
-from helpers.measuring.recorded import recorded
-from helpers.measuring.table import rows_of
 from helpers.plots import experiments_figure
 from helpers.server import Server
 from tests.support.measured_rows import row
@@ -42,9 +39,9 @@ def test_experiments_on_a_server_become_rows_and_one_of_a_name_takes_the_place_o
     table.measure("baseline")
     repository.change_config(workbench.repository / "add_sub", instance_group=[{"count": 2, "kind": "KIND_CPU"}])
     workbench.reload("add_sub")
-    assert table.measure("2 instances", over="baseline", beside=recorded("A100", "ExaTrk")[:2]) is table
+    assert table.measure("2 instances", over="baseline") is table
     again = table["2 instances"]["time"], table["2 instances"]["throughput_infer_per_s"]
-    table.measure("2 instances", beside=recorded("A100", "ExaTrk")[:2])
+    table.measure("2 instances")
     assert [each["experiment"] for each in table.rows] == ["baseline", "2 instances"]
     assert (table["2 instances"]["time"], table["2 instances"]["throughput_infer_per_s"]) != again
     assert table["baseline"]["executed_batch"] == 1
@@ -52,16 +49,14 @@ def test_experiments_on_a_server_become_rows_and_one_of_a_name_takes_the_place_o
     assert seen.pairs == TURNS, "measured in turn with what was changed"
     assert [group["count"] for group in workbench.config("add_sub")["instance_group"]] == [2], "and the server keeps what it had"
     assert table["baseline"]["concurrency"] == 2
-    assert "×1.56 on NVIDIA A100" in repr(table)
     assert [line["instances"] for line in table._table()] == [1, 2], "as the server reports them, whatever the experiment is called"
     with pytest.raises(InputError, match=r"no experiment '3 instances'.*'baseline' and '2 instances'"):
         table["3 instances"]
     with pytest.raises(InputError, match="no experiment '1 thread'"):
         table.measure("2 threads", over="1 thread")
-    assert len(table) == 2, "nothing was measured for a reference that is not there"
-    table.measure("again", over="2 instances", beside="none published")
-    assert table.reference("again")["experiment"] == "2 instances" and table.elsewhere("again") is None
-    assert table._table()[-1]["recorded elsewhere"] == "none published"
+    assert len(table.rows) == 2, "nothing was measured for a reference that is not there"
+    table.measure("again", over="2 instances")
+    assert table.reference("again")["experiment"] == "2 instances"
 
 
 def test_a_change_is_compared_with_what_was_changed() -> None:
@@ -83,31 +78,20 @@ def test_a_change_is_compared_with_what_was_changed() -> None:
     ]
 
 
-def test_the_table_compares_with_the_first_and_names_the_source() -> None:
+def test_the_table_compares_with_the_first() -> None:
     table = table_of(baseline=(200, 5, 19000, 900), batching=(400, 8, 9000, 300), broken=(201, 40, 18000, 900))
-    table._rows["broken"]["beside"] = "none published"
-    t4 = {each["batch"]: each for each in rows_of(recorded("T4", MODEL, "ONNX"))}
-    table._rows["batching"]["beside"] = _elsewhere([t4[1], t4[16]])
     lines = table._table()
     assert [line["verdict"] for line in lines] == ["the first", "faster", "cannot tell"]
     assert lines[1]["gain"].startswith("×2.00 (")
-    assert lines[2]["recorded elsewhere"] == "none published"
-    assert lines[1]["recorded elsewhere"] == "×2.28 on Tesla T4"
-    assert "batch 1 → 16" in table.elsewhere("batching").words and "budget p95 ≤ 28.5 ms" in table._repr_html_()
+    assert "budget p95 ≤ 28.5 ms" in table._repr_html_()
 
 
-def test_the_figure_has_a_bar_for_each_experiment_and_a_diamond_where_something_was_recorded() -> None:
+def test_the_figure_has_a_bar_for_each_experiment() -> None:
     table = table_of(baseline=(200, 5, 19000, 900), batching=(400, 8, 9000, 300), worse=(150, 4, 31000, 900))
-    table._rows["batching"]["beside"] = _elsewhere(recorded("A100", "ExaTrk")[:2])
-    table._rows["worse"]["beside"] = "none published"
     figure = experiments_figure(table)
     left, right = figure.axes
     assert [round(bar.get_width(), 2) for bar in left.patches] == [1.0, 2.0, 0.75]
     assert [round(bar.get_width(), 1) for bar in right.patches] == [19.0, 9.0, 31.0]
-    diamonds = [line for line in left.get_lines() if line.get_marker() == "D"]
-    points = [(round(float(x), 2), y) for line in diamonds for x, y in zip(*line.get_data(), strict=True) if np.isfinite(x)]
-    assert points == [(1.56, 1)], "beside the experiment for which there is a record, and no other"
-    assert "Exa.TrkX as a service" in figure.legends[0].get_title().get_text()
     assert any(text.get_text() == "budget 28.5 ms" for text in right.texts)
     with pytest.raises(InputError, match="no experiment to draw"):
         experiments_figure(table_of())

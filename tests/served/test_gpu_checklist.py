@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import gpu as checklist
-from helpers.measuring import recorded
-from helpers.measuring.table import append_row
+from helpers.measuring.table import recorded
 from helpers.metrics.gpu import gpu_figures, placed_on
-from helpers.paths import read_lines
+from helpers.paths import append_line, read_lines
 from helpers.server import Server
 
 UUID = "GPU-1b2c"
@@ -100,7 +99,7 @@ def test_every_step_is_rehearsed_on_a_processor(
     assert {row["device"] for row in rows} == {"CPU"}
     # A table of a GPU, where the check list leaves it, is found by the plots.
     monkeypatch.setenv("COURSE_WORK", str(tmp_path / "work"))
-    written = recorded.gpu_file("NVIDIA H100 80GB")
+    written = checklist.written_to("NVIDIA H100 80GB")
     for row in rows:
-        append_row(written, {**row, "device": "NVIDIA H100 80GB", "source": checklist.GPU_SOURCE})
-    assert recorded.recorded("H100", "particlenet_PT")["batch"].tolist() == [row["batch"] for row in rows]
+        append_line(written, {**row, "device": "NVIDIA H100 80GB", "source": checklist.GPU_SOURCE})
+    assert recorded("H100", "particlenet_PT")["batch"].tolist() == [row["batch"] for row in rows]

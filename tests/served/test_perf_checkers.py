@@ -28,7 +28,7 @@ def _dead() -> Server:
 
 def _row(**values: Any) -> dict[str, Any]:
     """A measured row, as a student has it."""
-    usual = {"model": MODEL, "batch": 10, "concurrency": 1, "percentile": 95, "inputs": "random", "stable": True, "note": ""}
+    usual = {"model": MODEL, "batch": 10, "concurrency": 1, "inputs": "random", "stable": True, "note": ""}
     usual |= {"throughput_infer_per_s": 500.0, "throughput_spread_infer_per_s": 10.0, "latency_avg_us": 20e3, "latency_p50_us": 19e3}
     usual |= {
         "latency_p95_us": 22e3,

@@ -26,7 +26,6 @@ def row(figures: tuple[float, float, float, float] = ONNX[4], **changes: Any) ->
         "batch": 4,
         "concurrency": 1,
         "request_rate_per_s": None,
-        "percentile": 95,
         "throughput_infer_per_s": float(throughput),
         "throughput_spread_infer_per_s": float(spread),
         "latency_p50_us": 0.9 * p95,

@@ -10,7 +10,7 @@ import statistics
 import pytest
 
 from helpers.errors import InputError
-from helpers.measuring.recorded import recorded
+from helpers.measuring.table import recorded
 from helpers.plots import capacity_figure
 from helpers.scaling import queueing
 from helpers.scaling.capacity import Traffic, plan

@@ -17,8 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import StepPatch
 
 from helpers.errors import CourseError, InputError
-from helpers.measuring.recorded import recorded
-from helpers.measuring.table import hardware
+from helpers.measuring.table import hardware, recorded
 from helpers.plots import (
     latency_histogram_figure,
     latency_split_figure,
@@ -106,13 +105,6 @@ def test_a_ratio_has_the_error_of_its_own_series_alone() -> None:
 def test_an_interval_below_zero_is_drawn_to_the_axis() -> None:
     ((_, low, high),) = bars(sweep_figure(row((100, 150, 9e3, 0))).axes[0])
     assert 0 < low < 2 and high == 250
-
-
-@pytest.mark.parametrize("percentile", [99, None])
-def test_the_spread_of_another_percentile_is_not_drawn(percentile: int | None) -> None:
-    figure = sweep_figure([each | {"percentile": percentile} for each in sweep_rows()[:4]])
-    assert lines(figure.axes[1])[0].get_ydata() == pytest.approx([1e-3 * figures[2] for figures in ONNX.values()])
-    assert not bars(figure.axes[1]) and bars(figure.axes[0])
 
 
 def test_one_model_has_no_ratio() -> None:

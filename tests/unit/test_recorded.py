@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from helpers.errors import InputError
-from helpers.measuring.recorded import recorded
-from helpers.measuring.table import COLUMNS, is_recorded, rows_of
+from helpers.measuring.table import COLUMNS, is_recorded, recorded, rows_of
 from helpers.plots.performance import series_of
 from tests.support.measured_rows import row
 

@@ -71,8 +71,8 @@ def reported(latencies: np.ndarray, percentile: int) -> float:
 
 def p95(latencies: list[np.ndarray]) -> tuple[float | None, float | None]:
     runs = [np.concatenate(latencies[place : place + 3]) for place in range(0, len(latencies), 3)]
-    told = [({each: reported(run, each) for each in PERCENTILES}, len(run)) for run in runs]
-    return percentile_interval(95, [(reported(one, 95), len(one)) for one in latencies], told)
+    told = [({f"latency_p{each}_us": reported(run, each) for each in PERCENTILES}, len(run)) for run in runs]
+    return percentile_interval([(reported(one, 95), len(one)) for one in latencies], told)
 
 
 @pytest.mark.parametrize(("number", "size"), [(6, 15), (6, 60), (9, 30), (12, 15), (12, 240)])
@@ -90,7 +90,7 @@ def test_a_95th_percentile_of_fewer_than_72_requests_has_no_upper_end() -> None:
     random = np.random.default_rng(9)
     for size, known in ((15, False), (24, True)):
         runs = [random.exponential(1, size) for _ in range(3)]
-        told = [({each: reported(run, each) for each in PERCENTILES}, size) for run in runs]
-        low, high = percentile_interval(95, [(reported(run, 95), size) for run in runs], told)
+        told = [({f"latency_p{each}_us": reported(run, each) for each in PERCENTILES}, size) for run in runs]
+        low, high = percentile_interval([(reported(run, 95), size) for run in runs], told)
         assert (high is not None) == known, f"{3 * size} requests"
         assert low is None or low < max(max(run) for run in runs)

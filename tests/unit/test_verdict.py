@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from helpers.errors import InputError
-from helpers.measuring.recorded import recorded
 from helpers.measuring.statistics import BETWEEN_RUNS, student, verdict
+from helpers.measuring.table import recorded
 from tests.support.measured_rows import row
 
 

@@ -6,7 +6,7 @@ import itertools
 import math
 import re
 import shlex
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -23,9 +23,8 @@ from helpers.errors import ConfigError, CourseError, InputError, quoted
 from helpers.fleet import Fleet
 from helpers.measuring import statistics
 from helpers.measuring.experiments import Experiments
-from helpers.measuring.recorded import recorded
 from helpers.measuring.statistics import FASTER, verdict
-from helpers.measuring.table import LATENCY_ENDS, THROUGHPUT, is_recorded, is_row, latency_words, plain, rows_of, shapes_of
+from helpers.measuring.table import LATENCY_ENDS, THROUGHPUT, is_recorded, latency_words, plain, recorded, rows_of
 from helpers.metrics import Difference, Snapshot, scrape
 from helpers.repository import Comparison, read_config
 from helpers.repository.configs import instances_of
@@ -62,7 +61,7 @@ _TRIED = ((1, 3), (2, 7))
 
 def must_be_row(name: str, given: Any, expected: str, models: Collection[str], **settings: int) -> Row:
     """A measured row of one of these models, with these settings."""
-    whole = is_row(given) and all(given.get(column) is not None for column in (THROUGHPUT, "latency_p95_us"))
+    whole = isinstance(given, (Mapping, pd.Series)) and all(given.get(column) is not None for column in (THROUGHPUT, "latency_p95_us"))
     must(whole, f"`{name}` is {judge.kind(given)}, or has no figures. Expected {expected}.")
     row = plain(given)
     must(row["model"] in models, f"`{name}` is a measurement of `{row['model']}`; we asked for {' or '.join(models)}.")
@@ -86,8 +85,8 @@ def must_be_knee(name: str, given: Any, found: Sequence[Row], column: str) -> Ro
     chosen = {row[column]: row for row in found}.get(judge.number(given))
     if chosen is None:
         raise NotYet(f"`{name}` should be one of {', '.join(str(row[column]) for row in found)}, and it is `{given!r}`.")
-    share, half = statistics.ratio(chosen, best)
-    on_the_line = chosen is not best and half is not None and abs(share - _KNEE) < min(half, _KNEE_MARGIN)
+    share, half = chosen[THROUGHPUT] / best[THROUGHPUT], (chosen.get("throughput_spread_infer_per_s") or 0.0) / best[THROUGHPUT]
+    on_the_line = chosen is not best and abs(share - _KNEE) < min(half, _KNEE_MARGIN)
     seen = f"`{name}` is {chosen[column]}, which reaches {100 * share:.0f} % of the highest throughput"
     why = f". A smaller one, {right[column]}, is at 90 % or more already." if chosen[column] > right[column] else "; 90 % was asked."
     must(chosen is right or on_the_line, seen + why)
@@ -109,7 +108,7 @@ def must_be_inside(name: str, row: Row, budget_ms: float) -> str:
 def must_be_faster(baseline: Row, best: Row, budget_ms: float, name: str, again: str) -> str:
     """An entry that is faster than the baseline beyond doubt, with the same inputs and inside the budget, said in words."""
     # Shorter jets are answered sooner.
-    sent = [(row.get("inputs_digest") or row["inputs"], sorted(shapes_of(row).values())) for row in (baseline, best)]
+    sent = [(row.get("inputs_digest") or row["inputs"], row.get("shapes") or "") for row in (baseline, best)]
     other = f"`best` was measured with other inputs, {sent[1]}, than the baseline, {sent[0]}. A gain counts with the same inputs."
     must(sent[0] == sent[1], other)
     seen, waits = verdict(baseline, best), must_be_inside(name, best, budget_ms)
@@ -120,8 +119,7 @@ def must_be_faster(baseline: Row, best: Row, budget_ms: float, name: str, again:
 
 def needs_measured_here(server: Server, since: Snapshot, best: Row) -> None:
     """Raise "cannot tell" unless this server answered as many requests since a reading as the row is made of."""
-    if not is_recorded(best):
-        counted(server, since, str(best["model"]), least=best.get("requests") or 1)
+    counted(server, since, str(best["model"]), least=best.get("requests") or 1)
 
 
 def _check_6_1(server: Any, page: str, number: Any) -> str:
@@ -211,7 +209,7 @@ def _check_7_3(server: Server, busy: Any, share: Any) -> str:
     row = must_be_row("busy", busy, "the row that `measure(...)` returns", [MODEL], batch=10, concurrency=8)
     queue, infer, total = row["queue_us"], row["compute_infer_us"], row["latency_avg_us"]
     served = int(server.statistics(MODEL)["inference_stats"]["success"]["count"])
-    needs(queue is not None and (is_recorded(row) or served >= row["requests"]), "This row is not of this server. Measure again.")
+    needs(queue is not None and served >= row["requests"], "This row is not of this server. Measure again.")
     slips = {"That is the share of the inference, `compute_infer_us`; the queue is `queue_us`": infer / total}
     otherwise = "Your row says another fraction: `queue_us` over `latency_avg_us`"
     true = must_be_right("share", share, (queue, total), slips, otherwise, unit="fraction", relative=0.01)
@@ -222,9 +220,9 @@ def _check_7_3(server: Server, busy: Any, share: Any) -> str:
 def _check_7_4(server: Any, pair: Any) -> str:
     reference, row = must_be_pair(pair, MODEL, batch=10)
     must(row["inputs"] != reference["inputs"], "The second was measured with the jets of the first. Use the new file.")
-    candidates = shapes_of(row).get("pf_points", (None,))[-1]
+    candidates = next(iter(re.findall(r"pf_points:2,(\d+)", row.get("shapes") or "")), None)
     padded = f"The jets of the second, `{row['inputs']}`, are padded to {candidates} candidates"
-    must(candidates == _CANDIDATES, f"{padded}; we asked for {_CANDIDATES}: `lengths={{'pf': {_CANDIDATES}, 'sv': 4}}`.")
+    must(candidates == str(_CANDIDATES), f"{padded}; we asked for {_CANDIDATES}: `lengths={{'pf': {_CANDIDATES}, 'sv': 4}}`.")
     found = verdict(reference, row)
     needs(found.answer != statistics.CANNOT_TELL, f"{found.text} For more pairs, type: measure_in_turn(..., turns=12)")
     if found.answer == FASTER:
@@ -381,7 +379,7 @@ def _check_9_6(server: Server, counted: Snapshot, table: Experiments, best: Any,
     cached = server.config(model).get("response_cache", {}).get("enable")
     must(not cached, "The response cache is on: those are remembered answers. Take `response_cache` out of the config, and reload.")
     needs_measured_here(server, counted, row)
-    again, budget_ms = "Measure it once more under the same name.", table.budget_for(BUDGET) or 0
+    again, budget_ms = "Measure it once more under the same name.", round(BUDGET * table["baseline"]["latency_p95_us"] / 1000, 1)
     return must_be_faster(table["baseline"], row, budget_ms, "Your entry", again) + " Enter the scoreboard."
 
 
