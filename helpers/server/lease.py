@@ -66,7 +66,8 @@ class Lease:
             if last.get("status") != "running" or runs(last["pid"]):
                 return last
             if not runs(last["supervisor_pid"]) or time.monotonic() > deadline:
-                return {**last, "status": "died"}  # the supervisor itself was killed, and the server with it
+                # Where the folder is gone, the supervisor stopped the server; else it was killed itself, and the server with it.
+                return {**last, "status": "died" if self.run_dir.exists() else "stopped"}
             time.sleep(POLL_S)
 
     def stop(self) -> None:
