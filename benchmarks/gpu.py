@@ -26,7 +26,7 @@ import numpy as np
 from helpers import Client, jets, launch_server, machine, paths, sweep
 from helpers.errors import CourseError
 from helpers.measuring.table import THROUGHPUT, rows_of
-from helpers.metrics.gpu import gpu_figures, placed_on
+from helpers.metrics.gpu import placed_on
 from helpers.metrics.load import BackgroundLoad
 from helpers.server import Server
 from helpers.server.containers import image_version
@@ -138,12 +138,12 @@ def figures_under_load(trial: Trial) -> Finding:
     with BackgroundLoad(trial.server, MODEL, batch=2 if trial.quick else 16, concurrency=2) as load:
         # Triton reads the GPU every two seconds.
         time.sleep(0.5 if trial.quick else 5)
-        figures = gpu_figures(trial.server)
+        figures = machine.nvidia_smi("name", "utilization.gpu", "memory.used", "memory.total", "power.draw")
     if load.failed:
         return False, f"{load.failed} of {load.sent} requests failed: {load.error}"
     if trial.device == "cpu":
         return None, f"not looked at on a processor; {load.sent} requests were answered"
-    return any((row["utilization"] or 0) > 0 for row in figures), f"{load.sent} requests\n{figures!r}"
+    return any(row["utilization.gpu"] not in ("0", "[N/A]") for row in figures), f"{load.sent} requests\n{figures!r}"
 
 
 STEPS: dict[str, Callable[[Trial], Finding]] = {

@@ -23,7 +23,7 @@ _EXPORTS = {
     "scrape": "helpers.metrics.metrics",
     "BackgroundLoad": "helpers.metrics.load",
     "dashboard": "helpers.metrics.dashboard",
-    "gpu_figures": "helpers.metrics.gpu",
+    "machine": "helpers.machine",
     "trace": "helpers.metrics.lives",
     "doctor": "helpers.setup.doctor",
     "jets": "helpers.physics.jets",

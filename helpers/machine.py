@@ -52,11 +52,6 @@ def nvidia_smi(*fields: str) -> list[dict[str, str]]:
     return [dict(zip(fields, row, strict=True)) for row in rows]
 
 
-def number(word: str | None) -> float | None:
-    """Return a figure of ``nvidia-smi``; None for ``[N/A]`` or ``[Not Supported]``, which a GPU says that does not know it."""
-    return float(word) if word and re.fullmatch(r"\d+(\.\d+)?", word) else None
-
-
 def gpus() -> tuple[str, ...]:
     """Return the names of the GPUs that a server started now could use; none where ``CUDA_VISIBLE_DEVICES`` hides them all."""
     if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1", "NoDevFiles"):

@@ -18,19 +18,16 @@ import ipywidgets as widgets
 from helpers.errors import CourseError
 from helpers.metrics.load import BackgroundLoad
 from helpers.metrics.metrics import Snapshot, scrape
-from helpers.server.log import how
 from helpers.server.server import Server
+from helpers.tables import cell
 
 # Seconds between two updates (twice a second looks live and costs little), that the curves show, and over which rates are means (with
 # less, slow models would jump between nothing and too much).
 INTERVAL_S, HISTORY_S, WINDOW_S = 0.5, 60.0, 2.0
-# Seconds without an answer after which the dashboard of a server that has not ended gives up: longer than a model takes to load.
-PATIENCE_S = 10.0
 # Ends of the two sliders. A model may allow more; on a CPU one such request takes a second or so.
 _MAX_BATCH, _MAX_CONCURRENCY = 64, 16
 
-
-# Each column: of a row of `Difference.per_model`, what turns its number into the unit, title, unit, and what it means, shown where the
+# Each column: of a row of `Difference.requests`, what turns its number into the unit, title, unit, and what it means, shown where the
 # mouse points at it. All but the last are of the last two seconds.
 QUANTITIES = (
     ("requests_per_s", 1, "Requests", "per s", "Requests answered, each with one or more inferences"),
@@ -42,7 +39,6 @@ QUANTITIES = (
 )
 # One update: when, by a clock that nobody sets, and the row of each loaded model.
 Reading = tuple[float, dict[str, dict[str, Any]]]
-
 
 # Size of one curve in CSS pixels.
 _WIDTH, _HEIGHT = 76, 30
@@ -56,13 +52,6 @@ _STYLE = """<style>
 .course-dashboard b { display: block; font-weight: normal; font-size: 135%; font-variant-numeric: tabular-nums; }
 .course-dashboard path { fill: none; stroke: #3b7dd8; stroke-width: 1.5; stroke-linecap: round; }
 </style>"""
-
-
-def number(value: float | None) -> str:
-    """Return a value with about three digits as text; a dash for None."""
-    if value is None:
-        return "–"
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def sparkline(places: Sequence[float], values: Sequence[float | None], end: float, title: str) -> str:
@@ -90,24 +79,17 @@ def page(history: Sequence[Reading]) -> str:
         found = {model: [rows.get(model, {}).get(column) for _, rows in history] for model in cells}
         curves = {model: [None if value is None else factor * value for value in values] for model, values in found.items()}
         end = max((value for curve in curves.values() for value in curve if value is not None), default=0.0) or 1.0
-        head += f'<th scope="col" title="{says}">{title}<br><small>{unit}<br>curve to {number(end)}</small></th>'
+        head += f'<th scope="col" title="{says}">{title}<br><small>{unit}<br>curve to {cell(end)}</small></th>'
         for model, curve in curves.items():
-            now = number(curve[-1])
-            drawn = sparkline(places, curve, end, f"{model}: {title.lower()}, {unit}: now {now}, on a scale from 0 to {number(end)}")
+            now = cell(curve[-1]) or "–"
+            drawn = sparkline(places, curve, end, f"{model}: {title.lower()}, {unit}: now {now}, on a scale from 0 to {cell(end)}")
             cells[model] += f'<td data-quantity="{column}"><b>{now}</b>{drawn}</td>'
     names = {model: html.escape(model) for model in cells}
     rows = "".join(f'<tr data-model="{name}"><th scope="row">{name}</th>{cells[model]}</tr>' for model, name in names.items())
-    return (
-        f'{_STYLE}<div class="course-dashboard"><table><caption>Last reading {_clock()}; numbers are means over {WINDOW_S:.0f} s, curves '
-        f"show the last minute.</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
-    )
+    caption = f"Last reading {time.strftime('%H:%M:%S')}; numbers are means over {WINDOW_S:.0f} s, curves show the last minute."
+    table = f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    return f'{_STYLE}<div class="course-dashboard">{table}</div>'
 
-
-def _clock() -> str:
-    return time.strftime("%H:%M:%S")
-
-
-# --- the widgets -----------------------------------------------------------------------------------------------------------
 
 # Dashboards by the address of their servers: a cell that runs again must stop the one that it made before.
 _RUNNING: dict[str, Dashboard] = {}
@@ -125,16 +107,10 @@ def dashboard(server: Server, load: str | None = None) -> Dashboard:
 
 
 class Dashboard(widgets.VBox):  # type: ignore[misc]  # ipywidgets tells no types
-    """See :func:`dashboard`.
+    """See :func:`dashboard`. It has its ``load``, or None, and its widgets by name in ``controls``.
 
     A thread reads the server, and ends what was begun. It only sets traits of widgets: what a thread prints or plots is shown in another
     cell or nowhere. Callbacks of widgets run beside a busy cell or after it, as the version of ipykernel likes, and keep nobody waiting.
-
-    Attributes:
-        load: the background load, or None.
-        history: the readings of the last minute, oldest first.
-        controls: the widgets: ``stop``, ``batch``, ``concurrency``, ``state``, ``load_state`` and ``table``, each with a CSS class
-            ``course-…``.
     """
 
     def __init__(self, server: Server, load: str | None = None) -> None:
@@ -142,7 +118,18 @@ class Dashboard(widgets.VBox):  # type: ignore[misc]  # ipywidgets tells no type
         self._snapshots: deque[Snapshot] = deque([scrape(server)], maxlen=round(WINDOW_S / INTERVAL_S) + 1)
         self.load = BackgroundLoad(server, load) if load else None
         self.history: deque[Reading] = deque(maxlen=round(HISTORY_S / INTERVAL_S))
-        self.controls = _widgets(min(self.load.largest_batch, _MAX_BATCH) if self.load else 1)
+        largest_batch = min(self.load.largest_batch, _MAX_BATCH) if self.load else 1
+        slider = {"continuous_update": False, "style": {"description_width": "initial"}, "layout": {"width": "17em"}}
+        self.controls = SimpleNamespace(
+            stop=widgets.Button(description="Stop", icon="stop", layout={"width": "5.5em"}),
+            batch=widgets.IntSlider(1, 1, largest_batch, description="Batch", **slider),
+            concurrency=widgets.IntSlider(1, 0, _MAX_CONCURRENCY, description="Concurrency", **slider),
+            state=widgets.HTML(),
+            load_state=widgets.HTML(),
+            table=widgets.HTML(),
+        )
+        for name, widget in vars(self.controls).items():
+            widget.add_class(f"course-{name.replace('_', '-')}")
         sliders = [self.controls.batch, self.controls.concurrency] if self.load else []
         row = widgets.HBox([self.controls.stop, *sliders], layout={"flex_flow": "row wrap", "align_items": "center"})
         super().__init__([row, self.controls.state, self.controls.load_state, self.controls.table])
@@ -151,7 +138,6 @@ class Dashboard(widgets.VBox):  # type: ignore[misc]  # ipywidgets tells no type
         self.controls.stop.on_click(lambda _: self._stopped.set())
         for slider in sliders:
             slider.observe(self._change_load, names="value")
-        self._say("Running.")
         self._reader.start()
 
     @property
@@ -171,57 +157,36 @@ class Dashboard(widgets.VBox):  # type: ignore[misc]  # ipywidgets tells no type
             why = f"The dashboard failed: {type(error).__name__}: {error}"
         if self.load is not None:
             self.load.stop()
-            self._say_what_was_sent()
         self.controls.stop.disabled = True
-        self._say(f"Stopped at {_clock()}. {why}")
+        self._say(f"Stopped at {time.strftime('%H:%M:%S')}. {why}")
 
     def _read(self) -> str:
         """Read and show until it is stopped or the server has ended; return why it ends."""
-        answered = time.monotonic()
         while not self._stopped.wait(INTERVAL_S):
             try:
                 self._snapshots.append(scrape(self.server))
-                answered, change = self._snapshots[-1].steady_s, self._snapshots[-1] - self._snapshots[0]
-                self._update((answered, {row["model"]: row for row in change.per_model}))
+                change = self._snapshots[-1] - self._snapshots[0]
             except CourseError as error:
-                if (state := self.server.state()) == "died":
-                    return f"{how(self.server.returncode)} server.log() may say why."
-                if state == "stopped":
-                    return "The server was stopped."
-                if time.monotonic() - answered > PATIENCE_S:
-                    return f"The server does not answer any more. {error}"
+                if (state := self.server.state()) in ("stopped", "died"):
+                    return f"The server {'was stopped' if state == 'stopped' else 'died: server.log() may say why'}."
+                self._say(str(error))
+            else:
+                self._update((self._snapshots[-1].steady_s, {row["model"]: row for row in change.requests}))
+                self._say("Running.")
         return "Run the cell again to start it again."
 
     def _update(self, reading: Reading) -> None:
         self.history.append(reading)
         self.controls.table.value = page(self.history)
-        self._say_what_was_sent()
 
     def _change_load(self, _: object) -> None:
         if self.load is not None:
             self.load.change(batch=self.controls.batch.value, concurrency=self.controls.concurrency.value)
 
-    def _say_what_was_sent(self) -> None:
+    def _say(self, words: str) -> None:
+        """Show how the dashboard is, in words that screen readers announce, and what was sent."""
+        self.controls.state.value = f'<span role="status">{html.escape(words)}</span>'
         if self.load is not None:
             # The first sentence of an error says what happened; what to type is for a cell, and load.error has it all.
             last = f" Last: {self.load.error.split('. ')[0]}." if self.load.error else ""
             self.controls.load_state.value = html.escape(f"{self.load.sent} requests sent, {self.load.failed} failed.{last}")
-
-    def _say(self, words: str) -> None:
-        """Show how the dashboard is, in words that screen readers announce."""
-        self.controls.state.value = f'<span role="status">{html.escape(words)}</span>'
-
-
-def _widgets(largest_batch: int) -> SimpleNamespace:
-    slider = {"continuous_update": False, "style": {"description_width": "initial"}, "layout": {"width": "17em"}}
-    made = SimpleNamespace(
-        stop=widgets.Button(description="Stop", icon="stop", layout={"width": "5.5em"}),
-        batch=widgets.IntSlider(1, 1, largest_batch, description="Batch", **slider),
-        concurrency=widgets.IntSlider(1, 0, _MAX_CONCURRENCY, description="Concurrency", **slider),
-        state=widgets.HTML(),
-        load_state=widgets.HTML(),
-        table=widgets.HTML(),
-    )
-    for name, widget in vars(made).items():
-        widget.add_class(f"course-{name.replace('_', '-')}")
-    return made

@@ -20,34 +20,24 @@ _WRITTEN_S = 20.0
 def trace(server: Any, send: Callable[[], object], requests: int = 1) -> pd.DataFrame:
     """Return when the next requests came, waited, were computed and were answered, on one's own server that has a file for its trace.
 
-    Args:
-        server: launched with ``--trace-config=triton,file=…``.
-        send: sends so many requests.
-        requests: how many.
-
-    Returns:
-        A row for each request in the order of their coming, and for each stage that an ensemble asked: ``model``, ``parent`` (the ``id``
-        of the ensemble's row, -1 where there is none), and Triton's timestamps in ms since the first came: ``REQUEST_START``,
-        ``QUEUE_START``, ``COMPUTE_START``, ``COMPUTE_INPUT_END``, ``COMPUTE_OUTPUT_START``, ``COMPUTE_END``, ``REQUEST_END``.
+    The server was launched with ``--trace-config=triton,file=…``, and ``send`` sends so many requests. There is a row for each in the
+    order of their coming, and for each stage that an ensemble asked: ``model``, ``parent`` (the ``id`` of the ensemble's row, -1 where
+    there is none), and Triton's timestamps in ms since the first came: ``REQUEST_START``, ``QUEUE_START``, ``COMPUTE_START``,
+    ``COMPUTE_INPUT_END``, ``COMPUTE_OUTPUT_START``, ``COMPUTE_END``, ``REQUEST_END``.
     """
-
-    def setting(**values: Any) -> dict[str, Any]:
-        headers = server.admin_headers("http")
-        return dict(http.ask(server.http, "/v2/trace/setting", values or None, headers=headers, access=server.access))
-
-    file = Path(setting()["trace_file"])
+    file = Path(_setting(server)["trace_file"])
     if not file.name:
         advice = 'Type: launch_server(..., extra_arguments=["--trace-config=triton,file=/path/of/a/file"])'
         raise ServerError("This server was launched without a file for its trace.", "", advice)
     # Triton puts a number behind the file's name.
     for old in file.parent.glob(f"{file.name}.*"):
         old.unlink()
-    setting(trace_level=["TIMESTAMPS"], trace_rate="1", trace_count=str(requests))
+    _setting(server, trace_level=["TIMESTAMPS"], trace_rate="1", trace_count=str(requests))
     send()
     deadline = time.monotonic() + _WRITTEN_S
     while not (written := "".join(path.read_text("utf-8") for path in file.parent.glob(f"{file.name}.*"))).rstrip().endswith("]"):
         if time.monotonic() > deadline:
-            setting(trace_level=["OFF"])
+            _setting(server, trace_level=["OFF"])
             raise ServerError(f"The server wrote no trace of {requests} requests to {file}.", "Were fewer sent?")
         time.sleep(0.05)
     rows: dict[int, dict[str, Any]] = {}
@@ -61,3 +51,8 @@ def trace(server: Any, send: Callable[[], object], requests: int = 1) -> pd.Data
     stamps = [name for name in lives if name not in ("model", "parent")]
     lives[stamps] = (lives[stamps] - lives["REQUEST_START"].min()) / 1e6
     return lives
+
+
+def _setting(server: Any, **values: Any) -> dict[str, Any]:
+    headers = server.admin_headers("http")
+    return dict(http.ask(server.http, "/v2/trace/setting", values or None, headers=headers, access=server.access))

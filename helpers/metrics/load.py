@@ -18,21 +18,18 @@ from types import SimpleNamespace
 from typing import Any
 
 from helpers.client import Client
-from helpers.errors import CourseError, InputError, ServerError
+from helpers.errors import InputError
 
 # Requests under way at once, at most: each has a thread, and a server with a full queue shows nothing new.
 _MAX_CONCURRENCY = 32
-# Seconds until the process has begun (it imports the client, 1 s on a quiet machine), for the requests that are under way when the load
-# ends, and until its process is killed then.
-_START_TIMEOUT_S, _DRAIN_S, _STOP_TIMEOUT_S = 60.0, 5.0, 8.0
-# Seconds between two looks of one process at the other.
-_LOOK_S = 0.1
-# Seconds that a thread waits after a failure: a server that is gone must not be asked thousands of times a second.
-_PAUSE_S = 0.5
+# Seconds until the process has begun (it imports the client, 1 s on a quiet machine), and until it is killed when the load ends.
+_START_TIMEOUT_S, _STOP_TIMEOUT_S = 60.0, 8.0
+# Seconds between two looks at the owner, and that a thread waits after a failure: a server that is gone is not asked thousands of times.
+_LOOK_S, _PAUSE_S = 0.1, 0.5
 # Bytes of the last error that are kept.
 _ERROR_SIZE = 2000
-# What the processes count together: whether it has begun, requests that came back, and failed ones among them.
-_BEGUN, _SENT, _FAILED = range(3)
+# What the processes count together: requests that came back, and failed ones among them.
+_SENT, _FAILED = range(2)
 _SPAWN = multiprocessing.get_context("spawn")
 
 
@@ -40,13 +37,8 @@ class BackgroundLoad:
     """Made-up requests to one model, ``concurrency`` of them under way at any time, from now on until it is stopped.
 
     Each request is sent as soon as the one before it has come back. When the server goes away the load waits for it to return,
-    and keeps what went wrong in ``error``.
-
-    Args:
-        server: a :class:`~helpers.server.Server`, or the address of its gRPC port.
-        model: name of the model.
-        batch: entries in each request; 1 for a model without a batch axis.
-        concurrency: requests under way at once; 0 sends nothing, and keeps the process ready.
+    and keeps what went wrong in ``error``. A ``concurrency`` of 0 sends nothing, and keeps the process ready. ``server`` may also be the
+    address of a gRPC port.
     """
 
     def __init__(self, server: Any, model: str, batch: int = 1, concurrency: int = 1) -> None:
@@ -55,7 +47,7 @@ class BackgroundLoad:
             self._signature = client.signature(model)
             target = SimpleNamespace(**{client.protocol: client.address}, access=client.access)
         self._check(batch, concurrency)
-        self._counts, self._error = _SPAWN.RawArray("q", 3), _SPAWN.RawArray("c", _ERROR_SIZE)
+        self._counts, self._error = _SPAWN.RawArray("q", 2), _SPAWN.RawArray("c", _ERROR_SIZE)
         # Where no name is left for this load, its end of the pipe closes, and so the process ends.
         self._pipe, theirs = _SPAWN.Pipe()
         arguments = (theirs, target, model, self._counts, self._error)
@@ -63,12 +55,7 @@ class BackgroundLoad:
         with theirs:
             self._process.start()
         self.change(batch, concurrency)
-        deadline = time.monotonic() + _START_TIMEOUT_S
-        while not self._counts[_BEGUN]:
-            if not self.running or time.monotonic() > deadline:
-                self.stop()
-                raise ServerError("The load did not start.", "", "Try again, or type: python -m helpers doctor")
-            time.sleep(_LOOK_S)
+        self._pipe.poll(_START_TIMEOUT_S)
 
     def change(self, batch: int, concurrency: int) -> None:
         """Send something else from now on. Where it does not fit the model, the load goes on as it was."""
@@ -80,15 +67,12 @@ class BackgroundLoad:
 
     def stop(self) -> None:
         """Send nothing more, and return when the requests under way have come back."""
-        if self._process is None:
-            return
-        self._pipe.close()
-        self._process.join(_STOP_TIMEOUT_S)
-        if self._process.exitcode is None:
+        if self._process is not None:
+            self._pipe.close()
+            self._process.join(_STOP_TIMEOUT_S)
             self._process.kill()
             self._process.join()
-        self._process.close()
-        self._process = None
+            self._process = None  # and its files are closed
 
     @property
     def largest_batch(self) -> int:
@@ -127,9 +111,9 @@ class BackgroundLoad:
         return f"{said}\n  Last: {self.error}" if self.error else said
 
     def _check(self, batch: int, concurrency: int) -> None:
-        for name, value, least, most in (("concurrency", concurrency, 0, _MAX_CONCURRENCY), ("batch", batch, 1, self.largest_batch)):
-            if not isinstance(value, int) or not least <= value <= most:
-                raise InputError(f"{name}={value!r} was given.", f"Expected a whole number from {least} to {most} for {self.model!r}.")
+        if not (1 <= batch <= self.largest_batch and 0 <= concurrency <= _MAX_CONCURRENCY):
+            expected = f"Expected a batch from 1 to {self.largest_batch}, and a concurrency from 0 to {_MAX_CONCURRENCY}."
+            raise InputError(f"batch={batch!r} and concurrency={concurrency!r} were given for {self.model!r}.", expected)
 
 
 def _serve(pipe: Connection, server: Any, model: str, counts: Any, error: Any) -> None:
@@ -147,10 +131,8 @@ def _serve(pipe: Connection, server: Any, model: str, counts: Any, error: Any) -
             problem = ""
             try:
                 client.infer(model, wanted.inputs)
-            except CourseError as failure:
-                problem = str(failure)
-            except Exception as failure:  # kept, counted and shown like any other: a thread that dies is not seen
-                problem = f"{type(failure).__name__}: {failure}"
+            except Exception as failure:  # kept, counted and shown: a thread that dies is not seen
+                problem = str(failure) or repr(failure)
             with counting:
                 counts[_SENT] += 1
                 if problem:
@@ -160,9 +142,9 @@ def _serve(pipe: Connection, server: Any, model: str, counts: Any, error: Any) -
                 time.sleep(_PAUSE_S)
 
     threads: dict[int, threading.Thread] = {}
-    counts[_BEGUN] = 1
     # The pipe's other end may be held open by a child that the owner forked; the owner's own death cannot be overlooked.
     with suppress(EOFError, OSError):
+        pipe.send("begun")
         while os.getppid() == owner:
             if pipe.poll(_LOOK_S):
                 wanted.inputs, wanted.concurrency = pipe.recv()
@@ -170,8 +152,6 @@ def _serve(pipe: Connection, server: Any, model: str, counts: Any, error: Any) -
                 if index not in threads or not threads[index].is_alive():
                     threads[index] = threading.Thread(target=send, args=(index,), daemon=True)
                     threads[index].start()
-    wanted.concurrency, deadline = 0, time.monotonic() + _DRAIN_S
+    wanted.concurrency = 0
     for thread in threads.values():
-        thread.join(max(0.0, deadline - time.monotonic()))
-    # Without the usual clean-up: a request that never came back would hold it up.
-    os._exit(0)
+        thread.join()

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from helpers.client.endpoint import NO_ACCESS, Access, parse_address
 from helpers.client.http import ask
 from helpers.errors import AccessError, InputError, RequestError, quoted, suggestion
-from helpers.tables import as_html, as_text, without_empty
+from helpers.tables import Table, without_empty
 
 # Seconds that reading the metrics waits first: Triton answers a request a moment before it counts it.
 _SETTLE_S = 0.02
@@ -33,16 +33,30 @@ class Sample:
     value: float
 
     def row(self) -> dict[str, Any]:
-        """Return it as a row of a tidy table: model, version, metric, value, and the other labels."""
-        rest = {name: value for name, value in self.labels.items() if name not in ("model", "version")}
-        named = {name: self.labels.get(name, "") for name in ("model", "version")}
-        return {**named, "metric": self.metric, "value": self.value, "labels": _words(rest)}
+        """Return it as a row of a tidy table."""
+        labels = dict(self.labels)
+        row = {"model": labels.pop("model", ""), "version": labels.pop("version", ""), "metric": self.metric, "value": self.value}
+        return row | {"labels": _words(labels), "kind": "counter" if self.counter else "gauge"}
 
 
 class _Numbers:
     """What a reading and the difference of two have in common: numbers by name and labels."""
 
     samples: tuple[Sample, ...]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """All numbers as a tidy table: model, version, metric, value, the other labels, and whether it is a counter or a gauge."""
+        return [sample.row() for sample in self.samples]
+
+    def _tables(self) -> list[Table]:
+        return [Table(without_empty(self.rows), f"{len(self.samples)} numbers on the page.")]
+
+    def __repr__(self) -> str:
+        return "\n\n".join(map(repr, self._tables()))
+
+    def _repr_html_(self) -> str:
+        return "".join(table._repr_html_() for table in self._tables())
 
     def value(self, metric: str, **labels: Any) -> float:
         """Return a number by its name, ``nv_`` may be left out; a counter is summed over the labels that are not given.
@@ -51,10 +65,7 @@ class _Numbers:
         """
         named = [sample for sample in self.samples if sample.metric in (metric, f"nv_{metric}")]
         if not named:
-            names = sorted({sample.metric for sample in self.samples})
-            raise InputError(
-                f"There is no metric {metric!r} on the page.", suggestion(metric, names), "Look at all of them with: print(scrape(server))"
-            )
+            raise InputError(f"There is no metric {metric!r} on the page.", suggestion(metric, {sample.metric for sample in self.samples}))
         found = [sample for sample in named if all(sample.labels.get(name) == str(wanted) for name, wanted in labels.items())]
         # Buckets hold each the one before; a ratio, a time or a temperature has no sum.
         if not found or (len(found) > 1 and not all(sample.counter and "le" not in sample.labels for sample in found)):
@@ -65,72 +76,43 @@ class _Numbers:
         return sum(sample.value for sample in found)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Snapshot(_Numbers):
     """One reading of the metrics page: when, by a clock that nobody sets, and its samples."""
 
     steady_s: float
     samples: tuple[Sample, ...]
 
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        """All numbers as a tidy table."""
-        return [sample.row() for sample in self.samples]
-
     def __sub__(self, before: Snapshot) -> Difference:
-        """Return what happened between two readings."""
-        seconds = self.steady_s - before.steady_s
-        if seconds < 0:
-            raise InputError("The second reading is older than the first.", "Expected: after - before.")
+        """Return what happened since an older reading; an InputError where a counter was higher then."""
         old = {(sample.metric, *sorted(sample.labels.items())): sample.value for sample in before.samples if sample.counter}
-        samples, restarted = [], set()
+        samples = []
         for sample in self.samples:
-            start = old.get((sample.metric, *sorted(sample.labels.items())), 0.0) if sample.counter else 0.0
+            start = old.get((sample.metric, *sorted(sample.labels.items())), 0.0)
             if sample.counter and sample.value < start:
-                # The server was restarted, or the model loaded again.
-                restarted.add(sample.labels.get("model", "the server"))
-                start = 0.0
+                whose = sample.labels.get("model", "the server")
+                happened = f"The counters of {whose} were higher at the first reading: they started again from zero, or it is later."
+                raise InputError(happened, "Expected: after - before.", "Run the cell with the first reading again, then this one.")
             samples.append(replace(sample, value=sample.value - start))
-        note = f" Note: the counters of {quoted(sorted(restarted))} started again from zero, so what came before that is missing."
-        return Difference(seconds, tuple(samples), note if restarted else "")
-
-    def __repr__(self) -> str:
-        return as_text(without_empty(self.rows))
-
-    def _repr_html_(self) -> str:
-        return as_html(without_empty(self.rows))
+        return Difference(self.steady_s - before.steady_s, tuple(samples))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Difference(_Numbers):
-    """What happened between two readings, so many seconds apart: counters as differences, other numbers as they are now.
-
-    ``note`` says whose counters started again from zero in between.
-    """
+    """What happened between two readings, so many seconds apart: counters as differences, other numbers as they are now."""
 
     seconds: float
     samples: tuple[Sample, ...]
-    note: str = ""
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        """All numbers as a tidy table, whose ``kind`` is ``difference`` or ``now``."""
-        return [{**sample.row(), "kind": "difference" if sample.counter else "now"} for sample in self.samples]
 
     @property
     def requests(self) -> list[dict[str, Any]]:
-        """One row for each model that was asked: how much, how fast, and where the time of a request went.
+        """One row for each loaded model: how much, how fast, and where the time of a request went; None for a mean of nothing.
 
         Columns: model, requests, failures, inferences, executions, inferences_per_execution, pending (requests that wait now),
         requests_per_s, throughput_infer_per_s, and mean times per successful request inside the server in µs: request_us = queue_us +
         compute_us + overhead_us, where compute_us = compute_input_us + compute_infer_us + compute_output_us. Triton counts ``compute`` for
         requests that were not answered from the response cache, and its PyTorch backend for GPUs reports kernels under output.
         """
-        return [row for row in self.per_model if row["requests"] or row["failures"]]
-
-    @property
-    def per_model(self) -> list[dict[str, Any]]:
-        """The same rows for all models that are loaded; None for a mean of nothing."""
         totals: dict[str, dict[str, float]] = {}
         for sample in self.samples:
             if "model" in sample.labels:
@@ -155,34 +137,20 @@ class Difference(_Numbers):
             **{name: value / requests if requests else None for name, value in times.items()},
         }
 
-    def inferences_per_execution(self, model: str) -> float:
-        """Return the mean batch that the model ran: above the clients' own batch when the server put requests together."""
-        executions = self.value("nv_inference_exec_count", model=model)
-        if not executions:
-            raise InputError(f"The model {model!r} did not run between the two readings.", "Expected a request that it answered.")
-        return self.value("nv_inference_count", model=model) / executions
-
-    def _tables(self) -> list[list[dict[str, Any]]]:
+    def _tables(self) -> list[Table]:
         parts = ("request", *PARTS, "overhead")
         columns = {"model": "model", "inferences_per_execution": "inferences per execution", **{f"{part}_us": part for part in parts}}
-        means = [{shown: row[name] for name, shown in columns.items()} for row in self.requests]
-        return [table for table in (without_empty([row for row in self.rows if row["value"]]), means) if table]
-
-    def __repr__(self) -> str:
-        return "\n".join([f"In {self.seconds:.3g} s:{self.note}", "\n\n".join(map(as_text, self._tables()))])
-
-    def _repr_html_(self) -> str:
-        captions = (f"In {self.seconds:.3g} s.{self.note}", "Means per request, in µs.")
-        return "".join(as_html(table, caption=caption) for table, caption in zip(self._tables() or [[]], captions))
+        asked = [row for row in self.requests if row["requests"] or row["failures"]]
+        means = without_empty({shown: row[name] for name, shown in columns.items()} for row in asked)
+        moved = without_empty(row for row in self.rows if row["value"])
+        shown = [Table(moved, f"In {self.seconds:.3g} s; gauges as they are now."), Table(means, "Means per request, in µs.")]
+        return shown if means else shown[:1]
 
 
 def scrape(server: Any, *, access: Access | None = None) -> Snapshot:
-    """Read a server's metrics page.
+    """Read the metrics page of a server, or at an address such as ``localhost:9002`` or ``http://localhost:9002/metrics``.
 
-    Args:
-        server: a :class:`~helpers.server.Server`, or the address of the metrics port, such as ``localhost:9002`` or
-            ``http://localhost:9002/metrics``.
-        access: token and trusted certificates, where only an address is given and the page is behind a proxy that wants them.
+    ``access`` is token and trusted certificates, where only an address is given and the page is behind a proxy that wants them.
     """
     url = getattr(server, "metrics_url", server)
     address = parse_address(url)
@@ -195,11 +163,8 @@ def scrape(server: Any, *, access: Access | None = None) -> Snapshot:
     except AccessError:
         raise
     except (RequestError, ValueError, TypeError) as error:
-        raise RequestError(
-            f"What answers at {address} is no metrics page.",
-            "By the course's convention HTTP has the base port (9000), gRPC the next (9001) and metrics the one after (9002).",
-            f'If you gave the HTTP port, type: scrape("{address.host}:{address.port + 2}")',
-        ) from error
+        advice = f'If you gave the HTTP port, type: scrape("{address.host}:{address.port + 2}")'
+        raise RequestError(f"What answers at {address} is no metrics page.", "", advice) from error
 
 
 def parse(page: str) -> Iterable[Sample]:

@@ -36,9 +36,9 @@ from helpers import (
     BackgroundLoad,
     Client,
     dashboard,
-    gpu_figures,
     jets,
     launch_server,
+    machine,
     paths,
     plots,
     scrape,
@@ -289,16 +289,17 @@ server.load("particlenet_AK4", config=config)
 # ## Look for the GPU
 
 # %%
-gpu_figures(server)
+machine.nvidia_smi("name", "utilization.gpu", "memory.used", "memory.total", "power.draw")
 
 # %% [markdown]
 # With a GPU the server's page has lines whose names begin with `nv_gpu_`: utilization, memory, power and energy, with
-# the GPU's identifier as label. `gpu_figures` asks `nvidia-smi` for the same. On a machine with an NVIDIA H200,
-# `particlenet_PT` under a load of 16 jets per request, two requests at a time, made it print:
+# the GPU's identifier as label. NVIDIA's program `nvidia-smi` tells the same, in %, MiB and W. Is the list empty? Then
+# this machine has no GPU. One with an NVIDIA H200 said this, with `particlenet_PT` under a load of 16 jets per request,
+# two requests at a time:
 #
-# | name | utilization | memory_used_gb | memory_total_gb | power_w |
+# | name | utilization.gpu | memory.used | memory.total | power.draw |
 # |---|--:|--:|--:|--:|
-# | NVIDIA H200 | 0.2 | 2.7 | 150.8 | 148 |
+# | NVIDIA H200 | 20 % | 2.7 GB | 150.8 GB | 148 W |
 #
 # The GPU was busy a fifth of the time, and this is what matters for a service: the rest is room for other clients.
 # Without a GPU these lines are missing, and everything works on the CPU. `nv_cpu_utilization` and
@@ -324,7 +325,8 @@ board.controls.concurrency.value = 12  #:
 before = scrape(server)
 time.sleep(3)
 busy = scrape(server) - before
-mean_batch = busy.inferences_per_execution("particlenet_AK4")  #: mean_batch = ____
+inferences = busy.value("nv_inference_count", model="particlenet_AK4")  #:
+mean_batch = inferences / busy.value("nv_inference_exec_count", model="particlenet_AK4")  #: mean_batch = ____
 
 # %% exercise="6.5" tags=["check"]
 exercise("6.5").check(server, busy, mean_batch)
@@ -337,8 +339,7 @@ exercise("6.5").check(server, busy, mean_batch)
 # 2. Mean batch = inferences / executions. Both are in `busy`: `busy.value("nv_inference_count", model=...)`.
 
 # %% [markdown] exercise="6.5" tags=["answer"]
-# Each request had one jet, and yet the model ran on several at once. `busy.inferences_per_execution(model)` is
-# the same division.
+# Each request had one jet, and yet the model ran on several at once. `busy` itself shows the same division.
 
 # %% [markdown]
 # ## Remember

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import stat
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,27 +9,8 @@ import pytest
 
 from benchmarks import gpu as checklist
 from helpers.measuring.table import recorded
-from helpers.metrics.gpu import gpu_figures, placed_on
+from helpers.metrics.gpu import placed_on
 from helpers.paths import append_line, read_lines
-from helpers.server import Server
-
-UUID = "GPU-1b2c"
-SMI_LINE = f"{UUID}, NVIDIA H100, 30, 1900, 81559, [N/A]"
-
-
-@pytest.fixture
-def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """No nvidia-smi, until a test installs one that prints this."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", str(folder))
-
-    def install(text: str) -> None:
-        program = folder / "nvidia-smi"
-        program.write_text(f"#!{sys.executable}\nprint({text!r})\n")
-        program.chmod(program.stat().st_mode | stat.S_IXUSR)
-
-    return install
 
 
 def test_where_a_model_runs_is_what_its_backend_wrote_last() -> None:
@@ -53,20 +32,6 @@ def test_where_a_model_of_an_image_runs_is_what_nvidias_backend_wrote() -> None:
     I2 particlenet_0_0: ONNX Runtime 1.31.1 with CPUExecutionProvider; 1 thread(s)
     """
     assert [placed_on(log, name) for name in ("densenet_onnx", "particlenet_PT", "particlenet", "add_sub")] == ["GPU", "CPU", "CPU", None]
-
-
-def test_figures_come_from_nvidia_smi(models_server: Server, smi: Callable[[str], None]) -> None:
-    smi(SMI_LINE)
-    (row,) = gpu_figures(models_server)
-    assert (row["gpu"], row["name"]) == (UUID, "NVIDIA H100")
-    assert (row["utilization"], row["memory_used_gb"]) == (pytest.approx(0.3), pytest.approx(1.99, abs=0.01))
-    assert (row["memory_total_gb"], row["power_w"]) == (pytest.approx(85.52, abs=0.01), None)
-
-
-def test_without_a_gpu_there_is_a_sentence(models_server: Server, smi: Callable[[str], None]) -> None:
-    figures = gpu_figures(models_server)
-    assert list(figures) == []
-    assert "nvidia-smi sees none on this machine. Its models run on the processor, and all of the course works there." in repr(figures)
 
 
 @pytest.mark.slow

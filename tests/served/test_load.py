@@ -27,6 +27,7 @@ load = BackgroundLoad(sys.argv[1], "double", 2, 2)
 print(multiprocessing.active_children()[0].pid, flush=True)
 time.sleep(600)
 """
+REFUSED = r"for 'double'.*from 1 to 4, and a concurrency from 0 to 32"
 
 
 def _mine() -> list[int]:
@@ -73,57 +74,44 @@ def test_it_changes_while_it_runs(models_server: Server) -> None:
         assert load.sent == sent, "0 sends nothing"
         load.change(1, 1)
         wait_until(lambda: load.sent > sent + 5)
+        for batch, concurrency in ((5, 1), (0, 1), (1, -1), (1, 33)):
+            with pytest.raises(InputError, match=REFUSED):
+                load.change(batch, concurrency)
+        assert (load.batch, load.concurrency) == (1, 1)
+        sent = load.sent
+        wait_until(lambda: load.sent > sent)
         assert load.failed == 0
 
 
 def test_as_many_requests_at_once_as_it_says(models_server: Server) -> None:
     """`slow` sleeps in two instances, so with five requests at once three wait."""
     pending = {}
-    for concurrency in (2, 5):
-        with BackgroundLoad(models_server, "slow", concurrency=concurrency) as load:
-            wait_until(lambda load=load: load.sent > 1)
+    with BackgroundLoad(models_server, "slow", concurrency=2) as load:
+        for concurrency in (2, 5):
+            load.change(1, concurrency)
+            sent = load.sent
+            wait_until(lambda sent=sent: load.sent > sent + 1)
             # Between an answer and the next request it is one less for a moment.
             seen = []
             for _ in range(9):
                 time.sleep(0.1)
                 seen.append(scrape(models_server).value("nv_inference_pending_request_count", model="slow"))
             pending[concurrency] = max(set(seen), key=seen.count), max(seen)
-        assert load.failed == 0, load
+    assert load.failed == 0, load
     assert pending[2][0] == 0
     assert pending[5] == (3, 3)
 
 
-@pytest.mark.parametrize(
-    ("batch", "concurrency", "words"),
-    [
-        (10_000, 1, "from 1 to 4 for 'double'"),
-        (0, 1, "Expected a whole number from 1"),
-        (1.5, 1, "batch=1.5 was given"),
-        (1, -1, "from 0 to 32"),
-    ],
-)
-def test_what_does_not_fit_is_refused_and_the_load_goes_on(models_server: Server, batch: int, concurrency: int, words: str) -> None:
-    with pytest.raises(InputError, match=words):
-        BackgroundLoad(models_server, "double", batch, concurrency)
-    assert _mine() == []
-    with BackgroundLoad(models_server, "double") as load:
-        with pytest.raises(InputError, match=words):
-            load.change(batch, concurrency)
-        assert (load.batch, load.concurrency) == (1, 1)
-        sent = load.sent
-        wait_until(lambda: load.sent > sent)
-
-
-def test_a_model_that_is_not_there_or_takes_no_batch(models_server: Server) -> None:
+def test_what_cannot_be_sent_is_refused_before_a_process_starts(models_server: Server) -> None:
     with pytest.raises(ModelError, match="double"):
         BackgroundLoad(models_server, "doubel")
-    with pytest.raises(InputError, match="from 1 to 1 for 'add_sub'"):
+    with pytest.raises(InputError, match=REFUSED):
+        BackgroundLoad(models_server, "double", 10_000)
+    with pytest.raises(InputError, match=r"for 'add_sub'.*from 1 to 1"):
         BackgroundLoad(models_server, "add_sub", batch=2)
-
-
-def test_nothing_answers_there() -> None:
     with pytest.raises(RequestError, match="cannot be reached"):
         BackgroundLoad("localhost:9", "double")
+    assert _mine() == []
 
 
 @pytest.mark.slow
@@ -145,13 +133,12 @@ def test_it_survives_a_restart_of_the_server_and_keeps_the_error(free_base_port:
         server.stop()
 
 
-@pytest.mark.parametrize("death", [signal.SIGKILL, signal.SIGTERM])
-def test_it_ends_with_its_owner(models_server: Server, death: signal.Signals) -> None:
+def test_it_ends_with_its_owner(models_server: Server) -> None:
     owner = subprocess.Popen([sys.executable, "-c", OWNER, models_server.grpc_url], stdout=subprocess.PIPE, cwd=paths.root())
     assert owner.stdout is not None
     with owner, owner.stdout:
         load = int(owner.stdout.readline())
-        owner.send_signal(death)
+        owner.kill()
     wait_until(lambda: not alive(load))
 
 
@@ -163,17 +150,12 @@ def test_it_ends_when_nobody_remembers_it(models_server: Server) -> None:
     wait_until(lambda: not alive(pid))
 
 
-def test_an_interrupt_of_the_notebook_leaves_it_alone(models_server: Server) -> None:
-    with BackgroundLoad(models_server, "double") as load:
-        (pid,) = _mine()
-        os.kill(pid, signal.SIGINT)
-        sent = load.sent
-        wait_until(lambda: load.sent > sent + 5)
-
-
-def test_its_process_was_killed(models_server: Server) -> None:
+def test_an_interrupt_of_the_notebook_leaves_it_alone_and_its_own_death_is_seen(models_server: Server) -> None:
     load = BackgroundLoad(models_server, "double")
     (pid,) = _mine()
+    os.kill(pid, signal.SIGINT)
+    sent = load.sent
+    wait_until(lambda: load.sent > sent + 5)
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not load.running)
     load.change(2, 1)

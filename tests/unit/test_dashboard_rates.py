@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree
 
-import pytest
-
 from helpers.metrics import Difference, Sample, Snapshot, parse
-from helpers.metrics.dashboard import QUANTITIES, Reading, number, page, sparkline
+from helpers.metrics.dashboard import QUANTITIES, Reading, page, sparkline
 
 PAGE = """
 # TYPE nv_inference_request_success counter
@@ -43,7 +41,7 @@ AFTER = _snapshot(102, requests=50, inferences=400, executions=20, queue=41000, 
 
 
 def reading(steady_s: float, change: Difference) -> Reading:
-    return steady_s, {row["model"]: row for row in change.per_model}
+    return steady_s, {row["model"]: row for row in change.requests}
 
 
 def _shown(history: list[Reading]) -> ElementTree.Element:
@@ -64,14 +62,6 @@ def test_versions_of_a_model_are_added() -> None:
     second = [Sample(one.metric, one.counter, {**one.labels, "version": "2"}, one.value) for one in AFTER.samples]
     both = Snapshot(102, (*AFTER.samples, *second))
     assert _numbers(_shown([reading(102, both - Snapshot(100, ()))]))["jets"][0] == "50"
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(None, "–"), (0.0, "0"), (0.004, "0.004"), (1.0, "1"), (1.234, "1.23"), (9.996, "10"), (99.96, "100"), (1234.5, "1234")],
-)
-def test_numbers_are_short(value: float | None, text: str) -> None:
-    assert number(value) == text
 
 
 def test_a_curve_goes_up_with_its_values_and_has_gaps_and_a_title() -> None:
