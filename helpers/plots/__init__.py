@@ -1,4 +1,4 @@
-"""The figures of the course: ``plots.sweep_figure(rows)``, ``plots.event_display(event, labels)`` and so on.
+"""The figures of the course, such as ``plots.sweep_figure(rows)``, and ``plots.drawing()`` for those that a notebook draws itself.
 
 Names are imported when they are first used: a figure of a sweep needs no awkward arrays.
 """
@@ -9,9 +9,10 @@ import importlib
 from typing import Any
 
 _FIGURES = {
-    "performance": "capacity_figure experiments_figure latency_histogram_figure latency_split_figure lives_figure precision_figure "
-    "scale_figure sweep_figure throughput_latency_figure warm_up_figure",
-    "physics": "differences efficiency_plot embedding_display event_display graph_display mass_histogram roc_curves show_jets stage_bars",
+    "style": "drawing decades",
+    "performance": "capacity_figure experiments_figure latency_split_figure lives_figure scale_figure sweep_figure "
+    "throughput_latency_figure",
+    "physics": "efficiency_plot embedding_display event_display graph_display roc_curves show_jets",
 }
 
 

@@ -10,19 +10,16 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import mplhep
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import MaxNLocator
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from helpers.errors import InputError
 from helpers.measuring.experiments import Experiments
 from helpers.measuring.table import COLUMNS, LATENCY, LATENCY_ENDS, PARTS, THROUGHPUT, THROUGHPUT_SPREAD, hardware, is_recorded, rows_of
-from helpers.plots.style import BARS, BELOW, COLOURS, EDGE, GREY, NOTE, STYLE, decades, drawing, heading, named_bars, series_style, stacked
+from helpers.plots.style import BARS, BELOW, COLOURS, EDGE, GREY, NOTE, STYLE, decades, drawing, heading, named_bars, series_style
 from helpers.scaling import queueing
 from helpers.scaling.capacity import Plan
 from helpers.tables import Row
@@ -136,22 +133,17 @@ def sweep_figure(rows: Any, budget_ms: float | None = None, reference: Any = ())
     """Draw throughput and the latency's 95th percentile against batch size, and below them the ratio to the first series.
 
     There is a line for each model, and for each concurrency, protocol … where several are there. Open points did not settle. Rows by others
-    are dashed and grey, with their hardware in the legend. In the ratios, the error of the first series stands on its own points alone.
-
-    Args:
-        rows: measured rows, or a sweep.
-        budget_ms: draw a line at this latency.
-        reference: rows from ``recorded(...)``, for comparison.
+    are dashed and grey, with their hardware in the legend; ``reference`` adds such rows, from ``recorded(...)``. In the ratios, the error
+    of the first series stands on its own points alone.
     """
     found = rows_of(rows, ("batch", THROUGHPUT), "the figure of a sweep")
     found += rows_of(reference, ("batch", THROUGHPUT), "the reference") if len(reference) else []
     measured, others = ([row for row in found if is_recorded(row) is whose] for whose in (False, True))
     styled = _styled(series_of(measured, "batch")) + _grey(series_of(others, "batch", always=("variant", "inputs", "concurrency")))
     first = styled[0][0][1]
-    # Ratios have panels of their own, close below.
-    ratios, layout = len(styled) > 1, ConstrainedLayoutEngine(hspace=0.0, h_pad=0.02)
-    shape: dict[str, Any] = {"figsize": (12, 7.4 if ratios else 5.4), "height_ratios": (3, 1.15)[: 1 + ratios], "layout": layout}
-    with drawing(_GRID, 1 + ratios, 2, sharex=True, squeeze=False, **shape) as (figure, panels):
+    ratios = len(styled) > 1  # in panels of their own, below
+    shape: dict[str, Any] = {"figsize": (12, 7.4 if ratios else 5.4), "height_ratios": (3, 1.15)[: 1 + ratios]}
+    with drawing(1 + ratios, 2, _GRID, sharex=True, squeeze=False, **shape) as (figure, panels):
         for column, quantity in enumerate((THROUGHPUT, "latency_p95_us")):
             for (_, table), style in styled:
                 _draw(panels[0, column], table["batch"], *_values(table, quantity), table["stable"], **style)
@@ -179,7 +171,7 @@ def throughput_latency_figure(rows: Any, budget_ms: float | None = None) -> Figu
     found = rows_of(rows, (THROUGHPUT, "latency_p95_us"), "throughput against latency")
     tries = all(row.get("experiment") for row in found)
     every = [(row["experiment"], _table([row])) for row in found] if tries else series_of(found, "concurrency")
-    with drawing(_GRID, figsize=(9, 6.6)) as (figure, axes):
+    with drawing(style=_GRID, figsize=(9, 6.6)) as (figure, axes):
         for (_, table), style in _styled(every):
             (x, across), (y, up) = _values(table, THROUGHPUT), _values(table, "latency_p95_us")
             _draw(axes, x, y, up, table["stable"], across, **style)
@@ -203,7 +195,7 @@ def scale_figure(rows: Any, expected: Any = ()) -> Figure:
     """
     found = rows_of(rows, ("servers", "concurrency", THROUGHPUT, "queue_us"), "the figure of a fleet")
     simulated = series_of(rows_of(expected), "concurrency", always=("servers",)) if len(expected) else []
-    with drawing(_GRID, 1, 2, figsize=(12, 5.6)) as (figure, panels):
+    with drawing(1, 2, _GRID, figsize=(12, 5.6)) as (figure, panels):
         for axes, column in zip(panels, (THROUGHPUT, "queue_us"), strict=True):
             for (name, table), line in zip(simulated, ("--", ":", "-.") * len(simulated), strict=False):
                 axes.plot(table["concurrency"], _values(table, column)[0], color=GREY, linestyle=line, label=f"expected: {name}")
@@ -225,9 +217,8 @@ def capacity_figure(plan: Plan, measured: Any = ()) -> Figure:
     network takes about as long for each batch. Black stars are rows measured at a request rate on a fleet.
     """
     wanted = [servers for servers in (plan.servers - 1, plan.servers, plan.servers + 1) if servers > 0]
-    # Rows without such a latency say nothing here.
-    points = [row for row in (rows_of(measured) if len(measured) else []) if row.get("latency_p95_us") is not None]
-    with drawing(_GRID, figsize=(9, 6.4)) as (figure, axes):
+    points = rows_of(measured, ("latency_p95_us", "request_rate_per_s"), "the figure of a plan") if len(measured) else []
+    with drawing(style=_GRID, figsize=(9, 6.4)) as (figure, axes):
         for number, servers in enumerate(wanted):
             style, limit = series_style(number), plan.limit_jobs(servers)
             jobs, some = np.linspace(0, limit, 201)[1:-1], np.multiply(_SIMULATED, limit)
@@ -252,64 +243,24 @@ def capacity_figure(plan: Plan, measured: Any = ()) -> Figure:
         return figure
 
 
-# --- single requests -------------------------------------------------------------------------------------------------------
-
-
-def latency_histogram_figure(latencies_us: ArrayLike) -> Figure:
-    """Draw how the latencies (n,) of single requests, in µs, are distributed, with their median and 95th percentile."""
-    values_ms = np.asarray(latencies_us, dtype=float) / 1e3
-    edges = int(np.clip(3 * values_ms.size ** (1 / 3), 8, 40)) + 1
-    bins = np.geomspace(values_ms.min() / 1.05, values_ms.max() * 1.05, edges)
-    p50, p95 = np.percentile(values_ms, (50, 95))
-    with drawing(STYLE, figsize=(9, 6)) as (figure, axes):
-        mplhep.histplot(np.histogram(values_ms, bins), yerr=True, ax=axes, flow="none", linewidth=2.2, color="black")
-        axes.axvline(p50, color="black", linewidth=1.6, label=f"median {p50:.3g} ms", gid="median")
-        axes.axvline(p95, color="black", linewidth=1.6, linestyle=":", label=f"p95 {p95:.3g} ms", gid="p95")
-        axes.set(xscale="log", xlim=(bins[0], bins[-1]), ylim=(0, 1.18 * axes.get_ylim()[1]))
-        axes.set(xlabel="Latency seen by the client (ms)", ylabel="Requests per bin")
-        decades(axes.xaxis)
-        figure.legend(ncols=2, **BELOW)
-        heading(axes, "Measured", f"{values_ms.size} requests")
-        return figure
-
-
-def warm_up_figure(latencies_us: ArrayLike) -> Figure:
-    """Draw the latency (n,) of request after request, in µs, and a thin line where it settles: the median of the second half."""
-    values_ms = np.asarray(latencies_us, dtype=float) / 1e3
-    with drawing(_GRID) as (figure, axes):
-        style = {**series_style(0), "color": "black", "label": "request after request", "markevery": max(1, len(values_ms) // 40)}
-        axes.plot(np.arange(1, len(values_ms) + 1), values_ms, **style)
-        axes.axhline(np.median(values_ms[len(values_ms) // 2 :]), color="black", linewidth=1, alpha=0.6, zorder=0)
-        axes.set(yscale="log", xlabel="Request number", ylabel="Latency (ms)")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        decades(axes.yaxis)
-        heading(axes, "Measured", "one request after the other")
-        return figure
-
-
-# --- bars ------------------------------------------------------------------------------------------------------------------
-
-
 def latency_split_figure(rows: Any, *, share: bool = False) -> Figure:
     """Draw where the time of a request goes: one bar for each row, split into client, network, queue, input, compute and output.
 
     The parts are means over all requests of a row; percentiles cannot be split. Rows that do not tell all parts are left out. With
     ``share`` all bars are equally long, so that the parts of fast requests are seen beside slow ones; the total is still in ms.
     """
-    split = [row for row in rows_of(rows, what="the split of the latency") if all(row.get(part) is not None for part in PARTS)]
-    if not split:
-        raise InputError("No row says where its time went.", f"Expected a value in each of: {', '.join(PARTS)}.")
+    split = [row for row in rows_of(rows, PARTS, "the split of the latency") if None not in map(row.get, PARTS)]
     table = _table(split)
     totals = table[list(PARTS)].to_numpy(float).sum(axis=1) / 1e3
-    unit = totals / 100 if share else np.ones(len(split))
-    looks = [
-        (name, table[list(columns)].to_numpy(float).sum(axis=1) / 1e3 / unit, colour, hatch) for name, columns, colour, hatch in _PARTS
-    ]
-    names = [f"{row['model']}\n{', '.join(_words(row, ('batch', 'variant', 'concurrency')))}" for _, row in table.iterrows()]
-    with drawing(BARS, figsize=(11, 0.75 * len(split) + 2.9)) as (figure, axes):
-        ends = stacked(axes, names, looks)
+    unit, ends = (totals / 100 if share else np.ones(len(split))), np.zeros(len(split))
+    with drawing(style=BARS, figsize=(11, 0.75 * len(split) + 2.9)) as (figure, axes):
+        for name, columns, colour, hatch in _PARTS:
+            widths = table[list(columns)].to_numpy(float).sum(axis=1) / 1e3 / unit
+            axes.barh(range(len(split)), widths, 0.62, ends, label=name, color=colour, hatch=hatch, **EDGE)
+            ends = ends + widths
         for position, (end, total) in enumerate(zip(ends, totals, strict=True)):
             axes.annotate(f"{total:.3g} ms", (end, position), xytext=(8, 0), va="center", fontweight="bold", **NOTE)
+        named_bars(axes, [f"{row['model']}\n{', '.join(_words(row, ('batch', 'variant', 'concurrency')))}" for _, row in table.iterrows()])
         axes.set(xlabel="Share of the mean time of a request (%)" if share else "Mean time of a request (ms)", xlim=(0, 1.14 * ends.max()))
         figure.legend(ncols=len(_PARTS), **BELOW)
         _source(axes, split)
@@ -325,7 +276,7 @@ def lives_figure(lives: pd.DataFrame) -> Figure:
     order = [row for asked in first.index for row in (asked, *lives.index[lives["parent"] == asked])]
     number = {asked: f"{place}: " if len(first) > 1 else "" for place, asked in enumerate(first.index, 1)}
     lives = lives.loc[order].reindex(columns=["model", "parent", *dict.fromkeys(stamp for _, *ends, _, _ in _LIFE for stamp in ends)])
-    with drawing(BARS, figsize=(11, min(0.42 * len(lives), 5) + 2.3)) as (figure, axes):
+    with drawing(style=BARS, figsize=(11, min(0.42 * len(lives), 5) + 2.3)) as (figure, axes):
         for name, begin, end, colour, hatch in _LIFE:
             width = lives[end] - lives[begin]
             places = np.flatnonzero(width.notna())
@@ -340,68 +291,24 @@ def lives_figure(lives: pd.DataFrame) -> Figure:
         return figure
 
 
-def precision_figure(speeds: Any, costs: Sequence[Row]) -> Figure:
-    """Draw the throughput of each variant, and beside it by how much the areas under its curves differ from those of the first.
-
-    There is one measured row for each model, all under the same load; ``costs`` are from :func:`helpers.precision.cost`.
-    """
-    rows = rows_of(speeds, (THROUGHPUT,), "the figure of precisions")
-    models = [str(row["model"]) for row in rows]
-    if len({(row.get("batch"), row.get("concurrency")) for row in rows}) > 1:
-        raise InputError("The rows are of different loads.", "Expected one row for each model, all under the same load.")
-    with drawing(BARS, 1, 2, figsize=(12, 0.8 * len(rows) + 2.6), sharey=True) as (figure, (left, right)):
-        values, spreads = (np.array([row.get(name) or 0.0 for row in rows]) for name in (THROUGHPUT, THROUGHPUT_SPREAD))
-        words = [f"{value:.0f}" + (f"  (×{value / values[0]:.2f})" if place else "") for place, value in enumerate(values)]
-        _bars(left, values, spreads, words, [GREY, *[COLOURS[0]] * (len(rows) - 1)])
-        left.set(xlim=(0, 1.35 * (values + spreads).max()), xlabel=f"{THROUGHPUT_LABEL}, batch {rows[0]['batch']:g}")
-        discriminants = list(dict.fromkeys(row["discriminant"] for row in costs))
-        for number, name in enumerate(discriminants):
-            found = [row for row in costs if row["discriminant"] == name and row["model"] in models[1:]]
-            places = [models.index(row["model"]) + 0.22 * (number - (len(discriminants) - 1) / 2) for row in found]
-            # In thousandths: changes are in the third or fourth digit.
-            x, half = ([1e3 * row[key] for row in found] for key in ("auc_change", "auc_change_half_width"))
-            style: dict[str, Any] = {**series_style(number), "linestyle": "", "capsize": 4, "label": name.replace("_", " ")}
-            right.errorbar(x, places, xerr=half, **style)
-        right.axvline(0, color="black", linewidth=1, zorder=0)
-        right.annotate("reference", (0, 0), xytext=(-8, 0), ha="right", va="center", **NOTE)
-        right.margins(x=0.25)
-        right.set_xlabel("Change of AUC × 1000, with 95 % interval")
-        named_bars(left, [name.removeprefix(f"{models[0]}_") if place else f"{name}\n(32 bits)" for place, name in enumerate(models)])
-        figure.legend(*right.get_legend_handles_labels(), ncols=len(discriminants), **BELOW)
-        _source(left, rows, right)
-        return figure
-
-
 def experiments_figure(table: Experiments) -> Figure:
-    """Draw a table of experiments: gains over what was changed, and latencies beside the budget."""
+    """Draw the gains of a table of experiments over what each changed, with their intervals."""
     tried = [row["experiment"] for row in table.rows]
-    if not tried:
-        raise InputError("There is no experiment to draw.", 'Type: table.measure("baseline")')
     seen = [table.judged(name) for name in tried]
     gains = np.array([1.0 if each is None else each.gain for each in seen])
     halves = np.array([0.0 if each is None else each.half_width or 0.0 for each in seen])
-    latencies, ends = _values(_table(table.rows), "latency_p95_us")
     # Only bars over the same one can be compared.
     over = ["" if (reference := table.reference(name)) is None else f"\nover {reference['experiment']}" for name in tried]
-    with drawing(BARS, 1, 2, figsize=(12, 0.85 * len(tried) + 2.6), sharey=True) as (figure, (left, right)):
-        _bars(left, gains, halves, [f"×{gain:.2f}" for gain in gains], [GREY if each is None else COLOURS[0] for each in seen])
-        left.axvline(1, color="black", linewidth=1)
-        left.set(xlim=(0, 1.2 * max(gains + halves)), xlabel="Throughput over that of what was changed")
-        right.barh(range(len(tried)), latencies, 0.6, xerr=ends, color="white", hatch="//", capsize=4, **EDGE)
-        right.set(xlim=(0, 1.15 * np.nanmax([*(latencies + ends[1]), table.budget_ms or 0])), xlabel=LATENCY_LABEL)
-        named_bars(left, [textwrap.fill(name, 28) + words for name, words in zip(tried, over, strict=True)])
-        if table.budget_ms:
-            right.axvline(table.budget_ms, **_BUDGET)
-            right.annotate(f"budget {table.budget_ms:g} ms", (table.budget_ms, len(tried) - 0.45), xytext=(5, 4), **NOTE)
-        _source(left, table.rows, right)
+    with drawing(style=BARS, figsize=(11, 0.85 * len(tried) + 2)) as (figure, axes):
+        colours = [GREY if each is None else COLOURS[0] for each in seen]
+        axes.barh(range(len(tried)), gains, 0.6, xerr=halves, color=colours, capsize=4, label="gain", **EDGE)
+        for place, (gain, half) in enumerate(zip(gains, halves, strict=True)):
+            axes.annotate(f"×{gain:.2f}", (gain + half, place), xytext=(9, -11), va="center", **NOTE)
+        axes.axvline(1, color="black", linewidth=1)
+        axes.set(xlim=(0, 1.2 * max(gains + halves)), xlabel="Throughput over that of what was changed, with 95 % interval")
+        named_bars(axes, [textwrap.fill(name, 28) + words for name, words in zip(tried, over, strict=True)])
+        _source(axes, table.rows)
         return figure
-
-
-def _bars(axes: Axes, values: Floats, halves: Floats, words: Sequence[str], colours: Sequence[str]) -> None:
-    """Bars one below the other with their intervals, and words beside their ends."""
-    axes.barh(range(len(values)), values, 0.6, xerr=halves, color=colours, capsize=4, **EDGE)
-    for place, (end, text) in enumerate(zip(values + halves, words, strict=True)):
-        axes.annotate(text, (end, place), xytext=(9, -11), va="center", **NOTE)
 
 
 # --- axes and words -------------------------------------------------------------------------------------------------------

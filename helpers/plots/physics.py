@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import awkward as ak
-import mplhep
 import numpy as np
-import pandas as pd
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from numpy.typing import ArrayLike, NDArray
 
-from helpers.errors import InputError
-from helpers.physics.flavour import Roc, Scores
+from helpers.physics.flavour import Roc
 from helpers.physics.tracks import Event, Quality, edges_within, is_true, match, true_edges
-from helpers.plots.style import BARS, BELOW, COLOURS, GREY, MARKERS, NOTE, STYLE, decades, drawing, heading, series_style, stacked
+from helpers.plots.style import BELOW, COLOURS, GREY, MARKERS, NOTE, decades, drawing, heading, series_style
 
 # Kinds of candidates: the branch that flags them, marker, colour.
 _KINDS = {
@@ -31,8 +28,6 @@ _KINDS = {
 _RADIUS = 0.8
 # Area of a marker in points² per GeV of transverse momentum, and the least that one still sees.
 _AREA_PER_GEV, _LEAST_AREA = 6.0, 14.0
-# Mistag rates below what one jet makes are not drawn; this many decades are.
-_DECADES = 3.2
 _JETS = ("Simulation", "idealised detector", "13 TeV")
 _TRACKS = ("Simulation", "generic detector", r"$t\bar{t}$, 13 TeV")
 # Tell tracks apart on white, also for most colour-blind readers.
@@ -44,28 +39,9 @@ _LABELS = {"pt": r"Transverse momentum $p_\mathrm{T}$ (GeV)", "eta": r"Pseudorap
 _PLANE: dict[str, Any] = {"ylabel": "$y$ (mm)", "aspect": "equal", "xticks": range(-1000, 1001, 500), "yticks": range(-1000, 1001, 500)}
 
 
-# --- muons -----------------------------------------------------------------------------------------------------------------
-
-
-def mass_histogram(masses: Iterable[float]) -> Figure:
-    """Draw invariant masses in GeV, one bin for each GeV up to 120; nothing where there is none yet."""
-    values = np.array(list(masses), dtype=float)
-    with drawing(STYLE) as (figure, axis):
-        counts = np.histogram(values, np.arange(0, 121))
-        mplhep.histplot(counts, ax=axis, histtype="fill", color=COLOURS[0], yerr=False, flow="none")
-        axis.set(xlabel="Invariant mass of the pair (GeV)", ylabel="Pairs per GeV", xlim=(0, 120), xticks=range(0, 121, 10))
-        heading(axis, "Simulation", "made-up muon pairs", f"{len(values)} pairs")
-        return figure
-
-
-# --- jets ------------------------------------------------------------------------------------------------------------------
-
-
 def show_jets(jets: ak.Array) -> Figure:
-    """Draw candidates and secondary vertices of one to four jets side by side, as one looks along the jet axis."""
-    if not 1 <= len(jets) <= 4:
-        raise InputError(f"{len(jets)} jets were given.", "One picture shows 1 to 4.", "Type for example: show_jets(sample[:2])")
-    with drawing(STYLE, 1, len(jets), figsize=(5.2 * len(jets) + 0.6, 6.8), sharey=True, squeeze=False) as (figure, axes):
+    """Draw candidates and secondary vertices of some jets side by side, as one looks along the jet axis."""
+    with drawing(1, len(jets), figsize=(5.2 * len(jets) + 0.6, 6.8), sharey=True, squeeze=False) as (figure, axes):
         for axis, jet in zip(axes[0], jets, strict=True):
             eta, phi = ak.to_numpy(jet["pfcand_etarel"]), ak.to_numpy(jet["pfcand_phirel"])
             area = np.maximum(np.exp(ak.to_numpy(jet["pfcand_pt_log_nopuppi"])) * _AREA_PER_GEV, _LEAST_AREA)
@@ -86,19 +62,16 @@ def show_jets(jets: ak.Array) -> Figure:
         return figure
 
 
-def roc_curves(rocs: Mapping[str, Roc] | Sequence[Roc], mistag: float | None = None) -> Figure:
+def roc_curves(rocs: Mapping[str, Roc], mistag: float | None = None) -> Figure:
     """Draw ROC curves, by their name in the legend: signal efficiency against mistag rate, with the areas under them.
 
     With ``mistag`` there is a line at this mistag rate, and a marker where each curve crosses it.
     """
-    named = dict(rocs) if isinstance(rocs, Mapping) else {roc.name.replace("_", " "): roc for roc in rocs}
-    with drawing(STYLE) as (figure, axis):
-        for number, (name, roc) in enumerate(named.items()):
+    with drawing() as (figure, axis):
+        for number, (name, roc) in enumerate(rocs.items()):
             efficiency, rate = roc.curve
             seen, style = rate > 0, series_style(number)
-            # Of scores that are all equal the area is one half, however few jets there are: that is no measurement.
-            equal = (roc.auc, roc.auc_uncertainty) == (0.5, 0.0)
-            words = f"{name}: all scores are equal" if equal else f"{name}: AUC {roc.auc:.3f} ± {roc.auc_uncertainty:.3f}"
+            words = f"{name.replace('_', ' ')}: AUC {roc.auc:.3f} ± {roc.auc_uncertainty:.3f}"
             axis.plot(efficiency[seen], rate[seen], label=words, color=style["color"], linestyle=style["linestyle"])
             if mistag is not None:
                 # The loosest cut that at most this fraction of the background passes.
@@ -107,7 +80,7 @@ def roc_curves(rocs: Mapping[str, Roc] | Sequence[Roc], mistag: float | None = N
         if mistag is not None:
             axis.axhline(mistag, color=GREY, linewidth=1)
             axis.annotate(f"mistag {100 * mistag:g} %", (0.02, mistag), xytext=(0, 4), color="0.3", **NOTE)
-        axis.set(yscale="log", xlim=(0, 1), ylim=(10**-_DECADES, 1.0))
+        axis.set(yscale="log", xlim=(0, 1), ylim=(6e-4, 1.0))
         axis.set(xlabel="Signal efficiency", ylabel="Mistag rate (background efficiency)")
         axis.grid(alpha=0.3)
         axis.legend(loc="best", handlelength=2.6, frameon=True, framealpha=0.85, edgecolor="none")
@@ -115,34 +88,14 @@ def roc_curves(rocs: Mapping[str, Roc] | Sequence[Roc], mistag: float | None = N
         return figure
 
 
-def differences(first: Scores, second: Scores) -> Figure:
-    """Draw how far two models' probabilities of the same jets are apart: the largest difference in each jet."""
-    apart = np.abs(first.probabilities - second.probabilities).max(axis=1)
-    with drawing(STYLE) as (figure, axis):
-        edges = np.logspace(-9, max(-4, np.ceil(np.log10(apart.max() + 1e-9))), 51)
-        # Equal to the last bit is drawn in the first bin: a logarithm has no place for zero.
-        counts = np.histogram(np.maximum(apart, edges[0]), bins=edges)
-        mplhep.histplot(counts, ax=axis, histtype="fill", color=COLOURS[0], edgecolor="black", linewidth=0.6, yerr=False, flow="none")
-        axis.axvline(1e-5, color="black", linestyle="--")
-        place: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "xytext": (-6, 0), "rotation": 90, "ha": "right", "va": "top"}
-        axis.annotate(r"tolerance $10^{-5}$", (1e-5, 0.95), **place, **NOTE)
-        axis.set(xscale="log", xlabel=f"Largest |{first.model} − {second.model}| over the classes", ylabel="Jets")
-        heading(axis, *_JETS)
-        return figure
-
-
-# --- tracks ----------------------------------------------------------------------------------------------------------------
-
-
 def event_display(event: Event, labels: ArrayLike | None = None) -> Figure:
-    """Draw an event across the beam (x and y) and along it (r and z).
+    """Draw an event across the beam (x and y) and along it (r and z): with track labels ``(n_hits,)`` the tracks, else hits alone.
 
     Tracks are drawn as they were found, from hit to hit: each a solid coloured line; the second track of a particle dash-dotted, fakes
     dotted. Particles that should have been found and were not are dashed black lines with crosses, hits without a track grey dots.
-    Without track labels ``(n_hits,)`` only the hits are drawn.
     """
     found, missed = ([], np.zeros(event.n_hits, bool)) if labels is None else _found(event, np.asarray(labels))
-    with drawing(STYLE, 1, 2, figsize=(12, 6.4), width_ratios=(1, 1.25)) as (figure, (across, along)):
+    with drawing(1, 2, figsize=(12, 6.4), width_ratios=(1, 1.25)) as (figure, (across, along)):
         for axes, first, second in ((across, event.x, event.y), (along, event.z, event.r)):
             (hits,) = axes.plot(first, second, ".", color=_HITS, markersize=3, zorder=1, label="_hits")
             for (name, edges, colours), (width, line) in zip(found, _LINES, strict=False):
@@ -181,17 +134,17 @@ def _segments(first: NDArray[Any], second: NDArray[Any], edges: NDArray[np.int64
 def embedding_display(event: Event, embedding: ArrayLike) -> Figure:
     """Draw hits of eight particles, in the detector and in the embedding, with the same colour and marker for each particle.
 
-    The particles are the hardest of each sector around the beam, so that they do not cover each other. Of the embedding ``(n_hits, d)`` the
-    two directions are shown in which the points differ most.
+    Of the embedding ``(n_hits, d)`` the two directions are shown in which the points differ most.
     """
     x, y = (np.bincount(event.particle, values, event.pt.size) for values in (event.x, event.y))
     sector = (np.arctan2(y, x) / (2 * np.pi) % 1 * len(_COLOURS)).astype(int)
     order = np.flatnonzero(event.target)[np.argsort(-event.pt[event.target])]
+    # Of each sector around the beam, so that they do not cover each other.
     hardest = order[np.unique(sector[order], return_index=True)[1]]
     points = np.asarray(embedding, dtype=np.float64)
     points = points - points.mean(axis=0)
     plane = points @ np.linalg.svd(points, full_matrices=False)[2][:2].T
-    with drawing(STYLE, 1, 2, figsize=(12, 6)) as (figure, panels):
+    with drawing(1, 2, figsize=(12, 6)) as (figure, panels):
         for axes, first, second in ((panels[0], event.x, event.y), (panels[1], *plane.T)):
             axes.plot(first, second, ".", color=_HITS, markersize=2)
             for index, particle in enumerate(hardest):
@@ -206,7 +159,7 @@ def embedding_display(event: Event, embedding: ArrayLike) -> Figure:
 
 def graph_display(event: Event, graphs: Mapping[str, ArrayLike]) -> Figure:
     """Draw graphs ``(2, n_edges)`` of hits side by side in the inner detector: true edges solid, false ones thin and dotted."""
-    with drawing(STYLE, 1, len(graphs), figsize=(4.6 * len(graphs), 5.4), sharey=True, squeeze=False) as (figure, panels):
+    with drawing(1, len(graphs), figsize=(4.6 * len(graphs), 5.4), sharey=True, squeeze=False) as (figure, panels):
         for axes, (title, given) in zip(panels[0], graphs.items(), strict=True):
             edges = np.asarray(given)
             segments, good = _segments(event.z, event.r, edges), is_true(event, edges)
@@ -223,7 +176,7 @@ def graph_display(event: Event, graphs: Mapping[str, ArrayLike]) -> Figure:
 
 def efficiency_plot(qualities: Mapping[str, Quality], variable: str) -> Figure:
     """Draw the efficiency in bins of ``pt`` or ``eta``, with its uncertainty, for what ``quality`` returned by its name in the legend."""
-    with drawing(STYLE) as (figure, axes):
+    with drawing() as (figure, axes):
         for index, (name, one) in enumerate(qualities.items()):
             words = f"{name}: {one.efficiency.value:.3f} ± {(one.efficiency.high - one.efficiency.low) / 2:.3f}"
             bins = one.against(variable)
@@ -244,18 +197,4 @@ def efficiency_plot(qualities: Mapping[str, Quality], variable: str) -> Figure:
         axes.set_ylim(min(0.8, axes.get_ylim()[0]), 1.02)
         axes.legend(loc="lower center")
         heading(axes, *_TRACKS)
-        return figure
-
-
-def stage_bars(times: pd.DataFrame) -> Figure:
-    """Draw the time of a request in each stage, from :func:`helpers.physics.tracks.stage_times`, as bars one below the other."""
-    queue, compute = ("waits in the queue", times["queue_ms"], "#dfe3e8", ".."), ("computes", times["infer_ms"], "#3b6fb6", "")
-    other = ("takes tensors in and out", times["other_ms"], "#f0c27b", "//")
-    with drawing(BARS, figsize=(11, 0.8 * len(times) + 2)) as (figure, axes):
-        for position, end in enumerate(stacked(axes, list(times["stage"]), [queue, compute, other])):
-            axes.annotate(f" {end:.1f} ms", (end, position), va="center")
-        axes.margins(x=0.12)
-        axes.set_xlabel("Mean time per event (ms)")
-        figure.legend(ncols=3, **BELOW)
-        heading(axes, "Measured", "by the server's counters")
         return figure

@@ -41,7 +41,7 @@ _LEVEL = 0.1
 
 
 class Picture(Figure):
-    """A figure that has the course's style wherever it is drawn, and shows itself in a notebook with an alternative text."""
+    """A figure that has the course's style wherever it is saved, and shows itself in a notebook with an alternative text."""
 
     def savefig(self, *args: Any, **kwargs: Any) -> None:
         """Save it as matplotlib does, with all of its labels at any dpi."""
@@ -65,16 +65,6 @@ def series_style(number: int) -> dict[str, Any]:
     return {"color": colour, "linestyle": line, "marker": marker, "markersize": 9}
 
 
-def stacked(axes: Axes, names: Sequence[str], parts: Sequence[tuple[str, Any, str, str]]) -> Any:
-    """Draw bars one below the other, of parts (name in the legend, widths, colour, hatch); return (n,) their ends."""
-    left = np.zeros(len(names))
-    for name, widths, colour, hatch in parts:
-        axes.barh(range(len(names)), widths, 0.62, left, label=name, color=colour, hatch=hatch, **EDGE)
-        left = left + np.asarray(widths)
-    named_bars(axes, names)
-    return left
-
-
 def named_bars(axes: Axes, names: Sequence[str]) -> None:
     """Name bars one below the other, the first at the top."""
     axes.set_yticks(range(len(names)), names)
@@ -86,9 +76,9 @@ def heading(axes: Axes, bold: str, italic: str = "", right: str = "", right_axes
 
     With several axes side by side, that end is on ``right_axes``.
     """
-    # Without data=True it would say Simulation.
-    mplhep.label.exp_label(exp=bold, text=italic, rlabel="", loc=0, data=True, ax=axes, fontsize=(17, SMALL, SMALL, SMALL))
-    mplhep.label.add_text(right, loc="over right", ax=right_axes or axes, fontsize=SMALL)
+    first = axes.annotate(bold, (0, 1), xytext=(0, 5), xycoords="axes fraction", **{**NOTE, "fontsize": 17, "fontweight": "bold"})
+    axes.annotate(italic, (1, 1), xytext=(5, 5), xycoords=(first, "axes fraction"), fontstyle="italic", **NOTE)
+    (right_axes or axes).annotate(right, (1, 1), xytext=(0, 5), xycoords="axes fraction", ha="right", **NOTE)
 
 
 def decades(axis: Axis) -> None:
@@ -99,19 +89,14 @@ def decades(axis: Axis) -> None:
 
 
 @contextmanager
-def drawing(style: Any, rows: int = 1, columns: int = 1, **options: Any) -> Iterator[tuple[Figure, Any]]:
-    """Make a figure in a style, and its axes or an array of them, with the options of pyplot's ``subplots``; it is finished at the end."""
+def drawing(rows: int = 1, columns: int = 1, style: Any = STYLE, **options: Any) -> Iterator[tuple[Picture, Any]]:
+    """Make a figure and its axes, or an array of them, with the options of pyplot's ``subplots``; a notebook shows it as a cell's value."""
     with plt.rc_context(style):
-        figure, axes = plt.subplots(rows, columns, **{"layout": "constrained", **options})
-        yield figure, axes
-    finished(figure)
-
-
-def finished(figure: Figure) -> Figure:
-    """Return the figure as a :class:`Picture`, closed for pyplot, so that a notebook shows it once, as the value of the cell."""
-    plt.close(figure)
-    figure.__class__ = Picture
-    return figure
+        figure, axes = plt.subplots(rows, columns, FigureClass=Picture, **{"layout": "constrained", **options})
+        try:
+            yield figure, axes
+        finally:
+            plt.close(figure)  # else pyplot would show it, too
 
 
 # --- alternative text ------------------------------------------------------------------------------------------------------
@@ -130,20 +115,21 @@ def _panel(axes: Axes) -> str:
     across = next((label for each in (axes, *axes.get_shared_x_axes().get_siblings(axes)) if (label := each.get_xlabel())), "")
     against = " against ".join(filter(None, map(_plain, (axes.get_ylabel(), across))))
     drawn: list[Any] = [*axes.containers, *axes.get_lines()]
-    trends = [_trend(each) for each in drawn if not str(each.get_label()).startswith("_")]
+    trends = [_trend(axes, each) for each in drawn if not str(each.get_label()).startswith("_")]
     return ", ".join(filter(None, [_plain(axes.get_title()), against, *trends]))
 
 
-def _trend(drawn: Any) -> str:
+def _trend(axes: Axes, drawn: Any) -> str:
     """How a series goes, from its first to its last point, or from where to where bars go; nothing for what is no series."""
     name = _plain(str(drawn.get_label()))
     if isinstance(drawn, BarContainer):
         widths = [bar.get_width() for bar in drawn]
         return f"{name} {min(widths):.3g} to {max(widths):.3g}"
     line = drawn.lines[0] if isinstance(drawn, ErrorbarContainer) else drawn
-    values = np.asarray(line.get_ydata(), dtype=float)
+    values = np.asarray(line.get_ydata(orig=False), dtype=float)
     values = values[np.isfinite(values)]
-    if values.size < 2 or line.get_gid():
+    # A line across the axes, such as a budget, is no series.
+    if values.size < 2 or line.get_transform() != axes.transData:
         return ""
     first, last = values[0], values[-1]
     level = abs(last - first) <= _LEVEL * np.abs(values).max()

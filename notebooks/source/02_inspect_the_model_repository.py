@@ -249,7 +249,10 @@ server.load("dimuon_mass")  #: ____
 # %% exercise="2.3" tags=["starter"]
 masses = client.infer("dimuon_mass", tracks.muon_pairs())["MASS"].ravel()  #: masses = ____
 other_peak = 9.5  #: other_peak = ____
-plots.mass_histogram(masses)
+with plots.drawing() as (figure, axes):
+    axes.hist(list(masses), bins=range(121))
+    axes.set(xlabel="Invariant mass of the pair (GeV)", ylabel="Pairs per GeV")
+figure
 
 # %% exercise="2.3" tags=["check"]
 exercise("2.3").check(server, masses, other_peak)

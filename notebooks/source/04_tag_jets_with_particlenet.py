@@ -186,7 +186,7 @@ exercise("4.2").check(server, before, hundred)
 # that a signal jet scores higher than a background jet.
 
 # %%
-plots.roc_curves([scores.roc(name, sample) for name in scores.discriminants], mistag=0.01)
+plots.roc_curves({name: scores.roc(name, sample) for name in scores.discriminants}, mistag=0.01)
 
 # %% [markdown]
 # **What stands out?** Read the mistag rate at 50 % efficiency. The steps at the bottom are single jets:
@@ -252,7 +252,11 @@ exercise("4.4").check(of_qcd, cut, relative, needed)
 # %%
 onnx_tagger = jets.Tagger(client, "particlenet")
 onnx_scores = onnx_tagger.tag(sample[:300])
-plots.differences(scores[:300], onnx_scores)
+apart = np.abs(scores[:300].probabilities - onnx_scores.probabilities).max(axis=1)
+with plots.drawing() as (figure, axes):
+    axes.hist(np.maximum(apart, 1e-9), np.geomspace(1e-9, 1, 91))
+    axes.set(xscale="log", xlabel="Largest difference of a probability in the jet", ylabel="Jets")
+figure
 
 # %% [markdown]
 # **What stands out?** Most are equal to about one part in a million: 32-bit numbers, added in another order.
@@ -293,7 +297,7 @@ exercise("4.5").check(server, narrow, ak4_scores, b_roc)
 
 # %% [markdown] exercise="4.5" tags=["answer"]
 # Another model, another table, other labels, and not one line of the client changed. Try
-# `plots.roc_curves([ak4_scores.roc(name, narrow) for name in ak4_scores.discriminants])`: c jets are the hard
+# `plots.roc_curves({name: ak4_scores.roc(name, narrow) for name in ak4_scores.discriminants})`: c jets are the hard
 # ones.
 
 # %% [markdown]

@@ -221,21 +221,24 @@ exercise("5.1").check(server, chosen, best)
 # %% [markdown]
 # ## See where the time goes
 #
-# A chain is as slow as the sum of its links. The server counts the time of each model. **What do you
-# expect:** which of the five is the slowest?
+# A chain is as slow as the sum of its links. The server counts the time of each model; and it can write down when each
+# stage began and ended, into the file that we named at the launch. **What do you expect:** which of the five is the slowest?
 
 # %%
 server.reload("ExaTrk_tracks")  # with its own cut again
 before = scrape(server)
 find(crowded, at_once=1)
 times = tracks.stage_times(scrape(server) - before)
-plots.stage_bars(times)
+times
+
+# %%
+plots.lives_figure(trace(server, lambda: find(crowded[:1])))
 
 # %% [markdown] exercise="5.2"
 # ### Exercise 5.2 (4 minutes) — Name the slowest stage
 #
-# Which stage takes the most time for an event with pile-up, and what part of the sum of all stages is that?
-# Type `times` in a new cell for the numbers.
+# The figure is one event, the table is the mean of all, in ms. Which stage takes the most time for an event with
+# pile-up, and what part of the sum of all stages is that? The numbers are in `times`.
 
 # %% exercise="5.2" tags=["starter"]
 total = times.set_index("stage")["total_ms"]  #:
@@ -258,9 +261,8 @@ exercise("5.2").check(server, times, slowest, part)
 # %% [markdown]
 # ## Send several events at once
 #
-# With several requests under way, the stages work on different events at the same time, like a production line. The server
-# can write down when each stage began and ended, into the file that we named at the launch. **What do you expect** to see
-# of three events at once?
+# With several requests under way, the stages work on different events at the same time, like a production line. **What do
+# you expect** to see of three events at once?
 
 # %%
 three = [{"FEATURES": event.features} for event in events[:3]]

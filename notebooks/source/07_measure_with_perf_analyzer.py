@@ -171,7 +171,16 @@ exercise("7.2").check(by_batch, gain, price)
 with Client(server) as client:
     ten_jets = client.example("particlenet_AK4", 10)
     times_s = timeit.repeat(lambda: client.infer("particlenet_AK4", ten_jets), repeat=200, number=1)
-plots.latency_histogram_figure([1e6 * time_s for time_s in times_s])
+times_ms = 1000 * np.array(times_s)
+with plots.drawing() as (figure, axes):
+    axes.hist(times_ms, np.geomspace(times_ms.min(), times_ms.max(), 26), histtype="step", color="black")
+    for percent, line in ((50, "-"), (95, ":")):
+        value = np.percentile(times_ms, percent)
+        axes.axvline(value, color="black", linestyle=line, label=f"p{percent} {value:.3g} ms")
+    axes.set(xscale="log", xlabel="Latency seen by the client (ms)", ylabel="Requests per bin")
+    plots.decades(axes.xaxis)
+    axes.legend()
+figure
 
 # %% [markdown]
 # **What stands out?** Look for an edge at the left: no request is faster than its arithmetic. To the right goes a tail,
@@ -237,8 +246,12 @@ server.load("particlenet_AK4_PT", config=config.partition("model_warmup")[0])
 with Client(server) as client:
     tensors = client.example("particlenet_AK4_PT", batch=10)
     ask = timeit.Timer(lambda: client.infer("particlenet_AK4_PT", tensors))
-    first_us = [1e6 * ask.timeit(number=1) for _ in range(20)]
-plots.warm_up_figure(first_us)
+    first_ms = [1000 * ask.timeit(number=1) for _ in range(20)]
+with plots.drawing() as (figure, axes):
+    axes.semilogy(range(1, 21), first_ms, "ko-", label="request after request")
+    axes.set(xlabel="Request number", ylabel="Latency (ms)", xticks=range(1, 21, 3))
+    plots.decades(axes.yaxis)
+figure
 
 # %% [markdown]
 # **What stands out?** Somebody pays for the first request, and it should not be your average. `measure`

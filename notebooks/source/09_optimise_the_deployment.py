@@ -32,6 +32,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from timeit import timeit
 
 import numpy as np
+import pandas as pd
 
 from helpers import Client, jets, launch_server, plots, precision, recorded, repository, scrape, tune, verdict
 from helpers.course import enter, exercise  #: from helpers.course import ____, enter, exercise
@@ -288,12 +289,21 @@ repository.change_config(MODEL, PLAIN, optimization=None, dynamic_batching=None)
 server.reload(MODEL)
 for name in variants:
     table.measure(name.removeprefix(f"{MODEL}_"), model=name)
+table
+
+# %%
 costs = precision.cost(server, variants, reference=MODEL, jets=jets.read("ak4")[256:1256])
-plots.precision_figure([table["baseline"], table["fp16"], table["int8_static"]], costs)
+changes = pd.DataFrame([row for row in costs if row["model"] != MODEL])
+with plots.drawing(figsize=(10, 4)) as (figure, axes):
+    what = changes["model"].str.removeprefix(f"{MODEL}_") + ", " + changes["discriminant"].str.replace("_", " ")
+    axes.errorbar(changes["auc_change"], what, xerr=changes["auc_change_half_width"], fmt="ko", capsize=4)
+    axes.axvline(0, color="grey")
+    axes.set_xlabel("Change of AUC, with 95 % interval")
+figure
 
 # %% [markdown]
 # **What stands out?** Few processors compute in 16 bits; the others convert each number twice. GPUs have units for both
-# kinds. (For this network nobody has published how much that gives, as far as we know.) At the right is the change of the
+# kinds. (For this network nobody has published how much that gives, as far as we know.) The figure has the change of the
 # **AUC**, the area under the ROC curve, on the same jets for all.
 
 # %% [markdown] exercise="9.5"

@@ -100,7 +100,7 @@ VALUES = {
         assert sorted(by_batch) == [1, 10, 100] and all(row["throughput_infer_per_s"] > 0 for row in by_batch.values())
         assert all(row["latency_p50_us"] <= row["latency_p95_us"] <= row["latency_p99_us"] for row in by_batch.values())
         assert price > 0 and gain > 0 and busy["concurrency"] == 8 and 0 <= share < 1, (gain, price, share)
-        assert len(first_us) == 20 and min(first_us) > 0
+        assert len(first_ms) == 20 and min(first_ms) > 0
         assert real["inputs"].endswith("_50_4.json") and pair[1]["inputs"].endswith("_20_4.json")
         assert status in (0, 2, 3) and rough["stable"] is ("not within 0.1%" not in rough["note"]), (status, rough["note"])
         assert "--shape pf_points:2,50" in ten["command"] and ten["server_version"] == "2.51.0"

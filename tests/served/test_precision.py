@@ -12,9 +12,8 @@ import pytest
 
 from helpers import jets, paths, precision, repository
 from helpers.__main__ import main
-from helpers.errors import InputError, ModelError, SetupError
+from helpers.errors import ModelError, SetupError
 from helpers.physics.flavour import auc_change, roc
-from helpers.plots import precision_figure
 from helpers.precision.variants import CALIBRATION_JETS
 from helpers.server import Server, launch_server
 
@@ -93,15 +92,6 @@ def test_all_are_served_side_by_side_and_cost_next_to_nothing_in_physics(serving
     assert at[MODEL, "b_vs_c"]["auc_change"] == 0
     # Rounding to 16 bits changes less than rounding to 8.
     assert at[names[0], "b_vs_c"]["mean_change"] < at[names[1], "b_vs_c"]["mean_change"]
-    speeds = [
-        {"model": name, "batch": 10, "throughput_infer_per_s": 100.0 + number, "source": "measured"}
-        for number, name in enumerate((MODEL, *names))
-    ]
-    figure = precision_figure(speeds, costs)
-    labels = [text.get_text() for axes in figure.axes for text in axes.get_yticklabels()]
-    assert {"fp16", "int8_static"} <= set(labels)
-    with pytest.raises(InputError, match="different loads"):
-        precision_figure([*speeds, {**speeds[0], "model": "another", "batch": 1}], costs)
 
 
 def test_wrong_wishes_are_refused_in_words(work: Path) -> None:

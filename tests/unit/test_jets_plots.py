@@ -6,14 +6,10 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pytest
 from matplotlib.figure import Figure
 
 from helpers import jets, plots
-from helpers.errors import InputError
-from helpers.physics.flavour import Scores, roc
-
-LABELS = tuple(f"prob{name}" for name in jets.LABELS["ak4"])
+from helpers.physics.flavour import roc
 
 
 def _texts(figure: Figure) -> str:
@@ -42,34 +38,15 @@ def test_jets(tmp_path: Path) -> None:
     assert f"{sample[0].jet_class}" in figure.axes[0].get_title() and "GeV" in figure.axes[0].get_title()
     drawn = sum(len(collection.get_offsets()) for collection in figure.axes[0].collections)
     assert drawn == sample.npfcand[0] + sample.nsv[0], "each candidate and each vertex once"
-    with pytest.raises(InputError, match="1 to 4"):
-        plots.show_jets(sample[:5])
 
 
 def test_roc_curves(tmp_path: Path) -> None:
     random = np.random.default_rng(1)
     curves = [roc(name, random.normal(2, 1, 400), random.normal(0, 1, 400)) for name in ("b_vs_light", "b_vs_c", "c_vs_light")]
-    figure = plots.roc_curves(curves, mistag=0.01)
+    figure = plots.roc_curves({curve.name: curve for curve in curves}, mistag=0.01)
     _drawn(figure, tmp_path)
     assert len(_series(figure)) == 3, "told apart without colour"
     said = _texts(figure)
     assert "Simulation" in said and "idealised detector" in said and "CMS" not in said
     assert f"b vs c: AUC {curves[1].auc:.3f} ± {curves[1].auc_uncertainty:.3f}" in said and "mistag 1 %" in said
     assert figure.axes[0].get_yscale() == "log" and "efficiency" in figure.axes[0].get_xlabel()
-    assert "other name" in _texts(plots.roc_curves({"other name": curves[0]}))
-
-
-def test_differences(tmp_path: Path) -> None:
-    probabilities = np.random.default_rng(1).random((50, 8)).astype(np.float32)
-    moved = probabilities.copy()
-    moved[:30, 2] += 3e-7
-    figure = plots.differences(Scores("one", LABELS, probabilities), Scores("two", LABELS, moved))
-    _drawn(figure, tmp_path)
-    heights = figure.axes[0].patches[0].get_data().values
-    assert sum(heights) == 50 and heights[0] == 20, "equal ones are shown, too"
-    assert "|one − two|" in figure.axes[0].get_xlabel()
-
-
-def test_no_area_of_scores_that_are_all_equal() -> None:
-    figure = plots.roc_curves({"noise": roc("x", np.zeros(50), np.zeros(50))})
-    assert "noise: all scores are equal" in _texts(figure), "no area with an uncertainty of 0.000"

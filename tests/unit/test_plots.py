@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,18 +15,15 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import StepPatch
 
 from helpers.errors import CourseError, InputError
 from helpers.measuring.table import hardware, recorded
 from helpers.plots import (
-    latency_histogram_figure,
+    drawing,
     latency_split_figure,
-    precision_figure,
     scale_figure,
     sweep_figure,
     throughput_latency_figure,
-    warm_up_figure,
 )
 from helpers.plots import style as plot_style
 from helpers.plots.performance import series_of
@@ -159,10 +157,8 @@ def test_the_kind_of_an_axis_does_not_depend_on_the_values(factor: float) -> Non
 
 def test_one_heading_one_unit_and_letters_that_can_be_read() -> None:
     fleet = [row(servers=1, concurrency=concurrency, queue_us=9e3) for concurrency in (1, 2)]
-    costs = [{"model": name, "discriminant": "b", "auc_change": 0.0, "auc_change_half_width": 1e-4} for name in ("a", "b")]
     figures = [sweep_figure(sweep_rows()), throughput_latency_figure(concurrency_rows()), scale_figure(fleet)]
-    figures += [precision_figure([row(model="a"), row(model="b")], costs), latency_split_figure(sweep_rows())]
-    for figure in figures:
+    for figure in (*figures, latency_split_figure(sweep_rows())):
         assert {"Measured", "perf_analyzer 2.51.0", "CPU: AMD EPYC"} <= set(said(figure).split(" | ")), said(figure)
         labels = {axes.get_xlabel() for axes in figure.axes} | {axes.get_ylabel() for axes in figure.axes}
         assert all("(inferences/s)" in label for label in labels if label.startswith("Throughput")) and "jets/s" not in said(figure)
@@ -178,10 +174,10 @@ def test_experiments_are_points_with_their_names() -> None:
     assert {"try 1", "try 2", "try 3", "budget 12 ms"} <= set(said(figure).split(" | ")) and "number" not in said(figure)
 
 
-@pytest.mark.parametrize("dpi", [50, 80, 220])
-def test_no_label_is_cut_at_any_dpi(dpi: int) -> None:
+def test_no_label_is_cut_at_any_dpi() -> None:
     rows = [row(model=f"a_model_with_a_rather_long_name_{n}", batch=64, cpu="A Processor With A Long Name, 128 cores") for n in range(3)]
-    for figure in (latency_split_figure(rows), throughput_latency_figure(rows), sweep_figure(rows)):
+    figures = latency_split_figure(rows), throughput_latency_figure(rows), sweep_figure(rows)
+    for figure, dpi in itertools.product(figures, (50, 220)):
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=dpi)
         picture = plt.imread(io.BytesIO(buffer.getvalue()))[..., :3]
@@ -200,8 +196,11 @@ def test_the_alternative_text_says_how_the_series_go() -> None:
     assert "budget" not in words
     words = plot_style.words(throughput_latency_figure(concurrency_rows()))
     assert "particlenet_AK4 rises from 17.4 to 107" in words
-    assert "request after request falls from 500 to 10" in plot_style.words(warm_up_figure([5e5, 1e4, 9e4, 1e4]))
-    assert "request after request stays level from 10 to 10" in plot_style.words(warm_up_figure([1e4, 1.01e4, 1e4]))
+    with drawing() as (figure, axes):
+        axes.plot([500, 10, 90, 10], label="first")
+        axes.plot([10, 10.1, 10], label="second")
+        axes.axhline(10, label="median")
+    assert plot_style.words(figure) == "Figure: first falls from 500 to 10, second stays level from 10 to 10."
     assert "compute 7.51 to 82.2" in plot_style.words(latency_split_figure([row(), row(ONNX[64], batch=64)]))
 
 
@@ -316,19 +315,5 @@ def test_a_part_that_is_missing_is_no_zero() -> None:
     (label,) = latency_split_figure([row(), lacking]).axes[0].get_yticklabels()
     assert "batch 4" in label.get_text()
     for nothing in (lacking, recorded("T4", "particlenet_AK4")):
-        with pytest.raises(InputError, match="No row says where its time went"):
+        with pytest.raises(InputError, match=r"No row has a value for .* and the split of the latency needs it"):
             latency_split_figure(nothing)
-
-
-def test_warm_up() -> None:
-    axes = warm_up_figure([5e5, 2e4, 1e4, 1e4, 1e4]).axes[0]
-    assert [line.get_ydata().tolist() for line in lines(axes)] == [[500, 20, 10, 10, 10]] and axes.get_ylabel() == "Latency (ms)"
-    assert [line.get_ydata()[0] for line in axes.get_lines() if line.get_marker() == "None"] == [10], "where it settles"
-
-
-def test_a_histogram_has_each_request_once_and_says_median_and_percentile() -> None:
-    figure = latency_histogram_figure(np.linspace(1e4, 2e4, 101))
-    (drawn,) = [patch.get_data().values for patch in figure.axes[0].patches if isinstance(patch, StepPatch)]
-    assert drawn.sum() == 101 and legend(figure) == ["median 15 ms", "p95 19.5 ms"]
-    assert "101 requests" in said(figure) and figure.axes[0].get_xlabel() == "Latency seen by the client (ms)"
-    assert len(latency_histogram_figure([1e4, 1e4, 1e4]).axes) == 1, "all alike are a histogram, too"

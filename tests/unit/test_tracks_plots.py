@@ -6,12 +6,11 @@ from collections.abc import Iterator
 
 import matplotlib as mpl
 import numpy as np
-import pandas as pd
 import pytest
 from matplotlib.collections import LineCollection
 
 from helpers.physics.tracks import Event, load_events, quality, true_edges
-from helpers.plots import efficiency_plot, embedding_display, event_display, graph_display, stage_bars
+from helpers.plots import efficiency_plot, embedding_display, event_display, graph_display
 
 
 @pytest.fixture(autouse=True)
@@ -85,10 +84,3 @@ def test_efficiencies_have_axes_with_units_and_a_legend_with_the_value(event: Ev
     assert axes.get_ylabel() == "Efficiency"
     assert [text.get_text().split(":")[0] for text in axes.get_legend().get_texts()] == ["first", "second"]
     assert len({container.lines[0].get_marker() for container in axes.containers}) == 2, "told apart without colour"
-
-
-def test_bars_are_as_long_as_the_times():
-    rows = [{"stage": "a", "total_ms": 6.0, "queue_ms": 1.0, "infer_ms": 4.0, "other_ms": 1.0}]
-    axes = stage_bars(pd.DataFrame(rows)).axes[0]
-    assert [bar.get_width() for container in axes.containers for bar in container] == [1.0, 4.0, 1.0]
-    assert "ms" in axes.get_xlabel()
