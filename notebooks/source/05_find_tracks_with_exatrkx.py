@@ -229,9 +229,7 @@ server.reload("ExaTrk_tracks")  # with its own cut again
 before = scrape(server)
 find(crowded, at_once=1)
 times = tracks.stage_times(scrape(server) - before)
-times
-
-# %%
+print(times.round(2))
 plots.lives_figure(trace(server, lambda: find(crowded[:1])))
 
 # %% [markdown] exercise="5.2"

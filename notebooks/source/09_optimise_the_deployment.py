@@ -289,13 +289,11 @@ repository.change_config(MODEL, PLAIN, optimization=None, dynamic_batching=None)
 server.reload(MODEL)
 for name in variants:
     table.measure(name.removeprefix(f"{MODEL}_"), model=name)
-table
-
-# %%
+print(table)
 costs = precision.cost(server, variants, reference=MODEL, jets=jets.read("ak4")[256:1256])
 changes = pd.DataFrame([row for row in costs if row["model"] != MODEL])
 with plots.drawing(figsize=(10, 4)) as (figure, axes):
-    what = changes["model"].str.removeprefix(f"{MODEL}_") + ", " + changes["discriminant"].str.replace("_", " ")
+    what = changes["model"].str.removeprefix(f"{MODEL}_") + ", " + changes["discriminant"]
     axes.errorbar(changes["auc_change"], what, xerr=changes["auc_change_half_width"], fmt="ko", capsize=4)
     axes.axvline(0, color="grey")
     axes.set_xlabel("Change of AUC, with 95 % interval")
