@@ -16,7 +16,7 @@ from helpers.terminal import write_whatever_the_terminal
 
 # Command -> its module, one line of help, an example.
 COMMANDS = {
-    "doctor": ("tools", "is this machine ready, and if not, what to type", "doctor --full"),
+    "doctor": ("tools", "is this machine ready, and if not, what to type", "doctor"),
     "install-server": ("tools", "make the embedded server's environment", "install-server --without-torch"),
     "lab": ("tools", "open the course in JupyterLab", "lab --no-browser --port=8899"),
     "hand-out": ("tools", "your copies of the notebooks, as lab makes them", "hand-out"),
@@ -35,16 +35,12 @@ Option = tuple[str, str, dict[str, Any]]
 _FLAG: dict[str, Any] = {"action": "store_true"}
 _FLAG_OR_NEITHER: dict[str, Any] = {"action": "store_true", "default": None}
 _YES_OR_NO: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
-_FILE: dict[str, Any] = {"metavar": "FILE"}
-_NUMBER: dict[str, Any] = {"type": int}
-_NUMBERS: dict[str, Any] = {"type": int, "nargs": "+"}
+_NUMBERS: dict[str, Any] = {"type": int, "nargs": "+", "default": [1]}
 _MODEL: Option = ("-m --model", "name of the model, such as particlenet_AK4", {"required": True})
 _MODELS: Option = ("--models", "the model repository, such as work/models (default models)", {"default": "models"})
-_CA: Option = ("--ca", "certificate of the authority that signed the server's", _FILE)
 _DATA = "random (bits), real (what the course has for the model: jets, hits, taus), or a JSON file (default random)"
 _INPUT_DATA: Option = ("--input-data", _DATA, {"default": "random"})
 OPTIONS: dict[str, tuple[Option, ...]] = {
-    "doctor": (("--full", "launch a server and send it a request, too (ten seconds)", _FLAG),),
     "install-server": (("--without-torch", "its models stay UNAVAILABLE, little disk is needed", _FLAG),),
     "reset": (("notebook", "number or name of the notebook, such as 03", {"nargs": "?", "default": ""}),),
     "serve": (
@@ -63,17 +59,15 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         ("-u --url", "address, by default localhost:9001 for grpc, localhost:9000 for http", {}),
         ("-p --protocol", "grpc (the default), or http", {"choices": ("grpc", "http")}),
         ("-b --batch", "entries in the batch of inputs (default 1)", {"type": int, "default": 1}),
-        _CA,
     ),
-    "metrics": (("-u --url", "address of the metrics port (default localhost:9002)", {"default": "localhost:9002"}), _CA),
-    "perf_analyzer": (_CA,),
+    "metrics": (("-u --url", "address of the metrics port (default localhost:9002)", {"default": "localhost:9002"}),),
     "sweep": (
         ("-m --model", "one model or several, such as particlenet_PT", {"nargs": "+", "required": True}),
-        ("-u --url", "address of the server (default localhost:9001)", {}),
-        ("-b --batch", "batch sizes (default 1)", {**_NUMBERS, "default": [1]}),
-        ("-c --concurrency", "requests under way at any time (default 1)", {**_NUMBERS, "default": [1]}),
+        ("-u --url", "address of the server (default localhost:9001)", {"default": "localhost:9001"}),
+        ("-b --batch", "batch sizes (default 1)", _NUMBERS),
+        ("-c --concurrency", "requests under way at any time (default 1)", _NUMBERS),
         ("-o --output", "folder for the results (default work/sweeps)", {"default": "work/sweeps"}),
-        *(_INPUT_DATA, _CA),
+        _INPUT_DATA,
     ),
     "tune": (
         _MODEL,
@@ -81,7 +75,7 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         # Enough for a queue, so that instances and batches have something to win, as in notebook 09.
         ("-c --concurrency", "requests under way at any time (default 8)", {"type": int, "default": 8}),
         ("--budget", "what the latency's 95th percentile may be at most, in milliseconds", {"type": float, "metavar": "MS"}),
-        ("--max-instances", "instances at most", _NUMBER),
+        ("--max-instances", "instances at most", {"type": int}),
         ("-o --output", "folder for the results (default work/tune)", {"default": "work/tune"}),
         *(_INPUT_DATA, _MODELS),
     ),

@@ -40,9 +40,6 @@ def serve(args: argparse.Namespace) -> int:
             try:
                 _wait(server)
             except KeyboardInterrupt:
-                # A second Ctrl-C would interrupt the stopping. Not before the first one has got through: Python can drop one.
-                for number in ends:
-                    signal.signal(number, signal.SIG_IGN)
                 print(f"\nStopping the server{'s' * isinstance(server, Fleet)} …", flush=True)
                 raise
     except KeyboardInterrupt:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-from functools import partial
-from typing import Any, TypeVar
+from contextlib import AbstractContextManager, suppress
+from typing import Any
 
 import numpy as np
 
 from helpers.client import problems, way_to
 from helpers.client.endpoint import NO_ACCESS, Access, where, with_own_secret
-from helpers.client.problems import Refused, TransportError, Unreachable
+from helpers.client.problems import TransportError, Unreachable
 from helpers.client.tensors import Array, Signature, split
 from helpers.errors import CourseError, InputError, RequestError
 from helpers.terminal import Progress
@@ -23,25 +22,19 @@ from helpers.terminal import Progress
 RETRIES = 2
 # Seconds before the first repetition; doubled each time.
 RETRY_WAIT_S = 0.2
-# Requests under way at once in asynchronous sending: enough to keep two model instances and their queue busy.
+# Requests under way at once among many: enough to keep two model instances and their queue busy.
 MAX_IN_FLIGHT = 8
 # Seconds that one inference request may take. The first request of a new shape compiles in PyTorch and takes seconds.
 REQUEST_TIMEOUT_S = 60.0
 
-T = TypeVar("T")
-# Arrays, lists or numbers by the name of the input.
-Values = Mapping[str, Any]
-
 
 class Result(dict[str, Array]):
-    """The outputs of one request by name, with the model that answered and its version; ``requests`` above 1 if the batch was split."""
+    """The outputs of one request by name; ``requests`` above 1 if the batch was split."""
 
-    def __init__(self, outputs: Mapping[str, Array], model: str, version: str, requests: int) -> None:
-        super().__init__(outputs)
-        self.model, self.version, self.requests = model, version, requests
+    requests = 1
 
 
-class Client:
+class Client(AbstractContextManager["Client"]):
     """A connection to one server, over gRPC or HTTP, which several threads may use. It remembers what a model takes until that changes.
 
     Args:
@@ -55,25 +48,17 @@ class Client:
         self.protocol, self.address = where(server, protocol)
         self.access: Access = self.server.access if self.server is not None else with_own_secret(NO_ACCESS, self.address)
         self.transport = way_to(self.protocol, self.address, self.access, timeout_s)
-        self._signatures: dict[tuple[str, str], Signature] = {}
-        self._closed = False
-        self._pool = ThreadPoolExecutor(MAX_IN_FLIGHT, thread_name_prefix="course-client")
-
-    def __enter__(self) -> Client:
-        return self
+        self._signatures: dict[str, Signature] = {}
 
     def __exit__(self, *exc: object) -> None:
         self.close()
 
     def close(self) -> None:
-        """Wait for requests under way and close the connection."""
-        self._pool.shutdown()
-        self._closed = True
-        self._signatures.clear()  # so that the next request asks, and hears that the client is closed
+        """Close the connection; a later request opens another."""
         self.transport.close()
 
     def infer(
-        self, model: str, inputs: Values | None = None, *, outputs: Iterable[str] | None = None, version: str | int = "", **arrays: Any
+        self, model: str, inputs: Mapping[str, Any] | None = None, outputs: Sequence[str] = (), version: str | int = "", **arrays: Any
     ) -> Result:
         """Send one request, or several when the batch is larger than the model allows, and return the outputs by name.
 
@@ -85,99 +70,76 @@ class Client:
             ModelError: the model is not loaded; the message names those that are.
             RequestError: the server refused or failed, could not be reached, or took too long.
         """
-        signature, tensors = self._fitting(model, str(version), {**(inputs or {}), **arrays})
-        wanted = list(signature.outputs if outputs is None else outputs)
+        signature, tensors = self._fitting(model, {**(inputs or {}), **arrays})
+        wanted = list(outputs or signature.outputs)
         pieces = split(tensors, signature.max_batch_size)
         try:
-            parts = [self._ask(partial(self.transport.infer, model, str(version), piece, wanted), model) for piece in pieces]
+            parts = [self._ask(self.transport.infer, model, str(version), piece, wanted) for piece in pieces]
         except RequestError:
-            self._signatures.pop((model, str(version)), None)  # a model that was reloaded may take other inputs since
+            self._signatures.pop(model, None)  # a model that was reloaded may take other inputs since
             raise
         # Also where there is one part: decoded arrays are views of the answer and read-only.
-        joined = {name: np.concatenate([part.as_numpy(name) for part in parts]) for name in wanted}
-        answer = parts[-1].get_response()
-        number = answer.get("model_version", "") if isinstance(answer, dict) else answer.model_version
-        return Result(joined, model, number, len(parts))
-
-    def infer_async(self, model: str, inputs: Values | None = None, **arrays: Any) -> Future[Result]:
-        """Like :meth:`infer`, but return a future at once; inputs are checked and copied first, and 8 requests are under way at most."""
-        return self._pool.submit(self.infer, model, self._copies(model, {**(inputs or {}), **arrays}))
+        result = Result({name: np.concatenate([part.as_numpy(name) for part in parts]) for name in wanted})
+        result.requests = len(parts)
+        return result
 
     def infer_many(
-        self, model: str, many: Iterable[Values], *, max_in_flight: int = MAX_IN_FLIGHT, outputs: Iterable[str] | None = None
+        self, model: str, many: Iterable[Mapping[str, Any]], max_in_flight: int = MAX_IN_FLIGHT, outputs: Sequence[str] = ()
     ) -> list[Result]:
         """Send many requests, a bounded number at once; return their results in order, or stop at the first error.
 
         The inputs of each request are taken one by one as there is room and copied, so ``many`` may be a generator that fills one array
         again and again.
         """
-        results: list[Result] = []
-        under_way: deque[Future[Result]] = deque()
+        answers: list[Future[Result]] = []
         pool = ThreadPoolExecutor(max_in_flight, thread_name_prefix="course-many")
         with Progress(f"{model} answers", len(many) if isinstance(many, Sized) else None, "requests") as progress:
-
-            def collect() -> None:
-                results.append(under_way.popleft().result())
-                progress.add()
-
             try:
                 for inputs in many:
-                    under_way.append(pool.submit(self.infer, model, self._copies(model, inputs), outputs=outputs))
-                    if len(under_way) >= max_in_flight:
-                        collect()
-                while under_way:
-                    collect()
+                    copies = {name: array.copy() for name, array in self._fitting(model, inputs)[1].items()}
+                    answers.append(pool.submit(self.infer, model, copies, outputs=outputs))
+                    progress.add()
+                    if len(answers) >= max_in_flight:
+                        answers[-max_in_flight].result()
+                return [answer.result() for answer in answers]
             finally:
                 # After an error or "interrupt kernel" nobody waits for the requests that are still under way.
                 pool.shutdown(wait=False, cancel_futures=True)
-        return results
 
     def metadata(self, model: str) -> dict[str, Any]:
         """Return names, dtypes and shapes of a model's tensors, as the server reports them now."""
-        return self._ask(lambda: self.transport.metadata(model), model)
+        return dict(self._ask(self.transport.metadata, model))
 
     def config(self, model: str) -> dict[str, Any]:
         """Return a model's config with everything that the server filled in, as it is now."""
-        return self._ask(lambda: self.transport.config(model), model)
+        return dict(self._ask(self.transport.config, model))
 
-    def signature(self, model: str, version: str = "") -> Signature:
+    def signature(self, model: str) -> Signature:
         """Return a model's signature, remembered from the last time."""
-        if (model, version) not in self._signatures:
-
-            def about() -> tuple[dict[str, Any], dict[str, Any] | None]:
-                metadata = self.transport.metadata(model, version)
-                with suppress(Refused):
-                    return metadata, self.transport.config(model, version)
-                # Servers of other makes speak the protocol without this extension; then nobody knows the largest batch.
-                return metadata, None
-
-            self._signatures[model, version] = Signature.from_server(*self._ask(about, model))
-        return self._signatures[model, version]
+        if model not in self._signatures:
+            self._signatures[model] = Signature.from_server(self.metadata(model), self.config(model))
+        return self._signatures[model]
 
     def example(self, model: str, batch: int = 1) -> dict[str, Array]:
         """Return made-up inputs that fit a model: normal numbers, ones for masks, the same each time."""
         return self.signature(model).example(batch)
 
-    def _ask(self, question: Callable[[], T], model: str) -> T:
-        """Call a function that asks the server, again when the connection was lost, and explain a failure."""
-        if self._closed:
-            raise InputError("This client is closed.", "Expected one that is open.", "Type: client = Client(server)")
-        attempt = 0
-        while True:
+    def _ask(self, question: Callable[..., Any], model: str, *arguments: Any) -> Any:
+        """Ask the server something about a model, again when the connection was lost, and explain a failure."""
+        for attempt in itertools.count():
             try:
-                return question()
+                return question(model, *arguments)
             except TransportError as error:
                 if not isinstance(error, Unreachable) or attempt >= RETRIES:
                     raise self._explained(error, model) from error
             time.sleep(RETRY_WAIT_S * 2**attempt)
-            attempt += 1
 
     def _explained(self, error: TransportError, model: str) -> CourseError:
         """Return the error to raise for a request that failed, after a look at the server."""
         owned = getattr(self.server, "owned", False)
-        if not isinstance(error, Refused) or error.reason != "unknown":
-            ended = self.server.how_it_ended() if owned and not isinstance(error, Refused) else ("", "")
-            return problems.explain(error, model, self.address, self.protocol, self.access, ended)
+        if error.reason != "unknown":
+            ended = self.server.how_it_ended() if owned and not error.reason else ("", "")
+            return problems.explain(error, self.transport, model, ended)
         loaded, why = None, ""
         # Not from the metrics: their page also has the models that failed while they were loaded.
         with suppress(TransportError):
@@ -186,17 +148,12 @@ class Client:
             why = "".join(state.reason for state in self.server.models() if state.name == model and state.state != "READY")
         return problems.not_loaded(model, str(error), loaded, why, owned)
 
-    def _fitting(self, model: str, version: str, inputs: Values) -> tuple[Signature, dict[str, Array]]:
+    def _fitting(self, model: str, inputs: Mapping[str, Any]) -> tuple[Signature, dict[str, Array]]:
         """Return a model's signature and the inputs as its tensors."""
-        try:
-            signature = self.signature(model, version)
+        with suppress(InputError):
+            signature = self.signature(model)
             return signature, signature.check(inputs)
-        except InputError:
-            # A model that was reloaded may take other inputs since.
-            self._signatures.pop((model, version), None)
-            signature = self.signature(model, version)
-            return signature, signature.check(inputs)
-
-    def _copies(self, model: str, inputs: Values) -> dict[str, Array]:
-        """Return inputs as tensors that share no memory with what was given, which may be changed while they wait."""
-        return {name: array.copy() for name, array in self._fitting(model, "", inputs)[1].items()}
+        # A model that was reloaded may take other inputs since.
+        self._signatures.pop(model, None)
+        signature = self.signature(model)
+        return signature, signature.check(inputs)

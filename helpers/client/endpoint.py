@@ -1,10 +1,9 @@
-"""Where a server is and what a request to it carries: its address, a token or other headers, and which certificates are trusted."""
+"""Where a server is and what a request to it carries: its address, a token, and which certificates are trusted."""
 
 from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -70,46 +69,29 @@ def parse_address(url: str, default_port: int | None = None) -> Address:
 
 @dataclass(frozen=True)
 class Access:
-    """How to be let in: headers of each request, which are secret and in no text, and a file of trusted authorities, or this machine's."""
+    """How to be let in: a token, which is secret and in no text, and a file of trusted authorities; without one, those of this machine."""
 
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    token: str = field(default="", repr=False)
     ca: str = ""
 
-    def grpc_headers(self) -> dict[str, str]:
-        """Return the headers for gRPC: names in lower case, and the token also under the name by which Triton itself looks for it."""
-        lower = {name.lower(): value for name, value in self.headers.items()}
-        token = {f"{GRPC_HEADER_PREFIX}{TOKEN_HEADER}": lower[TOKEN_HEADER]} if self.sends_token else {}
-        return {**lower, **token}
-
     @property
-    def sends_token(self) -> bool:
-        """True if an ``Authorization`` header is among the headers."""
-        return any(name.lower() == TOKEN_HEADER for name in self.headers)
-
-    def trusted(self) -> ssl.SSLContext:
-        """Return the rules by which certificates are checked."""
-        return ssl.create_default_context(cafile=self.ca or None)
-
-    def with_token(self, token: str) -> Access:
-        """Return this access with a token in place of another."""
-        others = {name: value for name, value in self.headers.items() if name.lower() != TOKEN_HEADER}
-        return replace(self, headers={**others, TOKEN_HEADER.capitalize(): f"Bearer {token}"})
+    def headers(self) -> dict[str, str]:
+        """What a request carries over HTTP and gRPC alike: the token, also under the name by which Triton's gRPC looks for it."""
+        names = (TOKEN_HEADER, f"{GRPC_HEADER_PREFIX}{TOKEN_HEADER}")
+        return dict.fromkeys(names, f"Bearer {self.token}") if self.token else {}
 
 
 NO_ACCESS = Access()
 
 
-def access_for(token: str = "", headers: Mapping[str, str] | None = None, ca: str | Path | None = None) -> Access:
-    """Return the access by a token (``Authorization: Bearer TOKEN``), further headers and a PEM file; no message repeats a secret."""
-    access = Access(dict(headers or {}), str(Path(ca).expanduser().resolve()) if ca else "")
-    if token:
-        access = access.with_token(token)
-    for name, value in access.headers.items():
-        if not (re.fullmatch(r"[!-~]+", name) and re.fullmatch(r"[ -~]+", value)):
-            expected = "Expected a name without blanks, and visible characters of ASCII; a line end at its end often comes from a file."
-            raise InputError(f"The header {name!r} cannot be sent.", expected, "Type for example: connect(…, token=text.strip())")
+def access_for(token: str = "", ca: str | Path | None = None) -> Access:
+    """Return the access by a token (``Authorization: Bearer TOKEN``) and a PEM file; no message repeats the token."""
+    if not re.fullmatch(r"[ -~]*", token):
+        expected = "Expected visible characters of ASCII; a line end at its end often comes from a file."
+        raise InputError("The token cannot be sent.", expected, "Type for example: connect(…, token=text.strip())")
+    access = Access(token, str(Path(ca).expanduser().resolve()) if ca else "")
     try:
-        access.trusted()
+        ssl.create_default_context(cafile=access.ca or None)
     except (OSError, ssl.SSLError) as error:
         happened = f"The file {ca} cannot be used as certificates: {error.strerror or error}."
         raise InputError(happened, "Expected a PEM file that begins with -----BEGIN CERTIFICATE-----.") from error
@@ -121,11 +103,11 @@ def with_own_secret(access: Access, address: Address) -> Access:
 
     The secret is looked up in a folder that only its owner can enter: where the server is somebody else's, nothing is found or sent.
     """
-    if not access.sends_token and address.host in (*LOCAL_NAMES, LOOPBACK):
+    if not access.token and address.host in (*LOCAL_NAMES, LOOPBACK):
         for state in run_folder.states():
             token = state.get("listening", {}).get("token", "")
             if token and address.port in state.get("ports", ()):
-                return access.with_token(token)
+                return replace(access, token=token)
     return access
 
 

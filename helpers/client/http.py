@@ -8,9 +8,10 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import ssl
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from urllib3.util import wait_for_read
@@ -19,13 +20,9 @@ from helpers.client import problems
 from helpers.client.endpoint import NO_ACCESS, QUERY_TIMEOUT_S, Access, Address
 from helpers.client.problems import Refused, TimedOut, TransportError, Unreachable
 
-if TYPE_CHECKING:
-    from helpers.client.tensors import Array  # NumPy and tritonclient, which a question can do without
-
 # Seconds for a look whether anything listens on a port.
 _LOOK_TIMEOUT_S = 2.0
 
-_NO_SERVER = "it sent a page, or an answer of another kind", "page"
 _REASONS = {400: "inputs", 401: "restricted", 403: "restricted", 404: "unknown"}
 
 
@@ -34,11 +31,8 @@ class Http:
 
     def __init__(self, address: Address, timeout_s: float = QUERY_TIMEOUT_S, access: Access = NO_ACCESS) -> None:
         self.address, self.access, self._timeout_s = address, access, timeout_s
+        self._headers = access.headers
         self._idle: list[http.client.HTTPConnection] = []
-
-    def is_live(self) -> bool:
-        """True if the server answers and says that it lives."""
-        return self.ask("/v2/health/live") is not None
 
     def is_ready(self) -> bool:
         """True if the server says that all its models are READY."""
@@ -46,24 +40,23 @@ class Http:
 
     def about(self) -> dict[str, Any]:
         """Return the server's own name, version and extensions."""
-        return self._facts("/v2", "name")
+        return self._facts("/v2")
 
-    def metadata(self, model: str, version: str = "") -> dict[str, Any]:
+    def metadata(self, model: str) -> dict[str, Any]:
         """Return names, types and shapes of a model's inputs and outputs."""
-        return self._facts(_path(model, version), "name")
+        return self._facts(_path(model))
 
-    def config(self, model: str, version: str = "") -> dict[str, Any]:
+    def config(self, model: str) -> dict[str, Any]:
         """Return a model's config with everything that the server filled in."""
-        return self._facts(f"{_path(model, version)}/config", "name")
+        return self._facts(f"{_path(model)}/config")
 
     def statistics(self, model: str = "") -> list[dict[str, Any]]:
         """Return the counters of a model's versions, or of all models that are loaded."""
         return list(self._facts(f"{_path(model)}/stats" if model else "/v2/models/stats", "model_stats")["model_stats"])
 
-    def infer(self, model: str, version: str, inputs: Mapping[str, Array], outputs: Sequence[str]) -> Any:
+    def infer(self, model: str, version: str, inputs: Mapping[str, Any], outputs: Sequence[str]) -> Any:
         """Send one request and return tritonclient's result."""
         import tritonclient.http as triton_http
-        from tritonclient.utils import InferenceServerException
 
         from helpers.client.tensors import encode
 
@@ -72,35 +65,20 @@ class Http:
         headers = {"Content-Type": "application/octet-stream"}
         if json_size is not None:
             headers["Inference-Header-Content-Length"] = str(json_size)
-        data, answered = self._exchange("POST", f"{_path(model, version)}/infer", body, headers, self._timeout_s)
+        data, answered = self._exchange(f"{_path(model, version)}/infer", body, headers, self._timeout_s)
         length = answered.get("Inference-Header-Content-Length")
-        try:
-            result = triton_http.InferenceServerClient.parse_response_body(data, header_length=int(length) if length else None)
-            result.get_response()["outputs"]
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError, InferenceServerException) as error:
-            raise Refused(*_NO_SERVER) from error
-        return result
+        return triton_http.InferenceServerClient.parse_response_body(data, header_length=int(length) if length else None)
 
-    def ask(
-        self,
-        path: str,
-        body: Any = None,
-        *,
-        headers: Mapping[str, str] | None = None,
-        post: bool = False,
-        timeout_s: float = QUERY_TIMEOUT_S,
-    ) -> Any:
-        """Send one request, a POST with a body for JSON or where ``post`` says so; return the answer: an object from JSON, else text."""
-        data = None if body is None else json.dumps(body).encode()
-        answer, _ = self._exchange("GET" if data is None and not post else "POST", path, data, headers or {}, timeout_s)
+    def ask(self, path: str, body: Any = None, headers: Mapping[str, str] | None = None, timeout_s: float = QUERY_TIMEOUT_S) -> Any:
+        """Send one request, a POST where there is a body for JSON; return the answer: an object from JSON, else text."""
+        answer, _ = self._exchange(path, None if body is None else json.dumps(body).encode(), headers or {}, timeout_s)
         text = answer.decode("utf-8", "replace")
-        if text[:1] in ("{", "["):
-            with suppress(ValueError, RecursionError):
-                return json.loads(text)
+        with suppress(ValueError, RecursionError):
+            return json.loads(text)
         return text
 
     def close(self) -> None:
-        """Close the idle connections."""
+        """Close the idle connections; a later request opens another."""
         idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()
@@ -108,23 +86,21 @@ class Http:
     # A server is seldom closed by those who ask it. No global name is used: at Python's end there are none.
     __del__ = close
 
-    def _facts(self, path: str, field: str) -> dict[str, Any]:
+    def _facts(self, path: str, field: str = "name") -> dict[str, Any]:
         """Return an answer that must have this field: many a web page answers to everything, also in JSON."""
         answer = self.ask(path)
         if not (isinstance(answer, dict) and field in answer):
-            raise Refused(*_NO_SERVER)
+            raise Refused("it sent a page, or an answer of another kind", "page")
         return answer
 
-    def _exchange(
-        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], timeout_s: float
-    ) -> tuple[bytes, http.client.HTTPMessage]:
+    def _exchange(self, path: str, body: bytes | None, headers: Mapping[str, str], timeout_s: float) -> tuple[bytes, Any]:
         """Send one request; return the body and the headers of its answer."""
         connection = self._connection()
         connection.timeout = timeout_s
         if connection.sock is not None:
             connection.sock.settimeout(timeout_s)
         try:
-            connection.request(method, path, body, {**self.access.headers, **headers})
+            connection.request("GET" if body is None else "POST", path, body, {**self._headers, **headers})
             response = connection.getresponse()
             data = response.read()
         except BaseException as error:
@@ -134,7 +110,7 @@ class Http:
             raise _failure(error, timeout_s) from error
         self._idle.append(connection)
         if response.status != http.client.OK:
-            raise _refusal(response, data.decode("utf-8", "replace"), path)
+            raise _refusal(response, data.decode("utf-8", "replace"))
         return data, response.headers
 
     def _connection(self) -> http.client.HTTPConnection:
@@ -146,12 +122,12 @@ class Http:
                     return connection
                 connection.close()
         place = self.address.dialled
-        if self.address.secure:
-            return http.client.HTTPSConnection(place.host, place.port, context=self.access.trusted())
+        if place.secure:
+            return http.client.HTTPSConnection(place.host, place.port, context=ssl.create_default_context(cafile=self.access.ca or None))
         return http.client.HTTPConnection(place.host, place.port)
 
 
-def _refusal(response: http.client.HTTPResponse, text: str, path: str) -> TransportError:
+def _refusal(response: http.client.HTTPResponse, text: str) -> TransportError:
     """Return the error for an answer that is not OK."""
     # A key or a token is for the server that was named, not for where an answer sends us.
     if 300 <= response.status < 400:
@@ -159,7 +135,7 @@ def _refusal(response: http.client.HTTPResponse, text: str, path: str) -> Transp
     try:
         message = problems.without_id(str(json.loads(text)["error"]))
     except (ValueError, KeyError, TypeError, RecursionError):
-        message = text.strip() or f"The server answered {response.status} {response.reason} to {path}."
+        message = text.strip() or f"The server answered {response.status} {response.reason}."
         if response.status == http.client.SERVICE_UNAVAILABLE:
             return Unreachable(message)  # not Triton's words, but those of a front that lost the server behind it
     return Refused(message, "unknown" if problems.NOT_READY in message else _REASONS.get(response.status, "failed"))
@@ -169,9 +145,7 @@ def _failure(error: Exception, timeout_s: float) -> TransportError:
     """Return the error for an answer that did not come."""
     if isinstance(error, TimeoutError):
         return TimedOut(f"no answer within {timeout_s:g} s")
-    if isinstance(error, http.client.RemoteDisconnected | http.client.IncompleteRead):
-        return Unreachable("the connection was closed")
-    if isinstance(error, http.client.BadStatusLine):
+    if isinstance(error, http.client.BadStatusLine) and not isinstance(error, http.client.RemoteDisconnected):
         return Refused("it does not speak HTTP", "protocol")
     return Unreachable(str(error) or type(error).__name__)
 
@@ -184,8 +158,7 @@ def ask(address: Address, path: str, body: Any = None, *, access: Access = NO_AC
 
 def listens(address: Address) -> bool:
     """True if anything accepts connections at this address."""
-    with suppress(OSError):
-        socket.create_connection((address.dialled.host, address.port), timeout=_LOOK_TIMEOUT_S).close()
+    with suppress(OSError), socket.create_connection((address.dialled.host, address.port), timeout=_LOOK_TIMEOUT_S):
         return True
     return False
 

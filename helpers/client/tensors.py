@@ -18,9 +18,6 @@ from helpers.errors import InputError, quoted, suggestion
 
 Array = NDArray[Any]
 
-# Length of the axes of a made-up input that may have any.
-_ANY_LENGTH = 20
-
 
 @dataclass(frozen=True)
 class TensorSpec:
@@ -33,7 +30,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Signature:
-    """Inputs and outputs of a model by name; ``max_batch_size`` is 0 without a batch axis, and where the server does not say."""
+    """Inputs and outputs of a model by name; ``max_batch_size`` is 0 without a batch axis."""
 
     model: str
     max_batch_size: int
@@ -41,49 +38,40 @@ class Signature:
     outputs: dict[str, TensorSpec]
 
     @classmethod
-    def from_server(cls, metadata: Mapping[str, Any], config: Mapping[str, Any] | None) -> Signature:
-        """Read a signature from the server's metadata and, where the server gives one, its config."""
+    def from_server(cls, metadata: Mapping[str, Any], config: Mapping[str, Any]) -> Signature:
+        """Read a signature from the server's metadata and the model's config."""
 
         def specs(role: str) -> dict[str, TensorSpec]:
             found = (TensorSpec(each["name"], each["datatype"], tuple(map(int, each["shape"]))) for each in metadata[role])
             return {spec.name: spec for spec in found}
 
-        return cls(metadata["name"], int((config or {}).get("max_batch_size", 0)), specs("inputs"), specs("outputs"))
-
-    @property
-    def batched(self) -> bool:
-        """True if the first axis of every tensor is the batch."""
-        return self.max_batch_size > 0
+        return cls(metadata["name"], int(config.get("max_batch_size", 0)), specs("inputs"), specs("outputs"))
 
     def check(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
         """Return values by input name as tensors; an InputError says which does not fit."""
         self._check_names(inputs)
-        arrays = {name: to_tensor(name, inputs[name], spec.datatype) for name, spec in self.inputs.items() if name in inputs}
+        arrays = {name: to_tensor(name, inputs[name], spec.datatype) for name, spec in self.inputs.items()}
         for name, array in arrays.items():
             self._check_shape(self.inputs[name], array)
         return arrays
 
-    def example(self, batch: int = 1, any_length: int = _ANY_LENGTH) -> dict[str, Array]:
+    def example(self, batch: int = 1, any_length: int = 20) -> dict[str, Array]:
         """Return made-up inputs that fit: normal numbers, small integers, ones for masks, the same each time."""
         random = np.random.default_rng(1)
         inputs: dict[str, Array] = {}
         for name, spec in self.inputs.items():
             shape = [any_length if length < 0 else length for length in spec.shape]
-            if self.batched:
+            if self.max_batch_size:
                 shape[0] = batch
             dtype = np.dtype(triton_to_np_dtype(spec.datatype))
-            if spec.datatype == "BYTES":
-                inputs[name] = np.full(shape, b"text", dtype=object)
-            elif spec.datatype == "BOOL" or "mask" in name.lower():
-                inputs[name] = np.ones(shape, dtype)
-            else:
-                inputs[name] = (random.integers(0, 10, shape) if dtype.kind in "iu" else random.standard_normal(shape)).astype(dtype)
+            numbers = random.integers(0, 10, shape) if dtype.kind in "iu" else random.standard_normal(shape)
+            inputs[name] = np.ones(shape, dtype) if "mask" in name.lower() else numbers.astype(dtype)
         return inputs
 
     def _describe(self, spec: TensorSpec) -> str:
         """Return a tensor in words: ``FP32 with shape (batch up to 160, 25, any)``."""
         sizes = ["any" if length < 0 else str(length) for length in spec.shape]
-        if self.batched:
+        if self.max_batch_size:
             sizes[0] = f"batch up to {self.max_batch_size}"
         return f"{spec.datatype} with shape ({', '.join(sizes)}{',' * (len(sizes) == 1)})"
 
@@ -99,16 +87,14 @@ class Signature:
 
     def _check_shape(self, spec: TensorSpec, array: Array) -> None:
         happened = f"The input {spec.name!r} of {self.model!r} has shape {array.shape}."
-        # The batch axis may be longer than the model's limit: such a batch is split.
-        free = 1 if self.batched else 0
-        if array.ndim != len(spec.shape) or not _fits(array.shape[free:], spec.shape[free:]):
+        if not _fits(array.shape, spec.shape):
             hint = "Bring the array into that shape, and look at one entry to see that its numbers are where you want them."
-            if self.batched and _fits(array.shape, spec.shape[1:]):
+            if self.max_batch_size and _fits(array.shape, spec.shape[1:]):
                 hint = "The batch axis is missing. Type: x[np.newaxis], which makes a batch of one"
-            elif not self.batched and array.shape[:1] == (1,) and _fits(array.shape[1:], spec.shape):
+            elif not self.max_batch_size and array.shape[:1] == (1,) and _fits(array.shape[1:], spec.shape):
                 hint = "This model has no batch axis. Type: x[0]"
             raise InputError(happened, f"The model expects {self._describe(spec)}.", hint)
-        if self.batched and not array.shape[0]:
+        if self.max_batch_size and not array.shape[0]:
             raise InputError(happened, "The batch is empty: expected at least one entry.", "Leave such a request out.")
 
 
@@ -143,10 +129,6 @@ def to_tensor(name: str, value: Any, datatype: str) -> Array:
             "Pad the rows to one length; bring a tensor from a GPU to the CPU first, with x.cpu().",
         ) from error
     if datatype == "BYTES":
-        for item in array.flat:
-            if not isinstance(item, str | bytes):
-                todo = 'Type for example: np.array(["jet", "muon"], dtype=object)'
-                raise InputError(f"The input {name!r} holds {item!r:.40}.", "The model expects strings (BYTES).", todo)
         return array
     wanted: np.dtype[Any] = np.dtype(triton_to_np_dtype(datatype))
     # Numbers without a dtype of their own: a model of whole numbers gets no floats.

@@ -7,9 +7,9 @@ import json
 import os
 import socket
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from string import Template
-from typing import Any
 
 from helpers.client.endpoint import GRPC_HEADER_PREFIX, QUERY_TIMEOUT_S, TOKEN_HEADER
 from helpers.errors import ServerError, SetupError
@@ -69,25 +69,23 @@ def write_lists(folder: Path, servers: Sequence[Server]) -> None:
 
 def admin(folder: Path, path: str) -> str:
     """Return what Envoy's admin page says, such as ``/clusters``; a ServerError says that the front does not run."""
-    connection = http.client.HTTPConnection("front")
     try:
-        connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.sock.settimeout(QUERY_TIMEOUT_S)
-        connection.sock.connect(str(folder / "admin"))
-        connection.request("GET", path)
-        return connection.getresponse().read().decode()
+        with closing(http.client.HTTPConnection("front")) as connection:
+            connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            connection.sock.settimeout(QUERY_TIMEOUT_S)
+            connection.sock.connect(str(folder / "admin"))
+            connection.request("GET", path)
+            return connection.getresponse().read().decode()
     except (OSError, http.client.HTTPException) as error:
         raise ServerError(f"The front's admin page does not answer ({error}).", "", "Type: fleet = fleet.restart()") from error
-    finally:
-        connection.close()
 
 
-def healthy(folder: Path) -> dict[str, dict[int, bool]]:
-    """Return whether Envoy sends requests to its servers: by protocol, then by their port for this protocol."""
-    page: dict[str, Any] = json.loads(admin(folder, "/clusters?format=json"))
-    found: dict[str, dict[int, bool]] = {protocol: {} for protocol in PROTOCOLS}
-    for cluster in page.get("cluster_statuses", ()):
-        for host in cluster.get("host_statuses", ()) if cluster["name"] in found else ():
-            failed = any(value is True for name, value in host.get("health_status", {}).items() if name.startswith(("failed", "pending")))
-            found[cluster["name"]][host["address"]["socket_address"]["port_value"]] = not failed
+def healthy(folder: Path) -> set[int]:
+    """Return the ports to which Envoy sends requests: of each of its servers one for HTTP and one for gRPC."""
+    found = set()
+    for cluster in json.loads(admin(folder, "/clusters?format=json"))["cluster_statuses"]:
+        for host in cluster.get("host_statuses", ()) if cluster["name"] in PROTOCOLS else ():
+            said = host.get("health_status", {})
+            if not any(said[name] is True for name in said if name.startswith(("failed", "pending"))):
+                found.add(int(host["address"]["socket_address"]["port_value"]))
     return found

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,16 +17,15 @@ import numpy as np
 
 import helpers.fleet.envoy as envoy
 from helpers import machine, run_folder
-from helpers.client import http
 from helpers.client.endpoint import QUERY_TIMEOUT_S, Address
-from helpers.errors import CourseError, InputError, ModelError, ServerError
+from helpers.client.problems import TransportError
+from helpers.errors import InputError, ModelError, ServerError
 from helpers.paths import shown
 from helpers.server import card, lease
 from helpers.server import server as launching
 from helpers.server.command import LaunchSpec
 from helpers.server.lease import POLL_S, STOP_TIMEOUT_S
 from helpers.server.listening import Listening
-from helpers.server.log import explain
 from helpers.server.ports import PORTS_PER_SERVER, triples
 from helpers.server.server import ModelState, Server
 from helpers.server.supervisor import Plan
@@ -37,8 +37,8 @@ _NO_COUNTERS = (
     "Expected one of them.",
     "Type: scrape(fleet.servers[0]), or fleet.shares() for all together.",
 )
-# By model: requests, inferences, and the time of all requests in the queue in µs.
-_Counts = dict[str, np.ndarray]
+# By server (its HTTP address) and model: requests, inferences, and the time of all requests in the queue in µs.
+_Counts = dict[tuple[str, str], np.ndarray]
 # Fleets launched or found by this process, by the id of their front: keeps their leases while the process lives.
 _OWNED: dict[str, Fleet] = {}
 
@@ -55,11 +55,9 @@ class Fleet(Server):
     def __init__(self, held: lease.Lease, servers: Sequence[Server]) -> None:
         state = held.state()
         http, grpc = (Address("localhost", int(port)) for port in state["ports"][:2])
-        access = Listening(**state["listening"]).access()
-        super().__init__(http, grpc, None, access, held)
+        super().__init__(http, grpc, None, Listening(**state["listening"]).access(), held)
         self._held = held
         self.runtime = str(state["servers_runtime"])
-        self._asked_for = int(state["servers"])
         self._servers = list(servers)
         self._lock = threading.RLock()
 
@@ -94,72 +92,75 @@ class Fleet(Server):
 
     def in_rotation(self) -> list[bool]:
         """For each server, whether Envoy sends it requests over both protocols."""
-        servers = self.servers
-        try:
-            seen = envoy.healthy(self._held.run_dir)
-        except ServerError:
-            return [False for _ in servers]
-        return [all(seen[protocol].get(getattr(one, protocol).port, False) for protocol in envoy.PROTOCOLS) for one in servers]
+        used: set[int] = set()
+        with suppress(ServerError):
+            used = envoy.healthy(self._held.run_dir)
+        return [{getattr(server, protocol).port for protocol in envoy.PROTOCOLS} <= used for server in self.servers]
 
     def models(self) -> list[ModelState]:
-        """The models and their states; of one that is READY on some of the servers that run, the state where it is not."""
+        """The models and their states; READY where each of the servers that run serves it."""
         states = [state for server in self.servers if server.state() == "running" for state in server.models()]
         states.sort(key=lambda state: (state.name, state.state != "READY"))
         return list({state.name: state for state in states}.values())
 
-    def snapshot(self) -> dict[str, _Counts]:
-        """All servers' counters now, by the address of their HTTP port: the beginning of a measurement."""
-        return {server.http_url: counts for server in self.servers if (counts := _counts(server)) is not None}
+    def snapshot(self) -> _Counts:
+        """The counters of all servers that answer, all versions of a model together: the beginning of a measurement."""
+        found: _Counts = {}
+        # No question goes to the port of a dead one: it may be another program's by now.
+        for server in (one for one in self.servers if one.state() == "running"):
+            with suppress(TransportError):
+                for row in server._way.statistics():
+                    times, place = row["inference_stats"], (server.http_url, row["name"])
+                    counts = np.array([times["success"]["count"], row["inference_count"], times["queue"]["ns"] / 1000])
+                    found[place] = found.get(place, 0) + counts
+        return found
 
-    def shares(self, since: Mapping[str, _Counts] | None = None, model: str | None = None) -> list[dict[str, Any]]:
+    def shares(self, since: _Counts | None = None, model: str | None = None) -> list[dict[str, Any]]:
         """What each server did, by its own counters, since a :meth:`snapshot` or since its start, for one model or for all.
 
         Rows have server, requests, inferences, share (of the requests, 0 to 1) and queue_us (mean per request, in µs); None in a row
         means that the server does not answer.
         """
+        now, before = self.snapshot(), since or {}
         rows: list[dict[str, Any]] = []
         for server in self.servers:
-            now, before = _counts(server), (since or {}).get(server.http_url, {})
-            row: dict[str, Any] = {"server": server.http_url, "requests": None, "inferences": None, "share": None, "queue_us": None}
-            if now is not None:
-                # A server that was started again counts from zero.
-                again = any(name not in now or now[name][0] < counts[0] for name, counts in before.items())
-                rose = [counts - (0 if again else before.get(name, 0)) for name, counts in now.items() if model in (None, name)]
-                requests, inferences, queue_us = map(float, sum(rose, np.zeros(3)))
-                row |= {"requests": int(requests), "inferences": int(inferences), "queue_us": queue_us / requests if requests else None}
-            rows.append(row)
+            own = {name: counts for (url, name), counts in now.items() if url == server.http_url}
+            rose = np.zeros(3)
+            for name, counts in own.items():
+                old = before.get((server.http_url, name), np.zeros(3))
+                if model in (None, name):
+                    rose += counts - old if counts[0] >= old[0] else counts  # one that was started again counts from zero
+            requests, mean_us = int(rose[0]), float(rose[2] / rose[0]) if rose[0] else None
+            figures = {"requests": requests, "inferences": int(rose[1]), "share": None, "queue_us": mean_us}
+            rows.append({"server": server.http_url, **(figures if own else dict.fromkeys(figures))})
         total = sum(row["requests"] or 0 for row in rows)
         return [row | {"share": row["requests"] / total} if total and row["requests"] is not None else row for row in rows]
 
     def grow(self) -> Server:
         """Add a server and return it when its models are READY and Envoy sends it requests; if it does not start, nothing changes."""
-        with self._lock:
-            if self.state() != "running":
-                raise ServerError("The front of this fleet does not run any more.", "", _RESTART)
-            number = len(self.servers) + 1
-            spec = _spec_of(replace(self.spec, token=self.token).prepared(), number)
-            self._adopt([*self._servers, _at_its_port(launching.ready(launching.start(spec), spec))])
-            return self._servers[-1]
+        if self.state() != "running":
+            raise ServerError("The front of this fleet does not run any more.", "", _RESTART)
+        spec = _spec_of(replace(self.spec, token=self.token).prepared(), len(self.servers) + 1)
+        self._adopt([*self._servers, _at_its_port(launching.ready(launching.start(spec), spec))])
+        return self._servers[-1]
 
     def _adopt(self, servers: Sequence[Server]) -> None:
         """Put these servers, which run already, behind the front."""
-        with self._lock:
-            self._servers = list(servers)
-            deadline = time.monotonic() + QUERY_TIMEOUT_S
-            while not all(self.in_rotation()) and time.monotonic() < deadline:
-                time.sleep(POLL_S)
+        self._servers = list(servers)
+        deadline = time.monotonic() + QUERY_TIMEOUT_S
+        while not all(self.in_rotation()) and time.monotonic() < deadline:
+            time.sleep(POLL_S)
 
     def stop(self) -> None:
         """Stop the front, then all servers; returns when they have ended."""
-        with self._lock:
-            super().stop()
-            with ThreadPoolExecutor(len(self._servers)) as pool:
-                list(pool.map(Server.stop, self._servers))
+        super().stop()
+        with ThreadPoolExecutor(len(self._servers)) as pool:
+            list(pool.map(Server.stop, self._servers))
 
     def restart(self, **changes: Any) -> Fleet:
         """Stop the fleet and launch it again, with other options for :func:`launch_fleet` if some are given."""
         self.stop()
-        return launch_fleet(**{**self.spec.options(), "servers": self._asked_for, **changes})
+        return launch_fleet(**{**self.spec.options(), "servers": len(self._servers), **changes})
 
     def _card(self) -> card.Card:
         """One row per server."""
@@ -172,107 +173,71 @@ class Fleet(Server):
         remarks = [self.note, " ".join(self.how_it_ended())]
         rows = []
         for number, (server, used, share) in enumerate(zip(self.servers, self.in_rotation(), self.shares(), strict=True)):
-            its_state = server.state()
-            row = {"server": share["server"], "state": f"{card.MARKS.get(its_state, '?')} {its_state}"}
+            row = {"server": share["server"], "state": f"{card.MARKS.get(server.state(), '?')} {server.state()}"}
             row |= {"gets requests": "yes" if used else "no", "requests": share["requests"]}
             row |= {"share": None if share["share"] is None else f"{share['share']:.0%}"}
-            row |= {"queue (ms)": None if share["queue_us"] is None else share["queue_us"] / 1000}
             rows.append(row | {"gRPC": server.grpc_url, "metrics": server.metrics_url})
+            ended, _ = server.how_it_ended()
             remarks += [f"{server.http_url} {server.noticed}"] if server.noticed else []
-            if its_state == "died":
-                words = explain(server.returncode, server.log(lines=0))
-                remarks.append(f"{server.http_url} has died. {words}To bring it back, type: fleet.servers[{number}].restart()")
+            remarks += [f"{server.http_url}: {ended} To bring it back, type: fleet.servers[{number}].restart()"] if ended else []
         return card.Card(_TITLE, state, facts, rows, remarks)
-
-
-def _counts(server: Server) -> _Counts | None:
-    """A server's own counters by model, all versions together; None where it does not answer: they went with it."""
-    try:
-        if server.state() != "running" or server.http is None:
-            return None
-        rows = http.ask(server.http, "/v2/models/stats", access=server.access)["model_stats"]
-    except CourseError:
-        return None
-    found: _Counts = {}
-    for row in rows:
-        times = row["inference_stats"]
-        counts = np.array([times["success"]["count"], row["inference_count"], times["queue"]["ns"] / 1000])
-        found[row["name"]] = found.get(row["name"], 0) + counts
-    return found
 
 
 def launch_fleet(models: str | Path = "models", *, servers: int = 2, **options: Any) -> Fleet:
     """Launch servers of one model repository behind one Envoy; returns when all models are READY.
 
-    A second call with the same repository, runtime and name returns the running fleet, also after a restart of the notebook's
-    kernel; servers that it has too few of, because some have died or more are asked for, are launched. Options are those of
-    :func:`~helpers.launch_server`; ``base_port`` is the front's, and the servers get the next triples.
+    A second call with the same repository, runtime and name returns the running fleet, also after a restart of the kernel, and launches
+    servers that are missing. Options are those of :func:`~helpers.launch_server`; the servers' ports follow those of the front.
     """
     if servers < 1:
         raise InputError(f"servers={servers} was given.", "Expected 1 or more.", 'Type: launch_fleet("models", servers=2)')
     for name in ("listen", "dry_run"):
         if options.get(name):
-            happened = f"A fleet was given {name}={options[name]!r}."
-            raise InputError(happened, "It serves its own machine alone.", f"Type: launch_server(…, {name}={options[name]!r})")
+            raise InputError(f"A fleet was given {name}={options[name]!r}.", "It serves its own machine alone.", "Type: launch_server(…)")
     spec = LaunchSpec(models, **options).prepared()  # type: ignore[arg-type]
     envoy.command(Path())  # or it says what is missing
     facts = launching.facts(spec) | {"runtime": "envoy", "servers_runtime": spec.runtime}
-    held = lease.find(**facts)
-    there = _running(spec)
-    # Those that run have a secret already, or none.
-    place = next((server.listening for server in there.values()), spec.place)
-    everyone = _servers(replace(spec, token=place.token, place=place), servers, there)
-    if held is None:
-        fleet = _front(everyone, facts | {"launch": spec.options(), "servers": servers}, spec, place)
-        if fleet.http.port != spec.base_port:
-            fleet.note = f"Port {spec.base_port} or the next is taken, so the front got {fleet.http.port} and {fleet.grpc.port}."
-            print(fleet.note)
-        fleet.note += launching.seen_by_others(*everyone)
-        launching.warn_of_failures(everyone[0])
+    held, everyone = lease.find(**facts), _servers(spec, servers)
+    if held is not None:
+        fleet = _OWNED.setdefault(str(held.state()["server_id"]), Fleet(held, everyone))
+        fleet._adopt(everyone)
+        fleet.note = "Already running: this is the same fleet as before. For other options, type: fleet = fleet.restart(…)"
+        print(f"{fleet.http_url}, pid {fleet.pid}, {len(everyone)} servers. {fleet.note}")
         return fleet
-    fleet = _OWNED.setdefault(str(held.state()["server_id"]), Fleet(held, everyone))
-    fleet._adopt(everyone)
-    fleet.note = "Already running: this is the same fleet as before."
-    if spec.private is None or spec.private == bool(fleet.token):
-        spec = replace(spec, private=fleet.spec.private)
-    if different := spec.differences(fleet.spec):
-        fleet.note += f" It was launched with another {' and '.join(different)}; for a change type fleet.restart(...)."
-    print(f"{fleet.note} {fleet.http_url}, pid {fleet.pid}, {len(everyone)} servers")
+    fleet = _front(everyone, facts | {"launch": spec.options()}, spec)
+    if fleet.http.port != spec.base_port:
+        fleet.note = f"Port {spec.base_port} or the next is taken, so the front got {fleet.http.port} and {fleet.grpc.port}."
+        print(fleet.note)
+    fleet.note += launching.seen_by_others(*everyone)
+    launching.warn_of_failures(everyone[0])
     return fleet
 
 
-def _running(spec: LaunchSpec) -> dict[int, Server]:
-    """The servers of this fleet that run already, by their number."""
-    wanted = {name: value for name, value in launching.facts(spec).items() if name != "name"}
-    begin = _server_name(spec.name)
-    found = {}
-    for held in lease.running(lambda state: str(state.get("name")).startswith(begin) and all(state.get(n) == v for n, v in wanted.items())):
-        number = int(held.state()["name"].removeprefix(begin))
-        found[number] = _at_its_port(launching.ready(held, _spec_of(spec, number)))
-    return found
-
-
-def _servers(spec: LaunchSpec, servers: int, there: Mapping[int, Server]) -> list[Server]:
+def _servers(spec: LaunchSpec, servers: int) -> list[Server]:
     """All servers, those that are missing launched side by side; if one does not start, those launched with it are stopped again."""
-    numbers = range(1, max(servers, *there, 1) + 1)
-    missing = {number: _spec_of(spec, number) for number in numbers if number not in there}
+    leases: list[lease.Lease | None] = []
+    while (found := lease.find(**launching.facts(_spec_of(spec, len(leases) + 1)))) or len(leases) < servers:
+        leases.append(found)
+    # Those that run have a secret already, or none.
+    place = next((Listening(**each.state()["listening"]) for each in leases if each), spec.place)
+    specs = [_spec_of(replace(spec, token=place.token, place=place), number) for number, _ in enumerate(leases, 1)]
     begun: list[lease.Lease] = []
     try:
-        # One by one into the list, so that those begun are known when a later one fails.
-        begun.extend(map(launching.start, missing.values()))
-        fresh = {number: _at_its_port(launching.ready(held, missing[number])) for number, held in zip(missing, begun, strict=True)}
+        for number, one in enumerate(specs):
+            if leases[number] is None:
+                begun.append(launching.start(one))
+                leases[number] = begun[-1]
+        return [_at_its_port(launching.ready(each, one)) for each, one in zip(leases, specs, strict=True) if each]
     except BaseException:
-        for held in begun:
-            held.stop()
+        for each in begun:
+            each.stop()
         raise
-    return [there.get(number) or fresh[number] for number in numbers]
 
 
-def _front(servers: Sequence[Server], facts: Mapping[str, Any], spec: LaunchSpec, place: Listening) -> Fleet:
+def _front(servers: Sequence[Server], facts: Mapping[str, Any], spec: LaunchSpec) -> Fleet:
     """Start Envoy, and wait until it answers and sends requests to all servers."""
-    server_id = f"course-{secrets.token_hex(6)}"
+    server_id, place = f"course-{secrets.token_hex(6)}", servers[0].listening
     folder = run_folder.run_root() / server_id
-    log = run_folder.new_log(server_id)
     run_folder.make(folder, lambda made: None)
     plan = Plan(
         run_dir=str(folder),
@@ -280,7 +245,7 @@ def _front(servers: Sequence[Server], facts: Mapping[str, Any], spec: LaunchSpec
         private=[],
         environment=dict(os.environ),
         ports=triples(spec.base_port),
-        log=str(log),
+        log=str(run_folder.new_log(server_id)),
         grace_s=spec.grace_s,
         stop_s=STOP_TIMEOUT_S,
         server_id=server_id,
@@ -309,17 +274,12 @@ def _spec_of(spec: LaunchSpec, number: int) -> LaunchSpec:
     """What one server of a fleet is launched with, from 1 on."""
     return replace(
         spec,
-        name=f"{_server_name(spec.name)}{number}",
+        name=f"fleet {spec.name}/{number}",
         base_port=spec.base_port + number * PORTS_PER_SERVER,
         # Ready as soon as it answers: one model that cannot be loaded must not take the others out of service.
         extra_arguments=(*spec.extra_arguments, "--strict-readiness=false"),
         keep_alive=True,
     )
-
-
-def _server_name(fleet: str) -> str:
-    """What the names of a fleet's servers begin with; a number follows."""
-    return f"fleet {fleet}/" if fleet else "fleet/"
 
 
 def _at_its_port(server: Server) -> Server:

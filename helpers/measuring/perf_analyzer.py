@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from helpers import machine
-from helpers.client.endpoint import NO_ACCESS, TOKEN_HEADER, Access, parse_address, with_own_secret
+from helpers.client.endpoint import NO_ACCESS, Access, parse_address, with_own_secret
 from helpers.client.problems import without_id
 from helpers.client.tensors import Signature
 from helpers.errors import InputError, RequestError, SetupError
@@ -128,8 +128,7 @@ class Run:
 
     def headers(self) -> list[str]:
         """Return the options that carry the headers; they are secret."""
-        headers = self.access.grpc_headers() if self.protocol == "grpc" else self.access.headers
-        return [word for name, value in headers.items() for word in ("-H", f"{name}:{value}")]
+        return [word for name, value in self.access.headers.items() for word in ("-H", f"{name}:{value}")]
 
     def sent(self) -> dict[str, str | None]:
         """Return what the requests hold, as columns of a row: ``inputs``, ``shapes`` (of the first entry) and ``inputs_digest``."""
@@ -144,7 +143,7 @@ class Run:
     def __str__(self) -> str:
         # Headers are secret, and the command is written into tables and shown in notebooks: a variable stands in their place.
         names = [word.partition(":")[0] for word in self.headers()[1::2]]
-        headers = [f'-H "{name}:{"Bearer $COURSE_TOKEN" if name.lower().endswith(TOKEN_HEADER) else "$SECRET"}"' for name in names]
+        headers = [f'-H "{name}:Bearer $COURSE_TOKEN"' for name in names]
         return " ".join([shlex.join([NAME, *self.arguments()]), *headers])
 
 
@@ -162,7 +161,7 @@ def checked(signature: Signature, batch: int, lengths: Mapping[str, int], input_
         raise InputError(f"There is no file of inputs {str(data)!r}.", "Expected 'random', or what write_jets(...) returns.")
     shapes: dict[str, list[int]] = {}
     for name, spec in signature.inputs.items():
-        wanted = spec.shape[1:] if signature.batched else spec.shape
+        wanted = spec.shape[1:] if signature.max_batch_size else spec.shape
         length = next((length for beginning, length in [*lengths.items(), *LENGTHS.items()] if name.startswith(beginning)), None)
         if min(wanted, default=1) < 0:
             if length is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +16,7 @@ from helpers.server.server import Server
 _TLS_PORT = 443
 
 
-def connect(
-    url: str, *, token: str = "", headers: Mapping[str, str] | None = None, ca: str | Path | None = None, metrics: str = ""
-) -> Server:
+def connect(url: str, *, token: str = "", ca: str | Path | None = None, metrics: str = "") -> Server:
     """Return a server that somebody else runs, by the address of its HTTP or its gRPC port; nothing is owned.
 
     HTTP, gRPC and metrics have three ports in a row; where only one of them can be reached, as behind a proxy, everything goes through it.
@@ -27,16 +24,15 @@ def connect(
     Args:
         url: such as ``gpu-node:9000``, ``http://gpu-node:9000``, ``grpc://gpu-node:9001`` or, encrypted, ``https://…`` and ``grpcs://…``.
         token: what the server's owner has given out; for a server of your own on this machine it is found.
-        headers: further headers, sent with every request.
         ca: file with the certificate of the authority that signed the server's, where this machine does not know it.
         metrics: address of the metrics page, where it is not on the third port.
 
     Raises:
         ServerError: no Triton server answers there.
         AccessError: token, certificate or encryption do not fit.
-        InputError: the text is no address, or token, headers or CA file cannot be used.
+        InputError: the text is no address, or token or CA file cannot be used.
     """
-    given_access = access_for(token, headers, ca)
+    given_access = access_for(token, ca)
     secure = isinstance(url, str) and url.strip().lower().startswith(("https://", "grpcs://"))
     given = parse_address(url, _TLS_PORT if secure else BASE_PORT)
     page = parse_address(metrics) if metrics else None
@@ -45,13 +41,11 @@ def connect(
         access, protocol = with_own_secret(given_access, address), "http" if address.scheme.startswith("http") else "grpc"
         try:
             with closing(way_to(protocol, address, access)) as way, plainly(way):
-                # Many a web page answers to everything, so the second question counts.
-                alive = way.is_live() and bool(way.about())
+                way.about()
         except (ServerError, RequestError) as error:
             failed.append(error)
             continue
-        if alive:
-            return _server(address, access, page)
+        return _server(address, access, page)
     # That something is there, and does not let us in or is no server, says more than that there is none.
     for problem in failed:
         if isinstance(problem, AccessError | NotAServerError):

@@ -75,11 +75,11 @@ class Listening:
 
     def access(self) -> Access:
         """Return what the owner's own requests carry."""
-        return Access({TOKEN_HEADER.capitalize(): f"Bearer {self.token}"} if self.token else {})
+        return Access(self.token)
 
     def files(self) -> dict[str, str]:
         """Return texts for the server's private folder, by name: what raw requests must carry, if they must carry anything."""
-        headers = self.access().grpc_headers()
+        headers = self.access().headers
         return {run_folder.HEADERS: "".join(f"{name}: {value}\n" for name, value in headers.items())} if headers else {}
 
     def rules(self, admin_key: str) -> list[str]:

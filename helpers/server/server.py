@@ -152,7 +152,7 @@ class Server:
         self.spec = LaunchSpec(**state["launch"]) if state else None
         self._key = str(state.get("admin_key", ""))
         self.listening = Listening(**state.get("listening", {}))
-        self.token, self.headers = self.listening.token, access.grpc_headers()
+        self.token, self.headers = self.listening.token, access.headers
         self.headers_file = held.run_dir / run_folder.HEADERS if held is not None and self.token else None
         self.refusals: dict[str, str] = {}
         self.note = ""  # what the card says beside the state, such as a port that was taken
@@ -186,7 +186,7 @@ class Server:
         # Our own page asks for none, and its port is the only one that another user could take.
         encrypted = any(address is not None and address.secure for address in (self.http, self.grpc))
         if self.owned or (encrypted and self.metrics is not None and not self.metrics.secure):
-            return Access({}, self.access.ca)
+            return Access(ca=self.access.ca)
         return self.access
 
     @property
@@ -197,15 +197,15 @@ class Server:
 
     def is_alive(self) -> bool:
         """True if the server answers, ready or not."""
-        return self._says(self._way.is_live)
+        return self._says(self._way.about)
 
     def is_ready(self) -> bool:
         """True if the server answers and all its models are READY."""
         return self._says(self._way.is_ready)
 
-    def _says(self, question: Callable[[], bool]) -> bool:
+    def _says(self, question: Callable[[], Any]) -> bool:
         with contextlib.suppress(TransportError):
-            return not self._has_ended() and question()
+            return not self._has_ended() and bool(question())
         return False
 
     def state(self) -> str:
@@ -395,7 +395,7 @@ class Server:
 
     def _administer(self, what: str, body: Any = None, timeout_s: float = QUERY_TIMEOUT_S) -> Any:
         with self._or_how_it_ended():
-            return self._way.ask(f"/v2/repository/{what}", body, headers=self.admin_headers("http"), post=True, timeout_s=timeout_s)
+            return self._way.ask(f"/v2/repository/{what}", body or {}, headers=self.admin_headers("http"), timeout_s=timeout_s)
 
     def _must_own(self, what: str) -> None:
         if not self._key:

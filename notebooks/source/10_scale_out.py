@@ -213,10 +213,10 @@ exercise("10.3").check(fleet, before, shares)
 # machine loses its power. **What do you expect:** how many answers are lost?
 
 # %%
-client = Client(fleet)
+client, room = Client(fleet), ThreadPoolExecutor(8)
 tagger = jets.Tagger(client, MODEL)
 tensors = [tagger.inputs(sample[i : i + 8]) for i in range(0, 800, 8)]
-coming = [client.infer_async(MODEL, inputs) for inputs in tensors]
+coming = [room.submit(client.infer, MODEL, inputs) for inputs in tensors]
 early = sum(request.done() for request in coming)
 os.kill(fleet.servers[0].pid, signal.SIGKILL)
 survived = [request.result() for request in coming]

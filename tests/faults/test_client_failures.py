@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -64,7 +65,7 @@ def test_killed_in_the_middle_of_a_request_and_launched_again(own_server: Server
     with Client(own_server, "grpc") as grpc, Client(own_server, "http") as http:
         for client in (grpc, http):
             client.infer("double", X=[[1]])
-        under_way = [client.infer_async("slow", SECONDS=[2 * PATIENCE_S]) for client in (grpc, http)]
+        under_way = [ThreadPoolExecutor().submit(client.infer, "slow", SECONDS=[2 * PATIENCE_S]) for client in (grpc, http)]
         time.sleep(0.5)
         assert own_server.pid is not None
         os.kill(own_server.pid, signal.SIGKILL)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +89,7 @@ def test_the_process_of_a_model_is_killed(own: Server) -> None:
         own.reload("slow")
         wait_until(lambda: len(_stubs(own, "slow")) == 2)
         pids = _stubs(own, "slow")
-        under_way = [client.infer_async("slow", SECONDS=[2 * PATIENCE_S]) for client in clients]
+        under_way = [ThreadPoolExecutor().submit(client.infer, "slow", SECONDS=[2 * PATIENCE_S]) for client in clients]
         time.sleep(0.3)
         _kill(pids)
         for future in under_way:

@@ -38,6 +38,7 @@ time.time = _moved
 # What a notebook does, and what came of it, as one line of JSON.
 _NOTEBOOK = """
 import json, sys, time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from helpers import Client, launch_server, scrape
 
@@ -47,7 +48,7 @@ rows = []
 with Client(server, "grpc", timeout_s=300) as grpc, Client(server, "http", timeout_s=300) as http:
     for hours in %(hours)r:
         of_day, steady, before = time.time(), time.monotonic(), scrape(server)
-        under_way = [client.infer_async("slow", SECONDS=[0.6]) for client in (grpc, http)]
+        under_way = [ThreadPoolExecutor().submit(client.infer, "slow", SECONDS=[0.6]) for client in (grpc, http)]
         time.sleep(0.2)
         clock.with_suffix(".new").write_text(f"{3600 * hours:+d}")
         clock.with_suffix(".new").replace(clock)

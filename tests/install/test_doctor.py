@@ -111,22 +111,6 @@ def test_a_report_can_be_had_from_python() -> None:
     assert report.wrong() == "", str(report)
 
 
-@pytest.mark.slow
-@needs_embedded
-def test_the_trial_launches_a_real_server(tmp_path: Path) -> None:
-    done = run([sys.executable, *DOCTOR, "--full"], ROOT, COURSE_WORK=str(tmp_path))
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.endswith("added right over gRPC and HTTP.\n")
-
-
-@needs_embedded
-def test_a_trial_waits_until_all_is_ready(tmp_path: Path) -> None:
-    done = run([sys.executable, *DOCTOR, "--full"], ROOT, COURSE_WORK=str(tmp_path), COURSE_SERVER_ENV=str(tmp_path / "nowhere"))
-    assert done.returncode == 1
-    assert "Traceback" not in done.stdout + done.stderr
-    assert "nowhere" in finding(done.stdout, "Server's packages") and "Not ready yet" in done.stdout.splitlines()[-1]
-
-
 def test_a_server_environment_of_ones_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Named by COURSE_SERVER_ENV, as in an image: taken as it is, without the course's stamp."""
     packages = tmp_path / "lib" / "python3.11" / "site-packages"

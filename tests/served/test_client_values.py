@@ -114,7 +114,6 @@ def test_tensors_without_bytes_travel_over_both_protocols(echoes: Server, protoc
             for name, array in inputs.items():
                 assert answer[f"{name}_back"].shape == array.shape, (model, shapes)
                 np.testing.assert_array_equal(answer[f"{name}_back"], array)
-            assert client.infer_async(model, inputs).result()[f"{name}_back"].shape == array.shape
 
 
 @pytest.mark.parametrize("form", sorted(set(SHARING) - {"array", "nested", "pandas frame", "list of arrays", "tuple of tensors"}))
@@ -131,8 +130,4 @@ def test_requests_that_wait_have_the_numbers_of_their_time(echoes: Server, form:
             yield {"x": value(), "y": [[0, 0]]}
 
     with Client(echoes) as client:
-        futures = [client.infer_async("batched", inputs) for inputs in one_after_the_other()]
-        assert [float(future.result()["x_back"].flat[0]) for future in futures] == numbers
-        futures = [client.infer_async("batched", **inputs) for inputs in one_after_the_other()]
-        assert [float(future.result()["x_back"].flat[0]) for future in futures] == numbers
         assert [float(answer["x_back"].flat[0]) for answer in client.infer_many("batched", one_after_the_other())] == numbers

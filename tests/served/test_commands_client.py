@@ -25,7 +25,7 @@ def test_infer_add_sub(models_server: Server, capsys: pytest.CaptureFixture[str]
     url = models_server.grpc_url if protocol == "grpc" else models_server.http_url
     assert main(["infer", "-m", "add_sub", "-u", url, "-p", protocol]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith(f"Model add_sub, version 1, at {url} over ")
+    assert lines[0].startswith(f"Model add_sub at {url} over ")
     x, y, total, difference = ([float(number) for number in re.findall(r"(-?\d+)(?:, )", line.split(")")[1])] for line in lines[3:])
     assert (total, difference) == ([a + b for a, b in zip(x, y, strict=True)], [a - b for a, b in zip(x, y, strict=True)]) and len(x) == 6
 

@@ -22,14 +22,14 @@ _PYTHON = f'backend: "python"\nmax_batch_size: 0\n{_TENSORS}'
 _STAYS = f"""
 import sys, threading
 sys.path.insert(0, {str(paths.root() / "helpers/backends/common")!r})
-from course_backend import ModelFault, ServedModel
+from course_backend import Fault, ServedModel
 
 class TritonPythonModel(ServedModel):
     DEFAULT_FILE = "model.py"
 
     def load(self, settings):
         threading.Thread(target=threading.Event().wait).start()
-        raise ModelFault("its process stays")
+        raise Fault("its process stays")
 
     def run(self, inputs, wanted):
         return []
@@ -138,8 +138,9 @@ def test_the_command_line_says_it_too(server: Server, name: str, capsys: pytest.
 
 def test_a_version_that_there_is_not_is_told_apart(server: Server) -> None:
     for place in (server, server.grpc_url, f"http://{server.http_url}"):
-        with pytest.raises(ModelError, match=r"'add_sub' is loaded, but not in the version that was asked for.*Leave the version out"):
-            _ask(place, "add_sub", version="7")
+        words = r"'add_sub' is loaded, but not in the version that was asked for.*Leave the version out"
+        with Client(place) as client, pytest.raises(ModelError, match=words):
+            client.infer("add_sub", INPUT0=[0] * 16, INPUT1=[0] * 16, version=7)
 
 
 def test_a_model_that_there_is_not_has_a_suggestion(server: Server) -> None:

@@ -55,11 +55,6 @@ class Site:
         """What connect() needs."""
         return {"token": TOKEN, "ca": str(self.certificates.ca)}
 
-    @property
-    def options(self) -> list[str]:
-        """The same in a terminal, where the token is in a variable."""
-        return ["--ca", str(self.certificates.ca)]
-
 
 @pytest.fixture(scope="module")
 def site(models_server: Server, free_base_port: Callable[[], int], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
@@ -107,11 +102,10 @@ def test_only_the_grpc_port_can_be_reached(site: Site) -> None:
 
 
 def test_no_secret_is_shown(site: Site) -> None:
-    server = connect(site.grpc, headers={"X-Project": "secret-of-the-project"}, **site.access)
+    server = connect(site.grpc, **site.access)
     with Client(server) as client:
         for shown in (repr(server), server._repr_html_(), repr(client), repr(server.access), repr(client.access)):
             assert TOKEN not in shown
-            assert "secret-of-the-project" not in shown
     assert "cannot be reached from here" in " ".join(repr(server).split())
     assert f"grpcs://localhost:{site.port}" in repr(server)
 
@@ -126,12 +120,6 @@ def test_http_and_metrics_through_the_same_front(site: Site) -> None:
     with pytest.raises(ServerError, match=r"gRPC port .* cannot be reached"):
         _sums(server, "grpc")
     _sums(connect(site.both.replace("https", "grpcs"), **site.access))
-
-
-def test_a_header_in_place_of_a_token(site: Site) -> None:
-    headers = {"AUTHORIZATION": f"Bearer {TOKEN}"}
-    _sums(connect(site.grpc, headers=headers, ca=site.certificates.ca))
-    _sums(connect(site.both, headers=headers, ca=site.certificates.ca))
 
 
 @pytest.mark.parametrize("scheme", ["grpcs", "https"])
@@ -171,9 +159,8 @@ def test_plain_text_to_a_tls_port_and_tls_to_a_plain_one(site: Site) -> None:
 def test_a_token_or_a_file_that_cannot_be_used(site: Site, tmp_path: Path) -> None:
     (tmp_path / "no.pem").write_text("no certificate")
     for wrong, words in (
-        ({"token": "line\n"}, r"header 'Authorization' cannot be sent.*strip"),
-        ({"headers": {"a b": "c"}}, "header 'a b' cannot be sent"),
-        ({"headers": {"X-Key": "secret\nsecond"}}, "header 'X-Key' cannot be sent"),
+        ({"token": "secret\n"}, r"token cannot be sent.*strip"),
+        ({"token": "secret…"}, "Expected visible characters of ASCII"),
         ({"ca": tmp_path / "no.pem"}, "cannot be used as certificates"),
         ({"ca": tmp_path / "nowhere.pem"}, "cannot be used as certificates"),
     ):
@@ -216,8 +203,8 @@ def test_the_token_is_in_no_command_line(site: Site) -> None:
         wait_until(lambda: load.sent > 0)
         assert load.error == ""
         assert TOKEN not in lines()
-    command = [sys.executable, "-m", "helpers", "perf_analyzer", "-m", "add_sub", "-u", site.grpc, "--ca", str(site.certificates.ca)]
-    command += ["-p", "500", "--max-trials", "3", "--stability-percentage", "999"]
+    command = [sys.executable, "-m", "helpers", "perf_analyzer", "-m", "add_sub", "-u", site.grpc, "-p", "500", "--max-trials", "3"]
+    command += ["--stability-percentage", "999", "--ssl-grpc-root-certifications-file", str(site.certificates.ca)]
     tool = subprocess.Popen(
         command, cwd=paths.root(), env={**os.environ, "COURSE_TOKEN": TOKEN}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -231,20 +218,14 @@ def test_the_token_is_in_no_command_line(site: Site) -> None:
     assert seen, "the tool itself was among the processes that were looked at"
 
 
-@pytest.mark.slow
-def test_commands_in_a_terminal(site: Site, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_in_a_terminal(site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COURSE_TOKEN", TOKEN)
-    monkeypatch.setenv("COURSE_QUICK", "1")
-    assert main(["infer", "-m", "add_sub", "-u", site.grpc, *site.options]) == 0
-    assert main(["infer", "-m", "double", "-u", site.both, *site.options]) == 0
-    assert main(["metrics", "-u", f"{site.both}/metrics", *site.options]) == 0
-    output = str(tmp_path / "sweep")
-    assert main(["sweep", "-m", "add_sub", "-u", site.grpc, "-b", "1", "-o", output, *site.options]) == 0
-    assert TOKEN not in (tmp_path / "sweep" / "sweep.jsonl").read_text()
-    assert "$COURSE_TOKEN" in (tmp_path / "sweep" / "sweep.jsonl").read_text()
+    monkeypatch.setenv("SSL_CERT_FILE", str(site.certificates.ca))  # an authority that the machine trusts
+    assert main(["infer", "-m", "double", "-u", site.both]) == 0
+    assert main(["metrics", "-u", f"{site.both}/metrics"]) == 0
     shown = capsys.readouterr()
     assert TOKEN not in shown.out + shown.err
     monkeypatch.setenv("COURSE_TOKEN", "a-wrong-one")
-    assert main(["infer", "-m", "add_sub", "-u", site.grpc, *site.options]) == 1
+    assert main(["infer", "-m", "add_sub", "-u", site.both]) == 1
     shown = capsys.readouterr()
     assert "does not accept the token" in shown.err and "a-wrong-one" not in shown.err and len(shown.err.splitlines()) == 1

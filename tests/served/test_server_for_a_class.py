@@ -151,7 +151,7 @@ def test_students_cannot_stop_reload_or_read_memory(class_server: Server) -> Non
         for headers in ({}, {ADMIN_HEADER: class_server.token}, {ADMIN_HEADER: f"Bearer {class_server.token}"}):
             with pytest.raises(RequestError, match=f"restricted.*{ADMIN_HEADER}"):
                 http.ask(class_server.http, path, body, headers=headers, access=student.access)
-    headers = student.access.grpc_headers()
+    headers = student.access.headers
     with triton_grpc.InferenceServerClient(class_server.grpc_url, channel_args=[("grpc.enable_http_proxy", 0)]) as client:
         for call in (
             lambda: client.unload_model("add_sub", headers=headers),

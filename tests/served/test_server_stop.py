@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,7 @@ def stopping(tmp_path: Path, free_base_port, monkeypatch):
 def test_what_is_under_way_is_answered_and_each_instance_says_goodbye(stopping, tmp_path):
     said = tmp_path / "said"
     with Client(stopping) as client:
-        under_way = client.infer_async("slow_to_go", SECONDS=np.array([1.0], np.float32))
+        under_way = ThreadPoolExecutor().submit(client.infer, "slow_to_go", SECONDS=np.array([1.0], np.float32))
         wait_until(lambda: said.exists() and said.read_text() == "asked\n")
         stopping.stop()
         assert under_way.result(PATIENCE_S)["ANSWER"].size == _SIZE

@@ -25,7 +25,7 @@ PLAIN = Signature.from_server(
         "inputs": [{"name": "X", "datatype": "FP32", "shape": [3]}],
         "outputs": [{"name": "Y", "datatype": "INT64", "shape": [3]}],
     },
-    None,
+    {"max_batch_size": 0},
 )
 
 

@@ -21,7 +21,6 @@ MISTAKES = (
     ("serve --listen nowhere", 'listen="all"'),
     ("infer -m add_sub -u localhost:1", r"\(in a terminal: python -m helpers serve\)$"),
     ("infer -m add_sub -u here:there", 'such as "localhost:9001"'),
-    ("infer -m add_sub -u grpcs://localhost:1 --ca nowhere.pem", "nowhere.pem"),
     ("metrics -u localhost:1", r"\(in a terminal: python -m helpers serve\)$"),
     ("quantize nowhere", "nowhere"),
     ("reset 77", "Type for example: make reset NB=03"),

@@ -108,7 +108,7 @@ def test_the_secret_of_a_server_elsewhere_is_not_sent_to_the_same_port_here(shar
     _folder(shared, "course-0123456789ab", {**_state(os.getpid(), **changes), **state})
     assert with_own_secret(NO_ACCESS, here) == NO_ACCESS and list(run_folder.states()) == []
     _folder(shared, "course-0123456789ac", {**_state(os.getpid()), **state})
-    assert TOKEN_HEADER in with_own_secret(NO_ACCESS, here).grpc_headers()
+    assert TOKEN_HEADER in with_own_secret(NO_ACCESS, here).headers
 
 
 def test_what_runs_here_stays(shared: Path) -> None:

@@ -190,7 +190,7 @@ def test_infer_in_a_terminal_prints_inputs_and_outputs(
     url = server.grpc_url if protocol == "grpc" else server.http_url
     assert main(["infer", "-m", model, "-u", url, "-p", protocol]) == 0
     first, *lines = capsys.readouterr().out.splitlines()
-    assert first.startswith(f"Model {model}, version 1, at {url} over ")
+    assert first.startswith(f"Model {model} at {url} over ")
     assert {line.split()[0] for line in lines[2:] if not line.startswith(" ")} == {"input", "output"}
 
 
