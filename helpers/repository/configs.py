@@ -12,14 +12,11 @@ from google.protobuf import json_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from helpers import paths
-from helpers.errors import ConfigError, quoted
+from helpers.errors import ConfigError
 from helpers.paths import read_text, replace, shown, writing
 from helpers.repository.folders import CONFIG, check, locate, raise_first
 from helpers.repository.syntax import as_dict, parse, render
 from helpers.tables import as_html, as_text
-
-# What the course's backends write into the log when the config asks for something that they cannot do.
-_NO_EFFECT_LINE = r"model '{model}': (?P<what>[^\"]+?) has no effect here: (?P<reason>[^\"]+)"
 
 
 @dataclass(frozen=True)
@@ -49,9 +46,7 @@ class Comparison:
         return as_text(self._table()) if self.rows else "no difference"
 
     def _repr_html_(self) -> str:
-        # A long path may go on in another line behind each of its dots, so that there is room for the remark.
-        table = [row | {"field": row["field"].replace(".", ".\u200b")} for row in self._table()]
-        return as_html(table, bold=lambda row: bool(row[""])) if table else "<p>no difference</p>"
+        return as_html(self._table(), bold=lambda row: bool(row[""])) if self.rows else "<p>no difference</p>"
 
     def _table(self) -> list[dict[str, str]]:
         # Nothing was changed: one column says what the file has.
@@ -91,8 +86,7 @@ def change_config(model: str | Path, edit: str = "", **fields: Any) -> Compariso
     try:
         stanza.MergeFrom(json_format.ParseDict(fields, ModelConfig()))
     except json_format.ParseError as error:
-        known = quoted(field.name for field in ModelConfig.DESCRIPTOR.fields)
-        raise ConfigError(f"These fields make no config: {str(error).splitlines()[0].rstrip('.')}.", f"A config takes {known}.") from error
+        raise ConfigError(f"These fields make no config: {error}") from error
     new = ModelConfig()
     new.CopyFrom(old)
     for name in {*fields, *(field.name for field, _ in stanza.ListFields())}:
@@ -108,17 +102,15 @@ def compare(
     old: ModelConfig | Mapping[str, Any] | str | Path,
     new: ModelConfig | Mapping[str, Any] | str | Path,
     reported: Mapping[str, Any] | None = None,
-    *,
-    log: str = "",
 ) -> Comparison:
     """Put configs side by side: old, new, and what the server reports, such as ``server.config(model)``.
 
-    Old and new are models, configs or dictionaries of such. Fields that only the server knows are marked as filled in by it, and with its
-    log, ``server.log(lines=0)``, those that have no effect there with the reason that the course's backends write.
+    Old and new are models, configs or dictionaries of such. Fields that only the server knows are marked as filled in by it, accelerators
+    for GPUs as without effect where all instances run on the CPU.
     """
     left, right = (_flatten(read_config(side) if isinstance(side, (str, Path)) else side) for side in (old, new))
     server = {} if reported is None else _flatten(reported)
-    no_effect = _without_effect(server, log)
+    on_cpu = {value for path, value in server.items() if re.fullmatch(r"instance_group\[\d+\]\.kind", path)} == {"KIND_CPU"}
     names = [field.name for field in ModelConfig.DESCRIPTOR.fields]
     rows = []
     # By top-level field; within one, in the order of the config.
@@ -127,8 +119,8 @@ def compare(
         remarks = ["changed"] if before != after else []
         if reported is not None and after != told:
             remarks.append("filled in by the server" if not after else "not at the server" if not told else "the server has another value")
-        if field in no_effect:
-            remarks.append(f"no effect here: {no_effect[field]}")
+        if told and on_cpu and "gpu_execution_accelerator" in field and field.endswith(".name"):
+            remarks.append("no effect here: it needs a GPU, and the instances run on the CPU")
         rows.append(Row(field, before, after, told, ", ".join(remarks)))
     return Comparison(rows, reported is not None)
 
@@ -155,22 +147,3 @@ def _walk(path: str, value: Any) -> Iterator[tuple[str, str]]:
             yield from _walk(f"{path}[{item['name'] if named else index}]", item)
     elif path:
         yield path, "{ }" if value == {} else f"[{', '.join(map(str, value))}]" if isinstance(value, list) else str(value)
-
-
-def _without_effect(fields: Mapping[str, str], log: str) -> dict[str, str]:
-    """Return the reported fields that have no effect, with the reason: from the log, and what is true of every server."""
-    accelerators = [path for path in fields if path.startswith("optimization.execution_accelerators.") and path.endswith(".name")]
-    found = {}
-    if {value for path, value in fields.items() if re.fullmatch(r"instance_group\[\d+\]\.kind", path)} == {"KIND_CPU"}:
-        on_gpu = (path for path in accelerators if "gpu_execution_accelerator" in path)
-        found = dict.fromkeys(on_gpu, "it needs a GPU, and the instances run on the CPU")
-    for line in re.finditer(_NO_EFFECT_LINE.format(model=re.escape(fields.get("name", ""))), log):
-        kind, _, name = line["what"].partition(" '")
-        name = name.rstrip("'")
-        if kind == "execution accelerator":
-            named = [path for path in accelerators if fields[path] == name]
-        else:
-            named = [f"parameters.{name}.string_value" if kind == "parameter" else line["what"]]
-        # The config may have changed since the line was written.
-        found.update({path: line["reason"].strip().rstrip(".") for path in named if path in fields})
-    return found

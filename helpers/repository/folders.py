@@ -23,7 +23,7 @@ CONFIG = "config.pbtxt"
 _FILES = {"python": "model.py", "onnxruntime": "model.onnx", "pytorch": "model.pt"}
 _PLATFORMS = {"onnxruntime_onnx": "onnxruntime", "pytorch_libtorch": "pytorch"}
 # Triton 2.51 puts the names of models into a shell's command line, without quotation marks.
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.+=@%,:-]")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.+=@%,:-]+")
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,8 @@ def tree(repository: str | Path = "models") -> str:
 def problems(folder: Path) -> list[Problem]:
     """Return what is wrong with a model's folder and is better said before the server sees it; Triton says the rest."""
     found = []
-    if odd := [character for character in dict.fromkeys(folder.name) if not _PLAIN_NAME.fullmatch(character)]:
-        seen = ", ".join("a blank" if character.isspace() else repr(character) for character in odd)
-        text = f"the folder's name {folder.name!r} has {seen}. Triton takes letters of the English alphabet, digits and _ - . there."
+    if not _PLAIN_NAME.fullmatch(folder.name):
+        text = f"the folder's name {folder.name!r} has other characters than letters of the English alphabet, digits and _ - ."
         found.append(Problem(text, "Give the folder another name, and write it into its config.pbtxt", hangs=True))
     try:
         return found + check(folder, parse(read_text(folder / CONFIG), CONFIG))
@@ -114,10 +113,8 @@ def problems(folder: Path) -> list[Problem]:
         if not any(path.name in _FILES.values() for version in versions(folder) for path in visible(version)):
             found.append(Problem(f"no {CONFIG}. Expected one in the model's folder."))
         return found
-    except ConfigError as error:
+    except (ConfigError, OSError) as error:
         return [*found, Problem(str(error))]
-    except OSError as error:
-        return [*found, Problem(f"{CONFIG} cannot be read: {error.strerror or error}.")]
 
 
 def check(folder: Path, config: ModelConfig) -> list[Problem]:
@@ -126,11 +123,6 @@ def check(folder: Path, config: ModelConfig) -> list[Problem]:
     if config.name and config.name != folder.name:
         text = f"the name is {config.name!r}, but the folder is {folder.name!r}. The two must be the same."
         found.append(Problem(text, f'Write: name: "{folder.name}", or leave the line out'))
-    known = [path.name for path in visible(folder.parent) if path.is_dir()]
-    for step in config.ensemble_scheduling.step:
-        if step.model_name not in known:
-            text = f"the ensemble's step {step.model_name!r} is no model of this repository. It holds {quoted(known)}."
-            found.append(Problem(text, suggestion(step.model_name, known)))
     there = versions(folder)
     if not there:
         found.append(Problem("no version folder. Expected a folder with a number as its name, such as 1, that holds the model."))

@@ -254,7 +254,7 @@ exercise("9.3").check(server, jets_per_run, equal_shapes, own_shapes)
 TENSORRT = 'optimization { execution_accelerators { gpu_execution_accelerator [ {name: "tensorrt"} ] } }'
 repository.change_config(MODEL, TENSORRT)
 server.reload(MODEL)
-view = repository.compare(MODEL, MODEL, server.config(MODEL), log=server.log(lines=0))
+view = repository.compare(MODEL, MODEL, server.config(MODEL))
 view.differences
 
 # %% [markdown] exercise="9.4"

