@@ -39,12 +39,8 @@ _LAST_SECONDS = 10
 MAX_LENGTH = "max_length"
 
 
-class ModelFault(Exception):
-    """The model cannot be served as it is configured; the text becomes the reason beside UNAVAILABLE."""
-
-
-class RequestFault(Exception):
-    """One request does not fit the model; the text becomes that client's error."""
+class Fault(Exception):
+    """A model cannot be served as it is configured, and the text becomes the reason beside UNAVAILABLE; or one request does not fit it."""
 
 
 def one_line(error: BaseException, limit: int = 700) -> str:
@@ -69,26 +65,24 @@ class TensorSpec:
     dims: tuple[int, ...]
 
 
-@dataclass(frozen=True)
 class Settings:
-    """What a backend needs to know about the model instance that it serves."""
+    """What a backend needs to know about the model instance that it serves, by the arguments that Triton gives to ``initialize``."""
 
-    name: str
-    instance: str
-    path: Path
-    # 0 when the model has no batch dimension.
-    max_batch_size: int
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    parameters: dict[str, str]
-    graph_level: int
-    # Of each the list in which it stands, gpu or cpu, and its name.
-    accelerators: tuple[tuple[str, str], ...]
-    # Whether Triton placed this instance on a GPU, and on which.
-    on_gpu: bool
-    device_id: int
-    # How many the model has in all.
-    instances: int
+    def __init__(self, args: dict[str, str], default_file: str) -> None:
+        config = json.loads(args["model_config"])
+        optimization = config.get("optimization", {})
+        accelerators = optimization.get("execution_accelerators", {})
+        self.name, self.instance = args["model_name"], args["model_instance_name"]
+        self.path = model_file(Path(args["model_repository"]) / args["model_version"], config, default_file)
+        self.max_batch_size = int(config["max_batch_size"])  # 0 when the model has no batch dimension
+        self.inputs, self.outputs = ([_tensor(entry) for entry in config[role]] for role in ("input", "output"))
+        self.parameters = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
+        self.graph_level = int(optimization.get("graph", {}).get("level", 0))
+        self.accelerators = [entry["name"] for listed in accelerators.values() for entry in listed]
+        # Whether Triton placed this instance on a GPU, and on which.
+        self.on_gpu, self.device_id = args["model_instance_kind"] == "GPU", int(args["model_instance_device_id"])
+        # How many the model has in all.
+        self.instances = max(1, sum(int(group["count"]) * max(1, len(group.get("gpus", []))) for group in config["instance_group"]))
 
     def threads(self, key: str) -> int:
         """Return a parameter that is a number of threads; where it is absent, this instance's share of the cores, not all, as natively."""
@@ -98,7 +92,7 @@ class Settings:
         """Return a parameter that is a number of something; 0 where it is absent."""
         text = self.parameters.get(key, "0").strip()
         if not text.isdecimal():
-            raise ModelFault(f"parameter '{key}' must be a whole number, and is '{text}'.")
+            raise Fault(f"parameter '{key}' must be a whole number, and is '{text}'.")
         return int(text)
 
     def warn_of_other_parameters(self, *known: str) -> None:
@@ -107,23 +101,18 @@ class Settings:
             self.warn_of_no_effect(f"parameter '{key}'", f"of all parameters this backend reads {' and '.join(known)}")
 
     def warn_of_no_effect(self, what: str, why: str) -> None:
-        """Write a warning that something in the config has no effect; the course's config view looks for these words."""
+        """Write a warning that something in the config has no effect; the course's pages look for these words."""
         pb_utils.Logger.log_warn(f"model '{self.name}': {what} has no effect here: {why}")
-
-    def warn_of_no_gpu(self, library: str) -> None:
-        """Write a warning that an instance which Triton placed on a GPU runs on the CPU."""
-        pb_utils.Logger.log_warn(f"model '{self.name}': the server has a GPU, but this {library} has no CUDA; the model runs on the CPU")
 
 
 class ServedModel(ABC):
     """Base of both backends: a subclass loads a network and runs it on arrays. Requests that come together run as one batch."""
 
-    # Name of the model's file, where the config names no other.
-    DEFAULT_FILE: str
+    DEFAULT_FILE: str  # name of the model's file, where the config names no other
 
     @abstractmethod
     def load(self, settings: Settings) -> None:
-        """Load the network and check that it fits the config; a :class:`ModelFault` says in plain words why it does not."""
+        """Load the network and check that it fits the config; a :class:`Fault` says in plain words why it does not."""
 
     @abstractmethod
     def run(self, inputs: Arrays, wanted: Sequence[str]) -> list[np.ndarray]:
@@ -133,7 +122,7 @@ class ServedModel(ABC):
         """Called by Triton once per instance, before READY."""
         _keep_freed_memory()
         try:
-            self.settings = _settings(args, self.DEFAULT_FILE)
+            self.settings = Settings(args, self.DEFAULT_FILE)
             self.output_names = [spec.name for spec in self.settings.outputs]
             self.max_length = self.settings.count(MAX_LENGTH)
             batch = self.settings.max_batch_size > 0
@@ -141,7 +130,7 @@ class ServedModel(ABC):
             self.load(self.settings)
         except BaseException as fault:
             signal.alarm(_LAST_SECONDS)
-            if not isinstance(fault, ModelFault):
+            if not isinstance(fault, Fault):
                 raise
             raise pb_utils.TritonModelException(f"model '{args['model_name']}': {fault}") from None
 
@@ -169,7 +158,7 @@ class ServedModel(ABC):
             if self.settings.max_batch_size:
                 self._check_batch(wanted, outputs, len(next(iter(inputs.values()))))
             return pb_utils.InferenceResponse([pb_utils.Tensor(name, output) for name, output in zip(wanted, outputs, strict=True)])
-        except RequestFault as fault:
+        except Fault as fault:
             return self._refusal(str(fault), pb_utils.TritonError.INVALID_ARG)
         except Exception as error:
             return self._refusal(one_line(error), pb_utils.TritonError.INTERNAL)
@@ -194,7 +183,7 @@ class ServedModel(ABC):
         for tensor in request.inputs():
             longest = max((tensor.shape()[axis] for axis in self.open_axes.get(tensor.name(), ())), default=0)
             if 0 < self.max_length < longest:
-                raise RequestFault(
+                raise Fault(
                     f"input '{tensor.name()}' is {longest} long, and this server takes at most {self.max_length} (parameter {MAX_LENGTH})."
                 )
         return {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
@@ -218,34 +207,8 @@ def model_file(folder: Path, config: dict[str, Any], default_file: str) -> Path:
     path = folder / (config.get("default_model_filename") or default_file)
     if not path.is_file():
         found = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
-        raise ModelFault(f"model file {path} is missing; the version folder holds: {', '.join(found) or 'nothing'}.")
+        raise Fault(f"model file {path} is missing; the version folder holds: {', '.join(found) or 'nothing'}.")
     return path
-
-
-def _settings(args: dict[str, str], default_file: str) -> Settings:
-    config = json.loads(args["model_config"])
-    # The native backends can do this, and here it would be left out without a word.
-    if fields := [name for name in ("batch_input", "batch_output", "sequence_batching") if config.get(name)]:
-        raise ModelFault(f"the embedded server's backend does not support {', '.join(fields)}; a Triton container does.")
-    optimization = config.get("optimization", {})
-    return Settings(
-        name=args["model_name"],
-        instance=args["model_instance_name"],
-        path=model_file(Path(args["model_repository"]) / args["model_version"], config, default_file),
-        max_batch_size=int(config["max_batch_size"]),
-        inputs=tuple(map(_tensor, config["input"])),
-        outputs=tuple(map(_tensor, config["output"])),
-        parameters={key: value["string_value"] for key, value in config.get("parameters", {}).items()},
-        graph_level=int(optimization.get("graph", {}).get("level", 0)),
-        accelerators=tuple(
-            (device, entry["name"])
-            for device in ("gpu", "cpu")
-            for entry in optimization.get("execution_accelerators", {}).get(f"{device}_execution_accelerator", [])
-        ),
-        on_gpu=args["model_instance_kind"] == "GPU",
-        device_id=int(args["model_instance_device_id"]),
-        instances=max(1, sum(int(group["count"]) * max(1, len(group.get("gpus", []))) for group in config.get("instance_group", []))),
-    )
 
 
 def _tensor(entry: dict[str, Any]) -> TensorSpec:

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "common"))
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from course_backend import NUMPY_TYPES, Arrays, ModelFault, ServedModel, Settings, TensorSpec, model_file, one_line
+from course_backend import NUMPY_TYPES, Arrays, Fault, ServedModel, Settings, TensorSpec, model_file, one_line
 
 # The max_batch_size that Triton gives to an ONNX model that can batch and names none: its option default-max-batch-size.
 DEFAULT_MAX_BATCH_SIZE = 4
@@ -29,11 +29,7 @@ GRAPH_LEVELS = {-1: "ORT_ENABLE_BASIC", 1: "ORT_ENABLE_EXTENDED", 2: "ORT_DISABL
 # Parameters of the config that this backend reads.
 INTRA_OP, INTER_OP = "intra_op_thread_count", "inter_op_thread_count"
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-# Why accelerators have no effect here, by the list of the config in which they stand.
-NO_ACCELERATOR = {
-    "gpu": "it needs a GPU, and the ONNX Runtime of NVIDIA's container",
-    "cpu": "this ONNX Runtime was built without OpenVINO",
-}
+NO_ACCELERATOR = "it needs a GPU, or a processor of Intel's, and the ONNX Runtime of NVIDIA's container"
 FIXED_BATCH = "Write max_batch_size: 0, or export it again with a first axis of any size: torch.onnx.export(…, dynamic_shapes=…)."
 # What ONNX Runtime says of a file that it cannot load -> what that means, and what to do.
 HINTS = (
@@ -69,7 +65,7 @@ class TritonPythonModel(ServedModel):
         try:
             session, _ = _session(model_file(Path(pb_utils.get_model_dir()), config, TritonPythonModel.DEFAULT_FILE), None)
             _complete(config, _tensors(session.get_inputs()), _tensors(session.get_outputs()))
-        except ModelFault as fault:
+        except Fault as fault:
             raise pb_utils.TritonModelException(f"model '{config['name']}': {fault}") from None
         return auto_complete_model_config
 
@@ -84,7 +80,7 @@ class TritonPythonModel(ServedModel):
         _check("output", settings.outputs, _tensors(self.session.get_outputs()), settings.max_batch_size)
         configured = {spec.name for spec in settings.inputs}
         if missing := ", ".join(f"'{tensor.name}'" for tensor in inputs if tensor.name not in configured):
-            raise ModelFault(f"the config has no input {missing}, which the model needs. Add it to config.pbtxt.")
+            raise Fault(f"the config has no input {missing}, which the model needs. Add it to config.pbtxt.")
 
     def run(self, inputs: Arrays, wanted: Sequence[str]) -> list[np.ndarray]:
         """Run the session once."""
@@ -112,18 +108,18 @@ def _session(path: Path, settings: Settings | None) -> tuple[Any, str]:
         # Every instance is a process here: threads that spin while they wait would take the cores from the other instances.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-        for device, name in settings.accelerators:
-            settings.warn_of_no_effect(f"execution accelerator '{name}'", NO_ACCELERATOR[device])
+        for name in settings.accelerators:
+            settings.warn_of_no_effect(f"execution accelerator '{name}'", NO_ACCELERATOR)
         if settings.on_gpu and CUDA in ort.get_available_providers():
             providers = [(CUDA, {"device_id": str(settings.device_id)}), CPU]
         elif settings.on_gpu:
-            settings.warn_of_no_gpu("ONNX Runtime")
+            settings.warn_of_no_effect("KIND_GPU", "this ONNX Runtime has no CUDA, so the model runs on the CPU")
     try:
         session = ort.InferenceSession(str(path), options, providers=providers)
     except Exception as error:
         said = one_line(error)
         hint = next((hint for pattern, hint in HINTS if re.search(pattern, said)), "")
-        raise ModelFault(f"ONNX Runtime cannot load {path} ({path.stat().st_size} bytes): {said} {hint}") from None
+        raise Fault(f"ONNX Runtime cannot load {path} ({path.stat().st_size} bytes): {said} {hint}") from None
     by = ", ".join(session.get_providers())
     return session, f"ONNX Runtime {ort.__version__} with {by}; {options.intra_op_num_threads} thread(s), {level}"
 
@@ -161,20 +157,18 @@ def _check(role: str, specs: Sequence[TensorSpec], tensors: Sequence[TensorSpec]
     known = {tensor.name: tensor for tensor in tensors}
     for spec in specs:
         if spec.name not in known:
-            raise ModelFault(f"the config names {role} '{spec.name}', which the model does not have; its {role}s are: {', '.join(known)}.")
+            raise Fault(f"the config names {role} '{spec.name}', which the model does not have; its {role}s are: {', '.join(known)}.")
         found = known[spec.name]
-        if found.dtype != spec.dtype:
-            types = f"is {spec.dtype} in the config and {found.dtype} in the model"
-            raise ModelFault(f"{role} '{spec.name}' {types}. Write data_type: {found.dtype}.")
         if max_batch_size and found.dims[:1] != (-1,):
-            raise ModelFault(
+            raise Fault(
                 f"max_batch_size is {max_batch_size}, but {role} '{spec.name}' has shape {list(found.dims)} in the model: "
                 f"its first dimension cannot be the batch. {FIXED_BATCH}"
             )
-        wanted = (-1, *spec.dims) if max_batch_size else spec.dims
+        batch = (-1,) if max_batch_size else ()
+        wanted = (*batch, *spec.dims)
         # An input that the model leaves open may be narrowed in the config; an output must say exactly what the model says.
-        pairs = zip(wanted, found.dims, strict=False)
-        if len(wanted) != len(found.dims) or any(ours != theirs and (role == "output" or theirs != -1) for ours, theirs in pairs):
-            where = "the config, batch included," if max_batch_size else "the config"
-            shapes = f"has shape {list(wanted)} in {where} and {list(found.dims)} in the model"
-            raise ModelFault(f"{role} '{spec.name}' {shapes}. Write dims: {list(found.dims[1:] if max_batch_size else found.dims)}.")
+        fits = [ours == theirs or (role == "input" and theirs == -1) for ours, theirs in zip(wanted, found.dims, strict=False)]
+        if spec.dtype != found.dtype or len(wanted) != len(found.dims) or not all(fits):
+            ours, theirs = (f"{tensor.dtype} with shape {list(dims)}" for tensor, dims in ((spec, wanted), (found, found.dims)))
+            todo = f"Write data_type: {found.dtype} dims: {list(found.dims[len(batch) :])}."
+            raise Fault(f"{role} '{spec.name}' is {ours} in the config{', batch included' * len(batch)}, and {theirs} in the model. {todo}")

@@ -10,7 +10,6 @@ import importlib
 import io
 import locale
 import sys
-from contextlib import suppress
 
 _escape = codecs.lookup_error("surrogateescape")
 
@@ -23,10 +22,7 @@ def _path_bytes(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 codecs.register_error("surrogateescape", _path_bytes)
-for name in ("C.UTF-8", "en_US.UTF-8"):
-    with suppress(locale.Error):  # not every system has both
-        locale.setlocale(locale.LC_CTYPE, name)
-        break
+locale.setlocale(locale.LC_CTYPE, "C.UTF-8")  # part of the C library that the server's wheel needs
 for stream in (sys.stdout, sys.stderr):
     assert isinstance(stream, io.TextIOWrapper)
     # A name that was read from a folder is written as it is.

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from course_backend import NUMPY_TYPES, Arrays, ModelFault, Settings, one_line
+from course_backend import NUMPY_TYPES, Arrays, Fault, Settings, one_line
 
 TRITON_TYPES = {numpy_type: name for name, numpy_type in NUMPY_TYPES.items()}
 # Parameters of the config that this backend reads.
@@ -24,25 +24,20 @@ class Network:
     """One loaded module, ready to run on arrays."""
 
     def __init__(self, settings: Settings) -> None:
-        for _, name in settings.accelerators:
+        for name in settings.accelerators:
             settings.warn_of_no_effect(f"execution accelerator '{name}'", "accelerators act on ONNX models, and this is a PyTorch model")
-        if settings.graph_level:
-            settings.warn_of_no_effect("optimization.graph.level", "it acts on ONNX models, and this is a PyTorch model")
         settings.warn_of_other_parameters(INTRA_OP, INTER_OP)
         self.device = torch.device("cpu")
         if settings.on_gpu and torch.cuda.is_available():
             self.device = torch.device("cuda", settings.device_id)
         elif settings.on_gpu:
-            settings.warn_of_no_gpu("PyTorch")
+            settings.warn_of_no_effect("KIND_GPU", "this PyTorch has no CUDA, so the model runs on the CPU")
         threads = settings.threads(INTRA_OP)
         torch.set_num_threads(threads)
         torch.set_num_interop_threads(settings.threads(INTER_OP) if INTER_OP in settings.parameters else threads)
         # Not the module itself: calling that goes through PyTorch's hooks, which a TorchScript file has none of.
         self.forward = _torchscript(settings, self.device).forward
         arguments = [argument for argument in self.forward.schema.arguments if argument.name != "self"]
-        for argument in arguments:
-            if not isinstance(argument.type, torch.TensorType):
-                raise ModelFault(f"forward() takes '{argument.name}' of type {argument.type}; only tensors can be served.")
         places = _input_places([spec.name for spec in settings.inputs], [argument.name for argument in arguments])
         # Names of the inputs in the order of the arguments, and the place of each output among the results.
         self.order = sorted(places, key=places.__getitem__)
@@ -78,12 +73,12 @@ def _input_places(names: Sequence[str], arguments: Sequence[str]) -> dict[str, i
     """Return the place of each input among the arguments of ``forward()``, as natively: by name, else by ``NAME__INDEX``, else in order."""
     if len(names) != len(arguments):
         takes = f"forward() takes {len(arguments)} ({', '.join(arguments)})"
-        raise ModelFault(f"the config has {len(names)} inputs ({', '.join(names)}), and {takes}.")
+        raise Fault(f"the config has {len(names)} inputs ({', '.join(names)}), and {takes}.")
     if set(names) <= set(arguments):
         return {name: arguments.index(name) for name in names}
     places = _indexed_or_in_order(names)
     if sorted(places.values()) != list(range(len(arguments))):
-        raise ModelFault(f"inputs {', '.join(names)}: the indices behind '__' must be 0 to {len(arguments) - 1}, each once.")
+        raise Fault(f"inputs {', '.join(names)}: the indices behind '__' must be 0 to {len(arguments) - 1}, each once.")
     return places
 
 
@@ -103,4 +98,4 @@ def _torchscript(settings: Settings, device: torch.device) -> torch.jit.ScriptMo
             return torch.jit.load(str(settings.path), map_location=device).eval()
     except Exception as error:
         said = SAVED if "constants.pkl" in str(error) else one_line(error)
-        raise ModelFault(f"PyTorch cannot load {settings.path} ({settings.path.stat().st_size} bytes): {said}") from None
+        raise Fault(f"PyTorch cannot load {settings.path} ({settings.path.stat().st_size} bytes): {said}") from None

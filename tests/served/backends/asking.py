@@ -32,17 +32,16 @@ class Asker:
         outputs: Sequence[str] | None = None,
         version: str = "",
         classes: int = 0,
-        sequence: dict[str, Any] | None = None,
         **arrays: Any,
     ) -> dict[str, np.ndarray]:
-        """Send one request, part of a sequence if so; returns the outputs that came back by name."""
+        """Send one request; returns the outputs that came back by name."""
         inputs = []
         for name, array in arrays.items():
             tensor = grpcclient.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
             tensor.set_data_from_numpy(array)
             inputs.append(tensor)
         wanted = [grpcclient.InferRequestedOutput(name, class_count=classes) for name in outputs] if outputs else None
-        result = self._client.infer(model, inputs, outputs=wanted, model_version=version, client_timeout=PATIENCE_S, **(sequence or {}))
+        result = self._client.infer(model, inputs, outputs=wanted, model_version=version, client_timeout=PATIENCE_S)
         return {output.name: result.as_numpy(output.name) for output in result.get_response().outputs}
 
     def ask_together(

@@ -127,7 +127,7 @@ def onnx_repository(root: Path) -> Path:
 
 
 def _bad_onnx_models(root: Path, platform: str, affine_io: str) -> None:
-    for name in ("shape", "type", "name", "missing_input", "batch", "parameter", "sequence"):
+    for name in ("shape", "type", "name", "missing_input", "batch", "parameter"):
         onnx_models.affine(root / f"bad_{name}/1/model.onnx", (1, 3) if name == "batch" else ("batch", 3))
     outputs = tensors("output", y="FP32 [3]")
     x = tensors("input", x="FP32 [3]")
@@ -141,7 +141,6 @@ def _bad_onnx_models(root: Path, platform: str, affine_io: str) -> None:
     configure(
         root / "bad_parameter", platform, batch, affine_io, 'parameters { key: "intra_op_thread_count" value { string_value: "two" } }'
     )
-    configure(root / "bad_sequence", platform, batch, affine_io, "sequence_batching { max_sequence_idle_microseconds: 1000000 }")
     onnx_models.scalar(root / "bad_scalar/1/model.onnx")
     configure(root / "bad_scalar", platform, tensors("input", x="FP32 [1]"), tensors("output", y="FP32 [1]"))
     configure(root / "bad_file", platform)
@@ -204,9 +203,6 @@ def torch_repository(root: Path, made: Path) -> Path:
     model("spread", "spread", batch, tensors("input", x__0="FP32 [-1]"), tensors("output", y__0="FP32 [1]"))
     model("bad_count", pair, batch, tensors("input", a="FP32 [2]"), outputs)
     model("bad_index", pair, batch, tensors("input", a__0="FP32 [2]", b__2="FP32 [2]"), outputs)
-    model("bad_type", "affine", batch, tensors("input", x__0="UINT32 [2]"), tensors("output", y__0="FP32 [2]"))
-    model("bad_strings", "affine", batch, tensors("input", words__0="STRING [-1]"), tensors("output", loud__0="STRING [-1]"))
-    model("bad_dict", "fromdict", batch, x, tensors("output", y__0="FP32 [2]"))
     model("bad_statedict", "statedict", batch, x, tensors("output", y__0="FP32 [2]"))
     model("bad_silent", "affine", batch)
     return root

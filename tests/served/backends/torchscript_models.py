@@ -44,14 +44,6 @@ class Pair(torch.nn.Module):
         return a - b, a * b
 
 
-class FromDict(torch.nn.Module):
-    """Takes a dictionary of tensors."""
-
-    def forward(self, tensors: dict[str, Tensor]) -> Tensor:
-        """One dictionary in."""
-        return tensors["up"] - tensors["down"]
-
-
 class Lookup(torch.nn.Module):
     """Rows of a table, where an index out of range is an error for the whole batch, and a sum over a dimension of any length."""
 
@@ -108,7 +100,7 @@ def pretend_saved_on_gpu(source: Path, target: Path) -> None:
 
 def main(folder: Path) -> None:
     """Write every model to ``folder/NAME/1/model.pt``."""
-    modules = [Affine(), Identities(), Pair(), FromDict(), Lookup(), Spread(), Linear()]
+    modules = [Affine(), Identities(), Pair(), Lookup(), Spread(), Linear()]
     for module in modules:
         path = folder / type(module).__name__.lower() / "1" / "model.pt"
         path.parent.mkdir(parents=True, exist_ok=True)
