@@ -86,7 +86,7 @@ def change_config(model: str | Path, edit: str = "", **fields: Any) -> Compariso
     try:
         stanza.MergeFrom(json_format.ParseDict(fields, ModelConfig()))
     except json_format.ParseError as error:
-        raise ConfigError(f"These fields make no config: {error}") from error
+        raise ConfigError(f"These fields make no config: {str(error).splitlines()[0]}") from error
     new = ModelConfig()
     new.CopyFrom(old)
     for name in {*fields, *(field.name for field, _ in stanza.ListFields())}:

@@ -119,10 +119,9 @@ def problems(folder: Path) -> list[Problem]:
 
 def check(folder: Path, config: ModelConfig) -> list[Problem]:
     """Return what is wrong with a config, which need not have been written yet, for a model's folder."""
-    found = []
-    if config.name and config.name != folder.name:
-        text = f"the name is {config.name!r}, but the folder is {folder.name!r}. The two must be the same."
-        found.append(Problem(text, f'Write: name: "{folder.name}", or leave the line out'))
+    known = [path.name for path in visible(folder.parent) if path.is_dir()]
+    missing = [step.model_name for step in config.ensemble_scheduling.step if step.model_name not in known]
+    found = [Problem(f"the ensemble's step {name!r} is no model of this repository. It holds {quoted(known)}.") for name in missing]
     there = versions(folder)
     if not there:
         found.append(Problem("no version folder. Expected a folder with a number as its name, such as 1, that holds the model."))

@@ -59,7 +59,7 @@ def make(folder: Path, name: str, change: tuple[str, str]) -> Path:
     assert old in config.read_text()
     text = config.read_text().replace(old, new, 1)
     if "ensemble" in new:
-        text = text.replace("dynamic_batching { }", "")
+        text = text.replace("dynamic_batching { }", "").replace("instance_group [ { kind: KIND_CPU } ]", "")
     config.write_text(text if name in ("other_name", "no_name") else text.replace('name: "double"', f'name: "{name}"'))
     return folder / name
 
@@ -92,7 +92,7 @@ SAID_BY_TRITON = {
     "unknown_backend": "no backend 'pyhton'",
     "negative_batch": "'max_batch_size' must be non-negative",
     "version_not_there": "at least one version must be available under the version policy",
-    "step_not_there": "'nobody'",
+    "other_name": "'other_name'.*'else'",
 }
 
 
@@ -116,7 +116,7 @@ def test_the_checks_and_the_server_agree(broken: Server) -> None:
 def test_each_fault_is_named(broken: Server) -> None:
     assert broken.repository is not None
     words = {
-        "other_name": "the name is 'else', but the folder is 'other_name'",
+        "step_not_there": "the ensemble's step 'nobody' is no model",
         "syntax": "line 8, column 18",
         "unknown_field": 'line 4, column 1: .*ModelConfig" has no field named "max_batchsize"',
         "twice": "line 4, column 35: .*multiple",

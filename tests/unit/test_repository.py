@@ -141,11 +141,10 @@ def test_line_ends_and_foreign_bytes_are_read(model: Path, ending: str) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"max_batchsize": 3}, "(?s)no field named \"max_batchsize\".*'max_batch_size'"),
+        ({"max_batchsize": 3}, 'no field named "max_batchsize"'),
         ({"max_batch_size": "many"}, "max_batch_size"),
         ({"edit": "instance_group [ { cuont: 1 } ]"}, r"(?s)line 1, column 20: .*\"cuont\"\..*Did you mean 'count'"),
         ({"default_model_filename": "modle.py"}, "version 1 has no modle.py"),
-        ({"name": "other"}, "'other', but the folder is 'demo'"),
     ],
 )
 def test_a_change_with_a_fault_is_not_written(model: Path, change: dict, words: str) -> None:
