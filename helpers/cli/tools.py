@@ -27,8 +27,6 @@ def doctor(args: argparse.Namespace) -> int:
 
     report = doctor.report()
     print(report)
-    if args.full and not report.wrong():
-        print(_trial())
     return int(bool(report.wrong()))
 
 
