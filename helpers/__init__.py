@@ -10,45 +10,36 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-# name -> module that defines it
+# module -> what notebooks import from it, or its own name where it is imported as a whole
 _EXPORTS = {
-    "launch_server": "helpers.server.server",
-    "connect": "helpers.server.connection",
-    "launch_fleet": "helpers.fleet.fleet",
-    "Server": "helpers.server.server",
-    "Fleet": "helpers.fleet.fleet",
-    "Client": "helpers.client",
-    "CourseError": "helpers.errors",
-    "checkout": "helpers.repository",
-    "scrape": "helpers.metrics.metrics",
-    "BackgroundLoad": "helpers.metrics.load",
-    "dashboard": "helpers.metrics.dashboard",
-    "machine": "helpers.machine",
-    "trace": "helpers.metrics.lives",
-    "doctor": "helpers.setup.doctor",
-    "jets": "helpers.physics.jets",
-    "tracks": "helpers.physics.tracks",
-    "taus": "helpers.physics.taus",
-    "measure": "helpers.measuring.measure",
-    "measure_in_turn": "helpers.measuring.measure",
-    "sweep": "helpers.measuring.measure",
-    "perf_analyzer": "helpers.measuring.measure",
-    "verdict": "helpers.measuring.statistics",
-    "recorded": "helpers.measuring.table",
-    "write_inputs": "helpers.measuring.inputs",
-    "write_jets": "helpers.measuring.inputs",
-    "write_taus": "helpers.measuring.inputs",
-    "Experiments": "helpers.measuring.experiments",
-    "Rows": "helpers.measuring.table",
-    "tune": "helpers.tuning.search",
+    "client": ["Client"],
+    "errors": ["CourseError"],
+    "fleet.fleet": ["launch_fleet"],
+    "measuring.experiments": ["Experiments"],
+    "measuring.inputs": ["write_inputs", "write_jets", "write_taus"],
+    "measuring.measure": ["measure", "measure_in_turn", "perf_analyzer", "sweep"],
+    "measuring.statistics": ["verdict"],
+    "measuring.table": ["recorded"],
+    "metrics.dashboard": ["dashboard"],
+    "metrics.lives": ["trace"],
+    "metrics.load": ["BackgroundLoad"],
+    "metrics.metrics": ["scrape"],
+    "physics.jets": ["jets"],
+    "physics.taus": ["taus"],
+    "physics.tracks": ["tracks"],
+    "repository": ["checkout"],
+    "server.connection": ["connect"],
+    "server.server": ["launch_server"],
+    "setup.doctor": ["doctor"],
+    "tuning.search": ["tune"],
 }
+_MODULES = {name: module for module, names in _EXPORTS.items() for name in names}
 
-__all__ = ["__version__", *_EXPORTS]
+__all__ = ["__version__", *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
+    if name not in _MODULES:
         raise AttributeError(f"module 'helpers' has no attribute {name!r}")
-    module = importlib.import_module(_EXPORTS[name])
-    # A module has no name like its own, but for those of a function.
+    module = importlib.import_module(f"helpers.{_MODULES[name]}")
     return getattr(module, name, module)

@@ -53,15 +53,12 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     """Return ``Did you mean …?`` for a misspelt name; empty when nothing is close."""
     import difflib  # a quarter of the time of `python -m helpers --help`
 
-    names = list(known)
-    folded = {candidate.casefold(): candidate for candidate in names}
-    close = difflib.get_close_matches(str(name).casefold(), folded, n=1, cutoff=0.6)
+    folded = {candidate.casefold(): candidate for candidate in known}
+    close = difflib.get_close_matches(name.casefold(), folded, n=1)
     return f"Did you mean {folded[close[0]]!r}?" if close else ""
 
 
 def quoted(names: Iterable[str]) -> str:
     """Return names in a sentence: ``'a', 'b' and 'c'``; ``none`` for no name."""
-    parts = [repr(str(name)) for name in names]
-    if len(parts) < 2:
-        return parts[0] if parts else "none"
-    return f"{', '.join(parts[:-1])} and {parts[-1]}"
+    *others, last = [repr(str(name)) for name in names] or ["none"]
+    return f"{', '.join(others)} and {last}" if others else last

@@ -16,10 +16,8 @@ from pathlib import Path
 
 from helpers.errors import SetupError
 
-# Seconds that nvidia-smi may take: a node with eight sleeping GPUs needs a few.
+# Seconds that nvidia-smi may take: a node with eight sleeping GPUs needs a few, and with a broken driver it hangs.
 _SMI_TIMEOUT_S = 20.0
-# Why nvidia-smi is not asked again: a broken driver can hold it for ever, and every look would wait as long.
-_hung: list[str] = []
 # Names of the loopback interface. They can mean ::1 before 127.0.0.1, where another user may listen on the same port.
 LOCAL_NAMES = ("localhost", "localhost.", "localhost.localdomain")
 LOOPBACK = "127.0.0.1"
@@ -30,25 +28,16 @@ def nvidia_smi(*fields: str) -> list[dict[str, str]]:
 
     ``fields`` are those of ``nvidia-smi --help-query-gpu``. A SetupError says that it does not answer, or what is wrong.
     """
-    if _hung:
-        raise SetupError(_hung[0])
     if not (program := shutil.which("nvidia-smi")):
         return []
     command = [program, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True)
     try:
-        said, _ = process.communicate(timeout=_SMI_TIMEOUT_S)
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=_SMI_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired as error:
-        process.kill()
-        process.stdout.close()  # type: ignore[union-attr]
-        # Not until its end: a process that hangs in the driver does not die.
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=1)
-        _hung.append(f"nvidia-smi did not answer within {_SMI_TIMEOUT_S:g} s.")
-        raise SetupError(_hung[0]) from error
-    rows = [[word.strip() for word in line.split(",")] for line in said.splitlines()]
-    if process.returncode or any(len(row) != len(fields) for row in rows):
-        raise SetupError(f"nvidia-smi says: {said.strip()[:200]}")
+        raise SetupError(f"nvidia-smi did not answer within {_SMI_TIMEOUT_S:g} s.") from error
+    rows = [[word.strip() for word in line.split(",")] for line in done.stdout.splitlines()]
+    if done.returncode or any(len(row) != len(fields) for row in rows):
+        raise SetupError(f"nvidia-smi says: {done.stdout.strip()[:200]}")
     return [dict(zip(fields, row, strict=True)) for row in rows]
 
 
@@ -89,8 +78,8 @@ def description() -> str:
 
 def without_proxy(variables: Mapping[str, str]) -> dict[str, str]:
     """Return the variables by which programs do not ask a proxy of the site for this machine: it would look at itself."""
-    named = [part.strip() for part in (variables.get("no_proxy") or variables.get("NO_PROXY") or "").split(",") if part.strip()]
-    direct = ",".join(dict.fromkeys([*named, "localhost", LOOPBACK, "::1"]))
+    named = variables.get("no_proxy") or variables.get("NO_PROXY")
+    direct = ",".join(filter(None, [named, "localhost", LOOPBACK, "::1"]))
     return {"no_proxy": direct, "NO_PROXY": direct, "no_grpc_proxy": direct}
 
 
@@ -111,16 +100,11 @@ def is_loopback(host: str) -> bool:
 
 
 def serves_here(host: str, port: int) -> bool:
-    """True if a ``tritonserver`` that this user may see listens on this port of this machine.
-
-    An address of this machine may be the end of a tunnel to another one, and a figure must not get a false machine.
-    """
-    if not is_loopback(host):
-        return False
+    """True if a ``tritonserver`` that this user may see listens on this port of this machine, and no tunnel to another one."""
     import psutil
 
     with contextlib.suppress(psutil.Error):  # macOS tells only root, or it ended between two looks
-        for end in psutil.net_connections("tcp"):
+        for end in psutil.net_connections("tcp") if is_loopback(host) else ():
             if end.status == psutil.CONN_LISTEN and end.laddr.port == port and end.pid:
                 return bool(psutil.Process(end.pid).name() == "tritonserver")
     return False

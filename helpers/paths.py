@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import shutil
@@ -14,31 +13,12 @@ from typing import Any
 
 from helpers.errors import SetupError
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_ELSEWHERE = "What you make is kept in work/; for another folder type: export COURSE_WORK=$HOME/triton-work, before you start JupyterLab"
-
-
-def current_folder() -> Path:
-    """Return the current folder; the home folder when the current one was deleted, as that of a notebook's kernel is with ``work/``."""
-    try:
-        return Path.cwd()
-    except FileNotFoundError:
-        return Path.home()
+_ELSEWHERE = "Make room (see: df -h; quota), or take another folder: export COURSE_WORK=$HOME/triton-work, before you start JupyterLab"
 
 
 def root() -> Path:
-    """Return the course's folder: ``COURSE_ROOT``, the folder that holds this package, or the first one upwards from the current folder."""
-    here = current_folder()
-    candidates = [Path(os.environ["COURSE_ROOT"])] if "COURSE_ROOT" in os.environ else []
-    candidates += [Path(__file__).resolve().parent.parent, here, *here.parents]
-    for candidate in candidates:
-        if (candidate / "models").is_dir() and (candidate / "notebooks").is_dir():
-            return candidate.resolve()
-    raise SetupError(
-        "The folder of the course was not found.",
-        f"It holds models/ and notebooks/; looked upwards from {here}.",
-        "Type: export COURSE_ROOT=/the/folder/of/the/course",
-    )
+    """Return the course's folder: ``COURSE_ROOT``, else the folder that holds this package."""
+    return Path(os.environ.get("COURSE_ROOT", Path(__file__).parents[1])).resolve()
 
 
 def work_dir() -> Path:
@@ -70,18 +50,15 @@ def server_env() -> Path:
 def find(path: str | Path) -> Path | None:
     """Return a folder or file by what people type: in the working folder (``work/…``), the course's folder, or the current one."""
     given = Path(path).expanduser()
-    places = [root() / given, current_folder() / given]
+    places = [root() / given, given]
     if given.parts[:1] == ("work",):
         places.insert(0, work_dir().joinpath(*given.parts[1:]))
-    return next((place for place in places if place.exists()), None)
+    return next((place.absolute() for place in places if place.exists()), None)
 
 
 def shown(path: Path) -> str:
-    """Return a path as people type it: from the current folder, else from the course's, else complete."""
-    for base in (current_folder(), root()):
-        if path.resolve().is_relative_to(base):
-            return str(path.resolve().relative_to(base)) or "."
-    return str(path)
+    """Return a path as people type it: from the course's folder, where it is in there."""
+    return str(path.resolve().relative_to(root())) if path.resolve().is_relative_to(root()) else str(path)
 
 
 def make_folder(path: Path) -> Path:
@@ -100,10 +77,8 @@ def writing(path: Path, elsewhere: str = _ELSEWHERE) -> Iterator[None]:
         yield
     except OSError as error:
         # Of a whole tree that could not be copied, one file says why as well as all.
-        reason = str(error.args[0][0][-1]) if isinstance(error, shutil.Error) else str(error.strerror or error)
-        full = error.errno in _FULL or any(os.strerror(code) in reason for code in _FULL)
-        todo = "Look with: df -h; quota; then delete what you do not need" if full else elsewhere
-        raise SetupError(f"{shown(path)} cannot be written: {'the disk is full' if full else reason}.", "", todo) from error
+        reason = error.args[0][0][-1] if isinstance(error, shutil.Error) else error.strerror or error
+        raise SetupError(f"{shown(path)} cannot be written: {reason}.", "", elsewhere) from error
 
 
 def read_text(path: Path) -> str:

@@ -5,9 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import platform
-import re
-import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -20,27 +17,20 @@ from helpers.errors import SetupError
 # Files in a server's folder: what owners lock, what the supervisor has written down, what ends the server, and the headers that inference
 # needs, as ``curl -H @FILE`` reads them.
 LEASE, STATE, STOP, HEADERS = "lease", "state.json", "stop", "headers"
-# Names of servers' folders, and the seconds after which one without a state is given up.
-_OURS = re.compile(r"course-[0-9a-f]{12}")
-_STATELESS_S = 3600.0
 
 
 def run_root() -> Path:
     """Return the private folder of this user, in which servers have theirs."""
     if not hasattr(os, "getuid"):
-        happened = f"This machine cannot run a server of its own: it has {platform.system()} on {platform.machine()}."
-        expected = "It takes Linux and an x86-64 processor; everything else of the course works here against a server on another machine."
-        raise SetupError(happened, expected, 'Type: server = connect("gpu-node:9000")')
+        happened = "This machine cannot run a server of its own. It takes Linux and an x86-64 processor."
+        raise SetupError(happened, "All else works here, with a server on another machine.", 'Type: server = connect("gpu-node:9000")')
     path = Path(os.environ.get("COURSE_RUN_DIR") or f"/tmp/triton-course-{os.getuid()}")
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode=0o700, parents=True)
     facts = path.lstat()
     if facts.st_uid != os.getuid() or not stat.S_ISDIR(facts.st_mode) or facts.st_mode & 0o077:
-        raise SetupError(
-            f"The folder {path} is not private to you.",
-            "It must be a folder of yours that nobody else can enter, because it holds the keys of your servers.",
-            "Type: export COURSE_RUN_DIR=$HOME/.triton-course",
-        )
+        expected = "It holds the keys of your servers, so nobody else may enter it."
+        raise SetupError(f"The folder {path} is not private to you.", expected, "Type: export COURSE_RUN_DIR=$HOME/.triton-course")
     return path
 
 
@@ -59,18 +49,9 @@ def runs(pid: int) -> bool:
         return False
 
 
-def is_dead(folder: Path, state: dict[str, Any]) -> bool:
-    """True if a server has surely ended. Of one on another machine that shares the folder, nothing is known here."""
-    here, there = machine.node(), state.get("node")
-    if not isinstance(there, dict):
-        # A supervisor writes its state at once: the launch was killed before it had one. What has another name is not ours to remove.
-        with contextlib.suppress(OSError):  # it has just gone
-            return bool(_OURS.fullmatch(folder.name)) and time.time() - folder.stat().st_mtime > _STATELESS_S
-        return False
-    if there == here:
-        return not runs(state["supervisor_pid"])
-    # Before this machine's last start.
-    return there.get("host") == here["host"] and here["host"] not in machine.LOCAL_NAMES and there.get("boot") != here.get("boot")
+def is_dead(state: dict[str, Any]) -> bool:
+    """True if a server of this machine has ended. Of one on another machine that shares the folder, nothing is known here."""
+    return state.get("node") == machine.node() and not runs(state["supervisor_pid"])
 
 
 def states() -> Iterator[dict[str, Any]]:
@@ -78,19 +59,15 @@ def states() -> Iterator[dict[str, Any]]:
     with contextlib.suppress(OSError, SetupError):
         for folder in sorted(run_root().iterdir()):
             state = state_of(folder)
-            if state.get("status") == "running" and state.get("node") == machine.node() and not is_dead(folder, state):
+            if state.get("status") == "running" and state.get("node") == machine.node() and not is_dead(state):
                 yield state
 
 
 def make(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Make a server's private folder, and what belongs into it; nothing of it is left where it cannot be written."""
-    try:
-        with paths.writing(folder, "Type: export COURSE_RUN_DIR=$HOME/.triton-course, before you start JupyterLab"):
-            folder.mkdir(mode=0o700)
-            fill(folder)
-    except SetupError:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+    """Make a server's private folder, and what belongs into it."""
+    with paths.writing(folder, "Type: export COURSE_RUN_DIR=$HOME/.triton-course, before you start JupyterLab"):
+        folder.mkdir(mode=0o700)
+        fill(folder)
 
 
 def new_log(server_id: str) -> Path:

@@ -32,17 +32,15 @@ def as_text(rows: Sequence[Row]) -> str:
 def as_html(rows: Sequence[Row], *, caption: str = "", bold: Callable[[Row], bool] = lambda row: False) -> str:
     """Return a table for a notebook, with a sentence above it; ``bold`` tells which rows stand out."""
     columns = _columns(rows)
-    lines = []
+    sides = ["right" if numbers else "left" for numbers, _ in columns]
+    lines = ""
     for number, texts in enumerate(zip(*(texts for _, texts in columns))):
-        tag = "td" if number else "th scope='col'"
-        weight = "bold" if not number or bold(rows[number - 1]) else "normal"
-        cells = ""
-        for (numbers, _), text in zip(columns, texts):
-            style = f"text-align:{'right' if numbers else 'left'};font-weight:{weight};white-space:pre-wrap"
-            cells += f"<{tag} style='{style}'>{html.escape(text)}</{tag[:2]}>"
-        lines.append(f"<tr>{cells}</tr>")
+        tag, weight = ("td", "bold" if bold(rows[number - 1]) else "normal") if number else ("th", "bold")
+        style = f"font-weight:{weight};white-space:pre-wrap;text-align"
+        cells = (f"<{tag} style='{style}:{side}'>{html.escape(text)}</{tag}>" for side, text in zip(sides, texts))
+        lines += f"<tr>{''.join(cells)}</tr>"
     above = f"<caption style='text-align:left'>{html.escape(caption)}</caption>" if caption else ""
-    return f"<table>{above}<thead>{''.join(lines[:1])}</thead><tbody>{''.join(lines[1:])}</tbody></table>"
+    return f"<table>{above}{lines}</table>"
 
 
 def without_empty(rows: Iterable[Row]) -> list[dict[str, Any]]:
@@ -71,11 +69,7 @@ class Table(list[dict[str, Any]]):
 
 def box(inner_html: str, colour: str) -> str:
     """Return a paragraph of escaped HTML with a coloured edge, readable on light and dark pages."""
-    style = (
-        f"border-left:5px solid {colour};background:color-mix(in srgb, {colour} 9%, transparent);"
-        "padding:0.6em 0.9em;margin:0.3em 0;border-radius:3px;max-width:60em;line-height:1.5"
-    )
-    return f'<div style="{style}" role="status">{inner_html}</div>'
+    return f'<div style="border-left:5px solid {colour};padding:0.6em 0.9em;max-width:60em" role="status">{inner_html}</div>'
 
 
 def cell(value: Any) -> str:
@@ -83,8 +77,6 @@ def cell(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, float):
-        if (value.is_integer() and abs(value) < 1e15) or abs(value) >= 1e4:
-            return f"{value:.0f}"
-        text = f"{value:.4g}"
+        text = f"{value:.0f}" if value.is_integer() or abs(value) >= 1e4 else f"{value:.4g}"
         return f"{value:.9f}".rstrip("0") if "e" in text else text
     return str(value)

@@ -135,7 +135,7 @@ def running(wanted: Callable[[dict[str, Any]], bool], status: str = "running") -
     """Yield leases on the servers of this machine with this status whose states are wanted; removes what dead servers left behind."""
     for run_dir in sorted(run_root().iterdir()):
         state = state_of(run_dir)
-        if is_dead(run_dir, state):
+        if is_dead(state):
             shutil.rmtree(run_dir, ignore_errors=True)
             supervisor.remove_shared_memory(run_dir.name)
         elif state.get("status") == status and state.get("node") == machine.node() and wanted(state):

@@ -79,7 +79,6 @@ def test_a_launch_is_refused_and_connecting_works(models_server: Server) -> None
     said = json.loads(done.stdout.splitlines()[-1])
     for runtime in ("embedded", "docker"):
         assert said[runtime].startswith("SetupError: This machine cannot run a server of its own"), said[runtime]
-        assert "Windows on AMD64" in said[runtime]
         assert 'connect("gpu-node:9000")' in said[runtime]
     assert said["grpc"] == said["http"] == 240
     assert "running" in said["card"]

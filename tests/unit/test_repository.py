@@ -283,7 +283,7 @@ def test_no_permission_and_a_full_disk_give_one_paragraph(tmp_path: Path, monkey
     with pytest.raises(SetupError, match=r"cannot be written: .*COURSE_WORK"):
         repository.checkout("add_sub")
     # /dev/full refuses every write as a full disk does; a model that is a link to it is the nearest thing to one here.
-    with pytest.raises(SetupError, match=r"the disk is full.*df -h"), writing(tmp_path), open("/dev/full", "w") as full:
+    with pytest.raises(SetupError, match=r"No space left on device.*df -h"), writing(tmp_path), open("/dev/full", "w") as full:
         full.write("x")
     if os.geteuid() != 0:
         (tmp_path / "shut").mkdir(mode=0o500)
