@@ -2,23 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from helpers.course.exercises import ____, catch_up, exercise
+from helpers.course.progress import course_map
+from helpers.course.scoreboard import enter
 
-# name -> module that defines it; each is imported when it is first used: matplotlib takes a second
-_EXPORTS = {
-    "____": "helpers.course.exercises",
-    "catch_up": "helpers.course.exercises",
-    "course_map": "helpers.course.progress",
-    "enter": "helpers.course.scoreboard",
-    "exercise": "helpers.course.exercises",
-    "write_card": "helpers.course.model_card",
-}
-
-__all__ = list(_EXPORTS)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
-        raise AttributeError(f"module 'helpers.course' has no attribute {name!r}")
-    return getattr(importlib.import_module(_EXPORTS[name]), name)
+__all__ = ["____", "catch_up", "course_map", "enter", "exercise"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -13,6 +11,9 @@ import numpy as np
 from helpers.course.judge import Kind, Outcome
 
 BLANK = "____"
+# What a line of a cell makes: a function, or the names before an equals sign. And what it hands over to a check.
+_MADE = re.compile(r"(?<=def )\w+|^[\w, ]+?(?=\s*=(?!=))", re.MULTILINE)
+_ASKED = re.compile(r"^exercise\(.*?\)\.check\((.*)\)", re.MULTILINE)
 # name -> what is wrong with the last cell that was to make it.
 _faults: dict[str, Outcome | None] = {}
 
@@ -98,26 +99,19 @@ def watch(shell: Any, show: Callable[[Outcome], None]) -> None:
 
 def running(shell: Any) -> str:
     """Return the cell that a kernel runs."""
-    return str(shell.get_parent()["content"]["code"]) if hasattr(shell, "get_parent") else ""
+    return str(shell.get_parent()["content"]["code"]) if shell is not None else ""
 
 
 def note(result: Any) -> None:
     """Take a note of one cell that was run; ``result`` is IPython's."""
-    names, blanks = read(source := result.info.raw_cell)
+    names, blanks = read(result.info.raw_cell)
     failed = result.error_in_exec or result.error_before_exec
     for name in names:
         _faults[name] = not_attempted(blanks) if blanks else None
         if failed is not None:
-            first = next(line.strip() for line in source.splitlines() if line.strip() and not line.lstrip().startswith(("#", "%")))
             error = f"{type(failed).__name__}: {failed}".partition("\n")[0]
-            happened = f"The cell that makes `{name}` failed, so an old answer would be judged"
-            which = f"It begins with `{first}`, and its error was `{error}`"
-            _faults[name] = Outcome(Kind.CANNOT_TELL, f"{happened}. {which}. Correct that cell, then run both again.")
-
-
-def forget() -> None:
-    """Forget all cells: what they would have made was made in another way."""
-    _faults.clear()
+            happened = f"The cell that makes `{name}` failed with `{error}`, so an old answer would be judged"
+            _faults[name] = Outcome(Kind.CANNOT_TELL, f"{happened}. Correct that cell, then run both again.")
 
 
 def fault(names: list[str]) -> Outcome | None:
@@ -126,23 +120,10 @@ def fault(names: list[str]) -> Outcome | None:
 
 
 def read(source: str) -> tuple[set[str], int]:
-    """Return the names that a cell makes, and its blanks; nothing of a cell that is no plain Python."""
-    try:
-        tree = ast.parse(source)
-    except SyntaxError:
-        # The names of the lines that can be read alone: enough to know what an unfinished cell was about.
-        parts = [line.partition("=") for line in source.splitlines()]
-        return {name.strip() for name, equals, _ in parts if equals and name.strip().isidentifier()}, source.count(BLANK)
-    nodes = list(ast.walk(tree))
-    names = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
-    names |= {node.name for node in nodes if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
-    return names, sum(isinstance(node, ast.Name) and node.id == BLANK for node in nodes)
+    """Return the names that a cell makes, finished or not, and its blanks."""
+    return set(re.findall(r"\w+", " ".join(_MADE.findall(source)))), len(re.findall(f"(?<!import ){BLANK}", source))
 
 
 def asked(source: str) -> list[str]:
     """Return the variables that a cell hands over to a check: those in the brackets of ``.check(...)``."""
-    with contextlib.suppress(SyntaxError):
-        for call in ast.walk(ast.parse(source)):
-            if isinstance(call, ast.Call) and re.fullmatch(r"exercise\('[\d.]+'\)\.check", ast.unparse(call.func)):
-                return [node.id for node in ast.walk(call) if isinstance(node, ast.Name) and node.id != "exercise"]
-    return []
+    return re.findall(r"\b[a-zA-Z_]\w*", " ".join(_ASKED.findall(source)))

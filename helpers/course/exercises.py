@@ -8,15 +8,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import sys
 from typing import Any
 
 from helpers import paths
 from helpers.course import cells, judge
-from helpers.course.judge import CannotTell, Kind, NotAttempted, NotYet, Outcome
+from helpers.course.judge import Kind, NotAttempted, NotYet, Outcome
 from helpers.course.progress import record
-from helpers.errors import CourseError, SetupError
-from helpers.terminal import Progress
+from helpers.errors import CourseError
+from helpers.terminal import notebook
 
 ____ = cells.Placeholder()
 
@@ -30,7 +29,7 @@ class Exercise:
 
     def check(self, *answers: Any) -> None:
         """Look at the answers and at the server, and show what was found."""
-        outcome = cells.fault(cells.asked(cells.running(_kernel()))) or self.judge(*answers)
+        outcome = cells.fault(cells.asked(cells.running(notebook()))) or self.judge(*answers)
         if outcome.kind in (Kind.CORRECT, Kind.NOT_YET):
             counted = record(self.number, solved=outcome.kind is Kind.CORRECT)
             outcome = dataclasses.replace(outcome, text=f"{outcome.text} ({counted})")
@@ -46,20 +45,17 @@ class Exercise:
             return Outcome(Kind.NOT_YET, str(wrong))
         except NotAttempted:
             return cells.not_attempted(1)
-        except (CannotTell, CourseError) as reason:
+        except CourseError as reason:
             return Outcome(Kind.CANNOT_TELL, str(reason))
         except Exception as error:
-            todo = "Run the notebook again from its first cell; if this stays, show the line to your instructor."
-            return Outcome(Kind.CANNOT_TELL, f"The check stumbled over this answer ({type(error).__name__}: {error}). {todo}")
+            stumbled = f"The check stumbled over this answer ({type(error).__name__}: {error})"
+            return Outcome(Kind.CANNOT_TELL, f"{stumbled}. Run the notebook again from its first cell.")
 
     def hint(self, n: int = 1) -> None:
         """Show one hint, from 1; the first says least."""
         hints = _hints(self.number)
-        if n not in range(1, len(hints) + 1):
-            _show(f"There is no hint {n}; choose from 1 to {len(hints)}.")
-            return
-        more = f' One more: exercise("{self.number}").hint({n + 1})' if n < len(hints) else ""
-        _show(f"**Hint {n} of {len(hints)}.** {hints[n - 1]}{more}")
+        found = n in range(1, len(hints) + 1)
+        _show(f"**Hint {n} of {len(hints)}.** {hints[n - 1]}" if found else f"There is no hint {n}; choose from 1 to {len(hints)}.")
 
     def solution(self) -> None:
         """Show the answer, as the solution notebook has it: first why, then the code."""
@@ -93,7 +89,7 @@ def _solution(number: str) -> str:
 
 def _show(shown: Outcome | str) -> None:
     """Show an outcome or Markdown: rendered in a notebook, as it is in a terminal."""
-    if _kernel() is None:
+    if notebook() is None:
         print(shown)
         return
     from IPython.display import display
@@ -101,13 +97,8 @@ def _show(shown: Outcome | str) -> None:
     display({"text/markdown": shown, "text/plain": shown} if isinstance(shown, str) else shown, raw=isinstance(shown, str))
 
 
-def _kernel() -> Any:
-    """The IPython that runs this notebook, None elsewhere."""
-    return sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-
-
-if _kernel() is not None:
-    cells.watch(_kernel(), _show)
+if notebook() is not None:
+    cells.watch(notebook(), _show)
 
 
 def way_to(exercise: str) -> tuple[str, list[str]]:
@@ -120,22 +111,10 @@ def way_to(exercise: str) -> tuple[str, list[str]]:
 
 
 def catch_up(exercise: str) -> None:
-    """Run everything in front of an exercise, such as ``"4.3"``, in this kernel, as the solution has it, and show nothing of it.
+    """Run everything in front of an exercise, such as ``"4.3"``, in this kernel, as the solution has it.
 
-    Checks are left out, so nothing is counted as solved, and so are errors that are shown on purpose. A SetupError where a cell failed.
+    Checks are left out, so nothing is counted as solved, and so are errors that are shown on purpose. A cell that fails is the last one.
     """
-    from IPython.utils.capture import capture_output
-
-    title, code = way_to(str(exercise))
-    with Progress(f"running what comes before exercise {exercise}", len(code), "cells") as progress:
-        for number, source in enumerate(code, 1):
-            with capture_output() as shown:
-                result = _kernel().run_cell(source, store_history=False, silent=True)
-            if not result.success:
-                shown.show()
-                failed = result.error_in_exec or result.error_before_exec
-                todo = "Type: make doctor   (or restart the kernel, and run this cell once more)"
-                raise SetupError(f"Cell {number} of {len(code)} before exercise {exercise} failed: {failed}.", "", todo)
-            progress.add()
-    cells.forget()
-    print(f"You are there: {len(code)} cells were run. Next: {title}")
+    title, code = way_to(exercise)
+    if all(notebook().run_cell(source, store_history=False).success for source in code):
+        print(f"You are there: {len(code)} cells were run. Next: {title}")

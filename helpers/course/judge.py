@@ -1,8 +1,8 @@
 """What checkers share: the four outcomes, numbers with their usual slips, and the counters of a live server.
 
-A checker looks at the answers and at the live server, and returns what to say when they are right. ``must`` and all that begins so raise
-:class:`NotYet`; ``needs`` raises :class:`CannotTell`, and a :class:`~helpers.errors.CourseError` that a checker lets pass means the same.
-A parameter with a type is something that an earlier cell makes: the check needs it. Answers have the type ``Any``.
+A checker looks at the answers and at the live server, and returns what to say when they are right. ``must…`` raises :class:`NotYet`,
+and a :class:`~helpers.errors.CourseError` means that the check cannot tell. A parameter with a type is something that an earlier cell
+makes: the check needs it. Answers have the type ``Any``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, get_type_hints
 
-from helpers.errors import InputError, quoted
+from helpers.errors import CourseError, InputError, quoted
 from helpers.metrics import Snapshot, scrape
 from helpers.server import Server
 from helpers.tables import box, cell
@@ -52,10 +52,8 @@ class Outcome:
         return f"{self.kind.symbol} {self.kind.words}: {self.text}"
 
     def _repr_html_(self) -> str:
-        symbol = f'<span aria-hidden="true" style="color:{self.kind.colour}">{self.kind.symbol}</span>'
-        said = re.sub(r"`([^`]+)`", r'<code style="white-space:pre-wrap">\1</code>', html.escape(self.text, quote=False))
-        # The words keep the page's own colour: on any theme they have its contrast.
-        return box(f"<strong>{symbol} {self.kind.words}.</strong> {said}", self.kind.colour)
+        said = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(self.text, quote=False))
+        return box(f"<strong>{self.kind.symbol} {self.kind.words}.</strong> {said}", self.kind.colour)
 
 
 class NotYet(Exception):
@@ -66,10 +64,6 @@ class NotAttempted(Exception):
     """The answer is still a blank."""
 
 
-class CannotTell(Exception):
-    """Neither right nor wrong: the check cannot look, or the measurement is too noisy. The text says why, and what to do."""
-
-
 def must(fact: object, otherwise: str) -> None:
     """Raise NotYet unless a fact is true."""
     if not fact:
@@ -77,9 +71,9 @@ def must(fact: object, otherwise: str) -> None:
 
 
 def needs(fact: object, otherwise: str) -> None:
-    """Raise CannotTell unless a fact is true."""
+    """Raise CourseError, "cannot tell", unless a fact is true: the check cannot look, or the measurement is too noisy."""
     if not fact:
-        raise CannotTell(otherwise)
+        raise CourseError(otherwise)
 
 
 # Notebook -> the module of its checkers; imported when they are needed, since those of fleets and jets take a second.
@@ -101,9 +95,8 @@ def ask(checker: Callable[..., str], answers: Sequence[Any]) -> str:
         if made is Any:
             continue
         needs(isinstance(given, made), f"The check needs `{name}`, and got {kind(given)}. Run the cell that makes it again.")
-        if hasattr(given, "is_alive") and not given.is_alive():
-            todo = f"Type `{name} = {name}.restart()`, then run this notebook's cells from there."
-            raise CannotTell(f"Your {name} at {given.http_url} does not answer. {todo}")
+        alive = not hasattr(given, "is_alive") or given.is_alive()
+        needs(alive, f"Your {name} does not answer. Type `{name} = {name}.restart()`, then run this notebook's cells from there.")
     return checker(*answers)
 
 
@@ -149,9 +142,8 @@ def must_be_one_of(name: str, given: Any, known: Collection[str]) -> str:
 def must_choose(name: str, given: Any, right: Mapping[str, bool], why: Mapping[str, str]) -> None:
     """A list of just those names that are right; ``why`` says for each what decides."""
     names = [given] if isinstance(given, str) else given
-    must_be(name, names, (list, tuple, set), "a list of names; an empty one is an answer, too")
-    for one in names:
-        must(one in right, f"`{name}` has `{one}` in it. Expected names among {quoted(right)}.")
+    must_be(name, names, (list, tuple, set), f"a list of names among {quoted(right)}; an empty one is an answer, too")
+    must(set(names) <= set(right), f"`{name}` is {quoted(names)}. Expected names among {quoted(right)}.")
     for one, chosen in right.items():
         must((one in names) == chosen, f"{why[one]}. So `{one}` {'belongs' if chosen else 'does not belong'} into `{name}`.")
 
@@ -208,7 +200,7 @@ def must_all_be_right(name: str, given: Any, right: Mapping[Any, float], slips: 
 def counted(server: Server, before: Snapshot, model: str, least: int = 0) -> list[int]:
     """Return how many requests, inferences and executions a server counted since the student's reading.
 
-    Raise CannotTell when it was restarted since, or answered fewer requests than at least were sent.
+    Raise CourseError when it was restarted since, or answered fewer requests than at least were sent.
     """
     time.sleep(SETTLE_S)
     now = scrape(server)

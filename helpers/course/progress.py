@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from helpers import paths
 from helpers.errors import SetupError
+from helpers.tables import Table
 
 
 def path() -> Path:
@@ -41,29 +42,15 @@ def record(number: str, *, solved: bool) -> str:
     return f"Attempt {len(read()[number])}."
 
 
-@dataclass(frozen=True, repr=False)
-class CourseMap:
-    """The notebooks with their minutes and the exercises solved so far; shows itself at the end of a cell, as a table in Markdown."""
-
-    # Number, title, file, minutes, exercises solved, exercises.
-    rows: tuple[tuple[str, str, str, int, int, int], ...]
-
-    def __repr__(self) -> str:
-        head = f"{sum(row[3] for row in self.rows)} minutes in all.\n\n| | Notebook | Time | Your exercises |\n|---|:---|---:|:---|\n"
-        lines = (f"| {n} | [{title}]({file}) | {minutes} min | {done} of {of} |" for n, title, file, minutes, done, of in self.rows)
-        return head + "\n".join(lines)
-
-    _repr_markdown_ = __repr__
-
-
-def course_map() -> CourseMap:
+def course_map() -> Table:
     """Return the notebooks with their minutes, as they say themselves, and the exercises solved so far."""
     solved = {number for number, attempts in read().items() if any(attempts)}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for file in sorted((paths.root() / "notebooks").glob("[0-9][0-9]_*.ipynb")):
         cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
-        found = re.search(r"^# ([^\n]+)$.*\*\*Time:\*\* (\d+) minutes", "".join(cells[0]["source"]), re.MULTILINE | re.DOTALL)
-        title, minutes = found.groups() if found else (file.stem, 0)
+        found = re.match(r"# (.+)(?s:.*)\*\*Time:\*\* (\d+) minutes", "".join(cells[0]["source"]))
+        title, minutes = found.groups() if found else ("", 0)
         numbers = {cell["metadata"]["exercise"] for cell in cells if "exercise" in cell["metadata"]}
-        rows.append((file.stem[:2], title, file.name, int(minutes), len(numbers & solved), len(numbers)))
-    return CourseMap(tuple(rows))
+        done = f"{len(numbers & solved)} of {len(numbers)}"
+        rows.append({"notebook": file.name, "what": title, "minutes": int(minutes), "your exercises": done})
+    return Table(rows, f"{sum(row['minutes'] for row in rows)} minutes in all.")

@@ -1,8 +1,4 @@
-"""The scoreboard of the challenge: each student's best, in a file of their own; an instructor makes one table of a class's files.
-
-``work/`` is its owner's alone. For a class the instructor makes a folder in which everybody may write (mode 1777) and names it
-in the environment variable ``COURSE_SCOREBOARD``; each student's file then goes there, under the name of the account.
-"""
+"""The scoreboard of the challenge: each student's best, in a file of their own; an instructor makes one table of a class's files."""
 
 from __future__ import annotations
 
@@ -26,13 +22,13 @@ BUDGET = 1.5
 
 
 def path() -> Path:
-    """The student's own file: in the class's folder where there is one, else ``work/scoreboard.json``."""
+    """The student's own file: in the class's folder, which ``COURSE_SCOREBOARD`` names, else ``work/scoreboard.json``."""
     shared = os.environ.get("COURSE_SCOREBOARD")
     return Path(shared) / f"{getpass.getuser()}.json" if shared else paths.work_dir() / "scoreboard.json"
 
 
 def enter(baseline: Row, best: Row, name: str | None = None) -> Table:
-    """Put a measured row into one's own scoreboard, if it is the best of this student or team, and return that whole board.
+    """Put a measured row into one's own scoreboard, and return that board, which keeps the best of each student or team.
 
     A blank that is still to be filled enters nothing.
     """
@@ -41,19 +37,18 @@ def enter(baseline: Row, best: Row, name: str | None = None) -> Table:
     if isinstance(best, Placeholder):
         return kept
     seen, longer = verdict(baseline, best), best["latency_p95_us"] / baseline["latency_p95_us"]
-    settings = [f"{what} {best[what]}" for what in ("instances", "batch", "concurrency") if best.get(what) is not None]
     entry = {
-        "name": " ".join((name or getpass.getuser()).split()),
+        "name": (name or getpass.getuser()).strip(),
         "gain": round(seen.gain, 3),
         "±": seen.half_width and round(seen.half_width, 3),
         "jets/s": round(best[THROUGHPUT]),
         "p95 (ms)": round(best["latency_p95_us"] / 1000, 1),
         "p95 / baseline": round(longer, 3),
-        "how": ", ".join([*settings, *(["over the budget"] if longer > BUDGET else [])]),
+        "in the budget": "yes" if longer <= BUDGET else "no",
+        "how": ", ".join(f"{what} {best[what]}" for what in ("instances", "batch", "concurrency") if best.get(what)),
         "device": hardware(best),
     }
-    mine = _board([entry, *(each for each in kept if each["name"] == entry["name"])])
-    board = _board([mine[0], *(each for each in kept if each["name"] != entry["name"])])
+    board = _board([*kept, entry])
     with writing(target):
         make_folder(target.parent)
         replace(target, json.dumps(board, indent=1) + "\n")
@@ -73,6 +68,8 @@ def read(*files: str | Path) -> Table:
 
 
 def _board(entries: Iterable[dict[str, Any]]) -> Table:
-    """The gain over one's own baseline counts, and those over the budget come last."""
-    ordered = sorted(entries, key=lambda entry: (entry["p95 / baseline"] > BUDGET, -entry["gain"]))
-    return Table(ordered, "Gain over one's own baseline, within the budget." if ordered else "Nobody yet.")
+    """The best entry of each name: the gain over one's own baseline counts, and those over the budget come last."""
+    board: dict[str, dict[str, Any]] = {}
+    for entry in sorted(entries, key=lambda entry: (entry["p95 / baseline"] > BUDGET, -entry["gain"])):
+        board.setdefault(entry["name"], entry)
+    return Table(board.values(), "Gain over one's own baseline, within the budget." if board else "Nobody yet.")

@@ -223,8 +223,7 @@ launch_server("models", load=["add_sub"], runtime="apptainer", gpu=True, dry_run
 # ### Exercise 1.3 (3 minutes) — Find room for your ports
 #
 # A GPU node with Docker lets only the ports from 9300 to 9309 through to the network. Two colleagues have
-# servers there, with the base ports 9300 and 9304. Choose the options of yours. The check makes a dry run
-# with them.
+# servers there, with the base ports 9300 and 9304. Choose the options of yours.
 
 # %% exercise="1.3" tags=["starter"]
 options = {"runtime": "docker", "base_port": 9307}  #: options = {"runtime": ____, "base_port": ____}

@@ -41,7 +41,7 @@ def test_a_wrong_number_is_said(number: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", ["2.3", pytest.param("3.3", marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("number", ["0.2", pytest.param("3.3", marks=pytest.mark.nightly)])
 def test_a_late_student_is_where_the_class_is(number: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a kernel of its own: the cell, then the exercise as the solution has it, and its check."""
     monkeypatch.setenv("COURSE_WORK", str(tmp_path / "work"))
@@ -53,7 +53,6 @@ def test_a_late_student_is_where_the_class_is(number: str, tmp_path: Path, monke
     nbformat.write(nbformat.v4.new_notebook(cells=[first, *mine], metadata={"kernelspec": {"name": "python3", "display_name": "x"}}), late)
     done = run(late, tmp_path, then="server.stop()")
     assert done.stray_errors() == [] and done.stray_stderr() == []
-    said = text_of(done.notebook.cells[0])
-    assert said.startswith("You are there") and len(said.splitlines()) == 1, "what the cells show is left out"
+    assert text_of(done.notebook.cells[0]).splitlines()[-1].startswith("You are there"), "what the cells show stands above"
     assert text_of(done.tagged("check")[0]).startswith("✔ Correct")
     assert re.findall(r"\"(\d+\.\d+)\"", (tmp_path / "work" / "progress.jsonl").read_text()) == [number], "only what was checked"

@@ -8,11 +8,8 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,26 +20,18 @@ import requests
 from helpers import paths
 from helpers.client import Client, http
 from helpers.client.endpoint import Address
-from helpers.course import ____, exercise
+from helpers.course import ____
 from helpers.course.checks import basics
 from helpers.course.judge import Kind
 from helpers.errors import CourseError, ModelError
 from helpers.metrics import Snapshot, scrape
 from helpers.physics import tracks
 from helpers.server import Server, connect, launch_server
+from tests.support.judging import is_judged as _is
 
 pytestmark = pytest.mark.slow
 
 ONES = [1.0] * 16
-
-
-def _is(number: str, kind: Kind, words: str, *answers: Any) -> None:
-    """The outcome is of this kind, says these words, and is one plain paragraph."""
-    outcome = exercise(number).judge(*answers)
-    assert outcome.kind is kind, outcome
-    assert words in outcome.text, outcome
-    assert "Traceback" not in outcome.text
-    assert outcome.text == "" or outcome.text.rstrip()[-1] in ".?`]\"'", outcome.text
 
 
 @pytest.fixture(scope="module")
@@ -159,13 +148,12 @@ def test_1_1_the_right_question(unloaded: Server) -> None:
         return requests.get(f"http://{unloaded.http_url}/v2/models/{model}/ready", timeout=10).status_code
 
     _is("1.1", Kind.CORRECT, "no, yes and no", unloaded, lambda model: status(model) == 200)
-    _is("1.1", Kind.CORRECT, "no, yes and no", unloaded, lambda model: status(model) != 400)
     assert not _says(unloaded, "models/add_sub/ready"), "the check leaves it as it was"
     always = "`add_sub` is out of service, and your function says True"
     _is("1.1", Kind.NOT_YET, always, unloaded, lambda model: _says(unloaded, "health/ready"))
     _is("1.1", Kind.NOT_YET, "`add_sub` is out of service", unloaded, lambda model: _says(unloaded, "health/live"))
-    _is("1.1", Kind.NOT_YET, "`add_sub` serves, and your function says False", unloaded, lambda model: status(model) == 400 and False)
-    _is("1.1", Kind.NOT_YET, "no model `muons`", unloaded, lambda model: status("add_sub") == 200)
+    _is("1.1", Kind.NOT_YET, "`add_sub` serves, and your function says False", unloaded, lambda model: False)
+    _is("1.1", Kind.NOT_YET, "no model `muons`", unloaded, lambda model: model == "muons")
     _is("1.1", Kind.NOT_YET, "compare the status code with 200", unloaded, status)
     _is("1.1", Kind.NOT_YET, "type `Response`", unloaded, lambda model: requests.get(f"http://{unloaded.http_url}/v2", timeout=10))
     _is("1.1", Kind.NOT_YET, "nothing (`None`)", unloaded, lambda model: None)
@@ -185,7 +173,7 @@ def test_1_2_log(small: Server) -> None:
     took = (end - begin) % 3600
     right = {"loading_s": took, "instances": 1, "metrics_port": small.metrics.port}
     _is("1.2", Kind.CORRECT, f"port {small.metrics.port}", small, right)
-    _is("1.2", Kind.CORRECT, "1 instance", small, {**right, "loading_s": round(took, 1), "metrics_port": f"127.0.0.1:{small.metrics.port}"})
+    _is("1.2", Kind.CORRECT, "1 instance", small, {**right, "loading_s": round(took, 1), "metrics_port": str(small.metrics.port)})
     _is("1.2", Kind.NOT_YET, "milliseconds", small, {**right, "loading_s": took * 1000})
     for wrong in (took + 0.2, took - 0.2, took + 5, round(took) + 1):
         _is("1.2", Kind.NOT_YET, "Compare the lines", small, {**right, "loading_s": wrong})
@@ -199,15 +187,15 @@ def test_1_2_log(small: Server) -> None:
 @pytest.mark.parametrize(
     ("options", "kind", "words"),
     [
-        ({"runtime": "docker", "base_port": 9307}, Kind.CORRECT, "--grpc-port=9308"),
-        ({"runtime": "docker", "base_port": "9307"}, Kind.CORRECT, "--metrics-port=9309"),
+        ({"runtime": "docker", "base_port": 9307}, Kind.CORRECT, "HTTP on port 9307, gRPC on 9308"),
+        ({"runtime": "docker", "base_port": "9307"}, Kind.CORRECT, "metrics on 9309"),
         ({"runtime": "docker", "base_port": 9300}, Kind.NOT_YET, "HTTP gets 9300, and a colleague has that"),
         ({"runtime": "docker", "base_port": 9303}, Kind.NOT_YET, "gRPC gets 9304, and a colleague"),
         ({"runtime": "docker", "base_port": 9306}, Kind.NOT_YET, "HTTP gets 9306, and a colleague"),
         ({"runtime": "docker", "base_port": 9308}, Kind.NOT_YET, "metrics gets 9310, and this node does not"),
         ({"runtime": "docker", "base_port": 9000}, Kind.NOT_YET, "HTTP gets 9000, and this node does not"),
-        ({"runtime": "apptainer", "base_port": 9307}, Kind.NOT_YET, "this node has Docker"),
-        ({"runtime": "podman", "base_port": 9307}, Kind.NOT_YET, "Podman"),
+        ({"runtime": "apptainer", "base_port": 9307}, Kind.NOT_YET, "This node has `docker`"),
+        ({"runtime": "podman", "base_port": 9307}, Kind.NOT_YET, "This node has `docker`"),
         ({"runtime": "Docker", "base_port": 9307}, Kind.NOT_YET, "small letters"),
         ({"runtime": "docker", "base_port": "many"}, Kind.NOT_YET, "whole number"),
         ({"runtime": ____, "base_port": ____}, Kind.NOT_ATTEMPTED, "2 blanks"),
@@ -217,28 +205,10 @@ def test_1_3_command(options: Any, kind: Kind, words: str) -> None:
     _is("1.3", kind, words, options)
 
 
-def test_1_4_brought_back(free_base_port: Callable[[], int], small: Server) -> None:
-    assert small.repository is not None
-    victim = launch_server(small.repository, base_port=free_base_port(), name="victim")
-    dead_pid = victim.pid
-    assert dead_pid is not None
-    os.kill(dead_pid, signal.SIGKILL)
-    while victim.state() == "running":
-        time.sleep(0.05)
-    _is("1.4", Kind.NOT_YET, "it is dead", victim, dead_pid)
-    _is("1.4", Kind.NOT_YET, "without its brackets", victim.restart, dead_pid)
-    _is("1.4", Kind.NOT_YET, "nothing (`None`)", None, dead_pid)
-    _is("1.4", Kind.NOT_YET, "type `str`", "started", dead_pid)
-    _is("1.4", Kind.NOT_ATTEMPTED, "blank", ____, dead_pid)
-    with victim.restart() as revived:
-        _is("1.4", Kind.CORRECT, "counter stands at 0", revived, dead_pid)
-
-
 # --- notebook 02 -----------------------------------------------------------------------------------------------------------
 
 
 def test_2_1_filled_in(small: Server) -> None:
-    small.load("add_sub")
     right = {"instances": 1, "file": "model.py", "versions": 1}
     _is("2.1", Kind.CORRECT, "Nobody wrote", small, right)
     _is("2.1", Kind.CORRECT, "Nobody wrote", small, {**right, "file": "1/model.py", "versions": "1"})
@@ -261,9 +231,7 @@ def test_2_2_both_versions(small: Server) -> None:
     _is("2.2", Kind.NOT_YET, "keeps serving", small, "version_policy { everything { } }")
     _is("2.2", Kind.NOT_YET, "keeps serving", small, "version_policy: all")
     _is("2.2", Kind.NOT_YET, "only version 2", small, "version_policy { latest { num_versions: 1 } }")
-    _is("2.2", Kind.NOT_YET, "only version 1", small, "version_policy { specific { versions: [ 1 ] } }")
     _is("2.2", Kind.CORRECT, "version 1 answers 3, and version 2 answers -3", small, "version_policy { all { } }")
-    _is("2.2", Kind.CORRECT, "side by side", small, "version_policy: { specific: { versions: [1, 2] } }")
     _is("2.2", Kind.CORRECT, "side by side", small, "version_policy { latest { num_versions: 2 } }")
     shutil.rmtree(small.repository / "add_sub" / "2")
     small.load("add_sub")
@@ -293,18 +261,21 @@ def test_2_3_mass(small: Server) -> None:
     _is("2.3", Kind.NOT_ATTEMPTED, "blank", small, *found)
     (folder / "1" / "model.py").write_text(code)
     _is("2.3", Kind.NOT_YET, "has not loaded", small, *found)
+    # A model that reads its formula for each request is loaded once for all of them.
+    (folder / "1" / "model.py").write_text(code.replace(right, f"eval(open({str(folder / 'formula')!r}).read())"))
+    (folder / "formula").write_text(right)
+    small.load("dimuon_mass")
     for formula, kind, words in (
         (right, Kind.CORRECT, "2000 masses, as NumPy has them"),
         (right.replace("np.cosh(d_eta) - np.cos(d_phi)", "np.cosh(d_phi) - np.cos(d_eta)"), Kind.NOT_YET, "swapped"),
         (right.removeprefix("np.sqrt"), Kind.NOT_YET, "square root"),
         (right.replace("2 * ", ""), Kind.NOT_YET, "factor 2"),
-        ("pt[:, 0] + pt[:, 1]", Kind.NOT_YET, "NumPy says"),
+        ("pt[:, 0] + pt[:, 1]", Kind.NOT_YET, "those of NumPy with"),
         ("np.nonsense(pt)", Kind.NOT_YET, "nonsense"),
-        ("np.zeros(3)", Kind.NOT_YET, "shape (3, 1)"),
     ):
-        (folder / "1" / "model.py").write_text(code.replace(right, formula))
-        small.load("dimuon_mass")
+        (folder / "formula").write_text(formula)
         _is("2.3", kind, words, small, *found)
+    (folder / "formula").write_text(right)
     # A file that cannot be loaded: the model from before goes on serving, and its mistakes are old news.
     (folder / "1" / "model.py").write_text(code.replace("import numpy as np", "import numpyy as np"))
     with pytest.raises(ModelError, match="numpyy"):
@@ -361,10 +332,9 @@ def test_3_2_hot_tower(small: Server) -> None:
     _is("3.2", Kind.CORRECT, "501.0 GeV in tower 7", small, before, stream, answers, 42)
     _is("3.2", Kind.CORRECT, "number 42", small, before, stream, answers, np.int64(42))
     for wrong, words in (
-        (43, "not the largest"),
+        (43, "the hottest tower of all"),
         (7, "number of the tower"),
-        (17, "not the largest"),
-        (501.0, "energy of the tower"),
+        (17, "the hottest tower of all"),
         ("all", "should be one number"),
     ):
         _is("3.2", Kind.NOT_YET, words, small, before, stream, answers, wrong)
@@ -412,11 +382,17 @@ def test_3_4_rates_are_judged_turn_by_turn(server: Server, ratios: tuple[float, 
     _is("3.4", Kind.NOT_ATTEMPTED, "blank", server, before, turns, ____)
 
 
-def test_a_check_counts_its_attempts_in_the_progress_file(tmp_path: Path) -> None:
-    """In a process of its own, as a kernel is: wrong, then right, then the file says two attempts and solved."""
-    code = "from helpers.course import exercise; exercise('0.1').check(80); exercise('0.1').check(91)"
-    environment = {**os.environ, "COURSE_WORK": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", code], cwd=paths.root(), env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.count("\n") == 2 and "(Attempt 2.)" in done.stdout
-    attempts = [json.loads(line) for line in (tmp_path / "progress.jsonl").read_text().splitlines()]
-    assert [(each["exercise"], each["correct"]) for each in attempts] == [("0.1", False), ("0.1", True)]
+def test_1_4_brought_back(small: Server) -> None:
+    """The last test here: it kills the server."""
+    dead_pid = small.pid
+    assert dead_pid is not None
+    os.kill(dead_pid, signal.SIGKILL)
+    while small.state() == "running":
+        time.sleep(0.05)
+    _is("1.4", Kind.NOT_YET, "it is dead", small, dead_pid)
+    _is("1.4", Kind.NOT_YET, "without its brackets", small.restart, dead_pid)
+    _is("1.4", Kind.NOT_YET, "nothing (`None`)", None, dead_pid)
+    _is("1.4", Kind.NOT_YET, "type `str`", "started", dead_pid)
+    _is("1.4", Kind.NOT_ATTEMPTED, "blank", ____, dead_pid)
+    with small.restart() as revived:
+        _is("1.4", Kind.CORRECT, "counter stands at 0", revived, dead_pid)

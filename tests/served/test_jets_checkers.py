@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import awkward as ak
 import numpy as np
@@ -59,7 +58,7 @@ def test_weighing() -> None:
     _is("4.1", Kind.CORRECT, "38 % of the places", fifty, megabytes, 0.375)
     _is("4.1", Kind.CORRECT, "in one message", fifty, round(megabytes, 5), np.float32(0.38))
     _is("4.1", Kind.NOT_ATTEMPTED, "2 blanks", fifty, ____, ____)
-    sizes = {"in bytes": 4 * numbers, "how many numbers": numbers, "all six": 1}
+    sizes = {"in bytes": 4 * numbers, "all six": 1}
     for words, wrong in sizes.items():
         _is("4.1", Kind.NOT_YET, words, fifty, wrong, 0.375)
     for words, wrong in {"part that is filled": 0.625, "in percent": 37.5, "Take the mean": 0.75}.items():
@@ -95,21 +94,8 @@ def test_one_request(server: Server, before: Snapshot, client: Client, tagger: j
     _is("4.2", Kind.NOT_YET, "2 requests and 200 inferences", server, before, answer)
 
 
-@pytest.mark.parametrize(
-    ("way", "words"),
-    [
-        (lambda tagger, sample: tagger.tag(sample[:100]), "2 requests and 100 inferences"),
-        (lambda tagger, sample: tagger.tag(sample[:10]), "answers for [10] jets"),
-        (
-            lambda tagger, sample: (tagger.tag(sample[:100], batch=100), tagger.tag(sample[:100], batch=100))[1],
-            "2 requests and 200 inferences",
-        ),
-        (lambda tagger, sample: None, "nothing (`None`)"),
-        (lambda tagger, sample: tagger.inputs(sample[:100]), "answers for [100, 100, 100, 100, 100, 100] jets"),
-    ],
-)
-def test_not_one_request(server: Server, before: Snapshot, tagger: jets.Tagger, sample: ak.Array, way: Any, words: str) -> None:
-    _is("4.2", Kind.NOT_YET, words, server, before, way(tagger, sample))
+def test_not_one_request(server: Server, before: Snapshot, tagger: jets.Tagger, sample: ak.Array) -> None:
+    _is("4.2", Kind.NOT_YET, "2 requests and 100 inferences", server, before, tagger.tag(sample[:100]))
 
 
 # --- 4.3, physics alone ----------------------------------------------------------------------------------------------------
@@ -154,17 +140,17 @@ def test_working_point(scores: Scores, sample: ak.Array) -> None:
 
 
 def test_swapping(server: Server, client: Client, tagger: jets.Tagger, sample: ak.Array) -> None:
-    narrow = jets.read("ak4")
+    narrow = jets.read("ak4")[:1000]
     scores = jets.Tagger(client, AK4).tag(narrow)
     curve = scores.roc("b_vs_light", narrow)
     _is("4.5", Kind.CORRECT, f"AUC {curve.auc:.4f}", server, narrow, scores, curve)
     _is("4.5", Kind.NOT_ATTEMPTED, "2 blanks", server, narrow, ____, ____)
     _is("4.5", Kind.NOT_YET, "`particlenet_PT`, which is for wide jets", server, narrow, tagger.tag(sample[:4]), curve)
-    _is("4.5", Kind.NOT_YET, "100 jets were tagged; `narrow` has 5000", server, narrow, scores[:100], curve)
+    _is("4.5", Kind.CANNOT_TELL, "100", server, narrow, scores[:100], curve)
     _is("4.5", Kind.NOT_YET, "the curve of `b_vs_c`", server, narrow, scores, scores.roc("b_vs_c", narrow))
     _is("4.5", Kind.NOT_YET, "`b_roc` is something of type `float`", server, narrow, scores, curve.auc)
     _is("4.5", Kind.NOT_YET, "`ak4_scores` is something of type `ndarray`", server, narrow, scores.probabilities, curve)
-    part = scores[:2000].roc("b_vs_light", narrow[:2000])
+    part = scores[:500].roc("b_vs_light", narrow[:500])
     _is("4.5", Kind.NOT_YET, "Make the curve from these two", server, narrow, scores, part)
 
 
@@ -172,33 +158,31 @@ def test_swapping(server: Server, client: Client, tagger: jets.Tagger, sample: a
 
 
 def test_fast_but_wrong(server: Server, client: Client, sample: ak.Array) -> None:
-    few = sample[jets.truth(sample, "Hbb", "QCD")][:60]
+    few = sample[jets.truth(sample, "Hbb", "QCD")][:40]
     onnx = jets.Tagger(client, "particlenet")
     right = onnx.tag(few)
-    clients = {"careful": 60, "put back": 59, "ones": 33, "by length": 0}  # of 60 jets, how many have their own score
+    clients = {"careful": 40, "put back": 39, "ones": 22, "by length": 0}  # of 40 jets, how many have their own score
     moved = 1 - right.probabilities
     tried = {
-        name: replace(right, probabilities=np.where(np.arange(60)[:, None] < own, right.probabilities, moved))
+        name: replace(right, probabilities=np.where(np.arange(40)[:, None] < own, right.probabilities, moved))
         for name, own in clients.items()
     }
     same = {name: np.mean(np.abs(each["hbb_vs_qcd"] - right["hbb_vs_qcd"]) < 0.001) for name, each in tried.items()}
-    assert [round(60 * part) for part in same.values()] == list(clients.values())
+    assert [round(40 * part) for part in same.values()] == list(clients.values())
     said = "careful 100 %, put back 98 %, ones 55 %, by length 0 %"
     _is("4.6", Kind.CORRECT, said, server, few, tried, same, ["by length", "ones"])
     for wrong, words in (
         (["by length"], "`ones` gives 55 % of the jets their own score. So `ones` belongs into `wrong`."),
         ("ones", "`by length` gives 0 %"),
         (["by length", "ones", "put back"], "`put back` gives 98 % of the jets their own score. So `put back` does not belong"),
-        (["masks"], "has `masks` in it"),
+        (["masks"], "`wrong` is 'masks'. Expected names among"),
         (None, "Expected a list of names"),
     ):
         _is("4.6", Kind.NOT_YET, words, server, few, tried, same, wrong)
     for given, words in (
         (same | {"ones": 55}, "in percent"),
         (same | {"ones": 0.8}, "`same['ones']` is 0.8"),
-        (same | {"ones": None}, "should be one number"),
         ({"careful": 1.0}, "has no `put back`. Expected 4 numbers"),
-        (0.5, "has no `careful`"),
     ):
         _is("4.6", Kind.NOT_YET, words, server, few, tried, given, ["by length", "ones"])
     _is("4.6", Kind.NOT_ATTEMPTED, "blank", server, few, tried, dict.fromkeys(tried, ____), ____)

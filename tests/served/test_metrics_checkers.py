@@ -53,7 +53,7 @@ def test_6_1(server: Server, page: str) -> None:
     _is("6.1", Kind.NOT_YET, "the line of `add_sub`", server, page, 0)
     _is("6.1", Kind.NOT_YET, "Look for `nv_inference_request_success`", server, page, true + 0.5)
     _is("6.1", Kind.NOT_YET, "should be one number", server, page, "many")
-    _is("6.1", Kind.CANNOT_TELL, "the `page`", server, "", true)
+    _is("6.1", Kind.CANNOT_TELL, "on the page", server, "", true)
     _is("6.1", Kind.NOT_ATTEMPTED, "blank", server, page, ____)
 
 
@@ -85,7 +85,7 @@ def test_6_3(server: Server, client: Client, ten_jets: dict[str, np.ndarray]) ->
     _is("6.3", Kind.CORRECT, "in 20 requests", server, change, mean_ms)
     _is("6.3", Kind.CORRECT, f"{mean_ms:.2f} ms", server, change, round(mean_ms, 2))
     _is("6.3", Kind.NOT_YET, "microseconds", server, change, mean_ms * 1000)
-    _is("6.3", Kind.NOT_YET, "all requests together", server, change, total_us / 1000)
+    _is("6.3", Kind.NOT_YET, "Divide it by the other number", server, change, total_us / 1000)
     _is("6.3", Kind.NOT_YET, "time per jet", server, change, mean_ms / 10)
     _is("6.3", Kind.NOT_YET, "Take duration and requests from `change`", server, change, 12345.678)
     _is("6.3", Kind.NOT_YET, "should be one number", server, change, "fast")

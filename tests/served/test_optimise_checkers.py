@@ -189,7 +189,7 @@ def test_precision() -> None:
     _is("9.5", Kind.NOT_ATTEMPTED, "blank", costs, ____)
     _is("9.5", Kind.NOT_YET, "for certain means all of it", costs, [fp16, int8])
     _is("9.5", Kind.NOT_YET, f"So `{fp16}` belongs into `safe`", costs, [])
-    _is("9.5", Kind.NOT_YET, "`safe` has `fp16` in it", costs, ["fp16"])
+    _is("9.5", Kind.NOT_YET, "`safe` is 'fp16'. Expected names among", costs, ["fp16"])
     _is("9.5", Kind.NOT_YET, "Expected a list", costs, 3)
     _is("9.5", Kind.CANNOT_TELL, "stumbled", 3, [fp16])
 

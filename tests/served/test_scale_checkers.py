@@ -46,7 +46,7 @@ def fleet(free_base_port: Callable[[], int]) -> Iterator[Fleet]:
 
 def test_saturation(fleet: Fleet) -> None:
     rows = _rows()
-    _is("10.1", Kind.CORRECT, "Saturated from 2 on, at 610 jets/s. With 8 under way, 7.0 stood in the queue", fleet, rows, 2, 7.0)
+    _is("10.1", Kind.CORRECT, "Saturated from 2 on. With 8 under way, 7.0 stood in the queue", fleet, rows, 2, 7.0)
     _is("10.1", Kind.CORRECT, "each for 93 ms", fleet, rows[::-1], "2", np.float64(7.05))
     _is("10.1", Kind.CORRECT, "Saturated from 2 on", fleet, Rows.of(rows), np.int64(2), 7.0)
     _is("10.1", Kind.NOT_ATTEMPTED, "2 blanks", fleet, rows, ____, ____)
@@ -54,12 +54,7 @@ def test_saturation(fleet: Fleet) -> None:
     _is("10.1", Kind.NOT_YET, "reaches 85 % of the highest throughput; 90 % was asked", fleet, rows, 1, 7.0)
     _is("10.1", Kind.NOT_YET, "should be one of 1, 2, 4, 8, and it is `600`", fleet, rows, 600, 7.0)
     _is("10.1", Kind.NOT_YET, "`in_queue` should be one number", fleet, rows, 2, None)
-    wrong = {
-        56.0: "counts jets: a request has 8",
-        7e6: "microseconds",
-        8: "That is the concurrency",
-        3: "from the row with concurrency 8",
-    }
+    wrong = {56.0: "counts jets: a request has 8", 7e6: "by seconds in the queue", 3: "from the row with concurrency 8"}
     for number, words in wrong.items():
         _is("10.1", Kind.NOT_YET, words, fleet, rows, 2, number)
 
@@ -85,16 +80,16 @@ def test_rows_that_say_nothing_about_this_fleet(fleet: Fleet) -> None:
 def test_number_of_servers(fleet: Fleet) -> None:
     rows, traffic, budget_ms = _rows(), Traffic(40, 1.2 * 610 / 40 / 8, 8), 10 * 8 / 610 * 1000
     assert plan(traffic, rows, budget_ms).servers == 2
-    _is("10.2", Kind.CORRECT, "2 servers are busy 60 % of the time", fleet, rows, traffic, budget_ms, 2)
+    _is("10.2", Kind.CORRECT, "`servers` is 2. They can do 1210 jets/s, and 732 come; 95 of 100", fleet, rows, traffic, budget_ms, 2)
     _is("10.2", Kind.CORRECT, "Your fleet has 2 now", fleet, rows, traffic, budget_ms, "2")
-    _is("10.2", Kind.CORRECT, "2 servers are busy", fleet, Rows.of(rows), traffic, budget_ms, np.int64(2))
+    _is("10.2", Kind.CORRECT, "within", fleet, Rows.of(rows), traffic, budget_ms, np.int64(2))
     _is("10.2", Kind.NOT_ATTEMPTED, "blank", fleet, rows, traffic, budget_ms, ____)
-    _is("10.2", Kind.NOT_YET, "605 jets/s at most, and 732 come: the queue grows without end", fleet, rows, traffic, budget_ms, 1)
+    _is("10.2", Kind.NOT_YET, "They can do 605 jets/s, and 732 come: the queue grows without end", fleet, rows, traffic, budget_ms, 1)
     _is("10.2", Kind.NOT_YET, "but 2 keep the budget, too, and cost less", fleet, rows, traffic, budget_ms, 3)
     _is("10.2", Kind.NOT_YET, "`servers` is 1.2. It should be a whole number", fleet, rows, traffic, budget_ms, 1.2)
     _is("10.2", Kind.NOT_YET, "should be a whole number", fleet, rows, traffic, budget_ms, 0)
     _is("10.2", Kind.NOT_YET, "should be a whole number", fleet, rows, traffic, budget_ms, None)
-    _is("10.2", Kind.NOT_YET, "They can do it, but 95 of 100 requests take up to 59 ms, and the budget is 45", fleet, rows, traffic, 45, 2)
+    _is("10.2", Kind.NOT_YET, "732 come, but 95 of 100 requests take up to 59 ms, and the budget is 45", fleet, rows, traffic, 45, 2)
     _is("10.2", Kind.CANNOT_TELL, "stumbled", fleet, rows, 732, budget_ms, 2)
 
 
@@ -103,7 +98,7 @@ def test_numbers_of_servers_that_the_spread_allows(fleet: Fleet) -> None:
     traffic = Traffic(40, 1.2 * 610 / 40 / 8, 8)
     assert plan(traffic, rough, 60).servers_interval == (2, 3)
     for number in (2, 3):
-        _is("10.2", Kind.CORRECT, f"{number} servers are busy", fleet, rough, traffic, 60, number)
+        _is("10.2", Kind.CORRECT, f"`servers` is {number}. They can", fleet, rough, traffic, 60, number)
     _is("10.2", Kind.NOT_YET, "3 keep the budget, too", fleet, rough, traffic, 60, 4)
 
 
@@ -123,7 +118,7 @@ def _send(fleet: Fleet, *numbers: int) -> list[Any]:
 
 def test_shares(fleet: Fleet) -> None:
     before = _send(fleet, 6, 4)
-    _is("10.3", Kind.CORRECT, "6 : 4 requests. The load was shared", fleet, before, [0.6, 0.4])
+    _is("10.3", Kind.CORRECT, "6 : 4 requests: shared. A server", fleet, before, [0.6, 0.4])
     _is("10.3", Kind.CORRECT, "6 : 4", fleet, before, np.array([0.6, 0.4]))
     _is("10.3", Kind.NOT_ATTEMPTED, "blank", fleet, before, ____)
     wrong: dict[str, Sequence[Any]] = {
@@ -138,7 +133,6 @@ def test_shares(fleet: Fleet) -> None:
     _is("10.3", Kind.CANNOT_TELL, "a reading `before` of each", fleet, before[:1], [0.6, 0.4])
     _is("10.3", Kind.CANNOT_TELL, "needs `before`", fleet, None, [0.6, 0.4])
     _is("10.3", Kind.CANNOT_TELL, "seen a request since", fleet, [scrape(server) for server in fleet.servers], [0.6, 0.4])
-    _is("10.3", Kind.CORRECT, "9 : 1 requests. Shared, but not evenly", fleet, _send(fleet, 9, 1), [0.9, 0.1])
 
 
 # --- 10.4 ------------------------------------------------------------------------------------------------------------------
@@ -166,7 +160,7 @@ def _analysis(parts: Sequence[Chunk], tagged: int = 0) -> Analysis:
 
 def test_nothing_lost(fleet: Fleet, parts: list[Chunk]) -> None:
     before = _analysis(parts)
-    _is("10.4", Kind.CORRECT, "300 jets, each with scores, each once; all of them were tagged before", fleet, before, 0, 0)
+    _is("10.4", Kind.CORRECT, "300 jets, 0 lost, 0 doubled; your fleet's counters saw", fleet, before, 0, 0)
     _is("10.4", Kind.CORRECT, "your fleet's counters saw", fleet, _analysis(parts, tagged=1), 0, "0")
     _is("10.4", Kind.NOT_ATTEMPTED, "2 blanks", fleet, before, ____, ____)
     _is("10.4", Kind.NOT_YET, "`lost` is 300. In the files it is 0", fleet, before, 300, 0)
@@ -181,7 +175,7 @@ def test_a_jet_lost_and_one_doubled(fleet: Fleet, parts: list[Chunk], tmp_path: 
     spoilt = Chunk(parts[1].source, parts[1].start, parts[1].stop, str(tmp_path / "spoilt.root"))
     _write(spoilt, [*range(99), 98])
     done = _analysis([parts[0], spoilt, parts[2]])
-    _is("10.4", Kind.CORRECT, "1 of 300 jets are lost, 1 doubled: run `tag_files` again", fleet, done, 1, 1)
+    _is("10.4", Kind.CORRECT, "300 jets, 1 lost, 1 doubled", fleet, done, 1, 1)
     _is("10.4", Kind.NOT_YET, "`lost` is 0. In the files it is 1", fleet, done, 0, 0)
     Path(spoilt.target).unlink()
     _is("10.4", Kind.CANNOT_TELL, "stumbled over this answer (FileNotFoundError", fleet, done, 1, 1)

@@ -30,7 +30,7 @@ def _onnx(**shares: tuple[float, float]) -> list[dict[str, Any]]:
 
 def test_knee() -> None:
     rows = _onnx(b1=(200, 9), b4=(500, 9), b16=(592, 5), b64=(629, 5))
-    _is("8.1", Kind.CORRECT, "592 inferences/s, 94 % of the highest", rows, 16, 40.0)
+    _is("8.1", Kind.CORRECT, "At batch size 16 you have 592 inferences/s, and 95 %", rows, 16, 40.0)
     _is("8.1", Kind.CORRECT, "within 40 ms", rows, "16", 40.4)
     _is("8.1", Kind.CORRECT, "592 inferences/s", Rows.of(rows), np.int64(16), 40.0)
     _is("8.1", Kind.NOT_ATTEMPTED, "2 blanks", rows, ____, ____)
@@ -59,7 +59,7 @@ def test_a_large_spread_excuses_no_batch_far_from_the_knee() -> None:
 
 
 def test_the_last_batch_can_be_the_knee() -> None:
-    _is("8.1", Kind.CORRECT, "100 %", _onnx(b1=(10, 1), b4=(40, 1), b16=(160, 1)), 16, 40.0)
+    _is("8.1", Kind.CORRECT, "At batch size 16", _onnx(b1=(10, 1), b4=(40, 1), b16=(160, 1)), 16, 40.0)
 
 
 # --- 8.2 -------------------------------------------------------------------------------------------------------------------
@@ -78,7 +78,7 @@ def test_verdict() -> None:
     _is("8.2", Kind.NOT_YET, "`gain` should be one number", rows, None, "slower")
     _is("8.2", Kind.NOT_YET, "the answer is not `faster`", rows, right.gain, "Faster")
     _is("8.2", Kind.NOT_YET, "Expected one of", rows, right.gain, "PyTorch")
-    _is("8.2", Kind.CANNOT_TELL, "no point at batch size 16", rows[:4], right.gain, "slower")
+    _is("8.2", Kind.CANNOT_TELL, "stumbled over this answer (KeyError", rows[:4], right.gain, "slower")
 
 
 def test_an_honest_cannot_tell_is_right() -> None:
@@ -99,12 +99,12 @@ def test_littles_law() -> None:
     mean = [each["latency_avg_us"] for each in rows]
     right = [rate / 8 * latency / 1e6 for rate, latency in zip(jets, mean, strict=True)]
     assert right == pytest.approx([1, 2, 4, 8])
-    _is("8.3", Kind.CORRECT, "the law holds on your numbers", rows, right)
-    _is("8.3", Kind.CORRECT, "the law holds", Rows.of(rows), pd.Series(right))
+    _is("8.3", Kind.CORRECT, "4.00 at concurrency 4, 8.00 at concurrency 8: 0 % apart at most", rows, right)
+    _is("8.3", Kind.CORRECT, "0 % apart", Rows.of(rows), pd.Series(right))
     _is("8.3", Kind.NOT_ATTEMPTED, "4 blanks", rows, [____] * 4)
     wrong = {
         "counts jets": [8 * value for value in right],
-        "divide by a million": [1e6 * value for value in right],
+        "by the mean latency in seconds": [1e6 * value for value in right],
         "the 95th percentile": [rate / 8 * each["latency_p95_us"] / 1e6 for rate, each in zip(jets, rows, strict=True)],
         "Multiply requests per second": [1.5, 7, 2, 3],
     }
@@ -118,9 +118,9 @@ def test_littles_law() -> None:
 def test_the_concurrency_itself_is_no_check_of_the_law() -> None:
     rows = [each | {"latency_avg_us": 0.9 * each["latency_avg_us"]} for each in concurrency_rows()]
     _is("8.3", Kind.NOT_YET, "Multiply requests per second", rows, [1, 2, 4, 8])
-    _is("8.3", Kind.CORRECT, "within 10 %", rows, [0.9, 1.8, 3.6, 7.2])
+    _is("8.3", Kind.CORRECT, "10 % apart", rows, [0.9, 1.8, 3.6, 7.2])
     unsteady = [each | {"latency_avg_us": 0.5 * each["latency_avg_us"]} for each in concurrency_rows()]
-    _is("8.3", Kind.CORRECT, "was not steady", unsteady, [0.5, 1, 2, 4])
+    _is("8.3", Kind.CORRECT, "50 % apart at most. Where it is more", unsteady, [0.5, 1, 2, 4])
 
 
 # --- 8.4, against a real server ----------------------------------------------------------------------------------------------
@@ -178,10 +178,10 @@ def test_beating_the_baseline(server: Server) -> None:
 def test_machines() -> None:
     rows = [row((throughput, 10, 1e4, 0), batch=batch, concurrency=4) for batch, throughput in ((1, 250), (4, 200), (16, 150))]
     gpu = {each["batch"]: each["throughput_infer_per_s"] for each in rows_of(recorded("T4", MODEL, "ONNX"))}
-    _is("8.5", Kind.CORRECT, "1578 inferences/s were recorded on a T4, and you have 200: 7.9 ± 0.4", rows, gpu[4] / 200)
+    _is("8.5", Kind.CORRECT, "on a T4, without a spread, and you have 200: 7.9 machines", rows, gpu[4] / 200)
     _is("8.5", Kind.CORRECT, "7.9", rows, 8)
     _is("8.5", Kind.NOT_ATTEMPTED, "blank", rows, ____)
     _is("8.5", Kind.NOT_YET, "turn it round", rows, 200 / gpu[4])
-    _is("8.5", Kind.NOT_YET, "with TensorRT", rows, 2157 / 200)
+    _is("8.5", Kind.NOT_YET, "with ONNX alone, by yours", rows, 2157 / 200)
     _is("8.5", Kind.NOT_YET, "Divide the T4's", rows, 42)
     _is("8.5", Kind.NOT_YET, "should be one number", rows, "ten")

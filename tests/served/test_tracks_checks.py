@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from helpers.course import ____, exercise
-from helpers.course.judge import Kind
+from helpers.course.judge import Kind, Outcome
 from helpers.physics.tracks import STAGES, Quality, quality
 from helpers.server import Server
 
 pytestmark = pytest.mark.slow
 
 
-def set_cut(server: Server, cut: float) -> None:
+@pytest.fixture(scope="module")
+def cut(server: Server) -> Iterator[Server]:
+    """The server with another cut, and with two instances of that stage."""
     config = server.config("ExaTrk_tracks")
-    config["parameters"]["cut"]["string_value"] = str(cut)
+    config["parameters"]["cut"]["string_value"] = "0.75"
+    config["instance_group"][0]["count"] = 2
     server.reload("ExaTrk_tracks", config)
+    yield server
+    server.reload("ExaTrk_tracks")
 
 
 def made_quality(lost: int, mixed: int) -> Quality:
@@ -47,13 +54,9 @@ GOOD, IMPURE, LOSING = (made_quality(*counts) for counts in ((0, 0), (0, 3), (6,
         (____, ____, Kind.NOT_ATTEMPTED, "2 blanks"),
     ],
 )
-def test_5_1_right_wrong_and_untouched(server: Server, chosen: object, best: object, kind: Kind, words: str):
-    set_cut(server, 0.75)
-    try:
-        outcome = exercise("5.1").judge(server, chosen, best)
-        assert outcome.kind is kind and words in outcome.text, outcome
-    finally:
-        server.reload("ExaTrk_tracks")
+def test_5_1_right_wrong_and_untouched(cut: Server, chosen: object, best: object, kind: Kind, words: str):
+    outcome = exercise("5.1").judge(cut, chosen, best)
+    assert outcome.kind is kind and words in outcome.text, outcome
 
 
 def test_5_1_needs_a_server():
@@ -95,23 +98,20 @@ def rate(mean: float) -> list[float]:
     return [mean * factor for factor in (0.98, 0.99, 1.0, 1.01, 1.02)]
 
 
-def test_5_3_right_wrong_and_untouched(server: Server):
-    judge = exercise("5.3").judge
-    assert "reports 1 instance(s) of" in judge(server, "ExaTrk_tracks", rate(50), rate(80), "faster").text
-    config = server.config("ExaTrk_tracks")
-    config["instance_group"][0]["count"] = 2
-    server.reload("ExaTrk_tracks", config)
-    try:
-        assert judge(server, "ExaTrk_tracks", rate(50), rate(80), "faster").kind is Kind.CORRECT
-        assert judge(server, "ExaTrk_tracks", rate(50), rate(51), "cannot tell").kind is Kind.CORRECT
-        assert judge(server, "ExaTrk_tracks", rate(50), rate(30), "slower").kind is Kind.CORRECT
-        said = judge(server, "ExaTrk_tracks", rate(50), rate(80), "cannot tell").text
-        assert "The interval of the gain goes from 1.56 to 1.64, so that is not `cannot tell`" in said
-        assert "from 1.00 to 1.04, so that is not `faster`" in judge(server, "ExaTrk_tracks", rate(50), rate(51), "faster").text
-        assert "Expected one of 'faster'" in judge(server, "ExaTrk_tracks", rate(50), rate(80), "yes").text
-        assert judge(server, "ExaTrk_tracks", rate(50), 80.0, "faster").kind is Kind.CANNOT_TELL
-        assert judge(server, "ExaTrk_tracks", [50.0], rate(80), "faster").kind is Kind.CANNOT_TELL
-        assert judge(server, "ExaTrk_tracks", rate(50), rate(80), ____).kind is Kind.NOT_ATTEMPTED
-        assert judge(server, "ExaTrk", rate(50), rate(80), "faster").kind is Kind.NOT_YET
-    finally:
-        server.reload("ExaTrk_tracks")
+def test_5_3_right_wrong_and_untouched(cut: Server):
+    def judge(*answers: object) -> Outcome:
+        return exercise("5.3").judge(cut, *answers)
+
+    stage = "ExaTrk_tracks"
+    assert judge(stage, rate(50), rate(80), "faster").kind is Kind.CORRECT
+    assert judge(stage, rate(50), rate(51), "cannot tell").kind is Kind.CORRECT
+    assert judge(stage, rate(50), rate(30), "slower").kind is Kind.CORRECT
+    said = judge(stage, rate(50), rate(80), "cannot tell").text
+    assert "The interval of the gain goes from 1.56 to 1.64, so that is not `cannot tell`" in said
+    assert "from 1.00 to 1.04, so that is not `faster`" in judge(stage, rate(50), rate(51), "faster").text
+    assert "Expected one of 'faster'" in judge(stage, rate(50), rate(80), "yes").text
+    assert judge(stage, rate(50), 80.0, "faster").kind is Kind.CANNOT_TELL
+    assert judge(stage, [50.0], rate(80), "faster").kind is Kind.CANNOT_TELL
+    assert judge(stage, rate(50), rate(80), ____).kind is Kind.NOT_ATTEMPTED
+    assert "reports 1 instance(s) of" in judge("ExaTrk_gnn", rate(50), rate(80), "faster").text
+    assert judge("ExaTrk_nothing", rate(50), rate(80), "faster").kind is Kind.CANNOT_TELL

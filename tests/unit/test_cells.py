@@ -52,8 +52,8 @@ def test_after_a_cell_that_failed_the_old_answer_is_not_judged(kernel: BlockingK
     assert "Correct" in _run(kernel, 'exercise("0.1").check(z_mass)')
     assert "ZeroDivisionError" in _run(kernel, "# mine\nz_mass = 91 / 0")
     shown = _run(kernel, 'exercise("0.1").check(z_mass)')
-    assert shown.startswith("? Cannot tell: The cell that makes `z_mass` failed") and "`z_mass = 91 / 0`" in shown
-    assert "ZeroDivisionError" in shown and "Attempt" not in shown
+    assert shown.startswith("? Cannot tell: The cell that makes `z_mass` failed with `ZeroDivisionError: division by zero`")
+    assert "Attempt" not in shown
     _run(kernel, "z_mass = 80")
     assert "W boson" in _run(kernel, 'exercise("0.1").check(z_mass)')
 
@@ -75,12 +75,12 @@ def test_a_statement_that_is_still_a_blank_is_no_attempt(kernel: BlockingKernelC
 @pytest.mark.parametrize(
     ("source", "names", "blanks"),
     [
-        ("a = ____\nb: int = 2", {"a", "b"}, 1),
+        ("a = ____\nb, c = ____, 2", {"a", "b", "c"}, 2),
         ("def f(x):\n    ____\n    return x", {"f"}, 1),
-        ("for n in (1, 2):\n    c = n", {"n", "c"}, 0),
-        ("a = '____ in text'", {"a"}, 0),
-        ("a = (____", {"a"}, 1),
-        ("!ls", set(), 0),
+        ("for n in (1, 2):\n    c = n", {"c"}, 0),
+        ("a=(____", {"a"}, 1),
+        ("print(a == b)\n!ls", set(), 0),
+        ("from helpers.course import ____, exercise", set(), 0),
     ],
 )
 def test_what_a_cell_makes(source: str, names: set[str], blanks: int) -> None:
@@ -89,7 +89,7 @@ def test_what_a_cell_makes(source: str, names: set[str], blanks: int) -> None:
 
 def test_the_names_of_a_check_are_those_in_its_brackets(tmp_path: Path) -> None:
     source = 'exercise("5.1").check(server, scan[0], cut=cut)\n# exercise("5.1").hint(1)\nother'
-    assert cells.asked(source) == ["server", "scan", "cut"] and cells.asked("scan") == cells.asked("!ls") == []
+    assert set(cells.asked(source)) == {"server", "scan", "cut"} and cells.asked("scan") == cells.asked("!ls") == []
 
 
 def test_a_forgotten_bracket_in_1_4_leaves_the_server_alone() -> None:

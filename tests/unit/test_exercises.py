@@ -15,13 +15,13 @@ from helpers.course import ____, course_map, exercise, exercises, judge, progres
 from helpers.course.cells import count_blanks
 from helpers.course.checks import basics
 from helpers.course.judge import Kind, NotYet, Outcome
-from helpers.errors import InputError, ServerError
+from helpers.errors import CourseError, InputError, ServerError
 from tools import notebooks
 
 
 def _fifteen(answer: Any) -> str:
     if answer == 0:
-        raise judge.CannotTell("The two runs differ by 40 %, so measure longer.")
+        raise CourseError("The two runs differ by 40 %, so measure longer.")
     if answer < 0:
         raise ServerError("No server answers at localhost:9000.", "", "Type: server.restart()")
     if answer == 2:
@@ -198,7 +198,7 @@ def test_hint_and_solution_show_what_the_solution_notebook_says(small_course: Pa
     asked = exercise("98.1")
     capsys.readouterr()
     asked.hint(1)
-    assert capsys.readouterr().out == '**Hint 1 of 2.** Look at the metrics. One more: exercise("98.1").hint(2)\n'
+    assert capsys.readouterr().out == "**Hint 1 of 2.** Look at the metrics.\n"
     asked.hint(2)
     assert "`nv_inference_count`\n   it is." in capsys.readouterr().out
     asked.solution()
@@ -213,19 +213,19 @@ def test_the_map_counts_what_was_solved(small_course: Path) -> None:
     assert "0 of 1" in repr(course_map())
     exercise("98.1").check(15)
     text = repr(course_map())
-    assert "5 minutes in all" in text and "| 98 | [Count requests](98_count.ipynb) | 5 min | 1 of 1 |" in text
-    assert course_map()._repr_markdown_() == text
+    assert "5 minutes in all" in text and text.split()[-7:] == ["98_count.ipynb", "Count", "requests", "5", "1", "of", "1"], text
+    assert "Count requests" in course_map()._repr_html_()
 
 
 def test_the_map_says_what_the_notebooks_say() -> None:
-    rows = course_map().rows
-    assert [row[0] for row in rows] == [f"{number:02d}" for number in range(len(rows))] and len(rows) >= 11
-    assert all(minutes >= 10 and exercises >= 2 for _, _, _, minutes, _, exercises in rows)
-    assert rows[0][1] == "Start here" and not any("\n" in row[1] for row in rows), "headings alone"
+    rows = course_map()
+    assert [row["notebook"][:2] for row in rows] == [f"{number:02d}" for number in range(len(rows))] and len(rows) >= 11
+    assert all(row["minutes"] >= 10 and int(row["your exercises"].split()[-1]) >= 2 for row in rows)
+    assert rows[0]["what"] == "Start here"
 
 
 def test_the_syllabi_fit_their_time() -> None:
-    minutes = {row[0]: row[3] for row in course_map().rows}
+    minutes = {row["notebook"][:2]: row["minutes"] for row in course_map()}
     text = (paths.root() / "notebooks" / "source" / "00_start_here.py").read_text()
     syllabi = re.findall(r"^# \| (90 minutes|Half a day|On your own) \| ([\d, to]+) \| (\d+) min \|", text, re.MULTILINE)
     assert [name for name, _, _ in syllabi] == ["90 minutes", "Half a day", "On your own"]

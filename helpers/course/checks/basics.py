@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import itertools
 import re
 from collections.abc import Callable
@@ -14,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from helpers import paths
 from helpers.client import Client, http
 from helpers.course import judge
 from helpers.course.cells import BLANK
@@ -22,8 +19,7 @@ from helpers.course.judge import NotAttempted, NotYet, counted, must, must_be, m
 from helpers.errors import ConfigError, CourseError, ModelError, RequestError
 from helpers.measuring.statistics import CANNOT_TELL, FASTER, SLOWER
 from helpers.metrics import Snapshot, scrape
-from helpers.server import Server, launch_server
-from helpers.tables import cell
+from helpers.server import Server
 
 # Exercise 1.3: the ports that the node lets through, and those that two colleagues have.
 _OPEN, _TAKEN = range(9300, 9310), (*range(9300, 9303), *range(9304, 9307))
@@ -57,48 +53,46 @@ def _check_0_2(server: Server, before: Snapshot) -> str:
 def _check_1_1(server: Server, may_send: Any) -> str:
     must_be("may_send", may_send, Callable, "the function, without brackets")
     needs(not _is_ready(server, "add_sub"), "`add_sub` is in service. Run the cell with `server.unload` again, then this one.")
-    answers = [("`add_sub` is out of service", may_send("add_sub"), False)]
-    server.load("add_sub")
-    try:
-        answers += [("`add_sub` serves", may_send("add_sub"), True), ("There is no model `muons`", may_send("muons"), False)]
-    finally:
-        server.unload("add_sub")
-    for fact, given, right in answers:
+
+    def must_say(right: bool, model: str, fact: str) -> None:
+        given = may_send(model)
         must_be("may_send(...)", given, bool, "True or False: compare the status code with 200")
         must(given == right, f"{fact}, and your function says {given}. Which of the three questions is about the one model asked for?")
+
+    must_say(False, "add_sub", "`add_sub` is out of service")
+    must_say(False, "muons", "There is no model `muons`")
+    server.load("add_sub")
+    try:
+        must_say(True, "add_sub", "`add_sub` serves")
+    finally:
+        server.unload("add_sub")
     return "It says no, yes and no, as it should. A server can be alive and ready, and still not have the model that you need."
 
 
 def _check_1_2(server: Server, report: Any) -> str:
     pattern = r"^I\d{4} (\S+) [^\n]*loading: add_sub(.*?)^I\d{4} (\S+) [^\n]*successfully loaded 'add_sub'"
     if (first := re.search(pattern, server.log(0), re.MULTILINE | re.DOTALL)) is None:
-        raise judge.CannotTell("The log does not show how `add_sub` was loaded. Type `server = server.restart()`, and read its log again.")
+        raise CourseError("The log does not show how `add_sub` was loaded. Type `server = server.restart()`, and read its log again.")
     begin, end = (datetime.strptime(first[group], "%H:%M:%S.%f") for group in (1, 3))
     # The log has no year and no zone; a loading over midnight would look negative.
     seconds = ((end - begin) % timedelta(days=1)).total_seconds()
     # People read it to a tenth of a second; either clock may be rounded.
     lines = "Compare the lines `loading: add_sub` and `successfully loaded`, to a tenth of a second"
     must_be_right("loading_s", report["loading_s"], seconds, otherwise=lines, unit="s", absolute=0.06)
-    instances = first[2].count("ModelInstanceInitialize: add_sub")
+    instances, port = first[2].count("ModelInstanceInitialize: add_sub"), server.metrics.port
     count = "Count only the lines `ModelInstanceInitialize` before the first `successfully loaded`"
     must_be_right("instances", report["instances"], instances, otherwise=count, relative=0)
-    port, right = str(report["metrics_port"]).rpartition(":")[2], server.metrics.port
-    must_be_right("metrics_port", port, right, otherwise="Look for `Started Metrics Service`", relative=0)
-    return f"{seconds:.1f} s, {instances} instance, metrics on port {right}. The expert thanks you and goes back to sleep."
+    must_be_right("metrics_port", report["metrics_port"], port, otherwise="Look for `Started Metrics Service`", relative=0)
+    return f"{seconds:.1f} s, {instances} instance, metrics on port {port}. The expert thanks you and goes back to sleep."
 
 
 def _check_1_3(options: Any) -> str:
-    like = "Podman is much like Docker, but this node has Docker"
-    must(options["runtime"] == "docker", f"The runtime is `{options['runtime']!r}`. {like}; its name is in small letters.")
+    must(options["runtime"] == "docker", f"The runtime is `{options['runtime']!r}`. This node has `docker`, in small letters.")
     base = int(must_be_number("base_port", options["base_port"], "a whole number"))
     for service, port in {"HTTP": base, "gRPC": base + 1, "metrics": base + 2}.items():
         must(port not in _TAKEN, f"With base port {base}, {service} gets {port}, and a colleague has that.")
         must(port in _OPEN, f"With base port {base}, {service} gets {port}, and this node does not let it through.")
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
-        launch_server(paths.models_dir(), runtime="docker", base_port=base, dry_run=True)
-    image = next(word for word in printed.getvalue().split() if "tritonserver:" in word)
-    wanted = re.findall(r"--(?:http|grpc|metrics)-port=\d+", printed.getvalue())
-    return f"The command starts the image `{image}` with {', '.join(f'`{option}`' for option in wanted)}. All three can work."
+    return f"Docker, with HTTP on port {base}, gRPC on {base + 1} and metrics on {base + 2}: all three can work."
 
 
 def _check_1_4(revived: Any, dead_pid: Any) -> str:
@@ -106,7 +100,7 @@ def _check_1_4(revived: Any, dead_pid: Any) -> str:
     dead = f"`revived` is the server with pid {revived.pid}, and it is dead. Its card says what to type."
     must(revived.pid != dead_pid and revived.is_alive(), dead)
     counter = scrape(revived).value(judge.SUCCESS, model="add_sub")
-    return f"Process {dead_pid} is gone, process {revived.pid} serves, and its counter stands at {cell(counter)}."
+    return f"Process {dead_pid} is gone, process {revived.pid} serves, and its counter stands at {counter:.0f}."
 
 
 def _check_2_1(server: Server, found: Any) -> str:
@@ -114,8 +108,8 @@ def _check_2_1(server: Server, found: Any) -> str:
     instances, versions = sum(group["count"] for group in config["instance_group"]), config["version_policy"]["latest"]["num_versions"]
     for name, right, place in (("instances", instances, "count"), ("versions", versions, "num_versions")):
         must_be_right(name, found[name], right, otherwise=f"The server reports another number. Look for `{place}`", relative=0)
-    file = config["default_model_filename"]
-    must(Path(str(found["file"])).name == file, f"For `file` you have `{found['file']!r}`. Look for `default_model_filename`.")
+    file = str(found["file"]).endswith(config["default_model_filename"])
+    must(file, f"For `file` you have `{found['file']!r}`. Look for `default_model_filename`.")
     return "One instance, `model.py`, and one version at a time. Nobody wrote these three; the server did."
 
 
@@ -153,11 +147,9 @@ def _check_2_3(server: Server, masses: Any, other_peak: Any) -> str:
     formulas = _formulas(pairs)
     true = formulas.pop("right")
     right = true[:_EVENTS]
-    must(seen.shape == (_EVENTS, 1), f"`MASS` has the shape {seen.shape} for {_EVENTS} events; expected ({_EVENTS}, 1).")
     if not np.allclose(seen[:, 0], right, **_SAME):
         usual = (what for what, values in formulas.items() if np.allclose(seen[:, 0], values[:_EVENTS], **_SAME, equal_nan=True))
-        first = np.flatnonzero(~np.isclose(seen[:, 0], right, **_SAME))[0]
-        differs = f"for event {first} it says {seen[first, 0]:.2f} GeV, and NumPy says {right[first]:.2f} GeV"
+        differs = f"its masses begin with {seen[:2, 0]} GeV, and those of NumPy with {right[:2]} GeV"
         raise NotYet(f"The formula runs, but {next(usual, differs)}. Run the cell of `model.py` again after a change, and load the model.")
     same = np.shape(masses) == true.shape and np.allclose(masses, true, **_SAME)
     must(same, f"Your model is right, but `masses` are not the {len(true)} masses of `tracks.muon_pairs()`. Run that cell again.")
@@ -206,13 +198,9 @@ def _check_3_2(server: Server, before: Snapshot, stream: Any, answers: Any, hott
     must(right, "The answers are not the sums of the stream, in its order. Send `stream` as it is, and run the whole cell.")
     must(sent == len(sums), f"The server counted {sent} requests since `before`; expected {len(sums)}. Run the whole cell again.")
     index, tower = np.unravel_index(np.argmax(sums), sums.shape)
-    slips = {
-        "That is the number of the tower; we asked for the request": tower,
-        "That is the energy of the tower; we asked for the index of its request": sums.max(),
-    }
-    must_be_right(
-        "hottest", hottest, float(index), slips, "That request's hottest tower is not the largest of all", relative=0, absolute=0.1
-    )
+    slips = {"That is the number of the tower; we asked for the request": float(tower)}
+    otherwise = "That is not the request with the hottest tower of all"
+    must_be_right("hottest", hottest, float(index), slips, otherwise, relative=0, absolute=0.1)
     return f"{len(sums)} requests arrived, and number {index} has the hottest tower: {sums[index, tower]:.1f} GeV in tower {tower}."
 
 

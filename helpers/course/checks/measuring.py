@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 import re
@@ -17,15 +18,15 @@ from helpers import paths
 from helpers.client import Client
 from helpers.course import judge
 from helpers.course.judge import EXECUTIONS, INFERENCES, SUCCESS, NotYet, counted, must, must_be, must_be_number, must_be_right, needs
-from helpers.course.model_card import facts
 from helpers.course.scoreboard import BUDGET
-from helpers.errors import ConfigError, CourseError, InputError, quoted
+from helpers.errors import CourseError, quoted
 from helpers.fleet import Fleet
 from helpers.measuring import statistics
 from helpers.measuring.experiments import Experiments
 from helpers.measuring.statistics import FASTER, verdict
 from helpers.measuring.table import LATENCY_ENDS, THROUGHPUT, is_recorded, latency_words, plain, recorded, rows_of
 from helpers.metrics import Difference, Snapshot, scrape
+from helpers.metrics import parse as parse_page
 from helpers.repository import Comparison, read_config
 from helpers.repository.configs import instances_of
 from helpers.repository.syntax import parse
@@ -38,21 +39,15 @@ _TORCH = "particlenet_AK4_PT"
 _VERDICTS = (FASTER, statistics.SLOWER, statistics.SAME.removeprefix("the "), statistics.CANNOT_TELL)
 # A curve has its knee where this fraction of the highest throughput is reached, and a spread excuses no more than this.
 _KNEE, _KNEE_MARGIN = 0.9, 0.1
-# People round: half a per cent and the last of two digits.
-_ROUNDED: dict[str, Any] = {"relative": 0.005, "absolute": 0.006}
 # Requests that the notebook traces, and part by which trace and counters may differ.
 _TRACED, _PICTURE = 8, 0.05
 # From here on requests were put together, and not by chance.
 _TOGETHER = 1.5
-# Little's law holds for whole requests; those cut in two by the ends of a window make it as inexact as this.
-_LITTLE = 0.15
 _CANDIDATES, _BATCH_OF_VERDICT, _BATCH_OF_GPU = 20, 16, 4
 # Clients at once, as in the notebook, and how far apart two scores of one jet may be, in another batch.
 _CLIENTS, _SAME = 8, 1e-4
 # What the analysis of exercise 9.5 can bear.
 _LOSS = 0.001
-# A server that answered less than this part of what would be its own did not really share.
-_FAIR = 0.5
 # What exercise 11.2 asks for, and what a 16-bit number rounds by: a tolerance as wide as that notices nothing.
 _JETS, _HALF = 64, 2.0**-11
 # Batches and lengths that are tried where the model takes any.
@@ -99,7 +94,7 @@ def must_be_inside(name: str, row: Row, budget_ms: float) -> str:
     waits = latency_words(row, 95)
     seen = f"{name} has a 95th percentile of {waits} ms"
     if low is None or high is None:
-        raise judge.CannotTell(f"{seen}: its percentile is not known, of {row.get('requests')} requests. Measure it once more.")
+        raise CourseError(f"{seen}: its percentile is not known, of {row.get('requests')} requests. Measure it once more.")
     must(low <= 1e3 * budget_ms, f"{seen}, over the budget of {budget_ms} ms. Take fewer jets, or fewer requests at once.")
     needs(high <= 1e3 * budget_ms, f"{seen}: that may be over {budget_ms} ms or not. Choose one that is clearly inside, or measure again.")
     return waits
@@ -123,13 +118,10 @@ def needs_measured_here(server: Server, since: Snapshot, best: Row) -> None:
 
 
 def _check_6_1(server: Any, page: str, number: Any) -> str:
-
-    def on_page(metric: str, model: str = MODEL) -> float:
-        return sum(float(value) for value in re.findall(rf'^{metric}{{[^}}]*model="{model}"[^}}]*}} (\S+)$', page, re.MULTILINE))
-
-    needs(true := on_page(SUCCESS), f"The check needs the `page` with `{MODEL}`. Run the cell that gets it again.")
-    slips = {f"That is `{INFERENCES}`": on_page(INFERENCES), "That is the line of `add_sub`": on_page(SUCCESS, "add_sub")}
-    must_be_right("counted", number, true, slips, f"Look for `{SUCCESS}` with the label of `{MODEL}`", relative=0)
+    read = Snapshot(0.0, tuple(parse_page(page))).value
+    slips = {f"That is `{INFERENCES}`": read(INFERENCES, model=MODEL), "That is the line of `add_sub`": read(SUCCESS, model="add_sub")}
+    otherwise = f"Look for `{SUCCESS}` with the label of `{MODEL}`"
+    true = must_be_right("counted", number, read(SUCCESS, model=MODEL), slips, otherwise, relative=0)
     return f"{cell(true)} requests, and none was yours: the warm-up in the model's config, before it was READY."
 
 
@@ -144,12 +136,9 @@ def _check_6_3(server: Server, change: Difference, mean_ms: Any) -> str:
     requests, jets = (change.value(name, model=MODEL) for name in (SUCCESS, INFERENCES))
     total_ms = change.value("nv_inference_request_duration_us", model=MODEL) / 1e3
     needs(requests, "Between the two readings there was no request. Run the cell above again.")
-    slips = {
-        "That is the time of all requests together; divide by their number": total_ms,
-        "That is the time per jet; we asked for that of a request": total_ms / jets,
-    }
-    otherwise = "Take duration and requests from `change`, and divide"
-    true = must_be_right("mean_ms", mean_ms, total_ms / requests, slips, otherwise, unit="ms", **_ROUNDED)
+    slips = {"That is the time per jet; we asked for that of a request": total_ms / jets}
+    otherwise = "Take duration and requests from `change`"
+    true = must_be_right("mean_ms", mean_ms, (total_ms, requests), slips, otherwise, unit="ms", absolute=0.006)
     return f"{true:.2f} ms: {1e3 * total_ms:.0f} µs in {cell(requests)} requests. What came before them plays no part."
 
 
@@ -157,13 +146,10 @@ def _check_6_4(server: Server, before: Snapshot, share: Any) -> str:
     requests, *_ = counted(server, before, MODEL)
     needs(requests == _TRACED, f"The server counted {requests} requests since `before`, and {_TRACED} were traced. Run it again.")
     change = scrape(server) - before
-    queue, infer, all_ms = (
-        change.value(f"nv_inference_{name}_duration_us", model=MODEL) / 1000 for name in ("queue", "compute_infer", "request")
-    )
-    slips = {"That is the part of the network itself": infer / all_ms}
-    otherwise = f"The counters say {queue / all_ms:.3f}. Take the queue of all requests over the time of all"
-    right = must_be_right("share", share, queue / all_ms, slips, otherwise, unit="fraction", relative=_PICTURE, absolute=0.01)
-    return f"{100 * right:.0f} %: of {all_ms:.1f} ms in {_TRACED} requests, {queue:.1f} ms were waiting."
+    queue, whole = (change.value(f"nv_inference_{name}_duration_us", model=MODEL) / 1000 for name in ("queue", "request"))
+    otherwise = f"The counters say {queue / whole:.3f}. Take the queue of all requests over the time of all"
+    right = must_be_right("share", share, queue / whole, {}, otherwise, unit="fraction", relative=_PICTURE, absolute=0.01)
+    return f"{100 * right:.0f} %: of {whole:.1f} ms in {_TRACED} requests, {queue:.1f} ms were waiting."
 
 
 def _check_6_5(server: Any, busy: Difference, mean_batch: Any) -> str:
@@ -175,7 +161,7 @@ def _check_6_5(server: Any, busy: Difference, mean_batch: Any) -> str:
     must(jets <= 1.5 * requests, f"{seen} {alone}")
     must(jets >= _TOGETHER * runs, f"{seen} Move *Concurrency* higher, wait for *Mean batch* to follow, and run the cell again.")
     otherwise = "Divide the inferences in `busy` by the executions in `busy`"
-    true = must_be_right("mean_batch", mean_batch, (jets, runs), otherwise=otherwise, **_ROUNDED)
+    true = must_be_right("mean_batch", mean_batch, (jets, runs), otherwise=otherwise)
     return f"{cell(requests)} requests of one jet in {cell(runs)} executions: {true:.2f} jets at once."
 
 
@@ -194,22 +180,19 @@ def _check_7_1(server: Server, before: Snapshot, command: Any, one_jet: Any, sta
 
 def _check_7_2(by_batch: Any, gain: Any, price: Any) -> str:
     rows = {batch: plain(row) for batch, row in by_batch.items()}
-    one, ten, hundred = rows[1], rows[10], rows[100]
     factors = []
     for name, given, column in (("gain", gain, THROUGHPUT), ("price", price, "latency_p95_us")):
-        slips = {"That is from 1 to 10 jets; we asked for 1 to 100": ten[column] / one[column]}
+        one, ten, hundred = (rows[batch][column] for batch in (1, 10, 100))
+        slips = {"That is from 1 to 10 jets; we asked for 1 to 100": ten / one}
         otherwise = f"Your rows say something else. The column is `{column}`"
-        factors.append(must_be_right(name, given, (hundred[column], one[column]), slips, otherwise, relative=0.01))
-    noisy = [batch for batch, row in rows.items() if not row.get("stable")]
-    doubt = f" (The row of batch {noisy[0]} is not stable: the factors are rough.)" if noisy else ""
+        factors.append(must_be_right(name, given, (hundred, one), slips, otherwise, relative=0.01))
+    doubt = "" if all(row.get("stable") for row in rows.values()) else " (Not all rows are stable: the factors are rough.)"
     return f"{factors[0]:.2f} times the jets per second, and each request takes {factors[1]:.0f} times as long.{doubt}"
 
 
 def _check_7_3(server: Server, busy: Any, share: Any) -> str:
     row = must_be_row("busy", busy, "the row that `measure(...)` returns", [MODEL], batch=10, concurrency=8)
     queue, infer, total = row["queue_us"], row["compute_infer_us"], row["latency_avg_us"]
-    served = int(server.statistics(MODEL)["inference_stats"]["success"]["count"])
-    needs(queue is not None and served >= row["requests"], "This row is not of this server. Measure again.")
     slips = {"That is the share of the inference, `compute_infer_us`; the queue is `queue_us`": infer / total}
     otherwise = "Your row says another fraction: `queue_us` over `latency_avg_us`"
     true = must_be_right("share", share, (queue, total), slips, otherwise, unit="fraction", relative=0.01)
@@ -235,16 +218,13 @@ def _check_8_1(onnx: Any, knee: Any, knee_ms: Any) -> str:
     chosen = must_be_knee("knee", knee, rows, "batch")
     otherwise = f"Take `latency_p95_us` of the row with batch size {chosen['batch']}"
     latency = must_be_right("knee_ms", knee_ms, chosen["latency_p95_us"] / 1e3, otherwise=otherwise, unit="ms")
-    share = 100 * chosen[THROUGHPUT] / max(row[THROUGHPUT] for row in rows)
     within = f"95 % of the requests are answered within {latency:.3g} ms"
-    return f"At batch size {chosen['batch']} you have {chosen[THROUGHPUT]:.0f} inferences/s, {share:.0f} % of the highest, and {within}."
+    return f"At batch size {chosen['batch']} you have {chosen[THROUGHPUT]:.0f} inferences/s, and {within}."
 
 
 def _check_8_2(by_batch: Any, gain: Any, answer: Any) -> str:
     at = {(row["model"], row["batch"]): row for row in rows_of(by_batch, [THROUGHPUT], "the check")}
-    before, after = at.get((MODEL, _BATCH_OF_VERDICT)), at.get((_TORCH, _BATCH_OF_VERDICT))
-    if before is None or after is None:
-        raise judge.CannotTell(f"Your sweep has no point at batch size {_BATCH_OF_VERDICT} for both models. Run its cell again.")
+    before, after = at[MODEL, _BATCH_OF_VERDICT], at[_TORCH, _BATCH_OF_VERDICT]
     right = verdict(before, after)
     if judge.number(gain) != right.gain:  # of pairs it differs a little from the quotient of the means
         otherwise = f"Divide the throughput of `{_TORCH}` by that of `{MODEL}`, both at {_BATCH_OF_VERDICT}"
@@ -262,15 +242,12 @@ def _check_8_3(by_load: Any, under_way: Any) -> str:
     right = per_us * rows["latency_avg_us"]
     slips = {
         "That counts jets: a request has 8 of them": right * rows["batch"],
-        "The latency is in microseconds: divide by a million": 1e6 * right,
         "That takes the 95th percentile; the law is about the mean, `latency_avg_us`": per_us * rows["latency_p95_us"],
     }
     judge.must_all_be_right("under_way", under_way, right, slips, "Multiply requests per second by the mean latency in seconds")
     pairs = ", ".join(f"{value:.2f} at concurrency {load}" for value, load in zip(right, rows["concurrency"], strict=True))
     apart = (right / rows["concurrency"] - 1).abs().max()
-    if apart <= _LITTLE:
-        return f"{pairs}: within {100 * apart:.0f} %, so the law holds on your numbers."
-    return f"{pairs}: {100 * apart:.0f} % apart; at one of them something was not steady: measure that one again."
+    return f"{pairs}: {100 * apart:.0f} % apart at most. Where it is more than 15 %, something was not steady: measure again."
 
 
 def _check_8_4(server: Server, counted: Snapshot, pair: Any, budget_ms: Any) -> str:
@@ -284,24 +261,16 @@ def _check_8_4(server: Server, counted: Snapshot, pair: Any, budget_ms: Any) -> 
 
 def _check_8_5(alike: Any, machines: Any) -> str:
     own = next(row for row in rows_of(alike, [THROUGHPUT], "the check") if row["batch"] == _BATCH_OF_GPU)
-    gpu, tensorrt = (
-        next(row[THROUGHPUT] for row in rows_of(recorded("T4", MODEL, variant)) if row["batch"] == _BATCH_OF_GPU)
-        for variant in ("ONNX", "ONNX with TensorRT")
-    )
+    gpu = next(row[THROUGHPUT] for row in rows_of(recorded("T4", MODEL, "ONNX")) if row["batch"] == _BATCH_OF_GPU)
     right = gpu / own[THROUGHPUT]
     # Whole machines are an answer, too.
     if judge.number(machines) != math.ceil(right):
-        slips = {"That is with TensorRT. We asked for ONNX without it": tensorrt / own[THROUGHPUT]}
-        otherwise = f"Divide the T4's throughput at batch size {_BATCH_OF_GPU} by yours, both with concurrency 4"
-        must_be_right("machines", machines, (gpu, own[THROUGHPUT]), slips, otherwise)
-    half = own.get("throughput_spread_infer_per_s")
-    spread = f" ± {right * half / own[THROUGHPUT]:.1f}" if half else ""
-    yours = f"you have {own[THROUGHPUT]:.0f}: {right:.1f}{spread} machines. The spread is yours alone; theirs was not published."
-    return f"{gpu:.0f} inferences/s were recorded on a T4, and {yours}"
+        otherwise = f"Divide the T4's throughput at batch size {_BATCH_OF_GPU}, with ONNX alone, by yours"
+        must_be_right("machines", machines, (gpu, own[THROUGHPUT]), {}, otherwise)
+    return f"{gpu:.0f} inferences/s were recorded on a T4, without a spread, and you have {own[THROUGHPUT]:.0f}: {right:.1f} machines."
 
 
 def _check_9_1(server: Server, table: Experiments, text: Any) -> str:
-    # The text only tells whether there was an attempt.
     served, written = instances_of(server.config(MODEL)), sum(group.count for group in read_config(MODEL).instance_group)
     todo = "Reload: `server.reload(MODEL)`." if written == 2 else "Write `count: 2` into the text, and reload."
     must(served == 2, f"Your config says {written} instance(s), and the server runs {served}. {todo}")
@@ -317,12 +286,10 @@ def _check_9_2(server: Server, my_batcher: Any, requests: Any) -> str:
         try:
             given = list(clients.map(my_batcher, requests))
         except TimeoutError as error:
-            lost = "A client waited 10 s for its answer. Has the last cell a line that hands it out, and did the thread end?"
-            raise NotYet(lost) from error
+            raise NotYet("A client waited 10 s for its answer. Has the last cell a line that hands it out?") from error
     sent, *_ = counted(server, before, MODEL)
     for number, (own, seen) in enumerate(zip(right, given, strict=True)):
-        wanted = f"It sent one jet, and expects {list(own.shape)}: its row alone"
-        got = f"Client {number} got {judge.kind(seen)} of shape {list(np.shape(seen))}. {wanted}."
+        got = f"Client {number} got {judge.kind(seen)} of shape {list(np.shape(seen))}. It sent one jet, and expects its row alone."
         must(np.shape(seen) in (own.shape, own.shape[1:]), got)
         whose = f"Client {number} got the scores of another jet. Its row is number `n` of the batch."
         must(np.allclose(seen, own, atol=_SAME), whose)
@@ -396,16 +363,11 @@ def _check_10_1(fleet: Fleet, one: Any, saturated: Any, in_queue: Any) -> str:
     needs(seen >= made, f"Your fleet has seen {seen} requests, and `one` is made of {made}: it is another fleet. Run `one` again.")
     chosen, last = must_be_knee("saturated", saturated, rows, "concurrency"), rows[-1]
     waiting = last[THROUGHPUT] / last["batch"] * last["queue_us"] / 1e6
-    slips = {
-        f"That counts jets: a request has {last['batch']} of them": waiting * last["batch"],
-        "`queue_us` is in microseconds: divide by a million": waiting * 1e6,
-        "That is the concurrency: all that were under way. We asked for those in the queue": last["concurrency"],
-    }
+    slips = {f"That counts jets: a request has {last['batch']} of them": waiting * last["batch"]}
     otherwise = f"Multiply requests per second by seconds in the queue, both from the row with concurrency {last['concurrency']}"
     must_be_right("in_queue", in_queue, waiting, slips, otherwise)
-    fastest = max(row[THROUGHPUT] for row in rows)
     queue = f"{waiting:.1f} stood in the queue, each for {last['queue_us'] / 1e3:.0f} ms: the server works on one, and the others wait"
-    return f"Saturated from {chosen['concurrency']} on, at {fastest:.0f} jets/s. With {last['concurrency']} under way, {queue}."
+    return f"Saturated from {chosen['concurrency']} on. With {last['concurrency']} under way, {queue}."
 
 
 def _check_10_2(fleet: Fleet, one: Any, traffic: Any, budget_ms: Any, servers: Any) -> str:
@@ -413,14 +375,12 @@ def _check_10_2(fleet: Fleet, one: Any, traffic: Any, budget_ms: Any, servers: A
     must(given == int(given) >= 1, f"`servers` is {cell(given)}. It should be a whole number of servers.")
     fewest, most = found.servers_interval
     can, come, taken_ms = given * found.jets_per_s, found.traffic.jets_per_s, found.latency_p95_ms(int(given))
-    grows = f"That is {can:.0f} jets/s at most, and {come:.0f} come: the queue grows without end"
-    must(given >= fewest or can > come, f"`servers` is {given:.0f}. {grows}.")
-    late = f"They can do it, but 95 of 100 requests take up to {taken_ms:.0f} ms, and the budget is {found.budget_ms:.0f}"
-    must(given >= fewest, f"`servers` is {given:.0f}. {late}.")
-    must(given <= most, f"`servers` is {given:.0f}. That would do, but {most} keep the budget, too, and cost less.")
-    busy = f"{given:.0f} servers are busy {100 * come / can:.0f} % of the time"
+    seen = f"`servers` is {given:.0f}. They can do {can:.0f} jets/s, and {come:.0f} come"
+    must(given >= fewest or can > come, f"{seen}: the queue grows without end.")
+    must(given >= fewest, f"{seen}, but 95 of 100 requests take up to {taken_ms:.0f} ms, and the budget is {found.budget_ms:.0f}.")
+    must(given <= most, f"{seen}. That would do, but {most} keep the budget, too, and cost less.")
     within = f"95 of 100 requests are expected within {taken_ms:.0f} ms of {found.budget_ms:.0f}"
-    return f"{busy}, and {within}. Your fleet has {len(fleet.servers)} now; measure it."
+    return f"{seen}; {within}. Your fleet has {len(fleet.servers)} now; measure it."
 
 
 def _check_10_3(fleet: Fleet, before: list, shares: Any) -> str:  # type: ignore[type-arg]
@@ -431,9 +391,7 @@ def _check_10_3(fleet: Fleet, before: list, shares: Any) -> str:  # type: ignore
     slips = {"Those are the numbers of requests. Divide each by the sum of both": counts}
     otherwise = f"The servers' counters rose by {' and '.join(map(str, counts))} since `before`"
     judge.must_all_be_right("shares", shares, right, slips, otherwise, unit="fraction", relative=0, absolute=0.005)
-    uneven = "Shared, but not evenly: one of them was slower, so it got fewer."
-    even = "The load was shared." if min(right.values()) >= _FAIR / len(counts) else uneven
-    return f"{' : '.join(map(str, counts))} requests. {even}"
+    return f"{' : '.join(map(str, counts))} requests: shared. A server that is slower gets fewer."
 
 
 def _check_10_4(fleet: Fleet, tagged: Any, lost: Any, doubled: Any) -> str:
@@ -443,19 +401,13 @@ def _check_10_4(fleet: Fleet, tagged: Any, lost: Any, doubled: Any) -> str:
     right = tagged.check()
     for name, given in (("lost", lost), ("doubled", doubled)):
         must_be_right(name, given, right[name], otherwise=f"In the files it is {right[name]}", relative=0)
-    if right["lost"] or right["doubled"]:
-        return f"{right['lost']} of {right['jets']} jets are lost, {right['doubled']} doubled: run `tag_files` again."
-    sent = f"your fleet's counters saw {seen} jets" if tagged.tagged else "all of them were tagged before"
-    return f"{right['jets']} jets, each with scores, each once; {sent}."
+    return f"{right['jets']} jets, {right['lost']} lost, {right['doubled']} doubled; your fleet's counters saw {seen} jets."
 
 
 def _try(server: Server, model: str, batch: int, length: int) -> None:
     """Send one request of made-up numbers, which the server must answer."""
     with Client(server) as client:
-        try:
-            answer = client.infer(model, client.signature(model).example(batch, length))
-        except CourseError as error:
-            raise NotYet(f"A request of {batch} with a length of {length} failed: {error}") from error
+        answer = client.infer(model, client.signature(model).example(batch, length))
     for name, array in answer.items():
         shape = f"`{name}` has the shape {list(array.shape)} for a request of {batch}; its first axis should count them."
         must(array.shape[:1] == (batch,), shape)
@@ -472,9 +424,9 @@ def _check_11_1(server: Server, model: str, done: Any, script: Any) -> str:
         raise NotYet(f"Your script ended with an error, so the server has the course's own export. Its last line: `{last[:300]}`")
     for each in about["inputs"]:
         # Of another network than ours only the axis of requests must vary.
-        vary = (0, 2) if each["name"].endswith(("_mask", "_features")) else (0,)
-        fixed = [f"axis {axis} is {size}" for axis, size in enumerate(each["shape"]) if axis in vary and size > 0]
-        must(not fixed, f"`{each['name']}` has the shape {each['shape']}: {' and '.join(fixed)} for ever. Name that axis in the export.")
+        for axis in (0, 2) if each["name"].endswith(("_mask", "_features")) else (0,):
+            fixed = f"`{each['name']}` has the shape {each['shape']}: axis {axis} is the same for ever. Name that axis in the export."
+            must(each["shape"][axis] < 0, fixed)
     for batch, length in _TRIED:
         _try(server, model, batch, length)
     shapes = ", ".join(f"`{each['name']}` {each['shape']}" for each in about["inputs"])
@@ -482,11 +434,7 @@ def _check_11_1(server: Server, model: str, done: Any, script: Any) -> str:
 
 
 def _check_11_2(server: Server, model: str, text: Any) -> str:
-    about, served = server.metadata(model), server.config(model)["max_batch_size"]
-    try:
-        written = parse(str(text))
-    except ConfigError as error:
-        raise NotYet(str(error)) from error
+    about, served, written = server.metadata(model), server.config(model)["max_batch_size"], parse(str(text))
     reason = server.refusals.get(model, "").rstrip(".")
     must(not reason, f"The server refused your config, and still has the one from before. It said: {reason}.")
     missing = {each["name"] for each in [*about["inputs"], *about["outputs"]]} - {entry.name for entry in [*written.input, *written.output]}
@@ -512,11 +460,7 @@ def _check_11_3(server: Server, model: str, inputs: Any, local: Any, tolerance: 
 
 
 def _check_11_4(table: Experiments, best: Any) -> str:
-    try:
-        chosen = dict(table[best])
-    except InputError as error:
-        raise NotYet(f"{error.happened} {error.expected}") from error
-    budget_ms = table.budget_ms or 0
+    chosen, budget_ms = dict(table[best]), table.budget_ms or 0
     waits = must_be_inside(f"`{best}`", chosen, budget_ms)
     for row in table.rows:
         if row["model"] == chosen["model"] and (row.get(LATENCY_ENDS[1]) or np.inf) <= 1e3 * budget_ms and row["experiment"] != best:
@@ -536,10 +480,13 @@ def _check_11_5(server: Server, model: str, table: Experiments, count: Any) -> s
     return f"The server runs {served}. {seen}"
 
 
-def _check_11_6(server: Server, model: str, card: Any, purpose: Any, limits: Any) -> str:
+def _check_11_6(server: Server, model: str, purpose: Any, limits: Any) -> str:
     for name, text in (("purpose", purpose), ("limits", limits)):
         must(len(str(text).split()) >= 5, f"`{name}` is `{text}`. Say it in a sentence, of five words at least.")
-    written = (server.repository / model / "MODEL_CARD.md").read_text(encoding="utf-8")
-    for what, value in (("purpose", purpose), ("limits", limits), *facts(server, model)):
-        must(value in written, f"The card does not have the {what} as it is now: {value}. Make the card again.")
-    return "`MODEL_CARD.md`, in the model's folder, agrees with the server."
+    folder = server.repository / model
+    file = folder / "1" / server.config(model)["default_model_filename"]
+    facts = {"purpose": purpose, "limits": limits, "SHA-256 of the file": hashlib.sha256(file.read_bytes()).hexdigest()}
+    written, facts["config"] = (folder / "MODEL_CARD.md").read_text(encoding="utf-8"), (folder / "config.pbtxt").read_text()
+    for what, now in facts.items():
+        must(now in written, f"The card does not have the {what} as it is now. Run the cell that writes the card again.")
+    return "`MODEL_CARD.md`, in the model's folder, says what you say, and has the file and the config that are there now."

@@ -29,21 +29,15 @@ _EFFICIENCY, _PURITY = 0.98, 0.995
 
 
 def _check_4_1(fifty: dict, megabytes: Any, padding: Any) -> str:  # type: ignore[type-arg]
-    numbers, bytes_ = (float(sum(getattr(tensor, what) for tensor in fifty.values())) for what in ("size", "nbytes"))
-    slips = {"That is in bytes": bytes_, "That is how many numbers there are": numbers}
-    must_be_right("megabytes", megabytes, bytes_ / 1e6, slips, "Add the `.nbytes` of all six tensors")
+    bytes_ = float(sum(tensor.nbytes for tensor in fifty.values()))
+    must_be_right("megabytes", megabytes, bytes_ / 1e6, {"That is in bytes": bytes_}, "Add the `.nbytes` of all six tensors")
     filled = next(float(each.mean()) for name, each in fifty.items() if name.startswith("pf_mask"))
-    how: dict[str, Any] = {"unit": "fraction", "absolute": 0.005}
-    slips = {"That is the part that is filled": filled}
-    true = must_be_right("padding", padding, 1 - filled, slips, "Take the mean of the candidates' mask", **how)
+    slips, otherwise = {"That is the part that is filled": filled}, "Take the mean of the candidates' mask"
+    true = must_be_right("padding", padding, 1 - filled, slips, otherwise, unit="fraction", absolute=0.005)
     return f"{bytes_ / 1e6:.2f} MB in one message, and {100 * true:.0f} % of the places for candidates hold none."
 
 
 def _check_4_2(server: Server, before: Snapshot, hundred: Any) -> str:
-    scores = {"softmax": hundred.probabilities} if isinstance(hundred, Scores) else hundred
-    must_be("hundred", scores, dict, "what `client.infer(...)` or `tagger.tag(...)` returns")
-    answered = [len(each) for each in scores.values()]
-    must(answered == [_BATCH], f"`hundred` has answers for {answered} jets; expected one for {_BATCH}.")
     requests, jets, _ = counted(server, before, "particlenet_PT", least=1)
     seen = f"The server counted {requests} requests and {jets} inferences since `before`"
     must((requests, jets) == (1, _BATCH), f"{seen}; expected 1 and {_BATCH}. Run the whole cell again, once.")
@@ -63,8 +57,8 @@ def _check_4_3(scores: Any, sample: Any, cut: Any, efficiency: Any) -> str:
         "That is the fraction below the cut; we asked for that at or above it": 1 - truly,
         "That is the fraction of all jets; we asked for that of the Higgs jets, `of_higgs`": float(np.mean(values >= given)),
     }
-    how: dict[str, Any] = {"unit": "fraction", "relative": 0, "absolute": 0.005}
-    must_be_right("efficiency", efficiency, truly, slips, "Take the fraction of `of_higgs` at or above the cut", **how)
+    otherwise = "Take the fraction of `of_higgs` at or above the cut"
+    must_be_right("efficiency", efficiency, truly, slips, otherwise, unit="fraction", relative=0, absolute=0.005)
     passed = f"({100 * truly:.0f} ± {100 * np.sqrt(truly * (1 - truly) / len(of_higgs)):.0f}) %"
     return f"Above {given:.3f} are {100 * mistag:.2f} % of {len(of_qcd)} QCD jets, and of {len(of_higgs)} Higgs jets {passed}."
 
@@ -85,7 +79,6 @@ def _check_4_5(server: Server, narrow: Any, ak4_scores: Any, b_roc: Any) -> str:
     must_be("ak4_scores", ak4_scores, Scores, "what `tagger.tag(narrow)` returns")
     wide = f"These scores are from `{ak4_scores.model}`, which is for wide jets. Make a new tagger for `{_AK4}`."
     must(ak4_scores.model in (_AK4, _AK4.removesuffix("_PT")), wide)
-    must(len(ak4_scores) == len(narrow), f"{len(ak4_scores)} jets were tagged; `narrow` has {len(narrow)}.")
     must_be("b_roc", b_roc, Roc, "what `ak4_scores.roc(name, narrow)` returns")
     must(b_roc.name == "b_vs_light", f"This is the curve of `{b_roc.name}`; we asked for `b_vs_light`.")
     own = ak4_scores.roc("b_vs_light", narrow)
@@ -127,19 +120,12 @@ def _check_5_2(server: Any, times: Any, slowest: Any, part: Any) -> str:
 
 
 def _check_5_3(server: Server, slowest: Any, one: list, two: list, verdict: Any) -> str:  # type: ignore[type-arg]
-    must(slowest in STAGES, f"`slowest` is {slowest!r}, no stage of the chain. Solve exercise 5.2 first.")
     count = instances_of(server.config(slowest))
     must(count == 2, f"The server reports {count} instance(s) of `{slowest}`; expected 2. Set `count`, then reload it.")
     needs(min(len(one), len(two)) > 1, "The check needs several rates in `one` and in `two`. Run your cell again from its first line.")
     low, high = np.exp(stats.ttest_ind(np.log(two), np.log(one), equal_var=False).confidence_interval())
     right = "faster" if low > 1 else "slower" if high < 1 else "cannot tell"
-    why = {
-        "faster": "A core was free for it",
-        "slower": "The cores were busy already, and copies that take turns cost time",
-        "cannot tell": "The cores were busy already, or with something else",
-    }
-    word = must_be_one_of("verdict", verdict, why)
+    word = must_be_one_of("verdict", verdict, ("faster", "slower", "cannot tell"))
     gain = f"The interval of the gain goes from {low:.2f} to {high:.2f}"
     must(word == right, f"{gain}, so that is not `{word}`.")
-    seen = f"{np.mean(one):.1f} events/s with one instance and {np.mean(two):.1f} with two"
-    return f"{seen}. {gain}. {why[right]}. With other cores the answer may differ: measure again there."
+    return f"{np.mean(one):.1f} events/s with one instance and {np.mean(two):.1f} with two. {gain}. On other cores, measure again."
