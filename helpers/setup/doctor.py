@@ -96,7 +96,7 @@ def environment(kind: str) -> Finding:
     # A build's own label, as in 2.13.0+cpu, is not the lock's business.
     if wrong := [name for name in sorted(locked) if name in there and there[name].split("+")[0] != locked[name]]:
         differ = ", ".join(f"{name} {there[name]} (lock: {locked[name]})" for name in wrong)
-        return Finding(subject, FIX, f"{shown(folder)} differs from its lock: {differ}", f"rm -r {folder} && {environments.to_complete()}")
+        return Finding(subject, FIX, f"{shown(folder)} differs from its lock: {differ}", f"rm -r {folder} && make setup")
     missing = "; without PyTorch: its models stay UNAVAILABLE" * ("torch" in locked and "torch" not in there)
     return Finding(subject, GOOD, f"{shown(folder)}, {len(there)} packages as locked{missing}")
 

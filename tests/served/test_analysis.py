@@ -50,10 +50,10 @@ def direct(server: Server) -> np.ndarray:
         return jets.Tagger(client, MODEL).tag(jets.read("ak4", stop=N_JETS)).probabilities
 
 
-def _each_jet_once(done: Analysis, direct: np.ndarray) -> None:
-    assert done.check() == {"jets": N_JETS, "lost": 0, "doubled": 0}
+def _each_jet_once(done: Analysis, direct: np.ndarray, first: int = 0) -> None:
+    assert done.check() == {"jets": len(direct), "lost": 0, "doubled": 0}
     ids, scores = done.scores()
-    assert ids.tolist() == list(range(N_JETS))
+    assert ids.tolist() == list(range(first, N_JETS))
     assert scores.labels == tuple(f"prob{name}" for name in jets.LABELS["ak4"])
     # Requests are cut otherwise, so the last digits may differ.
     assert np.abs(scores.probabilities - direct).max() < 1e-5
@@ -67,17 +67,17 @@ def _written(folder: Path) -> int:
 
 
 def test_replicas_have_ids_and_events_of_their_own(tmp_path: Path) -> None:
-    made = replicate("ak8", 5000, jets_per_file=3000, folder=tmp_path)
-    assert [len(jets.read(path)) for path in made] == [3000, 2000]
+    made = replicate("ak8", 2300, jets_per_file=1500, folder=tmp_path)
+    assert [len(jets.read(path)) for path in made] == [1500, 800]
     together = ak.concatenate([jets.read(path) for path in made])
-    assert ak.to_numpy(together["jet_id"]).tolist() == list(range(5000))
+    assert ak.to_numpy(together["jet_id"]).tolist() == list(range(2300))
     sample = jets.read("ak8")
     for branch in ("jet_pt", "jet_label", "jet_class", "pfcand_dz", "sv_d3dsig"):
-        assert ak.all(together[branch][2000:4000] == sample[branch]), branch
+        assert ak.all(together[branch][2000:] == sample[branch][:300]), branch
     n_events = int(ak.max(sample["event"])) + 1
-    assert ak.all(together["event"][2000:4000] == sample["event"] + n_events)
+    assert ak.all(together["event"][2000:] == sample["event"][:300] + n_events)
     changed = made[0].stat().st_mtime_ns
-    assert replicate("ak8", 5000, jets_per_file=3000, folder=tmp_path)[0].stat().st_mtime_ns == changed, "written once"
+    assert replicate("ak8", 2300, jets_per_file=1500, folder=tmp_path)[0].stat().st_mtime_ns == changed, "written once"
 
 
 def test_chunks_cover_each_file_and_no_more(files: list[Path], tmp_path: Path) -> None:
@@ -182,9 +182,8 @@ def test_a_killed_analysis_goes_on_where_it_was(
     _each_jet_once(done, direct)
     again = tag_files(files, cluster, server, MODEL, output=tmp_path, jets_per_chunk=CHUNK)
     assert again.tagged == 0 and "2400 were tagged before" in repr(again)
-    longer = tag_files(files, cluster, server, MODEL, output=tmp_path, jets_per_chunk=1000)
-    assert longer.tagged == N_JETS, "the same jets in other chunks are another analysis"
-    _each_jet_once(longer, direct)
+    longer = tag_files(files[-1:], cluster, server, MODEL, output=tmp_path, jets_per_chunk=1000)
+    assert longer.tagged == 400, "the same jets in other chunks are another analysis"
 
 
 @pytest.mark.slow
@@ -218,13 +217,13 @@ def test_the_same_call_runs_on_a_scheduler_and_workers_elsewhere(
     try:
         wait_until(lambda: address.is_file() and address.read_text())  # it is made before it is written
         found = json.loads(address.read_text())["address"]
-        done = tag_files(files, found, server, MODEL, output=tmp_path / "scores", jets_per_chunk=400)
+        done = tag_files(files[-1:], found, server, MODEL, output=tmp_path / "scores", jets_per_chunk=200)
     finally:
         for process in (worker, scheduler):
             process.terminate()
             process.wait(PATIENCE_S)
-    assert done.workers["chunks"].tolist() == [7]
-    _each_jet_once(done, direct)
+    assert done.workers["chunks"].tolist() == [2]
+    _each_jet_once(done, direct[-400:], first=N_JETS - 400)
 
 
 @pytest.fixture
