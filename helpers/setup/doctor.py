@@ -93,8 +93,9 @@ def environment(kind: str) -> Finding:
     if state != "ready":
         return Finding(subject, FIX, f"{shown(folder)} is {state}", environments.to_complete())
     locked, there = environments.locked(environments.LOCKS[kind]), environments.installed_versions(folder)
-    # A build's own label, as in 2.13.0+cpu, is not the lock's business.
-    if wrong := [name for name in sorted(locked) if name in there and there[name].split("+")[0] != locked[name]]:
+    # The lock says nothing of a build's own label, as in 2.13.0+cpu, nor of the setuptools that Python itself brings.
+    same = {name: version.split("+")[0] for name, version in there.items() if name in locked and name != "setuptools"}
+    if wrong := [name for name in sorted(same) if same[name] != locked[name]]:
         differ = ", ".join(f"{name} {there[name]} (lock: {locked[name]})" for name in wrong)
         return Finding(subject, FIX, f"{shown(folder)} differs from its lock: {differ}", f"rm -r {folder} && make setup")
     missing = "; without PyTorch: its models stay UNAVAILABLE" * ("torch" in locked and "torch" not in there)

@@ -55,7 +55,6 @@ def folder_of(kind: str) -> Path:
 
 
 def _packages_of(folder: Path) -> Path:
-    """The folder of packages of an environment, of which there may be none."""
     return next(folder.glob("lib/python3*/site-packages"), folder / "no packages")
 
 

@@ -65,7 +65,7 @@ VALUES = {
         assert piled.efficiency.value >= 0.955, piled
         assert tracks.same_tracks(labels, by_hand)
         assert result.efficiency.value < best.efficiency.value and best.purity.value < result.purity.value, "0.99 and the chosen cut"
-        assert 0.2 <= part < 1 and one.mean > 0 and two.mean > 0
+        assert 0.2 <= part < 1 and len(one) == len(two) == 5 and min(one + two) > 0 and 0 < low <= high
         assert len(lives) == 18 and (lives["parent"] == -1).sum() == 3 and (lives["model"] == "ExaTrk_gnn").sum() == 3
     """,
     "08": """
