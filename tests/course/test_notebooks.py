@@ -22,7 +22,7 @@ from tests.course.lab import Lab, Notebook, processes_of, shown, source_of
 from tests.course.mistakes import MISTAKES, Mistake
 from tests.course.outcomes import BY_SPEED, assert_healthy, assert_untouched, checks_of, ended, silent
 from tests.course.running import Run, run
-from tests.course.values import VALUES, python
+from tests.course.values import FEWER, VALUES, python, replaced
 
 NOTEBOOKS = sorted((paths.root() / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 SOLUTIONS = paths.root() / "notebooks" / "solutions"
@@ -47,12 +47,16 @@ def test_each_notebook_has_its_values_and_a_mistake() -> None:
 
 @pytest.mark.browser
 @pytest.mark.slow
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_student_solves_it(path: Path, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize(
+    ("path", "fewer"),
+    [pytest.param(path, FEWER.get(path.name[:2], {}), id=path.stem) for path in NOTEBOOKS]
+    + [pytest.param(path, {}, id=f"{path.stem} as it is", marks=pytest.mark.nightly) for path in NOTEBOOKS if path.name[:2] in FEWER],
+)
+def test_a_student_solves_it(path: Path, fewer: dict[str, str], request: pytest.FixtureRequest) -> None:
     """Every answer is right, every value is, and nothing goes to stderr; with private inference on."""
     number = path.name[:2]
     # Without Chromium it is the solution itself that runs, without a browser.
-    done = (_in_jupyterlab if chromium() else _under_nbclient)(path, request.getfixturevalue)
+    done = (_in_jupyterlab if chromium() else _under_nbclient)(path, fewer, request.getfixturevalue)
     assert_healthy(done, number)
     assert silent(done) == []
     for exercise, said in checks_of(done).items():
@@ -70,10 +74,8 @@ def test_blanks(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for name, value in {"COURSE_WORK": str(tmp_path / "work"), "COURSE_QUICK": "1"}.items():
         monkeypatch.setenv(name, value)
     blank = tmp_path / path.name
-    text = path.read_text(encoding="utf-8")
-    for many, fewer in _FEWER.items():
-        text = text.replace(json.dumps(many)[1:-1], json.dumps(fewer)[1:-1])
-    blank.write_text(text, encoding="utf-8")
+    changes = {json.dumps(many)[1:-1]: json.dumps(few)[1:-1] for many, few in _FEWER.items()}
+    blank.write_text(replaced(path.read_text(encoding="utf-8"), changes), encoding="utf-8")
     done = run(blank, tmp_path, then=ended(number, blanks=True))
     assert_untouched(done, number)
     assert not (tmp_path / "work" / "progress.jsonl").exists(), "a blank is no attempt"
@@ -117,24 +119,31 @@ def test_a_network_that_is_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert said.startswith(("✔ Correct", *BY_SPEED.get(exercise, ()))), f"{exercise}: {said}"
 
 
-def _under_nbclient(path: Path, fixture: Callable[[str], Any]) -> Run:
+def _values(number: str, fewer: dict[str, str]) -> str:
+    """What must be so in the kernel at the end, as Python."""
+    return python(replaced(VALUES[number], fewer), ended(number))
+
+
+def _under_nbclient(path: Path, fewer: dict[str, str], fixture: Callable[[str], Any]) -> Run:
     """The solution, from top to bottom, and what must be so in its kernel at the end."""
     place, patch = fixture("tmp_path"), fixture("monkeypatch")
     for name, value in {"COURSE_WORK": str(place / "work"), "COURSE_QUICK": "1", "COURSE_PRIVATE": "yes"}.items():
         patch.setenv(name, value)
-    done = run(SOLUTIONS / path.name, place, then=python(VALUES[path.name[:2]], ended(path.name[:2])))
+    solution = place / path.name
+    solution.write_text(replaced((SOLUTIONS / path.name).read_text(encoding="utf-8"), fewer), encoding="utf-8")
+    done = run(solution, place, then=_values(path.name[:2], fewer))
     assert processes_of(place / "work") == [], "a server was left behind"
     return done
 
 
-def _in_jupyterlab(path: Path, fixture: Callable[[str], Any]) -> Run:
+def _in_jupyterlab(path: Path, fewer: dict[str, str], fixture: Callable[[str], Any]) -> Run:
     """The notebook with the solution's answers, run to an exercise that is answered wrong, then to its end, and looked at."""
     lab: Lab = fixture("lab")
     artefacts: Path = fixture("artefacts")
     number, picture = path.name[:2], artefacts / f"{path.stem}.png"
     notebook = Notebook(fixture("page"), lab, f"notebooks/{path.name}")
     try:
-        _fill_in(notebook, SOLUTIONS / path.name)
+        _fill_in(notebook, SOLUTIONS / path.name, fewer)
         _mistake(notebook, MISTAKES[number], picture)
         done = _as_run(notebook.content())
         nbformat.write(done.notebook, artefacts / path.name)
@@ -145,7 +154,7 @@ def _in_jupyterlab(path: Path, fixture: Callable[[str], Any]) -> Run:
         assert all(f'"{exercise}"' in counted for exercise, said in checks_of(done).items() if said.startswith("✔")), "each was counted"
         _can_be_seen(notebook, done)
         notebook.page.screenshot(path=picture)
-        notebook.run_well(python(VALUES[number], ended(number)))
+        notebook.run_well(_values(number, fewer))
         if number == "06":
             notebook.run(notebook.find("server = launch_server("))
             live_dashboard.look_and_touch(notebook, artefacts)
@@ -160,10 +169,15 @@ def _answers(solution: Path, exercise: str = "") -> list[str]:
     return [cell.source for cell in starters if exercise in ("", cell.metadata["exercise"])]
 
 
-def _fill_in(notebook: Notebook, solution: Path) -> None:
-    """Write the solution's answer into each cell that has a blank, as a student would."""
+def _fill_in(notebook: Notebook, solution: Path, fewer: dict[str, str]) -> None:
+    """Write the solution's answer into each cell that has a blank, as a student would; and what is to be measured less."""
     for index, answer in zip(notebook.starters(), _answers(solution), strict=True):
         notebook.write(index, answer)
+    sources = [source_of(cell) if cell["cell_type"] == "code" else "" for cell in notebook.cells()]
+    assert all(any(old in source for source in sources) for old in fewer), "the notebook has other numbers now"
+    for index, source in enumerate(sources):
+        if source != (shorter := replaced(source, fewer)):
+            notebook.write(index, shorter)
 
 
 def _mistake(notebook: Notebook, mistake: Mistake, picture: Path) -> None:
