@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -29,6 +30,9 @@ from tests.support.order import pytest_collection_modifyitems, pytest_xdist_make
 # Tests interrupt programs; a run in the background of a shell, or under nohup, would hand down that interrupts and hang-ups are ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+# For notebooks' sake jsonschema would compile the grammar of international web addresses, for a second in each worker; none is looked at.
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
 # Most tests send raw requests as on a machine of one's own; COURSE_PRIVATE=yes makes every server private, for those that should not care.
 os.environ.setdefault(PRIVATE_VARIABLE, "no")

@@ -15,8 +15,11 @@ from tests.support import ROOT
 
 PAGES = ("README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
 # Whose links are followed.
-_MADE = {".venv", ".server", "work", ".pytest_cache"}
-LINKED = sorted(str(path.relative_to(ROOT)) for path in ROOT.rglob("*.md") if not _MADE & set(path.relative_to(ROOT).parts))
+_MADE = {".venv", ".server", "work", ".git", ".pytest_cache"}
+# Environments have ten thousands of files, which would be looked at whenever tests are collected.
+_FOLDERS = [path for path in ROOT.iterdir() if path.is_dir() and path.name not in _MADE]
+_FOUND = [*ROOT.glob("*.md"), *(page for folder in _FOLDERS for page in folder.rglob("*.md"))]
+LINKED = sorted(str(path.relative_to(ROOT)) for path in _FOUND)
 
 
 def text(page: str) -> str:
