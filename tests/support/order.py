@@ -28,10 +28,9 @@ _SERVERS = {
     ),
     "models for tests": (
         *("faults/test_faults_windows", "served/test_client.", "served/test_commands_client", "served/test_dashboard"),
-        *("served/test_gpu_checklist", "served/test_load", "served/test_metrics.", "served/test_perf.", "served/test_proxy_and_pages"),
+        *("served/test_load", "served/test_metrics.", "served/test_perf.", "served/test_proxy_and_pages"),
         *("served/test_remote_tls", "served/test_server_for_a_class", "served/test_sweep."),
     ),
-    "workbench": ("served/test_experiments", "served/test_server_reload", "served/test_sweep."),
 }
 # Workers with such a server, at most.
 _WORKERS = 2

@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support import ROOT
-from tests.support.order import group
+from tests.support.order import group, servers
 
 _FILE = """
 import os, pathlib, pytest
@@ -24,6 +26,15 @@ def test_those_that_share_a_server_are_a_group() -> None:
     assert solved == 6 * ["jupyterlab"] + 5 * ["jupyterlab 2"], "two JupyterLabs"
     assert len({group(f"tests/course/test_notebooks.py::test_blanks_x[{number:02}]") for number in range(11)}) == 11
     assert group("tests/unit/test_order.py::test_a[tests/served/backends/]") == "unit/test_order.py"
+
+
+def test_groups_that_ask_a_server_of_the_whole_run_are_known(request: pytest.FixtureRequest) -> None:
+    """Of all that was collected beside this test."""
+    fixtures = {"server": "the course's models", "models_server": "models for tests"}
+    for item in request.session.items:
+        known = item._fixtureinfo.name2fixturedefs
+        asked = {server for name, server in fixtures.items() if name in known and known[name][-1].baseid == "tests"}
+        assert asked <= servers(group(item.nodeid)), item.nodeid
 
 
 def test_two_workers_share_no_file(tmp_path: Path) -> None:
