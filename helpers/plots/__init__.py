@@ -10,8 +10,7 @@ from typing import Any
 
 _FIGURES = {
     "style": "drawing decades",
-    "performance": "capacity_figure experiments_figure latency_split_figure lives_figure scale_figure sweep_figure "
-    "throughput_latency_figure",
+    "performance": "capacity_figure latency_split_figure lives_figure scale_figure sweep_figure throughput_latency_figure",
     "physics": "efficiency_plot embedding_display event_display graph_display roc_curves show_jets",
 }
 

@@ -1,4 +1,4 @@
-"""Figures of measurements: throughput, latency and where it goes, warm-up, experiments, precision, several servers.
+"""Figures of measurements: throughput, latency and where it goes, single requests, several servers.
 
 At the end of a cell a figure shows itself, and ``figure.savefig("name.pdf")`` keeps it. Error bars are 95 % intervals, and a function
 always draws the same kind of axis, whatever the values are.
@@ -6,7 +6,6 @@ always draws the same kind of axis, whatever the values are.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -17,9 +16,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from helpers.errors import InputError
-from helpers.measuring.experiments import Experiments
 from helpers.measuring.table import COLUMNS, LATENCY, LATENCY_ENDS, PARTS, THROUGHPUT, THROUGHPUT_SPREAD, hardware, is_recorded, rows_of
-from helpers.plots.style import BARS, BELOW, COLOURS, EDGE, GREY, NOTE, STYLE, decades, drawing, heading, named_bars, series_style
+from helpers.plots.style import BARS, BELOW, EDGE, GREY, NOTE, STYLE, decades, drawing, heading, named_bars, series_style
 from helpers.scaling import queueing
 from helpers.scaling.capacity import Plan
 from helpers.tables import Row
@@ -288,26 +286,6 @@ def lives_figure(lives: pd.DataFrame) -> Figure:
         axes.set(xlabel="Time since the first request came (ms)", xlim=(0, 1.02 * lives["REQUEST_END"].max()))
         figure.legend(ncols=len(_LIFE), **BELOW)
         heading(axes, "Measured", "by the server's trace")
-        return figure
-
-
-def experiments_figure(table: Experiments) -> Figure:
-    """Draw the gains of a table of experiments over what each changed, with their intervals."""
-    tried = [row["experiment"] for row in table.rows]
-    seen = [table.judged(name) for name in tried]
-    gains = np.array([1.0 if each is None else each.gain for each in seen])
-    halves = np.array([0.0 if each is None else each.half_width or 0.0 for each in seen])
-    # Only bars over the same one can be compared.
-    over = ["" if (reference := table.reference(name)) is None else f"\nover {reference['experiment']}" for name in tried]
-    with drawing(style=BARS, figsize=(11, 0.85 * len(tried) + 2)) as (figure, axes):
-        colours = [GREY if each is None else COLOURS[0] for each in seen]
-        axes.barh(range(len(tried)), gains, 0.6, xerr=halves, color=colours, capsize=4, label="gain", **EDGE)
-        for place, (gain, half) in enumerate(zip(gains, halves, strict=True)):
-            axes.annotate(f"×{gain:.2f}", (gain + half, place), xytext=(9, -11), va="center", **NOTE)
-        axes.axvline(1, color="black", linewidth=1)
-        axes.set(xlim=(0, 1.2 * max(gains + halves)), xlabel="Throughput over that of what was changed, with 95 % interval")
-        named_bars(axes, [textwrap.fill(name, 28) + words for name, words in zip(tried, over, strict=True)])
-        _source(axes, table.rows)
         return figure
 
 

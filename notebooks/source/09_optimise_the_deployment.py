@@ -34,7 +34,7 @@ from timeit import timeit
 import numpy as np
 import pandas as pd
 
-from helpers import Client, jets, launch_server, plots, precision, recorded, repository, scrape, tune, verdict
+from helpers import Client, jets, launch_server, plots, precision, repository, scrape, tune, verdict
 from helpers.course import enter, exercise  #: from helpers.course import ____, enter, exercise
 from helpers.measuring.experiments import Experiments
 from helpers.measuring.inputs import write_jets
@@ -104,12 +104,6 @@ exercise("9.1").check(server, table, TWO)
 # Two instances can use two cores, if these are free: the client that measures needs some of them, too. So *slower* and
 # *cannot tell* are answers that a small or busy machine gives. On a GPU the gain comes from elsewhere: while one instance
 # copies data, another one computes.
-
-# %% [markdown]
-# Others have added instances on a GPU, for a pipeline that finds tracks. What did they win, beside you?
-
-# %%
-recorded("A100", "ExaTrk")[:2]
 
 # %% [markdown]
 # ## Write a batcher yourself
@@ -207,10 +201,8 @@ table.measure("dynamic batching", over="2 instances")
 # **What stands out?** Your batcher made fewer requests; Triton takes all of them, and makes fewer runs: look at *jets per
 # run*. Then look at *queue*. A request may wait a millisecond for company; but with each run more of those that wait are
 # served, so the queue may even be shorter. What did it do to the throughput, and to p95? For a CPU a batch is nearly as
-# much work as its jets one by one. A GPU is hardly busy with one jet, so there batches gain much:
-
-# %%
-recorded("T4", MODEL, "ONNX")
+# much work as its jets one by one. A GPU is hardly busy with one jet, so there batches gain much: type
+# `recorded("T4", MODEL, "ONNX")`, after `from helpers import recorded`.
 
 # %% [markdown] exercise="9.3"
 # ### Exercise 9.3 (6 minutes) — Prove that batching happened
@@ -291,11 +283,9 @@ for name in variants:
     table.measure(name.removeprefix(f"{MODEL}_"), model=name)
 print(table)
 costs = precision.cost(server, variants, reference=MODEL, jets=jets.read("ak4")[256:1256])
-changes = pd.DataFrame([row for row in costs if row["model"] != MODEL])
-with plots.drawing(figsize=(10, 4)) as (figure, axes):
-    what = changes["model"].str.removeprefix(f"{MODEL}_") + ", " + changes["discriminant"]
-    axes.errorbar(changes["auc_change"], what, xerr=changes["auc_change_half_width"], fmt="ko", capsize=4)
-    axes.axvline(0, color="grey")
+found = pd.DataFrame(costs).query("model != @MODEL").set_index(["model", "discriminant"])
+with plots.drawing(figsize=(11, 4)) as (figure, axes):
+    found.plot.barh(y="auc_change", xerr="auc_change_half_width", capsize=4, ax=axes, legend=False)
     axes.set_xlabel("Change of AUC, with 95 % interval")
 figure
 
@@ -331,7 +321,12 @@ exercise("9.5").check(costs, safe)
 # ## Look at the whole
 
 # %%
-plots.experiments_figure(table)
+seen = {row["experiment"]: table.judged(row["experiment"]) for row in table.rows[1:]}
+gains = pd.DataFrame(list(seen.values()), list(seen))
+with plots.drawing(figsize=(11, 4)) as (figure, axes):
+    gains.plot.barh(y="gain", xerr="half_width", ax=axes, xlabel="Gain, with 95 % interval", legend=False)
+    axes.axvline(1, color="black")
+figure
 
 # %% [markdown]
 # ## Let a search do it

@@ -15,8 +15,6 @@ from helpers.course import ____, scoreboard
 from helpers.errors import InputError
 from helpers.measuring.experiments import Experiments
 from helpers.measuring.measure import TURNS
-from helpers.plots import experiments_figure
-from helpers.plots.style import words
 from helpers.server import Server
 from tests.support.measured_rows import row
 
@@ -70,13 +68,6 @@ def test_a_change_is_compared_with_what_was_changed() -> None:
     assert [line["over"] for line in lines] == ["", "baseline", "two instances"]
     assert [line["verdict"] for line in lines] == ["the first", "faster", "the same"]
     assert lines[2]["gain"].startswith("×1.01 (")
-    (left,) = experiments_figure(table).axes
-    assert [round(bar.get_width(), 2) for bar in left.patches] == [1.0, 1.95, 1.01]
-    assert [label.get_text() for label in left.get_yticklabels()] == [
-        "baseline",
-        "two instances\nover baseline",
-        "stanza\nover two instances",
-    ]
 
 
 def test_the_table_compares_with_the_first() -> None:
@@ -85,14 +76,6 @@ def test_the_table_compares_with_the_first() -> None:
     assert [line["verdict"] for line in lines] == ["the first", "faster", "cannot tell"]
     assert lines[1]["gain"].startswith("×2.00 (")
     assert "budget p95 ≤ 28.5 ms" in table._repr_html_()
-
-
-def test_the_figure_has_a_bar_for_each_experiment() -> None:
-    table = table_of(baseline=(200, 5, 19000, 900), batching=(400, 8, 9000, 300), worse=(150, 4, 31000, 900))
-    figure = experiments_figure(table)
-    (axes,) = figure.axes
-    assert [round(bar.get_width(), 2) for bar in axes.patches] == [1.0, 2.0, 0.75]
-    assert words(figure).endswith("gain 0.75 to 2.")
 
 
 # --- the scoreboard --------------------------------------------------------------------------------------------------------
