@@ -118,11 +118,8 @@ def sweep(args: argparse.Namespace) -> int:
     from helpers import plots
     from helpers.measuring.inputs import write_real
     from helpers.measuring.measure import sweep
-    from helpers.measuring.perf_analyzer import find_perf_analyzer
     from helpers.server.connection import at
 
-    # Who types a command wants to measure: no recorded rows in its place.
-    find_perf_analyzer()
     server = at(args.url, None, _access())
     data = {model: write_real(server, model) for model in args.model} if args.input_data == "real" else args.input_data
     result = sweep(server, args.model, args.batch, args.concurrency, output=args.output, input_data=data)
@@ -145,7 +142,7 @@ def tune(args: argparse.Namespace) -> int:
         limits = {"concurrency": args.concurrency, "budget_ms": args.budget, "max_instances": args.max_instances}
         result = tune(server, args.model, args.batch, output=args.output, input_data=data, **limits)
     print(result)
-    return 0 if result is not None and result.best else 3
+    return 0 if result.best else 3
 
 
 def quantize(args: argparse.Namespace) -> int:

@@ -134,6 +134,7 @@ def test_a_restarted_kernel_finds_its_fleet(kernel: Kernel) -> None:  # noqa: F8
     wait_until(lambda: not any(alive(int(pid)) for pid in first.split()[1:-1]))
 
 
+@pytest.mark.nightly  # by the leases that each server has, as each day a single one's kernel shows
 def test_a_killed_kernel_takes_its_fleet_along(kernel: Kernel) -> None:  # noqa: F811
     pids = [int(word) for word in _pids(_launch_fleet(kernel)).split()[1:-1]]
     assert len(pids) == 3

@@ -230,18 +230,3 @@ def test_serve_gives_one_address_and_ctrl_c_ends_all(free_base_port: Callable[[]
 def test_a_fleet_serves_its_own_machine_alone(options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"given (listen='all'|dry_run=True).*serves its own machine alone.*launch_server"):
         launch_fleet("models", servers=1, **options)
-
-
-@pytest.mark.slow
-def test_a_fleet_takes_a_token(free_base_port: Callable[[], int]) -> None:
-    with launch_fleet(
-        "models", servers=1, load=["add_sub"], token="the-token-of-a-class", base_port=free_base_port(), name="token"
-    ) as fleet:
-        ones = np.ones(16, np.float32)
-        with Client(fleet) as client:
-            assert client.infer("add_sub", INPUT0=ones, INPUT1=ones)["OUTPUT0"].tolist() == [2] * 16
-        plain = triton_grpc.InferInput("INPUT0", [16], "FP32"), triton_grpc.InferInput("INPUT1", [16], "FP32")
-        for tensor in plain:
-            tensor.set_data_from_numpy(ones)
-        with triton_grpc.InferenceServerClient(fleet.grpc_url) as stranger, pytest.raises(InferenceServerException):
-            stranger.infer("add_sub", list(plain))

@@ -148,14 +148,6 @@ def _bad_onnx_models(root: Path, platform: str, affine_io: str) -> None:
     (root / "bad_file/1/model.onnx").write_bytes(b"this is no protobuf")
     configure(root / "bad_empty", platform, affine_io)
     (root / "bad_empty/1").mkdir()
-    # What people who serve a network of their own bring along.
-    for name, content in {
-        "archive": b"PK\x03\x04" + bytes(96),
-        "pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:0",
-    }.items():
-        configure(root / f"bad_{name}", platform)
-        (root / f"bad_{name}/1").mkdir()
-        (root / f"bad_{name}/1/model.onnx").write_bytes(content)
     for name, change in onnx_models.MISTAKES.items():
         onnx_models.mistaken(root / f"bad_{name}/1/model.onnx", change)
         configure(root / f"bad_{name}", platform)

@@ -28,9 +28,7 @@ def reason(server: Server, model: str) -> str:
 @pytest.mark.parametrize(
     ("model", "parts"),
     [
-        ("bad_file", ["bad_file/1/model.onnx (19 bytes)", "It is no ONNX file: cut short, ", "torch.onnx.export(network"]),
-        ("bad_archive", ["bad_archive/1/model.onnx (100 bytes)", "what torch.save() writes", "torch.onnx.export(network"]),
-        ("bad_pointer", ["the place holder of a file in Git LFS", "git lfs pull"]),
+        ("bad_file", ["bad_file/1/model.onnx (19 bytes)", "It is no ONNX file: cut short, what torch.save() writes, or", "git lfs pull"]),
         ("bad_opset", ["99", "is newer than this ONNX Runtime", "opset_version=18"]),
         ("bad_version", ["99", "is newer than this ONNX Runtime", "model.ir_version = 10"]),
         ("bad_nameless", ["has an empty string", "input_names=[…]"]),
