@@ -1,8 +1,4 @@
-"""The student's progress, and the map of the course.
-
-Each attempt is one line of ``work/progress.jsonl``. Nothing here stops an exercise: a line that is no attempt is passed over, and a full
-disk is mentioned.
-"""
+"""The student's progress, of which each attempt is one line of ``work/progress.jsonl``, and the map of the course."""
 
 from __future__ import annotations
 

@@ -68,7 +68,6 @@ def test_saturation_within_the_spread(fleet: Fleet) -> None:
 
 def test_rows_that_say_nothing_about_this_fleet(fleet: Fleet) -> None:
     _is("10.1", Kind.CANNOT_TELL, "it is another fleet", fleet, _rows(requests=10**7), 2, 7.0)
-    _is("10.1", Kind.CANNOT_TELL, "was not measured here", fleet, _rows(source="recorded: elsewhere"), 2, 7.0)
     _is("10.1", Kind.CANNOT_TELL, "No row has a value for 'queue_us'", fleet, _rows(queue_us=None), 2, 7.0)
     _is("10.1", Kind.CANNOT_TELL, "Expected measured rows for the check", fleet, "rows", 2, 7.0)
     _is("10.1", Kind.CANNOT_TELL, "needs `fleet`", fleet.servers[0], _rows(), 2, 7.0)

@@ -24,7 +24,7 @@ from helpers.fleet import Fleet
 from helpers.measuring import statistics
 from helpers.measuring.experiments import Experiments
 from helpers.measuring.statistics import FASTER, verdict
-from helpers.measuring.table import LATENCY_ENDS, THROUGHPUT, is_recorded, latency_words, plain, recorded, rows_of
+from helpers.measuring.table import LATENCY_ENDS, THROUGHPUT, latency_words, plain, recorded, rows_of
 from helpers.metrics import Difference, Snapshot, scrape
 from helpers.metrics import parse as parse_page
 from helpers.repository import Comparison, read_config
@@ -110,11 +110,6 @@ def must_be_faster(baseline: Row, best: Row, budget_ms: float, name: str, again:
     must(seen.answer in (FASTER, statistics.CANNOT_TELL), f"{name} is not faster than the baseline. {seen}")
     needs(seen.answer == FASTER, f"{name}: {seen.text} {again} Or choose settings with a larger gain.")
     return f"{name} is {seen.factor} times as fast as the baseline, with a 95th percentile {waits} ms."
-
-
-def needs_measured_here(server: Server, since: Snapshot, best: Row) -> None:
-    """Raise "cannot tell" unless this server answered as many requests since a reading as the row is made of."""
-    counted(server, since, str(best["model"]), least=best.get("requests") or 1)
 
 
 def _check_6_1(server: Any, page: str, number: Any) -> str:
@@ -254,7 +249,7 @@ def _check_8_4(server: Server, counted: Snapshot, pair: Any, budget_ms: Any) -> 
     baseline, best = must_be_pair(pair, MODEL)
     alone = (baseline["batch"], baseline["concurrency"]) == (1, 1)
     must(alone, "The first of `pair` is the baseline: batch size 1 at concurrency 1.")
-    needs_measured_here(server, counted, best)
+    judge.counted(server, counted, MODEL, least=best.get("requests") or 1)
     setting = f"Batch size {best['batch']} at concurrency {best['concurrency']}"
     return must_be_faster(baseline, best, budget_ms, setting, "Measure more pairs: `turns=12`.")
 
@@ -345,7 +340,7 @@ def _check_9_6(server: Server, counted: Snapshot, table: Experiments, best: Any,
     must(lowest[model] > -_LOSS, lossy)
     cached = server.config(model).get("response_cache", {}).get("enable")
     must(not cached, "The response cache is on: those are remembered answers. Take `response_cache` out of the config, and reload.")
-    needs_measured_here(server, counted, row)
+    judge.counted(server, counted, model, least=row.get("requests") or 1)
     again, budget_ms = "Measure it once more under the same name.", round(BUDGET * table["baseline"]["latency_p95_us"] / 1000, 1)
     return must_be_faster(table["baseline"], row, budget_ms, "Your entry", again) + " Enter the scoreboard."
 
@@ -353,7 +348,6 @@ def _check_9_6(server: Server, counted: Snapshot, table: Experiments, best: Any,
 def _rows(one: Any) -> list[Row]:
     """Rows of the first fleet in the order of their concurrency, or no answer."""
     rows = rows_of(one, [THROUGHPUT, "servers", "concurrency", "queue_us"], "the check")
-    needs(not any(map(is_recorded, rows)), "A row was not measured here. Run the cell with `by_concurrency` again.")
     return sorted(rows, key=lambda row: row["concurrency"])
 
 
