@@ -19,7 +19,7 @@ _EXPORTS = {
     "measuring.inputs": ["write_inputs", "write_jets", "write_taus"],
     "measuring.measure": ["measure", "measure_in_turn", "perf_analyzer", "sweep"],
     "measuring.statistics": ["verdict"],
-    "measuring.table": ["recorded"],
+    "measuring.table": ["Rows", "recorded"],
     "metrics.dashboard": ["dashboard"],
     "metrics.lives": ["trace"],
     "metrics.load": ["BackgroundLoad"],
