@@ -7,7 +7,6 @@ from typing import overload
 
 import awkward as ak
 import numpy as np
-import pandas as pd
 
 from helpers.errors import InputError, quoted, suggestion
 
@@ -88,17 +87,6 @@ class Scores:
             raise InputError(f"{len(self)} jets were tagged, and {len(jets)} given now.", "Expected the same jets.")
         signal, background = (values[truth(jets, *group)] for group in sides(name))
         return roc(name, signal, background)
-
-    def table(self, jets: ak.Array) -> pd.DataFrame:
-        """Return the first five of these jets as a table: pT in GeV, true class, then the two most probable classes."""
-        few, some = self.probabilities[:5], jets[: min(5, len(self))]
-        columns = {"pt_GeV": ak.to_numpy(some["jet_pt"]).astype(float).round(1)}
-        if "jet_class" in jets.fields:
-            columns["true_class"] = ak.to_list(some["jet_class"])
-        for rank, guess in enumerate(np.argsort(-few, axis=1, kind="stable").T[:2], 1):
-            columns[f"guess_{rank}"] = np.take(self._classes, guess)
-            columns[f"probability_{rank}"] = few[np.arange(len(few)), guess].astype(float).round(3)
-        return pd.DataFrame(columns, index=pd.RangeIndex(len(few), name="jet"))
 
     @property
     def _classes(self) -> list[str]:

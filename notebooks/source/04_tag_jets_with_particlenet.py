@@ -102,10 +102,10 @@ answer = by_grpc.infer("particlenet_PT", inputs, headers=server.headers)
 answer.as_numpy("softmax__0").round(3)
 
 # %% [markdown]
-# Twenty probabilities. Which one is which? The helper knows the labels.
+# Twenty probabilities. Which one is which? The table beside the model knows the labels. Each column is a Higgs jet.
 
 # %%
-tagger.tag(higgs[:5]).table(higgs)
+pd.DataFrame(tagger.tag(higgs[:5]).probabilities, columns=tagger.labels).T.round(3)
 
 # %% [markdown] exercise="4.1"
 # ### Exercise 4.1 (3 minutes) — Weigh a request

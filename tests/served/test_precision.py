@@ -80,7 +80,7 @@ def test_all_are_served_side_by_side_and_cost_next_to_nothing_in_physics(serving
     assert {state.name for state in serving.models() if state.state == "READY"} == {MODEL, *names}
     tensors = [[(entry["name"], entry["datatype"]) for entry in serving.metadata(name)["inputs"]] for name in (MODEL, *names)]
     assert all(each == tensors[0] for each in tensors)
-    sample = jets.read("ak4")[CALIBRATION_JETS : CALIBRATION_JETS + 1500]
+    sample = jets.read("ak4")[CALIBRATION_JETS : CALIBRATION_JETS + 700]
     costs = precision.cost(serving, names, reference=MODEL, jets=sample)
     at = {(row["model"], row["discriminant"]): row for row in costs}
     for name in names:

@@ -53,13 +53,7 @@ def test_some_of_the_jets(three: Scores) -> None:
     assert three[np.array([True, False, True])].best.tolist() == ["b", "c"]
 
 
-def test_tables_show_the_truth_beside_the_guess(three: Scores, sample: ak.Array) -> None:
-    table = three.table(sample)
-    columns = ["pt_GeV", "true_class", "guess_1", "probability_1", "guess_2", "probability_2"]
-    assert list(table.columns) == columns and table.index.name == "jet"
-    assert table.iloc[0].tolist() == [50.0, "b", "b", 0.5, "bb", 0.1]
-    assert table["guess_1"].tolist() == ["b", "g", "c"], "no more than there are"
-    assert list(three.table(sample[["jet_pt"]]).columns) == [columns[0], *columns[2:]], "jets without truth"
+def test_an_answer_shows_itself(three: Scores) -> None:
     assert str(three) == "particlenet_AK4: 3 jets in 1 request"
 
 
