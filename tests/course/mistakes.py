@@ -32,7 +32,7 @@ MISTAKES = {
     "06": Mistake("6.1", 'model="particlenet_AK4"', 'model="add_sub"', "That is the line of `add_sub`"),
     "07": Mistake("7.2", 'hundred["latency_p95_us"]', 'by_batch[10]["latency_p95_us"]', "from 1 to 10 jets"),
     "08": Mistake("8.1", '["latency_p95_us"] / 1000', '["latency_p95_us"]', "That is in microseconds"),
-    "09": Mistake("9.5", "safe = [name for name in variants if lowest[name] > -0.001]", 'safe = ["fp8"]', "`safe` has `fp8` in it"),
+    "09": Mistake("9.5", "safe = [name for name in variants if lowest[name] > -0.001]", 'safe = ["fp8"]', "Expected names among"),
     "10": Mistake("10.2", "scaling.plan(traffic, one, budget_ms).servers", "0.5", "should be a whole number of servers"),
     "11": Mistake("11.3", "(2 * 450 + 300) * 2**-24", "1e-3", "A network that computes with 16 bits would pass"),
 }
