@@ -24,7 +24,7 @@ class Mistake:
 
 MISTAKES = {
     "00": Mistake("0.1", "z_mass = 91", "z_mass = 80", "That is the W boson"),
-    "01": Mistake("1.3", '"docker"', '"podman"', "Podman is much like Docker, but this node has Docker"),
+    "01": Mistake("1.3", '"docker"', '"podman"', "This node has `docker`"),
     "02": Mistake("2.1", 'reported["default_model_filename"]', '"config.pbtxt"', "Look for `default_model_filename`"),
     "03": Mistake("3.3", '"shape": [16]', '"shape": [1, 16]', "The server says:"),
     "04": Mistake("4.3", "np.mean(of_higgs >= cut)", "np.mean(of_higgs < cut)", "the fraction below the cut"),
