@@ -21,9 +21,6 @@ LEASE, STATE, STOP, HEADERS = "lease", "state.json", "stop", "headers"
 
 def run_root() -> Path:
     """Return the private folder of this user, in which servers have theirs."""
-    if not hasattr(os, "getuid"):
-        happened = "This machine cannot run a server of its own. It takes Linux and an x86-64 processor."
-        raise SetupError(happened, "All else works here, with a server on another machine.", 'Type: server = connect("gpu-node:9000")')
     path = Path(os.environ.get("COURSE_RUN_DIR") or f"/tmp/triton-course-{os.getuid()}")
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode=0o700, parents=True)

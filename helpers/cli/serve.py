@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import time
 import warnings
@@ -50,8 +49,6 @@ def serve(args: argparse.Namespace) -> int:
 
 def _launch(args: argparse.Namespace, **options: Any) -> Server | Fleet:
     options |= {name: getattr(args, name) for name in ("runtime", "base_port", "gpu", "listen", "private")}
-    # Not an option of its own: others on this machine can see what is typed.
-    options["token"] = os.environ.get("COURSE_TOKEN", "") if args.listen else ""
     # 0 and less are errors that launch_fleet explains.
     return launch_server(args.models, **options) if args.servers == 1 else launch_fleet(args.models, servers=args.servers, **options)
 
@@ -78,9 +75,7 @@ def _to_try(server: Server | Fleet) -> str:
     header, lines = "", []
     if one.listening.is_beyond:
         header = '-H "Authorization: Bearer $COURSE_TOKEN" '
-        # A token from the variable is known to whoever set it, and must not be on the screen.
-        if os.environ.get("COURSE_TOKEN", "") != one.token:
-            lines = [f"For those who may use it: export COURSE_TOKEN={one.token}"]
+        lines = [f"For those who may use it: export COURSE_TOKEN={one.token}"]
     elif server.token:
         # In a file that only its owner can read: what is typed is in the list of processes, for all to see.
         lines = ["Inference needs the server's secret. python -m helpers finds it by itself; for other programs it is in a file of yours:"]

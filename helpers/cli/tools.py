@@ -21,6 +21,13 @@ def _access() -> Any:
     return access_for(os.environ.get("COURSE_TOKEN", ""))
 
 
+def _server(args: argparse.Namespace) -> Any:
+    """The server at the address of one of its ports."""
+    from helpers.server import connect
+
+    return connect(args.url or "localhost", token=os.environ.get("COURSE_TOKEN", ""))
+
+
 def doctor(args: argparse.Namespace) -> int:
     """Print the report, fit to be pasted into a chat; 0 ready, 1 not yet."""
     from helpers.setup import doctor
@@ -60,11 +67,10 @@ def reset(args: argparse.Namespace) -> int:
 def infer(args: argparse.Namespace) -> int:
     """Send one request to a model, and print inputs and outputs."""
     from helpers.client import Client
-    from helpers.server.connection import at
     from helpers.tables import as_text
 
-    url = args.url or f"localhost:{9000 if args.protocol == 'http' else 9001}"
-    with Client(at(url, args.protocol, _access()), args.protocol) as client:
+    protocol = args.protocol or ("http" if (args.url or "").startswith("http") else None)
+    with Client(_server(args), protocol) as client:
         inputs = client.signature(args.model).check(_example(client, args.model, args.batch))
         outputs = client.infer(args.model, inputs)
         print(f"Model {args.model} at {client.address} over {'gRPC' if client.protocol == 'grpc' else 'HTTP'}")
@@ -118,9 +124,8 @@ def sweep(args: argparse.Namespace) -> int:
     from helpers import plots
     from helpers.measuring.inputs import write_real
     from helpers.measuring.measure import sweep
-    from helpers.server.connection import at
 
-    server = at(args.url, None, _access())
+    server = _server(args)
     data = {model: write_real(server, model) for model in args.model} if args.input_data == "real" else args.input_data
     result = sweep(server, args.model, args.batch, args.concurrency, output=args.output, input_data=data)
     print(result)

@@ -22,6 +22,8 @@ QUERY_TIMEOUT_S = 10.0
 # Ports. HTTP gets the base port, gRPC the next, metrics the one after, as in the course text. Not Triton's own 8000:
 # on shared nodes JupyterHub sits there.
 BASE_PORT = 9000
+# A parameter that a reload writes into a config, so that Triton takes it for a new one; what shows a config leaves it out.
+RELOAD_MARK = "course_reload"
 
 _SECURE = {"": False, "http": False, "grpc": False, "https": True, "grpcs": True}
 

@@ -14,7 +14,7 @@ import tritonclient.grpc as triton_grpc
 from google.protobuf.message import Message
 from tritonclient.utils import InferenceServerException
 
-from helpers.client.endpoint import NO_ACCESS, QUERY_TIMEOUT_S, Access, Address
+from helpers.client.endpoint import NO_ACCESS, QUERY_TIMEOUT_S, RELOAD_MARK, Access, Address
 from helpers.client.problems import NOT_READY, Refused, TimedOut, TransportError, Unreachable, without_id
 from helpers.client.tensors import Array, encode
 
@@ -58,7 +58,9 @@ class Grpc:
 
     def config(self, model: str) -> dict[str, Any]:
         """Return a model's config with everything that the server filled in."""
-        return as_dict(self._call("get_model_config", model).config)
+        config = as_dict(self._call("get_model_config", model).config)
+        config["parameters"].pop(RELOAD_MARK, None)
+        return config
 
     def statistics(self, model: str = "") -> list[dict[str, Any]]:
         """Return the counters of a model's versions, or of all models that are loaded."""

@@ -17,7 +17,7 @@ from urllib.parse import quote
 from urllib3.util import wait_for_read
 
 from helpers.client import problems
-from helpers.client.endpoint import NO_ACCESS, QUERY_TIMEOUT_S, Access, Address
+from helpers.client.endpoint import NO_ACCESS, QUERY_TIMEOUT_S, RELOAD_MARK, Access, Address
 from helpers.client.problems import Refused, TimedOut, TransportError, Unreachable
 
 # Seconds for a look whether anything listens on a port.
@@ -48,7 +48,9 @@ class Http:
 
     def config(self, model: str) -> dict[str, Any]:
         """Return a model's config with everything that the server filled in."""
-        return self._facts(f"{_path(model)}/config")
+        config = self._facts(f"{_path(model)}/config")
+        config.get("parameters", {}).pop(RELOAD_MARK, None)
+        return config
 
     def statistics(self, model: str = "") -> list[dict[str, Any]]:
         """Return the counters of a model's versions, or of all models that are loaded."""

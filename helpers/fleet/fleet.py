@@ -208,7 +208,6 @@ def launch_fleet(models: str | Path = "models", *, servers: int = 2, **options: 
     if fleet.http.port != spec.base_port:
         fleet.note = f"Port {spec.base_port} or the next is taken, so the front got {fleet.http.port} and {fleet.grpc.port}."
         print(fleet.note)
-    fleet.note += launching.seen_by_others(*everyone)
     launching.warn_of_failures(everyone[0])
     return fleet
 
@@ -242,15 +241,15 @@ def _front(servers: Sequence[Server], facts: Mapping[str, Any], spec: LaunchSpec
     plan = Plan(
         run_dir=str(folder),
         command=envoy.command(folder),
-        private=[],
         environment=dict(os.environ),
         ports=triples(spec.base_port),
         log=str(run_folder.new_log(server_id)),
         grace_s=spec.grace_s,
         stop_s=STOP_TIMEOUT_S,
-        server_id=server_id,
         about={**facts, "listening": asdict(place)},
         files={envoy.FILE: envoy.configuration(folder, place.token), **envoy.lists(servers), **place.files()},
+        lifeline=False,
+        keep_alive=False,
     )
     held = lease.start(plan)
     deadline = time.monotonic() + spec.timeout_s

@@ -225,13 +225,11 @@ def show(words: Sequence[str], access: Access = NO_ACCESS) -> int:
 def _started(words: Sequence[str], private: Sequence[str], errors: int) -> Iterator[subprocess.Popen[str]]:
     """The tool under way. What keeps us from its end stops it: it is asked first, since it then leaves no half-sent request behind."""
     file, variables, _ = find_perf_analyzer()
-    options: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": errors, "start_new_session": True}
-    if private:
-        # Other users of this machine must not see a token in ``ps``.
-        process = isolation.start_through([file, *words], private, variables, **options)
-    else:
-        process = subprocess.Popen([file, *words], env=variables, text=True, **options)
-    with process:
+    # Other users of this machine must not see a token in ``ps``.
+    secrets = {f"COURSE_PERF_{number}": word for number, word in enumerate(private)}
+    start = isolation.start_through if private else subprocess.Popen
+    options: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": errors, "text": True, "start_new_session": True}
+    with start([file, *words, *(f"${name}" for name in secrets)], env=variables | secrets, **options) as process:
         try:
             yield process
         except BaseException:

@@ -8,19 +8,11 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-# name -> module that defines it
-_EXPORTS = {
-    "ModelState": "helpers.server.server",
-    "ModelWarning": "helpers.server.server",
-    "Server": "helpers.server.server",
-    "connect": "helpers.server.connection",
-    "launch_server": "helpers.server.server",
-}
-
-__all__ = list(_EXPORTS)
+__all__ = ["ModelState", "ModelWarning", "Server", "connect", "launch_server"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
+    if name not in __all__:
         raise AttributeError(f"module 'helpers.server' has no attribute {name!r}")
-    return getattr(importlib.import_module(_EXPORTS[name]), name)
+    module = importlib.import_module(f"helpers.server.{'connection' if name == 'connect' else 'server'}")
+    return getattr(module, name)

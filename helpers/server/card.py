@@ -32,8 +32,8 @@ class Card:
         """Return the card for a terminal."""
         lines = [f"{self.title} {MARKS.get(self.state, '?')} {self.state}"]
         lines += [f"  {name:<13}{value}" for name, value in self.facts.items() if value]
-        lines += textwrap.indent(as_text(self.rows), "  ").splitlines() if self.rows else []
-        remarks = [f"✖ {self.warning}", *self.remarks] if self.warning else self.remarks
+        lines += textwrap.indent(as_text(self.rows), "  ").splitlines()
+        remarks = [f"✖ {self.warning}" * bool(self.warning), *self.remarks]
         return "\n".join(lines + [f"  {remark}" for remark in remarks if remark.strip()])
 
     def html(self) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from helpers.client import http, way_to
-from helpers.client.endpoint import BASE_PORT, NO_ACCESS, Access, Address, access_for, parse_address, with_own_secret
+from helpers.client.endpoint import BASE_PORT, Access, Address, access_for, parse_address, with_own_secret
 from helpers.client.problems import plainly
 from helpers.errors import AccessError, CourseError, NotAServerError, RequestError, ServerError
 from helpers.server.server import Server
@@ -26,11 +26,6 @@ def connect(url: str, *, token: str = "", ca: str | Path | None = None, metrics:
         token: what the server's owner has given out; for a server of your own on this machine it is found.
         ca: file with the certificate of the authority that signed the server's, where this machine does not know it.
         metrics: address of the metrics page, where it is not on the third port.
-
-    Raises:
-        ServerError: no Triton server answers there.
-        AccessError: token, certificate or encryption do not fit.
-        InputError: the text is no address, or token or CA file cannot be used.
     """
     given_access = access_for(token, ca)
     secure = isinstance(url, str) and url.strip().lower().startswith(("https://", "grpcs://"))
@@ -42,32 +37,16 @@ def connect(url: str, *, token: str = "", ca: str | Path | None = None, metrics:
         try:
             with closing(way_to(protocol, address, access)) as way, plainly(way):
                 way.about()
+                return _server(address, access, page)
         except (ServerError, RequestError) as error:
             failed.append(error)
-            continue
-        return _server(address, access, page)
     # That something is there, and does not let us in or is no server, says more than that there is none.
     for problem in failed:
         if isinstance(problem, AccessError | NotAServerError):
             raise problem
-    raise ServerError(
-        f"No Triton server answers at {given}.",
-        "Expected its HTTP port, such as gpu-node:9000, or its gRPC port; after https:// or grpcs:// where it is encrypted.",
-        "Ask its owner for server.http_url.",
-    ) from (failed[0] if failed else None)
-
-
-def at(url: str, protocol: str | None, access: Access) -> Server | str:
-    """Return the server at one port, which is not asked anything yet; the address itself where nothing but the address is needed.
-
-    ``protocol`` is ``grpc`` or ``http``; None means gRPC, or HTTP when the address says so.
-    """
-    address = parse_address(url)
-    access = with_own_secret(access, address)
-    if access == NO_ACCESS and not address.secure:
-        return url
-    over_http = (protocol or address.scheme or "grpc").startswith("http")
-    return Server(address if over_http else None, None if over_http else address, None, access)
+    expected = "Expected its HTTP port, such as gpu-node:9000, or its gRPC port; after https:// or grpcs:// where it is encrypted."
+    todo = 'Ask its owner for server.http_url. To start one yourself, type: server = launch_server("models")'
+    raise ServerError(f"No Triton server answers at {given}.", expected, todo) from next(iter(failed), None)
 
 
 def _candidates(given: Address) -> list[Address]:

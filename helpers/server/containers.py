@@ -1,14 +1,12 @@
 """Runtimes ``apptainer``, ``docker`` and ``podman``: NVIDIA's image, or one made from it, run by an engine. Linux.
 
-What an engine cannot do, it says itself when it is asked or started; its words are quoted, with a line to type where one helps.
+What an engine cannot do, it says itself when it is asked or started; its words are quoted.
 """
 
 from __future__ import annotations
 
-import getpass
 import os
 import platform
-import re
 import shlex
 import shutil
 import subprocess
@@ -24,51 +22,29 @@ ENGINES = ("apptainer", "docker", "podman")
 CHANGED_OPTIONS = ("--allow-client-shm=true",)
 # Where a container finds the repository, and the helpers that start the server in it.
 _MODELS, _HELPERS = "/models", "/course/helpers"
-# Words of an engine, and what to type then.
-_WITHOUT_GPU = "Without the GPU: launch_server(…, gpu=False)"
-_HINTS = {
-    r"permission denied.*docker|docker.*permission denied": "Ask for: sudo usermod -aG docker {user}   (then log in again)",
-    r"docker daemon": "Type: sudo systemctl start docker   (or use podman, which needs no service)",
-    r"newuidmap|newgidmap|subuid|subgid|insufficient UIDs": "Ask the administrator for the package uidmap (or shadow-utils), "
-    "and for: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}",
-    r"unsatisfied condition: cuda|update your driver|compatibility mode is UNAVAILABLE": "The driver is too old for the image: ask the "
-    f"administrator for a newer one. {_WITHOUT_GPU}",
-    r"CDI device|nvidia\.com/gpu|device driver|nvidia-container": "Ask the administrator for the NVIDIA Container Toolkit "
-    f"(for podman: sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml). {_WITHOUT_GPU}",
-    r"no space left": "Look with: df -h; quota. Apptainer keeps what it pulls where APPTAINER_CACHEDIR points.",
-}
 # Seconds for a question to an engine; a sleeping daemon takes a few.
 _TIMEOUT_S = 30.0
-
-
-def hint(words: str) -> str:
-    """Return what to type after these words of an engine; empty where nothing is known."""
-    found = next((advice for pattern, advice in _HINTS.items() if re.search(pattern, words, re.IGNORECASE)), "")
-    return found.format(user=getpass.getuser())
 
 
 def command(spec: LaunchSpec, run_dir: Path) -> Command:
     """Return the command for a server in a container on the host's own network."""
     engine, image = spec.runtime, chosen(spec.runtime, spec.image)
     if platform.system() != "Linux":
-        raise SetupError(
-            f"Containers of the course need Linux; this is {platform.system()}.",
-            "Elsewhere an engine runs them in a virtual machine, whose network and folders are others.",
-            "Type: docker compose -f containers/compose.yaml up   (see containers/README.md)",
-        )
+        todo = "Type: docker compose -f containers/compose.yaml up   (see containers/README.md)"
+        raise SetupError(f"Containers of the course need Linux; this is {platform.system()}.", "", todo)
     if not shutil.which(engine):
-        raise SetupError(
-            f"The program {engine} is not on this machine.",
-            f"The runtime {engine!r} starts the server with it.",
-            'Type: server = launch_server("models", runtime="embedded")',
-        )
+        raise SetupError(f"The program {engine} is not on this machine.", "", 'Type: server = launch_server("models", runtime="embedded")')
     there, words = (Path(image).exists(), "") if engine == "apptainer" else _said(engine, "image", "inspect", image)
     # Apptainer pulls what somebody asks for by name, into its cache.
     if not there and not ("://" in image and image in (spec.image, os.environ.get("COURSE_IMAGE"))):
+        # What Apptainer pulls lies in the home folder otherwise, whose quota it soon fills.
+        room = "export APPTAINER_CACHEDIR=/a/disk/with/room APPTAINER_TMPDIR=/a/disk/with/room"
+        target = image if image.endswith(".sif") else sif_files()[1]
+        pull = f"{room} && mkdir -p {Path(target).parent} && apptainer pull {target} docker://{nvidia()}"
         raise SetupError(
             f"The image {image.removeprefix('docker://')} is not on this machine{words and f' ({engine} says: {words})'}.",
             "Pulling it takes a while and some 30 GB of disk; containers/README.md has ways without a network.",
-            hint(f"{engine} {words}") or _how_to_get(engine, image),
+            f"Type: {pull if engine == 'apptainer' else f'{engine} pull {image}'}",
         )
     rootless = engine == "docker" and "rootless" in _said(engine, "info", "--format", "{{.SecurityOptions}}")[1]
     return _command(spec, image, rootless, lifeline=True)
@@ -81,42 +57,38 @@ def dry_command(spec: LaunchSpec) -> Command:
 
 def _command(spec: LaunchSpec, image: str, rootless: bool, lifeline: bool) -> Command:
     engine, gpu = spec.runtime, bool(machine.gpus()) if spec.gpu is None else spec.gpu
-    secrets = {in_container.KEY_VARIABLE: spec.admin_key} | ({in_container.TOKEN_VARIABLE: spec.place.token} if spec.place.token else {})
-    hidden = spec.without_secrets()
     # Packages in the home folder of the host, which Apptainer shows to the container, are not the image's.
     values = {"PYTHONNOUSERSITE": "1", "PYTHONUNBUFFERED": "1"}
     if engine == "apptainer":
         # Network, user and shared memory are the host's already, the environment comes along, and the container ends with the program.
-        public, mount = [engine, "run", *(["--nv"] if gpu else [])], "-B"
+        words, mount = [engine, "run", *(["--nv"] if gpu else [])], "-B"
     else:
         values["HOME"], mount = "/tmp", "-v"
-        public = [engine, "run", "--rm", f"--name={spec.server_id}"]
+        words = [engine, "run", "--rm", f"--name={spec.server_id}"]
         # The lifeline: see in_container.
-        public += ["--interactive"] if lifeline else []
+        words += ["--interactive"] if lifeline else []
         # Servers listen on the loopback interface, and that of the host is meant; clients see the host's shared memory, too.
-        public += ["--net=host", "--ipc=host"]
-        public += [{"docker": "--gpus=all", "podman": "--device=nvidia.com/gpu=all"}[engine]] if gpu else []
+        words += ["--net=host", "--ipc=host"]
+        words += [{"docker": "--gpus=all", "podman": "--device=nvidia.com/gpu=all"}[engine]] if gpu else []
         # Docker's service runs containers as root unless told otherwise. In podman's, and in Docker without root, root is the caller.
-        public += [f"--user={os.getuid()}:{os.getgid()}"] if engine == "docker" and not rootless else []
+        words += [f"--user={os.getuid()}:{os.getgid()}"] if engine == "docker" and not rootless else []
         # Where SELinux rules, it would keep folders of the host and GPUs from the container; relabelling people's folders is no way.
-        public += ["--security-opt=label=disable", *(f"--env={name}" for name in secrets)]
-        public += ["--env=CUDA_VISIBLE_DEVICES"] if "CUDA_VISIBLE_DEVICES" in os.environ else []
-    public += [
+        words += ["--security-opt=label=disable", *(f"--env={name}" for name in spec.secrets())]
+        words += ["--env=CUDA_VISIBLE_DEVICES"] if "CUDA_VISIBLE_DEVICES" in os.environ else []
+    words += [
         *(mount, f"{spec.repository}:{_MODELS}:ro", mount, f"{Path(__file__).resolve().parents[1]}:{_HELPERS}:ro"),
         *(f"--env={name}={value}" for name, value in values.items()),
         *shlex.split(os.environ.get("COURSE_ENGINE_ARGUMENTS", "")),
         image,
         *("python3", f"{_HELPERS}/server/in_container.py", *([in_container.LIFELINE] if lifeline else []), "tritonserver"),
         *CHANGED_OPTIONS,
-        *hidden.triton_arguments(_MODELS),
-        *hidden.private_arguments(),
+        *spec.triton_arguments(_MODELS),
     ]
     # Apptainer hands all of it in: the notebooks' own Python settings are not for the image's Python.
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV", "CONDA_"))}
     # The second name is for an Apptainer that is set up to hand in nothing else.
-    environment |= secrets | {f"APPTAINERENV_{name}": value for name, value in secrets.items()}
-    remark = "No NVIDIA GPU is seen on this machine: the container runs without one, and models on the processor."
-    return Command(public, [], environment, lifeline=lifeline, remark=remark if spec.gpu is None and not gpu else "")
+    environment |= spec.secrets() | {f"APPTAINERENV_{name}": value for name, value in spec.secrets().items()}
+    return Command(words, environment, lifeline=lifeline)
 
 
 def image_version() -> str:
@@ -148,15 +120,6 @@ def chosen(engine: str, given: str = "") -> str:
     if engine == "apptainer":
         return next((str(file) for file in sif_files() if file.exists()), f"docker://{nvidia()}")
     return own() if _said(engine, "image", "inspect", own())[0] else nvidia()
-
-
-def _how_to_get(engine: str, image: str) -> str:
-    if engine != "apptainer":
-        return f"Type: {engine} pull {image}"
-    target = Path(image) if image.endswith(".sif") else sif_files()[1]
-    # What it pulls lies in the home folder otherwise, whose quota it soon fills.
-    room = "export APPTAINER_CACHEDIR=/a/disk/with/room APPTAINER_TMPDIR=/a/disk/with/room"
-    return f"Type: {room} && mkdir -p {target.parent} && apptainer pull {target} docker://{nvidia()}"
 
 
 def _said(engine: str, *question: str) -> tuple[bool, str]:

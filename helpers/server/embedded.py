@@ -24,8 +24,7 @@ LOAD_THREADS = 16
 # times slower. The same for the matrix products of NumPy.
 THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
 # tritonserver's memory goes back to the system as soon as it is free: the C library's own allocator can keep 800 MB after a body of a
-# million chunks. No huge pages: they cost 70 MB. Speeds with and without agree within 2 %. The models' processes do without, since every
-# large tensor would be given back, too: PyTorch's took twice as long.
+# million chunks. No huge pages: they cost 70 MB. The models' processes do without: PyTorch's took twice as long.
 _ALLOCATOR = "libmimalloc.so.3"
 MEMORY = {"MIMALLOC_PURGE_DELAY": "0", "MIMALLOC_ALLOW_THP": "0"}
 # Read by the shell that starts a model's process.
@@ -51,19 +50,19 @@ def command(spec: LaunchSpec, run_dir: Path) -> Command:
     triton = packages / _TRITON
     # The link has a plain name, whatever that of the repository.
     repository = spec.repository if _PLAIN.fullmatch(str(spec.repository)) else run_dir / "models"
-    public = [
+    words = [
         str(triton / "bin" / "tritonserver"),
         # Before the user's own, so that those win.
         # Objects that are kept for later requests keep the size of the largest that there ever was.
         "--grpc-infer-allocation-pool-size=0",
         f"--model-load-thread-count={LOAD_THREADS}",
-        *spec.triton_arguments(str(repository)),
         f"--backend-directory={run_dir / BACKENDS}",
         f"--cache-directory={triton / 'caches'}",
+        *spec.triton_arguments(str(repository)),
     ]
     # The notebooks' own Python settings must not reach the server's Python, which has other packages.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV", "CONDA_"))}
-    environment = {**THREADS, **MEMORY, **NO_REPORTS, **inherited}
+    environment = {**THREADS, **MEMORY, **NO_REPORTS, **inherited, **spec.secrets()}
     # Triton starts each model's process by way of bash, and waits for ever where it does not find it.
     environment["PATH"] = os.pathsep.join(filter(None, (str(paths.server_env() / "bin"), environment.get("PATH"), os.defpath)))
     environment["LD_LIBRARY_PATH"] = f"{packages / 'nvidia_pytriton.libs'}{os.pathsep}{libraries}"
@@ -76,7 +75,7 @@ def command(spec: LaunchSpec, run_dir: Path) -> Command:
         # Before what a site preloads into every program. The links have plain names, whatever those of their folders.
         environment["LD_PRELOAD"] = f"{run_dir / _ALLOCATOR}:{environment.get('LD_PRELOAD', '')}"
         environment["BASH_ENV"] = str(run_dir / _STUB_SETTINGS)
-    return Command(public, spec.private_arguments(), environment, links)
+    return Command(words, environment, links)
 
 
 def dry_command(spec: LaunchSpec) -> Command:
@@ -99,18 +98,10 @@ def _wheel() -> tuple[Path, Path]:
     with contextlib.suppress(OSError, subprocess.SubprocessError):  # no such Python, or one that does not run
         library = subprocess.run(question, capture_output=True, text=True, check=True, timeout=_PROBE_S).stdout
     if not library or not (packages / _TRITON).exists():
-        raise SetupError(
-            f"The environment of the embedded server is not there, or not complete: {folder}.",
-            "It holds tritonserver, PyTorch and ONNX Runtime, apart from the notebooks' own packages.",
-            install,
-        )
-    numpy = next((found.name.split("-")[1].removesuffix(".dist") for found in packages.glob("numpy-*.dist-info")), "(none)")
-    if not numpy.startswith("1."):
-        raise SetupError(
-            f"The server's environment has numpy {numpy}.",
-            "tritonserver needs numpy 1.26: with numpy 2 its Python models answer with empty tensors and no error.",
-            install,
-        )
+        raise SetupError(f"The environment of the embedded server is not there, or not complete: {folder}.", "", install)
+    if not any(packages.glob("numpy-1.*.dist-info")):
+        expected = "tritonserver needs numpy 1.26: with numpy 2 its Python models answer with empty tensors and no error."
+        raise SetupError(f"The server's environment {folder} has another numpy.", expected, install)
     return packages, Path(library).parent
 
 
@@ -128,17 +119,15 @@ def _backends(packages: Path) -> dict[str, Path]:
 
 
 def lay_out(folder: Path) -> None:
-    """Lay the server out as NVIDIA's image has its own, so that the same command line starts either; what is in the folder is replaced.
-
-    Besides ``bin``, ``backends`` and ``caches`` there are, for ``LD_LIBRARY_PATH`` and ``PATH``, ``lib``, ``python`` and ``environment``.
-    """
+    """Lay the server out as NVIDIA's image has its own, so that the same command line starts either; what is in the folder is replaced."""
     packages, libraries = _wheel()
     triton = packages / _TRITON
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    links = {"bin": triton / "bin", "caches": triton / "caches", "lib": packages / "nvidia_pytriton.libs"}
-    links |= {"python": libraries, "environment": paths.server_env()}
-    Command([], [], links=links | _backends(packages)).make_links(folder)
+    links = {"bin": triton / "bin", "caches": triton / "caches"}
+    # For LD_LIBRARY_PATH and PATH.
+    links |= {"lib": packages / "nvidia_pytriton.libs", "python": libraries, "environment": paths.server_env()}
+    Command([], {}, links | _backends(packages)).make_links(folder)
 
 
 if __name__ == "__main__":  # while the image is built

@@ -1,13 +1,12 @@
 """The first process in a container: starts the server with its key and its tensors hidden, and ends it when the launcher is gone.
 
-Standard library only, for the image's own Python (3.10 or newer). ``$COURSE_ADMIN_KEY`` in its arguments, the server's command, stands for
-the key, which comes in the environment: every user of the host sees the command lines of containers, too. With ``--lifeline`` before the
-command, the server ends when standard input closes: a container outlives the engine's client that started it, whatever killed that one.
+Standard library only, for the image's own Python (3.10 or newer). Secrets come in the environment, since every user of the host sees the
+command lines of containers, too. With ``--lifeline`` before the command, the server ends when standard input closes: a container outlives
+the engine's client that started it, whatever killed that one.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import select
@@ -22,11 +21,8 @@ if __name__ == "__main__":  # started as a script: its own folder is no place fo
 from helpers.server import isolation
 
 LIFELINE = "--lifeline"
-KEY_VARIABLE, TOKEN_VARIABLE = "COURSE_ADMIN_KEY", "COURSE_TOKEN"
 # Options of newer servers, by the version of tritonserver that first knows them; an older one would not start with them.
 SINCE = {"--allow-client-shm": (2, 68)}
-# A place for a secret in the command, and the variable that has it.
-_PLACE = re.compile(r"\$(COURSE_[A-Z_]+)")
 # Seconds between two looks at the server.
 _TICK_S = 0.1
 # Seconds after which a server whose lifeline is closed gets its signal again (while it starts, it can miss the first one), and is killed.
@@ -35,23 +31,14 @@ _AGAIN_S, _KILL_S = 2.0, 12.0
 
 def start(command: list[str], has_lifeline: bool) -> int:
     """Run the server until it ends; returns its exit status, as a shell gives it."""
-    private = [_PLACE.sub(lambda found: os.environ[found[1]], part) for part in command if _PLACE.search(part)]
-    public = [part for part in command if not _PLACE.search(part)]
-    secrets = {name for part in command for name in _PLACE.findall(part)}
-    environment = {name: value for name, value in os.environ.items() if name not in secrets}
     # For the server, with what it and its Python models write.
     os.umask(0o077)
     # The same session: who kills all of it on the host gets the server and its Python models along.
-    process, seen = isolation.start(public, private, environment, new_session=False, own_memory=True, is_server=True)
+    process, seen = isolation.start(command, os.environ, new_session=False, is_server=True)
     for sentence in seen:
         print(f"course: {sentence}", flush=True)
-
-    def hand_on(number: int, _: object) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(number)
-
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, hand_on)
+        signal.signal(number, lambda received, _: process.send_signal(received))
     lifeline: list[int] = [0] if has_lifeline else []
     cut_at = told_at = 0.0
     while process.poll() is None:
@@ -78,7 +65,7 @@ def main(command: list[str]) -> int:
     has_lifeline = command[:1] == [LIFELINE]
     # In every image of NVIDIA's: the version of its tritonserver, such as 2.74.0.
     command = known(command[1:] if has_lifeline else command, os.environ.get("TRITON_SERVER_VERSION", ""))
-    for name in sorted({name for part in command for name in _PLACE.findall(part)}):
+    for name in sorted(isolation.secrets_of(command)):
         if not os.environ.get(name):
             print(f"{name} is empty. Type: export {name}=$(openssl rand -hex 24)", file=sys.stderr)
             return 2

@@ -1,8 +1,9 @@
 """Start a program whose secret arguments and shared memory no other user can read. Standard library only, Linux.
 
-Every user can read every command line, but only the owner can read a process's environment. So the program is started with place-holders
-in its arguments and the real ones in its environment; while it is still stopped before its first instruction, the pointers in its ``argv``
-are turned to the text there. The program sees the real arguments; ``ps`` shows the place-holders.
+Every user can read every command line, but only the owner can read a process's environment. So a secret is a variable of the environment,
+and arguments have its name, as in ``--key=$COURSE_ADMIN_KEY``. The program is started with these, and while it is still stopped before its
+first instruction, the pointers in its ``argv`` are turned to the whole text, which is in its environment. The program sees the real
+arguments; ``ps`` shows the names.
 
 tritonserver and its Python models hand each other tensors by files in ``/dev/shm``, which a library makes readable for everybody by
 ``fchmod``, which no umask reaches. So the program runs under a filter of system calls in which just this call, with just this mode, does
@@ -13,9 +14,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import json
 import os
 import platform
+import re
+import resource
 import signal
 import struct
 import subprocess
@@ -24,11 +26,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
-
-try:
-    import resource
-except ImportError:  # on Windows, where no server runs, this module is only imported
-    resource = None  # type: ignore[assignment]
 
 # What a server's log has where the key, or the tensors of Python models, could not be hidden.
 KEY_SEEN = "Other users of this machine can read the administration key, since tracing is not allowed here."
@@ -40,10 +37,11 @@ _STACK_B = 1 << 30
 _FILES = 65536
 _PTRACE_TRACEME, _PTRACE_DETACH = 0, 17
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
-# Number of the field in /proc/PID/stat that tells where the kernel put argc and argv, counted behind the program's name.
-_STARTSTACK = 28 - 3
-_WORD = struct.calcsize("P")
-_PLACE_HOLDER, _VARIABLE = "--private-argument-", "COURSE_PRIVATE_ARGUMENT_"
+# Numbers of the fields in /proc/PID/stat that tell where argc with argv, and the environment, lie; counted behind the program's name.
+_STARTSTACK, _ENV_START = 28 - 3, 50 - 3
+# A secret in an argument, by its variable, and the variables in which the program gets its whole private arguments.
+_SECRET = re.compile(r"\$(COURSE_[A-Z0-9_]+)")
+_VARIABLE = "COURSE_PRIVATE_ARGUMENT_"
 
 _SYS_SECCOMP, _SYS_FCHMOD, _X86_64 = 317, 91, 0xC000003E
 # The second flag: without it, older kernels slow down all of a filtered program's loads and stores.
@@ -67,11 +65,10 @@ _STEPS = (
 # Made once, before any fork: between fork and exec as little as possible should happen.
 _PROGRAM = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in _STEPS))
 _FILTER = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(_STEPS), ctypes.addressof(_PROGRAM)))
-if hasattr(os, "fork"):  # on Windows, where no server runs, this module is only imported
-    _libc = ctypes.CDLL(None, use_errno=True)
-    # Pointers and process ids need their full width: the default of ctypes is a C int.
-    _libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
-    _libc.ptrace.restype = ctypes.c_long
+_libc = ctypes.CDLL(None, use_errno=True)
+# Pointers and process ids need their full width: the default of ctypes is a C int.
+_libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+_libc.ptrace.restype = ctypes.c_long
 
 
 def _before_exec(own_memory: bool, is_server: bool, traced: bool) -> None:
@@ -91,58 +88,57 @@ def _before_exec(own_memory: bool, is_server: bool, traced: bool) -> None:
 
 def start(
     command: Sequence[str],
-    private: Sequence[str],
     environment: Mapping[str, str],
     output: IO[bytes] | None = None,
     stdin: int = subprocess.DEVNULL,
     new_session: bool = True,
-    own_memory: bool = False,
     is_server: bool = False,
+    hides: bool = True,
 ) -> tuple[subprocess.Popen[bytes], list[str]]:
     """Start a program; return its process, and what could not be hidden from other users, as sentences.
 
-    The process dies with the thread that calls this (``PR_SET_PDEATHSIG``): call it from the main thread. ``own_memory`` keeps other users
-    out of its shared memory, too; ``is_server`` raises its limits.
+    The process dies with the thread that calls this (``PR_SET_PDEATHSIG``): call it from the main thread. ``is_server`` keeps other users
+    out of its shared memory, too, and raises its limits. Without ``hides`` the arguments stay as they are, with the names of secrets.
     """
     options: dict[str, Any] = {"stdin": stdin, "stdout": output, "start_new_session": new_session}
     options["stderr"] = None if output is None else subprocess.STDOUT
-    can = own_memory and _can_keep_private()
-    seen = [MEMORY_SEEN] if own_memory and not can else []
-    holders = [f"{_PLACE_HOLDER}{number}" for number in range(len(private))]
-    hidden = {f"{_VARIABLE}{number}": text for number, text in enumerate(private)}
+    can = is_server and _can_keep_private()
+    seen = [MEMORY_SEEN] if is_server and not can else []
+    names = secrets_of(command) if hides else set()
+    private = [number for number, part in enumerate(command) if hides and _SECRET.search(part)]
+    whole = [_SECRET.sub(lambda found: environment.get(found[1], found[0]), part) if hides else part for part in command]
+    # The secrets alone are nothing that the program, and the code of models in it, should find.
+    others = {name: value for name, value in environment.items() if name not in names}
     with contextlib.suppress(OSError, subprocess.SubprocessError):  # the second is what _before_exec has raised: no tracing here
+        hidden = {f"{_VARIABLE}{number}": whole[number] for number in private}
         before = partial(_before_exec, can, is_server, True)
-        process = subprocess.Popen([*command, *holders], env={**environment, **hidden}, preexec_fn=before, **options)
+        process = subprocess.Popen(list(command), env=others | hidden, preexec_fn=before, **options)
         os.waitpid(process.pid, 0)  # returns when the new program is loaded and stopped
         try:
-            _redirect(process.pid, len(private))
+            _redirect(process.pid, private)
         except OSError:
             process.kill()
-            _libc.ptrace(_PTRACE_DETACH, process.pid, None, None)
-            process.wait()
             raise
-        _libc.ptrace(_PTRACE_DETACH, process.pid, None, None)
+        finally:
+            _libc.ptrace(_PTRACE_DETACH, process.pid, None, None)
         return process, seen
-    before = partial(_before_exec, can, is_server, False)
-    process = subprocess.Popen([*command, *private], env=dict(environment), preexec_fn=before, **options)
+    process = subprocess.Popen(whole, env=others, preexec_fn=partial(_before_exec, can, is_server, False), **options)
     return process, [*seen, KEY_SEEN] if private else seen
 
 
-def start_through(command: Sequence[str], private: Sequence[str], environment: Mapping[str, str], **options: Any) -> subprocess.Popen[str]:
+def secrets_of(command: Sequence[str]) -> set[str]:
+    """Return the variables that a command needs for its secrets."""
+    return {name for part in command for name in _SECRET.findall(part)}
+
+
+def start_through(command: Sequence[str], **options: Any) -> subprocess.Popen[str]:
     """The same from a process with threads, which must not trace children: through a process of its own, which ends as the program ends."""
-    through = subprocess.Popen([sys.executable, "-I", __file__], stdin=subprocess.PIPE, env=dict(environment), text=True, **options)
-    assert through.stdin is not None
-    with contextlib.suppress(BrokenPipeError), through.stdin as pipe:
-        json.dump({"command": list(command), "private": list(private)}, pipe)
-    # It was read to its end; communicate() must not look for it.
-    through.stdin = None
-    return through
+    return subprocess.Popen([sys.executable, "-I", __file__, *command], **options)
 
 
 def main() -> int:
-    """Start the program that standard input describes, pass interrupts on to it, and end as it ends."""
-    wanted = json.load(sys.stdin)
-    process, _ = start(wanted["command"], wanted["private"], os.environ)
+    """Start the program in the arguments, pass interrupts on to it, and end as it ends."""
+    process, _ = start(sys.argv[1:], os.environ)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _: process.send_signal(received))
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -150,28 +146,16 @@ def main() -> int:
     return code if code >= 0 else 128 - code
 
 
-def _redirect(pid: int, count: int) -> None:
-    """Turn the last ``count`` pointers of a stopped process's argv to the texts in its environment."""
+def _redirect(pid: int, arguments: Sequence[int]) -> None:
+    """Turn the pointers to these arguments of a stopped process to the texts in its environment."""
     stat = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    argc_at, environment_at = int(stat[_STARTSTACK]), int(stat[_ENV_START])
+    environment = b"\0" + Path(f"/proc/{pid}/environ").read_bytes()
     with open(f"/proc/{pid}/mem", "r+b", buffering=0) as memory:
-
-        def word(at: int) -> int:
-            memory.seek(at)
-            return int(struct.unpack("P", memory.read(_WORD))[0])
-
-        argc_at = int(stat[_STARTSTACK])
-        argc = word(argc_at)
-        # Where the values of our variables lie, by what stands before them.
-        texts: dict[str, int] = {}
-        at = argc_at + _WORD * (argc + 2)
-        while pointer := word(at):
-            memory.seek(pointer)
-            name = memory.read(len(_VARIABLE) + 8).split(b"=", 1)[0].decode("utf-8", "replace") + "="
-            texts[name] = pointer + len(name)
-            at += _WORD
-        for number in range(count):
-            memory.seek(argc_at + _WORD * (1 + argc - count + number))
-            memory.write(struct.pack("P", texts[f"{_VARIABLE}{number}="]))
+        for number in arguments:
+            name = f"{_VARIABLE}{number}=".encode()
+            memory.seek(argc_at + struct.calcsize("P") * (1 + number))
+            memory.write(struct.pack("P", environment_at + environment.index(b"\0" + name) + len(name)))
 
 
 def _keep_private() -> bool:
@@ -201,10 +185,8 @@ def _raise_limits() -> None:
         if free and Path("/proc/sys/vm/overcommit_memory").read_text().strip() != "2":
             wanted.append((resource.RLIMIT_STACK, _STACK_B))
     for limit, most in wanted:
-        soft, hard = resource.getrlimit(limit)
-        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        if limit == resource.RLIMIT_STACK or (soft != resource.RLIM_INFINITY and soft < most):
-            resource.setrlimit(limit, (most, hard))
+        _, hard = resource.getrlimit(limit)
+        resource.setrlimit(limit, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
 def collect_orphans(server: subprocess.Popen[bytes] | None) -> None:
@@ -220,13 +202,8 @@ def manner(returncode: int) -> str:
     """How a process ended, to stand behind "it ended"; ``returncode`` is :class:`subprocess.Popen`'s, negative for a signal."""
     if returncode >= 0:
         return f"with status {returncode}"
-    if -returncode == signal.SIGKILL:
-        return "by signal 9 (SIGKILL): somebody killed it, or the system did because memory ran out"
-    try:
-        name = signal.Signals(-returncode).name
-    except ValueError:
-        name = "unknown"
-    return f"by signal {-returncode} ({name}): it crashed, or was ended"
+    killed = "somebody killed it, or the system did because memory ran out"
+    return f"by signal {-returncode} ({signal.strsignal(-returncode)}): {killed if returncode == -9 else 'it crashed, or was ended'}"
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -11,7 +12,6 @@ import sys
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +44,7 @@ class Lease:
     """A shared lock on a file of a server's private folder. While a process holds one, the server lives."""
 
     def __init__(self, run_dir: Path) -> None:
-        import fcntl  # not on Windows, where no server runs
-
         self.run_dir = run_dir
-        self._process = os.getpid()
         self._last: dict[str, Any] = {}
         self._stopped = False
         file = open(run_dir / LEASE, "r+b")  # noqa: SIM115  as long as the lease is held
@@ -72,7 +69,7 @@ class Lease:
 
     def stop(self) -> None:
         """Stop the server and wait until its supervisor has ended, too. A forked child holds no lease and stops nothing."""
-        if os.getpid() != self._process:
+        if not self._give_back.alive:
             return
         pid = self.state().get("supervisor_pid", 0)
         with contextlib.suppress(OSError):  # it has ended already
@@ -96,8 +93,7 @@ def _forget_in_child() -> None:
         lease.close()
 
 
-if hasattr(os, "register_at_fork"):  # on Windows nothing forks
-    os.register_at_fork(after_in_child=_forget_in_child)
+os.register_at_fork(after_in_child=_forget_in_child)
 
 
 def start(plan: supervisor.Plan) -> Lease:
@@ -105,9 +101,8 @@ def start(plan: supervisor.Plan) -> Lease:
     # The supervisors of this person's servers that have died keep their ports, which the next server is to have.
     for held in running(lambda _: True, "died"):
         held.stop()
-    run_dir = Path(plan.run_dir)
-    told = json.dumps({**asdict(plan), "about": {**plan.about, "node": machine.node()}})
-    reason = "no answer"
+    run_dir = Path(plan["run_dir"])
+    told = json.dumps({**plan, "about": {**plan["about"], "node": machine.node()}})
     try:
         (run_dir / LEASE).touch(mode=0o600)
         lease = Lease(run_dir)
@@ -117,11 +112,11 @@ def start(plan: supervisor.Plan) -> Lease:
             command = [sys.executable, "-I", supervisor.__file__]
             if subprocess.run(command, input=told, stdout=log, stderr=log, **options).returncode == 0:
                 return lease
+            log.seek(0)
+            reason = log.read().strip().rpartition("\n")[2]
         lease.close()
     except (OSError, subprocess.TimeoutExpired) as error:  # no more processes or files, a full disk, an overloaded machine
         reason = str(error)
-    with contextlib.suppress(OSError):
-        reason += "".join(f" ({words})" for words in (run_dir / "supervisor.log").read_text().strip().splitlines()[-1:])
     shutil.rmtree(run_dir, ignore_errors=True)  # a supervisor that lives all the same ends without a lease
     raise ServerError(f"The process that owns the server did not start: {reason}.", "", "Try again, or type: python -m helpers doctor")
 

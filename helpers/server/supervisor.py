@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
 import shutil
@@ -20,9 +21,8 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 if __name__ == "__main__":  # started as a script, with python -I
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -36,32 +36,29 @@ _PR_SET_CHILD_SUBREAPER = 36
 _TICK_S = 0.05
 # Seconds after which a server that shall end gets its signal again: while it starts, it can miss the first one.
 _AGAIN_S = 2.0
-# Bytes that a log may have; of a longer one its beginning stays, where the reasons of the launch are, and its end.
-_LOG_MOST, _LOG_BEGINNING, _LOG_END = 16 << 20, 4 << 20, 2 << 20
 # How often a server that ends again and again is started again, and the seconds after which one that runs counts from zero.
 _RESTARTS, _SETTLED_S = 3, 60.0
 # What tritonserver writes when another program was faster with a port, when it begins to serve, and what Triton's Python backend dies of
 # now and then while many models start at once (once in a few dozen launches of 26 models).
 _PORT_TAKEN, _LISTENS, _LOCK_LOST = "already in use", "Started HTTPService at", "boost::interprocess::lock_exception"
+# Bytes of a log in which these words are looked for.
+_LOOKED_AT = 4 << 20
 
 
-@dataclass
-class Plan:
-    """What a supervisor starts, and how; times in seconds. ``{http}``, ``{grpc}`` and ``{metrics}`` stand for the ports."""
+class Plan(TypedDict):
+    """What a supervisor starts, and how, as JSON; times in seconds. ``{http}``, ``{grpc}`` and ``{metrics}`` stand for the ports."""
 
-    run_dir: str  # private folder of this server: lease, state, links to the backends
-    command: list[str]  # program and arguments
-    private: list[str]  # further arguments, which no other user may read
+    run_dir: str  # private folder of this server: lease, state, links to the backends; shared memory regions have its name
+    command: list[str]  # program and arguments, those with a secret as `isolation` wants them
     environment: dict[str, str]
     ports: list[list[int]]  # triples to try, in this order
     log: str
     grace_s: float  # without a lease, after which the server is stopped
     stop_s: float  # for a clean end, before the server is killed
-    server_id: str  # name of the server and of its shared memory regions
     about: dict[str, object]  # facts for those who find the state file
-    files: dict[str, str] = field(default_factory=dict)  # texts to write into `run_dir` before the program starts, by name
-    lifeline: bool = False  # whether the program ends when its standard input closes, so that it does when this process is killed
-    keep_alive: bool = False  # start the program again when it has ended after it served
+    files: dict[str, str]  # texts to write into `run_dir` before the program starts, by name
+    lifeline: bool  # whether the program ends when its standard input closes, so that it does when this process is killed
+    keep_alive: bool  # start the program again when it has ended after it served
 
 
 def remove_shared_memory(server_id: str) -> None:
@@ -75,20 +72,19 @@ class Supervisor:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.run_dir = Path(plan.run_dir)
+        self.run_dir = Path(plan["run_dir"])
         # Both are open as long as this process lives.
         self.lease = open(self.run_dir / LEASE, "r+b")  # noqa: SIM115
-        self.log = open(plan.log, "a+b", buffering=0)  # noqa: SIM115
+        self.log = open(plan["log"], "a+b", buffering=0)  # noqa: SIM115
         self.log_start = 0
         self.leased = time.monotonic()
         self.stopping_since: float | None = None
         self.locks: list[socket.socket] = []
-        self.triples = iter(plan.ports)
+        self.triples = iter(plan["ports"])
         self.process: subprocess.Popen[bytes] | None = None
-        self.lifeline: int | None = None
         self.began = self.signalled = 0.0
         self.restarts = 0
-        self.state: dict[str, Any] = {**plan.about, "server_id": plan.server_id, "supervisor_pid": os.getpid(), "log": plan.log}
+        self.state = dict[str, Any](plan["about"], server_id=self.run_dir.name, supervisor_pid=os.getpid(), log=plan["log"])
         self.start()
 
     def run(self) -> int:
@@ -96,7 +92,7 @@ class Supervisor:
 
         After an end of its own somebody still has to hear of it, and would send secrets to its ports if another user listened there.
         """
-        signal.signal(signal.SIGTERM, lambda *_: self._stop())
+        signal.signal(signal.SIGTERM, lambda *_: (self.run_dir / STOP).touch())
         while self.process is not None or self.stopping_since is None:
             time.sleep(_TICK_S)
             isolation.collect_orphans(self.process)
@@ -105,8 +101,6 @@ class Supervisor:
             shutil.rmtree(self.run_dir, ignore_errors=True)
         return int(self.state.get("returncode") or 0)
 
-    # --- start ---------------------------------------------------------------------------------------------------------
-
     def start(self) -> None:
         """Start the server on the next free triple of ports."""
         for ports in self.triples:
@@ -114,34 +108,25 @@ class Supervisor:
                 self.locks = locks
                 self._start_on(ports)
                 return
-        self._write(status="failed", reason="no free ports")
+        self._write(status="failed", reason="no three free ports in a row were found; for others type launch_server(base_port=20000)")
 
     def _start_on(self, ports: list[int]) -> None:
         places = dict(zip(("http", "grpc", "metrics"), ports, strict=True))
-        command = [part.format(**places) if "{" in part and "port=" in part else part for part in self.plan.command]
-        for name, text in self.plan.files.items():
+        command = [part.format(**places) if "{" in part and "port=" in part else part for part in self.plan["command"]]
+        for name, text in self.plan["files"].items():
             for place, port in places.items():
                 text = text.replace(f"{{{place}}}", str(port))
             (self.run_dir / name).write_text(text)
         self.log_start = self.log.seek(0, os.SEEK_END)
-        stdin = subprocess.DEVNULL
-        if self.plan.lifeline:
-            stdin, self.lifeline = os.pipe()
-        # The programs that run containers change their user, which a filter forbids: inside, in_container puts the server under it.
-        own = Path(command[0]).name == "tritonserver"
-        try:
-            self.process, seen = isolation.start(
-                command, self.plan.private, self.plan.environment, self.log, stdin, own_memory=own, is_server=True
-            )
-        finally:
-            if self.plan.lifeline:
-                os.close(stdin)
+        # A program that runs a container starts others, whose arguments all can read, and changes its user, which a filter forbids:
+        # inside, in_container does it all.
+        own = not self.plan["lifeline"]
+        stdin = subprocess.DEVNULL if own else subprocess.PIPE
+        self.process, seen = isolation.start(command, self.plan["environment"], self.log, stdin, is_server=own, hides=own)
         self.began = time.monotonic()
         for sentence in seen:
             self._say(sentence)
         self._write(status="running", pid=self.process.pid, ports=ports)
-
-    # --- state and log -------------------------------------------------------------------------------------------------
 
     def _write(self, **news: object) -> None:
         self.state.update(news)
@@ -156,29 +141,12 @@ class Supervisor:
         with contextlib.suppress(OSError):  # a full disk
             self.log.write(f"course: {line}\n".encode())
 
-    def _keep_log_small(self) -> None:
-        """Take the middle out of a log that has become too long."""
-        log = self.log
-        size = os.fstat(log.fileno()).st_size
-        if size <= _LOG_MOST:
-            return
-        with contextlib.suppress(OSError):  # a full disk: shorter it is in any case
-            end = os.pread(log.fileno(), _LOG_END, size - _LOG_END)
-            # Every writer appends, so that it goes on at the new end.
-            os.ftruncate(log.fileno(), _LOG_BEGINNING)
-            left_out = (size - _LOG_BEGINNING - len(end)) >> 20
-            log.write(f"\ncourse: {left_out} MB are left out here, so that this log does not fill the disk\n".encode() + end)
-
     def _said_since_start(self, words: str) -> bool:
         """True if the server's log has these words, since its last start."""
-        return words.encode() in os.pread(self.log.fileno(), _LOG_BEGINNING, self.log_start)
-
-    # --- watch and end -------------------------------------------------------------------------------------------------
+        return words.encode() in os.pread(self.log.fileno(), _LOOKED_AT, self.log_start)
 
     def _is_leased(self) -> bool:
         """True if a process holds a lease."""
-        import fcntl  # not on Windows, where no server runs
-
         try:
             fcntl.flock(self.lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -189,36 +157,24 @@ class Supervisor:
     def _look(self) -> None:
         """Whether the server has ended, and whether it is to end."""
         now = time.monotonic()
-        self._keep_log_small()
         if self._is_leased():
             self.leased = now
-        if (self.run_dir / STOP).exists() or now - self.leased > self.plan.grace_s:
-            self._stop()
+        if self.stopping_since is None and ((self.run_dir / STOP).exists() or now - self.leased > self.plan["grace_s"]):
+            self.stopping_since = now
         if self.process is not None and self.process.poll() is not None:
             self._ended(self.process)
-        elif self.stopping_since is not None and now - self.signalled > _AGAIN_S:
-            self._signal(signal.SIGINT if now - self.stopping_since < self.plan.stop_s else signal.SIGKILL)
-
-    def _stop(self) -> None:
-        if self.stopping_since is None:
-            self.stopping_since = time.monotonic()
-            self._signal(signal.SIGINT)
-
-    def _signal(self, number: int) -> None:
-        self.signalled = time.monotonic()
-        if self.process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                self.process.send_signal(number)
+        elif self.process is not None and self.stopping_since is not None and now - self.signalled > _AGAIN_S:
+            self.signalled = now
+            self.process.send_signal(signal.SIGINT if now - self.stopping_since < self.plan["stop_s"] else signal.SIGKILL)
 
     def _ended(self, process: subprocess.Popen[bytes]) -> None:
         self.process = None
         # The server was the leader of its own session: what is left of it are stubs of Python models.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        if self.lifeline is not None:
-            os.close(self.lifeline)
-            self.lifeline = None
-        remove_shared_memory(self.plan.server_id)
+        if process.stdin is not None:
+            process.stdin.close()
+        remove_shared_memory(self.run_dir.name)
         if self.stopping_since is not None:
             self._write(status="stopped", returncode=process.returncode)
         elif why := self._why_again(process.returncode):
@@ -234,7 +190,7 @@ class Supervisor:
     def _why_again(self, returncode: int) -> str:
         """Why the server is to be started again on its ports: it is kept alive, or Triton's own fault ended it before it ever served."""
         has_served = self._said_since_start(_LISTENS)
-        if self.plan.keep_alive and (has_served or self.restarts):
+        if self.plan["keep_alive"] and (has_served or self.restarts):
             why = f"has ended {isolation.manner(returncode)}"
         elif not has_served and self._said_since_start(_LOCK_LOST):
             why = "lost a lock of its Python backend while the models started, a fault of Triton's own"
@@ -250,7 +206,7 @@ def main() -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # For the server too, with what it and its Python models write.
     os.umask(0o077)
-    plan = Plan(**json.load(sys.stdin))
+    plan: Plan = json.load(sys.stdin)
     reader, writer = os.pipe()
     # The launcher gets its process back as soon as the server has begun; the supervisor is nobody's child.
     if os.fork():

@@ -42,7 +42,7 @@ def test_a_killed_server_costs_no_answer_and_comes_back_by_itself(fleet: Fleet, 
         wait_until(lambda: victim.grpc.port in _healthy(fleet))
         assert fleet.servers[0] is victim
         assert victim.pid not in (None, killed)
-        assert "signal 9 (SIGKILL)" in victim.noticed
+        assert "signal 9 (Killed)" in victim.noticed
         before = fleet.snapshot()
         wait_until(lambda: (fleet.shares(before)[0]["requests"] or 0) >= 20)
     assert load.wrong == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import signal
 import socket
@@ -95,7 +94,7 @@ def test_a_stranger_never_listens_where_secrets_go(tmp_path: Path, free_base_por
         f"listeners = [socket.create_server(('127.0.0.1', {base} + n), reuse_port=True) for n in (0, 1)]\n"
         "print('Started HTTPService at', flush=True); go.unlink(); time.sleep(600)"
     )
-    plan = dataclasses.replace(plan_of(tmp_path, code, [[base, base + 1, base + 2]]), keep_alive=True)
+    plan = plan_of(tmp_path, code, [[base, base + 1, base + 2]], keep_alive=True)
     held = lease.start(plan)
     for _ in range(4):  # it is started again three times
         assert held.state()["status"] == "running"
@@ -185,7 +184,7 @@ def test_an_answer_that_sends_us_elsewhere_is_not_followed(status: int, body: di
 def test_who_takes_the_port_of_a_dead_server_gets_nothing(free_base_port: Callable[[], int]) -> None:
     with ExitStack() as stack:
         server = stack.enter_context(
-            launch_server(paths.models_dir(), base_port=free_base_port(), name="dead", load=["add_sub"], token="the-token-of-a-class")
+            launch_server(paths.models_dir(), base_port=free_base_port(), name="dead", load=["add_sub"], private=True)
         )
         # A dead server's ports stay its owner's; here the process that keeps them is killed, too.
         os.kill(supervisor := server._lease.state()["supervisor_pid"], signal.SIGKILL)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import jets, launch_server, machine, paths, taus
+from helpers import jets, launch_server, paths, taus
 from helpers.client import Client, http
 from helpers.client.endpoint import ADMIN_HEADER
 from helpers.physics.tracks import load_events, quality
@@ -107,7 +107,6 @@ def test_only_the_owner_administers_and_nobody_reads_the_key(server: Server) -> 
         except OSError:
             continue  # a process that has ended meanwhile
     assert isolation.KEY_SEEN not in server.log(lines=0)
-    assert "key" not in server.note
 
 
 def test_the_repository_is_read_only_in_the_container(server: Server, made: Made) -> None:
@@ -121,7 +120,6 @@ def test_a_container_ends_with_stop_and_the_log_stays(server: Server, made: Made
     """The last test of this server."""
     name = container(server)
     assert name in made.containers()
-    assert ("No NVIDIA GPU" in server.note) == (not machine.gpus())
     server.stop()
     assert name not in made.containers()
     assert with_word(f"--id={name}") == []

@@ -1,32 +1,26 @@
-"""A server that crashes and is kept alive, and what keeps a server from crashing."""
+"""What keeps a server from crashing."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import socket
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from helpers import Client, launch_server, paths
-from helpers.errors import RequestError
+from helpers import Client
 from helpers.server import Server
-from tests.support.processes import alive, session, wait_until
+from tests.support.processes import session, wait_until
 
 pytestmark = pytest.mark.slow
 
 _ONE = {"INPUT0": np.ones(16, np.float32), "INPUT1": np.ones(16, np.float32)}
 
 
-@pytest.fixture(scope="module")
-def own(free_base_port: Callable[[], int]) -> Iterator[Server]:
-    with launch_server(paths.models_dir(), base_port=free_base_port(), name="crashes", load=["add_sub"]) as running:
-        yield running
+@pytest.fixture
+def own(workbench: Server) -> Server:
+    return workbench
 
 
 def _stubs(server: Server, instance: str) -> list[int]:
@@ -38,16 +32,6 @@ def _stubs(server: Server, instance: str) -> list[int]:
             if instance.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
                 found.append(pid)
     return found
-
-
-def _state(server: Server, model: str) -> tuple[str, str]:
-    return next((state.state, state.reason) for state in server.models() if state.name == model)
-
-
-def _answers(server: Server) -> bool:
-    with Client(server) as client, contextlib.suppress(RequestError):
-        return client.infer("add_sub", _ONE)["OUTPUT0"].tolist() == [2.0] * 16
-    return False
 
 
 def test_the_large_stack_is_for_the_server_alone(own: Server) -> None:
@@ -75,34 +59,3 @@ def test_a_request_in_many_pieces_does_not_end_the_server(own: Server) -> None:
     assert (own.state(), own.pid) == ("running", pid)
     with Client(own) as client:
         np.testing.assert_array_equal(client.infer("add_sub", _ONE)["OUTPUT0"], np.full(16, 2.0))
-
-
-def test_a_server_kept_alive_comes_back_with_the_same_key_and_ports(free_base_port: Callable[[], int]) -> None:
-    options = {"base_port": free_base_port(), "name": "kept", "load": ["add_sub"], "keep_alive": True}
-    with launch_server(paths.models_dir(), **options) as server:
-        ports, pid = server.http_url, server.pid
-        assert pid is not None
-        wait_until(lambda: len(_stubs(server, "add_sub_0_0")) == 1)
-        os.kill(pid, signal.SIGSEGV)
-        wait_until(lambda: server.pid not in (None, pid) and server.is_alive())
-        assert server.http_url == ports
-        wait_until(lambda: _answers(server))
-        server.reload("add_sub")  # by the same key
-        assert "SIGSEGV" in server.noticed
-        assert server.noticed in repr(server)
-        last = server.pid
-    assert not alive(last)
-
-
-@pytest.mark.nightly
-def test_one_that_ends_all_the_time_stays_down(free_base_port: Callable[[], int]) -> None:
-    options = {"base_port": free_base_port(), "name": "hopeless", "load": ["add_sub"], "keep_alive": True}
-    with launch_server(paths.models_dir(), **options) as server:
-        deadline = time.monotonic() + 60
-        while server.state() != "died" and time.monotonic() < deadline:
-            pid = server.pid
-            if pid is not None and alive(pid):
-                os.kill(pid, signal.SIGKILL)
-            time.sleep(0.2)
-        assert server.state() == "died"
-        assert "signal 9" in repr(server)

@@ -211,7 +211,7 @@ def test_the_token_is_in_no_command_line(site: Site) -> None:
     while tool.poll() is None:
         text = lines()
         assert TOKEN not in text
-        seen |= {line for line in text.splitlines() if "--private-argument-" in line and str(site.port) in line}
+        seen |= {line for line in text.splitlines() if "$COURSE_PERF_" in line and str(site.port) in line}
     out, errors = tool.communicate()
     assert tool.returncode == 0, errors
     assert "Throughput:" in out

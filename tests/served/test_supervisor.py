@@ -6,11 +6,11 @@ import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -37,6 +37,29 @@ def test_locks_are_exclusive_and_come_free(free_base_port):
     assert again is not None
     for lock in again:
         lock.close()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::1"])
+def test_a_port_that_any_program_listens_on_is_not_free(free_base_port, host):
+    ports = _triples(free_base_port(), 1)[0]
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            other.bind((host, ports[1]))
+        except OSError as error:
+            pytest.skip(f"this machine cannot listen on {host}: {error}")
+        other.listen()
+        assert lock_ports(ports) is None
+
+
+def test_the_supervisor_ignores_an_interrupt_and_obeys_sigterm(tmp_path, free_base_port):
+    held = lease.start(plan_of(tmp_path, _FOREVER, _triples(free_base_port(), 4)))
+    supervisor, pid = held.state()["supervisor_pid"], held.state()["pid"]
+    os.kill(supervisor, signal.SIGINT)
+    os.kill(supervisor, signal.SIGHUP)
+    assert held.state()["status"] == "running"
+    os.kill(supervisor, signal.SIGTERM)
+    wait_until(lambda: not alive(supervisor) and not alive(pid))
 
 
 def test_a_program_that_was_faster_with_a_port_means_the_next_triple(tmp_path, free_base_port):
@@ -84,7 +107,7 @@ def test_no_free_ports_is_said(tmp_path, free_base_port):
     try:
         held = lease.start(plan_of(tmp_path, "", ports))
         assert held.state()["status"] == "failed"
-        assert held.state()["reason"] == "no free ports"
+        assert held.state()["reason"].startswith("no three free ports")
         held.close()
     finally:
         for lock in locks:
@@ -92,15 +115,18 @@ def test_no_free_ports_is_said(tmp_path, free_base_port):
 
 
 def test_private_arguments_reach_the_program_and_not_the_command_line(tmp_path, free_base_port):
-    secret = "--key=tell-nobody-" + "x" * 40
-    code = "import sys, time; print('SEEN', sys.argv[-2:], flush=True); time.sleep(60)"
-    held = lease.start(plan_of(tmp_path, code, _triples(free_base_port(), 4), private=[secret, "--second=ä"]))
+    secret = "tell-nobody-" + "x" * 40
+    code = "import os, sys, time; print('SEEN', sys.argv[-3:], 'COURSE_SECRET' in os.environ, flush=True); time.sleep(60)"
+    plan = plan_of(tmp_path, code, _triples(free_base_port(), 4))
+    plan["command"] += ["--key=$COURSE_SECRET", "--second=$COURSE_2", "--third"]
+    plan["environment"] |= {"COURSE_SECRET": secret, "COURSE_2": "ä"}
+    held = lease.start(plan)
     wait_until(lambda: "SEEN" in (tmp_path / "log").read_text())
-    assert f"SEEN ['{secret}', '--second=ä']" in (tmp_path / "log").read_text()
+    assert f"SEEN ['--key={secret}', '--second=ä', '--third'] False" in (tmp_path / "log").read_text()
     pid = int(held.state()["pid"])
     visible = Path(f"/proc/{pid}/cmdline").read_bytes()
     assert b"tell-nobody" not in visible
-    assert b"--private-argument-0" in visible
+    assert b"--key=$COURSE_SECRET" in visible
     assert isolation.KEY_SEEN not in (tmp_path / "log").read_text()
     held.stop()
 
@@ -137,12 +163,12 @@ def test_without_a_lease_the_program_ends_after_the_grace_period(tmp_path, free_
     began = time.monotonic()
     again.close()
     wait_until(lambda: not alive(pid))
-    assert time.monotonic() - began >= 2.0
+    assert time.monotonic() - began >= 2.0 - 0.1, "counted from the last look at the lease"
 
 
 def test_shared_memory_that_a_killed_server_left_is_removed(tmp_path, free_base_port):
     plan = plan_of(tmp_path, "import time; time.sleep(90)", _triples(free_base_port(), 4))
-    region = Path("/dev/shm") / f"{plan.server_id}-region"
+    region = Path("/dev/shm") / f"{Path(plan['run_dir']).name}-region"
     region.write_bytes(b"x")
     held = lease.start(plan)
     subprocess.run(["kill", "-9", str(held.state()["pid"])], check=True)
@@ -172,41 +198,6 @@ def test_a_disk_that_is_full_costs_the_log_and_not_the_server(tmp_path, free_bas
 
 
 _FOREVER = "import time; print('begun', flush=True); time.sleep(90)"
-
-
-def test_a_log_cannot_fill_a_disk_and_keeps_its_beginning(tmp_path, free_base_port):
-    """Two writers, as tritonserver and its models are: 60 MB in lines of 100 bytes."""
-    code = (
-        "import os, subprocess, sys, time\n"
-        "print('REASON of the launch', flush=True)\n"
-        "other = subprocess.Popen([sys.executable, '-c', 'print(\"model\", flush=True); import time; time.sleep(90)'])\n"
-        "for number in range(60):\n"
-        "    os.write(1, (b'%99d\\n' % number) * 10000)\n"
-        "    time.sleep(0.02)\n"
-        "print('LAST', flush=True); time.sleep(90)"
-    )
-    log = tmp_path / "log"
-    held = lease.start(plan_of(tmp_path, code, _triples(free_base_port(), 4)))
-    wait_until(lambda: log.exists() and log.stat().st_size > 1 << 20)
-    largest = 0
-
-    def done() -> bool:
-        nonlocal largest
-        largest = max(largest, log.stat().st_size)
-        with open(log, "rb") as file:
-            file.seek(max(0, log.stat().st_size - 100))
-            return file.read().endswith(b"LAST\n")
-
-    wait_until(done)
-    time.sleep(2.5)
-    text = log.read_text()
-    held.stop()
-    assert largest < 64 << 20
-    assert len(text) <= 17 << 20
-    assert text.startswith("REASON of the launch\n")
-    assert "MB are left out here, so that this log does not fill the disk" in text
-    assert text.endswith("LAST\n")
-    assert b"\0" not in text.encode()  # no hole
 
 
 def test_a_first_lease_may_come_late(tmp_path, free_base_port):
@@ -256,14 +247,14 @@ def test_a_start_that_fails_is_one_paragraph(tmp_path, free_base_port, monkeypat
 
 def test_a_supervisor_that_ends_before_it_is_asked_is_one_paragraph(tmp_path, free_base_port):
     plan = plan_of(tmp_path, "", _triples(free_base_port(), 1))
-    plan.command = ["/no/such/program"]
+    plan["command"] = ["/no/such/program"]
     with pytest.raises(ServerError, match=r"owns the server did not start: .*No such file or directory: '/no/such/program'"):
         lease.start(plan)
 
 
 def test_a_full_folder_for_run_files_is_one_paragraph(tmp_path, free_base_port):
     plan = plan_of(tmp_path, "", _triples(free_base_port(), 1))
-    Path(plan.run_dir).rmdir()
+    Path(plan["run_dir"]).rmdir()
     with pytest.raises(ServerError, match="No such file"):
         lease.start(plan)
 
@@ -271,12 +262,12 @@ def test_a_full_folder_for_run_files_is_one_paragraph(tmp_path, free_base_port):
 def test_a_forked_child_does_not_keep_the_server_of_a_killed_owner(tmp_path, free_base_port):
     """The owner is a process of its own that forks a child and is killed; the child lives on."""
     plan = plan_of(tmp_path, _FOREVER, _triples(free_base_port(), 4), grace_s=1.0)
-    (tmp_path / "plan.json").write_text(json.dumps(asdict(plan)))
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
     code = (
         "import json, multiprocessing, os, sys, time\n"
         "from pathlib import Path\n"
-        "from helpers.server import lease\nfrom helpers.server.supervisor import Plan\n"
-        f"held = lease.start(Plan(**json.loads(Path({str(tmp_path / 'plan.json')!r}).read_text())))\n"
+        "from helpers.server import lease\n"
+        f"held = lease.start(json.loads(Path({str(tmp_path / 'plan.json')!r}).read_text()))\n"
         "def child():\n"
         "    print('CHILD', os.getpid(), held.state()['status'], held.state()['pid'], flush=True)\n"
         "    held.stop()\n"

@@ -150,7 +150,7 @@ def guesses(http: int) -> list[str]:
     """Wrong secrets, and the right name in wrong places."""
     body = _whole_add_sub()
     names = ("authorization", "Authorization", "triton-grpc-protocol-authorization", "course-admin-key", "x-authorization", "cookie")
-    values = ("", "Bearer", "Bearer ", "Bearer guess", "Bearer $COURSE_TOKEN", "Bearer *", "Basic eDp5", "--private-argument-1")
+    values = ("", "Bearer", "Bearer ", "Bearer guess", "Bearer $COURSE_TOKEN", "Bearer *", "Basic eDp5", "$COURSE_TOKEN")
     return [f"{name}:{value} {post(http, _ADD_SUB, body, f'{name}: {value}{chr(13)}{chr(10)}')}" for name in names for value in values]
 
 

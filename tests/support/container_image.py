@@ -139,6 +139,7 @@ def pack(archive: Path, python: Path, layout: Path) -> None:
         for name, program in programs.items():
             for folder in ("bin", "usr/bin"):
                 tar.add(Path(program).resolve(), arcname=f"{folder}/{name}", recursive=False)
+        tar.add("/usr/lib/locale/C.utf8", arcname="usr/lib/locale/C.utf8")
         tar.add(layout, arcname="opt/tritonserver", filter=_to_mounted_helpers)
         temporary = tarfile.TarInfo("tmp")
         temporary.type, temporary.mode = tarfile.DIRTYPE, 0o1777

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from helpers.server import Server, lease
 from helpers.server.supervisor import Plan
@@ -89,16 +90,18 @@ def plan_of(tmp_path: Path, code: str, ports: list[list[int]], **changes: object
     server_id = f"t{os.getpid()}{time.monotonic_ns() % 10**9}"
     run_dir = lease.run_root() / server_id
     run_dir.mkdir(mode=0o700)
-    options: dict = {
+    options = {
         "run_dir": str(run_dir),
         "command": [sys.executable, "-c", code, "--http-port={http}"],
-        "private": [],
         "environment": dict(os.environ),
         "ports": ports,
         "log": str(tmp_path / "log"),
         "grace_s": 20.0,
         "stop_s": 1.0,
-        "server_id": server_id,
         "about": {"name": server_id},
+        "files": {},
+        "lifeline": False,
+        "keep_alive": False,
     }
-    return Plan(**{**options, **changes})
+    plan: Any = options | changes
+    return plan

@@ -11,7 +11,6 @@ from helpers import launch_server
 from helpers.errors import ServerError, SetupError
 from helpers.machine import gpus
 from helpers.server import containers
-from helpers.server.containers import hint
 from tests.support.engines import Engines
 
 
@@ -45,47 +44,18 @@ def test_a_sif_file_is_missing(engines: Engines, tmp_path: Path, monkeypatch: py
         launch_server("models", runtime="apptainer")
 
 
-@pytest.mark.parametrize(
-    ("words", "advice"),
-    [
-        ("Cannot connect to the Docker daemon at unix:///var/run/docker.sock.", "systemctl start docker"),
-        ("permission denied while trying to connect to the Docker API", "usermod -aG docker"),
-    ],
-)
-def test_dockers_service_does_not_answer(words: str, advice: str, engines: Engines) -> None:
+def test_dockers_service_does_not_answer(engines: Engines) -> None:
     engines.install("docker")
+    words = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock."
     engines.tell(**{"docker_image inspect": (1, "", words), "docker_image inspect nvcr.io": (1, "", words)})
-    with pytest.raises(SetupError, match=f"{words}.*{advice}"):
+    with pytest.raises(SetupError, match=f"docker says: {words}"):
         launch_server("models", runtime="docker")
-
-
-@pytest.mark.parametrize(
-    ("words", "advice"),
-    [
-        ('exec: "newuidmap": executable file not found in $PATH', "the package uidmap"),
-        ("no subuid ranges found for user in /etc/subuid", "--add-subuids"),
-        ("potentially insufficient UIDs or GIDs available in user namespace", "--add-subuids"),
-        ("Error: setting up CDI devices: unresolvable CDI devices nvidia.com/gpu=all", "nvidia-ctk cdi generate.*gpu=False"),
-        ('could not select device driver "" with capabilities: [[gpu]]', "NVIDIA Container Toolkit.*gpu=False"),
-        (
-            "nvidia-container-cli: requirement error: unsatisfied condition: cuda>=13.4, please update your driver",
-            "driver is too old.*gpu=False",
-        ),
-        ("FATAL: while extracting image: no space left on device", "APPTAINER_CACHEDIR"),
-        (
-            "built for NVIDIA Driver Release 580.95 or later, but compatibility mode is UNAVAILABLE.",
-            "driver is too old",
-        ),
-    ],
-)
-def test_what_to_type_after_the_words_of_an_engine(words: str, advice: str) -> None:
-    assert re.search(advice, hint(words))
 
 
 def test_an_engine_that_does_not_start_a_container_is_quoted(engines: Engines) -> None:
     engines.install("docker")
     engines.tell(docker_run=(125, "", 'docker: Error response from daemon: could not select device driver "" with capabilities: [[gpu]].'))
-    with pytest.raises(ServerError, match=r"(?s)did not start.*could not select device driver.*NVIDIA Container Toolkit"):
+    with pytest.raises(ServerError, match=r"(?s)did not start.*could not select device driver.*gpu=False"):
         launch_server("models", runtime="docker")
 
 

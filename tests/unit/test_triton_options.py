@@ -61,7 +61,7 @@ def test_the_list_is_of_the_images_release() -> None:
 def embedded() -> set[str]:
     """Options that the embedded server itself prints."""
     command = embedded_runtime.dry_command(LaunchSpec(repository=paths.models_dir()))
-    program = next(Path(word) for word in command.public if word.endswith("/tritonserver"))
+    program = next(Path(word) for word in command.words if word.endswith("/tritonserver"))
     said = subprocess.run([program, "--help"], capture_output=True, text=True, check=False, env=command.environment)
     return set(re.findall(r"^\s*--([a-z0-9-]+)", said.stdout + said.stderr, re.MULTILINE))
 
@@ -86,7 +86,7 @@ def test_every_option_that_we_can_build_is_known_to_both(embedded: set[str]) -> 
     place = Listening(token="t" * 32)
     for spec in (LaunchSpec(), LaunchSpec(ports=("9000", "9001", "9002"))):
         spec = dataclasses.replace(spec, cache_size_bytes=1 << 24, place=place)
-        built = options(["tritonserver", *spec.triton_arguments("/models"), *spec.private_arguments()])
+        built = options(["tritonserver", *spec.triton_arguments("/models")])
         assert {"cache-config", "http-restricted-api"} <= built
         assert built <= KNOWN & embedded
 

@@ -97,7 +97,7 @@ class Settings:
 
     def warn_of_other_parameters(self, *known: str) -> None:
         """Write a warning for each parameter that is none of these."""
-        for key in self.parameters.keys() - {*known, MAX_LENGTH}:
+        for key in self.parameters.keys() - {*known, MAX_LENGTH, "course_reload"}:  # the last is the mark of a reload
             self.warn_of_no_effect(f"parameter '{key}'", f"of all parameters this backend reads {' and '.join(known)}")
 
     def warn_of_no_effect(self, what: str, why: str) -> None:
