@@ -14,8 +14,7 @@ from typing import Any
 from helpers import machine, paths
 from helpers.errors import SetupError
 
-# Files in a server's folder: what owners lock, what the supervisor has written down, what ends the server, and the headers that inference
-# needs, as ``curl -H @FILE`` reads them.
+# Files in a server's folder: what owners lock, what the supervisor writes, what ends the server, and the headers for ``curl -H @FILE``.
 LEASE, STATE, STOP, HEADERS = "lease", "state.json", "stop", "headers"
 
 

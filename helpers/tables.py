@@ -51,10 +51,7 @@ def without_empty(rows: Iterable[Row]) -> list[dict[str, Any]]:
 
 
 class Table(list[dict[str, Any]]):
-    """Rows that show themselves as a table under a sentence, or the sentence alone where there are none; a list otherwise.
-
-    ``shown`` turns a row into what the table shows of it.
-    """
+    """A list of rows that shows itself as a table under a sentence; ``shown`` turns a row into what the table shows of it."""
 
     def __init__(self, rows: Iterable[dict[str, Any]], caption: str, shown: Callable[[dict[str, Any]], Row] = dict) -> None:
         super().__init__(rows)

@@ -1,7 +1,4 @@
-"""Exercises of the notebooks: check, hint, solution, and the cell for students who came late.
-
-A check looks at the live server and says one of four things: correct, not yet, not attempted, cannot tell. It never shows a traceback.
-"""
+"""Exercises of the notebooks: check, hint, solution, and the cell for students who came late. A check never shows a traceback."""
 
 from __future__ import annotations
 
