@@ -75,7 +75,6 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         # Enough for a queue, so that instances and batches have something to win, as in notebook 09.
         ("-c --concurrency", "requests under way at any time (default 8)", {"type": int, "default": 8}),
         ("--budget", "what the latency's 95th percentile may be at most, in milliseconds", {"type": float, "metavar": "MS"}),
-        ("--max-instances", "instances at most", {"type": int}),
         ("-o --output", "folder for the results (default work/tune)", {"default": "work/tune"}),
         *(_INPUT_DATA, _MODELS),
     ),

@@ -144,8 +144,8 @@ def tune(args: argparse.Namespace) -> int:
 
     with launch_server(args.models, name="tune", load=[args.model], grace_s=GRACE_S) as server:
         data = write_real(server, args.model) if args.input_data == "real" else args.input_data
-        limits = {"concurrency": args.concurrency, "budget_ms": args.budget, "max_instances": args.max_instances}
-        result = tune(server, args.model, args.batch, output=args.output, input_data=data, **limits)
+        traffic = {"concurrency": args.concurrency, "budget_ms": args.budget}
+        result = tune(server, args.model, args.batch, output=args.output, input_data=data, **traffic)
     print(result)
     return 0 if result.best else 3
 

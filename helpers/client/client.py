@@ -106,6 +106,10 @@ class Client(AbstractContextManager["Client"]):
                 # After an error or "interrupt kernel" nobody waits for the requests that are still under way.
                 pool.shutdown(wait=False, cancel_futures=True)
 
+    def about(self) -> dict[str, Any]:
+        """Return what the server says of itself, such as its version."""
+        return dict(self._ask(lambda _: self.transport.about(), ""))
+
     def metadata(self, model: str) -> dict[str, Any]:
         """Return names, dtypes and shapes of a model's tensors, as the server reports them now."""
         return dict(self._ask(self.transport.metadata, model))

@@ -20,15 +20,13 @@ class Experiments:
     """One load, and what each configuration makes of it. At the end of a cell it shows its table.
 
     A change is measured in turn with what was changed: the server loads one configuration after the other, and keeps the last one.
-    The ``budget`` is what the 95th percentile should stay under, as a multiple of that of the first experiment: machines differ. Options
-    are those of :func:`helpers.measuring.measure.measure`, such as ``input_data``.
+    The ``budget`` is what the 95th percentile should stay under, as a multiple of that of the first experiment: machines differ. The load
+    has the arguments of :func:`helpers.measuring.measure.measure`, such as ``batch`` and ``input_data``.
     """
 
-    def __init__(
-        self, server: Any, model: str, *, batch: int = 1, concurrency: int = 1, budget: float | None = None, **options: Any
-    ) -> None:
+    def __init__(self, server: Any, model: str, *, budget: float | None = None, **load: Any) -> None:
         self.server, self.model, self.budget = server, model, budget
-        self._load = {"batch": batch, "concurrency": concurrency, **options}
+        self._load = {"batch": 1, "concurrency": 1, **load}
         # Both by the experiment's name.
         self._rows: dict[str, dict[str, Any]] = {}
         self._made: dict[str, Measurement] = {}

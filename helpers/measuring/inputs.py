@@ -24,17 +24,16 @@ def write_inputs(path: str | Path, entries: Iterable[Mapping[str, np.ndarray]]) 
     Each entry has arrays by input name, without the batch axis. The tool takes one after the other and begins again; for batches above
     1 all must have the same shapes.
     """
-    data = [{name: _tensor(array) for name, array in entry.items()} for entry in entries]
+    # The bytes themselves: no digit is lost, and the file is a third shorter than with numbers in text.
+    data = [
+        {name: {"content": {"b64": base64.b64encode(array.tobytes()).decode()}, "shape": array.shape} for name, array in entry.items()}
+        for entry in entries
+    ]
     target = Path(path).expanduser().resolve()
     with writing(target):
         make_folder(target.parent)
         replace(target, json.dumps({"data": data}))
     return target
-
-
-def _tensor(array: np.ndarray) -> dict[str, Any]:
-    # The bytes themselves: no digit is lost, and the file is a third shorter than with numbers in text.
-    return {"content": {"b64": base64.b64encode(array.tobytes()).decode()}, "shape": list(array.shape)}
 
 
 def entries_of(tensors: Mapping[str, np.ndarray]) -> Iterable[dict[str, np.ndarray]]:

@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import pandas as pd
 
 from helpers import machine
@@ -74,7 +73,7 @@ class Measurement:
         self.server, self.model, self.precision, self.window_s = server, model, precision, window_s
         with Client(server, timeout_s=QUERY_TIMEOUT_S) as connection:
             signature, self.config = connection.signature(model), connection.config(model)
-            version, address = connection.transport.about().get("version"), connection.address
+            version, address = connection.about().get("version"), connection.address
         shapes, data = checked(signature, batch, lengths or {}, input_data)
         way: dict[str, Any] = {"protocol": connection.protocol, "secure": address.secure, "access": connection.access}
         load: dict[str, Any] = {"batch": batch, "concurrency": concurrency, "request_rate_per_s": request_rate_per_s}
@@ -99,12 +98,12 @@ class Measurement:
             if seen := execute(short, self.server).windows:
                 self.pilot = [window.throughput_infer_per_s for window in seen]
                 rate = self.pilot[-1]
-            if rate * short.window_ms < 1000 * max(4, 2 * run.concurrency) * run.batch:
+            if not seen or rate * short.window_ms < 1000 * max(4, 2 * run.concurrency) * run.batch:
                 # A slow model: too few requests to tell.
                 short = replace(short, window_ms=4 * short.window_ms, windows=1)
             elif rate > WARM * run.concurrency * run.batch / (seen[-1].latency_us * 1e-6):
                 break
-        seconds = float(np.clip(WINDOW_REQUESTS * run.batch / rate if rate else 0.0, *window_s))
+        seconds = min(max(WINDOW_REQUESTS * run.batch / rate if rate else 0.0, window_s[0]), window_s[1])
         self.run = replace(run, window_ms=round(1000 * seconds))
 
     def measure(self, turn: str = "") -> None:
@@ -117,13 +116,6 @@ class Measurement:
         self.results.append(result)
         if turn and result.figures:
             self.turns[turn] = result.figures[THROUGHPUT] or 0.0
-
-    def measure_enough(self, max_seconds: float) -> None:
-        """Measure as many windows as the scatter of the warm-up tells, whatever they will show."""
-        most = max(int(1000 * max_seconds / self.run.window_ms), LEAST_WINDOWS)
-        windows = RUN_WINDOWS if quick() else windows_needed(self.pilot, self.precision, most)
-        for _ in range(-(-windows // RUN_WINDOWS)):
-            self.measure()
 
     def row(self) -> dict[str, Any]:
         """Return what was measured so far as a row, by :data:`~helpers.measuring.table.COLUMNS`."""
@@ -146,25 +138,21 @@ def row_of(run: Run, results: Sequence[Result], known: Mapping[str, Any], precis
     low, high = percentile_interval([window[1:] for window in windows], [(result.figures, result.requests) for result in results])
     # The value is the median of the runs' own, and the interval that of the windows: it may not leave the value outside.
     p95, low, high = row[LATENCY], low and min(low, row[LATENCY]), high and max(high, row[LATENCY])
-    spread, half = interval(rates)[1], None if low is None or high is None else max(p95 - low, high - p95)
-    settled = _settled(row[THROUGHPUT], spread, precision), _settled(p95, half, LATENCY_PRECISION * precision)
-    notes = [f"throughput not within {100 * precision:g}%", f"p95 not within {100 * LATENCY_PRECISION * precision:g}%"]
+    spread, half = interval(rates), None if low is None or high is None else max(p95 - low, high - p95)
+    asked = ("throughput", row[THROUGHPUT], spread, precision), ("p95", p95, half, LATENCY_PRECISION * precision)
+    wide = [f"{name} not within {100 * wanted:g}%" for name, value, known, wanted in asked if known is None or known > wanted * value]
     return row | {
         **{name: getattr(run, name) for name in ("model", "url", "protocol", "batch", "request_rate_per_s")},
         "concurrency": run.concurrency if run.request_rate_per_s is None else None,
         **{THROUGHPUT_SPREAD: spread, LATENCY_ENDS[0]: low, LATENCY_ENDS[1]: high},
         "requests": sum(result.requests for result in results),
         "windows": len(windows),
-        "stable": all(settled),
-        "note": "; ".join(note for note, known in zip(notes, settled, strict=True) if not known),
+        "stable": not wide,
+        "note": "; ".join(wide),
         "source": MEASURED,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": str(run),
     }
-
-
-def _settled(value: float | None, half: float | None, wanted: float) -> bool:
-    return value is not None and half is not None and half <= wanted * value
 
 
 def measure(server: Any, model: str, batch: int = 1, concurrency: int = 1, *, max_seconds: float = POINT_S, **options: Any) -> Row:
@@ -180,7 +168,10 @@ def measure(server: Any, model: str, batch: int = 1, concurrency: int = 1, *, ma
     made = Measurement(server, model, batch, concurrency, **options)
     with Progress(lambda: f"measuring {model}, batch {batch}: {len(made.results)} runs"):
         made.warm_up()
-        made.measure_enough(max_seconds)
+        most = max(int(1000 * max_seconds / made.run.window_ms), LEAST_WINDOWS)
+        windows = RUN_WINDOWS if quick() else windows_needed(made.pilot, made.precision, most)
+        for _ in range(-(-windows // RUN_WINDOWS)):
+            made.measure()
     return Row.of(made.row())
 
 
@@ -218,8 +209,7 @@ def _placed(server: Any, model: str, config: Mapping[str, Any], address: Address
         # Asked for a GPU that its library cannot use, a model runs on the processor.
         on_gpu = placed_on(server.log(lines=0), model) != "CPU"
     device = (machine.device() if here else "GPU") if on_gpu else "CPU"
-    counted = {"device": device, "instances": instances_of(config)} if groups else {}
-    return counted | {"cpu": machine.cpu() if here else None}
+    return {"cpu": machine.cpu() if here else None} | ({"device": device, "instances": instances_of(config)} if groups else {})
 
 
 @contextmanager

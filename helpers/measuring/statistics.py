@@ -61,10 +61,10 @@ def inflation(values: Sequence[float] | NDArray[np.float64]) -> float:
     return math.sqrt((1 + correlation) / (1 - correlation))
 
 
-def interval(windows: Sequence[float]) -> tuple[float | None, float | None]:
-    """Return the mean of windows that follow one another, and the half width of its 95 % interval; None where it is not known."""
+def interval(windows: Sequence[float]) -> float | None:
+    """Return the half width of the mean's 95 % interval for windows that follow one another; None for fewer than two."""
     half = half_width(windows)
-    return float(np.mean(windows)) if len(windows) else None, None if half is None else half * inflation(windows)
+    return half and half * inflation(windows)
 
 
 def windows_needed(pilot: Sequence[float], precision: float, most: int) -> int:
@@ -118,8 +118,8 @@ def _end(seen: Sequence[tuple[float, int]], reported: int, upper: bool) -> float
 class Verdict:
     """What two measurements say about each other: ``faster``, ``slower``, ``the same`` or ``cannot tell``, with its reason as ``text``.
 
-    ``gain`` says how many times as fast the second is, ``factor`` with the ends of its 95 % interval, and ``half_width`` half of its
-    length, None where a spread is not known. ``pairs`` is how many that were measured in turn it is made of.
+    ``gain`` says how many times as fast the second is, ``factor`` with the ends of its 95 % interval; ``half_width`` is half of its
+    length, None where no spread is known; ``pairs`` says how many were measured in turn.
     """
 
     answer: str
@@ -151,20 +151,12 @@ def verdict(first: Any, second: Any, *, least: float = LEAST) -> Verdict:
     log, deviation, degrees = _paired(pairs, rows) if pairs else _welch(rows)
     gain, half = math.exp(log), None if deviation is None else student(degrees) * deviation
     factor = f"{gain:.2f}" + ("" if half is None else f" ({math.exp(log - half):.2f}–{math.exp(log + half):.2f})")
-    answer, remark = _answer(log, half, math.log1p(least)), ""
-    if half is None:
-        remark = "There is no spread, so it is not known how much of this is chance."
-    elif answer == CANNOT_TELL and pairs:
-        remark = "The spread is too large: measure more pairs, such as four times as many for half the spread."
-    elif answer == CANNOT_TELL:
-        remark = "The spread is too large: measure both in turn, with measure_in_turn(...), since one run does not know how the other went."
-    elif answer == SAME:
-        remark = f"Differences below {100 * least:g} % do not count."
-    values = [with_spread(row[THROUGHPUT], row.get(THROUGHPUT_SPREAD)) for row in rows]
+    answer, remark = _answer(log, half, least, bool(pairs))
+    values, paired = [with_spread(row[THROUGHPUT], row.get(THROUGHPUT_SPREAD)) for row in rows], ""
     if pairs:
         # Of these turns alone: a row may have been measured beside others as well, at another time.
         values = [with_spread(math.exp(float(np.mean(np.log(side)))), None) for side in zip(*pairs, strict=True)]
-    paired = f"By {len(pairs)} pairs, measured in turn." if pairs else ""
+        paired = f"By {len(pairs)} pairs, measured in turn."
     said = f"{factor} times as fast ({' → '.join(f'{value} inferences/s' for value in values)}).", paired, remark, _differing(rows)
     # Half of the interval's length on the scale of the gain itself.
     half_width = None if half is None else gain * math.sinh(half)
@@ -201,14 +193,17 @@ def _welch(rows: Sequence[Row]) -> tuple[float, float | None, float]:
     return log, math.sqrt(variance), variance**2 / lost if lost else math.inf
 
 
-def _answer(log: float, half: float | None, least: float) -> str:
+def _answer(log: float, half: float | None, least: float, paired: bool) -> tuple[str, str]:
+    """The answer, and what to say of it."""
     if half is None:
-        return CANNOT_TELL
-    if log - half > least:
-        return FASTER
-    if log + half < -least:
-        return SLOWER
-    return SAME if abs(log) + half < least else CANNOT_TELL
+        return CANNOT_TELL, "There is no spread, so it is not known how much of this is chance."
+    if abs(log) - half > math.log1p(least):
+        return FASTER if log > 0 else SLOWER, ""
+    if abs(log) + half < math.log1p(least):
+        return SAME, f"Differences below {100 * least:g} % do not count."
+    in_turn = "measure both in turn, with measure_in_turn(...), because one run does not know what the machine does during the other"
+    more = "measure more pairs, such as four times as many for half the spread"
+    return CANNOT_TELL, f"The spread is too large: {more if paired else in_turn}."
 
 
 def _differing(rows: Sequence[Row]) -> str:

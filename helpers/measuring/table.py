@@ -20,7 +20,6 @@ from helpers.errors import InputError, quoted
 from helpers.paths import read_lines, root, work_dir
 from helpers.tables import as_html, as_text, without_empty
 
-PERCENTILES = (50, 90, 95, 99)
 THROUGHPUT, THROUGHPUT_SPREAD = "throughput_infer_per_s", "throughput_spread_infer_per_s"
 # The latency that is looked at, and the ends of its 95 % interval; None for one that is not known.
 LATENCY, LATENCY_ENDS = "latency_p95_us", ("latency_low_us", "latency_high_us")
@@ -68,9 +67,7 @@ class Rows(pd.DataFrame):  # type: ignore[misc]  # pandas tells no types
         made = cls(listed, columns=list(dict.fromkeys([*COLUMNS, *(name for row in listed for name in row)])))
         numbers = [name for name in made.columns if name.endswith(("_us", "_per_s"))]
         made[numbers] = made[numbers].astype(float)
-        noisy = sum(row.get("stable") is False for row in listed)
-        doubt = f"{noisy} of {len(listed)} did not settle." if noisy else ""
-        made.attrs.update(attributes, caption=" ".join(filter(None, [caption, doubt])))
+        made.attrs.update(attributes, caption=caption)
         return made
 
     def _short(self) -> list[dict[str, Any]]:

@@ -38,7 +38,7 @@ OK, OVER_BUDGET, UNSURE, FAILED = "ok", "over the budget", "perhaps over the bud
 MEASURED = (OK, UNSURE, OVER_BUDGET)
 # Dynamic batching; without a delay it takes the requests that wait anyway.
 OFF, ON = "off", "on"
-# Instances that a search tries at most by default: each costs memory, and beyond the cores they only help models that wait.
+# Instances that a search tries at most: each costs memory, and beyond the cores they only help models that wait.
 MAX_INSTANCES = 8
 # Parameter that sets the threads of an instance, by backend. Other backends have none.
 THREADS = {"onnxruntime": "intra_op_thread_count", "pytorch": "INTRA_OP_THREAD_COUNT"}
@@ -130,11 +130,10 @@ class Found:
     batches: bool
 
     @classmethod
-    def of(cls, config: Mapping[str, Any], goal: Goal, cores: int, limit: int | None = None, *, embedded: bool = True) -> Found:
-        """Return it, with ``limit`` instances at most.
+    def of(cls, config: Mapping[str, Any], goal: Goal, cores: int, *, embedded: bool = True) -> Found:
+        """Return it, on a server of so many cores.
 
-        The embedded server's backends share the cores out among instances when a configuration names no threads; those of a container give
-        all cores to each.
+        The embedded server's backends share them out among instances when a configuration names no threads; a container's give all to each.
         """
         instances = instances_of(config)
         on_gpu = any("GPU" in str(group.get("kind", "")) for group in config.get("instance_group", []))
@@ -144,7 +143,7 @@ class Found:
         delay_ms = int(config.get("dynamic_batching", {}).get("max_queue_delay_microseconds", 0)) / 1000
         batching = OFF if "dynamic_batching" not in config else f"{ON}, waits {delay_ms:g} ms" if delay_ms else ON
         # An instance more than there are requests under way never has anything to do.
-        most = min(limit or min(MAX_INSTANCES, max(2, cores)), goal.concurrency)
+        most = min(MAX_INSTANCES, max(2, cores), goal.concurrency)
         return cls(
             config,
             Candidate(instances, threads if key else None, batching),
@@ -299,7 +298,7 @@ class Bench:
     def measure(self, candidate: Candidate, turn: str = "") -> Row:
         """Return a row of three windows, enough to choose where to go next; with the name of a turn, of all rounds of the finals."""
         stage, model, new = "final" if turn else "search", str(self.found.config["name"]), self.serves != candidate
-        self.progress.what = f"{candidate} (the {stage})"
+        self.progress.what = f"{model}: {candidate} (the {stage})"
         self.progress.add()
         row: Row = dict.fromkeys((*COLUMNS, "queue_share")) | {"model": model, "stage": stage, "rounds": 0, "outcome": FAILED, "reason": ""}
         try:
@@ -332,10 +331,7 @@ class Bench:
 
 @dataclass(frozen=True, repr=False)
 class Tuned:
-    """The result of a search: everything that was tried, the winner's row and configuration, and in sentences how sure that is.
-
-    There is no winner when nothing meets the budget. A finalist has one row of all its rounds.
-    """
+    """The result of a search: all that was tried, the winner, None when nothing meets the budget, and in sentences how sure that is."""
 
     rows: Table
     best: Row | None
@@ -390,7 +386,6 @@ def tune(
     *,
     concurrency: int,
     budget_ms: float | None = None,
-    max_instances: int | None = None,
     output: str | Path = "work/tune",
     **options: Any,
 ) -> Tuned:
@@ -399,15 +394,15 @@ def tune(
     While it runs the server serves one configuration after the other; at the end, or when something stops it, the one before.
 
     ``concurrency`` requests of ``batch`` entries are under way at any time, with ``input_data`` and ``lengths`` of
-    :func:`helpers.measuring.measure.measure`; the latency's 95th percentile may be ``budget_ms`` at most. By default as many instances are
-    tried as there are cores, up to :data:`MAX_INSTANCES`. The winner's configuration goes to the folder ``output``.
+    :func:`helpers.measuring.measure.measure`; the latency's 95th percentile may be ``budget_ms`` at most. As many instances are tried as
+    there are cores, up to :data:`MAX_INSTANCES`. The winner's configuration goes to the folder ``output``.
     """
     if not server.owned:
         raise ModelError("Only the owner of a server can search for a configuration, because models are loaded again for it.")
     goal, cores, begin = Goal(batch, concurrency, budget_ms or math.inf), len(os.sched_getaffinity(0)), time.monotonic()
     progress = Progress(f"searching for {model}", unit="measurements")
     with progress, config_kept(server, model) as configs:
-        found = Found.of(configs[model], goal, cores, max_instances, embedded=server.runtime == "embedded")
+        found = Found.of(configs[model], goal, cores, embedded=server.runtime == "embedded")
         start = found.place
         bench = Bench(server, goal, found, options, progress, start)
         search = Search(found, goal, bench.measure)
@@ -423,10 +418,7 @@ def tune(
             replace_file(path, remark + found.written(winner))
         text.append(f"Its configuration is in {shown(path)}, to copy into its folder.")
     bad = dict.fromkeys(f"{row['candidate']} ({row['outcome']}: {row['reason']})" for row in rows if row["outcome"] != OK)
-    text += [
-        f"Tried {len(search.rows)} combinations of {model}, in {time.monotonic() - begin:.0f} s: "
-        "no step from the best one was left that promised anything.",
-        *([f"Left out: {' '.join(dict.fromkeys(search.steps))}"] if search.steps else []),
-        *([f"Out of the race: {'; '.join(bad)}."] if bad else []),
-    ]
+    text.append(f"Tried {len(search.rows)} combinations of {model}, in {time.monotonic() - begin:.0f} s.")
+    text += [f"Left out: {' '.join(dict.fromkeys(search.steps))}"] if search.steps else []
+    text += [f"Out of the race: {'; '.join(bad)}."] if bad else []
     return Tuned(Table(rows, f"{len(rows)} measurements.", _line), best if path else None, path, tuple(text))

@@ -19,9 +19,9 @@ SLOW = {
     'scores = jets.Tagger(Client(server), "particlenet_AK4").tag(jets.read("ak4")[:20], batch=10)': "particlenet_AK4 answers, ",
     'measure(server, "add_sub", max_seconds=0.1)': "measuring add_sub, batch 1",
     'measure_in_turn(server, "add_sub", {{}}, {{"concurrency": 2}}, turns=1)': "measuring 2 loads in turn, ",
-    'sweep(server, "add_sub", (1,), (1, 2), max_seconds=0.1)': "add_sub, batch ",
+    'sweep(server, "add_sub", (1,), (1, 2), max_seconds=0.1)': "sweep, ",
     'Experiments(server, "add_sub").measure("baseline")': "measuring 'baseline', ",
-    'tune(server, "add_sub", concurrency=1, budget_ms=1e4, max_instances=1)': "add_sub",
+    'tune(server, "add_sub", concurrency=1, budget_ms=1e4)': "add_sub: ",
     'precision.make("particlenet_AK4", ["fp16"])': "making particlenet_AK4 compute with fewer bits, ",
     "server.stop()": "stopping the server",
 }

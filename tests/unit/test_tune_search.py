@@ -41,8 +41,8 @@ ONNX: dict[str, Any] = {
 }
 
 
-def found(config: dict[str, Any] | None = None, goal: Goal = GOAL, limit: int | None = None, *, embedded: bool = True) -> Found:
-    return Found.of(ONNX if config is None else config, goal, 4, limit, embedded=embedded)
+def found(config: dict[str, Any] | None = None, goal: Goal = GOAL, cores: int = 4, *, embedded: bool = True) -> Found:
+    return Found.of(ONNX if config is None else config, goal, cores, embedded=embedded)
 
 
 def model(instances: tuple[int, ...] = (1, 2, 4), cores: int | None = 4, *, batches: bool = False) -> Found:
@@ -109,7 +109,7 @@ def test_only_values_that_have_an_effect() -> None:
     # One request at a time: a second instance and a batch of several have nothing to do.
     assert values(found(goal=Goal(8, 1))) == ((1,), 4, False)
     assert not found(goal=Goal(40, 4)).batches
-    assert values(found(limit=3)) == ((1, 2, 3), 4, True)
+    assert values(found(cores=3)) == ((1, 2, 3), 3, True)
     python = found({"backend": "python", "max_batch_size": 0, "instance_group": [{"count": 1}]})
     assert values(python) == ((1, 2, 4), None, False)
 
