@@ -42,7 +42,9 @@ def server(work: Path, free_base_port: Callable[[], int]) -> Iterator[Server]:
     (models / MODEL / "1").mkdir()
     shutil.copy(OURS / "exported.onnx", models / MODEL / "1" / "model.onnx")
     onnx_models.affine(models / OTHER / "1" / "model.onnx")
-    with launch_server("work/models", load=["add_sub"], base_port=free_base_port(), name="own-network-checkers") as running:
+    for model in (MODEL, OTHER):
+        (models / model / "config.pbtxt").write_text(ONNX)
+    with launch_server("work/models", load=[MODEL, OTHER], base_port=free_base_port(), name="own-network-checkers") as running:
         yield running
 
 
@@ -63,14 +65,12 @@ def _write(server: Server, model: str, text: str) -> str:
 
 def test_export(server: Server) -> None:
     assert server.repository is not None
-    server.reload(MODEL, config=ONNX)
     _is("11.1", Kind.CORRECT, "`sv_mask` [-1, 1, -1]", server, MODEL, DONE, "axes = …")
     _is("11.1", Kind.NOT_ATTEMPTED, "blank", server, MODEL, DONE, "sv_axes = ____")
     _is("11.1", Kind.NOT_YET, "Its last line: `ValueError: no such axis`", server, MODEL, FAILED, "axes = …")
     without = SimpleNamespace(returncode=1, stderr="ModuleNotFoundError: No module named 'torch'\n")
     _is("11.1", Kind.CANNOT_TELL, "make setup TORCH=yes", server, MODEL, without, "axes = …")
     # Of a file that is not ours it does not matter what the script did.
-    server.reload(OTHER, config=ONNX)
     _is("11.1", Kind.CORRECT, "`x` [-1, 3]", server, OTHER, FAILED, "axes = …")
     file = server.repository / OTHER / "1" / "model.onnx"
     good = file.read_bytes()
@@ -104,7 +104,6 @@ def test_config(server: Server) -> None:
 
 
 def test_agreement(server: Server) -> None:
-    server.reload(MODEL, config=ONNX)
     with Client(server) as client:
         sample = jets.read("ak4")[:4]
         inputs = jets.Tagger(client, MODEL).inputs(sample)
