@@ -8,13 +8,13 @@ import re
 from typing import Any
 
 from helpers import paths
-from helpers.course import cells, judge
-from helpers.course.judge import Kind, NotAttempted, NotYet, Outcome
+from helpers.course.cells import Placeholder, asked, count_blanks, fault, not_attempted, running, watch
+from helpers.course.judge import Kind, NotAttempted, NotYet, Outcome, ask, find
 from helpers.course.progress import record
 from helpers.errors import CourseError
 from helpers.terminal import notebook
 
-____ = cells.Placeholder()
+____ = Placeholder()
 
 
 class Exercise:
@@ -22,11 +22,11 @@ class Exercise:
 
     def __init__(self, number: str) -> None:
         self.number = number
-        self._checker = judge.find(number)
+        self._checker = find(number)
 
     def check(self, *answers: Any) -> None:
         """Look at the answers and at the server, and show what was found."""
-        outcome = cells.fault(cells.asked(cells.running(notebook()))) or self.judge(*answers)
+        outcome = fault(asked(running(notebook()))) or self.judge(*answers)
         if outcome.kind in (Kind.CORRECT, Kind.NOT_YET):
             counted = record(self.number, solved=outcome.kind is Kind.CORRECT)
             outcome = dataclasses.replace(outcome, text=f"{outcome.text} ({counted})")
@@ -34,14 +34,14 @@ class Exercise:
 
     def judge(self, *answers: Any) -> Outcome:
         """The outcome alone: shows nothing, counts nothing."""
-        if blanks := cells.count_blanks(answers):
-            return cells.not_attempted(blanks)
+        if blanks := count_blanks(answers):
+            return not_attempted(blanks)
         try:
-            return Outcome(Kind.CORRECT, judge.ask(self._checker, answers))
+            return Outcome(Kind.CORRECT, ask(self._checker, answers))
         except NotYet as wrong:
             return Outcome(Kind.NOT_YET, str(wrong))
         except NotAttempted:
-            return cells.not_attempted(1)
+            return not_attempted(1)
         except CourseError as reason:
             return Outcome(Kind.CANNOT_TELL, str(reason))
         except Exception as error:
@@ -95,12 +95,12 @@ def _show(shown: Outcome | str) -> None:
 
 
 if notebook() is not None:
-    cells.watch(notebook(), _show)
+    watch(notebook(), _show)
 
 
 def way_to(exercise: str) -> tuple[str, list[str]]:
     """Return the heading of an exercise, and the code of each cell in front of it; raise InputError when there is no such exercise."""
-    judge.find(exercise)
+    find(exercise)
     found = _cells(exercise)
     first = next(index for index, cell in enumerate(found) if cell.get("exercise") == exercise)
     before = [cell["source"] for cell in found[:first] if cell["code"] and not {"check", "raises-exception"} & set(cell["tags"])]

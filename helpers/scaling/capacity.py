@@ -11,7 +11,7 @@ from typing import Any
 from helpers.errors import InputError
 from helpers.measuring.measure import measure
 from helpers.measuring.table import THROUGHPUT, Row, Rows, plain, plateau, rows_of
-from helpers.scaling import queueing
+from helpers.scaling.queueing import SIMULATED_REQUESTS, latency_p95_s, simulate_clients
 from helpers.tables import Table
 
 
@@ -61,7 +61,7 @@ class Plan:
     def latency_p95_ms(self, servers: int, jobs: float | None = None) -> float:
         """Return the 95th percentile of wait and request together, with the traffic's jobs or with another number of them."""
         rate = (self.traffic.jobs if jobs is None else jobs) * self.traffic.events_per_s
-        return 1e3 * queueing.latency_p95_s(rate, self.service_s, servers * self.parallel)
+        return 1e3 * latency_p95_s(rate, self.service_s, servers * self.parallel)
 
     def limit_jobs(self, servers: int) -> float:
         """Return the jobs whose traffic is all that so many servers can do: with more, the queue grows without end."""
@@ -160,8 +160,8 @@ def expected(rows: Any) -> Rows:
     away_s = max(least["concurrency"] * batch / least[THROUGHPUT] - service_s, 0.0)
     made = []
     for row in found:
-        requests = queueing.SIMULATED_REQUESTS // 10
-        seen = queueing.simulate_clients(row["concurrency"], service_s, row["servers"] * instances, away_s, requests)
+        requests = SIMULATED_REQUESTS // 10
+        seen = simulate_clients(row["concurrency"], service_s, row["servers"] * instances, away_s, requests)
         same = {name: row.get(name) for name in ("model", "batch", "concurrency", "servers", "device", "cpu")}
         made.append(same | {THROUGHPUT: batch * seen.served_per_s, "queue_us": 1e6 * seen.mean_s, "source": "simulated"})
     return Rows.of(made)
