@@ -80,7 +80,7 @@ def test_6_4_on_a_live_server(traced: Server) -> None:
         (waited / lived, Kind.CORRECT, "ms in 8 requests"),
         (round(waited / lived, 2), Kind.CORRECT, "were waiting"),
         (100 * waited / lived, Kind.NOT_YET, "in percent"),
-        (network / lived, Kind.NOT_YET, "the network itself"),
+        (network / lived, Kind.NOT_YET, "Take the queue of all requests"),
         (2.0, Kind.NOT_YET, "Take the queue of all requests"),
         (None, Kind.NOT_YET, "should be one number"),
         (____, Kind.NOT_ATTEMPTED, "blank"),
@@ -91,9 +91,9 @@ def test_6_4_on_a_live_server(traced: Server) -> None:
     assert outcome.kind is Kind.CANNOT_TELL and "counted 0 requests since" in outcome.text
 
 
-def test_what_is_no_trace_is_said(traced: Server, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_trace_is_said(traced: Server, models_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ServerError, match="without a file for its trace"):
-        trace(server, lambda: None)
+        trace(models_server, lambda: None)
     monkeypatch.setattr(lives_module, "_WRITTEN_S", 0.3)
     with pytest.raises(ServerError, match="wrote no trace of 2 requests"):
         trace(traced, lambda: None, 2)
