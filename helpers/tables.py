@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -37,7 +38,9 @@ def as_html(rows: Sequence[Row], *, caption: str = "", bold: Callable[[Row], boo
     for number, texts in enumerate(zip(*(texts for _, texts in columns))):
         tag, weight = ("td", "bold" if bold(rows[number - 1]) else "normal") if number else ("th", "bold")
         style = f"font-weight:{weight};white-space:pre-wrap;text-align"
-        cells = (f"<{tag} style='{style}:{side}'>{html.escape(text)}</{tag}>" for side, text in zip(sides, texts))
+        # A long path of a config may go on in another line behind each of its dots.
+        shown = (re.sub(r"(?<=[\w\]])\.(?=[a-z])", ".<wbr>", html.escape(text)) for text in texts)
+        cells = (f"<{tag} style='{style}:{side}'>{text}</{tag}>" for side, text in zip(sides, shown))
         lines += f"<tr>{''.join(cells)}</tr>"
     above = f"<caption style='text-align:left'>{html.escape(caption)}</caption>" if caption else ""
     return f"<table>{above}{lines}</table>"
