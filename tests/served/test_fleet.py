@@ -60,6 +60,8 @@ def test_requests_are_split_and_every_one_is_counted_once(fleet: Fleet, protocol
         inputs = [{"X": np.full((2, 3), number, np.float32)} for number in range(60)]
         for given, answer in zip(inputs, client.infer_many("double", inputs), strict=True):
             np.testing.assert_array_equal(answer["Y"], 2 * given["X"])
+    # A server counts a request a moment after it has answered.
+    wait_until(lambda: sum(row["requests"] for row in fleet.shares(before)) >= 60)
     rows = fleet.shares(before)
     assert [row["server"] for row in rows] == [server.http_url for server in fleet.servers]
     assert sum(row["requests"] for row in rows) == 60
@@ -161,6 +163,7 @@ def test_a_server_that_is_busy_is_avoided(fleet: Fleet) -> None:
                 answer.result()
             if not woken:
                 break
+        wait_until(lambda: sum(row["requests"] for row in fleet.shares(before)) >= 44)
         asked = {row["server"]: row["requests"] for row in fleet.shares(before)}
     # The four beside end meanwhile. Of the forty both got two at first; from then on the busy one never had fewer under way.
     assert sum(asked.values()) == 44
