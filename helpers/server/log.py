@@ -11,7 +11,8 @@ LOG_TAIL_LINES, LAST_WORDS_LINES = 15, 5
 RESTART = "Type: server = server.restart()"
 LOST = "It is no longer running; requests that were under way are lost."
 
-# The sentence in which tritonserver 2.51 says that an ensemble stays out, which its index does not.
+# The sentences in which tritonserver 2.51 says that a model stays out; of some its index does not.
+_MODEL = re.compile(r"\"(?:Poll failed for model directory|failed to load model) '([^']+)': (.*)\"\s*$", re.MULTILINE)
 _ENSEMBLE = re.compile(r"ensemble '([^']+)' ((?:depends on|contains) [^.\"]*)")
 # What helps no reader, and other words for it.
 _PLAINLY = (
@@ -33,9 +34,9 @@ _TROUBLE = re.compile(
 )
 
 
-def ensembles(log: str) -> dict[str, str]:
-    """Return the last reason that a server's log gives for each ensemble that was not loaded."""
-    return {name: f"it {why}" for name, why in _ENSEMBLE.findall(log)}
+def reasons(log: str) -> dict[str, str]:
+    """Return the last reason that a server's log gives for each model that was not loaded."""
+    return dict(_MODEL.findall(log)) | {name: f"it {why}" for name, why in _ENSEMBLE.findall(log)}
 
 
 def plain(reason: str) -> str:

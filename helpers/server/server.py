@@ -220,17 +220,15 @@ class Server:
 
     def models(self) -> list[ModelState]:
         """The models in the repository and their states; on another's server, or without its repository, those that are loaded."""
-        if not self._key or (self.repository is not None and not self.repository.is_dir()):
+        if not self._key or self.repository is None or not self.repository.is_dir():
             with self._or_how_it_ended():
                 return [ModelState(counters["name"], counters["version"], "READY") for counters in self._way.statistics()]
         from helpers import repository  # loads gRPC, half a second
 
         rows = self._administer("index")
         # The index leaves out folders without a model, and has no reason where a load was not even tried.
-        why = repository.faults(self.repository) if self.repository is not None else {}
-        rows += [{"name": name} for name in why if name not in {row["name"] for row in rows}]
-        if any(row.get("state") != "READY" for row in rows):
-            why |= server_log.ensembles(self.log(lines=0))
+        why = server_log.reasons(self.log(lines=0)) | repository.faults(self.repository)
+        rows += [{"name": name} for name in why if name not in {row["name"] for row in rows} and (self.repository / name).is_dir()]
         states = []
         for row in rows:
             state = row.get("state") or "UNAVAILABLE"
