@@ -1,4 +1,4 @@
-"""A server whose repository these tests edit, with the jet tagger as its model; each test gets it as it was shipped."""
+"""A server whose repository these tests edit, with the jet tagger as its model; each test gets its folder as it was shipped."""
 
 from __future__ import annotations
 
@@ -30,12 +30,11 @@ def own(free_base_port: Callable[[], int], tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def model(own: Server) -> Iterator[Path]:
-    """The tagger's folder; what a test changed is undone and loaded again."""
+    """The tagger's folder; what a test changed in it is undone. The server has what the last test left, until a test loads the model."""
     config = own.repository / MODEL / "config.pbtxt"
     before = config.read_text()
     yield config.parent
     config.write_text(before)
-    own.reload(MODEL)
 
 
 @pytest.fixture(scope="package")

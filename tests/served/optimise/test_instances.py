@@ -65,6 +65,7 @@ def test_a_relaunch_serves_the_edited_working_copy_with_two_instances_at_work(wo
 def test_a_reload_changes_the_number_of_instances_and_no_answer(
     own: Server, model: Path, client: Client, requests: Callable[..., list[dict[str, np.ndarray]]]
 ) -> None:
+    own.reload(MODEL)
     jet = requests(50)[0]
     alone, pid = client.infer(MODEL, jet)["softmax"], own.pid
     comparison = repository.change_config(model, instance_group=[{"count": 2, "kind": "KIND_CPU"}])
