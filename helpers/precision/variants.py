@@ -112,4 +112,15 @@ def cost(server: Any, models: Sequence[str], reference: str, jets: Any) -> Table
             row = {"model": model, "discriminant": name, "auc": area.auc, "auc_uncertainty": area.auc_uncertainty}
             row |= {"auc_change": change, "auc_change_half_width": 1.96 * deviation}
             rows.append(row | {"largest_change": float(apart.max()), "mean_change": float(apart.mean())})
-    return Table(rows, f"{len(jets)} jets, the same for all; the change of AUC is with its 95 % interval.")
+    return Table(rows, f"{len(jets)} jets, the same for all; the change of AUC is with its 95 % interval.", _shown)
+
+
+def _shown(row: dict[str, Any]) -> dict[str, str]:
+    """What fits on a projector."""
+    return {
+        "model": row["model"],
+        "discriminant": row["discriminant"],
+        "AUC": f"{row['auc']:.4f} ± {row['auc_uncertainty']:.4f}",
+        "change of AUC": f"{row['auc_change']:+.4f} ± {row['auc_change_half_width']:.4f}",
+        "largest change of a probability": f"{row['largest_change']:.2g}",
+    }
