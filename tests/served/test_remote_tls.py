@@ -180,7 +180,7 @@ def test_perf_analyzer_through_the_front(site: Site, work: Path) -> None:
         assert site.behind.statistics("add_sub")["inference_count"] >= before + row["requests"]
         assert TOKEN not in str(row)
         assert "$COURSE_TOKEN" in row["command"]
-    run, ca = Measurement(server, "add_sub", max_trials=1, window_ms=400).run, str(site.certificates.ca)
+    run, ca = replace(Measurement(server, "add_sub").run, windows=1), str(site.certificates.ca)
     for access, words in (
         (Access(ca=ca), "no valid token"),
         (access_for("another-token", ca=ca), r"no valid token.*Bearer \$COURSE_TOKEN"),
