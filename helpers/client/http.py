@@ -147,9 +147,10 @@ def _failure(error: Exception, timeout_s: float) -> TransportError:
     """Return the error for an answer that did not come."""
     if isinstance(error, TimeoutError):
         return TimedOut(f"no answer within {timeout_s:g} s")
-    if isinstance(error, http.client.BadStatusLine) and not isinstance(error, http.client.RemoteDisconnected):
-        return Refused("it does not speak HTTP", "protocol")
-    return Unreachable(str(error) or type(error).__name__)
+    if isinstance(error, OSError):
+        return Unreachable(str(error) or type(error).__name__)
+    cut = isinstance(error, http.client.IncompleteRead)
+    return Unreachable("the connection was closed") if cut else Refused("it does not speak HTTP", "protocol")
 
 
 def ask(address: Address, path: str, body: Any = None, *, access: Access = NO_ACCESS, **options: Any) -> Any:
