@@ -52,7 +52,7 @@ def test_kernels_of_make_lab_ask_no_proxy_for_this_machine(site: Heard, before: 
         monkeypatch.setenv(name, value)
     after = lab.environment()
     for name in ("no_proxy", "NO_PROXY"):
-        parts = after[name].split(",")
+        parts = [part.strip() for part in after[name].split(",")]
         assert {"localhost", "127.0.0.1", *(re.split(r",\s*", next(iter(before.values()))) if before else [])} <= set(parts)
     with monkeypatch.context() as kernel:
         for name, value in after.items():
