@@ -97,7 +97,6 @@ def test_infer_in_a_terminal_sends_taus(server: Server, capsys: pytest.CaptureFi
     assert "(2, 21, 21, 86)" in said
 
 
-@pytest.mark.nightly  # keeps all cores busy for half a minute; each day its model is measured with real taus
 def test_the_course_texts_command(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     """As printed there, but for the address and for one window of 4 in place of several of 9 s: a hundred taus may take seconds."""
     command = (
