@@ -322,9 +322,9 @@ exercise("9.5").check(costs, safe)
 
 # %%
 seen = {row["experiment"]: table.judged(row["experiment"]) for row in table.rows[1:]}
-gains = pd.DataFrame(list(seen.values()), list(seen))
+drawn = pd.DataFrame(list(seen.values()), list(seen))
 with plots.drawing(figsize=(11, 4)) as (figure, axes):
-    gains.plot.barh(y="gain", xerr="half_width", ax=axes, xlabel="Gain, with 95 % interval", legend=False)
+    drawn.plot.barh(y="gain", xerr="half_width", ax=axes, xlabel="Gain, with 95 % interval", legend=False)
     axes.axvline(1, color="black")
 figure
 
