@@ -78,7 +78,8 @@ def description() -> str:
 
 def without_proxy(variables: Mapping[str, str]) -> dict[str, str]:
     """Return the variables by which programs do not ask a proxy of the site for this machine: it would look at itself."""
-    named = variables.get("no_proxy") or variables.get("NO_PROXY")
+    # Without blanks, which gRPC takes for a part of a name.
+    named = (variables.get("no_proxy") or variables.get("NO_PROXY") or "").replace(" ", "")
     direct = ",".join(filter(None, [named, "localhost", LOOPBACK, "::1"]))
     return {"no_proxy": direct, "NO_PROXY": direct, "no_grpc_proxy": direct}
 
