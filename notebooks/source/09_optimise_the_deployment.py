@@ -331,7 +331,7 @@ figure
 # %% [markdown]
 # ## Let a search do it
 #
-# By hand you changed one setting at a time. `tune` does the same, and reads the same counters: queue, batches, cores. It
+# By hand you changed one setting at a time. `tune` does the same, and reads how long requests wait in the queue. It
 # measures briefly first, and repeats the best few. At the end the server is as it was.
 
 # %%
@@ -340,8 +340,7 @@ tune(server, MODEL, batch=1, concurrency=8, budget_ms=table.budget_ms, input_dat
 # %% [markdown]
 # **What stands out?** Compare one instance of two **threads** with two of one. On a CPU, instances × threads should not
 # exceed the cores. The search also says how sure it is, takes the simpler one of two that it cannot tell apart, and
-# writes the winner as a `config.pbtxt` to copy. *Half batches* hold half of the requests that an instance has under way:
-# while it works on one half, the other one waits, complete. It keeps to one model: you compared the precisions yourself.
+# writes the winner as a `config.pbtxt` to copy. It keeps to one model: you compared the precisions yourself.
 
 # %% [markdown] exercise="9.6"
 # ### Exercise 9.6 (10 minutes) — Win the challenge
