@@ -281,7 +281,14 @@ repository.change_config(MODEL, PLAIN, optimization=None, dynamic_batching=None)
 server.reload(MODEL)
 for name in variants:
     table.measure(name.removeprefix(f"{MODEL}_"), model=name)
-print(table)
+seen = {row["experiment"]: table.judged(row["experiment"]) for row in table.rows[1:]}
+drawn = pd.DataFrame(list(seen.values()), list(seen))
+with plots.drawing(figsize=(11, 4)) as (figure, axes):
+    drawn.plot.barh(y="gain", xerr="half_width", ax=axes, xlabel="Gain, with 95 % interval", legend=False)
+    axes.axvline(1, color="black")
+figure
+
+# %%
 costs = precision.cost(server, variants, reference=MODEL, jets=jets.read("ak4")[256:1256])
 found = pd.DataFrame(costs).query("model != @MODEL").set_index(["model", "discriminant"])
 with plots.drawing(figsize=(11, 4)) as (figure, axes):
@@ -291,8 +298,9 @@ figure
 
 # %% [markdown]
 # **What stands out?** Few processors compute in 16 bits; the others convert each number twice. GPUs have units for both
-# kinds. (For this network nobody has published how much that gives, as far as we know.) The figure has the change of the
-# **AUC**, the area under the ROC curve, on the same jets for all.
+# kinds. (For this network nobody has published how much that gives, as far as we know.) The first figure has the gains of
+# all experiments so far, each over what it changed; the second the change of the **AUC**, the area under the ROC curve,
+# on the same jets for all.
 
 # %% [markdown] exercise="9.5"
 # ### Exercise 9.5 (5 minutes) — Decide what physics allows
@@ -316,17 +324,6 @@ exercise("9.5").check(costs, safe)
 
 # %% [markdown] exercise="9.5" tags=["answer"]
 # An interval that reaches beyond −0.001 is no proof of a loss; it says that you need more jets to decide.
-
-# %% [markdown]
-# ## Look at the whole
-
-# %%
-seen = {row["experiment"]: table.judged(row["experiment"]) for row in table.rows[1:]}
-drawn = pd.DataFrame(list(seen.values()), list(seen))
-with plots.drawing(figsize=(11, 4)) as (figure, axes):
-    drawn.plot.barh(y="gain", xerr="half_width", ax=axes, xlabel="Gain, with 95 % interval", legend=False)
-    axes.axvline(1, color="black")
-figure
 
 # %% [markdown]
 # ## Let a search do it
