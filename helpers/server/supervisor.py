@@ -41,8 +41,8 @@ _RESTARTS, _SETTLED_S = 3, 60.0
 # What tritonserver writes when another program was faster with a port, when it begins to serve, and what Triton's Python backend dies of
 # now and then while many models start at once (once in a few dozen launches of 26 models).
 _PORT_TAKEN, _LISTENS, _LOCK_LOST = "already in use", "Started HTTPService at", "boost::interprocess::lock_exception"
-# Bytes of a log in which these words are looked for.
-_LOOKED_AT = 4 << 20
+# Bytes of a log at most, and of its beginning and its end what stays then; the words above are looked for in its beginning.
+_LOG_MOST, _LOG_BEGINNING, _LOG_END = 16 << 20, 4 << 20, 2 << 20
 
 
 class Plan(TypedDict):
@@ -141,9 +141,22 @@ class Supervisor:
         with contextlib.suppress(OSError):  # a full disk
             self.log.write(f"course: {line}\n".encode())
 
+    def _keep_log_small(self) -> None:
+        """Take the middle out of a log that has become too long, as a model that prints without end makes it."""
+        file = self.log.fileno()
+        size = os.fstat(file).st_size
+        if size <= _LOG_MOST:
+            return
+        with contextlib.suppress(OSError):  # a full disk: shorter it is in any case
+            end = os.pread(file, _LOG_END, size - _LOG_END)
+            # Every writer appends, so that it goes on at the new end.
+            os.ftruncate(file, _LOG_BEGINNING)
+            left_out = (size - _LOG_BEGINNING - len(end)) >> 20
+            self.log.write(f"\ncourse: {left_out} MB are left out here, so that this log does not fill the disk\n".encode() + end)
+
     def _said_since_start(self, words: str) -> bool:
         """True if the server's log has these words, since its last start."""
-        return words.encode() in os.pread(self.log.fileno(), _LOOKED_AT, self.log_start)
+        return words.encode() in os.pread(self.log.fileno(), _LOG_BEGINNING, self.log_start)
 
     def _is_leased(self) -> bool:
         """True if a process holds a lease."""
@@ -157,6 +170,7 @@ class Supervisor:
     def _look(self) -> None:
         """Whether the server has ended, and whether it is to end."""
         now = time.monotonic()
+        self._keep_log_small()
         if self._is_leased():
             self.leased = now
         if self.stopping_since is None and ((self.run_dir / STOP).exists() or now - self.leased > self.plan["grace_s"]):

@@ -200,6 +200,27 @@ def test_a_disk_that_is_full_costs_the_log_and_not_the_server(tmp_path, free_bas
 _FOREVER = "import time; print('begun', flush=True); time.sleep(90)"
 
 
+def test_a_log_cannot_fill_a_disk_and_keeps_its_beginning(tmp_path, free_base_port):
+    """Two writers, as tritonserver and its models are: 60 MB in lines of 100 bytes."""
+    code = (
+        "import os, subprocess, sys, time\n"
+        "print('REASON of the launch', flush=True)\n"
+        "other = subprocess.Popen([sys.executable, '-c', 'print(\"model\", flush=True); import time; time.sleep(90)'])\n"
+        "for number in range(60):\n"
+        "    os.write(1, (b'%99d\\n' % number) * 10000)\n"
+        "    time.sleep(0.02)\n"
+        "print('LAST', flush=True); time.sleep(90)"
+    )
+    log = tmp_path / "log"
+    held = lease.start(plan_of(tmp_path, code, _triples(free_base_port(), 4)))
+    wait_until(lambda: log.exists() and log.stat().st_size < 17 << 20 and log.read_bytes().endswith(b"LAST\n"))
+    text = log.read_text()
+    held.stop()
+    assert text.startswith("REASON of the launch\n")
+    assert "MB are left out here, so that this log does not fill the disk" in text
+    assert "\0" not in text  # no hole
+
+
 def test_a_first_lease_may_come_late(tmp_path, free_base_port):
     """The launcher of a command with a short grace is held up between its two steps."""
     plan = plan_of(tmp_path, _FOREVER, _triples(free_base_port(), 4), grace_s=0.5)
