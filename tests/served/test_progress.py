@@ -22,7 +22,7 @@ SLOW = {
     'sweep(server, "add_sub", (1,), (1, 2), max_seconds=0.1)': "sweep, ",
     'Experiments(server, "add_sub").measure("baseline")': "measuring 'baseline', ",
     'tune(server, "add_sub", concurrency=1, budget_ms=1e4)': "add_sub: ",
-    'precision.make("particlenet_AK4", ["fp16"])': "making particlenet_AK4 compute with fewer bits, ",
+    'precision.make("particlenet_AK4", ["fp16"])': "making particlenet_AK4 compute with fewer bits",
     "server.stop()": "stopping the server",
 }
 FIRST = """
