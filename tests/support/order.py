@@ -23,12 +23,12 @@ _TOGETHER = {
 _SERVERS = {
     "the course's models": (
         *("served/models/", "served/test_analysis", "served/test_bridges", "served/test_exercises_checkers", "served/test_jets_checkers"),
-        *("served/test_lives", "served/test_metrics_checkers", "served/test_perf", "served/test_private", "served/test_server_launch"),
+        *("served/test_metrics_checkers", "served/test_perf", "served/test_private", "served/test_server_launch"),
         *("served/test_server_security", "served/test_sweep_checkers", "served/test_tracks_checks"),
     ),
     "models for tests": (
         *("faults/test_faults_windows", "served/test_client.", "served/test_commands_client", "served/test_dashboard"),
-        *("served/test_load", "served/test_metrics.", "served/test_perf.", "served/test_proxy_and_pages"),
+        *("served/test_lives", "served/test_load", "served/test_metrics.", "served/test_perf.", "served/test_proxy_and_pages"),
         *("served/test_remote_tls", "served/test_server_for_a_class", "served/test_sweep."),
     ),
 }
