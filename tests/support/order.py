@@ -27,7 +27,7 @@ _SERVERS = {
         *("served/test_server_security", "served/test_sweep_checkers", "served/test_tracks_checks"),
     ),
     "models for tests": (
-        *("faults/test_faults_windows", "served/test_client.", "served/test_commands_client", "served/test_dashboard"),
+        *("served/test_client.", "served/test_commands_client", "served/test_dashboard"),
         *("served/test_lives", "served/test_load", "served/test_metrics.", "served/test_perf.", "served/test_proxy_and_pages"),
         *("served/test_remote_tls", "served/test_server_for_a_class", "served/test_sweep."),
     ),
