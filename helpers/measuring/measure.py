@@ -1,4 +1,7 @@
-"""Measure a model with NVIDIA's perf_analyzer: one load, several in turn to compare them, or a whole sweep."""
+"""Measure a model with NVIDIA's perf_analyzer: one load, several in turn to compare them, or a whole sweep.
+
+Where perf_analyzer does not run, such as on macOS, they return what this course recorded on a machine of its own, and say so.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,12 +23,13 @@ import pandas as pd
 from helpers import machine
 from helpers.client.client import Client
 from helpers.client.endpoint import QUERY_TIMEOUT_S, Address
+from helpers.errors import SetupError
 from helpers.measuring import table
 from helpers.measuring.perf_analyzer import NAME, RUN_WINDOWS, InputData, Result, Run, checked, execute, find_perf_analyzer, show
 from helpers.measuring.statistics import LEAST_WINDOWS, interval, percentile_interval, windows_needed
 from helpers.measuring.table import COLUMNS, LATENCY, LATENCY_ENDS, MEASURED, PARTS, THROUGHPUT, THROUGHPUT_SPREAD, Row
 from helpers.metrics.gpu import placed_on
-from helpers.paths import append_line, shown
+from helpers.paths import append_line, models_dir, read_lines, root, shown
 from helpers.repository.configs import instances_of
 from helpers.terminal import Progress
 
@@ -43,6 +48,8 @@ POINT_S = 5.0
 # of what their median latency allows says that no slow first request was among them.
 WARM_UPS, WARM_UP_MS, WARM = 4, 200, 0.75
 
+# The tool's own exit status where it fails.
+_FAILED = 99
 T = TypeVar("T")
 
 
@@ -81,7 +88,6 @@ class Measurement:
         # The columns of a row that do not change while a model is measured; None for what a server elsewhere does not tell.
         self.known = _placed(connection.server, model, self.config, address) | {
             "server_version": version,
-            "perf_analyzer_version": find_perf_analyzer().version,
             "config": hashlib.sha256(json.dumps(self.config, sort_keys=True).encode()).hexdigest()[:8],
         }
         self.results: list[Result] = []
@@ -117,9 +123,13 @@ class Measurement:
         if turn and result.figures:
             self.turns[turn] = result.figures[THROUGHPUT] or 0.0
 
+    def find(self, rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
+        """Return the row of the same load with the same inputs; an empty one where there is none."""
+        return next((row for row in rows if _load_of(row) == _load_of(vars(self.run) | self.run.sent())), {})
+
     def row(self) -> dict[str, Any]:
         """Return what was measured so far as a row, by :data:`~helpers.measuring.table.COLUMNS`."""
-        row = row_of(self.run, self.results, self.known, self.precision)
+        row = row_of(self.run, self.results, self.known | {"perf_analyzer_version": find_perf_analyzer().version}, self.precision)
         if len(getattr(self.server, "servers", ())) > 1:
             # The tool asks the front for the counters, and the front has one server answer that, always the same.
             row |= dict.fromkeys(("latency_avg_us", *PARTS[1:-1]))
@@ -166,6 +176,8 @@ def measure(server: Any, model: str, batch: int = 1, concurrency: int = 1, *, ma
     does a minute later. A row whose precision was not reached has ``stable=False`` and says so in ``note``.
     """
     made = Measurement(server, model, batch, concurrency, **options)
+    if there := recorded_instead([made]):
+        return Row.of(there[0])
     with Progress(lambda: f"measuring {model}, batch {batch}: {len(made.results)} runs"):
         made.warm_up()
         most = max(int(1000 * max_seconds / made.run.window_ms), LEAST_WINDOWS)
@@ -182,6 +194,8 @@ def measure_in_turn(server: Any, model: str, *loads: Mapping[str, Any], turns: i
     A turn is three windows of each. Returns a row for each load; ``verdict`` compares them pair by pair.
     """
     made = [Measurement(server, **{"model": model, **options, **load}, window_s=TURN_WINDOW_S) for load in loads]
+    if there := recorded_instead(made):
+        return tuple(map(Row.of, there))
     runs = list(in_turn(made, turns))
     with Progress(f"measuring {len(made)} loads in turn", len(runs), "runs") as progress:
         for each in made:
@@ -190,6 +204,34 @@ def measure_in_turn(server: Any, model: str, *loads: Mapping[str, Any], turns: i
             each.measure(turn)
             progress.add()
     return tuple(Row.of(each.row()) for each in made)
+
+
+def _load_of(row: Mapping[str, Any]) -> list[Any]:
+    """What tells a load from others: of the inputs' names without the place that TorchScript's have, in any order."""
+    shapes = re.sub(r"__\d+", "", row["shapes"]).split()
+    return [row[name] for name in ("model", "batch", "concurrency", "request_rate_per_s", "inputs")] + sorted(shapes)
+
+
+def sweep_file() -> Path:
+    """Return the file of the course's own sweep."""
+    return root() / "notebooks" / "data" / "recorded_sweep.jsonl"
+
+
+def recorded_instead(loads: Sequence[Measurement]) -> list[dict[str, Any]]:
+    """Return the recorded rows of the same loads where perf_analyzer does not run, and say so; none where it does.
+
+    A SetupError where one of them was not recorded, or where the models are a working copy, which people change.
+    """
+    try:
+        find_perf_analyzer()
+    except SetupError as error:
+        repository = getattr(loads[0].server, "repository", None)
+        rows = [each.find(read_lines(sweep_file())) for each in loads] if repository in (None, models_dir().resolve()) else []
+        if not all(rows):
+            raise
+        print(f"{error.happened} What follows was recorded on another machine without a GPU, which each row names.")
+        return rows
+    return []
 
 
 def in_turn(measurements: Sequence[T], turns: int = TURNS) -> Iterator[tuple[T, str]]:
@@ -241,8 +283,9 @@ def sweep(
     """
     names = [models] if isinstance(models, str) else list(dict.fromkeys(models))
     loads = [{"batch": batch, "concurrency": concurrency, **options} for concurrency in concurrencies for batch in batches]
-    for name, load in itertools.product(names, loads):
-        Measurement(server, name, **load)  # all is checked before anything runs
+    # All is checked before anything runs.
+    if there := recorded_instead([Measurement(server, name, **load) for name, load in itertools.product(names, loads)]):
+        return table.Rows.of(there, path=str(sweep_file()))
     file, rows = table.folder_of(output) / "sweep.jsonl", []
     with Progress("sweep", len(loads), "loads") as progress:
         for load in loads:
@@ -259,6 +302,10 @@ def sweep(
 
 
 def perf_analyzer(command: str) -> int:
-    """Run a whole command, print what it says, and return its exit status: 0 done, 2 no agreement, 99 it failed."""
+    """Run a whole command, print what it says, and return its exit status: 0 done, 2 no agreement, 99 it failed or does not run here."""
     words = shlex.split(command.replace("\\\n", " "))
-    return show(words[words[:1] == [NAME] :])
+    try:
+        return show(words[words[:1] == [NAME] :])
+    except SetupError as error:
+        print(error)
+        return _FAILED

@@ -53,7 +53,7 @@ server
 #
 # **perf_analyzer** is NVIDIA's own load generator. It sends made-up requests, as many as the server can
 # take, and reads a clock. In a terminal, type `python -m helpers perf_analyzer` and its arguments. (NVIDIA
-# makes it for Linux only. Elsewhere, read this notebook with its outputs in `notebooks/solutions`.
+# makes it for Linux only. Elsewhere this notebook says so, and goes on with what was recorded on a machine of ours.
 # For models of text NVIDIA had GenAI-Perf, which is now **AIPerf**; for tensors perf_analyzer is still the tool.)
 
 # %%

@@ -14,14 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from helpers import machine, paths
-from helpers.errors import InputError, ModelError, RequestError
+from helpers import machine, paths, plots
+from helpers.errors import InputError, ModelError, RequestError, SetupError
 from helpers.measuring import inputs as load_inputs
 from helpers.measuring import measure as measuring
-from helpers.measuring.measure import Measurement, measure, measure_in_turn, perf_analyzer
+from helpers.measuring.inputs import write_taus
+from helpers.measuring.measure import Measurement, measure, measure_in_turn, perf_analyzer, sweep
 from helpers.measuring.perf_analyzer import Run, execute, result_of
 from helpers.measuring.statistics import verdict
-from helpers.measuring.table import COLUMNS, PARTS
+from helpers.measuring.table import COLUMNS, PARTS, is_recorded, rows_of
 from helpers.metrics import scrape
 from helpers.physics.tracks import load_events
 from helpers.server import Server, connect
@@ -123,6 +124,34 @@ def test_nobody_there() -> None:
 
 
 # --- measurements ----------------------------------------------------------------------------------------------------------
+
+
+def test_where_the_tool_does_not_run_what_was_recorded_takes_its_place(
+    server: Server, models_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("COURSE_SERVER_ENV", str(tmp_path / "server"))
+    models = ["particlenet_AK4", "particlenet_AK4_PT"]
+    rows = sweep(server, models, (1, 4, 16, 32), output=tmp_path / "out")
+    said = capsys.readouterr().out
+    assert "perf_analyzer" in said and "was recorded on another machine" in said and said.count("\n") == 1
+    assert list(zip(rows["model"], rows["batch"], strict=True)) == [(model, batch) for model in models for batch in (1, 4, 16, 32)]
+    one = measure(server, "particlenet_AK4", batch=4, concurrency=2)
+    pair = measure_in_turn(server, "particlenet_AK4", {"batch": 8}, {"batch": 8, "concurrency": 2})
+    assert (one["batch"], one["concurrency"]) == (4, 2) and [row["concurrency"] for row in pair] == [1, 2]
+    long = sweep(server.grpc_url, "particlenet_AK4", (1, 4), (4,), lengths={"pf": 100, "sv": 10})
+    taus = measure(server, "deeptau_nosplit", 16, 4, input_data=write_taus())
+    assert all(is_recorded(row) for row in [*rows_of(rows), one, *pair, *rows_of(long), taus])
+    assert all("pf_points:2,100" in shapes for shapes in long["shapes"]) and taus["inputs"] == "20_taus.json"
+    words = " ".join(text.get_text() for text in plots.sweep_figure(rows).axes[0].texts)
+    assert "Recorded" in words and "Measured" not in words
+    # No load that was not recorded, no other inputs, and no model that may be another one.
+    for asked, options in ((server, {"batch": 7}), (server, {"lengths": {"pf": 33}}), (server, {"request_rate_per_s": 5.0})):
+        with pytest.raises(SetupError, match="No perf_analyzer runs on this machine"):
+            measure(asked, "particlenet_AK4", **options)
+    with pytest.raises(SetupError, match="No perf_analyzer"):
+        sweep(models_server, "double", (1,), lengths={"X": 8})
+    assert perf_analyzer("perf_analyzer -m particlenet_AK4") == 99 and "No perf_analyzer" in capsys.readouterr().out
 
 
 def test_a_row_has_every_column_and_agrees_with_the_server(models_server: Server) -> None:

@@ -9,6 +9,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
+from helpers import paths
 from tests.support import ROOT
 from tests.support.processes import PATIENCE_S
 
@@ -93,3 +94,14 @@ def crippled_python(folder: Path, without: tuple[str, ...]) -> Path:
         name = sysconfig.get_config_var("INSTSONAME")
         (folder / "lib" / name).symlink_to(Path(sysconfig.get_config_var("LIBDIR"), name))
     return program
+
+
+def server_without(folder: Path, program: str) -> Path:
+    """The server's environment by links, without one of its programs; for the variable ``COURSE_SERVER_ENV``."""
+    (folder / "bin").mkdir(parents=True)
+    for entry in (paths.server_env() / "bin").iterdir():
+        if entry.name != program:
+            (folder / "bin" / entry.name).symlink_to(entry)
+    (folder / "lib").symlink_to(paths.server_env() / "lib")
+    shutil.copy2(paths.server_env() / "pyvenv.cfg", folder)
+    return folder

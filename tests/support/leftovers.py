@@ -91,7 +91,9 @@ class Run:
         if new := _segments() - self._segments:
             others = "".join(_read(f"/proc/{pid}/maps").decode(errors="replace") for pid in _processes() if pid not in mine)
             yield from (f"shared memory: {_SHARED_MEMORY / name}" for name in sorted(new) if f"{_SHARED_MEMORY / name}" not in others)
-        yield from (f"temporary file: {path.name}" for path in sorted(self.temporary.iterdir()))
+        for path in sorted(self.temporary.iterdir()):
+            within = ", ".join(str(each.relative_to(path)) for each in sorted(path.rglob("*"))[:5])
+            yield f"temporary file: {path.name}{f' with {within}' if within else ''}"
         yield from (f"file: {path}" for path in sorted(_files() - self._files))
 
 
