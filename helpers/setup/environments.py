@@ -178,12 +178,12 @@ def _fill(kind: str, **facts: object) -> None:
     print(f"{'updating' if python.exists() else 'making'} {folder.name}, the {kind}'s environment: a minute or several", flush=True)
     # It is missing on Colab: pip then works from outside.
     ensurepip = importlib.util.find_spec("ensurepip") is not None
-    if not python.exists():
-        run([BASE, "-m", "venv", *([] if ensurepip else ["--without-pip"]), folder], folder.name)
     pip = [python, "-m", "pip"] if ensurepip else [BASE, "-m", "pip", "--python", python]
     exactly = ["-c", root() / LOCKS[kind]]
     # On the environment's own disk, since /tmp is small on many machines; no cache that would double what lies there.
     with tempfile.TemporaryDirectory(dir=folder) as tmp:
+        if not python.exists():
+            run([BASE, "-m", "venv", *([] if ensurepip else ["--without-pip"]), folder], folder.name, TMPDIR=tmp)
         variables = {**places_for_uv(pip), "TMPDIR": tmp, "UV_CACHE_DIR": f"{tmp}/cache"}
         uv = f"uv=={locked(LOCKS['client'])['uv']}"
         run([*pip, "install", "--quiet", "--no-deps", "--target", f"{tmp}/uv", uv], folder.name, **variables)
