@@ -16,7 +16,8 @@ _SHORT = ("whole_machine",)
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [pytest.param(case, marks=[] if case in _SHORT else [pytest.mark.nightly]) for case in CASES])
 def test_a_case_runs(case: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, free_base_port, work) -> None:
-    monkeypatch.setattr(cases, "BASE_PORT", free_base_port())
+    for name, value in {"BASE_PORT": free_base_port(), "WINDOW_MS": 200, "SLICE_S": 0.3}.items():
+        monkeypatch.setattr(cases, name, value)
     program.main([case, "--trial"])
     *lines, machine = capsys.readouterr().out.splitlines()
     rows = [line for line in lines if line.startswith("| ")]
