@@ -77,7 +77,7 @@ def writing(path: Path, elsewhere: str = _ELSEWHERE) -> Iterator[None]:
         yield
     except OSError as error:
         # Of a whole tree that could not be copied, one file says why as well as all.
-        reason = error.args[0][0][-1] if isinstance(error, shutil.Error) else error.strerror or error
+        reason = error.args[0][0][-1].partition(": '")[0] if isinstance(error, shutil.Error) else error.strerror or error
         raise SetupError(f"{shown(path)} cannot be written: {reason}.", "", elsewhere) from error
 
 

@@ -126,11 +126,23 @@ def find(**facts: object) -> Lease | None:
     return next(running(lambda state: all(state.get(name) == value for name, value in facts.items())), None)
 
 
+def _is_held(run_dir: Path) -> bool:
+    """True if a process holds a lease: how its server has ended is still to be read there."""
+    try:
+        with open(run_dir / LEASE, "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no such file: the launch was killed before it had one
+        return False
+    return False
+
+
 def running(wanted: Callable[[dict[str, Any]], bool], status: str = "running") -> Iterator[Lease]:
     """Yield leases on the servers of this machine with this status whose states are wanted; removes what dead servers left behind."""
     for run_dir in sorted(run_root().iterdir()):
         state = state_of(run_dir)
-        if is_dead(state):
+        if is_dead(state) and not _is_held(run_dir):
             shutil.rmtree(run_dir, ignore_errors=True)
             supervisor.remove_shared_memory(run_dir.name)
         elif state.get("status") == status and state.get("node") == machine.node() and wanted(state):
