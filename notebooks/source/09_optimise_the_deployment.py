@@ -290,8 +290,7 @@ figure
 
 # %%
 costs = precision.cost(server, variants, reference=MODEL, jets=jets.read("ak4")[256:1256])
-found = pd.DataFrame(costs).query("model != @MODEL")
-found.index = found["model"].str.removeprefix(f"{MODEL}_") + ", " + found["discriminant"]
+found = pd.DataFrame(costs[3:], [f"{row['model']}, {row['discriminant']}" for row in costs[3:]])
 with plots.drawing(figsize=(11, 4)) as (figure, axes):
     found.plot.barh(y="auc_change", xerr="auc_change_half_width", capsize=4, ax=axes, legend=False)
     axes.set_xlabel("Change of AUC, with 95 % interval")
