@@ -128,13 +128,8 @@ def find(**facts: object) -> Lease | None:
 
 def _is_held(run_dir: Path) -> bool:
     """True if a process holds a lease: how its server has ended is still to be read there."""
-    try:
-        with open(run_dir / LEASE, "r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # no such file: the launch was killed before it had one
-        return False
+    with contextlib.suppress(OSError), open(run_dir / LEASE, "r+b") as file:  # none where the launch was killed before it had one
+        return supervisor.is_held(file)
     return False
 
 

@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import IO, Any, TypedDict
 
 if __name__ == "__main__":  # started as a script, with python -I
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -65,6 +65,16 @@ def remove_shared_memory(server_id: str) -> None:
     """Remove the shared memory regions that a killed server left."""
     for leftover in Path("/dev/shm").glob(f"{server_id}*"):
         leftover.unlink(missing_ok=True)
+
+
+def is_held(lease: IO[bytes]) -> bool:
+    """Return True if a process holds a lease on this file."""
+    try:
+        fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    fcntl.flock(lease, fcntl.LOCK_UN)
+    return False
 
 
 class Supervisor:
@@ -158,20 +168,11 @@ class Supervisor:
         """True if the server's log has these words, since its last start."""
         return words.encode() in os.pread(self.log.fileno(), _LOG_BEGINNING, self.log_start)
 
-    def _is_leased(self) -> bool:
-        """True if a process holds a lease."""
-        try:
-            fcntl.flock(self.lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        fcntl.flock(self.lease, fcntl.LOCK_UN)
-        return False
-
     def _look(self) -> None:
         """Whether the server has ended, and whether it is to end."""
         now = time.monotonic()
         self._keep_log_small()
-        if self._is_leased():
+        if is_held(self.lease):
             self.leased = now
         if self.stopping_since is None and ((self.run_dir / STOP).exists() or now - self.leased > self.plan["grace_s"]):
             self.stopping_since = now
