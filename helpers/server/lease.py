@@ -81,6 +81,7 @@ class Lease:
             time.sleep(POLL_S)
         self._stopped = True
         self.close()
+        _clear(self.run_dir)
 
     def close(self) -> None:
         """Give the lease back; the server lives on if somebody else holds one, else for the grace period."""
@@ -126,20 +127,21 @@ def find(**facts: object) -> Lease | None:
     return next(running(lambda state: all(state.get(name) == value for name, value in facts.items())), None)
 
 
-def _is_held(run_dir: Path) -> bool:
-    """True if a process holds a lease: how its server has ended is still to be read there."""
+def _clear(run_dir: Path) -> None:
+    """Remove what a server left whose supervisor was killed; the folder stays for processes with a lease, who read how it ended."""
+    supervisor.remove_shared_memory(run_dir.name)
     with contextlib.suppress(OSError), open(run_dir / LEASE, "r+b") as file:  # none where the launch was killed before it had one
-        return supervisor.is_held(file)
-    return False
+        if supervisor.is_held(file):
+            return
+    shutil.rmtree(run_dir, ignore_errors=True)
 
 
 def running(wanted: Callable[[dict[str, Any]], bool], status: str = "running") -> Iterator[Lease]:
     """Yield leases on the servers of this machine with this status whose states are wanted; removes what dead servers left behind."""
     for run_dir in sorted(run_root().iterdir()):
         state = state_of(run_dir)
-        if is_dead(state) and not _is_held(run_dir):
-            shutil.rmtree(run_dir, ignore_errors=True)
-            supervisor.remove_shared_memory(run_dir.name)
+        if is_dead(state):
+            _clear(run_dir)
         elif state.get("status") == status and state.get("node") == machine.node() and wanted(state):
             with contextlib.suppress(OSError):
                 lease = Lease(run_dir)

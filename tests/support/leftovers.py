@@ -27,6 +27,7 @@ _CACHES = {".cache", ".config", ".pytest_cache", ".ruff_cache", ".mypy_cache", "
 # Seconds until what is still there counts as left: a server outlives its owner by its grace period, and then it stops in its own time.
 # What no process of the run can remove any more is waited for a moment, since another run's segments come and go.
 _PATIENCE_S, _MOMENT_S = 60.0, 3.0
+_PROCESS = "process "
 
 
 class Run:
@@ -60,9 +61,12 @@ class Run:
 
     def left(self, patience_s: float = _PATIENCE_S) -> list[str]:
         """Return a line for each thing that the run left, once it has had the time to go."""
-        start = time.monotonic()
+        start = alone = time.monotonic()
         while lines := list(self._now()):
-            if time.monotonic() - start > (patience_s if self.processes() else min(_MOMENT_S, patience_s)):
+            now = time.monotonic()
+            if any(line.startswith(_PROCESS) for line in lines):
+                alone = now  # what a process that ends removes is gone a moment later
+            if now - start > patience_s or now - alone > _MOMENT_S:
                 break
             time.sleep(0.2)
         return lines
@@ -86,7 +90,7 @@ class Run:
         # The keeper of multiprocessing's shared memory ends with the process that it serves: this one.
         mine = [pid for pid in self.processes() if b"multiprocessing.resource_tracker" not in _read(f"/proc/{pid}/cmdline")]
         for pid in mine:
-            yield f"process {pid}: {_read(f'/proc/{pid}/cmdline').replace(bytes(1), b' ').decode(errors='replace').strip()[:200]}"
+            yield f"{_PROCESS}{pid}: {_read(f'/proc/{pid}/cmdline').replace(bytes(1), b' ').decode(errors='replace').strip()[:200]}"
         # A segment that another program maps is that program's.
         if new := _segments() - self._segments:
             others = "".join(_read(f"/proc/{pid}/maps").decode(errors="replace") for pid in _processes() if pid not in mine)

@@ -6,10 +6,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from tests.support import ROOT
+from tests.support import ROOT, leftovers
 
 _LEAVE_NOTHING = "def test_nothing(tmp_path):\n    (tmp_path / 'file').touch()\n"
 _LEAVE_A_PROCESS = """
@@ -50,6 +51,16 @@ def test_a_process_is_found(tmp_path: Path, options: tuple[str, ...]) -> None:
         os.kill(pid, 9)
     assert done.returncode == 1 and len(pids) == 1, done.stdout
     assert "1 passed" in done.stdout, "the tests themselves are green"
+
+
+def test_a_process_that_has_ended_at_last_is_not_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = iter([["process 1: python"], ["process 1: python"], ["shared memory: /dev/shm/course-1"], []])
+    clock = iter(range(0, 100, 10))  # seconds between two looks, of which one is more than what remains may take without a process
+    monkeypatch.setattr(leftovers, "time", SimpleNamespace(monotonic=lambda: next(clock), sleep=lambda _: None))
+    monkeypatch.setattr(leftovers, "_MOMENT_S", 10.0)
+    run = leftovers.Run.__new__(leftovers.Run)
+    monkeypatch.setattr(run, "_now", lambda: next(looks), raising=False)
+    assert run.left() == []
 
 
 def test_a_temporary_file_is_found_and_removed(tmp_path: Path) -> None:
