@@ -69,6 +69,7 @@ NOT_AS_IT_STANDS = (
     Instead(r"make demo", "tests/install/test_setup_lab.py runs the demo, once", "{} --dry-run"),
     Instead(r"make (test|test-all|test-gpu|lint|bench|notebooks)( .*)?|make -C training", "takes long, or is these tests", "{} --dry-run"),
     Instead(r"python -m tests\.course\.picture", "would write the picture of the README again"),
+    Instead(r"python -m benchmarks\.record", "measures for minutes, and would write the recorded rows again"),
     Instead(r"python -m helpers (lab|install-server)|pip install -e \.", "tests/install does it in a copy, with an environment to be made"),
     Instead(r"rm -r .*|mv .*", "takes the environments away, and tests/install makes them again in a copy"),
     Instead(r"conda .*", "there is no conda here"),
