@@ -89,8 +89,13 @@ def render(notebook: NotebookNode, pages: list[str], *, code: bool = True) -> st
         if found[1]:
             return found[1]
         # Here: the demonstration, which is for those without the developers' packages, has no formula.
-        from latex2mathml.converter import convert
-
+        try:
+            from latex2mathml.converter import convert
+        except ImportError as error:
+            happened = f"{error.name} is not installed, which makes the formulas of these pages."
+            raise SetupError(
+                happened, "It is one of the developers' packages.", "Type: make notebooks   and then the same again"
+            ) from error
         # The exporter would take MathML apart, so a word stands for each formula until it is done.
         formulas.append(convert(found[2]))
         return f"FORMULA{len(formulas) - 1}ALUMROF"

@@ -15,7 +15,7 @@ from pathlib import Path
 from helpers import paths
 from helpers.errors import SetupError
 from helpers.server.command import BACKENDS, Command, LaunchSpec
-from helpers.setup import bootstrap
+from helpers.setup import bootstrap, environments
 
 # Models that the embedded server loads at the same time; Triton's default is 4. Of each load it sleeps a second, so that twelve
 # models of the course are ready after 4.0 instead of 5.7 s on two cores.
@@ -91,7 +91,10 @@ def _wheel() -> tuple[Path, Path]:
             "Everything else of the course works here against a server on another machine.",
             'Type: server = connect("gpu-node:9000")',
         )
-    folder, install = paths.server_env(), "Type: python -m helpers install-server"
+    folder = paths.server_env()
+    # One that was complete and was changed since is made again only when it is gone.
+    away = f"rm -r {paths.shown(folder)} && " * (environments.state("server") == "ready")
+    install = f"Type: {away}python -m helpers install-server"
     packages = next(folder.glob("lib/python3*/site-packages"), folder)
     question = [str(folder / "bin" / "python"), "-I", "-c", f"{bootstrap.LIBPYTHON}\nprint(libpython(), end='')"]
     library = ""

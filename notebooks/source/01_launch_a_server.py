@@ -201,7 +201,7 @@ launch_server("models", load=["add_sub"], dry_run=True)
 
 # %% [markdown]
 # You know most of it now: the repository, the ports, and `127.0.0.1`, which means "only for programs on
-# this machine". The last two options ask for a key from anyone who wants to change models; only your
+# this machine". The options at the end ask for a key from anyone who wants to change models; only your
 # `server` object has it.
 #
 # Why so careful? A Triton believes everyone who reaches it, and anyone who may load a model can run programs as
@@ -216,8 +216,8 @@ launch_server("models", load=["add_sub"], runtime="apptainer", gpu=True, dry_run
 
 # %% [markdown]
 # **What stands out?** Before the word `tritonserver`, `--nv` lets the GPU into the container, and `-B` shows
-# the container your folder of models. After it stand the same options as before, and one more:
-# `--allow-client-shm`. The image has Triton 2.74.0, which shares memory with its clients only with this option.
+# the container your folder of models. After it stand the options that you know, without those for our own
+# backends, and a new one, `--allow-client-shm`: the image's Triton 2.74.0 shares memory with its clients only with it.
 
 # %% [markdown] exercise="1.3"
 # ### Exercise 1.3 (3 minutes) — Find room for your ports

@@ -267,7 +267,7 @@ exercise("9.4").check(view, needs)
 
 # %% [markdown] exercise="9.4" tags=["answer"]
 # A server accepts settings that have no effect, so only a measurement and the log tell. For a TorchScript model, this
-# stanza does nothing on any machine. For this network in ONNX format it gave others a quarter more on a T4.
+# stanza does nothing on any machine. For this network in ONNX format it gave others 25 to 37 % more on a T4.
 
 # %% [markdown]
 # ## Compute with fewer bits

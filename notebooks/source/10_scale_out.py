@@ -299,7 +299,7 @@ theirs.reload(MODEL)
 #
 # ## See what changes on a cluster
 #
-# Two lines. The cluster comes from your batch system, and the address from the people who run the servers:
+# Two things. The cluster comes from your batch system, and the address from the people who run the servers:
 #
 # ```python
 # from dask_jobqueue import SLURMCluster                        # or HTCondorCluster

@@ -67,7 +67,8 @@ class Instead:
 NOT_AS_IT_STANDS = (
     Instead(r"(COURSE_QUICK=1 )?make (lab|setup).*", "may make the environments, which tests/install does in a copy", "{} --dry-run"),
     Instead(r"make demo", "tests/install/test_setup_lab.py runs the demo, once", "{} --dry-run"),
-    Instead(r"make (test|test-all|test-gpu|lint|bench|notebooks)( .*)?|make -C training", "takes long, or is these tests", "{} --dry-run"),
+    Instead(r"make (test|test-all|test-gpu|lint|bench|notebooks|solutions)( .*)?", "takes long, or is these tests", "{} --dry-run"),
+    Instead(r"make -C training .*", "makes an environment of its own", "{} --dry-run"),
     Instead(r"python -m tests\.course\.picture", "would write the picture of the README again"),
     Instead(r"python -m benchmarks\.record", "measures for minutes, and would write the recorded rows again"),
     Instead(r"python -m helpers (lab|install-server)|pip install -e \.", "tests/install does it in a copy, with an environment to be made"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import sys
 from pathlib import Path
 
 import matplotlib
@@ -15,6 +16,7 @@ from nbformat import NotebookNode
 from PIL import Image
 
 from helpers import paths
+from helpers.errors import SetupError
 from helpers.plots import style
 from tools import site, solutions
 
@@ -55,6 +57,13 @@ def test_formulas_are_mathematics_without_a_script(tmp_path: Path) -> None:
     page = site.render(_ran("Start here", SECOND, words), [FIRST])
     assert page.count("<math ") == 2 and "<msub><mi>p</mi><mi>T</mi></msub>" in page and "<msqrt>" in page
     assert "$p_T$" not in page and "<code>$HOME</code>" in page, "code stays as it is"
+
+
+def test_a_formula_without_the_developers_packages_is_one_paragraph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after `make lab` alone, which README and INSTRUCTORS have made pages of."""
+    monkeypatch.setitem(sys.modules, "latex2mathml.converter", None)
+    with pytest.raises(SetupError, match=r"latex2mathml.*Type: make notebooks"):
+        site.render(_ran("Start here", SECOND, "A $p_T$."), [FIRST])
 
 
 def test_a_second_site_keeps_nothing_of_the_first(tmp_path: Path) -> None:

@@ -98,6 +98,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     taus = read(options.data / SAMPLE)
     probabilities = scores(onnx_runner(options.models / MODEL / "1" / "model.onnx"), taus, preprocess())
     report = markdown(probabilities, taus)
+    options.output.mkdir(parents=True, exist_ok=True)
     (options.output / "report.md").write_text(report)
     draw({question.name: split(probabilities, taus, question) for question in QUESTIONS}, options.output / "roc.png")
     print(report)
