@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.compare import Result, Yardstick, figure, in_turn, ratio
 from helpers import Client, jets, launch_fleet, launch_server, paths, repository
-from helpers.measuring.inputs import entries_of, write_inputs
+from helpers.measuring import input_files
 from helpers.measuring.perf_analyzer import Run, execute
 from helpers.physics.tracks import load_events
 from helpers.server import Server
@@ -163,7 +163,7 @@ def real_jets(server: Server, model: str, place: Path) -> tuple[Path, Path]:
         tagger = jets.Tagger(one, model)
         tensors = tagger.inputs(jets.read(jets.sample_for(tagger))[:JETS], **LENGTHS)
     np.savez(place / f"{model}.npz", **tensors)
-    return write_inputs(place / f"{model}.json", entries_of(tensors)), place / f"{model}.npz"
+    return input_files.write(place / f"{model}.json", tensors), place / f"{model}.npz"
 
 
 def one_thread(folder: Path, *models: str) -> Path:

@@ -10,7 +10,7 @@ import shutil
 from functools import partial
 
 from helpers import launch_server, paths, sweep
-from helpers.measuring.inputs import write_jets, write_taus
+from helpers.measuring.input_files import write_jets, write_taus
 from helpers.measuring.table import rows_of
 
 ONNX, TORCH, AK8, TAUS = "particlenet_AK4", "particlenet_AK4_PT", "particlenet_PT", "deeptau_nosplit"

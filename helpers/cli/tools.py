@@ -122,7 +122,7 @@ def perf_analyzer(args: argparse.Namespace) -> int:
 def sweep(args: argparse.Namespace) -> int:
     """Measure, write, draw, and print the table; every point that was measured is kept, also when it cannot go on."""
     from helpers import plots
-    from helpers.measuring.inputs import write_real
+    from helpers.measuring.input_files import write_real
     from helpers.measuring.measure import sweep
 
     server = _server(args)
@@ -138,7 +138,7 @@ def sweep(args: argparse.Namespace) -> int:
 def tune(args: argparse.Namespace) -> int:
     """Launch, search, print, stop; 0 when a configuration meets the budget, else 3."""
     from helpers.cli.serve import GRACE_S
-    from helpers.measuring.inputs import write_real
+    from helpers.measuring.input_files import write_real
     from helpers.server import launch_server
     from helpers.tuning.search import tune
 

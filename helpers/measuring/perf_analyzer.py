@@ -156,7 +156,7 @@ def checked(signature: Signature, batch: int, lengths: Mapping[str, int], input_
         # A file says the shapes itself.
         if path := find(data):
             return {}, path.resolve()
-        raise InputError(f"There is no file of inputs {str(data)!r}.", "Expected 'random', or what write_jets(...) returns.")
+        raise InputError(f"There is no file of inputs {str(data)!r}.", "Expected 'random', or what input_files.write_jets(...) returns.")
     shapes: dict[str, list[int]] = {}
     for name, spec in signature.inputs.items():
         wanted = spec.shape[1:] if signature.max_batch_size else spec.shape
@@ -254,7 +254,7 @@ def explain_failure(code: int, said: str, run: Run, server: Any = None) -> Reque
     """Return the error to raise for a run that ended badly: the tool's own sentence, as what is usual :func:`checked` has said before."""
     found = re.search(r"error: (.*)", said, re.I)
     why = without_id(found[1].split(" NOTE:")[0]).strip().rstrip(".")[:400] if found else "it gave no reason"
-    hint = "Random inputs are no physics, and some models refuse them: take real inputs, such as those of write_jets(...)."
+    hint = "Random inputs are no physics, and some models refuse them: take real inputs, such as those of input_files.write_jets(...)."
     ended, todo = server.how_it_ended() if getattr(server, "owned", False) else ("", "")
     expected = ended or (hint if run.input_data == "random" else "")
     happened = f"perf_analyzer failed with {run.model!r} (status {code}): {why}."

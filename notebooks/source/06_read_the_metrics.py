@@ -32,18 +32,7 @@ import time
 import requests
 
 # %%
-from helpers import (
-    BackgroundLoad,
-    Client,
-    dashboard,
-    jets,
-    launch_server,
-    machine,
-    paths,
-    plots,
-    scrape,
-    trace,
-)
+from helpers import BackgroundLoad, Client, dashboard, jets, launch_server, paths, plots, scrape, trace
 from helpers.course import exercise  #: from helpers.course import ____, exercise
 
 trace_file = f"--trace-config=triton,file={paths.log_dir()}/metrics_trace.json"
@@ -289,13 +278,13 @@ server.load("particlenet_AK4", config=config)
 # ## Look for the GPU
 
 # %%
-machine.nvidia_smi("name", "utilization.gpu", "memory.used", "memory.total", "power.draw")
+# !nvidia-smi --query-gpu=name,utilization.gpu,memory.used,memory.total,power.draw --format=csv
 
 # %% [markdown]
 # With a GPU the server's page has lines whose names begin with `nv_gpu_`: utilization, memory, power and energy, with
-# the GPU's identifier as label. NVIDIA's program `nvidia-smi` tells the same, in %, MiB and W. Is the list empty? Then
-# this machine has no GPU. One with an NVIDIA H200 said this, with `particlenet_PT` under a load of 16 jets per request,
-# two requests at a time:
+# the GPU's identifier as label. NVIDIA's program `nvidia-smi` tells the same, a line for each GPU. (`!` hands a line to
+# the shell.) *Command not found*? Then this machine has no GPU. One with an NVIDIA H200 said this, with `particlenet_PT`
+# under a load of 16 jets per request, two requests at a time:
 #
 # | name | utilization.gpu | memory.used | memory.total | power.draw |
 # |---|--:|--:|--:|--:|

@@ -28,7 +28,7 @@
 # %%
 import pandas as pd
 
-from helpers import launch_server, measure_in_turn, plots, recorded, scrape, sweep, verdict, write_taus
+from helpers import input_files, launch_server, measure_in_turn, plots, recorded, scrape, sweep, verdict
 from helpers.course import exercise  #: from helpers.course import ____, exercise
 
 # %%
@@ -239,11 +239,13 @@ exercise("8.4").check(server, counted, pair, budget_ms)
 #
 # They measured a second network, too: **DeepTau** tells tau leptons from jets, muons and electrons. A jet has 2,440
 # numbers here, a tau 105,703, and nearly all of them are zero. What `perf_analyzer` makes up by itself are random bits, so
-# `write_taus` writes real taus into a file for it. **What do you expect:** how many times as long does a tau take as a jet?
+# `input_files.write_taus` writes real taus into a file for it. **What do you expect:** how many times as long does a tau
+# take as a jet?
 
 # %%
 alike = sweep(server, "particlenet_AK4", (1, 4, 16), (4,), lengths={"pf": 100, "sv": 10}, precision=0.1)
-taus = sweep(server, "deeptau_nosplit", (1, 4, 16), (4,), input_data=write_taus(), precision=0.1)
+taus_file = input_files.write_taus()
+taus = sweep(server, "deeptau_nosplit", (1, 4, 16), (4,), input_data=taus_file, precision=0.1)
 
 # %%
 names = {"particlenet_AK4": "PN-AK4 ONNX", "deeptau_nosplit": "DeepTau"}

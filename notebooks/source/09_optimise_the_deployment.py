@@ -36,8 +36,6 @@ import pandas as pd
 
 from helpers import Client, jets, launch_server, plots, precision, repository, scrape, tune, verdict
 from helpers.course import enter, exercise  #: from helpers.course import ____, enter, exercise
-from helpers.measuring.experiments import Experiments
-from helpers.measuring.inputs import write_jets
 
 # %%
 MODEL = "particlenet_AK4"
@@ -60,7 +58,9 @@ server
 # changed: the server loads one configuration after the other, and keeps yours.
 
 # %%
-jets_file = write_jets(server, MODEL)
+from helpers import Experiments, input_files
+
+jets_file = input_files.write_jets(server, MODEL)
 table = Experiments(server, MODEL, batch=1, concurrency=8, budget=1.5, input_data=jets_file)
 table.measure("baseline")
 

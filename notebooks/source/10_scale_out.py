@@ -30,7 +30,7 @@ import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
 
-from helpers import Client, jets, launch_fleet, plots, recorded, repository, scaling, scrape, write_jets
+from helpers import Client, input_files, jets, launch_fleet, plots, recorded, repository, scaling, scrape
 from helpers.course import exercise  #: from helpers.course import ____, exercise
 
 # %% [markdown]
@@ -54,7 +54,8 @@ fleet
 # 1, 2, 4 and 8 requests are under way?
 
 # %%
-load = {"batch": 8, "input_data": write_jets(fleet, MODEL), "precision": 0.1, "max_seconds": 2}
+jets_file = input_files.write_jets(fleet, MODEL)
+load = {"batch": 8, "input_data": jets_file, "precision": 0.1, "max_seconds": 2}
 one = scaling.by_concurrency(fleet, MODEL, (1, 2, 4, 8), **load)
 plots.scale_figure(one)
 

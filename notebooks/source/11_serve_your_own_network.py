@@ -33,7 +33,7 @@ import subprocess
 import numpy as np
 from IPython.display import Markdown
 
-from helpers import Client, Experiments, jets, launch_server, paths, precision, repository, write_inputs
+from helpers import Client, Experiments, input_files, jets, launch_server, paths, precision, repository
 from helpers.course import exercise  #: from helpers.course import ____, exercise
 
 # %%
@@ -244,7 +244,7 @@ physics
 # requests of one jet take.
 
 # %%
-file = write_inputs(folder / "jets.json", [{name: inputs[name][i] for name in inputs} for i in range(64)])
+file = input_files.write(folder / "jets.json", inputs)
 table = Experiments(server, MODEL, concurrency=4, budget=6, input_data=file)
 for batch in [size for size in (1, 4, 16, 64) if size <= server.config(MODEL)["max_batch_size"]]:
     table.measure(f"batch {batch}", batch=batch)
@@ -275,7 +275,7 @@ exercise("11.4").check(table, best)
 # And ParticleNet, in turn with your rows of the same batch size?
 
 # %%
-file = write_inputs(folder / "six.json", [{name: six[name][i] for name in six} for i in range(64)])
+file = input_files.write(folder / "six.json", six)
 for row in [] if OWN else table.rows[:3:2]:
     name, batch = f"ParticleNet, {row['experiment']}", row["batch"]
     table.measure(name, model="particlenet_AK4", batch=batch, over=row["experiment"], input_data=file)

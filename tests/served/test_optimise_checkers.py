@@ -19,7 +19,7 @@ from helpers.client import Client
 from helpers.course import ____, exercise
 from helpers.course.judge import Kind
 from helpers.measuring.experiments import Experiments
-from helpers.measuring.inputs import write_jets
+from helpers.measuring.input_files import write_jets
 from helpers.measuring.perf_analyzer import Run
 from helpers.measuring.table import Row
 from helpers.repository import compare

@@ -16,9 +16,9 @@ import pytest
 
 from helpers import machine, paths, plots
 from helpers.errors import InputError, ModelError, RequestError, SetupError
-from helpers.measuring import inputs as load_inputs
+from helpers.measuring import input_files
 from helpers.measuring import measure as measuring
-from helpers.measuring.inputs import write_taus
+from helpers.measuring.input_files import write_taus
 from helpers.measuring.measure import Measurement, measure, measure_in_turn, perf_analyzer, sweep
 from helpers.measuring.perf_analyzer import Run, execute, result_of
 from helpers.measuring.statistics import verdict
@@ -174,7 +174,7 @@ def test_a_row_has_every_column_and_agrees_with_the_server(models_server: Server
 def test_the_command_is_the_one_that_ran(models_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows of 20 ms hold no request of a model that takes longer; what gave the figures are longer ones."""
     monkeypatch.setattr(measuring, "TURN_WINDOW_S", (0.02, 0.02))
-    file = load_inputs.write_inputs(tmp_path / "seconds.json", [{"SECONDS": np.array([0.15], np.float32)}])
+    file = input_files.write(tmp_path / "seconds.json", [{"SECONDS": np.array([0.15], np.float32)}])
     row = measure(models_server, "slow", input_data=file, **QUICK)
     assert row["throughput_infer_per_s"] > 0
     used_ms = int(option(row["command"], "-p"))
@@ -202,7 +202,7 @@ def test_the_numbers_of_a_file_reach_the_model(models_server: Server, tmp_path: 
     """The model sleeps as long as its input says: 60 ms, by turns with 20 ms."""
     monkeypatch.setattr(measuring, "WARM_UP_MS", 200)
     entries = [{"SECONDS": np.array([seconds], np.float32)} for seconds in (0.06, 0.02)]
-    file = load_inputs.write_inputs(tmp_path / "naps" / "naps.json", entries)
+    file = input_files.write(tmp_path / "naps" / "naps.json", entries)
     row = measure(models_server, "slow", input_data=file, **QUICK)
     assert row["latency_avg_us"] > 38e3 and row["latency_p99_us"] > 59e3
     assert row["inputs"] == "naps.json" and option(row["command"], "--input-data") == str(file)
@@ -244,7 +244,7 @@ def test_a_warm_up_takes_a_moment_or_as_long_as_some_requests_take(
     assert {run.window_ms for run in runs[:-2]} == {200} and [run.window_ms for run in runs[-2:]] == [400, 400]
     assert fast["throughput_infer_per_s"] > 0
     runs.clear()
-    file = load_inputs.write_inputs(tmp_path / "naps.json", [{"SECONDS": np.array([0.15], np.float32)}])
+    file = input_files.write(tmp_path / "naps.json", [{"SECONDS": np.array([0.15], np.float32)}])
     slow = measure(models_server, "slow", input_data=file, max_seconds=0.1)
     assert [run.window_ms for run in runs[:2]] == [200, 800], "four requests do not fit into the first try"
     # And the windows that count are as long as fifteen of its requests, as far as they may be.
@@ -253,7 +253,7 @@ def test_a_warm_up_takes_a_moment_or_as_long_as_some_requests_take(
 
 
 def test_a_model_that_fails_under_the_load(models_server: Server, tmp_path: Path) -> None:
-    file = load_inputs.write_inputs(tmp_path / "wrong.json", [{"SECONDS": np.array([-1], np.float32)}])
+    file = input_files.write(tmp_path / "wrong.json", [{"SECONDS": np.array([-1], np.float32)}])
     with pytest.raises(RequestError, match="perf_analyzer failed with 'slow'"):
         measure(models_server, "slow", input_data=file)
     with pytest.raises(RequestError, match=r"perf_analyzer failed with 'double'.*shape"):
@@ -289,7 +289,7 @@ def test_loads_are_measured_in_turn_and_compared_pair_by_pair(
     """Twenty milliseconds against forty: the ratio is two, by as many pairs as there were turns."""
     monkeypatch.delenv("COURSE_QUICK")
     files = [
-        load_inputs.write_inputs(tmp_path / f"{name}.json", [{"SECONDS": np.array([seconds], np.float32)}])
+        input_files.write(tmp_path / f"{name}.json", [{"SECONDS": np.array([seconds], np.float32)}])
         for name, seconds in (("long", 0.04), ("short", 0.02))
     ]
     before = scrape(models_server)
@@ -309,22 +309,22 @@ def test_jets_in_a_file_are_those_of_the_sample(server: Server, work: Path) -> N
     from helpers import jets
     from helpers.client import Client
 
-    file = load_inputs.write_jets(server, "particlenet_AK4", lengths={"pf": 30})
+    file = input_files.write_jets(server, "particlenet_AK4", lengths={"pf": 30})
     entries = json.loads(file.read_text())["data"]
-    assert len(entries) == load_inputs.JETS
+    assert len(entries) == input_files.JETS
     with Client(server) as client:
-        expected = jets.Tagger(client, "particlenet_AK4").inputs(jets.read("ak4")[: load_inputs.JETS], candidates=30, vertices=4)
+        expected = jets.Tagger(client, "particlenet_AK4").inputs(jets.read("ak4")[: input_files.JETS], candidates=30, vertices=4)
     for name, tensor in expected.items():
         for entry, right in zip(entries, tensor, strict=True):
             assert entry[name]["shape"] == list(right.shape)
             given = np.frombuffer(base64.b64decode(entry[name]["content"]["b64"]), np.float32).reshape(right.shape)
             assert np.array_equal(given, right)
     with pytest.raises(InputError, match="no jet tagger"):
-        load_inputs.write_jets(server, "add_sub")
+        input_files.write_jets(server, "add_sub")
 
 
 def test_hits_keep_their_number_in_each_event(server: Server, work: Path) -> None:
-    entries = json.loads(load_inputs.write_real(server, "ExaTrk").read_text())["data"]
+    entries = json.loads(input_files.write_real(server, "ExaTrk").read_text())["data"]
     assert [entry["FEATURES"]["shape"] for entry in entries] == [[event.n_hits, 3] for event in load_events()]
 
 
@@ -354,5 +354,5 @@ def test_the_command_of_the_course_text_and_the_helper_agree(server: Server, cap
 def test_real_hits_are_measured_and_random_ones_are_refused(server: Server) -> None:
     with pytest.raises(RequestError, match=r"no finite number.*real inputs"):
         measure(server, "ExaTrk", lengths={"FEATURES": 300}, **QUICK)
-    row = measure(server, "ExaTrk", input_data=load_inputs.write_real(server, "ExaTrk"), **QUICK)
+    row = measure(server, "ExaTrk", input_data=input_files.write_real(server, "ExaTrk"), **QUICK)
     assert row["throughput_infer_per_s"] > 1 and row["instances"] is None

@@ -10,7 +10,7 @@ from helpers.client import Client
 from helpers.client.endpoint import Address
 from helpers.course import ____
 from helpers.course.judge import Kind
-from helpers.measuring.inputs import write_jets
+from helpers.measuring.input_files import write_jets
 from helpers.measuring.perf_analyzer import Run
 from helpers.measuring.table import COLUMNS, Row
 from helpers.metrics import scrape

@@ -46,9 +46,9 @@ def test_notebook_08_can_be_solved_with_it() -> None:
 
 
 def test_the_names_that_notebooks_import_are_functions_and_not_the_modules_of_that_name() -> None:
-    for name in ("measure", "measure_in_turn", "sweep", "perf_analyzer", "verdict", "recorded", "tune", "write_jets"):
+    for name in ("measure", "measure_in_turn", "sweep", "perf_analyzer", "verdict", "recorded", "tune"):
         assert isfunction(getattr(helpers, name)), name
-    assert ismodule(helpers.jets) and ismodule(helpers.tracks)
+    assert all(map(ismodule, (helpers.input_files, helpers.jets, helpers.taus, helpers.tracks)))
 
 
 def test_they_do_not_wait_for_what_only_verdicts_and_figures_need() -> None:

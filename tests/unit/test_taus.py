@@ -12,7 +12,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from helpers import paths
-from helpers.measuring.inputs import write_taus
+from helpers.measuring.input_files import write_taus
 from helpers.physics import taus
 from helpers.physics.taus import Taus
 from training.taus import features, serving

@@ -14,7 +14,7 @@ import tritonclient.grpc as triton_grpc
 from helpers import measure, perf_analyzer, scrape, sweep, taus
 from helpers.__main__ import main
 from helpers.client import Client
-from helpers.measuring.inputs import write_real
+from helpers.measuring.input_files import write_real
 from helpers.server import Server
 from tests.support.memory import shared
 
