@@ -22,7 +22,8 @@ from helpers.course import scoreboard
 from tests.support import ROOT
 from tests.support.measured_rows import row
 
-PAGES = ("README.md", "INSTRUCTORS.md", "containers/README.md", "docs/installing.md", "docs/what_happens.md", "docs/quality.md")
+_DOCS = ("docs/commands.md", "docs/installing.md", "docs/what_happens.md", "docs/quality.md")
+PAGES = ("README.md", "INSTRUCTORS.md", "containers/README.md", *_DOCS)
 # How a command begins where it stands among words.
 _BEGINS = r"(?:make|python|pip|conda|curl|git|docker|podman|apptainer|sudo|export|mkdir|mv|rm|ssh|COURSE_\w+=\S+) \S"
 # Seconds against hanging.

@@ -100,9 +100,10 @@ def test_files_that_are_named_exist(page: str) -> None:
 
 
 def test_messages_that_are_explained_are_given() -> None:
-    """The first column of the table on what is in the way: words that the course really says."""
+    """The first columns of the tables on what is in the way: words that the course really says."""
     said = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "helpers").rglob("*.py"))
-    rows = re.findall(r"^\| (`[^|]+) \|", text("README.md"), re.MULTILINE)
+    tables = [text(page).partition("## When something is in the way")[2] for page in ("README.md", "docs/installing.md")]
+    rows = re.findall(r"^\| (`[^|]+) \|", "\n".join(tables), re.MULTILINE)
     phrases = [part for row in rows for word in re.findall(r"`([^`]+)`", row) for part in word.split(" … ")]
     assert len(phrases) >= 9
     for phrase in phrases:
