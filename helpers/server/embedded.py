@@ -92,20 +92,23 @@ def _wheel() -> tuple[Path, Path]:
             'Type: server = connect("gpu-node:9000")',
         )
     folder = paths.server_env()
-    # One that was complete and was changed since is made again only when it is gone.
-    away = f"rm -r {paths.shown(folder)} && " * (environments.state("server") == "ready")
-    install = f"Type: {away}python -m helpers install-server"
     packages = next(folder.glob("lib/python3*/site-packages"), folder)
     question = [str(folder / "bin" / "python"), "-I", "-c", f"{bootstrap.LIBPYTHON}\nprint(libpython(), end='')"]
     library = ""
     with contextlib.suppress(OSError, subprocess.SubprocessError):  # no such Python, or one that does not run
         library = subprocess.run(question, capture_output=True, text=True, check=True, timeout=_PROBE_S).stdout
     if not library or not (packages / _TRITON).exists():
-        raise SetupError(f"The environment of the embedded server is not there, or not complete: {folder}.", "", install)
+        raise SetupError(f"The environment of the embedded server is not there, or not complete: {folder}.", "", _install(folder))
     if not any(packages.glob("numpy-1.*.dist-info")):
         expected = "tritonserver needs numpy 1.26: with numpy 2 its Python models answer with empty tensors and no error."
-        raise SetupError(f"The server's environment {folder} has another numpy.", expected, install)
+        raise SetupError(f"The server's environment {folder} has another numpy.", expected, _install(folder))
     return packages, Path(library).parent
+
+
+def _install(folder: Path) -> str:
+    """What to type for a new environment: one that was complete, and was changed since, is made again only when it is gone."""
+    away = f"rm -r {paths.shown(folder)} && " * (environments.state("server") == "ready")
+    return f"Type: {away}python -m helpers install-server"
 
 
 def _backends(packages: Path) -> dict[str, Path]:

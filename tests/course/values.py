@@ -32,7 +32,7 @@ VALUES = {
         assert result["OUTPUT1"].tolist() == [i - 10.0 for i in range(16)]
         assert z_mass == 91
         rows = course_map()
-        assert rows[0]["your exercises"] == "2 of 2" and len(rows) >= 11, rows
+        assert len({*rows[0]["your exercises"].split(" of ")}) == 1 and len(rows) >= 11, rows
     """,
     "01": """
         assert options == {"runtime": "docker", "base_port": 9307}

@@ -236,6 +236,16 @@ def test_the_syllabi_fit_their_time() -> None:
     assert spans["90 minutes"] <= 90 and 180 <= spans["Half a day"] <= 240
 
 
+def test_the_pages_tell_the_same_minutes() -> None:
+    """The README's table of notebooks, and the instructors' plan of a whole day, in which each takes all of its time."""
+    minutes = {row["notebook"][:2]: row["minutes"] for row in course_map()}
+    readme, plans = ((paths.root() / name).read_text() for name in ("README.md", "INSTRUCTORS.md"))
+    assert {number: int(said) for number, said in re.findall(r"^\| \[?(\d\d) [^|]*\| (\d+) \|", readme, re.MULTILINE)} == minutes
+    day = plans.partition("### A day")[2].partition("\n## ")[0]
+    hours = re.findall(r"^\| (\d+):(\d\d) \| (\d+):(\d\d) \| (\d\d) ", day, re.MULTILINE)
+    assert {number: 60 * (int(to) - int(begin)) + int(end) - int(first) for begin, first, to, end, number in hours} == minutes
+
+
 def _exercises(notebook: Path) -> list[str]:
     cells = json.loads(notebook.read_text())["cells"]
     return list(dict.fromkeys(cell["metadata"]["exercise"] for cell in cells if "exercise" in cell["metadata"]))
