@@ -29,7 +29,7 @@ def text(page: str) -> str:
 def commands(pattern: str) -> list[tuple[str, str]]:
     """Every command that begins so, in code blocks and in code words, with its page."""
     found = []
-    for page in PAGES:
+    for page in LINKED:
         blocks = re.findall(r"^```\w*\n(.*?)^```", text(page), re.MULTILINE | re.DOTALL)
         words = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text(page), flags=re.MULTILINE | re.DOTALL))
         lines = [line.split("   ")[0] for block in blocks for line in block.splitlines()] + words
