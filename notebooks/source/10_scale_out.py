@@ -226,7 +226,8 @@ fleet
 
 # %% [markdown]
 # **What stands out?** None is lost. Requests without an answer were sent again, to the server that lives. That is allowed,
-# because tagging a jet twice does no harm. The next cell starts the dead one again, behind the same address.
+# because tagging a jet twice does no harm. The one that died is started again by itself, behind the same address; the next
+# cell waits until Envoy sends it requests again.
 
 # %%
 fleet = launch_fleet("work/models", servers=2, load=[MODEL])
