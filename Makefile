@@ -26,7 +26,7 @@ help:
 	@echo "make demo          the course without a browser, in two minutes; see work/demo/"
 	@echo "make doctor        is this machine ready, and if not, what to type"
 	@echo "make reset NB=03   a pristine notebook 03; yours stays beside it"
-	@echo "make test          all tests (ARGS='-m \"not slow\"' for the quick ones; VERSIONS=oldest or newest)"
+	@echo "make test          the tests of each day (ARGS='-m \"not slow\"' for the quick ones; VERSIONS=oldest or newest)"
 	@echo "make test-gpu      check list of a machine with a GPU, and a table of its figures; says so where there is none"
 	@echo "make test-all      for the night: what takes minutes by itself, too, and the training's tests in an environment of their own"
 	@echo "make bench         how fast it is, beside the same work without a server (ARGS='fleet --keep')"

@@ -151,7 +151,7 @@ forty = scaling.under_load(fleet, MODEL, request_rate_per_s=traffic.requests_per
 plots.capacity_figure(scaling.plan(traffic, one, budget_ms), measured=[forty])
 
 # %% [markdown]
-# A line is the formula, an open point the simulation of requests that all take the same time, and the full point is
+# A line is the formula, an open point the simulation of requests that all take the same time, and the black star is
 # yours. If it lies above its line, the reason is the one before: two servers on your cores do less than twice what one
 # does, and near the limit a little less makes a long wait.
 #
