@@ -99,6 +99,13 @@ def test_files_that_are_named_exist(page: str) -> None:
             assert (ROOT / word).exists(), f"{page}: {word}"
 
 
+def test_tests_that_are_named_are_there() -> None:
+    """As in the table of what happens when: each row has the test that does it for real."""
+    there = {path.stem for path in (ROOT / "tests").rglob("test_*.py")}
+    named = {name for page in LINKED for name in re.findall(r"`(test_\w+)`", text(page))}
+    assert len(named) > 15 and named <= there, named - there
+
+
 def test_messages_that_are_explained_are_given() -> None:
     """The first columns of the tables on what is in the way: words that the course really says."""
     said = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "helpers").rglob("*.py"))
