@@ -166,8 +166,8 @@ exercise("1.2").check(server, report)
 # exercise("1.2").solution()
 
 # %% [markdown] exercise="1.2" tags=["hints"]
-# 1. The time stands behind the month and the day, as hours:minutes:seconds. Subtract the two times; half a
-#    second more or less does not matter.
+# 1. The time stands behind the month and the day, as hours:minutes:seconds. Subtract the two times, to a tenth
+#    of a second.
 # 2. Count the lines with `ModelInstanceInitialize: add_sub`. The port is the number behind the last colon
 #    of a `Started` line.
 
