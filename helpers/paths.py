@@ -47,12 +47,18 @@ def server_env() -> Path:
     return Path(os.environ["COURSE_SERVER_ENV"]).resolve() if "COURSE_SERVER_ENV" in os.environ else root() / ".server"
 
 
+def in_work(path: str | Path) -> Path:
+    """Return a path as people type it, absolute; what begins with ``work/`` is in the working folder."""
+    given = Path(path).expanduser()
+    return work_dir().joinpath(*given.parts[1:]) if given.parts[:1] == ("work",) else given.absolute()
+
+
 def find(path: str | Path) -> Path | None:
     """Return a folder or file by what people type: in the working folder (``work/…``), the course's folder, or the current one."""
     given = Path(path).expanduser()
     places = [root() / given, given]
     if given.parts[:1] == ("work",):
-        places.insert(0, work_dir().joinpath(*given.parts[1:]))
+        places.insert(0, in_work(given))
     return next((place.absolute() for place in places if place.exists()), None)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from helpers.errors import InputError, quoted
-from helpers.measuring.measure import TURN_WINDOW_S, Measurement, config_kept, in_turn
+from helpers.measuring.measure import Measurement, config_kept, in_turn
 from helpers.measuring.statistics import Verdict, verdict
 from helpers.measuring.table import LATENCY, THROUGHPUT, THROUGHPUT_SPREAD, Row, latency_words, with_spread
 from helpers.tables import Table, without_empty
@@ -37,21 +37,9 @@ class Experiments:
         The name says in a few words what was changed, ``over`` in which experiment: the first by default, to which the gain refers. Another
         ``model`` takes the place of the table's, such as a variant in lower precision, and ``load`` what differs, such as ``batch=4``.
         """
-        over = over or next(iter(self._rows), name)
-        others = [] if over == name else [self[over]["experiment"]]
-        made = Measurement(self.server, model or self.model, **self._load | load, window_s=TURN_WINDOW_S)
-        executed_batch = self._measured(name, made, [self._made[each] for each in others])
-        self._made[name] = made
-        self._add(name, made.row(), over=next(iter(others), None), executed_batch=executed_batch)
-        for each in others:
-            self._rows[each] |= self._made[each].row()  # with these turns
-        return self
-
-    def _add(self, name: str, row: Mapping[str, Any], **added: Any) -> None:
-        self._rows[name] = {"over": None, "executed_batch": None, **row, **added, "experiment": name}
-
-    def _measured(self, name: str, made: Measurement, others: list[Measurement]) -> float | None:
-        """Measure in turn with others, and return the mean batch that the model ran; the configurations are kept."""
+        reference = next(iter(self._rows), name) if over is None or over == name else self[over]["experiment"]
+        others = [] if reference == name else [self._made[reference]]
+        made = Measurement(self.server, model or self.model, **self._load | load, in_turn=True)
         runs, counts = list(in_turn([made, *others])), np.zeros(2)
         with Progress(f"measuring {name!r}", len(runs), "runs") as progress, config_kept(self.server, *{each.model for each, _ in runs}):
             made.warm_up()
@@ -63,7 +51,14 @@ class Experiments:
                 each.measure(turn)
                 counts += (self._counts(made.model) - before) * (each is made)
                 progress.add()
-        return counts[0] / counts[1] if counts[1] else None
+        self._made[name] = made
+        self._add(name, made.row(), over=reference if others else None, executed_batch=counts[0] / counts[1] if counts[1] else None)
+        for each in others:
+            self._rows[reference] |= each.row()  # with these turns
+        return self
+
+    def _add(self, name: str, row: Mapping[str, Any], **added: Any) -> None:
+        self._rows[name] = {"over": next(iter(self._rows), None), "executed_batch": None, **row, **added, "experiment": name}
 
     def _counts(self, model: str) -> NDArray[np.float64]:
         """Inferences and runs of a model; what comes from the response cache is in neither."""
@@ -81,15 +76,10 @@ class Experiments:
             raise InputError(f"There is no experiment {name!r}.", f"There are: {quoted(self._rows)}.")
         return Row.of(self._rows[name])
 
-    def reference(self, name: str) -> Row | None:
-        """Return the row that an experiment changed, so that its gain is that of one change; None for the first."""
-        first = next(iter(self._rows))
-        return None if name == first else self[self[name]["over"] or first]
-
     def judged(self, name: str) -> Verdict | None:
-        """Return the verdict on an experiment, seen from the one that it changed; None for the first."""
-        reference = self.reference(name)
-        return None if reference is None else verdict(reference, self[name])
+        """Return the verdict on an experiment, seen from the one that it changed, so that it is that of one change; None for the first."""
+        row = self[name]
+        return verdict(self[row["over"]], row) if row["over"] else None
 
     @property
     def budget_ms(self) -> float | None:
@@ -98,17 +88,16 @@ class Experiments:
         return round(self.budget * first / 1000, 1) if self.budget and first else None
 
     def _line(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        name = row["experiment"]
-        seen, reference = self.judged(name), self.reference(name)
+        seen = self.judged(row["experiment"])
         return {
-            "experiment": name,
+            "experiment": row["experiment"],
             "instances": row.get("instances"),
             "inferences/s": with_spread(row[THROUGHPUT], row.get(THROUGHPUT_SPREAD)),
             "p95 (ms)": latency_words(row),
             "queue (ms)": row["queue_us"] / 1000 if row.get("queue_us") is not None else None,
             "jets per run": row["executed_batch"],
             "gain": f"×{seen.factor}" if seen else "",
-            "over": "" if reference is None else reference["experiment"],
+            "over": row["over"] or "",
             "verdict": seen.answer if seen else "the first",
         }
 

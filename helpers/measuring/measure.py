@@ -10,7 +10,6 @@ import itertools
 import json
 import os
 import re
-import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,12 +23,11 @@ from helpers import machine
 from helpers.client.client import Client
 from helpers.client.endpoint import QUERY_TIMEOUT_S, Address
 from helpers.errors import SetupError
-from helpers.measuring import table
-from helpers.measuring.perf_analyzer import NAME, RUN_WINDOWS, InputData, Result, Run, checked, execute, find_perf_analyzer, show
+from helpers.measuring.perf_analyzer import RUN_WINDOWS, InputData, Result, Run, checked, execute, find_perf_analyzer
 from helpers.measuring.statistics import LEAST_WINDOWS, interval, percentile_interval, windows_needed
-from helpers.measuring.table import COLUMNS, LATENCY, LATENCY_ENDS, MEASURED, PARTS, THROUGHPUT, THROUGHPUT_SPREAD, Row
+from helpers.measuring.table import COLUMNS, LATENCY, LATENCY_ENDS, MEASURED, PARTS, THROUGHPUT, THROUGHPUT_SPREAD, Row, Rows, plain
 from helpers.metrics.gpu import placed_on
-from helpers.paths import append_line, models_dir, read_lines, root, shown
+from helpers.paths import append_line, in_work, models_dir, read_lines, root, shown
 from helpers.repository.configs import instances_of
 from helpers.terminal import Progress
 
@@ -47,9 +45,6 @@ POINT_S = 5.0
 # Rounds of warm-up at most (a network in TorchScript is slow twice for each new shape), the first length of their windows, and which part
 # of what their median latency allows says that no slow first request was among them.
 WARM_UPS, WARM_UP_MS, WARM = 4, 200, 0.75
-
-# The tool's own exit status where it fails.
-_FAILED = 99
 T = TypeVar("T")
 
 
@@ -59,10 +54,7 @@ def quick() -> bool:
 
 
 class Measurement:
-    """One load on one model, with the arguments of :func:`measure`: warmed up once, then measured in runs of three windows.
-
-    ``window_s`` is the length of a window in seconds, at least and at most, where measurements take turns.
-    """
+    """One load on one model, with the arguments of :func:`measure`: warmed up once, then measured in runs of three windows."""
 
     def __init__(
         self,
@@ -74,10 +66,12 @@ class Measurement:
         lengths: Mapping[str, int] | None = None,
         input_data: InputData = "random",
         precision: float = PRECISION,
-        window_s: tuple[float, float] | None = None,
         request_rate_per_s: float | None = None,
+        in_turn: bool = False,
     ) -> None:
-        self.server, self.model, self.precision, self.window_s = server, model, precision, window_s
+        # Whether it takes turns with others: then its windows are shorter.
+        self.in_turn = in_turn
+        self.server, self.model, self.precision = server, model, precision
         with Client(server, timeout_s=QUERY_TIMEOUT_S) as connection:
             signature, self.config = connection.signature(model), connection.config(model)
             version, address = connection.about().get("version"), connection.address
@@ -92,18 +86,16 @@ class Measurement:
         }
         self.results: list[Result] = []
         self.turns: dict[str, float] = {}
-        self.pilot: list[float] = []
 
-    def warm_up(self) -> None:
-        """Send requests that do not count until the model is fast, and choose the length of the windows."""
-        run, window_s, rate = self.run, TURN_WINDOW_S if quick() else self.window_s or WINDOW_S, 0.0
-        # Three windows tell how many will be needed; where that is fixed, one is enough.
-        trials = RUN_WINDOWS if self.window_s is None and not quick() else 1
+    def warm_up(self) -> list[float]:
+        """Send requests that do not count until the model is fast, and choose the length of the windows; return the last rates."""
+        run, rates, rate = self.run, [], 0.0
+        window_s, trials = (TURN_WINDOW_S, 1) if self.in_turn or quick() else (WINDOW_S, RUN_WINDOWS)
         short = replace(run, window_ms=WARM_UP_MS, windows=trials, percentile=50)
         for _ in range(1 if quick() else WARM_UPS):
             if seen := execute(short, self.server).windows:
-                self.pilot = [window.throughput_infer_per_s for window in seen]
-                rate = self.pilot[-1]
+                rates = [window.throughput_infer_per_s for window in seen]
+                rate = rates[-1]
             if not seen or rate * short.window_ms < 1000 * max(4, 2 * run.concurrency) * run.batch:
                 # A slow model: too few requests to tell.
                 short = replace(short, window_ms=4 * short.window_ms, windows=1)
@@ -111,21 +103,16 @@ class Measurement:
                 break
         seconds = min(max(WINDOW_REQUESTS * run.batch / rate if rate else 0.0, window_s[0]), window_s[1])
         self.run = replace(run, window_ms=round(1000 * seconds))
+        return rates
 
     def measure(self, turn: str = "") -> None:
         """Measure three windows; with a name of the turn, to be compared with what else was measured in it."""
-        result = execute(self.run, self.server)
-        while not result.figures and self.run.window_ms <= 1000 * WINDOW_S[1]:
+        while not (result := execute(self.run, self.server)).figures and self.run.window_ms <= 1000 * WINDOW_S[1]:
             # A window without a complete request: twice as long next time.
             self.run = replace(self.run, window_ms=2 * self.run.window_ms)
-            result = execute(self.run, self.server)
         self.results.append(result)
         if turn and result.figures:
             self.turns[turn] = result.figures[THROUGHPUT] or 0.0
-
-    def find(self, rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
-        """Return the row of the same load with the same inputs; an empty one where there is none."""
-        return next((row for row in rows if _load_of(row) == _load_of(vars(self.run) | self.run.sent())), {})
 
     def row(self) -> dict[str, Any]:
         """Return what was measured so far as a row, by :data:`~helpers.measuring.table.COLUMNS`."""
@@ -143,7 +130,7 @@ def row_of(run: Run, results: Sequence[Result], known: Mapping[str, Any], precis
     figures = pd.DataFrame([result.figures for result in results], dtype=float)
     # Of a percentile the median, because the mean of percentiles is none.
     percentiles = figures.filter(like="latency_p").median(skipna=False)
-    row: dict[str, Any] = dict.fromkeys(COLUMNS) | table.plain({**figures.mean(skipna=False), **percentiles}) | run.sent() | dict(known)
+    row: dict[str, Any] = dict.fromkeys(COLUMNS) | plain({**figures.mean(skipna=False), **percentiles}) | run.sent() | dict(known)
     rates = [window.throughput_infer_per_s for window in windows]
     low, high = percentile_interval([window[1:] for window in windows], [(result.figures, result.requests) for result in results])
     # The value is the median of the runs' own, and the interval that of the windows: it may not leave the value outside.
@@ -175,16 +162,9 @@ def measure(server: Any, model: str, batch: int = 1, concurrency: int = 1, *, ma
     Returns a row; times in µs, None for what is not known. Its 95 % intervals hold while it was measured, and do not know what the machine
     does a minute later. A row whose precision was not reached has ``stable=False`` and says so in ``note``.
     """
-    made = Measurement(server, model, batch, concurrency, **options)
-    if there := recorded_instead([made]):
-        return Row.of(there[0])
-    with Progress(lambda: f"measuring {model}, batch {batch}: {len(made.results)} runs"):
-        made.warm_up()
-        most = max(int(1000 * max_seconds / made.run.window_ms), LEAST_WINDOWS)
-        windows = RUN_WINDOWS if quick() else windows_needed(made.pilot, made.precision, most)
-        for _ in range(-(-windows // RUN_WINDOWS)):
-            made.measure()
-    return Row.of(made.row())
+    made = [Measurement(server, model, batch, concurrency, **options)]
+    (row,) = recorded_instead(made) or _measured(made, max_seconds=max_seconds)
+    return Row.of(row)
 
 
 def measure_in_turn(server: Any, model: str, *loads: Mapping[str, Any], turns: int = TURNS, **options: Any) -> tuple[Row, ...]:
@@ -193,23 +173,27 @@ def measure_in_turn(server: Any, model: str, *loads: Mapping[str, Any], turns: i
     Loads say what differs, such as ``{"batch": 4, "concurrency": 2}`` or ``{"model": …}``; options, as for :func:`measure`, are for all.
     A turn is three windows of each. Returns a row for each load; ``verdict`` compares them pair by pair.
     """
-    made = [Measurement(server, **{"model": model, **options, **load}, window_s=TURN_WINDOW_S) for load in loads]
-    if there := recorded_instead(made):
-        return tuple(map(Row.of, there))
-    runs = list(in_turn(made, turns))
-    with Progress(f"measuring {len(made)} loads in turn", len(runs), "runs") as progress:
-        for each in made:
-            each.warm_up()
+    made = [Measurement(server, **{"model": model, **options, **load}, in_turn=True) for load in loads]
+    return tuple(map(Row.of, recorded_instead(made) or _measured(made, turns)))
+
+
+def _measured(loads: Sequence[Measurement], turns: int = TURNS, max_seconds: float = POINT_S) -> list[dict[str, Any]]:
+    """The rows of loads that take turns, or of one alone, with as many runs as its warm-up tells."""
+    first = loads[0]
+    what = f"measuring {len(loads)} loads in turn" if first.in_turn else f"measuring {first.model}, batch {first.run.batch}"
+    with Progress(what, unit="runs") as progress:
+        pilots = [each.warm_up() for each in loads]
+        if first.in_turn:
+            runs = list(in_turn(loads, turns))
+        else:
+            most = max(int(1000 * max_seconds / first.run.window_ms), LEAST_WINDOWS)
+            windows = RUN_WINDOWS if quick() else windows_needed(pilots[0], first.precision, most)
+            runs = [(first, "")] * -(-windows // RUN_WINDOWS)
+        progress.total = len(runs)
         for each, turn in runs:
             each.measure(turn)
             progress.add()
-    return tuple(Row.of(each.row()) for each in made)
-
-
-def _load_of(row: Mapping[str, Any]) -> list[Any]:
-    """What tells a load from others: of the inputs' names without the place that TorchScript's have, in any order."""
-    shapes = re.sub(r"__\d+", "", row["shapes"]).split()
-    return [row[name] for name in ("model", "batch", "concurrency", "request_rate_per_s", "inputs")] + sorted(shapes)
+    return [each.row() for each in loads]
 
 
 def sweep_file() -> Path:
@@ -225,13 +209,20 @@ def recorded_instead(loads: Sequence[Measurement]) -> list[dict[str, Any]]:
     try:
         find_perf_analyzer()
     except SetupError as error:
-        repository = getattr(loads[0].server, "repository", None)
-        rows = [each.find(read_lines(sweep_file())) for each in loads] if repository in (None, models_dir().resolve()) else []
+        changed = getattr(loads[0].server, "repository", None) not in (None, models_dir().resolve())
+        known = {} if changed else {_load_of(row): row for row in read_lines(sweep_file())}
+        rows = [known.get(_load_of(vars(each.run) | each.run.sent()), {}) for each in loads]
         if not all(rows):
             raise
         print(f"{error.happened} What follows was recorded on another machine without a GPU, which each row names.")
         return rows
     return []
+
+
+def _load_of(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What tells a load from others: of the inputs' names without the place that TorchScript's have, in any order."""
+    shapes = sorted(re.sub(r"__\d+", "", row["shapes"]).split())
+    return *(row[name] for name in ("model", "batch", "concurrency", "request_rate_per_s", "inputs")), *shapes
 
 
 def in_turn(measurements: Sequence[T], turns: int = TURNS) -> Iterator[tuple[T, str]]:
@@ -275,37 +266,26 @@ def sweep(
     output: str | Path = "work/sweeps",
     max_seconds: float = POINT_S,
     **options: Any,
-) -> table.Rows:
+) -> Rows:
     """Measure every combination; each row is in a file of the folder ``output`` as soon as it was measured.
 
     Several models are measured in turn under each load, so that ``verdict`` can compare them pair by pair. Options are those of
     :func:`measure`. Returns the rows, in the order of the models, and of the combinations; ``attrs["path"]`` is the file.
     """
     names = [models] if isinstance(models, str) else list(dict.fromkeys(models))
-    loads = [{"batch": batch, "concurrency": concurrency, **options} for concurrency in concurrencies for batch in batches]
+    loads = [
+        [Measurement(server, name, batch, concurrency, in_turn=len(names) > 1, **options) for name in names]
+        for concurrency, batch in itertools.product(concurrencies, batches)
+    ]
     # All is checked before anything runs.
-    if there := recorded_instead([Measurement(server, name, **load) for name, load in itertools.product(names, loads)]):
-        return table.Rows.of(there, path=str(sweep_file()))
-    file, rows = table.folder_of(output) / "sweep.jsonl", []
-    with Progress("sweep", len(loads), "loads") as progress:
-        for load in loads:
-            if len(names) > 1:
-                seen = measure_in_turn(server, names[0], *({"model": name} for name in names), **load)
-            else:
-                seen = (measure(server, names[0], **load, max_seconds=max_seconds),)
-            for row in map(table.plain, seen):
-                # First of all: whatever happens next, this row is not lost.
-                append_line(file, row)
-                rows.append(row)
-            progress.add()
-    return table.Rows.of(sorted(rows, key=lambda row: names.index(row["model"])), f"In {shown(file)}.", path=str(file))
-
-
-def perf_analyzer(command: str) -> int:
-    """Run a whole command, print what it says, and return its exit status: 0 done, 2 no agreement, 99 it failed or does not run here."""
-    words = shlex.split(command.replace("\\\n", " "))
-    try:
-        return show(words[words[:1] == [NAME] :])
-    except SetupError as error:
-        print(error)
-        return _FAILED
+    file, rows = sweep_file(), recorded_instead([each for load in loads for each in load])
+    if not rows:
+        file = in_work(output) / "sweep.jsonl"
+        with Progress("sweep", len(loads), "loads") as progress:
+            for load in loads:
+                for row in _measured(load, max_seconds=max_seconds):
+                    # First of all: whatever happens next, this row is not lost.
+                    append_line(file, row)
+                    rows.append(row)
+                progress.add()
+    return Rows.of(sorted(rows, key=lambda row: names.index(row["model"])), f"In {shown(file)}.", path=str(file))

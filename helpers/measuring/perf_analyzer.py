@@ -48,6 +48,8 @@ LENGTHS = {"pf": 50, "sv": 4}
 RUN_WINDOWS, _ANY_PERCENT = 3, "1000000"
 # Seconds that the tool gets to collect the answers under way after an interrupt.
 _STOP_S = 5.0
+# Its exit status where it fails.
+_FAILED = 99
 # What it says when no request was completed in a window, as a slow model may have it, or none by that one of several servers behind an
 # address that it asks for the counters: a run without figures, no failure.
 _EMPTY = ("No valid requests recorded", "failed to find the requested model version")
@@ -140,8 +142,7 @@ class Run:
 
     def __str__(self) -> str:
         # Headers are secret, and the command is written into tables and shown in notebooks: a variable stands in their place.
-        names = [word.partition(":")[0] for word in self.headers()[1::2]]
-        headers = [f'-H "{name}:Bearer $COURSE_TOKEN"' for name in names]
+        headers = [f'-H "{name}:Bearer $COURSE_TOKEN"' for name in self.access.headers]
         return " ".join([shlex.join([NAME, *self.arguments()]), *headers])
 
 
@@ -217,6 +218,16 @@ def show(words: Sequence[str], access: Access = NO_ACCESS) -> int:
             print(line, end="", flush=True)
         process.communicate()
     return process.returncode
+
+
+def perf_analyzer(command: str) -> int:
+    """Run a whole command, print what it says, and return its exit status: 0 done, 2 no agreement, 99 it failed or does not run here."""
+    words = shlex.split(command.replace("\\\n", " "))
+    try:
+        return show(words[words[:1] == [NAME] :])
+    except SetupError as error:
+        print(error)
+        return _FAILED
 
 
 @contextmanager

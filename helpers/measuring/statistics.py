@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from helpers.errors import InputError
 from helpers.measuring.table import THROUGHPUT, THROUGHPUT_SPREAD, hardware, is_recorded, rows_of, with_spread
-from helpers.tables import box
+from helpers.tables import box, cell
 
 FASTER, SLOWER, SAME, CANNOT_TELL = "faster", "slower", "the same", "cannot tell"
 # Confidence of every interval.
@@ -148,14 +148,14 @@ def verdict(first: Any, second: Any, *, least: float = LEAST) -> Verdict:
         happened, todo = f"A verdict compares two rows, and {len(rows)} were given.", 'Pick them first: rows.query("batch == 8").iloc[0]'
         raise InputError(happened, "Expected one on each side.", todo)
     pairs = _pairs(*rows)
-    log, deviation, degrees = _paired(pairs, rows) if pairs else _welch(rows)
-    gain, half = math.exp(log), None if deviation is None else student(degrees) * deviation
+    log, half = _paired(pairs, rows) if pairs else _welch(rows)
+    gain = math.exp(log)
     factor = f"{gain:.2f}" + ("" if half is None else f" ({math.exp(log - half):.2f}–{math.exp(log + half):.2f})")
     answer, remark = _answer(log, half, least, bool(pairs))
     values, paired = [with_spread(row[THROUGHPUT], row.get(THROUGHPUT_SPREAD)) for row in rows], ""
     if pairs:
         # Of these turns alone: a row may have been measured beside others as well, at another time.
-        values = [with_spread(math.exp(float(np.mean(np.log(side)))), None) for side in zip(*pairs, strict=True)]
+        values = [cell(math.exp(float(np.mean(np.log(side))))) for side in zip(*pairs, strict=True)]
         paired = f"By {len(pairs)} pairs, measured in turn."
     said = f"{factor} times as fast ({' → '.join(f'{value} inferences/s' for value in values)}).", paired, remark, _differing(rows)
     # Half of the interval's length on the scale of the gain itself.
@@ -170,27 +170,27 @@ def _pairs(before: Row, after: Row) -> list[tuple[float, float]]:
     return pairs if len(pairs) >= _LEAST_PAIRS else []
 
 
-def _paired(pairs: Sequence[tuple[float, float]], rows: Sequence[Row]) -> tuple[float, float, float]:
-    """The mean log-ratio of pairs, its standard deviation, and its degrees of freedom."""
-    logs, degrees = [math.log(other / one) for one, other in pairs], len(pairs) - 1
+def _paired(pairs: Sequence[tuple[float, float]], rows: Sequence[Row]) -> tuple[float, float | None]:
+    """The mean log-ratio of pairs, and the half width of its interval."""
+    logs = [math.log(other / one) for one, other in pairs]
     # No better than the counts are known to one request.
     counted = math.hypot(*(1 / (row.get("requests") or math.inf) for row in rows))
-    return float(np.mean(logs)), max(float(np.std(logs, ddof=1)) / math.sqrt(len(logs)), counted / student(degrees)), degrees
+    return float(np.mean(logs)), max(half_width(logs) or 0.0, counted)
 
 
-def _welch(rows: Sequence[Row]) -> tuple[float, float | None, float]:
+def _welch(rows: Sequence[Row]) -> tuple[float, float | None]:
     """The same of rows that were not measured in turn: by what they state, and by what a machine changes between two runs."""
     log, variance, lost = math.log(rows[1][THROUGHPUT] / rows[0][THROUGHPUT]), 0.0, 0.0
     for row in rows:
         if row.get(THROUGHPUT_SPREAD) is None:
-            return log, None, 1
+            return log, None
         freedom = max((row.get("windows") or LEAST_WINDOWS) - 1, 1)
         # No count is better known than to one request: windows that held equally many seem to agree perfectly.
         stated = max(row[THROUGHPUT_SPREAD] / row[THROUGHPUT], 1 / (row.get("requests") or math.inf))
         own = (stated / student(freedom)) ** 2
         # Welch and Satterthwaite: what is between runs is known from elsewhere, and has no degrees to lose.
         variance, lost = variance + own + BETWEEN_RUNS**2, lost + own**2 / freedom
-    return log, math.sqrt(variance), variance**2 / lost if lost else math.inf
+    return log, student(variance**2 / lost if lost else math.inf) * math.sqrt(variance)
 
 
 def _answer(log: float, half: float | None, least: float, paired: bool) -> tuple[str, str]:

@@ -10,7 +10,6 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ import pandas as pd
 
 from helpers.errors import InputError, quoted
 from helpers.paths import read_lines, root, work_dir
-from helpers.tables import as_html, as_text, without_empty
+from helpers.tables import as_html, as_text, cell, without_empty
 
 THROUGHPUT, THROUGHPUT_SPREAD = "throughput_infer_per_s", "throughput_spread_infer_per_s"
 # The latency that is looked at, and the ends of its 95 % interval; None for one that is not known.
@@ -90,10 +89,8 @@ class Rows(pd.DataFrame):  # type: ignore[misc]  # pandas tells no types
 
 def with_spread(value: float | None, half: float | None) -> str:
     """Return a number and its half width as text, with the digits that the half width allows."""
-    if value is None:
-        return ""
-    if not half:
-        return f"{value:.4g}" if value < 1e4 else f"{value:.0f}"
+    if value is None or not half:
+        return cell(value)
     digits = _digits(half)
     return f"{value:.{digits}f} ± {half:.{digits}f}"
 
@@ -104,7 +101,7 @@ def latency_words(row: Any, percentile: int = 95) -> str:
     ends = [row.get(end) for end in LATENCY_ENDS] if percentile == 95 else []
     known = [end for end in ends if end is not None]
     if value is None or not known:
-        return with_spread(value and value / 1000, None)
+        return cell(value and value / 1000)
     digits = _digits(max(abs(end - value) for end in known) / 1000 or 1.0)
     low, high = ("not known" if end is None else f"{end / 1000:.{digits}f}" for end in ends)
     return f"{value / 1000:.{digits}f} ({low}–{high})"
@@ -152,16 +149,6 @@ def _flat(rows: Any, what: str) -> list[Any]:
     return [row for each in rows for row in _flat(each, what)]
 
 
-def plateau(rows: Iterable[Mapping[str, Any]], share: float = 0.9) -> tuple[float, float | None]:
-    """Return the throughput at which something is saturated, and its half width: the mean of the rows that reach a share of the highest."""
-    # The highest alone is the one that chance made highest, so a plan made with it promises too much.
-    known = [row for row in rows if row.get(THROUGHPUT)]
-    near = [row for row in known if row[THROUGHPUT] >= share * max(row[THROUGHPUT] for row in known)]
-    spreads = [row.get(THROUGHPUT_SPREAD) for row in near]
-    half = None if None in spreads else math.hypot(*spreads) / len(spreads)  # type: ignore[arg-type]
-    return sum(row[THROUGHPUT] for row in near) / len(near), half
-
-
 def is_recorded(row: Any) -> bool:
     """True if a row was measured by others, or on another machine."""
     return str(row.get("source") or MEASURED) != MEASURED
@@ -171,12 +158,6 @@ def hardware(row: Any) -> str:
     """Return the device of a row, with the processor's name where it is a CPU."""
     device, cpu = row.get("device") or "", _AROUND.sub("", row.get("cpu") or "").strip()
     return f"CPU: {cpu}" if cpu and device in ("", "CPU") else device or "device not known"
-
-
-def folder_of(output: str | Path) -> Path:
-    """Return a folder for results; what begins with ``work/`` is in the working folder."""
-    given = Path(output).expanduser()
-    return work_dir().joinpath(*given.parts[1:]) if given.parts[:1] == ("work",) else given.absolute()
 
 
 def recorded(device: str = "", model: str = "", variant: str = "") -> Rows:

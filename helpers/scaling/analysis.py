@@ -25,8 +25,7 @@ from numpy.typing import NDArray
 from helpers import paths
 from helpers.client import Client
 from helpers.errors import CourseError, InputError, RequestError, ServerError
-from helpers.measuring.table import folder_of
-from helpers.paths import writing
+from helpers.paths import in_work, writing
 from helpers.physics import jets
 from helpers.physics.flavour import Scores
 from helpers.terminal import Progress
@@ -232,7 +231,7 @@ def tag_files(
         output: folder for the scores, which has one of its own for each model and length of chunks.
         jets_per_chunk: jets in each task.
     """
-    parts = chunks(files, folder_of(output) / f"{model}_by_{jets_per_chunk}", jets_per_chunk)
+    parts = chunks(files, in_work(output) / f"{model}_by_{jets_per_chunk}", jets_per_chunk)
     todo = [part for part in parts if not part.done]
     rows, begin = [], time.perf_counter()
     with (

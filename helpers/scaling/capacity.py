@@ -10,7 +10,7 @@ from typing import Any
 
 from helpers.errors import InputError
 from helpers.measuring.measure import measure
-from helpers.measuring.table import THROUGHPUT, Row, Rows, plain, plateau, rows_of
+from helpers.measuring.table import THROUGHPUT, THROUGHPUT_SPREAD, Row, Rows, plain, rows_of
 from helpers.scaling.queueing import SIMULATED_REQUESTS, latency_p95_s, simulate_clients
 from helpers.tables import Table
 
@@ -118,11 +118,21 @@ def plan(traffic: Traffic, speed: Any, budget_ms: float) -> Plan:
     if len(counts) > 1:
         raise InputError("These rows are of fleets with different numbers of servers or instances.", "Expected rows of one fleet.")
     servers, parallel = counts.pop()
-    rate, spread = plateau(known)
+    rate, spread = _plateau(known)
     where = f"{known[0].get('source')}, {known[0].get('device') or 'device unknown'}"
     made = Plan(traffic, budget_ms, rate / servers, None if spread is None else spread / servers, int(parallel), where)
     assert made.servers, "says at once when no number of servers is enough"
     return made
+
+
+def _plateau(rows: list[dict[str, Any]]) -> tuple[float, float | None]:
+    """The throughput at which something is saturated, and its half width: the mean of the rows that reach nine tenths of the highest."""
+    # The highest alone is the one that chance made highest, so a plan made with it promises too much.
+    known = [row for row in rows if row.get(THROUGHPUT)]
+    near = [row for row in known if row[THROUGHPUT] >= 0.9 * max(row[THROUGHPUT] for row in known)]
+    spreads = [row.get(THROUGHPUT_SPREAD) for row in near]
+    half = None if None in spreads else math.hypot(*spreads) / len(spreads)  # type: ignore[arg-type]
+    return sum(row[THROUGHPUT] for row in near) / len(near), half
 
 
 def by_concurrency(fleet: Any, model: str, concurrencies: Iterable[int] = (1, 2, 4, 8), batch: int = 1, **options: Any) -> Rows:
@@ -154,7 +164,7 @@ def expected(rows: Any) -> Rows:
     fewest = min(row["servers"] for row in found)
     small = [row for row in found if row["servers"] == fewest]
     batch, instances = small[0]["batch"], small[0].get("instances") or 1
-    service_s = batch * fewest * instances / plateau(small)[0]
+    service_s = batch * fewest * instances / _plateau(small)[0]
     least = min(small, key=lambda row: row["concurrency"])
     # Between answer and next request a client is neither waiting nor being worked on.
     away_s = max(least["concurrency"] * batch / least[THROUGHPUT] - service_s, 0.0)

@@ -20,10 +20,10 @@ from google.protobuf import json_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from helpers.errors import ConfigError, ModelError, RequestError
-from helpers.measuring.measure import TURN_WINDOW_S, TURNS, Measurement, config_kept, in_turn
+from helpers.measuring.measure import TURNS, Measurement, config_kept, in_turn
 from helpers.measuring.statistics import CANNOT_TELL, SLOWER, Verdict, verdict
-from helpers.measuring.table import COLUMNS, LATENCY, LATENCY_ENDS, THROUGHPUT, THROUGHPUT_SPREAD, folder_of, latency_words, with_spread
-from helpers.paths import make_folder, shown, writing
+from helpers.measuring.table import COLUMNS, LATENCY, LATENCY_ENDS, THROUGHPUT, THROUGHPUT_SPREAD, latency_words, with_spread
+from helpers.paths import in_work, make_folder, shown, writing
 from helpers.paths import replace as replace_file
 from helpers.repository.configs import instances_of
 from helpers.repository.syntax import render
@@ -309,7 +309,7 @@ class Bench:
             made = self.finals.get(candidate)
             if made is None:
                 load = {"batch": self.goal.batch, "concurrency": self.goal.concurrency, **self.options}
-                made, new = Measurement(self.server, model, **load, window_s=TURN_WINDOW_S), True
+                made, new = Measurement(self.server, model, **load, in_turn=True), True
             if turn:
                 self.finals[candidate] = made
             if new:
@@ -411,7 +411,7 @@ def tune(
     best, path, rows = finals[winner], None, [*search.rows.values(), *finals.values()]
     text = judged(best, goal, finals[start], finals[first])
     if goal.kept(best) is not False and goal.within(best):
-        path = folder_of(output) / model / "config.pbtxt"
+        path = in_work(output) / model / "config.pbtxt"
         with writing(path):
             make_folder(path.parent)
             remark = f"# Found by a search for {goal}:\n# {winner}: {words(best)}, on {best['cpu']}.\n"

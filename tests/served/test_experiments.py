@@ -51,11 +51,12 @@ def test_experiments_on_a_server_become_rows_and_one_of_a_name_takes_the_place_o
     assert [line["instances"] for line in table._table()] == [1, 2], "as the server reports them, whatever the experiment is called"
     with pytest.raises(InputError, match=r"no experiment '3 instances'.*'baseline' and '2 instances'"):
         table["3 instances"]
-    with pytest.raises(InputError, match="no experiment '1 thread'"):
-        table.measure("2 threads", over="1 thread")
+    for some in (table, Experiments(workbench, "add_sub")):
+        with pytest.raises(InputError, match="no experiment '1 thread'"):
+            some.measure("2 threads", over="1 thread")
     assert len(table.rows) == 2, "nothing was measured for a reference that is not there"
     table.measure("again", over="2 instances")
-    assert table.reference("again")["experiment"] == "2 instances"
+    assert table["again"]["over"] == "2 instances"
 
 
 def test_a_change_is_compared_with_what_was_changed() -> None:

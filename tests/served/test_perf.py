@@ -19,8 +19,8 @@ from helpers.errors import InputError, ModelError, RequestError, SetupError
 from helpers.measuring import input_files
 from helpers.measuring import measure as measuring
 from helpers.measuring.input_files import write_taus
-from helpers.measuring.measure import Measurement, measure, measure_in_turn, perf_analyzer, sweep
-from helpers.measuring.perf_analyzer import Run, execute, result_of
+from helpers.measuring.measure import Measurement, measure, measure_in_turn, sweep
+from helpers.measuring.perf_analyzer import Run, execute, perf_analyzer, result_of
 from helpers.measuring.statistics import verdict
 from helpers.measuring.table import COLUMNS, PARTS, is_recorded, rows_of
 from helpers.metrics import scrape

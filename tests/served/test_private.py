@@ -20,7 +20,8 @@ from helpers.__main__ import main
 from helpers.client.endpoint import NO_ACCESS, parse_address, with_own_secret
 from helpers.errors import AccessError
 from helpers.fleet import Fleet, envoy
-from helpers.measuring.measure import measure, perf_analyzer, sweep
+from helpers.measuring.measure import measure, sweep
+from helpers.measuring.perf_analyzer import perf_analyzer
 from helpers.metrics.load import BackgroundLoad
 from helpers.scaling.analysis import destination, local_workers, replicate, tag_files
 from helpers.server import Server

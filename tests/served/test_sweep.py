@@ -21,7 +21,7 @@ from helpers.errors import CourseError, InputError, ModelError, RequestError
 from helpers.measuring import measure as measuring
 from helpers.measuring.measure import sweep
 from helpers.measuring.statistics import verdict
-from helpers.measuring.table import COLUMNS, Row, Rows, folder_of, plain, rows_of
+from helpers.measuring.table import COLUMNS, Row, Rows, plain, rows_of
 from helpers.paths import append_line, read_lines
 from helpers.server import Server, launch_server
 from tests.support.processes import PATIENCE_S, wait_until
@@ -160,8 +160,3 @@ def test_two_notebooks_add_rows_at_once(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(add, range(4)))
     assert sorted(each["batch"] for each in read_lines(tmp_path / "sweep.jsonl")) == [batch for batch in range(4) for _ in range(50)]
-
-
-def test_folders(work: Path) -> None:
-    assert folder_of("work/mine") == work / "mine"
-    assert folder_of("/a/b") == Path("/a/b")

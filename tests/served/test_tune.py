@@ -29,7 +29,7 @@ def short_windows() -> Iterator[None]:
     """Short measurements: what these tests look at is twice as fast or as slow."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measuring, "WARM_UPS", 2)
-        patch.setattr(tuning, "TURN_WINDOW_S", (0.15, 0.5))
+        patch.setattr(measuring, "TURN_WINDOW_S", (0.15, 0.5))
         patch.setattr(measuring, "WINDOW_REQUESTS", 8)
         patch.setattr(tuning, "ROUNDS", 3)
         # On any machine up to four instances are tried.

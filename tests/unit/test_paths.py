@@ -31,6 +31,11 @@ def test_the_working_folder(course: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert stat.S_IMODE(paths.make_folder(paths.work_dir() / "logs").parent.stat().st_mode) == 0o700
 
 
+def test_what_begins_with_work_is_in_the_working_folder(work: Path) -> None:
+    assert paths.in_work("work/mine") == work / "mine"
+    assert paths.in_work("/a/b") == Path("/a/b")
+
+
 @needs_root
 def test_in_a_course_folder_of_somebody_else_work_is_at_home() -> None:
     """As another user, who cannot write into the course's folder, and whose own ``work/`` is there or not."""

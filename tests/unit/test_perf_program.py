@@ -8,7 +8,6 @@ import pytest
 
 from helpers import cli, paths
 from helpers.errors import SetupError
-from helpers.measuring import measure
 from helpers.measuring import perf_analyzer as perf_program
 from helpers.setup import bootstrap
 
@@ -53,9 +52,9 @@ def test_where_none_runs_it_is_said_why_and_that_there_are_recorded_results(bare
 
 def test_what_was_not_there_is_found_once_it_is(bare: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The set-up may bring it while a notebook is open: a failure is not kept."""
-    assert measure.perf_analyzer("-m add_sub") == 99 and "install-server" in capsys.readouterr().out
+    assert perf_program.perf_analyzer("-m add_sub") == 99 and "install-server" in capsys.readouterr().out
     a_program(paths.server_env() / "bin", "echo 'Perf Analyzer Version 2.51.0 (commit unknown)'")
-    assert measure.perf_analyzer("-m add_sub") == 0
+    assert perf_program.perf_analyzer("-m add_sub") == 0
 
 
 def test_on_a_mac_nothing_is_to_be_installed(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
