@@ -142,6 +142,13 @@ def roc(name: str, signal: np.ndarray, background: np.ndarray) -> Roc:
     return Roc(name, signal, background, *_delong(_below(signal, background), 1 - _below(background, signal)))
 
 
+def auc_words(auc: float, uncertainty: float, digits: int = 3) -> str:
+    """Return an area with its standard deviation as text, and a reason in its place where the jets show none."""
+    # DeLong's estimate is 0 in two cases: no two jets differ, or all signal is on one side of a cut and all background on the other.
+    spread = f"± {uncertainty:.{digits}f}" if uncertainty else "(no overlap)" if auc in (0, 1) else "(all scores are equal)"
+    return f"{auc:.{digits}f} {spread}"
+
+
 def auc_change(first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray]) -> tuple[float, float]:
     """Return by how much the area changes between two taggers, and its standard deviation, far smaller than that of either area.
 

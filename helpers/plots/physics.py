@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from numpy.typing import ArrayLike, NDArray
 
-from helpers.physics.flavour import Roc
+from helpers.physics.flavour import Roc, auc_words
 from helpers.physics.tracks import Event, Quality, edges_within, is_true, match, true_edges
 from helpers.plots.style import BELOW, COLOURS, GREY, MARKERS, NOTE, decades, drawing, heading, series_style
 
@@ -71,7 +71,7 @@ def roc_curves(rocs: Mapping[str, Roc], mistag: float | None = None) -> Figure:
         for number, (name, roc) in enumerate(rocs.items()):
             efficiency, rate = roc.curve
             seen, style = rate > 0, series_style(number)
-            words = f"{name.replace('_', ' ')}: AUC {roc.auc:.3f} ± {roc.auc_uncertainty:.3f}"
+            words = f"{name.replace('_', ' ')}: AUC {auc_words(roc.auc, roc.auc_uncertainty)}"
             axis.plot(efficiency[seen], rate[seen], label=words, color=style["color"], linestyle=style["linestyle"])
             if mistag is not None:
                 # The loosest cut that at most this fraction of the background passes.

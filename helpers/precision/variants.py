@@ -19,7 +19,7 @@ from helpers.client import Client
 from helpers.errors import InputError, ModelError, SetupError
 from helpers.paths import models_dir, replace, server_env, shown, writing
 from helpers.physics import jets as course_jets
-from helpers.physics.flavour import auc_change, sides, truth
+from helpers.physics.flavour import auc_change, auc_words, sides, truth
 from helpers.repository import checkout, locate, read_config
 from helpers.repository.syntax import render
 from helpers.tables import Table
@@ -120,7 +120,7 @@ def _shown(row: dict[str, Any]) -> dict[str, str]:
     return {
         "model": row["model"],
         "discriminant": row["discriminant"],
-        "AUC": f"{row['auc']:.4f} ± {row['auc_uncertainty']:.4f}",
+        "AUC": auc_words(row["auc"], row["auc_uncertainty"], 4),
         "change of AUC": f"{row['auc_change']:+.4f} ± {row['auc_change_half_width']:.4f}",
         "largest change of a probability": f"{row['largest_change']:.2g}",
     }

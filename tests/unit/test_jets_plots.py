@@ -50,3 +50,5 @@ def test_roc_curves(tmp_path: Path) -> None:
     assert "Simulation" in said and "idealised detector" in said and "CMS" not in said
     assert f"b vs c: AUC {curves[1].auc:.3f} ± {curves[1].auc_uncertainty:.3f}" in said and "mistag 1 %" in said
     assert figure.axes[0].get_yscale() == "log" and "efficiency" in figure.axes[0].get_xlabel()
+    broken = _texts(plots.roc_curves({"masks of zeros": roc("b_vs_c", np.zeros(400), np.zeros(400))}))
+    assert "masks of zeros: AUC 0.500 (all scores are equal)" in broken and "0.000" not in broken

@@ -8,7 +8,7 @@ import pytest
 
 from helpers import jets
 from helpers.errors import InputError
-from helpers.physics.flavour import DISCRIMINANTS, Roc, Scores, roc
+from helpers.physics.flavour import DISCRIMINANTS, Roc, Scores, auc_words, roc
 
 AK4_LABELS = tuple(f"prob{name}" for name in jets.LABELS["ak4"])
 AK8_LABELS = tuple(f"prob{name}" for name in jets.LABELS["ak8"])
@@ -125,6 +125,22 @@ def test_perfect_and_useless_discriminants() -> None:
     perfect = roc("x", np.array([3.0, 2.0]), np.array([1.0, 0.0]))
     assert (perfect.auc, perfect.auc_uncertainty) == (1.0, 0.0)
     assert roc("x", np.zeros(9), np.zeros(9)).auc == 0.5
+
+
+@pytest.mark.parametrize(
+    ("signal", "background", "words"),
+    [
+        ([0.0] * 9, [0.0] * 9, "0.500 (all scores are equal)"),
+        ([0.25, 0.25], [0.25, 0.25, 0.25], "0.500 (all scores are equal)"),
+        ([3.0, 2.0], [1.0, 0.0], "1.000 (no overlap)"),
+        ([1.0, 0.0], [3.0, 2.0], "0.000 (no overlap)"),
+        ([0.5, 0.5], [0.0, 1.0], "0.500 ± 0.500"),  # all signal is equal, and its area is chance
+        ([0.0, 1.0], [0.0, 1.0], "0.500 ± 0.354"),
+    ],
+)
+def test_an_area_without_a_spread_is_not_called_certain(signal: list[float], background: list[float], words: str) -> None:
+    made = roc("x", np.array(signal), np.array(background))
+    assert auc_words(made.auc, made.auc_uncertainty) == words
 
 
 def test_points_of_the_curve_are_cuts(overlapping: tuple[np.ndarray, np.ndarray]) -> None:

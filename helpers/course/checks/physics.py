@@ -11,7 +11,7 @@ from helpers.client.client import Client
 from helpers.course import judge
 from helpers.course.judge import counted, must, must_be, must_be_number, must_be_one_of, must_be_right, needs
 from helpers.metrics import Snapshot
-from helpers.physics.flavour import Roc, Scores, truth
+from helpers.physics.flavour import Roc, Scores, auc_words, truth
 from helpers.physics.jets import Tagger
 from helpers.physics.tracks import STAGES, Quality
 from helpers.repository.configs import instances_of
@@ -84,7 +84,7 @@ def _check_4_5(server: Server, narrow: Any, ak4_scores: Any, b_roc: Any) -> str:
     own = ak4_scores.roc("b_vs_light", narrow)
     areas = f"The area is {b_roc.auc:.4f}, and that of `ak4_scores` and `narrow` {own.auc:.4f}."
     must(abs(own.auc - b_roc.auc) <= 1e-5, f"{areas} Make the curve from these two.")
-    return f"AUC {own.auc:.4f} ± {own.auc_uncertainty:.4f}: a b jet beats a light jet {1000 * own.auc:.0f} times in 1000."
+    return f"AUC {auc_words(own.auc, own.auc_uncertainty, 4)}: a b jet beats a light jet {1000 * own.auc:.0f} times in 1000."
 
 
 def _check_4_6(server: Server, few: Any, tried: Any, same: Any, wrong: Any) -> str:
