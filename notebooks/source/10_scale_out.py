@@ -60,9 +60,9 @@ one = scaling.by_concurrency(fleet, MODEL, (1, 2, 4, 8), **load)
 plots.scale_figure(one)
 
 # %% [markdown]
-# **What stands out?** Find the point from which more requests bring no more throughput: there the server is
-# **saturated**. Whatever comes beyond that waits in the queue, at the right. If the throughput falls again, the client
-# takes cores from the server: here both run on one machine.
+# **What stands out?** Error bars are 95 % intervals. Find the point from which more requests bring no more throughput:
+# there the server is **saturated**. Whatever comes beyond that waits in the queue, at the right. If the throughput falls
+# again, the client takes cores from the server: here both run on one machine.
 
 # %% [markdown] exercise="10.1"
 # ### Exercise 10.1 (5 minutes) — Find the saturation point

@@ -32,6 +32,7 @@ LONGEST_CELL_LINES = 25
 # Characters that fit into a code cell on a projector without scrolling sideways.
 LINE_WIDTH = 106
 TAGS = {"starter", "check", "hints", "answer", "raises-exception"}
+ERROR_BARS = re.compile(r"(sweep|throughput_latency|scale|capacity)_figure\(|[xy]err=")
 HEADING = re.compile(r"^(#{1,6}) (.+)$", re.MULTILINE)
 
 
@@ -217,6 +218,16 @@ def _accidents(text: str) -> list[str]:
         if above.strip() and not in_list and not above.startswith("#") and _BEGINS.match(line):
             found.append(line)
     return found
+
+
+@pytest.mark.parametrize("path", EXERCISES, ids=_id)
+def test_error_bars_say_which_interval_they_are(path: Path) -> None:
+    """In the cell that draws the first ones, or in the text before or after it."""
+    cells = _read(path).cells
+    drawn = (place for place, cell in enumerate(cells) if cell.cell_type == "code" and ERROR_BARS.search(cell.source))
+    if first := next(drawn, None):
+        around = " ".join(cell.source for cell in cells[first - 1 : first + 2])
+        assert "95 % interval" in " ".join(around.split())
 
 
 def test_a_line_that_wraps_into_an_item_is_noticed() -> None:
