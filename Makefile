@@ -49,7 +49,7 @@ PYTEST = pytest -n $(WORKERS) --durations=10
 test:
 	$(SETUP) --dev -- -m $(if $(VERSIONS),tools.versions $(VERSIONS),$(PYTEST)) $(ARGS)
 
-# On a processor, as a rehearsal: make test-gpu ARGS="--device cpu --quick --output /tmp/dry.csv"
+# On a processor, as a rehearsal: make test-gpu ARGS="--device cpu --quick --output /tmp/dry.jsonl"
 test-gpu:
 	$(SETUP) --dev -- -m benchmarks.gpu $(ARGS)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from benchmarks import compare, report
+from benchmarks import compare, report, run
 from benchmarks.cases import CASES
 
 
@@ -33,4 +33,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

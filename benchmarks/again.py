@@ -9,12 +9,12 @@ from __future__ import annotations
 import itertools
 import math
 import os
-import sys
 import tempfile
 from typing import Any
 
 import numpy as np
 
+from benchmarks import run
 from helpers import launch_server, machine, measure, measure_in_turn, verdict
 from helpers.measuring.statistics import BETWEEN_RUNS, FASTER, LEAST_WINDOWS, SLOWER, student
 from helpers.measuring.table import THROUGHPUT, THROUGHPUT_SPREAD
@@ -63,4 +63,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -2,7 +2,7 @@
 
     python -m benchmarks.gpu                       # on a GPU; without one it says so and measures nothing
     python -m benchmarks.gpu --runtime apptainer   # NVIDIA's image in place of the embedded server: some ten minutes
-    python -m benchmarks.gpu --device cpu --quick --output /tmp/dry.csv      # the same steps on a processor: a rehearsal, no record
+    python -m benchmarks.gpu --device cpu --quick --output /tmp/dry.jsonl      # the same steps on a processor: a rehearsal, no record
 
 The table has the columns of ``notebooks/data/recorded_sweep.jsonl``, with device and date in each row. It goes to ``work/gpu``, where
 ``helpers.recorded("name of the GPU")`` finds it; copied to ``notebooks/data`` it is for everybody.
@@ -14,7 +14,6 @@ import argparse
 import json
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,8 +22,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import run
 from helpers import Client, jets, launch_server, machine, paths, sweep
-from helpers.errors import CourseError
+from helpers.errors import CourseError, SetupError
 from helpers.measuring.table import THROUGHPUT, rows_of
 from helpers.metrics.gpu import placed_on
 from helpers.metrics.load import BackgroundLoad
@@ -130,7 +130,7 @@ def throughput(trial: Trial, model: str, batches: Sequence[int], clients: Sequen
         batches, clients, options = batches[:2], clients[:1], {"max_seconds": 0.1, "precision": 0.9}
     table = sweep(trial.server, model, batches, clients, output=paths.work_dir() / "gpu" / "sweep", **options)
     trial.rows += rows_of(table)
-    return bool((table[THROUGHPUT] > 0).all()), f"{len(table)} points of {model}\n{table!r}"
+    return bool((table[THROUGHPUT] > 0).all()), f"{len(table)} point{'s' * (len(table) > 1)} of {model}\n{table!r}"
 
 
 def figures_under_load(trial: Trial) -> Finding:
@@ -173,7 +173,11 @@ def seen_by(runtime: str) -> dict[str, Any]:
     if runtime != "embedded":
         gpu = next(iter(machine.gpus()), None)
         return {"torch": "of the image", "gpu": gpu, "onnx": ["CUDAExecutionProvider", "CPUExecutionProvider"]}
-    return dict(json.loads(subprocess.check_output([paths.server_env() / "bin" / "python", "-I", "-c", _PROBE], text=True)))
+    python = paths.server_env() / "bin" / "python"
+    if not python.exists():
+        happened = f"The environment of the embedded server is not there: {paths.shown(paths.server_env())}."
+        raise SetupError(happened, "A container is another way: --runtime apptainer.", "Type: make setup")
+    return dict(json.loads(subprocess.check_output([python, "-I", "-c", _PROBE], text=True)))
 
 
 def written_to(device: str) -> Path:
@@ -198,7 +202,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.device == "gpu" and not seen["gpu"]:
         broken = not machine.device().startswith("CPU")
         todo = f"PyTorch {seen['torch']} of the server cannot use this machine's GPU. Type: rm -r .server && make setup TORCH=yes"
-        print(todo if broken else "There is no GPU here that PyTorch or nvidia-smi sees, so nothing was measured.")
+        none = "There is no GPU here that PyTorch or nvidia-smi sees, so nothing was measured."
+        rehearse = 'To rehearse the steps on a processor, type: make test-gpu ARGS="--device cpu --quick --output /tmp/dry.jsonl"'
+        print(todo if broken else f"{none} {rehearse}")
         return int(broken)
     name = seen["gpu"] if args.device == "gpu" else machine.device()
     output = args.output or written_to(name)
@@ -219,4 +225,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import gpu as checklist
+from helpers.errors import SetupError
 from helpers.measuring.table import recorded
 from helpers.metrics.gpu import placed_on
 from helpers.paths import append_line, read_lines
@@ -39,7 +40,22 @@ def test_without_a_gpu_nothing_is_measured(capsys: pytest.CaptureFixture[str]) -
     if checklist.seen_by("embedded")["gpu"]:
         pytest.skip("this machine has a GPU: make test-gpu is the test")
     assert checklist.main([]) == 0
-    assert "so nothing was measured" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "so nothing was measured. To rehearse the steps on a processor, type: make test-gpu" in said and said.count("\n") == 1
+
+
+def test_without_a_servers_environment_it_says_what_to_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COURSE_SERVER_ENV", str(tmp_path / "none"))
+    with pytest.raises(SetupError, match=r"not there: .*none\. .*apptainer.*make setup"):
+        checklist.main([])
+
+
+def test_a_gpu_that_the_servers_pytorch_cannot_use_is_a_fault(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine with a GPU and the PyTorch of one without."""
+    monkeypatch.setattr(checklist, "seen_by", lambda _: {"torch": "2.13.0+cpu", "gpu": None, "onnx": []})
+    monkeypatch.setattr(checklist.machine, "device", lambda: "NVIDIA T4")
+    assert checklist.main([]) == 1
+    assert "PyTorch 2.13.0+cpu of the server cannot use this machine's GPU. Type: " in capsys.readouterr().out
 
 
 def test_a_rehearsal_is_no_record() -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import compare, report
+from benchmarks import compare, report, run
 from benchmarks.compare import Result, figure, in_turn, ratio
+from helpers.errors import SetupError
 
 
 def test_ways_take_turns_and_change_their_order() -> None:
@@ -62,3 +63,13 @@ def test_every_kept_result_names_its_machine_its_date_and_a_commit() -> None:
     for result in compare.read():
         assert re.fullmatch(r"\d{4}-\d\d-\d\d", result.date) and re.fullmatch(r"[0-9a-f]{7}", result.commit)
         assert re.search(r"\d+ cores", result.machine) and "ONNX Runtime" in result.machine
+
+
+def test_a_program_ends_with_the_paragraph_of_an_error_and_no_traceback() -> None:
+    def fails() -> None:
+        raise SetupError("There is no GPU.", "Expected one.")
+
+    for program, status in ((fails, "There is no GPU. Expected one."), (lambda: 3, 3), (lambda: None, None)):
+        with pytest.raises(SystemExit) as ended:
+            run(program)
+        assert ended.value.code == status
