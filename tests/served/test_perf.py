@@ -20,7 +20,7 @@ from helpers.measuring import input_files
 from helpers.measuring import measure as measuring
 from helpers.measuring.input_files import write_taus
 from helpers.measuring.measure import Measurement, measure, measure_in_turn, sweep
-from helpers.measuring.perf_analyzer import Run, execute, perf_analyzer, result_of
+from helpers.measuring.perf_analyzer import Result, Run, Window, execute, perf_analyzer, result_of
 from helpers.measuring.statistics import verdict
 from helpers.measuring.table import COLUMNS, PARTS, is_recorded, rows_of
 from helpers.metrics import scrape
@@ -151,6 +151,8 @@ def test_where_the_tool_does_not_run_what_was_recorded_takes_its_place(
             measure(asked, "particlenet_AK4", **options)
     with pytest.raises(SetupError, match="No perf_analyzer"):
         sweep(models_server, "double", (1,), lengths={"X": 8})
+    with pytest.raises(SetupError, match="No perf_analyzer"):
+        sweep(server, "particlenet_AK4", (1, 2, 3, 4))  # 1 and 4 were recorded: all of them, or an error
     assert perf_analyzer("perf_analyzer -m particlenet_AK4") == 99 and "No perf_analyzer" in capsys.readouterr().out
 
 
@@ -280,6 +282,25 @@ def test_how_many_windows_is_decided_before_they_are_measured(models_server: Ser
     assert row["windows"] == 6, "at least six, however short the time is"
     assert row["requests"] > 72, "and enough requests for both ends of a 95th percentile"
     assert row["latency_low_us"] <= row["latency_p95_us"] <= row["latency_high_us"]
+
+
+@pytest.mark.parametrize(
+    ("pilot", "seen", "windows"), [((500.0, 502.0, 498.0), (500.0, 20.0, 1900.0), 6), ((500.0, 900.0, 300.0), (500.0, 500.0, 500.0), 12)]
+)
+def test_what_windows_show_does_not_change_how_many_there_are(
+    models_server: Server, monkeypatch: pytest.MonkeyPatch, pilot: tuple[float, ...], seen: tuple[float, ...], windows: int
+) -> None:
+    """A wild measurement does not go on, and a quiet one does not end sooner: else its interval would not hold."""
+
+    def told(run: Run, server: Any) -> Result:
+        rates, latency_us = pilot if run.percentile == 50 else seen, 2000.0
+        figures = {"throughput_infer_per_s": float(np.mean(rates)), **{f"latency_p{each}_us": latency_us for each in (50, 90, 95, 99)}}
+        return Result(figures, tuple(Window(rate, latency_us, 200) for rate in rates), 600)
+
+    monkeypatch.delenv("COURSE_QUICK")
+    monkeypatch.setattr(measuring, "execute", told)
+    row = measure(models_server, "add_sub", max_seconds=5.0)
+    assert row["windows"] == windows and row["stable"] == (windows == 12)
 
 
 @pytest.mark.nightly

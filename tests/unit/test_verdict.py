@@ -79,6 +79,17 @@ def test_more_pairs_settle_it() -> None:
     assert verdict(*pairs(60)).answer == "faster"
 
 
+def test_repeats_make_no_verdict_worse() -> None:
+    """Fewer than three pairs say nothing as pairs: what is known then is what the rows know without them."""
+    alone = verdict(at(1000), at(1150))
+    for number in range(1, 9):
+        seen = verdict(in_turn([1000.0 + turn for turn in range(number)]), in_turn([1150.0 + turn for turn in range(number)]))
+        if number < 3:
+            assert (seen.answer, seen.pairs, seen.half_width) == (alone.answer, 0, pytest.approx(alone.half_width, rel=0.01))
+        else:
+            assert (seen.answer, seen.pairs) == ("faster", number) and seen.half_width < alone.half_width
+
+
 def test_no_count_is_better_known_than_to_one_request() -> None:
     """Windows with ten requests each agree perfectly, and still say nothing about half a request."""
     lucky = [in_turn([rate] * 4, requests=12) for rate in (500, 560)]
