@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from helpers.errors import InputError
 from helpers.measuring.statistics import BETWEEN_RUNS, student, verdict
@@ -55,8 +56,22 @@ def test_the_interval_is_that_of_a_ratio() -> None:
     own = [spread / value / student(8) for spread, value in ((30, 500), (40, 1000))]
     parts = [each**2 + BETWEEN_RUNS**2 for each in own]
     degrees = sum(parts) ** 2 / sum(each**4 / 8 for each in own)
-    assert seen.half_width == pytest.approx(2 * math.sinh(student(degrees) * math.sqrt(sum(parts))), rel=0.01)
+    assert seen.half_width == pytest.approx(2 * math.sinh(student(degrees) * math.sqrt(sum(parts))), rel=1e-6)
     assert "2.00 (1.76–2.27) times as fast (500 ± 30 inferences/s → 1000 ± 40 inferences/s)" in seen.text
+
+
+def test_few_windows_widen_it_as_welchs_test_does() -> None:
+    """Against scipy's own, of windows whose scatter is far larger than what a machine changes between two runs."""
+    random = np.random.default_rng(8)
+    logs = [random.normal(math.log(rate), scatter, number) for rate, scatter, number in ((500, 0.5, 3), (900, 1.2, 4))]
+    rows = []
+    for each in logs:
+        rate = math.exp(each.mean())
+        half = student(len(each) - 1) * np.std(each, ddof=1) / math.sqrt(len(each))
+        rows.append(at(rate, rate * half, windows=len(each)))
+    right = stats.ttest_ind(logs[1], logs[0], equal_var=False).confidence_interval(0.95)
+    seen = verdict(*rows)
+    assert math.asinh(seen.half_width / seen.gain) == pytest.approx((right.high - right.low) / 2, rel=0.02)
 
 
 def test_it_says_what_would_settle_it() -> None:
