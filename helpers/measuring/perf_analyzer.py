@@ -269,4 +269,6 @@ def explain_failure(code: int, said: str, run: Run, server: Any = None) -> Reque
     ended, todo = server.how_it_ended() if getattr(server, "owned", False) else ("", "")
     expected = ended or (hint if run.input_data == "random" else "")
     happened = f"perf_analyzer failed with {run.model!r} (status {code}): {why}."
-    return RequestError(happened, expected, todo or f"To see all that it says, type: {run}")
+    # Not the tool's own name, which is seldom on PATH; headers are found again.
+    all_of_it = f"To see all that it says, type: python -m helpers {shlex.join([NAME, *run.arguments()])}"
+    return RequestError(happened, expected, todo or all_of_it)

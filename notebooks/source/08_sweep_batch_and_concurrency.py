@@ -259,8 +259,8 @@ plots.sweep_figure(both.replace({"model": names}), reference=theirs.replace({"mo
 # same inputs that this course trained. Look at how far batches help each of the two, on your machine and on theirs.
 #
 # In a terminal: `python -m helpers sweep -m particlenet_AK4 deeptau_nosplit -u HOST:PORT -b 1 4 16 -c 4 --input-data real`.
-# Or one point at a time, by the tool itself: `perf_analyzer -m deeptau_nosplit -u HOST:PORT -i grpc --async --percentile=95
-# --concurrency-range 4:4 -b 100`. There, each request has 42 MB.
+# Or one point at a time, by the tool itself: `python -m helpers perf_analyzer -m deeptau_nosplit -u HOST:PORT -i grpc
+# --async --percentile=95 --concurrency-range 4:4 -b 100`. There, each request has 42 MB.
 #
 # `recorded("T4")` has more rows. **TensorRT** is NVIDIA's own optimiser of networks. The
 # format in which PyTorch saves a network is called **TorchScript**. PyTorch does not develop it any more, and

@@ -119,6 +119,7 @@ def test_failures_in_words(said: str, words: str) -> None:
     with pytest.raises(RequestError, match=words):
         raise error
     assert "\n" not in str(error) and "Thread [" not in str(error) and "request id" not in str(error)
+    assert "type: python -m helpers perf_analyzer -m " in str(error), "the tool itself is seldom on PATH"
 
 
 def test_a_server_that_ended_is_named() -> None:
