@@ -24,22 +24,18 @@ def write(path: str | Path, tensors: Mapping[str, np.ndarray] | Iterable[Mapping
     Tensors are given by input name, their first axis the batch; or one entry after the other, without that axis, where shapes differ.
     The tool takes one entry after the other and begins again; for batches above 1 all must have the same shapes.
     """
-    entries = _entries(tensors) if isinstance(tensors, Mapping) else tensors
+    if isinstance(tensors, Mapping):
+        tensors = [dict(zip(tensors, entry, strict=True)) for entry in zip(*tensors.values(), strict=True)]
     # The bytes themselves: no digit is lost, and the file is a third shorter than with numbers in text.
     data = [
         {name: {"content": {"b64": base64.b64encode(array.tobytes()).decode()}, "shape": array.shape} for name, array in entry.items()}
-        for entry in entries
+        for entry in tensors
     ]
     target = Path(path).expanduser().resolve()
     with writing(target):
         make_folder(target.parent)
         replace(target, json.dumps({"data": data}))
     return target
-
-
-def _entries(tensors: Mapping[str, np.ndarray]) -> Iterable[dict[str, np.ndarray]]:
-    """The entries of whole tensors, one after the other."""
-    return (dict(zip(tensors, entry, strict=True)) for entry in zip(*tensors.values(), strict=True))
 
 
 def write_jets(server: Any, model: str, *, lengths: Mapping[str, int] | None = None) -> Path:

@@ -22,7 +22,7 @@ import pandas as pd
 from helpers import machine
 from helpers.client.client import Client
 from helpers.client.endpoint import QUERY_TIMEOUT_S, Address
-from helpers.errors import SetupError
+from helpers.errors import InputError, SetupError
 from helpers.measuring.perf_analyzer import RUN_WINDOWS, InputData, Result, Run, checked, execute, find_perf_analyzer
 from helpers.measuring.statistics import LEAST_WINDOWS, interval, percentile_interval, windows_needed
 from helpers.measuring.table import COLUMNS, LATENCY, LATENCY_ENDS, MEASURED, PARTS, THROUGHPUT, THROUGHPUT_SPREAD, Row, Rows, plain
@@ -69,9 +69,7 @@ class Measurement:
         request_rate_per_s: float | None = None,
         in_turn: bool = False,
     ) -> None:
-        # Whether it takes turns with others: then its windows are shorter.
-        self.in_turn = in_turn
-        self.server, self.model, self.precision = server, model, precision
+        self.server, self.model, self.precision, self.in_turn = server, model, precision, in_turn
         with Client(server, timeout_s=QUERY_TIMEOUT_S) as connection:
             signature, self.config = connection.signature(model), connection.config(model)
             version, address = connection.about().get("version"), connection.address
@@ -173,6 +171,9 @@ def measure_in_turn(server: Any, model: str, *loads: Mapping[str, Any], turns: i
     Loads say what differs, such as ``{"batch": 4, "concurrency": 2}`` or ``{"model": …}``; options, as for :func:`measure`, are for all.
     A turn is three windows of each. Returns a row for each load; ``verdict`` compares them pair by pair.
     """
+    if not loads:
+        todo = 'Type: measure_in_turn(server, model, {"batch": 1}, {"batch": 8})'
+        raise InputError("Loads are measured in turn, and none was given.", "", todo)
     made = [Measurement(server, **{"model": model, **options, **load}, in_turn=True) for load in loads]
     return tuple(map(Row.of, recorded_instead(made) or _measured(made, turns)))
 

@@ -109,6 +109,11 @@ def test_what_does_not_fit_is_refused_before_anything_runs(
     assert scrape(models_server).value("nv_inference_request_success") == before
 
 
+def test_no_load_to_compare_is_named(models_server: Server) -> None:
+    with pytest.raises(InputError, match=r"none was given.*measure_in_turn\(server, model, "):
+        measure_in_turn(models_server, "add_sub", batch=1)
+
+
 def test_jets_have_the_lengths_of_the_course_text_by_default(server: Server) -> None:
     shapes = run_of(server, "particlenet_PT").shapes
     expected = {"pf_points__0": [2, 50], "pf_features__1": [25, 50], "pf_mask__2": [1, 50]}
