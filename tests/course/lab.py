@@ -19,6 +19,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from helpers.terminal import MARK
+from tests.support.processes import wait_until
 
 # Seconds against hanging: for JupyterLab to answer or a notebook to be open with an idle kernel, and for the cells of a notebook.
 START_S = 300
@@ -242,12 +243,20 @@ class Notebook:
 
     def run(self, index: int) -> str:
         """Run one cell and return what it shows, as plain text."""
-        self.page.evaluate(
-            "i => { const c = window.jupyterapp.shell.currentWidget.content; c.activeCellIndex = i;"
-            " return window.jupyterapp.commands.execute('notebook:run-cell'); }",
+        # A kernel may answer what follows an error at once, such as an interrupt, without running it.
+        wait_until(lambda: self._ran(index))
+        return shown(self.cells()[index])
+
+    def _ran(self, index: int) -> bool:
+        return self.page.evaluate(
+            """async i => {
+              const content = window.jupyterapp.shell.currentWidget.content;
+              content.activeCellIndex = i;
+              await window.jupyterapp.commands.execute('notebook:run-cell');
+              return Boolean(content.widgets[i].model.executionCount);
+            }""",
             index,
         )
-        return shown(self.cells()[index])
 
     def run_well(self, source: str) -> None:
         """Run Python in a new cell at the end; an error there is an error of the test."""

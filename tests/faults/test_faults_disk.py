@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -92,7 +93,8 @@ def test_the_disk_fills_up_under_a_server(disk: Path, own: Server) -> None:
             with pytest.raises(SetupError, match="No space left") as told:
                 pytest.fail(f"{name} wrote {write()!r}")
             assert "df -h" in str(told.value), name
-            assert len(str(told.value)) < 400, name
+            # Paths are as long as the place where the tests run makes them.
+            assert len(re.sub(r"/\S+", "/…", str(told.value))) < 300, name
             _serves(own)
         # The page on which the file ends takes some more lines; that no others can be kept is said.
         said = [progress.record("1.2", solved=True) for _ in range(100)]

@@ -28,6 +28,7 @@ from helpers.metrics import Snapshot, scrape
 from helpers.physics import tracks
 from helpers.server import Server, connect, launch_server
 from tests.support.judging import is_judged as _is
+from tests.support.logs import logged
 
 pytestmark = pytest.mark.slow
 
@@ -167,6 +168,7 @@ def test_1_1_cannot_tell_while_the_model_serves_or_the_server_is_down(small: Ser
 
 
 def test_1_2_log(small: Server) -> None:
+    logged(small, "successfully loaded 'add_sub'")
     log = small.log(0)
     times = [re.search(rf"^I\d+ \d+:(\d+):([\d.]+) .*{words}", log, re.MULTILINE) for words in ("loading: add_sub", "successfully loaded")]
     begin, end = (60 * int(match[1]) + float(match[2]) for match in times if match)

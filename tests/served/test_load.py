@@ -40,6 +40,8 @@ def test_what_it_sends_is_what_the_server_counts(models_server: Server) -> None:
     with BackgroundLoad(models_server, "double", batch=3, concurrency=2) as load:
         wait_until(lambda: load.sent > 20)
         assert load.running and "running" in repr(load)
+    # The server counts a request a moment after it has answered.
+    wait_until(lambda: (scrape(models_server) - before).value("nv_inference_request_success", model="double") >= load.sent)
     change = scrape(models_server) - before
     assert load.sent == change.value("nv_inference_request_success", model="double")
     assert change.value("nv_inference_count", model="double") == 3 * load.sent

@@ -12,6 +12,7 @@ import pytest
 from jupyter_client.manager import KernelManager, start_new_kernel
 
 from helpers.server import lease
+from tests.support import kernels
 from tests.support.processes import PATIENCE_S, alive, session, wait_until
 
 pytestmark = pytest.mark.slow
@@ -32,18 +33,9 @@ class Kernel:
         self.manager: KernelManager
         self.manager, self.client = start_new_kernel(kernel_name="python3", extra_arguments=["--IPKernelApp.capture_fd_output=False"])
 
-    def run(self, code: str, timeout: float = PATIENCE_S) -> str:
+    def run(self, code: str) -> str:
         """Run a cell and return what it printed; errors included."""
-        printed: list[str] = []
-
-        def hear(message: dict) -> None:
-            content = message["content"]
-            printed.append(content.get("text", "") or "\n".join(content.get("traceback", [])))
-
-        # A kernel answers what follows an error at once, such as an interrupt, without running it.
-        while self.client.execute_interactive(code, output_hook=hear, timeout=timeout, allow_stdin=False)["content"]["status"] == "aborted":
-            time.sleep(0.2)
-        return "".join(printed)
+        return kernels.run(self.client, code)
 
     def launch_server(self) -> int:
         """Launch (or find) the server; returns its process id."""

@@ -11,6 +11,7 @@ from jupyter_client.manager import start_new_kernel
 
 from helpers import paths
 from helpers.course import ____, cells
+from tests.support.kernels import run
 from tests.support.processes import PATIENCE_S
 
 
@@ -18,58 +19,46 @@ from tests.support.processes import PATIENCE_S
 def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BlockingKernelClient]:
     work = tmp_path_factory.mktemp("cells") / "work"
     manager, client = start_new_kernel(kernel_name="python3", cwd=str(paths.root()), startup_timeout=PATIENCE_S)
-    _run(client, f"import os; os.environ['COURSE_WORK'] = {str(work)!r}")
-    _run(client, "from helpers.course import ____, exercise")
+    run(client, f"import os; os.environ['COURSE_WORK'] = {str(work)!r}")
+    run(client, "from helpers.course import ____, exercise")
     yield client
     client.stop_channels()
     manager.shutdown_kernel(now=True)
 
 
-def _run(client: BlockingKernelClient, code: str) -> str:
-    """Run a cell; return all that it shows, as text."""
-    shown: list[str] = []
-
-    def keep(message: dict) -> None:
-        content = message["content"]
-        shown.append(content.get("text") or content.get("data", {}).get("text/plain") or "\n".join(content.get("traceback", [])))
-
-    client.execute_interactive(code, output_hook=keep, timeout=PATIENCE_S)
-    return "".join(shown)
-
-
 def test_a_name_that_is_not_there_is_an_outcome(kernel: BlockingKernelClient) -> None:
-    shown = _run(kernel, 'exercise("0.1").check(z_mass)')
+    shown = run(kernel, 'exercise("0.1").check(z_mass)')
     assert shown.startswith("? Cannot tell: `z_mass` is not there") and "since the kernel started" in shown
     assert "Run All Above" in shown and "NameError" not in shown
 
 
 def test_other_names_have_their_usual_error(kernel: BlockingKernelClient) -> None:
-    assert "NameError" in _run(kernel, "print(nothing_of_this_name)")
+    assert "NameError" in run(kernel, "print(nothing_of_this_name)")
 
 
 def test_after_a_cell_that_failed_the_old_answer_is_not_judged(kernel: BlockingKernelClient) -> None:
-    _run(kernel, "z_mass = 91")
-    assert "Correct" in _run(kernel, 'exercise("0.1").check(z_mass)')
-    assert "ZeroDivisionError" in _run(kernel, "# mine\nz_mass = 91 / 0")
-    shown = _run(kernel, 'exercise("0.1").check(z_mass)')
+    run(kernel, "z_mass = 91")
+    assert "Correct" in run(kernel, 'exercise("0.1").check(z_mass)')
+    assert "ZeroDivisionError" in run(kernel, "# mine\nz_mass = 91 / 0")
+    shown = run(kernel, 'exercise("0.1").check(z_mass)')
     assert shown.startswith("? Cannot tell: The cell that makes `z_mass` failed with `ZeroDivisionError: division by zero`")
     assert "Attempt" not in shown
-    _run(kernel, "z_mass = 80")
-    assert "W boson" in _run(kernel, 'exercise("0.1").check(z_mass)')
+    run(kernel, "z_mass = 80")
+    assert "W boson" in run(kernel, 'exercise("0.1").check(z_mass)')
 
 
 def test_a_cell_that_cannot_be_read_failed_too(kernel: BlockingKernelClient) -> None:
-    _run(kernel, "z_mass = 91")
-    _run(kernel, "z_mass = (91")
-    assert "The cell that makes `z_mass` failed" in _run(kernel, 'exercise("0.1").check(z_mass)')
+    run(kernel, "z_mass = 91")
+    run(kernel, "z_mass = (91")
+    assert "The cell that makes `z_mass` failed" in run(kernel, 'exercise("0.1").check(z_mass)')
 
 
 def test_a_statement_that_is_still_a_blank_is_no_attempt(kernel: BlockingKernelClient) -> None:
     """Of exercise 0.2 the blank is a statement, so no answer holds it; who tried and sent nothing has attempted."""
-    _run(kernel, "server = None\nbefore = 3\n____")
-    assert _run(kernel, 'exercise("0.2").check(server, before)').startswith("○ Not attempted")
-    _run(kernel, "server = None\nbefore = 3\npass")
-    assert "needs `server`" in _run(kernel, 'exercise("0.2").check(server, before)')
+    run(kernel, "server = None\nbefore = 3\n____")
+    assert run(kernel, 'exercise("0.2").check(server, before)').startswith("○ Not attempted")
+    run(kernel, "server = None\nbefore = 3\npass")
+    assert "needs `server`" in run(kernel, 'exercise("0.2").check(server, before)')
 
 
 @pytest.mark.parametrize(
