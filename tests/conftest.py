@@ -31,6 +31,9 @@ from tests.support.order import pytest_collection_modifyitems, pytest_xdist_make
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
+# pytest keeps the tests as it has rewritten them, also where the environment says that Python keeps nothing: 3 s of each worker.
+sys.dont_write_bytecode = False
+
 # For notebooks' sake jsonschema would compile the grammar of international web addresses, for a second in each worker; none is looked at.
 sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 

@@ -36,9 +36,12 @@ _SERVERS = {
 _WORKERS = 2
 # These share nothing, so any worker takes the next one.
 _ALONE = "course/test_notebooks.py::test_blanks"
-# Long groups first, so that no worker is left alone with one in the end; what measures comes last.
-_FIRST = ("jupyterlab 2", "jupyterlab", _ALONE, "backends", "course/", "faults/", "install/", "optimise")
-_LAST = ("served/test_perf", "served/test_sweep", "served/test_experiments", "served/test_precision", "served/test_tune")
+# Long groups first and many short ones last, so that no worker is left alone with one in the end.
+_FIRST = (
+    *("jupyterlab 2", "jupyterlab", _ALONE, "backends", "course/", "faults/", "install/", "optimise"),
+    *("served/test_perf", "served/test_tune"),
+)
+_LAST = "unit/"
 
 
 def group(test: str) -> str:
