@@ -33,11 +33,12 @@ from helpers.terminal import Progress
 
 # Half width of the throughput's 95 % interval, as a fraction, at which a row counts as settled; that of a percentile may be twice as large.
 PRECISION, LATENCY_PRECISION = 0.05, 2
-# Requests in one window, at least: six windows then hold the 72 that a 95th percentile's interval needs.
-WINDOW_REQUESTS = 15
+# Requests in one window, at least: six windows then hold the 72 that a 95th percentile's interval needs. Of the three of a quick
+# measurement that is not asked.
+WINDOW_REQUESTS, QUICK_REQUESTS = 15, 5
 # Length of a window in seconds, at least and at most: shorter ones show the machine's hiccups, longer ones cost a lesson's time. Where
-# measurements take turns there are more windows, and what the machine does in between hits all alike.
-WINDOW_S, TURN_WINDOW_S = (0.4, 3.0), (0.2, 2.0)
+# measurements take turns there are more windows, and what the machine does in between hits all alike. Quick ones show that it works.
+WINDOW_S, TURN_WINDOW_S, QUICK_WINDOW_S = (0.4, 3.0), (0.2, 2.0), (0.1, 2.0)
 # Turns of each measurement where they are compared: three pairs could settle a difference only where the machine is very quiet.
 TURNS = 4
 # Seconds that the windows of a row may take, whatever the precision: a row that is noisy then says so.
@@ -88,7 +89,8 @@ class Measurement:
     def warm_up(self) -> list[float]:
         """Send requests that do not count until the model is fast, and choose the length of the windows; return the last rates."""
         run, rates, rate = self.run, [], 0.0
-        window_s, trials = (TURN_WINDOW_S, 1) if self.in_turn or quick() else (WINDOW_S, RUN_WINDOWS)
+        window_s = QUICK_WINDOW_S if quick() else TURN_WINDOW_S if self.in_turn else WINDOW_S
+        trials = 1 if self.in_turn or quick() else RUN_WINDOWS
         short = replace(run, window_ms=WARM_UP_MS, windows=trials, percentile=50)
         for _ in range(1 if quick() else WARM_UPS):
             if seen := execute(short, self.server).windows:
@@ -99,7 +101,9 @@ class Measurement:
                 short = replace(short, window_ms=4 * short.window_ms, windows=1)
             elif rate > WARM * run.concurrency * run.batch / (seen[-1].latency_us * 1e-6):
                 break
-        seconds = min(max(WINDOW_REQUESTS * run.batch / rate if rate else 0.0, window_s[0]), window_s[1])
+        # Those under way may end at once: of these there are two rounds also in a quick window.
+        requests = min(WINDOW_REQUESTS, max(QUICK_REQUESTS, 2 * run.concurrency)) if quick() else WINDOW_REQUESTS
+        seconds = min(max(requests * run.batch / rate if rate else 0.0, window_s[0]), window_s[1])
         self.run = replace(run, window_ms=round(1000 * seconds))
         return rates
 

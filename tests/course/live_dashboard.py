@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.course import examine
-from tests.course.lab import Notebook
+from tests.course.lab import POLLING_MS, Notebook
 from tests.support.processes import PATIENCE_S, wait_until
 
 ROW = ".course-table tr[data-model='particlenet_AK4']"
@@ -25,6 +25,7 @@ def _wait(page: Any, quantity: str, condition: str) -> None:
         }}""",
         arg=[ROW, quantity],
         timeout=REACT_MS,
+        polling=POLLING_MS,
     )
 
 
@@ -72,6 +73,8 @@ def look_and_touch(notebook: Notebook, artefacts: Path) -> None:
     _wait(page, "throughput_infer_per_s", "Math.abs(value / number('requests_per_s') - 8) < 0.4")
     _scroll(page, ".course-table")
     page.screenshot(path=artefacts / "dashboard-twelve-at-once.png")
+    # Nothing is sent any more: what follows looks at the page.
+    _press(page, "concurrency", "Home", 1, "0")
 
     page.evaluate("() => window.jupyterapp.shell.expandLeft()")
     assert _all_columns_seen(page), "no column is out of sight, with the file browser open"

@@ -36,7 +36,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """One short run; a window that holds no request is tried again, twice as long."""
     monkeypatch.setenv("COURSE_QUICK", "1")
     monkeypatch.setattr(measuring, "WARM_UP_MS", 50)
-    monkeypatch.setattr(measuring, "TURN_WINDOW_S", (0.05, 2.0))
+    monkeypatch.setattr(measuring, "QUICK_WINDOW_S", (0.05, 2.0))
 
 
 def run_of(server: Any, model: str, **options: Any) -> Run:
@@ -180,7 +180,7 @@ def test_a_row_has_every_column_and_agrees_with_the_server(models_server: Server
 
 def test_the_command_is_the_one_that_ran(models_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows of 20 ms hold no request of a model that takes longer; what gave the figures are longer ones."""
-    monkeypatch.setattr(measuring, "TURN_WINDOW_S", (0.02, 0.02))
+    monkeypatch.setattr(measuring, "QUICK_WINDOW_S", (0.02, 0.02))
     file = input_files.write(tmp_path / "seconds.json", [{"SECONDS": np.array([0.15], np.float32)}])
     row = measure(models_server, "slow", input_data=file, **QUICK)
     assert row["throughput_infer_per_s"] > 0
@@ -208,6 +208,7 @@ def test_a_row_that_is_not_good_enough_says_so_and_keeps_its_numbers(models_serv
 def test_the_numbers_of_a_file_reach_the_model(models_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The model sleeps as long as its input says: 60 ms, by turns with 20 ms."""
     monkeypatch.setattr(measuring, "WARM_UP_MS", 200)
+    monkeypatch.setattr(measuring, "QUICK_REQUESTS", measuring.WINDOW_REQUESTS)
     entries = [{"SECONDS": np.array([seconds], np.float32)} for seconds in (0.06, 0.02)]
     file = input_files.write(tmp_path / "naps" / "naps.json", entries)
     row = measure(models_server, "slow", input_data=file, **QUICK)

@@ -32,7 +32,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short windows, and one warm-up at each point."""
     monkeypatch.setenv("COURSE_QUICK", "1")
     monkeypatch.setattr(measuring, "WARM_UP_MS", 50)
-    monkeypatch.setattr(measuring, "TURN_WINDOW_S", (0.05, 2.0))
+    monkeypatch.setattr(measuring, "QUICK_WINDOW_S", (0.05, 2.0))
 
 
 @pytest.fixture
