@@ -20,6 +20,7 @@ import pytest
 
 from helpers.course import scoreboard
 from tests.support import ROOT
+from tests.support.course_copy import link_course
 from tests.support.measured_rows import row
 
 _DOCS = ("docs/commands.md", "docs/installing.md", "docs/what_happens.md", "docs/quality.md")
@@ -113,6 +114,8 @@ SAYS = {
 ENDS = {"doctor": (0, 1, 2), "perf_analyzer": (0, 2), "tune": (0, 3)}
 # Words of commands that take long; of the two sweeps one runs each day, and variants and pages are made in other tests, too.
 NIGHTLY = {"tune", "particlenet_PT", "quantize", "tools.site"}
+# What the others ask. That all models are served, the demonstration and the server of the whole run see as well.
+MODELS_BY_DAY = ("add_sub", "deeptau_nosplit", "particlenet_AK4")
 
 
 def _instead(command: str) -> Instead | None:
@@ -130,13 +133,10 @@ def test_commands_are_found() -> None:
 
 
 @pytest.fixture(scope="module")
-def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def course(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     """The course's folder with an empty ``work/``, and what a reader has by then: notebooks, a result of the challenge."""
-    folder = tmp_path_factory.mktemp("typed") / "course"
-    folder.mkdir()
-    for entry in ROOT.iterdir():
-        if entry.name not in ("work", ".git"):
-            (folder / entry.name).symlink_to(entry)
+    at_night = any(item.path == request.path and item.get_closest_marker("nightly") for item in request.session.items)
+    folder = link_course(tmp_path_factory.mktemp("typed") / "course", *(() if at_night else MODELS_BY_DAY))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COURSE_WORK", str(folder / "work"))
         scoreboard.enter(row((200, 5, 9000, 300)), row((300, 5, 9000, 300)), "Ada")

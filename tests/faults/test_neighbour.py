@@ -130,10 +130,14 @@ def test_a_server_of_a_private_fleet_at_its_own_ports(neighbour: Neighbour, priv
     assert private_fleet.in_rotation() == [True, True]
 
 
-def test_chunks_to_paths_that_need_no_secret(neighbour: Neighbour, private: Server) -> None:
+@pytest.mark.parametrize(
+    "attack",
+    ["chunks_to_a_path_of_each_kind", pytest.param("chunks_where_no_secret_is_needed", marks=pytest.mark.nightly)],
+)
+def test_chunks_to_paths_that_need_no_secret(neighbour: Neighbour, private: Server, attack: str) -> None:
     assert private.http is not None and private.metrics is not None
     before, pid = memory_mb(private), private.pid
-    for name, port in (("chunks_where_no_secret_is_needed", private.http.port), ("chunks_where_metrics_are", private.metrics.port)):
+    for name, port in ((attack, private.http.port), ("chunks_where_metrics_are", private.metrics.port)):
         said = neighbour.attack(name, port)
         assert not [line for line in said if " HTTP/1.1 200" in line and "/metrics" not in line], said
         _answers_its_owner(private)

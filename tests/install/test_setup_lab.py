@@ -19,7 +19,7 @@ import pytest
 
 from helpers.physics import tracks
 from tests.support import ROOT
-from tests.support.course_copy import base_python, run
+from tests.support.course_copy import base_python, link_course, run
 from tests.support.processes import PATIENCE_S
 
 
@@ -70,8 +70,17 @@ def test_lab_opens_on_the_first_notebook(lab: tuple[str, str], tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_demo_leaves_a_page_that_begins_with_what_it_found(tmp_path: Path) -> None:
-    done = run([sys.executable, "-m", "tools.site", "--demo"], ROOT, COURSE_WORK=str(tmp_path / "work"), COURSE_QUICK="1")
+@pytest.mark.parametrize(
+    "models",
+    [
+        pytest.param(("add_sub", "particlenet_AK4", "particlenet_AK4_PT", "ExaTrk", *tracks.STAGES), id="a model of each kind"),
+        pytest.param((), id="all", marks=pytest.mark.nightly),
+    ],
+)
+def test_demo_leaves_a_page_that_begins_with_what_it_found(tmp_path: Path, models: tuple[str, ...]) -> None:
+    course = link_course(tmp_path / "course", *models)
+    folders = {"COURSE_ROOT": str(course), "COURSE_WORK": str(tmp_path / "work")}
+    done = run([sys.executable, "-m", "tools.site", "--demo"], ROOT, COURSE_QUICK="1", **folders)
     assert done.returncode == 0, done.stdout + done.stderr
     folder = tmp_path / "work" / "demo"
     said = done.stdout.splitlines()

@@ -29,12 +29,12 @@ from helpers.server import Server
 from tests.support.processes import PATIENCE_S, wait_until
 
 MODEL = "particlenet_AK4"
-N_JETS, CHUNK = 2400, 100
+N_JETS, CHUNK = 1200, 50
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return replicate("ak4", N_JETS, jets_per_file=1000, folder=tmp_path_factory.mktemp("jets"))
+    return replicate("ak4", N_JETS, jets_per_file=500, folder=tmp_path_factory.mktemp("jets"))
 
 
 @pytest.fixture(scope="module")
@@ -81,13 +81,13 @@ def test_replicas_have_ids_and_events_of_their_own(tmp_path: Path) -> None:
 
 
 def test_chunks_cover_each_file_and_no_more(files: list[Path], tmp_path: Path) -> None:
-    made = chunks(files, tmp_path, 300)
+    made = chunks(files, tmp_path, 150)
     assert [(Path(part.source).stem[-1], part.start, part.stop) for part in made[:4]] == [
-        ("0", 0, 300), ("0", 300, 600), ("0", 600, 900), ("0", 900, 1000)
+        ("0", 0, 150), ("0", 150, 300), ("0", 300, 450), ("0", 450, 500)
     ]  # fmt: skip
     assert sum(map(len, made)) == N_JETS and len({part.target for part in made}) == len(made)
     read = jets.read(made[3].source, made[3].start, made[3].stop)
-    assert ak.to_numpy(read["jet_id"]).tolist() == list(range(900, 1000))
+    assert ak.to_numpy(read["jet_id"]).tolist() == list(range(450, 500))
 
 
 def test_a_file_of_scores_is_there_whole_or_not_at_all(files: list[Path], tmp_path: Path) -> None:
@@ -181,9 +181,9 @@ def test_a_killed_analysis_goes_on_where_it_was(
     assert all(path.stat().st_mtime_ns == changed for path, changed in before.items()), "what was done stays as it is"
     _each_jet_once(done, direct)
     again = tag_files(files, cluster, server, MODEL, output=tmp_path, jets_per_chunk=CHUNK)
-    assert again.tagged == 0 and "2400 were tagged before" in repr(again)
+    assert again.tagged == 0 and "1200 were tagged before" in repr(again)
     longer = tag_files(files[-1:], cluster, server, MODEL, output=tmp_path, jets_per_chunk=1000)
-    assert longer.tagged == 400, "the same jets in other chunks are another analysis"
+    assert longer.tagged == 200, "the same jets in other chunks are another analysis"
 
 
 @pytest.mark.slow
@@ -217,13 +217,13 @@ def test_the_same_call_runs_on_a_scheduler_and_workers_elsewhere(
     try:
         wait_until(lambda: address.is_file() and address.read_text())  # it is made before it is written
         found = json.loads(address.read_text())["address"]
-        done = tag_files(files[-1:], found, server, MODEL, output=tmp_path / "scores", jets_per_chunk=200)
+        done = tag_files(files[-1:], found, server, MODEL, output=tmp_path / "scores", jets_per_chunk=100)
     finally:
         for process in (worker, scheduler):
             process.terminate()
             process.wait(PATIENCE_S)
     assert done.workers["chunks"].tolist() == [2]
-    _each_jet_once(done, direct[-400:], first=N_JETS - 400)
+    _each_jet_once(done, direct[-200:], first=N_JETS - 200)
 
 
 @pytest.fixture

@@ -85,8 +85,8 @@ def test_only_the_grpc_port_can_be_reached(site: Site) -> None:
     }
     assert ours["input"][0]["dims"] == theirs["input"][0]["dims"]
     assert ours["instance_group"][0]["count"] == theirs["instance_group"][0]["count"]
-    assert server.statistics("add_sub") == site.behind.statistics("add_sub")
-    assert server.statistics("add_sub")["inference_stats"]["success"]["count"] >= 1
+    wait_until(lambda: server.statistics("add_sub")["inference_stats"]["success"]["count"] >= 1)  # counted a moment after the answer
+    wait_until(lambda: server.statistics("add_sub") == site.behind.statistics("add_sub"))
     ready = {state.name for state in site.behind.models() if state.state == "READY"}
     assert {state.name for state in server.models()} == ready
     with pytest.raises(ServerError, match=r"metrics page of the server at localhost:\d+ cannot be reached from here.*statistics"):
@@ -170,14 +170,16 @@ def test_a_token_or_a_file_that_cannot_be_used(site: Site, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_perf_analyzer_through_the_front(site: Site, work: Path) -> None:
+def test_perf_analyzer_through_the_front(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COURSE_QUICK", "1")
     for url in (site.both, site.grpc):
         server = connect(url, **site.access)
         before = site.behind.statistics("add_sub")["inference_count"]
-        row = measure(server, "add_sub", max_seconds=0.5, precision=0.5)
+        row = measure(server, "add_sub")
         assert row["throughput_infer_per_s"] > 0
         assert row["server_version"] == EMBEDDED_TRITON
-        assert site.behind.statistics("add_sub")["inference_count"] >= before + row["requests"]
+        asked = before + row["requests"]
+        wait_until(lambda asked=asked: site.behind.statistics("add_sub")["inference_count"] >= asked)
         assert TOKEN not in str(row)
         assert "$COURSE_TOKEN" in row["command"]
     run, ca = replace(Measurement(server, "add_sub").run, windows=1), str(site.certificates.ca)

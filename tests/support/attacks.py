@@ -69,6 +69,11 @@ def chunks_where_no_secret_is_needed(http: int) -> list[str]:
     return [f"{path} {chunks(http, path)}" for path in (*paths, *owners)]
 
 
+def chunks_to_a_path_of_each_kind(http: int) -> list[str]:
+    """The same to one path that answers everybody, and to one of the owner."""
+    return [f"{path} {chunks(http, path)}" for path in ("/v2/models/add_sub/config", "/v2/repository/index")]
+
+
 def chunks_where_metrics_are(metrics: int) -> list[str]:
     """The same to the metrics' port, which knows one path."""
     return [f"{path} {chunks(metrics, path)}" for path in ("/metrics", "/v2")]
@@ -264,11 +269,14 @@ def candidates(http: int, number: int = 10_000) -> str:
 
 OVER_GRPC = (grpc_dimension, grpc_classes, grpc_stream, grpc_bomb)
 OVER_HTTP = (overflow, overrun, nested, memory, bomb, dimension, classes, no_classes, candidates, chunks)
-ON_ALL_PATHS = (chunks_where_no_secret_is_needed, chunks_where_metrics_are, climbing, detours, guesses)
+ON_MANY_PATHS = (
+    *(chunks_where_no_secret_is_needed, chunks_to_a_path_of_each_kind, chunks_where_metrics_are),
+    *(climbing, detours, guesses),
+)
 HELD = (idle, slow)
 
 if __name__ == "__main__":
-    known = {attack.__name__: attack for attack in (*OVER_HTTP, *OVER_GRPC, *ON_ALL_PATHS, *HELD)}
+    known = {attack.__name__: attack for attack in (*OVER_HTTP, *OVER_GRPC, *ON_MANY_PATHS, *HELD)}
     for line in sys.stdin:
         name, port = line.split()
         came = known[name](int(port))

@@ -32,6 +32,18 @@ def copy_course(target: Path) -> Path:
     return target
 
 
+def link_course(target: Path, *models: str) -> Path:
+    """The course by links, without git's and a student's own folders, and with these models alone where some are named."""
+    target.mkdir(parents=True)
+    for entry in ROOT.iterdir():
+        if entry.name not in ("work", ".git", *(["models"] if models else [])):
+            (target / entry.name).symlink_to(entry)
+    for model in models:
+        (target / "models").mkdir(exist_ok=True)
+        (target / "models" / model).symlink_to(ROOT / "models" / model)
+    return target
+
+
 def run(command: list[str] | str, folder: Path, timeout_s: float = PATIENCE_S, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a command as a newcomer would: nothing of this test run's own settings in its environment."""
     hidden = ("COURSE_", "VIRTUAL_ENV", "PYTHON", "CONDA_", "MAKE", "MFLAGS")

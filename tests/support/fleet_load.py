@@ -13,9 +13,12 @@ from helpers.client.problems import Unreachable
 from helpers.errors import CourseError
 from tests.support.processes import wait_until
 
+# Between a thread's answer and its next request: without it the load would keep all cores busy that what is tested needs.
+_PAUSE_S = 0.02
+
 
 class Load:
-    """Threads that send to ``double`` until the block ends.
+    """Threads that send to ``double``, each a moment after its last answer, until the block ends.
 
     Args:
         fleet: where to.
@@ -54,7 +57,7 @@ class Load:
         transport.infer = infer
 
     def _send(self) -> None:
-        while not self._end.is_set():
+        while not self._end.wait(_PAUSE_S):
             with self._lock:
                 number = next(self._count)
                 self.requests += 1

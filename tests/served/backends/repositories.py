@@ -196,5 +196,4 @@ def torch_repository(root: Path, made: Path) -> Path:
     model("bad_count", pair, batch, tensors("input", a="FP32 [2]"), outputs)
     model("bad_index", pair, batch, tensors("input", a__0="FP32 [2]", b__2="FP32 [2]"), outputs)
     model("bad_statedict", "statedict", batch, x, tensors("output", y__0="FP32 [2]"))
-    model("bad_silent", "affine", batch)
     return root

@@ -109,7 +109,6 @@ def test_a_fault_found_while_running_is_named(asker: Asker, output: str, text: s
         ("bad_count", ["the config has 1 inputs (a)", "forward() takes 2 (a, b)"]),
         ("bad_index", ["must be 0 to 1, each once"]),
         ("bad_statedict", ["bad_statedict/1/model.pt", "a class that needs its Python code", "torch.onnx.export("]),
-        ("bad_silent", ["the config has 0 inputs (), and forward() takes 1"]),
     ],
 )
 def test_the_reason_names_the_fault(torch_server: Server, model: str, parts: list[str]) -> None:
