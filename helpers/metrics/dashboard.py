@@ -185,8 +185,9 @@ class Dashboard(widgets.VBox):  # type: ignore[misc]  # ipywidgets tells no type
 
     def _say(self, words: str) -> None:
         """Show how the dashboard is, in words that screen readers announce, and what was sent."""
-        self.controls.state.value = f'<span role="status">{html.escape(words)}</span>'
         if self.load is not None:
             # The first sentence of an error says what happened; what to type is for a cell, and load.error has it all.
             last = f" Last: {self.load.error.split('. ')[0]}." if self.load.error else ""
             self.controls.load_state.value = html.escape(f"{self.load.sent} requests sent, {self.load.failed} failed.{last}")
+        # Last: where it says that the dashboard has stopped, nothing else changes any more.
+        self.controls.state.value = f'<span role="status">{html.escape(words)}</span>'

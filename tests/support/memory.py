@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import tritonclient.grpc as triton_grpc
 import tritonclient.utils.shared_memory as shm
+from tritonclient.utils import InferenceServerException
 
 from helpers.server import Server
+from tests.support.processes import wait_until
 
 
 @contextmanager
@@ -30,6 +32,16 @@ def shared(server: Server, model: str, inputs: Mapping[str, np.ndarray]) -> Iter
                 tensors.append(tensor.set_shared_memory(name, array.nbytes, begin))
                 begin += array.nbytes
             yield client.infer(model, tensors, headers=server.headers)
-            client.unregister_system_shared_memory(name, headers=key)
+            wait_until(lambda: _unregistered(client, name, key))
         finally:
             shm.destroy_shared_memory_region(region)
+
+
+def _unregistered(client: triton_grpc.InferenceServerClient, name: str, key: dict[str, str]) -> bool:
+    """Give a region back; False while a request that was answered a moment ago still has it."""
+    try:
+        client.unregister_system_shared_memory(name, headers=key)
+    except InferenceServerException as error:
+        assert "currently in use" in str(error), error
+        return False
+    return True
