@@ -37,17 +37,23 @@ def state_of(folder: Path) -> dict[str, Any]:
     return {}
 
 
-def runs(pid: int) -> bool:
-    """True if a process of this machine runs; one that has ended and was not collected yet does not."""
+def began(pid: int) -> int:
+    """Return when a process of this machine began, in clock ticks since the machine did; 0 for one that has ended, collected or not."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return False
+        return 0
+    return 0 if stat[0] in "ZX" else int(stat[19])
+
+
+def supervised(state: dict[str, Any]) -> bool:
+    """True if the process that looks after a server runs: that one, and none that has got its number since."""
+    return began(state.get("supervisor_pid", 0)) == state.get("supervisor_began")
 
 
 def is_dead(state: dict[str, Any]) -> bool:
     """True if a server of this machine has ended. Of one on another machine that shares the folder, nothing is known here."""
-    return state.get("node") == machine.node() and not runs(state["supervisor_pid"])
+    return state.get("node") == machine.node() and not supervised(state)
 
 
 def states() -> Iterator[dict[str, Any]]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from helpers import machine
 from helpers.errors import ServerError
-from helpers.run_folder import LEASE, STOP, is_dead, run_root, runs, state_of
+from helpers.run_folder import LEASE, STOP, began, is_dead, run_root, state_of, supervised
 from helpers.server import supervisor
 
 # Seconds between two looks at a starting server.
@@ -36,8 +36,7 @@ def owner() -> str:
         # A kernel has imported ipykernel already; elsewhere there is none, and importing it would take half a second.
         return Path(sys.modules["ipykernel.connect"].get_connection_file()).name
     except (KeyError, RuntimeError):
-        stat = Path("/proc/self/stat")
-        return f"pid-{os.getpid()}-{stat.read_text().rsplit(')', 1)[1].split()[19] if stat.exists() else ''}"
+        return f"pid-{os.getpid()}-{began(os.getpid())}"
 
 
 class Lease:
@@ -60,9 +59,9 @@ class Lease:
             last = self._last = state_of(self.run_dir) or self._last  # it is gone after the server
             if self._stopped:
                 return {**last, "status": "stopped"}
-            if last.get("status") != "running" or runs(last["pid"]):
+            if last.get("status") != "running" or (supervised(last) and began(last["pid"])):
                 return last
-            if not runs(last["supervisor_pid"]) or time.monotonic() > deadline:
+            if not supervised(last) or time.monotonic() > deadline:
                 # Where the folder is gone, the supervisor stopped the server; else it was killed itself, and the server with it.
                 return {**last, "status": "died" if self.run_dir.exists() else "stopped"}
             time.sleep(POLL_S)
@@ -71,13 +70,13 @@ class Lease:
         """Stop the server and wait until its supervisor has ended, too. A forked child holds no lease and stops nothing."""
         if not self._give_back.alive:
             return
-        pid = self.state().get("supervisor_pid", 0)
+        state = self.state()
         with contextlib.suppress(OSError):  # it has ended already
             (self.run_dir / STOP).touch()
         deadline = time.monotonic() + STOP_TIMEOUT_S + 10
-        while runs(pid):
+        while supervised(state):
             if time.monotonic() > deadline:
-                raise ServerError("The server has not ended in time.", "", f"Type: kill {pid}")
+                raise ServerError("The server has not ended in time.", "", f"Type: kill {state['supervisor_pid']}")
             time.sleep(POLL_S)
         self._stopped = True
         self.close()

@@ -27,7 +27,7 @@ from typing import IO, Any, TypedDict
 if __name__ == "__main__":  # started as a script, with python -I
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from helpers.run_folder import LEASE, STATE, STOP
+from helpers.run_folder import LEASE, STATE, STOP, began
 from helpers.server import isolation
 from helpers.server.ports import lock_ports
 
@@ -94,7 +94,8 @@ class Supervisor:
         self.process: subprocess.Popen[bytes] | None = None
         self.began = self.signalled = 0.0
         self.restarts = 0
-        self.state = dict[str, Any](plan["about"], server_id=self.run_dir.name, supervisor_pid=os.getpid(), log=plan["log"])
+        self.state = dict[str, Any](plan["about"], server_id=self.run_dir.name, log=plan["log"])
+        self.state |= {"supervisor_pid": os.getpid(), "supervisor_began": began(os.getpid())}
         self.start()
 
     def run(self) -> int:

@@ -285,7 +285,7 @@ def rates():
     for _ in range(6):
         find(eight, at_once=4)
         ends.append(time.perf_counter())
-    return [len(eight) / seconds for seconds in np.diff(ends)[1:]]  # events/s; the first round does not count
+    return [len(eight) / seconds for seconds in np.diff(ends)[1:]]  # events/s; the first does not count
 
 
 one = rates()

@@ -183,11 +183,8 @@ def test_perf_analyzer_through_the_front(site: Site, monkeypatch: pytest.MonkeyP
         assert TOKEN not in str(row)
         assert "$COURSE_TOKEN" in row["command"]
     run, ca = replace(Measurement(server, "add_sub").run, windows=1), str(site.certificates.ca)
-    for access, words in (
-        (Access(ca=ca), "no valid token"),
-        (access_for("another-token", ca=ca), r"no valid token.*Bearer \$COURSE_TOKEN"),
-    ):
-        with pytest.raises(RequestError, match=words) as caught:
+    for access in (Access(ca=ca), access_for("another-token", ca=ca)):
+        with pytest.raises(RequestError, match=r"no valid token.*python -m helpers perf_analyzer") as caught:
             execute(replace(run, access=access))
         assert "another-token" not in str(caught.value)
 

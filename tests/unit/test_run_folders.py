@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -43,7 +44,8 @@ def _folder(shared: Path, name: str, state: Any = None, age_s: float = 0.0) -> P
 
 
 def _state(pid: int, **changes: str) -> dict[str, Any]:
-    return {"status": "running", "supervisor_pid": pid, "ports": [9000, 9001, 9002], "node": {**machine.node(), **changes}}
+    whose = {"supervisor_pid": pid, "supervisor_began": run_folder.began(pid) or 1}
+    return whose | {"status": "running", "ports": [9000, 9001, 9002], "node": {**machine.node(), **changes}}
 
 
 def _look() -> None:
@@ -76,6 +78,20 @@ def test_what_is_dead_here_goes_with_its_shared_memory(shared: Path, dead: int) 
     region.write_bytes(b"")
     _look()
     assert not folder.exists() and not region.exists()
+
+
+@pytest.mark.parametrize("status", ["running", "died"])
+def test_whose_process_number_another_process_has_got_is_dead(shared: Path, status: str) -> None:
+    state = _state(os.getpid()) | {"status": status, "supervisor_began": 1}
+    folder = _folder(shared, "course-0123456789ab", state)
+    (folder / "lease").touch()
+    with open(folder / "lease", "rb") as held:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        # Its owner may still ask how it ended; those who look for dead servers, as every launch does, do not wait for it.
+        assert list(lease.running(lambda _: True, "died")) == list(run_folder.states()) == []
+        assert folder.is_dir()
+    _look()
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize("state", [None, "", '{"status": "run', "[]", "7"])
