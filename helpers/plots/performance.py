@@ -176,6 +176,7 @@ def throughput_latency_figure(rows: Any, budget_ms: float | None = None) -> Figu
             for concurrency, place in zip(table["concurrency"], zip(x, y, strict=True), strict=True):
                 if not tries and np.isfinite(place).all():
                     axes.annotate(f"{concurrency:g}", place, xytext=(8, 8), fontweight="bold", bbox=_PAPER, **NOTE)
+        axes.margins(x=0.08, y=0.12)  # room for the numbers beside the last points
         axes.set_xlim(left=0)
         axes.set_ylim(bottom=0)
         budget_line(axes, budget_ms)
