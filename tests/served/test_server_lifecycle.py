@@ -40,8 +40,8 @@ class Kernel:
     def launch_server(self) -> int:
         """Launch (or find) the server; returns its process id."""
         text = self.run(self.launch)
-        words = next(line for line in text.splitlines() if line.startswith("PID")).split()
-        assert words[2] == "True", text
+        words = next((line for line in text.splitlines() if line.startswith("PID")), "").split()
+        assert words[2:3] == ["True"], text
         return int(words[1])
 
 

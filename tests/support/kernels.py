@@ -19,7 +19,9 @@ def run(client: BlockingKernelClient, code: str) -> str:
 
     def keep(message: dict[str, Any]) -> None:
         content = message["content"]
-        shown.append(content.get("text") or content.get("data", {}).get("text/plain") or "\n".join(content.get("traceback", [])))
+        # What is displayed, such as how far a long step is, is a line of its own.
+        display = f"{content['data']['text/plain']}\n" if "data" in content else ""
+        shown.append(content.get("text") or display or "\n".join(content.get("traceback", [])))
 
     while client.execute_interactive(code, output_hook=keep, timeout=PATIENCE_S, allow_stdin=False)["content"]["status"] == "aborted":
         time.sleep(0.2)

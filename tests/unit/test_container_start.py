@@ -138,9 +138,8 @@ print({name: oct(os.stat(f"{sys.argv[1]}/{name}").st_mode & 0o777) for name in (
 def test_tensors_in_the_hosts_shared_memory_are_closed_to_others(tmp_path: Path) -> None:
     command = [sys.executable, in_container.__file__, sys.executable, "-c", _MAKES_REGIONS, str(tmp_path), *_SECRETS]
     environment = {**os.environ, "COURSE_ADMIN_KEY": "the-key", "COURSE_TOKEN": "the-token"}
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, preexec_fn=lambda: os.umask(0o022)
-    ) as process:
+    # No code of Python's between fork and exec: a library with threads in this process, as gRPC, does not survive a fork.
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, umask=0o022) as process:
         assert process.stdout is not None and process.stdin is not None
         said = process.stdout.read()
         process.stdin.close()
