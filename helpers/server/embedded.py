@@ -15,7 +15,7 @@ from pathlib import Path
 from helpers import paths
 from helpers.errors import SetupError
 from helpers.server.command import BACKENDS, Command, LaunchSpec
-from helpers.setup import bootstrap, environments
+from helpers.setup import bootstrap
 
 # Models that the embedded server loads at the same time; Triton's default is 4. Of each load it sleeps a second, so that twelve
 # models of the course are ready after 4.0 instead of 5.7 s on two cores.
@@ -107,6 +107,8 @@ def _wheel() -> tuple[Path, Path]:
 
 def _install(folder: Path) -> str:
     """What to type for a new environment: one that was complete, and was changed since, is made again only when it is gone."""
+    from helpers.setup import environments  # a launch that goes well does not need it
+
     away = f"rm -r {paths.shown(folder)} && " * (environments.state("server") == "ready")
     return f"Type: {away}python -m helpers install-server"
 
